@@ -158,13 +158,21 @@ class RunningReader:
 
 
 _SCRIPT = """
-import sys, orjson
+import os, sys, orjson
+from contextlib import nullcontext
 from forecache.settings import load_settings
 from forecache.reader import serve
 from forecache.realtime.serve import extension
 arguments = orjson.loads(sys.argv[1])
-drain_s = arguments.pop("drain_s")
-serve(load_settings(**arguments), drain_s=drain_s, extensions=[extension])
+drain_s, project_part = arguments.pop("drain_s"), arguments.pop("project_part", False)
+settings = load_settings(**arguments)
+beside = nullcontext(None)
+if project_part:
+    from forecache.operations.status.beside import reading_beside
+    os.environ["FORECACHE_HOME"] = arguments["home"]
+    beside = reading_beside()
+with beside as part:
+    serve(settings, drain_s=drain_s, extensions=[extension, *([part] if part else [])])
 """
 
 

@@ -23,6 +23,7 @@ from forecache.errors import SettingsError
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; default: FORECACHE_READER_WORKERS.")
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Serve the published versions over HTTP until interrupted; new versions are picked up automatically."""
+    from forecache.operations.status.beside import reading_beside
     from forecache.reader import serve as run_reader
     from forecache.realtime.log.commit.beside import committing_beside
     from forecache.realtime.serve import extension_alone
@@ -31,8 +32,9 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
         click.echo(f"The reader listens on {url}; Ctrl-C stops it.", err=True)
 
     current = settings()
-    with committing_beside(current):
-        run_reader(current, host=host, port=port, workers=workers, on_start=say, extensions=[extension_alone])
+    with committing_beside(current), reading_beside() as project_part:
+        extensions = [extension_alone, project_part]
+        run_reader(current, host=host, port=port, workers=workers, on_start=say, extensions=extensions)
 
 
 _HERE = "forecache.cli.commands.reader"

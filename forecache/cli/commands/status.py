@@ -1,0 +1,92 @@
+"""`forecache status`: how a reader and the project are, on one screen."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from forecache.cli.base import command, settings
+from forecache.cli.output import print_json, wants_json
+
+
+@command(
+    "status",
+    examples="""
+    forecache status                                  # this project, and the reader of its settings
+    forecache status --url http://reader-1:8080       # another reader
+    forecache status --watch
+    forecache status >/dev/null || mail -s "Forecache" me@example.com </dev/null
+    """,
+)
+@click.option("--url", help="A running reader; default: the one of FORECACHE_READER_HOST and _PORT, where it runs.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="File with a token that covers '+metrics'.")
+@click.option("--watch", is_flag=True, help="Show it again every few seconds until interrupted.")
+@click.option("--every", type=click.FloatRange(min=0.5), default=2.0, show_default=True, help="Seconds, with --watch.")
+@click.pass_context
+def status(context: click.Context, url: str | None, token_file: Path | None, watch: bool, every: float) -> None:
+    """Show how the reader and the project are: traffic, versions, models, last nights, and what needs attention.
+
+    Exits with 1 if something is not well. The same is at /status of the reader. `doctor` checks the machine instead,
+    `versions` and `releases` list what is kept of one pipeline or model.
+    """
+    if watch and wants_json():
+        raise click.UsageError("Give --watch or --json, not both.")
+    while True:
+        found = collected(url, token_file)
+        if wants_json():
+            print_json(found)
+        else:
+            from forecache.cli.status_text import status_text
+
+            if watch:
+                click.clear()
+            click.echo(status_text(found))
+        if not watch:
+            context.exit(0 if found["well"] else 1)
+        time.sleep(every)
+
+
+def collected(url: str | None, token_file: Path | None) -> dict[str, Any]:
+    """What is shown: `well`, `attention`, `url`, `reader`, `why_no_reader`, `project`.
+
+    A reader that is named has to answer; one of the settings may be one that does not run.
+
+    Raises:
+        InputError: The token is not accepted, or the address is none.
+    """
+    from forecache.cli.reader_status import ask_status, token_from
+    from forecache.errors import UnavailableError
+    from forecache.operations.status.project import project_status
+
+    current = settings()
+    address = url or f"http://{_reachable(current.reader_host)}:{current.reader_port}"
+    attention: list[dict[str, Any]] = []
+    reader, why = None, ""
+    try:
+        reader = ask_status(address, token_from(token_file))
+    except UnavailableError as error:
+        why = error.message
+        if url is not None:
+            attention.append({"severity": "critical", "what": error.message, "remedy": error.remedy})
+    attention += [] if reader is None else reader["attention"]
+    stale = [] if reader is None else [row["name"] for row in reader["versions"] if row["stale"] or row["refused"]]
+    project = project_status(current, told=stale)
+    known = {each["what"] for each in attention}
+    attention += [each for each in project["attention"] if each["what"] not in known]
+    attention.sort(key=lambda each: each["severity"] != "critical")
+    return {
+        "well": not attention,
+        "attention": attention,
+        "url": address,
+        "reader": reader,
+        "why_no_reader": why,
+        "project": project,
+    }
+
+
+def _reachable(host: str) -> str:
+    """An address at which a reader of this machine can be asked, whatever it listens on."""
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

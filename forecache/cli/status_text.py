@@ -1,0 +1,137 @@
+"""The status as text for a terminal of 80 columns."""
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from forecache.reader.status import words
+
+WIDTH = 80
+_GAP = 2
+Line = str
+
+
+def status_text(status: Mapping[str, Any]) -> str:
+    """What `forecache status` shows of its own document: `reader`, `why_no_reader`, `project`, `attention`."""
+    lines = list(_attention(status["attention"]))
+    if status["reader"] is not None:
+        lines += ["", *_reader(status["url"], status["reader"])]
+    elif status["why_no_reader"]:
+        lines += ["", *_wrapped(status["why_no_reader"])]
+    if status["project"] is not None:
+        lines += ["", *_project(status["project"], with_versions=status["reader"] is None)]
+    return "\n".join(lines).strip("\n")
+
+
+def _attention(found: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
+    if not found:
+        yield "All is well."
+    for each in found:
+        sign = "!!" if each["severity"] == "critical" else "! "
+        yield from textwrap.wrap(f"{sign} {each['what']}", WIDTH, subsequent_indent="   ", break_long_words=False)
+        yield from textwrap.wrap(each["remedy"], WIDTH, initial_indent="   ", subsequent_indent="   ")
+
+
+def _reader(url: str, document: Mapping[str, Any]) -> Iterator[Line]:
+    reader, traffic = document["reader"], document["traffic"]
+    workers = reader["workers"]
+    yield f"READER {url}: {words.headline(document['state'], document['ready']).lower()}"
+    yield (
+        f"{workers['alive']} of {words.plural(workers['wanted'], 'worker')}, up {words.span(reader['uptime_s'])}, "
+        f"{words.plural(workers['restarts'], 'unexpected end')}, {words.size(reader['memory_bytes'])}"
+    )
+    window = words.span(traffic["window_s"])
+    failed = words.count(traffic["server_errors"]) if traffic["server_errors"] else "none"
+    p50, p99 = words.microseconds(traffic["p50_us"]), words.microseconds(traffic["p99_us"])
+    asked = f"{words.rate(traffic['per_s'])} requests/s"
+    yield from _wrapped(f"{asked}; in the last {window}: p50 {p50}, p99 {p99}, {failed} failed")
+    if document["versions"]:
+        yield ""
+        yield from table(
+            ("served", "state", "version", "as of", "age", "asked", "found"),
+            [
+                (row["name"], row["state"], words.count(row["version"]), row["as_of"] or "–", words.span(row["age_s"]),
+                 f"{words.rate(row['keys_per_s'])} /s", words.percent(row["found_share"]))
+                for row in document["versions"]
+            ],
+            right=(2, 4, 5, 6),
+        )  # fmt: skip
+    if document["models"]:
+        yield ""
+        yield from table(
+            ("model", "state", "release", "answers", "p99", "in time", "cache", "log lost"),
+            [_model(row) for row in document["models"]],
+            right=(2, 3, 4, 5, 6, 7),
+        )
+        yield from (line for row in document["models"] for line in _rungs(row))
+
+
+def _model(row: Mapping[str, Any]) -> tuple[str, ...]:
+    in_time = words.percent(row["in_time"] / row["answers"]) if row["answers"] else "–"
+    lost = words.count(sum(row["log"]["lost"].values())) if row["log"] else "–"
+    return (
+        row["name"], row["state"], words.count(row["release"]), f"{words.rate(row['per_s'])} /s",
+        words.microseconds(row["p99_us"]), in_time, words.percent(row["cache_hit_share"]), lost,
+    )  # fmt: skip
+
+
+def _rungs(row: Mapping[str, Any]) -> Iterator[Line]:
+    total = sum(row["rungs"].values())
+    if total:
+        shares = ", ".join(f"{words.reason(name)} {words.percent(n / total)}" for name, n in row["rungs"].items())
+        why = ", ".join(f"{words.reason(name)} {words.count(n)}" for name, n in row["why"].items())
+        yield from _wrapped(f"{row['name']}: scores from {shares}{f'; without the model: {why}' if why else ''}")
+    if row["rollout"] is not None:
+        yield from _wrapped(f"{row['name']}: {words.rollout(row['rollout'])}")
+
+
+def _project(project: Mapping[str, Any], *, with_versions: bool) -> Iterator[Line]:
+    yield "LAST NIGHTS"
+    nights = project["nights"]
+    if nights["rows"]:
+        rows = [
+            (row["as_of"], row["subject"], words.count(row["rows"]), words.span(row["seconds"]),
+             f"{words.span(max(0, row['ended_s_ago']))} ago", ", ".join(row["stages"]))
+            for row in nights["rows"]
+        ]  # fmt: skip
+        yield from table(("as of", "of", "rows", "took", "ended", "done"), rows, right=(2, 3, 4))
+    else:
+        yield from _wrapped(nights["why"].replace("`", ""))
+    if with_versions and project["versions"]:
+        yield from ("", "PUBLISHED")
+        versions = [
+            (row["name"], f"{row['version']}{' pinned' if row['pinned'] else ''}", row["as_of"],
+             words.span(row["age_s"]), words.count(row["keys"]), "stale" if row["stale"] else "fresh")
+            for row in project["versions"]
+        ]  # fmt: skip
+        yield from table(("name", "version", "as of", "age", "keys", ""), versions, right=(3, 4))
+    if with_versions and project["releases"]:
+        yield from ("", "RELEASES")
+        releases = [
+            (
+                row["name"],
+                str(row["release"]),
+                f"{row['model']['name']} {row['model']['version']}",
+                row["created_at"][:10],
+            )
+            for row in project["releases"]
+        ]
+        yield from table(("model", "release", "model version", "made"), releases, right=(1,))
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> Iterator[Line]:
+    """Rows in columns as wide as they need; where a line does not fit, the widest columns are cut."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    while sum(widths) + _GAP * (len(widths) - 1) > WIDTH:
+        widths[widths.index(max(widths))] -= 1
+    for row in (titles, *rows):
+        cells = [cell if len(cell) <= wide else f"{cell[: wide - 1]}…" for cell, wide in zip(row, widths, strict=True)]
+        padded = [
+            cell.rjust(wide) if place in right else cell.ljust(wide)
+            for place, (cell, wide) in enumerate(zip(cells, widths, strict=True))
+        ]
+        yield (" " * _GAP).join(padded).rstrip()
+
+
+def _wrapped(text: str) -> list[Line]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

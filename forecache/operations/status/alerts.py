@@ -1,0 +1,43 @@
+"""Alerts that are not over, as the journal has them and, where the project can be looked at, as they are now."""
+
+import sqlite3
+from typing import Any
+
+from forecache.alerts.alert import LASTING, TITLES, Alert
+from forecache.alerts.database import folder
+from forecache.settings import Settings
+
+
+def noted_alerts(settings: Settings) -> list[Alert]:
+    """Those of the journal; none where nothing was noted yet or the journal cannot be opened."""
+    from forecache.alerts.journal import open_alerts
+
+    if not (folder(settings) / "journal.sqlite").is_file():
+        return []
+    try:
+        return open_alerts(settings)
+    except (sqlite3.Error, OSError):
+        return []
+
+
+def alerts_now(settings: Settings) -> tuple[list[Alert], list[str]]:
+    """Alerts that last, from a look at stores and schedules and of the journal, and what could not be looked at."""
+    from forecache.operations.watch.tell import look_safely
+
+    found = look_safely(settings)
+    seen = [alert for alert in found.alerts if alert.kind in LASTING]
+    known = {alert.subject for alert in seen}
+    # What the look has all of is over where it has not found it, whatever was noted before.
+    noted = [a for a in noted_alerts(settings) if a.subject not in known and a.kind not in found.complete]
+    return [*seen, *noted], list(found.problems)
+
+
+def described(alert: Alert) -> dict[str, Any]:
+    return {
+        "kind": alert.kind,
+        "title": TITLES[alert.kind],
+        "name": alert.name,
+        "severity": alert.severity,
+        "summary": alert.summary,
+        "since": f"{alert.at:%Y-%m-%d %H:%M}",
+    }

@@ -1,0 +1,154 @@
+"""The project's part of the status page, read beside a reader that itself loads no lake.
+
+While somebody looks at the page, the main process of `forecache serve` has a short process read the ledger and the
+alerts once a minute, with the lowest priority, and puts what it said into a file. Each worker's extension reads that.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forecache.files import write_durably
+from forecache.reader.http.extension import Context, Handler, MakeExtension
+from forecache.reader.status.attention import Attention
+from forecache.reader.versions.watcher import RunOnLoop
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from forecache.reader.status.history import Counted, History
+
+logger = logging.getLogger("forecache.reader")
+EVERY_S = 60.0
+_LOOK_S = 1.0
+_VIEWED_S = 30.0
+"""So long after a page was asked for, somebody is taken to look at it."""
+_CHILD_S = 120.0
+_MOST_ALERTS = 8
+_READING = "The stage ledger is being read."
+
+
+@contextmanager
+def reading_beside() -> Iterator[MakeExtension]:
+    """Read while the block runs; yields what makes a worker's extension."""
+    with tempfile.TemporaryDirectory(prefix="forecache-status-") as place:
+        stop = threading.Event()
+        folder = Path(place)
+        thread = threading.Thread(target=_keep_reading, args=(folder, stop), name="forecache-status", daemon=True)
+        thread.start()
+        try:
+            yield partial(ProjectPart, folder)
+        finally:
+            stop.set()
+            thread.join(_LOOK_S + 1.0)
+
+
+class ProjectPart:
+    """The extension of one worker: members `nights` and `alerts` of the status, and no paths.
+
+    Args:
+        folder: Where the main process puts what it has read, and where it sees that a page was asked for.
+    """
+
+    def __init__(self, folder: Path, context: Context) -> None:
+        self._file, self._viewed = folder / "project.json", folder / "viewed"
+        self._stamp = 0
+        self._part: dict[str, Any] = {"nights": {"rows": [], "why": _READING}, "alerts": []}
+
+    def open(self, loop: "asyncio.AbstractEventLoop") -> None: ...
+
+    def turn(self, run_on_loop: RunOnLoop) -> None:
+        with suppress(OSError, ValueError):
+            stamp = self._file.stat().st_mtime_ns
+            if stamp != self._stamp:
+                self._part = json.loads(self._file.read_bytes())
+                self._stamp = stamp
+
+    def close(self) -> None: ...
+
+    def find(self, method: str, path: str) -> Handler | None:
+        return None
+
+    def serves(self) -> bool:
+        return False
+
+    def listed(self) -> list[dict[str, Any]]:
+        return []
+
+    def not_ready(self) -> str:
+        return ""
+
+    def paths(self) -> dict[str, Any]:
+        return {}
+
+    def prometheus(self) -> str:
+        return ""
+
+    def counted(self) -> "Mapping[str, Counted]":
+        return {}
+
+    def status(self, history: "History") -> tuple[dict[str, Any], list[Attention]]:
+        with suppress(OSError):
+            self._viewed.touch()
+        nights = dict(self._part["nights"])
+        nights["rows"] = [row | {"ended_s_ago": _ago_s(row["ended_s_ago"], self._part)} for row in nights["rows"]]
+        alerts = self._part["alerts"]
+        return {"nights": nights, "alerts": alerts}, attention_of(alerts)
+
+
+def _ago_s(then_s: int, part: Mapping[str, Any]) -> int:
+    return then_s + max(0, int(time.time() - part["read_at"]))
+
+
+def attention_of(alerts: list[dict[str, Any]]) -> list[Attention]:
+    """What is said of open alerts; the first ones, and how many more there are."""
+    found = [
+        Attention(
+            "critical" if each["severity"] == "critical" else "warning",
+            each["summary"],
+            f"Open alert ({each['title'].lower()}) since {each['since']} UTC.",
+        )
+        for each in alerts[:_MOST_ALERTS]
+    ]
+    if len(alerts) > _MOST_ALERTS:
+        left = len(alerts) - _MOST_ALERTS
+        found.append(Attention("warning", f"{left} more alerts are open.", "`forecache alerts` lists them."))
+    return found
+
+
+def _keep_reading(folder: Path, stop: threading.Event) -> None:
+    read_at = float("-inf")
+    while not stop.wait(_LOOK_S):
+        if time.monotonic() - read_at < EVERY_S or not _is_viewed(folder):
+            continue
+        read_at = time.monotonic()
+        command = [sys.executable, "-m", "forecache.operations.status"]
+        try:
+            # The settings are those of this process's environment.
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=_CHILD_S, check=True
+            )
+            write_durably(folder / "project.json", json.dumps(json.loads(done.stdout)))
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            logger.error("The nights of the status page could not be read: %s", error)
+            failed = {"rows": [], "why": "The stage ledger could not be read; the reader's log has the cause."}
+            with suppress(OSError):
+                text = json.dumps({"nights": failed, "alerts": [], "read_at": time.time()})
+                write_durably(folder / "project.json", text)
+
+
+def _is_viewed(folder: Path) -> bool:
+    try:
+        return time.time() - os.stat(folder / "viewed").st_mtime < _VIEWED_S
+    except OSError:
+        return False

@@ -1,0 +1,81 @@
+"""The state of a project without its readers: last nights, published versions, releases, alerts, what is not well."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+
+from forecache.errors import ForecacheError
+from forecache.operations.status.alerts import alerts_now, described
+from forecache.operations.status.nights import last_nights
+from forecache.reader.status.attention import Attention, in_order
+from forecache.settings import Settings
+from forecache.store.checkup import stores_here
+
+
+def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[str, Any]:
+    """`nights`, `versions`, `releases`, `alerts`, and `attention`: what is not well, the worst first.
+
+    Args:
+        told: Pipelines and views of which a reader has told already that they are stale.
+    """
+    now = datetime.now(timezone.utc)
+    alerts, problems = alerts_now(settings)
+    found = [
+        Attention(
+            "critical" if alert.severity == "critical" else "warning",
+            alert.summary,
+            f"Open since {alert.at:%Y-%m-%d %H:%M} UTC; `forecache alerts` tells of it.",
+        )
+        for alert in alerts
+        if alert.kind != "version_stale" or alert.name not in told
+    ]
+    found += [Attention("warning", problem, "`forecache doctor` checks what is needed.") for problem in problems]
+    versions = list(_versions(settings, now, found))
+    return {
+        "nights": last_nights(settings, now),
+        "versions": versions,
+        "releases": list(_releases(settings, found)),
+        "alerts": [described(alert) for alert in alerts],
+        "attention": [asdict(each) for each in in_order(found)],
+    }
+
+
+def _versions(settings: Settings, now: datetime, found: list[Attention]) -> Iterator[dict[str, Any]]:
+    """The current version of each store here; a store that cannot be read is added to `found`."""
+    for store in stores_here(settings):
+        try:
+            manifest, pointer = store.current(), store.pointer()
+        except ForecacheError as error:
+            found.append(Attention("critical", f"{store.pipeline}: {error.message}", "Run `forecache verify`."))
+            continue
+        if manifest is None:
+            continue
+        yield {
+            "name": store.pipeline,
+            "version": manifest.version,
+            "pinned": pointer.pinned is not None,
+            "as_of": manifest.as_of,
+            "age_s": max(0, int((now - manifest.as_of_end).total_seconds())),
+            "stale": now >= manifest.stale_after,
+            "keys": manifest.rows,
+            "published_s_ago": max(0, int((now - manifest.published).total_seconds())),
+        }
+
+
+def _releases(settings: Settings, found: list[Attention]) -> Iterator[dict[str, Any]]:
+    """The current release of each real-time model."""
+    from forecache.realtime.release.folder import open_releases, read_current, read_release
+    from forecache.realtime.release.here import released_here
+
+    for name in released_here(settings):
+        folder = open_releases(settings, name)
+        try:
+            number = read_current(folder).current
+            release = None if number is None else read_release(folder, number)
+        except ForecacheError as error:
+            found.append(Attention("critical", error.message, error.remedy))
+            continue
+        if release is not None:
+            model = {"name": release.model.name, "version": release.model.version}
+            yield {"name": name, "release": number, "model": model, "created_at": release.created_at}

@@ -1,0 +1,137 @@
+"""`forecache status`: the nights of the ledger, the text on 80 columns, and which alerts are open."""
+
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from status_documents import document, model_row, version_row
+
+from forecache.cli.commands import status as command
+from forecache.cli.reader_status import ask_status, token_from
+from forecache.cli.status_text import WIDTH, status_text, table
+from forecache.errors import InputError, UnavailableError
+from forecache.operations.status import nights
+from forecache.operations.status.beside import attention_of
+from forecache.operations.status.nights import MOST_NIGHTS, last_nights, night_rows
+from forecache.settings import load_settings
+
+NOW = datetime(2026, 11, 27, 3, 0, tzinfo=timezone.utc)
+
+
+def row(stage: str, subject: str = "churn", night: int | None = 26, ended_min: int = 60, **more: Any) -> dict[str, Any]:
+    as_of = None if night is None else date(2026, 11, night)
+    ended = NOW - timedelta(minutes=ended_min)
+    return {
+        "stage": stage,
+        "subject": subject,
+        "night": as_of,
+        "rows": 10,
+        "seconds": 2.5,
+        "recorded_at": ended,
+        **more,
+    }
+
+
+def test_a_night_has_its_stages_in_the_order_of_their_ends() -> None:
+    found = night_rows(
+        [row("publish", ended_min=10, rows=7), row("score", ended_min=30), row("train", night=None)], NOW
+    )
+    assert found == [
+        {"as_of": "2026-11-26", "subject": "churn", "stages": ["score", "publish"], "rows": 7, "seconds": 5.0,
+         "ended_at": "2026-11-27T02:50:00Z", "ended_s_ago": 600}
+    ]  # fmt: skip
+
+
+def test_of_a_stage_that_was_done_again_the_last_counts() -> None:
+    found = night_rows(
+        [row("score", ended_min=90), row("publish", ended_min=80), row("score", ended_min=5, rows=9)], NOW
+    )
+    assert [(each["stages"], each["rows"], each["seconds"]) for each in found] == [(["publish", "score"], 9, 5.0)]
+
+
+def test_the_newest_nights_come_first_and_no_more_than_fit() -> None:
+    rows = [row("score", subject, night) for night in range(1, 27) for subject in ("spend", "churn")]
+    found = night_rows(rows, NOW)
+    assert len(found) == 2 * MOST_NIGHTS
+    assert [(each["as_of"][-2:], each["subject"]) for each in found[:3]] == [
+        ("26", "churn"), ("26", "spend"), ("25", "churn"),
+    ]  # fmt: skip
+
+
+def test_where_the_ledger_is_not_here_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "is not here" in last_nights(load_settings(home=tmp_path), NOW)["why"]
+    assert "object store" in last_nights(load_settings(home=tmp_path, lake="s3://lake/prod"), NOW)["why"]
+    monkeypatch.setattr(nights, "find_spec", lambda name: None)
+    assert "forecache[lake]" in last_nights(load_settings(home=tmp_path), NOW)["why"]
+
+
+def shown(**more: Any) -> str:
+    status = {
+        "attention": [], "url": "http://127.0.0.1:8080", "reader": document(), "why_no_reader": "",
+        "project": {"nights": {"rows": night_rows([row("score")], NOW), "why": ""}, "versions": [], "releases": []},
+    }  # fmt: skip
+    return status_text(status | more)
+
+
+def test_nothing_is_wider_than_a_terminal() -> None:
+    long = "a_pipeline_with_a_name_that_goes_on_and_on_for_sixty_characters"
+    attention = [
+        {"severity": "critical", "what": f"{long} is stale. " * 3, "remedy": f"Run `forecache run {long}`. " * 3}
+    ]
+    reader = document(versions=[version_row(name=long), version_row()], models=[model_row(name=long), model_row()])
+    text = shown(attention=attention, reader=reader)
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert text.startswith("!! ")
+    assert len(shown().splitlines()[0]) < WIDTH
+
+
+def test_the_text_has_what_the_page_has() -> None:
+    text = " ".join(shown().split())
+    for part in ("All is well.", "2 of 2 workers", "p99 400 µs", "churn", "99.90 %", "search", "model 99.0 %",
+                 "without the model: deadline 9", "LAST NIGHTS", "2026-11-26"):  # fmt: skip
+        assert part in text, part
+
+
+def test_a_project_without_a_reader_shows_what_its_stores_say() -> None:
+    project = {
+        "nights": {"rows": [], "why": "The stage ledger is not here."},
+        "versions": [{"name": "churn", "version": 7, "pinned": True, "as_of": "2026-11-26", "age_s": 9000,
+                      "stale": True, "keys": 2357, "published_s_ago": 100}],
+        "releases": [{"name": "search", "release": 3, "model": {"name": "search", "version": 2},
+                      "created_at": "2026-11-27T01:04:10Z"}],
+    }  # fmt: skip
+    text = shown(reader=None, why_no_reader="No reader answers at http://127.0.0.1:8080.", project=project)
+    for part in ("No reader answers", "7 pinned", "stale", "RELEASES", "search 2", "The stage ledger is not here."):
+        assert part in text, part
+
+
+def test_columns_line_up() -> None:
+    assert list(table(("name", "keys"), [("a", "1,000"), ("long", "7")], right=(1,))) == [
+        "name   keys", "a     1,000", "long      7",
+    ]  # fmt: skip
+
+
+def test_many_open_alerts_are_counted() -> None:
+    alert = {"severity": "info", "summary": "It failed.", "title": "Check failed", "since": "2026-11-27 02:00"}
+    found = attention_of([alert] * 11)
+    assert len(found) == 9
+    assert found[-1].what == "3 more alerts are open."
+    assert found[0].remedy == "Open alert (check failed) since 2026-11-27 02:00 UTC."
+
+
+def test_what_is_no_reader_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no address"):
+        ask_status("file:///etc/passwd")
+    with pytest.raises(UnavailableError, match="No reader answers"):
+        ask_status("http://127.0.0.1:1")
+    (tmp_path / "empty").touch()
+    for name, said in (("empty", "is empty"), ("missing", "cannot be read")):
+        with pytest.raises(InputError, match=said):
+            token_from(tmp_path / name)
+
+
+def test_a_reader_that_listens_everywhere_is_asked_here() -> None:
+    assert [command._reachable(host) for host in ("0.0.0.0", "::", "::1", "10.1.2.3")] == [
+        "127.0.0.1", "127.0.0.1", "[::1]", "10.1.2.3",
+    ]  # fmt: skip
