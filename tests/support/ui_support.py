@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -19,13 +19,13 @@ def find_browser() -> str | None:
 
 
 @contextmanager
-def browser_page(*, width: int = 1700, height: int = 900) -> Iterator["Page"]:
-    """A page of a headless browser with a new profile."""
+def browser_page(*, width: int = 1700, height: int = 900, **options: Any) -> Iterator["Page"]:
+    """A page of a headless browser with a new profile; `options` of Playwright's `new_page`."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=_FLAGS)
-        page = browser.new_page(viewport={"width": width, "height": height})
+        page = browser.new_page(viewport={"width": width, "height": height}, **options)
         page.set_default_timeout(60_000)
         yield page
         browser.close()
