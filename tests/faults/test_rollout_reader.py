@@ -20,9 +20,10 @@ from realtime_support import write_views
 from release_support import REQUEST, make_release
 from rollout_support import LOG, NAME, QUICK, begin, state_of
 
-from forecache.operations.rollout.controller import Look, look
+from forecache.operations.rollout.controller import Look, by_hand, look
 from forecache.pipeline import Guards
 from forecache.pipeline.realtime.request import RequestField
+from forecache.realtime.log.sampling import BUCKETS, bucket_of
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.rollout.state import RolloutState, write_rollout
 from forecache.settings import Settings, load_settings
@@ -183,6 +184,37 @@ def test_clients_that_know_nothing_of_what_a_candidate_needs_get_their_answers_a
         body = {"household_id": 1, "device": "phone", "candidates": [{"product_id": "a"}]}
         assert httpx.post(f"{reader.url}/v1/{NAME}", json=body).status_code in (200, 400)
     assert (state.stage, state.release) == ("returned", number)
+
+
+def test_a_key_is_in_the_same_arm_whatever_the_protocol(settings: Settings, reader: RunningReader) -> None:
+    number = candidate(settings, version=5)
+    roll_out(settings, number, at=now(), **CANARY)
+    salt = state_of(settings).salt
+    with httpx.Client(base_url=reader.url, timeout=10) as client:
+
+        def own(household: int) -> dict[str, Any]:
+            body = {"household_id": household, "candidates": [{"product_id": "a"}, {"product_id": "b"}]}
+            return dict(client.post(f"/v1/{NAME}", json=body).json())
+
+        def infer(household: int) -> dict[str, Any]:
+            inputs = [
+                {"name": "household_id", "datatype": "INT64", "shape": [1], "data": [household]},
+                {"name": "product_id", "datatype": "BYTES", "shape": [2], "data": ["a", "b"]},
+            ]
+            return dict(client.post(f"/v2/models/{NAME}/infer", json={"inputs": inputs}).json()["parameters"])
+
+        def invoke(household: int) -> dict[str, Any]:
+            rows = [{"household_id": household, "product_id": product} for product in "ab"]
+            return dict(client.post(f"/invocations?model={NAME}", json={"dataframe_records": rows}).json())
+
+        assert eventually(lambda: any(own(key)["release"] == number for key in range(20)), 30)
+        for household in range(40):
+            in_share = bucket_of(str(household).encode(), salt) < BUCKETS // 2
+            expected = ("canary", number) if in_share else ("current", 1)
+            for ask in (own, infer, invoke):
+                answer = ask(household)
+                assert (answer["arm"], answer["release"]) == expected, ask
+    by_hand(settings, NAME, "return", "enough")
 
 
 def test_a_good_release_goes_from_a_a_to_all_and_a_replica_may_start_in_the_middle(
