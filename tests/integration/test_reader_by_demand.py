@@ -12,9 +12,10 @@ import orjson
 import pytest
 import yaml
 from free_ports import free_port
-from open_loop import OpenLoop, post
+from open_loop import OpenLoop, get, post
 from reader_support import RunningReader, churn_rows, eventually, running_reader, write_version
 
+from forecache.cli.main import main
 from forecache.operations.advice.readers import reader_advice
 from forecache.operations.autoscale.waiting import without_ladder
 from forecache.operations.cost import replicas
@@ -100,6 +101,10 @@ def prometheus(reader: RunningReader, folder: Path) -> Iterator[str]:
         process.wait(10)
 
 
+def _value(url: str, text: str) -> float:
+    return sum(float(each["value"][1]) for each in query(url, text))
+
+
 def query(url: str, text: str) -> list[dict]:
     try:
         found: list[dict] = httpx.get(f"{url}/api/v1/query", params={"query": text}).json()["data"]["result"]
@@ -122,11 +127,10 @@ def test_replicas_answers_and_the_autoscalers_metric_come_from_a_real_prometheus
     with running_reader(store) as reader, prometheus(reader, tmp_path) as url:
         asking = store.model_copy(update={"prometheus_url": url, "prices": {"replica": (0.05, 0.02)}})
         assert eventually(lambda: bool(query(url, "forecache_reader_workers")), 20)
-        with OpenLoop(reader.port, lambda _: post("/v1/churn", BODY), 100.0):
-            assert eventually(lambda: replicas.use_of_readers(asking, 1.0).answers > 100, 20)
+        with OpenLoop(reader.port, lambda _: get("/v1/churn/00042"), 50.0):
+            assert eventually(lambda: replicas.use_of_readers(asking, 1.0).answers > 100, 30)
             for text in (adapted, trigger["metadata"]["query"]):
-                assert eventually(lambda text=text: bool(query(url, text)), 10)
-                assert 0 < float(query(url, text)[0]["value"][1]) < 10
+                assert eventually(lambda text=text: _value(url, text) > 0, 20)
         use = replicas.use_of_readers(asking, 1.0)
         assert use.replicas is not None
         assert 0 < use.replicas < 60 / 86_400  # a reader of a few seconds in a day
@@ -139,3 +143,14 @@ def test_a_prometheus_that_does_not_answer_is_named(settings: Settings) -> None:
     asking = settings.model_copy(update={"prometheus_url": f"http://127.0.0.1:{free_port()}"})
     with pytest.raises(UnavailableError, match="FORECACHE_PROMETHEUS_URL"):
         replicas.use_of_readers(asking, 7.0)
+
+
+def test_the_simulator_counts_the_start_of_a_reader_of_this_store(
+    store: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(store.home_path))
+    given = ("--peak", "10", "--capacity", "1000", "--fixed", "1", "--start-s", "15", "--measure-start", "--json")
+    assert main(["simulate", "autoscale", *given]) == 0
+    said = capsys.readouterr()
+    assert "A reader of this store was ready after" in said.err
+    assert 15.1 < orjson.loads(said.out)["start_s"] < 45
