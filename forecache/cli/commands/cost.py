@@ -53,7 +53,7 @@ def _show(report: "Report") -> None:
             for line in report.lines
         ],
         right=figures,
-        caption=f"Means of {report.days:.1f} days.",
+        caption=f"Means of {report.days:.1f} days. Not counted: ingesting and publishing, whose time is in no ledger.",
     )  # fmt: skip
     for part in ("stage", "training", "storage", "replicas"):
         price = report.price_of(part)
