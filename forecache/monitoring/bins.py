@@ -59,6 +59,21 @@ def numbers_of(column: "pa.Array") -> np.ndarray:
     return np.where(column.is_valid().to_numpy(zero_copy_only=False), lengths, np.nan)
 
 
+def value_ranges(batches: Iterable["pa.RecordBatch"]) -> dict[str, list[float]]:
+    """Smallest and largest known value of each column of numbers, of vectors of their lengths."""
+    import pyarrow as pa
+
+    found: dict[str, list[float]] = {}
+    for batch in batches:
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            values = np.array([]) if pa.types.is_string(column.type) else numbers_of(column)
+            known = values[~np.isnan(values)]
+            if len(known):
+                low, high = found.get(name, (np.inf, -np.inf))
+                found[name] = [min(low, float(known.min())), max(high, float(known.max()))]
+    return found
+
+
 def count_frame(frame: "DataFrame", edges: Edges) -> Counts:
     """What `count_batches` counts, of a Spark frame in one aggregation."""
     from pyspark.sql import functions as F

@@ -10,7 +10,7 @@ import numpy as np
 from forecache.lake.delta.tables import open_table, read_table
 from forecache.lake.stage import Done, Stage
 from forecache.lake.training_sets.splits import count_split, split_batches
-from forecache.monitoring.bins import BINS, count_batches, count_frame, every, numbers_of
+from forecache.monitoring.bins import BINS, count_batches, count_frame, every, numbers_of, value_ranges
 from forecache.monitoring.table import Measurement
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.versions.models import ModelVersion
@@ -32,10 +32,14 @@ class FeatureReference:
     """How each feature is distributed in a training split: inner edges, and the rows in each bin, nulls last.
 
     See `forecache.monitoring.bins`; of a category, the edges are its most frequent values.
+
+    Attributes:
+        ranges: Smallest and largest value of each feature that is numbers; none of one that is null in every row.
     """
 
     edges: Mapping[str, Sequence[Any]]
     counts: Mapping[str, Sequence[int]]
+    ranges: Mapping[str, Sequence[float]]
 
 
 def feature_reference(settings: Settings, pipeline: Pipeline, champion: ModelVersion) -> FeatureReference:
@@ -47,7 +51,7 @@ def feature_reference(settings: Settings, pipeline: Pipeline, champion: ModelVer
         NotFoundError: The pinned version of the training table is gone.
     """
     table, version = champion.training_table
-    inputs = f"{table}@{version} bins={BINS} features={','.join(champion.features)}"
+    inputs = f"{table}@{version} bins={BINS} ranges features={','.join(champion.features)}"
 
     def count() -> Done:
         rows = count_split(settings, table, version=version, split=_SPLIT)
@@ -57,7 +61,7 @@ def feature_reference(settings: Settings, pipeline: Pipeline, champion: ModelVer
 
         sample = list(every(batches(), -(-rows // _SAMPLE_ROWS) or 1))
         edges = {name: _edges([part.column(name) for part in sample]) for name in champion.features}
-        reference = FeatureReference(edges, count_batches(batches(), edges))
+        reference = FeatureReference(edges, count_batches(batches(), edges), value_ranges(batches()))
         return Done(rows, vars(reference))
 
     row, _ = Stage(settings, STAGE, pipeline.name).once(inputs, count)

@@ -33,7 +33,9 @@ _LOG = _WORKERS + len(WORKER_CELLS)
 _BLOCK = _LOG + len(LOG_CELLS)
 _NAME_BYTES = 64
 CANDIDATE = "@candidate"
-MAX_MODELS = EXTENSION_BYTES // (_BLOCK * 8 + _NAME_BYTES)
+_MODEL_BYTES = 64 * 1024
+MAX_MODELS = _MODEL_BYTES // (_BLOCK * 8 + _NAME_BYTES)
+assert _MODEL_BYTES < EXTENSION_BYTES
 GAUGES = ("release", "live", "in_loop", "p99_us")
 
 
@@ -101,11 +103,16 @@ _IN_TIME, _WAIT = CELL["in_time"], CELL["stage_wait"]
 
 
 class RealtimeMetrics:
-    """The blocks in one worker's slot."""
+    """The blocks in one worker's slot.
+
+    Attributes:
+        drift: What is left of it, for `forecache.realtime.drift.cells`.
+    """
 
     def __init__(self, memory: memoryview) -> None:
         size = MAX_MODELS * _BLOCK * 8
-        self._blocks, self._names = memory[:size].cast("Q"), memory[size:]
+        self._blocks, self._names = memory[:size].cast("Q"), memory[size:_MODEL_BYTES]
+        self.drift = memory[_MODEL_BYTES:]
 
     def of(self, name: str) -> ModelCells:
         """The cells of a model, new ones where it has none yet.

@@ -17,6 +17,7 @@ from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.answer.model_path import ModelPath
 from forecache.realtime.answer.warm import warmed_s
 from forecache.realtime.cache import CachedPath, without_cache
+from forecache.realtime.drift.watch import DriftWatch, open_watch
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.writer import LogWriter
 from forecache.realtime.metrics import CELL, RealtimeMetrics
@@ -193,7 +194,7 @@ class Models:
             )  # fmt: skip
         log = self._log_of(loaded.release, "current")
         new = self._rollouts.arranged(
-            name, serve_release(loaded, path, self._context.catalog.answers, cells, log)
+            name, serve_release(loaded, path, self._context.catalog.answers, cells, log, self._drift_of(loaded))
         )  # fmt: skip
         old = self.served.get(name)
         gc.freeze()
@@ -218,6 +219,13 @@ class Models:
 
     def _install(self, served: Served) -> None:
         self.served[served.name] = served
+
+    def _drift_of(self, loaded: LoadedRelease) -> DriftWatch | None:
+        """What counts a release's answers; None where the bins of its training data are not known."""
+        if loaded.reference is None:
+            return None
+        window_s = self._context.settings.reader_drift_window_s
+        return open_watch(self.metrics.drift, loaded.release.name, loaded.reference, window_s=window_s)
 
     def _close_retired(self) -> None:
         now = monotonic()

@@ -88,7 +88,11 @@ class RealtimeExtension:
             return ""
         from forecache.realtime.http.prometheus import page
 
-        return page(self._context.runtime, self._context.settings.request_log_path)
+        settings, served = self._context.settings, self._models.served
+        references = {name: each.loaded.reference for name, each in served.items() if each.loaded.reference}
+        return page(
+            self._context.runtime, settings.request_log_path, references, drift_window_s=settings.reader_drift_window_s
+        )
 
     def counted(self) -> "Mapping[str, Counted]":
         if self._models is None:

@@ -9,6 +9,7 @@ from forecache.realtime.answer.model_path import ModelPath
 from forecache.realtime.answer.render import Renderer
 from forecache.realtime.answer.rungs import Rung, rungs_of
 from forecache.realtime.deadline.cost import Cost
+from forecache.realtime.drift.watch import DriftWatch
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.lookups.lookups import Lookups
 from forecache.realtime.metrics import ModelCells
@@ -31,6 +32,7 @@ class Served:
         log: Of its answers; None: they are not logged.
         arm: Which requests it answers: "current" are all while no release is rolled out.
         split: Says which release answers a request, while one is rolled out.
+        drift: Counts its answers; None: the bins of its training data are not known.
     """
 
     loaded: OpenRelease
@@ -46,6 +48,7 @@ class Served:
     log: AnswerLog | None = None
     arm: str = "current"
     split: "Split | None" = None
+    drift: DriftWatch | None = None
 
     @property
     def name(self) -> str:
@@ -62,6 +65,7 @@ def serve_release(
     versions: Mapping[str, Answers],
     cells: ModelCells,
     log: AnswerLog | None = None,
+    drift: DriftWatch | None = None,
 ) -> Served:
     """Put together what answers requests by a release.
 
@@ -80,4 +84,5 @@ def serve_release(
         cells,
         tuple(Cost(100_000) for _ in rungs),
         log=log,
+        drift=drift,
     )

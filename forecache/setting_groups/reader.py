@@ -40,6 +40,9 @@ class ReaderSettings(BaseSettings):
     prometheus_url: str = Field(
         "", description="Prometheus that scrapes the readers; `forecache cost` and `advise` ask it what they did."
     )
+    reader_drift_window_s: float = Field(
+        3600.0, gt=0, description="Window of live drift: its gauges are of the last one to two of them."
+    )
     redis_url: str = Field("", description="Redis or Redis Cluster for pipelines whose store is `redis`.")
     store_remote: str = Field(
         "", description="Folder or s3:// URI to which versions are pushed and from which replicas pull."

@@ -95,7 +95,7 @@ def measure_drift(
     for version, group in by_model.items():
         window = pipeline.drift.last if last is None else last
         before = {night: _nights_before(scored, night, version, window) for night in group}
-        test = _test_scores(settings, known.get(version)) if version is not None else None
+        test = scores_on_test(settings, known.get(version)) if version is not None else None
         edges = test[0] if test else _edges(settings, pipeline, version, group, before)
         wanted = {*group, *(day for days in before.values() for day in days)}
         counts = _counts(spark, settings, pipeline, wanted, edges, digests or {})
@@ -147,7 +147,7 @@ def _nights_before(scored: Mapping[date, StageRecord], night: date, version: int
     return (same or before)[-last:] if last else []
 
 
-def _test_scores(settings: Settings, model: ModelVersion | None) -> tuple[Bins, list[int]] | None:
+def scores_on_test(settings: Settings, model: ModelVersion | None) -> tuple[Bins, list[int]] | None:
     """Bins and counts of a model's scores on its test split, None where it was not evaluated here."""
     if model is None or "test_metrics" not in model.tags:
         return None

@@ -37,7 +37,7 @@ _OUTCOMES = len(ROUTES) * len(STATUSES)
 SECONDS = LATENCY + _OUTCOMES * BUCKETS
 _PIPELINES = SECONDS + _OUTCOMES
 _CELLS = _PIPELINES + MAX_PIPELINES * len(PIPELINE_CELLS)
-EXTENSION_BYTES = 64 * 1024
+EXTENSION_BYTES = 320 * 1024
 """At the end of a slot, for the counters of extensions; see `forecache.reader.http.extension`."""
 SLOT_BYTES = _CELLS * 8 + MAX_PIPELINES * _NAME_BYTES + EXTENSION_BYTES
 """Size of one worker's slot."""

@@ -139,6 +139,8 @@ def _done(served: Served, request: ParsedRequest, answered: Answered, clock: Clo
     served.cells.count(answered, elapsed=answered.elapsed, late=answered.late)
     if served.log is not None:
         served.log.add(request, answered, clock)
+    if served.drift is not None:
+        served.drift.see(answered)
     return scored(answered, request.length, served)
 
 

@@ -155,10 +155,12 @@ class OwnProtocol:
         self, served: Served, proto: Any, started: int, clock: Clock,
         reply: Reply, request: ParsedRequest | None, answered: Answered | None,
     ) -> None:  # fmt: skip
-        """Send a reply, then log it: what the log takes, the client does not wait for."""
+        """Send a reply, then log and count it: what that takes, the client does not wait for."""
         self.send(proto, reply, started)
         if served.log is not None and request is not None and answered is not None:
             served.log.add(request, answered, clock)
+        if served.drift is not None and answered is not None:
+            served.drift.see(answered)
 
     def send(self, proto: Any, reply: Reply, started: int) -> None:
         proto.response_bytes(reply.status, reply.headers, reply.body)

@@ -1,11 +1,14 @@
 """The metrics of the real-time models of all workers, for Prometheus."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from forecache.metrics import realtime as metrics
 from forecache.metrics.page import Page, from_bucket, power_of_two_bounds
 from forecache.reader.processes.metrics import WorkerMetrics
 from forecache.reader.processes.shared_memory import Runtime
+from forecache.realtime.drift.reference import Reference
+from forecache.realtime.http.drift_metrics import add_drift, live_drift
 from forecache.realtime.http.guard_metrics import add_guards
 from forecache.realtime.http.log_metrics import add_log
 from forecache.realtime.metrics import BUCKETS, CELL, REASONS, RUNGS, STAGES, ModelCells, RealtimeMetrics
@@ -25,11 +28,12 @@ _PARTS = ((metrics.ITEMS, "rung", RUNGS), (metrics.WITHOUT_MODEL, "why", REASONS
 _GAUGES = ((metrics.RELEASE, "release"), (metrics.RUNS_IN_LOOP, "in_loop"))
 
 
-def page(runtime: Runtime, spool: Path) -> str:
+def page(runtime: Runtime, spool: Path, references: Mapping[str, Reference], *, drift_window_s: float) -> str:
     """Lines in Prometheus's text format, version 0.0.4.
 
     Args:
         spool: Where logged answers wait.
+        references: By model, the bins that its answers are counted in.
     """
     workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
     all_of = _by_model(workers)
@@ -41,6 +45,8 @@ def page(runtime: Runtime, spool: Path) -> str:
     _add(made, all_of, live_of)
     add_guards(made, all_of, live_of)
     add_log(made, all_of, live_of, spool)
+    memories = [RealtimeMetrics(worker.extension).drift for worker in workers]
+    add_drift(made, live_drift(memories, references, window_s=drift_window_s))
     return made.text()
 
 

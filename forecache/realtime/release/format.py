@@ -14,6 +14,8 @@ from forecache.store.sealed import sealed, unsealed
 
 FORMAT = 1
 RELEASE_FILE, MODEL_FILE, WARMUP_FILE, CODE_FOLDER = "release.json", "model.bin", "warmup.json", "code"
+BINS_FILE = "bins.json"
+"""The bins of the training data, by which drift is counted; only of models that were trained here."""
 
 
 @dataclass(frozen=True)

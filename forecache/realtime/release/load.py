@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,10 +20,11 @@ from forecache.inference.runtimes.registry import FUNCTION
 from forecache.inference.runtimes.runtime import Kernel
 from forecache.pipeline.realtime.building import RowsBuilder, transformed
 from forecache.pipeline.realtime.rows import Rows
+from forecache.realtime.drift.reference import Reference
 from forecache.realtime.release.alone import importing_alone
 from forecache.realtime.release.code import ReleaseCode
 from forecache.realtime.release.folder import ReleaseFolder, read_files, read_release
-from forecache.realtime.release.format import CODE_FOLDER, MODEL_FILE, WARMUP_FILE, Release
+from forecache.realtime.release.format import BINS_FILE, CODE_FOLDER, MODEL_FILE, WARMUP_FILE, Release
 
 NATIVE = ("onnx", "lightgbm", "xgboost")
 """Runtimes whose models run in a bounded time, without Python code of their own."""
@@ -50,6 +51,7 @@ class LoadedRelease:
         kernel: Runs the model on a matrix of `model_columns`.
         transform: Its function, from `Rows` to the release's features; `features_of` checks what it returns.
         warmup: Recorded requests, in the reader's own JSON.
+        reference: The bins of its training data; None: they are not known.
     """
 
     release: Release
@@ -58,6 +60,7 @@ class LoadedRelease:
     transform: Callable[[Rows], Any]
     warmup: tuple[bytes, ...]
     code: ReleaseCode = field(repr=False)
+    reference: Reference | None = None
 
     @cached_property
     def builder(self) -> RowsBuilder:
@@ -130,7 +133,8 @@ def load_release(folder: ReleaseFolder, number: int) -> LoadedRelease:
     prefix = f"{CODE_FOLDER}/"
     code = {name.removeprefix(prefix): content for name, content in files.items() if name.startswith(prefix)}
     warmup = tuple(text.encode() for text in json.loads(files[WARMUP_FILE]))
-    return from_parts(release, place, model=files[MODEL_FILE], code=code, warmup=warmup)
+    loaded = from_parts(release, place, model=files[MODEL_FILE], code=code, warmup=warmup)
+    return replace(loaded, reference=Reference.from_json(files[BINS_FILE])) if BINS_FILE in files else loaded
 
 
 def from_parts(

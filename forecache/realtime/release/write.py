@@ -18,7 +18,14 @@ from forecache.realtime.release.folder import (
     read_current,
     write_current,
 )
-from forecache.realtime.release.format import CODE_FOLDER, MODEL_FILE, RELEASE_FILE, WARMUP_FILE, Release
+from forecache.realtime.release.format import (
+    BINS_FILE,
+    CODE_FOLDER,
+    MODEL_FILE,
+    RELEASE_FILE,
+    WARMUP_FILE,
+    Release,
+)
 from forecache.realtime.rollout.state import read_rollout, running
 from forecache.steps import release_step
 
@@ -35,6 +42,7 @@ def write_release(
     code: Mapping[str, bytes],
     warmup: Sequence[bytes] = (),
     current: bool = True,
+    bins: bytes | None = None,
 ) -> Release:
     """Write a release and make it the current one.
 
@@ -45,6 +53,7 @@ def write_release(
         code: Source by path, such as "shop/search.py".
         warmup: Requests in the reader's own JSON, by which it is warmed before it answers.
         current: False: the earlier one stays current, and this one is there to be rolled out.
+        bins: A `Reference` as JSON, which live features and scores are held against.
 
     Returns:
         The release as it was written.
@@ -54,6 +63,7 @@ def write_release(
     """
     files = {f"{CODE_FOLDER}/{path}": content for path, content in code.items()}
     files |= {MODEL_FILE: model, WARMUP_FILE: json.dumps([each.decode() for each in warmup]).encode()}
+    files |= {} if bins is None else {BINS_FILE: bins}
     with writing(folder, action="release"):
         pointer = read_current(folder)
         number = max([pointer.last, *folder.numbers()]) + 1

@@ -10,7 +10,7 @@ import numpy as np
 from forecache.pipeline.realtime.building import DTYPES, Columns
 from forecache.reader.http.problems import Problem
 from forecache.realtime.release.folder import ReleaseFolder, read_release
-from forecache.realtime.release.format import CODE_FOLDER, Release
+from forecache.realtime.release.format import BINS_FILE, CODE_FOLDER, Release
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.realtime.request.parse import RequestParser
 from forecache.realtime.request.parsed import Found, ParsedRequest
@@ -70,7 +70,7 @@ def layout_of(release: Release, *, slots: int, body_bytes: int) -> Layout:
         most,
         {field.name: TEXT if field.type == "string" else DTYPES[field.type].str for field in release.all_fields},
         {each.called: len(each.columns) for each in release.lookups},
-        len(release.features) if release.log is not None else 0,
+        len(release.features) if release.log is not None or BINS_FILE in release.files else 0,
     )
 
 

@@ -1,0 +1,43 @@
+"""What the live features and scores of a release are held against: the training data of its model, in bins."""
+
+import logging
+
+from forecache.errors import NotFoundError
+from forecache.monitoring.drift.distribution import are_classes
+from forecache.monitoring.drift.drift import scores_on_test
+from forecache.monitoring.features import FeatureReference, feature_reference
+from forecache.pipeline.realtime.realtime import Realtime
+from forecache.realtime.drift.reference import SCORE, ColumnBins, Reference
+from forecache.registry.versions.models import ModelVersion
+from forecache.settings import Settings
+
+logger = logging.getLogger("forecache.operations")
+
+
+def live_reference(settings: Settings, realtime: Realtime, model: ModelVersion) -> Reference | None:
+    """The bins of a model's training split and of its scores on the test split.
+
+    None of a model that was not trained here, and of one whose training data is gone.
+    """
+    if not realtime.is_trained or not model.is_own:
+        return None
+    try:
+        features = feature_reference(settings, realtime.training_pipeline, model)
+    except NotFoundError as error:
+        logger.warning("Drift of %s is not counted live: %s", realtime.name, error)
+        return None
+    columns = [_feature(name, features) for name in realtime.feature_names]
+    scores = scores_on_test(settings, model)
+    if scores is not None and not are_classes(scores[0]):
+        edges = tuple(float(edge) for edge in scores[0])
+        columns.append(ColumnBins(SCORE, edges, (*scores[1], 0)))
+    table, version = model.training_table
+    return Reference(tuple(columns), f"training split of {table}@{version}")
+
+
+def _feature(name: str, reference: FeatureReference) -> ColumnBins:
+    """The bins of a feature; one bin without rows where the model does not take it."""
+    if name not in reference.edges:
+        return ColumnBins(name, (), (0, 0))
+    low, high = reference.ranges.get(name, (None, None))
+    return ColumnBins(name, tuple(reference.edges[name]), tuple(reference.counts[name]), low, high)

@@ -1,0 +1,112 @@
+"""Counts of live values in shared memory: one block for each model of a worker, of all time and of the last window.
+
+Each worker writes its own memory; whoever makes the page adds the blocks of all. A window is one to two times the time
+that the settings name: its counts are those of now less those of the last but one turn.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+_KEY, _SIZE, _RELEASE, _LIVE, _TURNED_S, _NANOSECONDS, _NUM_HEAD = range(7)
+_NAME_CELLS = 8
+_HEAD = _NUM_HEAD + _NAME_CELLS
+_COPIES = 3
+"""Counts since the start, at the last turn of the window, and at the one before."""
+Cells = NDArray[np.uint64]
+
+
+class Block:
+    """The counts of one model in one worker.
+
+    Attributes:
+        total: uint64 [size]: since the block was begun.
+    """
+
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+        size = int(cells[_SIZE])
+        counts = cells[_HEAD : _HEAD + _COPIES * size].reshape(_COPIES, size)
+        self.total, self._turned, self._before = counts
+
+    @property
+    def key(self) -> int:
+        return int(self._cells[_KEY])
+
+    @property
+    def name(self) -> str:
+        return self._cells[_NUM_HEAD:_HEAD].tobytes().rstrip(b"\0").decode()
+
+    @property
+    def seconds(self) -> float:
+        """Time that counting took."""
+        return float(self._cells[_NANOSECONDS]) / 1e9
+
+    def spent(self, nanoseconds: int) -> None:
+        self._cells[_NANOSECONDS] += np.uint64(nanoseconds)
+
+    def turn(self, now: float, window_s: float) -> None:
+        """Begin the next window where the running one has ended; the owner calls it before it counts."""
+        if now - float(self._cells[_TURNED_S]) >= window_s:
+            self._before[:] = self._turned if now - float(self._cells[_TURNED_S]) < 2 * window_s else self.total
+            self._turned[:] = self.total
+            self._cells[_TURNED_S] = int(now)
+
+    def recent(self, now: float, window_s: float) -> Cells:
+        """Counts of the last one to two windows; nothing where the worker has counted nothing for so long."""
+        silent_s = now - float(self._cells[_TURNED_S])
+        if silent_s >= 2 * window_s:
+            return np.zeros_like(self.total)
+        return self.total - (self._before if silent_s < window_s else self._turned)
+
+
+class DriftCells:
+    """The blocks in one worker's memory, one after the other; the first cell of what is left is 0."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self._cells: Cells = np.frombuffer(memory, np.uint64)
+
+    def open(self, name: str, key: int, size: int, now: float) -> Block | None:
+        """The block of a model: the one that has counted in the same bins goes on, else one is begun.
+
+        Args:
+            key: Identifies the bins.
+            size: Number of counts.
+
+        Returns:
+            None where there is no memory left.
+        """
+        needed, at, free = _HEAD + _COPIES * size, 0, None
+        while at + _HEAD <= len(self._cells) and self._cells[at + _KEY]:
+            block = Block(self._cells[at:])
+            if block.name == name:
+                if block.key == key and len(block.total) == size:
+                    return block
+                if len(block.total) == size:
+                    free = at
+                else:
+                    self._cells[at + _NUM_HEAD : at + _HEAD] = 0  # nobody's from now on
+            elif not block.name and len(block.total) == size and free is None:
+                free = at
+            at += _HEAD + _COPIES * len(block.total)
+        start = at if free is None else free
+        if start + needed > len(self._cells):
+            return None
+        return self._begin(start, name, key, size, now)
+
+    def _begin(self, start: int, name: str, key: int, size: int, now: float) -> Block:
+        cells = self._cells[start : start + _HEAD + _COPIES * size]
+        cells[_NUM_HEAD:] = 0
+        cells[_NUM_HEAD:_HEAD].view(np.uint8)[: len(name.encode())] = np.frombuffer(name.encode(), np.uint8)
+        cells[_SIZE], cells[_TURNED_S], cells[_NANOSECONDS] = size, int(now), 0
+        cells[_KEY] = key  # last: what is read of a block is there once it has a key
+        return Block(self._cells[start:])
+
+    def blocks(self) -> Iterator[Block]:
+        at = 0
+        while at + _HEAD <= len(self._cells) and self._cells[at + _KEY]:
+            block = Block(self._cells[at:])
+            if block.name:
+                yield block
+            at += _HEAD + _COPIES * len(block.total)

@@ -1,0 +1,125 @@
+"""Metrics of live drift: the counts of all workers, and how far they are from the training data."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecache.metrics import drift as metrics
+from forecache.metrics.page import Page
+from forecache.realtime.drift.cells import Cells, DriftCells
+from forecache.realtime.drift.reference import ABOVE, BELOW, NULL, Reference
+from forecache.realtime.drift.watch import REQUESTS, ROWS, num_counts
+from forecache.statistics import Distance, distance
+
+LEAST_REQUESTS = 300
+"""Fewer requests in the window say nothing: by chance alone the index of ten bins is then about 0.03."""
+
+
+@dataclass(frozen=True)
+class ColumnDrift:
+    """How far a column of a model is from its training data, in the last window."""
+
+    name: str
+    distance: Distance
+    null_ratio: float
+    null_reference: float
+    out_of_range: float
+
+
+@dataclass(frozen=True)
+class ModelDrift:
+    """The live drift of one model over all workers.
+
+    Attributes:
+        total, recent: Counts as `Reference.count` has them, then requests and rows; since the start, and in the window.
+    """
+
+    reference: Reference
+    total: Cells
+    recent: Cells
+    seconds: float
+
+    def columns(self) -> Iterator[ColumnDrift]:
+        """Each column's drift; none before there are enough requests in the window."""
+        if self.recent[REQUESTS] < LEAST_REQUESTS:
+            return
+        rows = int(self.recent[ROWS])
+        for place, column in enumerate(self.reference.columns):
+            now = self.reference.named(place, self.recent.tolist())
+            before = self.reference.trained(place)
+            known = sum(before.values())
+            if known and rows:
+                yield ColumnDrift(
+                    column.name,
+                    distance(list(before.values()), list(now.values())),
+                    now[NULL] / rows,
+                    before[NULL] / known,
+                    (now[BELOW] + now[ABOVE]) / rows,
+                )
+
+
+def live_drift(
+    memories: Iterable[memoryview], references: Mapping[str, Reference], *, window_s: float
+) -> dict[str, ModelDrift]:
+    """The drift of the models whose bins are known here, by name.
+
+    Args:
+        memories: Of all workers, those that have ended included.
+        references: By model, the bins of the release that is served here.
+    """
+    now, found = time.time(), {}
+    for memory in memories:
+        for block in DriftCells(memory).blocks():
+            reference = references.get(block.name)
+            if reference is None or block.key != reference.key:
+                continue
+            empty = np.zeros(num_counts(reference), np.uint64)
+            before = found.get(block.name, ModelDrift(reference, empty, empty, 0.0))
+            found[block.name] = ModelDrift(
+                reference,
+                before.total + block.total,
+                before.recent + block.recent(now, window_s),
+                before.seconds + block.seconds,
+            )
+    return dict(sorted(found.items()))
+
+
+def add_drift(page: Page, found: Mapping[str, ModelDrift]) -> None:
+    """Add the metrics of live drift to a page."""
+    page.add(metrics.REQUESTS_COUNTED, (((name,), int(each.total[REQUESTS])) for name, each in found.items()))
+    page.add(metrics.ROWS_COUNTED, (((name,), int(each.total[ROWS])) for name, each in found.items()))
+    page.add(metrics.COUNTING, (((name,), f"{each.seconds:.6f}") for name, each in found.items()))
+    page.add(metrics.BIN_ROWS, _bins(found))
+    page.add(metrics.BIN_REFERENCE, _reference_shares(found))
+    page.add(metrics.WINDOW_REQUESTS, (((name,), int(each.recent[REQUESTS])) for name, each in found.items()))
+    columns = [(name, column) for name, each in found.items() for column in each.columns()]
+    for metric, value in (
+        (metrics.PSI, lambda column: column.distance.psi),
+        (metrics.JS, lambda column: column.distance.js),
+        (metrics.NULL_RATIO, lambda column: column.null_ratio),
+        (metrics.NULL_REFERENCE, lambda column: column.null_reference),
+        (metrics.OUT_OF_RANGE, lambda column: column.out_of_range),
+    ):
+        page.add(metric, (((name, column.name), f"{value(column):.6g}") for name, column in columns))
+
+
+Bins = Iterator[tuple[tuple[str, str, str], object]]
+
+
+def _bins(found: Mapping[str, ModelDrift]) -> Bins:
+    for name, each in found.items():
+        counts = each.total.tolist()
+        for place, column in enumerate(each.reference.columns):
+            for bin_name, count in each.reference.named(place, counts).items():
+                yield (name, column.name, bin_name), count
+
+
+def _reference_shares(found: Mapping[str, ModelDrift]) -> Bins:
+    for name, each in found.items():
+        for place, column in enumerate(each.reference.columns):
+            counts = each.reference.trained(place)
+            rows = sum(counts.values()) or 1
+            for bin_name, count in counts.items():
+                yield (name, column.name, bin_name), f"{count / rows:.6g}"
