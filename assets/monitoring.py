@@ -5,7 +5,8 @@ figures are rows of the table `monitoring`; where the pipeline declares when to 
 """
 
 from collections.abc import Iterator
-from typing import Any
+from datetime import date
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -13,13 +14,45 @@ from assets.metadata import stage_metadata
 from assets.partitions import pipeline_partitions
 from assets.stage import Step, explained
 from assets.views import monitoring_figures, monitoring_view
-from forecache.pipeline import Pipeline
+from forecache.pipeline import Pipeline, Retraining
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
+
+if TYPE_CHECKING:
+    from forecache.monitoring.table import Measurement
+
+EXPECTED = "expected_performance"
 
 
 def monitoring_name(pipeline: Pipeline) -> str:
     return f"monitoring_{pipeline.name}"
+
+
+def _most_drop(pipeline: Pipeline) -> float:
+    drop = pipeline.retraining.max_metric_drop if pipeline.retraining else None
+    return Retraining().max_metric_drop or 0.0 if drop is None else drop
+
+
+def _expected_results(pipeline: Pipeline, figures: "list[Measurement]", night: date) -> list[dg.AssetCheckResult]:
+    """The verdict on the expected performance of a night, where its task has one."""
+    if pipeline.task not in ("binary", "multiclass"):
+        return []
+    metric = pipeline.trained_gate.metric
+    found = next((m for m in figures if (m.night, m.kind, m.name) == (night, "estimate", metric)), None)
+    if found is None:
+        return [dg.AssetCheckResult(check_name=EXPECTED, passed=True, description=f"{metric} is not estimated.")]
+    low, high = found.effect_low or 0.0, found.effect_high or 0.0
+    said = (
+        f"{metric} {found.value:.4f} is expected on {night}, {found.reference_value:.4f} was measured on the test "
+        f"split: worse by {found.effect:.4f} ({low:.4f} to {high:.4f})."
+    )
+    passed = not (found.effect > _most_drop(pipeline) and low > 0)
+    return [
+        dg.AssetCheckResult(
+            check_name=EXPECTED, passed=passed, severity=dg.AssetCheckSeverity.WARN, description=said,
+            metadata={"value": found.value or 0.0, "effect": found.effect, "effect_low": low, "effect_high": high},
+        )
+    ]  # fmt: skip
 
 
 def build_monitoring(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -34,6 +67,16 @@ def build_monitoring(pipeline: Pipeline) -> dg.AssetsDefinition:
         owners=[pipeline.owner],
         partitions_def=pipeline_partitions(pipeline),
         backfill_policy=dg.BackfillPolicy.single_run(),
+        check_specs=[
+            dg.AssetCheckSpec(
+                EXPECTED,
+                asset=monitoring_name(pipeline),
+                description="The gate's metric is not surely expected to be worse than on the test split, by more than "
+                f"{_most_drop(pipeline):g}, on the latest as-of date; labels are not known yet.",
+            )
+        ]
+        if pipeline.task in ("binary", "multiclass")
+        else [],
     )
     @explained
     def monitoring(
@@ -57,7 +100,8 @@ def build_monitoring(pipeline: Pipeline) -> dg.AssetsDefinition:
                 "verdict": verdict,
                 "figures": monitoring_view(figures, nights[-1]),
                 **({"notes": "; ".join(notes)} if notes else {}),
-            }
+            },
+            check_results=_expected_results(pipeline, figures, nights[-1]),
         )
 
     return monitoring

@@ -169,6 +169,7 @@ def monitoring_figures(figures: Iterable["Measurement"], night: "date") -> dict[
     return {
         **({"largest_feature_psi": max(features)} if features else {}),
         **{f"psi_to_{m.reference.replace(' ', '_')}": m.effect for m in of_night if m.kind == "prediction"},
+        **{f"expected_{m.name}": m.value for m in of_night if m.kind == "estimate" and m.value is not None},
         **{f"realised_{m.name}": m.value for m in of_night if m.kind == "performance" and m.value is not None},
     }
 

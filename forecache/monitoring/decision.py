@@ -10,6 +10,7 @@ from forecache.monitoring.table import Kind, Measurement
 from forecache.pipeline import Retraining
 
 _REFERENCES: dict[Kind, str] = {"feature": TRAINING_SPLIT, "prediction": TEST_SPLIT, "performance": TEST_SPLIT}
+"""By the kinds of figures that may ask for a training: an estimate is no proof, the realised performance is."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def find_causes(rules: Retraining, figures: Iterable[Measurement]) -> tuple[Caus
     series: dict[tuple[Kind, str], list[Measurement]] = {}
     for row in figures:
         ignored = row.kind == "feature" and row.name in rules.ignore
-        if row.reference == _REFERENCES[row.kind] and not ignored:
+        if row.reference == _REFERENCES.get(row.kind) and not ignored:
             series.setdefault((row.kind, row.name), []).append(row)
     causes = []
     for (kind, name), rows in series.items():

@@ -15,6 +15,7 @@ from forecache.lake.sources.state import state_history
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.stage import Done, Stage
 from forecache.monitoring.drift.drift import measure_drift
+from forecache.monitoring.expected import expected_performance
 from forecache.monitoring.features import feature_drift
 from forecache.monitoring.performance import labelled_predictions, performance
 from forecache.monitoring.table import MONITORING_TABLE, Measurement, append_measurements
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 STAGE = "monitoring"
-_FORMAT = 1
+_FORMAT = 2
 _NIGHTS_AT_ONCE = 31
 # Up to here one process has counted a night before Spark has planned the job.
 _SPARK_ROWS = 5_000_000
@@ -58,7 +59,7 @@ def monitor(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """Measure scored nights: drift of features and predictions, and the performance of a label horizon before.
+    """Measure scored nights: drift, the performance to expect, and the realised one of a label horizon before.
 
     Args:
         session: Gives the Spark session; called where labels are computed, and where a night has millions of rows.
@@ -142,6 +143,10 @@ def labelled_by(pipeline: Pipeline, night: date) -> Sequence[date]:
 def _measure(run: _Run, nights: Sequence[date]) -> dict[date, Done]:
     figures = _drift(run, nights)
     notes: dict[date, list[str]] = {night: [] for night in nights}
+    for night in nights:
+        expected, note = _estimate(run, night)
+        figures[night] += expected
+        notes[night] += [note] if note else []
     for night, found, note in _performance(run, nights):
         figures[night] += [found] if found else []
         notes[night] += [note] if note else []
@@ -177,6 +182,14 @@ def _drift(run: _Run, nights: Sequence[date]) -> dict[date, list[Measurement]]:
             for reference, apart in reports[night].distances.items()
         ]
     return figures
+
+
+def _estimate(run: _Run, night: date) -> tuple[list[Measurement], str]:
+    """The expected performance of a night's predictions, by the version that made them."""
+    model = run.versions.get(int(run.scored[night].details["model_version"]))
+    if model is None:
+        return [], ""
+    return expected_performance(run.settings, run.pipeline, model, night, run_id=run.run_id)
 
 
 def _performance(run: _Run, nights: Sequence[date]) -> list[tuple[date, Measurement | None, str]]:

@@ -10,7 +10,7 @@ from forecache.settings import Settings
 
 MONITORING_TABLE = "monitoring"
 
-Kind = Literal["feature", "prediction", "performance"]
+Kind = Literal["feature", "prediction", "estimate", "performance"]
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class Measurement:
     Attributes:
         night: The as-of date by which it could be known.
         as_of: The as-of date of the rows that it is about: the night, or a label horizon before it for "performance".
-        kind: "feature", "prediction" or "performance".
+        kind: "feature", "prediction", "estimate" (of the performance, before labels) or "performance".
         name: The feature, the output or the metric.
         reference: What it is held against: "training split", "test split" or "nights before".
         model_version: The champion, or, for predictions and performance, the version that made the predictions.
-        effect: Population stability index; for "performance" how much worse than the reference (negative: better).
-        effect_low, effect_high: Bootstrap interval of the effect, for "performance".
-        js: Jensen-Shannon distance, None for "performance".
-        value, reference_value: For a feature the shares of nulls, for "performance" the metrics, else None.
+        effect: Population stability index; for a metric how much worse than the reference (negative: better).
+        effect_low, effect_high: Interval of the effect, for metrics.
+        js: Jensen-Shannon distance, None for metrics.
+        value, reference_value: For a feature the shares of nulls, for a metric its values, else None.
         reference_rows: None where the reference is a figure of the registry.
         recorded_at: Filled in when it is stored.
     """
@@ -64,16 +64,25 @@ def measurements(
     settings: Settings, pipeline: str, *, first: date | None = None, last: date | None = None
 ) -> list[Measurement]:
     """The newest value of each figure of a pipeline's nights from `first` to `last`, by night."""
-    from forecache.lake.delta.small_tables import read_rows
-
     filters: list[tuple[str, str, Any]] = [("pipeline", "=", pipeline)]
     filters += [("night", ">=", first)] if first else []
     filters += [("night", "<=", last)] if last else []
+    return _read(settings, filters)
+
+
+def all_measurements(settings: Settings) -> list[Measurement]:
+    """The newest value of each figure of every pipeline's nights, by night."""
+    return _read(settings, [])
+
+
+def _read(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[Measurement]:
+    from forecache.lake.delta.small_tables import read_rows
+
     rows = read_rows(settings, MONITORING_TABLE, filters)
     return newest(Measurement(**row) for row in sorted(rows, key=itemgetter("recorded_at")))
 
 
 def newest(rows: Iterable[Measurement]) -> list[Measurement]:
     """Of figures in the order they were recorded, the last of each; by night, in that order otherwise."""
-    last = {(row.night, row.kind, row.name, row.reference, row.model_version): row for row in rows}
+    last = {(row.pipeline, row.night, row.kind, row.name, row.reference, row.model_version): row for row in rows}
     return sorted(last.values(), key=lambda row: row.night)

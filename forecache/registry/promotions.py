@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from forecache.lake.code import code_version
 from forecache.settings import Settings
@@ -78,9 +79,18 @@ def record_promotion(settings: Settings, entry: Promotion) -> None:
 
 def promotions(settings: Settings, pipeline: str) -> list[Promotion]:
     """The decisions about a pipeline's model, oldest first."""
+    return _read(settings, [("pipeline", "=", pipeline)])
+
+
+def all_promotions(settings: Settings) -> list[Promotion]:
+    """The decisions about every pipeline's model, oldest first."""
+    return _read(settings, [])
+
+
+def _read(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[Promotion]:
     from forecache.lake.delta.small_tables import read_rows
 
-    rows = read_rows(settings, PROMOTION_TABLE, [("pipeline", "=", pipeline)])
+    rows = read_rows(settings, PROMOTION_TABLE, filters)
     found = [Promotion(**{**row, "metrics": json.loads(row["metrics"])}) for row in rows]
     return sorted(found, key=lambda entry: (-1 if entry.position is None else entry.position, entry.recorded_at))
 

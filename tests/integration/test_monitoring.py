@@ -100,6 +100,27 @@ def test_figures_tell_calm_nights_from_drifted_ones(drifted: Settings) -> None:
         assert 0.1 < auc.effect_low < auc.effect < auc.effect_high
 
 
+def test_the_estimate_follows_moved_inputs_and_is_blind_to_another_concept(drifted: Settings) -> None:
+    """Labels of the drifted nights have nothing to do with the scores any more: no estimate can know that."""
+    figures = measurements(drifted, "returns")
+    for night in (*CALM, *DRIFTED):
+        expected = of(figures, night, "estimate")
+        assert set(expected) == {"roc_auc", "average_precision", "log_loss", "brier", "accuracy", "f1"}
+        auc = expected["roc_auc"]
+        assert (auc.as_of, auc.rows, auc.model_version) == (night, ROWS, 1)
+        assert auc.effect_low is not None
+        assert auc.effect_high is not None
+        assert auc.effect_low < auc.effect < auc.effect_high
+        assert auc.effect == pytest.approx(auc.reference_value - auc.value)
+    for night in CALM:
+        auc, realised = of(figures, night, "estimate")["roc_auc"], of(figures, night, "performance")["roc_auc"]
+        assert abs(auc.value - realised.value) < 0.05
+        assert abs(auc.effect) < 0.05
+    for night in DRIFTED:
+        auc, realised = of(figures, night, "estimate")["roc_auc"], of(figures, night, "performance")["roc_auc"]
+        assert auc.value > realised.value + 0.1
+
+
 def test_realised_performance_is_that_of_scikit_learn_on_the_joined_rows(lake: Settings, spark: "SparkSession") -> None:
     from sklearn.metrics import roc_auc_score
 
@@ -154,7 +175,7 @@ def test_the_same_inputs_are_measured_once_and_another_champion_again(drifted: S
 def test_a_night_without_labels_or_predictions_says_so(lake: Settings) -> None:
     result = monitor(no_spark, lake, monitored, [CALM[0] - HORIZON])
     assert result.details["notes"] == {"2024-07-03": ["no performance: 2024-06-03 was not scored"]}
-    assert {f.kind for f in measurements(lake, "returns")} == {"feature", "prediction"}
+    assert {f.kind for f in measurements(lake, "returns")} == {"feature", "prediction", "estimate"}
     with pytest.raises(NotFoundError, match="'returns' has no predictions for the night 2024-08-08"):
         monitor(no_spark, lake, monitored, [date(2024, 8, 8)])
 
@@ -293,4 +314,4 @@ def test_the_command_prints_the_figures_and_the_verdict(
     assert main(["monitor", "returns", "--night", "2024-08-02", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["retrain"] is True
-    assert {figure["kind"] for figure in answer["figures"]} == {"feature", "prediction", "performance"}
+    assert {figure["kind"] for figure in answer["figures"]} == {"feature", "prediction", "estimate", "performance"}

@@ -14,6 +14,7 @@ from forecache.registry.gate.judge import judge_of, judged_values
 from forecache.registry.gate.loaded_model import LoadedModel, score
 from forecache.registry.gate.metrics import Array
 from forecache.registry.gate.quantile_metrics import coverage
+from forecache.registry.report.calibration import fit_calibrations
 
 _CURVE_POINTS = 201
 _CALIBRATION_BINS = 10
@@ -29,7 +30,8 @@ def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples]
     Returns:
         `metrics` and `baseline` by split; `label_mean` by split and as-of date, but of classes; for the test split
         `roc` (binary), `calibration` (of classes each against all others, and `calibration_by_class`; of quantiles the
-        share of labels up to each), `scores` (histogram, of classes their counts), `importance` (loss of the gate's
+        share of labels up to each), `calibrations` (what makes probabilities of scores: one, or one for each class),
+        `scores` (histogram, of classes their counts), `importance` (loss of the gate's
         metric when a feature is shuffled); `classes`. Of several baselines, the figures are those of the best on the
         test split. Of a ranking there is no calibration, but `places`: nDCG by the number of places, of the model and
         each baseline.
@@ -53,6 +55,7 @@ def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples]
         "baseline_feature": best.name,
         "label_mean": [row for name in splits for row in label_means(name, splits[name]) if task != "multiclass"],
         "calibration": task_calibration(pipeline, test, scores["test"]) if task != "ranking" else [],
+        "calibrations": fit_calibrations(task, test.label, scores["test"], test.weight),
         "scores": distribution(task, test.label, judged_values(pipeline, scores["test"]), test.classes),
         "importance": importance(pipeline, model, test, seed=seed),
     }

@@ -1,0 +1,136 @@
+"""What to expect of a classifier before its labels are known: confidence-based performance estimation (CBPE).
+
+Each row counts as a positive one by the share that its calibrated probability says, and as a negative one by the rest;
+a metric of those weighted rows is what can be expected. NannyML, "Confidence-based Performance Estimation",
+https://nannyml.readthedocs.io/en/stable/how_it_works/performance_estimation.html
+
+It holds while a score means what it meant on the test split: inputs may move (covariate shift) as far as the test split
+has rows like them. It cannot see that the label comes to depend on the inputs in another way (concept drift): then the
+realised performance alone shows it, a label horizon later.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecache.registry.gate.class_metrics import MULTICLASS
+from forecache.registry.gate.metrics import BINARY, Array
+from forecache.registry.report.calibration import Calibration
+
+MOST_ROWS = 50_000
+"""Of more rows, so many are taken, evenly spread."""
+_DRAWS = 100
+_TAIL = (1 - 0.95) / 2
+MetricFunction = Callable[..., float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What can be expected of a metric.
+
+    Attributes:
+        low, high: Where 95 of 100 realised values lie if the calibration holds: labels are drawn, and so are the test
+            rows that the calibration comes from.
+    """
+
+    value: float
+    low: float
+    high: float
+    rows: int
+
+
+def accuracy(label: Array, score: Array, weight: Array | None = None) -> float:
+    """Share of rows whose score is on the label's side of 0.5."""
+    return float(np.average((score >= 0.5) == (label > 0.5), weights=weight))
+
+
+def f1(label: Array, score: Array, weight: Array | None = None) -> float:
+    """Harmonic mean of precision and recall of the rows with a score of at least 0.5; NaN where nothing is positive."""
+    weights = np.ones(len(label)) if weight is None else weight
+    positive, chosen = label > 0.5, score >= 0.5
+    both = weights[positive].sum() + weights[chosen].sum()
+    return float(2 * weights[positive & chosen].sum() / both) if both else float("nan")
+
+
+_BINARY: Mapping[str, MetricFunction] = {
+    **{name: BINARY[name] for name in ("roc_auc", "average_precision", "log_loss", "brier")},
+    "accuracy": accuracy,
+    "f1": f1,
+}
+_CLASSES: Mapping[str, MetricFunction] = {
+    name: MULTICLASS[name] for name in ("roc_auc", "log_loss", "accuracy", "macro_f1")
+}
+
+
+def estimated_metrics(classes: int) -> Mapping[str, MetricFunction]:
+    """The metrics that are estimated, by name.
+
+    Args:
+        classes: Number of classes; 1: the label is binary.
+    """
+    return _BINARY if classes == 1 else _CLASSES
+
+
+def estimate(score: Array, calibrations: Sequence[Calibration], *, seed: int = 0) -> dict[str, Estimate]:
+    """What can be expected of each metric; a metric without a value on these rows is left out.
+
+    Args:
+        score: Of a binary label [n], else [n, classes], without NaN.
+        calibrations: One, or one for each class.
+    """
+    step = -(-len(score) // MOST_ROWS) or 1
+    score = score[::step].astype(np.float64)
+    metrics, rng = estimated_metrics(len(calibrations)), np.random.default_rng(seed)
+    values = _expected(metrics, score, _shares(score, calibrations))
+    draws: dict[str, list[float]] = {name: [] for name in metrics}
+    for _ in range(_DRAWS):
+        label = _drawn_labels(_shares(score, [each.drawn(rng) for each in calibrations]), rng)
+        for name, metric in metrics.items():
+            draws[name].append(metric(label, score))
+    found = {}
+    for name, value in values.items():
+        known = [each for each in draws[name] if not np.isnan(each)]
+        if known and not np.isnan(value):
+            # A fit to the noise of its rows makes a model look better; fitted to drawn rows it does so once more.
+            bias = float(np.mean(known)) - value
+            low, high = np.quantile(known, [_TAIL, 1 - _TAIL]) - 2 * bias
+            found[name] = Estimate(value - bias, float(low), float(high), len(score))
+    return found
+
+
+def confusion(score: Array, calibration: Calibration) -> dict[str, float]:
+    """The expected confusion matrix at 0.5 of binary scores [n], in rows."""
+    likely, chosen = calibration.probabilities(score.astype(np.float64)), score >= 0.5
+    return {
+        "true_positive": float(likely[chosen].sum()),
+        "false_positive": float((1 - likely[chosen]).sum()),
+        "false_negative": float(likely[~chosen].sum()),
+        "true_negative": float((1 - likely[~chosen]).sum()),
+    }
+
+
+def _shares(score: Array, calibrations: Sequence[Calibration]) -> Array:
+    """The probability of each class, float64 [n, classes]; of a binary label of 0, then of 1."""
+    if len(calibrations) == 1:
+        likely = calibrations[0].probabilities(score)
+        return np.column_stack([1 - likely, likely])
+    found = np.column_stack([each.probabilities(score[:, place]) for place, each in enumerate(calibrations)])
+    total = found.sum(axis=1, keepdims=True)
+    return np.where(total > 0, found / np.where(total > 0, total, 1), 1 / found.shape[1])
+
+
+def _expected(metrics: Mapping[str, MetricFunction], score: Array, shares: Array) -> dict[str, float]:
+    """Each metric of the rows, once for each label that they may have, weighted by the probability of that."""
+    rows, classes = shares.shape
+    label = np.repeat(np.arange(classes, dtype=np.float64), rows)
+    repeated = np.concatenate([score] * classes)
+    weight = shares.T.reshape(-1)
+    return {name: metric(label, repeated, weight) for name, metric in metrics.items()}
+
+
+def _drawn_labels(shares: Array, rng: np.random.Generator) -> Array:
+    """A label for each row, float64 [n], by its probabilities."""
+    below = np.cumsum(shares, axis=1)[:, :-1]
+    found: Array = (rng.random((len(shares), 1)) >= below).sum(axis=1).astype(np.float64)
+    return found

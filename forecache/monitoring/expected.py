@@ -1,0 +1,131 @@
+"""Expected performance of a night's predictions, before their labels are known, for the table `monitoring`."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.lake.delta.tables import open_table
+from forecache.monitoring.drift.findings import TEST_SPLIT
+from forecache.monitoring.estimate import Estimate, estimate, estimated_metrics
+from forecache.monitoring.table import Measurement
+from forecache.pipeline import AS_OF, Pipeline
+from forecache.registry.gate.judge import judge_of
+from forecache.registry.gate.metrics import LESS_IS_BETTER, Array
+from forecache.registry.report.calibration import Calibration
+from forecache.registry.versions.models import ModelVersion
+from forecache.registry.versions.register import load_evaluation
+from forecache.settings import Settings
+
+NO_CALIBRATION = "no estimate: version {} was registered without a calibration of its scores; train it again"
+
+
+def expected_performance(
+    settings: Settings, pipeline: Pipeline, model: ModelVersion, night: date, *, run_id: str = ""
+) -> tuple[list[Measurement], str]:
+    """What can be expected of each metric on a night's predictions, and why there is nothing; one of both is empty.
+
+    Args:
+        model: The version that made the predictions.
+    """
+    spec = pipeline.output_specs[0]
+    if pipeline.task not in ("binary", "multiclass"):
+        return [], ""
+    if spec.top is not None:
+        return [], "no estimate: the probabilities of some classes are not kept (Classes(probabilities=...))"
+    evaluation = load_evaluation(settings, model) if "test_metrics" in model.tags else {}
+    calibrations = calibrations_of(evaluation)
+    if not calibrations:
+        return [], NO_CALIBRATION.format(model.version)
+    score = night_scores(settings, pipeline, night, evaluation["classes"])
+    if not len(score):
+        return [], f"no estimate: {night} has no predictions"
+    found = estimate(score, calibrations, seed=pipeline.training.seed)
+    references = {**expected_on_test(calibrations), **model.metrics}
+    less = judge_of(pipeline).less_is_better
+    return [
+        measured(pipeline.name, night, model.version, name, each, references[name], less, run_id)
+        for name, each in found.items()
+        if name in references
+    ], ""
+
+
+def calibrations_of(evaluation: Mapping[str, Any]) -> list[Calibration]:
+    """The calibrations that an evaluation has kept, one or one for each class."""
+    return [Calibration.from_json(each) for each in evaluation.get("calibrations", [])]
+
+
+def expected_on_test(calibrations: Sequence[Calibration]) -> dict[str, float]:
+    """What the test split's groups let expect of the metrics of a binary label that the registry does not have."""
+    if len(calibrations) != 1:
+        return {}
+    [own] = calibrations
+    scores, rows = np.asarray(own.scores), np.asarray(own.rows, np.float64)
+    shares, metrics = np.asarray(own.shares), estimated_metrics(1)
+    label = np.repeat([1.0, 0.0], len(scores))
+    weight = np.concatenate([rows * shares, rows * (1 - shares)])
+    return {name: metrics[name](label, np.tile(scores, 2), weight) for name in ("accuracy", "f1")}
+
+
+def measured(
+    name: str,
+    night: date,
+    version: int,
+    metric: str,
+    found: Estimate,
+    reference: float,
+    less_is_better: frozenset[str] = LESS_IS_BETTER,
+    run_id: str = "",
+) -> Measurement:
+    """An estimate as a row: how much worse than on the test split, with its band."""
+    sign = 1 if metric in less_is_better else -1
+    low, high = sorted(sign * (end - reference) for end in (found.low, found.high))
+    return Measurement(
+        pipeline=name,
+        night=night,
+        as_of=night,
+        kind="estimate",
+        name=metric,
+        reference=TEST_SPLIT,
+        model_version=version,
+        effect=sign * (found.value - reference),
+        effect_low=low,
+        effect_high=high,
+        value=found.value,
+        reference_value=reference,
+        rows=found.rows,
+        run_id=run_id,
+    )
+
+
+def night_scores(settings: Settings, pipeline: Pipeline, night: date, classes: Sequence[str]) -> Array:
+    """The scores of a night, float64 [n], of classes [n, classes] in their order; rows without a score are left out.
+
+    A class that is not among them is left out.
+    """
+    spec = pipeline.output_specs[0]
+    column = spec.columns[1] if spec.kind == "classes" else spec.judged_column
+    dataset = open_table(settings, pipeline.prediction_table).to_pyarrow_dataset(
+        partitions=[(AS_OF, "=", night.isoformat())]
+    )
+    values = dataset.to_table(columns=[column]).column(0).combine_chunks().drop_null()
+    if spec.kind != "classes":
+        score = values.to_numpy(zero_copy_only=False).astype(np.float64)
+        return score[~np.isnan(score)]
+    return class_scores(values, classes)
+
+
+def class_scores(values: "pa.ListArray", classes: Sequence[str]) -> Array:
+    """Probabilities of classes, float64 [n, classes], of lists of structures with `class` and `probability`."""
+    import pyarrow.compute as pc
+
+    items = values.flatten()
+    place = pc.index_in(items.field("class"), value_set=pa.array(classes, pa.string()))
+    known = place.is_valid().to_numpy(zero_copy_only=False)
+    row = np.repeat(np.arange(len(values)), pc.list_value_length(values).to_numpy())
+    found = np.zeros((len(values), len(classes)))
+    places = place.fill_null(0).to_numpy(zero_copy_only=False)
+    found[row[known], places[known]] = items.field("probability").to_numpy()[known]
+    return found
