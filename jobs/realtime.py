@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.candidate import build_candidate
 from assets.examples import build_asked_training_set
+from assets.logged_drift import build_logged_drift, logged_drift_name
 from assets.model import build_model, registered_model
 from assets.parity import build_parity
 from assets.published import published_name
@@ -70,6 +71,24 @@ def parity_definitions(realtime: Realtime) -> dg.Definitions:
     )  # fmt: skip
 
 
+def logged_drift_definitions(realtime: Realtime) -> dg.Definitions:
+    """The drift of each day's logged requests, after the day has ended in UTC and its last rows were committed."""
+    job = dg.define_asset_job(
+        f"monitor_{realtime.name}",
+        selection=dg.AssetSelection.assets(logged_drift_name(realtime)),
+        description=f"Drift and expected performance of {realtime.name} on yesterday's logged requests.",
+        executor_def=dg.in_process_executor,
+    )
+    schedule = dg.ScheduleDefinition(
+        name=f"monitor_{realtime.name}_schedule",
+        job=job,
+        cron_schedule="30 0 * * *",
+        execution_timezone="UTC",
+        description=f"Half an hour after midnight (UTC): what moved in {realtime.name}.",
+    )
+    return dg.Definitions(assets=[build_logged_drift(realtime)], jobs=[job], schedules=[schedule])
+
+
 def realtime_definitions(realtime: Realtime) -> dg.Definitions:
     """The assets, jobs and schedules of a real-time model; those of its views are defined once for all their users."""
     pipeline, nightly = realtime.training_pipeline, build_asked_nightly_job(realtime)
@@ -83,6 +102,8 @@ def realtime_definitions(realtime: Realtime) -> dg.Definitions:
     defined = dg.Definitions.merge(own, parity_definitions(realtime))
     if realtime.rollout is not None:
         defined = dg.Definitions.merge(defined, rollout_definitions(realtime))
+    if realtime.log is not None and realtime.is_trained:
+        defined = dg.Definitions.merge(defined, logged_drift_definitions(realtime))
     if isinstance(realtime.model, RegisteredModel):
         watched = dg.Definitions(assets=[registered_model(pipeline, realtime.model)])
         return dg.Definitions.merge(defined, watched)

@@ -3,24 +3,37 @@
 import json
 import shutil
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
+import numpy as np
+import pyarrow as pa
 import pytest
 import registry_sample
 from asked_project import transforms
 from asked_project.pipelines.search import search
 from ranking_sample import write_requests
 
+from assets.logged_drift import build_logged_drift
 from forecache.cli.main import main
 from forecache.errors import CheckError, NotFoundError
+from forecache.lake.delta.tables import append_rows
+from forecache.lake.training_sets.splits import split_batches
+from forecache.monitoring.logged import monitor_log
+from forecache.monitoring.table import measurements
 from forecache.operations.release import release
-from forecache.pipeline import Feature
+from forecache.pipeline import Feature, Log
+from forecache.realtime.log.record import schema, table_of
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.load import load_release
 from forecache.registry.gate.gate import run_gate
+from forecache.registry.versions.models import champion
 from forecache.registry.versions.register import register
 from forecache.settings import Settings, load_settings
+from jobs.realtime import realtime_definitions
+from resources.settings import SettingsResource
 
 pytestmark = pytest.mark.slow
 
@@ -119,3 +132,60 @@ def test_a_model_that_is_promoted_by_hand_answers_requests(
     assert main(["promote", "search", "3"]) == 0
     assert "Release 3 of search answers now." in capsys.readouterr().out
     assert read_release(open_releases(champions, "search"), 3).model.version == 3
+
+
+def test_a_days_logged_requests_are_held_against_the_training_data_of_the_model(
+    champions: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rows of the training split, logged as one request, have not moved; the same with other prices have."""
+    loaded = load_release(open_releases(champions, "search"), 2)
+    reference, names = loaded.reference, loaded.release.features
+    assert reference is not None
+    assert [column.name for column in reference.columns] == [*names, "score"]
+    table, version = champion(champions, search.training_pipeline).training_table
+    assert reference.of == f"training split of {table}@{version}"
+    batches = split_batches(champions, table, version=version, split="train", columns=names)
+    rows = np.concatenate([np.column_stack([batch.column(name) for name in names]) for batch in batches])
+    features = rows.astype(np.float32)
+    moved = features.copy()
+    moved[:, 0] = moved[:, 0] * 3 + 1000
+    moved[::2, 1] = np.nan
+    for day, logged in ((date(2026, 11, 1), features), (date(2026, 11, 2), moved)):
+        answer = {
+            "request_id": f"{day}", "day": day, "arm": "current", "items": len(logged), "release": 2,
+            "features": logged.tobytes(), "scores": loaded.scores_of(features).tobytes(), "rung": "model",
+            "score_dtype": loaded.scores_of(features).dtype.name,
+        }  # fmt: skip
+        others = [{**answer, "arm": "shadow"}, {**answer, "features": None, "rung": "default"}]
+        table_rows = pa.Table.from_pylist([answer, *others], schema=schema())
+        append_rows(champions, table_of("search"), table_rows, partition_by=("day",))
+    loaded.close()
+    monkeypatch.setenv("FORECACHE_HOME", str(champions.home))
+    monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
+    assert main(["monitor", "search", "--night", "2026-11-01", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["answers"], told["notes"]) == (3, [])
+    calm = {row["name"]: row for row in told["figures"]}
+    assert set(calm) == {*names, "score"}
+    assert {name: row["effect"] for name, row in calm.items() if name != "score"} == dict.fromkeys(names, 0.0)
+    assert calm[names[0]]["rows"] == calm[names[0]]["reference_rows"] == len(features)
+    assert not monitor_log(champions, search, date(2026, 11, 2)).skipped
+    assert monitor_log(champions, search, date(2026, 11, 2)).skipped
+    drifted = {row.name: row for row in measurements(champions, "search", first=date(2026, 11, 2))}
+    assert {name for name in names if drifted[name].effect > 0.25} == set(names[:2])
+    assert drifted[names[1]].value == pytest.approx(0.5 + calm[names[1]]["value"] / 2, abs=0.01)
+    with pytest.raises(NotFoundError, match="Nothing of search was logged on 2026-11-03"):
+        monitor_log(champions, search, date(2026, 11, 3))
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = dg.materialize(
+            [build_logged_drift(search)],
+            resources={"settings": SettingsResource(home=str(champions.home_path), project="asked_project")},
+            run_config={"ops": {"logged_drift_search": {"config": {"day": "2026-11-02"}}}},
+            instance=instance,
+        )
+    [check] = done.get_asset_check_evaluations()
+    assert not check.passed
+    assert names[0] in (check.description or "")
+    defined = realtime_definitions(replace(search, log=Log("household_id")))
+    assert {job.name for job in defined.jobs or ()} >= {"monitor_search", "nightly_search"}
+    assert "30 0 * * *" in {each.cron_schedule for each in defined.schedules or ()}

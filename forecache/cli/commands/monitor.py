@@ -1,11 +1,11 @@
-"""`forecache monitor`: drift and realised performance of a pipeline, and whether they call for training."""
+"""`forecache monitor`: drift, expected and realised performance of a pipeline, and whether they call for training."""
 
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import Night, command, trained_pipeline
+from forecache.cli.base import Night, command, settings, trained_pipeline
 from forecache.cli.by_hand import show_in_dagster
 from forecache.cli.commands.scoring import newest_scored
 from forecache.cli.output import print_json, show_table, wants_json
@@ -23,22 +23,29 @@ if TYPE_CHECKING:
     examples="""
     forecache monitor churn
     forecache monitor churn --night 1998-06-30 --json
+    forecache monitor search --night 2026-11-26
     forecache query "select night, name, effect from monitoring where kind = 'performance'"
     """,
 )
 @click.argument("pipeline", metavar="PIPELINE")
-@click.option("--night", type=Night(), help="The as-of date to measure; default: the newest that was scored.")
+@click.option(
+    "--night",
+    type=Night(),
+    help="The as-of date to measure; default: the newest that was scored; of a log, yesterday (UTC).",
+)
 def monitor(pipeline: str, night: date | None) -> None:
-    """Measure a scored as-of date of PIPELINE: drift since the champion was trained, and realised performance.
+    """Measure a scored as-of date of PIPELINE: drift since the champion was trained, expected and realised performance.
 
     The effect of a feature or an output is its population stability index; of a metric, how much worse it is than on
     the test split. The figures are kept in the table `monitoring`. The verdict says whether they call for training, but
-    does not start it.
+    does not start it. Of a real-time model, a day of its request log is measured.
     """
     from forecache.lake.spark.session import spark_session
     from forecache.monitoring.stage import monitor as measure
     from forecache.monitoring.table import measurements
 
+    if _measure_log(pipeline, night):
+        return
     current, declared = trained_pipeline(pipeline)
     chosen = night or newest_scored(current, declared)
     with StageProgress() as progress:
@@ -67,6 +74,30 @@ def monitor(pipeline: str, night: date | None) -> None:
         click.echo(f"Pipeline {declared.name} declares no `retraining`: these figures start nothing.")
     else:
         click.echo(f"{'Train again' if decision.retrain else 'No training needed'}: {decision.reason}")
+
+
+def _measure_log(name: str, day: date | None) -> bool:
+    """Measure a day of a real-time model's log, and show it; whether the name is that of one."""
+    from forecache.pipeline.loading import read_project
+
+    current = settings()
+    declared = read_project(current).realtime.get(name)
+    if declared is None:
+        return False
+    from forecache.monitoring.logged import monitor_log
+    from forecache.monitoring.table import measurements
+
+    chosen = day or datetime.now(timezone.utc).date() - timedelta(days=1)
+    with StageProgress() as progress:
+        result = monitor_log(current, declared, chosen, progress=progress.update)
+    found, notes = measurements(current, name, first=chosen, last=chosen), result.details["notes"]
+    if wants_json():
+        print_json({"model": name, "day": chosen, "answers": result.rows, "figures": found, "notes": notes})
+        return True
+    _show(chosen, found)
+    for note in notes:
+        click.echo(f"{note[0].upper()}{note[1:]}.")
+    return True
 
 
 def _decision(current: "Settings", pipeline: "Pipeline") -> "Decision | None":

@@ -1,18 +1,26 @@
 """Metrics of live drift: the counts of all workers, and how far they are from the training data."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from forecache.metrics import drift as metrics
+from forecache.metrics.metric import Metric
 from forecache.metrics.page import Page
 from forecache.realtime.drift.cells import Cells, DriftCells
 from forecache.realtime.drift.reference import ABOVE, BELOW, NULL, Reference
 from forecache.realtime.drift.watch import REQUESTS, ROWS, num_counts
 from forecache.statistics import Distance, distance
 
+_EFFECTS: tuple[tuple[Metric, "Callable[[ColumnDrift], float]"], ...] = (
+    (metrics.PSI, lambda column: column.distance.psi),
+    (metrics.JS, lambda column: column.distance.js),
+    (metrics.NULL_RATIO, lambda column: column.null_ratio),
+    (metrics.NULL_REFERENCE, lambda column: column.null_reference),
+    (metrics.OUT_OF_RANGE, lambda column: column.out_of_range),
+)
 LEAST_REQUESTS = 300
 """Fewer requests in the window say nothing: by chance alone the index of ten bins is then about 0.03."""
 
@@ -69,7 +77,8 @@ def live_drift(
         memories: Of all workers, those that have ended included.
         references: By model, the bins of the release that is served here.
     """
-    now, found = time.time(), {}
+    now = time.time()
+    found: dict[str, ModelDrift] = {}
     for memory in memories:
         for block in DriftCells(memory).blocks():
             reference = references.get(block.name)
@@ -95,13 +104,7 @@ def add_drift(page: Page, found: Mapping[str, ModelDrift]) -> None:
     page.add(metrics.BIN_REFERENCE, _reference_shares(found))
     page.add(metrics.WINDOW_REQUESTS, (((name,), int(each.recent[REQUESTS])) for name, each in found.items()))
     columns = [(name, column) for name, each in found.items() for column in each.columns()]
-    for metric, value in (
-        (metrics.PSI, lambda column: column.distance.psi),
-        (metrics.JS, lambda column: column.distance.js),
-        (metrics.NULL_RATIO, lambda column: column.null_ratio),
-        (metrics.NULL_REFERENCE, lambda column: column.null_reference),
-        (metrics.OUT_OF_RANGE, lambda column: column.out_of_range),
-    ):
+    for metric, value in _EFFECTS:
         page.add(metric, (((name, column.name), f"{value(column):.6g}") for name, column in columns))
 
 
