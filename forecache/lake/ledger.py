@@ -89,6 +89,11 @@ def records_since(settings: Settings, moment: datetime) -> list[StageRecord]:
     return _rows(settings, [("recorded_at", ">=", moment)])
 
 
+def ledger_records(settings: Settings) -> list[StageRecord]:
+    """Every row of every stage, the latest last."""
+    return _rows(settings, [])
+
+
 def newest_night(settings: Settings, stage: str, subject: str) -> date | None:
     """The newest night that a stage has done, None where it has done none."""
     return max((night for night in last_records(settings, stage, subject) if night is not None), default=None)

@@ -44,6 +44,9 @@ MAPPED = gauge(
     "forecache_reader_mapped_bytes", "Bytes of the served version's files, mapped once for all workers.", "pipeline"
 )
 AGE = gauge("forecache_reader_age_seconds", "Time since the midnight (UTC) that ended the as-of date.", "pipeline")
+AGE_LIMIT = gauge(
+    "forecache_reader_age_limit_seconds", "Age beyond which the declaration calls answers stale.", "pipeline"
+)
 FEATURE_FRESHNESS = gauge(
     "forecache_feature_freshness_seconds",
     "The same of feature views: how old the newest event in the served features may be.",

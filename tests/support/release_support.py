@@ -100,6 +100,7 @@ def make_release(
     version: int = 1,
     warmup: Sequence[bytes] = (),
     current: bool = True,
+    bins: bytes | None = None,
     **declared: Any,
 ) -> Release:
     """Write a release of a model for `transform` and make it current; further arguments are fields of `Release`."""
@@ -130,6 +131,7 @@ def make_release(
         code=pack_code(code),
         warmup=warmup or [a_request()],
         current=current,
+        bins=bins,
     )
 
 

@@ -1,24 +1,68 @@
-"""`forecache metrics`: the glossary of all metrics."""
+"""`forecache metrics`: the metrics of the batch half for Prometheus, and the glossary of all metrics."""
+
+from pathlib import Path
 
 import click
 
-from forecache.cli.base import command
-from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.base import command, settings
+from forecache.cli.output import print_json, wants_json
+from forecache.errors import InputError
 
 
-@command("metrics", examples="forecache metrics --glossary\nforecache metrics --json")
+@command(
+    "metrics",
+    examples="""
+    forecache metrics
+    forecache metrics --textfile /var/lib/node_exporter/forecache.prom
+    forecache metrics --listen 127.0.0.1:9464
+    forecache metrics --glossary
+    """,
+)
+@click.option("--textfile", type=click.Path(path_type=Path), help="Write the page here, in one step.")
+@click.option("--listen", metavar="HOST:PORT", help="Answer scrapes of /metrics until stopped.")
 @click.option("--glossary", is_flag=True, help="Print every metric as Markdown tables, for a document.")
-def metrics(glossary: bool) -> None:
-    """List every metric that Forecache exports to Prometheus: name, type, labels, meaning."""
+def metrics(textfile: Path | None, listen: str | None, glossary: bool) -> None:
+    """Print what Prometheus is to know of stages, stores, the gate and monitoring, read from the lake and the store.
+
+    The reader exports what it serves and answers by itself. A node exporter collects a textfile (its name has to end in
+    `.prom`), or Prometheus scrapes the address that this command listens at. With --json, every metric that there is.
+    """
     from forecache.metrics.glossary import all_metrics
-    from forecache.metrics.glossary import glossary as text
+    from forecache.metrics.glossary import glossary as tables
 
     if glossary:
-        click.echo(text())
+        click.echo(tables())
         return
-    found = list(all_metrics().values())
     if wants_json():
-        print_json(found)
+        print_json(list(all_metrics().values()))
         return
-    rows = [(metric.name, metric.kind, ", ".join(metric.labels), metric.help) for metric in found]
-    show_table(("metric", "type", "labels", "what it is"), rows)
+    from forecache.monitoring.exporter import batch_page
+
+    current = settings()
+    if listen is not None:
+        _listen(listen)
+    elif textfile is not None:
+        from forecache.files import write_durably
+
+        write_durably(textfile, batch_page(current).encode())
+    else:
+        click.echo(batch_page(current), nl=False)
+
+
+def _listen(address: str) -> None:
+    from forecache.monitoring.export_server import export_server
+    from forecache.monitoring.exporter import batch_page
+
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"--listen {address} is no address.", remedy="Give HOST:PORT, such as 127.0.0.1:9464.")
+    current = settings()
+    try:
+        server = export_server(host, int(port), lambda: batch_page(current))
+    except OSError as error:
+        raise InputError(f"Nothing can listen at {address}: {error.strerror}.", remedy="Choose another port.") from None
+    click.echo(f"Metrics are at http://{host}:{server.server_address[1]}/metrics.", err=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()

@@ -212,13 +212,14 @@ class Routes:
     def _render_metrics(self, request: Request) -> Reply:
         if self._access is not None:
             self._access.check(request.headers, METRICS)
-        ages, views = {}, []
+        ages, limits, views = {}, {}, []
         for name, answers in sorted(self._catalog.answers.items()):
             answers.refresh(request.now)
             ages[name] = float(answers.age_s)
+            limits[name] = answers.manifest.policy.max_age_h * 3600
             if answers.manifest.is_packed:
                 views.append(name)
-        body = render(self._runtime, ages, build=self._build, views=views)
+        body = render(self._runtime, ages, build=self._build, limits=limits, views=views)
         body += "".join(extension.prometheus() for extension in self._extensions).encode()
         return Reply(200, [("content-type", CONTENT_TYPE)], body)
 

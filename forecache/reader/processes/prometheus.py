@@ -1,6 +1,7 @@
 """The metrics of all workers as a page for Prometheus."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 
 from forecache.metrics import reader as metrics
 from forecache.metrics.metric import Metric
@@ -33,16 +34,24 @@ _FIRST_BUCKET = 3
 """Buckets below 8 us are shown as one."""
 _BOUNDS = power_of_two_bounds(_FIRST_BUCKET, BUCKETS)
 _NOT_ALLOWED = 405
+_FROM_THE_START = tuple(product(("one", "many", "feast", "realtime"), (200, 500, 503, 504)))
+"""Outcomes that are counted from 0 on: of a counter that appears with its first error, Prometheus misses that error."""
 
 
 def render(
-    runtime: Runtime, ages: Mapping[str, float], *, build: Mapping[str, str], views: Iterable[str] = ()
+    runtime: Runtime,
+    ages: Mapping[str, float],
+    *,
+    build: Mapping[str, str],
+    limits: Mapping[str, float] | None = None,
+    views: Iterable[str] = (),
 ) -> bytes:
     """All workers' metrics in Prometheus' text format, version 0.0.4.
 
     Args:
         ages: Seconds since the end of the served as-of date by pipeline, in the worker that answers.
         build: Labels of the build: versions of the package, the code and Python.
+        limits: Seconds of age by pipeline beyond which its answers are stale.
         views: Those of the pipelines that are feature views.
     """
     workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
@@ -52,6 +61,7 @@ def render(
     _requests(page, workers)
     _pipelines(page, workers, live)
     page.add(metrics.AGE, (((pipeline,), f"{age:.0f}") for pipeline, age in ages.items()))
+    page.add(metrics.AGE_LIMIT, (((pipeline,), f"{limit:.0f}") for pipeline, limit in (limits or {}).items()))
     page.add(metrics.FEATURE_FRESHNESS, (((view,), f"{ages[view]:.0f}") for view in views))
     for metric, value in (
         (metrics.TOKEN_FILE_ERRORS, _sum(cells, TOKEN_ERRORS)),
@@ -89,7 +99,8 @@ def _requests(page: Page, workers: Sequence[WorkerMetrics]) -> None:
                 by_route.setdefault(route, [0] * (BUCKETS + 1)),
             ):
                 sums[:] = map(int.__add__, sums, [*buckets, nanoseconds])
-    page.add(metrics.REQUESTS, (((route, str(status)), sum(sums[:-1])) for (route, status), sums in outcomes.items()))
+    counts = dict.fromkeys(_FROM_THE_START, 0) | {outcome: sum(sums[:-1]) for outcome, sums in outcomes.items()}
+    page.add(metrics.REQUESTS, (((route, str(status)), count) for (route, status), count in counts.items()))
     page.histogram(
         metrics.REQUEST_DURATION, _BOUNDS, (((route,), *_observed(sums)) for route, sums in by_route.items())
     )

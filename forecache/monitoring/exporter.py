@@ -1,0 +1,125 @@
+"""The metrics of the batch half as a page for Prometheus: stages, stores, gate, monitoring.
+
+They are read from tables that the stages have written anyway, so nothing that runs waits for them.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import date, datetime, timedelta, timezone
+
+from forecache.errors import ForecacheError
+from forecache.lake.ledger import StageRecord, ledger_records
+from forecache.metrics import batch as metrics
+from forecache.metrics.metric import Metric
+from forecache.metrics.page import Labels, Page
+from forecache.monitoring.table import Measurement, all_measurements
+from forecache.registry.promotions import Promotion, all_promotions
+from forecache.settings import Settings
+from forecache.store.checkup import stores_here
+from forecache.store.manifest import Manifest
+
+Of = tuple[str, str]
+_OF_METRICS: tuple[tuple[Metric, Callable[[Measurement], float | None]], ...] = (
+    (metrics.MONITORED_VALUE, lambda row: row.value),
+    (metrics.MONITORED_LOW, lambda row: row.effect_low),
+    (metrics.MONITORED_HIGH, lambda row: row.effect_high),
+)
+
+
+def batch_page(settings: Settings) -> str:
+    """The page, in Prometheus's text format; metrics of what has not happened yet have no samples."""
+    page = Page()
+    _stages(page, ledger_records(settings))
+    _stores(page, _current(settings))
+    _gate(page, all_promotions(settings))
+    _monitoring(page, all_measurements(settings))
+    page.one(metrics.EXPORTED, f"{time.time():.0f}")
+    return page.text()
+
+
+def _stages(page: Page, rows: list[StageRecord]) -> None:
+    """Args: rows: The latest last."""
+    of: dict[Of, list[StageRecord]] = {}
+    for row in rows:
+        of.setdefault((row.stage, row.subject), []).append(row)
+    last = {about: some[-1] for about, some in sorted(of.items())}
+    newest = {about: max((row.night for row in of[about] if row.night), default=None) for about in last}
+    page.add(metrics.MATERIALIZATIONS, ((about, len(of[about])) for about in last))
+    page.add(metrics.LAST_SUCCESS, ((about, _seconds(row.recorded_at)) for about, row in last.items()))
+    page.add(metrics.LAST_DURATION, ((about, f"{row.seconds:.3f}") for about, row in last.items()))
+    page.add(metrics.LAST_ROWS, ((about, row.rows) for about, row in last.items()))
+    page.add(metrics.NEWEST_AS_OF, ((about, _end(night)) for about, night in newest.items() if night))
+
+
+def _current(settings: Settings) -> dict[str, Manifest]:
+    found = {}
+    for store in stores_here(settings):
+        with suppress(ForecacheError):  # damaged: the reader's metrics and `forecache verify` say so
+            if (manifest := store.current()) is not None:
+                found[store.pipeline] = manifest
+    return found
+
+
+def _stores(page: Page, current: dict[str, Manifest]) -> None:
+    page.add(metrics.STORE_VERSION, (((name,), each.version) for name, each in current.items()))
+    page.add(metrics.STORE_KEYS, (((name,), each.rows) for name, each in current.items()))
+    page.add(metrics.STORE_BYTES, (((name,), each.size_bytes) for name, each in current.items()))
+    page.add(metrics.STORE_SEGMENTS, (((name,), len(each.segments)) for name, each in current.items()))
+    page.add(
+        metrics.STORE_PUBLISHED,
+        (((name,), _seconds(each.published)) for name, each in current.items()),
+    )
+    page.add(metrics.STORE_AS_OF, (((name,), _seconds(each.as_of_end)) for name, each in current.items()))
+    page.add(metrics.STORE_STALE_AFTER, (((name,), _seconds(each.stale_after)) for name, each in current.items()))
+
+
+def _gate(page: Page, rows: list[Promotion]) -> None:
+    """Args: rows: The oldest first."""
+    champions: dict[Labels, int] = {}
+    judged: dict[Labels, int] = {}
+    decisions: dict[Labels, int] = {}
+    for row in rows:
+        if row.verdict == "begun":
+            continue
+        if row.to_version is not None:
+            champions[(row.pipeline,)] = row.to_version
+        if row.action == "gate":
+            judged[(row.pipeline,)] = int(row.verdict != "failed")
+        about = (row.pipeline, row.action, row.verdict)
+        decisions[about] = decisions.get(about, 0) + 1
+    page.add(metrics.CHAMPION, champions.items())
+    page.add(metrics.GATE_PASSED, judged.items())
+    page.add(metrics.GATE_DECISIONS, sorted(decisions.items()))
+
+
+def _monitoring(page: Page, rows: Iterable[Measurement]) -> None:
+    """The figures of the newest as-of date of each pipeline and kind."""
+    newest: dict[Of, date] = {}
+    for row in rows:
+        about = (row.pipeline, row.kind)
+        newest[about] = max(row.night, newest.get(about, row.night))
+    shown = {
+        (row.pipeline, row.kind, row.name, row.reference): row
+        for row in rows
+        if row.night == newest[row.pipeline, row.kind]
+    }
+    metric_rows = {about[:3]: row for about, row in shown.items() if row.kind in ("estimate", "performance")}
+    page.add(metrics.MONITORED_EFFECT, ((about, _number(row.effect)) for about, row in shown.items()))
+    for metric, value in _OF_METRICS:
+        known = [(about, value(row)) for about, row in metric_rows.items()]
+        page.add(metric, ((about, _number(each)) for about, each in known if each is not None))
+    page.add(metrics.MONITORED_NIGHT, ((about, _end(night)) for about, night in newest.items()))
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _seconds(at: datetime | None) -> str:
+    return "NaN" if at is None else f"{at.timestamp():.0f}"
+
+
+def _end(night: date) -> str:
+    """Unix time of the midnight (UTC) that ends a date."""
+    return _seconds(datetime(night.year, night.month, night.day, tzinfo=timezone.utc) + timedelta(days=1))

@@ -1,0 +1,299 @@
+"""The rules, the dashboard and the alerts of deploy/monitoring against a real Prometheus, Alertmanager and reader."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from alert_receivers import Receiver, receiver
+from free_ports import free_port
+from monitoring_services import MONITORING, Prometheus, alertmanager, program, prometheus
+from prometheus_client.parser import text_string_to_metric_families
+from reader_support import RunningReader, churn_rows, eventually, running_reader, write_version
+from realtime_support import write_views
+from release_support import FEATURES, a_request, make_release
+
+from forecache.lake.ledger import StageRecord, record
+from forecache.metrics.glossary import all_metrics
+from forecache.monitoring.table import Measurement, append_measurements
+from forecache.pipeline import Log
+from forecache.realtime.drift.reference import SCORE, ColumnBins, Reference
+from forecache.registry.promotions import Promotion, record_promotion
+from forecache.settings import Settings, load_settings
+
+pytestmark = pytest.mark.slow
+
+NIGHT = date(2026, 11, 1)
+REQUESTS = 1500
+"""Of the real-time model; so many that more than 300 are counted for drift."""
+DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "forecache.json").read_text())
+
+
+@dataclass
+class Watched:
+    """A reader with traffic, its batch half, and who watches them."""
+
+    reader: RunningReader
+    settings: Settings
+    prometheus: Prometheus
+    receiver: Receiver
+    batch: str
+
+
+def bins() -> bytes:
+    """Bins that the features of the test's requests lie outside of, so that there is drift."""
+    columns = [ColumnBins(name, (1.0, 2.0), (50, 40, 10, 0), 0.0, 3.0) for name in FEATURES]
+    return Reference((*columns, ColumnBins(SCORE, (0.5,), (50, 50, 0))), "a training split").to_json()
+
+
+def make_batch(settings: Settings) -> None:
+    """What stages, gate and monitoring leave behind."""
+    rows = [
+        StageRecord(stage, "churn", NIGHT, "inputs", "", -1, rows=10, seconds=1.5) for stage in ("features", "score")
+    ]
+    record(settings, rows)
+    append_measurements(
+        settings,
+        [
+            Measurement("churn", NIGHT, NIGHT, kind, name, reference, 1, 0.3, 100, 0.1, 0.4, value=0.7)
+            for kind, name, reference in (
+                ("feature", "amount", "training split"),
+                ("estimate", "roc_auc", "test split"),
+                ("performance", "roc_auc", "test split"),
+            )
+        ],
+    )
+    decided = {"action": "gate", "actor": "test", "reason": "", "training_table": "t", "training_version": 1}
+    for number, verdict in ((1, "passed"), (2, "failed")):
+        record_promotion(
+            settings,
+            Promotion(
+                recorded_at=datetime.now(timezone.utc), pipeline="churn", from_version=None, to_version=1,
+                candidate=number, verdict=verdict, **decided,
+            ),
+        )  # fmt: skip
+
+
+def ask(reader: RunningReader, requests: int) -> None:
+    """Reads of keys that are found and missed, and requests to the real-time model, over one connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", reader.port, timeout=30)
+    body, headers = a_request(), {"content-type": "application/json"}
+    for number in range(requests):
+        connection.request("POST", "/v1/search", body, headers)
+        assert connection.getresponse().read()
+        if number % 5 == 0:
+            connection.request("GET", "/v1/churn/00042" if number % 10 else "/v1/churn/nobody")
+            connection.getresponse().read()
+    many = json.dumps({"keys": ["00042", "00043"]}).encode()
+    connection.request("POST", "/v1/churn", many, headers)
+    assert connection.getresponse().read()
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    for name in ("prometheus", "prometheus-alertmanager"):
+        program(name)
+    settings = load_settings(home=str(tmp_path_factory.mktemp("home")), request_log_delay_s=0.2)
+    write_version(settings.store_path, "churn", churn_rows(100))
+    write_views(settings)
+    make_release(settings, name="search", deadline_ms=5000.0, log=Log("household_id"), bins=bins())
+    make_batch(settings)
+    batch = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "forecache.cli.main", "metrics", "--listen", batch]
+    exporter = subprocess.Popen(command, env={**os.environ, "FORECACHE_HOME": str(settings.home_path)})
+    try:
+        with receiver() as taken, running_reader(settings, reader_workers=2, request_log_delay_s=0.2) as reader:
+            folders = [tmp_path_factory.mktemp(name) for name in ("alertmanager", "prometheus")]
+            with alertmanager(folders[0], taken.url) as alerts:
+                target = f"127.0.0.1:{reader.port}"
+                with prometheus(folders[1], reader=target, batch=batch, alerts=alerts) as server:
+                    yield Watched(reader, settings, server, taken, batch)
+    finally:
+        exporter.kill()
+        exporter.wait()
+
+
+@pytest.fixture(scope="module")
+def busy(watched: Watched) -> Watched:
+    """With traffic before and during some scrapes."""
+    drifted = 'forecache_drift_psi{column="score"}'
+    assert eventually(lambda: bool(watched.prometheus.query("forecache_batch_exported_timestamp_seconds")), 30)
+
+    def has_all() -> bool:
+        ask(watched.reader, REQUESTS)
+        return bool(watched.prometheus.query(drifted) and watched.prometheus.query(LAST_RULE))
+
+    assert eventually(has_all, 60)
+    return watched
+
+
+LAST_RULE = "job:forecache_realtime_failures:ratio_rate3d"
+
+
+def panels() -> list[tuple[str, str]]:
+    """Title and query of each panel, with the variables of the dashboard at "All"."""
+    return [
+        (panel["title"], target["expr"].replace("$job", ".*").replace("$model", ".*"))
+        for panel in DASHBOARD["panels"]
+        for target in panel.get("targets", [])
+    ]
+
+
+def metrics_in(expression: str) -> set[str]:
+    """The metrics, and recorded series, that an expression reads."""
+    named = r"\b(?:job\w*:[\w:]+|(?:forecache|process|http_server)_\w+|up)\b"
+    return set(re.findall(named, re.sub(r'"[^"]*"', '""', expression)))
+
+
+def rules(name: str) -> list[dict[str, Any]]:
+    groups = yaml.safe_load((MONITORING / "rules" / f"{name}.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def declared(names: Sequence[str]) -> set[str]:
+    """Those that are no metric that is exported, nor a histogram's part, nor a recorded series."""
+    known = set(all_metrics()) | {rule["record"] for rule in rules("recording")} | {"up"}
+    return {name for name in names if name not in known and re.sub("_(bucket|sum|count)$", "", name) not in known}
+
+
+def test_rules_alerts_and_panels_read_metrics_that_are_declared() -> None:
+    expressions = [rule["expr"] for name in ("recording", "alerts") for rule in rules(name)]
+    expressions += [query for _, query in panels()]
+    assert declared(sorted({name for each in expressions for name in metrics_in(each)})) == set()
+    for rule in rules("alerts"):
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert set(rule["annotations"]) == {"summary", "description"}
+    assert [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"] == [
+        "Real time", "Drift of real-time models", "Store and reader", "Request log", "Batch",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("file", ["rules_test.yml", "day_test.yml"])
+def test_alerts_fire_and_end_as_the_unit_tests_of_promtool_say(file: str) -> None:
+    command = [program("promtool"), "test", "rules", str(MONITORING / "tests" / file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_shipped_configurations_are_accepted() -> None:
+    for command in (
+        [program("promtool"), "check", "config", str(MONITORING / "prometheus.yml")],
+        [program("amtool"), "check-config", str(MONITORING / "alertmanager.yml")],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pages_of_reader_and_batch_are_clean_and_declared(busy: Watched) -> None:
+    for url in (f"{busy.reader.url}/metrics", f"http://{busy.batch}/metrics"):
+        page = httpx.get(url, timeout=30).text
+        names = set(re.findall(r"^# TYPE (\S+)", page, re.MULTILINE))
+        assert names <= set(all_metrics())
+        assert len(list(text_string_to_metric_families(page))) == len(names)
+        checked = subprocess.run(
+            [program("promtool"), "check", "metrics"], input=page.encode(), capture_output=True, check=False
+        )
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+
+
+def test_prometheus_scrapes_both_halves_and_evaluates_every_rule(busy: Watched) -> None:
+    targets = busy.prometheus.get("targets")["activeTargets"]
+    assert {target["labels"]["job"]: target["health"] for target in targets} == {
+        "forecache-reader": "up", "forecache-batch": "up",
+    }  # fmt: skip
+    evaluated = [rule for group in busy.prometheus.get("rules")["groups"] for rule in group["rules"]]
+    assert len(evaluated) == len(rules("recording")) + len(rules("alerts"))
+    assert {rule["name"]: rule.get("lastError") for rule in evaluated if rule["health"] != "ok"} == {}
+    for rule in rules("recording"):
+        assert busy.prometheus.query(rule["record"]), rule["record"]
+
+
+def test_every_query_of_every_panel_returns_data(busy: Watched) -> None:
+    asked = panels()
+    assert len(asked) > 50
+    assert [(title, query) for title, query in asked if not busy.prometheus.query(query)] == []
+
+
+def test_every_metric_that_an_alert_reads_is_there(busy: Watched) -> None:
+    read = sorted({name for rule in rules("alerts") for name in metrics_in(rule["expr"])})
+    assert len(read) > 25
+    assert [name for name in read if not busy.prometheus.query(f"count({name})")] == []
+
+
+def test_drift_is_counted_over_the_workers_at_a_small_cost(busy: Watched) -> None:
+    [counted] = busy.prometheus.query("forecache_drift_window_requests")
+    assert float(counted["value"][1]) >= 300
+    [psi] = busy.prometheus.query('max(forecache_drift_psi{model="search"})')
+    assert float(psi["value"][1]) > 0.25
+    share = (
+        "forecache_drift_counting_seconds_total / on (model) sum by (model) (forecache_realtime_stage_seconds_total)"
+    )
+    [cost] = busy.prometheus.query(share)
+    assert float(cost["value"][1]) < 0.02
+
+
+def alerts_at(received: Receiver, path: str) -> set[str]:
+    return {
+        alert["labels"]["alertname"]
+        for posted in list(received.posted)
+        if posted.path == path
+        for alert in posted.content["alerts"]
+    }
+
+
+def test_alerts_reach_the_webhooks_of_their_severity(busy: Watched) -> None:
+    """The gate has refused a model, and workers are killed: one is a ticket, many are a page."""
+    assert eventually(lambda: "ForecacheGateRefused" in alerts_at(busy.receiver, "/ticket"), 30)
+    killed = 0
+    deadline = time.monotonic() + 60
+    while "ForecacheWorkersRestartOften" not in alerts_at(busy.receiver, "/page") and time.monotonic() < deadline:
+        if killed < 6 and (workers := busy.reader.workers()):
+            os.kill(workers[-1], signal.SIGKILL)
+            killed += 1
+        time.sleep(1)
+    assert "ForecacheWorkersRestartOften" in alerts_at(busy.receiver, "/page")
+    assert "ForecacheGateRefused" not in alerts_at(busy.receiver, "/page")
+
+
+def test_without_prometheus_the_reader_answers_as_before(busy: Watched) -> None:
+    busy.reader.wait_until_ready(60)
+    busy.prometheus.process.send_signal(signal.SIGSTOP)
+    try:
+        ask(busy.reader, 100)
+    finally:
+        busy.prometheus.process.send_signal(signal.SIGCONT)
+    busy.prometheus.process.kill()
+    ask(busy.reader, 100)
+    assert httpx.get(f"{busy.reader.url}/metrics").status_code == 200
+
+
+def test_a_textfile_is_replaced_in_one_step_and_says_the_same(busy: Watched, tmp_path: Path) -> None:
+    file = tmp_path / "forecache.prom"
+    command = [sys.executable, "-m", "forecache.cli.main", "metrics", "--textfile", str(file)]
+    subprocess.run(command, env={**os.environ, "FORECACHE_HOME": str(busy.settings.home_path)}, check=True)
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(file.read_text())
+        for sample in family.samples
+    }
+    assert found["forecache_batch_last_rows", "score", "churn"] == 10
+    assert found["forecache_gate_champion_version", "churn"] == 1
+    assert found["forecache_gate_last_passed", "churn"] == 0
+    assert found["forecache_store_keys", "churn"] == 100
+    assert found["forecache_monitoring_value", "churn", "estimate", "roc_auc"] == 0.7
+    end = datetime(2026, 11, 2, tzinfo=timezone.utc).timestamp()
+    assert found["forecache_batch_newest_as_of_timestamp_seconds", "score", "churn"] == end
+    assert [path.name for path in tmp_path.iterdir()] == ["forecache.prom"]
