@@ -14,6 +14,12 @@ from forecache.settings import Settings
 logger = logging.getLogger("forecache.operations")
 
 
+def live_bins(settings: Settings, realtime: Realtime, model: ModelVersion) -> bytes | None:
+    """What `live_reference` returns, as a file of the release."""
+    reference = live_reference(settings, realtime, model)
+    return None if reference is None else reference.to_json()
+
+
 def live_reference(settings: Settings, realtime: Realtime, model: ModelVersion) -> Reference | None:
     """The bins of a model's training split and of its scores on the test split.
 

@@ -9,7 +9,7 @@ from forecache.errors import CheckError, DamagedError, InputError, NotFoundError
 from forecache.lake.code import code_version
 from forecache.lake.examples.recorded import recorded_requests_file
 from forecache.lake.stage import Done, Stage
-from forecache.operations.live_reference import live_reference
+from forecache.operations.live_reference import live_bins
 from forecache.operations.rollout import start as rollouts
 from forecache.operations.rollout.controller import by_hand
 from forecache.operations.targets import reporting_replica_failure
@@ -115,15 +115,9 @@ def release(
     progress(f"proving a release of {realtime.name}", 0.5)
     prove(draft, realtime.transform, model=plan.payload, code=code, warmup=requests)
     is_current = bool(why_at_once)
-    reference = live_reference(settings, realtime, model)
+    bins = live_bins(settings, realtime, model)
     written = write_release(
-        folder,
-        draft,
-        model=plan.payload,
-        code=code,
-        warmup=requests,
-        bins=None if reference is None else reference.to_json(),
-        current=is_current,
+        folder, draft, model=plan.payload, code=code, warmup=requests, bins=bins, current=is_current
     )
     rollout = why_at_once or rollouts.take_up(settings, folder, realtime, written.number, "")
     result = _result(realtime, written.number, model, started, rollout)

@@ -17,7 +17,7 @@ from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.answer.model_path import ModelPath
 from forecache.realtime.answer.warm import warmed_s
 from forecache.realtime.cache import CachedPath, without_cache
-from forecache.realtime.drift.watch import DriftWatch, open_watch
+from forecache.realtime.drift.watch import open_watch
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.writer import LogWriter
 from forecache.realtime.metrics import CELL, RealtimeMetrics
@@ -190,11 +190,12 @@ class Models:
         if loaded.release.cache_bytes:
             path = CachedPath(
                 path, most_bytes=loaded.release.cache_bytes, counters=cells.guards,
-                keeps_features=loaded.release.log is not None,
+                keeps_features=loaded.release.log is not None or loaded.reference is not None,
             )  # fmt: skip
-        log = self._log_of(loaded.release, "current")
+        log, window_s = self._log_of(loaded.release, "current"), self._context.settings.reader_drift_window_s
+        drift = open_watch(self.metrics.drift, name, loaded.reference, window_s=window_s)
         new = self._rollouts.arranged(
-            name, serve_release(loaded, path, self._context.catalog.answers, cells, log, self._drift_of(loaded))
+            name, serve_release(loaded, path, self._context.catalog.answers, cells, log, drift)
         )  # fmt: skip
         old = self.served.get(name)
         gc.freeze()
@@ -219,13 +220,6 @@ class Models:
 
     def _install(self, served: Served) -> None:
         self.served[served.name] = served
-
-    def _drift_of(self, loaded: LoadedRelease) -> DriftWatch | None:
-        """What counts a release's answers; None where the bins of its training data are not known."""
-        if loaded.reference is None:
-            return None
-        window_s = self._context.settings.reader_drift_window_s
-        return open_watch(self.metrics.drift, loaded.release.name, loaded.reference, window_s=window_s)
 
     def _close_retired(self) -> None:
         now = monotonic()

@@ -25,8 +25,10 @@ def num_counts(reference: Reference) -> int:
     return len(reference.columns) * reference.width + 2
 
 
-def open_watch(memory: memoryview, name: str, reference: Reference, *, window_s: float) -> "DriftWatch | None":
-    """The counting of one model's answers; None, and a word in the log, where there is no memory left for it."""
+def open_watch(memory: memoryview, name: str, reference: Reference | None, *, window_s: float) -> "DriftWatch | None":
+    """The counting of one model's answers; None where its bins are not known, or no memory is left, which is logged."""
+    if reference is None:
+        return None
     block = DriftCells(memory).open(name, reference.key, num_counts(reference), time())
     if block is None:
         logger.error("There is no memory left to count the drift of %s: too many models or features.", name)

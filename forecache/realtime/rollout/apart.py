@@ -33,6 +33,7 @@ class ApartRelease:
 
     release: Release
     place: Path
+    reference: None = None
 
     def close(self) -> None:
         """It holds nothing."""
