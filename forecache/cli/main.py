@@ -53,7 +53,7 @@ COMMANDS = {
     "bento": (f"{_COMMANDS}.bento:bento", "Write a BentoML service for a release of a real-time model."),
     "tokens": (f"{_COMMANDS}.reader:tokens", "Create, list and revoke the reader's bearer tokens."),
     "get": (f"{_COMMANDS}.get:get", "Read answers from the store, in process."),
-    "explain": (f"{_COMMANDS}.explain:explain", "Follow an answer back to its data, model, run and code."),
+    "explain": (f"{_COMMANDS}.explain:explain", "Follow an answer back to its data, model and code."),
     "status": (f"{_COMMANDS}.status:status", "How the reader and the project are, and what is not well."),
     "metrics": (f"{_COMMANDS}.metrics:metrics", "Every metric for Prometheus, and what it says."),
     "settings": (f"{_COMMANDS}.settings:show_settings", "Every setting, its value and its source."),

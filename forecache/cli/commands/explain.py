@@ -1,14 +1,18 @@
 """`forecache explain`: follow a served answer back to its data, its model, its runs and its code."""
 
-from typing import Any
+from datetime import date
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import command, settings
+from forecache.cli.base import Night, command, settings
 from forecache.cli.commands.get import provenance_text
 from forecache.cli.output import cell, console, plain, print_json, wants_json
 from forecache.cli.trace import trace, trace_view
 from forecache.cli.trace_lists import trace_list
+
+if TYPE_CHECKING:
+    from forecache.settings import Settings
 
 MOST_ITEMS = 5
 MOST_FILES = 3
@@ -18,17 +22,34 @@ MOST_FILES = 3
 @command(
     "explain",
     examples="forecache explain churn 00001\nforecache explain churn 00001 --version 17 --json\n"
-    "forecache explain recommended 1234",
+    "forecache explain recommended 1234\nforecache explain search 4f0c1d --item p12",
 )
-@click.argument("pipeline", metavar="PIPELINE")
-@click.argument("key", metavar="KEY")
-@click.option("--version", type=int, help="A retained store version; default: the served one.")
-def explain(pipeline: str, key: str, version: int | None) -> None:
-    """Follow PIPELINE's answer for KEY back: store version, prediction, features, raw events, model, run, code."""
+@click.argument("name", metavar="NAME")
+@click.argument("key", metavar="KEY|REQUEST_ID")
+@click.option("--version", type=int, help="Of a pipeline: a retained store version; default: the served one.")
+@click.option("--item", help="Of a real-time model: the candidate to explain; default: the first that was answered.")
+@click.option("--day", type=Night(), help="Of a real-time model: the date of the request in UTC, which saves reading.")
+@click.option(
+    "--most", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates and features that are shown."
+)
+def explain(name: str, key: str, version: int | None, item: str | None, day: date | None, most: int) -> None:
+    """Follow an answer back to what led to it.
+
+    Of a pipeline, the answer for KEY: store version, prediction, features, raw events, model, run, code. Of a real-time
+    model, the logged answer to REQUEST_ID: who answered when and from what, the features as the model got them, what
+    each contributed, and what the answer would be today.
+    """
     from forecache.pipeline import FeatureView, Pipeline, load_served
 
     current = settings()
-    served = load_served(current, pipeline)
+    if _is_realtime(current, name):
+        if version is not None:
+            raise click.UsageError(f"{name} is a real-time model: --version is of pipelines. Leave it out.")
+        _explain_request(current, name, key, item, day, most)
+        return
+    if item is not None or day is not None:
+        raise click.UsageError(f"{name} is no real-time model: --item and --day are of those. Leave them out.")
+    served = load_served(current, name)
     if isinstance(served, FeatureView):
         chain = trace_view(current, served, key, version=version)
     elif isinstance(served, Pipeline):
@@ -38,7 +59,34 @@ def explain(pipeline: str, key: str, version: int | None) -> None:
     if wants_json():
         print_json(chain)
     else:
-        _show(pipeline, chain)
+        _show(name, chain)
+
+
+def _is_realtime(current: "Settings", name: str) -> bool:
+    """Whether a name is a real-time model's, also where this machine has its releases or its log alone."""
+    from forecache.lake.delta.tables import table_exists
+    from forecache.pipeline.loading import read_project
+    from forecache.realtime.log.record import table_of
+    from forecache.realtime.release.folder import open_releases
+
+    if open_releases(current, name).root.is_dir():
+        return True
+    project = read_project(current)
+    return name in project.realtime or (name not in project.served and table_exists(current, table_of(name)))
+
+
+def _explain_request(
+    current: "Settings", name: str, request_id: str, item: str | None, day: date | None, most: int
+) -> None:
+    from forecache.monitoring.explain.explain import explain_answer
+
+    found = explain_answer(current, name, request_id, item=item, day=day)
+    if wants_json():
+        print_json(found)
+        return
+    from forecache.cli.explained import show_answer
+
+    show_answer(found, most=most)
 
 
 def _show(pipeline: str, chain: dict[str, Any]) -> None:

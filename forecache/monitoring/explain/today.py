@@ -1,0 +1,162 @@
+"""What the current release would answer to a logged request now, from the versions that are served now."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from time import perf_counter_ns
+from typing import Any, cast
+
+import numpy as np
+
+from forecache.errors import ForecacheError
+from forecache.pipeline.realtime.building import Columns
+from forecache.pipeline.realtime.ladder import DotProduct, LastNight, Rung
+from forecache.reader.http.problems import Problem
+from forecache.reader.versions.answers import Answers
+from forecache.realtime.answer.answered import Answered, Times
+from forecache.realtime.answer.engine import Engine
+from forecache.realtime.answer.model_path import Failed, NoScores
+from forecache.realtime.answer.render import lowest
+from forecache.realtime.deadline.clock import Clock
+from forecache.realtime.log.request import parse_logged
+from forecache.realtime.metrics import ModelCells
+from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.format import Release
+from forecache.realtime.release.load import LoadedRelease, load_release
+from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.served import serve_release
+from forecache.settings import Settings
+from forecache.store import open_store
+
+_LONG_NS = 3600 * 10**9
+
+
+@dataclass(frozen=True)
+class Today:
+    """An answer of now.
+
+    Attributes:
+        rung: The lowest rung that a candidate comes from.
+        why: Why the model did not answer; "" if it did. `problem` is the sentence behind it.
+        features: float32 [n, num_features]; None where the transform was not asked, or failed.
+        scores: [n] in the order of the request; None: there are none.
+        order: Places of the candidates in the request [n], best first.
+        stores: The versions that were read.
+    """
+
+    release: Release
+    rung: str
+    why: str
+    problem: str
+    flags: tuple[str, ...]
+    features: np.ndarray | None
+    scores: np.ndarray | None
+    order: np.ndarray
+    stores: list[dict[str, Any]]
+
+
+def today(settings: Settings, name: str, body: bytes) -> Today | str:
+    """The answer of now to a logged request; or why there would be none.
+
+    The model has all the time it wants: what a deadline or a worker's crash would do is not asked.
+    """
+    folder = open_releases(settings, name)
+    try:
+        number = read_current(folder).current
+        if number is None:
+            return f"No release of {name} answers here now: `forecache release {name}`."
+        loaded = load_release(folder, number)
+    except ForecacheError as error:
+        return str(error)
+    with ExitStack() as stack:
+        stack.callback(loaded.close)
+        versions, missing = _open(settings, loaded.release, stack)
+        path = _Path(loaded)
+        served = serve_release(loaded, path, versions, cast(ModelCells, None))  # only workers' answers are counted
+        try:
+            parsed = parse_logged(served.parser, loaded.release, body)
+            now = perf_counter_ns()
+            answered = Engine(versions).answer_now(served, parsed, Clock(now, now + _LONG_NS, 1e3), Times())
+        except Problem as problem:
+            return f"Release {number} would refuse the request: {problem.detail}"
+        except (ForecacheError, KeyError, TypeError, ValueError) as error:
+            return f"Release {number} cannot read the request: {error}"
+        problem_text = path.problem or " ".join(missing) if answered.why else ""
+        if answered.why == "contract":
+            problem_text = _contract_problem(served.lookups, parsed)
+        return _today(loaded.release, parsed, answered, path.features, problem_text)
+
+
+def _contract_problem(lookups: Any, parsed: ParsedRequest) -> str:
+    from time import time
+
+    try:
+        lookups.read(parsed, time())
+    except NoScores as error:
+        return str(error)
+    return ""
+
+
+def _today(
+    release: Release, parsed: ParsedRequest, answered: Answered, features: np.ndarray | None, problem: str
+) -> Today:
+    order = np.arange(parsed.length) if answered.order is None else answered.order
+    rung = answered.rung or lowest(answered.rungs)
+    stores = [
+        {"name": name, "version": each.manifest.version, "as_of": each.manifest.as_of, "age_s": each.age_s}
+        for name, each in answered.used.items()
+    ]
+    return Today(
+        release, rung, answered.why, problem, tuple(answered.flags), features, answered.scores, order, stores
+    )  # fmt: skip
+
+
+def _open(settings: Settings, release: Release, stack: ExitStack) -> tuple[dict[str, Answers], list[str]]:
+    """The served versions of the stores that a release reads, and a sentence for each that has none here."""
+    found, missing = {}, []
+    for name in dict.fromkeys([*(each.view for each in release.lookups), *_stores_of(release.ladder)]):
+        try:
+            snapshot = open_store(settings, name).snapshot()
+        except ForecacheError as error:
+            missing.append(str(error))
+            continue
+        stack.callback(snapshot.close)
+        found[name] = Answers(snapshot)
+    return found, missing
+
+
+def _stores_of(ladder: tuple[Rung, ...]) -> Iterator[str]:
+    for rung in ladder:
+        if isinstance(rung, DotProduct):
+            yield from (rung.user.store, rung.item.store)
+        elif isinstance(rung, LastNight):
+            yield rung.of.store
+
+
+@dataclass
+class _Path:
+    """Transform and model on this thread, as `ModelPath`; remembers features and what failed."""
+
+    loaded: LoadedRelease
+    in_loop: bool = True
+    times: Times = field(default_factory=Times)
+    features: np.ndarray | None = None
+    problem: str = ""
+
+    def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
+        views: Mapping[str, np.ndarray] = found.views
+        try:
+            rows = self.loaded.builder.rows(Columns(request.length, request.columns), views, found.known)
+            self.features = self.loaded.features_of(rows)
+            return self.loaded.scores_of(self.features)
+        except (Exception, SystemExit) as error:
+            self.problem = f"{type(error).__name__}: {error}"
+            raise Failed(self.problem) from error
+
+    async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
+        raise AssertionError("the engine asks a path in the loop at once")
+
+    def expected_s(self) -> float:
+        return 0.0
+
+    def close(self) -> None: ...
