@@ -145,14 +145,13 @@ def test_what_is_stale_is_said_and_a_killed_worker_does_not_take_the_history(rea
     assert eventually(lambda: status(reader)["traffic"]["series"]["at_s"][-1] > last + 1, 10)
     assert any("ended unexpectedly" in each["what"] for each in after["attention"])
     reader.wait_until_ready(60)  # its replacement has loaded the models, too
-    assert eventually(lambda: bool(status(reader)["ready"]), 10)
 
 
 def test_json_is_given_to_those_who_ask_for_it_and_a_page_to_all_others(reader: RunningReader) -> None:
     page = httpx.get(f"{reader.url}/status")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert httpx.get(f"{reader.url}/status", headers={"accept": "application/json"}).json()["ready"]
+    assert httpx.get(f"{reader.url}/status", headers={"accept": "application/json"}).json()["state"]
     both = httpx.get(f"{reader.url}/status", headers={"accept": "text/html,application/json;q=0.9"})
     assert both.headers["content-type"].startswith("text/html")
     assert httpx.post(f"{reader.url}/status").status_code == 405
