@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from logged_answers import ARRIVED, DAY, LOOKUPS, Answering, publish_views, release, requests, write_log
+from ranking_code import faults, transforms
 from rich.console import Console
 
 from forecache.cli import explained, output
 from forecache.cli.main import main
 from forecache.errors import InputError, NotFoundError
 from forecache.monitoring.explain.explain import explain_answer
+from forecache.pipeline.realtime.request import RequestField
 from forecache.realtime.log.record import features_of, order_of, scores_of
 from forecache.realtime.release.folder import open_releases
 from forecache.settings import Settings
@@ -145,6 +148,40 @@ def test_a_view_that_is_not_published_now_is_named(settings: Settings, rows: lis
     assert "Nothing is published for household" in now["problem"]
 
 
+def test_a_view_of_another_contract_is_named(settings: Settings, rows: list[dict[str, Any]]) -> None:
+    release(settings, lookups=(replace(LOOKUPS[0], contract="others"), LOOKUPS[1]))
+    now = explain_answer(settings, "ranking", "r00005")["today"]
+    assert (now["release"], now["rung"], now["why"]) == (2, "order_given", "contract")
+    assert "the view household is not what the model was trained with" in now["problem"]
+
+
+def test_a_request_that_would_be_refused_today_is_explained_all_the_same(
+    settings: Settings, rows: list[dict[str, Any]]
+) -> None:
+    fields = (RequestField("household_id", "bigint"), RequestField("city", "string"))
+    warmup = b'{"household_id": 1, "city": "Bern", "candidates": [{"product_id": "p1"}]}'
+    release(settings, request=fields, warmup=[warmup])
+    found = explain_answer(settings, "ranking", "r00005")
+    assert "Release 2 would refuse the request" in found["today"]["missing"]
+    assert "city" in found["today"]["missing"]
+    assert found["explained"]["contributions"]["sum"] == pytest.approx(found["explained"]["score"], rel=1e-4)
+    assert found["candidates"][0]["score_today"] is None
+
+
+def test_a_transform_that_fails_today_is_named(settings: Settings, rows: list[dict[str, Any]]) -> None:
+    def misbehaving(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {
+            "request_id": "bad",
+            "request": row["request"].replace(b'"household_id"', b'"store_id":668,"household_id"'),
+        }
+
+    write_log(settings, [misbehaving(of(rows, "r00005"))])
+    release(settings, faults.misbehave)
+    now = explain_answer(settings, "ranking", "bad")["today"]
+    assert now["why"] == "failed"
+    assert "ValueError: store 668" in now["problem"]
+
+
 def test_an_answer_without_the_model_has_no_contributions(settings: Settings) -> None:
     publish_views(settings)
     release(settings)
@@ -206,10 +243,6 @@ def test_the_command_fits_a_terminal_of_80_columns(rows: list[dict[str, Any]], s
 
 
 def test_a_model_without_candidates_is_explained(settings: Settings, said: Callable[..., str]) -> None:
-    from ranking_code import transforms
-
-    from forecache.pipeline.realtime.request import RequestField
-
     publish_views(settings)
     fields = (RequestField("household_id", "bigint"), RequestField("amount", "double"))
     release(
