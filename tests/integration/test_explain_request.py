@@ -39,6 +39,11 @@ def rows(settings: Settings) -> list[dict[str, Any]]:
     return found
 
 
+def shortest(number: Any) -> float:
+    """A number of numpy with as many digits as its type has, as answers have it."""
+    return float(str(number))
+
+
 def of(rows: list[dict[str, Any]], request_id: str) -> dict[str, Any]:
     return next(row for row in rows if row["request_id"] == request_id)
 
@@ -51,7 +56,7 @@ def test_an_answer_is_shown_as_it_was_logged(settings: Settings, rows: list[dict
     assert features is not None
     items = [each["product_id"] for each in request["candidates"]]
     assert [each["item"] for each in found["candidates"]] == [items[place] for place in order]
-    assert [each["score"] for each in found["candidates"]] == [float(scores[place]) for place in order]
+    assert [each["score"] for each in found["candidates"]] == [shortest(scores[place]) for place in order]
     assert found["arrived_at"] == "2026-03-02T09:00:05Z"
     assert {name: found[name] for name in ("release", "arm", "rung", "why")} == {
         "release": 1, "arm": "current", "rung": "model", "why": ""
@@ -62,8 +67,8 @@ def test_an_answer_is_shown_as_it_was_logged(settings: Settings, rows: list[dict
     best = found["explained"]
     assert best["item"] == items[order[0]]
     values = {each["name"]: each["value"] for each in best["features"]}
-    wanted = dict(zip(("spend", "popularity", "log_price", "known"), features[order[0]].tolist(), strict=True))
-    assert values == {name: None if np.isnan(value) else value for name, value in wanted.items()}
+    wanted = dict(zip(("spend", "popularity", "log_price", "known"), features[order[0]], strict=True))
+    assert values == {name: None if np.isnan(value) else shortest(value) for name, value in wanted.items()}
 
 
 def test_contributions_sum_to_the_logged_score(settings: Settings, rows: list[dict[str, Any]]) -> None:
@@ -111,7 +116,7 @@ def test_what_changed_since_is_told_by_feature(settings: Settings, rows: list[di
     answering.close()
     scores = scores_of(now)
     assert scores is not None
-    assert found["today"]["score"] == float(scores[found["explained"]["place"]])
+    assert found["today"]["score"] == shortest(scores[found["explained"]["place"]])
     in_order = [each["item"] for each in sorted(found["candidates"], key=lambda each: each["position_today"])]
     items = [each["product_id"] for each in found["request"]["candidates"]]
     assert in_order == [items[place] for place in order_of(now)]

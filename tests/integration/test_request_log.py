@@ -14,6 +14,7 @@ from reader_support import RunningReader, eventually, running_reader
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
 
+from forecache.monitoring.explain.explain import explain_answer
 from forecache.pipeline import Log
 from forecache.pipeline.realtime.building import Columns
 from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
@@ -279,3 +280,17 @@ def test_nothing_was_lost(served: Served) -> None:
         assert served.counted("rows_committed_total", model=name) == taken
         assert served.counted("spool_bytes", model=name) == 0
         assert served.counted("commits_total", model=name) > 0
+
+
+@pytest.mark.parametrize("name", ["ranking", "aside", "trees"])
+def test_an_answer_of_the_reader_is_explained_and_would_be_the_same_today(served: Served, name: str) -> None:
+    answer = served.by_model(name, a_request(2))
+    served.row(name, answer["request_id"])
+    found = explain_answer(served.settings, name, answer["request_id"])
+    shown = [(each["item"], each["score"]) for each in found["candidates"]]
+    assert shown == [(each["product_id"], each["score"]) for each in answer["items"]]
+    assert shown == [(each["item"], each["score_today"]) for each in found["candidates"]]
+    assert [each["position_today"] for each in found["candidates"]] == [1, 2, 3]
+    assert found["explained"]["contributions"]["sum"] == pytest.approx(answer["items"][0]["score"], rel=1e-4, abs=1e-6)
+    assert not any(each["changed"] for each in found["explained"]["features"])
+    assert found["times_us"]["total"] > 0

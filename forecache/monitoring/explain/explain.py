@@ -135,10 +135,10 @@ def _features(
     now: Today | str,
 ) -> list[dict[str, Any]]:
     """By name, those that contributed most first; then those that only today's release has."""
-    today_by_name: dict[str, float] = {}
+    today_by_name: dict[str, np.float32] = {}
     if not isinstance(now, str) and now.features is not None and place < len(now.features):
-        today_by_name = dict(zip(now.release.features, now.features[place].tolist(), strict=True))
-    row = [] if features is None or place >= len(features) else features[place].tolist()
+        today_by_name = dict(zip(now.release.features, now.features[place], strict=True))
+    row = [] if features is None or place >= len(features) else list(features[place])
     names = release.features if release is not None and len(release.features) == len(row) else None
     found = []
     for number, value in enumerate(row):
@@ -149,7 +149,7 @@ def _features(
             each["error"] = None if contributions.errors is None else float(contributions.errors[number])
         if names is not None and feature in today_by_name:
             then = today_by_name.pop(feature)
-            each |= {"today": _number(then), "changed": then != value and not (then != then and value != value)}
+            each |= {"today": _number(then), "changed": bool(then != value and not (then != then and value != value))}
             each["change"] = _number(then - value) if each["changed"] else 0.0
         found.append(each)
     if isinstance(contributions, Contributions):
@@ -197,8 +197,8 @@ def _score_of(now: Today | str, place: int) -> float | None:
 
 
 def _number(value: Any) -> float | None:
-    number = float(value)
-    return None if not np.isfinite(number) else number
+    """A numpy number with the digits that its type has, as answers and `forecache log show` give it."""
+    return float(str(value)) if np.isfinite(value) else None
 
 
 def _json(body: bytes) -> Any:
