@@ -238,6 +238,9 @@ def test_drift_is_counted_over_the_workers_at_a_small_cost(busy: Watched) -> Non
     assert float(counted["value"][1]) >= 300
     [psi] = busy.prometheus.query('max(forecache_drift_psi{model="search"})')
     assert float(psi["value"][1]) > 0.25
+    [model] = httpx.get(f"{busy.reader.url}/status.json").json()["models"]
+    assert len(model["drift"]) == len(FEATURES) + 1
+    assert model["drift"][0]["psi"] > 0.25
     share = (
         "forecache_drift_counting_seconds_total / on (model) sum by (model) (forecache_realtime_stage_seconds_total)"
     )

@@ -79,3 +79,11 @@ def test_what_is_wrong_with_a_model_is_said() -> None:
     )
     log = model_row()["log"] | {"failing_s": 90.0}
     assert said(log=log) == [("warning", "The request log of search has not been committed for 1 min.")]
+
+
+def test_a_column_that_has_moved_is_said() -> None:
+    moved = {"psi": 0.4, "null_share": 0.0, "out_of_range_share": 0.1}
+    row = model_row() | {"drift": [{"column": "price", **moved}, {"column": "spend", **moved, "psi": 0.2}]}
+    [found] = attention_of(row)
+    assert "price (PSI 0.40)" in found.what
+    assert "spend" not in found.what

@@ -3,15 +3,21 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from forecache.metrics import drift as metrics
 from forecache.metrics.metric import Metric
 from forecache.metrics.page import Page
+from forecache.reader.processes.metrics import WorkerMetrics
+from forecache.reader.processes.shared_memory import Runtime
 from forecache.realtime.drift.cells import Cells, DriftCells
 from forecache.realtime.drift.reference import ABOVE, BELOW, NULL, Reference
 from forecache.realtime.drift.watch import REQUESTS, ROWS, num_counts
+from forecache.realtime.metrics import RealtimeMetrics
+from forecache.realtime.models import Models
+from forecache.settings import Settings
 from forecache.statistics import Distance, distance
 
 _EFFECTS: tuple[tuple[Metric, "Callable[[ColumnDrift], float]"], ...] = (
@@ -21,6 +27,8 @@ _EFFECTS: tuple[tuple[Metric, "Callable[[ColumnDrift], float]"], ...] = (
     (metrics.NULL_REFERENCE, lambda column: column.null_reference),
     (metrics.OUT_OF_RANGE, lambda column: column.out_of_range),
 )
+SHIFT = 0.25
+"""Population stability index from which on one speaks of a shift (Siddiqi 2006)."""
 LEAST_REQUESTS = 300
 """Fewer requests in the window say nothing: by chance alone the index of ten bins is then about 0.03."""
 
@@ -93,6 +101,26 @@ def live_drift(
                 before.seconds + block.seconds,
             )
     return dict(sorted(found.items()))
+
+
+def drift_of(name: str, models: Models, runtime: Runtime, settings: Settings) -> list[dict[str, Any]]:
+    """The columns of a model that have moved the most, at most five; none where they are not counted."""
+    served = models.served.get(name)
+    if served is None or served.loaded.reference is None:
+        return []
+    slots = (WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots))
+    memories = [RealtimeMetrics(worker.extension).drift for worker in slots]
+    found = live_drift(memories, {name: served.loaded.reference}, window_s=settings.reader_drift_window_s)
+    columns = sorted(found[name].columns(), key=lambda each: -each.distance.psi)[:5] if name in found else []
+    return [
+        {
+            "column": each.name,
+            "psi": round(each.distance.psi, 4),
+            "null_share": round(each.null_ratio, 4),
+            "out_of_range_share": round(each.out_of_range, 4),
+        }
+        for each in columns
+    ]
 
 
 def add_drift(page: Page, found: Mapping[str, ModelDrift]) -> None:

@@ -10,6 +10,7 @@ from forecache.reader.status.attention import Attention
 from forecache.reader.status.collect import RATE_S, WINDOW_S, quantiles
 from forecache.reader.status.history import Counted, History
 from forecache.realtime.cache import without_cache
+from forecache.realtime.http.drift_metrics import SHIFT, drift_of
 from forecache.realtime.http.log_metrics import log_figures
 from forecache.realtime.metrics import BUCKETS, CELL, REASONS, RUNGS, STAGES, ModelCells, RealtimeMetrics
 from forecache.realtime.models import Models
@@ -24,6 +25,7 @@ _CACHE = ("cache_hits", "cache_joined", "cache_misses")
 _NAMES = (*_OWN, *_CACHE)
 _LATE_SHARE = 0.01
 _WITHOUT_SHARE = 0.05
+_LOOK = "Look at the views that they come from; `forecache train` learns what is usual now."
 _FEW = 100
 """Answers below which a share is not judged."""
 Blocks = Mapping[str, Sequence[ModelCells]]
@@ -64,12 +66,14 @@ def part(
     """The member `models` of the status document, and what is not well with them."""
     all_of, live_of = blocks_of(runtime), blocks_of(runtime, alive=True)
     names = sorted({*models.known, *models.served, *models.failures})
-    rows = [_row(name, models, all_of.get(name, []), live_of.get(name, []), history, settings) for name in names]
+    rows = [
+        _row(name, models, runtime, all_of.get(name, []), live_of.get(name, []), history, settings) for name in names
+    ]
     return {"models": rows}, [each for row in rows for each in attention_of(row)]
 
 
-def _row(name: str, models: Models, blocks: Sequence[ModelCells], live: Sequence[ModelCells], history: History,
-         settings: Settings) -> dict[str, Any]:  # fmt: skip
+def _row(name: str, models: Models, runtime: Runtime, blocks: Sequence[ModelCells], live: Sequence[ModelCells],
+         history: History, settings: Settings) -> dict[str, Any]:  # fmt: skip
     seconds, recent = history.model(name, RATE_S)
     window_s, window = history.model(name, WINDOW_S)
     counts = dict(zip(_NAMES, window.more, strict=False))
@@ -99,6 +103,7 @@ def _row(name: str, models: Models, blocks: Sequence[ModelCells], live: Sequence
         "breaker_open": _of_processes(live, "breaker_open"),
         "answers_since_start": sum(each.cells[CELL["answers"]] for each in blocks),
         "log": log_figures(blocks, live, settings.request_log_path / name),
+        "drift": drift_of(name, models, runtime, settings),
         "rollout": described(open_releases(settings, name)),
         "series": {"per_s": history.model_series(name)},
     }
@@ -148,6 +153,9 @@ def attention_of(row: Mapping[str, Any]) -> Iterator[Attention]:
             share = words.percent(without / answers)
             what = f"{share} of the answers of {name} came without the model, mostly: {reason}."
             yield Attention("warning", what, "The rungs below it answered; the reader's log has more on failures.")
+    if moved := [each for each in row.get("drift", ()) if each["psi"] > SHIFT]:
+        named = ", ".join(f"{each['column']} (PSI {each['psi']:.2f})" for each in moved)
+        yield Attention("warning", f"{name} gets or answers other values than in training: {named}.", _LOOK)
     log = row["log"]
     if log is not None and log["failing_s"]:
         what = f"The request log of {name} has not been committed for {words.span(log['failing_s'])}."
