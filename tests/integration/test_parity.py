@@ -238,6 +238,8 @@ def test_a_vacuumed_table_is_told_and_never_counted_as_equal(settings: Settings,
     assert (report.found.equal, report.found.differ) == (0, 0)
     assert report.found.not_recomputed["version"] == 30
     assert "30: a store has removed the version" in report.sentence
+    assert report.sentence.startswith("Nothing was compared.")
+    assert not report.passed
 
 
 def test_a_release_that_is_gone_or_another_is_told(settings: Settings, answering: Answering) -> None:
@@ -349,6 +351,9 @@ def test_worker_processes_and_a_sample_find_the_same(settings: Settings, answeri
         together = replay(settings, "ranking", DAY, processes=2)
     assert together.details() == alone.details()
     half = replayed(settings, sample=0.5)
+    nothing = replayed(settings, sample=1e-9)
+    assert nothing.found.requests == 0
+    assert "is in the log and in the sample of 1e-09" in nothing.sentence
     assert 0 < half.found.requests < 40
     assert half.found.requests == half.found.equal + half.found.differ
 

@@ -198,7 +198,7 @@ def test_a_day_without_answers_is_told(settings: Settings) -> None:
     answering.close()
     report = replay(settings, "ranking", datetime(2026, 3, 9, tzinfo=timezone.utc).date(), processes=1)
     assert report.passed
-    assert report.sentence == "No request of 2026-03-09 is in the log."
+    assert report.sentence == "Nothing was compared: no request of 2026-03-09 is in the log."
 
 
 def test_a_model_with_a_log_has_a_job_and_a_schedule_of_its_own() -> None:

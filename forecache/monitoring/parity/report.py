@@ -38,8 +38,13 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing differs; what cannot be computed again is told, and fails nothing."""
-        return not self.found.differ and not any(check.state == "differs" for check in self.stores)
+        """Whether nothing differs, and something was compared unless nothing was asked.
+
+        Some answers that cannot be computed again are told, and fail nothing.
+        """
+        found = self.found
+        has_compared = bool(found.equal) or not found.requests
+        return has_compared and not found.differ and not any(check.state == "differs" for check in self.stores)
 
     @property
     def sentence(self) -> str:
@@ -52,7 +57,10 @@ class ParityReport:
         if wrong:
             return f"{wrong[0].why}{others}"
         if not found.requests:
-            return f"No request of {self.day} is in the log."
+            sampled = "" if self.sample >= 1 else f" and in the sample of {self.sample:g}"
+            return f"Nothing was compared: no request of {self.day} is in the log{sampled}."
+        if not found.equal:
+            return f"Nothing was compared. {left}"
         return f"All {found.equal:,} requests that were computed again are equal to the bit.{others}"
 
     @property
