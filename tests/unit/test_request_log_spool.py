@@ -209,6 +209,22 @@ def test_a_frame_larger_than_a_block_gets_memory_of_its_own_once() -> None:
         assert queue.take() is None
 
 
+def test_a_large_frame_finds_memory_that_a_burst_of_small_ones_has_left() -> None:
+    pool = Pool(BLOCK_BYTES * 4)
+    queue, small, large = Queue(pool), b"x" * (BLOCK_BYTES // 2), b"x" * (BLOCK_BYTES * 2)
+    count = 0
+    while queue.put(head_of(small, count), small):
+        count += 1
+    assert count == 4
+    while queue.take() is not None:
+        pass
+    assert queue.put(head_of(large, count), large)
+    taken = queue.take()
+    assert taken is not None
+    assert taken[1] == 1
+    assert pool.made_bytes <= pool.most_bytes
+
+
 def test_a_folder_that_cannot_be_made_costs_the_rows(tmp_path: Path) -> None:
     settings = load_settings(home=str(tmp_path))
     (tmp_path / "spool").write_text("no folder")

@@ -45,6 +45,9 @@ class Pool:
         if size <= BLOCK_BYTES and self.free:
             return self.free.pop()
         size = max(size, BLOCK_BYTES)
+        while self.free and self.made_bytes + size > self.most_bytes:
+            # Blocks that a burst has left: else a frame that is larger than one would find no memory ever again.
+            self.made_bytes -= len(self.free.pop().memory)
         if self.made_bytes + size > self.most_bytes:
             return None
         self.made_bytes += size
