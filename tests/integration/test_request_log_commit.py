@@ -10,6 +10,7 @@ import pytest
 from log_support import commit_all, committer, killed, logged, spool
 
 from forecache.lake.delta.tables import append_rows, open_table
+from forecache.realtime.log.commit import commit
 from forecache.realtime.log.commit.keep import merge_small, remove_old
 from forecache.realtime.log.commit.state import read_state
 from forecache.realtime.log.losses import lost_rows
@@ -113,6 +114,19 @@ def test_while_the_lake_is_away_rows_stay_in_the_spool(settings: Settings, tmp_p
     assert commit_all(settings) == 20
     assert ids(settings) == Counter(IDS[0])
     stream.close()
+
+
+def test_a_file_that_the_lake_does_not_find_is_a_failure_and_no_other_committer(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_day(*args: object) -> None:
+        raise FileNotFoundError("no bucket")
+
+    spool(settings, IDS[:1], arrived_us=now_us()).close()
+    monkeypatch.setattr(commit, "write_day", write_day)
+    with pytest.raises(FileNotFoundError, match="no bucket"):
+        commit_all(settings)
+    assert len(left(settings)) == 1
 
 
 def test_rows_that_waited_a_month_are_given_up_and_counted(settings: Settings) -> None:

@@ -44,7 +44,13 @@ def _keep_running(settings: Settings, stop: threading.Event) -> None:
     while not stop.is_set():
         # It ends by itself once its standard input does, so also when this process is killed.
         command = [sys.executable, "-m", "forecache.cli.main", "log", "commit", "--until-input-ends"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        except OSError as error:  # no memory, or too many processes, for a while
+            logger.error("The committer of the request log could not be started: %s", error)
+            stop.wait(_AGAIN_S)
+            continue
+        with process:
             while process.poll() is None and not stop.wait(_LOOK_S):
                 pass
             if stop.is_set():

@@ -74,7 +74,7 @@ def commit_ready(settings: Settings, name: str) -> Committed:
             return Committed(0, 0)
         try:
             rows = _commit(settings, name, folder, batch)
-        except (_Overtaken, FileNotFoundError):
+        except _Overtaken:
             continue
         for segment in batch:
             segment.path.unlink(missing_ok=True)
@@ -108,7 +108,7 @@ def _commit(settings: Settings, name: str, folder: Path, batch: Sequence[Segment
     table = open_if_exists(settings, table_of(name))
     known = {stream: _last_of(table, stream) for stream in {segment.stream for segment in batch}}
     new = [segment for segment in batch if segment.number > known[segment.stream]]
-    read = read_segments(new)
+    read = _read(new)
     files = [write_day(settings, name, day, [rows], rows.schema) for day, rows in read.days.items()]
     log_step("rows written")
     if new:
@@ -118,13 +118,21 @@ def _commit(settings: Settings, name: str, folder: Path, batch: Sequence[Segment
     return sum(count.rows for count in read.counts)
 
 
+def _read(segments: Sequence[Segment]) -> Read:
+    """Their rows. Only here a file that is gone is another committer's doing: a lake's is a failure, and is told."""
+    try:
+        return read_segments(segments)
+    except FileNotFoundError:
+        raise _Overtaken from None
+
+
 def _count(folder: Path, batch: Sequence[Segment], new: Sequence[Segment], read: Read) -> None:
     """Add each segment to the figures once; one that was committed by a committer that was killed is read again."""
     state, now = read_state(folder), time.time()
     known = dict(zip(new, read.counts, strict=True))
     for segment in batch:
         if segment.number > state.counted.get(segment.stream, 0):
-            count = known[segment] if segment in known else read_segments([segment]).counts[0]
+            count = known[segment] if segment in known else _read([segment]).counts[0]
             state.rows += count.rows
             state.lost_expired += count.expired
             state.lost_damaged += count.damaged
