@@ -147,6 +147,17 @@ def test_a_request_that_the_declaration_takes_no_more_is_refused_by_its_id(logge
         answered_rows(spark, logged, learns, day, day).collect()
 
 
+def test_a_request_that_was_answered_unread_and_is_none_is_left_out(logged: Settings, spark: Any) -> None:
+    day = START - timedelta(days=40)
+    rows = [replace(ASKED[0], at=ASKED[0].at - timedelta(days=41))]
+    unread = {"day": day, "scores": None, "rung": "order_given", "why": "deadline"}
+    bad, good = record("bad", rows, **unread), record("good", rows, **unread)
+    wrong = {**orjson.loads(bad["request"]), "household_id": "no number"}
+    add_to_log(logged, [{**bad, "request": orjson.dumps(wrong)}, good])
+    found = answered_rows(spark, logged, learns, day, day).collect()
+    assert [row["request_id"] for row in found] == ["good"]
+
+
 def test_a_log_that_is_not_there_and_one_that_is_not_declared_are_said(landed: Settings, spark: Any) -> None:
     with pytest.raises(NotFoundError, match="'others' learns from its log, and nothing of it has been logged"):
         answered_rows(spark, landed, replace(learns, name="others"), START, NIGHT)

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
 SHOWN, SCORE, RUNG, RELEASE, ARM = "shown", "score", "rung", "release", "arm"
 _READ = (
-    REQUEST_ID, "arrived_at", "request", "items", RELEASE, ARM, "scores", "score_dtype", RUNG, "rungs", "ranking"
+    REQUEST_ID, "arrived_at", "request", "items", RELEASE, ARM, "scores", "score_dtype", RUNG, "rungs", "ranking",
+    "why",
 )  # fmt: skip
 _SEEN_BY_NOBODY = "shadow"
+_READ_BY_NOBODY = ("default", "order_given")
+"""Rungs that answer without a look at more than the names of the candidates, where there is no time to check it."""
 
 
 def answered_rows(
@@ -37,6 +40,8 @@ def answered_rows(
 
     Its columns are those that `forecache.pipeline.Examples` says. A request that came again under the same id, because
     a client tried again, is there once, with its last answer. Shadow answers are left out, as nobody saw them.
+
+    So are requests that are none to the declaration and were answered unread: a client may send anything.
 
     Raises:
         NotFoundError: Nothing of the model has been logged.
@@ -98,14 +103,17 @@ class Answered:
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for record in batch.to_pylist():
-                yield self._rows(record)
+                if (rows := self._rows(record)) is not None:
+                    yield rows
 
-    def _rows(self, record: dict[str, Any]) -> pa.RecordBatch:
+    def _rows(self, record: dict[str, Any]) -> pa.RecordBatch | None:
         import orjson
 
         try:
             columns = self.builder.columns(*logged_values(orjson.loads(record["request"]), self))
         except (InputError, KeyError, ValueError, AttributeError) as error:
+            if record["why"] and not record["rungs"] and record[RUNG] in _READ_BY_NOBODY:
+                return None
             raise ValueError(
                 f"{REFUSED} The logged request {record[REQUEST_ID]!r} of {self.name!r}, which release "
                 f"{record[RELEASE]} answered, is none to the declaration of today: {error} Give new fields a "
