@@ -15,10 +15,11 @@ from release_support import make_release
 from forecache.pipeline.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Stored
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.answered import Answered
+from forecache.realtime.answer.engine import _features_of
 from forecache.realtime.answer.ladder import below, of_model
 from forecache.realtime.answer.render import Renderer
 from forecache.realtime.answer.rungs import rungs_of
-from forecache.realtime.request.parsed import ParsedRequest
+from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.settings import load_settings
 from forecache.store import KeyColumn, KeySchema, open_store
 from forecache.store.fields import Field
@@ -272,3 +273,11 @@ def test_a_rung_that_fails_is_logged_and_the_next_one_answers(stores: Stores, ca
     answered = below(request(["a"]), (broken, *rungs_of(LADDER)[1:]), stores.served, NOW)  # type: ignore[arg-type]
     assert answered.rung == "last_night"
     assert "dot_product failed" in caplog.text
+
+
+def test_features_of_versions_that_the_answer_does_not_name_are_not_logged_beside_it() -> None:
+    before, after = object(), object()
+    found = Found(versions={"view": before}, features=b"1234")
+    assert _features_of(found, Answered((), None, "model", used={"view": before})) == b"1234"  # type: ignore[dict-item]
+    assert _features_of(found, Answered((), None, "last_night")) == b"1234"
+    assert _features_of(found, Answered((), None, "last_night", used={"view": after})) is None  # type: ignore[dict-item]

@@ -60,7 +60,7 @@ class Engine:
             else:
                 return self._with_scores(served, request, found, scores, now, times)
         answered = self.lower(served, request, clock, times, why=why, waiting=waiting)
-        answered.features = found.features
+        answered.features = _features_of(found, answered)
         return answered
 
     async def answer(self, served: Served, request: ParsedRequest, clock: Clock, times: Times) -> Answered:
@@ -94,7 +94,7 @@ class Engine:
         except NoScores as error:
             times.model = perf_counter_ns() - began
             answered = self.lower(served, request, clock, times, why=error.reason)
-            answered.features = found.features
+            answered.features = _features_of(found, answered)
             return answered
         return self._with_scores(served, request, found, scores, time(), times)
 
@@ -124,6 +124,10 @@ class Engine:
 
     def last(self, served: Served, request: ParsedRequest, times: Times, *, why: str) -> Answered:
         """The answer of the last rung, of a request of which nothing but what names its candidates was read."""
+        if not request.length:
+            answered = _nothing_asked(request, times)
+            answered.why = why
+            return answered
         rung = served.rungs[-1]
         scores = rung.scores(request, self._versions, 0.0, {})
         return Answered(request.items, scores, rung.name, why=why, request_id=request.request_id, times=times)
@@ -140,7 +144,7 @@ class Engine:
             times.ladder = perf_counter_ns() - began
         else:
             answered.used = found.versions
-        answered.flags, answered.times, answered.features = found.flags, times, found.features
+        answered.flags, answered.times, answered.features = found.flags, times, _features_of(found, answered)
         return answered
 
 
@@ -148,6 +152,14 @@ def _left_for_model(served: Served, clock: Clock) -> int:
     """Nanoseconds that the model may take, so that there is time for the last rung."""
     left = clock.until - perf_counter_ns()
     return left - min(served.low_cost.estimate, max(0, left // 4))
+
+
+def _features_of(found: Found, answered: Answered) -> np.ndarray | bytes | None:
+    """The features as the log has them; None where a store was swapped meanwhile: the answer names other versions."""
+    used = answered.used
+    if used is not found.versions and any(used.get(name, of) is not of for name, of in found.versions.items()):
+        return None
+    return found.features
 
 
 def _nothing_asked(request: ParsedRequest, times: Times) -> Answered:

@@ -94,7 +94,8 @@ class RequestParser:
             items = listed = self._listed(data, self._candidates)
             if not self._is_plain or not set(map(type, listed)) <= _PLAIN:
                 items = self._lists(listed, self._candidates)[self._candidates.item.name]
-        return ParsedRequest(len(items) or 1, {}, items, body, str(data.get(REQUEST_ID) or "")), data
+        length = 1 if self._candidates is None else len(items)
+        return ParsedRequest(length, {}, items, body, str(data.get(REQUEST_ID) or "")), data
 
     def _listed(self, data: Mapping[str, Any], candidates: Candidates) -> list[Any]:
         listed = data.get(candidates.name)
