@@ -18,13 +18,16 @@ _GROUP_ROWS = 8192
 
 
 def write_day(settings: Settings, name: str, day: str, rows: Iterable[pa.Table], schema: pa.Schema) -> DataFile:
-    """Write rows of a day, without their day, as one file of the table of a model's log, which does not name it yet."""
+    """Write rows of a day, without their day, as one file of the table of a model's log, which does not name it yet.
+
+    Args:
+        rows: Gone through once for each try: one table at a time is in memory.
+    """
     filesystem, path = place_of(settings, table_of(name)).open(), new_path(new_folder(), {DAY: day})
-    kept = list(rows)
-    return tried(partial(_write, filesystem, path, kept, schema), is_remote=settings.lake_is_remote)
+    return tried(partial(_write, filesystem, path, rows, schema), is_remote=settings.lake_is_remote)
 
 
-def _write(filesystem: pa.fs.FileSystem, path: str, rows: list[pa.Table], schema: pa.Schema) -> DataFile:
+def _write(filesystem: pa.fs.FileSystem, path: str, rows: Iterable[pa.Table], schema: pa.Schema) -> DataFile:
     if isinstance(filesystem, pa.fs.SubTreeFileSystem):
         filesystem.create_dir(path.rpartition("/")[0], recursive=True)
     with (

@@ -5,10 +5,12 @@ that a training run has read names them.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs
 import pyarrow.parquet as pq
 
 from forecache.lake.delta.commit import Change, State, Target, commit
@@ -94,18 +96,26 @@ def _merged(settings: Settings, name: str, state: State, files: Sequence[DataFil
     assert state.delta is not None
     known = pa.schema(state.delta.schema())
     stored = known.remove(known.get_field_index(DAY))
-    return write_day(settings, name, str(files[0].partition[DAY]), _rows(settings, name, files, stored), stored)
+    rows = _Rows(place_of(settings, table_of(name)).open(), files, stored)
+    return write_day(settings, name, str(files[0].partition[DAY]), rows, stored)
 
 
-def _rows(settings: Settings, name: str, files: Sequence[DataFile], stored: pa.Schema) -> Iterator[pa.Table]:
-    filesystem = place_of(settings, table_of(name)).open()
-    for file in files:
-        with filesystem.open_input_file(file.path) as source:
-            for batch in pq.ParquetFile(source).iter_batches(_BATCH_ROWS, use_threads=False):
-                rows = pa.Table.from_batches([batch])
-                # A file that is older than a column has it as nulls.
-                yield pa.table(
-                    [rows[each.name].cast(each.type) if each.name in rows.column_names
-                     else pa.nulls(rows.num_rows, each.type) for each in stored],
-                    schema=stored,
-                )  # fmt: skip
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of some files, read anew whenever they are gone through: a few thousand are in memory at a time."""
+
+    filesystem: pyarrow.fs.FileSystem
+    files: Sequence[DataFile]
+    stored: pa.Schema
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        for file in self.files:
+            with self.filesystem.open_input_file(file.path) as source:
+                for batch in pq.ParquetFile(source).iter_batches(_BATCH_ROWS, use_threads=False):
+                    rows = pa.Table.from_batches([batch])
+                    # A file that is older than a column has it as nulls.
+                    yield pa.table(
+                        [rows[each.name].cast(each.type) if each.name in rows.column_names
+                         else pa.nulls(rows.num_rows, each.type) for each in self.stored],
+                        schema=self.stored,
+                    )  # fmt: skip
