@@ -100,6 +100,17 @@ def test_one_bit_of_a_feature_is_found_and_named(settings: Settings, answering: 
     assert report.found.features["spend"].mismatch == 0
 
 
+def test_a_request_that_is_refused_when_read_again_is_named_without_what_the_client_sent(
+    settings: Settings, answering: Answering
+) -> None:
+    rows = logged(answering, 2)
+    body = {**json.loads(rows[1]["request"]), "household_id": "a secret"}
+    write_log(settings, [rows[0], {**rows[1], "request": json.dumps(body).encode()}])
+    report = replayed(settings)
+    assert [(each.kind, each.offline) for each in report.found.first] == [("request", "refused")]
+    assert "secret" not in json.dumps(report.details())
+
+
 def test_one_bit_of_a_score_is_found_and_named(settings: Settings, answering: Answering) -> None:
     rows = logged(answering)
     rows[3] = one_bit(rows[3], "scores", 5)

@@ -17,6 +17,8 @@ _LOGGED_LATER_S = 2
 """An age is that of a look-up, or at most so much more."""
 _NAME_OF = {"f": "float32", "d": "float64"}
 """A dtype makes its name anew whenever it is asked, which takes longer than to compare all scores."""
+_REFUSED = "refused"
+"""Without the reason, which shows what the client sent: a difference goes into alerts, and into a table that stays."""
 _TWICE_EVERY = 16
 """Of so many requests the transform of one is called twice: it has to return the same."""
 
@@ -51,13 +53,15 @@ class Group:
         row = each.row
         try:
             each.parsed = self._replayed.parse(row["request"])
-        except Problem as problem:
+        except Problem:
             if row["features"] is None and not self._replayed.rungs[-1].needs_request and row["why"]:
                 return True  # the last rung answers without reading more than the names of the candidates
-            self._differs(each, each.difference("request", logged="answered", offline=f"refused: {problem.detail}"))
+            self._differs(each, each.difference("request", logged="answered", offline=_REFUSED))
             return False
         except (ForecacheError, KeyError, TypeError, ValueError) as error:
-            self._differs(each, each.difference("request", logged="answered", offline=f"unreadable: {error}"))
+            self._differs(
+                each, each.difference("request", logged="answered", offline=f"unreadable: {type(error).__name__}")
+            )
             return False
         if each.parsed.length != row["items"] and (each.parsed.length or row["scores"] is not None):
             self._differs(
@@ -124,8 +128,8 @@ class Group:
     def _has_keys(self, each: Logged, held: Mapping[str, Held]) -> bool:
         try:
             dict(self._look_ups([each], held))
-        except InputError as error:
-            self._differs(each, each.difference("request", logged="answered", offline=f"refused: {error}"))
+        except InputError:
+            self._differs(each, each.difference("request", logged="answered", offline=_REFUSED))
             return False
         return True
 
