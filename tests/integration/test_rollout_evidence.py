@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from forecache.operations.rollout.evidence import LEAST_KEYS, Sums, difference, paired, split_is_off, sums_of
+from forecache.operations.rollout.evidence import (
+    LEAST_KEYS,
+    Sums,
+    difference,
+    limited,
+    most_of_a_key,
+    paired,
+    split_is_off,
+    sums_of,
+)
 from forecache.operations.rollout.simulate import Traffic, equal, stopped
 from forecache.pipeline import Outcome, Rollout
 
@@ -90,3 +99,22 @@ def test_a_thousand_rollouts_of_an_equal_release_are_stopped_wrongly_in_under_on
     found = equal(Traffic(rate=0.05, requests_per_key=3.0, alike=0.2), rollout=rollout, runs=RUNS)
     assert found.runs == RUNS
     assert found.wrong < RUNS // 100, found.by
+
+
+def test_a_key_with_a_third_of_all_requests_is_not_taken_for_the_release() -> None:
+    traffic = Traffic(rate=0.05, requests_per_key=2.0, alike=0.5, heaviest=0.3)
+    found = equal(traffic, rollout=Rollout(shares=(0.05,)), runs=300, keys=2_000, looks=2)
+    assert found.wrong < 3, found.by
+
+
+def test_no_key_counts_for_more_than_a_thirtieth_of_its_arm_and_for_the_same_number_in_both() -> None:
+    few, many = np.ones(50), np.full(500, 4.0)
+    few[:2], many[7] = (900.0, 90.0), 70_000.0
+    most = most_of_a_key(few, many)
+    assert float(most) == pytest.approx(48 / 28)  # c = (48 + 2 c) / 30
+    n, x = limited(few, few / 2, most)
+    assert n.max() == pytest.approx(n.sum() / LEAST_KEYS)
+    assert (x == n / 2).all()
+    even = np.full(40, 3.0)
+    assert (limited(even, even, most_of_a_key(even, even))[0] == even).all()
+    assert np.isinf(most_of_a_key(np.ones(LEAST_KEYS - 1)))

@@ -9,6 +9,10 @@ and Ramdas, "Time-uniform central limit theory and asymptotic confidence sequenc
 2021), in its one-sided form (appendix B), which is that of Robbins' normal mixture (1970). It is proved for independent
 observations. Where requests of a key agree more than those of others do, the evidence of two looks is correlated more
 than there, and by Slepian's inequality (1962) the bound is crossed more rarely, not more often.
+
+Such a mean is of many keys only where no key has most of the requests: a machine that sends a third of them is one key,
+and whatever sets it apart would be taken for a difference of the releases. So a key counts for a limited share of its
+arm, by the same number of requests in both.
 """
 
 from dataclasses import dataclass, fields
@@ -18,6 +22,9 @@ import numpy as np
 
 LEAST_KEYS = 30
 """Of each arm, before it is judged at all: the bounds are asymptotic."""
+
+_MOST_OF_A_KEY = 1 / LEAST_KEYS
+"""A key counts for at most this share of the requests of its arm."""
 
 _SIZES = (1.0, 4.0, 16.0)
 """A harm that is many times the smallest one that matters is to be found in much fewer requests."""
@@ -60,6 +67,38 @@ def sums_of(n: np.ndarray, x: np.ndarray) -> Sums:
     """The sums of keys; `n` and `x` [..., keys], of which those with n = 0 do not count."""
     n, x = np.asarray(n, np.float64), np.asarray(x, np.float64)
     return Sums((n > 0).sum(-1), n.sum(-1), x.sum(-1), (n * n).sum(-1), (n * x).sum(-1), (x * x).sum(-1))
+
+
+def most_of_a_key(*arms: np.ndarray) -> np.ndarray:
+    """So many requests of a key count, in all arms alike, that no key has more than a 30th of those of its arm.
+
+    Another number in each arm would weigh keys with many requests differently, which would be a difference by itself.
+
+    Args:
+        arms: Requests by key of each arm, [..., keys].
+
+    Returns:
+        [...]; infinity where an arm has fewer than `LEAST_KEYS` keys, which is not judged.
+    """
+    return np.minimum.reduce([_most_in(np.asarray(n, np.float64)) for n in arms])
+
+
+def _most_in(n: np.ndarray) -> np.ndarray:
+    if n.shape[-1] < LEAST_KEYS:
+        return np.full(n.shape[:-1], np.inf)
+    top = -np.sort(-np.partition(n, n.shape[-1] - LEAST_KEYS)[..., -LEAST_KEYS:])
+    # With the first j keys cut to c, the requests are `left[j] + j c`, and c is to be that share of them.
+    left = n.sum(-1, keepdims=True) - np.cumsum(top, -1) + top
+    cut = left * _MOST_OF_A_KEY / (1 - _MOST_OF_A_KEY * np.arange(LEAST_KEYS))
+    first = np.argmax(top <= cut * (1 + 1e-9), -1)
+    found = np.take_along_axis(cut, first[..., None], -1)[..., 0]
+    return np.where(top[..., -1] > 0, found, np.inf)
+
+
+def limited(n: np.ndarray, x: np.ndarray, most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of requests and sums of values by key [..., keys], of which at most so many requests of a key count."""
+    kept = np.minimum(n, np.asarray(most)[..., None])
+    return kept, x * kept / np.maximum(n, 1)
 
 
 @dataclass(frozen=True)

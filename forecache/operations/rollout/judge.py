@@ -12,6 +12,8 @@ from forecache.operations.rollout.evidence import (
     Difference,
     Sums,
     difference,
+    limited,
+    most_of_a_key,
     paired,
     split_is_off,
     sums_of,
@@ -104,6 +106,7 @@ def _compared(state: RolloutState, seen: Seen, errors: Mapping[str, float]) -> I
             continue
         place = GUARD[name]
         n, x = seen.n[:, :, place], seen.x[:, :, place]
+        n, x = limited(n, x, most_of_a_key(n[0], n[1]))
         current, other = sums_of(n[0], x[0]), sums_of(n[1], x[1])
         is_shadow = state.stage == "shadow"
         found = paired((n[1], x[1]), (n[0], x[0])) if is_shadow else difference(other, current)

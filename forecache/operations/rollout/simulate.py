@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from forecache.operations.rollout.evidence import Sums, difference, split_is_off, sums_of
+from forecache.operations.rollout.evidence import Sums, difference, limited, most_of_a_key, split_is_off, sums_of
 from forecache.operations.rollout.judge import errors_of, harm_of
 from forecache.pipeline.realtime.rollout import Outcome, Rollout
 
@@ -23,11 +23,13 @@ class Traffic:
         rate: Mean of the outcome of a request by the current release, such as 0.05 where 5 percent lead to a purchase.
         requests_per_key: Mean, of a geometric distribution.
         alike: How much requests of a key agree (intra-class correlation of a beta-binomial), 0 to below 1.
+        heaviest: Share of all requests that are of one key, such as of a machine; `equal` regards it.
     """
 
     rate: float = 0.05
     requests_per_key: float = 4.0
     alike: float = 0.05
+    heaviest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ def equal(
     plan, generator = _plan(declared), np.random.default_rng(seed)
     rates = {"without_model": 0.005, "late": 0.01, "slow": 0.05, "score_level": 0.5, "outcome": traffic.rate}
     own = {name: _rates_of_keys(generator, rate, traffic.alike, (runs, keys)) for name, rate in rates.items()}
+    mean = np.full(keys, traffic.requests_per_key)
+    mean[0] += traffic.heaviest / (1 - traffic.heaviest) * mean.sum()
     buckets = generator.random((runs, keys))
     first: dict[str, np.ndarray] = {}
     over = np.zeros(runs, np.bool_)
@@ -140,12 +144,14 @@ def equal(
         n = np.zeros((runs, keys))
         x = {name: np.zeros((runs, keys)) for name in rates}
         for _ in range(looks):
-            more = generator.poisson(traffic.requests_per_key, (runs, keys))
+            more = generator.poisson(mean, (runs, keys))
             n += more
             for name in rates:
                 x[name] += generator.binomial(more, own[name])
+            most = most_of_a_key(*(np.where(arm, n, 0) for arm in (in_arm, ~in_arm)))
             for name in [each for each in errors if each in rates]:
-                arms = [sums_of(np.where(arm, n, 0), np.where(arm, x[name], 0)) for arm in (in_arm, ~in_arm)]
+                counted = limited(n, x[name], most)
+                arms = [sums_of(*(np.where(arm, each, 0) for each in counted)) for arm in (in_arm, ~in_arm)]
                 found, bound, tolerated = harm_of(plan, name, difference(*arms), arms[1].mean, errors[name])
                 now = (found - bound > tolerated) & ~over
                 first[f"{stage} {name}"] = first.get(f"{stage} {name}", 0) + now
