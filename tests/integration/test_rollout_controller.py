@@ -2,24 +2,28 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from rollout_support import BEGAN, NAME, QUICK, begin, log_rows, state_of, two_releases
+from release_support import make_release
+from rollout_support import BEGAN, LOG, NAME, QUICK, begin, log_rows, state_of, two_releases
 
 from forecache.errors import InputError, NotFoundError
 from forecache.lake.delta.tables import append_rows
 from forecache.operations.rollout import controller
-from forecache.operations.rollout.controller import by_hand, look
+from forecache.operations.rollout.controller import by_hand, look, running_rollouts
 from forecache.operations.rollout.count import counted, step_id
 from forecache.operations.rollout.seen import GUARD, Seen, read_seen
 from forecache.pipeline import Guards, Outcome
 from forecache.realtime.log.commit.keep import merge_small
-from forecache.realtime.release.folder import open_releases, read_current, write_current
-from forecache.realtime.rollout.state import RolloutState
+from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, write_current
+from forecache.realtime.release.replicas import is_behind, pull_releases, push_releases
+from forecache.realtime.rollout.state import RolloutState, rollout_file
 from forecache.settings import Settings
+from forecache.store.replicas.sync import open_remote
 
 MINUTE = timedelta(minutes=1)
 LOOSE = Guards(0.99, 0.99, 0.99, 20.0, 0.99, 0.99)
@@ -236,7 +240,9 @@ def test_outcomes_count_once_their_horizon_has_passed_and_a_loss_returns(setting
     assert compared.harmful
 
 
-def test_a_person_pauses_returns_and_finishes(settings: Settings) -> None:
+def test_a_person_pauses_returns_and_finishes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    alerts: list[Any] = []
+    monkeypatch.setattr(controller, "notify", lambda settings, more: alerts.extend(more))
     two_releases(settings)
     folder = open_releases(settings, NAME)
     begin(settings)
@@ -250,6 +256,7 @@ def test_a_person_pauses_returns_and_finishes(settings: Settings) -> None:
     write_current(folder, replace(read_current(folder), current=1))
     begin(settings)
     assert by_hand(settings, NAME, "return", "complaints").why == "complaints"
+    assert [(each.kind, each.summary) for each in alerts] == [("release_returned", "complaints")]
     assert read_current(folder).bad == (2,)
 
 
@@ -295,6 +302,91 @@ def test_guards_that_are_left_out_are_not_looked_at(settings: Settings) -> None:
     begin(settings, replace(QUICK, guards=Guards(late=None, score_level=None, score_spread=None, slow=None)))
     state = looked(settings)
     assert [each.guard for each in state.step.compared] == ["without_model"]
+
+
+def test_outcomes_that_cannot_be_read_do_not_keep_the_other_guards_from_judging(settings: Settings) -> None:
+    two_releases(settings)
+    plan = replace(QUICK, outcome=Outcome("orders", "bought", horizon_h=1.0))
+    begin(settings, plan, stage="canary", share=0.5, slow_us=1e6)
+    answered(settings)
+    state = looked(settings, after=timedelta(hours=2))
+    assert (state.stage, "The outcomes cannot be read" in state.why) == ("canary", True), state.why
+    answered(settings, 2000, first=9000, candidate={"late": True})
+    assert looked(settings, after=timedelta(hours=2)).stage == "returned"
+
+
+def test_outcomes_that_could_not_be_read_are_counted_when_they_can(settings: Settings) -> None:
+    two_releases(settings)
+    plan = replace(QUICK, outcome=Outcome("orders", "bought", horizon_h=1.0))
+    begin(settings, plan, stage="canary", share=0.5, slow_us=1e6)
+    answered(settings)
+    looked(settings, after=timedelta(hours=2))
+    append_rows(settings, "orders", pa.Table.from_pylist([{"request_id": "r3", "bought": 1.0}]))
+    state = looked(settings, after=timedelta(hours=2))
+    assert "cannot be read" not in state.why
+    seen = read_seen(open_releases(settings, NAME), step_id(state))
+    assert (seen.n[:, :, GUARD["outcome"]].sum(), seen.x[:, :, GUARD["outcome"]].sum()) in ((600, 1), (0, 0))
+
+
+def test_a_release_that_was_removed_is_returned_instead_of_waiting_for_ever(settings: Settings) -> None:
+    import shutil
+
+    two_releases(settings)
+    begin(settings, stage="shadow", share=0.5)
+    folder = open_releases(settings, NAME)
+    shutil.rmtree(folder.release(2))
+    state = looked(settings)
+    assert (state.stage, "Release 2 is gone" in state.why) == ("returned", True), state.why
+    assert read_current(folder).current == 1
+
+
+def test_a_pause_is_told_although_the_look_that_found_its_reason_was_killed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alerts: list[Any] = []
+    two_releases(settings)
+    begin(settings, replace(QUICK, requests=10_000), stage="canary", share=0.5, slow_us=1e6)
+    answered(settings, 3000, keys=4000)
+    _replace_log(settings, [row for row in _rows(settings) if row["arm"] == "current" or int(row["key"]) % 2])
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(controller, "notify", killed)
+    with pytest.raises(KeyboardInterrupt):
+        looked(settings)
+    assert state_of(settings).paused
+    monkeypatch.setattr(controller, "notify", lambda settings, more: alerts.extend(more))
+    looked(settings)
+    assert [each.kind for each in alerts] == ["rollout_paused"]
+    by_hand(settings, NAME, "resume", "")
+    by_hand(settings, NAME, "pause", "a sale")
+    looked(settings)
+    assert len(alerts) == 1
+
+
+def test_a_state_that_cannot_be_read_keeps_no_release_and_no_other_rollout_from_going_on(
+    settings: Settings, tmp_path: Path
+) -> None:
+    two_releases(settings)
+    begin(settings)
+    folder, remote = open_releases(settings, NAME), open_remote(str(tmp_path / "remote"), {})
+    push_releases(folder, remote)
+    target = f".realtime/{NAME}/ROLLOUT"
+    written = remote.read(target)
+    assert written is not None
+    remote.write(target, b"{}")
+    replica = ReleaseFolder(tmp_path / "replica" / NAME)
+    assert pull_releases(replica, remote)["release"] == 1
+    assert is_behind(folder, remote)
+    push_releases(folder, remote)
+    again = remote.read(target)
+    assert again is not None
+    assert again[0] == written[0]
+    rollout_file(folder).write_bytes(b"{}")
+    assert running_rollouts(settings, [NAME]) == [NAME]
+    make_release(settings, version=3, log=LOG)
+    assert read_current(folder).current == 3
 
 
 def _rows(settings: Settings) -> list[dict[str, Any]]:

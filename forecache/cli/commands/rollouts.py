@@ -10,7 +10,7 @@ import click
 from forecache.cli.base import CONTEXT_SETTINGS, LazyGroup, command, settings
 from forecache.cli.by_hand import show_in_dagster
 from forecache.cli.output import print_json, show_table, wants_json
-from forecache.errors import ConflictError
+from forecache.errors import ConflictError, ForecacheError
 
 if TYPE_CHECKING:
     from forecache.operations.rollout.controller import Look
@@ -44,7 +44,13 @@ def rollouts(names: Sequence[str], once: bool, every: float) -> None:
         chosen = list(names) or sorted(released_here(current))
         under_way = running_rollouts(current, chosen)
         for name in under_way:
-            looked(current, name)
+            try:
+                looked(current, name)
+            except (ForecacheError, OSError) as error:
+                if once:
+                    raise
+                # Other rollouts are looked at all the same, and this one again: a controller that ends stops nothing.
+                click.echo(f"{name}: {error}", err=True)
         if once:
             if not under_way and not wants_json():
                 click.echo("No rollout is under way.")
@@ -53,7 +59,11 @@ def rollouts(names: Sequence[str], once: bool, every: float) -> None:
 
 
 def looked(current: "Settings", name: str) -> "Look | None":
-    """Look at a rollout once, and tell what was found; None where another process is looking, or there is none."""
+    """Look at a rollout once, and tell what was found; None where another process is looking, or there is none.
+
+    Raises:
+        ForecacheError: What `look` raises.
+    """
     from forecache.operations.rollout.controller import look
 
     try:

@@ -12,13 +12,13 @@ from typing import Any
 
 from forecache.alerts.alert import Alert, Kind, Severity
 from forecache.alerts.notify import notify
-from forecache.errors import InputError, NotFoundError
+from forecache.errors import DamagedError, InputError, NotFoundError
 from forecache.operations.rollout.calibrate import calibrated, figures
 from forecache.operations.rollout.count import counted, step_id
 from forecache.operations.rollout.judge import Verdict, judged
 from forecache.operations.rollout.seen import Seen, read_seen, write_seen
 from forecache.operations.targets import reporting_replica_failure
-from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, write_current
+from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_release, write_current
 from forecache.realtime.release.replicas import is_behind, push_releases
 from forecache.realtime.release.write import writing
 from forecache.realtime.rollout.state import RolloutState, Step, read_rollout, write_rollout
@@ -63,7 +63,7 @@ def look(settings: Settings, name: str, *, at: datetime | None = None) -> Look |
         if not (state.is_over or state.paused):
             state = _looked(settings, folder, state, now)
         # Before the release is marked as bad: a look that is killed here tells it again, and that is told once.
-        _tell(settings, before, state, now)
+        _tell(settings, state, now)
         state = _settled(folder, state, now)
     moved = (state.stage, state.share, state.paused) != (before.stage, before.share, before.paused)
     if moved:
@@ -73,14 +73,16 @@ def look(settings: Settings, name: str, *, at: datetime | None = None) -> Look |
 
 
 def running_rollouts(settings: Settings, names: list[str]) -> list[str]:
-    """Those of some models whose rollout is not over, or not settled."""
-    found = []
-    for name in names:
-        folder = open_releases(settings, name)
+    """Those of some models whose rollout is not over, or not settled, or cannot be read: a look says why."""
+    return [name for name in names if _is_running(open_releases(settings, name))]
+
+
+def _is_running(folder: ReleaseFolder) -> bool:
+    try:
         state = read_rollout(folder)
-        if state is not None and (not state.is_over or not _is_settled(folder, state)):
-            found.append(name)
-    return found
+        return state is not None and (not state.is_over or not _is_settled(folder, state))
+    except DamagedError:
+        return True
 
 
 def by_hand(settings: Settings, name: str, action: str, why: str, *, at: datetime | None = None) -> RolloutState:
@@ -117,6 +119,7 @@ def by_hand(settings: Settings, name: str, action: str, why: str, *, at: datetim
                 )
         elif action == "return":
             state = _end(folder, state, Verdict("returned", said), now)
+            _tell(settings, state, now)
         else:
             assert action == "finish", action
             state = _end(folder, state, Verdict("passed", said), now)
@@ -127,6 +130,12 @@ def by_hand(settings: Settings, name: str, action: str, why: str, *, at: datetim
 
 def _looked(settings: Settings, folder: ReleaseFolder, state: RolloutState, now: datetime) -> RolloutState:
     """The state after a look at what was logged."""
+    try:
+        read_release(folder, state.release)
+    except (NotFoundError, DamagedError) as error:
+        # The cause has paths, and what is said of a rollout is shown on status pages.
+        logger.error("%s: %s", folder.name, error)
+        return _end(folder, state, Verdict("returned", f"Release {state.release} is gone, or damaged."), now)
     step = step_id(state)
     seen = counted(settings, state, read_seen(folder, step), now=now)
     write_seen(folder, seen)
@@ -203,13 +212,13 @@ def _push(settings: Settings, folder: ReleaseFolder, *, moved: bool) -> None:
             push_releases(folder, remote)
 
 
-def _tell(settings: Settings, before: RolloutState, state: RolloutState, now: datetime) -> None:
+def _tell(settings: Settings, state: RolloutState, now: datetime) -> None:
     """Alert people of a release that is returned, or of a rollout that needs one of them."""
     kind: Kind
     severity: Severity
     if state.stage == "returned" and state.is_bad:
         kind, severity, occasion = "release_returned", "critical", f"{state.release} {state.started_at}"
-    elif state.paused and not before.paused:
+    elif state.paused and state.step.verdict == "paused":  # also by a look that was killed before it told
         kind, severity, occasion = "rollout_paused", "warning", f"{state.release} {state.step.since}"
     else:
         return

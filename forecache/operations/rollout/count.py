@@ -1,5 +1,6 @@
 """Counting what is new in the request log: each row once, whatever was killed between two looks."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -22,6 +23,7 @@ from forecache.settings import Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+logger = logging.getLogger("forecache.rollout")
 _BATCH_ROWS = 65_536
 
 
@@ -92,14 +94,19 @@ def _whys(seen: Seen, rows: Rows, without: np.ndarray) -> dict[str, list[int]]:
 
 
 def _with_outcomes(settings: Settings, seen: Seen, outcome: Outcome, now: datetime) -> Seen:
-    """With the outcomes of requests whose horizon has passed."""
+    """With the outcomes of requests whose horizon has passed; they wait while the table cannot be read."""
     due = seen.waiting.at <= microseconds(now - timedelta(hours=outcome.horizon_h))
     if not due.any():
         return seen
     ripe = seen.waiting.picked(due)
     values = np.full((int(due.sum()), len(GUARDS)), np.nan)
-    values[:, GUARD["outcome"]] = outcomes(settings, outcome, ripe.request_id) / outcome.most
-    return replace(seen, waiting=seen.waiting.picked(~due)).adding(ripe.bucket, ripe.arm, values)
+    try:
+        values[:, GUARD["outcome"]] = outcomes(settings, outcome, ripe.request_id) / outcome.most
+    except Exception as error:  # noqa: BLE001  # of a table of other people: the other guards still have to judge
+        logger.error("The outcomes in %s cannot be read: %s", outcome.table, error)
+        # The cause may have what no status page is to show.
+        return replace(seen, fault="The outcomes cannot be read; the log of the controller says why.")
+    return replace(seen, waiting=seen.waiting.picked(~due), fault="").adding(ripe.bucket, ripe.arm, values)
 
 
 def _new_batches(settings: Settings, state: RolloutState, seen: Seen) -> "tuple[Seen, Iterator[pa.RecordBatch]]":

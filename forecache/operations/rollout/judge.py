@@ -162,6 +162,8 @@ def _why_it_waits(
     if keys < LEAST_KEYS:
         return f"The requests are of {keys} keys in the smaller arm; a comparison takes {LEAST_KEYS}."
     known = seen.n[:, :, GUARD["outcome"]].sum(1)
+    if seen.fault:
+        return seen.fault
     if state.stage == "canary" and state.plan["outcome"] is not None and known.min() < wanted:
         return f"The outcomes of {int(known.min()):,} of {wanted:,} requests are known."
     until = datetime.fromisoformat(state.step.since) + timedelta(hours=state.plan["hours"])

@@ -64,6 +64,7 @@ class Seen:
             the mean absolute differences of scores, the largest difference.
         kept_us, kept_scores: Of the current release in the A/A step, at most `KEPT`.
         waiting: Requests whose outcome is not known yet.
+        fault: Why the outcomes that are due could not be read; "" where they were.
     """
 
     step: str
@@ -80,6 +81,7 @@ class Seen:
     kept_us: np.ndarray = _none(0)
     kept_scores: np.ndarray = _none(0)
     waiting: Waiting = field(default_factory=Waiting)
+    fault: str = ""
 
     def adding(self, buckets: np.ndarray, arm: np.ndarray, values: np.ndarray) -> "Seen":
         """With further requests.
@@ -109,7 +111,7 @@ _WAITING = ("request_id", "bucket", "arm", "at")
 
 def write_seen(folder: ReleaseFolder, seen: Seen) -> None:
     """Replace what was counted; the caller holds the lock of the releases."""
-    head = {name: getattr(seen, name) for name in ("step", "version", "after", "newest", "straggler", "whys")}
+    head = {name: getattr(seen, name) for name in ("step", "version", "after", "newest", "straggler", "whys", "fault")}
     buffer = io.BytesIO()
     waiting = {f"waiting_{name}": getattr(seen.waiting, name) for name in _WAITING}
     np.savez(buffer, head=np.array(json.dumps(head)), **{name: getattr(seen, name) for name in _ARRAYS}, **waiting)

@@ -1,5 +1,6 @@
 """Releases on other machines: pushed to a folder or bucket, pulled from it, every byte compared before they answer."""
 
+import logging
 import shutil
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,8 @@ from forecache.realtime.rollout.state import (
     running,
 )
 from forecache.steps import release_step
+
+logger = logging.getLogger("forecache.realtime")
 
 
 def remote_releases(remote: Folder) -> list[str]:
@@ -95,8 +98,8 @@ def _push_files(folder: ReleaseFolder, remote: Folder, number: int) -> dict[str,
 def _push_rollout(remote: Folder, target: str, state: RolloutState) -> None:
     """Bring a remote the state of a rollout where replicas would do something else by it."""
     there = remote.read(target)
-    if there is not None:
-        theirs = rollout_from_json(there[0], what=f"The remote's {target}")
+    theirs = None if there is None else _readable(there[0], target)  # what nobody can read is replaced
+    if theirs is not None:
         is_older = (state.started_at, state.generation) <= (theirs.started_at, theirs.generation)
         if is_older or _moves(theirs) == _moves(state):
             return
@@ -161,10 +164,19 @@ def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False
 
 
 def _remote_rollout(folder: ReleaseFolder, remote: Folder) -> RolloutState | None:
-    """The state of the newest rollout that a remote has."""
+    """The state of the newest rollout that a remote has; None also where it cannot be read here."""
     target = f"{REALTIME}/{folder.name}/ROLLOUT"
     there = remote.read(target)
-    return None if there is None else rollout_from_json(there[0], what=f"The remote's {target}")
+    return None if there is None else _readable(there[0], target)
+
+
+def _readable(content: bytes, target: str) -> RolloutState | None:
+    """A rollout that is damaged, or of another Forecache, keeps no release from being pushed or pulled."""
+    try:
+        return rollout_from_json(content, what=f"The remote's {target}")
+    except DamagedError as error:
+        logger.warning("%s The current release goes on answering.", error.message)
+        return None
 
 
 def _described(folder: ReleaseFolder, remote: Folder, number: int) -> tuple[Release, bytes]:

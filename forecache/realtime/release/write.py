@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from forecache.errors import ConflictError, NotFoundError
+from forecache.errors import ConflictError, DamagedError, NotFoundError
 from forecache.files import lock, move_durably, sync
 from forecache.realtime.release.folder import (
     ReleaseFolder,
@@ -129,7 +129,10 @@ def writing(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
 
 def retire(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
     """Remove all but the newest releases, the current one and one that is rolled out; the caller holds the lock."""
-    rollout = running(read_rollout(folder), pointer)
+    try:
+        rollout = running(read_rollout(folder), pointer)
+    except DamagedError:
+        return  # which one is rolled out is not known, so all stay; the pointer has moved, which is what counts
     for number in folder.numbers()[:-_KEEP]:
         if number not in (pointer.current, rollout and rollout.release):
             gone = folder.staging / f"retired-{number}"
