@@ -163,5 +163,8 @@ def test_a_log_that_is_not_there_and_one_that_is_not_declared_are_said(landed: S
         answered_rows(spark, landed, replace(learns, name="others"), START, NIGHT)
     with pytest.raises(SettingsError, match="'offers' learns from its log and has none"):
         replace(learns, log=None)
+    with pytest.raises(SettingsError, match="learns from 13 days of its log.* and keeps 12"):
+        replace(learns, log=Log("household_id", keep_days=12))
+    assert replace(learns, log=Log("household_id", keep_days=13)).log is not None
     with pytest.raises((SettingsError, InputError), match="has a source named 'log'"):
         replace(examples, sources=(replace(SHOWN, name="log"),))

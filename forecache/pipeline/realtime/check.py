@@ -24,6 +24,7 @@ from forecache.pipeline.realtime.ladder import Default, DotProduct, LastNight, O
 from forecache.pipeline.realtime.lookup import Lookup
 
 if TYPE_CHECKING:
+    from forecache.pipeline.realtime.examples import Examples
     from forecache.pipeline.realtime.realtime import Realtime
 
 OWN_COLUMNS = (REQUEST_ID, EVENT_TIMESTAMP, POSITION, AS_OF, "split")
@@ -93,11 +94,24 @@ def _check_lookup(owner: str, lookup: Lookup, types: Mapping[str, str]) -> None:
             )
 
 
+def _days_learned_from(examples: "Examples") -> int:
+    """The days before a night of training from which requests are learned from on."""
+    return examples.train_days + examples.validation_days + examples.test_days + 3 * examples.horizon_days
+
+
 def _check_log(owner: str, model: "Realtime") -> None:
     if model.log is None and model.examples is not None and model.examples.from_log:
         raise SettingsError(
             f"{owner} learns from its log and has none.", remedy='Declare `log=Log("...")`, or leave `from_log` out.'
         )
+    if model.log is not None and model.examples is not None and model.examples.from_log:
+        needed = _days_learned_from(model.examples)
+        if model.log.keep_days < needed:
+            raise SettingsError(
+                f"{owner} learns from {needed} days of its log, splits and horizons together, and keeps "
+                f"{model.log.keep_days}.",
+                remedy=f"Declare `keep_days={needed}` or more for its log, or give the splits fewer days.",
+            )
     types = {field.name: field.type for field in model.request}
     for name in model.log.by if model.log is not None else ():
         if name not in types:
