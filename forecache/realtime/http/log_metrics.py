@@ -1,8 +1,10 @@
 """Metrics of the request log: of the workers that write it, and of the committer that the spool is emptied by."""
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ _OF_COMMITTER = (
     (metrics.COMMIT_DELAY, "lag_s"),
     (metrics.LAST_COMMIT, "committed_at"),
 )
+_PATIENCE_S = 0.05
+"""A look at the spool takes a millisecond or two."""
 Blocks = Mapping[str, Sequence[ModelCells]]
 
 
@@ -30,8 +34,9 @@ def add_log(page: Page, all_of: Blocks, live_of: Blocks, spool: Path) -> None:
         spool: Where the logged answers wait.
     """
     logged = [name for name, blocks in all_of.items() if any(any(each.log.cells) for each in blocks)]
-    states = {name: read_state(spool / name) for name in logged}
-    waiting = {name: _waiting(spool / name) for name in logged}
+    looks = _disk.of([spool / name for name in logged])
+    states = {name: looks[spool / name].state for name in logged}
+    waiting = {name: looks[spool / name] for name in logged}
     page.add(metrics.ROWS, (((name,), sum(each.log.get("accepted") for each in all_of[name])) for name in logged))
     page.add(
         metrics.ROWS_LOST,
@@ -41,8 +46,8 @@ def add_log(page: Page, all_of: Blocks, live_of: Blocks, spool: Path) -> None:
         metrics.MEMORY_ROWS,
         (((name,), sum(each.log.waiting for each in live_of.get(name, ()))) for name in logged),
     )
-    page.add(metrics.SPOOL_BYTES, (((name,), size) for name, (size, _) in waiting.items()))
-    page.add(metrics.SPOOL_AGE, (((name,), round(age_s, 3)) for name, (_, age_s) in waiting.items()))
+    page.add(metrics.SPOOL_BYTES, (((name,), each.size) for name, each in waiting.items()))
+    page.add(metrics.SPOOL_AGE, (((name,), round(each.age_s, 3)) for name, each in waiting.items()))
     for metric, figure in _OF_COMMITTER:
         page.add(metric, (((name,), getattr(state, figure)) for name, state in states.items()))
     page.add(metrics.FAILING, (((name,), int(bool(state.failing_since))) for name, state in states.items()))
@@ -57,15 +62,15 @@ def log_figures(blocks: Sequence[ModelCells], live: Sequence[ModelCells], folder
     """
     if not any(any(each.log.cells) for each in blocks):
         return None
-    state = read_state(folder)
-    size, age_s = _waiting(folder)
+    look = _look_at(folder)
+    state = look.state
     return {
         "taken": sum(each.log.get("accepted") for each in blocks),
         "committed": state.rows,
         "lost": {reason: lost for reason, lost in _lost(blocks, state) if lost},
         "in_memory": sum(each.log.waiting for each in live),
-        "spool_bytes": size,
-        "spool_age_s": round(age_s, 1),
+        "spool_bytes": look.size,
+        "spool_age_s": round(look.age_s, 1),
         "commit_delay_s": round(state.lag_s, 2) if state.commits else None,
         "committed_s_ago": round(time.time() - state.committed_at, 1) if state.committed_at else None,
         "failing_s": round(time.time() - state.failing_since, 1) if state.failing_since else 0.0,
@@ -79,8 +84,49 @@ def _lost(blocks: Sequence[ModelCells], state: CommitterState) -> Iterator[tuple
     yield "expired", state.lost_expired
 
 
-def _waiting(folder: Path) -> tuple[int, float]:
-    """Bytes in a model's spool, and the age in seconds of its oldest segment."""
+@dataclass(frozen=True)
+class Look:
+    """What the disk says of a model's folder in the spool.
+
+    Attributes:
+        size: Bytes of its segments.
+        oldest: Unix time of its oldest segment; 0 where there is none.
+    """
+
+    state: CommitterState
+    size: int = 0
+    oldest: float = 0.0
+
+    @property
+    def age_s(self) -> float:
+        return max(0.0, time.time() - self.oldest) if self.oldest else 0.0
+
+
+class Disk:
+    """Looks at the spool in a thread: metrics are asked for on the event loop, which must not wait for a disk."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, Look] = {}
+        self._looking: threading.Thread | None = None
+
+    def of(self, folders: Sequence[Path]) -> dict[Path, Look]:
+        """What is there now; where the disk does not say so in time, what it said last."""
+        if self._looking is None or not self._looking.is_alive():
+            self._looking = threading.Thread(target=self._look, args=(folders,), name="forecache-spool", daemon=True)
+            self._looking.start()
+            self._looking.join(_PATIENCE_S)
+        return {folder: self._known.get(folder) or Look(CommitterState()) for folder in folders}
+
+    def _look(self, folders: Sequence[Path]) -> None:
+        for folder in folders:
+            with suppress(OSError):
+                self._known[folder] = _look_at(folder)
+
+
+_disk = Disk()
+
+
+def _look_at(folder: Path) -> Look:
     size, oldest = 0, 0.0
     for stream in streams_of(folder):
         for segment in segments_of(stream):
@@ -88,4 +134,4 @@ def _waiting(folder: Path) -> tuple[int, float]:
                 status = segment.path.stat()
                 size += status.st_size
                 oldest = min(oldest or status.st_mtime, status.st_mtime)
-    return size, max(0.0, time.time() - oldest) if oldest else 0.0
+    return Look(read_state(folder), size, oldest)

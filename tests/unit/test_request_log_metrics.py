@@ -1,0 +1,42 @@
+"""Metrics of the request log, where the disk hangs that they are read from."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from forecache.realtime.http import log_metrics
+from forecache.realtime.http.log_metrics import Disk, Look
+from forecache.realtime.log.commit.state import CommitterState
+
+
+@pytest.fixture
+def goes_on() -> Iterator[threading.Event]:
+    found = threading.Event()
+    yield found
+    found.set()
+
+
+def test_a_disk_that_hangs_costs_one_short_wait_and_what_is_known_is_told(
+    monkeypatch: pytest.MonkeyPatch, goes_on: threading.Event, tmp_path: Path
+) -> None:
+    known = Look(CommitterState(rows=7), 100, 1.0)
+    disk, looks = Disk(), []
+
+    def look_at(folder: Path) -> Look:
+        looks.append(folder)
+        if len(looks) > 1:
+            goes_on.wait()
+        return known
+
+    monkeypatch.setattr(log_metrics, "_look_at", look_at)
+    monkeypatch.setattr(log_metrics, "_PATIENCE_S", 5.0)
+    assert disk.of([tmp_path]) == {tmp_path: known}
+    monkeypatch.setattr(log_metrics, "_PATIENCE_S", 0.01)
+    began = monotonic()
+    assert [disk.of([tmp_path]) for _ in range(100)] == [{tmp_path: known}] * 100
+    assert len(looks) == 2
+    assert monotonic() - began < 5
+    assert known.age_s > 1e6
