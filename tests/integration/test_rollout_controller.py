@@ -389,6 +389,25 @@ def test_a_state_that_cannot_be_read_keeps_no_release_and_no_other_rollout_from_
     assert read_current(folder).current == 3
 
 
+def test_a_candidate_has_the_cache_that_it_declares(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from forecache.realtime.cache import CachedPath
+    from forecache.realtime.rollout.apart import Candidate, NoPath
+    from forecache.realtime.workers import path as worker_path
+
+    monkeypatch.setattr(worker_path, "open_worker_path", lambda *_, **__: NoPath())
+    two_releases(settings, cache_bytes=1 << 20)
+    counters, loop = SimpleNamespace(add=lambda *_: None), SimpleNamespace()
+    found = []
+    for number in (1, 2):
+        candidate = Candidate(settings, open_releases(settings, NAME), number, loop=loop, counters=counters)  # type: ignore[arg-type]
+        candidate._open()
+        found.append(isinstance(candidate.path, CachedPath))
+        candidate.close()
+    assert found == [False, True]
+
+
 def _rows(settings: Settings) -> list[dict[str, Any]]:
     from forecache.realtime.log.read import read_log
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from forecache.realtime.answer.answered import Times
 from forecache.realtime.answer.model_path import ModelPath, Refused
+from forecache.realtime.cache import CachedPath
 from forecache.realtime.release.folder import ReleaseFolder, read_release
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.parsed import Found, ParsedRequest
@@ -116,7 +117,13 @@ class Candidate:
         try:
             loaded = ApartRelease(read_release(self._folder, self.number), self._folder.release(self.number))
             self.loaded = loaded
-            path = open_worker_path(loaded, settings=self._settings, loop=self._loop, counters=self._counters)
+            path: ModelPath = open_worker_path(
+                loaded, settings=self._settings, loop=self._loop, counters=self._counters
+            )
+            if loaded.release.cache_bytes:  # as it will have it: else it would be slow beside one that has it
+                path = CachedPath(
+                    path, most_bytes=loaded.release.cache_bytes, counters=self._counters, keeps_features=True
+                )
         except Exception as error:  # noqa: BLE001  # whatever it is, the current release goes on answering
             reason = f"{type(error).__name__}: {error}"
             if reason != self.failure:
