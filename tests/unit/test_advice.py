@@ -1,6 +1,6 @@
 """Right-sizing: advice only from what was measured, each with its figures and what it saves."""
 
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -140,6 +140,15 @@ def test_use_is_counted_from_a_request_log(settings: Settings) -> None:
     found = batch.asked(settings, model, 7.0)
     assert found is not None
     assert (found.requests, found.keys, found.logged) == (18.0, 8.0, 9)
+    before = now - timedelta(hours=36)
+    older = [{**row, "arrived_at": before, "day": before.date()} for row in rows]
+    append_rows(
+        settings, table_of("earlier"), pa.Table.from_pylist([*rows, *older], schema=schema()), partition_by=("day",)
+    )
+    model.name = "earlier"
+    spread = batch.asked(settings, model, 7.0)
+    assert spread is not None
+    assert spread.requests == pytest.approx(2 * 18 / 1.5)
     assert found.seconds == pytest.approx(300e-6)
     demand = from_log(settings, "search", sample=0.5)
     assert demand.requests == pytest.approx(18.0)
