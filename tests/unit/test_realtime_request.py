@@ -120,6 +120,8 @@ def test_the_names_of_candidates_are_read_alone_when_there_is_no_time_for_more(s
     request, _ = one.hasty(b'{"candidates":[3,1],"request_id":"r"}')
     assert (request.items, request.request_id) == ([3, 1], "r")
     assert one.hasty(b'{"candidates":[]}')[0].length == 0
+    with pytest.raises(Problem, match="'request_id' is '5'"):
+        one.hasty(b'{"candidates":[3],"request_id":5}')
     with pytest.raises(Problem, match="the most is 5"):
         one.hasty(b'{"candidates":[1,2,3,4,5,6]}')
 

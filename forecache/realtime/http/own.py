@@ -139,8 +139,9 @@ class OwnProtocol:
 
     def _learn(self, served: Served, answered: Answered, spent: int) -> None:
         if not answered.why:
-            served.model_cost.took(spent)
-            self._backlog.model_cost.took(spent)
+            if answered.scores is not None:  # else nothing was asked
+                served.model_cost.took(spent)
+                self._backlog.model_cost.took(spent)
         elif answered.rung == served.rungs[-1].name:
             served.low_cost.took(spent)
 

@@ -86,7 +86,7 @@ class RequestParser:
         """A request without its columns, and its members, when there is no time to check more than the candidates.
 
         Raises:
-            Problem: 400 or 422: there is no list of candidates, or one with something else in it.
+            Problem: 400 or 422: there is no list of candidates, one with something else in it, or a wrong request id.
         """
         data = _object(body)
         items: Sequence[Any] = ()
@@ -95,7 +95,10 @@ class RequestParser:
             if not self._is_plain or not set(map(type, listed)) <= _PLAIN:
                 items = self._lists(listed, self._candidates)[self._candidates.item.name]
         length = 1 if self._candidates is None else len(items)
-        return ParsedRequest(length, {}, items, body, str(data.get(REQUEST_ID) or "")), data
+        request_id = data.get(REQUEST_ID) or ""
+        if not self._has_own_id and request_id:
+            _check_id(request_id)
+        return ParsedRequest(length, {}, items, body, str(request_id)), data
 
     def _listed(self, data: Mapping[str, Any], candidates: Candidates) -> list[Any]:
         listed = data.get(candidates.name)
