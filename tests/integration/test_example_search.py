@@ -11,7 +11,8 @@ from pyspark import cloudpickle
 from forecache.settings import PROJECT_ROOT
 
 FIRST, LAST = date(2017, 9, 1), date(2017, 9, 5)
-Bought = tuple[int, int, int, str, str, str, datetime, date]  # household, store, basket, product, kind, category
+Bought = tuple[int, int, int, str, str, str, int, datetime, date]
+"""household, store, basket, product, kind, category, maker, time, day"""
 
 
 def _bought(rng: random.Random) -> list[Bought]:
@@ -21,7 +22,8 @@ def _bought(rng: random.Random) -> list[Bought]:
         day = FIRST + timedelta(days=rng.randint(-28, 11))
         at = datetime(day.year, day.month, day.day, rng.randint(0, 23), tzinfo=timezone.utc)
         for number in {min(rng.randrange(30), rng.randrange(30)) for _ in range(rng.randint(1, 3))}:
-            rows.append((basket % 40, basket % 5, basket, f"TEA {number:02d}", f"KIND {number % 3}", "TEA", at, day))
+            product, kind, maker = f"TEA {number:02d}", f"KIND {number % 3}", number % 4
+            rows.append((basket % 40, basket % 5, basket, product, kind, "TEA", maker, at, day))
     return rows
 
 
@@ -35,7 +37,7 @@ def test_a_search_has_the_best_sellers_before_its_day_and_what_its_basket_held(
     cloudpickle.register_pickle_by_value(search)  # workers do not have the example on their path
     try:
         rows = _bought(random.Random(1))
-        names = "household int, store int, basket bigint, product string, kind string, category string"
+        names = "household int, store int, basket bigint, product string, kind string, category string, maker int"
         frame = spark.createDataFrame(rows, f"{names}, bought_at timestamp, event_day date")
         found = search.searches({"purchases": frame}, FIRST, LAST).collect()
     finally:
@@ -48,8 +50,8 @@ def test_a_search_has_the_best_sellers_before_its_day_and_what_its_basket_held(
         baskets[each[2]].append(each)
     expected = {}
     for basket, own in baskets.items():
-        day = own[0][7]
-        before = Counter(row[3] for row in rows if day - timedelta(days=28) <= row[7] < day)
+        day = own[0][8]
+        before = Counter(row[3] for row in rows if day - timedelta(days=28) <= row[8] < day)
         best = sorted(before, key=lambda product: (-before[product], product))[:50]
         held = {row[3] for row in own}
         if FIRST <= day <= LAST and len(best) >= 10 and held & set(best):
@@ -58,5 +60,6 @@ def test_a_search_has_the_best_sellers_before_its_day_and_what_its_basket_held(
     for request, of_request in searches.items():
         of_request.sort(key=lambda row: row.position)
         assert [(row.product, row.bought) for row in of_request] == expected[request]
+        assert all(row.maker == int(row.product[4:]) % 4 for row in of_request)
         assert len({(row.household, row.store, row.category, row.event_timestamp) for row in of_request}) == 1
     assert searches.keys() == expected.keys()

@@ -34,15 +34,18 @@ def _contacts(purchases: pa.Table) -> list[tuple[object, ...]]:
 
 
 def _purchases() -> pa.Table:
-    """Every purchase with its product's name, kind and category, in the order of days."""
+    """Every purchase with its product's name, kind, category and maker, in the order of days."""
     folder = _data()
     products = pq.read_table(folder / "products.parquet")
-    products = products.select(["product_id", "product_type", "product_category"])
+    products = products.select(["product_id", "product_type", "product_category", "manufacturer_id"])
     columns = ["household_id", "store_id", "basket_id", "product_id", "quantity", "transaction_timestamp"]
+    columns += ["sales_value", "retail_disc"]
     found = pq.read_table(folder / "transactions.parquet", columns=columns).join(products, "product_id")
     # Its times are the shop's own; the day in UTC is what the lake goes by.
     at = found["transaction_timestamp"].cast(pa.timestamp("s", tz="UTC"))
     kinds = pc.fill_null(found["product_type"], "unknown")
+    # A price is that of one piece; null where none was counted.
+    pieces = pc.if_else(pc.greater(found["quantity"], 0), found["quantity"], None)
     table = pa.table(
         {
             "household": found["household_id"],
@@ -51,7 +54,11 @@ def _purchases() -> pa.Table:
             "product": pc.binary_join_element_wise(kinds, found["product_id"].cast(pa.string()), " "),
             "kind": kinds,
             "category": pc.fill_null(found["product_category"], "unknown"),
+            "maker": pc.fill_null(found["manufacturer_id"], 0),
             "quantity": found["quantity"],
+            "price": pc.divide(found["sales_value"], pieces),
+            "discount": pc.divide(found["retail_disc"], pieces),
+            "bought_on": at.cast(pa.date32()).cast(pa.int32()),
             "bought_at": pc.strftime(at, format="%Y-%m-%dT%H:%M:%SZ"),
             "day": at.cast(pa.date32()),
         }

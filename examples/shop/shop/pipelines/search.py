@@ -23,7 +23,7 @@ from forecache.pipeline import (
 )
 from shop.pipelines.recommended import PURCHASES
 from shop.ranking import FEATURES, search_features
-from shop.views import HOUSEHOLD_CATEGORY, HOUSEHOLD_KIND, HOUSEHOLD_PRODUCT, PRODUCT, STORE_PRODUCT
+from shop.views import HOUSEHOLD_CATEGORY, HOUSEHOLD_KIND, HOUSEHOLD_MAKER, HOUSEHOLD_PRODUCT, PRODUCT, STORE_PRODUCT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,13 +37,13 @@ def best_sellers(sold: "pa.Table", *, first: date, last: date) -> "pa.Table":
     """Of a category, for each day the products that sold most in the four weeks before it, the best first.
 
     Args:
-        sold: `category`, `event_day`, `product`, `kind` and `sold`, for each day from four weeks before `first`.
+        sold: `category`, `event_day`, `product`, `kind`, `maker` and `sold`, for each day from four weeks before `first`.
     """
     import numpy as np
     import pyarrow as pa
 
     start, num_days = first - timedelta(days=_DAYS), (last - first).days + 1
-    products = sold.select(["product", "kind"]).group_by(["product", "kind"]).aggregate([]).sort_by("product")
+    products = sold.group_by(["product", "kind", "maker"]).aggregate([]).sort_by("product")
     place = {name: number for number, name in enumerate(products["product"].to_pylist())}
     counts = np.zeros((_DAYS + num_days, len(place)), np.int64)
     for day, product, count in zip(*(sold[name].to_pylist() for name in ("event_day", "product", "sold")), strict=True):
@@ -59,6 +59,7 @@ def best_sellers(sold: "pa.Table", *, first: date, last: date) -> "pa.Table":
             "day": pa.array(np.datetime64(first, "D") + days),
             "product": found["product"],
             "kind": found["kind"],
+            "maker": found["maker"],
             "position": pa.array(positions, pa.int32()),
         }
     )
@@ -72,10 +73,10 @@ def searches(sources: Mapping[str, Any], first: date, last: date) -> Any:
 
     purchases = sources["purchases"]
     before = purchases.where(F.col("event_day") < last)
-    sold = before.groupBy("event_day", "category", "product", "kind").agg(F.count("*").alias("sold"))
+    sold = before.groupBy("event_day", "category", "product", "kind", "maker").agg(F.count("*").alias("sold"))
     candidates = sold.groupBy("category").applyInArrow(
         lambda of_category: best_sellers(of_category, first=first, last=last),
-        "category string, day date, product string, kind string, position int",
+        "category string, day date, product string, kind string, maker int, position int",
     )
     made = purchases.where(F.col("event_day").between(first, last) & (F.xxhash64("basket") % _ONE_OF == 0))
     made = made.groupBy("basket", "category").agg(
@@ -99,6 +100,7 @@ def searches(sources: Mapping[str, Any], first: date, last: date) -> Any:
         "category",
         "product",
         "kind",
+        F.col("maker").cast("bigint").alias("maker"),
         "bought",
     )
 
@@ -108,7 +110,7 @@ def ranker() -> Any:
     from lightgbm import LGBMRanker
 
     return LGBMRanker(
-        n_estimators=250,
+        n_estimators=150,
         learning_rate=0.08,
         num_leaves=15,
         min_child_samples=100,
@@ -127,11 +129,17 @@ search = Realtime(
         RequestField("category", "string", description="What it looks for."),
     ),
     candidates=Candidates(
-        (RequestField("product", "string"), RequestField("kind", "string", default="unknown")), most=200
+        (
+            RequestField("product", "string"),
+            RequestField("kind", "string", default="unknown"),
+            RequestField("maker", "bigint", default=0),
+        ),
+        most=200,
     ),
     lookups=(
         Lookup(HOUSEHOLD_PRODUCT),
         Lookup(HOUSEHOLD_KIND),
+        Lookup(HOUSEHOLD_MAKER),
         Lookup(HOUSEHOLD_CATEGORY),
         Lookup(PRODUCT),
         Lookup(STORE_PRODUCT),
