@@ -169,9 +169,9 @@ def test_prices_are_compared_with_other_candidates_with_what_is_paid_and_with_ea
 def test_what_no_view_knows_has_counts_of_zero_and_neither_days_nor_prices() -> None:
     found = _features({}, 2)
     unknown = {name for name, values in found.items() if np.isnan(values).all()}
-    assert unknown == {name for name in found if name.startswith(("price", "discount", "days", "category_days", "due"))} - {
-        "days_since_rank"
-    }
+    assert unknown == {
+        name for name in found if name.startswith(("price", "discount", "days", "category_days", "due"))
+    } - {"days_since_rank"}
     assert {tuple(found[name]) for name in found.keys() - unknown} == {(0.0, 0.0)}
 
 

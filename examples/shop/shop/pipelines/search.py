@@ -37,7 +37,7 @@ def best_sellers(sold: "pa.Table", *, first: date, last: date) -> "pa.Table":
     """Of a category, for each day the products that sold most in the four weeks before it, the best first.
 
     Args:
-        sold: `category`, `event_day`, `product`, `kind`, `maker` and `sold`, for each day from four weeks before `first`.
+        sold: `category`, `event_day`, `product`, `kind`, `maker`, `sold`, for each day from four weeks before `first`.
     """
     import numpy as np
     import pyarrow as pa
