@@ -15,8 +15,9 @@ from forecache.realtime.lookups.remote import read_remote
 from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.realtime.served import Served
 
-_MARGIN_NS = 1_000_000
-"""Kept of the time that a model in another process is given, for what remains to be done when it has none left."""
+_MARGIN_NS, _MARGIN_SHARE = 2_000_000, 0.1
+"""Kept of the time that a model in another process is given, for what remains to be done when it has none left: so many
+nanoseconds, or this share of the deadline where that is less."""
 
 
 class Engine:
@@ -74,7 +75,8 @@ class Engine:
             return self.answer_now(served, request, clock, times)
         if not request.length:
             return _nothing_asked(request, times)
-        until = monotonic() + (_left_for_model(served, clock) - _MARGIN_NS) / 1e9
+        margin = min(_MARGIN_NS, int(clock.deadline_ms * 1e6 * _MARGIN_SHARE))
+        until = monotonic() + (_left_for_model(served, clock) - margin) / 1e9
         began, found = perf_counter_ns(), Found()
         try:
             found = (
