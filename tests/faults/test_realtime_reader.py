@@ -175,8 +175,8 @@ def test_nothing_is_left_of_a_reader_after_kill_9(settings: Settings, whom: str,
             assert ask(reader, fault)["rung"] == "order_given"
         main = psutil.Process(reader.process.pid)
         started = below(reader)
-        templates = [child for child in main.children(recursive=True) if "template" in child.cmdline()]
-        [template] = [each for each in templates if each.parent().pid not in {one.pid for one in templates}]
+        templates = [child for child in main.children(recursive=True) if "template" in _command(child)]
+        [template] = [each for each in templates if each.ppid() not in {one.pid for one in templates}]
         victims = {"main": [main], "worker": [template.parent()], "template": [template]}
         for victim in victims.get(whom) or [*main.children(recursive=True), main]:
             victim.send_signal(signal.SIGKILL)
@@ -185,6 +185,14 @@ def test_nothing_is_left_of_a_reader_after_kill_9(settings: Settings, whom: str,
             started |= below(reader)
     assert eventually(lambda: not any(map(alive, started)))
     assert set(os.listdir("/dev/shm")) <= shared
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """What it was started as; nothing of one that has ended meanwhile, as those of a hung model do."""
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie too
+        return []
 
 
 def _rung(reader: RunningReader) -> str:
