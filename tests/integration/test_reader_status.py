@@ -143,7 +143,7 @@ def test_what_is_stale_is_said_and_a_killed_worker_does_not_take_the_history(rea
     # Whoever recorded, somebody goes on.
     last = before["series"]["at_s"][-1]
     assert eventually(lambda: status(reader)["traffic"]["series"]["at_s"][-1] > last + 1, 10)
-    assert any("ended unexpectedly" in each["what"] for each in after["attention"])
+    assert eventually(lambda: any("ended unexpectedly" in each["what"] for each in status(reader)["attention"]), 10)
     reader.wait_until_ready(60)  # its replacement has loaded the models, too
 
 

@@ -46,7 +46,7 @@ def test_bentoml_answers_as_the_reader_does(settings: Settings, tmp_path: Path, 
         assert eventually(by_the_model, 20)
         answer = httpx.post(f"{url}/v1/ranking", content=body, headers={"content-type": "application/json"}).json()
         assert [item["product_id"] for item in answer["items"]] == [item["product_id"] for item in own["items"]]
-        kind = np.float32 if runtime == "onnx" else np.float64
+        kind = np.float64 if runtime == "lightgbm" else np.float32
         scores = [[kind(item["score"] or 0.0).tobytes() for item in each["items"]] for each in (answer, own)]
         assert scores[0] == scores[1]
         assert (answer["model"], answer["release"]) == (own["model"], own["release"])
