@@ -8,7 +8,6 @@ import dagster as dg
 
 from forecache.alerts.notify import failures
 from forecache.alerts.sinks.chosen import has_sinks
-from forecache.operations.watch.tell import tell
 from forecache.settings import Settings
 from jobs.event_news import News, event_news
 from resources.instance import runner_instance
@@ -35,6 +34,8 @@ def build_alerts_sensor(settings: Settings) -> dg.SensorDefinition:
         "to where the settings FORECACHE_ALERT_... say.",
     )
     def alerts(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SkipReason:
+        from forecache.operations.watch.tell import tell
+
         current = settings.load()
         if not has_sinks(current):
             return dg.SkipReason("No FORECACHE_ALERT_ setting names a receiver.")

@@ -31,7 +31,12 @@ def every(*packages: str, besides: tuple[str, ...] = ()) -> str:
 
 
 SURFACES = {
-    "": every("forecache.pipeline", "forecache.settings", "forecache.cli.main", besides=("realtime.building",)),
+    "": every(
+        "forecache.pipeline",
+        "forecache.settings",
+        "forecache.cli.main",
+        besides=("realtime.building", "realtime.trial"),
+    ),
     "reader": every("forecache.reader", "forecache.store.read", besides=("client", "calls")),
     "realtime": every("forecache.realtime", "forecache.pipeline", besides=("redis",)),
     "client": "from forecache.reader import Answer, AsyncClient, Client",

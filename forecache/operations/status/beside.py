@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forecache.files import write_durably
-from forecache.reader.http.extension import Context, Handler, MakeExtension
 from forecache.reader.status.attention import Attention
-from forecache.reader.versions.watcher import RunOnLoop
 
 if TYPE_CHECKING:
     import asyncio
 
+    from forecache.reader.http.extension import Context, Handler, MakeExtension
     from forecache.reader.status.history import Counted, History
+    from forecache.reader.versions.watcher import RunOnLoop
 
 logger = logging.getLogger("forecache.reader")
 EVERY_S = 60.0
@@ -39,7 +39,7 @@ _READING = "The stage ledger is being read."
 
 
 @contextmanager
-def reading_beside() -> Iterator[MakeExtension]:
+def reading_beside() -> "Iterator[MakeExtension]":
     """Read while the block runs; yields what makes a worker's extension."""
     with tempfile.TemporaryDirectory(prefix="forecache-status-") as place:
         stop = threading.Event()
@@ -60,14 +60,14 @@ class ProjectPart:
         folder: Where the main process puts what it has read, and where it sees that a page was asked for.
     """
 
-    def __init__(self, folder: Path, context: Context) -> None:
+    def __init__(self, folder: Path, context: "Context") -> None:
         self._file, self._viewed = folder / "project.json", folder / "viewed"
         self._stamp = 0
         self._part: dict[str, Any] = {"nights": {"rows": [], "why": _READING}, "alerts": []}
 
     def open(self, loop: "asyncio.AbstractEventLoop") -> None: ...
 
-    def turn(self, run_on_loop: RunOnLoop) -> None:
+    def turn(self, run_on_loop: "RunOnLoop") -> None:
         with suppress(OSError, ValueError):
             stamp = self._file.stat().st_mtime_ns
             if stamp != self._stamp:
@@ -76,7 +76,7 @@ class ProjectPart:
 
     def close(self) -> None: ...
 
-    def find(self, method: str, path: str) -> Handler | None:
+    def find(self, method: str, path: str) -> "Handler | None":
         return None
 
     def serves(self) -> bool:

@@ -1,16 +1,17 @@
 """The values of a logged request, which is JSON: numbers that are not finite are texts in it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from forecache.pipeline.realtime.building import Asked
+if TYPE_CHECKING:
+    from forecache.pipeline.realtime.building import Asked  # which needs numpy
 
 NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 """By the text that Python has for a number, the one that stands for it in a log."""
 _TEXTS = frozenset(NOT_FINITE.values())
 
 
-def logged_values(data: Mapping[str, Any], asked: Asked) -> tuple[dict[str, Any], dict[str, list[Any]] | None]:
+def logged_values(data: Mapping[str, Any], asked: "Asked") -> tuple[dict[str, Any], dict[str, list[Any]] | None]:
     """The values of a logged request by field, and those of its candidates, as `RowsBuilder.columns` takes them.
 
     Args:
