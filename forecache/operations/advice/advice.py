@@ -1,4 +1,4 @@
-"""One piece of advice, and all that there is to advise about a project."""
+"""One piece of advice with what it saves, and the order in which advice is shown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

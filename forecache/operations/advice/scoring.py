@@ -22,17 +22,16 @@ def scoring_advice(settings: Settings, records: Iterable[StageRecord], days: flo
 
 
 def _memory(settings: Settings, nights: list[StageRecord]) -> Advice | None:
-    used = {record.subject: record.details["run"]["worker_bytes"] or 0 for record in nights}
-    for record in nights:
-        used[record.subject] = max(used[record.subject], record.details["run"]["worker_bytes"] or 0)
-    if not any(used.values()):
+    used, largest = max(
+        ((record.details["run"]["worker_bytes"] or 0, record.subject) for record in nights), default=(0, "")
+    )
+    if not used:
         return None
-    largest = max(used, key=lambda subject: used[subject])
     now = settings.scoring_worker_memory_mb
-    enough = max(_STEP_MB, math.ceil(used[largest] * _MARGIN / 2**20 / _STEP_MB) * _STEP_MB)
+    enough = max(_STEP_MB, math.ceil(used * _MARGIN / 2**20 / _STEP_MB) * _STEP_MB)
     if now * (1 - _WORTH) <= enough <= now:
         return None
-    why = f"A process that scored took at most {used[largest] / 2**20:,.0f} MB, for {largest}; it is given {now:,} MB."
+    why = f"A process that scored took at most {used / 2**20:,.0f} MB, for {largest}; it is given {now:,} MB."
     return Advice("scoring", f"FORECACHE_SCORING_WORKER_MEMORY_MB={enough}", why)
 
 
