@@ -38,8 +38,8 @@ def build_cost(owners: Sequence[str]) -> dg.AssetsDefinition:
 
 def cost_metadata(report: "Report") -> dict[str, Any]:
     """A table, a picture, and the prices that are known as numbers."""
+    from forecache.operations.cost.line import PARTS
     from forecache.operations.cost.plot import plot
-    from forecache.operations.cost.report import PARTS
 
     picture = StringIO()
     plot(report, picture, kind="svg")

@@ -44,6 +44,8 @@ def cost(days: int, cores: int | None, plot: Path | None) -> None:
 
 
 def _show(report: "Report") -> None:
+    from forecache.operations.cost.line import PARTS
+
     figures = ("a day", "on demand", "spot")
     show_table(
         ("part", "of", "what", *figures, "basis"),
@@ -55,7 +57,7 @@ def _show(report: "Report") -> None:
         right=figures,
         caption=f"Means of {report.days:.1f} days. Not counted: ingesting and publishing, whose time is in no ledger.",
     )  # fmt: skip
-    for part in ("stage", "training", "storage", "replicas"):
+    for part in PARTS:
         price = report.price_of(part)
         if price is not None:
             click.echo(f"{part}: {_price(price)} a day")

@@ -1,12 +1,13 @@
 """A line of the cost table, and how prices of the settings apply."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from forecache.lake.costs import STORAGE, hourly_price
 from forecache.settings import Settings
 
 Part = Literal["stage", "training", "storage", "replicas"]
+PARTS: tuple[Part, ...] = get_args(Part)
 DAYS_OF_A_MONTH = 365.25 / 12
 
 

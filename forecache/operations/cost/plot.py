@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import IO, Any
 
-from forecache.operations.cost.report import PARTS, Report
+from forecache.operations.cost.line import PARTS
+from forecache.operations.cost.report import Report
 
 _COLOURS = dict(zip(PARTS, ("#4c72b0", "#dd8452", "#8c8c8c", "#55a868"), strict=True))
 _MOST = 24

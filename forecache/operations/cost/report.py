@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from forecache.operations.cost.line import Line
+from forecache.lake.ledger import records_since
+from forecache.operations.cost.line import PARTS, Line, Part
 from forecache.operations.cost.replicas import Use, replica_lines, use_of_readers
-from forecache.operations.cost.stages import period, predictions_a_day, records_of, stage_lines, training_lines
+from forecache.operations.cost.stages import period, predictions_a_day, stage_lines, training_lines
 from forecache.operations.cost.storage import storage_lines
 from forecache.settings import Settings
-
-PARTS = ("stage", "training", "storage", "replicas")
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,11 @@ class Report:
     predictions: dict[str, float]
     use: Use
 
-    def price_of(self, *parts: str, subject: str | None = None) -> float | None:
+    def price_of(self, *parts: Part, subject: str | None = None) -> float | None:
         """Price of a day on demand; None where a line of it has none."""
-        prices = [
-            line.price for line in self.lines if line.part in parts and (subject is None or line.subject == subject)
-        ]
-        return sum(prices) if prices and None not in prices else None  # type: ignore[arg-type]
+        lines = [line for line in self.lines if line.part in parts and subject in (None, line.subject)]
+        prices = [line.price for line in lines if line.price is not None]
+        return sum(prices) if prices and len(prices) == len(lines) else None
 
     @property
     def per_million_predictions(self) -> float | None:
@@ -73,7 +71,7 @@ def cost_report(settings: Settings, *, days: int, cores: int) -> Report:
         UnavailableError: Prometheus does not answer, or the remote.
     """
     found = period(settings, days)
-    records = records_of(settings, found)
+    records = records_since(settings, found.since)
     use = use_of_readers(settings, found.days)
     lines = [
         *stage_lines(settings, records, found.days, cores=cores),

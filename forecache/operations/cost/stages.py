@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from forecache.errors import NotFoundError
 from forecache.lake.costs import CPU, hourly_price
 from forecache.lake.delta.tables import open_table, table_exists
-from forecache.lake.ledger import LEDGER_TABLE, StageRecord, records_since
+from forecache.lake.ledger import LEDGER_TABLE, StageRecord
 from forecache.operations.cost.line import Line, by_the_hour
 from forecache.settings import Settings
 
@@ -100,7 +100,3 @@ def predictions_a_day(records: Iterable[StageRecord], days: float) -> dict[str, 
         if record.stage == _SCORE:
             rows[record.subject] += record.rows / days
     return dict(rows)
-
-
-def records_of(settings: Settings, found: Period) -> list[StageRecord]:
-    return records_since(settings, found.since)
