@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from forecache.errors import NotFoundError
 from forecache.lake.ledger import StageRecord
 from forecache.operations.advice import batch, readers
 from forecache.operations.advice.batch import Asked, batch_advice
@@ -154,3 +155,9 @@ def test_use_is_counted_from_a_request_log(settings: Settings) -> None:
     assert demand.requests == pytest.approx(18.0)
     assert demand.rates[0] == pytest.approx(1.8)
     assert service_s(settings, "search") == pytest.approx(300e-6)
+    whole_day = from_log(settings, "earlier", sample=0.5)  # the one before yesterday: today is not over
+    assert (whole_day.requests, whole_day.source) == (18.0, f"request log of earlier, {before.date()}")
+    today = from_log(settings, "earlier", day=now.date(), sample=0.5)
+    assert (today.requests, today.rates[0]) == (18.0, pytest.approx(1.8))
+    with pytest.raises(NotFoundError, match="no requests of 2020-01-01"):
+        from_log(settings, "earlier", day=date(2020, 1, 1))

@@ -22,6 +22,7 @@ from forecache.monitoring.parity.found import Found
 from forecache.monitoring.parity.report import ParityReport, rows_of, schema
 from forecache.monitoring.parity.stores import StoreCheck, check_store
 from forecache.monitoring.parity.versions import StoreVersion, distinct_versions
+from forecache.realtime.log.read import newest_day
 from forecache.realtime.log.record import DAY, table_of
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.results import Progress, StageResult, no_progress
@@ -108,7 +109,9 @@ def replay(
     started = time.perf_counter()
     table = open_table(settings, table_of(name))
     files = active_files(table)
-    chosen = day or _newest_day(files)
+    chosen = day or newest_day(files)
+    if chosen is None:
+        raise NotFoundError("The request log has no answers.", remedy="Ask the model, and wait for the log's commit.")
     its_files = [file for file in files if file.partition[DAY] == chosen.isoformat()]
     logged = _Day(settings, name, chosen, table, its_files)
     pieces = list(_pieces(logged))
@@ -132,21 +135,6 @@ def replay(
         finally:
             close()  # of those that were compared in this process
     return ParityReport(name, chosen, table.version(), sample, found, checks, time.perf_counter() - started)
-
-
-def logged_days(settings: Settings, name: str) -> list[date]:
-    """The days of which answers are in the log, ascending."""
-    files = active_files(open_table(settings, table_of(name)))
-    return sorted({date.fromisoformat(str(file.partition[DAY])) for file in files})
-
-
-def _newest_day(files: Sequence[DataFile]) -> date:
-    days = sorted({date.fromisoformat(str(file.partition[DAY])) for file in files})
-    if not days:
-        raise NotFoundError("The request log has no answers.", remedy="Ask the model, and wait for the log's commit.")
-    today = datetime.now(timezone.utc).date()
-    whole = [day for day in days if day < today]
-    return whole[-1] if whole else days[-1]
 
 
 def _pieces(logged: _Day) -> Iterator[Piece]:

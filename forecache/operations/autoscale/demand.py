@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,27 +105,25 @@ def from_log(settings: "Settings", name: str, *, day: date | None = None, sample
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from forecache.realtime.log.read import read_log
+    from forecache.lake.delta.log import active_files
+    from forecache.lake.delta.tables import open_table
+    from forecache.realtime.log.read import newest_day, read_log
+    from forecache.realtime.log.record import table_of
 
-    counts: dict[date, np.ndarray] = {}
-    for batch in read_log(settings, name, days=None if day is None else [day], columns=["arrived_at", "arm"]):
-        moments = batch.column("arrived_at").cast(pa.int64()).to_numpy(zero_copy_only=False) // 1_000_000
+    chosen = day or newest_day(active_files(open_table(settings, table_of(name))))
+    counts, logged = np.zeros(DAY_S // _LOG_STEP_S), 0
+    for batch in read_log(settings, name, days=[chosen] if chosen else [], columns=["arrived_at", "arm"]):
         # Answers of the arm "shadow" were computed beside others and not sent.
-        sent = pc.not_equal(batch.column("arm"), "shadow").to_numpy(zero_copy_only=False)
-        for number in np.unique(moments // DAY_S):
-            its_day = datetime.fromtimestamp(int(number) * DAY_S, timezone.utc).date()
-            steps = (moments[sent & (moments // DAY_S == number)] % DAY_S) // _LOG_STEP_S
-            so_far = counts.setdefault(its_day, np.zeros(DAY_S // _LOG_STEP_S))
-            so_far += np.bincount(steps, minlength=DAY_S // _LOG_STEP_S)
-    if not counts:
+        sent = batch.filter(pc.not_equal(batch.column("arm"), "shadow"))
+        seconds = sent.column("arrived_at").cast(pa.int64()).to_numpy(zero_copy_only=False) // 1_000_000 % DAY_S
+        counts += np.bincount(seconds // _LOG_STEP_S, minlength=len(counts))
+        logged += batch.num_rows
+    if not logged:
         raise NotFoundError(
             f"The request log of {name!r} has no requests{f' of {day}' if day else ''}.",
             remedy="Give --file or --peak.",
         )
-    whole = [each for each in counts if each < datetime.now(timezone.utc).date()]
-    chosen = day or max(whole or counts)
-    rates = np.repeat(counts[chosen] / _LOG_STEP_S / sample, _LOG_STEP_S)
-    return Demand(rates, f"request log of {name}, {chosen}")
+    return Demand(np.repeat(counts / _LOG_STEP_S / sample, _LOG_STEP_S), f"request log of {name}, {chosen}")
 
 
 def service_s(settings: "Settings", name: str) -> float:

@@ -1,10 +1,10 @@
 """Reading a request log, without Spark."""
 
-from collections.abc import Collection, Iterator, Sequence
-from datetime import date
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING
 
-from forecache.lake.delta.files import place_of
+from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.log import active_files
 from forecache.lake.delta.tables import open_table
 from forecache.realtime.log.record import DAY, schema, table_of
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH_ROWS = 4096
+
+
+def newest_day(files: Iterable[DataFile]) -> date | None:
+    """The newest day of a log's files that is over in UTC, else the newest of all; None where there are no files."""
+    days = {date.fromisoformat(str(file.partition[DAY])) for file in files}
+    today = datetime.now(timezone.utc).date()
+    return max({day for day in days if day < today} or days, default=None)
 
 
 def read_log(
