@@ -1,5 +1,6 @@
 """The status document of a running reader, asked over HTTP."""
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -26,7 +27,7 @@ def ask_status(url: str, token: str = "") -> dict[str, Any]:
         raise InputError(f"{url!r} is no address of a reader.", remedy="Write it like http://127.0.0.1:8080.")
     request = urllib.request.Request(f"{url.rstrip('/')}/status.json")
     if token:
-        request.add_header("authorization", f"Bearer {token}")
+        request.add_unredirected_header("authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             found = json.load(answer)
@@ -37,8 +38,8 @@ def ask_status(url: str, token: str = "") -> dict[str, Any]:
         raise UnavailableError(
             f"{url} answers {error.code} for /status.json.", remedy="Check that a reader of this version is there."
         ) from None
-    except (OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else str(error).strip()
         raise UnavailableError(
             f"No reader answers at {url}: {reason}.", remedy="Start one with `forecache serve`, or give its --url."
         ) from None

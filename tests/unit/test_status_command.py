@@ -1,5 +1,7 @@
 """`forecache status`: the nights of the ledger, the text on 80 columns, and which alerts are open."""
 
+import socket
+import threading
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,23 @@ def test_what_is_no_reader_is_said(tmp_path: Path) -> None:
     for name, said in (("empty", "is empty"), ("missing", "cannot be read")):
         with pytest.raises(InputError, match=said):
             token_from(tmp_path / name)
+
+
+def test_what_does_not_speak_http_is_no_reader() -> None:
+    def greet(listener: socket.socket) -> None:
+        asked, _ = listener.accept()
+        with asked:
+            asked.recv(4096)
+            asked.sendall(b"SSH-2.0-server\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=greet, args=(listener,))
+        thread.start()
+        with pytest.raises(UnavailableError, match="No reader answers at .*: SSH-2.0-server."):
+            ask_status(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join()
+    with pytest.raises(UnavailableError, match="nonnumeric port"):
+        ask_status("http://127.0.0.1:port")
 
 
 def test_a_reader_that_listens_everywhere_is_asked_here() -> None:
