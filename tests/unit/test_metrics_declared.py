@@ -6,6 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from forecache.cli.main import main
+from forecache.errors import InputError
 from forecache.metrics.glossary import PARTS, all_metrics, declared
 from forecache.metrics.metric import Metric, counter, gauge, histogram
 from forecache.metrics.page import Page, from_bucket, power_of_two_bounds
@@ -16,6 +17,12 @@ ROOT = Path(__file__).parents[2]
 def test_the_documents_tables_are_those_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["metrics", "--glossary"]) == 0
     assert (ROOT / "docs" / "metrics.md").read_text().endswith(f"\n\n{capsys.readouterr().out.strip()}\n")
+
+
+@pytest.mark.parametrize("address", ["9464", ":9464", "127.0.0.1:metrics", "127.0.0.1:99999"])
+def test_what_is_no_address_is_named(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "--listen", address]) == InputError.exit_code
+    assert f"--listen {address} is no address. Give HOST:PORT" in capsys.readouterr().err
 
 
 def test_no_name_is_declared_twice() -> None:

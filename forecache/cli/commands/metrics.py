@@ -1,12 +1,16 @@
 """`forecache metrics`: the metrics of the batch half for Prometheus, and the glossary of all metrics."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, wants_json
 from forecache.errors import InputError
+
+if TYPE_CHECKING:
+    from forecache.settings import Settings
 
 
 @command(
@@ -40,7 +44,7 @@ def metrics(textfile: Path | None, listen: str | None, glossary: bool) -> None:
 
     current = settings()
     if listen is not None:
-        _listen(listen)
+        _listen(current, listen)
     elif textfile is not None:
         from forecache.files import write_durably
 
@@ -49,14 +53,13 @@ def metrics(textfile: Path | None, listen: str | None, glossary: bool) -> None:
         click.echo(batch_page(current), nl=False)
 
 
-def _listen(address: str) -> None:
+def _listen(current: "Settings", address: str) -> None:
     from forecache.monitoring.export_server import export_server
     from forecache.monitoring.exporter import batch_page
 
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or int(port) > 65535:
         raise InputError(f"--listen {address} is no address.", remedy="Give HOST:PORT, such as 127.0.0.1:9464.")
-    current = settings()
     try:
         server = export_server(host, int(port), lambda: batch_page(current))
     except OSError as error:
