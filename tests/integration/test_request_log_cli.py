@@ -50,6 +50,15 @@ def test_the_newest_answers_are_shown_oldest_first(settings: Settings, said: Cal
     assert said("show", "search", "--day", "2020-01-01") == ""
 
 
+def test_answers_of_the_same_microsecond_are_shown_like_others(settings: Settings, said: Callable[..., str]) -> None:
+    now = time.time_ns() // 1000
+    for place, ids in enumerate((["a", "b"], ["c", "d"])):
+        spool(settings, [ids], arrived_us=now + place).close()
+    commit_all(settings)
+    lines = [json.loads(line) for line in said("show", "search", "--last", "2", "--json").splitlines()]
+    assert sorted(each["request_id"] for each in lines) == ["c", "d"]
+
+
 def test_the_spool_says_what_waits_and_what_was_committed(settings: Settings, said: Callable[..., str]) -> None:
     stream = spool(settings, [["a", "b"], ["c"]], arrived_us=time.time_ns() // 1000)
     [found] = json.loads(said("spool", "--json"))

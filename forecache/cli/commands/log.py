@@ -6,14 +6,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date, datetime, timezone
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import LazyGroup, command, settings
+from forecache.cli.base import LazyGroup, Night, command, settings
 from forecache.cli.output import plain, print_json, show_table, size, wants_json
 
 if TYPE_CHECKING:
@@ -46,18 +46,18 @@ def log() -> None:
     """,
 )
 @click.argument("name", metavar="NAME")
-@click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="Only answers of this date in UTC.")
+@click.option("--day", type=Night(), help="Only answers of this date in UTC.")
 @click.option("--request-id", help="Only the answers to this request.")
 @click.option("--last", type=click.IntRange(min=1), default=20, show_default=True, help="The newest so many answers.")
 @click.option("--follow", is_flag=True, help="Go on with answers as they reach the lake, until interrupted.")
-def show(name: str, day: datetime | None, request_id: str | None, last: int, follow: bool) -> None:
+def show(name: str, day: date | None, request_id: str | None, last: int, follow: bool) -> None:
     """Show the newest logged answers of the real-time model NAME; with --json one object a line, features included."""
     from forecache.lake.delta.tables import open_table
     from forecache.realtime.log.record import table_of
 
     current = settings()
     seen = open_table(current, table_of(name)).version()
-    _print(_newest(current, name, day.date() if day else None, request_id, last, seen))
+    _print(_newest(current, name, day, request_id, last, seen))
     while follow:
         from forecache.realtime.log.show import committed_since
 
@@ -77,23 +77,16 @@ def _newest(
     from forecache.realtime.log.record import DAY, table_of
 
     files = active_files(open_table(current, table_of(name), version=version))
-    found: list[tuple[datetime, int, dict[str, Any]]] = []
+    found: list[dict[str, Any]] = []
     for its_day in sorted({str(file.partition[DAY]) for file in files}, reverse=True):
         if day is not None and its_day != day.isoformat():
             continue
-        rows: Iterator[Any] = read_log(
-            current, name, days=[date.fromisoformat(its_day)], request_id=request_id, version=version
-        )
-        for batch in rows:
-            for row in batch.to_pylist():
-                item = (_arrived(row), len(found), row)
-                if len(found) < last:
-                    heapq.heappush(found, item)
-                elif item[0] > found[0][0]:
-                    heapq.heapreplace(found, item)
+        batches = read_log(current, name, days=[date.fromisoformat(its_day)], request_id=request_id, version=version)
+        rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+        found = heapq.nlargest(last, chain(found, rows), key=_arrived)
         if len(found) == last:
             break
-    return [row for _, _, row in sorted(found, key=lambda item: item[:2])]
+    return sorted(found, key=_arrived)
 
 
 def _arrived(row: dict[str, Any]) -> datetime:
