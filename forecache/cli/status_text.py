@@ -105,6 +105,7 @@ def _project(project: Mapping[str, Any], *, with_versions: bool) -> Iterator[Lin
             for row in project["versions"]
         ]  # fmt: skip
         yield from table(("name", "version", "as of", "age", "keys", ""), versions, right=(3, 4))
+        yield from _stale_without_alert(project["versions"])
     if with_versions and project["releases"]:
         yield from ("", "RELEASES")
         releases = [
@@ -117,6 +118,16 @@ def _project(project: Mapping[str, Any], *, with_versions: bool) -> Iterator[Lin
             for row in project["releases"]
         ]
         yield from table(("model", "release", "model version", "made"), releases, right=(1,))
+
+
+def _stale_without_alert(versions: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
+    """Why versions may be stale below "All is well."."""
+    ended = ", ".join(row["name"] for row in versions if row["no_alert"] == "ended")
+    undeclared = ", ".join(row["name"] for row in versions if row["no_alert"] == "undeclared")
+    if ended:
+        yield from _wrapped(f"Stale, but nothing is wrong: these have the last data of their sources: {ended}.")
+    if undeclared:
+        yield from _wrapped(f"Stale, but no alert: no module of the project that can be loaded declares {undeclared}.")
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> Iterator[Line]:

@@ -99,7 +99,7 @@ def test_a_project_without_a_reader_shows_what_its_stores_say() -> None:
     project = {
         "nights": {"rows": [], "why": "The stage ledger is not here."},
         "versions": [{"name": "churn", "version": 7, "pinned": True, "as_of": "2026-11-26", "age_s": 9000,
-                      "stale": True, "keys": 2357, "published_s_ago": 100}],
+                      "stale": True, "no_alert": "", "keys": 2357, "published_s_ago": 100}],
         "releases": [{"name": "search", "release": 3, "model": {"name": "search", "version": 2},
                       "created_at": "2026-11-27T01:04:10Z"}],
     }  # fmt: skip

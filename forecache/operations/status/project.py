@@ -1,16 +1,22 @@
 """The state of a project without its readers: last nights, published versions, releases, alerts, what is not well."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal
 
 from forecache.errors import ForecacheError
 from forecache.operations.status.alerts import alerts_now, described
 from forecache.operations.status.nights import last_nights
+from forecache.operations.watch.versions import is_last
+from forecache.pipeline.loading import read_project
+from forecache.pipeline.project import Published
 from forecache.reader.status.attention import Attention, in_order
 from forecache.settings import Settings
 from forecache.store.checkup import stores_here
+from forecache.store.manifest import Manifest
+
+NoAlert = Literal["", "ended", "undeclared"]
 
 
 def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[str, Any]:
@@ -31,7 +37,7 @@ def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[st
         if alert.kind != "version_stale" or alert.name not in told
     ]
     found += [Attention("warning", problem, "`forecache doctor` checks what is needed.") for problem in problems]
-    versions = list(_versions(settings, now, found))
+    versions = list(_versions(settings, now, _served(settings), found))
     return {
         "nights": last_nights(settings, now),
         "versions": versions,
@@ -41,7 +47,17 @@ def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[st
     }
 
 
-def _versions(settings: Settings, now: datetime, found: list[Attention]) -> Iterator[dict[str, Any]]:
+def _served(settings: Settings) -> Mapping[str, Published] | None:
+    """What the project publishes; None where it cannot be imported, which the look for alerts has said already."""
+    try:
+        return read_project(settings).served
+    except ForecacheError:
+        return None
+
+
+def _versions(
+    settings: Settings, now: datetime, served: Mapping[str, Published] | None, found: list[Attention]
+) -> Iterator[dict[str, Any]]:
     """The current version of each store here; a store that cannot be read is added to `found`."""
     for store in stores_here(settings):
         try:
@@ -51,16 +67,26 @@ def _versions(settings: Settings, now: datetime, found: list[Attention]) -> Iter
             continue
         if manifest is None:
             continue
+        stale = now >= manifest.stale_after
         yield {
             "name": store.pipeline,
             "version": manifest.version,
             "pinned": pointer.pinned is not None,
             "as_of": manifest.as_of,
             "age_s": max(0, int((now - manifest.as_of_end).total_seconds())),
-            "stale": now >= manifest.stale_after,
+            "stale": stale,
+            "no_alert": _no_alert(served, manifest) if stale and served is not None else "",
             "keys": manifest.rows,
             "published_s_ago": max(0, int((now - manifest.published).total_seconds())),
         }
+
+
+def _no_alert(served: Mapping[str, Published], manifest: Manifest) -> NoAlert:
+    """Why there is no alert of a stale version; "" where there is one."""
+    declared = served.get(manifest.pipeline)
+    if declared is None:
+        return "undeclared"
+    return "ended" if is_last(declared, manifest) else ""
 
 
 def _releases(settings: Settings, found: list[Attention]) -> Iterator[dict[str, Any]]:

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from datetime import date, datetime, timezone
 
 from forecache.alerts.alert import Alert
-from forecache.pipeline.project import Project
+from forecache.pipeline.project import Project, Published
 from forecache.settings import Settings
 from forecache.store.checkup import stores_here
+from forecache.store.manifest import Manifest
 
 
 def stale_versions(settings: Settings, project: Project) -> Iterator[Alert]:
@@ -18,7 +19,7 @@ def stale_versions(settings: Settings, project: Project) -> Iterator[Alert]:
             manifest = store.current()
         if declared is None or manifest is None or now < manifest.stale_after:
             continue
-        if declared.end is not None and date.fromisoformat(manifest.as_of) >= declared.end:
+        if is_last(declared, manifest):
             continue
         age_h = (now - manifest.as_of_end).total_seconds() / 3600
         yield Alert(
@@ -35,3 +36,8 @@ def stale_versions(settings: Settings, project: Project) -> Iterator[Alert]:
             },
             manifest.stale_after,
         )
+
+
+def is_last(declared: Published, manifest: Manifest) -> bool:
+    """Whether the sources have ended with this version, so that no later one can come."""
+    return declared.end is not None and date.fromisoformat(manifest.as_of) >= declared.end

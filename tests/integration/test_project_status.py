@@ -1,0 +1,49 @@
+"""What `forecache status` says of the stores of a project, with no reader running."""
+
+from datetime import timedelta
+
+import pytest
+from reader_support import churn_rows, write_version, yesterday
+
+from forecache.cli.main import main
+from forecache.operations.status.project import project_status
+from forecache.pipeline import load_pipeline
+from forecache.settings import Settings
+
+
+def test_a_stale_version_needs_attention_unless_it_is_the_last_or_nobody_declares_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    end = load_pipeline(settings, "churn").end
+    assert end is not None
+    write_version(settings.store_path, "churn", churn_rows(3), as_of=str(end - timedelta(days=1)))
+    write_version(settings.store_path, "removed", churn_rows(3), as_of=str(end))
+    write_version(settings.store_path, "removed_lately", churn_rows(3), as_of=yesterday())
+    found = project_status(settings)
+    assert {row["name"]: (row["stale"], row["no_alert"]) for row in found["versions"]} == {
+        "churn": (True, ""),
+        "removed": (True, "undeclared"),
+        "removed_lately": (False, ""),
+    }
+    assert [each["what"].split(",")[0] for each in found["attention"]] == ["Version 1 of churn"]
+
+    write_version(settings.store_path, "churn", churn_rows(3), as_of=str(end))
+    found = project_status(settings)
+    assert found["versions"][0] | {"stale": True, "no_alert": "ended"} == found["versions"][0]
+    assert found["attention"] == []
+
+    monkeypatch.setenv("FORECACHE_HOME", str(settings.home))
+    monkeypatch.setenv("FORECACHE_READER_PORT", "1")
+    assert main(["status"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith("All is well. No reader answers")
+    assert "Stale, but nothing is wrong: these have the last data of their sources: churn." in text
+    assert "Stale, but no alert: no module of the project that can be loaded declares removed." in text
+
+
+def test_a_project_that_cannot_be_imported_is_said_once(settings: Settings) -> None:
+    settings = settings.model_copy(update={"project": "no_such_project"})
+    write_version(settings.store_path, "churn", churn_rows(3), as_of="2026-01-01")
+    found = project_status(settings)
+    assert ["no_such_project" in each["what"] for each in found["attention"]] == [True]
+    assert [(row["stale"], row["no_alert"]) for row in found["versions"]] == [(True, "")]
