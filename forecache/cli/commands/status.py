@@ -16,7 +16,7 @@ from forecache.cli.output import print_json, wants_json
     forecache status                                  # this project, and the reader of its settings
     forecache status --url http://reader-1:8080       # another reader
     forecache status --watch
-    forecache status >/dev/null || mail -s "Forecache" me@example.com </dev/null
+    found=$(forecache status 2>&1) || echo "$found" | mail -s "Forecache" me@example.com
     """,
 )
 @click.option("--url", help="A running reader; default: the one of FORECACHE_READER_HOST and _PORT, where it runs.")
