@@ -16,6 +16,7 @@ import psutil
 import pytest
 from free_ports import free_port
 from reader_support import RunningReader, churn_rows, running_reader, start_reader, write_version
+from small_disks import within_small_disk
 
 from forecache.errors import ConflictError, SettingsError
 from forecache.reader.processes.server import serve
@@ -204,12 +205,7 @@ def test_a_full_folder_for_temporary_files_neither_stops_a_reader_nor_ends_its_w
     full = tmp_path / "full"
     full.mkdir()
     monkeypatch.setenv("TMPDIR", str(full))
-    fill = 'mount -t tmpfs -o size=64k none "$0" && { cat /dev/zero >"$0/fill" 2>/dev/null; exec "$@"; }'
-    # A mount namespace of the reader's own: nothing is left mounted, and it needs no root where users may have them.
-    within = ["unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",)), "sh", "-c", fill, str(full)]
-    if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this machine lets nobody mount a tmpfs in a namespace")
-    with running_reader(store, within=within, reader_workers=2) as reader:
+    with running_reader(store, within=within_small_disk(full, "64k", filled=True), reader_workers=2) as reader:
         assert [status(reader) for _ in range(5)] == [200] * 5
         os.kill(reader.workers()[0], signal.SIGKILL)
         assert eventually(lambda: metric(reader, "worker_crashes_total") == 1 and metric(reader, "workers") == 2)

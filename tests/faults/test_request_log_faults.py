@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from log_support import commit_all, logged
 from reader_support import RunningReader, eventually
 from realtime_support import write_views
 from release_support import a_request, make_release
+from small_disks import within_small_disk
 
 from forecache.pipeline import Log
 from forecache.realtime.log.record import scores_of
@@ -38,7 +39,7 @@ def settings_in(home: Path) -> Settings:
 
 
 @contextmanager
-def serving(settings: Settings, *, within: tuple[str, ...] = (), **environment: str) -> Iterator[RunningReader]:
+def serving(settings: Settings, *, within: Sequence[str] = (), **environment: str) -> Iterator[RunningReader]:
     """`forecache serve` as users start it, with two workers and the committer beside them."""
     port = free_port()
     given = {"HOME": str(settings.home), "LAKE": settings.lake_uri, "READER_PORT": str(port), "READER_WORKERS": "2"}
@@ -175,10 +176,7 @@ def test_a_reader_that_is_stopped_without_a_committer_loses_nothing(tmp_path: Pa
 def test_a_full_disk_costs_rows_and_no_answer(tmp_path: Path) -> None:
     settings, spool = settings_in(tmp_path), tmp_path / "small"
     spool.mkdir()
-    if os.geteuid() != 0 and shutil.which("unshare") is None:
-        pytest.skip("this machine lets nobody mount a tmpfs in a namespace")
-    mount = 'mount -t tmpfs -o size=300k none "$0" && exec "$@"'
-    within = ("unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",)), "sh", "-c", mount, str(spool))
+    within = within_small_disk(spool, "300k")
     with serving(settings, within=within, REQUEST_LOG_SPOOL=str(spool), REQUEST_LOG_COMMITTER="off") as reader:
         with Client(reader) as client:
             assert eventually(lambda: figures(reader, "rows_lost_total").get("disk", 0) > 50, 60)

@@ -1,9 +1,6 @@
 """The formats of the sinks: Slack by its own client, Alertmanager by a real one, mail by a real server."""
 
 import json
-import socket
-import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -13,7 +10,9 @@ from typing import Any
 
 import pytest
 from alert_receivers import Receiver, receiver
+from free_ports import free_port
 from letters import accepted, smtp_server
+from monitoring_services import program, started
 from slack_sdk.models.blocks import Block
 from slack_sdk.webhook import WebhookClient
 
@@ -95,43 +94,26 @@ def test_alertmanager_keeps_an_alert_until_well_after_its_next_repeat() -> None:
 
 def test_a_real_alertmanager_takes_alerts_and_their_end(tmp_path: Path) -> None:
     (tmp_path / "am.yml").write_text("route:\n  receiver: none\nreceivers:\n  - name: none\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = ["prometheus-alertmanager", f"--config.file={tmp_path / 'am.yml'}", f"--storage.path={tmp_path}"]
+    command = [program("prometheus-alertmanager"), f"--config.file={tmp_path / 'am.yml'}", f"--storage.path={tmp_path}"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
     settings = load_settings(home=tmp_path / "home", alert_alertmanager=url, project="shop")
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as manager:
-        try:
-            wait_for(f"{url}/-/ready")
-            (told,) = notify(settings, [STALE, *many(500)])
-            assert (told.notices, told.reason) == (501, "")
-            active = get(f"{url}/api/v2/alerts")
-            assert len(active) == 501
-            (stale,) = [each for each in active if each["labels"]["kind"] == "version_stale"]
-            assert (stale["annotations"]["version"], stale["status"]["state"]) == ("3", "active")
-            notify(settings, well=[STALE.subject])
-            kinds = {each["labels"]["kind"] for each in get(f"{url}/api/v2/alerts")}
-            assert kinds == {"gate_refused"}
-        finally:
-            manager.terminate()
+    with started(command, tmp_path, f"{url}/-/ready"):
+        (told,) = notify(settings, [STALE, *many(500)])
+        assert (told.notices, told.reason) == (501, "")
+        active = get(f"{url}/api/v2/alerts")
+        assert len(active) == 501
+        (stale,) = [each for each in active if each["labels"]["kind"] == "version_stale"]
+        assert (stale["annotations"]["version"], stale["status"]["state"]) == ("3", "active")
+        notify(settings, well=[STALE.subject])
+        kinds = {each["labels"]["kind"] for each in get(f"{url}/api/v2/alerts")}
+        assert kinds == {"gate_refused"}
 
 
 def get(url: str) -> Any:
     with urllib.request.urlopen(url, timeout=5) as answer:
         return json.load(answer)
-
-
-def wait_for(url: str) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
 
 
 def test_each_address_gets_a_mail_and_one_that_fails_holds_up_no_other(tmp_path: Path) -> None:

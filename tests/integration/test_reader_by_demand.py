@@ -1,6 +1,5 @@
 """What replicas are scaled and paid by, from a real reader: its requests in flight, its start, and Prometheus."""
 
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import orjson
 import pytest
 import yaml
 from free_ports import free_port
+from monitoring_services import program, started
 from open_loop import OpenLoop, get, post
 from reader_support import RunningReader, churn_rows, eventually, running_reader, write_version
 
@@ -89,16 +89,10 @@ def prometheus(reader: RunningReader, folder: Path) -> Iterator[str]:
     }  # fmt: skip
     config = folder / "prometheus.yml"
     config.write_text(yaml.safe_dump({"scrape_configs": [job]}))
-    process = subprocess.Popen(
-        ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
-         f"--web.listen-address=127.0.0.1:{port}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
+    command = [program("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
+    url = f"http://127.0.0.1:{port}"
+    with started([*command, f"--web.listen-address=127.0.0.1:{port}"], folder, f"{url}/-/ready"):
+        yield url
 
 
 def _value(url: str, text: str) -> float:
@@ -106,10 +100,7 @@ def _value(url: str, text: str) -> float:
 
 
 def query(url: str, text: str) -> list[dict]:
-    try:
-        found: list[dict] = httpx.get(f"{url}/api/v1/query", params={"query": text}).json()["data"]["result"]
-    except httpx.TransportError:
-        return []
+    found: list[dict] = httpx.get(f"{url}/api/v1/query", params={"query": text}).json()["data"]["result"]
     return found
 
 

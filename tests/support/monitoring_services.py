@@ -13,6 +13,7 @@ import httpx
 import pytest
 import yaml
 from free_ports import free_port
+from store_services import INSTALL
 
 from forecache.settings import PROJECT_ROOT
 
@@ -23,7 +24,7 @@ def program(name: str) -> str:
     """The path of an installed program; the test is skipped without it."""
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed: {INSTALL} promtool alertmanager")
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from monitoring_services import program
 
 from forecache.metrics import reader as metrics
 from forecache.operations.autoscale.hpa import Hpa, Limit
@@ -98,5 +99,5 @@ def test_the_adapter_makes_the_metric_of_the_autoscaler_from_one_that_the_reader
     rules = tmp_path / "rules.yml"
     records = [{"record": f"test:{number}", "expr": text} for number, text in enumerate((filled, query))]
     rules.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": records}]}))
-    said = subprocess.run(["promtool", "check", "rules", str(rules)], capture_output=True, text=True, check=False)
+    said = subprocess.run([program("promtool"), "check", "rules", rules], capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr

@@ -1,11 +1,11 @@
 """Metrics: sums over workers, Prometheus' format, and counters that never go back."""
 
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
+from monitoring_services import program
 from prometheus_client.parser import text_string_to_metric_families
 
 from forecache.reader.processes.metrics import HITS, LIVE, ROUTE, SLOT_BYTES, STALE_HITS, VERSION, WorkerMetrics
@@ -132,14 +132,11 @@ def test_the_process_and_the_build_are_said(runtime: Runtime) -> None:
 
 
 def test_promtool_finds_nothing_to_say(runtime: Runtime) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed")
     worker = WorkerMetrics.claimed(runtime)
     worker.observe(ROUTE["one"], 200, 50_000)
     worker.cells[worker.pipeline_offset("churn") + HITS] += 1
     page = render(runtime, {"churn": 61.4}, build=BUILD)
-    checked = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, check=False)
+    checked = subprocess.run([program("promtool"), "check", "metrics"], input=page, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
