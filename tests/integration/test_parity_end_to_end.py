@@ -33,7 +33,7 @@ from forecache.pipeline import (
     RequestField,
 )
 from forecache.pipeline.realtime.ladder import LastNight, Stored
-from forecache.settings import Settings, load_settings
+from forecache.settings import Settings
 from forecache.store import open_store
 from jobs.parity import build_parity_job, build_parity_schedule
 from resources.settings import SettingsResource
@@ -207,4 +207,3 @@ def test_a_model_with_a_log_has_a_job_and_a_schedule_of_its_own() -> None:
     assert (job.name, schedule.cron_schedule, schedule.execution_timezone) == (
         "parity_ranking_job", "30 0 * * *", "UTC",
     )  # fmt: skip
-    assert load_settings().project

@@ -125,7 +125,8 @@ def test_replicas_answers_and_the_autoscalers_metric_come_from_a_real_prometheus
         use = replicas.use_of_readers(asking, 1.0)
         assert use.replicas is not None
         assert 0 < use.replicas < 60 / 86_400  # a reader of a few seconds in a day
-        assert reader_advice(asking, 1.0) == [] or reader_advice(asking, 1.0)[0].about == "readers"
+        [advice] = reader_advice(asking, 1.0)
+    assert (advice.about, advice.do) == ("readers", "at least 2 readers at the busiest times")
 
 
 def test_a_prometheus_that_does_not_answer_is_named(settings: Settings) -> None:

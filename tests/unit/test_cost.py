@@ -108,7 +108,7 @@ def test_the_command_shows_lines_and_what_is_missing(
     assert "measured, 0.1 wasted by preemption" in shown
     assert "There is no price for 'storage': add it to FORECACHE_PRICES" in shown
     assert "set FORECACHE_READER_REPLICAS, or FORECACHE_PROMETHEUS_URL" in shown
-    assert "churn: score" in (tmp_path / "cost.svg").read_text() or "<svg" in (tmp_path / "cost.svg").read_text()
+    assert "churn: score" in (tmp_path / "cost.svg").read_text()
     assert main(["cost", "--plot", "cost.gif"]) == 4
 
 
