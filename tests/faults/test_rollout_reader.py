@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -121,14 +121,19 @@ def looked(settings: Settings) -> Look:
     return found
 
 
-def looked_until_over(settings: Settings, timeout_s: float = 60) -> RolloutState:
+def looked_until(settings: Settings, holds: Callable[[RolloutState], bool], timeout_s: float = 60) -> RolloutState:
+    """The state of the first look at which that holds, or after which there are no more."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        found = looked(settings)
-        if found.state.is_over or found.state.paused:
-            return found.state
-        time.sleep(0.3)
+        state = looked(settings).state
+        if state.is_over or state.paused or holds(state):
+            return state
+        time.sleep(0.3)  # looks without a pause would take a core from the reader, whose answers would be late
     raise AssertionError(state_of(settings))
+
+
+def looked_until_over(settings: Settings) -> RolloutState:
+    return looked_until(settings, lambda _: False)
 
 
 CANARY: dict[str, Any] = {"stage": "canary", "share": 0.5, "slow_us": 1e6}
@@ -223,11 +228,8 @@ def test_a_good_release_goes_from_a_a_to_all_and_a_replica_may_start_in_the_midd
     number = candidate(settings, version=1)
     roll_out(settings, number, rollout=PATIENT, at=now())
     with traffic(reader) as asking:
-        while not (found := looked(settings)).state.is_over:
-            assert not found.state.paused, found.state.why
-            if found.state.stage == "canary" and found.state.share == 0.6:
-                break
-            time.sleep(0.2)
+        state = looked_until(settings, lambda state: (state.stage, state.share) == ("canary", 0.6))
+        assert (state.stage, state.share, state.paused) == ("canary", 0.6, False), state.why
         with running_reader(settings, request_log_delay_s=0.2, wait=False) as second:
             second.wait_until_ready(60)
             with traffic(second) as more:
