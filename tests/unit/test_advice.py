@@ -1,9 +1,11 @@
 """Right-sizing: advice only from what was measured, each with its figures and what it saves."""
 
 from datetime import date, datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from reader_support import churn_rows, write_version
 
 from forecache.errors import NotFoundError
 from forecache.lake.ledger import StageRecord
@@ -13,6 +15,7 @@ from forecache.operations.advice.readers import reader_advice
 from forecache.operations.advice.scoring import scoring_advice
 from forecache.operations.advice.trainings import training_advice
 from forecache.operations.cost.replicas import Use
+from forecache.pipeline import Log
 from forecache.settings import Settings
 
 NIGHT = date(2026, 1, 1)
@@ -98,22 +101,24 @@ def test_readers_are_advised_by_their_busiest_time_and_only_from_prometheus(
 def test_a_night_for_all_keys_is_advised_where_that_is_less_than_what_is_asked(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from types import SimpleNamespace
-
-    project: Any = SimpleNamespace(realtime={"search": SimpleNamespace(name="search")})
-    monkeypatch.setattr(batch, "_all_keys", lambda *_: 100_000)
+    write_version(settings.store_path, "user", churn_rows(100))
+    lookup = SimpleNamespace(by=("user_id",), view=SimpleNamespace(name="user"))
+    model = SimpleNamespace(name="search", log=Log("user_id"), lookups=[lookup])
+    project: Any = SimpleNamespace(realtime={"search": model})
 
     def measured(requests: float, keys: float, logged: int = 5_000) -> list[Any]:
         monkeypatch.setattr(batch, "asked", lambda *_: Asked(requests, keys, 0.001, logged))
         return batch_advice(settings, project, 7.0)
 
-    [nightly] = measured(1_000_000.0, 90_000.0)
+    [nightly] = measured(1_000.0, 90.0)
     assert nightly.do.startswith("a pipeline that scores each night")
-    assert nightly.saves == pytest.approx(900_000 * 0.001 / 3600)
-    assert "asked for 90.0% of 100,000 keys" in nightly.why
-    [stay] = measured(5_000.0, 2_000.0)
+    assert nightly.saves == pytest.approx(900 * 0.001 / 3600)
+    assert "asked for 90.0% of 100 keys" in nightly.why
+    [stay] = measured(50.0, 20.0)
     assert stay.do == "stay with real time"
-    assert measured(5_000.0, 2_000.0, logged=10) == []
+    assert measured(50.0, 20.0, logged=10) == []
+    lookup.by = ("shop_id",)
+    assert measured(50.0, 20.0) == [], "no view has a row for each key"
 
 
 def test_use_is_counted_from_a_request_log(settings: Settings) -> None:
@@ -121,7 +126,6 @@ def test_use_is_counted_from_a_request_log(settings: Settings) -> None:
 
     from forecache.lake.delta.tables import append_rows
     from forecache.operations.autoscale.demand import from_log, service_s
-    from forecache.pipeline import Log
     from forecache.realtime.log.record import schema, table_of
 
     now = datetime.now(timezone.utc).replace(hour=0, minute=0, second=5, microsecond=0)
