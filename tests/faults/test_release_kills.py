@@ -3,18 +3,28 @@
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from release_jobs import move_until, pull_until, release_often, release_until
 from release_support import make_release
+from rollout_support import begin, two_releases
 from warm import start
 
 from forecache.folders import LocalFolder
-from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_files, read_release
+from forecache.realtime.release.folder import (
+    ReleaseFolder,
+    open_releases,
+    read_current,
+    read_files,
+    read_release,
+    write_current,
+)
 from forecache.realtime.release.load import load_release
 from forecache.realtime.release.replicas import pull_releases, push_releases
+from forecache.realtime.rollout.state import read_rollout, running, write_rollout
 from forecache.settings import Settings, load_settings
 from forecache.steps import RELEASE_STEPS
 
@@ -94,6 +104,30 @@ def test_a_pull_killed_at_any_step_is_finished_by_the_next(settings: Settings, t
     assert contents(there, 2) == contents(here, 2)
 
 
+@pytest.mark.parametrize("step", ["pointer moved", "retired"])
+def test_a_pull_that_is_killed_as_a_candidate_takes_over_rolls_nothing_out_and_is_finished_by_the_next(
+    settings: Settings, tmp_path: Path, step: str
+) -> None:
+    remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
+    here, there = open_releases(settings, "ranking"), open_releases(replica, "ranking")
+    two_releases(settings)
+    state = begin(settings, stage="canary", share=0.5)
+    push_releases(here, remote)
+    pull_releases(there, remote)
+    before = read_rollout(there)
+    assert before is not None
+    assert running(before, read_current(there)) == before
+    write_current(here, replace(read_current(here), current=2))
+    write_rollout(here, replace(state, stage="done", share=0.0))
+    push_releases(here, remote)
+    killed(pull_until, replica, str(tmp_path / "remote"), step)
+    assert (read_current(there).current, whole(there)) == (2, {1, 2})
+    assert read_rollout(there) == (read_rollout(here) if step == "retired" else before)
+    assert running(read_rollout(there), read_current(there)) is None
+    pull_releases(there, remote)
+    assert read_rollout(there) == read_rollout(here)
+
+
 def test_a_pull_killed_between_two_releases_of_one_number_is_finished_by_the_next(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -167,7 +201,6 @@ def test_a_pickle_in_the_place_of_a_model_is_never_executed(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
     import pickle
-    from dataclasses import replace
 
     from forecache.realtime.release.write import write_release
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from log_support import commit_all, committer, killed, logged, spool
+from log_support import commit_all, committer, killed, logged, spool, writer
 
 from forecache.lake.delta.tables import append_rows, open_table
 from forecache.realtime.log.commit import commit
@@ -70,6 +70,16 @@ def test_a_committer_that_is_killed_at_any_step_leaves_each_row_once(settings: S
     assert left(settings) == []
     state = read_state(settings.request_log_path / "search")
     assert (state.rows, state.lost_damaged) == (80, 0)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("step", ["frames written", "segment closed"])
+def test_rows_that_a_writer_wrote_before_it_was_killed_are_committed_once(settings: Settings, step: str) -> None:
+    assert killed(writer(settings.home_path, IDS[0], arrived_us=now_us(), kill_at=step))
+    assert commit_all(settings) == 20
+    assert ids(settings) == Counter(IDS[0])
+    assert left(settings) == streams_of(settings.request_log_path / "search") == []
+    assert read_state(settings.request_log_path / "search").lost_damaged == 0
 
 
 @pytest.mark.faults

@@ -1,5 +1,6 @@
 """Logged answers for tests: written to a spool, committed here or by a process that may be killed, and read back."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -76,6 +77,30 @@ while commit_ready(load_settings(home=sys.argv[1], lake=sys.argv[2]), "search").
 def committer(home: Path, *, lake: str = "", kill_at: str = "") -> "subprocess.Popen[str]":
     """A process that commits what is ready; with `kill_at` it is killed at its first step of that name."""
     return subprocess.Popen([sys.executable, "-c", _COMMITTER, str(home), lake, kill_at], text=True)
+
+
+_WRITER = """
+import os, signal, sys
+from forecache import steps
+from forecache.settings import load_settings
+from log_support import spool
+
+def at(step):
+    if step == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+steps.log_step.on_step = at
+spool(load_settings(home=sys.argv[1]), [sys.argv[4:]], arrived_us=int(sys.argv[3]))
+"""
+
+
+def writer(home: Path, ids: list[str], *, arrived_us: int, kill_at: str) -> "subprocess.Popen[str]":
+    """A process that writes these requests to a segment of the spool, and is killed at the step of that name."""
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(home), kill_at, str(arrived_us), *ids],
+        env={**os.environ, "PYTHONPATH": paths}, text=True,
+    )  # fmt: skip
 
 
 def killed(process: "subprocess.Popen[str]") -> bool:
