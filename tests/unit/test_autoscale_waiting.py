@@ -1,7 +1,5 @@
 """The simulator's queue, against queueing theory and against requests that are followed one by one."""
 
-import heapq
-
 import numpy as np
 import pytest
 
@@ -11,52 +9,46 @@ from forecache.operations.autoscale.simulate import Replica, simulate
 from forecache.operations.autoscale.waiting import with_ladder, without_ladder
 
 
-def followed(
-    load: float, servers: int, patience: float | None, *, requests: int = 200_000, seed: int = 7
-) -> tuple[float, float]:
-    """(share that is late, mean number that wait) of requests followed one by one; with a patience they do not join."""
+def followed(load: float, patience: float, *, requests: int = 200_000, seed: int = 7) -> tuple[float, float]:
+    """(share that is late, mean number that wait) of requests followed one by one; late ones do not join."""
     random = np.random.default_rng(seed)
     arrivals = np.cumsum(random.exponential(1 / load, requests)).tolist()
     times = random.exponential(1.0, requests).tolist()
-    free = [0.0] * servers
-    late, waited = 0, 0.0
-    limit = np.inf if patience is None else patience
+    free, late, waited = 0.0, 0, 0.0
     for arrival, time in zip(arrivals, times, strict=True):
-        wait = max(0.0, free[0] - arrival)
-        if wait > limit:
+        wait = max(0.0, free - arrival)
+        if wait > patience:
             late += 1
             continue
         waited += wait
-        heapq.heapreplace(free, max(free[0], arrival) + time)
+        free = max(free, arrival) + time
     return late / requests, waited / arrivals[-1]
 
 
-def test_erlang_c_by_textbook_figures() -> None:
-    # M/M/1 at 0.5 Erlang: half wait, half a request at a time. M/M/2 at 1 Erlang: a third.
-    assert without_ladder(0.5, 1, 0.0).late == pytest.approx(0.5)
-    assert without_ladder(0.5, 1, 0.0).waiting == pytest.approx(0.5)
-    assert without_ladder(1.0, 2, 0.0).late == pytest.approx(1 / 3)
-    assert without_ladder(1.0, 2, 0.0).waiting == pytest.approx(1 / 3)
-    # Ten servers at 8 Erlang: Erlang C is 0.4092 (tables of Erlang's delay formula).
-    assert without_ladder(8.0, 10, 0.0).late == pytest.approx(0.4092, abs=5e-5)
+def test_a_queue_that_all_requests_join_by_textbook_figures() -> None:
+    # M/M/1 at 0.5 Erlang: half wait, half a request at a time. At 0.8 Erlang four fifths wait, 3.2 requests.
+    assert without_ladder(0.5, 0.0).late == pytest.approx(0.5)
+    assert without_ladder(0.5, 0.0).waiting == pytest.approx(0.5)
+    assert without_ladder(0.8, 0.0).late == pytest.approx(0.8)
+    assert without_ladder(0.8, 0.0).waiting == pytest.approx(3.2)
+    assert without_ladder(0.8, 5.0).late == pytest.approx(0.8 / np.e)
+    assert without_ladder(1.0, 5.0).late == 1.0
 
 
 def test_a_queue_that_late_requests_do_not_join_by_barrers_formula() -> None:
     for load in (0.3, 0.9, 1.1, 2.0):
         end = np.exp(-(1 - load) * 5.0)
-        assert with_ladder(load, 1, 5.0).late == pytest.approx((1 - load) * load * end / (1 - load**2 * end))
-    assert with_ladder(1.0, 1, 5.0).late == pytest.approx(1 / 7)
-    assert with_ladder(3.0, 1, 100.0).late == pytest.approx(2 / 3)
-    assert with_ladder(0.5, 1, -0.1).late == 1.0
-    assert with_ladder(0.6, 1, 1e6).waiting == pytest.approx(without_ladder(0.6, 1, 1e6).waiting)
+        assert with_ladder(load, 5.0).late == pytest.approx((1 - load) * load * end / (1 - load**2 * end))
+    assert with_ladder(1.0, 5.0).late == pytest.approx(1 / 7)
+    assert with_ladder(3.0, 100.0).late == pytest.approx(2 / 3)
+    assert with_ladder(0.5, -0.1).late == 1.0
+    assert with_ladder(0.6, 1e6).waiting == pytest.approx(without_ladder(0.6, 1e6).waiting)
 
 
-@pytest.mark.parametrize(
-    ("load", "servers", "patience"), [(0.8, 1, 4.0), (0.99, 1, 10.0), (1.6, 1, 6.0), (3.6, 4, 1.5)]
-)
-def test_requests_that_are_followed_one_by_one_meet_the_same_waits(load: float, servers: int, patience: float) -> None:
-    late, waiting = followed(load, servers, patience)
-    formula = with_ladder(load, servers, patience)
+@pytest.mark.parametrize(("load", "patience"), [(0.8, 4.0), (0.99, 10.0), (1.6, 6.0), (0.9, 1.5)])
+def test_requests_that_are_followed_one_by_one_meet_the_same_waits(load: float, patience: float) -> None:
+    late, waiting = followed(load, patience)
+    formula = with_ladder(load, patience)
     assert late == pytest.approx(formula.late, rel=0.06, abs=0.001)
     assert waiting == pytest.approx(formula.waiting, rel=0.06)
 
@@ -64,7 +56,7 @@ def test_requests_that_are_followed_one_by_one_meet_the_same_waits(load: float, 
 def test_the_simulator_meets_the_waits_of_requests_that_are_followed_one_by_one() -> None:
     replica = Replica(service_s=0.01, deadline_s=0.05)
     found = simulate(constant(4 * 95.0, 120), replica, Fixed(4))  # each worker at 0.95 Erlang, patience 4
-    late, _ = followed(0.95, 1, 4.0)
+    late, _ = followed(0.95, 4.0)
     assert found.late_share == pytest.approx(late, rel=0.06)
 
 

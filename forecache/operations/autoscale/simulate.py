@@ -157,14 +157,14 @@ def _second(rate: float, fleet: _Fleet, replica: Replica, backlog: float) -> _Se
     misrouted, lost_wait, lost_worst = _to_stopped(rate, fleet, replica)
     load = rate * replica.service_s / workers
     if replica.ladder:
-        queue = with_ladder(load, 1, replica.patience)
+        queue = with_ladder(load, replica.patience)
         late = rate * (queue.late + (1 - queue.late) * misrouted)
         worst_s = lost_worst + replica.deadline_s
         return _Second(load * (1 - queue.late) * workers, queue.waiting * workers + lost_wait, late, worst_s, 0.0)
     speed = workers / replica.service_s
     left = min(max(0.0, backlog + rate - speed), speed * replica.give_up_s)
     if not backlog and not left:
-        queue = without_ladder(load, 1, replica.patience)
+        queue = without_ladder(load, replica.patience)
         wait_s = replica.service_s * min(queue.waiting / max(load, 1e-9) * np.log(1000), replica.give_up_s)
         return _Second(
             load * workers, queue.waiting * workers + lost_wait, rate * (1 - (1 - queue.late) * (1 - misrouted)),

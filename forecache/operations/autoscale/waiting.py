@@ -1,4 +1,4 @@
-"""How long requests wait for a worker: the M/M/c queue, with and without requests that are not started when too late.
+"""How long requests wait for a worker: the M/M/1 queue, with and without requests that are not started when too late.
 
 Requests arrive at random (a Poisson process), and their times vary like an exponential distribution. That is
 pessimistic for requests that cost the same, which wait half as long (Pollaczek and Khinchine). `patience` is how long
@@ -9,7 +9,6 @@ Gnedenko and Kovalenko, Introduction to Queueing Theory).
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 _LARGEST_EXPONENT = 60.0
 
@@ -27,53 +26,36 @@ class Waiting:
     waiting: float
 
 
-def with_ladder(load: float, servers: int, patience: float) -> Waiting:
+def with_ladder(load: float, patience: float) -> Waiting:
     """A queue that late requests do not join; it is stable under any load.
 
     Args:
         load: Requests that arrive in the time of one: in Erlang.
-        servers: Workers that share the queue.
         patience: In times of one request.
     """
     if load <= 0:
         return Waiting(0.0, 0.0)
     if patience < 0:
         return Waiting(1.0, 0.0)
-    slack = servers - load
+    slack = 1 - load
     if -slack * patience > _LARGEST_EXPONENT:  # the queue is as long as patience lets it be
-        return Waiting(1 - servers / load, servers * patience)
-    # Density of the wait relative to the chance that none is needed: `rising * exp(-slack * wait)` up to the patience,
-    # and falling with all servers busy beyond it, where nobody joins.
-    rising = load * _blocked(load, servers - 1)
+        return Waiting(1 - 1 / load, patience)
+    # Density of the wait relative to the chance that none is needed: `load * exp(-slack * wait)` up to the patience,
+    # and falling with the worker busy beyond it, where nobody joins.
     end = math.exp(-slack * patience)
     if abs(slack) < 1e-9:
         joined, moment = patience, patience**2 / 2
     else:
         joined, moment = (1 - end) / slack, (1 - end * (1 + slack * patience)) / slack**2
-    whole = 1 + rising * (joined + end / servers)
-    return Waiting(rising * end / servers / whole, load * rising * moment / whole)
+    whole = 1 + load * (joined + end)
+    return Waiting(load * end / whole, load**2 * moment / whole)
 
 
-def without_ladder(load: float, servers: int, patience: float) -> Waiting:
-    """The M/M/c queue, whose requests all wait; under a load of `servers` or more it grows without bound."""
+def without_ladder(load: float, patience: float) -> Waiting:
+    """The M/M/1 queue, whose requests all wait; under a load of 1 or more it grows without bound."""
     if load <= 0:
         return Waiting(0.0, 0.0)
-    if load >= servers:
+    if load >= 1:
         return Waiting(1.0, math.inf)
-    blocked = _blocked(load, servers)
-    wait = blocked / (1 - load / servers * (1 - blocked))  # Erlang C: the chance to wait at all
-    slack = servers - load
-    return Waiting(wait * math.exp(-slack * max(0.0, patience)) if patience >= 0 else 1.0, wait * load / slack)
-
-
-def _blocked(load: float, servers: int) -> float:
-    """Erlang B: the chance that all servers are busy where nobody waits."""
-    return _erlang_b(round(load, 4), servers)
-
-
-@lru_cache(maxsize=65_536)
-def _erlang_b(load: float, servers: int) -> float:
-    blocked = 1.0
-    for busy in range(1, servers + 1):
-        blocked = load * blocked / (busy + load * blocked)
-    return blocked
+    slack = 1 - load
+    return Waiting(load * math.exp(-slack * patience) if patience >= 0 else 1.0, load**2 / slack)
