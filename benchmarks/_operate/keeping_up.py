@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 from _realtime import case, load
+from _realtime.metrics import metric
+from _realtime.throughput import CLASSES, MODEL
 from _store.processes import SERVER_CORE
 from _store.progress import say
 
 from _operate import home
-from _operate.metrics import metric
 from _operate.sizes import Sizes
 from forecache.errors import NotFoundError
 from forecache.realtime.log.commit.state import read_state
@@ -21,8 +22,6 @@ from forecache.settings import Settings
 
 _REQUESTS = 5_000
 _PATIENCE_S = 60.0
-CLASSES = ('"rungs":{', "}")
-MODEL = f'"model":{case.CANDIDATES}'
 
 
 def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
@@ -41,9 +40,8 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
         finally:
             stop.set()
             watching.join()
-        answered = metric(
-            port, "forecache_realtime_answers_total", home.WITH
-        )  # those that asked until it was ready too
+        # Those that asked until it was ready are among them.
+        answered = metric(port, "forecache_realtime_answers_total", home.WITH)
         lost = metric(port, "forecache_request_log_rows_lost_total", home.WITH)
         rows, distinct, by_model = _wait(settings, int(answered))
         last_s = time.monotonic() - ended

@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
+from _common.processes import cpu_s, reader_at
 from _realtime import case, load
+from _realtime.metrics import metric
 from _store.processes import OTHER_CORE, SERVER_CORE, BenchmarkError, on_core, run_checked
 from _store.progress import say
 
 from _operate import home
-from _operate.metrics import metric
 from _operate.sizes import Sizes
 from forecache.realtime.log.spool.files import spooled_bytes
 from forecache.settings import Settings
@@ -56,7 +56,7 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
 
 
 def _run(settings: Settings, port: int, side: str, lines: Path, requests: Path, sizes: Sizes) -> dict[str, Any]:
-    processes = tree_of(port)
+    processes = reader_at(port)
     before, answered = cpu_s(processes), metric(port, "forecache_realtime_answers_total", side)
     closed = closed_loop(port, side, lines, sizes.window_s)
     used = cpu_s(processes) - before
@@ -93,17 +93,3 @@ def closed_loop(port: int, side: str, lines: Path, seconds: float) -> dict[str, 
         raise BenchmarkError(f"wrk said nothing that can be read:\n{output[-500:]}")
     found: dict[str, Any] = json.loads(told.removeprefix("RESULT "))
     return found
-
-
-def tree_of(port: int) -> list[psutil.Process]:
-    """The reader at a port and its workers."""
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if str(port) in words and "serve" in words:
-            return [process, *process.children(recursive=True)]
-    return []
-
-
-def cpu_s(processes: list[psutil.Process]) -> float:
-    times = [process.cpu_times() for process in processes]
-    return float(sum(each.user + each.system for each in times))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from _common.processes import reader_at
 from _store.processes import ROOT, BenchmarkError, free_port, running
 from _store.progress import say
 
@@ -56,15 +57,12 @@ def run(front: int, requests: Path, sizes: Sizes, victim: int) -> dict[str, Any]
 
 def kill(port: int) -> None:
     """SIGKILL to every process of the replica at a port, at once."""
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if str(port) in words and "serve" in words:
-            children = process.children(recursive=True)
-            for each in (process, *children):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    each.send_signal(signal.SIGKILL)
-            return
-    raise BenchmarkError(f"No replica runs at port {port}.")
+    processes = reader_at(port)
+    if not processes:
+        raise BenchmarkError(f"No replica runs at port {port}.")
+    for each in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.send_signal(signal.SIGKILL)
 
 
 @contextlib.contextmanager

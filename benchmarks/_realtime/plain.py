@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
+from _common.processes import cpu_s, reader_at
 from _store.load import Target, run_load
 from _store.processes import PYTHON, ROOT, SERVER_CORE, free_port, http_ready, run_checked, running
 from _store.progress import say
@@ -83,26 +83,13 @@ def reader(home: Path, tree: Path) -> Iterator[int]:
 
 def once(port: int, keys: int, seconds: float, seed: int) -> dict[str, float]:
     """A closed-loop run: requests a second, and the reader's CPU microseconds for each request."""
-    processes = _tree_of(port)
-    before = _cpu_s(processes)
+    processes = reader_at(port)
+    before = cpu_s(processes)
     seen = run_load(
         Target(port, "get", f"/v1/{_PIPELINE}/"), "one", num_keys=keys, seconds=seconds, seed=seed, one_core=True
     )
-    used = _cpu_s(processes) - before
+    used = cpu_s(processes) - before
     return {
         "requests_per_s": seen.requests_per_s, "cpu_us": used / seen.requests * 1e6, "p99_ms": seen.p99_ms,
         "failed": seen.failed,
     }  # fmt: skip
-
-
-def _tree_of(port: int) -> list[psutil.Process]:
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if str(port) in words and "serve" in words:
-            return [process, *process.children(recursive=True)]
-    return []
-
-
-def _cpu_s(processes: list[psutil.Process]) -> float:
-    times = [process.cpu_times() for process in processes]
-    return float(sum(each.user + each.system for each in times))

@@ -1,7 +1,6 @@
 """Sections network and trees: the best rate of every server at the same limits, for the same model and answer."""
 
 import contextlib
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from _store.progress import say
 
 from _realtime import best_rate, case, home, load, peer_data, peer_servers
 from _realtime.best_rate import LIMITS, OURS, Limits
+from _realtime.metrics import metric
 from _realtime.peer_servers import Peer
 from _realtime.sizes import Sizes
 
@@ -171,10 +171,7 @@ def _runner(port: int, requests: Path, seconds: float, tries: list[dict[str, Any
 
 def runs_in_loop(port: int, model: str) -> bool:
     """Whether the reader has decided to ask a model in its event loop, as its metrics say."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    found = [line for line in lines if line.startswith("forecache_realtime_runs_in_loop") and f'"{model}"' in line]
-    return bool(found) and float(found[0].rpartition(" ")[2]) > 0
+    return metric(port, "forecache_realtime_runs_in_loop", model) > 0
 
 
 def timings(port: int, path: str, bodies: list[dict[str, Any]]) -> dict[str, list[float]]:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
+from _common.processes import cpu_s, with_children
 from deltalake import DeltaTable
 
 from _scoring.data import NAMES, NIGHT, PIPELINE, network, network_model, prepare, settings_of, tree_model
@@ -169,18 +171,10 @@ def cold(home: str, rows: int, which: str, copy_first: bool, setting: str) -> di
     session_s = time.perf_counter() - started
     if copy_first:
         contenders.copy()
-    cpu = _cpu_s()
-    run_s = timed(getattr(contenders, which))
-    return {"session_s": session_s, "run_s": run_s, "cpu_s": _cpu_s() - cpu}
-
-
-def _cpu_s() -> float:
-    """CPU seconds of this process and all that it started and that are alive."""
-    import psutil
-
     me = psutil.Process()
-    times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
-    return float(sum(each.user + each.system for each in times))
+    cpu = cpu_s(with_children(me))
+    run_s = timed(getattr(contenders, which))
+    return {"session_s": session_s, "run_s": run_s, "cpu_s": cpu_s(with_children(me)) - cpu}
 
 
 def arrow(home: str, rows: int, repeats: int) -> dict[str, Any]:

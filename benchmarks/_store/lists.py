@@ -15,6 +15,7 @@ import orjson
 import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
+from _common.processes import cpu_s, with_children
 from _common.rows import HEADS, Asked, Row, Value, text_table
 from deltalake import write_deltalake
 
@@ -57,6 +58,7 @@ def measure(work: Path, sizes: Sizes, number: int) -> dict[str, Any]:
     publish_lists(home, num_keys)
     surfaces: dict[str, Any] = {name: {"one core": []} for name in TARGETS}
     with servers.reader(home)(port, SERVER_CORE) as pid:
+        reader = psutil.Process(pid)
         targets = {
             name: Target(port, "get", f"/v1/{pipeline}/", suffix=suffix) for name, (pipeline, suffix) in TARGETS.items()
         }
@@ -65,20 +67,14 @@ def measure(work: Path, sizes: Sizes, number: int) -> dict[str, Any]:
         say(f"pass {number}: lists")
         for repeat in range(_ROUNDS * sizes.repeats + 1):
             for name, target in targets.items():
-                before = _cpu_s(pid)
+                before = cpu_s(with_children(reader))
                 load = run_load(
                     target, "one", num_keys=num_keys, seconds=_ROUND_S, seed=100 * number + repeat, one_core=True
                 )
                 if repeat:  # the first round warms up
-                    cpu_us = 1e6 * (_cpu_s(pid) - before) / load.requests
+                    cpu_us = 1e6 * (cpu_s(with_children(reader)) - before) / load.requests
                     surfaces[name]["one core"].append({**asdict(load), "cpu_us": cpu_us})
     return {"surfaces": surfaces, "keys": num_keys}
-
-
-def _cpu_s(pid: int) -> float:
-    """Processor time of the reader with all its processes."""
-    reader = psutil.Process(pid)
-    return sum(sum(each.cpu_times()[:2]) for each in (reader, *reader.children(recursive=True)))
 
 
 def table_rows(passes: list[dict[str, Any]]) -> list[Row]:
