@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from _common import results
+from _common import command, results
 from _common.memory import proportional_bytes, watching
 from _common.rows import Row, Value, markdown, number
 
@@ -36,9 +36,7 @@ def main() -> int:
     if not arguments.report:
         failed = results.measure_sections(["demo"], {"demo": measure}, path=path, size=arguments.size)
     print(results.text(results.load(path), SECTIONS, rows_of))
-    for sentence in failed:
-        print(f"FAILED: {sentence}", file=sys.stderr)
-    return 1 if failed else 0
+    return command.exit_code(failed)
 
 
 def measure() -> dict[str, Any]:

@@ -7,7 +7,6 @@ python benchmarks/features.py --only next            some sections; the others k
 python benchmarks/features.py --report               measure nothing, print what results/features.json holds
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _common import results
+from _common import command, results
 from _features import report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,13 +80,8 @@ def _job(module: str, events: int, *arguments: object) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sections = list(report.SECTIONS)
-    parser.add_argument("--only", choices=sections, action="append", help="measure this section; may be repeated")
-    parser.add_argument("--size", choices=results.SIZES, default="full", help="how much is measured (default: full)")
+    parser = command.options(__doc__, "features", report.SECTIONS)
     parser.add_argument("--events", type=int, help="of the section `large`")
-    parser.add_argument("--results", type=Path, help="folder of features.json (default: results/)")
-    parser.add_argument("--report", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     path, failed = results.folder_of(arguments.size, WORK / "results", arguments.results) / "features.json", []
     if not arguments.report:
@@ -99,7 +93,7 @@ def main() -> int:
             "large": partial(large, arguments.events or many),
             "historical": partial(historical, few, rows),
         }
-        chosen = [name for name in sections if name in (arguments.only or sections)]
+        chosen = command.chosen(arguments, report.SECTIONS)
         try:
             failed = results.measure_sections(chosen, measures, path=path, size=arguments.size)
         finally:
@@ -107,9 +101,7 @@ def main() -> int:
                 shutil.rmtree(folder)
     found = results.load(path)
     print(results.text(found, report.SECTIONS, report.rows_of))
-    for sentence in failed:
-        print(f"FAILED: {sentence}", file=sys.stderr)
-    return 1 if failed else 0
+    return command.exit_code(failed)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import results
+from _common.command import exit_code
 from _common.rows import Asked, Row, Value
 from _history.write import described, write_history
 
@@ -55,9 +56,7 @@ def main() -> int:
         measures = {"history": lambda: measure(work / "homes", arguments.home, arguments.size)}
         failed = results.measure_sections(["history"], measures, path=path, size=arguments.size)
     print(results.text(results.load(path), SECTIONS, rows_of))
-    for sentence in failed:
-        print(f"FAILED: {sentence}", file=sys.stderr)
-    return 1 if failed else 0
+    return exit_code(failed)
 
 
 def measure(work: Path, demo: Path | None, size: str) -> dict[str, Any]:

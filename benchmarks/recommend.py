@@ -6,7 +6,6 @@ python benchmarks/recommend.py --only movielens    some sections; the others kee
 python benchmarks/recommend.py --report            measure nothing, print what results/recommend.json holds
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -16,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _common import results
+from _common import command, results
 from _recommend import report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,17 +57,12 @@ MEASURES: dict[str, Callable[[str], dict[str, Any]]] = {"movielens": movielens, 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sections = list(report.SECTIONS)
-    parser.add_argument("--only", choices=sections, action="append", help="measure this section; may be repeated")
-    parser.add_argument("--size", choices=results.SIZES, default="full", help="how much is measured (default: full)")
-    parser.add_argument("--results", type=Path, help="folder of recommend.json (default: results/)")
-    parser.add_argument("--report", action="store_true", help="measure nothing")
+    parser = command.options(__doc__, "recommend", report.SECTIONS)
     arguments = parser.parse_args()
     folder = results.folder_of(arguments.size, ROOT / ".forecache" / "bench-recommend", arguments.results)
     path, failed = folder / "recommend.json", []
     if not arguments.report:
-        chosen = [name for name in sections if name in (arguments.only or sections)]
+        chosen = command.chosen(arguments, report.SECTIONS)
         measures = {name: partial(MEASURES[name], arguments.size) for name in chosen}
         failed = results.measure_sections(chosen, measures, path=path, size=arguments.size)
     found = results.load(path)
@@ -77,9 +71,7 @@ def main() -> int:
         return 1
     print(results.text(found, report.SECTIONS, report.rows_of))
     print(f"\nMedians, in brackets the smallest and the largest sample. Details: {path}")
-    for sentence in failed:
-        print(f"FAILED: {sentence}", file=sys.stderr)
-    return 1 if failed else 0
+    return command.exit_code(failed)
 
 
 if __name__ == "__main__":

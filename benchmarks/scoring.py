@@ -7,7 +7,6 @@ python benchmarks/scoring.py --only warm           some sections; the others kee
 python benchmarks/scoring.py --report              measure nothing, print what results/scoring.json holds
 """
 
-import argparse
 import json
 import os
 import signal
@@ -20,7 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from _common import results
+from _common import command, results
 from _scoring import report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,23 +76,17 @@ class BenchmarkError(Exception):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sections = list(report.SECTIONS)
-    parser.add_argument("--only", choices=sections, action="append", help="measure this section; may be repeated")
-    parser.add_argument("--size", choices=results.SIZES, default="full", help="how much is measured (default: full)")
+    parser = command.options(__doc__, "scoring", report.SECTIONS)
     parser.add_argument("--work", type=Path, default=ROOT / ".forecache" / "bench-scoring", help="folder of the tables")
-    parser.add_argument("--results", type=Path, help="folder of scoring.json (default: results/)")
-    parser.add_argument("--report", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     sizes, work = SIZES[arguments.size], arguments.work.resolve() / arguments.size
     folder = results.folder_of(arguments.size, work, arguments.results)
     path = folder / "scoring.json"
     failed = []
-    for name in [name for name in os.environ if name.startswith("FORECACHE_")]:
-        del os.environ[name]  # the settings of whoever runs this are not what is measured
+    command.forget_settings()
     if not arguments.report:
         subprocess.run(["bash", str(ROOT / "benchmarks" / "peers_env.sh"), "small"], check=True)
-        chosen = [name for name in sections if name in (arguments.only or sections)]
+        chosen = command.chosen(arguments, report.SECTIONS)
         measures = {name: partial(MEASURES[name], work, sizes) for name in chosen}
         failed = results.measure_sections(chosen, measures, path=path, size=arguments.size)
     found = results.load(path)
@@ -103,9 +96,7 @@ def main() -> int:
     print(results.text(found, report.SECTIONS, report.rows_of))
     report.plot(found, folder / "scoring.png")
     print(f"\nMedians, in brackets the smallest and the largest sample. Details: {path}")
-    for sentence in failed:
-        print(f"FAILED: {sentence}", file=sys.stderr)
-    return 1 if failed else 0
+    return command.exit_code(failed)
 
 
 def say(message: str) -> None:

@@ -9,7 +9,6 @@ python benchmarks/store.py --report            measure nothing, print what resul
 """
 
 import argparse
-import os
 import shutil
 import sys
 import traceback
@@ -17,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _common import machine, results
+from _common import command, machine, results
 from _common.rows import text_table
 from _store import feast_peer, http_load, inprocess, lookups, open_loop, report, servers, summary
 from _store.processes import ROOT, BenchmarkError
@@ -69,9 +68,7 @@ def main() -> int:
         )
     print(results.text(found, report.SECTIONS, summary.rows_of))
     print(f"\nMedians, in brackets the smallest and the largest sample. Details: {path}")
-    for sentence in failed:
-        print(f"FAILED: {sentence}", file=sys.stderr)
-    return 1 if failed else 0
+    return command.exit_code(failed)
 
 
 def prepare(work: Path) -> None:
@@ -79,8 +76,7 @@ def prepare(work: Path) -> None:
     for program, package in PROGRAMS.items():
         if shutil.which(program) is None:
             raise BenchmarkError(f"{program} is missing; install it: apt-get install -y {package}")
-    for name in [name for name in os.environ if name.startswith("FORECACHE_")]:
-        del os.environ[name]  # the settings of whoever runs this are not what is measured
+    command.forget_settings()
     work.mkdir(parents=True, exist_ok=True)
     feast_peer.ensure_environment()
 

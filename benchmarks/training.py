@@ -7,7 +7,6 @@ python benchmarks/training.py --only chaos       some sections; the others keep 
 python benchmarks/training.py --report           measure nothing, print what results/training.json holds
 """
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _common import results
+from _common import command, results
 from _training import report, runs
 from _training.sizes import SIZES
 
@@ -32,19 +31,14 @@ MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sections = list(report.SECTIONS)
-    parser.add_argument("--only", choices=sections, action="append", help="measure this section; may be repeated")
-    parser.add_argument("--size", choices=results.SIZES, default="full", help="how much is measured (default: full)")
-    parser.add_argument("--results", type=Path, help="folder of training.json (default: results/)")
-    parser.add_argument("--report", action="store_true", help="measure nothing")
+    parser = command.options(__doc__, "training", report.SECTIONS)
     arguments = parser.parse_args()
     folder = results.folder_of(arguments.size, ROOT / ".forecache" / "bench-training", arguments.results)
     path, failed = folder / "training.json", []
     if not arguments.report:
         subprocess.run(["bash", str(ROOT / "benchmarks" / "peers_env.sh"), "small"], check=True)
         work = Path(tempfile.mkdtemp(prefix="forecache-bench-training-"))
-        chosen = [name for name in sections if name in (arguments.only or sections)]
+        chosen = command.chosen(arguments, report.SECTIONS)
         measures = {name: partial(MEASURES[name], work, SIZES[arguments.size]) for name in chosen}
         try:
             failed = results.measure_sections(chosen, measures, path=path, size=arguments.size)
@@ -57,9 +51,7 @@ def main() -> int:
     print(results.text(found, report.SECTIONS, report.rows_of))
     report.plot(found, folder / "training.png")
     print(f"\nMedians, in brackets the smallest and the largest sample. Details: {path}")
-    for sentence in failed:
-        print(f"FAILED: {sentence}", file=sys.stderr)
-    return 1 if failed else 0
+    return command.exit_code(failed)
 
 
 if __name__ == "__main__":
