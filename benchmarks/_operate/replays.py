@@ -1,9 +1,11 @@
 """Section parity: logged answers of the engine are computed again by `forecache parity` on two cores."""
 
+import contextlib
 import json
 import os
 import subprocess
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +57,23 @@ def answered(settings: Settings, sizes: Sizes) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)])}
     shares = [sizes.replayed // PROCESSES] * PROCESSES
     shares[0] += sizes.replayed % PROCESSES
-    processes = [
-        subprocess.Popen(
-            [PYTHON, "-m", "_operate.answer_job", settings.home_path, str(count), str(seed), str(sizes.keys)],
-            cwd=ROOT / "benchmarks", env=environment, stdout=subprocess.PIPE, text=True,
-        )
-        for seed, count in enumerate(shares)
-    ]  # fmt: skip
     rows = 0
-    while any(process.poll() is None for process in processes):
-        rows += commit_ready(settings, home.WITH).rows
-        time.sleep(0.2)
-    while (done := commit_ready(settings, home.WITH)).segments:
-        rows += done.rows
-    told = [json.loads(process.stdout.read()) for process in processes if process.stdout is not None]
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for seed, count in enumerate(shares):
+            command = [PYTHON, "-m", "_operate.answer_job", settings.home_path, str(count), str(seed), str(sizes.keys)]
+            process = subprocess.Popen(
+                command, cwd=ROOT / "benchmarks", env=environment, stdout=subprocess.PIPE, text=True
+            )
+            processes.append(stack.enter_context(process))
+            stack.callback(process.kill)  # where a commit fails, they would take the cores of the next section
+        while any(process.poll() is None for process in processes):
+            rows += commit_ready(settings, home.WITH).rows
+            time.sleep(0.2)
+        while (done := commit_ready(settings, home.WITH)).segments:
+            rows += done.rows
+        told = [json.loads(process.stdout.read()) for process in processes if process.stdout is not None]
     state = read_state(settings.request_log_path / home.WITH)
     if sum(each["logged"] for each in told) != sizes.replayed or state.lost_damaged or rows != sizes.replayed:
         raise BenchmarkError(f"{rows:,} of {sizes.replayed:,} answers are in the log: {told}, {state}.")
-    from datetime import date
-
     merge_small(settings, home.WITH, today=date.max)
