@@ -36,6 +36,11 @@ def folder(settings: Settings) -> Path:
     return settings.home_path / "alerts"
 
 
+def database_file(settings: Settings) -> Path:
+    """The database; there is none before something was noted."""
+    return folder(settings) / "journal.sqlite"
+
+
 @contextmanager
 def transaction(settings: Settings) -> Iterator[sqlite3.Connection]:
     """A transaction that alone may write, on the disk when it ends; undone where an error leaves it.

@@ -10,13 +10,14 @@ def check_alerts(settings: Settings) -> Finding:
     Raises:
         SettingsError: They do not fit.
     """
+    from forecache.alerts.database import database_file
     from forecache.alerts.outbox import Outbox
     from forecache.alerts.sinks.chosen import chosen_sinks
 
     sinks = [sink.name for sink in chosen_sinks(settings)]
     if not sinks:
         return Finding("alerts", "ok", "no receiver is set")
-    if (settings.home_path / "alerts" / "journal.sqlite").is_file():
+    if database_file(settings).is_file():
         for sink in sinks:
             waiting = Outbox(settings, sink).waiting()
             if waiting.reason:

@@ -4,7 +4,7 @@ import sqlite3
 from typing import Any
 
 from forecache.alerts.alert import LASTING, TITLES, Alert
-from forecache.alerts.database import folder
+from forecache.alerts.database import database_file
 from forecache.settings import Settings
 
 
@@ -12,7 +12,7 @@ def noted_alerts(settings: Settings) -> list[Alert]:
     """Those of the journal; none where nothing was noted yet or the journal cannot be opened."""
     from forecache.alerts.journal import open_alerts
 
-    if not (folder(settings) / "journal.sqlite").is_file():
+    if not database_file(settings).is_file():
         return []
     try:
         return open_alerts(settings)
