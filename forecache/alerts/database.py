@@ -49,18 +49,13 @@ def transaction(settings: Settings) -> Iterator[sqlite3.Connection]:
         OSError, sqlite3.Error: The home cannot be written.
     """
     folder(settings).mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder(settings) / "journal.sqlite"
-    with closing(sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(database_file(settings), timeout=_WAIT_S, isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with connection:  # commits, or rolls back, unless SQLite has done so itself, as where the disk is full
+            connection.execute("BEGIN IMMEDIATE")
             if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
                 for statement in _SCHEMA:
                     connection.execute(statement)
             yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")

@@ -15,6 +15,7 @@ import pytest
 from alert_receivers import Receiver, receiver
 
 from forecache.alerts.alert import Alert, Subject
+from forecache.alerts.database import transaction
 from forecache.alerts.journal import open_alerts
 from forecache.alerts.notify import Told, notify
 from forecache.settings import Settings, load_settings
@@ -243,3 +244,20 @@ def test_subjects_that_were_never_wrong_are_no_news(tmp_path: Path, there: Recei
     settings = alert_settings(tmp_path, there)
     notify(settings, well=[Subject("check_failed", "raw.ok", "2026-01-01")])
     assert there.posted == []
+
+
+def test_a_full_disk_is_the_error_that_is_told_and_what_was_noted_is_undone(tmp_path: Path, there: Receiver) -> None:
+    settings = alert_settings(tmp_path, there)
+    notify(settings, cursors={"before": "1"})
+
+    def fill() -> None:
+        with transaction(settings) as connection:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+            connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+            for number in range(100):
+                connection.execute("INSERT INTO cursors VALUES (?, ?)", (str(number), "x" * 1000))
+
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        fill()
+    with transaction(settings) as connection:
+        assert [row["name"] for row in connection.execute("SELECT name FROM cursors")] == ["before"]
