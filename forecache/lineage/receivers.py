@@ -46,13 +46,15 @@ class EventFile:
 
     def _append(self, content: bytes) -> None:
         """Append all or nothing; a part of a line that a power cut left is ended first."""
-        with self._path.open("a+b") as file:
+        # Without a buffer: what is left in one is written when the file is closed, after the truncation.
+        with self._path.open("a+b", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
             if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
                 content = b"\n" + content
             try:
-                file.write(content)
-                file.flush()
+                left = memoryview(content)
+                while left:
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
             except OSError:
                 os.ftruncate(file.fileno(), end)

@@ -280,6 +280,27 @@ def test_an_event_after_a_line_that_was_cut_short_has_a_line_of_its_own(home: Se
     assert len([json.loads(line) for line in lines[1:]]) == 2 * (len(JOBS) + 1)
 
 
+SMALL_DISK = """
+import resource, sys
+from pathlib import Path
+from forecache.lineage.receivers import EventFile
+
+path = Path(sys.argv[1])
+path.write_text('{"number": 0}\\n')
+size = path.stat().st_size + 3000
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+failed = EventFile(path).take([{"number": 1, "text": "x" * 5000}])
+assert "cannot be written" in failed.reason
+assert EventFile(path).take([{"number": 2}]) is None
+"""
+
+
+def test_a_file_that_is_full_in_the_middle_of_an_event_has_nothing_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    assert subprocess.run([sys.executable, "-c", SMALL_DISK, str(path)], check=False).returncode == 0
+    assert [json.loads(line)["number"] for line in path.read_text().splitlines()] == [0, 2]
+
+
 JOB = """
 import os, signal, sys
 from forecache.lineage import emit
