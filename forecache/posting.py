@@ -68,7 +68,7 @@ def _request(url: str, content: Any, headers: Mapping[str, str]) -> urllib.reque
     login = {"Authorization": f"Basic {base64.b64encode(unquote(user).encode()).decode()}"} if at else {}
     return urllib.request.Request(
         urlunsplit(parts._replace(netloc=place)),
-        data=json.dumps(content, ensure_ascii=False, default=str).encode(),
+        data=json.dumps(content, ensure_ascii=False, default=str).encode(errors="replace"),
         headers={"Content-Type": "application/json; charset=utf-8", "User-Agent": "forecache", **login, **headers},
         method="POST",
     )

@@ -127,7 +127,9 @@ def _note_firing(
 
 def _number_of(connection: sqlite3.Connection, alert: Alert, now: float) -> int:
     """The number of the alert's row, made where it is new; what is said of one that lasts is brought up to date."""
-    content = (alert.severity, alert.summary, json.dumps(dict(alert.details), default=str))
+    # A file's name may have bytes that are no text, which an error of a run names.
+    summary = alert.summary.encode(errors="replace").decode()
+    content = (alert.severity, summary, json.dumps(dict(alert.details), default=str))
     of_subject = "WHERE kind = ? AND name = ? AND occasion = ?"
     known = connection.execute(
         f"SELECT number FROM alerts {of_subject} AND ended_at IS NULL", alert.subject.parts

@@ -35,7 +35,8 @@ class EventFile:
         self._path = path.expanduser()
 
     def take(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
-        content = "".join(json.dumps(event, ensure_ascii=False, default=str) + "\n" for event in events).encode()
+        lines = "".join(json.dumps(event, ensure_ascii=False, default=str) + "\n" for event in events)
+        content = lines.encode(errors="replace")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with lock(self._path.with_name(f".{self._path.name}.lock")):

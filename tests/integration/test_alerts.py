@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import os
 import signal
 import sqlite3
 import subprocess
@@ -184,6 +185,16 @@ def test_no_secret_is_logged_or_returned(tmp_path: Path, there: Receiver, caplog
     assert manager.headers["Authorization"].partition(" ")[2] not in everything
     database = (settings.home_path / "alerts" / "journal.sqlite").read_bytes()
     assert b"-secret" not in database
+
+
+def test_text_that_cannot_be_encoded_holds_up_nothing(tmp_path: Path, there: Receiver) -> None:
+    name = os.fsdecode(b"2026-01-0\xff.csv")
+    found = notify(
+        alert_settings(tmp_path, there),
+        [Alert("run_failed", "nightly", "critical", f"{name} is empty.", {"file": name}, AT), STALE],
+    )
+    assert (found[0].notices, found[0].reason) == (2, "")
+    assert there.posted[0].content["alerts"][0]["summary"] == "2026-01-0?.csv is empty."
 
 
 def test_an_unusable_home_or_setting_fails_nothing(tmp_path: Path, there: Receiver) -> None:
