@@ -113,7 +113,8 @@ def test_lost_rows_of_a_log_are_told_as_they_grow(tmp_path: Path, there: Receive
 
     def told_of(damaged: int, expired: int) -> dict[str, int]:
         write_state(folder, CommitterState(lost_damaged=damaged, lost_expired=expired))
-        alerts, cursors = log_losses(settings)
+        cursors: dict[str, str] = {}
+        alerts = list(log_losses(settings, cursors))
         notify(settings, alerts, cursors=cursors)
         return dict(alerts[0].details) if alerts else {}
 
@@ -158,6 +159,19 @@ def test_a_look_that_fails_ends_no_alert_of_its_kind(
     monkeypatch.setattr(looking, "stale_versions", lambda *_: iter(()))
     assert tell(settings)[0][0].notices == 1
     assert [each.content["groups"][0]["state"] for each in there.posted] == ["firing", "resolved"]
+
+
+def test_a_spool_that_cannot_be_read_keeps_nothing_else_from_being_told(
+    tmp_path: Path, there: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    settings = load_settings(home=tmp_path / "home", project="shop_project", alert_webhook=there.url)
+    settings.request_log_path.parent.mkdir(parents=True)
+    settings.request_log_path.write_text("not a folder")
+    told, problems = tell(settings, [Alert("run_failed", "nightly", "critical", "No.", {"nights": ""})])
+    assert told[0].notices == 1
+    assert all("Not a directory" in problem for problem in problems)
+    assert problems
 
 
 def test_a_project_that_cannot_be_imported_is_a_problem_and_holds_up_nothing(tmp_path: Path, there: Receiver) -> None:

@@ -15,9 +15,13 @@ from forecache.settings import Settings
 _PATIENCE_S = 300.0
 
 
-def log_losses(settings: Settings) -> tuple[list[Alert], dict[str, str]]:
-    """An alert for each model whose log has lost rows since the last look, and the cursors from which to look next."""
-    alerts, cursors, now = [], {}, datetime.now(timezone.utc)
+def log_losses(settings: Settings, cursors: dict[str, str]) -> Iterator[Alert]:
+    """An alert for each model whose log has lost rows since the last look.
+
+    Args:
+        cursors: Gets, by name, from where to look next.
+    """
+    now = datetime.now(timezone.utc)
     for model in models_in(settings.request_log_path):
         name, totals = f"lost rows {model}", lost_rows(settings, model)
         before: dict[str, int] = json.loads(cursor(settings, name) or "{}")
@@ -26,8 +30,7 @@ def log_losses(settings: Settings) -> tuple[list[Alert], dict[str, str]]:
         if lost:
             reasons = ", ".join(f"{count:,} by {reason}" for reason, count in sorted(lost.items()))
             summary = f"The request log of {model} lost {sum(lost.values()):,} answers: {reasons}."
-            alerts.append(Alert("log_rows_lost", model, "warning", summary, lost, now, now.isoformat()))
-    return alerts, cursors
+            yield Alert("log_rows_lost", model, "warning", summary, lost, now, now.isoformat())
 
 
 def stuck_logs(settings: Settings) -> Iterator[Alert]:

@@ -36,11 +36,13 @@ def look(settings: Settings) -> Found:
         SettingsError: The project cannot be imported.
     """
     project = read_project(settings)
+    cursors: dict[str, str] = {}
     looks: dict[Kind, Callable[[], Iterator[Alert]]] = {
         "version_stale": lambda: stale_versions(settings, project),
         "night_waiting": lambda: waiting_nights(settings, project),
         "gate_refused": lambda: gate_decisions(settings),
         "log_stuck": lambda: stuck_logs(settings),
+        "log_rows_lost": lambda: log_losses(settings, cursors),
     }
     alerts: list[Alert] = []
     complete: list[Kind] = []
@@ -52,5 +54,4 @@ def look(settings: Settings) -> Found:
             problems.append(str(error))
         else:
             complete += [kind] if kind in LASTING else []
-    lost, cursors = log_losses(settings)
-    return Found((*alerts, *lost), tuple(complete), tuple(problems), cursors)
+    return Found(tuple(alerts), tuple(complete), tuple(problems), cursors)
