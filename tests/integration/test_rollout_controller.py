@@ -16,6 +16,7 @@ from forecache.lake.delta.tables import append_rows
 from forecache.operations.rollout import controller
 from forecache.operations.rollout.controller import by_hand, look, running_rollouts
 from forecache.operations.rollout.count import counted, step_id
+from forecache.operations.rollout.outcomes import outcomes
 from forecache.operations.rollout.seen import GUARD, Seen, read_seen
 from forecache.pipeline import Guards, Outcome
 from forecache.realtime.log.commit.keep import merge_small
@@ -318,6 +319,9 @@ def test_outcomes_that_could_not_be_read_are_counted_when_they_can(settings: Set
     answered(settings)
     looked(settings, after=timedelta(hours=2))
     append_rows(settings, "orders", pa.Table.from_pylist([{"request_id": "r3", "bought": 1.0}]))
+    for table in ("orders", settings.table_uri("orders"), f"file://{settings.table_uri('orders')}"):
+        found = outcomes(settings, Outcome(table, "bought"), np.array(["r2", "r3"]))
+        assert found.tolist() == [0.0, 1.0], table
     state = looked(settings, after=timedelta(hours=2))
     assert "cannot be read" not in state.why
     seen = read_seen(open_releases(settings, NAME), step_id(state))

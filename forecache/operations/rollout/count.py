@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from forecache.errors import ForecacheError
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import open_if_exists, read_entry
 from forecache.operations.rollout.outcomes import outcomes
@@ -102,8 +103,9 @@ def _with_outcomes(settings: Settings, seen: Seen, outcome: Outcome, now: dateti
     values = np.full((int(due.sum()), len(GUARDS)), np.nan)
     try:
         values[:, GUARD["outcome"]] = outcomes(settings, outcome, ripe.request_id) / outcome.most
-    except Exception as error:  # noqa: BLE001  # of a table of other people: the other guards still have to judge
-        logger.error("The outcomes in %s cannot be read: %s", outcome.table, error)
+    except Exception as error:  # of a table of other people: the other guards still have to judge
+        trace = None if isinstance(error, ForecacheError) else error
+        logger.error("The outcomes in %s cannot be read: %s", outcome.table, error, exc_info=trace)
         # The cause may have what no status page is to show.
         return replace(seen, fault="The outcomes cannot be read; the log of the controller says why.")
     return replace(seen, waiting=seen.waiting.picked(~due), fault="").adding(ripe.bucket, ripe.arm, values)

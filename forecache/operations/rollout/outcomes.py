@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from forecache.lake.delta.tables import open_table
+from forecache.lake.delta.existing import open_existing
 from forecache.pipeline.realtime.rollout import Outcome
 from forecache.settings import Settings
 
@@ -12,15 +12,12 @@ def outcomes(settings: Settings, outcome: Outcome, request_ids: np.ndarray) -> n
 
     Raises:
         NotFoundError: There is no such table.
+        UnavailableError: It does not open.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
-    from deltalake import DeltaTable
 
-    if "://" in outcome.table or outcome.table.startswith("/"):
-        table = DeltaTable(outcome.table, storage_options=settings.storage_options)
-    else:
-        table = open_table(settings, outcome.table)
+    table = open_existing(settings, outcome.table, what="The table of outcomes")
     ids = pa.array(request_ids.tolist(), pa.string())
     rows = table.to_pyarrow_table(
         columns=[outcome.by, outcome.value], filters=pc.is_in(pc.field(outcome.by), value_set=ids)
