@@ -1,6 +1,7 @@
 """From rows of the request log to what each says to each guard."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,6 @@ COLUMNS = (
     "request_id", "arrived_at", "key", "items", "release", "arm", "scores", "score_dtype", "rung", "why", "late",
     "model_us", "total_us", "replica",
 )  # fmt: skip
-_OTHER = {"aa": "aa", "shadow": "shadow", "canary": "canary"}
 
 
 class Rows:
@@ -36,7 +36,7 @@ class Rows:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        arms = ("current", _OTHER[state.stage], *(("loading",) if state.stage == "canary" else ()))
+        arms = ("current", state.stage, *(("loading",) if state.stage == "canary" else ()))
         batch = batch.filter(pc.is_in(batch.column("arm"), pa.array(arms)))
         column = {name: batch.column(name) for name in batch.schema.names}
         self.request_id = np.array(column["request_id"].to_pylist(), dtype="U")
@@ -75,18 +75,18 @@ class Rows:
             if state.slow_us:
                 found[:, GUARD["slow"]] = np.where(self.loading, np.nan, self.total_us > state.slow_us)
         if state.edges:
-            level, spread = _places(self._of_model(), np.array(state.edges), len(self))
+            level, spread = _places(self._of_model, np.array(state.edges), len(self))
             found[:, GUARD["score_level"]], found[:, GUARD["score_spread"]] = level, spread
         return found
 
     def all_scores(self, rows: np.ndarray) -> np.ndarray:
         """The scores of some rows, one after the other."""
-        picked = [each for each, wanted in zip(self._of_model(), rows, strict=True) if wanted and len(each)]
+        picked = [each for each, wanted in zip(self._of_model, rows, strict=True) if wanted and len(each)]
         return np.concatenate(picked) if picked else np.zeros(0)
 
     def agreement(self) -> np.ndarray:
         """How far both releases agree, of requests that both scored; see `Seen.agree`."""
-        found, scores = np.zeros(4), self._of_model()
+        found, scores = np.zeros(4), self._of_model
         shadows = {self.request_id[place]: place for place in np.flatnonzero(self.arm == 1) if len(scores[place])}
         for place in np.flatnonzero(self.arm == 0):
             other = shadows.get(self.request_id[place])
@@ -97,6 +97,7 @@ class Rows:
                 found[3] = max(found[3], float(apart.max()))
         return found
 
+    @cached_property
     def _of_model(self) -> list[np.ndarray]:
         """The scores of each row that the model of its release gave, float64; none where it did not."""
         none = np.zeros(0)
