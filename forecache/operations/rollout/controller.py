@@ -8,7 +8,6 @@ and what has to follow a state (the pointer, the mark of a bad release) is done 
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any
 
 from forecache.alerts.alert import Alert, Kind, Severity
 from forecache.alerts.notify import notify
@@ -21,7 +20,7 @@ from forecache.operations.targets import reporting_replica_failure
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_release, write_current
 from forecache.realtime.release.replicas import is_behind, push_releases
 from forecache.realtime.release.write import writing
-from forecache.realtime.rollout.state import RolloutState, Step, read_rollout, write_rollout
+from forecache.realtime.rollout.state import RolloutState, Stage, Step, read_rollout, write_rollout
 from forecache.settings import Settings
 from forecache.steps import rollout_step
 from forecache.store.replicas.sync import open_remote
@@ -161,7 +160,7 @@ def _looked(settings: Settings, folder: ReleaseFolder, state: RolloutState, now:
     return state
 
 
-def _following(state: RolloutState) -> tuple[Any, float] | None:
+def _following(state: RolloutState) -> tuple[Stage, float] | None:
     """The stage and share after the present ones; None: the candidate answers all."""
     shares: list[float] = list(state.plan["shares"])
     if state.stage == "aa" and state.plan["shadow_share"]:
@@ -177,7 +176,7 @@ def _end(folder: ReleaseFolder, state: RolloutState, verdict: Verdict, now: date
         if pointer.current == state.current:
             write_current(folder, replace(pointer, current=state.release, generation=pointer.generation + 1))
             rollout_step("pointer moved")
-    stage: Any = "done" if verdict.verdict == "passed" else "returned"
+    stage: Stage = "done" if verdict.verdict == "passed" else "returned"
     state = state.with_step(verdict=verdict.verdict, why=verdict.why, until=_text(now))
     return write_rollout(folder, replace(state, stage=stage, share=0.0, paused=False, why=verdict.why))
 

@@ -13,6 +13,7 @@ from numpy.random import Generator
 from forecache.operations.rollout.evidence import Sums, difference, limited, most_of_a_key, split_is_off, sums_of
 from forecache.operations.rollout.judge import errors_of, harm_of
 from forecache.pipeline.realtime.rollout import Outcome, Rollout
+from forecache.realtime.rollout.state import Stage
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,11 @@ def equal(
     buckets = generator.random((runs, keys))
     first: dict[str, np.ndarray] = {}
     over = np.zeros(runs, np.bool_)
-    steps = [("aa", declared.aa_share), *(("canary", share) for share in declared.shares)]
+    steps: list[tuple[Stage, float]] = [("aa", declared.aa_share)]
+    steps += [("canary", share) for share in declared.shares]
     for stage, share in steps:
         in_arm = buckets < share
-        errors = errors_of(plan, stage)  # type: ignore[arg-type]
+        errors = errors_of(plan, stage)
         n = np.zeros((runs, keys))
         x = {name: np.zeros((runs, keys)) for name in rates}
         for _ in range(looks):
