@@ -42,14 +42,6 @@ def table(settings: Settings, name: str, version: int | None, *, rows: int | Non
     return Dataset(namespace, path, version_text, rows, {**found, **facets})
 
 
-def columns(settings: Settings, name: str, version: int) -> list[str]:
-    """Names of a table's columns at a version; none where the log has it no more."""
-    return [
-        column
-        for column, _ in _schema(settings.table_uri(name), version, tuple(sorted(settings.storage_options.items())))
-    ]
-
-
 @lru_cache(maxsize=256)
 def _schema(uri: str, version: int, options: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     from deltalake import DeltaTable
