@@ -28,8 +28,8 @@ from forecache.settings import Settings
 from forecache.steps import Steps
 
 _FIRST_LOOK = timedelta(days=1)
-_CLOCKS_DIFFER = timedelta(hours=1)
-_REMEMBERED = 499
+_LATE = timedelta(days=1)
+"""So much after its moment a record may appear: that of an ingestion is its beginning, and clocks differ."""
 _PAUSE_S = 60.0
 """So long a receiver that failed is left alone."""
 _log = logging.getLogger(__name__)
@@ -113,18 +113,24 @@ class _State:
     """What a receiver took.
 
     Attributes:
-        positions: By source, that of the last fact.
-        taken: By source, identities of the last facts: a position can have several.
+        positions: By source, the last of the facts'.
+        taken: By source, identities and positions of the facts that a look from `looks_from` finds again.
         next_at: When the receiver is tried again.
     """
 
     positions: dict[str, Any] = field(default_factory=dict)
-    taken: dict[str, list[str]] = field(default_factory=dict)
+    taken: dict[str, dict[str, Any]] = field(default_factory=dict)
     next_at: float = 0.0
 
+    def looks_from(self, source: str) -> Any:
+        """The position from which the next look begins; None where nothing of the source was taken."""
+        last = self.positions.get(source)
+        return (datetime.fromisoformat(last) - _LATE).isoformat() if isinstance(last, str) else last
+
     def note(self, fact: Fact) -> None:
-        self.positions[fact.source] = fact.position
-        self.taken[fact.source] = [*self.taken.get(fact.source, ())[-_REMEMBERED:], fact.identity]
+        self.positions[fact.source] = max(self.positions.get(fact.source, fact.position), fact.position)
+        taken, first = self.taken.get(fact.source, {}) | {fact.identity: fact.position}, self.looks_from(fact.source)
+        self.taken[fact.source] = {identity: position for identity, position in taken.items() if position >= first}
 
 
 def _emit_to(settings: Settings, receiver: Receiver, job_names: Mapping[str, str], patient: bool) -> Emitted:
@@ -156,13 +162,12 @@ def _new_facts(settings: Settings, state: _State) -> Iterator[Fact]:
     first = datetime.now(timezone.utc) - _FIRST_LOOK
 
     def by_number(source: str, column: str, time_column: str) -> list[Filter]:
-        known = source in state.positions
-        return [(column, ">=", state.positions[source]) if known else (time_column, ">=", first)]
+        known = state.looks_from(source)
+        return [(time_column, ">=", first) if known is None else (column, ">=", known)]
 
     def since(source: str) -> datetime:
-        known = source in state.positions
-        # The clocks of several machines may differ.
-        return datetime.fromisoformat(state.positions[source]) - _CLOCKS_DIFFER if known else first
+        known = state.looks_from(source)
+        return first if known is None else datetime.fromisoformat(known)
 
     facts = [
         *stage_facts(settings, by_number(LEDGER_TABLE, "commit_version", "recorded_at")),

@@ -237,6 +237,27 @@ def test_what_was_taken_is_not_sent_again_and_what_is_new_is(home: Settings, tmp
     assert len(runs) == len(set(runs)) == len(JOBS) + 3
 
 
+def ingested(at: datetime, number: int) -> IngestedFile:
+    day = f"{number}.csv"
+    return IngestedFile("orders", day, NIGHTS[0], 90, at, "00", 9, 7, 2, None, 0, at, "other run", "code1")
+
+
+def test_an_ingestion_that_began_hours_before_others_is_told_when_it_is_recorded(
+    home: Settings, tmp_path: Path
+) -> None:
+    settings = with_file(home, tmp_path)
+    emit_new(settings)
+    enter_files(settings, [ingested(datetime.now(timezone.utc) - timedelta(hours=5), 1)])
+    assert [emit_new(settings)[0].runs for _ in range(2)] == [1, 0]
+
+
+def test_none_of_many_facts_of_a_day_is_told_twice(home: Settings, tmp_path: Path) -> None:
+    settings = with_file(home, tmp_path)
+    now = datetime.now(timezone.utc)
+    enter_files(settings, [ingested(now - timedelta(seconds=number), number) for number in range(600)])
+    assert [emit_new(settings)[0].runs for _ in range(2)] == [600 + len(JOBS) + 1, 0]
+
+
 def test_a_dead_server_holds_up_nothing_and_gets_everything_later(
     home: Settings, tmp_path: Path, there: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
