@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from forecache.errors import ConflictError
+from forecache.errors import ConflictError, ForecacheError
 from forecache.files import lock, write_durably
 from forecache.lake.delta.small_tables import Filter
 from forecache.lake.ingest.ingested import FILES_TABLE
@@ -58,14 +58,16 @@ def emit_new(settings: Settings, *, job_names: Mapping[str, str] | None = None, 
     """
     found = []
     for receiver in chosen_receivers(settings):
+        trace = None
         try:
             emitted = _emit_to(settings, receiver, job_names or {}, patient)
         except ConflictError:  # another process sends the same
             emitted = Emitted(receiver.name, 0)
         except Exception as error:  # noqa: BLE001  (lineage is not worth failing a stage for)
             emitted = Emitted(receiver.name, 0, f"{type(error).__name__}: {error}")
+            trace = None if isinstance(error, ForecacheError) else error
         if emitted.reason:
-            _log.warning("OpenLineage events wait for the %s: %s", receiver.name, emitted.reason)
+            _log.warning("OpenLineage events wait for the %s: %s", receiver.name, emitted.reason, exc_info=trace)
         found.append(emitted)
     return found
 
@@ -105,7 +107,7 @@ def emit_failure(settings: Settings, fact: Fact, *, job_names: Mapping[str, str]
             if failed is not None:
                 _log.warning("An OpenLineage event was lost for the %s: %s", receiver.name, failed.reason)
     except Exception as error:  # noqa: BLE001  (as above)
-        _log.warning("An OpenLineage event was lost: %s", error)
+        _log.warning("An OpenLineage event was lost: %s", error, exc_info=error)
 
 
 @dataclass

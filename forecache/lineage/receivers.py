@@ -32,34 +32,19 @@ class EventFile:
     name = "file"
 
     def __init__(self, path: Path) -> None:
-        self._path = path.expanduser()
+        self._path = path
 
     def take(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
         lines = "".join(json.dumps(event, ensure_ascii=False, default=str) + "\n" for event in events)
         content = lines.encode(errors="replace")
+        path = self._path.expanduser()
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with lock(self._path.with_name(f".{self._path.name}.lock")):
-                self._append(content)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with lock(path.with_name(f".{path.name}.lock")):
+                _append(path, content)
         except OSError as error:
             return Failed(f"{self._path} cannot be written: {error.strerror or error}.")
         return None
-
-    def _append(self, content: bytes) -> None:
-        """Append all or nothing; a part of a line that a power cut left is ended first."""
-        # Without a buffer: what is left in one is written when the file is closed, after the truncation.
-        with self._path.open("a+b", buffering=0) as file:
-            end = file.seek(0, os.SEEK_END)
-            if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
-                content = b"\n" + content
-            try:
-                left = memoryview(content)
-                while left:
-                    left = left[file.write(left) :]
-                os.fsync(file.fileno())
-            except OSError:
-                os.ftruncate(file.fileno(), end)
-                raise
 
 
 class Server:
@@ -87,3 +72,20 @@ def chosen_receivers(settings: Settings) -> list[Receiver]:
     if settings.openlineage_url:
         found.append(Server(settings.openlineage_url, settings.openlineage_api_key))
     return found
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Append all or nothing; a part of a line that a power cut left is ended first."""
+    # Without a buffer: what is left in one is written when the file is closed, after the truncation.
+    with path.open("a+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            content = b"\n" + content
+        try:
+            left = memoryview(content)
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), end)
+            raise
