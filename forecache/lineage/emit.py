@@ -39,7 +39,7 @@ lineage_step = Steps("taken", "noted")
 
 @dataclass(frozen=True)
 class Emitted:
-    """What a receiver took; `reason` is why it took no more, "" where it took all."""
+    """What a receiver took; `reason` is why it did not take more, "" where it took all."""
 
     receiver: str
     runs: int
@@ -76,13 +76,15 @@ def emit_again(settings: Settings, facts: Iterable[Fact], *, job_names: Mapping[
     """Send each receiver events of these facts, whatever it took before; the cursors stay."""
     again, found = list(facts), []
     for receiver in chosen_receivers(settings):
-        runs, failed = 0, None
+        runs, reason = 0, ""
         for fact in again:
             failed = receiver.take(list(events_of(settings, fact, job_names=job_names)))
+            runs += failed is None
             if failed is not None:
-                break
-            runs += 1
-        found.append(Emitted(receiver.name, runs, failed.reason if failed else ""))
+                reason = failed.reason
+                if not failed.refused:
+                    break
+        found.append(Emitted(receiver.name, runs, reason))
     return found
 
 

@@ -24,7 +24,7 @@ from forecache.cli.main import main
 from forecache.errors import InputError
 from forecache.lake.ingest.ingested import IngestedFile, enter_files
 from forecache.lake.ledger import StageRecord, record
-from forecache.lineage.emit import Emitted, emit_new, recorded_facts
+from forecache.lineage.emit import Emitted, emit_again, emit_new, recorded_facts
 from forecache.lineage.naming import place
 from forecache.mail.ledger import MailLedger, MailRecord
 from forecache.registry.promotions import Promotion, record_promotion
@@ -282,6 +282,23 @@ def test_a_refused_event_does_not_hold_up_the_others(home: Settings, there: Rece
     assert emit_new(settings)[0].runs == 0
     there.code = 200
     assert emit_new(settings) == [Emitted("server", 0)]
+
+
+def test_a_refused_event_does_not_hold_up_others_that_are_sent_again(home: Settings, there: Receiver) -> None:
+    settings = home.model_copy(update={"openlineage_url": there.url})
+    facts = recorded_facts(settings, since=datetime.fromtimestamp(0, timezone.utc))
+
+    def refuse_the_first(_: object) -> None:
+        there.code = 422 if len(there.posted) == 1 else 200
+
+    there.before = refuse_the_first
+    (told,) = emit_again(settings, facts, job_names={})
+    assert (told.runs, told.reason) == (len(facts) - 1, "127.0.0.1 answered 422: ok.")
+
+
+def test_a_home_that_nobody_has_is_a_reason_and_no_error(home: Settings) -> None:
+    (told,) = emit_new(home.model_copy(update={"openlineage_file": "~nobody-of-this-name/events.jsonl"}))
+    assert (told.runs, "home directory" in told.reason) == (0, True)
 
 
 def test_a_file_that_cannot_be_written_is_a_reason_and_no_error(home: Settings, tmp_path: Path) -> None:
