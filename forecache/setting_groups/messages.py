@@ -34,7 +34,7 @@ class MessageSettings(BaseSettings):
         24.0, ge=0, description="Hours after which an alert that lasts is told again; 0: never."
     )
     alert_messages_per_hour: int = Field(
-        20, ge=1, description="Most messages to a sink in an hour; alerts beyond wait and go together in the next."
+        20, ge=1, description="Most messages to a receiver in an hour; further alerts wait and go together in the next."
     )
     alert_timeout_s: float = Field(10.0, gt=0, le=60, description="Time that a receiver of alerts has for an answer.")
 

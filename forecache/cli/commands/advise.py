@@ -27,19 +27,20 @@ _MIB = 2**20
 @click.argument("name", metavar="[NAME]", required=False)
 @click.option(
     "--requests", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-    help="Requests as they came, one JSON object a line; default: those that the release has recorded.",
+    help="With NAME: a file of requests, one JSON object a line; default: those recorded in the release.",
 )  # fmt: skip
-@click.option("--cache-mib", type=click.IntRange(min=1), default=64, show_default=True, help="Memory for a cache.")
+@click.option(
+    "--cache-mib", type=click.IntRange(min=1), default=64, show_default=True, help="With NAME: memory for a cache."
+)
 @click.option(
     "--days", type=click.IntRange(1, 3660), default=7, show_default=True, help="Without NAME: days to look at."
 )
 def advise(name: str | None, requests: Path | None, cache_mib: int, days: int) -> None:
-    """Advise what to set differently, with the figures that decide and what it saves.
+    """Advise what to set differently, with the figures behind each piece of advice and what it saves.
 
-    Without NAME: workers and devices of trainings, memory and engine of scoring, the number of readers, batch against
-    real time, from the stage ledger, the request logs and Prometheus. With NAME: whether this real-time model gains by
-    a cache, and where it should run, measured in this process with the current release, the served views, and given or
-    recorded requests.
+    Without NAME it reads the stage ledger, the request logs and Prometheus, and advises on workers and devices of
+    trainings, memory and engine of scoring, the number of readers, and batch against real time. With NAME it measures
+    requests to this real-time model in this process, and says whether a cache pays and where the model should run.
     """
     if name is None:
         if requests is not None:

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 @command(
     "alerts",
     examples="""
-    forecache alerts --dry-run     # what would be told; nothing is sent or noted
+    forecache alerts --dry-run     # what would be sent; nothing is sent or noted
     forecache alerts --test        # one alert to each receiver
     */5 * * * * forecache alerts   # in a crontab, where Dagster's sensor does not run
     """,
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be told, and send and note nothing.")
-@click.option("--test", is_flag=True, help="Send a test alert to each receiver, and do not look.")
+@click.option("--dry-run", is_flag=True, help="Show what would be sent; nothing is sent or noted.")
+@click.option("--test", is_flag=True, help="Only send a test alert to each receiver.")
 def alerts(dry_run: bool, test: bool) -> None:
-    """Look for failed checks and runs, stale versions, waiting as-of dates and refusals of the gate; tell what is new.
+    """Look for failed checks and runs, stale versions, waiting as-of dates and refusals of the gate; send what is new.
 
-    Receivers are those of the settings FORECACHE_ALERT_...; what each was told is remembered. Exits with 7 where one
-    could not be told: the next call tries again.
+    The settings FORECACHE_ALERT_... name the receivers. What each was sent is remembered. Exits with 7 where a message
+    could not be sent; the next call tries again.
     """
     from forecache.alerts.notify import failures
     from forecache.alerts.sinks.chosen import chosen_sinks

@@ -37,11 +37,11 @@ _START_S = 30.0
               help="Requests/s that a worker answers at most; default: from the times in NAME's log.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Workers of a replica.")
 @click.option("--deadline-ms", type=click.FloatRange(min=0, min_open=True), default=50.0, show_default=True,
-              help="In which the model has to answer.")  # fmt: skip
+              help="Time that the model has for an answer.")  # fmt: skip
 @click.option("--slo", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.999, show_default=True,
-              help="Share of requests that it has to answer in time.")  # fmt: skip
+              help="Share of requests that the model has to answer in time.")  # fmt: skip
 @click.option("--start-s", type=click.FloatRange(min=0), default=_START_S, show_default=True,
-              help="Until a new replica is ready; with --measure-start, what comes before its reader.")  # fmt: skip
+              help="Time until a new replica is ready; with --measure-start, until its reader starts.")  # fmt: skip
 @click.option("--measure-start", is_flag=True, help="Start a reader here, and add the time until it is ready.")
 @click.option(
     "--no-ladder", is_flag=True, help="Requests wait instead of falling to a lower rung, as with other servers."
@@ -50,8 +50,8 @@ _START_S = 30.0
               help="Kubernetes, Knative, or Ray Serve as in its issue 63279.")  # fmt: skip
 @click.option("--target", type=click.FloatRange(min=0, min_open=True),
               help="Requests in flight of a replica; default: 0.6 a worker, with ray 0.1.")  # fmt: skip
-@click.option("--least", type=click.IntRange(min=1), help="Fewest replicas; default: as the policy.")
-@click.option("--most", type=click.IntRange(min=1), help="Most replicas; default: as the policy.")
+@click.option("--least", type=click.IntRange(min=1), help="Fewest replicas; default: the policy's.")
+@click.option("--most", type=click.IntRange(min=1), help="Most replicas; default: the policy's.")
 @click.option(
     "--fixed", type=click.IntRange(min=1), help="Fixed replicas to compare with; default: the fewest for --slo."
 )
@@ -61,7 +61,7 @@ def autoscale(
     deadline_ms: float, slo: float, start_s: float, measure_start: bool, no_ladder: bool, policy: str,
     target: float | None, least: int | None, most: int | None, fixed: int | None, plot: Path | None,
 ) -> None:  # fmt: skip
-    """Replicas that a policy starts and stops in a day of demand, against a fixed number of them.
+    """Compare the replicas that a policy starts and stops in a day of demand with a fixed number of them.
 
     Demand comes from the request log of the real-time model NAME, a file, or a built-in day.
     """

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
               help="Cores that a stage holds, where its core seconds are not measured; default: all here.")  # fmt: skip
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture: .png or .svg.")
 def cost(days: int, cores: int | None, plot: Path | None) -> None:
-    """What stages, training, storage and replicas take and cost a day, and a million predictions or answers.
+    """Show what stages, trainings, storage and readers take and cost a day, and a million predictions or answers.
 
-    Prices come from FORECACHE_PRICES; what has none is shown without.
+    Prices come from FORECACHE_PRICES. Where one is missing, the amount is shown alone.
     """
     from forecache.operations.cost.report import as_dict, cost_report
 

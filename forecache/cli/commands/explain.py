@@ -26,18 +26,20 @@ MOST_FILES = 3
 )
 @click.argument("name", metavar="NAME")
 @click.argument("key", metavar="KEY|REQUEST_ID")
-@click.option("--version", type=int, help="Of a pipeline: a retained store version; default: the served one.")
-@click.option("--item", help="Of a real-time model: the candidate to explain; default: the first that was answered.")
-@click.option("--day", type=Night(), help="Of a real-time model: the date of the request in UTC, which saves reading.")
+@click.option("--version", type=int, help="For a pipeline: a retained store version; default: the served one.")
+@click.option("--item", help="For a real-time model: the candidate to explain; default: the best one.")
+@click.option(
+    "--day", type=Night(), help="For a real-time model: the date of the request in UTC, to read less of the log."
+)
 @click.option(
     "--most", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates and features that are shown."
 )
 def explain(name: str, key: str, version: int | None, item: str | None, day: date | None, most: int) -> None:
     """Follow an answer back to what led to it.
 
-    Of a pipeline, the answer for KEY: store version, prediction, features, raw events, model, run, code. Of a real-time
-    model, the logged answer to REQUEST_ID: who answered when and from what, the features as the model got them, what
-    each contributed, and what the answer would be today.
+    For a pipeline, it shows the answer for KEY: store version, prediction, features, raw events, model, run and code.
+    For a real-time model, it shows the logged answer to REQUEST_ID: its release, rung, times and store versions, the
+    features as the model got them, what each contributed, and what the same request would get today.
     """
     from forecache.pipeline import FeatureView, Pipeline, load_served
 

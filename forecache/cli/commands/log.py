@@ -48,8 +48,10 @@ def log() -> None:
 @click.argument("name", metavar="NAME")
 @click.option("--day", type=Night(), help="Only answers of this date in UTC.")
 @click.option("--request-id", help="Only the answers to this request.")
-@click.option("--last", type=click.IntRange(min=1), default=20, show_default=True, help="The newest so many answers.")
-@click.option("--follow", is_flag=True, help="Go on with answers as they reach the lake, until interrupted.")
+@click.option(
+    "--last", type=click.IntRange(min=1), default=20, show_default=True, help="How many of the newest answers."
+)
+@click.option("--follow", is_flag=True, help="Go on showing answers as they reach the lake, until interrupted.")
 def show(name: str, day: date | None, request_id: str | None, last: int, follow: bool) -> None:
     """Show the newest logged answers of the real-time model NAME; with --json one object a line, features included."""
     from forecache.lake.delta.tables import open_table
@@ -123,7 +125,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 @command("spool", examples="forecache log spool\nforecache log spool --json")
 def spool() -> None:
-    """Show what of each model's log waits here for the lake, what was committed, and what was lost of it."""
+    """Show how many rows of each model's log wait here for the lake, were committed, and were lost."""
     from forecache.realtime.log.commit.state import read_state
     from forecache.realtime.log.losses import lost_rows
     from forecache.realtime.log.spool.files import models_in, segments_of, streams_of
@@ -169,8 +171,8 @@ def _when(moment: float) -> str:
 def commit(names: tuple[str, ...], once: bool, until_input_ends: bool) -> None:
     """Commit the request log of the models NAME (default: all) from the spool to the lake, until interrupted.
 
-    `forecache serve` does so by itself where the extra `lake` is installed; this is for a process of its own beside it,
-    such as a side-car that shares the spool's volume. It may be killed at any moment.
+    `forecache serve` does so by itself where the extra `lake` is installed. Elsewhere run this beside it, such as in a
+    sidecar that shares the spool's volume. It may be killed at any moment.
     """
     import logging
     import os

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     forecache metrics --glossary
     """,
 )
-@click.option("--textfile", type=click.Path(path_type=Path), help="Write the page here, in one step.")
+@click.option("--textfile", type=click.Path(path_type=Path), help="Write the metrics to this file, in one step.")
 @click.option("--listen", metavar="HOST:PORT", help="Answer scrapes of /metrics until stopped.")
 @click.option("--glossary", is_flag=True, help="Print every metric as Markdown tables, for a document.")
 def metrics(textfile: Path | None, listen: str | None, glossary: bool) -> None:
-    """Print what Prometheus is to know of stages, stores, the gate and monitoring, read from the lake and the store.
+    """Print the metrics of stages, stores, the gate and monitoring for Prometheus, read from the lake and the store.
 
-    The reader exports what it serves and answers by itself. A node exporter collects a textfile (its name has to end in
-    `.prom`), or Prometheus scrapes the address that this command listens at. With --json, every metric that there is.
+    The reader exports its own metrics. These are scraped at the address of --listen, or collected by a node exporter
+    from the file of --textfile, whose name has to end in `.prom`. With --json, the glossary of all metrics is printed.
     """
     from forecache.metrics.glossary import all_metrics
     from forecache.metrics.glossary import glossary as tables

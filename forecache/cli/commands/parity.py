@@ -32,8 +32,8 @@ def parity(name: str, day: date | None, sample: float, processes: int | None) ->
     """Compute the logged answers of the real-time model NAME again, offline, and compare every bit.
 
     Each request is read, looked up, transformed and scored again by the release that answered it, at the versions of
-    the stores that it read. What differs ends the command with 6; what can no longer be computed again is told. The
-    figures are kept in the table `parity_NAME`.
+    the stores that it read. Exits with 6 where anything differs. What can no longer be computed again is counted by its
+    reason. The figures are kept in the table `parity_NAME`.
     """
     from forecache.monitoring.parity.run import parity as compare
 

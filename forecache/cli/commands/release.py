@@ -27,17 +27,22 @@ ASSET = "released_"
     "forecache release search --now",
 )
 @_NAME
-@click.option("--again", is_flag=True, help="Also where the same was rolled back.")
-@click.option("--now", is_flag=True, help="Answer all requests by it at once, also where a rollout is declared.")
-@click.option("--watch", is_flag=True, help="Move its rollout on until it is over, as `forecache rollouts` does.")
+@click.option("--again", is_flag=True, help="Release also what was rolled back, or returned by a rollout.")
+@click.option("--now", is_flag=True, help="Let it answer all requests at once, without the rollout that is declared.")
+@click.option("--watch", is_flag=True, help="Move its rollout on until that is over, as `forecache rollouts` does.")
 @click.option(
-    "--every", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds between looks, to watch."
+    "--every",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    help="Seconds between two looks, with --watch.",
 )
 def release(name: str, again: bool, now: bool, watch: bool, every: float) -> None:
     """Release the real-time model NAME: champion, transform and feature contracts, which answer requests as one unit.
 
-    Nothing is done where the current release is of the same model and declaration. Readers here take it up within a
-    second; with a remote, replicas pull it. Where the declaration has `rollout` and `log`, it takes over in steps.
+    Where the current release is of the same model and declaration, nothing is done. Readers on this machine take the
+    release up within a second; replicas pull it from the remote, if one is set. Where the declaration has `rollout` and
+    `log`, it takes over in steps.
     """
     from forecache.operations.release import release as make
     from forecache.operations.rollout.start import BEGUN, UNDER_WAY

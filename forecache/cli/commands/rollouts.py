@@ -31,10 +31,12 @@ _MODULE = "forecache.cli.commands.rollouts"
 @click.option("--once", is_flag=True, help="Look once at each, and end.")
 @_EVERY
 def rollouts(names: Sequence[str], once: bool, every: float) -> None:
-    """Move rollouts on, or return them, by what the request log says: the controller, for all models or those named.
+    """Run the controller of rollouts: move them on, or return their releases, by what the request log says.
 
-    Any number may run, on any machine that writes the releases: one at a time looks at a model. Dagster does the same
-    by the job `rollouts`.
+    It looks at the models NAME, by default at all.
+
+    Any number of controllers may run, on any machine that writes the releases: one at a time looks at a model. Dagster
+    does the same with a job for each model, `rollout_NAME`.
     """
     from forecache.operations.rollout.controller import running_rollouts
     from forecache.realtime.release.here import released_here

@@ -17,16 +17,25 @@ from forecache.cli.output import print_json, show_table, wants_json
 @click.argument("name", metavar="[NAME]", required=False)
 @click.option("--rate", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.05, show_default=True,
               help="Share of requests with a good outcome.")  # fmt: skip
-@click.option("--requests-per-key", type=click.FloatRange(min=1), default=4.0, show_default=True, help="Mean.")
+@click.option(
+    "--requests-per-key",
+    type=click.FloatRange(min=1),
+    default=4.0,
+    show_default=True,
+    help="Mean number of requests of a key.",
+)
 @click.option("--alike", type=click.FloatRange(0, 1, max_open=True), default=0.05, show_default=True,
               help="How much requests of a key agree: their intra-class correlation.")  # fmt: skip
 @click.option("--harm", "harms", type=click.FloatRange(0, 1, min_open=True, max_open=True), multiple=True,
               default=(0.02, 0.05, 0.1, 0.2, 0.5), show_default=True,
               help="Relative loss of the candidate; may be repeated.")  # fmt: skip
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5, show_default=True,
-              help="Of keys that the candidate answers.")  # fmt: skip
+              help="Share of the keys that the candidate answers.")  # fmt: skip
 @click.option(
-    "--equal", "runs", type=click.IntRange(min=1), help="Instead: how many of so many equal releases are stopped."
+    "--equal",
+    "runs",
+    type=click.IntRange(min=1),
+    help="Roll out so many equal releases instead, and count those that are stopped.",
 )
 def rollout(
     name: str | None,
@@ -37,7 +46,7 @@ def rollout(
     share: float,
     runs: int | None,
 ) -> None:
-    """How many requests it takes until a rollout finds that a candidate's outcomes are worse, for sizing its steps.
+    """Show how many requests a rollout needs to find that a candidate's outcomes are worse, to choose its steps.
 
     With the rollout that NAME declares, or the default one.
     """

@@ -19,16 +19,16 @@ from forecache.cli.output import print_json, wants_json
     found=$(forecache status 2>&1) || echo "$found" | mail -s "Forecache" me@example.com
     """,
 )
-@click.option("--url", help="A running reader; default: the one of FORECACHE_READER_HOST and _PORT, where it runs.")
+@click.option("--url", help="A running reader; default: the one at FORECACHE_READER_HOST and _PORT, if it runs.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="File with a token that covers '+metrics'.")
 @click.option("--watch", is_flag=True, help="Show it again every few seconds until interrupted.")
 @click.option("--every", type=click.FloatRange(min=0.5), default=2.0, show_default=True, help="Seconds, with --watch.")
 @click.pass_context
 def status(context: click.Context, url: str | None, token_file: Path | None, watch: bool, every: float) -> None:
-    """Show how the reader and the project are: traffic, versions, models, last nights, and what needs attention.
+    """Show the state of the reader and of the project: traffic, versions, models, last nights, what needs attention.
 
-    Exits with 1 if something is not well. The same is at /status of the reader. `doctor` checks the machine instead,
-    `versions` and `releases` list what is kept of one pipeline or model.
+    Exits with 1 if something needs attention. A browser shows the reader's part at its address /status. `doctor` checks
+    the machine and the settings; `versions` and `releases` list what is kept of one pipeline or model.
     """
     if watch and wants_json():
         raise click.UsageError("Give --watch or --json, not both.")
