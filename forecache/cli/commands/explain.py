@@ -27,7 +27,7 @@ MOST_FILES = 3
 @click.argument("name", metavar="NAME")
 @click.argument("key", metavar="KEY|REQUEST_ID")
 @click.option("--version", type=int, help="For a pipeline: a retained store version; default: the served one.")
-@click.option("--item", help="For a real-time model: the candidate to explain; default: the best one.")
+@click.option("--item", help="For a real-time model: the candidate to explain; default: the first of the answer.")
 @click.option(
     "--day", type=Night(), help="For a real-time model: the date of the request in UTC, to read less of the log."
 )
