@@ -2,11 +2,13 @@
 
 from forecache.metrics.metric import counter, gauge, histogram
 
-PROCESSES = gauge("forecache_realtime_model_processes", "Warm model processes, over all workers.", "model")
+PROCESSES = gauge(
+    "forecache_realtime_model_processes", "Warm model processes, spares included, over all workers.", "model"
+)
 STARTED = counter("forecache_realtime_model_processes_started_total", "Model processes that were started.", "model")
 REPLACED = counter(
     "forecache_realtime_model_processes_replaced_total",
-    "Model processes that were replaced, by the cause.",
+    "Model processes that were replaced, by the cause: crashed, hung, stopped, memory or start.",
     "model",
     "cause",
 )
@@ -27,7 +29,7 @@ BREAKER_OPEN = gauge("forecache_realtime_breaker_open", "Workers whose circuit b
 BREAKER_OPENED = counter("forecache_realtime_breaker_opened_total", "Times that the circuit breaker opened.", "model")
 BREAKER_REFUSED = counter(
     "forecache_realtime_breaker_refused_total",
-    "Requests that were answered without the model as it was open.",
+    "Requests that were answered without the model because the circuit breaker was open.",
     "model",
 )
 CACHE_HITS = counter("forecache_realtime_cache_hits_total", "Requests whose scores were in the cache.", "model")

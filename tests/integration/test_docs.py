@@ -114,7 +114,7 @@ def test_sql_blocks_are_sql_and_json_blocks_are_json(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_commands_in_blocks_and_in_the_text_exist_with_their_options(page: Path) -> None:
-    blocks_of = blocks(page, "sh", "console", "")
+    blocks_of = blocks(page, "sh", "bash", "console", "")
     lines = [line.strip().removeprefix("$ ") for block in blocks_of for line in block.splitlines()]
     lines += re.findall(r"`(forecache [a-z][^`]*)`", page.read_text())
     for line in lines:
