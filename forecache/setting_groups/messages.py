@@ -29,9 +29,9 @@ class MessageSettings(BaseSettings):
     alert_email: str = Field(
         "", description="Addresses that get alerts through the SMTP server, with commas between them."
     )
-    alert_email_from: str = Field("", description="Sender of those, such as Forecache <forecache@example.org>.")
+    alert_email_from: str = Field("", description="Sender of these mails, such as Forecache <forecache@example.org>.")
     alert_repeat_h: float = Field(
-        24.0, ge=0, description="Hours after which an alert that lasts is told again; 0: never."
+        24.0, ge=0, description="Hours after which an alert that lasts is sent again; 0: never."
     )
     alert_messages_per_hour: int = Field(
         20, ge=1, description="Most messages to a receiver in an hour; further alerts wait and go together in the next."

@@ -41,7 +41,7 @@ class ReaderSettings(BaseSettings):
         "", description="Prometheus that scrapes the readers; `forecache cost` and `advise` ask it what they did."
     )
     reader_drift_window_s: float = Field(
-        3600.0, gt=0, description="Window of live drift: its gauges are of the last one to two of them."
+        3600.0, gt=0, description="Length of a window of live drift; the gauges cover the last one to two windows."
     )
     redis_url: str = Field("", description="Redis or Redis Cluster for pipelines whose store is `redis`.")
     store_remote: str = Field(

@@ -14,7 +14,9 @@ class RequestLogSettings(BaseSettings):
         None, description="Folder where logged answers wait for the committer. Default: HOME/spool."
     )
     request_log_spool_bytes: int = Field(
-        1 << 30, ge=1 << 20, description="Most bytes in it; answers beyond them are not logged, and counted as lost."
+        1 << 30,
+        ge=1 << 20,
+        description="Most bytes in the spool; further answers are not logged, and are counted as lost.",
     )
     request_log_memory_bytes: int = Field(
         16 << 20, ge=1 << 20, description="Most bytes of answers that wait in a reader worker's memory to be written."

@@ -52,7 +52,7 @@ def alerts(dry_run: bool, test: bool) -> None:
         _show(current, told)
     reason = failures(told)
     if reason:
-        raise UnavailableError(f"Not everything could be told. {reason}", remedy="The next call tries again.")
+        raise UnavailableError(f"Not everything could be sent. {reason}", remedy="The next call tries again.")
 
 
 def _recorded(current: "Settings") -> "tuple[list[Alert], list[Subject], dict[str, str]]":
@@ -99,7 +99,7 @@ def _show_dry(current: "Settings", sinks: list[str]) -> None:
         return
     rows = [(each.state, *_cells(each.alert)) for each in news.values()]
     if rows:
-        show_table(("", *_COLUMNS), rows, title="Would be told")
+        show_table(("", *_COLUMNS), rows, title="Would be sent")
     else:
         click.echo("Nothing new.")
     if not sinks:
@@ -123,11 +123,11 @@ def _open(current: "Settings") -> "list[Alert]":
 def _show(current: "Settings", told: "list[Told]") -> None:
     rows = [_cells(alert) for alert in _open(current)]
     if rows:
-        show_table(_COLUMNS, rows, title="Not over")
+        show_table(_COLUMNS, rows, title="Open alerts")
     for each in told:
         if each.sink:
             waiting = f", {each.waiting} wait" if each.waiting else ""
-            click.echo(f"{each.sink}: {each.notices} told{waiting}")
+            click.echo(f"{each.sink}: {each.notices} sent{waiting}")
 
 
 def _warn(problems: tuple[str, ...]) -> None:
