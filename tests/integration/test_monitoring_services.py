@@ -7,18 +7,24 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import yaml
 from alert_receivers import Receiver, receiver
 from free_ports import free_port
-from monitoring_services import MONITORING, Prometheus, alertmanager, program, prometheus
+from monitoring_services import (
+    Prometheus,
+    alertmanager,
+    metrics_in,
+    panels,
+    program,
+    prometheus,
+    rules,
+)
 from prometheus_client.parser import text_string_to_metric_families
 from reader_support import RunningReader, churn_rows, eventually, running_reader, write_version
 from realtime_support import write_views
@@ -37,7 +43,6 @@ pytestmark = pytest.mark.slow
 NIGHT = date(2026, 11, 1)
 REQUESTS = 1500
 """Of the real-time model; so many that more than 300 are counted for drift."""
-DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "forecache.json").read_text())
 
 
 @dataclass
@@ -140,60 +145,6 @@ def busy(watched: Watched) -> Watched:
 
 
 LAST_RULE = "job:forecache_realtime_failures:ratio_rate3d"
-
-
-def panels() -> list[tuple[str, str]]:
-    """Title and query of each panel, with the variables of the dashboard at "All"."""
-    return [
-        (panel["title"], target["expr"].replace("$job", ".*").replace("$model", ".*"))
-        for panel in DASHBOARD["panels"]
-        for target in panel.get("targets", [])
-    ]
-
-
-def metrics_in(expression: str) -> set[str]:
-    """The metrics, and recorded series, that an expression reads."""
-    named = r"\b(?:job\w*:[\w:]+|(?:forecache|process|http_server)_\w+|up)\b"
-    return set(re.findall(named, re.sub(r'"[^"]*"', '""', expression)))
-
-
-def rules(name: str) -> list[dict[str, Any]]:
-    groups = yaml.safe_load((MONITORING / "rules" / f"{name}.yml").read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
-
-
-def declared(names: Sequence[str]) -> set[str]:
-    """Those that are no metric that is exported, nor a histogram's part, nor a recorded series."""
-    known = set(all_metrics()) | {rule["record"] for rule in rules("recording")} | {"up"}
-    return {name for name in names if name not in known and re.sub("_(bucket|sum|count)$", "", name) not in known}
-
-
-def test_rules_alerts_and_panels_read_metrics_that_are_declared() -> None:
-    expressions = [rule["expr"] for name in ("recording", "alerts") for rule in rules(name)]
-    expressions += [query for _, query in panels()]
-    assert declared(sorted({name for each in expressions for name in metrics_in(each)})) == set()
-    for rule in rules("alerts"):
-        assert rule["labels"]["severity"] in ("page", "ticket")
-        assert set(rule["annotations"]) == {"summary", "description"}
-    assert [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"] == [
-        "Real time", "Drift of real-time models", "Store and reader", "Request log", "Batch",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("file", ["rules_test.yml", "day_test.yml"])
-def test_alerts_fire_and_end_as_the_unit_tests_of_promtool_say(file: str) -> None:
-    command = [program("promtool"), "test", "rules", str(MONITORING / "tests" / file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_shipped_configurations_are_accepted() -> None:
-    for command in (
-        [program("promtool"), "check", "config", str(MONITORING / "prometheus.yml")],
-        [program("amtool"), "check-config", str(MONITORING / "alertmanager.yml")],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_pages_of_reader_and_batch_are_clean_and_declared(busy: Watched) -> None:

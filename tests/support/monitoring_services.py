@@ -1,5 +1,7 @@
 """A real Prometheus and Alertmanager for tests, with the files of deploy/monitoring but for times and addresses."""
 
+import json
+import re
 import shutil
 import subprocess
 import time
@@ -18,6 +20,7 @@ from store_services import INSTALL
 from forecache.settings import PROJECT_ROOT
 
 MONITORING = PROJECT_ROOT / "deploy" / "monitoring"
+DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "forecache.json").read_text())
 
 
 def program(name: str) -> str:
@@ -119,3 +122,23 @@ def prometheus(folder: Path, *, reader: str, batch: str, alerts: str) -> Iterato
     ]
     with started(command, folder, f"http://127.0.0.1:{port}/-/ready") as process:
         yield Prometheus(f"http://127.0.0.1:{port}", process)
+
+
+def panels() -> list[tuple[str, str]]:
+    """Title and query of each panel, with the variables of the dashboard at "All"."""
+    return [
+        (panel["title"], target["expr"].replace("$job", ".*").replace("$model", ".*"))
+        for panel in DASHBOARD["panels"]
+        for target in panel.get("targets", [])
+    ]
+
+
+def metrics_in(expression: str) -> set[str]:
+    """The metrics, and recorded series, that an expression reads."""
+    named = r"\b(?:job\w*:[\w:]+|(?:forecache|process|http_server)_\w+|up)\b"
+    return set(re.findall(named, re.sub(r'"[^"]*"', '""', expression)))
+
+
+def rules(name: str) -> list[dict[str, Any]]:
+    groups = yaml.safe_load((MONITORING / "rules" / f"{name}.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
