@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from traceback import format_tb
 from urllib.parse import quote
 
 from forecache.alerts.alert import Alert, Kind, Subject
@@ -117,7 +118,14 @@ def _send(sink: Sink, message: Message) -> Failed | None:
     try:
         return sink.send(message)
     except Exception as error:  # noqa: BLE001  (what tells of failures must not be one: it is tried again)
-        return Failed(f"{type(error).__name__} while the message was sent.")
+        name = type(error).__name__
+        # Where, and not what the error says: that may have the sink's URL, which may be a secret.
+        _log.error("A message to %s was not sent, by a defect: %s\n%s", sink.name, name, _frames(error))
+        return Failed(f"{name} while the message was sent.")
+
+
+def _frames(error: Exception) -> str:
+    return "".join(format_tb(error.__traceback__))
 
 
 def _busy(holder: str) -> ConflictError:

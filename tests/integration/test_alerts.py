@@ -197,6 +197,16 @@ def test_text_that_cannot_be_encoded_holds_up_nothing(tmp_path: Path, there: Rec
     assert there.posted[0].content["alerts"][0]["summary"] == "2026-01-0?.csv is empty."
 
 
+def test_a_sink_that_raises_waits_and_the_log_says_where_without_what_may_be_secret(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = load_settings(home=tmp_path / "home", alert_slack="http://[url-secret/hook")
+    (found,) = notify(settings, [STALE])
+    assert (found.waiting, found.reason) == (1, "ValueError while the message was sent.")
+    assert "post_json" in caplog.text
+    assert "url-secret" not in caplog.text
+
+
 def test_an_unusable_home_or_setting_fails_nothing(tmp_path: Path, there: Receiver) -> None:
     (tmp_path / "home").write_text("not a folder")
     (found,) = notify(alert_settings(tmp_path, there), [STALE])
