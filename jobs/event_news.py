@@ -56,15 +56,18 @@ def event_news(settings: Settings, instance: dg.DagsterInstance) -> News:
     _judge_checks(evaluations, news)
     open_ = [alert for alert in open_alerts(settings) if alert.kind == "run_failed"]
     for _, entry in sorted(runs, key=lambda each: each[0]):
-        run = instance.get_run_by_id(entry.run_id)
+        has_failed = entry.dagster_event_type == _FAILED
+        of_job = [alert for alert in open_ if alert.name == entry.job_name]
+        # Most runs succeed where nothing of their job has failed: those of a backfill are not looked up.
+        run = instance.get_run_by_id(entry.run_id) if has_failed or of_job else None
         if run is None:
             continue
-        if entry.dagster_event_type == _FAILED:
+        if has_failed:
             failed = list(_run_failed(instance, run, entry))
             news.alerts += failed
             open_ += failed
         else:
-            done = [alert for alert in open_ if alert.name == run.job_name and _covers(run.tags, alert.details)]
+            done = [alert for alert in of_job if _covers(run.tags, alert.details)]
             news.well += [alert.subject for alert in done]
             open_ = [alert for alert in open_ if alert not in done]
     return news
