@@ -5,10 +5,10 @@ figures are rows of the table `monitoring`.
 """
 
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from assets.metadata import stage_metadata
 from assets.released import released_name
@@ -22,14 +22,10 @@ SHIFT = 0.25
 """Population stability index from which on one speaks of a shift (Siddiqi 2006)."""
 
 
-class Day(dg.Config):
-    """Which day of the log; empty: yesterday, in UTC."""
+class DriftDay(dg.Config):
+    """Configuration of a drift run."""
 
-    day: str = ""
-
-    @property
-    def date(self) -> date:
-        return date.fromisoformat(self.day) if self.day else datetime.now(timezone.utc).date() - timedelta(days=1)
+    day: str = Field("", description="Date in UTC (YYYY-MM-DD) whose requests are looked at. Default: yesterday.")
 
 
 def logged_drift_name(realtime: Realtime) -> str:
@@ -55,13 +51,14 @@ def build_logged_drift(realtime: Realtime) -> dg.AssetsDefinition:
         ],
     )
     @explained
-    def logged_drift(context: dg.AssetExecutionContext, config: Day, settings: SettingsResource) -> Iterator[Any]:
+    def logged_drift(context: dg.AssetExecutionContext, config: DriftDay, settings: SettingsResource) -> Iterator[Any]:
         from forecache.monitoring.logged import monitor_log
+        from forecache.monitoring.parity.run import day_of
         from forecache.monitoring.table import measurements
 
-        step = Step(context, settings.load())
-        result = step.run(monitor_log, step.settings, realtime, config.date)
-        figures = measurements(step.settings, realtime.name, first=config.date, last=config.date)
+        step, day = Step(context, settings.load()), day_of(config.day)
+        result = step.run(monitor_log, step.settings, realtime, day)
+        figures = measurements(step.settings, realtime.name, first=day, last=day)
         moved = sorted(
             (each for each in figures if each.kind in ("feature", "prediction") and each.effect > SHIFT),
             key=lambda each: -each.effect,
@@ -70,9 +67,9 @@ def build_logged_drift(realtime: Realtime) -> dg.AssetsDefinition:
         yield dg.MaterializeResult(
             metadata={
                 **stage_metadata(step.settings, result),
-                **monitoring_figures(figures, config.date),
-                "day": config.date.isoformat(),
-                "figures": monitoring_view(figures, config.date),
+                **monitoring_figures(figures, day),
+                "day": day.isoformat(),
+                "figures": monitoring_view(figures, day),
                 "notes": "; ".join(result.details["notes"]),
             },
             check_results=[
@@ -80,7 +77,7 @@ def build_logged_drift(realtime: Realtime) -> dg.AssetsDefinition:
                     check_name=CHECK,
                     passed=not moved,
                     severity=dg.AssetCheckSeverity.WARN,
-                    description=f"On {config.date}: {said}.",
+                    description=f"On {day}: {said}.",
                     metadata={each.name: each.effect for each in moved},
                 )
             ],

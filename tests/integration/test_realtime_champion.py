@@ -177,12 +177,18 @@ def test_a_days_logged_requests_are_held_against_the_training_data_of_the_model(
     with pytest.raises(NotFoundError, match="Nothing of search was logged on 2026-11-03"):
         monitor_log(champions, search, date(2026, 11, 3))
     with dg.DagsterInstance.ephemeral() as instance:
-        done = dg.materialize(
-            [build_logged_drift(search)],
-            resources={"settings": SettingsResource(home=str(champions.home_path), project="asked_project")},
-            run_config={"ops": {"logged_drift_search": {"config": {"day": "2026-11-02"}}}},
-            instance=instance,
+        done, refused = (
+            dg.materialize(
+                [build_logged_drift(search)],
+                resources={"settings": SettingsResource(home=str(champions.home_path), project="asked_project")},
+                run_config={"ops": {"logged_drift_search": {"config": {"day": day}}}},
+                instance=instance,
+                raise_on_error=False,
+            )
+            for day in ("2026-11-02", "yesterday")
         )
+    [failed] = refused.get_step_failure_events()
+    assert "The configured day 'yesterday' is no date." in str(failed.event_specific_data)
     [check] = done.get_asset_check_evaluations()
     assert not check.passed
     assert names[0] in (check.description or "")
