@@ -34,5 +34,7 @@ EXTRA_OF = {
     "obstore": "s3",
     "psycopg": "sql",
     "sqlalchemy": "sql",
+    "confluent_kafka": "stream",
+    "fastavro": "stream",
 }
 """By the name that a library is imported under, the smallest extra that has it."""

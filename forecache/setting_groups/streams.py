@@ -1,0 +1,17 @@
+"""The settings of streams."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+
+class StreamSettings(BaseSettings):
+    """Where the events of streams come from."""
+
+    kafka_brokers: str = Field(
+        "localhost:9092", description="Kafka's brokers, as host:port, several separated by commas."
+    )
+    kafka_options: dict[str, str] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Further options of Kafka's client (JSON), as librdkafka names them, such as user and password.",
+    )

@@ -1,0 +1,124 @@
+"""A row of a stream: the columns of its table, of its quarantine, and of the messages that both are made from.
+
+The order of a stream is that of its rows in its table, by `position` and `place`. Which answers a row has depends on
+the rows before it in this order and on the nightly version that `base` names, never on how events came in batches.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from forecache.pipeline.names import STREAM, STREAM_QUARANTINE
+
+POSITION, PLACE, HOUR, EVENT_DAY, RECEIVED_AT = "position", "place", "hour", "event_day", "received_at"
+PARTITION, OFFSET, KAFKA_AT = "kafka_partition", "kafka_offset", "kafka_at"
+MODEL_VERSION, RELEASE, BASE, LATE, RUNG = "model_version", "release", "base", "late", "rung"
+
+_MOMENT = pa.timestamp("us", tz="UTC")
+MESSAGES = pa.schema(
+    [(PARTITION, pa.int32()), (OFFSET, pa.int64()), (KAFKA_AT, _MOMENT), (RECEIVED_AT, _MOMENT), ("value", pa.binary())]
+)
+"""Messages as they come from Kafka, in the order in which they were read; `value` is null where one has none."""
+
+IN_FRONT = (
+    pa.field(POSITION, pa.int64()),
+    pa.field(PLACE, pa.int32()),
+    pa.field(PARTITION, pa.int32()),
+    pa.field(OFFSET, pa.int64()),
+    pa.field(KAFKA_AT, _MOMENT),
+    pa.field(HOUR, pa.string()),
+    pa.field(EVENT_DAY, pa.date32()),
+    pa.field(RECEIVED_AT, _MOMENT),
+)
+"""The columns in front of those of the topic.
+
+position: Delta version of the commit that wrote the row.
+place: Place of the row in that commit, from 0.
+kafka_partition, kafka_offset, kafka_at: Where the message stands in Kafka, and its time there.
+hour: Of the commit, in UTC, such as `2026-03-01T08`; the table is partitioned by it, so that an hour that is over gets
+    no more rows.
+event_day: The date of the event in UTC.
+received_at: When the engine had the message.
+"""
+BEHIND = (
+    pa.field(MODEL_VERSION, pa.int64()),
+    pa.field(RELEASE, pa.int64()),
+    pa.field(BASE, pa.string()),
+    pa.field(LATE, pa.bool_()),
+)
+"""The columns behind the answer's.
+
+model_version, release: What answered; null where there is no model, or no release.
+base: Of each live view, in the declared order, the version that its features stand on, `<view>=<as_of>@<delta_version>`
+    of the view's table, `<view>=` before the first; joined by ",".
+late: Whether a night had been made from the event's day already.
+"""
+QUARANTINE = pa.schema(
+    [
+        (PARTITION, pa.int32()),
+        (OFFSET, pa.int64()),
+        ("reason", pa.string()),
+        ("content", pa.binary()),
+        (RECEIVED_AT, _MOMENT),
+    ]
+)
+"""Messages that are no events: where they stand, what is wrong with them, and their bytes."""
+QUARANTINE_TABLE = QUARANTINE.append(pa.field(HOUR, pa.string()))
+"""The columns of the quarantine's table, which is partitioned by the hour of the commit as well."""
+
+ARROW_TYPES = {
+    "string": pa.string(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    "date": pa.date32(),
+    "timestamp": _MOMENT,
+    "boolean": pa.bool_(),
+}
+"""By the type of a source's column."""
+
+
+def table_of(name: str) -> str:
+    """The table of a stream's rows."""
+    return STREAM + name
+
+
+def quarantine_of(name: str) -> str:
+    """The table of a stream's bad messages."""
+    return STREAM_QUARANTINE + name
+
+
+def application_of(name: str, partition: int) -> str:
+    """Delta's application (`txn`) of a partition in both tables; its version is the offset that is read next."""
+    return f"forecache-stream-{name}-{partition}"
+
+
+def event_fields(topic: Any) -> list[pa.Field]:
+    """The columns of a topic as Arrow has them."""
+    return [pa.field(column.name, ARROW_TYPES[column.type]) for column in topic.columns]
+
+
+def schema_of(stream: Any) -> pa.Schema:
+    """All columns of a stream's table, in order."""
+    return pa.schema([*IN_FRONT, *event_fields(stream.topic), *output_fields(stream.answers), *BEHIND])
+
+
+def output_fields(answers: Any) -> list[pa.Field]:
+    """The columns of what answers: the outputs of a pipeline, or the output of a real-time model and its rung."""
+    from forecache.pipeline import Pipeline, Realtime
+
+    if isinstance(answers, Realtime):
+        return [pa.field(answers.output, pa.float64()), pa.field(RUNG, pa.string())]
+    if isinstance(answers, Pipeline):
+        specs = [field for output in answers.output_specs for field in output.arrow_fields]
+        return [*specs, *(pa.field(segment.name, pa.string()) for segment in answers.segments)]
+    return []
+
+
+def with_columns(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The rows with columns of the names that they lack, of nulls: of what messages do not have yet."""
+    for name in names:
+        if name not in rows.column_names:
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.float64()))
+    return rows
