@@ -12,7 +12,7 @@ PYTHON ?= python3.12
 
 .PHONY: test-gpu
 .PHONY: help setup setup-s3 demo demo-s3 demo-shop dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-demo bench-history figures settings-doc metrics-doc docs clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history figures settings-doc metrics-doc docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,7 @@ test: setup ## All that CI checks: lint, formatting, types, import contracts, ev
 	@$(MAKE) services
 	@$(PYTEST) tests -n 2 --dist loadfile --no-loadscope-reorder --only-allowed-skips $(PYTEST_ARGS)
 
-services: setup-s3 ## Install the real services that tests run against (Redis, an object store, PostgreSQL, nginx, BentoML, a browser, ...)
+services: setup-s3 ## Install the real services that tests run against (Redis, an object store, Kafka, PostgreSQL, nginx, BentoML, a browser, ...)
 	@bash scripts/install_test_services.sh
 
 lint: setup ## Ruff: rules and formatting
@@ -76,7 +76,7 @@ format: setup ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: bench-demo bench-history bench-scoring bench-training bench-recommend bench-features bench-store bench-realtime bench-operate figures ## Measure everything; an hour: ARGS="--size hour"
+bench: bench-demo bench-history bench-scoring bench-training bench-recommend bench-features bench-store bench-realtime bench-operate bench-stream figures ## Measure everything; an hour: ARGS="--size hour"
 
 bench-store: setup ## The store and the reader against their peers
 	@bash scripts/install_test_services.sh redis wrk
@@ -101,6 +101,10 @@ bench-realtime: setup ## Answers of real-time models beside other servers, under
 bench-operate: setup ## The request log's cost, parity of a million answers, and how soon a rollout stops
 	@bash scripts/install_test_services.sh wrk
 	@$(BIN)/python benchmarks/operate.py $(ARGS)
+
+bench-stream: setup ## From an event to its answer, and streams through kills: nothing lost, nothing twice
+	@bash scripts/install_test_services.sh kafka
+	@$(BIN)/python benchmarks/stream.py $(ARGS)
 
 bench-demo: setup ## The main job's time and memory, and the models' figures
 	@$(BIN)/python benchmarks/demo.py $(ARGS)

@@ -23,6 +23,7 @@ from _recommend import report as recommend
 from _scoring import report as scoring
 from _store import report as store
 from _store import servers, summary
+from _stream import report as stream
 from _training import report as training
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
     "features": ("Features", features.SECTIONS, features.rows_of),
     "realtime": ("Models in real time", realtime.SECTIONS, realtime.rows_of),
     "operate": ("Operation of models in real time", operate.SECTIONS, operate.rows_of),
+    "stream": ("Near real time", stream.SECTIONS, stream.rows_of),
     "demo": ("The main job", demo_benchmark.SECTIONS, demo_benchmark.rows_of),
     "history": ("Years of history", history.SECTIONS, history.rows_of),
 }

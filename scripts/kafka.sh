@@ -68,7 +68,7 @@ prepare() { # Configure it, and give the folder an identity the first time. Sets
 process() { # Its process id, where it runs. The number in the file may be another process's by now.
     local pid
     pid="$(cat "$folder/pid" 2>/dev/null)" || return 1
-    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "kafka.Kafka $folder/server.properties" || return 1
+    { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF "kafka.Kafka $folder/server.properties" || return 1
     printf '%s' "$pid"
 }
 

@@ -115,7 +115,8 @@ def write_models(folder: Path, names: Sequence[str] = MODELS, *, rows: int = 40_
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(3 if NETWORK in names else 0):
         if not file_of(folder, NETWORK, seed).exists():
-            file_of(folder, NETWORK, seed).write_bytes(_network(np.random.default_rng(seed)))
+            graph = network(np.random.default_rng(seed), len(FEATURES))
+            file_of(folder, NETWORK, seed).write_bytes(graph.SerializeToString())
     if TREES in names and not file_of(folder, TREES).exists():
         rng = np.random.default_rng(1)
         import lightgbm
@@ -127,12 +128,12 @@ def write_models(folder: Path, names: Sequence[str] = MODELS, *, rows: int = 40_
         booster.save_model(str(file_of(folder, TREES)))
 
 
-def _network(rng: np.random.Generator) -> bytes:
-    """32 features, 64 and 32 units with ReLU, one score."""
+def network(rng: np.random.Generator, features: int) -> Any:
+    """So many features, 64 and 32 units with ReLU, one score, as an ONNX graph."""
     from onnx import TensorProto, helper, numpy_helper
 
     nodes, weights, last = [], [], "features"
-    widths = (len(FEATURES), 64, 32, 1)
+    widths = (features, 64, 32, 1)
     for number, (wide, next_wide) in enumerate(zip(widths, widths[1:], strict=False)):
         scale = np.sqrt(2 / wide)
         weights.append(
@@ -147,10 +148,10 @@ def _network(rng: np.random.Generator) -> bytes:
     graph = helper.make_graph(
         nodes,
         "ranker",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, len(FEATURES)])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, features])],
         [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])],
         weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 9
-    return bytes(model.SerializeToString())
+    return model

@@ -1,0 +1,1 @@
+"""The benchmark's project of payments that are scored one by one."""

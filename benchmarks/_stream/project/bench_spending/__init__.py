@@ -1,0 +1,1 @@
+"""The benchmark's project of customers whose published row follows their payments."""
