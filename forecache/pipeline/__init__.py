@@ -1,8 +1,8 @@
 """The declaration a user writes: what is particular to one pipeline, and nothing about how it runs.
 
-A project is a package with a `pipelines` sub-package; every module-level `Pipeline`, `Recommender`, `Realtime` or
-`Mailing` in it is found by `read_project`. Declarations hold plain values and functions; heavy libraries are imported
-inside those.
+A project is a package with a `pipelines` sub-package; every module-level `Pipeline`, `Recommender`, `Realtime`,
+`Stream` or `Mailing` in it is found by `read_project`. Declarations hold plain values and functions; heavy libraries
+are imported inside those.
 """
 
 from forecache.pipeline.declaration import Pipeline
@@ -12,7 +12,7 @@ from forecache.pipeline.features.feature import Feature
 from forecache.pipeline.features.features import Features, Label
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.features.window import Where, Window
-from forecache.pipeline.loading import load_pipeline, load_pipelines, load_realtime, load_served
+from forecache.pipeline.loading import load_pipeline, load_pipelines, load_realtime, load_served, load_stream
 from forecache.pipeline.mailings.mailing import Mailing
 from forecache.pipeline.models.applied import FunctionModel, Labelled, RegisteredModel, SqlModel
 from forecache.pipeline.models.fit_run import FitRun
@@ -49,6 +49,10 @@ from forecache.pipeline.sources.query import Query
 from forecache.pipeline.sources.source import Source
 from forecache.pipeline.sources.source_time import Snapshot, Static
 from forecache.pipeline.sources.table_source import AnySource, TableSource
+from forecache.pipeline.streams.live import Live
+from forecache.pipeline.streams.results import LiveRows, Table, ToTopic
+from forecache.pipeline.streams.stream import Stream
+from forecache.pipeline.streams.topic import Avro, Json, Topic
 
 __all__ = [
     "AS_OF",
@@ -56,6 +60,7 @@ __all__ = [
     "SOURCE_COLUMNS",
     "AnyOutput",
     "AnySource",
+    "Avro",
     "Baseline",
     "Boolean",
     "Candidates",
@@ -79,9 +84,12 @@ __all__ = [
     "FunctionModel",
     "Gate",
     "Guards",
+    "Json",
     "Label",
     "Labelled",
     "LastNight",
+    "Live",
+    "LiveRows",
     "Log",
     "Lookup",
     "Mailing",
@@ -109,10 +117,14 @@ __all__ = [
     "SqlModel",
     "Static",
     "Stored",
+    "Stream",
     "Structs",
+    "Table",
     "TableSource",
     "Task",
     "Text",
+    "ToTopic",
+    "Topic",
     "TorchModel",
     "Training",
     "Vector",
@@ -123,4 +135,5 @@ __all__ = [
     "load_pipelines",
     "load_realtime",
     "load_served",
+    "load_stream",
 ]

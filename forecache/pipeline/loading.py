@@ -7,7 +7,9 @@ loaded, and the others go on.
 import difflib
 import logging
 import pkgutil
+from collections.abc import Mapping
 from operator import attrgetter, itemgetter
+from typing import TypeVar
 
 from forecache.errors import InputError, NotFoundError, SettingsError
 from forecache.pipeline.checks.conflicts import (
@@ -26,10 +28,12 @@ from forecache.pipeline.project import Nightly, Project, Published
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.recommenders.second_table import SecondTable
+from forecache.pipeline.streams.stream import Stream
 from forecache.settings import Settings
 
 _log = logging.getLogger(__name__)
 _told: set[str] = set()
+_T = TypeVar("_T")
 
 
 def read_project(settings: Settings) -> Project:
@@ -61,6 +65,7 @@ def read_project(settings: Settings) -> Project:
         {name: each for name, each in usable if isinstance(each, Mailing)},
         {view.name: view for view in sorted(published_views(each for _, each in usable), key=attrgetter("name"))},
         {name: each for name, each in usable if isinstance(each, Realtime)},
+        {name: each for name, each in usable if isinstance(each, Stream)},
     )
 
 
@@ -92,6 +97,8 @@ def _served(settings: Settings, project: Project, name: str) -> Published:
             f"{name!r} is a real-time model: its answers are made when it is asked, and none is published.",
             remedy=f"Ask it, POST /v1/{name}; `forecache releases {name}` lists what answers.",
         )
+    if name in project.streams:
+        raise InputError(f"{name!r} is a stream, and none is published.", remedy=f"`forecache stream {name}` runs it.")
     found = _find(project, name)
     if found is None:
         there = [*project.served, *project.realtime]
@@ -141,17 +148,27 @@ def load_trained(settings: Settings, name: str) -> Pipeline:
 def load_realtime(settings: Settings, name: str) -> Realtime:
     """One real-time model by name; raises as `load_served`."""
     project = read_project(settings)
+    return _one_of(settings, project, project.realtime, name, "real-time model")
+
+
+def load_stream(settings: Settings, name: str) -> Stream:
+    """One stream by name; raises as `load_served`."""
+    project = read_project(settings)
+    return _one_of(settings, project, project.streams, name, "stream")
+
+
+def _one_of(settings: Settings, project: Project, found: Mapping[str, _T], name: str, kind: str) -> _T:
     _warn(project)
-    if name not in project.realtime and project.broken:
+    if name not in found and project.broken:
         raise _broken_by(project, name)
-    if name not in project.realtime:
-        close = difflib.get_close_matches(name, project.realtime, n=1)
+    if name not in found:
+        close = difflib.get_close_matches(name, found, n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
-        listed = ", ".join(project.realtime) or "none"
+        listed = ", ".join(found) or "none"
         raise NotFoundError(
-            f"There is no real-time model {name!r}.", remedy=f"{hint}Those in {settings.project}: {listed}."
+            f"There is no {kind} {name!r}.", remedy=f"{hint}Those in {settings.project}: {listed}."
         )
-    return project.realtime[name]
+    return found[name]
 
 
 def load_mailing(settings: Settings, name: str) -> Mailing:

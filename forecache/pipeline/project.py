@@ -10,6 +10,7 @@ from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.recommenders.similar import SimilarItems
 from forecache.pipeline.recommenders.vectors import Vectors, second_tables_of
+from forecache.pipeline.streams.stream import Stream
 
 Published = Pipeline | Recommender | SimilarItems | Vectors | FeatureView
 Nightly = Pipeline | Recommender | FeatureView | Realtime
@@ -25,6 +26,7 @@ class Project:
         mailings: By name, in alphabetical order.
         views: The published feature views, by name, in alphabetical order.
         realtime: The models that are asked in real time, by name, in alphabetical order.
+        streams: By name, in alphabetical order.
     """
 
     pipelines: dict[str, Pipeline]
@@ -33,6 +35,7 @@ class Project:
     mailings: dict[str, Mailing] = field(default_factory=dict)
     views: dict[str, FeatureView] = field(default_factory=dict)
     realtime: dict[str, Realtime] = field(default_factory=dict)
+    streams: dict[str, Stream] = field(default_factory=dict)
 
     @property
     def nightly(self) -> dict[str, Nightly]:

@@ -11,8 +11,9 @@ from forecache.pipeline.mailings.mailing import Mailing
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.recommenders.vectors import second_tables_of
+from forecache.pipeline.streams.stream import Stream
 
-Declared = Pipeline | Recommender | Realtime | Mailing | FeatureView
+Declared = Pipeline | Recommender | Realtime | Mailing | FeatureView | Stream
 
 
 def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
@@ -31,7 +32,7 @@ def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsErro
             for source in pipeline.all_sources:
                 undescribed = dataclasses.replace(source, description="", owner="")
                 places["source", source.name][module].append(undescribed)
-            for view in pipeline.views if isinstance(pipeline, (Pipeline, Realtime)) else ():
+            for view in pipeline.views if isinstance(pipeline, (Pipeline, Realtime, Stream)) else ():
                 places["feature view", view.name][module].append(view)
             if isinstance(pipeline, Pipeline) and pipeline.is_joined:  # its table is called like that of a view
                 places["feature view", pipeline.name][module].append(pipeline)
@@ -55,7 +56,7 @@ def published_views(declared: Iterable[Declared]) -> list[FeatureView]:
     """The published views among what is declared, and of its pipelines; each once."""
     found: list[FeatureView] = []
     for each in declared:
-        used = each.views if isinstance(each, (Pipeline, Realtime)) else ()
+        used = each.views if isinstance(each, (Pipeline, Realtime, Stream)) else ()
         views = [each] if isinstance(each, FeatureView) else used
         found += [view for view in views if view.publish is not None and view not in found]
     return found

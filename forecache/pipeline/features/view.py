@@ -20,9 +20,12 @@ from forecache.pipeline.schedules.schedule import Schedule
 from forecache.pipeline.served import Packed
 from forecache.pipeline.sources.source import Source
 from forecache.pipeline.sources.table_source import AnySource, check_first_day, first_day
+from forecache.pipeline.streams.live import Live, check_live
 
 # Of the state that tiles hold.
 _FORMAT = 2
+# Of the state that nights of a live view hold.
+_LIVE_FORMAT = 1
 _MOST_COLUMNS = 16_384
 TILE_COLUMNS = ("day", "events", "key_bucket")
 """What a table of tiles has beside the key and the states."""
@@ -45,6 +48,8 @@ class FeatureView:
         schedule: Of a published view, which days are its as-of dates, as of those that use it; and when it runs where
             nothing does.
         owner: Whom Dagster's UI names for the asset.
+        live: Of published windows, features are merged with the events of a stream when they are read; None: they are
+            those of the night.
     """
 
     name: str
@@ -57,6 +62,7 @@ class FeatureView:
     schedule: Schedule = field(default_factory=Schedule)
     description: str = ""
     owner: str = "ml-platform@example.com"
+    live: Live | None = None
 
     def __post_init__(self) -> None:
         owner = f"FeatureView {self.name!r}"
@@ -74,6 +80,7 @@ class FeatureView:
         check_unique("feature", owner, [*self.key, AS_OF, *names])
         check_columns(f"{owner}, in its features,", self.feature_expectations, [*self.key, AS_OF, *self.feature_names])
         self._check_publish(owner)
+        check_live(owner, self)
 
     @property
     def feature_columns(self) -> tuple[Feature, ...]:
@@ -108,11 +115,18 @@ class FeatureView:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of what the values of a night depend on besides the rows of the sources."""
+        """Hash of what the rows of a night depend on besides the rows of the sources."""
+        if self.live is None:
+            return self.features_fingerprint
+        return fingerprint(features=self.features_fingerprint, nights=self.live.nights, format=_LIVE_FORMAT)
+
+    @cached_property
+    def features_fingerprint(self) -> str:
+        """Hash of what the features depend on besides the rows of the sources."""
         if self.features is not None:
             computed = [feature.computed for feature in self.feature_columns]
             return fingerprint(key=self.key, features=computed, compute=self.features.compute)
-        windows = [(each.name, each.aggregate, each.days, each.column, each.where) for each in self.windows]
+        windows = [each.computed for each in self.windows]
         return fingerprint(tiles=self.tile_fingerprint, windows=windows, days=self.days_active)
 
     @property
@@ -152,7 +166,9 @@ class FeatureView:
     def packed(self) -> Packed:
         """How its rows are packed; its contract changes where a column, its meaning or the key does."""
         sizes = {feature.name: feature.size for feature in self.served_features if feature.size}
-        return Packed(sizes, fingerprint(view=self.fingerprint, key=self.key, columns=self.served_columns))
+        live = {} if self.live is None else {"live": self.live.tile_minutes}
+        meant = fingerprint(view=self.features_fingerprint, key=self.key, columns=self.served_columns, **live)
+        return Packed(sizes, meant)
 
     @property
     def tile_table(self) -> str:
@@ -182,8 +198,8 @@ class FeatureView:
 
     @property
     def longest(self) -> int:
-        """Days of the longest window."""
-        return max(window.days for window in self.windows)
+        """Days before the end of the as-of date at which the longest window begins."""
+        return max(window.num_days + window.delay_days for window in self.windows)
 
     @property
     def days_active(self) -> int | None:

@@ -11,6 +11,7 @@ from forecache.pipeline.names import check_column
 from forecache.pipeline.sources.column import NUMBERS, Column
 
 Aggregate = Literal["sum", "count", "mean", "min", "max", "last", "distinct"]
+_DAY_MINUTES = 1440
 _COUNTED = ("string", "int", "bigint", "date", "boolean")
 _VALUES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -59,8 +60,23 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class LastMinutes(Measure):
+    """The same of the rows of the last minutes of a day.
+
+    Attributes:
+        minutes: 1 to 1,440.
+    """
+
+    minutes: int
+
+    @property
+    def name(self) -> str:
+        return f"{super().name}_last_{self.minutes}m"
+
+
+@dataclass(frozen=True)
 class Window:
-    """A feature: an aggregate over the rows of the last days, the as-of date included.
+    """A feature: an aggregate over the rows of the last days, the as-of date included, or of the last minutes.
 
     Values that are null, NaN or infinite do not count. Without a value that counts, a sum is 0.0, a count and a
     distinct count are 0, and the others are null. Sums, and with them means, are exact in steps of 2**-32 and do not
@@ -71,38 +87,74 @@ class Window:
         aggregate: "last" is the value at the latest event time, the largest of several; "distinct" the exact number of
             different values.
         days: 1 is the as-of date alone.
+        minutes: In place of days, of a live view: up to 1,440, and a multiple of its `tile_minutes`. In a night, those
+            before the midnight that ends the as-of date.
         column: What is aggregated; None: rows are counted.
         where: Conditions that a row has to meet, all of them.
         log: As in `Feature`.
+        delay_days: The window ends so many days before the as-of date, where the column is known later, as labels are.
     """
 
     name: str
     aggregate: Aggregate
-    days: int
+    days: int | None = None
     column: str | None = None
     where: tuple[Where, ...] = ()
     description: str = ""
     log: bool = False
+    minutes: int | None = None
+    delay_days: int = 0
 
     def __post_init__(self) -> None:
         owner = f"Window {self.name!r}"
         check_fields(owner, self)
         check_column("A window", self.name)
-        check_least(owner, self, 1, "days")
+        check_least(owner, self, 1, "days", "minutes")
+        check_least(owner, self, 0, "delay_days")
+        if (self.days is None) == (self.minutes is None):
+            which = "neither days nor minutes" if self.days is None else "both days and minutes"
+            raise SettingsError(f"{owner} has {which}.", remedy="Give one of the two.")
+        if self.minutes is not None:
+            rule = "A window in minutes is at most a day: give days."
+            check_value(owner, "minutes", self.minutes, self.minutes <= _DAY_MINUTES, rule)
+            rule = "A window in minutes is of today: leave it out."
+            check_value(owner, "delay_days", self.delay_days, self.delay_days == 0, rule)
+            rule = "It is over days: tiles of minutes do not add up to it."
+            check_value(owner, "aggregate", self.aggregate, self.aggregate != "distinct", rule)
         rule = 'Name one; only "count" goes without.'
         check_value(owner, "column", self.column, self.column is not None or self.aggregate == "count", rule)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """What a tile has to hold for it: of a mean the sum and the count, never the mean."""
+        """What the tile of a day has to hold for it: of a mean the sum and the count, never the mean."""
+        if self.minutes is None:
+            return self.whole_measures
+        return tuple(LastMinutes(m.aggregate, m.column, m.where, self.minutes) for m in self.whole_measures)
+
+    @property
+    def whole_measures(self) -> tuple[Measure, ...]:
+        """The same of all rows of a tile, whatever its length."""
         if self.aggregate != "mean":
             return (Measure(self.aggregate, self.column, self.where),)
         return (Measure("sum", self.column, self.where), Measure("count", self.column, self.where))
 
     @property
+    def num_days(self) -> int:
+        """Tiles of a day that a night is made from for it."""
+        return self.days or 1
+
+    @property
+    def computed(self) -> tuple[object, ...]:
+        """What its values depend on besides the rows."""
+        known = (self.name, self.aggregate, self.days, self.column, self.where)
+        return known if self.minutes is None and not self.delay_days else (*known, self.minutes, self.delay_days)
+
+    @property
     def words(self) -> str:
         """What Dagster's UI says of it where it has no description."""
-        what = f"{self.aggregate} of {self.column or 'rows'} in the last {self.days} days"
+        length = f"{self.days} days" if self.minutes is None else f"{self.minutes} minutes"
+        what = f"{self.aggregate} of {self.column or 'rows'} in the last {length}"
+        what += f", up to {self.delay_days} days before" if self.delay_days else ""
         conditions = " and ".join(f"{each.column} {each.comparison} {each.value!r}" for each in self.where)
         return what + (f" where {conditions}" if conditions else "")
 
