@@ -165,9 +165,7 @@ def _one_of(settings: Settings, project: Project, found: Mapping[str, _T], name:
         close = difflib.get_close_matches(name, found, n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
         listed = ", ".join(found) or "none"
-        raise NotFoundError(
-            f"There is no {kind} {name!r}.", remedy=f"{hint}Those in {settings.project}: {listed}."
-        )
+        raise NotFoundError(f"There is no {kind} {name!r}.", remedy=f"{hint}Those in {settings.project}: {listed}.")
     return found[name]
 
 

@@ -17,10 +17,13 @@ class Packed:
     Attributes:
         sizes: Of each field that is a vector, how many numbers it has; the other fields are one number each.
         contract: Hash of what the numbers mean, by which a model knows the features that it was trained with.
+        states: Of a live view, the columns of 8 bytes that are published behind the numbers, see
+            `forecache.windows.plan.Plan.base_columns`.
     """
 
     sizes: Mapping[str, int]
     contract: str
+    states: tuple[str, ...] = ()
 
 
 class Predictions:

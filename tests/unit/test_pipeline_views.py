@@ -9,7 +9,6 @@ import pytest
 from joined_sample import FLOWS, OPENED, REGION, SALES, SHOP, WITH_REGION, people, shops
 
 from forecache.errors import SettingsError
-from forecache.lake.windows.states import EVENTS
 from forecache.lake.windows.tasks import BUCKET, DAY
 from forecache.pipeline import (
     Baseline,
@@ -29,6 +28,7 @@ from forecache.pipeline import (
 from forecache.pipeline.features.view import TILE_COLUMNS
 from forecache.pipeline.project import Project
 from forecache.settings import load_settings
+from forecache.windows.states import EVENTS
 from jobs.definitions import build_definitions, features_of
 
 TIMES = Source("times", (Column("shop", "string"), Column("at", "timestamp")), "at", start=date(2026, 1, 1))

@@ -12,8 +12,8 @@ import pytest
 from forecache.lake.delta.files import Place
 from forecache.lake.windows import tasks
 from forecache.lake.windows.merge import Merge, Merged
-from forecache.lake.windows.states import State, as_tiles
 from forecache.lake.windows.tasks import BUCKET, NightTask, TileTask, bucket_parts
+from forecache.windows.states import State, as_tiles
 
 START = date(2026, 1, 1)
 AT = pa.timestamp("us", tz="UTC")

@@ -39,6 +39,7 @@ def view_frame(
     run_id: str = "",
     progress: Progress = no_progress,
     asked: "pa.Table | None" = None,
+    states: bool = False,
 ) -> "DataFrame":
     """Key columns, `as_of` and the features as float32, for every key known on each night.
 
@@ -47,6 +48,7 @@ def view_frame(
     Args:
         pins: The existing tables as the run sees them; None: as they are now.
         asked: Key columns and `as_of` of the rows that are needed: of windows, no others are computed.
+        states: Also those of a live view.
 
     Raises:
         InputError: The declaration's function left out a column that it declares, or one is no number.
@@ -56,7 +58,8 @@ def view_frame(
     else:
         rows, compute = known_rows(spark, settings, view.sources, nights, pins=pins), view.features.compute
         computed = rows[view.sources[0].name] if compute is None else compute(rows)
-    return computed.select(*view.key, AS_OF, *typed_columns(computed, view))
+    kept = view.live_states if states else ()
+    return computed.select(*view.key, AS_OF, *typed_columns(computed, view), *kept)
 
 
 def view_inputs(

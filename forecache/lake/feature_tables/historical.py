@@ -132,6 +132,7 @@ def features_known(
     nights: Sequence[date],
     *,
     asked: "DataFrame | None" = None,
+    states: bool = False,
     pins: Pins | None = None,
     progress: Progress = no_progress,
 ) -> "DataFrame":
@@ -140,6 +141,7 @@ def features_known(
     Args:
         asked: Key columns and `as_of` of the rows that are needed, which may repeat: of windows no others are computed,
             where these are not too many. None: all.
+        states: Also those of a live view.
 
     The job that reads them fails where a function returned a row twice; see `forecache.lake.refusals.refusal_in`.
 
@@ -150,14 +152,14 @@ def features_known(
     records, inputs = last_records(settings, STAGE, view.name), view_inputs(settings, view, nights, pins=pins)
     current = {n: records[n].delta_version for n in nights if n in records and records[n].inputs == inputs[n]}
     lacking = [night for night in nights if night not in current]
-    frames = [read_view(spark, settings, view, current)] if current else []
+    frames = [read_view(spark, settings, view, current, states=states)] if current else []
     rows = _asked_rows(asked, lacking) if asked is not None and lacking and view.windows else None
     # Each time the tiles of all days that the dates see are read.
     at_once = _DATES_AT_ONCE if rows is None else max(1, len(lacking))
     for first in range(0, len(lacking), at_once):
         some = lacking[first : first + at_once]
         progress(f"features of {view.name} for {some[0]} to {some[-1]}", first / len(lacking))
-        frames.append(view_frame(spark, settings, view, some, pins=pins, progress=progress, asked=rows))
+        frames.append(view_frame(spark, settings, view, some, pins=pins, progress=progress, asked=rows, states=states))
     return _each_once(view, reduce(lambda one, other: one.unionByName(other), frames))
 
 

@@ -83,12 +83,13 @@ def require_key_types(owner: str, given: "DataFrame", view: FeatureView, feature
 
 
 def read_view(
-    spark: "SparkSession", settings: Settings, view: FeatureView, versions: Mapping[date, int]
+    spark: "SparkSession", settings: Settings, view: FeatureView, versions: Mapping[date, int], *, states: bool = False
 ) -> "DataFrame":
     """Key columns, `as_of` and features of a view's table.
 
     Args:
         versions: By night, the Delta version that wrote its partition.
+        states: Also those of a live view.
     """
     from pyspark.sql import functions as F
 
@@ -97,4 +98,4 @@ def read_view(
         nights = [night for night, wrote in versions.items() if wrote == version]
         parts.append(read_table(spark, settings, view.feature_table, version=version).where(F.col(AS_OF).isin(nights)))
     rows = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), parts)
-    return rows.select(*view.key, AS_OF, *view.feature_names)
+    return rows.select(*view.key, AS_OF, *view.feature_names, *(view.live_states if states else ()))

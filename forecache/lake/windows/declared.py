@@ -6,9 +6,10 @@ from datetime import date
 from forecache.errors import InputError, chain_of
 from forecache.lake.windows.asked import Asked
 from forecache.lake.windows.merge import Merge, Merged
-from forecache.lake.windows.states import TOO_LARGE, State
 from forecache.pipeline import FeatureView
-from forecache.pipeline.features.window import Measure
+from forecache.pipeline.features.window import LastMinutes
+from forecache.pipeline.streams.plan import conditions_of, plan_of, state_names
+from forecache.windows.states import TOO_LARGE, State
 
 
 def states_of(view: FeatureView) -> tuple[State, ...]:
@@ -18,17 +19,11 @@ def states_of(view: FeatureView) -> tuple[State, ...]:
             measure.aggregate,
             state_names(measure),
             measure.column,
-            tuple((where.column, where.comparison, where.value) for where in measure.where),
+            conditions_of(measure),
+            measure.minutes if isinstance(measure, LastMinutes) else None,
         )
         for measure in view.measures
     )
-
-
-def state_names(measure: Measure) -> tuple[str, ...]:
-    """The columns of a tile that hold the state of a measure."""
-    if measure.aggregate == "sum":
-        return (f"{measure.name}_whole", f"{measure.name}_part")
-    return (f"{measure.name}_at", measure.name) if measure.aggregate == "last" else (measure.name,)
 
 
 def merge_of(view: FeatureView, nights: Sequence[date], asked: Asked | None = None) -> Merge:
@@ -36,8 +31,9 @@ def merge_of(view: FeatureView, nights: Sequence[date], asked: Asked | None = No
     features = []
     for window in view.windows:
         states = tuple(name for measure in window.measures for name in state_names(measure))
-        features.append(Merged(window.name, window.aggregate, window.days, states))
-    return Merge(view.key, tuple(features), tuple(sorted(nights)), view.days_active, asked)
+        features.append(Merged(window.name, window.aggregate, window.num_days, states, window.delay_days))
+    plan = None if view.live is None else plan_of(view)
+    return Merge(view.key, tuple(features), tuple(sorted(nights)), view.days_active, asked, plan)
 
 
 def as_too_large(error: BaseException, view: FeatureView) -> InputError | None:

@@ -4,7 +4,7 @@ Spark's Python tasks run it on all tiles of some keys at a time. Running sums ar
 the sum of what lies between them, to the bit.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -15,12 +15,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from forecache.lake.windows.asked import Asked, key_hashes
-from forecache.lake.windows.groups import Ints, group
+from forecache.windows.groups import Ints, group
+from forecache.windows.layout import to_double
+from forecache.windows.plan import LAST_DAY, BaseColumn, Plan, PlanState
 
 Floats = NDArray[np.float64]
 _EPOCH = date(1970, 1, 1)
 _BATCH_ROWS = 1 << 16
-_PART_BITS, _PART_MASK = 32, (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Merged:
 
     Attributes:
         states: The columns of the tile that it is made from; of a mean those of the sum, then the count.
+        delay_days: The window ends so many days before the night.
     """
 
     name: str
     aggregate: str
     days: int
     states: tuple[str, ...]
+    delay_days: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Merge:
     Attributes:
         days_active: A key has a row on a night that has a tile of it in so many days; None: in any before.
         asked: The keys that each night is asked for; None: all.
+        plan: Of a live view, whose nights have states, too; None: they have features alone.
     """
 
     key: tuple[str, ...]
@@ -51,6 +55,7 @@ class Merge:
     nights: tuple[date, ...]
     days_active: int | None
     asked: Asked | None = None
+    plan: Plan | None = None
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Batches of key columns, `as_of` and features (double) from batches of key columns, `day` and states."""
@@ -66,6 +71,7 @@ class Merge:
         first_of = {feature.states: feature for feature in self.features}
         hashes = key_hashes(tiles.keys, self.key) if self.asked is not None else None
         made = {states: _MAKERS[feature.aggregate](feature, tiles) for states, feature in first_of.items()}
+        states = None if self.plan is None else States(self.plan, self.features, made, tiles)
         for night in self.nights:
             number = (night - _EPOCH).days
             if self.asked is not None and hashes is not None:
@@ -77,8 +83,10 @@ class Merge:
                 continue
             columns = {name: tiles.keys[name].take(pa.array(tiles.chosen[active])) for name in self.key}
             for feature in self.features:
-                values, known = made[feature.states].night(number, feature.days)
+                values, known = made[feature.states].night(number - feature.delay_days, feature.days)
                 columns[feature.name] = pa.array(values[active], mask=~known[active])
+            if states is not None:
+                columns |= states.night(number, active)
             yield night, pa.table(columns)
 
 
@@ -135,9 +143,12 @@ class _Sum:
         self._tiles, self._running = tiles, [tiles.running(name) for name in feature.states]
 
     def night(self, night: int, days: int) -> tuple[Floats, NDArray[np.bool_]]:
+        return self._value(self.sums(night, days))
+
+    def sums(self, night: int, days: int) -> list[Ints]:
+        """Of each column of the tile."""
         first, end = self._tiles.between(night - days + 1, night)
-        sums = [running[end] - running[first] for running in self._running]
-        return self._value(sums)
+        return [running[end] - running[first] for running in self._running]
 
     def _value(self, sums: list[Ints]) -> tuple[Floats, NDArray[np.bool_]]:
         return to_double(sums[0], sums[1]), np.ones(len(sums[0]), bool)
@@ -173,6 +184,7 @@ class _Extreme:
 class _Last:
     def __init__(self, feature: Merged, tiles: _Tiles) -> None:
         self._tiles = tiles
+        self._at = tiles.numbers(feature.states[0])[0]
         self._values, known = tiles.numbers(feature.states[1])
         # Of each tile the newest one up to it with a value: the rows of a day are later than those of the days before.
         self._newest = np.maximum.accumulate(np.where(known, np.arange(len(known)), -1))
@@ -181,6 +193,11 @@ class _Last:
         first, end = self._tiles.between(night - days + 1, night)
         newest = self._newest[end - 1]
         return self._values[newest], (first < end) & (newest >= first)
+
+    def moments(self, night: int, days: int) -> Ints:
+        """When the values were, microseconds."""
+        _, end = self._tiles.between(night - days + 1, night)
+        return self._at[self._newest[end - 1]]
 
 
 class _Distinct:
@@ -209,7 +226,45 @@ _MAKERS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def to_double(whole: Ints, part: Ints) -> Floats:
-    """The double of sums of wholes and of parts; the same for the same sums wherever it is computed."""
-    whole, part = whole + (part >> _PART_BITS), part & _PART_MASK
-    return whole.astype(np.float64) + part.astype(np.float64) * 2.0**-_PART_BITS
+class States:
+    """The states that nights of a live view hold, see `Plan.base_columns`.
+
+    Args:
+        made: By the columns of the tile, what makes the features.
+    """
+
+    def __init__(
+        self, plan: Plan, features: Sequence[Merged], made: Mapping[tuple[str, ...], Any], tiles: _Tiles
+    ) -> None:
+        self._columns, self._tiles = plan.base_columns, tiles
+        self._delayed = {feature.name: (feature, made[feature.states]) for feature in features}
+        self._of_state = {state.name: _maker_of(state, tiles) for state in plan.day_states}
+
+    def night(self, night: int, active: Ints) -> dict[str, pa.Array]:
+        """The columns of a night, int64 or float64 with nulls, for the keys in these places."""
+        columns = {}
+        for column in self._columns:
+            values, known = self._values(column, night)
+            columns[column.name] = pa.array(values[active], mask=~known[active])
+        return columns
+
+    def _values(self, column: BaseColumn, night: int) -> tuple[Any, NDArray[np.bool_]]:
+        if column.name == LAST_DAY:
+            first, end = self._tiles.between(None, night)
+            return self._tiles.days[end - 1], first < end
+        if column.feature:
+            feature, maker = self._delayed[column.feature]
+            values, known = maker.night(night + column.lag - feature.delay_days, feature.days)
+            return values, known
+        maker = self._of_state[column.state]
+        if isinstance(maker, _Sum):
+            sums = maker.sums(night, column.days)[column.word]
+            return sums, np.ones(len(sums), bool)
+        values, known = maker.night(night, column.days)
+        if isinstance(maker, _Last) and column.word == 0:
+            return maker.moments(night, column.days), known
+        return values, known
+
+
+def _maker_of(state: PlanState, tiles: _Tiles) -> Any:
+    return _MAKERS[state.aggregate](Merged(state.name, state.aggregate, 1, state.words), tiles)

@@ -19,8 +19,10 @@ from forecache.lake.windows.run import delta_schema, fitted_schema, run_tasks, t
 from forecache.lake.windows.tasks import DAY, NightTask, bucket_parts
 from forecache.lake.windows.tiles import build_tiles, day_states, seen_days
 from forecache.pipeline import AS_OF, FeatureView
+from forecache.pipeline.streams.plan import plan_of
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
+from forecache.windows.plan import BaseColumn
 
 if TYPE_CHECKING:
     from deltalake import Schema
@@ -57,7 +59,8 @@ def window_frame(
     progress: Progress = no_progress,
     asked: "pa.Table | None" = None,
 ) -> "DataFrame":
-    """Key columns, `as_of` and the features (double) of nights; builds the tiles that they lack.
+    """Key columns, `as_of`, the features (double) and the states of a live view, of nights; builds the tiles that they
+    lack.
 
     Args:
         asked: Key columns and `as_of` of the rows that are needed; None: all.
@@ -69,6 +72,7 @@ def window_frame(
     kinds = {column.name: column.type for column in view.events.columns}
     columns = [f"`{name}` {_SPARK.get(tasks[0].read.field(name).type, kinds[name])}" for name in view.key]
     columns += ["as_of date", *(f"`{window.name}` double" for window in view.windows)]
+    columns += [f"`{column.name}` {'double' if column.is_float else 'bigint'}" for column in _states(view)]
     return task_frame(spark, tasks, lambda task: task.rows(), ", ".join(columns))
 
 
@@ -116,6 +120,7 @@ def _tasks(
     names = dict.fromkeys(n for feature in merge.features for n in feature.states)
     read = pa.schema([known.field(name) for name in (*view.key, *names)])
     stored = [*(read.field(name) for name in view.key), *(pa.field(each.name, pa.float32()) for each in view.windows)]
+    stored += [pa.field(each.name, pa.float64() if each.is_float else pa.int64()) for each in _states(view)]
     stored = fitted_schema(pa.schema(stored), settings, view.feature_table)
     files = grouped(active_files(delta), DAY)
     rows = sum(file.rows for day in days for file in files.get(day.isoformat(), ()))
@@ -124,3 +129,8 @@ def _tasks(
     num_tasks = max(1, min(cores, rows // _LEAST_ROWS), -(-rows // _TASK_ROWS))
     place = place_of(settings, view.tile_table)
     return [NightTask(place, paths, read, part, merge, stored) for part in bucket_parts(num_tasks)]
+
+
+def _states(view: FeatureView) -> tuple[BaseColumn, ...]:
+    """What nights of a live view have beside the features."""
+    return () if view.live is None else plan_of(view).base_columns

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from forecache.lake.delta.files import DataFile, Place, new_path, tried, write_file
 from forecache.lake.windows.asked import key_hashes
 from forecache.lake.windows.merge import Merge
-from forecache.lake.windows.states import State, as_tiles, combine
+from forecache.windows.states import State, as_tiles, combine
 
 DAY = "day"
 BUCKET = "key_bucket"

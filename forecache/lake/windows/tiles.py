@@ -18,11 +18,11 @@ from forecache.lake.stage import Done, Stage, span
 from forecache.lake.turn import own_turn
 from forecache.lake.windows.declared import as_too_large, states_of
 from forecache.lake.windows.run import delta_schema, fitted_schema, run_tasks
-from forecache.lake.windows.states import as_tiles
 from forecache.lake.windows.tasks import BUCKET, DAY, TileTask
 from forecache.pipeline import FeatureView
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
+from forecache.windows.states import as_tiles
 
 if TYPE_CHECKING:
     from deltalake import Schema

@@ -20,7 +20,7 @@ from forecache.pipeline.schedules.schedule import Schedule
 from forecache.pipeline.served import Packed
 from forecache.pipeline.sources.source import Source
 from forecache.pipeline.sources.table_source import AnySource, check_first_day, first_day
-from forecache.pipeline.streams.live import Live, check_live
+from forecache.pipeline.streams.live import Live, check_live, live_states
 
 # Of the state that tiles hold.
 _FORMAT = 2
@@ -168,7 +168,12 @@ class FeatureView:
         sizes = {feature.name: feature.size for feature in self.served_features if feature.size}
         live = {} if self.live is None else {"live": self.live.tile_minutes}
         meant = fingerprint(view=self.features_fingerprint, key=self.key, columns=self.served_columns, **live)
-        return Packed(sizes, meant)
+        return Packed(sizes, meant, self.live_states)
+
+    @cached_property
+    def live_states(self) -> tuple[str, ...]:
+        """The columns of a night that have the states of a live view; none of another view."""
+        return live_states(self)
 
     @property
     def tile_table(self) -> str:
@@ -199,7 +204,7 @@ class FeatureView:
     @property
     def longest(self) -> int:
         """Days before the end of the as-of date at which the longest window begins."""
-        return max(window.num_days + window.delay_days for window in self.windows)
+        return max(window.reach_days for window in self.windows)
 
     @property
     def days_active(self) -> int | None:

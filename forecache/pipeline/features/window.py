@@ -144,6 +144,11 @@ class Window:
         return self.days or 1
 
     @property
+    def reach_days(self) -> int:
+        """Days before the end of the as-of date at which it begins; one in minutes may begin the day before."""
+        return (self.days or 2) + self.delay_days
+
+    @property
     def computed(self) -> tuple[object, ...]:
         """What its values depend on besides the rows."""
         known = (self.name, self.aggregate, self.days, self.column, self.where)

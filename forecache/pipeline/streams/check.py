@@ -76,8 +76,8 @@ def _check_view(owner: str, stream: "Stream", view: FeatureView) -> None:
             remedy="Name views of the topic's source.",
         )
     for window in view.windows:
-        needed = {window.column, *(where.column for where in window.where)} if not window.delay_days else set()
-        missing = (needed | set(view.key)) & set(stream.topic.without)
+        needed = () if window.delay_days else (window.column or "", *(where.column for where in window.where))
+        missing = {*needed, *view.key} & set(stream.topic.without)
         if missing:
             raise SettingsError(
                 f"{owner} keeps the view {view.name!r}, whose window {window.name!r} needs {min(missing)!r}, which the "

@@ -11,15 +11,13 @@ if TYPE_CHECKING:
     from forecache.pipeline.features.window import Window
 
 DAY_MINUTES = 1440
-STATE = "state_"
-"""What the columns of a feature table that hold last night's state begin with."""
 
 
 @dataclass(frozen=True)
 class Live:
     """A view whose features include the events of a stream up to the moment of the look-up.
 
-    A night of the view holds, beside its features, the state of its windows; a stream keeps the tiles of the days since.
+    A night of the view holds the state of its windows beside its features; a stream keeps the tiles of the days since.
     Both are merged when the view is read, to the numbers that a night would have at that moment.
 
     Attributes:
@@ -61,6 +59,8 @@ def check_live(owner: str, view: "FeatureView") -> None:
             f"{owner} is live and has {lacking}.",
             remedy="Declare windows, and `publish=Publish()`: their states are published with the features.",
         )
+    rule = "A live view publishes all of its windows: leave it out, and declare windows of other uses in another view."
+    check_value(owner, "publish.fields", view.publish.fields, view.publish.fields is None, rule)
     rule = "A live view is kept in LMDB beside its versions: publish it there."
     check_value(owner, "publish.backend", view.publish.backend, view.publish.backend == "lmdb", rule)
     rule = "A live view is merged with the night before: publish every day."
@@ -75,7 +75,7 @@ def check_live(owner: str, view: "FeatureView") -> None:
 def _check_window(owner: str, live: Live, window: "Window") -> None:
     if window.aggregate == "distinct" and not window.delay_days:
         raise SettingsError(
-            f"{owner} is live and has the window {window.name!r}, a distinct count, which tiles of today do not add to.",
+            f"{owner} is live and has the window {window.name!r}, a distinct count, which has no live part.",
             remedy="Leave it out, declare it in another view, or give it `delay_days`.",
         )
     if 0 < window.delay_days < live.nights:
@@ -89,3 +89,12 @@ def _check_window(owner: str, live: Live, window: "Window") -> None:
             f"{owner} has the window {window.name!r} over {window.minutes} minutes, and tiles of {live.tile_minutes}.",
             remedy="Make the window a multiple of `tile_minutes`.",
         )
+
+
+def live_states(view: "FeatureView") -> tuple[str, ...]:
+    """The columns of a night that have the states of a live view; none of another view."""
+    if view.live is None:
+        return ()
+    from forecache.pipeline.streams.plan import plan_of  # which imports the view
+
+    return tuple(column.name for column in plan_of(view).base_columns)

@@ -21,13 +21,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from forecache.lake.windows.groups import Ints, group
+from forecache.windows.groups import Ints, group
 
 EVENTS = "events"
 STEPS = 2.0**32
 TOO_LARGE = "forecache: a value is too large for a sum: "
 _LARGEST = 2.0**44
-_DAY_US = 86_400_000_000
+_DAY_US, _MINUTE_US = 86_400_000_000, 60_000_000
 _NO_TIME = np.iinfo(np.int64).min
 Bools = NDArray[np.bool_]
 
@@ -40,12 +40,14 @@ class State:
         names: The columns of the tile that hold it.
         column: What is aggregated; None: rows are counted.
         where: Column, comparison and value of the conditions.
+        minutes: Only rows of the last minutes of a day count; None: all.
     """
 
     aggregate: str
     names: tuple[str, ...]
     column: str | None = None
     where: tuple[tuple[str, str, Any], ...] = ()
+    minutes: int | None = None
 
     @property
     def reads(self) -> list[str]:
@@ -84,8 +86,18 @@ def combine(tiles: pa.Table, key: Sequence[str], states: Sequence[State]) -> pa.
     return pa.table(columns)
 
 
+def is_too_large(rows: pa.Table, state: State) -> Bools:
+    """Which rows count in a sum and have a value that it does not hold, see `TOO_LARGE`; bool [n]."""
+    assert state.column is not None
+    column = rows[state.column].combine_chunks()
+    values = np.where(_meet_all(rows, state) & _counts(column), column.fill_null(0).to_numpy(zero_copy_only=False), 0)
+    return _exceeds(values)
+
+
 def _of_rows(rows: pa.Table, state: State, time: str) -> list[pa.Array]:
-    meets = reduce(np.logical_and, [_meets(rows[name], *rest) for name, *rest in state.where], _all(rows))
+    meets = _meet_all(rows, state)
+    if state.minutes is not None:
+        meets &= _micros(rows[time]) % _DAY_US >= _DAY_US - state.minutes * _MINUTE_US
     if state.column is None:
         return [pa.array(meets.astype(np.int64))]
     column = rows[state.column].combine_chunks()
@@ -130,6 +142,10 @@ def _distinct(lists: pa.Array, codes: Ints, num_keys: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), values.dictionary.take(pa.array(ascending[which])))
 
 
+def _meet_all(rows: pa.Table, state: State) -> Bools:
+    return reduce(np.logical_and, [_meets(rows[name], *rest) for name, *rest in state.where], _all(rows))
+
+
 def _all(rows: pa.Table) -> Bools:
     return np.ones(rows.num_rows, bool)
 
@@ -166,13 +182,17 @@ def _compared(comparison: str, column: pa.Array, value: Any) -> Bools:
 
 def _fixed_point(column: str, values: Any) -> tuple[Ints, Ints]:
     """Whole and part of numbers that count."""
-    too_large = np.abs(values.astype(np.float64)) >= _LARGEST
+    too_large = _exceeds(values)
     if too_large.any():
         raise ValueError(f"{TOO_LARGE}{column}={values[too_large][0]}")
     if values.dtype.kind != "f":
         return values.astype(np.int64), np.zeros(len(values), np.int64)
     whole = np.floor(values)
     return whole.astype(np.int64), np.rint((values - whole) * STEPS).astype(np.int64)
+
+
+def _exceeds(values: Any) -> Bools:
+    return np.abs(values.astype(np.float64)) >= _LARGEST
 
 
 def _micros(time: pa.ChunkedArray) -> Ints:

@@ -1,0 +1,62 @@
+"""The plan of a live view: its declaration as what merges it needs."""
+
+from typing import Any
+
+from forecache.pipeline.features.view import FeatureView
+from forecache.pipeline.features.window import Measure, Where, Window
+from forecache.windows.plan import Plan, PlanFeature, PlanState
+
+
+def plan_of(view: FeatureView) -> Plan:
+    """How a live view is merged, see `forecache.windows`."""
+    assert view.live is not None, f"the view {view.name!r} is not live"
+    by_name = {window.name: window for window in view.windows}
+    windows = [by_name[name] for name in view.served_fields]
+    of_days = [window for window in windows if window.minutes is None and not window.delay_days]
+    of_minutes = [window for window in windows if window.minutes is not None]
+    features = (
+        PlanFeature(
+            window.name,
+            window.aggregate,
+            tuple(measure.name for measure in window.whole_measures),
+            window.days or 0,
+            window.minutes or 0,
+            window.delay_days,
+        )
+        for window in windows
+    )
+    return Plan(
+        view.name,
+        view.key,
+        view.events.event_time,
+        _states(of_days),
+        _states(of_minutes),
+        tuple(features),
+        view.live.nights,
+        view.live.tile_minutes,
+        view.days_active,
+    )
+
+
+def _states(windows: list[Window]) -> tuple[PlanState, ...]:
+    measures = {measure.name: measure for window in windows for measure in window.whole_measures}
+    return tuple(
+        PlanState(measures[name].aggregate, name, measures[name].column, conditions_of(measures[name]))
+        for name in sorted(measures)
+    )
+
+
+def conditions_of(measure: Measure) -> tuple[tuple[str, str, Any], ...]:
+    """Column, comparison and value of each."""
+    return tuple(_condition(where) for where in measure.where)
+
+
+def _condition(where: Where) -> tuple[str, str, Any]:
+    return where.column, where.comparison, where.value
+
+
+def state_names(measure: Measure) -> tuple[str, ...]:
+    """The columns of a tile that hold the state of a measure."""
+    if measure.aggregate == "distinct":
+        return (measure.name,)
+    return PlanState(measure.aggregate, measure.name).words

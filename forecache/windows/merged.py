@@ -1,0 +1,171 @@
+"""Reads a live view: the features of keys at a moment, from last night's state and their tiles since.
+
+This is the one function of request path, stream and recomputation.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecache.windows.evaluate import Evaluate, Floats32, neutral_base
+from forecache.windows.layout import Bools, Ints, Layout
+from forecache.windows.plan import DAY_US, Plan
+from forecache.windows.tiles import TileRows, Tiles
+
+_EPOCH = date(1970, 1, 1)
+
+
+def merged(
+    plan: Plan,
+    base: Ints | None,
+    known: Bools | None,
+    tiles: Sequence[bytes | None] | None,
+    as_of: date,
+    at_us: "Ints | int",
+) -> tuple[Floats32, Bools]:
+    """What a night would have of n keys, with the events up to a moment of each.
+
+    Args:
+        base: Of the night of `as_of`, int64 [n, `len(plan.base_columns)`]: the bits of these columns. None: it has none
+            of the keys.
+        known: Which keys the night has, bool [n]; None: all that `base` is given for. Rows of others may hold anything.
+        tiles: Entries of the live layer; None: it has none of the keys.
+        at_us: Moments in microseconds since 1970, int64 [n], or one for all. One that is not after the as-of date is
+            answered as the first moment after it.
+
+    Returns:
+        Features, float32 [n, d], and whether a key has had an event in `Plan.days_active`, bool [n]. A key that has had
+        none has NaN, and so have all at a moment more than `Plan.nights` days after the as-of date.
+
+    Raises:
+        DamagedError: An entry is of another plan.
+    """
+    return merger_of(plan).merged(base, known, tiles, (as_of - _EPOCH).days, at_us)
+
+
+class Merger:
+    """Merges by a plan; what depends on the plan alone is made once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.tiles = Tiles(plan)
+        self.day, self.minute = self.tiles.day, self.tiles.minute
+        self.by_lag = {lag: Evaluate(plan, self.day, self.minute, lag) for lag in range(1, plan.nights + 1)}
+        self.neutral_base = neutral_base(plan)
+        self.num_features = len(plan.features)
+
+    def merged(
+        self,
+        base: Ints | None,
+        known: Bools | None,
+        tiles: Sequence[bytes | None] | None,
+        as_of: int,
+        at_us: "Ints | int",
+    ) -> tuple[Floats32, Bools]:
+        """As `merged`; `as_of` in days since 1970."""
+        n = len(base) if base is not None else len(tiles or ())
+        base = self.full_base(base, known, n)
+        given = tiles is not None and any(each is not None for each in tiles)
+        rows = self.tiles.decode(tiles) if given and tiles is not None else None
+        if isinstance(at_us, int):
+            at = max(at_us, (as_of + 1) * DAY_US)
+            return self._at_lag(base, rows, at // DAY_US, at // self.plan.tile_us, as_of)
+        moments = np.maximum(at_us, (as_of + 1) * DAY_US)
+        features, found = np.full((n, self.num_features), np.nan, np.float32), np.zeros(n, np.bool_)
+        today = moments // DAY_US
+        for day in np.unique(today).tolist():
+            of_day = np.flatnonzero(today == day)
+            some = rows and (_of_keys(rows[0], of_day, n), _of_keys(rows[1], of_day, n))
+            tile = moments[of_day] // self.plan.tile_us
+            features[of_day], found[of_day] = self._at_lag(base[of_day], some, day, tile, as_of)
+        return features, found
+
+    def full_base(self, base: Ints | None, known: Bools | None, n: int) -> Ints:
+        """The night's columns, with what stands for a key that it does not have."""
+        if base is None:
+            return np.broadcast_to(self.neutral_base, (n, len(self.neutral_base)))
+        if known is None or known.all():
+            return base
+        return np.where(known[:, None], base, self.neutral_base)
+
+    def _at_lag(
+        self, base: Ints, rows: tuple[TileRows, TileRows] | None, today: int, tile: "Ints | int", as_of: int
+    ) -> tuple[Floats32, Bools]:
+        evaluate, parts, is_new = self.by_lag.get(today - as_of), None, None
+        if evaluate is None:
+            return np.full((len(base), self.num_features), np.nan, np.float32), np.zeros(len(base), np.bool_)
+        if rows is not None:
+            parts, is_new = self._parts(evaluate, len(base), *rows, today, tile, as_of)
+        return self.finished(evaluate, base, parts, is_new, today)
+
+    def finished(
+        self, evaluate: Evaluate, base: Ints, parts: Ints | None, is_new: Bools | None, today: int
+    ) -> tuple[Floats32, Bools]:
+        """The features, NaN for keys without an event in the days that count.
+
+        Args:
+            is_new: Which keys have a tile of these days, bool [n].
+        """
+        features, days = evaluate.features(base, parts), self.plan.days_active
+        found = base[:, 0] > (today - days if days is not None else -(2**39))
+        if is_new is not None:
+            found |= is_new
+        if not found.all():
+            features[~found] = np.nan
+        return features, found
+
+    def _parts(
+        self,
+        evaluate: Evaluate,
+        n: int,
+        days: TileRows,
+        minutes: TileRows,
+        today: int,
+        tile: "Ints | int",
+        as_of: int,
+    ) -> tuple[Ints, Bools]:
+        """What is merged with the night, see `Evaluate`; and which keys have a tile of the days that count."""
+        ages = today - days.number
+        lag, active = today - as_of, self.plan.days_active
+        within = (ages >= 0) & (ages < lag)
+        counted = within if active is None or active >= lag else within & (ages < active)
+        is_new = np.zeros(n, np.bool_)
+        is_new[days.owner[counted]] = True
+        slots = [_reduced(self.day, days, ages, within, n, slot) for slot in evaluate.day_slots]
+        if evaluate.minute_slots:
+            ages = (tile if isinstance(tile, int) else tile[minutes.owner]) - minutes.number
+            within = ages >= 0
+            slots += [_reduced(self.minute, minutes, ages, within, n, slot) for slot in evaluate.minute_slots]
+        return (slots[0] if len(slots) == 1 else np.concatenate(slots, axis=1)) if slots else np.zeros(
+            (n, 0), int
+        ), is_new
+
+
+@lru_cache(maxsize=64)
+def merger_of(plan: Plan) -> Merger:
+    """The merger of a plan."""
+    return Merger(plan)
+
+
+def _reduced(layout: Layout, rows: TileRows, ages: Ints, within: Bools, n: int, length: int) -> Ints:
+    """Of each key its tiles of ages below a length, combined; int64 [n, width]."""
+    chosen = np.flatnonzero(within & (ages < length))
+    if n == 1 and len(chosen):
+        return layout.combine_all(rows.words[chosen][None])
+    many = np.empty((n, length, layout.width), np.int64)
+    many[:] = layout.neutral
+    many[rows.owner[chosen], ages[chosen]] = rows.words[chosen]
+    return many[:, 0] if length == 1 else layout.combine_all(many)
+
+
+def _of_keys(rows: TileRows, keys: NDArray[np.intp], n: int) -> TileRows:
+    """The tiles of some of the keys, which get the numbers 0 and so on."""
+    if len(keys) == n:
+        return rows
+    places = np.full(n, -1, np.intp)
+    places[keys] = np.arange(len(keys))
+    chosen = places[rows.owner] >= 0
+    return TileRows(places[rows.owner[chosen]], rows.number[chosen], rows.words[chosen])
