@@ -5,6 +5,7 @@ from typing import Any
 
 NUMERIC = ("double", "bigint", "float", "integer")
 """Types of fields that are one number."""
+STATE = "state"
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class Field:
     Attributes:
         type: "double", "bigint", "boolean", "string", "date" or "timestamp"; "array<T>" for lists of one of these or of
             "float", and "array<struct<name:T,...>>" for lists of structures of these. In a packed version all numbers
-            are float32: of a "float", an "integer", and a "vector" of `size` of them.
+            are float32: of a "float", an "integer", and a "vector" of `size` of them; a "state" is the bits of an
+            int64 or a float64, in two of them.
     """
 
     name: str

@@ -115,6 +115,7 @@ class Manifest:
         statistics: Null counts per field and a histogram per numeric field, for the publish gates.
         layout: "json": an entry is a JSON object; "packed": it is the float32 numbers of all fields, little-endian.
         contract: Of a packed version, hash of what its numbers mean; see `forecache.pipeline.served.Packed`.
+        states: Of a live view, the columns of 8 bytes that follow the fields in an entry; they are copied, never shown.
     """
 
     pipeline: str
@@ -141,6 +142,7 @@ class Manifest:
     filter: ShardInfo | None = None
     layout: str = "json"
     contract: str = ""
+    states: tuple[Field, ...] = ()
     format: int = FORMAT
 
     @property
@@ -176,8 +178,13 @@ class Manifest:
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Of a packed version, the names of the numbers of a row."""
+        """Of a packed version, the names of the numbers that a row shows."""
         return tuple(column for field in self.fields for column in field.columns)
+
+    @cached_property
+    def width(self) -> int:
+        """Of a packed version, float32 numbers of an entry: those of the fields, then the bits of the states."""
+        return len(self.columns) + sum(state.size for state in self.states)
 
     @cached_property
     def as_of_end(self) -> datetime:
@@ -216,6 +223,7 @@ def manifest_from_json(content: bytes, *, what: str = "The manifest") -> Manifes
         )
     data["key"] = KeySchema(tuple(KeyColumn(**column) for column in data["key"]["columns"]))
     data["fields"] = tuple(Field(**item) for item in data["fields"])
+    data["states"] = tuple(Field(**item) for item in data.get("states", ()))
     data["segments"] = tuple(_segment(item) for item in data["segments"])
     data["source"] = Source(**data["source"])
     data["provenance"] = Provenance(**data["provenance"])

@@ -46,9 +46,10 @@ def json_renderer(fields: Sequence[Field]) -> Callable[[bytes], bytes]:
             value = "[" + f"{ITEM_END},".join(["%b"] * field.size) + f"{LIST_END}]"
         members.append(orjson.dumps(field.name).decode().replace("%", "%%") + ":" + value)
     template, whole = ("{" + ",".join(members) + "}").encode(), _whole(fields)
+    columns = sum(field.size for field in fields)
 
     def render(entry: bytes) -> bytes:
-        numbers = np.frombuffer(entry, FLOAT)
+        numbers = np.frombuffer(entry, FLOAT, columns)
         texts = _texts(numbers).split(b",")
         for place in whole:
             if texts[place] != b"null":
@@ -59,9 +60,11 @@ def json_renderer(fields: Sequence[Field]) -> Callable[[bytes], bytes]:
 
 
 def rows_of(entries: Sequence[bytes | None], fields: Sequence[Field]) -> list[dict[str, Any] | None]:
-    """The values of packed entries by field, as read from their JSON; None for None."""
+    """The values of packed entries by field, as read from their JSON; None for None. What follows is left out."""
     columns = sum(field.size for field in fields)
-    matrix, found = matrix_of(entries, columns)
+    width = next((len(entry) // FLOAT_BYTES for entry in entries if entry is not None), columns)
+    matrix, found = matrix_of(entries, width)
+    matrix = matrix[:, :columns]
     numbers = orjson.loads(b"[" + _texts(matrix.ravel()) + b"]")
     for place in _whole(fields):
         exact = zip(numbers[place::columns], matrix[:, place].tolist(), strict=True)

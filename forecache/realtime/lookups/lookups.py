@@ -84,7 +84,9 @@ class Lookups:
     @staticmethod
     def add(lookup: "_Lookup", bound: "_Bound", found: Found, matrix: np.ndarray, known: np.ndarray) -> None:
         """Put what was read into `found`, as the model was trained to see it."""
-        contract = lookup.contract
+        contract, manifest = lookup.contract, bound.answers.manifest
+        if manifest.states:
+            matrix = matrix[:, : len(manifest.columns)]
         if bound.places is not None:
             matrix = np.where(bound.places >= 0, matrix[:, bound.places], np.float32(np.nan))
         if contract.max_age_h is not None and bound.answers.age_s > contract.max_age_h * 3600:
@@ -133,7 +135,7 @@ def _bind(contract: LookupContract, answers: Answers) -> _Bound:
         places = np.array([known.get(name, -1) for name in contract.columns])
     broken = "" if manifest.contract == contract.contract else _difference(contract, manifest)
     snapshot = answers.snapshot
-    rows = RowCache(snapshot.matrix, len(manifest.columns)) if isinstance(snapshot, Snapshot) else None
+    rows = RowCache(snapshot.matrix, manifest.width) if isinstance(snapshot, Snapshot) else None
     return _Bound(answers, places, broken, rows)
 
 

@@ -53,7 +53,7 @@ async def read_remote(lookups: Lookups, request: ParsedRequest, until: float, co
         start += count
         if None in entries:
             await _check_held(version, until)
-        lookups.add(each, bound, found, *matrix_of(entries, len(version.manifest.columns)))
+        lookups.add(each, bound, found, *matrix_of(entries, version.manifest.width))
     return found
 
 

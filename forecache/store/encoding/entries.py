@@ -29,16 +29,22 @@ class Encoding:
     fields: tuple[Field, ...]
     provenance: Provenance
     is_packed: bool = False
+    states: tuple[Field, ...] = ()
+
+    @property
+    def stored(self) -> tuple[Field, ...]:
+        """What an entry holds: the fields, and of a live view its states."""
+        return (*self.fields, *self.states)
 
     def columns(self, *, provenance: bool = True) -> list[str]:
         """Columns to read, those of the rows' provenance only where that is not known without."""
-        names = [*self.key.names, *(field.name for field in self.fields)]
+        names = [*self.key.names, *(field.name for field in self.stored)]
         return [*names, *PROVENANCE_COLUMNS] if provenance and not self.is_packed else names
 
     @property
     def batch_rows(self) -> int:
         """Rows that are encoded at a time, so that their entries fit into one array."""
-        width = sum(field.size for field in self.fields) if self.is_packed else 0
+        width = sum(field.size for field in self.stored) if self.is_packed else 0
         return min(BATCH_ROWS, _PACKED_NUMBERS // max(1, width))
 
 
@@ -87,8 +93,8 @@ def encode_entries(
         only: The provenance of all rows where it is known; None: the batch has its columns.
     """
     if encoding.is_packed:
-        columns = [_column(batch, field.name) for field in encoding.fields]
-        return packed_entries(columns, encoding.fields, lambda row: _key_name(batch.slice(row, 1), encoding.key)), {}, 0
+        columns = [_column(batch, field.name) for field in encoding.stored]
+        return packed_entries(columns, encoding.stored, lambda row: _key_name(batch.slice(row, 1), encoding.key)), {}, 0
     pieces: list[Any] = []
     for position, field in enumerate(encoding.fields):
         pieces.append(("," if position else "{") + orjson.dumps(field.name).decode() + ":")

@@ -17,7 +17,7 @@ def entry_hashes(batch: pa.RecordBatch, encoding: Encoding, provenance: Provenan
         provenance: That of all rows where it is known; None: the batch has the columns.
     """
     keys = [batch.column(column.name) for column in encoding.key.columns]
-    values = [batch.column(field.name) for field in encoding.fields]
+    values = [batch.column(field.name) for field in encoding.stored]
     return row_hashes([*keys, *values], _provenance_numbers(batch, encoding, provenance))
 
 

@@ -1,6 +1,7 @@
 """Rows of numbers packed into entries of one width: little-endian float32, in the order of the fields.
 
-A null is NaN, and every NaN has the same bits, so that equal rows are equal entries.
+A null is NaN, and every NaN has the same bits, so that equal rows are equal entries. Behind them a live view has the
+bits of its states, int64 and float64, which are copied and never computed with.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,13 +13,18 @@ import pyarrow.compute as pc
 from forecache.errors import InputError
 from forecache.lake.delta.comparison.partition import plain_type
 from forecache.pipeline.served import Packed
-from forecache.store.fields import Field
+from forecache.store.fields import STATE, Field
 from forecache.store.packed import FLOAT, FLOAT_BYTES
 
 
 def packed_fields(schema: pa.Schema, names: Sequence[str], packed: Packed) -> tuple[Field, ...]:
     """The fields of a packed version; InputError for a column whose values are no numbers."""
     return tuple(_field(name, plain_type(schema.field(name).type), packed.sizes.get(name)) for name in names)
+
+
+def state_fields(names: Sequence[str]) -> tuple[Field, ...]:
+    """The states of a live view, of which each is two float32."""
+    return tuple(Field(name, STATE, 2) for name in names)
 
 
 def _field(name: str, kind: pa.DataType, size: int | None) -> Field:
@@ -38,19 +44,21 @@ def packed_entries(columns: Sequence[pa.Array], fields: Sequence[Field], key_of:
     """The entry of every row, binary [n].
 
     Args:
-        columns: Of the fields, in their order.
+        columns: Of the fields, in their order; states are the last.
         key_of: Names the key of a row, for messages.
 
     Raises:
         InputError: A whole number is not exact in float32, or a vector has another size than its field.
     """
     width = sum(field.size for field in fields)
+    num_numbers = sum(field.size for field in fields if field.type != STATE)
     rows = np.empty((len(columns[0]), width), FLOAT)
     place = 0
     for column, field in zip(columns, fields, strict=True):
         rows[:, place : place + field.size] = _numbers(column, field, key_of)
         place += field.size
-    rows[np.isnan(rows)] = np.nan
+    numbers = rows[:, :num_numbers]
+    numbers[np.isnan(numbers)] = np.nan
     offsets = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(width * FLOAT_BYTES)
     return pa.Array.from_buffers(pa.binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(rows)])
 
@@ -59,6 +67,8 @@ def _numbers(column: pa.Array, field: Field, key_of: Callable[[int], str]) -> np
     """The values of a field, float32 [n, size]."""
     if field.type == "vector":
         return _vectors(column, field, key_of)
+    if field.type == STATE:
+        return _bits(column)
     if field.type == "integer":
         whole = column.cast(pa.int64()).fill_null(0).to_numpy()
         numbers = whole.astype(FLOAT)
@@ -76,6 +86,15 @@ def _numbers(column: pa.Array, field: Field, key_of: Callable[[int], str]) -> np
             numbers[np.asarray(column.is_null())] = np.nan
         return numbers[:, None]
     return column.cast(pa.float32()).fill_null(np.nan).to_numpy()[:, None]
+
+
+def _bits(column: pa.Array) -> np.ndarray:
+    """The bits of an int64 or a float64; of null the least int64, or NaN."""
+    if pa.types.is_floating(column.type):
+        words = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
+    else:
+        words = column.fill_null(np.iinfo(np.int64).min).to_numpy(zero_copy_only=False)
+    return np.ascontiguousarray(words).view(FLOAT).reshape(len(column), 2)
 
 
 def _vectors(column: pa.Array, field: Field, key_of: Callable[[int], str]) -> np.ndarray:

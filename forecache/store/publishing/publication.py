@@ -38,6 +38,7 @@ class Publication:
     source: NightSource
     key: KeySchema
     fields: tuple[Field, ...]
+    states: tuple[Field, ...]
     store_id: str
     version: int
     current: Manifest | None
@@ -49,12 +50,12 @@ class Publication:
     @cached_property
     def encoding(self) -> Encoding:
         """How the night's rows are encoded, with the night's commonest provenance as the version's."""
-        return Encoding(self.key, self.fields, self.source.provenance, self.pipeline.packed is not None)
+        return Encoding(self.key, self.fields, self.source.provenance, self.pipeline.packed is not None, self.states)
 
     def values_of(self, rows: int) -> int:
         """What so many rows weigh in the choice of shards, in items of lists in JSON."""
         if self.pipeline.packed is not None:
-            return rows * sum(field.size for field in self.fields) // _NUMBERS_OF_AN_ITEM
+            return rows * sum(field.size for field in self.encoding.stored) // _NUMBERS_OF_AN_ITEM
         return self.source.values_of(rows)
 
     @cached_property
@@ -112,6 +113,7 @@ class Publication:
             filter=filter_file,
             layout="json" if packed is None else "packed",
             contract="" if packed is None else packed.contract,
+            states=self.states,
         )
 
     def clean_up(self) -> None:

@@ -16,7 +16,7 @@ from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.steps import publish_step
 from forecache.store.encoding.entries import field_list, key_schema
-from forecache.store.encoding.packed_entries import packed_fields
+from forecache.store.encoding.packed_entries import packed_fields, state_fields
 from forecache.store.encoding.prediction_source import NightSource, open_night
 from forecache.store.fields import Field
 from forecache.store.integrity import verify_overdue
@@ -87,6 +87,7 @@ def publish(
             source=source,
             key=key_schema(source.schema, pipeline.key),
             fields=served_fields(source.schema, pipeline),
+            states=state_fields(pipeline.packed.states) if pipeline.packed else (),
             version=pointer.last + 1,
             current=current,
             inputs=inputs,
@@ -115,7 +116,7 @@ def content_inputs(pipeline: Served, source: NightSource) -> str:
     """What the content of a version depends on."""
     rules = (max_age_h(pipeline), pipeline.publishing.on_stale)
     parts = [*pipeline.key, "->", *pipeline.served_fields, *rules, source.source.as_of]
-    contract = [pipeline.packed.contract] if pipeline.packed else []
+    contract = [pipeline.packed.contract, *pipeline.packed.states] if pipeline.packed else []
     return ":".join(map(str, [*parts, *contract, source.digest]))
 
 
@@ -186,7 +187,7 @@ def _why_full(publication: Publication) -> str:
     packed = publication.pipeline.packed
     if packed is not None and current.contract != packed.contract:
         return "the features mean something else than those published"
-    if (current.key, current.fields) != (publication.key, publication.fields):
+    if (current.key, current.fields, current.states) != (publication.key, publication.fields, publication.states):
         return "the key or the served fields have changed"
     if current.source.uri != publication.source.source.uri:
         return "the rows are in another table"

@@ -78,7 +78,7 @@ class Snapshot:
         self._layers = [handle.transactions for handle in self._handles]
         index = self._handles[0].index
         assert index is not None, "the first segment is a base"
-        columns = len(manifest.columns) if manifest.is_packed else 0
+        columns = manifest.width if manifest.is_packed else 0
         readers = entry_readers(self._layers, index, filter_map, carried=manifest.carried > 0, columns=columns)
         self.get, self.get_entry, self.get_entries = readers.get, readers.get_entry, readers.get_entries
         self._matrix = readers.matrix

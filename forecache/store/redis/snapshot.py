@@ -39,7 +39,7 @@ class RedisSnapshot:
 
     def matrix(self, keys: Sequence[bytes]) -> "tuple[np.ndarray, np.ndarray]":
         """As `Snapshot.matrix`, of a packed version, in one round trip (one per node of a cluster)."""
-        return matrix_of(self.get_entries(keys), len(self.manifest.columns))
+        return matrix_of(self.get_entries(keys), self.manifest.width)
 
     def get_entries(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The entries of several keys in one round trip (one per node of a cluster)."""
