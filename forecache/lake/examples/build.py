@@ -104,7 +104,9 @@ def examples_inputs(
     raw = source_states(settings, examples.sources, [night], pins=pins)[night]
     raw += "".join(state_history(settings, source, before, night, pins=pins) for source in examples.sources)
     seen = first - _DAY * (2 if examples.published_h else 1)
-    views = " ".join(f"{view.name}={_known(settings, view, seen, last - _DAY, pins)}" for view in realtime.views)
+    # Of a live view a request sees events of its own day.
+    until = {view.name: last if view.live else last - _DAY for view in realtime.views}
+    views = " ".join(f"{view.name}={_known(settings, view, seen, until[view.name], pins)}" for view in realtime.views)
     ages = ",".join(f"{each.called}:{each.max_age_h}" for each in realtime.lookups)
     of_splits = ",".join(f"{split}:{days[split][0]}..{days[split][-1]}" for split in SPLITS)
     most = realtime.candidates.most if realtime.candidates else 1

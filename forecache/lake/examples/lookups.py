@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from forecache.lake.feature_tables.historical import age_s, features_known, seen_date
+from forecache.lake.feature_tables.live_rows import live_features
 from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import AS_OF, FeatureView, Lookup, Realtime
 from forecache.pipeline.names import EVENT_TIMESTAMP
@@ -33,9 +34,22 @@ def look_up(
     a feature that is null; null where the view has no row of the key, or one that is older than `Lookup.max_age_h`.
 
     A request sees the as-of date that had ended, and was published, when it was made; after the end of a view's data,
-    its last.
+    its last. Of a live view it sees all events before the moment at which it was made, whatever was published.
     """
     for lookup in realtime.lookups:
+        if lookup.view.live is not None:
+            requests = live_features(
+                spark,
+                settings,
+                lookup.view,
+                requests,
+                by=lookup.by,
+                timestamp=EVENT_TIMESTAMP,
+                column=matrix_column(lookup.called),
+                pins=pins,
+                progress=progress,
+            )
+            continue
         seen = seen_date(EVENT_TIMESTAMP, lookup.view, published_h=realtime.trained_examples.published_h)
         requests = _joined(spark, settings, lookup, requests, seen, pins, progress)
     return requests
