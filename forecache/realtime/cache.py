@@ -164,6 +164,8 @@ def key_of(request: ParsedRequest, found: Found) -> bytes:
     for name, answers in found.versions.items():
         segments = " ".join(segment.id for segment in answers.manifest.segments)
         parts.append(f"{name} {answers.manifest.version} {segments} ".encode())
+    for name in found.merged:  # with a live layer, of which no version tells
+        parts += (f"{name} {found.views[name].shape} ".encode(), found.views[name].tobytes())
     for name, known in found.known.items():
         parts += (f"{name} {len(known)} ".encode(), known.tobytes())
     return hashlib.blake2b(b"".join(parts), digest_size=16).digest()

@@ -17,6 +17,7 @@ REASONS = {
     "layout": "no version that is left says how a removed version's rows were laid out",
     "not logged": "the log does not name the versions that the features came from",
     "unread": "the reader had no time to read the request",
+    "live": "a live view was looked up, whose rows of that moment no version holds",
 }
 """Why a request cannot be computed again, by a name for each reason."""
 

@@ -29,6 +29,7 @@ class LookupContract:
         columns: Names of the columns of its matrix, in the order that the transform knows.
         contract: What the store's manifest has to say of the view; see `FeatureView.packed`.
         max_age_h: Features whose as-of date ended longer ago count as not found; None: those that the store serves.
+        live: Whether its features are merged with a stream's events when they are read.
     """
 
     called: str
@@ -37,6 +38,7 @@ class LookupContract:
     columns: tuple[str, ...]
     contract: str
     max_age_h: float | None = None
+    live: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Release:
                 **asdict(self.candidates),
                 "fields": [_field_out(each) for each in self.candidates.fields],
             }
-        content["lookups"] = [asdict(each) for each in self.lookups]
+        content["lookups"] = [_lookup_out(each) for each in self.lookups]
         content["model"] = asdict(self.model)
         content["log"] = self.log and asdict(self.log)
         content["ladder"] = [{"rung": type(rung).__name__, **asdict(rung)} for rung in self.ladder]
@@ -190,3 +192,11 @@ def _spec_in(stored: Mapping[str, Any]) -> KernelSpec:
 
 def _tuples(stored: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {**stored, **{name: tuple(stored[name]) for name in names}}
+
+
+def _lookup_out(lookup: LookupContract) -> dict[str, Any]:
+    """As JSON; a release without live views is written as before there were any."""
+    content = asdict(lookup)
+    if not lookup.live:
+        del content["live"]
+    return content

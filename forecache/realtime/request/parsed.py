@@ -35,6 +35,7 @@ class Found:
         known: By look-up, bool [length] or [1]: whether the key has a row.
         versions: By store, which version was read.
         flags: What is wrong with what was read, each a sentence; the model is asked all the same.
+        merged: Look-ups of live views, whose rows are those of no version.
         features: What the transform made of the request, float32 [length, num_features] or its bytes, until the next
             request at least; from another process, only where answers are logged.
     """
@@ -43,4 +44,5 @@ class Found:
     known: dict[str, np.ndarray] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
+    merged: list[str] = field(default_factory=list)
     features: np.ndarray | bytes | None = None
