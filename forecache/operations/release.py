@@ -207,16 +207,8 @@ def _before(folder: ReleaseFolder, pointer: ReleasePointer) -> int:
 
 def _draft(realtime: Realtime, model: ReleasedModel, inputs: str, code: str) -> Release:
     lookups = tuple(
-        LookupContract(
-            each.called,
-            each.view.name,
-            each.by,
-            each.columns,
-            each.view.packed.contract,
-            each.max_age_h,
-            each.view.live is not None,
-        )
-        for each in realtime.lookups
+        LookupContract(called, each.view.name, by, columns, contract, each.max_age_h, each.view.live is not None)
+        for each, (called, by, columns, contract) in zip(realtime.lookups, realtime.contracts, strict=True)
     )
     return Release(
         name=realtime.name,

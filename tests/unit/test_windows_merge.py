@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecache.lake.windows.asked import Asked, asked_of, key_hashes
-from forecache.lake.windows.merge import Merge, Merged, to_double
+from forecache.lake.windows.makers import Merged, to_double
+from forecache.lake.windows.merge import Merge
 
 START = date(2026, 1, 1)
 FEATURES = (

@@ -11,7 +11,8 @@ import pytest
 
 from forecache.lake.delta.files import Place
 from forecache.lake.windows import tasks
-from forecache.lake.windows.merge import Merge, Merged
+from forecache.lake.windows.makers import Merged
+from forecache.lake.windows.merge import Merge
 from forecache.lake.windows.tasks import BUCKET, NightTask, TileTask, bucket_parts
 from forecache.windows.states import State, as_tiles
 

@@ -5,7 +5,8 @@ from datetime import date
 
 from forecache.errors import InputError, chain_of
 from forecache.lake.windows.asked import Asked
-from forecache.lake.windows.merge import Merge, Merged
+from forecache.lake.windows.makers import Merged
+from forecache.lake.windows.merge import Merge
 from forecache.pipeline import FeatureView
 from forecache.pipeline.features.window import LastMinutes
 from forecache.pipeline.streams.plan import conditions_of, plan_of, state_names

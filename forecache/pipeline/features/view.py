@@ -6,16 +6,16 @@ from functools import cached_property
 from typing import Literal
 
 from forecache.errors import InputError, SettingsError
-from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.checks.checking import check_fields
 from forecache.pipeline.checks.keys import check_pipeline_key
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.expectations import Expectation, check_columns
 from forecache.pipeline.features.feature import Feature
 from forecache.pipeline.features.features import Features, check_as_they_are
+from forecache.pipeline.features.view_check import check_publish, check_windows
 from forecache.pipeline.features.window import Measure, Window
 from forecache.pipeline.names import AS_OF, FEATURES, TILES, check_name, check_unique
 from forecache.pipeline.policies import Publish
-from forecache.pipeline.schedules.as_of import check_schedule
 from forecache.pipeline.schedules.schedule import Schedule
 from forecache.pipeline.served import Packed
 from forecache.pipeline.sources.source import Source
@@ -26,9 +26,6 @@ from forecache.pipeline.streams.live import Live, check_live, live_states
 _FORMAT = 2
 # Of the state that nights of a live view hold.
 _LIVE_FORMAT = 1
-_MOST_COLUMNS = 16_384
-TILE_COLUMNS = ("day", "events", "key_bucket")
-"""What a table of tiles has beside the key and the states."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +72,11 @@ class FeatureView:
         if self.features is not None:
             check_as_they_are(owner, self.features, self.key, self.sources)
         check_first_day(owner, self.sources)
-        self._check_windows(owner)
+        check_windows(owner, self)
         names = [name for feature in self.feature_columns for name in feature.own_names]
         check_unique("feature", owner, [*self.key, AS_OF, *names])
         check_columns(f"{owner}, in its features,", self.feature_expectations, [*self.key, AS_OF, *self.feature_names])
-        self._check_publish(owner)
+        check_publish(owner, self)
         check_live(owner, self)
 
     @property
@@ -212,43 +209,3 @@ class FeatureView:
         if self.active_days == "ever":
             return None
         return self.longest if self.active_days == "longest" else self.active_days
-
-    def _check_publish(self, owner: str) -> None:
-        if self.publish is None:
-            fits = self.schedule == Schedule()
-            check_value(owner, "schedule", self.schedule, fits, "It is about publishing: declare `publish`, too.")
-            return
-        check_schedule(owner, self.schedule, self.sources, self.publish)
-        self.publish.check_served(owner, self.feature_names)
-        for feature in self.served_features:
-            if feature.type == "category":
-                numbers = [each.name for each in self.feature_columns if each.type != "category"]
-                raise SettingsError(
-                    f"{owner} publishes the category {feature.name!r}, and what it publishes are numbers.",
-                    remedy=f"Name the features to publish: `Publish(fields={tuple(numbers)!r})`.",
-                )
-        if len(self.served_columns) > _MOST_COLUMNS:
-            raise SettingsError(
-                f"{owner} publishes {len(self.served_columns):,} numbers a row.",
-                remedy=f"Publish at most {_MOST_COLUMNS:,}: name the features in `Publish.fields`.",
-            )
-
-    def _check_windows(self, owner: str) -> None:
-        if (self.features is None) == (not self.windows):
-            which = "both features and windows" if self.windows else "neither features nor windows"
-            raise SettingsError(f"{owner} has {which}.", remedy="Give one of the two.")
-        if not self.windows:
-            rule = "It is about windows: the function returns the keys that it wants."
-            check_value(owner, "active_days", self.active_days, self.active_days == "longest", rule)
-            return
-        fits = not isinstance(self.active_days, int) or self.active_days >= 1
-        check_value(owner, "active_days", self.active_days, fits, "Give 1 or more.")
-        if len(self.sources) != 1 or not isinstance(self.sources[0], Source) or not self.sources[0].event_time:
-            raise SettingsError(
-                f"{owner} has windows over {', '.join(source.name for source in self.sources)}.",
-                remedy="Give one source of events that are landing files; a pipeline may join several views.",
-            )
-        check_unique("column of the tiles", owner, [*self.key, *TILE_COLUMNS])
-        columns = {column.name: column for column in self.events.columns}
-        for window in self.windows:
-            window.check_columns(owner, columns)
