@@ -70,7 +70,7 @@ def answered(name: str, key: str, version: int | None) -> "tuple[Manifest, dict[
     """
     from forecache.reader.versions.answers import Answers
     from forecache.store import decode_key, parse_key
-    from forecache.store.manifest import no_such_key
+    from forecache.store.no_such_key import no_such_key
 
     with open_pipeline_store(name).snapshot(version) as snapshot:
         manifest = snapshot.manifest

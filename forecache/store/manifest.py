@@ -12,7 +12,7 @@ from typing import Any
 
 import xxhash
 
-from forecache.errors import NotFoundError, UnavailableError
+from forecache.errors import UnavailableError
 from forecache.store.fields import Field
 from forecache.store.keys import KeyColumn, KeySchema
 from forecache.store.sealed import sealed, unsealed
@@ -246,12 +246,3 @@ def timestamp(moment: datetime) -> str:
 
 def now() -> str:
     return timestamp(datetime.now(timezone.utc))
-
-
-def no_such_key(manifest: Manifest, key: str) -> NotFoundError:
-    """The error of a key that a version does not have."""
-    names = ", ".join(manifest.key.names)
-    return NotFoundError(
-        f"Version {manifest.version} of {manifest.pipeline} has no key {key!r}.",
-        remedy=f"Its {manifest.rows:,} keys are values of {names}, known on {manifest.as_of}.",
-    )

@@ -30,7 +30,7 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
     """
     from forecache.reader.versions.answers import Answers
     from forecache.store import parse_key
-    from forecache.store.manifest import no_such_key
+    from forecache.store.no_such_key import no_such_key
 
     with open_pipeline_store(pipeline).snapshot(version) as snapshot:
         answers = Answers(snapshot)
