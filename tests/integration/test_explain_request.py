@@ -18,8 +18,8 @@ from forecache.cli import explained, output
 from forecache.cli.main import main
 from forecache.errors import InputError, NotFoundError
 from forecache.monitoring.explain.explain import explain_answer
+from forecache.pipeline.realtime.logged import features_of, order_of, scores_of
 from forecache.pipeline.realtime.request import RequestField
-from forecache.realtime.log.record import features_of, order_of, scores_of
 from forecache.realtime.release.folder import open_releases
 from forecache.settings import Settings
 

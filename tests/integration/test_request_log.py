@@ -18,8 +18,9 @@ from forecache.monitoring.explain.explain import explain_answer
 from forecache.pipeline import Log
 from forecache.pipeline.realtime.building import Columns
 from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
+from forecache.pipeline.realtime.logged import features_of, order_of, scores_of
 from forecache.pipeline.realtime.request import RequestField
-from forecache.realtime.log.record import features_of, order_of, schema, scores_of
+from forecache.realtime.log.record import schema
 from forecache.realtime.log.request import parse_logged
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import LoadedRelease, load_release

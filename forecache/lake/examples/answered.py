@@ -16,11 +16,11 @@ from forecache.lake.refusals import REFUSED
 from forecache.pipeline import Candidates, Realtime, RequestField
 from forecache.pipeline.names import EVENT_TIMESTAMP, POSITION, REQUEST_ID, REQUEST_LOG
 from forecache.pipeline.realtime.building import RowsBuilder
-from forecache.pipeline.realtime.logged import logged_values
-from forecache.ranking import best_first
+from forecache.pipeline.realtime.logged import logged_values, order_of, scores_of
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
+    from deltalake import DeltaTable
     from pyspark.sql import DataFrame, SparkSession
 
 SHOWN, SCORE, RUNG, RELEASE, ARM = "shown", "score", "rung", "release", "arm"
@@ -49,8 +49,9 @@ def answered_rows(
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    table = _require_log(settings, realtime)
-    rows = read_table(spark, settings, table).where(F.col("day").between(first, last) & (F.col(ARM) != _SEEN_BY_NOBODY))
+    _require_log(settings, realtime)
+    log = read_table(spark, settings, _table_of(realtime))
+    rows = log.where(F.col("day").between(first, last) & (F.col(ARM) != _SEEN_BY_NOBODY))
     newest = Window.partitionBy(REQUEST_ID).orderBy(F.col("arrived_at").desc(), F.col(RELEASE).desc())
     once = rows.withColumn("forecache_newest", F.row_number().over(newest)).where("forecache_newest = 1")
     fields = ", ".join(f"`{field.name}` {field.type}" for field in realtime.all_fields)
@@ -68,23 +69,25 @@ def logged_state(settings: Settings, realtime: Realtime, first: date, last: date
         NotFoundError: Nothing of the model has been logged.
     """
     rows: Counter[str] = Counter()
-    for file in active_files(open_table(settings, _require_log(settings, realtime))):
+    for file in active_files(_require_log(settings, realtime)):
         rows[str(file.partition["day"])] += int(file.statistics["numRecords"])
     days = [day for day in sorted(rows) if first.isoformat() <= day <= last.isoformat()]
     return ",".join(f"{day}:{rows[day]}" for day in days)
 
 
-def _require_log(settings: Settings, realtime: Realtime) -> str:
-    table = REQUEST_LOG + realtime.name
+def _table_of(realtime: Realtime) -> str:
+    return REQUEST_LOG + realtime.name
+
+
+def _require_log(settings: Settings, realtime: Realtime) -> "DeltaTable":
     try:
-        open_table(settings, table)
+        return open_table(settings, _table_of(realtime))
     except NotFoundError:
         raise NotFoundError(
             f"Real-time model {realtime.name!r} learns from its log, and nothing of it has been logged in this lake.",
             remedy=f"Release a first model that learned from other examples, serve it, and see `forecache log "
             f"{realtime.name}`.",
         ) from None
-    return table
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,9 @@ class Answered:
         length = columns.length
         fields = [*self.request, *(self.candidates.fields if self.candidates else ())]
         values = [_repeated(columns.values[field.name], length) for field in fields]
-        scores = None if record["scores"] is None else np.frombuffer(record["scores"], record["score_dtype"])
+        scores = scores_of(record)
         shown = np.empty(length, np.int32)
-        shown[_order(record, scores, length)] = np.arange(1, length + 1, dtype=np.int32)
+        shown[order_of(record)] = np.arange(1, length + 1, dtype=np.int32)
         arrays = [
             pa.array([record[REQUEST_ID]] * length, pa.string()),
             pa.array([record["arrived_at"]] * length, pa.timestamp("us", tz="UTC")),
@@ -148,13 +151,6 @@ class Answered:
             ARM,
         ]
         return pa.RecordBatch.from_arrays(arrays, names=names)
-
-
-def _order(record: dict[str, Any], scores: np.ndarray | None, length: int) -> np.ndarray:
-    """The places of the candidates in the request, in the order in which they were answered."""
-    if record["ranking"] is not None:
-        return np.asarray(record["ranking"], np.intp)
-    return np.arange(length) if scores is None else best_first(scores)
 
 
 def _repeated(column: np.ndarray, length: int) -> np.ndarray:

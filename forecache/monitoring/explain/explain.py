@@ -11,7 +11,8 @@ from forecache.errors import ForecacheError, InputError
 from forecache.monitoring.explain.contributions import Contributions, contributions_of
 from forecache.monitoring.explain.logged import background_of, find, labels_of
 from forecache.monitoring.explain.today import Today, today
-from forecache.realtime.log.record import TIMES, features_of, order_of, scores_of
+from forecache.pipeline.realtime.logged import features_of, order_of, scores_of
+from forecache.realtime.log.record import TIMES
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import load_release

@@ -9,8 +9,9 @@ import orjson
 
 from forecache.errors import NotFoundError
 from forecache.lake.delta.tables import table_exists
+from forecache.pipeline.realtime.logged import features_of
 from forecache.realtime.log.read import read_log
-from forecache.realtime.log.record import features_of, table_of
+from forecache.realtime.log.record import table_of
 from forecache.realtime.release.format import Release
 from forecache.settings import Settings
 

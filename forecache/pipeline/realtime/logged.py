@@ -1,17 +1,23 @@
-"""The values of a logged request, which is JSON: numbers that are not finite are texts in it."""
+"""How a record of the request log is read: the values of its request, and features, scores and order of its answer.
+
+Training from the log and all that shows, explains or repeats logged answers come here. Its request is JSON, in which
+texts stand for numbers that are not finite. Only they import this module, which needs numpy.
+"""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from forecache.pipeline.realtime.building import Asked  # which needs numpy
+import numpy as np
+
+from forecache.pipeline.realtime.building import Asked
+from forecache.ranking import best_first
 
 NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 """By the text that Python has for a number, the one that stands for it in a log."""
 _TEXTS = frozenset(NOT_FINITE.values())
 
 
-def logged_values(data: Mapping[str, Any], asked: "Asked") -> tuple[dict[str, Any], dict[str, list[Any]] | None]:
+def logged_values(data: Mapping[str, Any], asked: Asked) -> tuple[dict[str, Any], dict[str, list[Any]] | None]:
     """The values of a logged request by field, and those of its candidates, as `RowsBuilder.columns` takes them.
 
     Args:
@@ -31,6 +37,26 @@ def logged_values(data: Mapping[str, Any], asked: "Asked") -> tuple[dict[str, An
         if field.type == "double":
             lists[field.name] = [_number(value) for value in lists[field.name]]
     return request, lists
+
+
+def features_of(record: Mapping[str, Any]) -> np.ndarray | None:
+    """The features of a record, float32 [items, num_features], as the model got them; None where it was not asked."""
+    content, items = record["features"], record["items"]
+    return None if content is None else np.frombuffer(content, "<f4").reshape(items, -1)
+
+
+def scores_of(record: Mapping[str, Any]) -> np.ndarray | None:
+    """The scores [items] of a record, in the order of the request and in the model's dtype; None where it has none."""
+    content = record["scores"]
+    return None if content is None else np.frombuffer(content, record["score_dtype"])
+
+
+def order_of(record: Mapping[str, Any]) -> np.ndarray:
+    """The order in which the candidates were answered: their places in the request [items], best first."""
+    if record["ranking"] is not None:
+        return np.asarray(record["ranking"], np.intp)
+    scores = scores_of(record)
+    return np.arange(record["items"]) if scores is None else best_first(scores)
 
 
 def _number(value: Any) -> Any:

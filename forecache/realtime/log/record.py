@@ -1,16 +1,12 @@
-"""A record of the request log: the columns of its table, and what follows from them.
+"""A record of the request log: the columns of its table; `forecache.pipeline.realtime.logged` reads them.
 
 The table `request_log_<name>` of the lake has a row for each logged answer, and is partitioned by day.
 """
 
-from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from forecache.pipeline.names import REQUEST_LOG
-from forecache.ranking import best_first
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,23 +77,3 @@ def schema() -> "pa.Schema":
             ("replica", text),
         ]
     )
-
-
-def features_of(record: Mapping[str, Any]) -> np.ndarray | None:
-    """The features of a record, float32 [items, num_features], as the model got them; None where it was not asked."""
-    content, items = record["features"], record["items"]
-    return None if content is None else np.frombuffer(content, "<f4").reshape(items, -1)
-
-
-def scores_of(record: Mapping[str, Any]) -> np.ndarray | None:
-    """The scores [items] of a record, in the order of the request and in the model's dtype; None where it has none."""
-    content = record["scores"]
-    return None if content is None else np.frombuffer(content, record["score_dtype"])
-
-
-def order_of(record: Mapping[str, Any]) -> np.ndarray:
-    """The order in which the candidates were answered: their places in the request [items], best first."""
-    if record["ranking"] is not None:
-        return np.asarray(record["ranking"], np.intp)
-    scores = scores_of(record)
-    return np.arange(record["items"]) if scores is None else best_first(scores)

@@ -9,7 +9,8 @@ import orjson
 
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import read_entry
-from forecache.realtime.log.record import DAY, TIMES, features_of, order_of, schema, scores_of, table_of
+from forecache.pipeline.realtime.logged import features_of, order_of, scores_of
+from forecache.realtime.log.record import DAY, TIMES, schema, table_of
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
