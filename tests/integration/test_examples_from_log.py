@@ -147,7 +147,15 @@ def test_a_request_that_the_declaration_takes_no_more_is_refused_by_its_id(logge
         answered_rows(spark, logged, learns, day, day).collect()
 
 
-def test_a_request_that_was_answered_unread_and_is_none_is_left_out(logged: Settings, spark: Any) -> None:
+def test_a_request_that_has_other_rows_by_the_declaration_is_refused_by_its_id(logged: Settings, spark: Any) -> None:
+    day = START - timedelta(days=50)
+    rows = [replace(ASKED[0], at=ASKED[0].at - timedelta(days=51))]
+    add_to_log(logged, [record("ranked", rows, day=day, items=2, scores=np.ones(2, np.float32).tobytes())])
+    with pytest.raises(Exception, match="logged request 'ranked' of 'offers'.*It had 2 rows, and 1 by"):
+        answered_rows(spark, logged, learns, day, day).collect()
+
+
+def test_a_request_that_was_answered_unchecked_and_does_not_fit_is_left_out(logged: Settings, spark: Any) -> None:
     day = START - timedelta(days=40)
     rows = [replace(ASKED[0], at=ASKED[0].at - timedelta(days=41))]
     unread = {"day": day, "scores": None, "rung": "order_given", "why": "deadline"}

@@ -29,8 +29,8 @@ _READ = (
     "why",
 )  # fmt: skip
 _SEEN_BY_NOBODY = "shadow"
-_READ_BY_NOBODY = ("default", "order_given")
-"""Rungs that answer without a look at more than the names of the candidates, where there is no time to check it."""
+_UNCHECKED = ("default", "order_given")
+"""Rungs that answer where there is no time to check more of a request than the names of its candidates."""
 
 
 def answered_rows(
@@ -41,7 +41,8 @@ def answered_rows(
     Its columns are those that `forecache.pipeline.Examples` says. A request that came again under the same id, because
     a client tried again, is there once, with its last answer. Shadow answers are left out, as nobody saw them.
 
-    So are requests that are none to the declaration and were answered unread: a client may send anything.
+    So are requests that do not fit the declaration where they were answered without being checked: a client may send
+    anything.
 
     Raises:
         NotFoundError: Nothing of the model has been logged.
@@ -114,13 +115,15 @@ class Answered:
 
         try:
             columns = self.builder.columns(*logged_values(orjson.loads(record["request"]), self))
+            if columns.length != record["items"]:
+                raise InputError(f"It had {record['items']} rows, and {columns.length} by today's declaration.")
         except (InputError, KeyError, ValueError, AttributeError) as error:
-            if record["why"] and not record["rungs"] and record[RUNG] in _READ_BY_NOBODY:
+            if record["why"] and not record["rungs"] and record[RUNG] in _UNCHECKED:
                 return None
             raise ValueError(
                 f"{REFUSED} The logged request {record[REQUEST_ID]!r} of {self.name!r}, which release "
-                f"{record[RELEASE]} answered, is none to the declaration of today: {error} Give new fields a "
-                "default, or learn from later days alone."
+                f"{record[RELEASE]} answered, does not fit today's declaration: {error} Give new fields a default, or "
+                "learn from later days alone."
             ) from None
         length = columns.length
         fields = [*self.request, *(self.candidates.fields if self.candidates else ())]
