@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 
-from forecache.monitoring.parity.differences import Differences, shown
+from forecache.monitoring.parity.differences import Differences, bits_of, shown
 
 KEPT = 20
 """First differences that are told."""
@@ -63,7 +63,8 @@ class Difference:
 
 @dataclass
 class Found:
-    """
+    """Counts, figures and first differences of the answers of a part of the log, or of all of it.
+
     Attributes:
         requests: Logged answers that were looked at.
         equal, differ: Those that were computed again.
@@ -110,7 +111,5 @@ class Found:
 
 def first_place(logged: np.ndarray, offline: np.ndarray) -> tuple[int, int, str, str]:
     """(row, column, logged, offline) of the first value that has other bits, of matrices [n, d] of one type."""
-    kind = f"<u{logged.dtype.itemsize}"
-    other = np.ascontiguousarray(logged).view(kind) != np.ascontiguousarray(offline).view(kind)
-    row, column = (int(each) for each in np.argwhere(other)[0])
+    row, column = (int(each) for each in np.argwhere(bits_of(logged) != bits_of(offline))[0])
     return row, column, shown(logged[row, column]), shown(offline[row, column])

@@ -33,7 +33,8 @@ class Gone(ForecacheError):
 
 @dataclass(frozen=True)
 class LakeContent:
-    """
+    """What identifies the rows of a version.
+
     Attributes:
         rows: Their number.
         content_hash: As a manifest has it.

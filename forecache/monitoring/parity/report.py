@@ -21,7 +21,8 @@ _COUNTS = 4
 
 @dataclass(frozen=True)
 class ParityReport:
-    """
+    """What a replay of a day found, about its answers and about the versions that they name.
+
     Attributes:
         name: Of the real-time model.
         log_version: Delta version of the log that was read.

@@ -111,7 +111,9 @@ def replay(
     files = active_files(table)
     chosen = day or newest_day(files)
     if chosen is None:
-        raise NotFoundError("The request log has no answers.", remedy="Ask the model, and wait for the log's commit.")
+        raise NotFoundError(
+            f"The request log of {name} has no answers.", remedy="Ask the model, and wait for the log's commit."
+        )
     its_files = [file for file in files if file.partition[DAY] == chosen.isoformat()]
     logged = _Day(settings, name, chosen, table, its_files)
     pieces = list(_pieces(logged))
@@ -122,11 +124,8 @@ def replay(
         progress(f"Holding the stores of {rows:,} answers of {chosen} against the lake", 0.0)
         checks = _check_stores(logged, pieces, Path(folder), pool)
         job = Job(settings, name, {check.version: check.kept for check in checks if check.kept is not None}, sample)
-        done = 0
 
         def tell(count: int) -> None:
-            nonlocal done
-            done = count
             progress(f"Computing {rows:,} answers of {chosen} again", count / len(pieces))
 
         try:

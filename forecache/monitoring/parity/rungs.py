@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from forecache.monitoring.parity.differences import shown
-from forecache.monitoring.parity.found import Difference
+from forecache.monitoring.parity.found import Difference, first_place
 from forecache.monitoring.parity.replayed import Logged, Replayed
 from forecache.reader.http.problems import Problem
 from forecache.reader.versions.answers import Answers
@@ -104,9 +103,8 @@ def _scores_differ(each: Logged, scores: np.ndarray) -> Difference | None:
     if content == scores.tobytes():
         return None
     logged = np.frombuffer(content, scores.dtype)
-    other = np.flatnonzero(logged.view(f"<u{scores.itemsize}") != scores.view(f"<u{scores.itemsize}"))
-    place = int(other[0])
-    return each.difference("score", "", place, shown(logged[place]), shown(scores[place]))
+    place, _, was, now = first_place(logged[:, None], scores[:, None])
+    return each.difference("score", "", place, was, now)
 
 
 def _rungs(rung: str, rungs: Sequence[str] | None) -> str:

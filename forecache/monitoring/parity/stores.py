@@ -20,7 +20,8 @@ from forecache.store.store import open_store
 
 @dataclass(frozen=True)
 class StoreCheck:
-    """
+    """What a comparison of a version with the lake found.
+
     Attributes:
         state: "equal", "differs", "removed" (only the lake has its rows still), or "not compared".
         why: A sentence; "" where they are equal.
