@@ -9,16 +9,18 @@ import pyarrow as pa
 
 from forecache.lake.delta.tables import open_table
 from forecache.monitoring.drift.findings import TEST_SPLIT
-from forecache.monitoring.estimate import Estimate, estimate, estimated_metrics
+from forecache.monitoring.estimate import estimate, estimated_metrics
 from forecache.monitoring.table import Measurement
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.gate.judge import judge_of
-from forecache.registry.gate.metrics import LESS_IS_BETTER, Array
+from forecache.registry.gate.metrics import Array
 from forecache.registry.report.calibration import Calibration
 from forecache.registry.versions.models import ModelVersion
 from forecache.registry.versions.register import load_evaluation
 from forecache.settings import Settings
 
+CALIBRATIONS = "calibrations"
+"""Name in an evaluation of what makes probabilities of scores; a version that was registered before has none."""
 NO_CALIBRATION = "no estimate: version {} was registered without a calibration of its scores; train it again"
 
 
@@ -35,29 +37,66 @@ def expected_performance(
         return [], ""
     if spec.top is not None:
         return [], "no estimate: the probabilities of some classes are not kept (Classes(probabilities=...))"
-    evaluation = load_evaluation(settings, model) if "test_metrics" in model.tags else {}
-    calibrations = calibrations_of(evaluation)
-    if not calibrations:
+    evaluation = evaluation_of(settings, model)
+    if not evaluation.get(CALIBRATIONS):
         return [], NO_CALIBRATION.format(model.version)
     score = night_scores(settings, pipeline, night, evaluation["classes"])
     if not len(score):
         return [], f"no estimate: {night} has no predictions"
-    found = estimate(score, calibrations, seed=pipeline.training.seed)
-    references = {**expected_on_test(calibrations), **model.metrics}
+    return estimates(pipeline, model, evaluation, night, score, run_id=run_id), ""
+
+
+def evaluation_of(settings: Settings, model: ModelVersion) -> Mapping[str, Any]:
+    """What was kept of a version's evaluation; empty of one that was not evaluated here."""
+    return load_evaluation(settings, model) if "test_metrics" in model.tags else {}
+
+
+def estimates(
+    pipeline: Pipeline,
+    model: ModelVersion,
+    evaluation: Mapping[str, Any],
+    night: date,
+    score: Array,
+    *,
+    run_id: str = "",
+) -> list[Measurement]:
+    """What can be expected of each metric on scores of a date, held against the test split.
+
+    Args:
+        evaluation: That of the model, with calibrations.
+        score: Without NaN: of a binary label [n], else [n, classes]; n > 0.
+    """
+    calibrations = [Calibration.from_json(each) for each in evaluation[CALIBRATIONS]]
+    references = {**_expected_on_test(calibrations), **model.metrics}
     less = judge_of(pipeline).less_is_better
-    return [
-        measured(pipeline.name, night, model.version, name, each, references[name], less, run_id)
-        for name, each in found.items()
-        if name in references
-    ], ""
+    rows = []
+    for name, found in estimate(score, calibrations, seed=pipeline.training.seed).items():
+        if name not in references:
+            continue
+        reference, sign = references[name], 1 if name in less else -1
+        low, high = sorted(sign * (end - reference) for end in (found.low, found.high))
+        rows.append(
+            Measurement(
+                pipeline=pipeline.name,
+                night=night,
+                as_of=night,
+                kind="estimate",
+                name=name,
+                reference=TEST_SPLIT,
+                model_version=model.version,
+                effect=sign * (found.value - reference),
+                effect_low=low,
+                effect_high=high,
+                value=found.value,
+                reference_value=reference,
+                rows=found.rows,
+                run_id=run_id,
+            )
+        )
+    return rows
 
 
-def calibrations_of(evaluation: Mapping[str, Any]) -> list[Calibration]:
-    """The calibrations that an evaluation has kept, one or one for each class."""
-    return [Calibration.from_json(each) for each in evaluation.get("calibrations", [])]
-
-
-def expected_on_test(calibrations: Sequence[Calibration]) -> dict[str, float]:
+def _expected_on_test(calibrations: Sequence[Calibration]) -> dict[str, float]:
     """What the test split's groups let expect of the metrics of a binary label that the registry does not have."""
     if len(calibrations) != 1:
         return {}
@@ -67,37 +106,6 @@ def expected_on_test(calibrations: Sequence[Calibration]) -> dict[str, float]:
     label = np.repeat([1.0, 0.0], len(scores))
     weight = np.concatenate([rows * shares, rows * (1 - shares)])
     return {name: metrics[name](label, np.tile(scores, 2), weight) for name in ("accuracy", "f1")}
-
-
-def measured(
-    name: str,
-    night: date,
-    version: int,
-    metric: str,
-    found: Estimate,
-    reference: float,
-    less_is_better: frozenset[str] = LESS_IS_BETTER,
-    run_id: str = "",
-) -> Measurement:
-    """An estimate as a row: how much worse than on the test split, with its band."""
-    sign = 1 if metric in less_is_better else -1
-    low, high = sorted(sign * (end - reference) for end in (found.low, found.high))
-    return Measurement(
-        pipeline=name,
-        night=night,
-        as_of=night,
-        kind="estimate",
-        name=metric,
-        reference=TEST_SPLIT,
-        model_version=version,
-        effect=sign * (found.value - reference),
-        effect_low=low,
-        effect_high=high,
-        value=found.value,
-        reference_value=reference,
-        rows=found.rows,
-        run_id=run_id,
-    )
 
 
 def night_scores(settings: Settings, pipeline: Pipeline, night: date, classes: Sequence[str]) -> Array:

@@ -16,8 +16,7 @@ from forecache.lake.delta.digest import partition_digests
 from forecache.lake.delta.tables import open_table, table_version
 from forecache.lake.stage import Done, Stage
 from forecache.monitoring.drift.findings import TEST_SPLIT
-from forecache.monitoring.estimate import estimate
-from forecache.monitoring.expected import NO_CALIBRATION, calibrations_of, measured
+from forecache.monitoring.expected import CALIBRATIONS, NO_CALIBRATION, estimates, evaluation_of
 from forecache.monitoring.features import TRAINING_SPLIT
 from forecache.monitoring.table import MONITORING_TABLE, Measurement, append_measurements
 from forecache.pipeline.realtime.realtime import Realtime
@@ -28,7 +27,6 @@ from forecache.realtime.log.record import DAY, table_of
 from forecache.realtime.release.folder import open_releases, read_files, read_release
 from forecache.realtime.release.format import BINS_FILE, Release
 from forecache.registry.versions.models import list_models
-from forecache.registry.versions.register import load_evaluation
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.statistics import distance
@@ -163,7 +161,7 @@ def _figures(
     for each in counted:
         scores.setdefault(each.release.model.version, []).extend(each.scores)
     for version, parts in scores.items():
-        expected, note = _expected(settings, realtime, day, version, parts, run_id)
+        expected, note = expected_of_logged(settings, realtime, day, version, parts, run_id=run_id)
         figures += expected
         notes += [note] if note else []
     return figures, notes
@@ -202,27 +200,28 @@ def _drift(name: str, day: date, version: int, counted: _Counted, run_id: str) -
     return found
 
 
-def _expected(
+def expected_of_logged(
     settings: Settings,
     realtime: Realtime,
     day: date,
     version: int,
     parts: Sequence[np.ndarray[Any, Any]],
-    run_id: str,
+    *,
+    run_id: str = "",
 ) -> tuple[list[Measurement], str]:
-    """The expected performance of a version's scores, where it is a classifier that was trained here."""
+    """What can be expected of a version on the scores that it gave, and why there is nothing.
+
+    Both are empty where the model is not a classifier of two classes that was trained here.
+
+    Args:
+        parts: The scores, floats [n] without NaN.
+    """
     pipeline = realtime.training_pipeline
     if not realtime.is_trained or pipeline.task != "binary" or not parts:
         return [], ""
     model = next((each for each in list_models(settings, pipeline) if each.version == version), None)
-    evaluation = load_evaluation(settings, model) if model is not None and "test_metrics" in model.tags else {}
-    calibrations = calibrations_of(evaluation)
-    if model is None or not calibrations:
+    evaluation = {} if model is None else evaluation_of(settings, model)
+    if model is None or not evaluation.get(CALIBRATIONS):
         return [], NO_CALIBRATION.format(version)
     score = np.concatenate(parts).astype(np.float64)
-    found = estimate(score, calibrations, seed=pipeline.training.seed) if len(score) else {}
-    return [
-        measured(realtime.name, day, version, name, each, model.metrics[name], run_id=run_id)
-        for name, each in found.items()
-        if name in model.metrics
-    ], ""
+    return estimates(pipeline, model, evaluation, day, score, run_id=run_id) if len(score) else [], ""

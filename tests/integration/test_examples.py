@@ -22,10 +22,12 @@ from forecache.lake.examples.days import request_days
 from forecache.lake.examples.recorded import recorded_requests_file
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingest import ingest
+from forecache.monitoring.logged import expected_of_logged
 from forecache.pipeline.realtime.building import RowsBuilder, transformed
 from forecache.realtime.lookups.keys import keys_of
 from forecache.realtime.request.parsed import ParsedRequest
 from forecache.registry.gate.gate import run_gate
+from forecache.registry.versions.models import list_models
 from forecache.registry.versions.register import register
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, publish
@@ -244,6 +246,19 @@ def test_a_model_of_one_value_learns_from_requests_of_one_row(landed: Settings, 
     verdict = run_gate(landed, takers.training_pipeline, version, actor="test")
     assert np.isfinite(verdict.metrics["roc_auc"])
     assert {"calibration", "latency_ms"} <= {check.name for check in verdict.checks}
+    scores = np.linspace(0.02, 0.98, 150, dtype=np.float32)
+    figures, note = expected_of_logged(landed, takers, NIGHT, version, [scores[::2], scores[1::2]])
+    assert (note, len(figures)) == ("", 6)
+    [model] = list_models(landed, takers.training_pipeline)
+    for row in figures:
+        assert (row.pipeline, row.night, row.kind, row.model_version, row.rows) == ("takers", NIGHT, "estimate", 1, 150)
+        assert row.reference_value == model.metrics.get(row.name, row.reference_value)
+        higher = row.value - row.reference_value
+        assert row.effect == pytest.approx(higher if row.name in ("log_loss", "brier") else -higher)
+        assert row.effect_low < row.effect < row.effect_high
+    names = {row.name for row in figures}
+    assert names == {"roc_auc", "average_precision", "log_loss", "brier", "accuracy", "f1"}
+    assert "version 2 was registered without" in expected_of_logged(landed, takers, NIGHT, 2, [scores])[1]
 
 
 def test_nights_without_data_are_refused(landed: Settings, spark: Any) -> None:
