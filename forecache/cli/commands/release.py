@@ -13,6 +13,7 @@ from forecache.errors import CheckError, DamagedError, NotFoundError
 if TYPE_CHECKING:
     from forecache.pipeline import Realtime
     from forecache.realtime.release.folder import ReleaseFolder
+    from forecache.realtime.rollout.state import RolloutState
     from forecache.results import StageResult
     from forecache.settings import Settings
 
@@ -108,7 +109,8 @@ def releases(name: str) -> None:
     from forecache.realtime.rollout.state import read_rollout
 
     folder = _folder(settings(), name)
-    found, rollout = _listed(folder), read_rollout(folder)
+    rollout = read_rollout(folder)
+    found = _listed(folder, rollout)
     if wants_json():
         under_way = None if rollout is None else rollout_dict(rollout)
         print_json(
@@ -180,12 +182,12 @@ def _folder(current: "Settings", name: str) -> "ReleaseFolder":
     return folder
 
 
-def _listed(folder: "ReleaseFolder") -> list[dict[str, Any]]:
+def _listed(folder: "ReleaseFolder", newest: "RolloutState | None") -> list[dict[str, Any]]:
     from forecache.realtime.release.folder import read_current, read_release
-    from forecache.realtime.rollout.state import read_rollout, running
+    from forecache.realtime.rollout.state import running
 
     pointer = read_current(folder)
-    rollout = running(read_rollout(folder), pointer)
+    rollout = running(newest, pointer)
     found = []
     for number in reversed(folder.numbers()):
         state = ["current"] * (number == pointer.current) + ["rolled back"] * (number in pointer.bad)

@@ -9,6 +9,7 @@ import click
 
 from forecache.cli.base import CONTEXT_SETTINGS, LazyGroup, command, settings
 from forecache.cli.by_hand import show_in_dagster
+from forecache.cli.commands.release import ASSET
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.errors import ConflictError, ForecacheError
 
@@ -22,7 +23,6 @@ _REASON = click.option("--reason", default="", help="Why; it is shown with the r
 _EVERY = click.option(
     "--every", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds between two looks."
 )
-_ASSET = "released_"
 _MODULE = "forecache.cli.commands.rollouts"
 
 
@@ -83,7 +83,7 @@ def tell(current: "Settings", found: "Look") -> None:
     state = found.state
     if found.moved:
         shown = {"rollout": state.stage, "share": state.share, "release": state.release, "reason": state.why}
-        show_in_dagster(current, f"{_ASSET}{state.name}", shown)
+        show_in_dagster(current, f"{ASSET}{state.name}", shown)
     if wants_json():
         print_json(rollout_dict(state))
     else:
