@@ -3,12 +3,11 @@
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any
 
 import click
 
-from forecache.cli.runner import orchestrator
+from forecache.cli.runner import orchestrator, ran_here
 from forecache.errors import NotEverywhereError
 from forecache.settings import Settings
 
@@ -46,7 +45,7 @@ def show_in_dagster(settings: Settings, asset: str, metadata: dict[str, Any] | N
         metadata: The result; None as a value is shown as "none".
         made: See `assets.by_hand.report`.
     """
-    if find_spec("dagster") is None or not settings.dagster_home.is_dir():
+    if not ran_here(settings):
         return
     shown = {"by": actor(), "command": click.get_current_context().command_path}
     shown |= {name: "none" if value in (None, "") else value for name, value in (metadata or {}).items()}

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Sequence
 from datetime import date
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Literal
 
@@ -23,6 +24,11 @@ Job = Literal["nightly", "training", "ingest", "full"]
 def orchestrator(module: str) -> ModuleType:
     """A module of the orchestrator's packages, such as `jobs.runner`."""
     return importlib.import_module(module)
+
+
+def ran_here(settings: Settings) -> bool:
+    """Whether the orchestrator is installed and has ever run in this home."""
+    return find_spec("dagster") is not None and settings.dagster_home.is_dir()
 
 
 def chosen_served(settings: Settings, names: Sequence[str]) -> list[str]:

@@ -1,13 +1,12 @@
 """`forecache alerts`: looks for what is wrong, and tells what is new."""
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show_table, wants_json
-from forecache.cli.runner import orchestrator
+from forecache.cli.runner import orchestrator, ran_here
 from forecache.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def alerts(dry_run: bool, test: bool) -> None:
 
 def _recorded(current: "Settings") -> "tuple[list[Alert], list[Subject], dict[str, str]]":
     """What the orchestrator recorded since the last look; nothing where it is not installed or never ran here."""
-    if find_spec("dagster") is None or not current.dagster_home.is_dir():
+    if not ran_here(current):
         return [], [], {}
     news = orchestrator("jobs.alerts").news_of_home(current)
     return news.alerts, news.well, news.cursors

@@ -1,14 +1,13 @@
 """`forecache lineage`: OpenLineage events of what stages have recorded."""
 
 from datetime import date, datetime, time, timezone
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import click
 
 from forecache.cli.base import Night, command, settings
 from forecache.cli.output import print_json, wants_json
-from forecache.cli.runner import orchestrator
+from forecache.cli.runner import orchestrator, ran_here
 from forecache.errors import NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def lineage(since: date | None, run_id: str | None, show: bool) -> None:
 
 def _job_names(current: "Settings") -> dict[str, str]:
     """By run id, the job's name, as Dagster knows them; empty where it is not installed or never ran here."""
-    if find_spec("dagster") is None or not current.dagster_home.is_dir():
+    if not ran_here(current):
         return {}
     names: dict[str, str] = orchestrator("jobs.lineage").job_names(current)
     return names
