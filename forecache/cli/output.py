@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import FLAGS
+from forecache.reader.status.words import size as size
 from forecache.results import StageResult
 
 if TYPE_CHECKING:
@@ -110,16 +111,6 @@ def cell(value: Any) -> str:
     if isinstance(value, str):
         return value
     return str(plain(value))
-
-
-def size(num_bytes: int | float) -> str:
-    """A number of bytes in a suitable unit, such as 9.5 MB."""
-    value = float(num_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def duration(seconds: float) -> str:
