@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import floor, log10
 
+from forecache.metrics.page import from_bucket
 from forecache.reader.status.page.markup import Markup, tag
 from forecache.reader.status.words import microseconds
 
@@ -89,7 +90,7 @@ def histogram(buckets: Sequence[int], marks: Sequence[tuple[str, float | None]])
     Args:
         marks: Name and microseconds of what is said of it beside, such as its quantiles.
     """
-    counts = [sum(buckets[: _FIRST_BUCKET + 1]), *buckets[_FIRST_BUCKET + 1 :]]
+    counts = from_bucket(_FIRST_BUCKET, buckets)
     used = [place for place, number in enumerate(counts) if number]
     first, last = max(0, used[0] - 1), min(len(counts) - 1, max(used[-1] + 1, used[0] + 7))
     shown, most = counts[first : last + 1], max(counts)
