@@ -5,7 +5,7 @@ from typing import Any
 
 from forecache.reader.status import words
 from forecache.reader.status.page import charts
-from forecache.reader.status.page.markup import Content, Markup, tag
+from forecache.reader.status.page.markup import Content, Markup, section, tag
 
 _PARTS = ("part1", "part2", "part3", "part4", "part5", "part6", "part7")
 _RUNGS = {"model": "part1", "dot_product": "part3", "last_night": "part4", "default": "part5", "order_given": "part6"}
@@ -19,7 +19,7 @@ def models_section(models: Sequence[Mapping[str, Any]]) -> Markup | None:
     if not models:
         return None
     cards = tag("div", [_card(model) for model in models], class_="wide cards")
-    return tag("section", tag("h2", "Real-time models", id="models"), cards, aria_labelledby="models")
+    return section("Real-time models", "models", cards)
 
 
 def _card(model: Mapping[str, Any]) -> Markup:

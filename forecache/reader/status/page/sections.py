@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from forecache.reader.status import words
-from forecache.reader.status.page.markup import Content, Markup, joined, tag, with_code
+from forecache.reader.status.page.markup import Content, Markup, joined, section, tag, with_code
 from forecache.reader.status.page.table import Column, table
 
 _STATES = {"served": "well", "stale": "warning", "waiting": "warning", "fallback": "warning", "refused": "critical",
@@ -19,10 +19,6 @@ _NIGHT_COLUMNS = (Column("As of"), Column("Done", long=True), Column("Took", rig
 _WORKER_COLUMNS = (
     Column("Process"), Column("State"), Column("Answered", right=True), Column("Memory", right=True),
 )  # fmt: skip
-
-
-def section(title: str, name: str, *content: Content) -> Markup:
-    return tag("section", tag("h2", title, id=name), content, aria_labelledby=name)
 
 
 def versions_section(rows: Sequence[Mapping[str, Any]]) -> Markup:

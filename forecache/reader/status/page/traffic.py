@@ -6,7 +6,7 @@ from typing import Any
 from forecache.reader.status import words
 from forecache.reader.status.history import LENGTH, STEP_S
 from forecache.reader.status.page import charts
-from forecache.reader.status.page.markup import Content, Markup, tag
+from forecache.reader.status.page.markup import Content, Markup, section, tag
 
 _MOST_S, _LEAST_S = LENGTH * STEP_S, 60
 _POINTS = 150
@@ -16,10 +16,10 @@ _RATES, _LATENCIES = ("per_s", "failed_per_s"), ("p50_us", "p99_us")
 
 def traffic_section(traffic: Mapping[str, Any], *, now: float) -> Markup:
     """Three cards side by side."""
-    cards = [_requests(traffic, now), _latency(traffic, now), _distribution(traffic)]
-    return tag(
-        "section", tag("h2", "Traffic", id="traffic"), tag("div", cards, class_="cards"), aria_labelledby="traffic"
-    )
+    series = _thin(traffic["series"])
+    span_s = _span_s(series, now)
+    cards = [_requests(traffic, series, now, span_s), _latency(traffic, series, now, span_s), _distribution(traffic)]
+    return section("Traffic", "traffic", tag("div", cards, class_="cards"))
 
 
 def _span_s(series: Mapping[str, Any], now: float) -> float:
@@ -41,9 +41,7 @@ def _thin(series: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     return {**means, **peaks, "at_s": [series["at_s"][end - 1] for end in ends]}
 
 
-def _requests(traffic: Mapping[str, Any], now: float) -> Markup:
-    series = _thin(traffic["series"])
-    span_s = _span_s(series, now)
+def _requests(traffic: Mapping[str, Any], series: Mapping[str, Sequence[float]], now: float, span_s: float) -> Markup:
     span = words.span(span_s)
     top = charts.ceiling(max(series["per_s"], default=0.0))
     lines = [("area", series["per_s"])]
@@ -67,9 +65,7 @@ def _requests(traffic: Mapping[str, Any], now: float) -> Markup:
     return _card("Requests", words.rate(traffic["per_s"]), "/s", told, chart, scale, (f"{span} ago", "now"))
 
 
-def _latency(traffic: Mapping[str, Any], now: float) -> Markup:
-    series = _thin(traffic["series"])
-    span_s = _span_s(series, now)
+def _latency(traffic: Mapping[str, Any], series: Mapping[str, Sequence[float]], now: float, span_s: float) -> Markup:
     span = words.span(span_s)
     top = charts.ceiling(max(series["p99_us"], default=0.0))
     lines = [("second", series["p99_us"]), ("first", series["p50_us"])]
