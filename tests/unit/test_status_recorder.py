@@ -13,7 +13,9 @@ from forecache.reader.http.replies import Request
 from forecache.reader.processes.metrics import HITS, MISSES, ROUTE, SLOT_BYTES, WorkerMetrics
 from forecache.reader.processes.shared_memory import _FLOCK, Runtime
 from forecache.reader.status import pages, recorder
+from forecache.reader.status.collect import Collector
 from forecache.reader.status.history import HISTORY_BYTES, STEP_S, Counted, History
+from forecache.reader.status.page.render import page
 from forecache.reader.status.pages import StatusPages
 from forecache.reader.status.recorder import Recorder
 
@@ -99,6 +101,25 @@ def test_requests_of_people_and_probes_are_no_traffic(made: Runtime, clock: Cloc
     clock.now += STEP_S
     worker.turn()
     assert History(made.history).traffic(60)[1].requests == 1
+
+
+def test_a_part_of_the_status_that_cannot_be_made_hides_no_other(
+    made: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(history: History) -> Any:
+        raise ValueError("the ledger is at /srv/secret")
+
+    parts: list[Any] = [SimpleNamespace(status=failing), SimpleNamespace(status=lambda history: ({"alerts": [1]}, []))]
+    catalog: Any = SimpleNamespace(answers={}, waiting={"churn"}, failures={}, damaged=set())
+    readiness: Any = SimpleNamespace(reason=lambda: "")
+    build = {"version": "1", "python": "3.12", "code_version": ""}
+    found = Collector(made, catalog, readiness, parts, workers=0, build=build).document(1_790_000_000.0)
+    assert (found["state"], found["alerts"], found["models"]) == ("warning", [1], [])
+    assert [row["name"] for row in found["versions"]] == ["churn"]
+    assert "A part of the status could not be made." in [each["what"] for each in found["attention"]]
+    assert "secret" not in str(found)
+    assert "the ledger is at /srv/secret" in caplog.text
+    assert page(found)
 
 
 def asked(now: float, **headers: str) -> Request:

@@ -65,7 +65,7 @@ class Collector:
         for extension in self._extensions:
             try:
                 part, troubles = extension.status(self._history)
-            except Exception:
+            except Exception:  # one part hides no other
                 logger.exception("A part of the status could not be made.")
                 part, troubles = {}, [_NOT_MADE]
             parts.update(part)
