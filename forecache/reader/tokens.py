@@ -20,7 +20,7 @@ from forecache.names import NAME
 
 ALL = "*"
 METRICS = "+metrics"
-"""Scope that opens `/metrics`; `*` opens it too."""
+"""Scope that opens `/metrics` and `/status`; `*` opens them too."""
 
 _OWNER_ONLY = 0o600
 
@@ -32,7 +32,7 @@ class TokenRecord:
     Attributes:
         id: Twelve hex digits, part of the token; identifies it in lists and for revoking.
         name: The user of the token.
-        scopes: Pipeline names, `*` for every pipeline, `+metrics` for the metrics.
+        scopes: Pipeline names, `*` for every pipeline, `+metrics` for the metrics and the status.
         created_at: ISO 8601, UTC.
         expires_at: ISO 8601, UTC; "" if it does not expire.
         sha256: Hash of the whole token, hex.
