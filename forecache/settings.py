@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import get_origin
 
-from pydantic import ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
@@ -42,6 +42,8 @@ class Settings(MessageSettings, StreamSettings, RequestLogSettings, ReaderSettin
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI in `make dev`.")
 
     @field_validator("landing", "lake", "store", "mlflow_artifacts", "training_checkpoints")
     @classmethod

@@ -51,5 +51,3 @@ class MessageSettings(BaseSettings):
     openlineage_code_url: str = Field(
         "", description="URL of the project's repository, for the source code location in OpenLineage events."
     )
-
-    dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI in `make dev`.")
