@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 
 from forecache.alerts.alert import LASTING, REPEATED, Alert, Kind, Subject
-from forecache.alerts.database import transaction
+from forecache.alerts.database import database_file, transaction
 from forecache.alerts.message import Notice
 from forecache.settings import Settings
 
@@ -76,6 +76,8 @@ class _Undone(Exception):
 
 def cursor(settings: Settings, name: str) -> str | None:
     """Up to where was looked before; None where that was never noted."""
+    if not database_file(settings).is_file():
+        return None
     with transaction(settings) as connection:
         row = connection.execute("SELECT value FROM cursors WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row[0])

@@ -1,5 +1,6 @@
 """A look at everything that can be wrong without being asked."""
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -50,7 +51,7 @@ def look(settings: Settings) -> Found:
     for kind, each in looks.items():
         try:
             alerts += each()
-        except (ForecacheError, OSError) as error:
+        except (ForecacheError, OSError, sqlite3.Error) as error:
             problems.append(str(error))
         else:
             complete += [kind] if kind in LASTING else []
