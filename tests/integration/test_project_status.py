@@ -1,13 +1,21 @@
 """What `forecache status` says of the stores of a project, with no reader running."""
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from reader_support import churn_rows, write_version, yesterday
 
+from forecache.alerts.database import database_file
 from forecache.cli.main import main
+from forecache.operations.status.beside import ProjectPart
 from forecache.operations.status.project import project_status
 from forecache.pipeline import load_pipeline
+from forecache.realtime.log.commit.state import CommitterState, write_state
 from forecache.settings import Settings
 
 
@@ -47,3 +55,37 @@ def test_a_project_that_cannot_be_imported_is_said_once(settings: Settings) -> N
     found = project_status(settings)
     assert ["no_such_project" in each["what"] for each in found["attention"]] == [True]
     assert [(row["stale"], row["no_alert"]) for row in found["versions"]] == [(True, "")]
+
+
+def test_a_journal_of_alerts_that_cannot_be_read_is_a_problem_and_hides_nothing_else(settings: Settings) -> None:
+    logs = settings.request_log_path / "search"
+    logs.mkdir(parents=True)
+    write_state(logs, CommitterState(lost_damaged=2))
+    write_version(settings.store_path, "churn", churn_rows(3))
+    assert project_status(settings)["attention"] == []
+    assert not database_file(settings).exists(), "to look at the status writes nothing"
+
+    database_file(settings).parent.mkdir()
+    database_file(settings).write_bytes(b"no database" * 100)
+    found = project_status(settings)
+    said = [each["what"] for each in found["attention"]]
+    assert [f"The journal of alerts {database_file(settings)} cannot be read" in each for each in said] == [False, True]
+    assert [row["name"] for row in found["versions"]] == ["churn"]
+
+
+def test_the_page_says_that_open_alerts_are_not_known(settings: Settings, tmp_path: Path) -> None:
+    context: Any = None
+    part, history = ProjectPart(tmp_path, context), context
+    assert part.status(history)[1] == []
+    database_file(settings).parent.mkdir(parents=True)
+    database_file(settings).write_bytes(b"no database" * 100)
+    environment = {**os.environ, "FORECACHE_HOME": str(settings.home)}
+    command = [sys.executable, "-m", "forecache.operations.status"]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+    assert str(database_file(settings)).encode() in done.stderr
+    (tmp_path / "project.json").write_bytes(done.stdout)
+    part.turn(lambda action: action())
+    shown, attention = part.status(history)
+    assert shown["alerts"] == []
+    assert "is not here" in shown["nights"]["why"]
+    assert [each.what for each in attention] == ["Open alerts are not known."]

@@ -5,6 +5,7 @@ import os
 import sys
 from datetime import datetime, timezone
 
+from forecache.errors import UnavailableError
 from forecache.operations.status.alerts import described, noted_alerts
 from forecache.operations.status.nights import last_nights
 from forecache.settings import load_settings
@@ -16,10 +17,16 @@ def main() -> None:
     os.nice(_NICE)  # answers of the reader go first
     settings = load_settings()
     now = datetime.now(timezone.utc)
+    try:
+        alerts, unread = noted_alerts(settings), False
+    except UnavailableError as error:
+        print(error, file=sys.stderr)  # the reader's log; the page shows no paths
+        alerts, unread = [], True
     part = {
         "nights": last_nights(settings, now),
         # The reader itself knows which of its versions are stale.
-        "alerts": [described(alert) for alert in noted_alerts(settings) if alert.kind != "version_stale"],
+        "alerts": [described(alert) for alert in alerts if alert.kind != "version_stale"],
+        "alerts_unread": unread,
         "read_at": now.timestamp(),
     }
     json.dump(part, sys.stdout)

@@ -5,19 +5,27 @@ from typing import Any
 
 from forecache.alerts.alert import LASTING, TITLES, Alert
 from forecache.alerts.database import database_file
+from forecache.errors import UnavailableError
 from forecache.settings import Settings
 
 
 def noted_alerts(settings: Settings) -> list[Alert]:
-    """Those of the journal; none where nothing was noted yet or the journal cannot be opened."""
+    """Those of the journal; none where nothing was noted yet.
+
+    Raises:
+        UnavailableError: The journal cannot be read.
+    """
     from forecache.alerts.journal import open_alerts
 
     if not database_file(settings).is_file():
         return []
     try:
         return open_alerts(settings)
-    except (sqlite3.Error, OSError):
-        return []
+    except (sqlite3.Error, OSError) as error:
+        raise UnavailableError(
+            f"The journal of alerts {database_file(settings)} cannot be read: {error}.",
+            remedy="Check its permissions and the disk.",
+        ) from error
 
 
 def alerts_now(settings: Settings) -> tuple[list[Alert], list[str]]:
@@ -27,8 +35,12 @@ def alerts_now(settings: Settings) -> tuple[list[Alert], list[str]]:
     found = look_safely(settings)
     seen = [alert for alert in found.alerts if alert.kind in LASTING]
     known = {alert.subject for alert in seen}
+    try:
+        noted = noted_alerts(settings)
+    except UnavailableError as error:
+        return seen, [*found.problems, error.message]
     # What the look has all of is over where it has not found it, whatever was noted before.
-    noted = [a for a in noted_alerts(settings) if a.subject not in known and a.kind not in found.complete]
+    noted = [alert for alert in noted if alert.subject not in known and alert.kind not in found.complete]
     return [*seen, *noted], list(found.problems)
 
 

@@ -36,6 +36,7 @@ _VIEWED_S = 30.0
 _CHILD_S = 120.0
 _MOST_ALERTS = 8
 _READING = "The stage ledger is being read."
+_UNREAD = Attention("warning", "Open alerts are not known.", "The reader's log has the cause.")
 
 
 @contextmanager
@@ -63,7 +64,7 @@ class ProjectPart:
     def __init__(self, folder: Path, context: "Context") -> None:
         self._file, self._viewed = folder / "project.json", folder / "viewed"
         self._stamp = 0
-        self._part: dict[str, Any] = {"nights": {"rows": [], "why": _READING}, "alerts": []}
+        self._part: dict[str, Any] = _nothing(_READING, unread=False)
 
     def open(self, loop: "asyncio.AbstractEventLoop") -> None: ...
 
@@ -103,7 +104,13 @@ class ProjectPart:
         nights = dict(self._part["nights"])
         nights["rows"] = [row | {"ended_s_ago": _ago_s(row["ended_s_ago"], self._part)} for row in nights["rows"]]
         alerts = self._part["alerts"]
-        return {"nights": nights, "alerts": alerts}, attention_of(alerts)
+        unread = [_UNREAD] if self._part["alerts_unread"] else []
+        return {"nights": nights, "alerts": alerts}, [*attention_of(alerts), *unread]
+
+
+def _nothing(why: str, *, unread: bool) -> dict[str, Any]:
+    """The part as `forecache.operations.status.__main__` prints it, where nothing was read."""
+    return {"nights": {"rows": [], "why": why}, "alerts": [], "alerts_unread": unread, "read_at": time.time()}
 
 
 def _ago_s(then_s: int, part: Mapping[str, Any]) -> int:
@@ -141,10 +148,9 @@ def _keep_reading(folder: Path, stop: threading.Event) -> None:
             write_durably(folder / "project.json", json.dumps(json.loads(done.stdout)))
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             logger.error("The nights of the status page could not be read: %s", error)
-            failed = {"rows": [], "why": "The stage ledger could not be read; the reader's log has the cause."}
+            failed = _nothing("The stage ledger could not be read; the reader's log has the cause.", unread=True)
             with suppress(OSError):
-                text = json.dumps({"nights": failed, "alerts": [], "read_at": time.time()})
-                write_durably(folder / "project.json", text)
+                write_durably(folder / "project.json", json.dumps(failed))
 
 
 def _is_viewed(folder: Path) -> bool:
