@@ -6,24 +6,22 @@ python -m _operate.answer_job HOME COUNT SEED KEYS
 import json
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, cast
 
 from _realtime import case
 
-from forecache.pipeline.realtime.building import Columns
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.answered import Times
+from forecache.realtime.answer.direct_path import DirectPath
 from forecache.realtime.answer.engine import Engine
 from forecache.realtime.deadline.clock import Clock
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.counters import LogCounters
 from forecache.realtime.log.writer import LogWriter
 from forecache.realtime.release.folder import open_releases, read_current
-from forecache.realtime.release.load import LoadedRelease, load_release
-from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.release.load import load_release
 from forecache.realtime.served import serve_release
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store
@@ -34,28 +32,6 @@ _MOST_WAITING = 1_000
 _SPOOL_BYTES = 1 << 36
 _LATE_EVERY = 50
 """One answer of so many has no time for the model."""
-
-
-@dataclass
-class DirectPath:
-    """Transform and model on this thread, without a guard: nobody waits for these answers."""
-
-    loaded: LoadedRelease
-    in_loop: bool = True
-    times: Times = field(default_factory=Times)
-
-    def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> Any:
-        rows = self.loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known)
-        found.features = self.loaded.features_of(rows)
-        return self.loaded.scores_of(found.features)
-
-    async def score(self, request: ParsedRequest, found: Found, until: float) -> Any:
-        raise AssertionError("the engine asks on this thread")
-
-    def expected_s(self) -> float:
-        return 0.0
-
-    def close(self) -> None: ...
 
 
 def answer(settings: Settings, count: int, seed: int, keys: int) -> dict[str, int]:

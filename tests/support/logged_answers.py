@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from typing import Any, cast
 
@@ -14,9 +14,9 @@ from view_tables import write_features
 
 from forecache.lake.delta.tables import append_rows
 from forecache.pipeline import Column, Feature, Features, FeatureView, Publish, Source
-from forecache.pipeline.realtime.building import Columns
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.answered import Answered, Times
+from forecache.realtime.answer.direct_path import DirectPath
 from forecache.realtime.answer.engine import Engine
 from forecache.realtime.answer.model_path import Failed
 from forecache.realtime.answer.render import lowest
@@ -26,7 +26,7 @@ from forecache.realtime.log.request import body_of
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import LookupContract, Release
-from forecache.realtime.release.load import LoadedRelease, load_release
+from forecache.realtime.release.load import load_release
 from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.realtime.served import Served, serve_release
 from forecache.settings import Settings
@@ -101,29 +101,16 @@ def requests(count: int, *, seed: int = 0, candidates: int = 8) -> list[bytes]:
 
 
 @dataclass
-class Path:
-    """Transform and model on this thread; remembers the features of the last call."""
+class Path(DirectPath):
+    """Fails after the model was asked, where a test wants it."""
 
-    loaded: LoadedRelease
     fails: bool = False
-    in_loop: bool = True
-    times: Times = field(default_factory=Times)
-    features: np.ndarray | None = None
 
     def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
-        rows = self.loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known)
-        self.features = self.loaded.features_of(rows)
+        scores = super().score_now(request, found, left_ns)
         if self.fails:
             raise Failed("as the test wants it")
-        return self.loaded.scores_of(self.features)
-
-    async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
-        raise AssertionError("not asked")
-
-    def expected_s(self) -> float:
-        return 0.0
-
-    def close(self) -> None: ...
+        return scores
 
 
 class Answering:
@@ -145,10 +132,9 @@ class Answering:
     ) -> dict[str, Any]:
         """The row of an answer; `changes` are columns that are logged otherwise."""
         parsed = self.served.parser.parse(asked) if isinstance(asked, bytes) else asked
-        self.path.features = None
         answered = self.engine.answer_now(self.served, parsed, _clock(), Times(), why=why)
         ages = {name: int(at.timestamp() - each.manifest.as_of_end.timestamp()) for name, each in answered.used.items()}
-        return {**row_of(self.loaded.release, parsed, answered, self.path.features, ages, at), **changes}
+        return {**row_of(self.loaded.release, parsed, answered, ages, at), **changes}
 
     def close(self) -> None:
         for each in self.versions.values():
@@ -167,13 +153,12 @@ def row_of(
     release: Release,
     parsed: ParsedRequest,
     answered: Answered,
-    features: np.ndarray | None,
     ages: Mapping[str, int],
     at: datetime,
 ) -> dict[str, Any]:
     """A row of the request log."""
     several = not answered.rung
-    scores = answered.scores
+    scores, features = answered.scores, cast("np.ndarray | None", answered.features)
     return {
         "request_id": parsed.request_id,
         "arrived_at": at,

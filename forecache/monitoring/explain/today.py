@@ -1,19 +1,19 @@
 """What the current release would answer to a logged request now, from the versions that are served now."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any, cast
 
 import numpy as np
 
 from forecache.errors import ForecacheError
-from forecache.pipeline.realtime.building import Columns
 from forecache.pipeline.realtime.ladder import DotProduct, LastNight, Rung
 from forecache.reader.http.problems import Problem
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.answered import Answered, Times
+from forecache.realtime.answer.direct_path import DirectPath
 from forecache.realtime.answer.engine import Engine
 from forecache.realtime.answer.model_path import Failed, NoScores
 from forecache.realtime.answer.render import lowest
@@ -22,7 +22,7 @@ from forecache.realtime.log.request import parse_logged
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.release.format import Release
-from forecache.realtime.release.load import LoadedRelease, load_release
+from forecache.realtime.release.load import load_release
 from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.realtime.served import serve_release
 from forecache.settings import Settings
@@ -84,7 +84,7 @@ def today(settings: Settings, name: str, body: bytes) -> Today | str:
         problem_text = path.problem or " ".join(missing) if answered.why else ""
         if answered.why == "contract":
             problem_text = _contract_problem(served.lookups, parsed)
-        return _today(loaded.release, parsed, answered, path.features, problem_text)
+        return _today(loaded.release, parsed, answered, problem_text)
 
 
 def _contract_problem(lookups: Any, parsed: ParsedRequest) -> str:
@@ -97,9 +97,8 @@ def _contract_problem(lookups: Any, parsed: ParsedRequest) -> str:
     return ""
 
 
-def _today(
-    release: Release, parsed: ParsedRequest, answered: Answered, features: np.ndarray | None, problem: str
-) -> Today:
+def _today(release: Release, parsed: ParsedRequest, answered: Answered, problem: str) -> Today:
+    features = cast("np.ndarray | None", answered.features)  # bytes are those of another process
     order = np.arange(parsed.length) if answered.order is None else answered.order
     rung = answered.rung or lowest(answered.rungs)
     stores = [
@@ -134,29 +133,14 @@ def _stores_of(ladder: tuple[Rung, ...]) -> Iterator[str]:
 
 
 @dataclass
-class _Path:
-    """Transform and model on this thread, as `ModelPath`; remembers features and what failed."""
+class _Path(DirectPath):
+    """Remembers in a sentence what failed."""
 
-    loaded: LoadedRelease
-    in_loop: bool = True
-    times: Times = field(default_factory=Times)
-    features: np.ndarray | None = None
     problem: str = ""
 
     def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
-        views: Mapping[str, np.ndarray] = found.views
         try:
-            rows = self.loaded.builder.rows(Columns(request.length, request.columns), views, found.known)
-            self.features = self.loaded.features_of(rows)
-            return self.loaded.scores_of(self.features)
+            return super().score_now(request, found, left_ns)
         except (Exception, SystemExit) as error:
             self.problem = f"{type(error).__name__}: {error}"
             raise Failed(self.problem) from error
-
-    async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
-        raise AssertionError("the engine asks a path in the loop at once")
-
-    def expected_s(self) -> float:
-        return 0.0
-
-    def close(self) -> None: ...
