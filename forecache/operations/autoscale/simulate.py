@@ -185,7 +185,7 @@ def _to_stopped(rate: float, fleet: _Fleet, replica: Replica) -> tuple[float, fl
     hit = gone / (gone + fleet.ready)
     patience_s, waited, mean_s, late, worst_s = replica.deadline_s - replica.service_s, 0.0, 0.0, 0.0, 0.0
     chance = 1.0
-    for pause_s in _RETRY_S * 4:
+    for pause_s in _RETRY_S:
         chance *= hit
         if chance * rate < 1:
             break
