@@ -28,7 +28,7 @@ class Advice:
 
 
 def saving(settings: Settings, about: str, do: str, why: str, hours: float, unit: str, *, priced_by: str) -> Advice:
-    """Advice that saves hours of what has a price, or none."""
+    """Advice that saves hours of something, with their price where the settings have one under `priced_by`."""
     price = hourly_price(priced_by, settings.prices)
     return Advice(about, do, why, hours, unit, None if price is None else hours * price[0])
 

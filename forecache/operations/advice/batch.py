@@ -22,8 +22,8 @@ class Asked:
     """What a request log says of a real-time model.
 
     Attributes:
-        requests: A day, the sample made up for.
-        keys: Different keys in the period, the sample made up for.
+        requests: A day, counted in the log and divided by its sample.
+        keys: Different keys in the period, likewise.
         seconds: Mean time that a worker takes for an answer.
         logged: Rows that this rests on.
     """
@@ -66,9 +66,9 @@ def asked(settings: Settings, realtime: Realtime, days: float) -> Asked | None:
 def batch_advice(settings: Settings, project: Project, days: float) -> list[Advice]:
     """For each real-time model with a log, whether a night that answers for all keys would take less.
 
-    A key is taken to cost a night what an answer costs; batches undercut that by as much as nobody has measured here.
-
-    It would only do where a request has nothing but its key, and where last night's features are fresh enough.
+    A key is taken to cost a night as much as an answer costs. In a batch it costs less, but that is not measured here.
+    A night can only replace real time where an answer depends on nothing but the key of the request, and where last
+    night's features are fresh enough.
     """
     found = []
     for realtime in project.realtime.values():

@@ -15,7 +15,7 @@ _MOST_FIXED = 100_000
 
 @dataclass(frozen=True)
 class Comparison:
-    """A day with both.
+    """The same day with a fixed number of replicas and with a policy.
 
     Attributes:
         slo: Share of requests that the model has to answer in time.
@@ -34,10 +34,14 @@ class Comparison:
 
 
 def compare(demand: Demand, replica: Replica, policy: Policy, *, slo: float, fixed: int | None = None) -> Comparison:
-    """Run the day with both.
+    """Simulate a day with a fixed number of replicas and with a policy.
 
     Args:
-        fixed: Replicas of the fixed fleet; None: the fewest that meet the objective.
+        slo: Share of requests that the model has to answer in time.
+        fixed: The fixed number; None: the fewest replicas that meet `slo`.
+
+    Raises:
+        InputError: No number meets it.
     """
     replicas = fewest(demand, replica, slo=slo) if fixed is None else fixed
     return Comparison(

@@ -48,7 +48,7 @@ class Outcome:
         replicas: Ready replicas.
         paid: Replicas that run, those that are starting included.
         late: Requests that the model did not answer in time: from a lower rung of the ladder, or late.
-        worst_s: The longest time to an answer of one in a thousand requests of that second, at least.
+        worst_s: The time in which at least 999 of 1,000 requests of that second are answered.
     """
 
     policy: str
@@ -117,7 +117,7 @@ def simulate(demand: Demand, replica: Replica, policy: Policy, *, first: int | N
     """Run a day.
 
     Args:
-        first: Ready replicas at its begin; None: the least that the policy allows.
+        first: Ready replicas when it begins; None: the fewest that the policy allows.
     """
     seconds = len(demand.rates)
     fleet, controller = _Fleet(replica, policy.least if first is None else first), policy.controller()

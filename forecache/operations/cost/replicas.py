@@ -38,7 +38,7 @@ def use_of_readers(settings: Settings, days: float) -> Use:
     """From Prometheus if `FORECACHE_PROMETHEUS_URL` is set, else from `FORECACHE_READER_REPLICAS`."""
     if settings.prometheus_url:
         window = f"{round(days * _DAY_S)}s"
-        # Before a reader was scraped for the first time there were none: sum over the steps, not their mean.
+        # A mean over the steps would leave out those before the first scrape, in which no reader ran: sum and divide.
         steps = f"sum_over_time((count(forecache_reader_workers) or vector(0))[{window}:{STEP_S}s])"
         answers = f'sum(increase(forecache_reader_requests_total{{route=~"{_ROUTES}",status=~"2..|404"}}[{window}]))'
         steps_of_readers, count = ask(settings.prometheus_url, steps), ask(settings.prometheus_url, answers)
