@@ -1,57 +1,35 @@
 """The controller of rollouts, over request logs as replicas write them: what moves on, what is returned, and why."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from release_support import make_release
-from rollout_support import BEGAN, LOG, NAME, QUICK, begin, log_rows, state_of, two_releases
+from rollout_support import (
+    LOG,
+    NAME,
+    QUICK,
+    answered,
+    begin,
+    logged_rows,
+    looked,
+    replace_log,
+    state_of,
+    two_releases,
+    until,
+)
 
 from forecache.errors import InputError, NotFoundError
-from forecache.lake.delta.tables import append_rows
 from forecache.operations.rollout import controller
-from forecache.operations.rollout.controller import by_hand, look, running_rollouts
-from forecache.operations.rollout.count import counted, step_id
-from forecache.operations.rollout.outcomes import outcomes
-from forecache.operations.rollout.seen import GUARD, Seen, read_seen
-from forecache.pipeline import Guards, Outcome
-from forecache.realtime.log.commit.keep import merge_small
+from forecache.operations.rollout.controller import by_hand, running_rollouts
+from forecache.pipeline import Guards
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, write_current
 from forecache.realtime.release.replicas import is_behind, pull_releases, push_releases
-from forecache.realtime.rollout.state import RolloutState, rollout_file
+from forecache.realtime.rollout.state import rollout_file
 from forecache.settings import Settings
 from forecache.store.replicas.sync import open_remote
-
-MINUTE = timedelta(minutes=1)
-LOOSE = Guards(0.99, 0.99, 0.99, 20.0, 0.99, 0.99)
-
-
-def looked(settings: Settings, *, after: timedelta = MINUTE) -> RolloutState:
-    """The state after a look some time after the present step began."""
-    found = look(settings, NAME, at=datetime.fromisoformat(state_of(settings).step.since) + after)
-    assert found is not None
-    return found.state
-
-
-def answered(settings: Settings, count: int = 600, **told: Any) -> None:
-    """Requests of the present step, from a second after it began."""
-    log_rows(settings, count, at=datetime.fromisoformat(state_of(settings).step.since) + timedelta(seconds=1), **told)
-
-
-def until(settings: Settings, stage: str) -> RolloutState:
-    """Answer well until a stage."""
-    for turn in range(5):
-        if state_of(settings).stage == stage:
-            break
-        answered(settings, first=1000 * turn)
-        looked(settings)
-    state = state_of(settings)
-    assert state.stage == stage, state.why
-    return state
 
 
 def test_a_good_release_goes_through_all_steps_and_answers_all(settings: Settings) -> None:
@@ -135,8 +113,8 @@ def test_arms_of_one_release_that_differ_pause_it_and_a_person_resumes_it(settin
     begin(settings)
     state = state_of(settings)
     answered(settings, state=replace(state, stage="canary"), candidate={"late": True, "release": 1})
-    rows = [{**row, "arm": "aa" if row["arm"] == "canary" else "current"} for row in _rows(settings)]
-    _replace_log(settings, rows)
+    rows = [{**row, "arm": "aa" if row["arm"] == "canary" else "current"} for row in logged_rows(settings)]
+    replace_log(settings, rows)
     state = looked(settings)
     assert state.paused
     assert "Two arms of the same release differ: late answers" in state.why
@@ -145,96 +123,6 @@ def test_arms_of_one_release_that_differ_pause_it_and_a_person_resumes_it(settin
     assert (resumed.paused, resumed.stage) == (False, "aa")
     with pytest.raises(InputError, match="not paused already"):
         by_hand(settings, NAME, "resume", "")
-
-
-def test_rows_from_before_every_replica_knew_the_step_are_not_compared(settings: Settings) -> None:
-    two_releases(settings)
-    begin(settings, stage="canary", share=0.5)
-    state = state_of(settings)
-    answered(settings, 300, state=replace(state, share=0.2))
-    state = looked(settings)
-    assert sum(state.steps[0].requests) < 20  # those after the last one by the earlier step
-    log_rows(settings, 600, at=BEGAN + timedelta(seconds=10), first=300)
-    state = looked(settings)
-    assert sum(state.steps[0].requests) - 600 in range(20)
-
-
-def test_rows_are_counted_once_however_often_it_looks_and_as_by_one_who_reads_all(settings: Settings) -> None:
-    two_releases(settings)
-    begin(
-        settings,
-        replace(QUICK, requests=10_000, guards=LOOSE),
-        stage="canary",
-        share=0.5,
-        edges=(0.0,) * 9,
-        slow_us=500.0,
-    )
-    rows = []
-    for first in (0, 200, 400):
-        rows += log_rows(settings, 200, at=BEGAN + timedelta(seconds=1 + first), first=first, candidate={"late": True})
-        looked(settings)
-        looked(settings)
-    state = state_of(settings)
-    folder = open_releases(settings, NAME)
-    seen = read_seen(folder, step_id(state))
-    anew = counted(settings, state, Seen(step_id(state)), now=BEGAN + MINUTE)
-    for name in ("buckets", "n", "x", "times"):
-        np.testing.assert_allclose(getattr(seen, name), getattr(anew, name), rtol=1e-12)
-    assert seen.version == anew.version
-    canaries = [row for row in rows if row["arm"] == "canary"]
-    assert seen.n[:, :, GUARD["late"]].sum(1).tolist() == [600 - len(canaries), len(canaries)]
-    assert seen.x[1, :, GUARD["slow"]].sum() == sum(row["total_us"] > 500 for row in canaries)
-    keys = {row["key"] for row in rows}
-    assert len(seen.buckets) == len(keys)
-
-
-def test_rows_whose_files_are_merged_meanwhile_are_counted_once(settings: Settings) -> None:
-    two_releases(settings)
-    begin(settings, replace(QUICK, requests=10_000))
-    for first in (0, 200):
-        log_rows(settings, 200, at=BEGAN + timedelta(seconds=1 + first), first=first)
-    assert sum(looked(settings).step.requests) == 400
-    log_rows(settings, 100, at=BEGAN + timedelta(seconds=500), first=400)
-    assert merge_small(settings, NAME, today=BEGAN.date() + timedelta(days=1)) == 3
-    assert sum(looked(settings).step.requests) == 500
-    log_rows(settings, 100, at=BEGAN + timedelta(seconds=600), first=500)
-    assert sum(looked(settings).step.requests) == 600
-
-
-def test_what_was_counted_is_counted_anew_where_its_file_is_damaged(settings: Settings) -> None:
-    two_releases(settings)
-    begin(settings, replace(QUICK, requests=10_000))
-    answered(settings, 300)
-    before = looked(settings)
-    file = open_releases(settings, NAME).root / "ROLLOUT.seen"
-    file.write_bytes(file.read_bytes()[:-3])
-    after = looked(settings)
-    assert (after.step.requests, after.step.compared) == (before.step.requests, before.step.compared)
-    file.unlink()
-    assert looked(settings).step.requests == before.step.requests
-
-
-def test_outcomes_count_once_their_horizon_has_passed_and_a_loss_returns(settings: Settings) -> None:
-    two_releases(settings)
-    outcome = Outcome("orders", "bought", horizon_h=1.0, finds=0.3)
-    begin(settings, replace(QUICK, outcome=outcome, requests=300), stage="canary", share=0.5)
-    rows = log_rows(settings, 4000, at=BEGAN + timedelta(seconds=1), keys=1500)
-    generator = np.random.default_rng(3)
-    bought = [
-        {"request_id": row["request_id"], "bought": 1.0}
-        for row in rows
-        if generator.random() < (0.2 if row["arm"] == "canary" else 0.5)
-    ]
-    append_rows(settings, "orders", pa.Table.from_pylist(bought))
-    assert "outcomes of 0 of 300 requests are known" in looked(settings, after=timedelta(minutes=30)).why
-    state = looked(settings, after=timedelta(hours=2))
-    assert state.stage == "returned"
-    [compared] = [each for each in state.step.compared if each.guard == "outcome"]
-    canaries = [row["request_id"] for row in rows if row["arm"] == "canary"]
-    assert compared.candidate == pytest.approx(
-        len({each["request_id"] for each in bought} & set(canaries)) / len(canaries)
-    )
-    assert compared.harmful
 
 
 def test_a_person_pauses_returns_and_finishes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,61 +159,11 @@ def test_a_release_that_is_made_current_by_hand_ends_it_without_blame(settings: 
     assert read_current(folder).bad == ()
 
 
-def test_requests_while_the_candidate_was_being_loaded_say_nothing_of_it_and_their_keys_are_no_loss(
-    settings: Settings,
-) -> None:
-    two_releases(settings)
-    begin(settings, replace(QUICK, requests=10_000), stage="canary", share=0.5, slow_us=1e6)
-    answered(settings, 1000, candidate={"arm": "loading", "release": 1})
-    state = looked(settings)
-    assert (state.stage, state.paused, state.step.requests[1]) == ("canary", False, 0)
-    log_rows(settings, 400, at=BEGAN + timedelta(seconds=10), first=1000)
-    assert looked(settings).step.compared[0].candidate == 0.0
-
-
-def test_an_arm_whose_keys_are_missing_in_the_log_pauses_it(settings: Settings) -> None:
-    two_releases(settings)
-    begin(settings, replace(QUICK, requests=10_000), stage="canary", share=0.5, slow_us=1e6)
-    answered(settings, 3000, keys=4000)
-    rows = [row for row in _rows(settings) if row["arm"] == "current" or int(row["key"]) % 2]
-    _replace_log(settings, rows)
-    state = looked(settings)
-    assert state.paused, state.step
-    assert "requests of one arm are missing in the log" in state.why
-
-
 def test_guards_that_are_left_out_are_not_looked_at(settings: Settings) -> None:
     two_releases(settings)
     begin(settings, replace(QUICK, guards=Guards(late=None, score_level=None, score_spread=None, slow=None)))
     state = looked(settings)
     assert [each.guard for each in state.step.compared] == ["without_model"]
-
-
-def test_outcomes_that_cannot_be_read_do_not_keep_the_other_guards_from_judging(settings: Settings) -> None:
-    two_releases(settings)
-    plan = replace(QUICK, outcome=Outcome("orders", "bought", horizon_h=1.0))
-    begin(settings, plan, stage="canary", share=0.5, slow_us=1e6)
-    answered(settings)
-    state = looked(settings, after=timedelta(hours=2))
-    assert (state.stage, "The outcomes cannot be read" in state.why) == ("canary", True), state.why
-    answered(settings, 2000, first=9000, candidate={"late": True})
-    assert looked(settings, after=timedelta(hours=2)).stage == "returned"
-
-
-def test_outcomes_that_could_not_be_read_are_counted_when_they_can(settings: Settings) -> None:
-    two_releases(settings)
-    plan = replace(QUICK, outcome=Outcome("orders", "bought", horizon_h=1.0))
-    begin(settings, plan, stage="canary", share=0.5, slow_us=1e6)
-    answered(settings)
-    looked(settings, after=timedelta(hours=2))
-    append_rows(settings, "orders", pa.Table.from_pylist([{"request_id": "r3", "bought": 1.0}]))
-    for table in ("orders", settings.table_uri("orders"), f"file://{settings.table_uri('orders')}"):
-        found = outcomes(settings, Outcome(table, "bought"), np.array(["r2", "r3"]))
-        assert found.tolist() == [0.0, 1.0], table
-    state = looked(settings, after=timedelta(hours=2))
-    assert "cannot be read" not in state.why
-    seen = read_seen(open_releases(settings, NAME), step_id(state))
-    assert (seen.n[:, :, GUARD["outcome"]].sum(), seen.x[:, :, GUARD["outcome"]].sum()) == (600, 1)
 
 
 def test_a_release_that_was_removed_is_returned_instead_of_waiting_for_ever(settings: Settings) -> None:
@@ -347,7 +185,7 @@ def test_a_pause_is_told_although_the_look_that_found_its_reason_was_killed(
     two_releases(settings)
     begin(settings, replace(QUICK, requests=10_000), stage="canary", share=0.5, slow_us=1e6)
     answered(settings, 3000, keys=4000)
-    _replace_log(settings, [row for row in _rows(settings) if row["arm"] == "current" or int(row["key"]) % 2])
+    replace_log(settings, [row for row in logged_rows(settings) if row["arm"] == "current" or int(row["key"]) % 2])
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -406,18 +244,3 @@ def test_a_candidate_has_the_cache_that_it_declares(settings: Settings, monkeypa
         found.append(isinstance(candidate.path, CachedPath))
         candidate.close()
     assert found == [False, True]
-
-
-def _rows(settings: Settings) -> list[dict[str, Any]]:
-    from forecache.realtime.log.read import read_log
-
-    return [row for batch in read_log(settings, NAME) for row in batch.to_pylist()]
-
-
-def _replace_log(settings: Settings, rows: list[dict[str, Any]]) -> None:
-    import shutil
-
-    from forecache.realtime.log.record import schema, table_of
-
-    shutil.rmtree(settings.table_uri(table_of(NAME)))
-    append_rows(settings, table_of(NAME), pa.Table.from_pylist(rows, schema=schema()), partition_by=("day",))

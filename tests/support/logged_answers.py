@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +13,8 @@ from release_support import make_release
 from view_tables import write_features
 
 from forecache.lake.delta.tables import append_rows
+from forecache.monitoring.parity.report import ParityReport
+from forecache.monitoring.parity.run import replay
 from forecache.pipeline import Column, Feature, Features, FeatureView, Publish, Source
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.answered import Answered, Times
@@ -197,3 +199,16 @@ def write_log(settings: Settings, rows: Sequence[Mapping[str, Any]], name: str =
     append_rows(
         settings, table_of(name), pa.Table.from_pylist(list(rows), schema=schema()), partition_by=("day",)
     )  # fmt: skip
+
+
+def logged(answering: Answering, count: int = 30, **more: Any) -> list[dict[str, Any]]:
+    """The rows of so many answers, a second apart."""
+    return [
+        answering.answer(body, at=ARRIVED + timedelta(seconds=number), **more)
+        for number, body in enumerate(requests(count))
+    ]
+
+
+def replayed(settings: Settings, **more: Any) -> ParityReport:
+    """The day of those answers, computed again in this process."""
+    return replay(settings, "ranking", DAY, processes=0, **more)

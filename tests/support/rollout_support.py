@@ -1,5 +1,6 @@
 """Rollouts made in milliseconds: two releases, a state, and rows of a request log as readers would write them."""
 
+import shutil
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -9,7 +10,9 @@ import pyarrow as pa
 from release_support import make_release
 
 from forecache.lake.delta.tables import append_rows
+from forecache.operations.rollout.controller import look
 from forecache.pipeline import Guards, Log, Rollout
+from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import schema, table_of
 from forecache.realtime.log.sampling import BUCKETS, bucket_of
 from forecache.realtime.release.folder import open_releases
@@ -19,6 +22,7 @@ from forecache.settings import Settings
 LOG = Log("household_id")
 NAME = "ranking"
 BEGAN = datetime(2026, 3, 1, 8, tzinfo=timezone.utc)
+MINUTE = timedelta(minutes=1)
 QUICK = Rollout(shares=(0.2, 0.5), shadow_share=0.5, requests=100, hours=0.0, guards=Guards(slow_ms=20.0))
 
 
@@ -86,3 +90,37 @@ def log_rows(
         rows.append(row)
     append_rows(settings, table_of(NAME), pa.Table.from_pylist(rows, schema=schema()), partition_by=("day",))
     return rows
+
+
+def looked(settings: Settings, *, after: timedelta = MINUTE) -> RolloutState:
+    """The state after a look some time after the present step began."""
+    found = look(settings, NAME, at=datetime.fromisoformat(state_of(settings).step.since) + after)
+    assert found is not None
+    return found.state
+
+
+def answered(settings: Settings, count: int = 600, **told: Any) -> None:
+    """Requests of the present step, from a second after it began."""
+    log_rows(settings, count, at=datetime.fromisoformat(state_of(settings).step.since) + timedelta(seconds=1), **told)
+
+
+def until(settings: Settings, stage: str) -> RolloutState:
+    """Answer well until a stage."""
+    for turn in range(5):
+        if state_of(settings).stage == stage:
+            break
+        answered(settings, first=1000 * turn)
+        looked(settings)
+    state = state_of(settings)
+    assert state.stage == stage, state.why
+    return state
+
+
+def logged_rows(settings: Settings) -> list[dict[str, Any]]:
+    return [row for batch in read_log(settings, NAME) for row in batch.to_pylist()]
+
+
+def replace_log(settings: Settings, rows: list[dict[str, Any]]) -> None:
+    """Log these rows alone."""
+    shutil.rmtree(settings.table_uri(table_of(NAME)))
+    append_rows(settings, table_of(NAME), pa.Table.from_pylist(rows, schema=schema()), partition_by=("day",))
