@@ -1,5 +1,6 @@
 """Landing files of `forecache demo`, from the rows that a project yields."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,20 @@ def test_rows_become_one_csv_a_day_and_files_that_are_there_stay(project: Settin
     )
     assert (folder / "1997-01-02.csv").read_text() == "as it was"
     assert [result.skipped for result in land_demo_data(project)] == [True]
+
+
+def test_an_arrow_table_becomes_a_parquet_file_and_other_days_than_the_projects_can_be_given(project: Settings) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from dagster_project.purchases import PURCHASES
+
+    table = pa.table({"customer_id": ["00001"], "date": ["1997-01-01"], "quantity": [1], "amount": [2.5]})
+    days = [(PURCHASES, date(1997, 1, 1), table)]
+    (landed,) = land_demo_data(project, days)
+    assert (landed.rows, landed.skipped) == (1, False)
+    assert pq.read_table(Path(project.landing_uri) / "purchases" / "1997-01-01.parquet").equals(table)
+    assert [result.skipped for result in land_demo_data(project, days)] == [True]
 
 
 def test_a_project_without_landing_days_is_told_what_the_demo_needs(project: Settings, tmp_path: Path) -> None:

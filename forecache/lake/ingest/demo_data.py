@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forecache.buckets import open_bucket
 from forecache.errors import SettingsError
@@ -18,12 +19,20 @@ from forecache.pipeline.modules import import_from_project
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 
-LandingDay = tuple[Source, date, Sequence[Sequence[object]]]
-"""The rows of a day of a source; the values of a row are in the order of the source's columns."""
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LandingDay = tuple[Source, date, "Sequence[Sequence[object]] | pa.Table"]
+"""The rows of a day of a source: sequences of values in the order of the source's columns, or an Arrow table."""
 
 
-def land_demo_data(settings: Settings, *, progress: Progress = no_progress) -> list[StageResult]:
-    """Write what the project's `landing.landing_days()` yields as one CSV file a day; files that are there stay.
+def land_demo_data(
+    settings: Settings, days: Iterable[LandingDay] | None = None, *, progress: Progress = no_progress
+) -> list[StageResult]:
+    """Write a file a day, of Arrow tables Parquet, of other rows CSV; files that are there stay.
+
+    Args:
+        days: None: what the project's `landing.landing_days()` yields.
 
     Returns:
         One stage "land" for each source, with all its rows.
@@ -35,13 +44,15 @@ def land_demo_data(settings: Settings, *, progress: Progress = no_progress) -> l
     landed: dict[str, set[str]] = {}
     writers: dict[str, Callable[[str, bytes], object]] = {}
     rows, written = Counter[str](), Counter[str]()
-    for source, day, values in _landing_days(settings):
+    for source, day, values in _landing_days(settings) if days is None else days:
         if source.name not in landed:
             landed[source.name] = {file.name for file in list_landing(settings, source)}  # makes a local folder
             writers[source.name] = _writer(settings, source)
         rows[source.name] += len(values)
-        if f"{day}.csv" not in landed[source.name]:
-            writers[source.name](f"{day}.csv", _csv(source, values))
+        is_listed = isinstance(values, Sequence)
+        name = f"{day}.csv" if is_listed else f"{day}.parquet"
+        if name not in landed[source.name]:
+            writers[source.name](name, _csv(source, values) if is_listed else _parquet(values))
             written[source.name] += 1
     progress(f"{written.total()} landing files written", 1.0)
     seconds = time.perf_counter() - started
@@ -69,6 +80,14 @@ def _csv(source: Source, rows: Iterable[Sequence[object]]) -> bytes:
     lines.writerow(column.name for column in source.columns)
     lines.writerows(rows)
     return text.getvalue().encode()
+
+
+def _parquet(table: "pa.Table") -> bytes:
+    import pyarrow.parquet as pq
+
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    return content.getvalue()
 
 
 def _writer(settings: Settings, source: Source) -> Callable[[str, bytes], object]:
