@@ -10,6 +10,10 @@
     filters/00000017-<hash>.bin  which delta segment may hold a key, for versions with delta segments
     staging/<name>/            a publish or pull under way; whatever is here is garbage once its owner is gone
     LOCK                       held with an exclusive flock by the publisher
+    LIVE                       present where the store has a live layer: the stream, the key, the fields
+    streamed/live.mdb          LMDB: the streamed rows, written by the tailer; `live.state` has its counters, mapped by
+                               readers, and `live.lock` its writer
+    streamed/pending.mdb       the same of rows that are computed and not yet committed, written by the stream
 """
 
 import shutil
@@ -46,6 +50,14 @@ class Layout:
     @property
     def filters(self) -> Path:
         return self.root / "filters"
+
+    @property
+    def live(self) -> Path:
+        return self.root / "LIVE"
+
+    @property
+    def streamed(self) -> Path:
+        return self.root / "streamed"
 
     @property
     def staging(self) -> Path:

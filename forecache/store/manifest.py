@@ -37,8 +37,7 @@ class SegmentInfo:
     Attributes:
         id: Name of its folder, unique for ever.
         kind: "base", or "delta" whose entries hide those of older segments.
-        entries: Keys in it, tombstones included.
-        tombstones: Keys that it removes.
+        entries, tombstones: Keys in it, tombstones included, and keys that it removes.
         shards: Its LMDB files; the shard of a key is `xxh3_64(key) & (len(shards) - 1)`.
         hashes: Sorted key hashes of a delta (uint64, little-endian), from which filters are made; None for a base.
     """
@@ -103,10 +102,9 @@ class Manifest:
     Attributes:
         store: Identity of the store that it was published in; see `Pointer`.
         parent: The version that was current when this one was published.
-        kind: "full", "incremental", or "compacted" where an incremental one was merged with what lay below.
+        kind: "full", "incremental", or "compacted" where one was merged with what lay below.
         segments: From the oldest (the base) to the newest.
-        rows: Keys that a reader finds.
-        tombstones: Tombstones over all segments.
+        rows, tombstones: Keys that a reader finds, and tombstones over all segments.
         content_hash: Sum modulo 2**128 of XXH3-128 over `key, 0x00, entry` of every row; independent of order.
         provenance: Where every row comes from that does not say otherwise.
         provenances: Those of the other rows by their `id`.
@@ -115,6 +113,8 @@ class Manifest:
         statistics: Null counts per field and a histogram per numeric field, for the publish gates.
         layout: "json": an entry is a JSON object; "packed": it is the float32 numbers of all fields, little-endian.
         contract: Of a packed version, hash of what its numbers mean; see `forecache.pipeline.served.Packed`.
+        stream, cut: The stream whose rows lie above this version ("": none), and the version of its table that this one
+            includes (-1: none): a row of the live layer answers if its position is above the cut.
         states: Of a live view, the columns of 8 bytes that follow the fields in an entry; they are copied, never shown.
     """
 
@@ -143,6 +143,8 @@ class Manifest:
     layout: str = "json"
     contract: str = ""
     states: tuple[Field, ...] = ()
+    stream: str = ""
+    cut: int = -1
     format: int = FORMAT
 
     @property

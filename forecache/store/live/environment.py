@@ -1,0 +1,225 @@
+"""An LMDB environment of the live layer: opened once in a process, grown when it is full, read in fresh transactions.
+
+A read transaction never outlives a call, so that no reader keeps the writer from using freed pages again. LMDB's table
+of readers has a slot for each process that reads; the writer clears those of processes that were killed.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+
+from forecache.errors import DamagedError, UnavailableError
+from forecache.store.segment.mapping import inode_of
+
+MAP_BYTES = 1 << 32
+"""Size of a new map. The file is as large as its content; the map grows with it."""
+_MAX_READERS = 2048
+_ROWS, _META = b"rows", b"meta"
+
+_T = TypeVar("_T")
+
+
+class Environment:
+    """An open environment with two databases, `rows` and `meta`; made by `acquire`.
+
+    Attributes:
+        rows: Keys and records.
+        meta: What the writer notes beside them, in the same transactions.
+    """
+
+    def __init__(self, path: Path, *, is_durable: bool, create: bool, map_bytes: int) -> None:
+        self.path = path
+        self.references = 0
+        # Opened for writing wherever that is allowed: LMDB refuses a second open of a file in one process, and the
+        # writer may be in the same process as a reader.
+        readonly = not create and not os.access(path, os.W_OK)
+        try:
+            self._env = lmdb.open(
+                str(path), subdir=False, create=create, readonly=readonly, map_size=map_bytes, max_dbs=2,
+                max_readers=_MAX_READERS, max_spare_txns=1, readahead=False, sync=is_durable, metasync=False,
+            )  # fmt: skip
+            self.rows = self._env.open_db(_ROWS, create=create)
+            self.meta = self._env.open_db(_META, create=create)
+        except lmdb.Error as error:
+            raise _unreadable(path, error) from None
+        self.inode = inode_of(path)
+        self._growing, self._maps = threading.Lock(), 0
+
+    def get(self, key: bytes) -> bytes | None:
+        """The newest committed record of a key."""
+        maps = self._maps
+        try:
+            transaction = self._env.begin(db=self.rows)
+            record: bytes | None = transaction.get(key)
+            transaction.abort()
+        except lmdb.Error as error:
+            self._follow_map(error, maps)
+            return self.read(lambda transaction: transaction.get(key))
+        return record
+
+    def read(self, work: Callable[[Any], _T]) -> _T:
+        """The result of `work(transaction)` with a read transaction of the rows."""
+        while True:
+            maps = self._maps
+            try:
+                with self._env.begin(db=self.rows) as transaction:
+                    return work(transaction)
+            except lmdb.Error as error:
+                self._follow_map(error, maps)
+
+    def _follow_map(self, error: lmdb.Error, maps: int) -> None:
+        """Return where a read may be tried again, since the map has grown meanwhile.
+
+        Args:
+            maps: How often it had grown in this process when the read began.
+
+        Raises:
+            DamagedError: The read failed for another reason.
+        """
+        if isinstance(error, lmdb.MapResizedError):
+            self._resize(0)  # what another process has made of it
+            return
+        with self._growing:  # another thread's growth ends the transactions of all
+            if self._maps == maps:
+                raise _unreadable(self.path, error) from None
+
+    def _resize(self, size: int) -> None:
+        with self._growing:
+            self._maps += 1
+            try:
+                self._env.set_mapsize(size)
+            finally:
+                self._maps += 1  # a read that has begun in between is tried again, too
+
+    def read_long(self, work: Callable[[Any], _T]) -> _T:
+        """As `read`, for work of seconds in a thread beside the writer's: the map does not grow meanwhile.
+
+        LMDB must not move a map in which this process has an open transaction.
+        """
+        with self._growing:
+            try:
+                with self._env.begin(db=self.rows) as transaction:
+                    return work(transaction)
+            except lmdb.Error as error:
+                raise _unreadable(self.path, error) from None
+
+    def write(self, work: Callable[[Any], _T]) -> _T:
+        """The result of `work(transaction)`, committed; where the map is full it grows, and `work` is called again.
+
+        Raises:
+            UnavailableError: The disk is full; nothing has changed.
+            DamagedError: LMDB cannot use the file.
+        """
+        try:
+            while True:
+                try:
+                    with self._env.begin(db=self.rows, write=True) as transaction:
+                        return work(transaction)
+                except lmdb.MapResizedError:
+                    self._resize(0)
+                except lmdb.MapFullError:
+                    self._resize(2 * self.map_bytes)
+        except (lmdb.DiskError, OSError) as error:
+            raise _no_space(self.path, error) from None
+        except lmdb.Error as error:
+            if "File too large" in str(error) or "Input/output" in str(error):
+                raise _no_space(self.path, error) from None
+            raise _unreadable(self.path, error) from None
+
+    def some_from(self, start: bytes, most: int | None) -> list[tuple[bytes, bytes]]:
+        """The first `most` keys and records (None: all) from a key on, in the keys' order."""
+
+        def work(transaction: Any) -> list[tuple[bytes, bytes]]:
+            cursor = transaction.cursor()
+            is_there = cursor.set_range(start) if start else cursor.first()
+            return list(islice(cursor.iternext(), most)) if is_there else []
+
+        return self.read(work)
+
+    def count(self) -> int:
+        """How many rows there are."""
+        return self.read(lambda transaction: int(transaction.stat(self.rows)["entries"]))
+
+    def forget_dead_readers(self) -> int:
+        """Free the slots of readers that were killed; returns how many there were."""
+        return int(self._env.reader_check())
+
+    @property
+    def map_bytes(self) -> int:
+        return int(self._env.info()["map_size"])
+
+    @property
+    def file_bytes(self) -> int:
+        return self.path.stat().st_size
+
+    def replaced(self) -> bool:
+        """Whether the path leads to another file than the open one, or to none."""
+        try:
+            return inode_of(self.path) != self.inode
+        except FileNotFoundError:
+            return True
+
+    def close(self) -> None:
+        self._env.close()
+
+
+_open: dict[tuple[int, int], Environment] = {}
+_lock = threading.Lock()
+
+
+def acquire(path: Path, *, is_durable: bool, create: bool = False, map_bytes: int = MAP_BYTES) -> Environment:
+    """Open an environment, or count one more user of it in this process.
+
+    Args:
+        is_durable: Whether a commit survives a crash of the machine; those that do not survive one of the process.
+        create: Make it where it is missing.
+
+    Raises:
+        UnavailableError: It is not there, or cannot be read.
+    """
+    with _lock:
+        found = _open.get(inode_of(path)) if path.exists() else None
+        if found is None:
+            if not create and not path.exists():
+                raise UnavailableError(f"The live layer {path} is not there yet.", remedy="Start its stream.")
+            found = Environment(path, is_durable=is_durable, create=create, map_bytes=map_bytes)
+            _open[found.inode] = found
+        found.references += 1
+        return found
+
+
+def release(environment: Environment) -> None:
+    """Count one user less; the last one closes it."""
+    with _lock:
+        environment.references -= 1
+        if environment.references == 0:
+            _open.pop(environment.inode, None)
+            environment.close()
+
+
+def _forget() -> None:
+    """In a child process: what its parent had open is not used here, and opened anew."""
+    global _lock
+    _lock = threading.Lock()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def _unreadable(path: Path, error: Exception) -> DamagedError:
+    return DamagedError(
+        f"The live layer {path} cannot be used: {error}.",
+        remedy="If its files are damaged, stop the stream, remove them and start it again: it fills them anew.",
+    )
+
+
+def _no_space(path: Path, error: Exception) -> UnavailableError:
+    return UnavailableError(
+        f"The live layer {path} cannot be written: {error}.", remedy="Free space on its disk; nothing was changed."
+    )

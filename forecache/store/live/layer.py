@@ -1,0 +1,81 @@
+"""The file LIVE: which stream a store has a live layer of, and what its rows are. Its presence makes the store live."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from forecache.errors import UnavailableError
+from forecache.files import write_durably
+from forecache.store.fields import Field
+from forecache.store.keys import KeyColumn, KeySchema
+from forecache.store.layout import Layout
+from forecache.store.sealed import sealed, unsealed
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class LiveLayer:
+    """The live layer of one store.
+
+    Attributes:
+        stream: Name of the stream.
+        table: Name of its Delta table, to whose versions positions belong.
+        kind: "rows": a live value takes the place of a version's; "tiles": it is merged with the version's row.
+        key: Of the store.
+        fields: What a row serves.
+        plan: Of tiles, how they are merged: JSON of the windows' plan.
+        event_time: Column of the table that is the time of the event.
+        max_lag_s: A reader that has just started is ready once the layer is no more seconds behind the table; None: it
+            does not wait.
+        keep_h: Hours of event time for which rows are kept; None: until a version's cut has passed them.
+    """
+
+    stream: str
+    table: str
+    kind: Literal["rows", "tiles"]
+    key: KeySchema
+    fields: tuple[Field, ...]
+    event_time: str = ""
+    max_lag_s: float | None = None
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    keep_h: float | None = None
+    format: int = FORMAT
+
+    def to_json(self) -> bytes:
+        return sealed(json.loads(json.dumps(asdict(self))))
+
+
+def layer_from_json(content: bytes, *, what: str = "The file LIVE") -> LiveLayer:
+    """Read the file.
+
+    Raises:
+        DamagedError: Its bytes are not those that were written.
+        UnavailableError: A Forecache wrote it whose live layers look otherwise.
+    """
+    data = unsealed(content, what=what)
+    if data.get("format") != FORMAT:
+        raise UnavailableError(
+            f"{what} has the format {data.get('format')}.", remedy=f"This Forecache reads format {FORMAT}: upgrade it."
+        )
+    data["key"] = KeySchema(tuple(KeyColumn(**column) for column in data["key"]["columns"]))
+    data["fields"] = tuple(Field(**item) for item in data["fields"])
+    return LiveLayer(**data)
+
+
+def read_layer(layout: Layout) -> LiveLayer | None:
+    """The live layer of a store, None where it has none; raises as `layer_from_json`."""
+    try:
+        content = layout.live.read_bytes()
+    except FileNotFoundError:
+        return None
+    return layer_from_json(content, what=f"The file {layout.live}")
+
+
+def write_layer(layout: Layout, layer: LiveLayer) -> None:
+    """Make a store live, or change how; one that is the same already is left alone."""
+    layout.streamed.mkdir(parents=True, exist_ok=True)
+    content = layer.to_json()
+    if not layout.live.exists() or layout.live.read_bytes() != content:
+        write_durably(layout.live, content)

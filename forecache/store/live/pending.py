@@ -1,0 +1,240 @@
+"""Pending rows: answers that are visible before the commit that will hold them.
+
+An engine puts the rows of a batch, commits the batch to the stream's table, and confirms it with the table's version.
+A confirmed row stays until the live layer has applied that version, so that no key goes back in between.
+
+A process that is killed leaves rows that no commit holds. They stay visible, since their keys must not go back: the
+next process computes their events again, and its rows of the same keys are kept back until it has passed the offsets
+that the killed one had reached. Then they take the place of the old ones, all in one transaction.
+
+The file is not flushed to the disk. A crash of the machine loses it, and with it nothing that is not computed again.
+"""
+
+import json
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from forecache.errors import UnavailableError
+from forecache.store.layout import Layout
+from forecache.store.live import state as cells_of
+from forecache.store.live.batches import Batch, Offsets, merged, passed, stored_offsets
+from forecache.store.live.environment import MAP_BYTES, acquire, release
+from forecache.store.live.locking import LIVE, PENDING_ROWS, Writer, writer_lock
+from forecache.store.live.rows import LiveRow, record_of, times_of
+
+_STATE = b"state"
+_Numbered = tuple[int, LiveRow]
+"""A row and the number of its put."""
+
+
+class PendingWriter(Writer):
+    """Writes the pending rows of one store; one at a time, see `open_pending_writer`.
+
+    After an error the file holds what it held before, and the writer has to be opened again.
+
+    Attributes:
+        entries: Pending rows.
+        waits_for: The offsets that a killed process had reached, where they have not been passed yet; else empty.
+    """
+
+    entries: int
+
+    def __init__(self, layout: Layout, committed: Offsets, version: int, *, map_bytes: int = MAP_BYTES) -> None:
+        super().__init__()
+        self.layout = layout
+        self._is_broken = False
+        try:
+            self._held.enter_context(writer_lock(layout, PENDING_ROWS))
+            self._cells = cells_of.create_cells(layout.streamed / f"{PENDING_ROWS}.state")
+            path = layout.streamed / f"{PENDING_ROWS}.mdb"
+            if not cells_of.of_this_boot(self._cells):
+                path.unlink(missing_ok=True)
+                path.with_name(f"{path.name}-lock").unlink(missing_ok=True)
+            self._env = acquire(path, is_durable=False, create=True, map_bytes=map_bytes)
+            self._held.callback(release, self._env)
+            self._live_state = layout.streamed / f"{LIVE}.state"
+            self._live: memoryview | None = None
+            self._recover(dict(committed), version)
+            self._cells[cells_of.BOOT] = cells_of.boot()
+            self.sweep()
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _recover(self, committed: dict[int, int], version: int) -> None:
+        """Take over what the last process left: rows whose batch is in the table, and rows that are waited for."""
+        stored, records = self._env.read(
+            lambda transaction: (
+                transaction.get(_STATE, db=self._env.meta),
+                [(key, times_of(record)[0]) for key, record in transaction.cursor().iternext()],
+            )
+        )
+        left: dict[str, Any] = {"number": 0, "batches": [], "waits_for": {}, "left": []}
+        left.update({} if stored is None else json.loads(stored))
+        self._number: int = left["number"]
+        waits_for = stored_offsets(left["waits_for"])
+        ranges = [tuple(each) for each in left["left"]]
+        confirmed, before = [], 0
+        for each in left["batches"]:
+            batch = replace(Batch(**each), offsets=stored_offsets(each["offsets"]))
+            if batch.version is None and passed(batch.offsets, committed):
+                batch = replace(batch, version=version)
+            if batch.version is None:
+                ranges.append((before, batch.until))
+                waits_for = merged(waits_for, batch.offsets)
+            else:
+                confirmed.append(batch)
+            before = batch.until
+        if passed(waits_for, committed):
+            if ranges:
+                confirmed.append(Batch(-1, self._number, waits_for, version))
+            waits_for, ranges = {}, []
+        self.waits_for, self._left = waits_for, ranges
+        self._batches, self._opened_at = deque(confirmed), version
+        self._seen = dict(committed)
+        self._numbers = dict(records)
+        self._old = {key for key, number in records if any(after < number <= until for after, until in ranges)}
+        self._kept_back: dict[bytes, _Numbered] = {}
+        by_number: dict[int, list[bytes]] = {}
+        for key, number in records:
+            if key not in self._old:
+                by_number.setdefault(number, []).append(key)
+        self._order = deque(sorted(by_number.items()))
+        self._write()
+
+    def put(self, batch: int, rows: Iterable[tuple[bytes, LiveRow]], offsets: Offsets) -> None:
+        """Make rows visible at once.
+
+        Args:
+            batch: Number of the commit that will hold them; ascending. Several puts may belong to one commit.
+            rows: Key bytes and rows, in the order of their events; their position does not matter.
+            offsets: By partition, the offset behind the events that these rows, and those before them, were made of.
+
+        Raises:
+            UnavailableError: The disk is full; nothing was changed.
+        """
+        self._number += 1
+        rest: dict[int, int] = {}
+        if self._batches and self._batches[-1].batch == batch and self._batches[-1].version is None:
+            rest = self._batches.pop().offsets
+        self._batches.append(Batch(batch, self._number, merged(rest, offsets), None))
+        self._seen = merged(self._seen, offsets)
+        newest = {key: (self._number, row) for key, row in rows}
+        if self.waits_for and passed(self.waits_for, self._seen):
+            self._end_waiting(newest)
+        else:
+            self._kept_back.update((key, row) for key, row in newest.items() if key in self._old)
+            self._show({key: row for key, row in newest.items() if key not in self._old})
+        self.sweep()
+
+    def confirm(self, batch: int, version: int) -> None:
+        """Say that the table holds this batch, and all before it, at this version."""
+        self._batches = deque(
+            replace(each, version=version) if each.batch <= batch and each.version is None else each
+            for each in self._batches
+        )
+        self._write()
+        self.sweep()
+
+    def sweep(self) -> int:
+        """Remove the rows that the live layer has by now; returns how many. Call it about once a second."""
+        applied, until = self._applied(), 0
+        while self._batches and (at := self._batches[0].version) is not None and at <= applied:
+            until = max(until, self._batches.popleft().until)
+        if not until:
+            return 0
+        gone: set[bytes] = set()
+        while self._order and self._order[0][0] <= until:
+            gone.update(
+                key
+                for key in self._order.popleft()[1]
+                if key not in self._old and self._numbers.get(key, until + 1) <= until
+            )
+        self._kept_back = {key: kept for key, kept in self._kept_back.items() if kept[0] > until}
+        self._write(gone=gone)
+        return len(gone)
+
+    def give_up_waiting(self) -> None:
+        """Let the rows go that a killed process left, because their events are gone from the topic."""
+        if self.waits_for:
+            self._end_waiting({})
+
+    def _end_waiting(self, newest: Mapping[bytes, _Numbered]) -> None:
+        """Show what was kept back, and `newest`. Other old rows stay until the live layer has what this run began with.
+
+        For these, an earlier run has committed the events again, so that this one did not see them.
+        """
+        shown = {**self._kept_back, **newest}
+        others = self._old - shown.keys()
+        if others:
+            until = max(self._numbers[key] for key in others)
+            self._batches.appendleft(Batch(-1, until, {}, self._opened_at))
+            self._order.appendleft((until, list(others)))
+        self._old, self._kept_back, self.waits_for, self._left = set(), {}, {}, []
+        self._show(shown)
+
+    def _show(self, shown: Mapping[bytes, _Numbered]) -> None:
+        self._order.append((self._number, list(shown)))
+        self._write(shown=shown)
+
+    def _applied(self) -> int:
+        if self._live is None:
+            self._live = cells_of.read_cells(self._live_state)
+        return -1 if self._live is None else int(self._live[cells_of.APPLIED])
+
+    def _write(
+        self,
+        *,
+        shown: Mapping[bytes, _Numbered] = {},
+        gone: Iterable[bytes] = (),
+    ) -> None:
+        """Commit rows that come and keys that go, with what is needed to go on after this process was killed."""
+        if self._is_broken:
+            raise UnavailableError("The pending rows could not be written before.", remedy="Open their writer again.")
+        state = {
+            "number": self._number,
+            "batches": [asdict(each) for each in self._batches],
+            "waits_for": self.waits_for,
+            "left": self._left,
+        }
+        gone = list(gone)
+
+        def work(transaction: Any) -> int:
+            for key in gone:
+                transaction.delete(key)
+            for key, (number, row) in shown.items():
+                # The number of its put stands where other rows have their position.
+                transaction.put(key, record_of(replace(row, position=number)))
+            transaction.put(_STATE, json.dumps(state).encode(), db=self._env.meta)
+            return int(transaction.stat(self._env.rows)["entries"])
+
+        if shown:
+            self._cells[cells_of.SOME] = 1
+        self._is_broken = True
+        self.entries = self._env.write(work)
+        self._is_broken = False
+        for key in gone:
+            del self._numbers[key]
+        self._numbers.update((key, number) for key, (number, _) in shown.items())
+        cells = self._cells
+        cells[cells_of.ENTRIES] = self.entries
+        cells[cells_of.COMMITS] += 1
+        cells[cells_of.SOME] = int(self.entries > 0)
+
+
+def open_pending_writer(
+    layout: Layout, *, committed: Offsets, version: int, map_bytes: int = MAP_BYTES
+) -> PendingWriter:
+    """The writer of a store's pending rows, which are made where they are missing.
+
+    Args:
+        committed: By partition, the offset that the stream's table names as the next one.
+        version: The version of the table that says so.
+
+    Raises:
+        ConflictError: Another process writes them.
+    """
+    layout.streamed.mkdir(parents=True, exist_ok=True)
+    return PendingWriter(layout, committed, version, map_bytes=map_bytes)

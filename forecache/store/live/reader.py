@@ -1,0 +1,235 @@
+"""Reading a live layer: what the stream says of a key now, in microseconds, and in none where it says nothing."""
+
+import os
+import weakref
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+
+from forecache.errors import DamagedError, UnavailableError
+from forecache.store.layout import Layout
+from forecache.store.live import state as cells_of
+from forecache.store.live.environment import Environment, acquire, release
+from forecache.store.live.rows import PENDING, LiveRow, row_of, times_of
+
+_SOME = cells_of.SOME
+
+
+class LiveReader:
+    """Reads pending rows and those of the live layer. Safe for threads; in a forked process it opens its own.
+
+    Neither environment need exist when it is made: `follow` opens what has come since.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._pending = _Side(layout.streamed, "pending", is_durable=False)
+        self._live = _Side(layout.streamed, "live", is_durable=True)
+        self.follow()
+
+    def get(self, key: bytes) -> LiveRow | None:
+        """The pending row of a key, else its row in the live layer, else None.
+
+        Raises:
+            DamagedError: The files cannot be read.
+        """
+        # The pending row first: it is removed only after the live layer has the row that takes its place.
+        if self._pending.cells[_SOME]:
+            record = self._pending.get(key)
+            if record is not None:
+                return _pending_row(record)
+        if self._live.cells[_SOME]:
+            record = self._live.get(key)
+            if record is not None:
+                return row_of(record)
+        return None
+
+    def get_many(self, keys: Sequence[bytes]) -> list[LiveRow | None]:
+        """As `get` of each key, in their order, at one moment."""
+        rows: list[LiveRow | None] = [None] * len(keys)
+        if self._pending.cells[_SOME]:
+            for place, record in enumerate(self._pending.get_many(keys)):
+                if record is not None:
+                    rows[place] = _pending_row(record)
+        if self._live.cells[_SOME]:
+            for place, record in enumerate(self._live.get_many(keys)):
+                if record is not None and rows[place] is None:
+                    rows[place] = row_of(record)
+        return rows
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is surely no row; known without asking LMDB."""
+        return not (self._pending.cells[_SOME] or self._live.cells[_SOME])
+
+    @property
+    def entries(self) -> int:
+        """Rows in the live layer and pending ones, as of the last commit."""
+        return int(self._live.cells[cells_of.ENTRIES] + self._pending.cells[cells_of.ENTRIES])
+
+    @property
+    def pending(self) -> int:
+        """Pending rows."""
+        return int(self._pending.cells[cells_of.ENTRIES])
+
+    @property
+    def applied(self) -> int:
+        """The version of the stream's table that has been applied; -1: none."""
+        return self._number(cells_of.APPLIED)
+
+    @property
+    def verified_through(self) -> int:
+        """The version at which the content was last found equal to the table's; -1: never."""
+        return self._number(cells_of.VERIFIED)
+
+    @property
+    def floor(self) -> int:
+        """The position at or below which rows have been removed; -1: none."""
+        return self._number(cells_of.FLOOR)
+
+    @property
+    def commits(self) -> int:
+        """A number that is another one after each change of any row."""
+        return int(self._live.cells[cells_of.COMMITS] + self._pending.cells[cells_of.COMMITS])
+
+    @property
+    def newest_event_us(self) -> int:
+        """Time of the newest event that was applied; 0: none."""
+        return max(0, self._number(cells_of.NEWEST_US))
+
+    @property
+    def table_version(self) -> int:
+        """The newest version of the table that the tailer has seen; -1: none."""
+        return self._number(cells_of.TABLE_VERSION)
+
+    @property
+    def looked_at_us(self) -> int:
+        """When the tailer last looked at the table, in microseconds of Unix time; 0: never."""
+        return max(0, self._number(cells_of.LOOKED_AT_US))
+
+    def count_above(self, cuts: Sequence[int]) -> list[int]:
+        """How many keys have a row above each of the cuts; all rows are read."""
+        pending = set(self._pending.keys())
+        positions = sorted(position for key, position in self._live.positions() if key not in pending)
+        return [len(pending) + len(positions) - bisect_right(positions, cut) for cut in cuts]
+
+    def follow(self) -> None:
+        """Open what has come since, or was replaced; call it now and then, and never for each read."""
+        self._pending.follow()
+        self._live.follow()
+
+    def close(self) -> None:
+        self._pending.close()
+        self._live.close()
+
+    def __enter__(self) -> "LiveReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _number(self, cell: int) -> int:
+        cells = self._live.cells
+        return int(cells[cell]) if cells[cells_of.MAGIC] else -1
+
+
+def _pending_row(record: bytes) -> LiveRow:
+    row = row_of(record)
+    return LiveRow(PENDING, row.event_us, row.value, row.provenance)
+
+
+class _Side:
+    """One environment for reading.
+
+    Attributes:
+        cells: Its counters; zeros while it is not there.
+    """
+
+    def __init__(self, folder: Path, kind: str, *, is_durable: bool) -> None:
+        self._path, self._state, self._is_durable = folder / f"{kind}.mdb", folder / f"{kind}.state", is_durable
+        self.cells = cells_of.NO_CELLS
+        self._mapped: tuple[memoryview, tuple[int, int]] | None = None
+        self._env: Environment | None = None
+        self._replaced: list[Environment] = []
+        _sides.add(self)
+
+    def get(self, key: bytes) -> bytes | None:
+        environment = self._env
+        return None if environment is None else environment.get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        if self._env is None:
+            return [None] * len(keys)
+        return self._env.read(lambda transaction: list(map(transaction.get, keys)))
+
+    def positions(self) -> list[tuple[bytes, int]]:
+        """Every key and its row's position."""
+        if self._env is None:
+            return []
+        return self._env.read(
+            lambda transaction: [(key, times_of(each)[0]) for key, each in transaction.cursor().iternext()]
+        )
+
+    def keys(self) -> list[bytes]:
+        return [key for key, _ in self.positions()]
+
+    def follow(self) -> None:
+        if self._env is not None and self._env.replaced():
+            # Another thread may be reading it.
+            self._replaced.append(self._env)
+            self._env = None
+        if self._mapped is None or self._mapped[1] != _inode(self._state):
+            cells, inode = cells_of.read_cells(self._state), _inode(self._state)
+            self._mapped = None if cells is None or inode is None else (cells, inode)
+        if self._mapped is None:
+            self.cells = cells_of.NO_CELLS
+            return
+        if self._env is None:
+            self._env = self._opened()
+        if self._env is None:
+            self.cells = cells_of.NO_CELLS
+        elif cells_of.of_this_boot(self._mapped[0]):
+            self.cells = self._mapped[0]
+        else:
+            # The machine has crashed: what was not flushed is lost, of pending rows perhaps the whole file.
+            self.cells = cells_of.UNSURE if self._is_durable else cells_of.NO_CELLS
+
+    def _opened(self) -> Environment | None:
+        try:
+            return acquire(self._path, is_durable=self._is_durable)
+        except DamagedError:
+            raise
+        except UnavailableError:
+            return None
+
+    def close(self) -> None:
+        self.cells = cells_of.NO_CELLS
+        for environment in (*self._replaced, *([] if self._env is None else [self._env])):
+            release(environment)
+        self._env, self._replaced = None, []
+
+    def forget(self) -> None:
+        """In a forked process: leave the parent's environment alone, and open one of its own."""
+        self._replaced = []
+        if self._env is not None:
+            self._env = None
+            self.follow()
+
+
+_sides: "weakref.WeakSet[_Side]" = weakref.WeakSet()
+
+
+def _reopen() -> None:
+    for side in list(_sides):
+        side.forget()
+
+
+os.register_at_fork(after_in_child=_reopen)
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

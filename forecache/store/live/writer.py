@@ -1,0 +1,250 @@
+"""The writer of a live layer: applies the versions of the stream's table one by one, each in one transaction.
+
+The layer holds, of the table up to the version `applied`, the newest row of each key, unless that row is at or below
+the `floor` or its event is before `expire_before_us`. The transaction that changes rows also records these numbers and
+the content hash, so that whatever is killed, they belong to the rows that are there.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from forecache.store import content_hash
+from forecache.store.layout import Layout
+from forecache.store.live import state as cells_of
+from forecache.store.live.environment import MAP_BYTES, acquire, release
+from forecache.store.live.locking import LIVE, Writer, writer_lock
+from forecache.store.live.numbers import NEVER, NEW, content_of, sum_after
+from forecache.store.live.rows import LiveRow, record_of, times_of
+
+_STATE = b"state"
+_CHUNK = 20_000
+_CHECK_READERS_S = 10.0
+_T = TypeVar("_T")
+_Record = tuple[bytes, bytes]
+
+
+class LiveWriter(Writer):
+    """Writes one live layer; one at a time, see `open_live_writer`.
+
+    Attributes:
+        applied: The table's version up to which rows have been applied; -1: none.
+        verified_through: The version at which the content was last found equal to the table's.
+        floor: Rows at or below this position have been removed.
+        expire_before_us: Rows of events before this time have been removed.
+        content_sum: Sum modulo 2**128 of XXH3-128 over `key, 0x00, record` of all rows.
+        entries: Rows in the layer.
+        pruned: Whether `prune` has removed all that it was last asked to.
+    """
+
+    applied: int
+    verified_through: int
+    floor: int
+    expire_before_us: int
+    content_sum: int
+    entries: int
+    pruned: bool
+
+    def __init__(self, layout: Layout, *, map_bytes: int = MAP_BYTES) -> None:
+        super().__init__()
+        self.layout = layout
+        try:
+            self._held.enter_context(writer_lock(layout, LIVE))
+            path = layout.streamed / f"{LIVE}.mdb"
+            self._env = acquire(path, is_durable=True, create=True, map_bytes=map_bytes)
+            self._held.callback(release, self._env)
+            self._cells = cells_of.create_cells(layout.streamed / f"{LIVE}.state")
+            self._check_readers_at, self._from = 0.0, b""
+            stored = self._env.read(lambda transaction: transaction.get(_STATE, db=self._env.meta))
+            self._take(NEW if stored is None else json.loads(stored), self._env.count())
+            self._cells[cells_of.BOOT] = cells_of.boot()
+        except BaseException:
+            self._held.close()
+            raise
+
+    def apply(self, version: int, rows: Iterable[tuple[bytes, LiveRow]]) -> None:
+        """Apply the rows of one version of the table; one that is applied already is left alone.
+
+        Args:
+            rows: Key bytes and rows in the order of the table; the last one of a key counts.
+
+        Raises:
+            UnavailableError: The disk is full; nothing was changed.
+        """
+        if version <= self.applied:
+            return
+        newest = dict(rows)
+        if newest:
+            self._cells[cells_of.SOME] = 1
+
+        def work(transaction: Any) -> dict[str, Any]:
+            gone, come = [], []
+            for key, row in newest.items():
+                before = transaction.get(key)
+                if before is not None:
+                    gone.append((key, before))
+                if self._is_out(row.position, row.event_us):
+                    if before is not None:
+                        transaction.delete(key)
+                    continue
+                record = record_of(row)
+                transaction.put(key, record)
+                come.append((key, record))
+            latest = max((row.event_us for row in newest.values()), default=0)
+            return self._note(transaction, gone, come, applied=version, newest=max(self.newest_event_us, latest))
+
+        self._commit(work)
+
+    def prune(self, floor: int, *, expire_before_us: int | None = None, most: int | None = None) -> int:
+        """Remove rows at or below a position and rows of events before a time; returns how many.
+
+        It looks at some thousand rows in each transaction. A process that was killed meanwhile goes on at the next
+        call.
+
+        Args:
+            floor: Smallest cut of the versions that are retained or open; -1: none. It never goes back.
+            expire_before_us: For rows that only the stream has; None: as it was.
+            most: Rows that are looked at in this call; None: all. The next call goes on behind them.
+        """
+        floor = max(floor, self.floor)
+        expire = max(NEVER if expire_before_us is None else expire_before_us, self.expire_before_us)
+        if (floor, expire) != (self.floor, self.expire_before_us):
+            self._from = b""
+            self._commit(
+                lambda transaction: self._note(transaction, floor=floor, expire_before_us=expire, pruned=False)
+            )
+        removed, left = 0, most
+        while not self.pruned and left != 0:
+            size = _CHUNK if left is None else min(_CHUNK, left)
+            removed += self._prune_some(size)
+            left = None if left is None else left - size
+        return removed
+
+    def _prune_some(self, size: int) -> int:
+        looked = self._env.some_from(self._from, size)
+        doomed = [(key, record) for key, record in looked if self._is_out(*times_of(record))]
+        ends = len(looked) < size
+
+        def work(transaction: Any) -> dict[str, Any]:
+            for key, _ in doomed:
+                transaction.delete(key)
+            return self._note(transaction, gone=doomed, pruned=ends)
+
+        if doomed or ends:
+            self._commit(work)
+        self._from = b"" if ends else looked[-1][0] + b"\0"
+        return len(doomed)
+
+    def mark_verified(self, version: int) -> None:
+        """Record that the content at this version was found equal to the table's."""
+        self._commit(lambda transaction: self._note(transaction, verified=version))
+
+    def note_table(self, version: int) -> None:
+        """Tell readers which version the table has, and that the tailer looked just now: they know their lag."""
+        self._cells[cells_of.TABLE_VERSION] = version
+        self._cells[cells_of.LOOKED_AT_US] = time.time_ns() // 1000
+
+    def reset(self) -> None:
+        """Remove all rows; the next version to apply is any."""
+
+        def work(transaction: Any) -> dict[str, Any]:
+            transaction.drop(self._env.rows, delete=False)
+            return {**NEW, "entries": 0}
+
+        self._from = b""
+        self._commit(work)
+
+    def replace(
+        self, version: int, rows: Iterable[tuple[bytes, LiveRow]], *, floor: int, expire_before_us: int = NEVER
+    ) -> None:
+        """Make the layer hold exactly these rows, all in one transaction, so that no answer goes back meanwhile.
+
+        Args:
+            rows: Of distinct keys, in any order: those of the table up to `version`, without those that are out.
+            floor, expire_before_us: As `prune` has them; here they may be lower than they were.
+        """
+        new = dict(rows)
+        if new:
+            self._cells[cells_of.SOME] = 1
+
+        def work(transaction: Any) -> dict[str, Any]:
+            gone = [key for key, _ in transaction.cursor().iternext() if key not in new]
+            for key in gone:
+                transaction.delete(key)
+            for key, row in new.items():
+                transaction.put(key, record_of(row))
+            total, latest = content_of(new.items()), max((row.event_us for row in new.values()), default=0)
+            numbers = {**NEW, "applied": version, "floor": floor, "expire_before_us": expire_before_us}
+            return {**numbers, "sum": content_hash.to_hex(total), "newest": latest, "entries": len(new)}
+
+        self._from = b""
+        self._commit(work)
+
+    def scan(self, visit: Callable[[dict[str, Any], Iterator[tuple[bytes, bytes]]], _T]) -> _T:
+        """The result of `visit(numbers, keys and records)`, both as of one moment; another thread may apply meanwhile.
+
+        The numbers are `applied`, `floor`, `expire_before_us`, `pruned` and, as hex, `sum`.
+        """
+
+        def work(transaction: Any) -> _T:
+            stored = transaction.get(_STATE, db=self._env.meta)
+            return visit(NEW if stored is None else json.loads(stored), transaction.cursor().iternext())
+
+        return self._env.read_long(work)
+
+    def items(self) -> list[tuple[bytes, bytes]]:
+        """Every key and record, in the keys' order."""
+        return self._env.some_from(b"", None)
+
+    def recount(self) -> int:
+        """The content hash as the rows themselves give it, all of them read."""
+        return content_hash.content_sum(self.items())
+
+    def _is_out(self, position: int, event_us: int) -> bool:
+        return position <= self.floor or event_us < self.expire_before_us
+
+    def _note(
+        self, transaction: Any, gone: Sequence[_Record] = (), come: Sequence[_Record] = (), **changes: Any
+    ) -> dict[str, Any]:
+        """The numbers after this transaction."""
+        total = sum_after(self.content_sum, gone, come)
+        entries = transaction.stat(self._env.rows)["entries"]
+        return {**self._numbers, "sum": content_hash.to_hex(total), **changes, "entries": entries}
+
+    def _commit(self, work: Any) -> None:
+        def whole(transaction: Any) -> tuple[dict[str, Any], int]:
+            numbers = work(transaction)
+            entries = numbers.pop("entries")
+            transaction.put(_STATE, json.dumps(numbers).encode(), db=self._env.meta)
+            return numbers, entries
+
+        self._take(*self._env.write(whole))
+        now = time.monotonic()
+        if now >= self._check_readers_at:
+            self._check_readers_at = now + _CHECK_READERS_S
+            self._env.forget_dead_readers()
+
+    def _take(self, numbers: dict[str, Any], entries: int) -> None:
+        """Believe what is committed, and tell the readers."""
+        self._numbers, self.entries = numbers, entries
+        self.applied, self.verified_through = numbers["applied"], numbers["verified"]
+        self.floor, self.expire_before_us = numbers["floor"], numbers["expire_before_us"]
+        self.pruned, self.content_sum = numbers["pruned"], content_hash.from_hex(numbers["sum"])
+        self.newest_event_us = numbers["newest"]
+        cells = self._cells
+        cells[cells_of.ENTRIES], cells[cells_of.APPLIED] = entries, self.applied
+        cells[cells_of.VERIFIED], cells[cells_of.NEWEST_US] = self.verified_through, self.newest_event_us
+        cells[cells_of.FLOOR] = self.floor
+        cells[cells_of.COMMITS] += 1
+        cells[cells_of.SOME] = int(entries > 0)
+
+
+def open_live_writer(layout: Layout, *, map_bytes: int = MAP_BYTES) -> LiveWriter:
+    """The writer of a store's live layer, which is made where it is missing.
+
+    Raises:
+        ConflictError: Another process writes it.
+    """
+    layout.streamed.mkdir(parents=True, exist_ok=True)
+    return LiveWriter(layout, map_bytes=map_bytes)
