@@ -1,13 +1,13 @@
 """The chain from a served answer to its data, its model, its runs and its code."""
 
 import json
-import time
 from datetime import date, datetime
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from forecache.cli.commands.store import open_pipeline_store
+from forecache.cli.live_rows import open_answers
 from forecache.cli.output import plain
+from forecache.cli.trace_live import live_link
 from forecache.errors import NotFoundError, UnavailableError
 from forecache.lake.delta.small_tables import read_rows
 from forecache.lake.delta.tables import open_table
@@ -18,21 +18,32 @@ from forecache.settings import Settings
 if TYPE_CHECKING:
     from forecache.pipeline import AnySource, FeatureView, Pipeline
     from forecache.store import Manifest
+    from forecache.store.live.layer import LiveLayer
+
+
+class Answered(NamedTuple):
+    """What answers for a key: the served version, the answer, the key's columns, and the live layer if that answers."""
+
+    manifest: "Manifest"
+    answer: dict[str, Any]
+    where: dict[str, Any]
+    live: "LiveLayer | None"
 
 
 def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | None = None) -> dict[str, Any]:
     """The chain from an answer to its sources, one entry per link.
 
     Returns:
-        `answer`, `store`, `prediction`, `features`, `raw` (a list, one per source) and `model`. A link whose Delta
-        version was vacuumed, or whose model was deleted, has `missing` with the reason.
+        `answer`, of a live answer `live`, `store`, `prediction`, `features`, `raw` (a list, one per source) and
+        `model`. A link whose Delta version was vacuumed, or whose model was deleted, has `missing` with the reason.
 
     Raises:
         NotFoundError: Nothing is published, or the version does not have the key.
     """
-    manifest, answer, where = answered(pipeline.name, key, version)
+    found = answered(pipeline.name, key, version)
+    manifest, where = found.manifest, found.where
     night = date.fromisoformat(manifest.as_of)
-    chain: dict[str, Any] = {"answer": answer, "store": store_link(manifest)}
+    chain: dict[str, Any] = answer_links(current, found)
     prediction = row_of(current, manifest.source.table, manifest.source.delta_version, where, night)
     chain["prediction"] = prediction | recorded(current, "score", pipeline.name, night)
     feature_version = prediction.get("row", {}).get("feature_version", manifest.provenance.feature_version)
@@ -51,36 +62,42 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
 
 def trace_view(current: Settings, view: "FeatureView", key: str, *, version: int | None = None) -> dict[str, Any]:
     """The chain from published features to their sources: `answer`, `store`, `features` and `raw`, as of `trace`."""
-    manifest, answer, where = answered(view.name, key, version)
+    found = answered(view.name, key, version)
+    manifest, where = found.manifest, found.where
     night, at = date.fromisoformat(manifest.as_of), manifest.source.delta_version
     made = recorded(current, "features", view.name, night, delta_version=at)
     return {
-        "answer": answer,
-        "store": store_link(manifest),
+        **answer_links(current, found),
         "features": row_of(current, manifest.source.table, at, where, night) | made,
         "raw": [_source(current, source, made, where, night) for source in view.sources],
     }
 
 
-def answered(name: str, key: str, version: int | None) -> "tuple[Manifest, dict[str, Any], dict[str, Any]]":
-    """The version that answers, its answer for a key, and the key's columns.
+def answered(name: str, key: str, version: int | None) -> Answered:
+    """The version that answers, its answer for a key, the key's columns, and the live layer where that answers.
 
     Raises:
         NotFoundError: Nothing is published, or the version does not have the key.
     """
-    from forecache.reader.versions.answers import Answers
     from forecache.store import decode_key, parse_key
     from forecache.store.no_such_key import no_such_key
 
-    with open_pipeline_store(name).snapshot(version) as snapshot:
-        manifest = snapshot.manifest
+    with open_answers(name, version) as answers:
+        manifest = answers.manifest
         key_bytes = parse_key(manifest.key, key)
-        answers = Answers(snapshot)
-        answers.refresh(time.time())
-        answer = answers.one(key_bytes)
-    if answer is None:
+        body = answers.one(key_bytes)
+    if body is None:
         raise no_such_key(manifest, key)
-    return manifest, json.loads(answer), dict(zip(manifest.key.names, decode_key(manifest.key, key_bytes), strict=True))
+    answer = json.loads(body)
+    where = dict(zip(manifest.key.names, decode_key(manifest.key, key_bytes), strict=True))
+    declared = answers.layer.declared if answers.layer and answer["source"] == "live" else None
+    return Answered(manifest, answer, where, declared)
+
+
+def answer_links(current: Settings, found: Answered) -> dict[str, Any]:
+    """The first links of a chain: `answer`, of a live one `live`, and `store`, the version that lies below it."""
+    live = {} if found.live is None else {"live": live_link(current, found.live, found.answer, found.where)}
+    return {"answer": found.answer, **live, "store": store_link(found.manifest)}
 
 
 def store_link(manifest: "Manifest") -> dict[str, Any]:

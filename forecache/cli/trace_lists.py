@@ -3,7 +3,7 @@
 from datetime import date, timedelta
 from typing import Any
 
-from forecache.cli.trace import answered, events_of, recorded, row_of, store_link
+from forecache.cli.trace import answer_links, answered, events_of, recorded, row_of
 from forecache.lake.ledger import last_record
 from forecache.pipeline import Recommender
 from forecache.pipeline.recommenders.second_table import SecondTable
@@ -23,7 +23,8 @@ def trace_list(
         NotFoundError: Nothing is published, or the version does not have the key.
     """
     recommender = served.recommender if isinstance(served, SecondTable) else served
-    manifest, answer, where = answered(served.name, key, version)
+    found = answered(served.name, key, version)
+    manifest, where = found.manifest, found.where
     night = date.fromisoformat(manifest.as_of)
     prediction = row_of(current, manifest.source.table, manifest.source.delta_version, where, night)
     made_from = prediction.get("row", {}).get("feature_version", manifest.provenance.feature_version)
@@ -34,8 +35,7 @@ def trace_list(
     # The record is about the last time that the date was done, which may not be the one that is served.
     is_same = record is not None and record.details.get("source_version") == made_from
     return {
-        "answer": answer,
-        "store": store_link(manifest),
+        **answer_links(current, found),
         "prediction": prediction | recorded(current, "recommend", recommender.name, night),
         "interactions": interactions,
         "model": {

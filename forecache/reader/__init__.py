@@ -8,15 +8,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from forecache.reader.answer import Answer
     from forecache.reader.client import AsyncClient, Client
     from forecache.reader.processes.server import serve
     from forecache.reader.tokens import create_token, list_tokens, revoke_token
-    from forecache.reader.wire import Answer, RealtimeAnswer
+    from forecache.reader.wire import RealtimeAnswer
 
 __all__ = ["Answer", "AsyncClient", "Client", "RealtimeAnswer", "create_token", "list_tokens", "revoke_token", "serve"]
 
 _HOMES = {
-    "Answer": "wire",
+    "Answer": "answer",
     "AsyncClient": "client",
     "Client": "client",
     "RealtimeAnswer": "wire",

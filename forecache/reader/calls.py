@@ -9,11 +9,10 @@ from typing import Any
 import httpx
 
 from forecache.errors import ForecacheError, UnavailableError
+from forecache.reader.answer import answer_from, answers_from
 from forecache.reader.wire import (
     Key,
     Outcome,
-    answer_from,
-    answers_from,
     key_text,
     many_request,
     one_request,

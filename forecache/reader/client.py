@@ -7,8 +7,9 @@ from typing import Any
 
 import httpx
 
+from forecache.reader.answer import Answer
 from forecache.reader.calls import Call, Calls, history
-from forecache.reader.wire import Answer, Key, RealtimeAnswer, pipeline_path
+from forecache.reader.wire import Key, RealtimeAnswer, pipeline_path
 
 
 class Client(Calls):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -21,33 +21,6 @@ _FINAL = frozenset({problems.STALE.uri, problems.DEADLINE_PASSED.uri})
 """Problems of these statuses that stay if a call is sent again."""
 _NOT_IN_A_PATH = frozenset({".", ".."})
 """Keys that cannot be in a path: HTTP clients resolve dot segments."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The reader's answer for a key, with its provenance.
-
-    Attributes:
-        value: The served fields, or the requested ones; None if `found` is False.
-        source: "precomputed".
-        model_name, model_version, scored_at: Of a prediction; "", -1 and None of features, which no model made.
-        as_of: As-of date of the value.
-        age_s: Seconds from the midnight (UTC) that ended `as_of` until the reader answered.
-        stale: Whether `age_s` is more than the pipeline's declaration allows.
-    """
-
-    key: str
-    found: bool
-    value: Mapping[str, Any] | None
-    source: str
-    store_version: int
-    model_name: str
-    model_version: int
-    as_of: date
-    scored_at: datetime | None
-    published_at: datetime
-    age_s: int
-    stale: bool
 
 
 @dataclass(frozen=True)
@@ -139,16 +112,6 @@ def many_request(keys: Sequence[Key], fields: Sequence[str], limit: int | None) 
     return body
 
 
-def answer_from(data: Mapping[str, Any]) -> Answer:
-    """The answer in the body for one key."""
-    return _answer(data, data)
-
-
-def answers_from(data: Mapping[str, Any]) -> list[Answer]:
-    """The answers in the body for many keys."""
-    return [_answer(row, data) for row in data["results"]]
-
-
 def request_body(name: str, request: Mapping[str, Any]) -> bytes:
     """A request to a real-time model as JSON; dates and moments are ISO 8601, numbers and arrays of numpy are plain.
 
@@ -213,25 +176,6 @@ def outcome_of(status: int, headers: Mapping[str, str], content: bytes, read: Ca
     return Outcome(None, UnavailableError(detail))
 
 
-def _answer(row: Mapping[str, Any], common: Mapping[str, Any]) -> Answer:
-    model = row.get("model") or common.get("model") or {"name": "", "version": -1}
-    scored_at = row.get("scored_at") or common.get("scored_at")
-    return Answer(
-        key=row["key"],
-        found=row.get("found", True),
-        value=row.get("value"),
-        source=common["source"],
-        store_version=common["store_version"],
-        model_name=model["name"],
-        model_version=model["version"],
-        as_of=date.fromisoformat(common["as_of"]),
-        scored_at=_moment(scored_at) if scored_at else None,
-        published_at=_moment(common["published_at"]),
-        age_s=common["age_s"],
-        stale=common["stale"],
-    )
-
-
 def _problem(status: int, content: bytes) -> Mapping[str, Any]:
     try:
         problem = orjson.loads(content)
@@ -240,7 +184,3 @@ def _problem(status: int, content: bytes) -> Mapping[str, Any]:
     if not isinstance(problem, dict):
         return {"detail": f"The reader answered {status}: {content[:200]!r}."}
     return problem
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))

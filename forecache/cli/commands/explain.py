@@ -10,6 +10,7 @@ from forecache.cli.commands.get import provenance_text
 from forecache.cli.output import cell, console, plain, print_json, wants_json
 from forecache.cli.trace import trace, trace_view
 from forecache.cli.trace_lists import trace_list
+from forecache.cli.trace_live import live_lines, live_title, trace_stream
 
 if TYPE_CHECKING:
     from forecache.settings import Settings
@@ -38,6 +39,7 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
     """Follow an answer back to what led to it.
 
     For a pipeline, it shows the answer for KEY: store version, prediction, features, raw events, model, run and code.
+    Of a live answer, it also shows the row of the stream's table, and its partition and offset in Kafka.
     For a real-time model, it shows the logged answer to REQUEST_ID: its release, rung, times and store versions, the
     features as the model got them, what each contributed, and what the same request would get today.
     """
@@ -51,6 +53,13 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
         return
     if item is not None or day is not None:
         raise click.UsageError(f"{name} is no real-time model: --item and --day are of those. Leave them out.")
+    if _has_stream_alone(current, name):
+        chain = trace_stream(current, name, key)
+        if wants_json():
+            print_json(chain)
+        else:
+            _show(name, chain)
+        return
     served = load_served(current, name)
     if isinstance(served, FeatureView):
         chain = trace_view(current, served, key, version=version)
@@ -62,6 +71,14 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
         print_json(chain)
     else:
         _show(name, chain)
+
+
+def _has_stream_alone(current: "Settings", name: str) -> bool:
+    """Whether a store has a live layer and no version."""
+    from forecache.store import open_store
+
+    store = open_store(current, name)
+    return store.layout.live.exists() and store.pointer().serving is None
 
 
 def _is_realtime(current: "Settings", name: str) -> bool:
@@ -95,7 +112,7 @@ def _show(pipeline: str, chain: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.tree import Tree
 
-    answer, store = chain["answer"], chain["store"]
+    answer = chain["answer"]
     value = ", ".join(f"{name} {_value_text(item)}" for name, item in answer["value"].items())
     tree = Tree(f"[bold]{escape(pipeline)} {escape(str(answer['key']))}: {escape(value)}[/bold]")
     tree.add(escape(provenance_text(answer)))
@@ -106,8 +123,15 @@ def _show(pipeline: str, chain: dict[str, Any]) -> None:
             if line:
                 branch.add(escape(line))
 
+    if "live" in chain:
+        link(live_title(chain["live"]), live_lines(chain["live"]))
+    if "store" not in chain:
+        console().print(tree)
+        return
+    store = chain["store"]
     link(
-        f"store version {store['version']} ({store['kind']}, {store['rows']:,} keys)",
+        f"{'below it, ' if 'live' in chain else ''}store version {store['version']} "
+        f"({store['kind']}, {store['rows']:,} keys)",
         [
             f"published {store['published_at'][:19]}Z{_by(store)}",
             f"from {store['table']} at Delta version {store['delta_version']}",

@@ -1,14 +1,13 @@
 """Reads answers from the store in this process: `get`."""
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from forecache.cli.base import command
-from forecache.cli.commands.store import open_pipeline_store
 from forecache.cli.output import cell, duration, print_json, show_table, wants_json
+from forecache.errors import NotFoundError
 
 if TYPE_CHECKING:
     from forecache.store import Manifest
@@ -28,18 +27,21 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
 
     A composite key is its parts joined by `|`.
     """
-    from forecache.reader.versions.answers import Answers
+    from forecache.cli.live_rows import open_answers
     from forecache.store import parse_key
     from forecache.store.no_such_key import no_such_key
 
-    with open_pipeline_store(pipeline).snapshot(version) as snapshot:
-        answers = Answers(snapshot)
-        answers.refresh(time.time())
-        key_bytes = [parse_key(snapshot.manifest.key, key) for key in keys]
+    with open_answers(pipeline, version) as answers:
+        manifest = answers.manifest
+        key_bytes = [parse_key(manifest.key, key) for key in keys]
         if len(keys) == 1:
             found = answers.one(key_bytes[0], (), limit or 0)
             if found is None:
-                raise no_such_key(snapshot.manifest, keys[0])
+                raise (
+                    NotFoundError(answers.not_found(keys[0]).detail)
+                    if answers.layer
+                    else no_such_key(manifest, keys[0])
+                )
             answer = json.loads(found)
             results = [{"key": answer.pop("key"), "found": True, "value": answer.pop("value")}]
         else:
@@ -49,23 +51,35 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
         if wants_json():
             print_json({**results[0], **answer} if len(keys) == 1 else {"results": results, **answer})
             return
-        _show_answers(snapshot.manifest, results, answer)
+        _show_answers(manifest, results, answer)
 
 
 def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: dict[str, Any]) -> None:
     from forecache.store.fields import NUMERIC
 
     names = manifest.field_names
+    some_live = any(item.get("source") == "live" for item in results)
     rows = [
-        (item["key"], *(cell(item["value"].get(name)) if item["found"] else "no such key" for name in names))
+        (
+            item["key"],
+            *(cell(item["value"].get(name)) if item["found"] else "no such key" for name in names),
+            *([_where_from(item)] if some_live else []),
+        )
         for item in results
     ]
     figures = [field.name for field in manifest.fields if field.type in NUMERIC]
-    show_table((", ".join(manifest.key.names), *names), rows, right=figures, caption=provenance_text(answer))
+    columns = (", ".join(manifest.key.names), *names, *(["from"] if some_live else []))
+    show_table(columns, rows, right=figures, caption=provenance_text(answer))
+
+
+def _where_from(item: dict[str, Any]) -> str:
+    return provenance_text(item) if item.get("source") == "live" else ""
 
 
 def provenance_text(answer: dict[str, Any]) -> str:
     """The provenance of an answer in one line."""
+    if answer["source"] == "live":
+        return _live_text(answer)
     said = [f"{answer['source']}: store version {answer['store_version']}"]
     if "model" in answer:
         said.append(f"model {answer['model']['name']} {answer['model']['version']}")
@@ -74,3 +88,11 @@ def provenance_text(answer: dict[str, Any]) -> str:
         said.append(f"scored {answer['scored_at'][:19]}Z")
     text = ", ".join([*said, f"age {duration(answer['age_s'])}"])
     return text + (" (stale)" if answer["stale"] else "")
+
+
+def _live_text(answer: dict[str, Any]) -> str:
+    if "event_time" not in answer:
+        return f"live: rows of the stream {answer['stream']}"
+    position = answer["position"]
+    where = "pending, in no commit yet" if position is None else f"position {position}"
+    return f"live: {where}, event at {answer['event_time'][:19]}Z, age {duration(answer['age_s'])}"

@@ -1,4 +1,4 @@
-"""The precompute store: `publish`, `versions`, `pin`, `unpin`, `unquarantine`, `diff`."""
+"""The precompute store: `publish`, `versions`, `pin`, `unpin`, `unquarantine`."""
 
 from collections.abc import Mapping
 from datetime import date, datetime, timezone
@@ -15,18 +15,18 @@ from forecache.errors import NotFoundError
 if TYPE_CHECKING:
     from forecache.store import Manifest, Store
 
-_PIPELINE = click.argument("pipeline", metavar="PIPELINE")
+PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 
 
 def open_pipeline_store(pipeline: str) -> "Store":
-    """The store of a declared pipeline, or of a former one that still has a published version."""
+    """The store of a declared pipeline, or of what has a published version or a live layer."""
     from forecache.pipeline import load_served
     from forecache.pipeline.models.trained import require_published
     from forecache.store import open_store
 
     current = settings()
     store = open_store(current, pipeline)
-    if not store.version_numbers():
+    if not store.version_numbers() and not store.layout.live.exists():
         require_published(load_served(current, pipeline))
     return store
 
@@ -50,6 +50,7 @@ def manifest_dict(manifest: "Manifest", state: tuple[str, ...] = ()) -> dict[str
         "content_hash": manifest.content_hash,
         "run_id": manifest.run_id,
         "code_version": manifest.code_version,
+        **({"stream": manifest.stream, "cut": manifest.cut} if manifest.stream else {}),
         "state": list(state),
     }
 
@@ -77,6 +78,11 @@ def say_served(
     more: Mapping[str, Any] | None = None,
 ) -> None:
     """Print which version is served after a change; `more` has further keys of the JSON."""
+    from forecache.cli.live_rows import live_layer
+
+    live = None if manifest is None else live_layer(store, manifest)
+    if live is not None:
+        more = {**(more or {}), "live": live}
     if wants_json():
         served = None if manifest is None else manifest_dict(manifest, store.state(manifest.version))
         print_json(None if served is None and not more else {**(served or {}), "targets": targets, **(more or {})})
@@ -85,11 +91,15 @@ def say_served(
     else:
         served_now = f"version {manifest.version} of {store.pipeline}, as of {manifest.as_of}, {manifest.rows:,} keys"
         places = f", also by {' and '.join(targets)}" if targets else ""
-        click.echo(f"{what} Served now: {served_now}{places}.")
+        above = ""
+        if live is not None:
+            count = live["above"][str(manifest.version)]
+            above = f" Above it, {count:,} streamed rows of {live['stream']} answer, as before."
+        click.echo(f"{what} Served now: {served_now}{places}.{above}")
 
 
 @command("publish", examples="forecache publish churn\nforecache publish churn --night 1998-06-29 --full")
-@_PIPELINE
+@PIPELINE
 @click.option("--night", type=Night(), help="The as-of date; default: the newest one there is.")
 @click.option("--full", is_flag=True, help="Write a new base even if a small segment would do.")
 @click.option("--unchecked", is_flag=True, help="Publish also rows that were not checked since they changed.")
@@ -120,13 +130,19 @@ def publish(pipeline: str, night: date | None, full: bool, unchecked: bool) -> N
 
 
 @command("versions", examples="forecache versions churn\nforecache versions churn --json")
-@_PIPELINE
+@PIPELINE
 def versions(pipeline: str) -> None:
     """List the retained versions of PIPELINE, the newest first."""
+    from forecache.cli.live_rows import layer_text, live_layer
+
     store = open_pipeline_store(pipeline)
     found = [(manifest, store.state(manifest.version)) for manifest in reversed(store.versions())]
     if wants_json():
         print_json([manifest_dict(manifest, state) for manifest, state in found])
+        return
+    live = live_layer(store, *(manifest for manifest, _ in found))
+    if not found and live is not None:
+        click.echo(f"{pipeline} has no version. {layer_text(live).capitalize()}.")
         return
     if not found:
         raise NotFoundError(f"Nothing is published for {pipeline}.", remedy=f"Run `forecache publish {pipeline}`.")
@@ -141,14 +157,18 @@ def versions(pipeline: str) -> None:
             manifest.source.delta_version,
             ago(manifest.published),
             size(manifest.size_bytes),
+            *([manifest.cut, live["above"][str(manifest.version)]] if live is not None else []),
             ", ".join(("served", *state) if manifest.version == serving else state),
         )
         for manifest, state in found
     ]
-    columns = ("version", "kind", "keys", "as of", "model", "Delta version", "published", "size", "state")
+    of_stream = ("cut", "live rows above") if live is not None else ()
+    columns = ("version", "kind", "keys", "as of", "model", "Delta version", "published", "size", *of_stream, "state")
     is_open = any("open" in state for _, state in found)
     caption = "open: a process reads that version now, so that it is not removed" if is_open else ""
-    show_table(columns, rows, right=("version", "keys", "Delta version", "size"), caption=caption)
+    if live is not None:
+        caption = f"{layer_text(live)}{'; ' if caption else ''}{caption}"
+    show_table(columns, rows, right=("version", "keys", "Delta version", "size", *of_stream), caption=caption)
 
 
 def ago(moment: datetime) -> str:
@@ -156,7 +176,7 @@ def ago(moment: datetime) -> str:
 
 
 @command("pin", examples="forecache pin churn 16")
-@_PIPELINE
+@PIPELINE
 @click.argument("version", type=int)
 def pin(pipeline: str, version: int) -> None:
     """Serve VERSION of PIPELINE until it is unpinned, even if newer versions are published."""
@@ -167,7 +187,7 @@ def pin(pipeline: str, version: int) -> None:
 
 
 @command("unpin", examples="forecache unpin churn")
-@_PIPELINE
+@PIPELINE
 def unpin(pipeline: str) -> None:
     """Serve the newest version of PIPELINE again that is not quarantined."""
     store = open_pipeline_store(pipeline)
@@ -177,7 +197,7 @@ def unpin(pipeline: str) -> None:
 
 
 @command("unquarantine", examples="forecache unquarantine churn 17")
-@_PIPELINE
+@PIPELINE
 @click.argument("version", type=int)
 def unquarantine(pipeline: str, version: int) -> None:
     """Lift the quarantine of VERSION of PIPELINE, so that its predictions may be published or rolled back to again.
@@ -194,37 +214,3 @@ def unquarantine(pipeline: str, version: int) -> None:
         print_json({**manifest_dict(store.manifest(version), store.state(version)), "targets": targets})
     else:
         click.echo(what)
-
-
-@command("diff", examples="forecache diff churn 16 17\nforecache diff churn 16 17 --json")
-@_PIPELINE
-@click.argument("before", type=int)
-@click.argument("after", type=int)
-@click.option("--top", type=click.IntRange(min=0), default=5, show_default=True, help="Keys that moved most to show.")
-def diff(pipeline: str, before: int, after: int, top: int) -> None:
-    """Show the changes from version BEFORE to version AFTER of PIPELINE: keys, scores, top movers."""
-    from forecache.store.read.compare_versions import diff_versions
-
-    found = diff_versions(open_pipeline_store(pipeline), before, after, top=top)
-    if wants_json():
-        print_json(found)
-    else:
-        _show_diff(pipeline, found)
-
-
-def _show_diff(pipeline: str, found: dict[str, Any]) -> None:
-    sides = [
-        f"version {side['version']} (as of {side['as_of']}"
-        + (f", model {side['model']['version']}" if side["model"] else "")
-        + f", {side['rows']:,} keys)"
-        for side in (found["before"], found["after"])
-    ]
-    click.echo(f"{pipeline}: {sides[0]} -> {sides[1]}")
-    counts = ("changed", "added", "removed", "unchanged", "provenance_only")
-    show_table(("keys", "number"), [(name.replace("_", " "), found[name]) for name in counts], right=("number",))
-    figures = ("changed", "mean_before", "mean_after", "mean_absolute_change", "largest_change", "shift")
-    rows = [(name, *(change.get(figure) for figure in figures)) for name, change in found["fields"].items()]
-    show_table(("field", *(figure.replace("_", " ") for figure in figures)), rows)
-    if found["top_movers"]:
-        movers = [(m["key"], m["field"], m["before"], m["after"], m["change"]) for m in found["top_movers"]]
-        show_table(("moved most", "field", "before", "after", "change"), movers, right=("before", "after", "change"))

@@ -1,8 +1,9 @@
 """`POST /get-online-features` in the request and response format of Feast's Python feature server (feast 0.67).
 
 A feature reference is `pipeline:field`; a feature service is a pipeline, with all its served fields. Entity columns
-are the pipeline's key columns. The event time of a found row is the midnight (UTC) that ended its as-of date. A list
-of structures, a type that Feast does not have, is the text of its JSON: a String feature.
+are the pipeline's key columns. The event time of a found row is the midnight (UTC) that ended its as-of date, or, of a
+streamed row, the time of its event. A list of structures, a type that Feast does not have, is the text of its JSON: a
+String feature.
 """
 
 from collections.abc import Callable
@@ -67,11 +68,11 @@ def answer(body: bytes, served: Callable[[str], Answers], *, max_keys: int) -> t
             }
         )
     for answers, fields in views:
-        rows = answers.rows(_keys(answers, entities, num_rows))
+        rows, moments = answers.dated_rows(_keys(answers, entities, num_rows))
         found = sum(row is not None for row in rows)
         counts.append((answers, found, num_rows - found))
-        moment = _event_time(answers.manifest.as_of_end)
-        times = [_EPOCH if row is None else moment for row in rows]
+        texts = {moment: _event_time(moment) for moment in set(moments)}
+        times = [_EPOCH if row is None else texts[moment] for row, moment in zip(rows, moments, strict=True)]
         as_text = {field.name for field in answers.manifest.fields if field.holds_structs}
         for field in fields:
             values = [None if row is None else row[field] for row in rows]

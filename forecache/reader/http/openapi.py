@@ -196,28 +196,32 @@ def _schemas() -> Schema:
         "stale": _FLAG | {"description": "Whether the age is beyond what the pipeline's declaration allows."},
     }
     provenance = {"source": {"enum": ["precomputed"]}, **version, **freshness}
-    fallback = {
-        "fallback_for": _NUMBER | {"description": "The published version, if it is damaged and this one replaces it."}
-    }
-    pipeline = {"pipeline": _TEXT, "keys": _NUMBER, **version, **freshness}
+    found, streamed = {"key": _TEXT, "value": _VALUE}, _streamed()
+    replaced = {"description": "The published version, if it is damaged and this one replaces it."}
+    fallback = {"fallback_for": _NUMBER | replaced}
+    alone = {"store_version": {"type": ["integer", "null"]}, "published_at": {"type": ["string", "null"]}}
+    pipeline = {"pipeline": _TEXT, "keys": _NUMBER, **version, **alone, **freshness}
     typed = _array(_object({"name": _TEXT, "type": _TEXT, "size": _NUMBER}, required=["name", "type"]))
     described = {"key": typed, "fields": typed, "policy": {"type": "object"}}
     packed = {"contract": _TEXT | {"description": "Of features, what they mean."}, "columns": _array(_TEXT)}
     result = _object(
-        {"key": _TEXT, "found": _FLAG, "value": _VALUE, "model": model, "scored_at": _TIME},
+        {"key": _TEXT, "found": _FLAG, "value": _VALUE, "model": model, "scored_at": _TIME, **streamed},
         required=["key", "found"],
-        description="`value` if found. Own provenance members if the row was carried forward.",
+        description="`value` if found. Own provenance members if the row was carried forward or streamed.",
     )
     state = _array({"enum": ["serving", "current", "pinned", "quarantined"]})
     kept = {**version, "kind": _TEXT, "keys": _NUMBER, "source_delta_version": _NUMBER, "content_hash": _TEXT,
             "size_bytes": _NUMBER, "state": state}  # fmt: skip
     entry = _object({**kept, **made_by}, required=list(kept))
-    column = _object({"values": _array({}), "statuses": _array(_FEAST_STATUS), "event_timestamps": _array(_TIME)})
+    status = {"enum": ["PRESENT", "NOT_FOUND", "NULL_VALUE"]}
+    column = _object({"values": _array({}), "statuses": _array(status), "event_timestamps": _array(_TIME)})
     return {
-        "Answer": _object(
-            {"key": _TEXT, "value": _VALUE, **provenance, **made_by, **fallback},
-            required=["key", "value", *provenance],
-        ),
+        "Answer": {
+            "oneOf": [
+                _object({**found, **provenance, **made_by, **fallback}, required=[*found, *provenance]),
+                _object({**found, **streamed, **made_by}, required=[*found, *streamed]),
+            ]
+        },
         "Many": _object(
             {"results": _array(result), **provenance, **made_by, **fallback}, required=["results", *provenance]
         ),
@@ -230,16 +234,17 @@ def _schemas() -> Schema:
     }
 
 
-_FEAST_STATUS: Schema = {"enum": ["PRESENT", "NOT_FOUND", "NULL_VALUE"]}
+def _streamed() -> Schema:
+    """The members of a live answer beside its key and value."""
+    position = {"type": ["integer", "null"], "description": "Version of the stream's table; null before its commit."}
+    verified = {"description": "Version of the table at which the live layer was found equal to it; -1: never."}
+    age = {"minimum": 0, "description": "Seconds since `event_time`."}
+    told = {"position": position, "event_time": _TIME, "verified_through": _NUMBER | verified}
+    return {"source": {"enum": ["live"]}, **told, "age_s": _NUMBER | age, "stale": _FLAG}
 
 
 def _problem_schema(kinds: tuple[Kind, ...]) -> Schema:
     return _object(
-        {
-            "type": {"enum": [kind.uri for kind in kinds]},
-            "title": _TEXT,
-            "status": _NUMBER,
-            "detail": _TEXT,
-        },
+        {"type": {"enum": [kind.uri for kind in kinds]}, "title": _TEXT, "status": _NUMBER, "detail": _TEXT},
         description="RFC 9457. `type` names the kind of problem; further members depend on it.",
     )

@@ -47,8 +47,8 @@ def allow(request: Request, *methods: str) -> None:
 
 
 def matches(header: str | None, etag: str) -> bool:
-    """Whether If-None-Match names the ETag, compared weakly (RFC 9110, 13.1.2)."""
-    if header is None:
+    """Whether If-None-Match names the ETag, compared weakly (RFC 9110, 13.1.2); never where there is none."""
+    if header is None or not etag:
         return False
     wanted = etag.removeprefix("W/")
     return header.strip() == "*" or wanted in (part.strip().removeprefix("W/") for part in header.split(","))

@@ -137,12 +137,7 @@ class Routes:
         body = answers.one(encoded, fields, limit)
         if body is None:
             self._metrics.cells[answers.offset + MISSES] += 1
-            version = answers.manifest.version
-            raise Problem(
-                problems.NO_KEY,
-                f"The key {quoted(key)} is not in version {version} of {name}, as of {answers.manifest.as_of}.",
-                members={"key": key, "store_version": version, "as_of": answers.manifest.as_of},
-            )
+            raise answers.not_found(key)
         self._metrics.cells[answers.found_cell] += 1
         if matches(request.headers.get("if-none-match"), answers.etag):
             return Reply(304, answers.headers[1:], b"")

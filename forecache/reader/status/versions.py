@@ -6,6 +6,7 @@ from typing import Any
 from forecache.reader.status.history import History, Line
 from forecache.reader.versions.answers import Answers
 from forecache.reader.versions.catalog import Catalog
+from forecache.reader.versions.live import LiveAnswers
 
 
 def version_rows(catalog: Catalog, history: History, sums: dict[str, tuple[int, int]], now: float, window_s: int,
@@ -61,12 +62,13 @@ def _served(answers: Answers, now: float) -> dict[str, Any]:
     stale, refused = _too_old(answers, now)
     return {
         "kind": "view" if manifest.is_packed else "pipeline",
-        "version": manifest.version,
+        "version": manifest.version or None,
+        "live": answers.described() if isinstance(answers, LiveAnswers) else None,
         "model": manifest.made_by.get("model"),
         "keys": manifest.rows,
         "as_of": manifest.as_of,
-        "published_at": manifest.published_at,
-        "age_s": max(0, int(now - manifest.as_of_end.timestamp())),
+        "published_at": manifest.published_at or None,
+        "age_s": answers.age_s if not manifest.version else max(0, int(now - manifest.as_of_end.timestamp())),
         "max_age_h": manifest.policy.max_age_h,
         "on_stale": manifest.policy.on_stale,
         "stale": stale,
@@ -79,5 +81,5 @@ def _served(answers: Answers, now: float) -> dict[str, Any]:
 
 _NOTHING: dict[str, Any] = dict.fromkeys(
     ("kind", "version", "model", "keys", "as_of", "published_at", "age_s", "max_age_h", "on_stale", "fallback_for",
-     "size_bytes", "carried_forward")
+     "size_bytes", "carried_forward", "live")
 ) | {"stale": False, "refused": False}  # fmt: skip

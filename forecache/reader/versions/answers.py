@@ -1,14 +1,17 @@
 """Answers from one published version, assembled from bytes that are made once per version or once per second."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 import orjson
 
 from forecache.reader.http import problems
 from forecache.reader.http.problems import Problem, quoted
 from forecache.reader.processes.metrics import HITS, STALE_HITS
+from forecache.reader.versions.layers import Layer
 from forecache.reader.versions.request_keys import RequestKeys
+from forecache.reader.versions.version import Version
 from forecache.store import Manifest, split_entry
 from forecache.store.lists import cut_lists
 from forecache.store.packed import json_renderer, rows_of
@@ -18,27 +21,6 @@ JSON = "application/json"
 _NEWLINE = ord("\n")
 _START, _END, _NEXT = b'{"key":"', b"}", b'},{"key":"'
 _FOUND, _NOT_FOUND = b'","found":true,"value":', b'","found":false'
-
-
-class Version(Protocol):
-    """An open version: `Snapshot`, or one in Redis."""
-
-    manifest: Manifest
-
-    @property
-    def get_entry(self) -> Callable[[bytes], bytes | None]: ...
-
-    @property
-    def get_entries(self) -> Callable[[Sequence[bytes]], list[bytes | None]]: ...
-
-    @property
-    def mapped_bytes(self) -> int: ...
-
-    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]: ...
-
-    def warm(self) -> int: ...
-
-    def close(self) -> None: ...
 
 
 class Answers:
@@ -54,6 +36,7 @@ class Answers:
         offset: First metrics cell of the pipeline.
         found_cell: Metrics cell that counts the keys found.
         fallback_for: The damaged version instead of which this one is served; None if this one is current.
+        layer: The live layer above the version; None where there is none.
     """
 
     def __init__(self, snapshot: Version, *, offset: int = 0, fallback_for: int | None = None) -> None:
@@ -63,6 +46,7 @@ class Answers:
         self.offset = offset
         self.found_cell = offset + HITS
         self.fallback_for = fallback_for
+        self.layer: Layer | None = None
         self.fields = frozenset(manifest.field_names)
         self.keys = RequestKeys(manifest.key)
         self.encode = self.keys.encode
@@ -152,7 +136,16 @@ class Answers:
         """The answer for several keys in their order as JSON, and how many were found; arguments as for `one`."""
         if not keys:
             return b'{"results":[],' + self._common + self._moment, 0
-        entries: list[Any] = self.get_entries(keys)
+        return self._joined(keys, self.get_entries(keys), {}, fields, limit)
+
+    def _joined(
+        self, keys: Sequence[bytes], entries: list[Any], own: Mapping[int, bytes], fields: Sequence[str], limit: int
+    ) -> tuple[bytes, int]:
+        """The answer for several keys from their entries.
+
+        Args:
+            own: By place, the members of answers that do not have the version's, each with the brace that ends it.
+        """
         # The rows are four columns that are joined in one call, which is as fast as copying their bytes.
         count, missing = len(keys), entries.count(None)
         marks, ends = [_FOUND] * count, [_NEXT] * count
@@ -163,8 +156,10 @@ class Answers:
         if self.carried:
             for place, entry in enumerate(entries):
                 if _NEWLINE in entry:
-                    entries[place], own = self._split(entry)
-                    ends[place] = b"," + own[:-1] + _NEXT
+                    entries[place], members = self._split(entry)
+                    ends[place] = b"," + members[:-1] + _NEXT
+        for place, members in own.items():
+            ends[place] = b"," + members[:-1] + _NEXT
         if limit:
             entries = [cut_lists(entry, limit) if entry else entry for entry in entries]
         if fields:
@@ -181,6 +176,19 @@ class Answers:
         if self.manifest.is_packed:
             return rows_of(self.snapshot.get_entries(keys), self.manifest.fields)
         return [None if value is None else orjson.loads(value) for value in self.snapshot.get_many(keys)]
+
+    def dated_rows(self, keys: Sequence[bytes]) -> tuple[list[dict[str, Any] | None], list[datetime]]:
+        """As `rows`, and the time of each: the midnight (UTC) that ended the as-of date."""
+        return self.rows(keys), [self.manifest.as_of_end] * len(keys)
+
+    def not_found(self, key: str) -> Problem:
+        """The problem of a key that is not there."""
+        version, as_of = self.manifest.version, self.manifest.as_of
+        return Problem(
+            problems.NO_KEY,
+            f"The key {quoted(key)} is not in version {version} of {self.manifest.pipeline}, as of {as_of}.",
+            members={"key": key, "store_version": version, "as_of": as_of},
+        )
 
     def check_fields(self, fields: Sequence[str]) -> None:
         for field in fields:

@@ -6,20 +6,25 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
-from forecache.errors import ConflictError, DamagedError, ForecacheError, NotFoundError
+from forecache.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.names import NAME
 from forecache.reader.processes.metrics import DAMAGED, LIVE, SWAP_FAILURES, VERIFIED, WorkerMetrics
 from forecache.reader.versions import redis as remote
 from forecache.reader.versions.answers import Answers
-from forecache.reader.versions.damage import Damage, Scrub, open_best
+from forecache.reader.versions.damage import Damage, Scrub, open_best, verify_opened
 from forecache.reader.versions.describe import history, mark
+from forecache.reader.versions.layers import Layers, refuse_redis
+from forecache.reader.versions.live import NoVersion, answers_of
+from forecache.reader.versions.version import Version
 from forecache.reader.versions.watcher import Follow, Watcher
 from forecache.settings import Settings
-from forecache.store import Snapshot, Store, open_store
+from forecache.store import Manifest, Snapshot, Store, open_store
 
 logger = logging.getLogger("forecache.reader")
 Install = Callable[[str, Answers | None], None]
+Current = dict[str, Manifest | None]
 
 
 class Catalog:
@@ -45,11 +50,13 @@ class Catalog:
         self.damaged: set[str] = set()
         self.history: dict[str, bytes] = {}
         self.warm = False
+        self._layers = Layers()
         self._damage = Damage()
         self._scrub = Scrub(self._local, self._replace_damaged, every_s=settings.reader_scrub_s)
         self._metrics = metrics
         self._seen: dict[str, object] = {}
         self._redis = remote.RedisSource(settings.redis_url) if settings.redis_url else None
+        self._remote: Current | None = None
         self._in_redis: set[str] = set()
         self._watcher: Watcher | None = None
 
@@ -65,8 +72,8 @@ class Catalog:
                 offset = self._metrics.pipeline_offset(name)
                 if manifest is None or self._metrics.cells[offset + VERIFIED] != mark(manifest):
                     continue
-                answers = Answers(store.snapshot(manifest.version), offset=offset)
-                self._install(name, self._ready(name, answers, time.perf_counter()))
+                started, layer = time.perf_counter(), self._layers.of(store)
+                self._install(name, self._ready(name, store.snapshot(manifest.version), started, layer=layer))
             except (ForecacheError, OSError):
                 continue  # the watching thread reports the error
 
@@ -80,7 +87,7 @@ class Catalog:
 
         def turn() -> None:
             if not self.warm:
-                self._verify_opened()
+                verify_opened(self._local(), self._replace_damaged)
             each_turn()
             self._poll(install)
             self.warm = True
@@ -103,6 +110,7 @@ class Catalog:
         for answers in self.answers.values():
             answers.snapshot.close()
         self.answers.clear()
+        self._layers.close()
 
     def _pipelines(self) -> set[str]:
         folder = self.settings.store_path
@@ -111,8 +119,8 @@ class Catalog:
 
     def _local(self) -> list[tuple[Store, Snapshot]]:
         """The served snapshots of stores on this machine."""
-        served = [(open_store(self.settings, name), each.snapshot) for name, each in list(self.answers.items())]
-        return [(store, snapshot) for store, snapshot in served if isinstance(snapshot, Snapshot)]
+        served = [(name, each.snapshot) for name, each in list(self.answers.items())]
+        return [(open_store(self.settings, name), found) for name, found in served if isinstance(found, Snapshot)]
 
     def _replace_damaged(self, store: Store, snapshot: Snapshot, reason: str) -> None:
         """Have the watching thread replace a served version whose bytes differ from those that were written.
@@ -123,17 +131,9 @@ class Catalog:
         self._damage.note(store, snapshot.manifest.identity, reason)
         self._metrics.cells[self._metrics.pipeline_offset(store.pipeline) + VERIFIED] = 0
 
-    def _verify_opened(self) -> None:
-        for store, snapshot in self._local():
-            try:
-                snapshot.warm()
-            except DamagedError as error:
-                self._replace_damaged(store, snapshot, error.message)
-            except ConflictError:
-                continue  # its files are being replaced: the next poll opens it anew
-
     def _poll(self, install: Install) -> None:
         found = self._pipelines()
+        self._remote = None if self._redis is None else self._redis.look()
         waiting = set()
         for name in sorted(found):
             store = open_store(self.settings, name)
@@ -148,40 +148,33 @@ class Catalog:
             else:
                 self.failures.pop(name, None)
                 self.damaged.discard(name)
-        if self._redis is not None:
-            waiting |= self._poll_redis(self._redis, install, here=found - waiting)
+        if self._redis is not None and self._remote is not None:
+            waiting |= self._poll_redis(self._redis, self._remote, install, found - waiting)
         for name in self.answers.keys() - found - self._in_redis:
             # A missing folder is more often a mount that failed for a moment than a pipeline taken out of service.
             self._fail(name, NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it."))
         self.waiting = frozenset(waiting - self.answers.keys())
 
-    def _poll_redis(self, source: remote.RedisSource, install: Install, *, here: set[str]) -> set[str]:
+    def _poll_redis(self, source: remote.RedisSource, current: Current, install: Install, here: set[str]) -> set[str]:
         """Serve from Redis the pipelines without a local store; returns those that wait for their first version."""
         waiting: set[str] = set()
-        current = source.look()
-        if current is None:
-            return waiting
         self._in_redis = current.keys() - here
         for name in sorted(self._in_redis):
             manifest, served = current[name], self.answers.get(name)
             if manifest is None:
                 waiting.add(name)
             elif served is None or served.manifest.identity != manifest.identity:
-                started = time.perf_counter()
-                version = source.version(manifest)
-                offset = self._metrics.pipeline_offset(name)
                 self.history[name] = remote.history(manifest)
-                install(name, self._ready(name, Answers(version, offset=offset), started))
-                if served is not None:
-                    served.snapshot.close()
+                self._swap(name, source.version(manifest), install, time.perf_counter())
         return waiting
 
     def _follow(self, name: str, store: Store, install: Install) -> bool:
-        """Serve the store's current version, or the last undamaged one before it; False if none is published.
+        """Serve the store's current version, or the last undamaged one before it; False if there is nothing to serve.
 
         Raises:
             DamagedError: All versions that could be served are damaged.
         """
+        layer = self._layers.of(store)
         pointer = store.pointer()
         served = self.answers.get(name)
         before = served.snapshot if served is not None and isinstance(served.snapshot, Snapshot) else None
@@ -190,29 +183,40 @@ class Catalog:
             snapshot = open_best(store, pointer, before, self._damage)
             wanted = snapshot.manifest.identity == (pointer.store, pointer.serving)
             fallback_for = None if wanted else pointer.serving
-            if served is None or served.snapshot is not snapshot or served.fallback_for != fallback_for:
-                offset = self._metrics.pipeline_offset(name)
-                answers = Answers(snapshot, offset=offset, fallback_for=fallback_for)
-                install(name, self._ready(name, answers, started))
-                if served is not None and served.snapshot is not snapshot:
-                    served.snapshot.close()
-            verified = mark(snapshot.manifest) if wanted else 0
-            self._metrics.cells[self._metrics.pipeline_offset(name) + VERIFIED] = verified
+            parts = (snapshot, fallback_for, layer)
+            if served is None or (served.snapshot, served.fallback_for, served.layer) != parts:
+                self._swap(name, snapshot, install, started, layer=layer, fallback_for=fallback_for)
+            cell = self._metrics.pipeline_offset(name) + VERIFIED
+            self._metrics.cells[cell] = mark(snapshot.manifest) if wanted else 0
+        elif layer is not None and layer.serves_alone:
+            if name in (self._remote or ()):
+                raise refuse_redis(name)
+            # A store whose pointer is gone keeps the version that is open.
+            if served is None or (served.layer != layer and not served.manifest.version):
+                self._swap(name, NoVersion(name, layer.declared), install, time.perf_counter(), layer=layer)
         folder = store.layout.versions
         seen = (pointer, frozenset(os.listdir(folder)) if folder.is_dir() else None)
         if seen != self._seen.get(name):
             self.history[name] = history(store)
             self._seen[name] = seen
-        return pointer.serving is not None
+        return pointer.serving is not None or (layer is not None and layer.serves_alone)
 
-    def _ready(self, name: str, answers: Answers, started: float) -> Answers:
+    def _swap(self, name: str, version: Version, install: Install, started: float, **more: Any) -> None:
+        """Serve another version, and close the one before; `more` as for `answers_of`."""
+        served = self.answers.get(name)
+        install(name, self._ready(name, version, started, **more))
+        if served is not None and served.snapshot is not version:
+            served.snapshot.close()
+
+    def _ready(self, name: str, version: Version, started: float, **more: Any) -> Answers:
+        """The answers from a version; `more` as for `answers_of`."""
+        offset = self._metrics.pipeline_offset(name)
+        answers = answers_of(version, offset=offset, **more)
         answers.refresh(time.time())
-        version, fallback = answers.manifest.version, answers.fallback_for is not None
+        number, fallback = answers.manifest.version, answers.fallback_for is not None
         seconds = time.perf_counter() - started
-        self._metrics.count_swap(
-            answers.offset, version, seconds=seconds, mapped_bytes=answers.snapshot.mapped_bytes, fallback=fallback
-        )
-        logger.info("Serving %s version %d, ready after %.3f s.", name, version, seconds)
+        self._metrics.count_swap(offset, number, seconds=seconds, mapped_bytes=version.mapped_bytes, fallback=fallback)
+        logger.info("Serving %s version %d, ready after %.3f s.", name, number, seconds)
         if fallback:
             logger.error("That is a fallback: version %d of %s is damaged.", answers.fallback_for, name)
         return answers

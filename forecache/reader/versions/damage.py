@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -125,6 +125,17 @@ def open_verified(store: Store, version: int) -> Snapshot:
         snapshot.close()
         raise
     return snapshot
+
+
+def verify_opened(served: Iterable[tuple[Store, Snapshot]], found: Callable[[Store, Snapshot, str], None]) -> None:
+    """Read all of each version that was opened unverified; `found` is called with each damaged one, as by `Scrub`."""
+    for store, snapshot in served:
+        try:
+            snapshot.warm()
+        except DamagedError as error:
+            found(store, snapshot, error.message)
+        except ConflictError:
+            continue  # its files are being replaced: the next poll opens it anew
 
 
 class Scrub:

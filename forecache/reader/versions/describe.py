@@ -8,6 +8,7 @@ import orjson
 import xxhash
 
 from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.live import LiveAnswers
 from forecache.settings import Settings
 from forecache.store import Manifest, Store
 
@@ -31,11 +32,11 @@ def pipeline_row(answers: Answers) -> dict[str, Any]:
     manifest = answers.manifest
     return {
         "pipeline": manifest.pipeline,
-        "store_version": manifest.version,
+        "store_version": manifest.version or None,
         "keys": manifest.rows,
         **manifest.made_by,
         "as_of": manifest.as_of,
-        "published_at": manifest.published_at,
+        "published_at": manifest.published_at or None,
         "age_s": answers.age_s,
         "stale": answers.stale,
     }
@@ -63,6 +64,7 @@ def metadata(answers: Answers) -> dict[str, Any]:
         },
         "run_id": manifest.run_id,
         "code_version": manifest.code_version,
+        **({"live": answers.described()} if isinstance(answers, LiveAnswers) else {}),
     }
 
 
@@ -95,4 +97,5 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         "source_delta_version": manifest.source.delta_version,
         "content_hash": manifest.content_hash,
         "size_bytes": manifest.size_bytes,
+        **({"stream": manifest.stream, "cut": manifest.cut} if manifest.stream else {}),
     }

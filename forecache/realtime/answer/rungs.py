@@ -8,6 +8,7 @@ import numpy as np
 
 from forecache.pipeline.realtime import ladder
 from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.live import NoVersion
 from forecache.realtime.lookups.keys import keys_of
 from forecache.realtime.request.parsed import ParsedRequest
 from forecache.store import Snapshot
@@ -117,7 +118,7 @@ class _Numbers:
         declared = self._declared
         answers = served.get(declared.store)
         # A store on another machine may be what keeps the model from answering; waiting for it would stop all others.
-        if answers is None or not isinstance(answers.snapshot, Snapshot):
+        if answers is None or not isinstance(answers.snapshot, (Snapshot, NoVersion)):
             if answers is not None and not self._told:
                 self._told = True
                 logger.warning(
@@ -135,7 +136,7 @@ class _Numbers:
         _, places, field = self._bound
         keys = keys_of(answers.manifest.key, declared.key, request)
         used[declared.store] = answers
-        if answers.manifest.is_packed:
+        if isinstance(answers.snapshot, Snapshot) and answers.manifest.is_packed:
             matrix: np.ndarray = answers.snapshot.matrix(keys)[0]
             return matrix if len(places) == matrix.shape[1] else matrix[:, places]
         found = answers.rows(keys)

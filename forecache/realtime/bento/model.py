@@ -14,6 +14,8 @@ from forecache.errors import ForecacheError, InputError, UnavailableError
 from forecache.pipeline.realtime.building import Columns
 from forecache.reader.http.problems import Problem
 from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.layers import Layers
+from forecache.reader.versions.live import answers_of
 from forecache.realtime.answer.model_path import NoScores
 from forecache.realtime.lookups.lookups import Lookups
 from forecache.realtime.release.folder import ReleaseFolder
@@ -115,6 +117,7 @@ class _Stores:
     def __init__(self, folder: Path, names: list[str]) -> None:
         self.served: dict[str, Answers] = {}
         self._stores = [Store(folder / name) for name in names]
+        self._layers = Layers()
         self._seen: dict[str, Any] = {}
         self._look_at = 0.0
 
@@ -129,13 +132,13 @@ class _Stores:
         self._look_at = now + LOOK_EVERY_S
         for store in self._stores:
             try:
-                pointer = store.pointer()
-                if self._seen.get(store.pipeline) == pointer or pointer.current is None:
+                pointer, layer = store.pointer(), self._layers.of(store)
+                if self._seen.get(store.pipeline) == (pointer, layer) or pointer.current is None:
                     continue
-                answers = Answers(store.snapshot())
+                answers = answers_of(store.snapshot(), layer)
             except ForecacheError:
                 continue
             old = self.served.get(store.pipeline)
-            self.served[store.pipeline], self._seen[store.pipeline] = answers, pointer
+            self.served[store.pipeline], self._seen[store.pipeline] = answers, (pointer, layer)
             if old is not None:
                 old.snapshot.close()

@@ -78,13 +78,19 @@ class RedisStore:
             `{"version", "loaded", "unlinked"}`: what Redis serves now, entries loaded, keys unlinked.
 
         Raises:
-            SettingsError: Redis may evict entries.
+            SettingsError: Redis may evict entries, or the store has a live layer.
             CheckError: What Redis reads back is not what the manifest says; its served version is untouched.
             ConflictError: Another publisher flipped Redis meanwhile.
         """
         manifest = store.current()
         if manifest is None:
             raise NotFoundError(f"Nothing is published for {self.pipeline}.", remedy="Publish first.")
+        if store.layout.live.exists():
+            raise SettingsError(
+                f"{self.pipeline} has a live layer, and Redis serves versions alone: its readers would answer what was "
+                "known last night.",
+                remedy="Publish it with backend lmdb; replicas pull it and tail the stream for themselves.",
+            )
         policy = evicting_policy(self.client)
         if policy:
             raise SettingsError(

@@ -1,0 +1,78 @@
+"""What the command line says of a store's live layer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from forecache.cli.commands.store import open_pipeline_store
+
+if TYPE_CHECKING:
+    from forecache.reader.versions.answers import Answers
+    from forecache.store import Manifest, Store
+
+
+@contextmanager
+def open_answers(name: str, version: int | None = None) -> "Iterator[Answers]":
+    """What the reader would answer from now: the served version and the live layer above it.
+
+    Args:
+        version: A retained version: then it answers alone, without the live layer; None: the served one.
+
+    Raises:
+        NotFoundError: Nothing is published, and no stream has a live layer here.
+    """
+    import time
+
+    from forecache.reader.versions.answers import Answers
+    from forecache.reader.versions.layers import Layers
+    from forecache.reader.versions.live import NoVersion, answers_of
+
+    store = open_pipeline_store(name)
+    layers = Layers()
+    try:
+        layer = layers.of(store) if version is None else None
+        if layer is not None and layer.serves_alone and store.pointer().serving is None:
+            answers: Answers = answers_of(NoVersion(name, layer.declared), layer)
+            answers.refresh(time.time())
+            yield answers
+            return
+        with store.snapshot(version) as snapshot:
+            answers = answers_of(snapshot, layer)
+            answers.refresh(time.time())
+            yield answers
+    finally:
+        layers.close()
+
+
+def live_layer(store: "Store", *versions: "Manifest") -> dict[str, Any] | None:
+    """The live layer of a store with the stable keys of `--json`; None where it has none.
+
+    Args:
+        versions: `above` counts, by their numbers, the keys whose streamed row wins over each.
+    """
+    from forecache.store.live.layer import read_layer
+    from forecache.store.live.reader import LiveReader
+
+    declared = read_layer(store.layout)
+    if declared is None:
+        return None
+    with LiveReader(store.layout) as live:
+        counts = live.count_above([manifest.cut for manifest in versions])
+        return {
+            "stream": declared.stream,
+            "table": declared.table,
+            "kind": declared.kind,
+            "rows": live.entries - live.pending,
+            "pending": live.pending,
+            "applied": live.applied,
+            "verified_through": live.verified_through,
+            "above": {str(manifest.version): count for manifest, count in zip(versions, counts, strict=True)},
+        }
+
+
+def layer_text(live: dict[str, Any]) -> str:
+    """A live layer in one line."""
+    pending = f" and {live['pending']:,} pending" if live["pending"] else ""
+    verified = f"verified at {live['verified_through']}" if live["verified_through"] >= 0 else "not verified yet"
+    applied = f"version {live['applied']} of {live['table']}, {verified}" if live["applied"] >= 0 else "nothing yet"
+    return f"live layer of the stream {live['stream']}: {live['rows']:,} rows{pending}, up to {applied}"

@@ -1,0 +1,102 @@
+"""The chain from a live answer to the row of the stream's table, and to the message in Kafka that it comes from."""
+
+from typing import TYPE_CHECKING, Any
+
+from forecache.cli.live_rows import open_answers
+from forecache.cli.output import plain
+from forecache.errors import ForecacheError
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from forecache.store.live.layer import LiveLayer
+
+_OF_KAFKA = ("kafka_partition", "kafka_offset", "kafka_at", "received_at", "event_day", "late")
+_OF_MODEL = ("model_version", "release", "base")
+
+
+def trace_stream(current: Settings, name: str, key: str) -> dict[str, Any]:
+    """The chain of a key that only a stream has: `answer` and `live`, as of `live_link`."""
+    import json
+
+    from forecache.errors import NotFoundError
+    from forecache.store import decode_key, parse_key
+
+    with open_answers(name) as answers:
+        assert answers.layer is not None
+        declared = answers.layer.declared
+        key_bytes = parse_key(declared.key, key)
+        body = answers.one(key_bytes)
+    if body is None:
+        raise NotFoundError(
+            f"{name} has no key {key!r}.",
+            remedy=f"Its keys are values of {', '.join(declared.key.names)} in recent rows of {declared.table}.",
+        )
+    answer = json.loads(body)
+    where = dict(zip(declared.key.names, decode_key(declared.key, key_bytes), strict=True))
+    return {"answer": answer, "live": live_link(current, declared, answer, where)}
+
+
+def live_link(
+    current: Settings, declared: "LiveLayer", answer: dict[str, Any], where: dict[str, Any]
+) -> dict[str, Any]:
+    """Where a live answer comes from.
+
+    Returns:
+        `stream`, `table`, `position`, `event_time`, `verified_through`; of the row of the table `place`,
+        `kafka_partition`, `kafka_offset`, `kafka_at`, `received_at`, `late`, what made it (`model_version`, `release`,
+        `base`) and its other columns as `row`. `missing` says why there is no row.
+    """
+    link: dict[str, Any] = {"stream": declared.stream, "table": declared.table}
+    link |= {name: answer[name] for name in ("position", "event_time", "verified_through")}
+    if link["position"] is None:
+        return link | {"missing": "the row is pending: the commit that will hold it has not been made yet"}
+    rows = _rows(current, declared.table, {"position": link["position"], **where}, link)
+    if not rows:
+        link.setdefault("missing", f"{declared.table} has no such row")
+        return link
+    row = {name: plain(value) if hasattr(value, "isoformat") else value for name, value in rows[-1].items()}
+    link["place"] = row.pop("place", None)
+    for name in (*_OF_KAFKA, *_OF_MODEL):
+        link[name] = row.pop(name, None)
+    for name in ("position", "hour"):
+        row.pop(name, None)
+    return link | {"row": row}
+
+
+def live_lines(link: dict[str, Any]) -> list[str]:
+    """A link for people, a line for each thing that it says."""
+    if "missing" in link:
+        return [f"not available: {link['missing']}"]
+    made = ", ".join(f"{name.replace('_', ' ')} {link[name]}" for name in _OF_MODEL if link[name] not in (None, ""))
+    late = ", of a day that a night had already been made from" if link["late"] else ""
+    return [
+        ", ".join(f"{name}={value}" for name, value in link["row"].items()),
+        f"Kafka partition {link['kafka_partition']}, offset {link['kafka_offset']}, at {link['kafka_at']}",
+        f"event at {link['event_time']}{late}; here at {link['received_at']}",
+        f"made by {made}" if made else "",
+        f"the live layer was last found equal to the table at version {link['verified_through']}"
+        if link["verified_through"] >= 0
+        else "the live layer has not been compared with the table yet",
+    ]
+
+
+def live_title(link: dict[str, Any]) -> str:
+    if link["position"] is None:
+        return f"pending row of the stream {link['stream']}"
+    return f"streamed row in {link['table']} at position {link['position']}, place {link.get('place', '?')}"
+
+
+def _rows(current: Settings, table: str, where: dict[str, Any], link: dict[str, Any]) -> list[dict[str, Any]]:
+    from deltalake.exceptions import DeltaError
+
+    from forecache.lake.delta.tables import open_table
+
+    try:
+        found = open_table(current, table).to_pyarrow_table(
+            filters=[(name, "=", value) for name, value in where.items()]
+        )
+    except (ForecacheError, DeltaError, FileNotFoundError) as error:
+        link["missing"] = str(error).splitlines()[0]
+        return []
+    rows: list[dict[str, Any]] = found.to_pylist()
+    return sorted(rows, key=lambda row: row["place"])

@@ -1,0 +1,70 @@
+"""The live layers of the stores on this machine, as one process reads them."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from forecache.errors import UnavailableError
+from forecache.store import Store
+from forecache.store.live.layer import LiveLayer, read_layer
+from forecache.store.live.reader import LiveReader
+
+
+class Layer(NamedTuple):
+    """A live layer that is open."""
+
+    reader: LiveReader
+    declared: LiveLayer
+
+    @property
+    def serves_alone(self) -> bool:
+        """Whether its rows are answers without a version below them."""
+        return self.declared.kind == "rows"
+
+
+class Layers:
+    """Opens live layers and follows them; each stays open, whatever versions lie below it."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[object, Layer]] = {}
+
+    def of(self, store: Store) -> Layer | None:
+        """The live layer of a store, with what its writers have made since the last call; None where it has none.
+
+        Raises:
+            DamagedError: Its files cannot be read.
+        """
+        name, path = store.pipeline, store.layout.live
+        signature = _signature(path)
+        known = self._open.get(name)
+        if known is not None and known[0] == signature:
+            known[1].reader.follow()
+            return known[1]
+        declared = None if signature is None else read_layer(store.layout)
+        if declared is None:
+            return None
+        reader = LiveReader(store.layout) if known is None else known[1].reader
+        reader.follow()
+        self._open[name] = (signature, Layer(reader, declared))
+        return self._open[name][1]
+
+    def close(self) -> None:
+        for _, layer in self._open.values():
+            layer.reader.close()
+        self._open.clear()
+
+
+def refuse_redis(name: str) -> UnavailableError:
+    """The error of a pipeline whose version is in Redis and whose live layer is here."""
+    return UnavailableError(
+        f"{name} has a live layer on this machine and its version in Redis; a live layer needs the version beside it.",
+        remedy=f"Bring the version here: `forecache pull {name}`, or publish with backend lmdb.",
+    )
+
+
+def _signature(path: Path) -> object:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,0 +1,199 @@
+"""Answers from a version and the live layer above it: a pending row wins over one of the live layer, and that one over
+the version's where its position is above the version's cut.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import orjson
+
+from forecache.reader.http import problems
+from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.versions.answers import JSON, Answers, select
+from forecache.reader.versions.layers import Layer
+from forecache.reader.versions.version import Version
+from forecache.store import Manifest
+from forecache.store.lists import cut_lists
+from forecache.store.live.layer import LiveLayer
+from forecache.store.live.rows import LiveRow
+from forecache.store.manifest import Policy, Provenance, Source
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_FOR_EVER_H = 24 * 365 * 1000.0
+
+
+class LiveAnswers(Answers):
+    """Answers of a store with a live layer.
+
+    They have no ETag: a row may change at any moment, and the next answer must show it.
+
+    Attributes:
+        live: Reads the live layer.
+        stream: Name of its stream.
+    """
+
+    def __init__(self, version: Version, layer: Layer, *, offset: int = 0, fallback_for: int | None = None) -> None:
+        self.live, self.stream, self._table = layer.reader, layer.declared.stream, layer.declared.table
+        self._live_row = layer.reader.get
+        self._cut = version.manifest.cut
+        self._second = 0
+        self._max_age_s = version.manifest.policy.max_age_h * 3600
+        self._on_stale = version.manifest.policy.on_stale
+        self._is_refused = False
+        super().__init__(version, offset=offset, fallback_for=fallback_for)
+        self.layer = layer
+        self._version_one, self._version_many = super().one, super().many
+
+    def refresh(self, now: float) -> None:
+        self._second = int(now)
+        if not self.manifest.version:
+            self._common = b'"source":"live","stream":"%b",' % self.stream.encode()
+            self._age_from = self.live.newest_event_us / 1e6 or now
+        super().refresh(now)
+        # A version that is too old is refused where it answers; what the stream says of other keys is not.
+        self._is_refused, self.refused = self.refused, False
+        self.etag, self.headers = "", [("content-type", JSON), ("cache-control", "no-cache")]
+
+    def one(self, key: bytes, fields: Sequence[str] = (), limit: int = 0) -> bytes | None:
+        row = self._live_row(key)
+        if row is None or row.position <= self._cut:
+            if self._is_refused:
+                self._refuse()
+            return self._version_one(key, fields, limit)
+        value = row.value
+        if limit:
+            value = cut_lists(value, limit)
+        if fields:
+            value = select(value, fields)
+        return b"".join((b'{"key":', orjson.dumps(key.decode()), b',"value":', value, b",", self._members(row)))
+
+    def many(self, keys: Sequence[bytes], fields: Sequence[str] = (), limit: int = 0) -> tuple[bytes, int]:
+        streamed = self._streamed(keys)
+        if not streamed:
+            return self._version_many(keys, fields, limit)
+        entries = self.get_entries(keys)
+        for place, row in streamed.items():
+            entries[place] = row.value
+        own = {place: self._members(row) for place, row in streamed.items()}
+        return self._joined(keys, entries, own, fields, limit)
+
+    def rows(self, keys: Sequence[bytes]) -> list[dict[str, Any] | None]:
+        return self._dated(keys, self._above(keys))[0]
+
+    def dated_rows(self, keys: Sequence[bytes]) -> tuple[list[dict[str, Any] | None], list[datetime]]:
+        return self._dated(keys, self._streamed(keys))
+
+    def _dated(
+        self, keys: Sequence[bytes], streamed: dict[int, LiveRow]
+    ) -> tuple[list[dict[str, Any] | None], list[datetime]]:
+        rows: list[dict[str, Any] | None] = [None] * len(keys) if self._is_refused else super().rows(keys)
+        moments = [self.manifest.as_of_end] * len(keys)
+        for place, row in streamed.items():
+            rows[place], moments[place] = orjson.loads(row.value), moment_of(row.event_us)
+        return rows, moments
+
+    def not_found(self, key: str) -> Problem:
+        if self.manifest.version:
+            return super().not_found(key)
+        what = f"The key {quoted(key)} is not among the rows that the stream {self.stream} has made of late."
+        return Problem(problems.NO_KEY, what, members={"key": key, "stream": self.stream})
+
+    def described(self) -> dict[str, Any]:
+        """The live layer in the metadata of its pipeline or view."""
+        live = self.live
+        return {
+            "stream": self.stream,
+            "table": self._table,
+            "keys": live.entries - live.pending,
+            "pending": live.pending,
+            "applied": live.applied,
+            "verified_through": live.verified_through,
+            "cut": self._cut,
+        }
+
+    def _above(self, keys: Sequence[bytes]) -> dict[int, LiveRow]:
+        """By place, the rows of the stream that answer."""
+        live, cut = self.live, self._cut
+        found = () if live.is_empty else live.get_many(keys)
+        return {place: row for place, row in enumerate(found) if row is not None and row.position > cut}
+
+    def _streamed(self, keys: Sequence[bytes]) -> dict[int, LiveRow]:
+        """As `_above`; a `Problem` where the version would have to answer and is too old."""
+        streamed = self._above(keys)
+        if self._is_refused and len(streamed) < len(keys):
+            self._refuse()
+        return streamed
+
+    def _members(self, row: LiveRow) -> bytes:
+        """The members of a streamed row's answer, with the brace that ends it."""
+        age_s = max(0, self._second - row.event_us // 1_000_000)
+        is_old = age_s > self._max_age_s and self._on_stale != "serve"
+        if is_old and self._on_stale == "refuse":
+            self._refuse()
+        return b'"source":"live","position":%b,"event_time":"%b","verified_through":%d,%b"age_s":%d,"stale":%b}' % (
+            b"null" if row.is_pending else b"%d" % row.position,
+            moment_of(row.event_us).isoformat(timespec="microseconds")[:26].encode() + b"Z",
+            self.live.verified_through,
+            row.provenance[1:-1] + b"," if len(row.provenance) > 2 else b"",
+            age_s,
+            b"true" if is_old else b"false",
+        )
+
+    def _refuse(self) -> None:
+        self.refused = True
+        try:
+            self.check_served()
+        finally:
+            self.refused = False
+
+
+def moment_of(event_us: int) -> datetime:
+    """The time in UTC of microseconds of Unix time."""
+    return _EPOCH + timedelta(microseconds=event_us)
+
+
+def answers_of(
+    version: Version, layer: Layer | None = None, *, offset: int = 0, fallback_for: int | None = None
+) -> Answers:
+    """The answers from a version, with the live layer above it where there is one."""
+    if layer is None:
+        return Answers(version, offset=offset, fallback_for=fallback_for)
+    return LiveAnswers(version, layer, offset=offset, fallback_for=fallback_for)
+
+
+class NoVersion:
+    """Stands for the version of a store that has none: every key is in the stream, or nowhere."""
+
+    mapped_bytes = 0
+
+    def __init__(self, name: str, layer: LiveLayer) -> None:
+        self.manifest = _manifest(name, layer)
+
+    @property
+    def get_entry(self) -> Callable[[bytes], bytes | None]:
+        return lambda key: None
+
+    @property
+    def get_entries(self) -> Callable[[Sequence[bytes]], list[bytes | None]]:
+        return lambda keys: [None] * len(keys)
+
+    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        return [None for _ in keys]
+
+    def warm(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _manifest(name: str, layer: LiveLayer) -> Manifest:
+    """A manifest of version 0, which no published version has."""
+    today = datetime.now(timezone.utc).date().isoformat()
+    return Manifest(
+        pipeline=name, store="", version=0, parent=None, kind="live", segments=(), rows=0, tombstones=0,
+        content_hash="", key=layer.key, fields=layer.fields, source=Source(layer.table, "", -1, today),
+        provenance=Provenance("", -1, -1, "", ""), policy=Policy(_FOR_EVER_H, "serve"), published_at="",
+        code_version="", run_id="", inputs="", stream=layer.stream,
+    )  # fmt: skip

@@ -1,0 +1,137 @@
+"""The live layer against a dictionary, over any interleaving; and proof that a broken rule is found."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
+from live_machine import KEYS, LiveMachine
+from live_support import live_row, live_store
+
+from forecache.reader.versions.live import LiveAnswers
+from forecache.store.live.numbers import content_of
+from forecache.store.live.pending import PendingWriter
+from forecache.store.live.reader import LiveReader
+from forecache.store.live.rows import LiveRow
+from forecache.store.live.writer import LiveWriter, open_live_writer
+
+_QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
+
+TestLive = LiveMachine.TestCase
+TestLive.settings = settings(
+    max_examples=60, stateful_step_count=40, suppress_health_check=_QUIET, phases=[Phase.explicit, Phase.generate]
+)
+
+
+def _live_wins_at_its_cut(patch: pytest.MonkeyPatch) -> None:
+    before = LiveAnswers._above
+
+    def above(self: LiveAnswers, keys: Any) -> Any:
+        self._cut -= 1
+        try:
+            return before(self, keys)
+        finally:
+            self._cut += 1
+
+    patch.setattr(LiveAnswers, "_above", above)
+
+
+def _prunes_one_too_many(patch: pytest.MonkeyPatch) -> None:
+    before = LiveWriter.prune
+    patch.setattr(LiveWriter, "prune", lambda self, floor, **more: before(self, floor + 1, **more))
+
+
+def _sweeps_before_the_live_layer_has_it(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PendingWriter, "_applied", lambda self: 1 << 40)
+
+
+def _forgets_rows_of_a_killed_engine(patch: pytest.MonkeyPatch) -> None:
+    before = PendingWriter._recover
+
+    def recover(self: PendingWriter, *of: Any) -> None:
+        before(self, *of)
+        self.give_up_waiting()
+
+    patch.setattr(PendingWriter, "_recover", recover)
+
+
+def _shows_what_should_be_kept_back(patch: pytest.MonkeyPatch) -> None:
+    before = PendingWriter.put
+
+    def put(self: PendingWriter, *of: Any) -> None:
+        self._old = set()
+        before(self, *of)
+
+    patch.setattr(PendingWriter, "put", put)
+
+
+def _live_wins_over_pending(patch: pytest.MonkeyPatch) -> None:
+    before = LiveReader.get
+    patch.setattr(LiveReader, "get", lambda self, key: _row(self._live.get(key)) or before(self, key))
+
+
+def _row(record: bytes | None) -> LiveRow | None:
+    from forecache.store.live.rows import row_of
+
+    return None if record is None else row_of(record)
+
+
+@pytest.mark.parametrize("broken", [
+    _live_wins_at_its_cut, _prunes_one_too_many, _sweeps_before_the_live_layer_has_it, _forgets_rows_of_a_killed_engine,
+    _shows_what_should_be_kept_back, _live_wins_over_pending,
+])  # fmt: skip
+def test_a_broken_rule_is_found(broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+    searching = settings(
+        max_examples=400, stateful_step_count=40, suppress_health_check=_QUIET, phases=[Phase.generate],
+        derandomize=True, database=None, print_blob=False,
+    )  # fmt: skip
+    with pytest.raises(Exception):  # noqa: B017  # which check finds it does not matter
+        run_state_machine_as_test(LiveMachine, settings=searching)
+
+
+@settings(max_examples=100, suppress_health_check=_QUIET)
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("apply"), st.dictionaries(st.sampled_from(KEYS), st.integers(0, 50), min_size=1)),
+            st.tuples(st.just("prune"), st.integers(-1, 8)),
+            st.tuples(st.just("expire"), st.integers(0, 40)),
+            st.tuples(st.just("some"), st.integers(1, 3)),
+            st.tuples(st.just("reopen"), st.none()),
+        ),
+        max_size=20,
+    )
+)
+def test_pruning_and_expiry_leave_what_a_dictionary_has(
+    steps: list[tuple[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    layout = live_store(tmp_path_factory.mktemp("live"))
+    newest: dict[bytes, LiveRow] = {}
+    floor, expire, version = -1, -(1 << 63), 0
+    writer = open_live_writer(layout)
+    for what, value in steps:
+        if what == "apply":
+            version += 1
+            rows = {key.encode(): live_row(version, version, event_us=event) for key, event in value.items()}
+            newest |= rows
+            writer.apply(version, rows.items())
+        elif what == "prune":
+            floor = max(floor, value)
+            writer.prune(value)
+        elif what == "expire":
+            expire = max(expire, value)
+            writer.prune(-1, expire_before_us=value)
+        elif what == "some":
+            writer.prune(-1, most=value)
+        else:
+            writer.close()
+            writer = open_live_writer(layout)
+        writer.prune(-1)
+        kept = {key: row for key, row in newest.items() if row.position > floor and row.event_us >= expire}
+        with LiveReader(layout) as reader:
+            assert {key: row for key in newest if (row := reader.get(key)) is not None} == kept
+        assert (writer.content_sum, writer.entries) == (content_of(kept.items()), len(kept))
+    writer.close()
