@@ -1,0 +1,102 @@
+"""What a running stream says of itself: a small file that its engine replaces once a second, read by whoever watches.
+
+The folder `HOME/streams/<name>/` holds it, the lock of the running process, and what the process wrote to its log.
+"""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from forecache.files import replacing, try_lock
+
+STATE, LOCK = "STATE", "LOCK"
+
+
+@dataclass
+class StreamState:
+    """Figures of a stream, counted since its process started. Times are Unix times; 0: never.
+
+    Attributes:
+        pid: Of the process that wrote it.
+        started_at: When that process started.
+        written_at: When it wrote this.
+        stopped_at: When it ended because it was told to; 0: it runs, or died.
+        engine, freshness: As declared.
+        offsets: By partition, the offset after the last event that is committed.
+        end_offsets: By partition, the offset after the last event in the topic.
+        lag_events: Events in the topic that are not committed.
+        rows: Rows that were committed.
+        rows_per_s: Of the last minute.
+        bad: Messages that could not be used and went to the quarantine.
+        repeats: Events that were dropped since they were there already.
+        late: Rows of days that a night had been made from already.
+        delay_p50_s, delay_p99_s: Seconds from an event until its row is committed, of the last minute; None: no rows.
+        committed_version: Delta version of the last commit; -1: none.
+        committed_at: When that was.
+        release: Of the real-time model that answers; None: the stream asks none.
+        last_error: The last thing that went wrong, as a sentence; "" for nothing.
+    """
+
+    pid: int = 0
+    started_at: float = 0.0
+    written_at: float = 0.0
+    stopped_at: float = 0.0
+    engine: str = ""
+    freshness: str = ""
+    offsets: dict[str, int] = field(default_factory=dict)
+    end_offsets: dict[str, int] = field(default_factory=dict)
+    lag_events: int = 0
+    rows: int = 0
+    rows_per_s: float = 0.0
+    bad: int = 0
+    repeats: int = 0
+    late: int = 0
+    delay_p50_s: float | None = None
+    delay_p99_s: float | None = None
+    committed_version: int = -1
+    committed_at: float = 0.0
+    release: int | None = None
+    last_error: str = ""
+
+
+def stream_folder(home: Path, name: str) -> Path:
+    """The folder of a stream in the home folder."""
+    return home / "streams" / name
+
+
+def read_state(home: Path, name: str) -> StreamState | None:
+    """What a stream said last; None where it never ran here, or its file cannot be read."""
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        found = json.loads((stream_folder(home, name) / STATE).read_bytes())
+        known = {each.name for each in fields(StreamState)}
+        return StreamState(**{member: value for member, value in found.items() if member in known})
+    return None
+
+
+def write_state(home: Path, name: str, state: StreamState) -> None:
+    """Replace what a stream says; where the disk is full, what it said before stays."""
+    folder = stream_folder(home, name)
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / STATE) as temporary:
+            temporary.write_text(json.dumps(asdict(state)))
+
+
+def is_running(home: Path, name: str) -> bool:
+    """Whether a process of this machine holds the stream's lock."""
+    return is_locked(stream_folder(home, name) / LOCK)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process of this machine holds the lock on a file, which is not made where it is missing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # Shared, so that two that look at the same moment do not take each other for the holder.
+        return not try_lock(descriptor, shared=True)
+    finally:
+        os.close(descriptor)
