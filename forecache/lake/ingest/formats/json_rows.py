@@ -1,7 +1,7 @@
 """The rows of a file of JSON lines."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from forecache.errors import InputError
@@ -22,20 +22,25 @@ def json_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
         elif line.strip():
             text = line.decode().removesuffix("\n").removesuffix("\r")
             try:
-                yield ParsedRow(number, _json_values(text, names, source), text)
+                yield ParsedRow(number, json_values(text, names, source), text)
             except RecursionError:
                 yield ParsedRow(number, nothing, text, "bad JSON line: it is nested too deeply")
             except (InputError, ValueError) as error:
                 yield ParsedRow(number, nothing, text, f"bad JSON line: {escaped(str(error))}")
 
 
-def _json_values(text: str, names: list[str], source: Source) -> tuple[str | None, ...]:
+def json_values(text: str, names: Sequence[str], source: Source) -> tuple[str | None, ...]:
+    """The texts of a JSON object with exactly the named columns of a source.
+
+    Raises:
+        InputError, ValueError, RecursionError: It is none.
+    """
     record = json.loads(
         text, parse_float=str, parse_int=str, parse_constant=_no_constant, object_pairs_hook=_distinct_members
     )
     if not isinstance(record, dict):
         raise InputError("the line is not a JSON object")
-    require_columns(record, source)
+    require_columns(record, source, names)
     if any(isinstance(value, dict | list) for value in record.values()):
         # Nested values are kept as JSON text, with their numbers as numbers.
         nested = json.loads(text)

@@ -1,0 +1,1 @@
+"""Messages of a topic as typed rows, and which of them are bad."""

@@ -1,0 +1,128 @@
+"""Messages in Avro's binary encoding, with or without the header of Confluent's wire format.
+
+A topic's schema is an Avro schema or, for messages with a header, a JSON object that has the schema of each number of
+the registry: `{"7": {...}, "12": {...}}`. It stands in a file, or in the declaration itself.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from datetime import date, datetime, timezone
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+from forecache.errors import InputError, SettingsError
+from forecache.lake.ingest.formats.rows import require_columns
+from forecache.stream.events.decoder import NoEvent, Texts
+
+_HEADER = struct.Struct(">bI")
+_ANY = -1
+
+
+class AvroDecoder:
+    """Reads Avro messages; see `forecache.stream.events.decoder.Decoder`."""
+
+    def __init__(self, topic: Any, folder: Path) -> None:
+        import fastavro
+
+        self.columns = topic.columns
+        self._source, self._has_header = topic.source, topic.format.registry_wire
+        self._names = [column.name for column in self.columns]
+        self._read = fastavro.schemaless_reader
+        declared = topic.format.schema
+        self._where = f"The Avro schema of topic {topic.name!r}"
+        self._schemas = {number: self._parsed(schema) for number, schema in self._declared(declared, folder).items()}
+
+    def record(self, message: bytes) -> Mapping[str, Any] | None:
+        try:
+            return self._decoded(message)
+        except NoEvent:
+            return None
+
+    def texts(self, message: bytes) -> Texts:
+        found = self._decoded(message)
+        return tuple(_text(name, found[name]) for name in self._names)
+
+    def _decoded(self, message: bytes) -> Mapping[str, Any]:
+        schema, start = self._schema_of(message)
+        stream = BytesIO(message)
+        stream.seek(start)
+        try:
+            found = self._read(stream, schema, None)
+        except Exception as error:  # noqa: BLE001  # no bytes may stop a stream
+            raise NoEvent(
+                f"bad Avro: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            ) from None
+        if stream.tell() != len(message):
+            raise NoEvent(f"bad Avro: {len(message) - stream.tell()} bytes are left over")
+        return cast(Mapping[str, Any], found)
+
+    def _schema_of(self, message: bytes) -> tuple[Any, int]:
+        if not self._has_header:
+            return self._schemas[_ANY], 0
+        if len(message) < _HEADER.size or message[0] != 0:
+            raise NoEvent("bad Avro: it has no header of a schema registry")
+        number = _HEADER.unpack_from(message)[1]
+        schema = self._schemas.get(number, self._schemas.get(_ANY))
+        if schema is None:
+            raise NoEvent(f"bad Avro: its schema {number} is not declared")
+        return schema, _HEADER.size
+
+    def _declared(self, declared: str, folder: Path) -> dict[int, Any]:
+        """The schemas by their number; by `_ANY` where there is one for all messages."""
+        try:
+            content = json.loads(declared if declared.lstrip().startswith("{") else (folder / declared).read_bytes())
+        except (OSError, ValueError) as error:
+            raise SettingsError(
+                f"{self._where} cannot be read: {error}.",
+                remedy=f"Give a file below {folder}, or the schema itself as JSON.",
+            ) from None
+        if isinstance(content, dict) and content and all(name.isdigit() for name in content):
+            return {int(name): schema for name, schema in content.items()}
+        return {_ANY: content}
+
+    def _parsed(self, schema: Any) -> Any:
+        import fastavro
+
+        try:
+            found = fastavro.parse_schema(schema)
+        except Exception as error:
+            raise SettingsError(
+                f"{self._where} is none: {error}.", remedy="Write a record, as Avro's specification says."
+            ) from error
+        if not isinstance(found, dict) or found.get("type") != "record":
+            raise SettingsError(f"{self._where} is no record.", remedy="An event is a record with named fields.")
+        try:
+            require_columns([field["name"] for field in found["fields"]], self._source, self._names)
+        except InputError as error:
+            raise SettingsError(
+                f"{self._where} does not fit it: {error.message}.",
+                remedy=f"It has {', '.join(self._names)}.",
+            ) from None
+        return found
+
+
+def _text(name: str, value: Any) -> str | None:
+    """A value as the text that a Parquet file's value has."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        at = value.astimezone(timezone.utc) if value.tzinfo else value
+        return at.strftime("%Y-%m-%d %H:%M:%S.%f").zfill(26) + ("Z" if value.tzinfo else "")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, float):
+        import pyarrow as pa
+
+        return str(pa.array([value]).cast(pa.string())[0])
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise NoEvent(f"{name} is not UTF-8 text") from None
+    if isinstance(value, (dict, list)):
+        raise NoEvent(f"the column {name!r} is nested")
+    return str(value)

@@ -1,0 +1,47 @@
+"""Messages that are JSON objects: orjson reads them where it agrees with the parser of landing files, else that."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from forecache.errors import InputError
+from forecache.lake.ingest.formats.json_rows import json_values
+from forecache.lake.ingest.formats.rows import escaped
+from forecache.stream.events.decoder import NoEvent, Texts
+
+_MINUS_ZERO = re.compile(rb":\s*-0\s*[,}]")
+
+
+class JsonDecoder:
+    """Reads JSON messages; see `forecache.stream.events.decoder.Decoder`."""
+
+    def __init__(self, topic: Any) -> None:
+        self.columns = topic.columns
+        self._source = topic.source
+        self._names = [column.name for column in self.columns]
+        self._known = set(self._names)
+
+    def record(self, message: bytes) -> Mapping[str, Any] | None:
+        try:
+            found = orjson.loads(message)
+        except ValueError:
+            return None
+        if type(found) is not dict or found.keys() != self._known:
+            return None
+        # A member that is there twice shows in the number of quotes; -0 is a whole number and another double.
+        texts = sum(type(value) is str for value in found.values())
+        if b"\\" in message or message.count(b'"') != 2 * (len(found) + texts) or _MINUS_ZERO.search(message):
+            return None
+        return found
+
+    def texts(self, message: bytes) -> Texts:
+        try:
+            return json_values(message.decode(), self._names, self._source)
+        except UnicodeDecodeError:
+            raise NoEvent("bad JSON: it is not UTF-8 text") from None
+        except RecursionError:
+            raise NoEvent("bad JSON: it is nested too deeply") from None
+        except (InputError, ValueError) as error:
+            raise NoEvent(f"bad JSON: {escaped(str(error))}") from None

@@ -1,0 +1,183 @@
+"""Messages of a topic to typed events and bad messages: the verdicts are those of landing rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.lake.ingest.row_count import MAX_ROW_BYTES
+from forecache.pipeline.streams.plan import plan_of
+from forecache.stream.events.decoder import Decoder, NoEvent, decoder_of
+from forecache.stream.events.values import NOT_TAKEN, taken
+from forecache.stream.events.verdict import judge_texts
+from forecache.stream.record import (
+    ARROW_TYPES,
+    EVENT_DAY,
+    KAFKA_AT,
+    OFFSET,
+    PARTITION,
+    QUARANTINE,
+    RECEIVED_AT,
+    event_fields,
+    with_columns,
+)
+from forecache.stream.step.keys import encoded, key_schema
+from forecache.windows.event_states import cannot_sum
+
+_DAY_US = 86_400_000_000
+AHEAD_US = 600_000_000
+"""An event may be so much later than its arrival, since clocks differ; one of another year would displace others."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """
+    Attributes:
+        events: kafka_partition, kafka_offset, kafka_at, event_day, received_at, and the topic's columns.
+        bad: `forecache.stream.record.QUARANTINE`.
+    """
+
+    events: pa.Table
+    bad: pa.Table
+
+
+class Judge:
+    """Judges the messages of a stream's topic; it can be pickled.
+
+    Args:
+        folder: Which the file of a schema is relative to.
+
+    Raises:
+        SettingsError: As `decoder_of`.
+    """
+
+    def __init__(self, stream: Any, folder: Path) -> None:
+        topic = stream.topic
+        self._decoder: Decoder = decoder_of(topic, folder)
+        self._plans = [plan_of(view) for view in stream.views]
+        self._row_key = key_schema(topic, stream.key) if stream.key else None
+        self._view_keys = [key_schema(topic, view.key) for view in stream.views]
+        self._columns = self._decoder.columns
+        self._names = [column.name for column in self._columns]
+        self._time = self._names.index(topic.source.event_time)
+        self._counts_days = self._columns[self._time].type == "date"
+        self._where = [pa.field(PARTITION, pa.int32()), pa.field(OFFSET, pa.int64()), *(_MOMENTS[:1])]
+        self.schema = pa.schema([*self._where, pa.field(EVENT_DAY, pa.date32()), *_MOMENTS[1:], *event_fields(topic)])
+
+    def __call__(self, messages: pa.Table) -> Judged:
+        """
+        Args:
+            messages: `forecache.stream.record.MESSAGES`.
+        """
+        values: list[bytes | None] = messages["value"].to_pylist()
+        received = messages[RECEIVED_AT].cast(pa.int64()).to_pylist()
+        columns, reasons = self._typed(values)
+        times = columns[self._time]
+        for place, (time, arrival) in enumerate(zip(times, received, strict=True)):
+            if reasons[place] is None:
+                reasons[place] = self._wrong_time(time, arrival)
+        good = [place for place, reason in enumerate(reasons) if reason is None]
+        if len(good) < len(values):
+            events = self._table(_taken(messages, good), [[column[i] for i in good] for column in columns])
+        else:
+            events = self._table(messages, columns)
+        unfit = self._unfit(events)
+        for place, reason in unfit.items():
+            reasons[good[place]] = reason
+        bad = [place for place, reason in enumerate(reasons) if reason is not None]
+        if not bad:
+            return Judged(events, QUARANTINE.empty_table())
+        kept = _taken(events, [i for i in range(events.num_rows) if i not in unfit]) if unfit else events
+        return Judged(kept, _quarantine(_taken(messages, bad), [reasons[i] or "" for i in bad]))
+
+    def _unfit(self, events: pa.Table) -> dict[int, str]:
+        """Events that are good rows and that the stream cannot hold, by their places, and why."""
+        found: dict[int, str] = {}
+        for plan in self._plans:
+            for place in np.flatnonzero(cannot_sum(plan, with_columns(events, plan.reads))).tolist():
+                found[place] = f"a value is too large for the sums of the view {plan.view}: they take less than 2**44"
+        for schema in self._view_keys:
+            known = [events[name].is_valid() for name in schema.names]
+            for place, key in enumerate(encoded(schema, events)):
+                if key is None and all(column[place].as_py() for column in known):
+                    found[place] = f"{', '.join(schema.names)} is empty or too long for a key"
+        if self._row_key is not None:
+            for place, key in enumerate(encoded(self._row_key, events)):
+                if key is None:
+                    found[place] = f"{', '.join(self._row_key.names)} is null, empty or too long for a key"
+        return found
+
+    def _typed(self, values: Sequence[bytes | None]) -> tuple[list[list[Any]], list[str | None]]:
+        """By column the values of all messages, and what is wrong with each message."""
+        records = [None if value is None else self._decoder.record(value) for value in values]
+        asked = {place for place, record in enumerate(records) if record is None}
+        nothing: Mapping[str, Any] = dict.fromkeys(self._names)
+        columns = []
+        for column in self._columns:
+            found = taken(column, [(nothing if record is None else record)[column.name] for record in records])
+            asked.update(place for place, value in enumerate(found) if value is NOT_TAKEN)
+            columns.append(found)
+        reasons: list[str | None] = [None] * len(values)
+        for place in asked:
+            typed, reasons[place] = self._by_text(values[place])
+            for column_values, value in zip(columns, typed, strict=True):
+                column_values[place] = value
+        return columns, reasons
+
+    def _by_text(self, value: bytes | None) -> tuple[list[Any], str | None]:
+        nothing: list[Any] = [None] * len(self._columns)
+        if not value:
+            return nothing, "the message is empty"
+        if len(value) > MAX_ROW_BYTES:
+            return nothing, f"the message has {len(value):,} bytes, more than {MAX_ROW_BYTES:,}"
+        try:
+            return judge_texts(self._columns, self._decoder.texts(value))
+        except NoEvent as error:
+            return nothing, str(error)
+
+    def _wrong_time(self, time: int | None, received_us: int) -> str | None:
+        name = self._names[self._time]
+        if time is None:
+            return f"{name} is missing"
+        if (time * _DAY_US if self._counts_days else time) > received_us + AHEAD_US:
+            return f"{name} is more than {AHEAD_US // 60_000_000} minutes after the message was received"
+        return None
+
+    def _table(self, messages: pa.Table, columns: Sequence[Sequence[Any]]) -> pa.Table:
+        made = [_array(values, column.type) for column, values in zip(self._columns, columns, strict=True)]
+        times = columns[self._time]
+        days = times if self._counts_days else [time // _DAY_US for time in times]
+        return pa.table(
+            [
+                messages[PARTITION],
+                messages[OFFSET],
+                messages[KAFKA_AT],
+                _array(days, "date"),
+                messages[RECEIVED_AT],
+                *made,
+            ],
+            schema=self.schema,
+        )
+
+
+_MOMENTS = [pa.field(name, ARROW_TYPES["timestamp"]) for name in (KAFKA_AT, RECEIVED_AT)]
+
+
+def _array(values: Sequence[Any], kind: str) -> pa.Array:
+    if kind == "date":
+        return pa.array(values, pa.int32()).cast(pa.date32())
+    if kind == "timestamp":
+        return pa.array(values, pa.int64()).cast(ARROW_TYPES[kind])
+    return pa.array(values, ARROW_TYPES[kind])
+
+
+def _taken(rows: pa.Table, places: Sequence[int]) -> pa.Table:
+    return rows.take(pa.array(places, pa.int64()))
+
+
+def _quarantine(messages: pa.Table, reasons: Sequence[str]) -> pa.Table:
+    where, content = [messages[PARTITION], messages[OFFSET]], [messages["value"], messages[RECEIVED_AT]]
+    return pa.table([*where, pa.array(reasons, pa.string()), *content], schema=QUARANTINE)

@@ -1,0 +1,40 @@
+"""Keys of events, as stores encode them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from forecache.errors import InputError
+from forecache.key_types import DECLARED
+from forecache.store.keys import KeyColumn, KeySchema, encode_columns, encode_key
+
+
+def key_schema(topic: Any, names: Sequence[str]) -> KeySchema:
+    """The key of some columns of a topic's source."""
+    types = {column.name: column.type for column in topic.columns}
+    return KeySchema(tuple(KeyColumn(name, DECLARED[types[name]]) for name in names))
+
+
+def encoded(schema: KeySchema, events: pa.Table) -> list[bytes | None]:
+    """The key of each event; None where a column of it is null or its text is none that a store takes."""
+    columns = [_values(events[name]) for name in schema.names]
+    if not any(events[name].null_count for name in schema.names):
+        try:
+            return list(encode_columns(schema, columns))
+        except InputError:
+            pass
+    return [_encoded(schema, values) for values in zip(*columns, strict=True)]
+
+
+def _values(column: pa.ChunkedArray) -> Any:
+    if pa.types.is_integer(column.type) and not column.null_count:
+        return column.to_numpy()
+    return column.to_pylist()
+
+
+def _encoded(schema: KeySchema, values: Sequence[Any]) -> bytes | None:
+    try:
+        return None if any(value is None for value in values) else encode_key(schema, values)
+    except InputError:
+        return None
