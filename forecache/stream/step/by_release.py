@@ -1,0 +1,186 @@
+"""Answers by the release of a real-time model: every event is a request to it.
+
+Transform and model run event by event, as in the reader, so that both give the same bits.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from forecache.errors import ForecacheError, InputError, NotFoundError
+from forecache.pipeline import Realtime
+from forecache.pipeline.realtime.building import Columns, column_of
+from forecache.pipeline.realtime.request import RequestField
+from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.format import LookupContract
+from forecache.realtime.release.load import LoadedRelease, load_release
+from forecache.settings import Settings
+from forecache.store import Snapshot, open_store
+from forecache.store.keys import encode_columns
+from forecache.stream.step.answers import Answers
+from forecache.stream.step.views import Seen
+
+MODEL = "model"
+"""The rung of rows that the model has answered."""
+Matrix = tuple[NDArray[np.float32], NDArray[np.bool_]]
+
+
+class ReleaseAnswers:
+    """Answers by the current release; see `forecache.stream.step.answers.Answerer`."""
+
+    def __init__(self, settings: Settings, model: Realtime, number: int | None) -> None:
+        self._settings, self._model, self._number = settings, model, number
+        self._folder = open_releases(settings, model.name)
+        self._loaded: LoadedRelease | None = None
+        self._live = {lookup.view.name: lookup.view for lookup in model.lookups if lookup.view.live is not None}
+        self._stores: dict[str, _Store] = {}
+
+    @property
+    def release(self) -> int | None:
+        """The number of the release that answers."""
+        return None if self._loaded is None else self._loaded.release.number
+
+    def look(self) -> LoadedRelease | None:
+        wanted = self._number if self._number is not None else read_current(self._folder).current
+        if wanted is None:
+            raise NotFoundError(
+                f"The real-time model {self._model.name!r} has no release that could answer.",
+                remedy=f"Make one: `forecache release {self._model.name}`.",
+            )
+        if self._loaded is not None and wanted == self._loaded.release.number:
+            return None
+        loaded = load_release(self._folder, wanted)
+        try:
+            self._check(loaded)
+        except BaseException:
+            loaded.close()
+            raise
+        return loaded
+
+    def _check(self, loaded: LoadedRelease) -> None:
+        """Refuse a release whose model was trained with other live features than those that the stream makes."""
+        release = loaded.release
+        for lookup in release.lookups:
+            view = self._live.get(lookup.view)
+            if view is not None and view.packed.contract != lookup.contract and release.on_contract == "refuse":
+                raise InputError(
+                    f"Release {release.number} of {release.name} was trained with other features of the view "
+                    f"{lookup.view!r} than the stream makes.",
+                    remedy=f"Release it again with what is declared: `forecache release {release.name}`.",
+                )
+            if view is not None and lookup.by != view.key:
+                raise InputError(
+                    f"Release {release.number} of {release.name} looks up the live view {lookup.view!r} by "
+                    f"{', '.join(lookup.by)}, and a stream keeps it by {', '.join(view.key)}.",
+                    remedy="Look it up by its own key.",
+                )
+
+    def take_up(self, found: LoadedRelease) -> None:
+        before, self._loaded = self._loaded, found
+        if before is not None:
+            before.close()
+
+    def answer(self, events: pa.Table, seen: Mapping[str, Seen]) -> Answers:
+        loaded = self._loaded
+        assert loaded is not None, "nothing was taken up"
+        release, n = loaded.release, events.num_rows
+        fields = [_Field(each, events) for each in release.request]
+        lookups = [(each.called, *self._looked_up(each, events, seen)) for each in release.lookups]
+        scores, is_known, failed, failure = np.full(n, np.nan), np.zeros(n, np.bool_), 0, ""
+        for i in range(n):
+            try:
+                columns = Columns(1, {each.name: each.value(i) for each in fields})
+                views = {called: features[i : i + 1] for called, features, _ in lookups}
+                found = {called: known[i : i + 1] for called, _, known in lookups}
+                scores[i] = loaded.score(loaded.builder.rows(columns, views, found))[0]
+                is_known[i] = True
+            except ForecacheError as error:
+                failed, failure = failed + 1, str(error)
+            except Exception as error:  # noqa: BLE001  # of the model's library: no event may stop a stream
+                failed, failure = failed + 1, f"{type(error).__name__}: {error}"
+        is_known &= ~np.isnan(scores)
+        rungs = pa.array([MODEL if known else None for known in is_known.tolist()], pa.string())
+        columns_of = [pa.array(scores, pa.float64(), mask=~is_known), rungs]
+        return Answers(columns_of, release.model.version, release.number, failed, failure)
+
+    def _looked_up(self, lookup: LookupContract, events: pa.Table, seen: Mapping[str, Seen]) -> Matrix:
+        if lookup.view in self._live:
+            of_view = seen[lookup.view]
+            return _in_order(self._live[lookup.view].served_columns, of_view.features, lookup.columns), of_view.found
+        store = self._stores.setdefault(lookup.view, _Store(self._settings, lookup.view))
+        return store.matrix(lookup, events)
+
+
+@dataclass
+class _Field:
+    """A field of the request, of all events of a batch."""
+
+    field: RequestField
+    events: pa.Table
+
+    def __post_init__(self) -> None:
+        self.name = self.field.name
+        self._column: np.ndarray | None = None
+        values = self._values()
+        try:
+            self._column = column_of(self.field, values)
+        except InputError:
+            self._given: Sequence[Any] = values.tolist() if isinstance(values, np.ndarray) else values
+
+    def _values(self) -> Any:
+        if self.name not in self.events.column_names:
+            return [None] * self.events.num_rows
+        column = self.events[self.name]
+        if pa.types.is_timestamp(column.type):
+            column = column.cast(pa.timestamp("us"))
+        if column.null_count or not (pa.types.is_integer(column.type) or pa.types.is_timestamp(column.type)):
+            return column.to_pylist()
+        values = column.to_numpy()
+        return values.astype(np.int64) if values.dtype.kind == "i" else values
+
+    def value(self, place: int) -> np.ndarray:
+        """The value of an event [1]; raises InputError where it is null and the field is required."""
+        if self._column is not None:
+            return self._column[place : place + 1]
+        return column_of(self.field, [self._given[place]])
+
+
+class _Store:
+    """A view that is published and not live, read as it is served."""
+
+    def __init__(self, settings: Settings, view: str) -> None:
+        self._store = open_store(settings, view)
+        self._snapshot: Snapshot | None = None
+
+    def matrix(self, lookup: LookupContract, events: pa.Table) -> Matrix:
+        nothing = (
+            np.full((events.num_rows, len(lookup.columns)), np.nan, np.float32),
+            np.zeros(events.num_rows, np.bool_),
+        )
+        serving = self._store.pointer().serving
+        if serving is None:
+            return nothing
+        if self._snapshot is None or self._snapshot.manifest.version != serving:
+            self._snapshot = self._store.snapshot()
+        columns = [events[name].to_pylist() for name in lookup.by]
+        there = [i for i, values in enumerate(zip(*columns, strict=True)) if None not in values]
+        if not there or not self._snapshot.manifest.is_packed:
+            return nothing
+        keys = encode_columns(self._snapshot.manifest.key, [[column[i] for i in there] for column in columns])
+        matrix, found = self._snapshot.matrix(keys)
+        nothing[0][there], nothing[1][there] = _in_order(self._snapshot.columns, matrix, lookup.columns), found
+        return nothing
+
+
+def _in_order(columns: Sequence[str], matrix: NDArray[np.float32], wanted: Sequence[str]) -> NDArray[np.float32]:
+    """The columns that a model was trained with, NaN where one is missing."""
+    if tuple(columns) == tuple(wanted):
+        return matrix
+    known = {name: place for place, name in enumerate(columns)}
+    places = np.array([known.get(name, -1) for name in wanted])
+    found: NDArray[np.float32] = np.where(places >= 0, matrix[:, places], np.float32(np.nan))
+    return found

@@ -1,0 +1,163 @@
+"""One step of a stream: a batch of messages to the rows of its table and the tiles of its views.
+
+The result depends on the messages, on what the step has taken in before, on the nights that its views stand on and on
+what answers: both engines and a recomputation use it, and any split of the same messages into batches gives the same.
+"""
+
+import importlib.util
+from collections.abc import Iterable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.pipeline import Pipeline, Stream
+from forecache.settings import Settings
+from forecache.store import open_store
+from forecache.stream.events.judge import Judge
+from forecache.stream.record import (
+    BASE,
+    EVENT_DAY,
+    HOUR,
+    LATE,
+    MODEL_VERSION,
+    PLACE,
+    POSITION,
+    QUARANTINE,
+    RELEASE,
+    schema_of,
+)
+from forecache.stream.step.answered import Answered
+from forecache.stream.step.answers import Answers, answerer_of
+from forecache.stream.step.bases import ServedBases, first_day_kept
+from forecache.stream.step.keys import key_schema
+from forecache.stream.step.repeats import Repeats
+from forecache.stream.step.views import Bases, LiveView, Seen
+
+_EPOCH = date(1970, 1, 1)
+
+
+class Step:
+    """
+    Attributes:
+        judge: Of the stream's messages.
+        answerer: What answers; the caller has it take up what `look` finds, at least once before the first batch.
+        bases: Finds the night that a view stands on.
+
+    Args:
+        bases: None: the nights that are served, as they are from batch to batch.
+        number: The release, or version of the model, that answers; None: the current one.
+
+    Raises:
+        SettingsError: The schema of the topic cannot be read.
+    """
+
+    def __init__(
+        self, settings: Settings, stream: Stream, *, bases: Bases | None = None, number: int | None = None
+    ) -> None:
+        self._settings, self._stream = settings, stream
+        self.judge = judge_of(settings, stream)
+        self.answerer = answerer_of(settings, stream.answers, number=number)
+        self.bases: Bases = bases or ServedBases(settings)
+        self.schema = schema_of(stream)
+        see: Any = "after" if isinstance(stream.answers, Pipeline) else "before"
+        self.views = {view.name: LiveView(view, key_schema(stream.topic, view.key), see) for view in stream.views}
+        self.repeats = Repeats(stream.source.unique, stream.late_days)
+
+    def run(self, messages: pa.Table) -> Answered:
+        """Judge and answer messages.
+
+        Args:
+            messages: `forecache.stream.record.MESSAGES`.
+        """
+        judged = self.judge(messages)
+        return self.answer(judged.events, judged.bad)
+
+    def answer(self, events: pa.Table, bad: pa.Table | None = None) -> Answered:
+        """Answer events that have been judged.
+
+        Args:
+            events: As `forecache.stream.events.judge.Judged` has them; rows of the stream's table do, too.
+            bad: What is handed on.
+        """
+        new = self.repeats.new(events)
+        repeats = events.num_rows - len(new)
+        if repeats:
+            events = events.take(pa.array(new, pa.int64()))
+        seen = {name: view.take_in(events, self.bases(view.view)) for name, view in self.views.items()}
+        answers = self.answerer.answer(events, seen)
+        late = _late(events, seen)
+        return Answered(
+            self._rows(events, seen, answers, late),
+            {name: each.touched for name, each in seen.items()},
+            QUARANTINE.empty_table() if bad is None else bad,
+            repeats,
+            int(late.sum()),
+            answers.failed,
+            answers.failure,
+        )
+
+    def replay(self, batches: Iterable[pa.Table]) -> int:
+        """Take in rows of the stream's table again, for the tiles and the repeats that follow from them.
+
+        Args:
+            batches: In the order of the stream, with `event_day`, `received_at` and the columns of the topic.
+
+        Returns:
+            How many rows there were.
+        """
+        count = 0
+        first = {name: self.first_day(name) for name in self.views}
+        for rows in batches:
+            count += rows.num_rows
+            self.repeats.new(rows)
+            days = rows[EVENT_DAY].cast(pa.int32()).to_numpy()
+            for name, view in self.views.items():
+                places = np.flatnonzero(days >= (first[name] - _EPOCH).days)
+                if len(places):
+                    view.take_in(rows.take(pa.array(places)), self.bases(view.view), sees=False)
+        return count
+
+    def first_day(self, name: str) -> date:
+        """The first day of which the tiles of a view are kept."""
+        view = self.views[name]
+        return first_day_kept(open_store(self._settings, name), self.bases(view.view).as_of, view.plan.nights)
+
+    def first_received(self, today: date) -> date:
+        """The first day of receipt whose events are known as repeats."""
+        return today - timedelta(days=self._stream.late_days)
+
+    def _rows(self, events: pa.Table, seen: dict[str, Seen], answers: Answers, late: np.ndarray) -> pa.Table:
+        n = events.num_rows
+        made = {
+            MODEL_VERSION: _same(answers.model_version, n, pa.int64()),
+            RELEASE: _same(answers.release, n, pa.int64()),
+            BASE: _same(",".join(each.base for each in seen.values()), n, pa.string()),
+            LATE: pa.array(late),
+            **{name: pa.nulls(n, self.schema.field(name).type) for name in (POSITION, PLACE, HOUR)},
+        }
+        outputs = [name for name in self.schema.names if name not in made and name not in self.judge.schema.names]
+        made |= dict(zip(outputs, answers.columns, strict=True))
+        columns = [made[name] if name in made else events[name] for name in self.schema.names]
+        return pa.table(columns, schema=self.schema)
+
+
+def judge_of(settings: Settings, stream: Stream) -> Judge:
+    """The judge of a stream's messages; the file of a schema is looked for in the folder of the project's package."""
+    found = importlib.util.find_spec(settings.project)
+    folder = Path(found.origin).parent if found is not None and found.origin else Path.cwd()
+    return Judge(stream, folder)
+
+
+def _late(events: pa.Table, seen: dict[str, Seen]) -> np.ndarray:
+    """Which events are of a day that a night has been made from already."""
+    nights = [each.as_of for each in seen.values()]
+    days = events[EVENT_DAY].cast(pa.int32()).to_numpy()
+    late: np.ndarray = days <= ((max(nights) - _EPOCH).days if nights else -1)
+    return late
+
+
+def _same(value: Any, rows: int, kind: pa.DataType) -> pa.Array:
+    return pa.nulls(rows, kind) if value is None else pa.repeat(pa.scalar(value, kind), rows)

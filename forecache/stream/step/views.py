@@ -1,0 +1,95 @@
+"""The live views of a stream: each event is taken into the tiles of its keys, and sees the features of the moment."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from forecache.pipeline import FeatureView
+from forecache.pipeline.streams.plan import plan_of
+from forecache.store.keys import KeySchema
+from forecache.stream.record import with_columns
+from forecache.stream.step.bases import Base
+from forecache.stream.step.keys import encoded
+from forecache.windows.event_states import event_states
+from forecache.windows.fold import fold
+
+Bases = Callable[[FeatureView], Base]
+Touched = list[tuple[bytes, int, bytes]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the events of a batch saw in a view.
+
+    Attributes:
+        features: float32 [n, d]; NaN where nothing is known.
+        found: bool [n].
+        base: Name of the night.
+        as_of: Of the night.
+        touched: The keys of the batch, each once, with the time of its newest event in it and its tiles.
+    """
+
+    features: NDArray[np.float32]
+    found: NDArray[np.bool_]
+    base: str
+    as_of: date
+    touched: Touched
+
+
+class LiveView:
+    """The tiles of one view.
+
+    Attributes:
+        entries: By key, its encoded tiles.
+    """
+
+    def __init__(self, view: FeatureView, key: KeySchema, see: Literal["before", "after"]) -> None:
+        self.view, self.plan = view, plan_of(view)
+        self.entries: dict[bytes, bytes] = {}
+        self._key: KeySchema = key
+        self._see: Literal["before", "after"] = see
+
+    def take_in(self, events: pa.Table, base: Base, *, sees: bool = True) -> Seen:
+        """Take in events in their order.
+
+        Args:
+            events: With the columns of the topic.
+            sees: Whether their features are wanted; else they are unknown.
+        """
+        keys = encoded(self._key, events)
+        places = np.array([place for place, key in enumerate(keys) if key is not None], np.intp)
+        numbers: dict[bytes, int] = {}
+        codes = np.array([numbers.setdefault(key, len(numbers)) for key in keys if key is not None], np.int64)
+        distinct = list(numbers)
+        features = np.full((len(keys), len(self.plan.features)), np.nan, np.float32)
+        found = np.zeros(len(keys), np.bool_)
+        touched: Touched = []
+        if distinct:
+            chosen = self._read(events, None if len(places) == len(keys) else places)
+            at_us = chosen[self.plan.time].cast(pa.int64()).to_numpy()
+            folded = fold(
+                self.plan, codes, at_us, event_states(self.plan, chosen), [self.entries.get(key) for key in distinct],
+                *(base.words(distinct) if sees else (None, None)), base.as_of, see=self._see if sees else "nothing",
+            )  # fmt: skip
+            if sees:
+                features[places], found[places] = folded.features, folded.found
+            self.entries.update(zip(distinct, folded.entries, strict=True))
+            touched = list(zip(distinct, _newest(codes, at_us, len(distinct)), folded.entries, strict=True))
+        return Seen(features, found, f"{self.view.name}={base.name}", base.as_of, touched)
+
+    def _read(self, events: pa.Table, places: NDArray[np.intp] | None) -> pa.Table:
+        """The columns that tiles are made from."""
+        chosen = events if places is None else events.take(pa.array(places))
+        return with_columns(chosen, self.plan.reads).select(list(self.plan.reads))
+
+
+def _newest(codes: NDArray[np.int64], at_us: NDArray[np.int64], num_keys: int) -> list[int]:
+    newest = np.full(num_keys, np.iinfo(np.int64).min)
+    np.maximum.at(newest, codes, at_us)
+    found: list[int] = newest.tolist()
+    return found

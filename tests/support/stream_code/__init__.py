@@ -1,0 +1,1 @@
+"""Code that releases of streams in tests carry."""

@@ -1,0 +1,109 @@
+"""A batch of messages to rows: the same rows however the messages are split, whatever is among them."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stream_sample import POISON, EmptyNight, a_stream, messages, payment, release
+from stream_truth import answered, plain
+
+from forecache.settings import Settings, load_settings
+from forecache.stream.step.step import Step
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    made = load_settings(home=tmp_path_factory.mktemp("stream") / "home")
+    release(made)
+    return made
+
+
+def a_step(settings: Settings, **declared: Any) -> Step:
+    step = Step(settings, a_stream(**declared), bases=lambda view: EmptyNight())
+    found = step.answerer.look()
+    if found is not None:
+        step.answerer.take_up(found)
+    return step
+
+
+def some_messages(seed: int = 1, count: int = 60) -> list[bytes | None]:
+    generator = random.Random(seed)
+    values: list[bytes | None] = [payment(number) for number in range(count)]
+    for number in generator.sample(range(count), 8):
+        values.insert(generator.randrange(len(values)), payment(number))
+    for each in POISON:
+        values.insert(generator.randrange(len(values)), each)
+    values.insert(generator.randrange(len(values)), payment(700, amount=666))
+    return values
+
+
+def test_rows_do_not_depend_on_how_messages_are_split(settings: Settings) -> None:
+    for seed in range(5):
+        values = some_messages(seed)
+        rows, bad = answered(settings, values)
+        assert rows
+        assert len(bad) == len(POISON)
+        generator, step, at = random.Random(seed), a_step(settings), 0
+        in_parts: list[Any] = []
+        bad_in_parts: list[Any] = []
+        while at < len(values):
+            size = generator.choice((1, 2, 7, 30))
+            part = step.run(messages(values[at : at + size], first=at))
+            in_parts += part.rows.to_pylist()
+            bad_in_parts += part.bad.to_pylist()
+            at += size
+        assert [plain(row) for row in in_parts] == rows
+        assert [plain(row) for row in bad_in_parts] == bad
+
+
+def test_an_event_sees_the_events_before_it_and_not_itself(settings: Settings) -> None:
+    step = a_step(settings)
+    given = [payment(5 * number, amount=number + 1.0) for number in range(4)]  # of one customer
+    step.run(messages(given[:3]))
+    view = step.views["customer"]
+    seen = view.take_in(step.judge(messages(given[3:])).events, EmptyNight())
+    assert seen.features.tolist() == [[6.0, 3.0, 6.0]]
+    assert seen.base == "customer=2026-03-01@7"
+
+
+def test_an_event_that_breaks_the_transform_has_a_row_without_an_answer(settings: Settings) -> None:
+    found = a_step(settings).run(messages([payment(1), payment(2, amount=666), payment(3)]))
+    assert [row["rung"] for row in found.rows.to_pylist()] == ["model", None, "model"]
+    assert found.rows["score"].null_count == 1
+    assert found.failed == 1
+    assert "number of the beast" in found.failure
+
+
+def test_repeats_are_dropped_and_counted(settings: Settings) -> None:
+    step = a_step(settings)
+    first = step.run(messages([payment(1), payment(1, amount=5), payment(2)]))
+    second = step.run(messages([payment(2), payment(3)]))
+    assert [row["payment_id"] for row in first.rows.to_pylist()] == [1, 2]
+    assert [row["payment_id"] for row in second.rows.to_pylist()] == [3]
+    assert (first.repeats, second.repeats) == (1, 1)
+
+
+def test_events_of_a_day_that_a_night_has_been_made_from_are_late(settings: Settings) -> None:
+    found = a_step(settings).run(messages([payment(1), payment(2, at="2026-03-01T23:59:59Z")]))
+    assert found.rows["late"].to_pylist() == [False, True]
+    assert found.late == 1
+
+
+def test_a_step_that_has_replayed_the_rows_goes_on_as_if_it_had_never_stopped(settings: Settings) -> None:
+    values = some_messages(3)
+    whole = a_step(settings)
+    rows = whole.run(messages(values)).rows
+    again = a_step(settings)
+    assert again.replay([rows.slice(0, 20), rows.slice(20)]) == rows.num_rows
+    more: list[bytes | None] = [payment(number) for number in range(40, 90)]
+    first, second = (step.run(messages(more, first=len(values))) for step in (whole, again))
+    assert [plain(row) for row in first.rows.to_pylist()] == [plain(row) for row in second.rows.to_pylist()]
+    assert first.live == second.live
+    assert first.repeats == second.repeats > 0
+
+
+def test_values_that_no_sum_holds_are_bad(settings: Settings, tmp_path: Path) -> None:
+    found = a_step(settings).judge(messages([payment(1, customer_id=None), payment(2)]))
+    assert found.bad["reason"].to_pylist() == ["customer_id is missing"]
+    assert found.events.num_rows == 1
