@@ -56,3 +56,11 @@ ROLLOUT_STEPS = ("counted", "state written", "pointer moved", "marked")
 rollout_step = Steps(*ROLLOUT_STEPS)
 """Of a look of the controller: requests counted, state replaced; at the end of a rollout also the pointer, by which the
 candidate answers all, or is marked as bad."""
+
+STREAM_STEPS = (
+    *("judged", "pending written", "bad messages sent", "bad messages committed"),
+    *("rows written", "rows committed", "confirmed"),
+)
+"""From a message of a topic to its row, or to the quarantine."""
+
+stream_step = Steps(*STREAM_STEPS)

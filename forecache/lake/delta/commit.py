@@ -161,7 +161,9 @@ def _is_done(state: State, change: Change) -> bool:
     if state.delta is None or (change.schema is not None and change.schema != state.delta.schema()):
         return False
     now, after = {file.path for file in state.files}, {file.path for file in change.files}
-    return after <= now and all(file.path in after for file in change.replaced)
+    if not (after <= now and all(file.path in after for file in change.replaced)):
+        return False
+    return all(state.delta.transaction_version(name) == number for name, number in change.transactions.items())
 
 
 def _write_entry(target: Target, state: State, change: Change, metadata: Mapping[str, Any]) -> None:

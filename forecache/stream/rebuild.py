@@ -1,0 +1,23 @@
+"""What a stream remembers, made again from the rows of its table: today's tiles, and which events were there."""
+
+from datetime import datetime, timedelta, timezone
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forecache.lake.delta.stream_tables import hour_of
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from forecache.stream.record import EVENT_DAY, HOUR, RECEIVED_AT
+from forecache.stream.step.step import Step
+from forecache.stream.table.rows import rows_in_order
+
+
+def rebuild(settings: Settings, stream: Stream, step: Step) -> int:
+    """Have a new step take in what it has to remember of the rows in the table; returns how many it has read."""
+    today = datetime.now(timezone.utc)
+    since = min((step.first_day(name) for name in step.views), default=today.date() + timedelta(days=1))
+    received = datetime.combine(step.first_received(today.date()), datetime.min.time(), timezone.utc)
+    wanted = (pc.field(EVENT_DAY) >= pa.scalar(since)) | (pc.field(HOUR) >= hour_of(received))
+    columns = [EVENT_DAY, RECEIVED_AT, *(column.name for column in stream.topic.columns)]
+    return step.replay(rows_in_order(settings, stream.table, columns, wanted))

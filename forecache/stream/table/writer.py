@@ -1,0 +1,222 @@
+"""Commits the rows of a stream: rows and offsets in one entry of the table's log, so that each event is there once.
+
+Each partition is an application of Delta's own (`txn`), whose version is the offset that is read next. A commit is made
+only where the table still has the offsets that the batch begins at. So a second process, on this machine or another,
+is refused, and one that was killed after its commit finds out from the table where to go on.
+
+Bad messages go the same way into the quarantine's table, before the rows. A process that was killed in between finds
+there what it has already put aside.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from forecache.errors import ConflictError
+from forecache.lake.delta.commit import Change, State, Target, commit
+from forecache.lake.delta.files import DataFile, new_path, place_of, tried, write_file
+from forecache.lake.delta.log import open_if_exists
+from forecache.lake.delta.stream_tables import STREAM_PROPERTIES, hour_of
+from forecache.lake.delta.writers import new_folder
+from forecache.lake.ingest.formats.rows import KEPT_BYTES
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from forecache.steps import stream_step
+from forecache.stream.record import (
+    HOUR,
+    OFFSET,
+    PARTITION,
+    PLACE,
+    POSITION,
+    QUARANTINE_TABLE,
+    application_of,
+    schema_of,
+)
+
+Offsets = Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is committed together.
+
+    Attributes:
+        rows: `forecache.stream.record.schema_of`, without positions.
+        bad: `forecache.stream.record.QUARANTINE`.
+        upto: The offsets that are read next afterwards, of all partitions.
+    """
+
+    rows: pa.Table
+    bad: pa.Table
+    upto: Offsets
+
+
+class StreamWriter:
+    """Writes the tables of one stream.
+
+    Attributes:
+        offsets: By partition, the offset that is read next, as the table says; empty before the first commit.
+        version: Delta version of the table; -1 before the first commit.
+        topic_id: Kafka's identity of the topic, which the table keeps; "": it is not known.
+
+    Args:
+        send_bad: Called with bad messages before they are put aside.
+    """
+
+    offsets: dict[int, int]
+    version: int
+
+    def __init__(
+        self, settings: Settings, stream: Stream, *, send_bad: Callable[[pa.Table], None] = lambda bad: None
+    ) -> None:
+        self._settings, self._stream, self._send_bad = settings, stream, send_bad
+        self.topic_id = ""
+        self._schema = schema_of(stream)
+        self._put_aside: set[tuple[int, int]] | None = None
+        self.look()
+
+    def look(self) -> None:
+        """Read from the table where the stream stands."""
+        delta = open_if_exists(self._settings, self._stream.table)
+        self.version = -1 if delta is None else int(delta.version())
+        self.offsets = {} if delta is None else _offsets(delta, self._stream.name)
+
+    def knows_topic(self) -> bool:
+        """Whether the table's offsets belong to the topic with this identity; yes where one of them is not known."""
+        delta = open_if_exists(self._settings, self._stream.table)
+        known = None if delta is None else delta.transaction_version(self._topic_application)
+        return known is None or not self.topic_id or known == _number_of(self.topic_id)
+
+    def write(self, batch: Batch, *, resets: bool = False) -> int:
+        """Commit a batch; returns the Delta version of its rows.
+
+        Args:
+            resets: The offsets are those of another topic, and may be smaller than before.
+
+        Raises:
+            ConflictError: Another process has committed to the stream since.
+            UnavailableError: The disk is full, or a store or the brokers do not answer; it may be tried again.
+        """
+        self._send_bad(self._not_put_aside(batch.bad))
+        stream_step("bad messages sent")
+        self._write_bad(batch)
+        self.version = self._write_rows(batch, resets)
+        self.offsets = {**self.offsets, **batch.upto}
+        stream_step("rows committed")
+        return self.version
+
+    def _write_rows(self, batch: Batch, resets: bool) -> int:
+        moved = {p: offset for p, offset in batch.upto.items() if self.offsets.get(p) != offset}
+        written: list[DataFile] = []
+
+        def decide(state: State) -> Change:
+            now = {} if state.delta is None else _offsets(state.delta, self._stream.name)
+            if any(now.get(partition) != self.offsets.get(partition) for partition in {*now, *self.offsets}):
+                raise self._overtaken(now)
+            if batch.rows.num_rows:
+                # The row says which commit wrote it, so a file is of one version only.
+                written[:] = [self._file(batch.rows, state.version + 1)]
+            stream_step("rows written")
+            return Change(written, transactions={**self._applications_of(moved), **self._identity(resets)})
+
+        return commit(self._target(self._stream.table, self._schema), decide) if moved else self.version
+
+    def _file(self, rows: pa.Table, position: int) -> DataFile:
+        n, hour = rows.num_rows, hour_of(datetime.now(timezone.utc))
+        rows = rows.set_column(rows.schema.get_field_index(POSITION), POSITION, pa.repeat(pa.scalar(position), n))
+        place = pa.array(range(n), pa.int32())
+        rows = rows.set_column(rows.schema.get_field_index(PLACE), PLACE, place).drop_columns([HOUR])
+        return self._written(self._stream.table, rows, hour)
+
+    def _write_bad(self, batch: Batch) -> None:
+        """Put bad messages aside that are not yet."""
+        bad = self._not_put_aside(batch.bad)
+        if not bad.num_rows:
+            return
+        contents = pc.binary_slice(bad["content"], 0, KEPT_BYTES)
+        bad = bad.set_column(bad.schema.get_field_index("content"), "content", contents.cast(pa.binary()))
+        file = self._written(self._stream.quarantine_table, bad, hour_of(datetime.now(timezone.utc)))
+        offsets = self.offsets
+
+        def decide(state: State) -> Change:
+            table = open_if_exists(self._settings, self._stream.table)
+            now = {} if table is None else _offsets(table, self._stream.name)
+            if any(now.get(partition) != offsets.get(partition) for partition in {*now, *offsets}):
+                raise self._overtaken(now)
+            return Change([file], transactions=self._applications_of(batch.upto))
+
+        commit(self._target(self._stream.quarantine_table, QUARANTINE_TABLE), decide)
+        assert self._put_aside is not None
+        self._put_aside.update(_places(batch.bad))
+        stream_step("bad messages committed")
+
+    def _not_put_aside(self, bad: pa.Table) -> pa.Table:
+        """The bad messages that the quarantine does not have."""
+        if not bad.num_rows:
+            return bad
+        if self._put_aside is None:
+            self._put_aside = self._put_aside_since()
+        new = [place for place, where in enumerate(_places(bad)) if where not in self._put_aside]
+        return bad.take(pa.array(new, pa.int64()))
+
+    def _put_aside_since(self) -> set[tuple[int, int]]:
+        """What a killed process has put aside of messages that come again."""
+        delta = open_if_exists(self._settings, self._stream.quarantine_table)
+        if delta is None:
+            return set()
+        again = pc.scalar(not self.offsets)
+        for partition, offset in self.offsets.items():
+            again = again | ((pc.field(PARTITION) == partition) & (pc.field(OFFSET) >= offset))
+        return set(_places(delta.to_pyarrow_dataset().to_table([PARTITION, OFFSET], filter=again)))
+
+    def _written(self, table: str, rows: pa.Table, hour: str) -> DataFile:
+        filesystem, path = place_of(self._settings, table).open(), new_path(new_folder(), {HOUR: hour})
+        return tried(lambda: write_file(filesystem, path, rows.schema, [rows]), is_remote=self._settings.lake_is_remote)
+
+    def _target(self, table: str, schema: pa.Schema) -> Target:
+        from deltalake import Schema
+
+        return Target(
+            self._settings, table, Schema.from_arrow(schema), (HOUR,), keep_log=False, configuration=STREAM_PROPERTIES
+        )
+
+    def _applications_of(self, offsets: Offsets) -> dict[str, int]:
+        return {application_of(self._stream.name, partition): offset for partition, offset in offsets.items()}
+
+    @property
+    def _topic_application(self) -> str:
+        return f"forecache-stream-{self._stream.name}-topic"
+
+    def _identity(self, resets: bool) -> dict[str, int]:
+        """Which topic the offsets are of, with the first commit and after a reset."""
+        tells = self.topic_id and (resets or not self.offsets)
+        return {self._topic_application: _number_of(self.topic_id)} if tells else {}
+
+    def _overtaken(self, now: Offsets) -> ConflictError:
+        return ConflictError(
+            f"Another process has committed to the stream {self._stream.name!r}: its table is at the offsets "
+            f"{dict(now)}, and this one had {dict(self.offsets)}.",
+            remedy="Let one process run a stream, on one machine, and start it again.",
+        )
+
+
+def _offsets(delta: Any, name: str) -> dict[int, int]:
+    """By partition; the first commit has all of a topic's, which are numbered from 0."""
+    found: dict[int, int] = {}
+    while (offset := delta.transaction_version(application_of(name, len(found)))) is not None:
+        found[len(found)] = offset
+    return found
+
+
+def _number_of(identity: str) -> int:
+    """A number for a topic's identity, as Delta's transactions take it."""
+    return xxhash.xxh3_64_intdigest(identity.encode()) >> 1
+
+
+def _places(rows: pa.Table) -> list[tuple[int, int]]:
+    return list(zip(rows[PARTITION].to_pylist(), rows[OFFSET].to_pylist(), strict=True))
