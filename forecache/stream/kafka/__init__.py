@@ -1,0 +1,1 @@
+"""What is said to a Kafka broker: the consumer with its offsets, and dead letters."""

@@ -1,0 +1,47 @@
+"""The options that every Kafka client of a stream gets, and Kafka's errors as those of Forecache."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from forecache.errors import ForecacheError, UnavailableError
+from forecache.settings import Settings
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Options for a client of confluent-kafka; with secrets."""
+    return {
+        "bootstrap.servers": settings.kafka_brokers,
+        "log_level": 3,
+        "reconnect.backoff.max.ms": 2_000,
+        **settings.kafka_options,
+    }
+
+
+def unreachable(settings: Settings, what: str, error: Any) -> ForecacheError:
+    """The error of a broker that does not answer.
+
+    Args:
+        what: What was tried, such as "The topic payments cannot be read".
+        error: A `KafkaException` or `KafkaError`.
+    """
+    about = error.args[0] if getattr(error, "args", None) else error
+    told = about.str() if hasattr(about, "str") else str(about)
+    return UnavailableError(
+        f"{what}: {told} (brokers: {settings.kafka_brokers}).",
+        remedy="Start the broker, or correct FORECACHE_KAFKA_BROKERS and FORECACHE_KAFKA_OPTIONS.",
+    )
+
+
+def topic_id(options: Mapping[str, Any], topic: str, *, timeout_s: float) -> str:
+    """Kafka's identity of a topic: one that was deleted and created again has another; "" where the broker is older.
+
+    Raises:
+        KafkaException: The broker does not answer.
+    """
+    from confluent_kafka import TopicCollection
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient(dict(options))  # kept until it has answered
+    future = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)[topic]
+    found = getattr(future.result(timeout_s + 1), "topic_id", None)
+    return "" if found is None else str(found)

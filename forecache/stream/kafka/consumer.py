@@ -1,0 +1,233 @@
+"""Reads a topic from offsets that its caller keeps: no consumer group, nothing is stored in Kafka.
+
+What was to be read and is not there any more is an error, never a gap: messages that expired, and a topic that was
+deleted and created again.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from forecache.errors import DamagedError, NotFoundError
+from forecache.settings import Settings
+from forecache.stream.kafka.client import client_options, topic_id, unreachable
+from forecache.stream.record import MESSAGES
+
+_TIMEOUT_S = 15.0
+_PARTITIONS_EVERY_S = 30.0
+Offsets = Mapping[int, int]
+
+
+class TopicReader:
+    """
+    Attributes:
+        topic_id: Kafka's identity of the topic; "" where the broker does not tell.
+        next: By partition, the offset that is read next.
+        failure: Why nothing can be read at the moment; "" where it can.
+
+    Args:
+        start: Where each partition goes on; empty before the first start: then all are read from their first message.
+        batch: Most messages of a batch.
+        linger_s: How long is waited for more messages after the first.
+        skip_lost: Go on with the first message that there is, where those in front of it are lost.
+
+    Raises:
+        UnavailableError: No broker answers.
+        NotFoundError: There is no such topic.
+        DamagedError: A partition no longer has what is to be read from it.
+    """
+
+    def __init__(
+        self, settings: Settings, topic: str, start: Offsets, *, batch: int, linger_s: float, skip_lost: bool = False
+    ) -> None:
+        from confluent_kafka import Consumer
+
+        self._settings, self._topic, self._batch, self._linger_s = settings, topic, batch, linger_s
+        self._skip_lost = skip_lost
+        self.failure = ""
+        self.next: dict[int, int] = {}
+        self._ends_at: dict[int, int] = {}
+        options = client_options(settings)
+        self._consumer: Any = Consumer(
+            {
+                "group.id": "forecache-streams",  # required, and never joined
+                "fetch.wait.max.ms": 100,
+                "queued.max.messages.kbytes": 65_536,
+                "isolation.level": "read_committed",
+                **options,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "error_cb": self._told,
+            }
+        )
+        try:
+            self.topic_id = self._identity(options)
+            self._start = dict(start)
+            self._take_partitions()
+        except BaseException:
+            self._consumer.close()
+            raise
+
+    def _identity(self, options: Mapping[str, Any]) -> str:
+        from confluent_kafka import KafkaError, KafkaException
+
+        try:
+            return topic_id(options, self._topic, timeout_s=_TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise self._no_topic() from None
+            if error.args[0].code() == KafkaError._UNSUPPORTED_FEATURE:
+                return ""
+            raise unreachable(self._settings, f"The topic {self._topic} cannot be looked up", error) from error
+
+    def _no_topic(self) -> NotFoundError:
+        return NotFoundError(
+            f"There is no topic {self._topic!r} at {self._settings.kafka_brokers}.",
+            remedy="Create it, or correct the `topic` of the declaration.",
+        )
+
+    def _take_partitions(self) -> None:
+        """Read all partitions that the topic has, those that were added since too."""
+        from confluent_kafka import KafkaException, TopicPartition
+
+        self._look_again = time.monotonic() + _PARTITIONS_EVERY_S
+        try:
+            known = self._consumer.list_topics(self._topic, timeout=_TIMEOUT_S).topics[self._topic].partitions
+            new = sorted(set(known) - set(self.next))
+            bounds = {
+                partition: self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), _TIMEOUT_S)
+                for partition in new
+            }
+        except KafkaException as error:
+            if self.next:
+                return  # it goes on with those that it has, and looks again later
+            raise unreachable(self._settings, f"The topic {self._topic} cannot be read", error) from error
+        if not known:
+            raise self._no_topic()
+        for partition, offset in self._start.items():
+            if partition not in known and offset and not self._skip_lost:
+                raise self._recreated(f"it has no partition {partition}, of which the stream has read {offset}")
+        for partition, (low, high) in bounds.items():
+            # A partition that a stream which has begun does not know is new, and has all its messages.
+            offset = self._start.get(partition, 0 if self._start else low)
+            if not low <= offset <= high and self._skip_lost:
+                offset = low
+            if offset < low:
+                raise self._expired(partition, offset, low)
+            if offset > high:
+                raise self._recreated(
+                    f"partition {partition} ends at offset {high}, and the stream has read up to {offset}"
+                )
+            self.next[partition], self._ends_at[partition] = offset, high
+        if new:
+            self._consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in self.next.items()])
+
+    def _expired(self, partition: int, offset: int, low: int) -> DamagedError:
+        return DamagedError(
+            f"Messages {offset} to {low - 1} of partition {partition} of the topic {self._topic} expired before the "
+            "stream had read them.",
+            remedy="Have them sent again or take them from the landing files; then go on with what is there by "
+            "`forecache stream NAME --skip-lost`. Raise the topic's retention.ms.",
+        )
+
+    def _recreated(self, how: str) -> DamagedError:
+        return DamagedError(
+            f"The topic {self._topic} was deleted and created again since the stream has read it: {how}.",
+            remedy="Restore it, or start with the messages that it has by `forecache stream NAME --skip-lost`.",
+        )
+
+    def refuse_other_topic(self) -> None:
+        """Raise the error of a topic that was created again, found by its identity."""
+        raise self._recreated(f"its identity is {self.topic_id}")
+
+    def read(self, wait_s: float) -> pa.Table | None:
+        """Messages that came since, `forecache.stream.record.MESSAGES`; None where none did.
+
+        It waits for the first up to `wait_s`, then for more until there is a batch, but not longer than `linger_s`.
+
+        Raises:
+            DamagedError: Messages that were to be read are not there any more.
+        """
+        if time.monotonic() >= self._look_again:
+            self._take_partitions()
+        first = self._consumer.poll(wait_s)
+        if first is None:
+            return None
+        received: list[Any] = [first, *self._consumer.consume(self._batch - 1, self._linger_s)]
+        now_us = time.time_ns() // 1000
+        rows = [row for message in received if (row := self._row(message)) is not None]
+        if not rows:
+            return None
+        self.failure = ""
+        partitions, offsets, times, values = zip(*rows, strict=True)
+        moment = MESSAGES.field("kafka_at").type
+        return pa.table(
+            [
+                pa.array(partitions, pa.int32()),
+                pa.array(offsets, pa.int64()),
+                pa.array(times, pa.int64()).cast(moment),
+                pa.array([now_us] * len(rows), pa.int64()).cast(moment),
+                pa.array(values, pa.binary()),
+            ],
+            schema=MESSAGES,
+        )
+
+    def _row(self, message: Any) -> tuple[int, int, int, bytes | None] | None:
+        error = message.error()
+        if error is not None:
+            self._take_error(message, error)
+            return None
+        partition, offset = message.partition(), message.offset()
+        if offset < self.next[partition]:
+            return None
+        self.next[partition] = offset + 1
+        return partition, offset, max(0, message.timestamp()[1]) * 1000, message.value()
+
+    def _take_error(self, message: Any, error: Any) -> None:
+        from confluent_kafka import KafkaError
+
+        if error.code() == KafkaError._PARTITION_EOF:
+            # Marks of transactions stand behind the last message: they are never given, and are read.
+            partition = message.partition()
+            self.next[partition] = max(self.next[partition], message.offset())
+        elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise self._lost(message.partition())
+        elif error.code() in (
+            KafkaError.UNKNOWN_TOPIC_OR_PART,
+            KafkaError._UNKNOWN_PARTITION,
+            KafkaError._UNKNOWN_TOPIC,
+        ):
+            raise self._no_topic()
+        else:
+            self.failure = f"The topic {self._topic} cannot be read: {error.str()}."
+
+    def _lost(self, partition: int) -> DamagedError:
+        from confluent_kafka import KafkaException, TopicPartition
+
+        offset = self.next[partition]
+        try:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), _TIMEOUT_S)
+        except KafkaException as error:
+            raise unreachable(self._settings, f"The topic {self._topic} cannot be read", error) from error
+        if offset < low:
+            return self._expired(partition, offset, low)
+        return self._recreated(f"partition {partition} ends at offset {high}, and the stream has read up to {offset}")
+
+    def _told(self, error: Any) -> None:
+        self.failure = f"Kafka is not reachable: {error.str()}."
+
+    def ends(self) -> dict[int, int]:
+        """By partition, the offset behind its last message, as the client knows it without asking."""
+        from confluent_kafka import TopicPartition
+
+        for partition, before in self._ends_at.items():
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+            self._ends_at[partition] = max(before, high, self.next[partition])
+        return dict(self._ends_at)
+
+    def close(self) -> None:
+        self._consumer.close()
