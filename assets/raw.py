@@ -108,11 +108,13 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
 
 
 def extract_days(step: Step, source: Source, days: Collection[date], *, rebuild: bool = False) -> None:
-    """Ask the database of a source that has one for the days that have no landing file."""
-    from forecache.lake.sources.databases.extract import extract
+    """Write the landing files of days that have none, where a database or a stream has their rows."""
+    from forecache.lake.sources.extract import extract, not_extracted
 
     if source.extract is not None and days:
         step.run(extract, step.settings, source, days, rebuild=rebuild)
+        if reason := not_extracted(step.settings, source, max(days)):
+            step.tell(reason)
 
 
 def ingest_days(step: Step, source: Source, days: Collection[date], *, correctable: Collection[date]) -> StageResult:

@@ -48,6 +48,7 @@ from forecache.pipeline.sources.column import Column, ColumnType
 from forecache.pipeline.sources.query import Query
 from forecache.pipeline.sources.source import Source
 from forecache.pipeline.sources.source_time import Snapshot, Static
+from forecache.pipeline.sources.stream_day import StreamDay
 from forecache.pipeline.sources.table_source import AnySource, TableSource
 from forecache.pipeline.streams.live import Live
 from forecache.pipeline.streams.results import LiveRows, Table, ToTopic
@@ -118,6 +119,7 @@ __all__ = [
     "Static",
     "Stored",
     "Stream",
+    "StreamDay",
     "Structs",
     "Table",
     "TableSource",

@@ -7,7 +7,7 @@ import signal
 import sys
 from datetime import date, datetime, timezone
 
-from forecache.lake.sources.databases.extract import extract
+from forecache.lake.sources.extract import extract
 from forecache.pipeline import Column, Query, Source
 from forecache.settings import load_settings
 from forecache.steps import extract_step

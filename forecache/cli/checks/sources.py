@@ -12,14 +12,14 @@ def check_sources(settings: Settings) -> Finding:
     """
     from forecache.lake.sources.databases.database import require_database
     from forecache.lake.sources.tables.pins import Pins
-    from forecache.pipeline import TableSource
+    from forecache.pipeline import Query, TableSource
     from forecache.pipeline.loading import read_project
 
     project = read_project(settings)
     declared = (*project.served.values(), *project.mailings.values())
     sources = {source.name: source for each in declared for source in each.all_sources}.values()
     tables = [source for source in sources if isinstance(source, TableSource)]
-    queried = [source for source in sources if not isinstance(source, TableSource) and source.extract is not None]
+    queried = [source for source in sources if not isinstance(source, TableSource) and isinstance(source.extract, Query)]
     pins = Pins(settings)
     for table in tables:
         pins.of(table)

@@ -1,4 +1,4 @@
-"""What a table's log says: its files as of its newest version, by partition, and single entries."""
+"""What a table's log says: its files as of its newest version, by partition, what was removed, and single entries."""
 
 import json
 from collections.abc import Sequence
@@ -59,3 +59,43 @@ def read_entry(filesystem: Any, version: int) -> list[dict[str, Any]]:
     """
     with filesystem.open_input_stream(f"_delta_log/{version:020d}.json") as stream:
         return [json.loads(line) for line in stream.read().splitlines() if line.strip()]
+
+
+def removed_files(filesystem: Any) -> dict[str, int]:
+    """By path, when files were removed that the newest checkpoint or a later entry remembers as such, in ms since 1970.
+
+    Args:
+        filesystem: As for `read_entry`.
+    """
+    version, found = _checkpoint(filesystem)
+    while True:
+        version += 1
+        try:
+            actions = read_entry(filesystem, version)
+        except FileNotFoundError:
+            return found
+        for action in actions:
+            if "remove" in action:
+                found[unquote(action["remove"]["path"])] = action["remove"].get("deletionTimestamp") or 0
+
+
+def _checkpoint(filesystem: Any) -> tuple[int, dict[str, int]]:
+    """The version of the newest checkpoint, -1 where there is none, and what it remembers as removed."""
+    import pyarrow.parquet as pq
+
+    try:
+        with filesystem.open_input_stream("_delta_log/_last_checkpoint") as stream:
+            last = json.loads(stream.read())
+    except FileNotFoundError:
+        return -1, {}
+    version, parts = int(last["version"]), last.get("parts")
+    names = [f"{version:020d}.checkpoint.parquet"]
+    if parts:
+        names = [f"{version:020d}.checkpoint.{part:010d}.{parts:010d}.parquet" for part in range(1, parts + 1)]
+    found: dict[str, int] = {}
+    for name in names:
+        with filesystem.open_input_file(f"_delta_log/{name}") as source:
+            for row in pq.read_table(source, columns=["remove"])["remove"].to_pylist():
+                if row is not None and row["path"] is not None:
+                    found[unquote(row["path"])] = row["deletionTimestamp"] or 0
+    return version, found

@@ -11,7 +11,7 @@ from forecache.errors import InputError, NotYetError
 from forecache.lake.delta.commit import Change, State, commit
 from forecache.lake.delta.small_tables import read_rows, row_schema, rows_added, target_of
 from forecache.lake.ingest.landing import list_landing, source_uri
-from forecache.pipeline import Source, Static
+from forecache.pipeline import Source, Static, StreamDay
 from forecache.settings import Settings
 
 FILES_TABLE = "ingested_files"
@@ -115,14 +115,21 @@ def require_days(
         if source.extract is not None:
             raise InputError(
                 f"The night {night} is empty: source {source.name!r} was not extracted for that day.",
-                remedy="Run `forecache ingest`; of a snapshot, only the day that has just ended can be."
-                if source.time is not None
-                else "Run `forecache ingest` once the day is over.",
+                remedy=_how_to_extract(source),
             )
         raise InputError(
             f"The night {night} is empty: source {source.name!r} has no landing file for that day.",
             remedy=f"Land a file for {night} in {source_uri(settings, source)} (only a header if nothing happened).",
         )
+
+
+def _how_to_extract(source: Source) -> str:
+    if isinstance(source.extract, StreamDay):
+        stream = source.extract.stream
+        return f"Run `forecache ingest` once the stream {stream!r} has read the day: `forecache streams` says how far it is."
+    if source.time is not None:
+        return "Run `forecache ingest`; of a snapshot, only the day that has just ended can be."
+    return "Run `forecache ingest` once the day is over."
 
 
 def _stands_in(source: Source, read: Collection[date], night: date) -> bool:

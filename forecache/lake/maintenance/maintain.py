@@ -1,7 +1,7 @@
 """Maintenance of a table: its small files are merged, and files that nothing can ask for any more are removed.
 
-Merged are the four small tables (`SORTED_BY`), and raw and quarantined rows, of which a late file adds a small file to
-an old day. Features, predictions and training sets stay as they were written: each night is one commit of few files,
+Merged are the four small tables (`SORTED_BY`), raw and quarantined rows, of which a late file adds a small file to an
+old day, and the closed hours of streams, which commit a small file a second. Features, predictions and training sets stay as they were written: each night is one commit of few files,
 and verdicts, the ledger and published versions name these files.
 """
 
@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from forecache.lake.delta.log import active_files
+from forecache.lake.delta.stream_tables import KEPT, is_stream_table
 from forecache.lake.delta.tables import open_table
 from forecache.lake.maintenance.merge import merge, merge_groups, no_ingestion
 from forecache.lake.maintenance.remove import Pin, data_files, removable, remove
 from forecache.settings import Settings
 
 RETENTION = timedelta(days=7)
-"""A file is removed only once it has been out of its table, or was never in it, for this long."""
+"""A file is removed only once it has been out of its table, or was never in it, for this long; of a stream's for a day."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def maintain_table(
         DamagedError: A file has other rows than the log says; the table is as it was.
         ConflictError, UnavailableError: See `forecache.lake.delta.commit.commit`.
     """
+    if is_stream_table(name):
+        retention = min(retention, KEPT)
     before, table_before = data_files(settings, name), active_files(open_table(settings, name))
     with no_ingestion(settings, name):
         merged = sum(len(group) for group in merge_groups(name, table_before)) if dry_run else merge(settings, name)

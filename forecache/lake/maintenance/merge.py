@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from forecache.errors import DamagedError
 from forecache.lake.delta.commit import Change, State, Target, commit
 from forecache.lake.delta.files import DataFile, new_path, place_of, write_file
 from forecache.lake.delta.small_tables import SORTED_BY, merge_files
+from forecache.lake.delta.stream_tables import HOUR, in_order, is_closed, is_stream_table
 from forecache.lake.delta.tables import open_table
 from forecache.lake.delta.writers import new_folder
 from forecache.lake.turn import own_turn
@@ -38,7 +40,10 @@ def merge_groups(name: str, files: Sequence[DataFile]) -> list[list[DataFile]]:
     if name in SORTED_BY:
         small = [file for file in files if file.rows < _MERGED_ROWS]
         return [small] if len(small) > 1 else []
-    if not name.startswith(_MERGED_TABLES):
+    if is_stream_table(name):
+        now = datetime.now(timezone.utc)
+        files = [file for file in files if HOUR not in file.partition or is_closed(file.partition[HOUR], now)]
+    elif not name.startswith(_MERGED_TABLES):
         return []
     groups: dict[tuple[tuple[str, str | None], ...], list[list[DataFile]]] = {}
     for file in files:
@@ -60,7 +65,8 @@ def merge(settings: Settings, name: str) -> int:
         there = {file.path for file in state.files}
         # What was merged for an earlier attempt holds while its files are in the table: files never change.
         if not groups or any(file.path not in there for group in groups for file in group):
-            groups = merge_groups(name, state.files)
+            files = in_order(state.delta, state.files) if state.delta and is_stream_table(name) else state.files
+            groups = merge_groups(name, files)
             merged = [_merged(settings, name, state, group) for group in groups]
         return Change(merged, [file for group in groups for file in group], rearranged=True)
 

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.fs
 
 from forecache.lake.delta.files import place_of
-from forecache.lake.delta.log import active_files, read_entry
+from forecache.lake.delta.log import active_files, read_entry, removed_files
+from forecache.lake.delta.stream_tables import is_stream_table
 from forecache.lake.delta.tables import open_table
 from forecache.settings import Settings
 from forecache.steps import lake_step
@@ -62,6 +63,8 @@ def removable(settings: Settings, name: str, pins: Collection[Pin], retention: t
     unused = [info for info in listing if _is_data(info) and info.path not in active and info.mtime < cutoff]
     if not unused:
         return []
+    if is_stream_table(name):
+        return _unremembered(settings, name, unused, cutoff)
     versions = sorted(int(found[1]) for info in listing if (found := _ENTRY.fullmatch(info.path)))
     spans, oldest = _spans(settings, name, versions), versions[0] if versions else 0
     # The log may not go back to the first version: what it does not mention may be in one before.
@@ -76,6 +79,15 @@ def removable(settings: Settings, name: str, pins: Collection[Pin], retention: t
         return not any(_is_pinned(info.path, span, pin) for span in of_file for pin in pins)
 
     return [info for info in unused if is_removable(info)]
+
+
+def _unremembered(settings: Settings, name: str, unused: Sequence[Any], cutoff: datetime) -> list[Any]:
+    """Of a stream's unused files those that were not removed since a time: nothing names old versions of its table.
+
+    The newest checkpoint remembers what was removed lately. The log's entries, 86,400 a day, are not read.
+    """
+    removed_ms = removed_files(place_of(settings, name).open())
+    return [info for info in unused if removed_ms.get(info.path, 0) / 1000 < cutoff.timestamp()]
 
 
 def _is_pinned(path: str, span: _Span, pin: Pin) -> bool:

@@ -14,6 +14,7 @@ from forecache.pipeline.names import QUARANTINE, RAW, SOURCE_COLUMNS, check_name
 from forecache.pipeline.sources.column import Column
 from forecache.pipeline.sources.query import Query, check_extract
 from forecache.pipeline.sources.source_time import Snapshot, Static
+from forecache.pipeline.sources.stream_day import StreamDay, check_stream_day
 
 Missing = Literal["wait", "last", "fail"]
 
@@ -36,7 +37,7 @@ class Source:
         missing: What becomes of a night for whose day no file was read. "fail": it is refused. "wait": it is refused
             as not yet due; the schedule skips it, and the sensor `<job>_delivered` runs it once the file is there.
             "last": it goes on with what was delivered before.
-        extract: The query of a database that writes the files; None: they land from elsewhere.
+        extract: What writes the files: the query of a database, or the days of a stream; None: they land from elsewhere.
         unique: Columns that identify an event, where the source has such (a transaction id); repeats are quarantined.
     """
 
@@ -49,7 +50,7 @@ class Source:
     time: Snapshot | Static | None = None
     key: tuple[str, ...] = ()
     missing: Missing = "fail"
-    extract: Query | None = None
+    extract: Query | StreamDay | None = None
     unique: tuple[str, ...] = ()
     file_pattern: str = r"(?P<day>\d{4}-\d{2}-\d{2})[^/]*\.(csv|jsonl|parquet)"
     expectations: tuple[Expectation, ...] = ()
@@ -79,7 +80,9 @@ class Source:
                 remedy=r"Write it like (?P<day>\d{4}-\d{2}-\d{2})\.csv.",
             )
 
-        if self.extract is not None:
+        if isinstance(self.extract, StreamDay):
+            check_stream_day(owner, self.event_time, self.file_pattern)
+        if isinstance(self.extract, Query):
             check_extract(owner, self.extract, self.event_time, self.time, self.file_pattern)
             rule = "A day is asked for when it is needed: there is nothing to wait for."
             check_value(owner, "missing", self.missing, self.missing != "wait", rule)

@@ -53,7 +53,7 @@ def text_batches(settings: Settings, source: Source, query: Query, day: date) ->
 
 def require_database(settings: Settings, source: Source) -> None:
     """Connect to the database of a source's query; raises as `text_batches`, but for what is wrong with the query."""
-    assert source.extract is not None
+    assert isinstance(source.extract, Query)
     url = _url(settings, source, source.extract)
     with _explained(source, source.extract, url), _connected(url, source.extract):
         pass

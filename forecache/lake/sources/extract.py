@@ -1,8 +1,8 @@
-"""Extraction: a database's rows of a day become the landing file of the day, once, whole or not at all."""
+"""Extraction: rows of a day, of a database or a stream, become the landing file of the day, once, whole or not at all."""
 
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -16,10 +16,13 @@ from forecache.lake.ingest.ingested import ingested_files
 from forecache.lake.ingest.landing import list_landing, source_uri
 from forecache.lake.ledger import last_records
 from forecache.lake.sources.databases.database import text_batches
+from forecache.lake.sources.streams.day_file import write_day
+from forecache.lake.sources.streams.reading import first_whole_day, unread
 from forecache.lake.stage import Done, Stage, span
 from forecache.lake.turn import own_turn
 from forecache.pipeline import Snapshot, Source, Static
 from forecache.pipeline.sources.query import Query, file_name
+from forecache.pipeline.sources.stream_day import StreamDay
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.steps import extract_step
@@ -30,9 +33,10 @@ STAGE = "extract"
 def days_to_extract(
     settings: Settings, source: Source, *, first: date, last: date, now: datetime | None = None
 ) -> list[date]:
-    """The days from `first` to `last` that the source's query is to be asked for, ascending; none without a query.
+    """The days from `first` to `last` that are to be extracted, ascending; none of a source that is not extracted.
 
-    These are the days without a landing file, and those for which rows may have come late.
+    These are the days without a landing file, and those for which rows may have come late; of a stream only those that
+    it has read to their end.
 
     Args:
         now: With a time zone; default: the clock.
@@ -54,7 +58,29 @@ def days_to_extract(
         asked_on = date.fromisoformat(asked[day].details["asked_on"]) if day in asked else over
         return asked_on < min(today, over + timedelta(days=late_days))
 
-    return [day for day in possible if day not in done or may_have_more(day)]
+    days = [day for day in possible if day not in done or may_have_more(day)]
+    return _read_to_their_end(settings, source.extract, days) if isinstance(source.extract, StreamDay) else days
+
+
+def not_extracted(settings: Settings, source: Source, day: date, *, now: datetime | None = None) -> str:
+    """Why a day that is over cannot be extracted yet, as a sentence; "" where it can, or where nothing is known."""
+    if not isinstance(source.extract, StreamDay) or day >= _today(now):
+        return ""
+    first = first_whole_day(settings, source.extract)
+    if first is None:
+        return f"The stream {source.extract.stream!r} has committed nothing yet."
+    if day < first:
+        return f"The stream {source.extract.stream!r} has no whole day before {first}."
+    return unread(settings, source.extract.stream, day)
+
+
+def _read_to_their_end(settings: Settings, extract: StreamDay, days: Sequence[date]) -> list[date]:
+    """Those of some ascending days that a stream has, and has read to their end."""
+    first = first_whole_day(settings, extract) if days else None
+    left = [day for day in days if first is not None and day >= first]
+    while left and unread(settings, extract.stream, left[-1]):
+        left.pop()
+    return left
 
 
 def extract(
@@ -67,10 +93,11 @@ def extract(
     rebuild: bool = False,
     now: datetime | None = None,
 ) -> StageResult:
-    """Write the landing files of the days that have none, and of those of which rows came late.
+    """Write the landing files of the days that have none, and of those of which rows have come late.
 
     Args:
-        days: Those that are not over yet are left out, and those whose state the database no longer has.
+        days: Those that are not over yet are left out, those whose state the database no longer has, and those that the
+            stream has not read to their end.
         rebuild: Ask again for all of them; the files take the place of those that were there.
 
     Returns:
@@ -88,17 +115,19 @@ def extract(
         if rebuild:
             chosen = [day for day in _possible_days(source, first, last, now) if day in days]
             _require_state(source, days, chosen)
+            if isinstance(source.extract, StreamDay):
+                chosen = _read_to_their_end(settings, source.extract, chosen)
         else:
             chosen = [day for day in days_to_extract(settings, source, first=first, last=last, now=now) if day in days]
         stage = Stage(settings, STAGE, source.name, run_id)
         before = last_records(settings, STAGE, source.name) if source.extract.late_days and not rebuild else {}
         for number, day in enumerate(chosen):
-            progress(f"extracting {source.name} of {day} from {source.extract.database}", number / len(chosen))
+            progress(f"extracting {source.name} of {day} from {_origin(source.extract)}", number / len(chosen))
             begun = time.perf_counter()
             known = before[day].details["rows_digest"] if day in before else ""
             rows[day], details = _extract_day(settings, source, source.extract, day, scratch, known=known)
             done = Done(rows[day], {"file": file_name(day), **details, "asked_on": _today(now).isoformat()})
-            stage.record({day: done}, {day: f"{source.extract.database} {file_name(day)}"}, time.perf_counter() - begun)
+            stage.record({day: done}, {day: f"{_origin(source.extract)} {file_name(day)}"}, time.perf_counter() - begun)
     return StageResult(
         stage=STAGE,
         subject=source.name,
@@ -106,8 +135,12 @@ def extract(
         seconds=time.perf_counter() - started,
         nights=tuple(sorted(rows)),
         skipped=not rows,
-        details={"days": span(sorted(rows)) if rows else "none", "database": source.extract.database},
+        details={"days": span(sorted(rows)) if rows else "none", "from": _origin(source.extract)},
     )
+
+
+def _origin(extract: Query | StreamDay) -> str:
+    return f"the stream {extract.stream}" if isinstance(extract, StreamDay) else extract.database
 
 
 def _possible_days(source: Source, first: date, last: date, now: datetime | None) -> list[date]:
@@ -134,19 +167,35 @@ def _require_state(source: Source, days: Collection[date], chosen: Collection[da
 
 
 def _extract_day(
-    settings: Settings, source: Source, query: Query, day: date, scratch: Path, *, known: str
+    settings: Settings, source: Source, origin: Query | StreamDay, day: date, scratch: Path, *, known: str
 ) -> tuple[int, dict[str, Any]]:
     """Rows of the day's file, and its details. It is written elsewhere and put into the landing zone in one step.
 
     Args:
         known: The digest of the rows that the landing zone got before: where it is the same, the file stays.
     """
+    written = scratch / file_name(day)
+    if isinstance(origin, StreamDay):
+        num_rows, rows_digest = write_day(settings, source, origin, day, written)
+    else:
+        num_rows, rows_digest = _query_day(settings, source, origin, day, written)
+    size_bytes = written.stat().st_size
+    if not rows_digest or rows_digest != known:
+        folder = open_folder(source_uri(settings, source), settings.storage_options, setting="FORECACHE_LANDING")
+        folder.upload(written, file_name(day))
+        extract_step("file landed")
+    written.unlink()
+    return num_rows, {"size_bytes": size_bytes, "rows_digest": rows_digest}
+
+
+def _query_day(settings: Settings, source: Source, query: Query, day: date, path: Path) -> tuple[int, str]:
+    """Write what a database answers; how many rows, and a digest of them, "" where they are asked for once."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = pa.schema([(column.name, pa.string()) for column in source.columns])
-    written, num_rows, digest = scratch / file_name(day), 0, 0
-    with pq.ParquetWriter(written, schema, compression="zstd") as writer:
+    num_rows, digest = 0, 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in text_batches(settings, source, query, day):
             columns = [pa.array(values, pa.string()) for values in zip(*batch, strict=True)]
             writer.write_batch(pa.record_batch(columns, schema=schema))
@@ -157,13 +206,7 @@ def _extract_day(
                     1 << 128
                 )
             extract_step("batch extracted")
-    size_bytes, rows_digest = written.stat().st_size, f"{num_rows} {digest:032x}" if query.late_days else ""
-    if not rows_digest or rows_digest != known:
-        folder = open_folder(source_uri(settings, source), settings.storage_options, setting="FORECACHE_LANDING")
-        folder.upload(written, file_name(day))
-        extract_step("file landed")
-    written.unlink()
-    return num_rows, {"size_bytes": size_bytes, "rows_digest": rows_digest}
+    return num_rows, f"{num_rows} {digest:032x}" if query.late_days else ""
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Days of a source, taken from the table of a stream."""

@@ -1,0 +1,69 @@
+"""How far a stream has read its topic: whether a day that is over is whole in its table."""
+
+from datetime import date, datetime, time, timedelta, timezone
+
+from forecache.lake.delta.log import active_files, open_if_exists
+from forecache.lake.delta.stream_tables import HOUR, hour_of
+from forecache.pipeline.names import STREAM
+from forecache.pipeline.sources.stream_day import StreamDay
+from forecache.settings import Settings
+from forecache.stream_state import StreamState, read_state
+
+_ELSEWHERE = timedelta(hours=1)
+"""Where nothing here says how far the stream is, a day is taken to be whole so long after its end was read."""
+
+
+def first_whole_day(settings: Settings, extract: StreamDay) -> date | None:
+    """The first day of which the stream has all events; None while it has committed nothing."""
+    if extract.start is not None:
+        return extract.start
+    delta = open_if_exists(settings, STREAM + extract.stream)
+    hours = [file.partition[HOUR] for file in active_files(delta)] if delta is not None else []
+    known = [hour for hour in hours if hour is not None]
+    return date.fromisoformat(min(known)[:10]) + timedelta(days=1) if known else None
+
+
+def unread(settings: Settings, stream: str, day: date) -> str:
+    """Why events of a day may be missing in a stream's table, as a sentence; "" once it has read beyond the day's end.
+
+    It has where it had no lag after the day's end, or else where it has a later message of each partition that lags. A
+    stream that runs on another machine is only known by its table.
+    """
+    end = datetime.combine(day + timedelta(days=1), time(), timezone.utc)
+    state = read_state(settings.home_path, stream)
+    if state is not None and state.written_at >= end.timestamp() and state.lag_events == 0:
+        return ""
+    newest = _newest_read(settings, STREAM + stream, end)
+    if state is None:
+        is_read = any(at >= end + _ELSEWHERE for at in newest.values())
+        return "" if is_read else f"The stream {stream!r} has not read to an hour after the end of {day}."
+    lagging = _lagging(state, end)
+    late = sorted(each for each in lagging if each not in newest or newest[each] < end)
+    if lagging and not late:
+        return ""
+    if state.written_at < end.timestamp():
+        last = datetime.fromtimestamp(state.written_at, timezone.utc)
+        return f"The stream {stream!r} has not run since {last:%Y-%m-%d %H:%M} UTC, before the end of {day}."
+    partitions = ", ".join(map(str, late))
+    return f"The stream {stream!r} lags: it has not read partition {partitions} to the end of {day}."
+
+
+def _lagging(state: StreamState, end: datetime) -> set[int]:
+    """Partitions that had messages which were not committed, when the stream said so last."""
+    if state.written_at < end.timestamp():
+        return {int(each) for each in state.end_offsets}
+    return {int(each) for each, offset in state.end_offsets.items() if state.offsets.get(each, 0) < offset}
+
+
+def _newest_read(settings: Settings, table: str, end: datetime) -> dict[int, datetime]:
+    """By partition, the newest time of a message among the first and the last hours that were committed since a time."""
+    delta = open_if_exists(settings, table)
+    if delta is None:
+        return {}
+    hours = sorted({hour for file in active_files(delta) if (hour := file.partition[HOUR]) and hour >= hour_of(end)})
+    some = sorted({*hours[:2], *hours[-2:]})
+    if not some:
+        return {}
+    rows = delta.to_pyarrow_table(partitions=[(HOUR, "in", some)], columns=["kafka_partition", "kafka_at"])
+    newest = rows.group_by("kafka_partition").aggregate([("kafka_at", "max")])
+    return dict(zip(newest["kafka_partition"].to_pylist(), newest["kafka_at_max"].to_pylist(), strict=True))
