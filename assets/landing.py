@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.metadata import source_schema
-from forecache.pipeline import Source
+from forecache.pipeline import Source, StreamDay
+from forecache.pipeline.names import STREAM
 from resources.settings import SettingsResource
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def build_landing(source: Source) -> dg.AssetSpec:
     return dg.AssetSpec(
         landing_name(source),
         description=f"{source.description}\n\n{__doc__}",
+        deps=[STREAM + source.extract.stream] if isinstance(source.extract, StreamDay) else [],
         group_name="landing",
         kinds={"csv", "json", "parquet"},
         owners=[source.owner],

@@ -27,6 +27,7 @@ from forecache.pipeline import (
     RegisteredModel,
     Schedule,
     Served,
+    Stream,
     TableSource,
     TorchModel,
 )
@@ -52,6 +53,7 @@ from jobs.nightly import (
     built_on_the_way,
 )
 from jobs.realtime import realtime_definitions
+from jobs.streams import stream_definitions
 from jobs.training import build_training_job, build_training_schedule
 from jobs.tuning import build_tuning_job
 from jobs.verification import build_verification_job, build_verification_schedule
@@ -86,6 +88,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         *(recommender_definitions(recommender) for recommender in project.recommenders.values()),
         *(realtime_definitions(realtime) for realtime in project.realtime.values()),
         *(mailing_definitions(mailing) for mailing in project.mailings.values()),
+        stream_definitions(project),
         dg.Definitions(assets=[broken_module(name, str(error)) for name, error in project.broken.items()]),
     )
 
@@ -201,8 +204,8 @@ def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSp
 
 def sources_of(project: Project) -> list[AnySource]:
     """The sources of all that is declared, each once."""
-    users: list[Served | Realtime | Mailing] = [*project.nightly.values(), *project.views.values()]
-    users += [*project.realtime.values(), *project.mailings.values()]
+    users: list[Served | Realtime | Mailing | Stream] = [*project.nightly.values(), *project.views.values()]
+    users += [*project.realtime.values(), *project.mailings.values(), *project.streams.values()]
     return list({source.name: source for each in users for source in each.all_sources}.values())
 
 

@@ -10,6 +10,7 @@ import dagster as dg
 
 from forecache.alerts.alert import Alert, Severity, Subject
 from forecache.alerts.journal import cursor, open_alerts
+from forecache.pipeline.names import STREAM
 from forecache.settings import Settings
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -101,6 +102,8 @@ def _judge_checks(entries: Sequence[EventLogEntry], news: News) -> None:
     passed: dict[Subject, bool] = {}
     for entry in entries:
         found = entry.get_dagster_event().asset_check_evaluation_data
+        if found.asset_key.path[-1].startswith(STREAM):
+            continue  # the look at the streams tells of them, and of more
         name = f"{found.asset_key.to_user_string()}.{found.check_name}"
         subject = Subject("check_failed", name, found.partition or "")
         passed[subject] = found.passed

@@ -17,6 +17,11 @@ Kind = Literal[
     "rollout_paused",
     "log_rows_lost",
     "log_stuck",
+    "stream_dead",
+    "stream_behind",
+    "stream_delayed",
+    "stream_bad",
+    "stream_unverified",
     "test",
 ]
 TITLES: Mapping[Kind, str] = {
@@ -30,9 +35,19 @@ TITLES: Mapping[Kind, str] = {
     "rollout_paused": "Rollout is paused",
     "log_rows_lost": "Request log lost rows",
     "log_stuck": "Request log cannot be committed",
+    "stream_dead": "Stream does not run",
+    "stream_behind": "Stream is behind",
+    "stream_delayed": "Stream is slow",
+    "stream_bad": "Stream gets bad messages",
+    "stream_unverified": "Live layer is not verified",
     "test": "Test",
 }
-LASTING: frozenset[Kind] = frozenset({"check_failed", "run_failed", "version_stale", "night_waiting", "log_stuck"})
+LASTING: frozenset[Kind] = frozenset(
+    {
+        *("check_failed", "run_failed", "version_stale", "night_waiting", "log_stuck"),
+        *("stream_dead", "stream_behind", "stream_delayed", "stream_bad", "stream_unverified"),
+    }
+)
 """Kinds that are over at some time, which is told too. The others are about one moment."""
 REPEATED: frozenset[Kind] = LASTING - {"run_failed"}
 """Kinds that are told again while they last. Of a failed run nobody can say that it still matters."""

@@ -97,6 +97,8 @@ def _project(project: Mapping[str, Any], *, with_versions: bool) -> Iterator[Lin
         yield from table(("as of", "of", "rows", "took", "ended", "done"), rows, right=(2, 3, 4))
     else:
         yield from _wrapped(nights["why"].replace("`", ""))
+    if project["streams"]:
+        yield from ("", "STREAMS", *streams_table(project["streams"]))
     if with_versions and project["versions"]:
         yield from ("", "PUBLISHED")
         versions = [
@@ -118,6 +120,19 @@ def _project(project: Mapping[str, Any], *, with_versions: bool) -> Iterator[Lin
             for row in project["releases"]
         ]
         yield from table(("model", "release", "model version", "made"), releases, right=(1,))
+
+
+def streams_table(streams: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
+    """A line for each stream, and below it one for each of its live layers, as `described` has them."""
+    rows = [
+        (row["name"], row["state"], words.count(row["lag_events"]), f"{words.rate(row['rows_per_s'])} /s",
+         words.delays(row), words.ago(row["committed_s_ago"]), words.count(row["bad"]))
+        for row in streams
+    ]  # fmt: skip
+    yield from table(("stream", "state", "waiting", "rows", "delay p50, p99", "committed", "bad"), rows, right=(2, 3, 6))
+    for row in streams:
+        for each in row["layers"]:
+            yield from _wrapped(f"{row['name']}: live layer {each['store']}: {words.live_layer(each, row['committed_version'])}")
 
 
 def _stale_without_alert(versions: Sequence[Mapping[str, Any]]) -> Iterator[Line]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from types import ModuleType
 
-from forecache.metrics import batch, drift, model_processes, processes, reader, realtime, request_log
+from forecache.metrics import batch, drift, model_processes, processes, reader, realtime, request_log, streams
 from forecache.metrics.metric import Metric
 
 PARTS: tuple[tuple[str, ModuleType], ...] = (
@@ -13,6 +13,7 @@ PARTS: tuple[tuple[str, ModuleType], ...] = (
     ("Model processes, breaker, cache", model_processes),
     ("Request log", request_log),
     ("Live drift", drift),
+    ("Streams", streams),
     ("Batch", batch),
 )
 """Title of each part, and the module that declares its metrics."""

@@ -1,4 +1,4 @@
-"""The metrics of the batch half as a page for Prometheus: stages, stores, gate, monitoring.
+"""The metrics of the batch half and of streams as a page for Prometheus: stages, stores, gate, monitoring, streams.
 
 They are read from tables that the stages have written anyway, so nothing that runs waits for them.
 """
@@ -13,6 +13,7 @@ from forecache.lake.ledger import StageRecord, ledger_records
 from forecache.metrics import batch as metrics
 from forecache.metrics.metric import Metric
 from forecache.metrics.page import Labels, Page
+from forecache.monitoring.streams.samples import add_streams
 from forecache.monitoring.table import Measurement, all_measurements
 from forecache.registry.promotions import Promotion, all_promotions
 from forecache.settings import Settings
@@ -34,6 +35,7 @@ def batch_page(settings: Settings) -> str:
     _stores(page, _current(settings))
     _gate(page, all_promotions(settings))
     _monitoring(page, all_measurements(settings))
+    add_streams(page, settings)
     page.one(metrics.EXPORTED, f"{time.time():.0f}")
     return page.text()
 

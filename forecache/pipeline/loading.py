@@ -19,6 +19,7 @@ from forecache.pipeline.checks.conflicts import (
     published_views,
 )
 from forecache.pipeline.checks.rungs import of_unread_rungs
+from forecache.pipeline.checks.stream_days import of_other_streams
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
@@ -52,8 +53,9 @@ def read_project(settings: Settings) -> Project:
             found[module] = declared_in(module)
         except SettingsError as error:
             broken[module] = error
-    # A store may be declared in a module that is broken.
-    broken |= {**({} if broken else of_unread_rungs(found)), **ambiguous(found), **of_other_dates(found)}
+    # A store or a stream may be declared in a module that is broken.
+    elsewhere = {} if broken else {**of_unread_rungs(found), **of_other_streams(found)}
+    broken |= {**elsewhere, **ambiguous(found), **of_other_dates(found)}
     usable = sorted(
         ((each.name, each) for module, some in found.items() if module not in broken for each in some),
         key=itemgetter(0),

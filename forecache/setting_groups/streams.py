@@ -15,3 +15,11 @@ class StreamSettings(BaseSettings):
         repr=False,
         description="Further options of Kafka's client (JSON), as librdkafka names them, such as user and password.",
     )
+    stream_keep_running: bool = Field(
+        False,
+        description="Lets Dagster's sensor `streams` start the declared streams that do not run, on its own machine; "
+        "else it only tells of them.",
+    )
+    stream_most_bad: float = Field(
+        0.01, ge=0, le=1, description="Share of a stream's messages that may be bad before it is told as an alert."
+    )

@@ -33,7 +33,7 @@ def test_rules_alerts_and_panels_read_metrics_that_are_declared() -> None:
         assert rule["labels"]["severity"] in ("page", "ticket")
         assert set(rule["annotations"]) == {"summary", "description"}
     assert [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"] == [
-        "Real time", "Drift of real-time models", "Store and reader", "Request log", "Batch",
+        "Real time", "Drift of real-time models", "Store and reader", "Request log", "Batch", "Streams",
     ]  # fmt: skip
 
 

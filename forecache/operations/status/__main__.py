@@ -6,6 +6,8 @@ import sys
 from datetime import datetime, timezone
 
 from forecache.errors import UnavailableError
+from forecache.monitoring.streams.overview import described as described_stream
+from forecache.monitoring.streams.overview import streams_now
 from forecache.operations.status.alerts import described, noted_alerts
 from forecache.operations.status.nights import last_nights
 from forecache.settings import load_settings
@@ -27,6 +29,7 @@ def main() -> None:
         # The reader itself knows which of its versions are stale.
         "alerts": [described(alert) for alert in alerts if alert.kind != "version_stale"],
         "alerts_unread": unread,
+        "streams": [described_stream(each) for each in streams_now(settings)],
         "read_at": now.timestamp(),
     }
     json.dump(part, sys.stdout)

@@ -55,7 +55,7 @@ def reading_beside() -> "Iterator[MakeExtension]":
 
 
 class ProjectPart:
-    """The extension of one worker: members `nights` and `alerts` of the status, and no paths.
+    """The extension of one worker: members `nights`, `streams` and `alerts` of the status, and no paths.
 
     Args:
         folder: Where the main process puts what it has read, and where it sees that a page was asked for.
@@ -105,12 +105,14 @@ class ProjectPart:
         nights["rows"] = [row | {"ended_s_ago": _ago_s(row["ended_s_ago"], self._part)} for row in nights["rows"]]
         alerts = self._part["alerts"]
         unread = [_UNREAD] if self._part["alerts_unread"] else []
-        return {"nights": nights, "alerts": alerts}, [*attention_of(alerts), *unread]
+        shown = {"nights": nights, "streams": self._part["streams"], "alerts": alerts}
+        return shown, [*attention_of(alerts), *unread]
 
 
 def _nothing(why: str, *, unread: bool) -> dict[str, Any]:
     """The part as `forecache.operations.status.__main__` prints it, where nothing was read."""
-    return {"nights": {"rows": [], "why": why}, "alerts": [], "alerts_unread": unread, "read_at": time.time()}
+    nights = {"rows": [], "why": why}
+    return {"nights": nights, "streams": [], "alerts": [], "alerts_unread": unread, "read_at": time.time()}
 
 
 def _ago_s(then_s: int, part: Mapping[str, Any]) -> int:

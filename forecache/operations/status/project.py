@@ -6,7 +6,9 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from forecache.errors import ForecacheError
-from forecache.operations.status.alerts import alerts_now, described
+from forecache.monitoring.streams.overview import described, streams_now
+from forecache.operations.status.alerts import alerts_now
+from forecache.operations.status.alerts import described as told_of
 from forecache.operations.status.nights import last_nights
 from forecache.operations.watch.versions import is_last
 from forecache.pipeline.loading import read_project
@@ -20,7 +22,7 @@ NoAlert = Literal["", "ended", "undeclared"]
 
 
 def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[str, Any]:
-    """`nights`, `versions`, `releases`, `alerts`, and `attention`: what is not well, the worst first.
+    """`nights`, `versions`, `releases`, `streams`, `alerts`, and `attention`: what is not well, the worst first.
 
     Args:
         told: Pipelines and views of which a reader has told already that they are stale.
@@ -42,7 +44,8 @@ def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[st
         "nights": last_nights(settings, now),
         "versions": versions,
         "releases": list(_releases(settings, found)),
-        "alerts": [described(alert) for alert in alerts],
+        "streams": [described(each) for each in streams_now(settings)],
+        "alerts": [told_of(alert) for alert in alerts],
         "attention": [asdict(each) for each in in_order(found)],
     }
 

@@ -9,6 +9,7 @@ from forecache.errors import ForecacheError
 from forecache.operations.watch.log import log_losses, stuck_logs
 from forecache.operations.watch.models import gate_decisions
 from forecache.operations.watch.nights import waiting_nights
+from forecache.operations.watch.streams import STREAM_KINDS, streams_not_well
 from forecache.operations.watch.versions import stale_versions
 from forecache.pipeline.loading import read_project
 from forecache.settings import Settings
@@ -31,7 +32,7 @@ class Found:
 
 
 def look(settings: Settings) -> Found:
-    """Look at the stores, the schedules, the promotion ledger and the request logs.
+    """Look at the stores, the schedules, the promotion ledger, the request logs and the streams.
 
     Raises:
         SettingsError: The project cannot be imported.
@@ -55,4 +56,11 @@ def look(settings: Settings) -> Found:
             problems.append(str(error))
         else:
             complete += [kind] if kind in LASTING else []
+    try:
+        of_streams = streams_not_well(settings, project)
+    except (ForecacheError, OSError) as error:
+        problems.append(str(error))
+    else:
+        alerts += [alert for some in of_streams.values() for alert in some]
+        complete += STREAM_KINDS
     return Found(tuple(alerts), tuple(complete), tuple(problems), cursors)

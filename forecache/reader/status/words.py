@@ -42,6 +42,11 @@ def span(seconds: float | None) -> str:
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds else "0 s"
 
 
+def ago(seconds: float | None) -> str:
+    """12 s ago; a dash where it never was."""
+    return "–" if seconds is None else f"{span(seconds)} ago"
+
+
 def percent(share: float | None) -> str:
     """A share as a percentage that is 0 or 100 only where the share is 0 or 1."""
     if share is None:
@@ -89,6 +94,23 @@ def rollout(state: Mapping[str, Any]) -> str:
     paused = ", paused" if state["paused"] else ""
     why = f": {state['why'].rstrip('.')}" if state["why"] else ""
     return f"{told}{paused}{why}"
+
+
+def delays(stream: Mapping[str, Any]) -> str:
+    """The median and the 99th percentile of a stream's delays in the last minute; a dash where no event came."""
+    if stream["delay_p50_s"] is None or stream["delay_p99_s"] is None:
+        return "–"
+    return f"{microseconds(stream['delay_p50_s'] * 1e6)}, {microseconds(stream['delay_p99_s'] * 1e6)}"
+
+
+def live_layer(layer: Mapping[str, Any], committed: int) -> str:
+    """How far a live layer is behind the table of its stream, and when it was verified."""
+    if layer["applied"] < 0:
+        return "nothing applied here"
+    behind = max(0, committed - layer["applied"])
+    applied = "all applied" if not behind else f"{plural(behind, 'version')} behind"
+    verified = f"verified {ago(layer['verified_s_ago'])}" if layer["verified_through"] >= 0 else "not verified"
+    return f"{plural(layer['rows'], 'row')}, {applied}, {verified}"
 
 
 _HEADLINES = {"well": "All is well", "warning": "Needs attention", "critical": "Not well"}

@@ -12,6 +12,7 @@ from forecache.reader.status import words
 from forecache.reader.status.page.markup import Markup, joined, tag, with_code
 from forecache.reader.status.page.models import models_section
 from forecache.reader.status.page.sections import nights_section, versions_section, workers_section
+from forecache.reader.status.page.streams import streams_section
 from forecache.reader.status.page.traffic import traffic_section
 
 _HERE = Path(__file__).parent
@@ -62,6 +63,7 @@ def page(status: Mapping[str, Any]) -> bytes:
         traffic_section(status["traffic"], now=now),
         models_section(status["models"]),
         versions_section(status["versions"]),
+        streams_section(status.get("streams", ())),
         nights_section(status.get("nights")),
         workers_section(status["reader"]),
     )

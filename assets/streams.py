@@ -1,0 +1,160 @@
+"""Stream: the rows of a topic's events, which an engine outside of Dagster commits about once a second.
+
+Dagster watches it: the sensor `streams` reports the table's newest version and what the checks say. Its table feeds the
+live layers, and the landing files of a source with `extract=StreamDay(...)`. That events are answered with last night's
+versions is not drawn: a graph with the nights that are made from the stream would have a circle.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from assets.metadata import declared_columns, markdown_table
+from forecache.monitoring.streams.overview import StreamNow, described, stream_now
+from forecache.monitoring.streams.verdicts import CHECKS, Judged, judged
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from resources.settings import SettingsResource
+
+_ERRORS = ("runs", "verified")
+"""Checks whose failure is an error; the others warn."""
+
+
+def topic_name(stream: Stream) -> str:
+    return f"topic_{stream.topic.name}"
+
+
+def live_name(store: str) -> str:
+    return f"live_{store}"
+
+
+def build_topic(stream: Stream) -> dg.AssetSpec:
+    """The topic, which others write."""
+    topic = stream.topic
+    return dg.AssetSpec(
+        topic_name(stream),
+        description=f"{topic.source.description}\n\nThe Kafka topic `{topic.topic}`: events as they happen.".strip(),
+        group_name="streams",
+        kinds={"kafka"},
+        owners=[topic.source.owner],
+        metadata={"topic": topic.topic, "format": type(topic.format).__name__},
+    )
+
+
+def build_stream(stream: Stream) -> dg.AssetSpec:
+    """The table of a stream."""
+    columns = [*declared_columns(stream.source), *(dg.TableColumn(name) for name in stream.output_columns)]
+    return dg.AssetSpec(
+        stream.table,
+        deps=[topic_name(stream)],
+        description=f"{stream.description}\n\n{__doc__}".strip(),
+        group_name="streams",
+        kinds={"deltalake", "kafka"},
+        owners=[stream.owner],
+        metadata={"dagster/column_schema": dg.TableSchema(columns), "engine": stream.engine},
+    )
+
+
+def build_live_layers(stream: Stream, published: Sequence[str]) -> list[dg.AssetSpec]:
+    """The live layers that a stream feeds, each above the version that is published beside it.
+
+    Args:
+        published: Names of what is published as assets.
+    """
+    return [
+        dg.AssetSpec(
+            live_name(store),
+            deps=[stream.table, *([f"published_{store}"] if store in published else [])],
+            description="Live layer: what the stream says of a key since the version that is served was made. The tailer "
+            "follows the stream's table, and compares the layer with it every minute.",
+            group_name="serving",
+            kinds={"lmdb", "http"},
+            owners=[stream.owner],
+        )
+        for store in stream.live_names
+    ]
+
+
+def build_stream_checks(stream: Stream) -> dg.AssetChecksDefinition:
+    """The checks of a stream: the sensor evaluates them as it looks, and a person may at any time."""
+
+    @dg.multi_asset_check(
+        name=f"check_{stream.table}",
+        specs=[dg.AssetCheckSpec(name, asset=stream.table, description=about) for name, about in checks_of(stream)],
+    )
+    def check_stream(settings: SettingsResource) -> Iterator[dg.AssetCheckResult]:
+        current = settings.load()
+        for each in _all_judged(stream, current, stream_now(current, stream)):
+            yield dg.AssetCheckResult(
+                passed=each.passed, check_name=each.check, asset_key=stream.table, description=each.sentence,
+                severity=_severity(each),
+            )  # fmt: skip
+
+    return check_stream
+
+
+def checks_of(stream: Stream) -> list[tuple[str, str]]:
+    """Name and meaning of each check; without live layers there is nothing to verify."""
+    return [(name, about) for name, about in CHECKS.items() if name != "verified" or stream.live_names]
+
+
+def stream_made(settings: Settings, now: StreamNow) -> dg.AssetMaterialization:
+    """The newest version of the table, as an event."""
+    figures = described(now)
+    shown = {
+        name: figures[name]
+        for name in ("rows_per_s", "delay_p50_s", "delay_p99_s", "lag_events", "bad", "repeats", "late", "release")
+        if figures[name] is not None
+    }
+    partitions = now.state.end_offsets if now.state else {}
+    offsets = now.state.offsets if now.state else {}
+    rows = [(int(each), offsets.get(each, 0), end) for each, end in sorted(partitions.items(), key=lambda i: int(i[0]))]
+    return dg.AssetMaterialization(
+        now.stream.table,
+        metadata={
+            "dagster/table_name": now.stream.table,
+            "dagster/uri": settings.table_uri(now.stream.table),
+            "delta_version": figures["committed_version"],
+            **shown,
+            "offsets": markdown_table(("partition", "committed", "in the topic"), rows),
+        },
+    )
+
+
+def layers_made(now: StreamNow) -> list[dg.AssetMaterialization]:
+    """How far each live layer is, as events; none of those that have applied nothing here."""
+    return [
+        dg.AssetMaterialization(
+            live_name(layer.store),
+            metadata={
+                "rows": layer.rows, "applied_version": layer.applied, "verified_through": layer.verified_through,
+            },
+        )
+        for layer in now.layers
+        if layer.applied >= 0
+    ]  # fmt: skip
+
+
+def stream_evaluations(settings: Settings, now: StreamNow) -> list[dg.AssetCheckEvaluation]:
+    """What the checks say, as events."""
+    return [
+        dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey(now.stream.table), check_name=each.check, passed=each.passed, metadata={},
+            severity=_severity(each), description=each.sentence,
+        )
+        for each in _all_judged(now.stream, settings, now)
+    ]  # fmt: skip
+
+
+def _all_judged(stream: Stream, settings: Settings, now: StreamNow) -> list[Judged]:
+    """Of every check; what is not known yet has not failed."""
+    found = {each.check: each for each in judged(now, most_bad=settings.stream_most_bad)}
+    return [
+        found.get(name) or Judged(name, True, f"Not known: {stream.name} has never run here.")
+        for name in CHECKS
+        if name != "verified" or stream.live_names
+    ]
+
+
+def _severity(each: Judged) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if each.check in _ERRORS else dg.AssetCheckSeverity.WARN

@@ -1,0 +1,32 @@
+"""Streams and their live layers, from what engines and tailers on the machine of `forecache metrics` say.
+
+`store` is the view, pipeline or stream beside whose store a live layer lies. Counters begin again where a stream is
+started again.
+"""
+
+from forecache.metrics.metric import counter, gauge
+
+RUNNING = gauge("forecache_stream_running", "1 while a process runs the stream, else 0.", "stream")
+STARTS = counter("forecache_stream_starts_total", "Times that the sensor started the stream.", "stream")
+LAG = gauge("forecache_stream_lag_events", "Events in a partition of the topic that are not committed.", "stream", "partition")
+ROWS = counter("forecache_stream_rows_total", "Rows that were committed.", "stream")
+BAD = counter("forecache_stream_bad_messages_total", "Messages that went to the quarantine.", "stream")
+REPEATS = counter("forecache_stream_repeated_events_total", "Events that were dropped as repeats.", "stream")
+LATE = counter("forecache_stream_late_events_total", "Rows of days that a night had been made from already.", "stream")
+DELAY = gauge(
+    "forecache_stream_delay_seconds",
+    "Time from an event until its row is committed, in the last minute; no sample where no event came.",
+    "stream",
+    "quantile",
+)
+DELAY_LIMIT = gauge("forecache_stream_delay_limit_seconds", "What the declaration allows (`max_lag_s`).", "stream")
+LAST_COMMIT = gauge("forecache_stream_last_commit_timestamp_seconds", "When rows were committed last.", "stream")
+COMMITTED_VERSION = gauge("forecache_stream_committed_version", "Version of the table after the last commit.", "stream")
+RELEASE = gauge("forecache_stream_release", "Release of the real-time model that answers.", "stream")
+SAID = gauge("forecache_stream_said_timestamp_seconds", "When the engine said these figures.", "stream")
+LAYER_ROWS = gauge("forecache_live_rows", "Rows of a live layer.", "stream", "store")
+LAYER_APPLIED = gauge("forecache_live_applied_version", "Version of the table that it holds.", "stream", "store")
+LAYER_VERIFIED = gauge(
+    "forecache_live_verified_version", "Version at which it was last found equal to the table.", "stream", "store"
+)
+LAYER_VERIFIED_AT = gauge("forecache_live_verified_timestamp_seconds", "When that was.", "stream", "store")

@@ -1,0 +1,105 @@
+"""What is known of each declared stream on this machine."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from forecache.errors import ForecacheError
+from forecache.monitoring.streams.layers import LayerNow, layers_now
+from forecache.monitoring.streams.starts import Starts, read_starts
+from forecache.pipeline import Stream
+from forecache.pipeline.loading import read_project
+from forecache.settings import Settings
+from forecache.stream_state import StreamState, is_running, read_state
+
+FRESH_S = 15.0
+"""A state that is so young is that of a running stream, also where its process is on another machine."""
+Word = Literal["runs", "died", "stopped", "never ran"]
+
+
+@dataclass(frozen=True)
+class StreamNow:
+    """
+    Attributes:
+        state: What its engine said last; None: it never ran with this home folder.
+        is_running: Whether a process of this machine runs it, or has said so from another machine moments ago.
+        at: Unix time of the look.
+    """
+
+    stream: Stream
+    state: StreamState | None
+    is_running: bool
+    starts: Starts
+    layers: tuple[LayerNow, ...]
+    at: float
+
+    @property
+    def word(self) -> Word:
+        if self.is_running:
+            return "runs"
+        if self.state is None:
+            return "never ran"
+        return "stopped" if self.state.stopped_at else "died"
+
+
+def stream_now(settings: Settings, stream: Stream, *, at: float | None = None) -> StreamNow:
+    """What is known of a stream."""
+    now, home = time.time() if at is None else at, settings.home_path
+    state = read_state(home, stream.name)
+    is_fresh = state is not None and not state.stopped_at and now - state.written_at < FRESH_S
+    runs = is_running(home, stream.name) or is_fresh
+    starts = read_starts(home, stream.name).seen(state)
+    return StreamNow(stream, state, runs, starts, layers_now(settings, stream), now)
+
+
+def streams_now(settings: Settings) -> list[StreamNow]:
+    """All declared streams, by name; none where the project cannot be imported."""
+    try:
+        streams = read_project(settings).streams.values()
+    except ForecacheError:
+        return []
+    return [stream_now(settings, stream) for stream in streams]
+
+
+def described(now: StreamNow) -> dict[str, Any]:
+    """A stream for the status page and for scripts: figures, without paths and secrets."""
+    from forecache.monitoring.streams.verdicts import judged
+
+    state = now.state or StreamState()
+    return {
+        "name": now.stream.name,
+        "topic": now.stream.topic.topic,
+        "engine": state.engine or now.stream.engine,
+        "freshness": state.freshness or now.stream.freshness,
+        "state": now.word,
+        "lag_events": state.lag_events,
+        "rows": state.rows,
+        "rows_per_s": round(state.rows_per_s, 1),
+        "delay_p50_s": state.delay_p50_s,
+        "delay_p99_s": state.delay_p99_s,
+        "committed_version": state.committed_version,
+        "committed_s_ago": _ago(state.committed_at, now.at),
+        "bad": state.bad,
+        "repeats": state.repeats,
+        "late": state.late,
+        "release": state.release,
+        "starts": now.starts.total,
+        "last_error": state.last_error,
+        "layers": [_layer(each, now) for each in now.layers],
+        "not_well": [each.sentence for each in judged(now) if not each.passed],
+    }
+
+
+def _layer(layer: LayerNow, now: StreamNow) -> Mapping[str, Any]:
+    return {
+        "store": layer.store,
+        "rows": layer.rows,
+        "applied": layer.applied,
+        "verified_through": layer.verified_through,
+        "verified_s_ago": _ago(layer.verified_at, now.at),
+    }
+
+
+def _ago(then: float, now: float) -> float | None:
+    return round(max(0.0, now - then), 1) if then else None

@@ -1,0 +1,57 @@
+"""The metrics of streams and live layers on a page for Prometheus."""
+
+from collections.abc import Callable, Iterable
+
+from forecache.metrics import streams as metrics
+from forecache.metrics.metric import Metric
+from forecache.metrics.page import Labels, Page
+from forecache.monitoring.streams.layers import LayerNow
+from forecache.monitoring.streams.overview import streams_now
+from forecache.settings import Settings
+from forecache.stream_state import StreamState
+
+_SAID: tuple[tuple[Metric, Callable[[StreamState], object | None]], ...] = (
+    (metrics.ROWS, lambda state: state.rows),
+    (metrics.BAD, lambda state: state.bad),
+    (metrics.REPEATS, lambda state: state.repeats),
+    (metrics.LATE, lambda state: state.late),
+    (metrics.LAST_COMMIT, lambda state: f"{state.committed_at:.3f}" if state.committed_at else None),
+    (metrics.COMMITTED_VERSION, lambda state: state.committed_version if state.committed_version >= 0 else None),
+    (metrics.RELEASE, lambda state: state.release),
+    (metrics.SAID, lambda state: f"{state.written_at:.3f}"),
+)
+_OF_LAYERS: tuple[tuple[Metric, Callable[[LayerNow], object | None]], ...] = (
+    (metrics.LAYER_ROWS, lambda layer: layer.rows),
+    (metrics.LAYER_APPLIED, lambda layer: layer.applied if layer.applied >= 0 else None),
+    (metrics.LAYER_VERIFIED, lambda layer: layer.verified_through if layer.verified_through >= 0 else None),
+    (metrics.LAYER_VERIFIED_AT, lambda layer: f"{layer.verified_at:.3f}" if layer.verified_at else None),
+)
+
+
+def add_streams(page: Page, settings: Settings) -> None:
+    """Add what every declared stream says; metrics of what has not happened yet have no samples."""
+    found = streams_now(settings)
+    page.add(metrics.RUNNING, (((now.stream.name,), int(now.is_running)) for now in found))
+    page.add(metrics.STARTS, (((now.stream.name,), now.starts.total) for now in found))
+    page.add(metrics.DELAY_LIMIT, (((now.stream.name,), f"{now.stream.max_lag_s:g}") for now in found))
+    said = [((now.stream.name,), now.state) for now in found if now.state is not None]
+    page.add(metrics.LAG, _lag(said))
+    page.add(metrics.DELAY, _delays(said))
+    for metric, value in _SAID:
+        page.add(metric, ((name, each) for name, state in said if (each := value(state)) is not None))
+    layers = [((now.stream.name, layer.store), layer) for now in found for layer in now.layers]
+    for of_layer, number in _OF_LAYERS:
+        page.add(of_layer, ((names, each) for names, layer in layers if (each := number(layer)) is not None))
+
+
+def _lag(said: Iterable[tuple[Labels, StreamState]]) -> Iterable[tuple[Labels, object]]:
+    for (name,), state in said:
+        for partition, end in sorted(state.end_offsets.items(), key=lambda item: int(item[0])):
+            yield (name, partition), max(0, end - state.offsets.get(partition, 0))
+
+
+def _delays(said: Iterable[tuple[Labels, StreamState]]) -> Iterable[tuple[Labels, object]]:
+    for (name,), state in said:
+        for quantile, seconds in (("0.5", state.delay_p50_s), ("0.99", state.delay_p99_s)):
+            if seconds is not None:
+                yield (name, quantile), f"{seconds:.6g}"

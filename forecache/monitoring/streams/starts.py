@@ -1,0 +1,66 @@
+"""How often a stream was started by the sensor, so that one that dies at once is started with growing pauses."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from forecache.files import write_durably
+from forecache.stream_state import StreamState, stream_folder
+
+STABLE_S = 600.0
+"""A stream that ran for so long did not die of its start."""
+AGAIN_AND_AGAIN = 3
+"""So many starts in a row, each of which ended before that, are worth an alert."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 1800.0
+_FILE = "STARTS"
+
+
+@dataclass(frozen=True)
+class Starts:
+    """
+    Attributes:
+        total: Starts so far.
+        in_a_row: Starts after which it ran for less than `STABLE_S`.
+        last_at: Unix time of the last one; 0: never.
+    """
+
+    total: int = 0
+    in_a_row: int = 0
+    last_at: float = 0.0
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds from the last start to the next: 0, 10, 20, 40, ... up to half an hour."""
+        if not self.in_a_row:
+            return 0.0
+        return min(_FIRST_PAUSE_S * 2.0 ** (min(self.in_a_row, 20) - 1), _LONGEST_PAUSE_S)
+
+    @property
+    def next_at(self) -> float:
+        """Unix time before which it is not started again."""
+        return self.last_at + self.pause_s
+
+    @property
+    def is_dying(self) -> bool:
+        """Whether it dies again and again."""
+        return self.in_a_row >= AGAIN_AND_AGAIN
+
+    def seen(self, state: StreamState | None) -> "Starts":
+        """After a look at what the stream said last: where it has run long enough, earlier deaths do not count."""
+        has_lasted = state is not None and self.last_at > 0 and state.written_at - self.last_at >= STABLE_S
+        return Starts(self.total, 0, self.last_at) if has_lasted else self
+
+    def started(self, at: float) -> "Starts":
+        return Starts(self.total + 1, self.in_a_row + 1, at)
+
+
+def read_starts(home: Path, name: str) -> Starts:
+    """The starts of a stream; none where there is no record, or it cannot be read."""
+    with suppress(OSError, ValueError, TypeError):
+        return Starts(**json.loads((stream_folder(home, name) / _FILE).read_bytes()))
+    return Starts()
+
+
+def write_starts(home: Path, name: str, starts: Starts) -> None:
+    write_durably(stream_folder(home, name) / _FILE, json.dumps(asdict(starts)))

@@ -1,0 +1,116 @@
+"""Whether a stream is well: what its checks in Dagster, its alerts and the status page say of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Literal
+
+from forecache.monitoring.streams.overview import StreamNow
+from forecache.stream_state import StreamState
+
+Check = Literal["runs", "lag", "throughput", "delay", "last_commit", "bad_messages", "verified"]
+CHECKS: dict[Check, str] = {
+    "runs": "A process runs the stream.",
+    "lag": "What waits in the topic is done within `max_lag_s`, at the rate of the last minute.",
+    "throughput": "Where events wait, rows are committed.",
+    "delay": "99 of 100 events are committed within `max_lag_s`.",
+    "last_commit": "Where events wait, the last commit is not older than `max_lag_s`.",
+    "bad_messages": "No more messages are bad than FORECACHE_STREAM_MOST_BAD allows.",
+    "verified": "Each live layer was found equal to the table in the last minutes.",
+}
+MOST_BAD = 0.01
+VERIFIED_WITHIN_S = 300.0
+"""A tailer compares its live layer with the table every minute."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a check says: the sentence says why it passed, too."""
+
+    check: Check
+    passed: bool
+    sentence: str
+
+
+def judged(now: StreamNow, *, most_bad: float = MOST_BAD) -> list[Judged]:
+    """What every check says of a stream now; of one that never ran, only that.
+
+    Args:
+        most_bad: Share of its messages that may be bad.
+    """
+    return list(_judged(now, most_bad))
+
+
+def _judged(now: StreamNow, most_bad: float) -> Iterator[Judged]:
+    name, state = now.stream.name, now.state
+    yield _runs(now)
+    if state is None:
+        return
+    if now.is_running:
+        yield from _figures(now, state)
+    else:
+        for check in ("lag", "throughput", "delay", "last_commit"):
+            yield Judged(check, False, f"Not known: {name} does not run.")  # type: ignore[arg-type]  # they are checks
+    share = state.bad / max(1, state.bad + state.rows + state.repeats)
+    few = f"{state.bad:,} messages of {name}, {share:.2%}, were bad since it started; {most_bad:.2%} may be."
+    yield Judged("bad_messages", share <= most_bad, few)
+    if now.layers:
+        yield _verified(now, state)
+
+
+def _runs(now: StreamNow) -> Judged:
+    name, state = now.stream.name, now.state
+    if now.is_running:
+        times = f", after {now.starts.in_a_row} starts in a row that failed" if now.starts.is_dying else ""
+        return Judged("runs", not now.starts.is_dying, f"{name} runs{times}.")
+    if state is None:
+        return Judged("runs", False, f"{name} has never run here.")
+    if state.stopped_at:
+        return Judged("runs", False, f"{name} was stopped at {_moment(state.stopped_at)}.")
+    why = f" Its last error: {state.last_error}" if state.last_error else ""
+    again = f" It was started {now.starts.in_a_row} times in a row and died." if now.starts.is_dying else ""
+    return Judged("runs", False, f"{name} died after {_moment(state.written_at)}.{again}{why}")
+
+
+def _figures(now: StreamNow, state: StreamState) -> Iterator[Judged]:
+    name, limit_s = now.stream.name, now.stream.max_lag_s
+    waiting, rate = state.lag_events, state.rows_per_s
+    since_s = now.at - max(state.committed_at, state.started_at)
+    is_young = since_s <= limit_s
+    work_s = waiting / rate if rate else None
+    if work_s is not None:
+        lag = f"{waiting:,} events of {name} wait, {work_s:.1f} s of work at {rate:,.0f} rows/s; {limit_s:g} s may be."
+    else:
+        lag = f"{waiting:,} events of {name} wait, and none was committed in the last minute."
+    yield Judged("lag", not waiting or (work_s <= limit_s if work_s is not None else is_young), lag)
+    moves = not waiting or rate > 0 or is_young
+    yield Judged("throughput", moves, f"{name} commits {rate:,.1f} rows/s, and {waiting:,} events wait.")
+    p50, p99 = state.delay_p50_s, state.delay_p99_s
+    if p99 is None or p50 is None:
+        yield Judged("delay", True, f"No event of {name} came in the last minute.")
+    else:
+        delay = f"Half of the events of {name} are committed within {p50:.2f} s, 99 of 100 within {p99:.2f} s; {limit_s:g} s may be."
+        yield Judged("delay", p99 <= limit_s, delay)
+    last = f"at {_moment(state.committed_at)}" if state.committed_at else "not yet"
+    commit = f"{name} committed last {last}, version {state.committed_version}; {waiting:,} events wait."
+    yield Judged("last_commit", not waiting or is_young, commit)
+
+
+def _verified(now: StreamNow, state: StreamState) -> Judged:
+    """The worst of a stream's live layers; a tailer has some minutes from the first commit on."""
+    told, name = [], now.stream.name
+    for layer in now.layers:
+        if layer.applied < 0:
+            if state.committed_version >= 0 and now.at - max(state.started_at, state.committed_at) > VERIFIED_WITHIN_S:
+                told.append(f"the live layer of {layer.store} has applied nothing")
+        elif layer.verified_through < layer.applied and now.at - layer.verified_at > VERIFIED_WITHIN_S:
+            when = f"since {_moment(layer.verified_at)}" if layer.verified_at else "yet"
+            told.append(f"the live layer of {layer.store} was not found equal to the table {when}")
+    if told:
+        return Judged("verified", False, f"Of {name}, {'; '.join(told)}.")
+    through = ", ".join(f"{layer.store} through version {layer.verified_through}" for layer in now.layers)
+    return Judged("verified", True, f"Verified: {through}.")
+
+
+def _moment(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,53 @@
+"""Streams that do not run, and those that run and are not well."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+
+from forecache.alerts.alert import Alert, Kind, Severity
+from forecache.monitoring.streams.overview import StreamNow, stream_now
+from forecache.monitoring.streams.verdicts import Check, judged
+from forecache.pipeline.project import Project
+from forecache.settings import Settings
+
+_KINDS: Mapping[Check, tuple[Kind, Severity]] = {
+    "runs": ("stream_dead", "critical"),
+    "lag": ("stream_behind", "warning"),
+    "throughput": ("stream_behind", "warning"),
+    "last_commit": ("stream_behind", "warning"),
+    "delay": ("stream_delayed", "warning"),
+    "bad_messages": ("stream_bad", "warning"),
+    "verified": ("stream_unverified", "critical"),
+}
+STREAM_KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(kind for kind, _ in _KINDS.values()))
+
+
+def streams_not_well(settings: Settings, project: Project) -> dict[Kind, list[Alert]]:
+    """By kind, an alert for each declared stream that is not well.
+
+    A stream that never ran, or that somebody stopped, is dead only where FORECACHE_STREAM_KEEP_RUNNING asks for it.
+    """
+    found: dict[Kind, list[Alert]] = {kind: [] for kind in STREAM_KINDS}
+    for stream in project.streams.values():
+        for alert in _alerts(settings, stream_now(settings, stream)):
+            found[alert.kind].append(alert)
+    return found
+
+
+def _alerts(settings: Settings, now: StreamNow) -> Iterator[Alert]:
+    is_wanted = settings.stream_keep_running or now.word in ("runs", "died")
+    failed: dict[Kind, Severity] = {}
+    told: dict[Kind, list[str]] = {}
+    for each in judged(now, most_bad=settings.stream_most_bad) if is_wanted else ():
+        is_known = now.is_running or each.check in ("runs", "bad_messages", "verified")
+        if not each.passed and is_known:
+            kind, severity = _KINDS[each.check]
+            failed[kind] = severity
+            told.setdefault(kind, []).append(each.sentence)
+    state = now.state
+    for kind, severity in failed.items():
+        died = kind == "stream_dead" and state is not None and not now.is_running
+        at = state.written_at if died and state is not None else now.at
+        details = {"lag_events": state.lag_events, "starts": now.starts.total} if state is not None else {}
+        yield Alert(
+            kind, now.stream.name, severity, " ".join(told[kind]), details, datetime.fromtimestamp(at, timezone.utc)
+        )

@@ -1,0 +1,145 @@
+"""Streams in Dagster: the sensor that watches them and starts those that died, and the merging of their small files.
+
+Streams themselves run outside of Dagster: a run that never ends would be lost with the daemon, and would hide beneath
+its logs.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from assets.stage import Step, explained
+from assets.streams import (
+    build_live_layers,
+    build_stream,
+    build_stream_checks,
+    build_topic,
+    layers_made,
+    stream_evaluations,
+    stream_made,
+)
+from forecache.monitoring.streams.overview import StreamNow, stream_now
+from forecache.pipeline import Stream
+from forecache.pipeline.project import Project
+from forecache.settings import Settings
+from resources.settings import SettingsResource
+
+_EVERY_S = 30
+_MADE_S, _CHECKED_S = 300.0, 3600.0
+"""Events in the log, at most so often: a version is reported every five minutes, a verdict when it changes or hourly."""
+Cursor = dict[str, dict[str, Any]]
+
+
+def stream_definitions(project: Project) -> dg.Definitions:
+    """Assets, checks, the sensor, and the hourly maintenance; nothing where no stream is declared."""
+    streams = list(project.streams.values())
+    if not streams:
+        return dg.Definitions()
+    topics = {each.topic.name: build_topic(each) for each in streams}
+    layers = [layer for each in streams for layer in build_live_layers(each, list(project.served))]
+    job = build_stream_maintenance_job(streams)
+    return dg.Definitions(
+        assets=[*topics.values(), *(build_stream(each) for each in streams), *layers],
+        asset_checks=[build_stream_checks(each) for each in streams],
+        jobs=[job],
+        schedules=[build_stream_maintenance_schedule(job)],
+        sensors=[build_streams_sensor(streams)],
+    )
+
+
+def build_streams_sensor(streams: Sequence[Stream]) -> dg.SensorDefinition:
+    """Looks at every stream: what it committed and what its checks say become events, and one that died is started."""
+
+    @dg.sensor(
+        name="streams",
+        minimum_interval_seconds=_EVERY_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Reports versions and checks of the streams. With FORECACHE_STREAM_KEEP_RUNNING it starts those that "
+        "do not run, each once, with growing pauses where one dies again and again.",
+    )
+    def watch(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SensorResult:
+        current = settings.load()
+        told = kept_running(current, streams)
+        before: Cursor = json.loads(context.cursor) if context.cursor else {}
+        events: list[Any] = []
+        after: Cursor = {}
+        for stream in streams:
+            now = stream_now(current, stream)
+            some, after[stream.name] = news_of(current, now, before.get(stream.name, {}))
+            events += some
+        reason = "; ".join(told) or "Every stream was looked at."
+        return dg.SensorResult(skip_reason=reason, asset_events=events, cursor=json.dumps(after))
+
+    return watch
+
+
+def kept_running(settings: Settings, streams: Sequence[Stream]) -> list[str]:
+    """Start what does not run, where the settings ask for it; what was done, in words."""
+    if not settings.stream_keep_running:
+        return []
+    from forecache.operations.streams.start import keep_running
+
+    words = {"started": "{0} was started", "starting": "{0} is starting", "waits": "{0} is started again in {1:.0f} s"}
+    return [words[each.did].format(each.stream, each.wait_s) for each in keep_running(settings, streams) if each.did in words]
+
+
+def news_of(settings: Settings, now: StreamNow, before: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """What is to be recorded of a stream, and what is known of it after that.
+
+    Args:
+        before: What was recorded last: `version`, `made_at`, `checks` (by name, whether it passed) and `checked_at`.
+    """
+    events: list[Any] = []
+    after = dict(before)
+    version = now.state.committed_version if now.state is not None else -1
+    if version >= 0 and version != before.get("version") and now.at - before.get("made_at", 0.0) >= _MADE_S:
+        events += [stream_made(settings, now), *layers_made(now)]
+        after |= {"version": version, "made_at": now.at}
+    evaluations = stream_evaluations(settings, now) if now.state is not None or settings.stream_keep_running else []
+    passed = {each.check_name: each.passed for each in evaluations}
+    is_old = now.at - before.get("checked_at", 0.0) >= _CHECKED_S
+    known = before.get("checks", {})
+    changed = [each for each in evaluations if is_old or known.get(each.check_name) != each.passed]
+    if changed:
+        events += changed
+        after |= {"checks": passed, "checked_at": now.at if is_old else before.get("checked_at", 0.0)}
+    return events, after
+
+
+def build_stream_maintenance_job(streams: Sequence[Stream]) -> dg.JobDefinition:
+    """One step that merges the files of hours that are over."""
+    tables = [name for each in streams for name in (each.table, each.quarantine_table)]
+
+    @dg.op(name="maintain_stream_tables", description="Merge the small files of hours that are over.")
+    @explained
+    def maintain_stream_tables(context: dg.OpExecutionContext, settings: SettingsResource) -> Iterator[Any]:
+        from forecache.lake.delta.listing import table_names
+        from forecache.operations.maintain import maintain
+
+        step = Step(context, settings.load())
+        here = set(table_names(step.settings))
+        names = [name for name in tables if name in here]
+        done = maintain(step.settings, names, progress=step.progress) if names else []
+        merged, removed = sum(each.merged for each in done), sum(each.removed for each in done)
+        yield dg.Output(None, metadata={"merged_files": merged, "removed_files": removed})
+
+    @dg.job(
+        name="maintain_streams",
+        description="Merge the small files of the hours of streams that are over, beside the running streams.",
+        executor_def=dg.in_process_executor,
+    )
+    def maintenance() -> None:
+        maintain_stream_tables()
+
+    return maintenance
+
+
+def build_stream_maintenance_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
+    """Ten minutes after each hour: then no commit adds to it any more."""
+    return dg.ScheduleDefinition(
+        name=f"{job.name}_schedule", job=job, cron_schedule="10 * * * *", execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Ten minutes after each hour: the small files that streams committed in it are merged.",
+    )  # fmt: skip
