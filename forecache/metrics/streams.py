@@ -29,4 +29,7 @@ LAYER_APPLIED = gauge("forecache_live_applied_version", "Version of the table th
 LAYER_VERIFIED = gauge(
     "forecache_live_verified_version", "Version at which it was last found equal to the table.", "stream", "store"
 )
+LAYER_DIFFERED = counter(
+    "forecache_live_differed_total", "Times that it was not equal to the table, and was made anew.", "stream", "store"
+)
 LAYER_VERIFIED_AT = gauge("forecache_live_verified_timestamp_seconds", "When that was.", "stream", "store")

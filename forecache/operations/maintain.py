@@ -1,7 +1,8 @@
 """Maintenance of the lake: every table is maintained, and Delta versions that are still referenced are kept.
 
 References to old Delta versions come from retained published versions, the ledger (features and predictions of an as-of
-date, training sets), registered models, promotions, and training runs that may resume from a checkpoint.
+date, training sets), registered models, promotions, training runs that may resume from a checkpoint, and rows of streams,
+which name the nights that they stand on.
 """
 
 import json
@@ -14,11 +15,12 @@ from forecache.lake.delta.existing import place_of_uri
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.listing import table_names
 from forecache.lake.delta.small_tables import SORTED_BY
+from forecache.lake.delta.stream_tables import stream_bases
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.lake.maintenance.maintain import RETENTION, Maintained, maintain_table
 from forecache.lake.maintenance.remove import Pin
-from forecache.pipeline import Pipeline, Realtime, Served, Source, TableSource
+from forecache.pipeline import Pipeline, Realtime, Served, Source, Stream, TableSource
 from forecache.pipeline.loading import read_project
 from forecache.pipeline.names import REQUEST_LOG, TRAINING_SET
 from forecache.registry.promotions import PROMOTION_TABLE
@@ -66,7 +68,7 @@ def maintain(
 def foreign_tables(settings: Settings) -> dict[str, str]:
     """Existing tables that lie in the lake's folder and are only read, with the name of a source that reads each."""
     project = read_project(settings)
-    making = (*project.served.values(), *project.realtime.values())
+    making = (*project.served.values(), *project.realtime.values(), *project.streams.values())
     sources = [source for each in (*making, *project.mailings.values()) for source in each.all_sources]
     own = {name for each in making for name in own_tables(each)}
     found = {}
@@ -78,11 +80,14 @@ def foreign_tables(settings: Settings) -> dict[str, str]:
     return found
 
 
-def own_tables(each: Served | Realtime) -> Iterator[str]:
-    """The tables that a pipeline, a recommender, a real-time model and their landed sources write."""
+def own_tables(each: Served | Realtime | Stream) -> Iterator[str]:
+    """The tables that a pipeline, a recommender, a real-time model, a stream and their landed sources write."""
     for source in each.all_sources:
         if isinstance(source, Source):
             yield from (source.raw_table, source.quarantine_table)
+    if isinstance(each, Stream):
+        yield from (each.table, each.quarantine_table)
+        return
     yield each.training_pipeline.training_table if isinstance(each, Realtime) else each.served_table
     if isinstance(each, Realtime):
         yield REQUEST_LOG + each.name
@@ -93,7 +98,7 @@ def own_tables(each: Served | Realtime) -> Iterator[str]:
 def pinned_versions(settings: Settings) -> dict[str, set[Pin]]:
     """The Delta versions that are still referenced, by table."""
     found: dict[str, set[Pin]] = {}
-    for named in (_published, _recorded, _promoted, _trained):
+    for named in (_published, _recorded, _promoted, _trained, _streamed):
         for table, pin in named(settings):
             if pin.version >= 0 and table and table not in SORTED_BY:
                 found.setdefault(table, set()).add(pin)
@@ -158,6 +163,16 @@ def _trained(settings: Settings) -> Named:
     for path in settings.training_path.glob(f"**/{SPEC_FILE}"):
         spec = json.loads(path.read_text())
         yield spec["table_uri"].rpartition("/")[2], Pin(spec["table_version"])
+
+
+def _streamed(settings: Settings) -> Named:
+    """The nights of views that rows of streams stand on, so that these rows can be computed again."""
+    for stream in read_project(settings).streams.values():
+        for bases in stream_bases(settings, stream.table):
+            for view, base in zip(stream.views, bases.split(","), strict=False):
+                as_of, _, version = base.partition("@")
+                if version:
+                    yield view.feature_table, Pin(int(version), as_of)
 
 
 def _rows(settings: Settings, name: str, columns: list[str]) -> Iterator[dict[str, Any]]:

@@ -1,19 +1,12 @@
-"""How far the live layers of a stream are, from their counters alone."""
+"""How far the live layers of a stream are, from their counters and from what their tailers say of themselves."""
 
 from dataclasses import dataclass
 
 from forecache.pipeline import Stream
 from forecache.settings import Settings
 from forecache.store.layout import Layout
-from forecache.store.live.state import (
-    APPLIED,
-    ENTRIES,
-    LOOKED_AT_US,
-    VERIFIED,
-    VERIFIED_AT_US,
-    of_this_boot,
-    read_cells,
-)
+from forecache.store.live.state import APPLIED, ENTRIES, LOOKED_AT_US, VERIFIED, of_this_boot, read_cells
+from forecache.store.live.tail_state import read_tail_state
 
 
 @dataclass(frozen=True)
@@ -26,7 +19,9 @@ class LayerNow:
         applied: Version of the stream's table that it holds; -1: none yet.
         verified_through: Version at which it was last found equal to the table; -1: never.
         looked_at: When the tailer last looked at the table.
-        verified_at: When that was.
+        verified_at: When it was last found equal.
+        differed: How often it was not, and was made anew.
+        failure: Why the tailer cannot go on; "" while it can.
     """
 
     store: str
@@ -35,6 +30,8 @@ class LayerNow:
     verified_through: int = -1
     looked_at: float = 0.0
     verified_at: float = 0.0
+    differed: int = 0
+    failure: str = ""
 
 
 def layers_now(settings: Settings, stream: Stream) -> tuple[LayerNow, ...]:
@@ -43,10 +40,11 @@ def layers_now(settings: Settings, stream: Stream) -> tuple[LayerNow, ...]:
 
 
 def _layer(settings: Settings, store: str) -> LayerNow:
-    cells = read_cells(Layout(settings.store_path / store).streamed / "live.state")
+    layout = Layout(settings.store_path / store)
+    cells, said = read_cells(layout.streamed / "live.state"), read_tail_state(layout)
+    failure = said.failure if said.failing_since else ""
     if cells is None or not of_this_boot(cells):
-        return LayerNow(store)
-    return LayerNow(
-        store, int(cells[ENTRIES]), int(cells[APPLIED]), int(cells[VERIFIED]),
-        max(0, cells[LOOKED_AT_US]) / 1e6, max(0, cells[VERIFIED_AT_US]) / 1e6,
-    )  # fmt: skip
+        return LayerNow(store, differed=said.differed, failure=failure)
+    rows, applied, verified = int(cells[ENTRIES]), int(cells[APPLIED]), int(cells[VERIFIED])
+    looked_at = max(0, cells[LOOKED_AT_US]) / 1e6
+    return LayerNow(store, rows, applied, verified, looked_at, said.verified_at, said.differed, failure)

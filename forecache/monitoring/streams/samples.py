@@ -24,6 +24,7 @@ _OF_LAYERS: tuple[tuple[Metric, Callable[[LayerNow], object | None]], ...] = (
     (metrics.LAYER_ROWS, lambda layer: layer.rows),
     (metrics.LAYER_APPLIED, lambda layer: layer.applied if layer.applied >= 0 else None),
     (metrics.LAYER_VERIFIED, lambda layer: layer.verified_through if layer.verified_through >= 0 else None),
+    (metrics.LAYER_DIFFERED, lambda layer: layer.differed),
     (metrics.LAYER_VERIFIED_AT, lambda layer: f"{layer.verified_at:.3f}" if layer.verified_at else None),
 )
 

@@ -100,7 +100,9 @@ def _verified(now: StreamNow, state: StreamState) -> Judged:
     """The worst of a stream's live layers; a tailer has some minutes from the first commit on."""
     told, name = [], now.stream.name
     for layer in now.layers:
-        if layer.applied < 0:
+        if layer.failure:
+            told.append(f"the tailer of {layer.store} cannot go on: {layer.failure.rstrip('.')}")
+        elif layer.applied < 0:
             if state.committed_version >= 0 and now.at - max(state.started_at, state.committed_at) > VERIFIED_WITHIN_S:
                 told.append(f"the live layer of {layer.store} has applied nothing")
         elif layer.verified_through < layer.applied and now.at - layer.verified_at > VERIFIED_WITHIN_S:

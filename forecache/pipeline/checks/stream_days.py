@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from forecache.errors import SettingsError
 from forecache.pipeline.checks.conflicts import Declared
-from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.sources.source import Source
 from forecache.pipeline.sources.stream_day import StreamDay
 from forecache.pipeline.streams.stream import Stream
@@ -25,7 +24,7 @@ def of_other_streams(found: Mapping[str, Sequence[Declared]]) -> dict[str, Setti
 
 def _sources(declared: Sequence[Declared]) -> Iterator[Source]:
     for each in declared:
-        for source in each.sources if isinstance(each, FeatureView) else each.all_sources:
+        for source in each.all_sources:
             if isinstance(source, Source):
                 yield source
 
