@@ -26,6 +26,7 @@ from forecache.pipeline.project import Project
 from forecache.settings import Settings
 from resources.settings import SettingsResource
 
+CRON = "10 * * * *"
 _EVERY_S = 30
 _MADE_S, _CHECKED_S = 300.0, 3600.0
 """Events in the log, at most so often: a version is reported every five minutes, a verdict when it changes or hourly."""
@@ -139,7 +140,7 @@ def build_stream_maintenance_job(streams: Sequence[Stream]) -> dg.JobDefinition:
 def build_stream_maintenance_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
     """Ten minutes after each hour: then no commit adds to it any more."""
     return dg.ScheduleDefinition(
-        name=f"{job.name}_schedule", job=job, cron_schedule="10 * * * *", execution_timezone="UTC",
+        name=f"{job.name}_schedule", job=job, cron_schedule=CRON, execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Ten minutes after each hour: the small files that streams committed in it are merged.",
     )  # fmt: skip

@@ -9,6 +9,7 @@ import yaml
 from deploy_patches import load, patched
 
 from forecache.settings import Settings
+from jobs.streams import CRON
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 STREAMS = FOLDER.with_name("kubernetes-streams")
@@ -26,8 +27,14 @@ def reader() -> dict[str, Any]:
     return result
 
 
+def maintenance() -> dict[str, Any]:
+    [found] = load(STREAMS / "maintenance.yaml")
+    return found
+
+
 def pods() -> list[dict[str, Any]]:
-    return [each["spec"]["template"]["spec"] for each in (engine(), reader())]
+    owners = (engine(), reader(), maintenance()["spec"]["jobTemplate"])
+    return [each["spec"]["template"]["spec"] for each in owners]
 
 
 def containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -40,7 +47,7 @@ def variables(container: dict[str, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize("version", ["1.31", kubernetes_validate.latest_version()])
 def test_every_object_follows_the_schema_strictly(version: str) -> None:
-    for item in (engine(), reader()):
+    for item in (engine(), reader(), maintenance()):
         kubernetes_validate.validate(item, version, strict=True)
 
 
@@ -50,6 +57,7 @@ def test_the_kustomization_lists_files_that_exist_and_the_images_that_are_used()
     assert files == {path.name for path in STREAMS.glob("*.yaml")} - {"kustomization.yaml"}
     used = {container["image"] for spec in pods() for container in containers(spec)}
     assert {f"{image['name']}:{image['newTag']}" for image in listed["images"]} == used
+    assert maintenance()["spec"]["schedule"] == CRON
     assert listed["images"] == yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["images"]
 
 

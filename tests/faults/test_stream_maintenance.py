@@ -1,0 +1,59 @@
+"""Maintenance beside a running stream, killed at any step: each row is there once, at its position."""
+
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+from maintenance_lake import maintain_until
+from warm import assert_valid_log, processes, start
+from watched_streams import StreamTable, write_often
+
+from forecache.lake.maintenance.maintain import maintain_table
+from forecache.settings import load_settings
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+TABLE = "stream_cards"
+
+
+def test_closed_hours_are_merged_beside_a_running_writer_and_after_kills(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path / "home", code_version="fixed")
+    table, now = StreamTable(settings), datetime.now(timezone.utc)
+    for hours in (3, 2):
+        for _ in range(40):
+            at = now - timedelta(hours=hours)
+            table.commit([at] * 3, at=at)
+    told, stop = processes().Value("q", 0), processes().Event()
+    writer = start(write_often, settings.home, told, stop)
+    try:
+        steps = 0
+        # Killed after its first step, its second, and so on, until it comes to its end.
+        while True:
+            ours, theirs = processes().Pipe(duplex=False)
+            killed = start(maintain_until, settings.home, steps, theirs)
+            theirs.close()
+            killed.join(120)
+            ours.close()
+            if killed.exitcode == 0:
+                break
+            assert killed.exitcode == -9
+            steps += 1
+        maintain_table(settings, TABLE, ())
+    finally:
+        stop.set()
+        writer.join(60)
+    assert writer.exitcode == 0
+    assert steps >= 3
+    assert told.value >= 50
+    assert_valid_log(settings.table_uri(TABLE))
+    rows = DeltaTable(settings.table_uri(TABLE)).to_pyarrow_table()
+    expected = Counter([*range(240), *range(1_000_000, 1_000_000 + told.value)])
+    assert Counter(rows["payment_id"].to_pylist()) == expected
+    # The order of the stream, and that its hours are one file each now.
+    order = sorted(zip(rows["position"].to_pylist(), rows["place"].to_pylist(), rows["payment_id"].to_pylist(), strict=True))
+    assert [each[2] for each in order] == sorted(expected)
+    closed = [hour for hour in rows["hour"].to_pylist() if hour < now.strftime("%Y-%m-%dT%H")]
+    assert Counter(closed) == Counter({hour: 120 for hour in set(closed)})
+    maintained = maintain_table(settings, TABLE, ())
+    assert maintained.merged == 0

@@ -1,0 +1,157 @@
+"""Streams in Dagster: assets with lineage, checks, and a sensor that reports, checks and starts."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from watched_streams import D, StreamTable, moment
+
+from forecache.monitoring.streams.verdicts import CHECKS
+from forecache.operations.streams import start as starting
+from forecache.settings import Settings, load_settings
+from forecache.stream_state import StreamState, write_state
+from jobs.definitions import build_definitions
+from jobs.event_news import event_news
+from resources.instance import runner_instance
+from resources.settings import SettingsResource
+
+SUPPORT = Path(__file__).parent.parent / "support"
+NOW = time.time()
+WELL = StreamState(
+    1, NOW - 100, NOW, engine="arrow", offsets={"0": 5}, end_offsets={"0": 5}, rows=5, rows_per_s=1.0,
+    delay_p50_s=0.4, delay_p99_s=0.9, committed_version=4, committed_at=NOW,
+)  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    return load_settings(home=tmp_path / "home", project="watched_project")
+
+
+@pytest.fixture
+def repository(home: Settings) -> dg.RepositoryDefinition:
+    return build_definitions(home).get_repository_def()
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+@pytest.fixture
+def tick(
+    home: Settings, repository: dg.RepositoryDefinition, instance: dg.DagsterInstance
+) -> Callable[..., dg.SensorResult]:
+    def evaluated(cursor: str | None = None) -> dg.SensorResult:
+        context = dg.build_sensor_context(
+            instance=instance, cursor=cursor, repository_def=repository,
+            resources={"settings": SettingsResource(home=str(home.home_path), project=home.project)},
+        )  # fmt: skip
+        found = repository.get_sensor_def("streams")(context)
+        assert isinstance(found, dg.SensorResult)
+        return found
+
+    return evaluated
+
+
+def test_lineage_goes_from_the_topic_to_the_live_layer_and_to_the_files_of_the_night(home: Settings) -> None:
+    graph = build_definitions(home).resolve_asset_graph()
+
+    def parents(name: str) -> set[str]:
+        return {key.to_user_string() for key in graph.get(dg.AssetKey([name])).parent_keys}
+
+    assert parents("stream_cards") == {"topic_payments"}
+    assert parents("live_customer") == {"stream_cards", "published_customer"}
+    assert parents("landing_payments") == {"stream_cards"}
+    assert "landing_payments" in parents("raw_payments")
+    checks = {key.name for key in graph.asset_check_keys if key.asset_key == dg.AssetKey(["stream_cards"])}
+    assert checks == set(CHECKS)
+
+
+def test_jobs_schedules_and_sensors_are_there(repository: dg.RepositoryDefinition) -> None:
+    assert {"maintain_streams", "ingest_payments"} <= set(repository.job_names)
+    assert repository.get_schedule_def("maintain_streams_schedule").default_status.value == "RUNNING"
+    assert repository.get_sensor_def("streams").default_status.value == "RUNNING"
+
+
+def test_a_version_and_the_verdicts_are_reported_once(home: Settings, tick: Callable[..., dg.SensorResult]) -> None:
+    assert tick().asset_events == [], "it never ran"
+    write_state(home.home_path, "cards", WELL)
+    first = tick()
+    made = [event for event in first.asset_events if isinstance(event, dg.AssetMaterialization)]
+    assert [event.asset_key.to_user_string() for event in made] == ["stream_cards"]
+    assert made[0].metadata["delta_version"].value == 4
+    assert made[0].metadata["delay_p99_s"].value == 0.9
+    said = {event.check_name: event for event in first.asset_events if isinstance(event, dg.AssetCheckEvaluation)}
+    assert set(said) == set(CHECKS)
+    assert all(event.passed for event in said.values())
+    again = tick(first.cursor)
+    assert again.asset_events == [], "nothing is new"
+    write_state(home.home_path, "cards", replace(WELL, lag_events=900, committed_version=5))
+    behind = tick(again.cursor)
+    [changed] = behind.asset_events
+    assert (changed.check_name, changed.passed) == ("lag", False), "a version more is reported after five minutes"
+    cursor = json.loads(behind.cursor or "")
+    cursor["cards"]["made_at"] -= 301
+    [version] = tick(json.dumps(cursor)).asset_events
+    assert version.metadata["delta_version"].value == 5
+
+
+def test_the_events_are_kept_by_dagster_and_told_by_the_look_at_streams_alone(
+    home: Settings, tick: Callable[..., dg.SensorResult], instance: dg.DagsterInstance
+) -> None:
+    write_state(home.home_path, "cards", replace(WELL, bad=500))
+    for event in tick().asset_events:
+        instance.report_runless_asset_event(event)
+    made = instance.get_latest_materialization_event(dg.AssetKey(["stream_cards"]))
+    assert made is not None
+    assert event_news(home, instance).alerts == []
+
+
+def test_a_dead_stream_is_started_where_the_settings_ask_for_it(
+    home: Settings, tick: Callable[..., dg.SensorResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(starting, "_start", lambda settings, name, command, descriptor: started.append(name))
+    write_state(home.home_path, "cards", replace(WELL, written_at=NOW - 60))
+    died = tick()
+    assert started == []
+    failed = {event.check_name for event in died.asset_events if getattr(event, "passed", True) is False}
+    assert "runs" in failed
+    monkeypatch.setenv("FORECACHE_STREAM_KEEP_RUNNING", "true")
+    result = tick(died.cursor)
+    assert (started, result.skip_reason and result.skip_reason.skip_message) == (["cards"], "cards was started")
+    again = tick(result.cursor)
+    assert started == ["cards"]
+    assert again.skip_reason is not None
+    assert "cards is started again in 10 s" in str(again.skip_reason.skip_message)
+
+
+@pytest.mark.slow
+def test_the_checks_can_be_executed_by_hand_and_the_maintenance_runs(
+    home: Settings, repository: dg.RepositoryDefinition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(home.home_path))
+    monkeypatch.setenv("FORECACHE_PROJECT", home.project)
+    write_state(home.home_path, "cards", replace(WELL, written_at=time.time()))
+    table = StreamTable(home)
+    for number in range(4):
+        table.commit([moment(D[0], number)], at=moment(D[0], 1))
+    with runner_instance(home) as instance:
+        done: Any = repository.get_job("maintain_streams").execute_in_process(instance=instance)
+        assert done.success
+        output = next(event for event in done.all_events if event.is_successful_output)
+        assert output.step_output_data.metadata["merged_files"].value == 4
+        checks = next(each for each in build_definitions(home).asset_checks or ())
+        result = dg.materialize(
+            [checks], instance=instance, resources={"settings": SettingsResource(home=str(home.home_path), project=home.project)}
+        )
+        assert result.success
+        assert {each.check_name for each in result.get_asset_check_evaluations()} == set(CHECKS)

@@ -1,0 +1,165 @@
+"""Days of a stream become landing files: all of the day that was streamed, once the stream has read it to its end."""
+
+import signal
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from warm import start
+from watched_streams import D, StreamTable, extract_until, moment, payments
+
+from forecache.errors import InputError, NotYetError
+from forecache.lake.ingest.ingest import ingest
+from forecache.lake.ingest.landing import list_landing
+from forecache.lake.query import query
+from forecache.lake.sources.extract import days_to_extract, extract, not_extracted
+from forecache.lake.sources.state import awaited, require_delivered
+from forecache.pipeline import Column, Source, StreamDay
+from forecache.settings import Settings
+from forecache.stream_state import StreamState, write_state
+
+SOURCE = payments()
+NOW = moment(D[3], 0.5)
+"""Half an hour after the end of D[2]."""
+
+
+def says(settings: Settings, at: datetime, offsets: dict[str, int], ends: dict[str, int]) -> None:
+    """What the engine says at a time."""
+    lag = sum(end - offsets[each] for each, end in ends.items())
+    state = StreamState(1, at.timestamp(), at.timestamp(), offsets=offsets, end_offsets=ends, lag_events=lag)
+    write_state(settings.home_path, "cards", state)
+
+
+def days(settings: Settings, source: Source = SOURCE, now: datetime = NOW) -> list[date]:
+    return days_to_extract(settings, source, first=D[0], last=D[7], now=now)
+
+
+def landed(settings: Settings) -> list[str]:
+    return [file.name for file in list_landing(settings, SOURCE)]
+
+
+def streamed(settings: Settings, columns: str = "payment_id, amount, paid_at") -> list[tuple[Any, ...]]:
+    rows = query(settings, f"select {columns} from stream_cards order by payment_id").to_pylist()
+    return [tuple(row.values()) for row in rows]
+
+
+@pytest.fixture
+def table(settings: Settings) -> StreamTable:
+    """Three days of three events, at their first and last moments too."""
+    table = StreamTable(settings)
+    for day in D[:3]:
+        table.commit([moment(day, 0), moment(day, 12)], at=moment(day, 12))
+        table.commit([moment(day, 24) - timedelta(microseconds=1)], at=moment(day, 23.9))
+    return table
+
+
+def test_a_night_has_all_rows_that_were_streamed(settings: Settings, table: StreamTable, spark: Any) -> None:
+    says(settings, NOW, {"0": 9}, {"0": 9})
+    result = extract(settings, SOURCE, D, now=NOW)
+    assert (result.nights, result.rows) == (tuple(D[:3]), 9)
+    assert landed(settings) == [f"{day}.parquet" for day in D[:3]]
+    ingest(spark, settings, SOURCE)
+    raw = query(settings, "select payment_id, amount, paid_at from raw_payments order by payment_id").to_pylist()
+    # Equal to the bit: amounts are no round numbers.
+    assert [tuple(row.values()) for row in raw] == streamed(settings)
+    assert extract(settings, SOURCE, D, now=NOW).skipped
+    require_delivered(settings, SOURCE, D[:3])
+    with pytest.raises(InputError, match="once the stream 'cards' has read the day"):
+        require_delivered(settings, SOURCE, [D[3]])
+
+
+def test_a_day_waits_until_the_stream_has_read_what_was_in_the_topic_at_its_end(
+    settings: Settings, table: StreamTable
+) -> None:
+    assert days(settings) == D[:2], "nothing says how far it has read, and it has nothing of an hour after the end"
+    says(settings, moment(D[2], 23.9), {"0": 9}, {"0": 9})
+    assert "has not run since 2026-01-03 23:54 UTC" in not_extracted(settings, SOURCE, D[2], now=NOW)
+    assert days(settings) == D[:2]
+    says(settings, NOW, {"0": 9, "1": 5}, {"0": 9, "1": 6})
+    assert not_extracted(settings, SOURCE, D[2], now=NOW) == (
+        "The stream 'cards' lags: it has not read partition 1 to the end of 2026-01-03."
+    )
+    assert days(settings) == []
+    table.commit([moment(D[2], 23)], at=moment(D[3], 0.4), partition=1)
+    assert days(settings) == D[:3], "it lags, but not with what was there at midnight"
+    assert extract(settings, SOURCE, D, now=NOW).rows == 10
+
+
+def test_lag_that_goes_after_midnight_lets_the_day_land(settings: Settings, table: StreamTable) -> None:
+    says(settings, NOW, {"0": 9, "1": 0}, {"0": 9, "1": 900})
+    assert (days(settings), awaited(settings, [replace(SOURCE, missing="wait")], D[2])) == ([], ["payments"])
+    with pytest.raises(NotYetError):
+        require_delivered(settings, replace(SOURCE, missing="wait"), [D[2]])
+    says(settings, NOW, {"0": 9, "1": 900}, {"0": 9, "1": 900})
+    assert days(settings) == D[:3]
+
+
+def test_a_stream_of_another_machine_is_known_by_its_table(settings: Settings, table: StreamTable) -> None:
+    table.commit([moment(D[3], 0.9)], at=moment(D[3], 0.99))
+    assert days(settings, now=moment(D[3], 2)) == D[:2]
+    table.commit([moment(D[3], 1)], at=moment(D[3], 1))
+    assert days(settings, now=moment(D[3], 2)) == D[:3]
+
+
+def test_late_events_of_a_day_are_taken_while_late_days_last(settings: Settings, table: StreamTable, spark: Any) -> None:
+    source = payments(extract=StreamDay("cards", late_days=2, start=D[0]))
+    says(settings, NOW, {"0": 9}, {"0": 9})
+    extract(settings, source, D, now=NOW)
+    ingest(spark, settings, source)
+    before = {file.name: file.modified_at for file in list_landing(settings, source)}
+    for later, expected in ((1, D[1:4]), (2, D[2:5]), (3, D[3:6])):
+        now = NOW + timedelta(days=later)
+        says(settings, now, {"0": 9}, {"0": 9})
+        table.commit([moment(D[2], 5)], at=now)
+        assert days(settings, source, now) == expected
+        extract(settings, source, D, now=now)
+    after = {file.name: file.modified_at for file in list_landing(settings, source)}
+    changed = [name for name in before if after[name] != before[name]]
+    assert changed == [f"{D[2]}.parquet"], "a file whose rows are the same stays"
+    ingest(spark, settings, source, days=[D[2]], correctable=[D[2]])
+    [row] = query(settings, f"select count(*) n from raw_payments where event_day = '{D[2]}'").to_pylist()
+    assert row["n"] == 5, "what came on the first two days after, and not what came on the third"
+
+
+def test_days_before_the_stream_was_whole_are_left_to_files_from_elsewhere(settings: Settings, table: StreamTable) -> None:
+    source = payments(extract=StreamDay("cards"))
+    says(settings, NOW, {"0": 9}, {"0": 9})
+    assert days(settings, source) == D[1:3]
+    assert not_extracted(settings, source, D[0], now=NOW) == "The stream 'cards' has no whole day before 2026-01-02."
+
+
+def test_without_a_table_there_is_nothing_to_take(settings: Settings) -> None:
+    assert days(settings) == []
+    source = payments(extract=StreamDay("cards"))
+    assert not_extracted(settings, source, D[0], now=NOW) == "The stream 'cards' has committed nothing yet."
+
+
+def test_a_column_that_the_topic_lacks_is_null_or_refused(settings: Settings, table: StreamTable) -> None:
+    says(settings, NOW, {"0": 9}, {"0": 9})
+    labelled = replace(SOURCE, columns=(*SOURCE.columns, Column("is_fraud", "boolean", required=False)))
+    extract(settings, labelled, [D[0]], now=NOW)
+    path = Path(settings.landing_uri) / "payments" / f"{D[0]}.parquet"
+    assert pq.read_table(path)["is_fraud"].to_pylist() == [None] * 3
+    path.unlink()
+    required = replace(SOURCE, columns=(*SOURCE.columns, Column("is_fraud", "boolean")))
+    with pytest.raises(InputError, match="has no column 'is_fraud', which source 'payments' requires"):
+        extract(settings, required, [D[1]], now=NOW)
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.parametrize("step", ["batch extracted", "file landed"])
+def test_an_extraction_that_is_killed_leaves_no_half_file_and_the_next_lands_all(
+    settings: Settings, table: StreamTable, step: str
+) -> None:
+    says(settings, NOW, {"0": 9}, {"0": 9})
+    process = start(extract_until, settings.home, D, NOW, step)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert landed(settings) == ([f"{D[0]}.parquet"] if step == "file landed" else [])
+    extract(settings, SOURCE, D, now=NOW)
+    files = [pq.read_table(Path(settings.landing_uri) / "payments" / f"{day}.parquet") for day in D[:3]]
+    assert [sorted(file["payment_id"].to_pylist()) for file in files] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]

@@ -1,0 +1,163 @@
+"""A stream that died is started again: detached, once however many look, with growing pauses, and told."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from reader_support import eventually
+from warm import processes, start
+from watched_streams import cards
+
+from forecache.monitoring.streams.starts import Starts, read_starts, write_starts
+from forecache.operations.streams.start import Kept, keep_running
+from forecache.operations.watch import look as looking
+from forecache.operations.watch.streams import streams_not_well
+from forecache.pipeline.project import Project
+from forecache.settings import Settings, load_settings
+from forecache.stream_state import StreamState, is_running, read_state, stream_folder, write_state
+
+SUPPORT = Path(__file__).parent.parent / "support"
+STREAM = cards()
+PROJECT = Project({}, {}, streams={"cards": STREAM})
+
+
+def engine(runs_s: float) -> list[str]:
+    return [sys.executable, str(SUPPORT / "watched_streams.py"), f'{{"runs_s": {runs_s}}}']
+
+
+def pids(settings: Settings) -> list[int]:
+    path = stream_folder(settings.home_path, "cards") / "pids"
+    return [int(line) for line in path.read_text().split()] if path.is_file() else []
+
+
+def age_state(settings: Settings) -> None:
+    """So that what the dead process said is not young any more."""
+    state = read_state(settings.home_path, "cards")
+    assert state is not None
+    write_state(settings.home_path, "cards", replace(state, written_at=time.time() - 60))
+
+
+def end(settings: Settings) -> None:
+    for pid in pids(settings):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    assert eventually(lambda: not is_running(settings.home_path, "cards"), 10)
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_killed_stream_is_started_once_and_outlives_who_started_it(settings: Settings) -> None:
+    home = settings.home_path
+    script = (
+        "import sys; from pathlib import Path; from forecache.settings import load_settings; "
+        "from watched_streams import cards; from forecache.operations.streams.start import keep_running; "
+        f"print(keep_running(load_settings(home={str(settings.home)!r}), [cards()], command={engine(60)!r}))"
+    )
+    path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
+    try:
+        subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, check=True, timeout=60)
+        assert eventually(lambda: is_running(home, "cards"), 30)
+        assert [each.did for each in keep_running(settings, [STREAM], command=engine(60))] == ["runs"]
+        end(settings)
+        age_state(settings)
+        (kept,) = keep_running(settings, [STREAM], command=engine(60))
+        assert kept.did == "waits", "it died within ten minutes of its start"
+        write_starts(home, "cards", replace(read_starts(home, "cards"), last_at=time.time() - 11))
+        assert keep_running(settings, [STREAM], command=engine(60)) == [Kept("cards", "started")]
+        assert eventually(lambda: len(pids(settings)) == 2 and is_running(home, "cards"), 30)
+        assert read_starts(home, "cards").total == 2
+    finally:
+        end(settings)
+
+
+def look_once(home: Path, command: list[str], barrier: object, told: object) -> None:
+    """A sensor of its own process, which looks at the same moment as others."""
+    settings = load_settings(home=home)
+    barrier.wait(60)  # type: ignore[attr-defined]
+    (kept,) = keep_running(settings, [STREAM], command=command)
+    told.send(kept.did)  # type: ignore[attr-defined]
+    time.sleep(2)
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_of_many_sensors_at_once_one_starts_it(settings: Settings) -> None:
+    ours, theirs = processes().Pipe(duplex=False)
+    barrier = processes().Barrier(4)
+    looking_ = [start(look_once, settings.home, engine(30), barrier, theirs) for _ in range(4)]
+    try:
+        said = sorted(ours.recv() for _ in looking_)
+        assert said == ["started", "starting", "starting", "starting"] or said == ["runs", "started", "starting", "starting"]
+        assert eventually(lambda: is_running(settings.home_path, "cards"), 30)
+        # While it runs, and after the sensors that looked have ended.
+        for process in looking_:
+            process.join(30)
+        assert [each.did for each in keep_running(settings, [STREAM], command=engine(30))] == ["runs"]
+        assert len(pids(settings)) == 1
+    finally:
+        end(settings)
+
+
+def test_a_stream_that_dies_at_once_waits_longer_each_time_and_is_told(settings: Settings) -> None:
+    home, command = settings.home_path, [sys.executable, "-c", "raise SystemExit(1)"]
+    waits = []
+    for _ in range(4):
+        write_starts(home, "cards", replace(read_starts(home, "cards"), last_at=0.0)) if waits else None
+
+        def started() -> bool:
+            return keep_running(settings, [STREAM], command=command)[0].did == "started"
+
+        assert eventually(started, 20)
+
+        def died() -> bool:
+            return keep_running(settings, [STREAM], command=command)[0].did == "waits"
+
+        assert eventually(died, 20)
+        (kept,) = keep_running(settings, [STREAM], command=command)
+        waits.append(kept.wait_s)
+    assert [round(wait_s, -1) for wait_s in waits] == [10, 20, 40, 80]
+    write_state(home, "cards", StreamState(1, time.time() - 99, time.time() - 60, last_error="No brokers answer."))
+    (alert,) = streams_not_well(settings, PROJECT)["stream_dead"]
+    assert alert.severity == "critical"
+    assert "It was started 4 times in a row and died. Its last error: No brokers answer." in alert.summary
+    assert (stream_folder(home, "cards") / "log").is_file()
+
+
+def test_streams_that_are_not_well_are_alerts_and_end_when_they_are(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    well = StreamState(1, now - 999, now, rows=1000, rows_per_s=10.0, committed_at=now, committed_version=3)
+    monkeypatch.setattr(looking, "read_project", lambda _: PROJECT)
+
+    def kinds(state: StreamState | None, **more: bool) -> dict[str, str]:
+        if state is not None:
+            write_state(settings.home_path, "cards", state)
+        found = looking.look(settings.model_copy(update=more))
+        assert {"stream_dead", "stream_behind", "stream_delayed", "stream_bad", "stream_unverified"} <= set(found.complete)
+        return {alert.kind: alert.summary for alert in found.alerts if alert.name == "cards"}
+
+    assert kinds(None) == {}, "it never ran, and nobody asked for it"
+    assert list(kinds(None, stream_keep_running=True)) == ["stream_dead"]
+    well = replace(well, started_at=now)
+    assert kinds(well) == {}
+    behind = kinds(replace(well, lag_events=9000))
+    assert behind == {"stream_behind": "9,000 events of cards wait, 900.0 s of work at 10 rows/s; 60 s may be."}
+    assert set(kinds(replace(well, delay_p50_s=1.0, delay_p99_s=61.0, bad=500))) == {"stream_delayed", "stream_bad"}
+    assert set(kinds(replace(well, started_at=now - 999, committed_at=now - 999))) == {"stream_unverified"}
+    died = kinds(replace(well, written_at=now - 60, bad=500))
+    assert set(died) == {"stream_dead", "stream_bad"}
+    stopped = replace(well, stopped_at=now)
+    assert (kinds(stopped), list(kinds(stopped, stream_keep_running=True))) == ({}, ["stream_dead"])
+    write_starts(settings.home_path, "cards", Starts(5, 3, now))
+    assert "after 3 starts in a row that failed" in kinds(well)["stream_dead"]
+    (alert,) = streams_not_well(settings, PROJECT)["stream_dead"]
+    assert alert.at > datetime.fromtimestamp(now - 1, timezone.utc)

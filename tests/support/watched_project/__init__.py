@@ -1,0 +1,1 @@
+"""A project with a stream whose days become the landing files of its source."""

@@ -1,0 +1,149 @@
+"""What is said of a stream: which word, which checks fail and in which sentence, and when it is started again."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from watched_streams import cards
+
+from forecache.files import lock
+from forecache.monitoring.streams.layers import LayerNow
+from forecache.monitoring.streams.overview import StreamNow, described, stream_now
+from forecache.monitoring.streams.starts import STABLE_S, Starts, read_starts, write_starts
+from forecache.monitoring.streams.verdicts import CHECKS, judged
+from forecache.settings import Settings
+from forecache.stream_state import LOCK, STATE, StreamState, is_running, read_state, stream_folder, write_state
+
+NOW = 1_800_000_000.0
+WELL = StreamState(
+    pid=1, started_at=NOW - 3600, written_at=NOW - 1, engine="arrow", freshness="commit", offsets={"0": 990, "1": 500},
+    end_offsets={"0": 1000, "1": 500}, lag_events=10, rows=1490, rows_per_s=100.0, delay_p50_s=0.5, delay_p99_s=1.2,
+    committed_version=40, committed_at=NOW - 1,
+)  # fmt: skip
+LAYER = LayerNow("customer", 3, applied=40, verified_through=40, looked_at=NOW - 1, verified_at=NOW - 30)
+
+
+def seen(state: StreamState | None = WELL, layer: LayerNow = LAYER, starts: Starts = Starts(), **more: bool) -> StreamNow:
+    return StreamNow(cards(), state, more.get("is_running", True), starts, (layer,), NOW)
+
+
+def failed(now: StreamNow) -> dict[str, str]:
+    return {each.check: each.sentence for each in judged(now) if not each.passed}
+
+
+def test_a_stream_that_does_well_passes_every_check_with_its_figures() -> None:
+    found = judged(seen())
+    assert [each.check for each in found] == list(CHECKS)
+    assert all(each.passed for each in found)
+    sentences = {each.check: each.sentence for each in found}
+    assert sentences["lag"] == "10 events of cards wait, 0.1 s of work at 100 rows/s; 60 s may be."
+    assert sentences["verified"] == "Verified: customer through version 40."
+
+
+@pytest.mark.parametrize(
+    ("changed", "checks"),
+    [
+        ({"lag_events": 7000}, {"lag"}),
+        ({"lag_events": 5, "rows_per_s": 0.0, "committed_at": NOW - 61}, {"lag", "throughput", "last_commit"}),
+        ({"lag_events": 5, "rows_per_s": 0.0, "committed_at": NOW - 59}, set()),
+        ({"lag_events": 0, "rows_per_s": 0.0, "committed_at": NOW - 9999}, set()),
+        ({"lag_events": 5, "rows_per_s": 0.0, "committed_at": 0.0, "started_at": NOW - 9}, set()),
+        ({"delay_p99_s": 60.1}, {"delay"}),
+        ({"delay_p50_s": None, "delay_p99_s": None}, set()),
+        ({"bad": 15}, set()),
+        ({"bad": 16}, {"bad_messages"}),
+    ],
+)
+def test_a_figure_beyond_its_limit_fails_its_check_alone(changed: dict[str, float], checks: set[str]) -> None:
+    assert set(failed(seen(replace(WELL, **changed)))) == checks  # type: ignore[arg-type]  # fields of different types
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        (replace(LAYER, verified_through=39, verified_at=NOW - 299), ""),
+        (replace(LAYER, verified_through=39, verified_at=NOW - 301), "was not found equal to the table since"),
+        (replace(LAYER, verified_through=-1, verified_at=0.0), "was not found equal to the table yet"),
+        (LayerNow("customer"), ""),
+        (replace(LAYER, failure="The disk is full."), "the tailer of customer cannot go on: The disk is full."),
+    ],
+)
+def test_a_live_layer_has_to_be_verified_within_minutes(layer: LayerNow, says: str) -> None:
+    found = failed(seen(layer=layer))
+    assert (set(found), says in found.get("verified", "")) == ({"verified"} if says else set(), True)
+
+
+def test_a_live_layer_that_applied_nothing_fails_after_some_minutes() -> None:
+    old = replace(WELL, committed_at=NOW - 301, started_at=NOW - 301, lag_events=0)
+    assert "has applied nothing" in failed(seen(old, LayerNow("customer")))["verified"]
+
+
+def test_a_stream_that_does_not_run_says_since_when_and_why() -> None:
+    died = seen(replace(WELL, last_error="The lake does not answer."), is_running=False)
+    assert died.word == "died"
+    found = failed(died)
+    assert set(found) == {"runs", "lag", "throughput", "delay", "last_commit"}
+    assert found["runs"] == "cards died after 2027-01-15 07:59:59 UTC. Its last error: The lake does not answer."
+    stopped = seen(replace(WELL, stopped_at=NOW - 5), is_running=False)
+    assert stopped.word == "stopped"
+    assert failed(stopped)["runs"] == "cards was stopped at 2027-01-15 07:59:55 UTC."
+    never = seen(None, is_running=False)
+    assert (never.word, failed(never)) == ("never ran", {"runs": "cards has never run here."})
+
+
+def test_a_stream_that_dies_again_and_again_fails_until_it_has_lasted() -> None:
+    dying = Starts(total=9, in_a_row=3, last_at=NOW - 30)
+    assert "after 3 starts in a row that failed" in failed(seen(starts=dying))["runs"]
+    assert failed(seen(starts=dying.seen(replace(WELL, written_at=NOW - 30 + STABLE_S)))) == {}
+
+
+def test_pauses_between_starts_grow_to_half_an_hour() -> None:
+    starts, pauses = Starts(), []
+    for _ in range(12):
+        pauses.append(starts.pause_s)
+        starts = starts.started(NOW)
+    assert pauses[:6] == [0, 10, 20, 40, 80, 160]
+    assert pauses[-1] == 1800
+    assert starts.seen(replace(WELL, written_at=NOW + 599)).in_a_row == 12
+    assert starts.seen(replace(WELL, written_at=NOW + 600)) == Starts(total=12, in_a_row=0, last_at=NOW)
+
+
+def test_what_a_stream_says_is_read_as_it_was_written_and_damage_is_nothing(tmp_path: Path) -> None:
+    assert read_state(tmp_path, "cards") is None
+    write_state(tmp_path, "cards", WELL)
+    assert read_state(tmp_path, "cards") == WELL
+    for content in ("", "[]", "{", '{"rows": 1, "of_a_later_version": 2}'):
+        (stream_folder(tmp_path, "cards") / STATE).write_text(content)
+        found = read_state(tmp_path, "cards")
+        assert (found.rows if found else None) == (1 if "rows" in content else None)
+    write_starts(tmp_path, "cards", Starts(3, 2, NOW))
+    assert read_starts(tmp_path, "cards") == Starts(3, 2, NOW)
+    (stream_folder(tmp_path, "cards") / "STARTS").write_text("{")
+    assert read_starts(tmp_path, "cards") == Starts()
+
+
+def test_a_stream_runs_while_its_lock_is_held_or_its_state_is_young(settings: Settings) -> None:
+    home = settings.home_path
+    assert not is_running(home, "cards")
+    with lock(stream_folder(home, "cards") / LOCK):
+        assert is_running(home, "cards")
+        assert stream_now(settings, cards()).word == "runs"
+    assert not is_running(home, "cards")
+    # On another machine, with the same home folder: no lock is to be seen.
+    write_state(home, "cards", replace(WELL, written_at=time.time() - 10))
+    assert stream_now(settings, cards()).word == "runs"
+    write_state(home, "cards", replace(WELL, written_at=time.time() - 20))
+    assert stream_now(settings, cards()).word == "died"
+    write_state(home, "cards", replace(WELL, written_at=time.time(), stopped_at=time.time()))
+    assert stream_now(settings, cards()).word == "stopped"
+
+
+def test_what_is_shown_of_a_stream_has_its_figures_and_no_paths(settings: Settings) -> None:
+    shown = described(seen())
+    assert (shown["state"], shown["lag_events"], shown["committed_s_ago"]) == ("runs", 10, 1.0)
+    assert shown["layers"] == [
+        {"store": "customer", "rows": 3, "applied": 40, "verified_through": 40, "verified_s_ago": 30.0}
+    ]
+    assert shown["not_well"] == []
+    assert str(settings.home_path) not in str(shown)
