@@ -65,8 +65,8 @@ def build_live_layers(stream: Stream, published: Sequence[str]) -> list[dg.Asset
         dg.AssetSpec(
             live_name(store),
             deps=[stream.table, *([f"published_{store}"] if store in published else [])],
-            description="Live layer: what the stream says of a key since the version that is served was made. The tailer "
-            "follows the stream's table, and compares the layer with it every minute.",
+            description="Live layer: what the stream says of a key since the version that is served was made. The "
+            "tailer follows the stream's table, and compares the layer with it every minute.",
             group_name="serving",
             kinds={"lmdb", "http"},
             owners=[stream.owner],

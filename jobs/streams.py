@@ -29,7 +29,7 @@ from resources.settings import SettingsResource
 CRON = "10 * * * *"
 _EVERY_S = 30
 _MADE_S, _CHECKED_S = 300.0, 3600.0
-"""Events in the log, at most so often: a version is reported every five minutes, a verdict when it changes or hourly."""
+"""Events in the log: a version is reported every five minutes at most, a verdict when it changes, or hourly."""
 Cursor = dict[str, dict[str, Any]]
 
 
@@ -57,8 +57,8 @@ def build_streams_sensor(streams: Sequence[Stream]) -> dg.SensorDefinition:
         name="streams",
         minimum_interval_seconds=_EVERY_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Reports versions and checks of the streams. With FORECACHE_STREAM_KEEP_RUNNING it starts those that "
-        "do not run, each once, with growing pauses where one dies again and again.",
+        description="Reports versions and checks of the streams. With FORECACHE_STREAM_KEEP_RUNNING it starts those "
+        "that do not run, each once, with growing pauses where one dies again and again.",
     )
     def watch(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SensorResult:
         current = settings.load()
@@ -83,7 +83,11 @@ def kept_running(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     from forecache.operations.streams.start import keep_running
 
     words = {"started": "{0} was started", "starting": "{0} is starting", "waits": "{0} is started again in {1:.0f} s"}
-    return [words[each.did].format(each.stream, each.wait_s) for each in keep_running(settings, streams) if each.did in words]
+    return [
+        words[each.did].format(each.stream, each.wait_s)
+        for each in keep_running(settings, streams)
+        if each.did in words
+    ]
 
 
 def news_of(settings: Settings, now: StreamNow, before: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:

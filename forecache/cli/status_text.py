@@ -129,10 +129,14 @@ def streams_table(streams: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
          words.delays(row), words.ago(row["committed_s_ago"]), words.count(row["bad"]))
         for row in streams
     ]  # fmt: skip
-    yield from table(("stream", "state", "waiting", "rows", "delay p50, p99", "committed", "bad"), rows, right=(2, 3, 6))
+    yield from table(
+        ("stream", "state", "waiting", "rows", "delay p50, p99", "committed", "bad"), rows, right=(2, 3, 6)
+    )
     for row in streams:
         for each in row["layers"]:
-            yield from _wrapped(f"{row['name']}: live layer {each['store']}: {words.live_layer(each, row['committed_version'])}")
+            yield from _wrapped(
+                f"{row['name']}: live layer {each['store']}: {words.live_layer(each, row['committed_version'])}"
+            )
 
 
 def _stale_without_alert(versions: Sequence[Mapping[str, Any]]) -> Iterator[Line]:

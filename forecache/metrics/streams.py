@@ -8,7 +8,9 @@ from forecache.metrics.metric import counter, gauge
 
 RUNNING = gauge("forecache_stream_running", "1 while a process runs the stream, else 0.", "stream")
 STARTS = counter("forecache_stream_starts_total", "Times that the sensor started the stream.", "stream")
-LAG = gauge("forecache_stream_lag_events", "Events in a partition of the topic that are not committed.", "stream", "partition")
+LAG = gauge(
+    "forecache_stream_lag_events", "Events in a partition of the topic that are not committed.", "stream", "partition"
+)
 ROWS = counter("forecache_stream_rows_total", "Rows that were committed.", "stream")
 BAD = counter("forecache_stream_bad_messages_total", "Messages that went to the quarantine.", "stream")
 REPEATS = counter("forecache_stream_repeated_events_total", "Events that were dropped as repeats.", "stream")

@@ -1,8 +1,8 @@
 """Maintenance of the lake: every table is maintained, and Delta versions that are still referenced are kept.
 
 References to old Delta versions come from retained published versions, the ledger (features and predictions of an as-of
-date, training sets), registered models, promotions, training runs that may resume from a checkpoint, and rows of streams,
-which name the nights that they stand on.
+date, training sets), registered models, promotions, training runs that may resume from a checkpoint, and rows of
+streams, which name the nights that they stand on.
 """
 
 import json

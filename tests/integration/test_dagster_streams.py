@@ -151,7 +151,9 @@ def test_the_checks_can_be_executed_by_hand_and_the_maintenance_runs(
         assert output.step_output_data.metadata["merged_files"].value == 4
         checks = next(each for each in build_definitions(home).asset_checks or ())
         result = dg.materialize(
-            [checks], instance=instance, resources={"settings": SettingsResource(home=str(home.home_path), project=home.project)}
+            [checks],
+            instance=instance,
+            resources={"settings": SettingsResource(home=str(home.home_path), project=home.project)},
         )
         assert result.success
         assert {each.check_name for each in result.get_asset_check_evaluations()} == set(CHECKS)

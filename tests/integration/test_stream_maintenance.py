@@ -12,8 +12,8 @@ from maintenance_lake import age
 from warm import assert_valid_log, log_of
 from watched_streams import StreamTable, cards
 
-from forecache.lake.delta.log import active_files, removed_files
 from forecache.lake.delta.files import place_of
+from forecache.lake.delta.log import active_files, removed_files
 from forecache.lake.delta.stream_tables import KEPT, hour_of, stream_bases
 from forecache.lake.delta.tables import open_table
 from forecache.lake.maintenance.maintain import maintain_table
@@ -134,7 +134,9 @@ def test_checkpoints_keep_the_log_short_and_remember_what_was_removed(settings: 
     assert left[0] >= 100
     assert len(left) < 150
     assert rows_of(settings)[: len(before)] == before
-    assert sorted(DeltaTable(settings.table_uri(TABLE)).to_pyarrow_table()["payment_id"].to_pylist()) == list(range(221))
+    assert sorted(DeltaTable(settings.table_uri(TABLE)).to_pyarrow_table()["payment_id"].to_pylist()) == list(
+        range(221)
+    )
 
 
 def test_nights_that_rows_stand_on_are_pinned(

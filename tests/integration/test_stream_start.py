@@ -95,7 +95,12 @@ def test_of_many_sensors_at_once_one_starts_it(settings: Settings) -> None:
     looking_ = [start(look_once, settings.home, engine(30), barrier, theirs) for _ in range(4)]
     try:
         said = sorted(ours.recv() for _ in looking_)
-        assert said == ["started", "starting", "starting", "starting"] or said == ["runs", "started", "starting", "starting"]
+        assert said == ["started", "starting", "starting", "starting"] or said == [
+            "runs",
+            "started",
+            "starting",
+            "starting",
+        ]
         assert eventually(lambda: is_running(settings.home_path, "cards"), 30)
         # While it runs, and after the sensors that looked have ended.
         for process in looking_:
@@ -142,7 +147,9 @@ def test_streams_that_are_not_well_are_alerts_and_end_when_they_are(
         if state is not None:
             write_state(settings.home_path, "cards", state)
         found = looking.look(settings.model_copy(update=more))
-        assert {"stream_dead", "stream_behind", "stream_delayed", "stream_bad", "stream_unverified"} <= set(found.complete)
+        assert {"stream_dead", "stream_behind", "stream_delayed", "stream_bad", "stream_unverified"} <= set(
+            found.complete
+        )
         return {alert.kind: alert.summary for alert in found.alerts if alert.name == "cards"}
 
     assert kinds(None) == {}, "it never ran, and nobody asked for it"

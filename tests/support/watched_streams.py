@@ -77,7 +77,13 @@ class StreamTable:
         )
 
     def commit(
-        self, times: Sequence[datetime], *, at: datetime, partition: int = 0, base: str = "", first_id: int | None = None
+        self,
+        times: Sequence[datetime],
+        *,
+        at: datetime,
+        partition: int = 0,
+        base: str = "",
+        first_id: int | None = None,
     ) -> int:
         """Rows of events at some times, committed at a time; the Delta version."""
         start = self._offset if first_id is None else first_id

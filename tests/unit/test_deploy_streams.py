@@ -74,7 +74,8 @@ def test_the_nightly_job_sees_how_far_the_stream_has_read() -> None:
     [night] = nightly["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     [stream] = engine()["spec"]["template"]["spec"]["containers"]
     places = [
-        next(mount["mountPath"] for mount in each["volumeMounts"] if mount["name"] == "home") for each in (night, stream)
+        next(mount["mountPath"] for mount in each["volumeMounts"] if mount["name"] == "home")
+        for each in (night, stream)
     ]
     claims = [volume for volume in engine()["spec"]["template"]["spec"]["volumes"] if volume["name"] == "home"]
     assert places[0] == places[1]
@@ -88,7 +89,8 @@ def test_a_tailer_fills_the_store_that_the_reader_of_its_pod_answers_from() -> N
     assert tail["restartPolicy"] == "Always"  # a sidecar, which ends after the reader
     assert variables(served)["FORECACHE_STREAM_TAILER"] == "off"
     mounts = [
-        next(mount["mountPath"] for mount in each["volumeMounts"] if mount["name"] == "store") for each in (tail, served)
+        next(mount["mountPath"] for mount in each["volumeMounts"] if mount["name"] == "store")
+        for each in (tail, served)
     ]
     assert mounts[0] == mounts[1]
     [lake] = {variables(each)["FORECACHE_LAKE"] for each in containers(spec) if "FORECACHE_LAKE" in variables(each)}

@@ -21,10 +21,11 @@ WELL = StreamState(
     end_offsets={"0": 1000, "1": 500}, lag_events=10, rows=1490, rows_per_s=100.0, delay_p50_s=0.5, delay_p99_s=1.2,
     committed_version=40, committed_at=NOW - 1,
 )  # fmt: skip
+NONE = Starts()
 LAYER = LayerNow("customer", 3, applied=40, verified_through=40, looked_at=NOW - 1, verified_at=NOW - 30)
 
 
-def seen(state: StreamState | None = WELL, layer: LayerNow = LAYER, starts: Starts = Starts(), **more: bool) -> StreamNow:
+def seen(state: StreamState | None = WELL, layer: LayerNow = LAYER, starts: Starts = NONE, **more: bool) -> StreamNow:
     return StreamNow(cards(), state, more.get("is_running", True), starts, (layer,), NOW)
 
 

@@ -19,7 +19,9 @@ def check_sources(settings: Settings) -> Finding:
     declared = (*project.served.values(), *project.mailings.values())
     sources = {source.name: source for each in declared for source in each.all_sources}.values()
     tables = [source for source in sources if isinstance(source, TableSource)]
-    queried = [source for source in sources if not isinstance(source, TableSource) and isinstance(source.extract, Query)]
+    queried = [
+        source for source in sources if not isinstance(source, TableSource) and isinstance(source.extract, Query)
+    ]
     pins = Pins(settings)
     for table in tables:
         pins.of(table)

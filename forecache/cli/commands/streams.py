@@ -9,7 +9,7 @@ from forecache.cli.output import print_json, wants_json
 @command("streams", examples="forecache streams\nforecache streams cards\nforecache streams --json")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def streams(names: tuple[str, ...]) -> None:
-    """Show of each declared stream whether it runs, what waits in its topic, how late its rows are, and its live layers.
+    """Show whether each declared stream runs, what waits in its topic, how late its rows are, and its live layers.
 
     "died": its process ended without being told to; "stopped": it was told to. `forecache stream NAME` runs one.
     """

@@ -126,7 +126,7 @@ def require_days(
 def _how_to_extract(source: Source) -> str:
     if isinstance(source.extract, StreamDay):
         stream = source.extract.stream
-        return f"Run `forecache ingest` once the stream {stream!r} has read the day: `forecache streams` says how far it is."
+        return f"Run `forecache ingest` once the stream {stream!r} has read the day; `forecache streams` says more."
     if source.time is not None:
         return "Run `forecache ingest`; of a snapshot, only the day that has just ended can be."
     return "Run `forecache ingest` once the day is over."

@@ -1,8 +1,9 @@
 """Maintenance of a table: its small files are merged, and files that nothing can ask for any more are removed.
 
 Merged are the four small tables (`SORTED_BY`), raw and quarantined rows, of which a late file adds a small file to an
-old day, and the closed hours of streams, which commit a small file a second. Features, predictions and training sets stay as they were written: each night is one commit of few files,
-and verdicts, the ledger and published versions name these files.
+old day, and the closed hours of streams, which commit a small file a second. Features, predictions and training sets
+stay as they were written: each night is one commit of few files, and verdicts, the ledger and published versions name
+these files.
 """
 
 from collections.abc import Collection
@@ -17,7 +18,7 @@ from forecache.lake.maintenance.remove import Pin, data_files, removable, remove
 from forecache.settings import Settings
 
 RETENTION = timedelta(days=7)
-"""A file is removed only once it has been out of its table, or was never in it, for this long; of a stream's for a day."""
+"""A file is removed only once it has been out of its table, or was never in it, for this long; a stream's for a day."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Extraction: rows of a day, of a database or a stream, become the landing file of the day, once, whole or not at all."""
+"""Extraction: a day's rows of a database or a stream become the landing file of the day, once, whole or not at all."""
 
 import shutil
 import time

@@ -89,7 +89,8 @@ def _figures(now: StreamNow, state: StreamState) -> Iterator[Judged]:
     if p99 is None or p50 is None:
         yield Judged("delay", True, f"No event of {name} came in the last minute.")
     else:
-        delay = f"Half of the events of {name} are committed within {p50:.2f} s, 99 of 100 within {p99:.2f} s; {limit_s:g} s may be."
+        delay = f"Half of the events of {name} are committed within {p50:.2f} s, 99 of 100 within {p99:.2f} s"
+        delay = f"{delay}; {limit_s:g} s may be."
         yield Judged("delay", p99 <= limit_s, delay)
     last = f"at {_moment(state.committed_at)}" if state.committed_at else "not yet"
     commit = f"{name} committed last {last}, version {state.committed_version}; {waiting:,} events wait."

@@ -38,9 +38,7 @@ class Kept:
     wait_s: float = 0.0
 
 
-def keep_running(
-    settings: Settings, streams: Iterable[Stream], *, command: Sequence[str] | None = None
-) -> list[Kept]:
+def keep_running(settings: Settings, streams: Iterable[Stream], *, command: Sequence[str] | None = None) -> list[Kept]:
     """Start those that do not run, unless they died so lately that a pause is due.
 
     Any number of processes may do so at the same time: whoever starts a stream holds a lock that its process inherits

@@ -43,7 +43,9 @@ def _error(source: Source, extract: StreamDay, streams: Mapping[str, Stream]) ->
             f"{stream.source.name!r}.",
             remedy="Name the stream whose topic carries the source.",
         )
-    required = sorted(column.name for column in source.columns if column.required and column.name in stream.topic.without)
+    required = sorted(
+        column.name for column in source.columns if column.required and column.name in stream.topic.without
+    )
     if required:
         return SettingsError(
             f"Source {source.name!r} is extracted from the stream {stream.name!r}, and requires the column "

@@ -37,7 +37,7 @@ class Source:
         missing: What becomes of a night for whose day no file was read. "fail": it is refused. "wait": it is refused
             as not yet due; the schedule skips it, and the sensor `<job>_delivered` runs it once the file is there.
             "last": it goes on with what was delivered before.
-        extract: What writes the files: the query of a database, or the days of a stream; None: they land from elsewhere.
+        extract: What writes the files: a query of a database, or the days of a stream; None: they land from elsewhere.
         unique: Columns that identify an event, where the source has such (a transaction id); repeats are quarantined.
     """
 

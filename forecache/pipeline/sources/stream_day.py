@@ -44,7 +44,8 @@ def check_stream_day(owner: str, event_time: str, pattern: str) -> None:
     """
     if not event_time:
         raise SettingsError(
-            f"{owner} has `extract=StreamDay(...)` and no `event_time`.", remedy="Only events are streamed: name the column."
+            f"{owner} has `extract=StreamDay(...)` and no `event_time`.",
+            remedy="Only events are streamed: name the column.",
         )
     rule = f"Its files are named like {file_name(date(2000, 1, 1))!r}: leave the pattern out."
     is_matched = re.search(f"{pattern}$", file_name(date(2000, 1, 1))) is not None

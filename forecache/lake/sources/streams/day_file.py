@@ -38,7 +38,10 @@ def write_day(settings: Settings, source: Source, extract: StreamDay, day: date,
             )
     names = [column.name for column in source.columns if column.name in there]
     schema = pa.schema(
-        [dataset.schema.field(each.name) if each.name in there else pa.field(each.name, pa.string()) for each in source.columns]
+        [
+            dataset.schema.field(each.name) if each.name in there else pa.field(each.name, pa.string())
+            for each in source.columns
+        ]
     )
     num_rows, newest = 0, -1
     wanted = ds.field(_DAY) == pa.scalar(day, pa.date32())

@@ -56,7 +56,7 @@ def _lagging(state: StreamState, end: datetime) -> set[int]:
 
 
 def _newest_read(settings: Settings, table: str, end: datetime) -> dict[int, datetime]:
-    """By partition, the newest time of a message among the first and the last hours that were committed since a time."""
+    """By partition, the newest time of a message in the first and the last hours that were committed since a time."""
     delta = open_if_exists(settings, table)
     if delta is None:
         return {}
