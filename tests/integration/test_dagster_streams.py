@@ -9,8 +9,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from watched_streams import D, StreamTable, moment
+from watched_streams import D, StreamTable, cards, moment
 
+from assets.streams import build_stream_checks
 from forecache.monitoring.streams.verdicts import CHECKS
 from forecache.operations.streams import start as starting
 from forecache.settings import Settings, load_settings
@@ -21,11 +22,16 @@ from resources.instance import runner_instance
 from resources.settings import SettingsResource
 
 SUPPORT = Path(__file__).parent.parent / "support"
-NOW = time.time()
-WELL = StreamState(
-    1, NOW - 100, NOW, engine="arrow", offsets={"0": 5}, end_offsets={"0": 5}, rows=5, rows_per_s=1.0,
-    delay_p50_s=0.4, delay_p99_s=0.9, committed_version=4, committed_at=NOW,
-)  # fmt: skip
+
+
+def well(**changed: Any) -> StreamState:
+    """A stream that does well at the moment."""
+    now = time.time()
+    state = StreamState(
+        1, now - 100, now, engine="arrow", offsets={"0": 5}, end_offsets={"0": 5}, rows=5, rows_per_s=1.0,
+        delay_p50_s=0.4, delay_p99_s=0.9, committed_version=4, committed_at=now,
+    )  # fmt: skip
+    return replace(state, **changed)
 
 
 @pytest.fixture
@@ -83,7 +89,7 @@ def test_jobs_schedules_and_sensors_are_there(repository: dg.RepositoryDefinitio
 
 def test_a_version_and_the_verdicts_are_reported_once(home: Settings, tick: Callable[..., dg.SensorResult]) -> None:
     assert tick().asset_events == [], "it never ran"
-    write_state(home.home_path, "cards", WELL)
+    write_state(home.home_path, "cards", well())
     first = tick()
     made = [event for event in first.asset_events if isinstance(event, dg.AssetMaterialization)]
     assert [event.asset_key.to_user_string() for event in made] == ["stream_cards"]
@@ -94,7 +100,7 @@ def test_a_version_and_the_verdicts_are_reported_once(home: Settings, tick: Call
     assert all(event.passed for event in said.values())
     again = tick(first.cursor)
     assert again.asset_events == [], "nothing is new"
-    write_state(home.home_path, "cards", replace(WELL, lag_events=900, committed_version=5))
+    write_state(home.home_path, "cards", well(lag_events=900, committed_version=5))
     behind = tick(again.cursor)
     [changed] = behind.asset_events
     assert (changed.check_name, changed.passed) == ("lag", False), "a version more is reported after five minutes"
@@ -107,7 +113,7 @@ def test_a_version_and_the_verdicts_are_reported_once(home: Settings, tick: Call
 def test_the_events_are_kept_by_dagster_and_told_by_the_look_at_streams_alone(
     home: Settings, tick: Callable[..., dg.SensorResult], instance: dg.DagsterInstance
 ) -> None:
-    write_state(home.home_path, "cards", replace(WELL, bad=500))
+    write_state(home.home_path, "cards", well(bad=500))
     for event in tick().asset_events:
         instance.report_runless_asset_event(event)
     made = instance.get_latest_materialization_event(dg.AssetKey(["stream_cards"]))
@@ -120,7 +126,7 @@ def test_a_dead_stream_is_started_where_the_settings_ask_for_it(
 ) -> None:
     started: list[str] = []
     monkeypatch.setattr(starting, "_start", lambda settings, name, command, descriptor: started.append(name))
-    write_state(home.home_path, "cards", replace(WELL, written_at=NOW - 60))
+    write_state(home.home_path, "cards", well(written_at=time.time() - 60))
     died = tick()
     assert started == []
     failed = {event.check_name for event in died.asset_events if getattr(event, "passed", True) is False}
@@ -140,7 +146,7 @@ def test_the_checks_can_be_executed_by_hand_and_the_maintenance_runs(
 ) -> None:
     monkeypatch.setenv("FORECACHE_HOME", str(home.home_path))
     monkeypatch.setenv("FORECACHE_PROJECT", home.project)
-    write_state(home.home_path, "cards", replace(WELL, written_at=time.time()))
+    write_state(home.home_path, "cards", well())
     table = StreamTable(home)
     for number in range(4):
         table.commit([moment(D[0], number)], at=moment(D[0], 1))
@@ -149,11 +155,7 @@ def test_the_checks_can_be_executed_by_hand_and_the_maintenance_runs(
         assert done.success
         output = next(event for event in done.all_events if event.is_successful_output)
         assert output.step_output_data.metadata["merged_files"].value == 4
-        checks = next(each for each in build_definitions(home).asset_checks or ())
-        result = dg.materialize(
-            [checks],
-            instance=instance,
-            resources={"settings": SettingsResource(home=str(home.home_path), project=home.project)},
-        )
-        assert result.success
-        assert {each.check_name for each in result.get_asset_check_evaluations()} == set(CHECKS)
+    check: Any = build_stream_checks(cards())
+    results = list(check(settings=SettingsResource(home=str(home.home_path), project=home.project)))
+    assert {each.check_name for each in results} == set(CHECKS)
+    assert all(each.passed for each in results)

@@ -113,7 +113,7 @@ def test_checkpoints_keep_the_log_short_and_remember_what_was_removed(settings: 
     for _ in range(30):
         table.commit([now], at=now)
     last = json.loads((log / "_last_checkpoint").read_text())
-    assert last["version"] >= 100
+    assert last["version"] >= 99
     assert len(removed_files(place_of(settings, TABLE).open())) == 90, "read from the checkpoint"
     before = rows_of(settings)
     # A day later: the log's entries are old, and the next checkpoint removes them.
@@ -131,7 +131,7 @@ def test_checkpoints_keep_the_log_short_and_remember_what_was_removed(settings: 
     for _ in range(101):
         table.commit([now], at=now)
     left = sorted(int(entry.stem) for entry in log.glob("*.json"))
-    assert left[0] >= 100
+    assert left[0] >= 99
     assert len(left) < 150
     assert rows_of(settings)[: len(before)] == before
     assert sorted(DeltaTable(settings.table_uri(TABLE)).to_pyarrow_table()["payment_id"].to_pylist()) == list(

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from reader_support import eventually
-from warm import processes, start
 from watched_streams import cards
 
 from forecache.monitoring.streams.starts import Starts, read_starts, write_starts
@@ -19,7 +18,7 @@ from forecache.operations.streams.start import Kept, keep_running
 from forecache.operations.watch import look as looking
 from forecache.operations.watch.streams import streams_not_well
 from forecache.pipeline.project import Project
-from forecache.settings import Settings, load_settings
+from forecache.settings import Settings
 from forecache.stream_state import StreamState, is_running, read_state, stream_folder, write_state
 
 SUPPORT = Path(__file__).parent.parent / "support"
@@ -29,6 +28,10 @@ PROJECT = Project({}, {}, streams={"cards": STREAM})
 
 def engine(runs_s: float) -> list[str]:
     return [sys.executable, str(SUPPORT / "watched_streams.py"), f'{{"runs_s": {runs_s}}}']
+
+
+def with_support() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])}
 
 
 def pids(settings: Settings) -> list[int]:
@@ -61,10 +64,10 @@ def test_a_killed_stream_is_started_once_and_outlives_who_started_it(settings: S
         "from watched_streams import cards; from forecache.operations.streams.start import keep_running; "
         f"print(keep_running(load_settings(home={str(settings.home)!r}), [cards()], command={engine(60)!r}))"
     )
-    path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
     try:
-        subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, check=True, timeout=60)
-        assert eventually(lambda: is_running(home, "cards"), 30)
+        subprocess.run([sys.executable, "-c", script], env=with_support(), check=True, timeout=60)
+        assert eventually(lambda: read_state(home, "cards") is not None, 30)
+        assert is_running(home, "cards")
         assert [each.did for each in keep_running(settings, [STREAM], command=engine(60))] == ["runs"]
         end(settings)
         age_state(settings)
@@ -78,34 +81,38 @@ def test_a_killed_stream_is_started_once_and_outlives_who_started_it(settings: S
         end(settings)
 
 
-def look_once(home: Path, command: list[str], barrier: object, told: object) -> None:
-    """A sensor of its own process, which looks at the same moment as others."""
-    settings = load_settings(home=home)
-    barrier.wait(60)  # type: ignore[attr-defined]
-    (kept,) = keep_running(settings, [STREAM], command=command)
-    told.send(kept.did)  # type: ignore[attr-defined]
-    time.sleep(2)
-
-
 @pytest.mark.slow
 @pytest.mark.faults
 def test_of_many_sensors_at_once_one_starts_it(settings: Settings) -> None:
-    ours, theirs = processes().Pipe(duplex=False)
-    barrier = processes().Barrier(4)
-    looking_ = [start(look_once, settings.home, engine(30), barrier, theirs) for _ in range(4)]
+    script = (
+        "import sys, time; from pathlib import Path; from forecache.settings import load_settings; "
+        "from watched_streams import cards; from forecache.operations.streams.start import keep_running; "
+        f"settings, stream = load_settings(home={str(settings.home)!r}), cards(); print('ready', flush=True); "
+        "sys.stdin.read(1); "
+        f"print(keep_running(settings, [stream], command={engine(60)!r})[0].did, flush=True); sys.stdin.read(1)"
+    )
+    sensors = [
+        subprocess.Popen(
+            [sys.executable, "-c", script], env=with_support(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(3)
+    ]
     try:
-        said = sorted(ours.recv() for _ in looking_)
-        assert said == ["started", "starting", "starting", "starting"] or said == [
-            "runs",
-            "started",
-            "starting",
-            "starting",
-        ]
+        outputs = [each.stdout for each in sensors if each.stdout]
+        assert [output.readline() for output in outputs] == [b"ready\n"] * 3
+        for each in sensors:
+            assert each.stdin
+            each.stdin.write(b"x")
+            each.stdin.flush()
+        said = sorted(output.readline().decode().strip() for output in outputs)
+        assert said.count("started") == 1
         assert eventually(lambda: is_running(settings.home_path, "cards"), 30)
-        # While it runs, and after the sensors that looked have ended.
-        for process in looking_:
-            process.join(30)
-        assert [each.did for each in keep_running(settings, [STREAM], command=engine(30))] == ["runs"]
+    finally:
+        for each in sensors:
+            each.communicate()
+    try:
+        # After the sensors that looked have ended it runs on, and is not started again.
+        assert [each.did for each in keep_running(settings, [STREAM], command=engine(60))] == ["runs"]
         assert len(pids(settings)) == 1
     finally:
         end(settings)

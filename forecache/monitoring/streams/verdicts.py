@@ -50,7 +50,7 @@ def _judged(now: StreamNow, most_bad: float) -> Iterator[Judged]:
         yield from _figures(now, state)
     else:
         for check in ("lag", "throughput", "delay", "last_commit"):
-            yield Judged(check, False, f"Not known: {name} does not run.")  # type: ignore[arg-type]  # they are checks
+            yield Judged(check, False, f"Not known: {name} does not run.")
     share = state.bad / max(1, state.bad + state.rows + state.repeats)
     few = f"{state.bad:,} messages of {name}, {share:.2%}, were bad since it started; {most_bad:.2%} may be."
     yield Judged("bad_messages", share <= most_bad, few)
