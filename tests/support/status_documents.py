@@ -37,6 +37,19 @@ def model_row(**more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def stream_row(**more: Any) -> dict[str, Any]:
+    return {
+        "name": "cards", "topic": "card-payments", "engine": "arrow", "freshness": "event", "state": "runs",
+        "lag_events": 1312, "rows": 90_000, "rows_per_s": 2004.2, "delay_p50_s": 0.0061, "delay_p99_s": 0.142,
+        "committed_version": 4711, "committed_s_ago": 0.6, "bad": 3, "repeats": 1, "late": 2, "release": 4, "starts": 1,
+        "last_error": "", "not_well": [], "layers": [
+            {"store": "customer", "rows": 4987, "applied": 4711, "verified_through": 4700, "verified_s_ago": 41.0},
+            {"store": "terminal", "rows": 9000, "applied": 4708, "verified_through": -1, "verified_s_ago": None},
+            {"store": "cards", "rows": 0, "applied": -1, "verified_through": -1, "verified_s_ago": None}],
+        **more,
+    }  # fmt: skip
+
+
 def document(**more: Any) -> dict[str, Any]:
     at = [1_790_000_000.0 + STEP_S * step for step in range(5)]
     return {
@@ -51,5 +64,5 @@ def document(**more: Any) -> dict[str, Any]:
                     "series": {"at_s": at, "per_s": [1.0, 2.0, 3.0, 4.0, 5.0], "failed_per_s": [0.0] * 5,
                                "p50_us": [0, 80, 80, 0, 90], "p99_us": [0, 400, 410, 0, 500]}},
         "versions": [version_row()], "models": [model_row()],
-        "nights": {"rows": [], "why": "The stage ledger is not here."}, "alerts": [], **more,
+        "nights": {"rows": [], "why": "The stage ledger is not here."}, "alerts": [], "streams": [], **more,
     }  # fmt: skip

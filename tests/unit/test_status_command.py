@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from status_documents import document, model_row, version_row
+from status_documents import document, model_row, stream_row, version_row
 
 from forecache.cli.commands import status as command
 from forecache.cli.reader_status import ask_status, token_from
@@ -71,7 +71,8 @@ def test_where_the_ledger_is_not_here_that_is_said(tmp_path: Path, monkeypatch: 
 def shown(**more: Any) -> str:
     status = {
         "attention": [], "url": "http://127.0.0.1:8080", "reader": document(), "why_no_reader": "",
-        "project": {"nights": {"rows": night_rows([row("score")], NOW), "why": ""}, "versions": [], "releases": []},
+        "project": {"nights": {"rows": night_rows([row("score")], NOW), "why": ""}, "versions": [], "releases": [],
+                    "streams": [stream_row()]},
     }  # fmt: skip
     return status_text(status | more)
 
@@ -91,7 +92,11 @@ def test_nothing_is_wider_than_a_terminal() -> None:
 def test_the_text_has_what_the_page_has() -> None:
     text = " ".join(shown().split())
     for part in ("All is well.", "2 of 2 workers", "p99 400 µs", "churn", "99.90 %", "search", "model 99.0 %",
-                 "without the model: deadline 9", "LAST NIGHTS", "2026-11-26"):  # fmt: skip
+                 "without the model: deadline 9", "LAST NIGHTS", "2026-11-26",
+                 "STREAMS", "2,004 /s", "6.10 ms, 142 ms", "0.6 s ago",
+                 "cards: live layer customer: 4,987 rows, all applied, verified 41 s ago",
+                 "cards: live layer terminal: 9,000 rows, 3 versions behind, not verified",
+                 "cards: live layer cards: nothing applied here"):  # fmt: skip
         assert part in text, part
 
 
@@ -100,7 +105,7 @@ def test_a_project_without_a_reader_shows_what_its_stores_say() -> None:
         "nights": {"rows": [], "why": "The stage ledger is not here."},
         "versions": [{"name": "churn", "version": 7, "pinned": True, "as_of": "2026-11-26", "age_s": 9000,
                       "stale": True, "no_alert": "", "keys": 2357, "published_s_ago": 100}],
-        "releases": [{"name": "search", "release": 3, "model": {"name": "search", "version": 2},
+        "streams": [], "releases": [{"name": "search", "release": 3, "model": {"name": "search", "version": 2},
                       "created_at": "2026-11-27T01:04:10Z"}],
     }  # fmt: skip
     text = shown(reader=None, why_no_reader="No reader answers at http://127.0.0.1:8080.", project=project)

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from status_documents import document, in_bucket, model_row, version_row
+from status_documents import document, in_bucket, model_row, stream_row, version_row
 
 from forecache.reader.processes.metrics import BUCKETS
 from forecache.reader.status import words
@@ -267,3 +267,15 @@ def test_a_rollout_is_said_in_a_sentence() -> None:
 )  # fmt: skip
 def test_figures_are_written_with_their_units(told: str, text: str) -> None:
     assert told == text
+
+
+def test_streams_are_shown_with_their_layers_and_escaped() -> None:
+    assert "Streams" not in page(document()).decode()
+    slow = stream_row(not_well=["It is slow."], delay_p50_s=None)
+    rows = [stream_row(name=EVIL, topic=EVIL), slow, stream_row(state="died")]
+    text = page(document(streams=rows)).decode()
+    assert EVIL not in text
+    chips = re.findall(r'class="chip (\w+)">(runs|died)<', text)
+    assert chips == [("well", "runs"), ("warning", "runs"), ("critical", "died")]
+    for part in ("topic card-payments, engine arrow, event", "6.10 ms, 142 ms", "3 versions behind, not verified"):
+        assert part in text, part
