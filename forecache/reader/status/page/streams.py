@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from forecache.reader.status import words
-from forecache.reader.status.page.markup import Content, Markup, joined, tag
-from forecache.reader.status.page.sections import section
+from forecache.reader.status.page.markup import Content, Markup, joined, section, tag
 from forecache.reader.status.page.table import Column, table
 
 _COLUMNS = (
