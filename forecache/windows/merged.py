@@ -3,6 +3,7 @@
 This is the one function of request path, stream and recomputation.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
@@ -16,6 +17,8 @@ from forecache.windows.plan import DAY_US, Plan
 from forecache.windows.tiles import TileRows, Tiles
 
 _EPOCH = date(1970, 1, 1)
+_FEW = 10
+"""So many keys are merged as fast one by one as together."""
 
 
 def merged(
@@ -68,20 +71,55 @@ class Merger:
         """As `merged`; `as_of` in days since 1970."""
         n = len(base) if base is not None else len(tiles or ())
         base = self.full_base(base, known, n)
-        given = tiles is not None and any(each is not None for each in tiles)
-        rows = self.tiles.decode(tiles) if given and tiles is not None else None
+        some = None if tiles is None or tiles.count(None) == n else tiles
         if isinstance(at_us, int):
             at = max(at_us, (as_of + 1) * DAY_US)
-            return self._at_lag(base, rows, at // DAY_US, at // self.plan.tile_us, as_of)
+            return self._at_one_moment(base, some, at // DAY_US, at // self.plan.tile_us, as_of)
+        rows = self.tiles.decode(some) if some is not None else None
         moments = np.maximum(at_us, (as_of + 1) * DAY_US)
         features, found = np.full((n, self.num_features), np.nan, np.float32), np.zeros(n, np.bool_)
         today = moments // DAY_US
         for day in np.unique(today).tolist():
             of_day = np.flatnonzero(today == day)
-            some = rows and (_of_keys(rows[0], of_day, n), _of_keys(rows[1], of_day, n))
+            its = rows and (_of_keys(rows[0], of_day, n), _of_keys(rows[1], of_day, n))
             tile = moments[of_day] // self.plan.tile_us
-            features[of_day], found[of_day] = self._at_lag(base[of_day], some, day, tile, as_of)
+            features[of_day], found[of_day] = self._at_lag(base[of_day], its, day, tile, as_of)
         return features, found
+
+    def _at_one_moment(
+        self, base: Ints, tiles: Sequence[bytes | None] | None, today: int, tile: int, as_of: int
+    ) -> tuple[Floats32, Bools]:
+        evaluate = self.by_lag.get(today - as_of)
+        if tiles is None or evaluate is None or len(tiles) > _FEW:
+            rows = None if tiles is None else self.tiles.decode(tiles)
+            return self._at_lag(base, rows, today, tile, as_of)
+        parts, is_new = np.empty((len(tiles), evaluate.width), np.int64), np.zeros(len(tiles), np.bool_)
+        for place, entry in enumerate(tiles):
+            if entry is None:
+                parts[place] = evaluate.neutral
+            else:
+                is_new[place] = self._put_parts(parts[place], evaluate, entry, today, tile, as_of)
+        return self.finished(evaluate, base, parts, is_new, today)
+
+    def _put_parts(self, parts: Ints, evaluate: Evaluate, entry: bytes, today: int, tile: int, as_of: int) -> bool:
+        """Write what is merged with the night of one key, and say whether it has a tile of the days that count."""
+        days, minutes = self.tiles.one(entry)
+        numbers = days[:, 0].tolist()
+        end, place, width = bisect_right(numbers, today), 0, self.day.width
+        for slot in evaluate.day_slots:
+            first = bisect_right(numbers, today - slot)
+            parts[place : place + width] = _combined(self.day, days[first:end, 1:])
+            place += width
+        active = self.plan.days_active
+        is_new = bisect_right(numbers, as_of if active is None else max(as_of, today - active)) < end
+        if evaluate.minute_slots:
+            numbers, width = minutes[:, 0].tolist(), self.minute.width
+            end = bisect_right(numbers, tile)
+            for slot in evaluate.minute_slots:
+                first = bisect_right(numbers, tile - slot)
+                parts[place : place + width] = _combined(self.minute, minutes[first:end, 1:])
+                place += width
+        return is_new
 
     def full_base(self, base: Ints | None, known: Bools | None, n: int) -> Ints:
         """The night's columns, with what stands for a key that it does not have."""
@@ -150,11 +188,16 @@ def merger_of(plan: Plan) -> Merger:
     return Merger(plan)
 
 
+def _combined(layout: Layout, tiles: Ints) -> Ints:
+    """One tile of some, int64 [m, width]."""
+    if len(tiles) == 1:
+        return tiles[0]
+    return layout.combine_all(tiles[None])[0] if len(tiles) else layout.neutral
+
+
 def _reduced(layout: Layout, rows: TileRows, ages: Ints, within: Bools, n: int, length: int) -> Ints:
     """Of each key its tiles of ages below a length, combined; int64 [n, width]."""
     chosen = np.flatnonzero(within & (ages < length))
-    if n == 1 and len(chosen):
-        return layout.combine_all(rows.words[chosen][None])
     many = np.empty((n, length, layout.width), np.int64)
     many[:] = layout.neutral
     many[rows.owner[chosen], ages[chosen]] = rows.words[chosen]
