@@ -5,10 +5,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from forecache.pipeline import Column, FeatureView, Live, Publish, Source, Where, Window
+from forecache.settings import Settings
 
 DAY_US, MINUTE_US = 86_400_000_000, 60_000_000
 EPOCH = date(1970, 1, 1)
@@ -49,7 +52,7 @@ VIEW = FeatureView(
     key=("card",),
     sources=(PAYMENTS,),
     windows=WINDOWS,
-    publish=Publish(),
+    publish=Publish(max_psi=None),
     live=Live(nights=3, tile_minutes=5),
 )
 AMOUNTS = (0.1, 0.2, -0.1, 1e-11, 1.5, 1e9 + 0.1, -1e9, 3.3333333333333335, 0.0, -0.0, 123456.789, 99.99, None)
@@ -143,3 +146,12 @@ def _total(values: Sequence[float]) -> float:
     whole = sum(math.floor(value) for value in values)
     part = sum(round((value - math.floor(value)) * 2**32) for value in values)
     return float(whole + (part >> 32)) + float(part & (2**32 - 1)) * 2.0**-32
+
+
+def land(settings: Settings, payments: Sequence[Payment], days: Sequence[date]) -> None:
+    """Landing files of some days, as Parquet."""
+    folder = Path(settings.landing_uri) / PAYMENTS.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for day in days:
+        its = [payment for payment in payments if payment.day == (day - EPOCH).days]
+        pq.write_table(table_of(its), folder / f"{day}.parquet")

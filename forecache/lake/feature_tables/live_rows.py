@@ -6,7 +6,7 @@ A row sees the events strictly before its timestamp. The merge is the one that a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -99,7 +99,12 @@ def live_features(
         asked = asked.withColumn(_BASE, F.lit(None).cast(f"struct<{kinds}>"))
     events = _events(spark, settings, view, plan, days)
     num_buckets = _TASKS_A_CORE * spark.sparkContext.defaultParallelism
-    called: Any = _Moments(plan, tuple(names), tuple(keys), column)
+    moments = _Moments(plan, tuple(names), tuple(keys), column)
+
+    # Spark counts the arguments of what it calls, `self` among them.
+    def called(rows: pa.Table, events: pa.Table) -> pa.Table:
+        return moments.features(rows, events)
+
     fields = [f"`{field.name}` {field.dataType.simpleString()}" for field in rows.schema]
     return (
         asked.withColumn(_BUCKET, _bucket(keys, num_buckets))
@@ -143,7 +148,8 @@ class _Moments:
     keys: tuple[str, ...]
     column: str
 
-    def __call__(self, rows: pa.Table, events: pa.Table) -> pa.Table:
+    def features(self, rows: pa.Table, events: pa.Table) -> pa.Table:
+        """The rows with their features."""
         features, found = self._features(rows, events)
         kept = rows.select(list(self.columns))
         if not rows.num_rows:

@@ -1,0 +1,145 @@
+"""A live view from landing files to the store: its states travel to the bit, and merge with tiles to what is true."""
+
+import random
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from live_view_sample import (
+    PAYMENTS,
+    START,
+    VIEW,
+    Payment,
+    features_at,
+    land,
+    random_payments,
+    table_of,
+    us,
+)
+
+from forecache.errors import UnavailableError
+from forecache.lake.feature_tables.features import build_view
+from forecache.lake.feature_tables.historical import features_known
+from forecache.lake.feature_tables.live_rows import live_features
+from forecache.lake.ingest.ingest import ingest
+from forecache.pipeline.streams.plan import plan_of
+from forecache.reader.versions.answers import Answers
+from forecache.settings import Settings, load_settings
+from forecache.store import open_store, publish
+from forecache.store.keys import encode_key
+from forecache.store.read.live_view import LiveView
+from forecache.windows.event_states import event_states
+from forecache.windows.fold import fold
+
+pytestmark = pytest.mark.slow
+DAYS = 9
+AS_OF = START + timedelta(days=7)
+CARDS = 5
+PLAN = plan_of(VIEW)
+ALL = random_payments(random.Random(1), START, DAYS, 200, cards=CARDS)
+
+
+@pytest.fixture(scope="module")
+def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings = load_settings(home=tmp_path_factory.mktemp("live") / "home", spark_master="local[2]")
+    land(settings, ALL, [START + timedelta(days=number) for number in range(DAYS)])
+    ingest(spark, settings, PAYMENTS)
+    build_view(spark, settings, VIEW, [AS_OF - timedelta(days=1), AS_OF])
+    return settings
+
+
+@pytest.fixture(scope="module")
+def published(landed: Settings) -> Settings:
+    for night in (AS_OF - timedelta(days=1), AS_OF):
+        publish(landed, VIEW, night=night)
+    return landed
+
+
+def keys(settings: Settings) -> list[bytes]:
+    manifest = open_store(settings, VIEW.name).current()
+    assert manifest is not None
+    return [encode_key(manifest.key, (card,)) for card in range(CARDS)]
+
+
+def truth(payments: Sequence[Payment], card: int, at_us: int) -> np.ndarray:
+    found = features_at(payments, card, at_us)
+    return np.full(len(PLAN.features), np.nan, np.float32) if found is None else np.array(found, np.float32)
+
+
+def streamed(payments: Sequence[Payment], as_of: date) -> list[bytes]:
+    codes, times = np.array([p.card for p in payments]), np.array([p.at_us for p in payments])
+    states = event_states(PLAN, table_of(payments))
+    return fold(PLAN, codes, times, states, [None] * CARDS, None, None, as_of, see="nothing").entries
+
+
+def test_a_published_night_merged_with_tiles_is_what_the_moment_has(published: Settings) -> None:
+    store = open_store(published, VIEW.name)
+    versions = store.versions()
+    assert [manifest.as_of for manifest in versions] == [str(AS_OF - timedelta(days=1)), str(AS_OF)]
+    at = us(AS_OF + timedelta(days=1), 700)
+    tiles = streamed([p for p in ALL if p.at_us <= at and p.day >= us(AS_OF) // us(date(1970, 1, 2))], AS_OF)
+    for manifest in versions:  # a night late, and none
+        assert tuple(state.name for state in manifest.states) == VIEW.live_states
+        view = LiveView(PLAN.to_json(), manifest)
+        with store.snapshot(manifest.version) as snapshot:
+            matrix, known = snapshot.matrix(keys(published))
+            features, found = view.merged(matrix, known, tiles, at)
+            entries = view.entries(snapshot.get_entries(keys(published)), tiles, at)
+        for card in range(CARDS):
+            wanted = truth([p for p in ALL if p.at_us <= at], card, at)
+            assert np.array_equal(features[card], wanted, equal_nan=True), (manifest.as_of, card)
+            assert (entries[card] is None) == (not found[card])
+            if found[card]:
+                assert np.frombuffer(entries[card], np.float32).tobytes() == features[card].tobytes()
+
+
+def test_answers_show_the_features_of_the_night_and_no_state(published: Settings) -> None:
+    store = open_store(published, VIEW.name)
+    with store.snapshot() as snapshot:
+        answers = Answers(snapshot)
+        (row, *_) = answers.rows(keys(published)[:1])
+        shown = orjson.loads(answers.one(keys(published)[0]))["value"]
+        matrix, _ = snapshot.matrix(keys(published)[:1])
+    assert list(row) == list(shown) == list(VIEW.feature_names)
+    assert matrix.shape == (1, len(VIEW.feature_names) + 2 * len(VIEW.live_states))
+    assert np.array_equal(np.array(list(row.values()), np.float32), matrix[0, : len(row)], equal_nan=True)
+    end = us(AS_OF + timedelta(days=1)) - 1
+    assert np.array_equal(matrix[0, : len(row)], truth([p for p in ALL if p.at_us <= end], 0, end), equal_nan=True)
+
+
+def test_a_version_of_another_declaration_is_not_merged(published: Settings) -> None:
+    manifest = open_store(published, VIEW.name).current()
+    plan = PLAN.to_json()
+    plan["nights"] = 5
+    with pytest.raises(UnavailableError, match="published by another declaration"):
+        LiveView(plan, manifest)
+
+
+def test_training_rows_see_what_came_strictly_before_their_moment(spark: Any, landed: Settings) -> None:
+    moments = [ALL[place].at_us + shift for place in range(60, 200, 3) for shift in (0, 1)]
+    asked = [(f"r{n}", n % (CARDS + 1), at) for n, at in enumerate(moments)] + [("none", None, moments[0])]
+    rows = spark.createDataFrame(
+        [(name, card, datetime.fromtimestamp(at / 1e6, timezone.utc)) for name, card, at in asked],
+        "name string, buyer int, asked timestamp",
+    )
+    looked_up = live_features(spark, landed, VIEW, rows, by=("buyer",), timestamp="asked", column="seen")
+    assert looked_up.columns == ["name", "buyer", "asked", "seen"]
+    found = {row["name"]: row["seen"] for row in looked_up.collect()}
+    assert len(found) == len(asked)
+    for name, card, at in asked:
+        before = [p for p in ALL if p.at_us < at]
+        wanted = None if card is None else features_at(before, card, at)
+        assert (found[name] is None) == (wanted is None), name
+        if wanted is not None:
+            assert np.array_equal(np.array(found[name], np.float32), np.array(wanted, np.float32), equal_nan=True)
+
+
+def test_nights_computed_for_the_asked_have_the_states_of_those_in_the_table(spark: Any, landed: Settings) -> None:
+    night = AS_OF - timedelta(days=1)
+    in_table = features_known(spark, landed, VIEW, [night], states=True)
+    computed = features_known(spark, landed, VIEW, [night - timedelta(days=1), night], states=True)
+    assert computed.columns == in_table.columns == ["card", "as_of", *VIEW.feature_names, *VIEW.live_states]
+    assert {repr(row) for row in in_table.collect()} <= {repr(row) for row in computed.collect()}
