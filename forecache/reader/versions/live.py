@@ -61,12 +61,15 @@ class LiveAnswers(Answers):
             if self._is_refused:
                 self._refuse()
             return self._version_one(key, fields, limit)
-        value = row.value
+        return self._body(key, row.value, b"," + self._members(row), fields, limit)
+
+    @staticmethod
+    def _body(key: bytes, value: bytes, tail: bytes, fields: Sequence[str], limit: int) -> bytes:
         if limit:
             value = cut_lists(value, limit)
         if fields:
             value = select(value, fields)
-        return b"".join((b'{"key":', orjson.dumps(key.decode()), b',"value":', value, b",", self._members(row)))
+        return b"".join((b'{"key":', orjson.dumps(key.decode()), b',"value":', value, tail))
 
     def many(self, keys: Sequence[bytes], fields: Sequence[str] = (), limit: int = 0) -> tuple[bytes, int]:
         streamed = self._streamed(keys)
@@ -159,6 +162,10 @@ def answers_of(
     """The answers from a version, with the live layer above it where there is one."""
     if layer is None:
         return Answers(version, offset=offset, fallback_for=fallback_for)
+    if layer.declared.kind == "tiles":
+        from forecache.reader.versions.live_views import view_answers  # numpy, which readers of other layers do without
+
+        return view_answers(version, layer, offset=offset, fallback_for=fallback_for)
     return LiveAnswers(version, layer, offset=offset, fallback_for=fallback_for)
 
 

@@ -1,0 +1,83 @@
+"""Answers of a live view: last night's row and the tiles of its live layer, merged as of the moment of the request."""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from forecache.reader.http import problems
+from forecache.reader.http.problems import Problem
+from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.layers import Layer
+from forecache.reader.versions.live import LiveAnswers, moment_of
+from forecache.reader.versions.version import Version
+from forecache.store.live.rows import LiveRow
+from forecache.store.packed import json_renderer, rows_of
+from forecache.store.read.live_view import LiveView
+
+
+class ViewAnswers(LiveAnswers):
+    """Answers of a live view. Those without an event since the night say that they are precomputed: their windows have
+    moved on, and nothing has come.
+
+    Raises:
+        UnavailableError: The version was published by another declaration than the live layer.
+    """
+
+    def __init__(self, version: Version, layer: Layer, *, offset: int = 0, fallback_for: int | None = None) -> None:
+        self._view = LiveView(layer.declared.plan, version.manifest)
+        self._json_of = json_renderer(version.manifest.fields)
+        super().__init__(version, layer, offset=offset, fallback_for=fallback_for)
+
+    def one(self, key: bytes, fields: Sequence[str] = (), limit: int = 0) -> bytes | None:
+        entries, streamed = self._merged([key])
+        if entries[0] is None:
+            return None
+        tail = b"," + self._members(streamed[0]) if streamed else self.tail
+        return self._body(key, self._json_of(entries[0]), tail, fields, limit)
+
+    def many(self, keys: Sequence[bytes], fields: Sequence[str] = (), limit: int = 0) -> tuple[bytes, int]:
+        if not keys:
+            return self._version_many(keys, fields, limit)
+        entries, streamed = self._merged(keys)
+        texts = [None if entry is None else self._json_of(entry) for entry in entries]
+        own = {place: self._members(row) for place, row in streamed.items() if texts[place] is not None}
+        return self._joined(keys, texts, own, fields, limit)
+
+    def rows(self, keys: Sequence[bytes]) -> list[dict[str, Any] | None]:
+        return self.dated_rows(keys)[0]
+
+    def dated_rows(self, keys: Sequence[bytes]) -> tuple[list[dict[str, Any] | None], list[datetime]]:
+        entries, streamed = self._merged(keys)
+        moments = [self.manifest.as_of_end] * len(keys)
+        for place, row in streamed.items():
+            moments[place] = moment_of(row.event_us)
+        return rows_of(entries, self.manifest.fields), moments
+
+    def _merged(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], dict[int, LiveRow]]:
+        """Packed entries of the features now, and by place the rows of the stream that are in them."""
+        at_us, view, manifest = time.time_ns() // 1000, self._view, self.manifest
+        if self._is_refused:
+            self._refuse()
+        if view.lag(at_us) > view.most_lag:
+            raise Problem(
+                problems.STALE,
+                f"Version {manifest.version} of {manifest.pipeline} is as of {manifest.as_of}, and its states can be "
+                f"merged with events for {view.most_lag} days; publish a newer as-of date.",
+                headers=[("retry-after", "60")],
+                members={"store_version": manifest.version, "as_of": manifest.as_of},
+            )
+        streamed = self._above(keys)
+        tiles: list[bytes | None] | None = None
+        if streamed:
+            tiles = [streamed[place].value if place in streamed else None for place in range(len(keys))]
+        return view.entries(self.snapshot.get_entries(keys), tiles, at_us), streamed
+
+
+def view_answers(version: Version, layer: Layer, *, offset: int = 0, fallback_for: int | None = None) -> Answers:
+    """The answers of a live view; of a version from before it was live, those of the night alone."""
+    if version.manifest.states:
+        return ViewAnswers(version, layer, offset=offset, fallback_for=fallback_for)
+    answers = Answers(version, offset=offset, fallback_for=fallback_for)
+    answers.layer = layer
+    return answers
