@@ -1,7 +1,9 @@
 """A live view from landing files to the store: its states travel to the bit, and merge with tiles to what is true."""
 
 import random
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
@@ -27,9 +29,18 @@ from forecache.lake.feature_tables.live_rows import live_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.pipeline.streams.plan import plan_of
 from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.layers import Layers
+from forecache.reader.versions.live import answers_of
+from forecache.realtime.cache import key_of
+from forecache.realtime.lookups.lookups import Lookups, NotServed
+from forecache.realtime.release.format import LookupContract
+from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, publish
 from forecache.store.keys import encode_key
+from forecache.store.live.layer import LiveLayer, write_layer
+from forecache.store.live.rows import LiveRow
+from forecache.store.live.writer import open_live_writer
 from forecache.store.read.live_view import LiveView
 from forecache.windows.event_states import event_states
 from forecache.windows.fold import fold
@@ -143,3 +154,84 @@ def test_nights_computed_for_the_asked_have_the_states_of_those_in_the_table(spa
     computed = features_known(spark, landed, VIEW, [night - timedelta(days=1), night], states=True)
     assert computed.columns == in_table.columns == ["card", "as_of", *VIEW.feature_names, *VIEW.live_states]
     assert {repr(row) for row in in_table.collect()} <= {repr(row) for row in computed.collect()}
+
+
+@pytest.fixture
+def layered(published: Settings) -> Any:
+    """The view's live layer, empty; it is gone after the test."""
+    layout = open_store(published, VIEW.name).layout
+    key = open_store(published, VIEW.name).current().key
+    write_layer(layout, LiveLayer("cards", "stream_cards", "tiles", key, (), plan=PLAN.to_json()))
+    yield layout
+    layout.live.unlink()
+    shutil.rmtree(layout.streamed)
+
+
+def commit(settings: Settings, layout: Any, payments: Sequence[Payment], at_us: int) -> None:
+    tiles = streamed(payments, AS_OF)
+    with open_live_writer(layout) as writer:
+        writer.apply(7, [(key, LiveRow(7, at_us, value)) for key, value in zip(keys(settings), tiles, strict=True)])
+
+
+def looked_up(settings: Settings, at_us: int, *, cut: int = -1) -> Found:
+    layers, store = Layers(), open_store(settings, VIEW.name)
+    contract = LookupContract("card", VIEW.name, ("buyer",), VIEW.served_columns, VIEW.packed.contract, live=True)
+    with store.snapshot() as snapshot:
+        answers = answers_of(snapshot, layers.of(store))
+        answers.manifest = replace(answers.manifest, cut=cut)
+        answers.refresh(at_us / 1e6)
+        lookups = Lookups((contract,), {VIEW.name: answers}, refuses=True)
+        request = ParsedRequest(CARDS, {"buyer": np.arange(CARDS)}, list(range(CARDS)), b"")
+        found = lookups.read(request, at_us / 1e6)
+    layers.close()
+    return found
+
+
+def test_a_request_sees_the_stream_up_to_its_moment(published: Settings, layered: Any) -> None:
+    at = us(AS_OF + timedelta(days=1), 700)
+    today = [p for p in ALL if us(AS_OF + timedelta(days=1)) <= p.at_us <= at]
+    night = [p for p in ALL if p.at_us < us(AS_OF + timedelta(days=1))]
+    before = looked_up(published, at)
+    with open_live_writer(layered) as writer:
+        rows = [
+            (key, LiveRow(7, at, value)) for key, value in zip(keys(published), streamed(today, AS_OF), strict=True)
+        ]
+        writer.apply(7, rows)
+    after = looked_up(published, at)
+    for found, seen in ((before, night), (after, [*night, *today])):
+        assert found.merged == ["card"]
+        for card in range(CARDS):
+            assert np.array_equal(found.views["card"][card], truth(seen, card, at), equal_nan=True), card
+            assert found.known["card"][card] == (features_at(seen, card, at) is not None)
+    request = ParsedRequest(CARDS, {"buyer": np.arange(CARDS)}, list(range(CARDS)), b"")
+    assert key_of(request, before) != key_of(request, after), "an answer from before is not given again"
+
+
+def test_tiles_that_the_night_includes_are_left_out(published: Settings, layered: Any) -> None:
+    at = us(AS_OF + timedelta(days=1), 700)
+    today = [p for p in ALL if us(AS_OF + timedelta(days=1)) <= p.at_us <= at]
+    with open_live_writer(layered) as writer:
+        rows = [
+            (key, LiveRow(7, at, value)) for key, value in zip(keys(published), streamed(today, AS_OF), strict=True)
+        ]
+        writer.apply(7, rows)
+    of_night, merged = looked_up(published, at, cut=7), looked_up(published, at, cut=6)
+    assert of_night.views["card"].tobytes() != merged.views["card"].tobytes()
+    night = [p for p in ALL if p.at_us < us(AS_OF + timedelta(days=1))]
+    assert np.array_equal(of_night.views["card"][1], truth(night, 1, at), equal_nan=True)
+
+
+def test_a_night_that_is_too_old_is_not_served(published: Settings, layered: Any) -> None:
+    looked_up(published, us(AS_OF + timedelta(days=3), 1439))
+    with pytest.raises(NotServed, match=f"of the live view {VIEW.name} is too old to be merged"):
+        looked_up(published, us(AS_OF + timedelta(days=4)))
+
+
+def test_a_live_view_without_a_stream_is_that_of_the_night(published: Settings) -> None:
+    end = us(AS_OF + timedelta(days=1)) - 1
+    found = looked_up(published, end + 3_600_000_000)
+    for card in range(CARDS):
+        assert np.array_equal(
+            found.views["card"][card], truth([p for p in ALL if p.at_us <= end], card, end), equal_nan=True
+        )
+    assert found.merged == []

@@ -9,6 +9,7 @@ import numpy as np
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.model_path import NoScores
 from forecache.realtime.lookups.keys import keys_of
+from forecache.realtime.lookups.live import Merging, merging_of
 from forecache.realtime.lookups.row_cache import RowCache
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.request.parsed import Found, ParsedRequest
@@ -60,7 +61,7 @@ class Lookups:
             bound = self.bound(each, now, found)
             keys = keys_of(bound.answers.manifest.key, each.contract.by, request)
             assert bound.rows is not None, "views on another machine are read by `read_remote`"
-            self.add(each, bound, found, *bound.rows.matrix(keys))
+            self.add(each, bound, found, *bound.read(keys, now))
         return found
 
     def bound(self, lookup: "_Lookup", now: float, found: Found) -> "_Bound":
@@ -74,19 +75,21 @@ class Lookups:
         if answers.refused:
             raise NotServed(f"Version {answers.manifest.version} of the view {view} is too old to be served.")
         bound = lookup.bind(answers)
+        if bound.live is not None and not bound.live.reaches(now):
+            raise NotServed(f"Version {answers.manifest.version} of the live view {view} is too old to be merged.")
         if bound.broken:
             if self._refuses or not answers.manifest.is_packed:
                 raise ContractBroken(bound.broken)
             found.flags.append(bound.broken)
         found.versions[view] = answers
+        if bound.live is not None:
+            found.merged.append(lookup.contract.called)
         return bound
 
     @staticmethod
     def add(lookup: "_Lookup", bound: "_Bound", found: Found, matrix: np.ndarray, known: np.ndarray) -> None:
         """Put what was read into `found`, as the model was trained to see it."""
-        contract, manifest = lookup.contract, bound.answers.manifest
-        if manifest.states:
-            matrix = matrix[:, : len(manifest.columns)]
+        contract = lookup.contract
         if bound.places is not None:
             matrix = np.where(bound.places >= 0, matrix[:, bound.places], np.float32(np.nan))
         if contract.max_age_h is not None and bound.answers.age_s > contract.max_age_h * 3600:
@@ -117,12 +120,23 @@ class _Bound:
             missing; None where they are the same.
         broken: How the version differs from what the model was trained with; "" if it does not.
         rows: Reads the version; None where it is on another machine.
+        live: Of a view that a stream keeps, merges its tiles.
     """
 
     answers: Answers
     places: np.ndarray | None
     broken: str
     rows: RowCache | None = None
+    live: Merging | None = None
+
+    def read(self, keys: list[bytes], now: float) -> tuple[np.ndarray, np.ndarray]:
+        """The view's columns of some keys, float32 [n, columns], and whether it has them, bool [n]."""
+        assert self.rows is not None
+        matrix, known = self.rows.matrix(keys)
+        if self.live is not None:
+            return self.live.merged(keys, matrix, known, now)
+        manifest = self.answers.manifest
+        return (matrix[:, : len(manifest.columns)] if manifest.states else matrix), known
 
 
 def _bind(contract: LookupContract, answers: Answers) -> _Bound:
@@ -136,7 +150,8 @@ def _bind(contract: LookupContract, answers: Answers) -> _Bound:
     broken = "" if manifest.contract == contract.contract else _difference(contract, manifest)
     snapshot = answers.snapshot
     rows = RowCache(snapshot.matrix, manifest.width) if isinstance(snapshot, Snapshot) else None
-    return _Bound(answers, places, broken, rows)
+    live, unfit = merging_of(answers)
+    return _Bound(answers, places, broken or unfit, rows, live)
 
 
 def _difference(contract: LookupContract, manifest: Manifest) -> str:

@@ -44,8 +44,7 @@ async def read_remote(lookups: Lookups, request: ParsedRequest, until: float, co
             names += its
             asked.append((each, bound, version, len(its)))
         else:
-            assert bound.rows is not None
-            lookups.add(each, bound, found, *bound.rows.matrix(keys))
+            lookups.add(each, bound, found, *bound.read(keys, now))
     values = await _reads_of(asked[0][2].source).get(names, until, counters) if asked else []
     start = 0
     for each, bound, version, count in asked:
