@@ -93,6 +93,8 @@ def _outputs(
         num_rows = sum(row["rows"] for row in rows)
         return [naming.table(settings, last["table"], last["delta_version"], rows=num_rows)]
     said = next(iter(details.values()))
+    if stage == "extract":
+        return [naming.landing_folder(settings, subject)]
     if stage == "train" and said.get("mlflow_run_id"):
         return [naming.training_run(settings, said["mlflow_run_id"])]
     if stage == "register" and "model_version" in said:

@@ -17,6 +17,7 @@ from forecache.lake.ingest.landing import list_landing
 from forecache.lake.query import query
 from forecache.lake.sources.extract import days_to_extract, extract, not_extracted
 from forecache.lake.sources.state import awaited, require_delivered
+from forecache.lineage.stages import stage_facts
 from forecache.pipeline import Column, Source, StreamDay
 from forecache.settings import Settings
 from forecache.stream_state import StreamState, write_state
@@ -147,6 +148,15 @@ def test_a_column_that_the_topic_lacks_is_null_or_refused(settings: Settings, ta
     required = replace(SOURCE, columns=(*SOURCE.columns, Column("is_fraud", "boolean")))
     with pytest.raises(InputError, match="has no column 'is_fraud', which source 'payments' requires"):
         extract(settings, required, [D[1]], now=NOW)
+
+
+def test_lineage_goes_from_the_table_of_the_stream_to_the_landing_files(settings: Settings, table: StreamTable) -> None:
+    says(settings, NOW, {"0": 9}, {"0": 9})
+    extract(settings, SOURCE, D[:2], now=NOW)
+    first, second = stage_facts(settings, [])
+    read = [(dataset.name.rpartition("/")[2], dataset.version) for fact in (first, second) for dataset in fact.inputs]
+    assert read == [("stream_cards", "1"), ("stream_cards", "3")]
+    assert [dataset.name.rpartition("/")[2] for dataset in second.outputs] == ["payments"]
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -21,6 +21,7 @@ from forecache.lake.sources.streams.reading import first_whole_day, unread
 from forecache.lake.stage import Done, Stage, span
 from forecache.lake.turn import own_turn
 from forecache.pipeline import Snapshot, Source, Static
+from forecache.pipeline.names import STREAM
 from forecache.pipeline.sources.query import Query, file_name
 from forecache.pipeline.sources.stream_day import StreamDay
 from forecache.results import Progress, StageResult, no_progress
@@ -127,7 +128,9 @@ def extract(
             known = before[day].details["rows_digest"] if day in before else ""
             rows[day], details = _extract_day(settings, source, source.extract, day, scratch, known=known)
             done = Done(rows[day], {"file": file_name(day), **details, "asked_on": _today(now).isoformat()})
-            stage.record({day: done}, {day: f"{_origin(source.extract)} {file_name(day)}"}, time.perf_counter() - begun)
+            stage.record(
+                {day: done}, {day: f"{_read(source.extract, details)} {file_name(day)}"}, time.perf_counter() - begun
+            )
     return StageResult(
         stage=STAGE,
         subject=source.name,
@@ -137,6 +140,11 @@ def extract(
         skipped=not rows,
         details={"days": span(sorted(rows)) if rows else "none", "from": _origin(source.extract)},
     )
+
+
+def _read(extract: Query | StreamDay, details: Mapping[str, Any]) -> str:
+    """What was read, as the ledger has it: of a stream its table at the version of the day's last row."""
+    return f"{STREAM}{extract.stream}@{details['position']}" if isinstance(extract, StreamDay) else extract.database
 
 
 def _origin(extract: Query | StreamDay) -> str:
@@ -175,8 +183,10 @@ def _extract_day(
         known: The digest of the rows that the landing zone got before: where it is the same, the file stays.
     """
     written = scratch / file_name(day)
+    more: dict[str, Any] = {}
     if isinstance(origin, StreamDay):
-        num_rows, rows_digest = write_day(settings, source, origin, day, written)
+        num_rows, position = write_day(settings, source, origin, day, written)
+        rows_digest, more = f"{num_rows} rows up to position {position}", {"position": position}
     else:
         num_rows, rows_digest = _query_day(settings, source, origin, day, written)
     size_bytes = written.stat().st_size
@@ -185,7 +195,7 @@ def _extract_day(
         folder.upload(written, file_name(day))
         extract_step("file landed")
     written.unlink()
-    return num_rows, {"size_bytes": size_bytes, "rows_digest": rows_digest}
+    return num_rows, {"size_bytes": size_bytes, "rows_digest": rows_digest, **more}
 
 
 def _query_day(settings: Settings, source: Source, query: Query, day: date, path: Path) -> tuple[int, str]:

@@ -15,8 +15,10 @@ _BATCH_ROWS = 1 << 16
 _POSITION, _DAY = "position", "event_day"
 
 
-def write_day(settings: Settings, source: Source, extract: StreamDay, day: date, path: Path) -> tuple[int, str]:
-    """Write the events of a day; returns how many, and a text that differs wherever the events differ.
+def write_day(settings: Settings, source: Source, extract: StreamDay, day: date, path: Path) -> tuple[int, int]:
+    """Write the events of a day; returns how many, and the highest position among them (-1: none).
+
+    Rows of a stream never change and never go: of two states of a day, those with equal numbers are the same.
 
     A column that the topic does not have, such as a label that comes later, is null.
 
@@ -57,5 +59,4 @@ def write_day(settings: Settings, source: Source, extract: StreamDay, day: date,
             num_rows += batch.num_rows
             newest = max(newest, pc.max(batch.column(_POSITION)).as_py())
             extract_step("batch extracted")
-    # Rows of a stream never change and never go: of two states of a day, equally many are the same.
-    return num_rows, f"{num_rows} rows up to position {newest}"
+    return num_rows, newest
