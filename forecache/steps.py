@@ -32,7 +32,7 @@ MERGE_STEPS = ("merged", "merged base moved", "merged base verified")
 """Only where base and deltas are merged into a new base."""
 
 publish_step = Steps(
-    *("locked", "cleaned", "encoded", "built", "segments moved", "verified"),
+    *("locked", "stream read", "cleaned", "encoded", "built", "segments moved", "verified"),
     *MERGE_STEPS,
     *("manifest written", "pointer moved", "retired"),
 )
@@ -64,3 +64,7 @@ STREAM_STEPS = (
 """From a message of a topic to its row, or to the quarantine."""
 
 stream_step = Steps(*STREAM_STEPS)
+
+tail_step = Steps("commit read", "applied", "caught up", "rows read", "replaced", "pruned", "verified")
+"""Of a tailer: a commit of the stream's table read and applied; behind a gap, rows taken from the table; a layer made
+anew; rows removed that no version needs; the layer found equal to the table."""

@@ -12,12 +12,11 @@ from typing import Any
 
 import xxhash
 
-from forecache.errors import UnavailableError
 from forecache.store.fields import Field
-from forecache.store.keys import KeyColumn, KeySchema
-from forecache.store.sealed import sealed, unsealed
+from forecache.store.keys import KeySchema
+from forecache.store.sealed import sealed
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -110,12 +109,13 @@ class Manifest:
         provenances: Those of the other rows by their `id`.
         carried: Rows that have a provenance of their own.
         inputs: What the content depends on; a publish with the same inputs is skipped.
-        statistics: Null counts per field and a histogram per numeric field, for the publish gates.
+        statistics: Rows of the batch, null counts per field and a histogram per numeric field, for the publish gates.
         layout: "json": an entry is a JSON object; "packed": it is the float32 numbers of all fields, little-endian.
         contract: Of a packed version, hash of what its numbers mean; see `forecache.pipeline.served.Packed`.
         stream, cut: The stream whose rows lie above this version ("": none), and the version of its table that this one
             includes (-1: none): a row of the live layer answers if its position is above the cut.
         states: Of a live view, the columns of 8 bytes that follow the fields in an entry; they are copied, never shown.
+        streamed: Rows of this version that the stream made and not the batch.
     """
 
     pipeline: str
@@ -145,6 +145,7 @@ class Manifest:
     states: tuple[Field, ...] = ()
     stream: str = ""
     cut: int = -1
+    streamed: int = 0
     format: int = FORMAT
 
     @property
@@ -204,41 +205,6 @@ class Manifest:
 
     def to_json(self) -> bytes:
         return sealed(asdict(self))
-
-
-def manifest_from_json(content: bytes, *, what: str = "The manifest") -> Manifest:
-    """Read a manifest.
-
-    Args:
-        what: The file, for messages.
-
-    Raises:
-        DamagedError: Its bytes are not those that were written.
-        UnavailableError: It was written by a Forecache whose stores look otherwise.
-    """
-    data = unsealed(content, what=what)
-    if data.get("format") != FORMAT:
-        raise UnavailableError(
-            f"The manifest of {data['pipeline']} version {data['version']} has the format {data.get('format')}.",
-            remedy=f"This Forecache reads format {FORMAT}: upgrade it, or where the store is the older one, remove the "
-            "pipeline's store folder and publish again.",
-        )
-    data["key"] = KeySchema(tuple(KeyColumn(**column) for column in data["key"]["columns"]))
-    data["fields"] = tuple(Field(**item) for item in data["fields"])
-    data["states"] = tuple(Field(**item) for item in data.get("states", ()))
-    data["segments"] = tuple(_segment(item) for item in data["segments"])
-    data["source"] = Source(**data["source"])
-    data["provenance"] = Provenance(**data["provenance"])
-    data["provenances"] = {name: Provenance(**item) for name, item in data["provenances"].items()}
-    data["policy"] = Policy(**data["policy"])
-    data["filter"] = ShardInfo(**data["filter"]) if data["filter"] else None
-    return Manifest(**data)
-
-
-def _segment(data: dict[str, Any]) -> SegmentInfo:
-    shards = tuple(ShardInfo(**shard) for shard in data.pop("shards"))
-    hashes = data.pop("hashes")
-    return SegmentInfo(**data, shards=shards, hashes=ShardInfo(**hashes) if hashes else None)
 
 
 def timestamp(moment: datetime) -> str:

@@ -9,7 +9,8 @@ from forecache.settings import Settings
 from forecache.store.integrity import verify_version
 from forecache.store.layout import Layout
 from forecache.store.locks import is_open, publisher_lock, take_lease
-from forecache.store.manifest import Manifest, manifest_from_json, now
+from forecache.store.manifest import Manifest, now
+from forecache.store.manifest_json import manifest_from_json
 from forecache.store.pointer import Pointer, read_pointer, write_pointer
 from forecache.store.read.snapshot import Snapshot
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 from forecache.store import KeyColumn, KeySchema, Manifest, Provenance, Snapshot
 from forecache.store.fields import Field
 from forecache.store.layout import Layout, shard_file
-from forecache.store.manifest import Policy, SegmentInfo, Source, manifest_from_json
+from forecache.store.manifest import Policy, SegmentInfo, Source
+from forecache.store.manifest_json import manifest_from_json
 from forecache.store.publishing.full_jobs import shards_of
 from forecache.store.segment.filter import write_filter, write_hashes
 from forecache.store.segment.index import key_hashes

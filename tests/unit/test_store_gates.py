@@ -16,7 +16,7 @@ ALL = Publish(max_row_change=0.5, max_null_share=0.1, max_psi=0.2)
 
 
 def manifest(rows: int, **facts: Any) -> Any:
-    return SimpleNamespace(rows=rows, version=7, **facts)
+    return SimpleNamespace(version=7, **{"statistics": {"rows": rows}, **facts})
 
 
 def test_the_index_is_the_sum_over_bins_of_shift_times_log_ratio() -> None:

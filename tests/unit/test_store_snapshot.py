@@ -14,7 +14,7 @@ from segment_files import OWN, version
 from forecache.errors import InputError, UnavailableError
 from forecache.store import Snapshot, split_entry
 from forecache.store.layout import Layout
-from forecache.store.manifest import manifest_from_json
+from forecache.store.manifest_json import manifest_from_json
 from forecache.store.publishing.full_jobs import shards_of
 from forecache.store.publishing.read_back import read_back
 from forecache.store.read import together
@@ -107,7 +107,7 @@ def test_a_manifest_of_another_format_names_it_and_the_remedy(tmp_path: Path) ->
         content = replace(snapshot.manifest, format=1).to_json()
     with pytest.raises(UnavailableError, match="has the format 1") as caught:
         manifest_from_json(content)
-    assert "reads format 4" in str(caught.value)
+    assert "reads format 5" in str(caught.value)
     assert "publish again" in str(caught.value)
 
 

@@ -6,7 +6,7 @@ of readers has a slot for each process that reads; the writer clears those of pr
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -130,6 +130,10 @@ class Environment:
             if "File too large" in str(error) or "Input/output" in str(error):
                 raise _no_space(self.path, error) from None
             raise _unreadable(self.path, error) from None
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The records of some keys, at one moment; None for those that have none."""
+        return self.read(lambda transaction: list(map(transaction.get, keys)))
 
     def some_from(self, start: bytes, most: int | None) -> list[tuple[bytes, bytes]]:
         """The first `most` keys and records (None: all) from a key on, in the keys' order."""

@@ -54,7 +54,7 @@ class LiveWriter(Writer):
             path = layout.streamed / f"{LIVE}.mdb"
             self._env = acquire(path, is_durable=True, create=True, map_bytes=map_bytes)
             self._held.callback(release, self._env)
-            self._cells = cells_of.create_cells(layout.streamed / f"{LIVE}.state")
+            self.get_many, self._cells = self._env.get_many, cells_of.create_cells(layout.streamed / f"{LIVE}.state")
             self._check_readers_at, self._from = 0.0, b""
             stored = self._env.read(lambda transaction: transaction.get(_STATE, db=self._env.meta))
             self._take(NEW if stored is None else json.loads(stored), self._env.count())

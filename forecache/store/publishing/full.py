@@ -1,5 +1,8 @@
 """A full publish: the whole night encoded, sharded, built into a new base and read back, in parallel."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 
 from forecache.errors import CheckError
@@ -7,9 +10,10 @@ from forecache.steps import publish_step
 from forecache.store import content_hash as hashing
 from forecache.store.encoding.prediction_source import share_out
 from forecache.store.manifest import SegmentInfo
-from forecache.store.publishing.full_jobs import EncodedRows, build, encode, verify
+from forecache.store.publishing.full_jobs import EncodedRows, ShardFiles, build, encode, verify
 from forecache.store.publishing.gates import check_gates, drift, statistics
 from forecache.store.publishing.publication import PendingVersion, Publication, require_equal
+from forecache.store.publishing.streamed.key_set import key_set
 from forecache.store.publishing.worker_pool import Pool
 from forecache.store.segment.writer import num_shards, suits
 
@@ -23,6 +27,7 @@ def encode_night(publication: Publication, pool: Pool) -> EncodedRows:
     rows = sum(piece.rows for piece in all_pieces)
     shards = _shards(publication, rows)
     publication.progress(f"Encoding {rows:,} rows of {source.source.as_of}", 0.0)
+    hidden = _hidden_keys(publication)
     jobs = [
         {
             "source": source.source,
@@ -32,26 +37,59 @@ def encode_night(publication: Publication, pool: Pool) -> EncodedRows:
             "shards": shards,
             "sample_every": max(1, rows // _SAMPLE_ROWS),
             "folder": publication.staging / f"encoded-{number}",
+            "hidden": hidden,
         }
         for number, share in enumerate(share_out(all_pieces, max(1, 2 * len(pool.processes))))
     ]
     found = pool.map(encode, jobs, done=lambda count: publication.progress("Encoding", 0.4 * count / len(jobs)))
     night = _together(found)
-    if source.num_rows is not None and night.rows != source.num_rows:
+    if source.num_rows is not None and night.in_batch != source.num_rows:
         raise CheckError(
-            f"{night.rows:,} rows were read where the Delta log counts {source.num_rows:,}.",
+            f"{night.in_batch:,} rows were read where the Delta log counts {source.num_rows:,}.",
             remedy="Nothing was published. Check the files of the table.",
         )
     current = publication.current
     check_gates(
         publication.pipeline.publishing,
         current=current,
-        rows=night.rows,
+        rows=night.in_batch,
         nulls=night.nulls,
         drifted={} if current is None else drift(current, night.samples),
     )
+    night = _with_stream(publication, night)
     publish_step("encoded")
     return night
+
+
+def _hidden_keys(publication: Publication) -> Path | None:
+    """A file of the keys of which the stream knows more than the batch; None for none."""
+    overlay = publication.overlay
+    if overlay is None or not overlay.num_rows:
+        return None
+    path = publication.staging / "streamed.arrow"
+    key_set(overlay.keys).write(path)
+    return path
+
+
+def _with_stream(publication: Publication, night: EncodedRows) -> EncodedRows:
+    """The batch's rows that wait, and the stream's beside them."""
+    overlay, encoding = publication.overlay, publication.encoding
+    if overlay is None or not overlay.num_rows:
+        return night
+    encoder, keys, entries = overlay.encoded(encoding, model_name=encoding.provenance.model_name)
+    folder = publication.staging / "encoded-stream"
+    folder.mkdir()
+    sink = ShardFiles(folder, night.shards)
+    sink.write(keys, entries)
+    sink.close()
+    return replace(
+        night,
+        folders=(*night.folders, folder),
+        rows=night.rows + encoder.rows,
+        content_sum=hashing.add(night.content_sum, encoder.sum),
+        carried=night.carried + encoder.carried,
+        provenances={**night.provenances, **encoder.provenances},
+    )
 
 
 def _shards(publication: Publication, rows: int) -> int:
@@ -72,6 +110,7 @@ def _together(shares: list[EncodedRows]) -> EncodedRows:
         rows=sum(share.rows for share in shares),
         content_sum=hashing.add(*(share.content_sum for share in shares)),
         carried=sum(share.carried for share in shares),
+        in_batch=sum(share.in_batch for share in shares),
         nulls={name: sum(share.nulls[name] for share in shares) for name in first.nulls},
         samples={name: np.concatenate([share.samples[name] for share in shares]) for name in first.samples},
         provenances={name: item for share in shares for name, item in share.provenances.items()},
@@ -102,7 +141,7 @@ def build_full(publication: Publication, night: EncodedRows, pool: Pool, *, reas
         provenance=publication.encoding.provenance,
         provenances=night.provenances,
         carried=night.carried,
-        statistics=statistics(night.rows, night.nulls, night.samples),
+        statistics=statistics(night.in_batch, night.nulls, night.samples),
         filter_file=None,
     )
     read = pool.map(

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from forecache.lake.delta.comparison.partition import Piece
+from forecache.store import content_hash as hashing
 from forecache.store.encoding.encoder import Encoder, short_lists
 from forecache.store.encoding.entries import Encoding
 from forecache.store.encoding.prediction_source import open_reader
 from forecache.store.layout import Layout, shard_file
 from forecache.store.manifest import Manifest, Provenance, ShardInfo, Source
 from forecache.store.publishing.read_back import read_back
+from forecache.store.publishing.streamed.key_set import KeySet, read_key_set
 from forecache.store.read.snapshot import Snapshot
 from forecache.store.segment.index import key_hashes
 from forecache.store.segment.writer import write_shard
@@ -29,10 +32,13 @@ ROWS = pa.schema([("key", pa.binary()), ("entry", pa.binary())])
 class EncodedRows:
     """What the encoding of a night, or of a share of it, found, and where its rows wait, sharded.
 
+    Nulls and samples are those of all rows of the batch, the other figures those of the rows that wait.
+
     Attributes:
         folders: With one Arrow file a shard.
         content_sum: Content hash of the source, computed before anything was sharded, sorted or written.
         carried: Rows that have a provenance of their own.
+        in_batch: Rows of the batch, also those over which the stream's lie, which do not wait.
         nulls: By field.
         samples: For each numeric field every n-th value, float64, without nulls.
         provenances: Those other than the version's, by their ids.
@@ -43,6 +49,7 @@ class EncodedRows:
     rows: int
     content_sum: int
     carried: int
+    in_batch: int
     nulls: dict[str, int]
     samples: dict[str, np.ndarray]
     provenances: dict[str, Provenance]
@@ -57,32 +64,59 @@ def encode(
     shards: int,
     sample_every: int,
     folder: Path,
+    hidden: Path | None = None,
 ) -> EncodedRows:
-    """Encode pieces of the source into one Arrow file a shard."""
+    """Encode pieces of the source into one Arrow file a shard.
+
+    Args:
+        hidden: File of the keys over whose rows the stream's lie, see `KeySet`.
+    """
     folder.mkdir(parents=True)
     encoder = Encoder(encoding, sample_every)
-    sink = _ShardFiles(folder, shards)
+    sink = ShardFiles(folder, shards)
+    shown = _Shown(encoder, None if hidden is None else read_key_set(hidden))
     reader = open_reader(source, storage_options)
     for piece in pieces:
         only = reader.provenance(piece)
         position = 0
         for batch in reader.batches(piece, encoding.columns(provenance=only is None), batch_rows=encoding.batch_rows):
-            sink.write(*encoder.encode(batch, f"{piece.place}, row {{}}", position, only))
+            sink.write(*shown.rows(*encoder.encode(batch, f"{piece.place}, row {{}}", position, only)))
             position += len(batch)
     sink.close()
     return EncodedRows(
         folders=(folder,),
         shards=shards,
-        rows=encoder.rows,
-        content_sum=encoder.sum,
-        carried=encoder.carried,
+        rows=encoder.rows - shown.hidden,
+        content_sum=hashing.subtract(encoder.sum, shown.hidden_sum),
+        carried=encoder.carried - shown.hidden_carried,
+        in_batch=encoder.rows,
         nulls=encoder.nulls,
         samples={name: encoder.sample(name) for name in encoder.samples},
         provenances=encoder.provenances,
     )
 
 
-class _ShardFiles:
+class _Shown:
+    """Leaves out the rows of keys of which the stream knows more, and counts them."""
+
+    def __init__(self, encoder: Encoder, keys: KeySet | None) -> None:
+        self._encoder, self._keys = encoder, keys
+        self.hidden = self.hidden_sum = self.hidden_carried = 0
+
+    def rows(self, keys: pa.Array, entries: pa.Array) -> tuple[pa.Array, pa.Array]:
+        """The rows, of those that the encoder has encoded last, that are served."""
+        hidden = None if self._keys is None else self._keys.mask(keys)
+        if hidden is None or not hidden.any():
+            return keys, entries
+        self.hidden += int(hidden.sum())
+        self.hidden_sum = hashing.add(self.hidden_sum, hashing.hash_sum(self._encoder.row_hashes[hidden]))
+        carried = pc.match_substring(entries.filter(pa.array(hidden)), "\n")
+        self.hidden_carried += pc.sum(carried).as_py() or 0
+        shown = pa.array(~hidden)
+        return keys.filter(shown), entries.filter(shown)
+
+
+class ShardFiles:
     """One Arrow stream a shard; rows go to the one that their key's hash chooses."""
 
     def __init__(self, folder: Path, shards: int) -> None:

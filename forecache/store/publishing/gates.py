@@ -14,9 +14,12 @@ _BINS = 20
 
 
 def statistics(rows: int, nulls: Mapping[str, int], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What the next version's gates need: null counts, and for each numeric field a histogram scaled to all values."""
+    """What the next version's gates need: the rows of the batch, null counts, and of each numeric field a histogram.
+
+    Histograms are scaled to all values. What a stream has put over the batch's rows is not in these figures.
+    """
     histograms = {name: _histogram(rows - nulls[name], values) for name, values in samples.items()}
-    return {"nulls": dict(nulls), "histograms": histograms}
+    return {"rows": rows, "nulls": dict(nulls), "histograms": histograms}
 
 
 def _histogram(rows: int, values: np.ndarray) -> dict[str, list[float]]:
@@ -42,11 +45,12 @@ def check_gates(
 ) -> None:
     """Raise CheckError naming every gate that says no."""
     reasons = []
-    if current is not None and rules.max_row_change is not None and current.rows:
-        change = abs(rows - current.rows) / current.rows
+    before = 0 if current is None else current.statistics["rows"]
+    if rules.max_row_change is not None and before:
+        change = abs(rows - before) / before
         if change > rules.max_row_change:
             reasons.append(
-                f"the rows go from {current.rows:,} to {rows:,}, a change of {change:.0%}"
+                f"the rows go from {before:,} to {rows:,}, a change of {change:.0%}"
                 f" (max_row_change {rules.max_row_change:.0%})"
             )
     most_nulls = rules.max_null_share or 0.0

@@ -23,6 +23,8 @@ from forecache.store.publishing.compaction import most_changed_rows
 from forecache.store.publishing.gates import check_gates
 from forecache.store.publishing.publication import PendingVersion, Publication, require_equal
 from forecache.store.publishing.read_back import present
+from forecache.store.publishing.streamed.changes import uncovered_keys, with_stream
+from forecache.store.publishing.streamed.key_set import key_set
 from forecache.store.read.snapshot import Snapshot
 from forecache.store.segment.filter import write_filter, write_hashes
 from forecache.store.segment.index import key_hashes
@@ -37,47 +39,72 @@ def build_incremental(publication: Publication) -> tuple[PendingVersion | None, 
     current, limit = publication.current, most_changed_rows(publication)
     assert current is not None
     try:
+        uncovered = uncovered_keys(publication)
         row_changes = _row_changes(publication, limit)
     except ChangesUnavailable as reason:
         return None, str(reason)
     added, removed = row_changes.added.encoder, row_changes.removed.encoder
-    rows = current.rows + added.rows - removed.rows
-    if publication.source.num_rows not in (None, rows):
+    in_batch = current.statistics["rows"] + added.rows - removed.rows
+    if publication.source.num_rows not in (None, in_batch):
         return None, (
-            f"the {row_changes.origin} leads to {rows:,} rows where the table has {publication.source.num_rows:,}"
+            f"the {row_changes.origin} leads to {in_batch:,} rows where the table has {publication.source.num_rows:,}"
         )
-    shards, values = len(current.segments[0].shards), publication.values_of(rows)
-    if not suits(shards, rows, values):
-        return None, f"the base has {shards} shards where {num_shards(rows, values)} suit {rows:,} rows"
     changes = key_changes(row_changes)
     if len(changes.keys) > limit:
         return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
-    if (
-        _already_there(publication, changes.keys.filter(pa.array(changes.new)))
-        or current.rows + changes.added - changes.removed != rows
-    ):
+    if _not_once(publication, row_changes, changes, uncovered):
         return None, "keys are there more than once"
-    carried = current.carried + added.carried - removed.carried
-    if 2 * carried > rows:
+    content_sum, carried, provenances = row_changes.sum, added.carried - removed.carried, added.provenances
+    if uncovered is not None:
+        together = with_stream(publication, changes, uncovered, added.encoding)
+        changes, content_sum, carried = together.changes, together.changes.sum, together.carried
+        provenances = {**provenances, **together.provenances}
+    rows = current.rows + changes.added - changes.removed
+    shards, values = len(current.segments[0].shards), publication.values_of(rows)
+    if not suits(shards, rows, values):
+        return None, f"the base has {shards} shards where {num_shards(rows, values)} suit {rows:,} rows"
+    if len(changes.keys) > limit:
+        return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
+    carried += current.carried
+    of_batch = carried - (0 if publication.overlay is None else publication.overlay.num_rows)
+    if 2 * of_batch > rows:
         # The version would name a model that made few of its rows.
-        return None, f"another run made {carried:,} of {rows:,} rows"
+        return None, f"another run made {of_batch:,} of {rows:,} rows"
     nulls, histograms, drifted = _moved_statistics(current, row_changes)
-    check_gates(publication.pipeline.publishing, current=current, rows=rows, nulls=nulls, drifted=drifted)
+    check_gates(publication.pipeline.publishing, current=current, rows=in_batch, nulls=nulls, drifted=drifted)
     publish_step("encoded")
     return (
         _pending_delta(
             publication,
             changes=changes,
             rows=rows,
-            content_sum=hashing.add(hashing.from_hex(current.content_hash), row_changes.sum),
+            content_sum=hashing.add(hashing.from_hex(current.content_hash), content_sum),
             provenance=added.encoding.provenance,
-            provenances={**current.provenances, **added.provenances} if carried else {},
+            provenances={**current.provenances, **provenances} if carried else {},
             carried=carried,
-            statistics={"nulls": nulls, "histograms": histograms},
+            statistics={"rows": in_batch, "nulls": nulls, "histograms": histograms},
             details={"changes_from": row_changes.origin, "compared_rows": row_changes.rows},
         ),
         "",
     )
+
+
+def _not_once(publication: Publication, rows: RowChanges, changes: KeyChanges, uncovered: pa.Array | None) -> bool:
+    """Whether a key would be there more than once in the batch, by the changes of its rows and of its keys.
+
+    Args:
+        uncovered: Keys that the stream alone has published and the version in the making has not from it; None: there
+            is no stream.
+    """
+    if changes.added - changes.removed != rows.added.encoder.rows - rows.removed.encoder.rows:
+        return True
+    new = changes.keys.filter(pa.array(changes.new)).cast(pa.binary())
+    if uncovered is None:
+        return _already_there(publication, new)
+    assert publication.overlay is not None
+    # What the stream has published may be new in the batch.
+    streamed = key_set(pa.concat_arrays([uncovered, publication.overlay.keys]))
+    return rows.sum != changes.sum or _already_there(publication, new.filter(pa.array(~streamed.mask(new))))
 
 
 def _already_there(publication: Publication, keys: pa.Array) -> bool:

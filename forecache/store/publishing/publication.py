@@ -19,6 +19,7 @@ from forecache.store.fields import Field
 from forecache.store.keys import KeySchema
 from forecache.store.layout import remove_tree
 from forecache.store.manifest import Manifest, Policy, Provenance, SegmentInfo, ShardInfo, now
+from forecache.store.publishing.streamed.overlay import Overlay
 from forecache.store.store import Store
 
 _NUMBERS_OF_AN_ITEM = 12
@@ -30,6 +31,7 @@ class Publication:
 
     Attributes:
         current: The version that the gates compare with, and that a small segment is built on.
+        overlay: What a stream adds to the batch; None where there is no stream.
     """
 
     settings: Settings
@@ -46,6 +48,7 @@ class Publication:
     run_id: str
     code_version: str
     progress: Progress
+    overlay: Overlay | None = None
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -114,6 +117,10 @@ class Publication:
             layout="json" if packed is None else "packed",
             contract="" if packed is None else packed.contract,
             states=self.states,
+            stream="" if self.overlay is None else self.overlay.stream,
+            # What is merged when rows are read tells by its days what the batch has seen: no position hides it.
+            cut=-1 if self.overlay is None or self.overlay.is_merged else self.overlay.cut,
+            streamed=0 if self.overlay is None else self.overlay.num_rows,
         )
 
     def clean_up(self) -> None:

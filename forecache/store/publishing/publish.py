@@ -20,6 +20,8 @@ from forecache.store.encoding.packed_entries import packed_fields, state_fields
 from forecache.store.encoding.prediction_source import NightSource, open_night
 from forecache.store.fields import Field
 from forecache.store.integrity import verify_overdue
+from forecache.store.live.catch_up import wait_until_applied
+from forecache.store.live.layer import read_layer
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest
 from forecache.store.pointer import Pointer, new_store_id, read_pointer, write_pointer
@@ -27,6 +29,7 @@ from forecache.store.publishing.compaction import compact, why_compact
 from forecache.store.publishing.full import build_full, encode_night
 from forecache.store.publishing.incremental import build_incremental
 from forecache.store.publishing.publication import PendingVersion, Publication
+from forecache.store.publishing.streamed.overlay import Overlay, open_overlay
 from forecache.store.publishing.worker_pool import Pool, num_workers
 from forecache.store.replicas.sync import sync_targets
 from forecache.store.retention import clean, retire
@@ -70,7 +73,10 @@ def publish(
         # Under the lock, so that what was opened before another publish is not published after it.
         source = open_night(settings, pipeline, night)
         approve(source)
-        inputs = content_inputs(pipeline, source)
+        key, fields = key_schema(source.schema, pipeline.key), served_fields(source.schema, pipeline)
+        overlay = open_overlay(settings, read_layer(store.layout), key=key, fields=fields, night=source.night)
+        publish_step("stream read")
+        inputs = content_inputs(pipeline, source, overlay)
         clean(store)
         publish_step("cleaned")
         pointer = read_pointer(store.layout)
@@ -85,8 +91,8 @@ def publish(
             store=store,
             store_id=pointer.store or new_store_id(),
             source=source,
-            key=key_schema(source.schema, pipeline.key),
-            fields=served_fields(source.schema, pipeline),
+            key=key,
+            fields=fields,
             states=state_fields(pipeline.packed.states) if pipeline.packed else (),
             version=pointer.last + 1,
             current=current,
@@ -94,11 +100,14 @@ def publish(
             run_id=run_id,
             code_version=code_version(settings),
             progress=progress,
+            overlay=overlay,
         )
         pending = _build_pending(publication, why_full="asked for" if full else damage)
         store.layout.lease(publication.version).touch()
         write_durably(store.layout.manifest(publication.version), pending.manifest.to_json())
         publish_step("manifest written")
+        # Until then a worker that serves the new version would know more of a key than one that serves the old one.
+        wait_until_applied(store.layout, pending.manifest.cut)
         write_pointer(
             store.layout,
             pointer.moved(store=publication.store_id, current=publication.version, last=publication.version),
@@ -112,12 +121,13 @@ def publish(
     return _result(pipeline, pending.manifest, started, pending.details, skipped=False)
 
 
-def content_inputs(pipeline: Served, source: NightSource) -> str:
+def content_inputs(pipeline: Served, source: NightSource, overlay: Overlay | None = None) -> str:
     """What the content of a version depends on."""
     rules = (max_age_h(pipeline), pipeline.publishing.on_stale)
     parts = [*pipeline.key, "->", *pipeline.served_fields, *rules, source.source.as_of]
     contract = [pipeline.packed.contract, *pipeline.packed.states] if pipeline.packed else []
-    return ":".join(map(str, [*parts, *contract, source.digest]))
+    streamed = [overlay.digest] if overlay is not None and overlay.num_rows else []
+    return ":".join(map(str, [*parts, *contract, source.digest, *streamed]))
 
 
 def served_fields(schema: pa.Schema, pipeline: Served) -> tuple[Field, ...]:
@@ -189,6 +199,8 @@ def _why_full(publication: Publication) -> str:
         return "the features mean something else than those published"
     if (current.key, current.fields, current.states) != (publication.key, publication.fields, publication.states):
         return "the key or the served fields have changed"
+    if current.streamed and (publication.overlay is None or current.stream != publication.overlay.stream):
+        return f"rows come from the stream {current.stream} no more"
     if current.source.uri != publication.source.source.uri:
         return "the rows are in another table"
     if current.source.delta_version > publication.source.source.delta_version:
@@ -216,6 +228,13 @@ def _result(
             "size_bytes": manifest.size_bytes,
             "content_hash": manifest.content_hash,
             "verified": True,
+            **_streamed(manifest),
             **details,
         },
     )
+
+
+def _streamed(manifest: Manifest) -> dict[str, Any]:
+    if not manifest.stream:
+        return {}
+    return {"stream": manifest.stream, "cut": manifest.cut, "streamed": manifest.streamed}

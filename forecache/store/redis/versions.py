@@ -17,7 +17,8 @@ from typing import Any
 from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
-from forecache.store.manifest import Manifest, SegmentInfo, manifest_from_json, now
+from forecache.store.manifest import Manifest, SegmentInfo, now
+from forecache.store.manifest_json import manifest_from_json
 from forecache.store.read.snapshot import Snapshot
 from forecache.store.redis.client import connect, evicting_policy, is_cluster
 from forecache.store.redis.snapshot import RedisSnapshot, entry_key, in_one_trip, key_prefix, read_all

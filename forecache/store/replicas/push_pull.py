@@ -15,10 +15,14 @@ from forecache.results import Progress, no_progress
 from forecache.store.content_hash import file_checksum
 from forecache.store.integrity import segment_files, verify_filter, verify_segment, version_files
 from forecache.store.layout import Layout, remove_tree
+from forecache.store.live.catch_up import wait_until_applied
 from forecache.store.locks import publisher_lock
-from forecache.store.manifest import Manifest, ShardInfo, manifest_from_json
+from forecache.store.manifest import Manifest, ShardInfo
+from forecache.store.manifest_json import manifest_from_json
 from forecache.store.pointer import Pointer, pointer_from_json, read_pointer, write_pointer
 from forecache.store.read.snapshot import Snapshot
+from forecache.store.replicas.forget import forget
+from forecache.store.replicas.layer import pull_layer, push_layer
 from forecache.store.retention import clean, retire
 from forecache.store.store import Store
 
@@ -59,6 +63,7 @@ def push(store: Store, remote: Folder, *, progress: Progress = no_progress) -> d
     there = remote.read(manifest_name)
     if there is None or there[0] != manifest.to_json():
         remote.write(manifest_name, manifest.to_json())
+    push_layer(store, remote)
     if (before.store, before.current) != manifest.identity:
         last = max(before.last, manifest.version) if before.store == manifest.store else manifest.version
         after = before.moved(store=manifest.store, current=manifest.version, pinned=None, last=last)
@@ -67,18 +72,8 @@ def push(store: Store, remote: Folder, *, progress: Progress = no_progress) -> d
                 f"The remote's {root}/CURRENT was moved by another publisher meanwhile.",
                 remedy="Its version stands; publish again.",
             )
-    _forget(store, remote)
+    forget(store, remote)
     return {"version": manifest.version, "files": len(missing), "bytes": done}
-
-
-def _forget(store: Store, remote: Folder) -> None:
-    """Delete from the remote what no retained version of the publisher uses, manifests first."""
-    root = store.pipeline
-    retained = store.versions()
-    keep = {f"{root}/versions/{store.layout.manifest(manifest.version).name}" for manifest in retained}
-    keep |= {f"{root}/{name}" for manifest in retained for _, name, _ in version_files(store.layout, manifest)}
-    for folder in ("versions", "segments", "filters"):
-        remote.delete([name for name in remote.names(f"{root}/{folder}") if name not in keep])
 
 
 def pull(
@@ -120,6 +115,7 @@ def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progr
     wanted = theirs.current
     assert wanted is not None
     with publisher_lock(layout, action="pull"):
+        pull_layer(store, remote)
         pointer = _replica_pointer(layout, verify)
         same = (pointer.store, pointer.current) == (theirs.store, wanted)
         if same and not verify and layout.manifest(wanted).exists():
@@ -148,6 +144,8 @@ def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progr
         layout.lease(wanted).touch()
         write_durably(layout.manifest(wanted), found[0])
         if not same:
+            # As in a publish; and where this version is an older one, the tailer brings back what it had removed.
+            wait_until_applied(layout, manifest.cut)
             last = max(pointer.last, wanted) if pointer.store == theirs.store else wanted
             write_pointer(layout, pointer.moved(store=theirs.store, current=wanted, last=last))
         _tidy(store, keep)

@@ -121,6 +121,11 @@ class KeyChanges:
         return keys
 
     @property
+    def sum(self) -> int:
+        """What they add to the content hash."""
+        return hashing.subtract(hashing.hash_sum(self.hashes), self.old_sum)
+
+    @property
     def added(self) -> int:
         return int(self.new.sum())
 

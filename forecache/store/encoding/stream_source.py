@@ -1,0 +1,98 @@
+"""A stream's table as a publish and a tailer read it: its rows of some positions, by the newest state of the table.
+
+No row is ever removed from it, and a row says by its `position` which commit wrote it. So the rows up to a position are
+what the table was at that Delta version, also after the version is gone and its files are merged.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forecache.errors import NotFoundError
+from forecache.lake.delta.tables import open_table
+from forecache.settings import Settings
+from forecache.store.encoding.streamed_rows import EVENT_DAY, HOUR, PLACE, POSITION, moments_of
+
+_BATCH_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class StreamTable:
+    """A stream's table at its newest version, -1 and without rows where there is none yet.
+
+    Attributes:
+        id: Of the table, by which one that was removed and made anew is known.
+    """
+
+    settings: Settings
+    name: str
+    version: int
+    id: str
+
+    def batches(
+        self, columns: Sequence[str], *, above: int = -1, up_to: int | None = None, where: pc.Expression | None = None
+    ) -> Iterator[pa.Table]:
+        """The rows whose position is above one and at most another, in no particular order.
+
+        Args:
+            up_to: None: the version at which the table is open.
+            where: A further condition.
+        """
+        if self.version < 0:
+            return
+        dataset = open_table(self.settings, self.name, version=self.version).to_pyarrow_dataset()
+        last = self.version if up_to is None else up_to
+        condition = (pc.field(POSITION) > above) & (pc.field(POSITION) <= last)
+        if where is not None:
+            condition &= where
+        # Few at a time: files are small, and each batch that is read ahead is memory.
+        scanner = dataset.scanner(list(columns), condition, batch_size=_BATCH_ROWS, batch_readahead=2)
+        for batch in scanner.to_batches():
+            if len(batch):
+                yield pa.Table.from_batches([batch])
+
+    def in_order(
+        self, columns: Sequence[str], *, above: int = -1, up_to: int | None = None, where: pc.Expression | None = None
+    ) -> Iterator[pa.Table]:
+        """As `batches`, an hour of commits at a time, in the order of the stream; memory is that of an hour."""
+        if self.version < 0:
+            return
+        partitions = open_table(self.settings, self.name, version=self.version).partitions()
+        for hour in sorted({str(values[HOUR]) for values in partitions}):
+            of_hour = pc.field(HOUR) == hour
+            condition = of_hour if where is None else of_hour & where
+            parts = list(self.batches([*columns, PLACE], above=above, up_to=up_to, where=condition))
+            if parts:
+                rows = pa.concat_tables(parts)
+                yield rows.take(pa.array(np.argsort(moments_of(rows), kind="stable")))
+
+    def newest_day(self) -> date | None:
+        """The newest day of an event, by the statistics of the files; None where they have none."""
+        if self.version < 0:
+            return None
+        actions = open_table(self.settings, self.name, version=self.version).get_add_actions(flatten=True)
+        name = f"max.{EVENT_DAY}"
+        if name not in actions.schema.names:
+            return None
+        newest = pc.max(pa.array(actions.column(name))).as_py()
+        return newest if newest is None or isinstance(newest, date) else date.fromisoformat(str(newest))
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Names of the table's columns; none where there is no table."""
+        if self.version < 0:
+            return frozenset()
+        return frozenset(field.name for field in open_table(self.settings, self.name).schema().fields)
+
+
+def open_stream_table(settings: Settings, name: str) -> StreamTable:
+    """The table of a stream's rows as it is now."""
+    try:
+        table = open_table(settings, name)
+    except NotFoundError:
+        return StreamTable(settings, name, -1, "")
+    return StreamTable(settings, name, table.version(), str(table.metadata().id))

@@ -1,0 +1,58 @@
+"""What the tailer of a live layer says of itself: a small file beside the layer, for the status page and alerts."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+
+from forecache.files import replacing
+from forecache.store.layout import Layout
+
+_FILE = "tail.json"
+
+
+@dataclass
+class TailState:
+    """Figures of a tailer, as of `written_at`. Times are Unix times; 0: never.
+
+    Attributes:
+        pid: Of the process.
+        table_id: Of the stream's table that the layer was filled from.
+        applied, table_version: Delta versions: what the layer has, and what the table had when it was looked at.
+        caught_up_at: When the layer last had everything that the table had.
+        verified_at: When its content was last found equal to the table's.
+        differed: How often it was not; the layer was made anew each time.
+        differed_at: When that was last.
+        difference: What differed then, as a sentence.
+        gaps: How often entries of the table's log were gone, so that the rows were read from the table instead.
+        failing_since: Since when the tailer has not been able to go on; 0: it is able to.
+        failure: Why, as a sentence.
+    """
+
+    pid: int = 0
+    written_at: float = 0.0
+    table_id: str = ""
+    applied: int = -1
+    table_version: int = -1
+    caught_up_at: float = 0.0
+    verified_at: float = 0.0
+    differed: int = 0
+    differed_at: float = 0.0
+    difference: str = ""
+    gaps: int = 0
+    failing_since: float = 0.0
+    failure: str = ""
+
+
+def read_tail_state(layout: Layout) -> TailState:
+    """What a tailer said last; nothing where none ran here."""
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        found = json.loads((layout.streamed / _FILE).read_bytes())
+        known = {each.name for each in fields(TailState)}
+        return TailState(**{name: value for name, value in found.items() if name in known})
+    return TailState()
+
+
+def write_tail_state(layout: Layout, state: TailState) -> None:
+    """Replace it; where the disk is full, what was said before stays."""
+    with suppress(OSError), replacing(layout.streamed / _FILE) as temporary:
+        temporary.write_text(json.dumps(asdict(state)))

@@ -1,0 +1,140 @@
+"""The overlay of a publish: of each key the stream's last row up to the cut, where the batch cannot have seen it.
+
+The batch of an as-of date has seen the events up to the end of that date. It has not seen those of later days, nor the
+late ones that came after it was made, which name that night, or a later one, as the base that they stand on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from forecache.pipeline import PROVENANCE_COLUMNS
+from forecache.settings import Settings
+from forecache.store.encoding.encoder import Encoder
+from forecache.store.encoding.entries import Encoding, encode_keys
+from forecache.store.encoding.stream_source import StreamTable, open_stream_table
+from forecache.store.encoding.streamed_rows import (
+    BASE,
+    EVENT_DAY,
+    LATE,
+    MODEL_VERSION,
+    PLACE,
+    POSITION,
+    RECEIVED_AT,
+    LatestRows,
+    hour_of,
+    moments_of,
+    served_types,
+)
+from forecache.store.fields import Field
+from forecache.store.keys import KeySchema
+from forecache.store.live.layer import LiveLayer
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """What a stream adds to a night.
+
+    Attributes:
+        cut: Delta version of the stream's table up to which the version includes the stream; -1 where it has no table.
+        is_merged: Whether the stream's part is merged when rows are read, as tiles are: then nothing is overlaid.
+        rows: Of each key the last row that the batch cannot have seen, with `model_version`, `base` and `received_at`;
+            None for none.
+    """
+
+    stream: str
+    table: str
+    table_id: str
+    cut: int
+    is_merged: bool
+    rows: pa.Table | None
+    key: KeySchema
+    fields: tuple[Field, ...]
+
+    @property
+    def num_rows(self) -> int:
+        return 0 if self.rows is None else len(self.rows)
+
+    @cached_property
+    def keys(self) -> pa.Array:
+        """Of every row, binary."""
+        return pa.array([], pa.binary()) if self.rows is None else encode_keys(self.rows, self.key)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the rows: equal digests mean that the same is overlaid. "" for nothing."""
+        if self.rows is None:
+            return ""
+        # No row of a stream's table is ever changed, so where they stand there tells which rows they are.
+        places = np.sort(moments_of(self.rows))
+        return f"{self.stream}:{self.table_id}:{self.num_rows}:{xxhash.xxh3_128_hexdigest(places.tobytes())}"
+
+    def encoded(self, encoding: Encoding, *, model_name: str) -> tuple[Encoder, pa.Array, pa.Array]:
+        """The rows as entries: (what is known of them, keys, entries)."""
+        encoder = Encoder(encoding, 1)
+        keys, entries = [], []
+        if self.rows is None:
+            return encoder, pa.array([], pa.binary()), pa.array([], pa.binary())
+        for batch in self._with_provenance(self.rows, model_name).to_batches(max_chunksize=encoding.batch_rows):
+            some = encoder.encode(batch, "streamed row {}", encoder.rows)
+            keys.append(some[0])
+            entries.append(some[1])
+        return encoder, pa.concat_arrays(keys), pa.concat_arrays(entries)
+
+    def _with_provenance(self, rows: pa.Table, model_name: str) -> pa.Table:
+        """The rows with the columns that say where a prediction comes from."""
+        rows = served_types(rows, self.fields).combine_chunks()
+        numbers = pc.extract_regex(rows.column(BASE), r"@(?P<version>[0-9]+)")
+        base = pc.struct_field(numbers, "version").cast(pa.int64())
+        told = (
+            pa.repeat(model_name, len(rows)),
+            rows.column(MODEL_VERSION).cast(pa.int32()),
+            base,
+            hour_of(rows.column(RECEIVED_AT)),
+            pa.repeat(f"stream {self.stream}", len(rows)),
+        )
+        for name, column in zip(PROVENANCE_COLUMNS, told, strict=True):
+            place = rows.schema.get_field_index(name)
+            rows = rows.append_column(name, column) if place < 0 else rows.set_column(place, name, column)
+        return rows
+
+
+def open_overlay(
+    settings: Settings, layer: LiveLayer | None, *, key: KeySchema, fields: Sequence[Field], night: date
+) -> Overlay | None:
+    """The overlay of a night at the newest version of the stream's table; None where there is no live layer."""
+    if layer is None:
+        return None
+    table = open_stream_table(settings, layer.table)
+    rows = None
+    if layer.kind == "rows":
+        names = [*key.names, *(field.name for field in fields), MODEL_VERSION, BASE, RECEIVED_AT]
+        rows = unseen_rows(table, key, names, night=night, cut=table.version)
+    return Overlay(layer.stream, layer.table, table.id, table.version, layer.kind == "tiles", rows, key, tuple(fields))
+
+
+def unseen_rows(table: StreamTable, key: KeySchema, names: Sequence[str], *, night: date, cut: int) -> pa.Table | None:
+    """Of each key the last row up to the cut that the batch of a night cannot have seen; None for none.
+
+    Args:
+        names: Columns, besides `position` and `place`.
+    """
+    latest = LatestRows(key)
+    columns = list(dict.fromkeys([*names, POSITION, PLACE, EVENT_DAY, LATE, BASE]))
+    where = (pc.field(EVENT_DAY) > pa.scalar(night)) | pc.field(LATE)
+    for batch in table.batches(columns, up_to=cut, where=where):
+        latest.add(batch.filter(_is_unseen(batch, night)))
+    return latest.rows()
+
+
+def _is_unseen(rows: pa.Table, night: date) -> pa.ChunkedArray:
+    """Which rows are of a later day, or late and made on a base that is as new as the night."""
+    base = pc.struct_field(pc.extract_regex(rows.column(BASE), r"(?P<night>[0-9]{4}-[0-9]{2}-[0-9]{2})@"), "night")
+    late = pc.and_(rows.column(LATE), pc.greater_equal(base, night.isoformat()))
+    return pc.or_(pc.greater(rows.column(EVENT_DAY), pa.scalar(night)), late.combine_chunks().fill_null(False))
