@@ -26,6 +26,7 @@ from forecache.setting_groups.messages import MessageSettings
 from forecache.setting_groups.reader import ReaderSettings
 from forecache.setting_groups.request_log import RequestLogSettings
 from forecache.setting_groups.streams import StreamSettings
+from forecache.setting_groups.tail import TailSettings
 from forecache.setting_groups.work import WorkSettings
 
 __all__ = ["PREFIX", "PROJECT_ROOT", "Settings", "given_variables", "load_settings", "unknown_variables"]
@@ -35,7 +36,9 @@ PREFIX = "FORECACHE_"
 _NO_SETTINGS = re.compile(r"FORECACHE_(BENCH_\w+|\w+_SERVICE_(HOST|PORT)\w*|\w+_PORT(_\d+_\w+)?)")
 
 
-class Settings(MessageSettings, StreamSettings, RequestLogSettings, ReaderSettings, WorkSettings, LakeSettings):
+class Settings(
+    MessageSettings, TailSettings, StreamSettings, RequestLogSettings, ReaderSettings, WorkSettings, LakeSettings
+):
     """One object with every setting; build it with `load_settings()`.
 
     The groups are listed last to first: pydantic takes the fields of the last base first.

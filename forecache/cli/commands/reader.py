@@ -27,12 +27,13 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     from forecache.reader import serve as run_reader
     from forecache.realtime.log.commit.beside import committing_beside
     from forecache.realtime.serve import extension_alone
+    from forecache.stream.tail.beside import tailing_beside
 
     def say(url: str) -> None:
         click.echo(f"The reader listens on {url}; Ctrl-C stops it.", err=True)
 
     current = settings()
-    with committing_beside(current), reading_beside() as project_part:
+    with committing_beside(current), tailing_beside(current), reading_beside() as project_part:
         extensions = [extension_alone, project_part]
         run_reader(current, host=host, port=port, workers=workers, on_start=say, extensions=extensions)
 

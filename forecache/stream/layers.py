@@ -1,0 +1,85 @@
+"""Which stores have a live layer of a stream, and what its rows are: the file LIVE of each, from the declaration."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from forecache.key_types import DECLARED
+from forecache.settings import Settings
+from forecache.store.encoding.json_texts import served_type
+from forecache.store.fields import Field
+from forecache.store.keys import KeyColumn, KeySchema
+from forecache.store.live.layer import LiveLayer, write_layer
+from forecache.store.store import open_store
+
+if TYPE_CHECKING:
+    from forecache.pipeline import FeatureView, Stream
+
+
+def layers_of(stream: "Stream") -> dict[str, LiveLayer]:
+    """The live layers of a stream, by the names of their stores."""
+    from forecache.pipeline import Realtime
+
+    found = {view.name: _of_view(stream, view) for view in stream.views}
+    answers, rows = stream.answers, stream.live_rows
+    if answers is not None and rows is not None:
+        by_event = isinstance(answers, Realtime)
+        # A row of a pipeline's key counts until a version has it; one of an event is in no version ever.
+        keep_h = rows.keep_h if by_event else None
+        found[stream.name if by_event else answers.name] = _of_answers(stream, keep_h)
+    return found
+
+
+def write_layers(settings: Settings, stream: "Stream") -> list[str]:
+    """Make the stores of a stream live as it is declared now; returns their names."""
+    layers = layers_of(stream)
+    for name, layer in layers.items():
+        store = open_store(settings, name)
+        store.layout.create()
+        write_layer(store.layout, layer)
+    return list(layers)
+
+
+def _of_view(stream: "Stream", view: "FeatureView") -> LiveLayer:
+    from forecache.pipeline.streams.plan import plan_of
+
+    return LiveLayer(
+        stream=stream.name,
+        table=stream.table,
+        kind="tiles",
+        key=_key(stream, view.key),
+        fields=tuple(Field(name, "float") for name in view.served_fields),
+        event_time=stream.source.event_time,
+        max_lag_s=stream.max_lag_s,
+        plan=plan_of(view).to_json(),
+    )
+
+
+def _of_answers(stream: "Stream", keep_h: float | None) -> LiveLayer:
+    return LiveLayer(
+        stream=stream.name,
+        table=stream.table,
+        kind="rows",
+        key=_key(stream, stream.key),
+        fields=_served(stream),
+        event_time=stream.source.event_time,
+        max_lag_s=stream.max_lag_s,
+        keep_h=keep_h,
+    )
+
+
+def _key(stream: "Stream", names: Sequence[str]) -> KeySchema:
+    types = {column.name: column.type for column in stream.topic.columns}
+    return KeySchema(tuple(KeyColumn(name, DECLARED[types[name]]) for name in names))
+
+
+def _served(stream: "Stream") -> tuple[Field, ...]:
+    """The fields of an answer, of a pipeline those that it publishes."""
+    from forecache.pipeline import Pipeline
+    from forecache.stream.record import output_fields
+
+    there: Sequence[pa.Field] = output_fields(stream.answers)
+    by_name = {field.name: field for field in there}
+    names = stream.answers.served_fields if isinstance(stream.answers, Pipeline) else list(by_name)
+    return tuple(Field(name, served_type(by_name[name].type) or "string") for name in names)

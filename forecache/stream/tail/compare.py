@@ -1,0 +1,88 @@
+"""Comparing a live layer with the table of its stream: by the content hash, over every row that is there.
+
+What was applied since the last comparison is compared with the table's rows, read and encoded anew. Rows from before
+are those that were compared then, if all rows together still have the content hash that every commit has kept.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from forecache.store import content_hash as hashing
+from forecache.store.encoding.stream_source import StreamTable
+from forecache.store.live.numbers import content_of
+from forecache.store.live.rows import LiveRow, times_of
+from forecache.store.live.writer import LiveWriter
+
+_BLOCK_ROWS = 1000
+_PAUSE_S = 5e-4
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What was found at a version.
+
+    Attributes:
+        difference: A sentence; "" where layer and table are equal.
+    """
+
+    version: int
+    difference: str = ""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The layer at one moment: its numbers, and of its rows, all and those above a position, the count and the sum."""
+
+    numbers: dict[str, Any]
+    total: int
+    new: int
+    new_total: int
+
+
+def compare_rows(
+    writer: LiveWriter,
+    expected_rows: Callable[[StreamTable, int, int], list[tuple[bytes, LiveRow]]],
+    open_table: Callable[[], StreamTable],
+    *,
+    since: int,
+) -> Compared:
+    """Compare a layer of rows with its table, see `Values.compare`.
+
+    Args:
+        expected_rows: Of the table, the last row of each key above a position and up to another.
+    """
+    held = writer.scan(lambda numbers, rows: _held(numbers, rows, since))
+    version, kept = held.numbers["applied"], hashing.from_hex(held.numbers["sum"])
+    if held.total != kept:
+        return Compared(
+            version,
+            f"its rows have the content hash {hashing.to_hex(held.total)} where {hashing.to_hex(kept)} was written",
+        )
+    table = open_table()
+    if table.version < version:
+        return Compared(version, f"it has version {version} of a table whose newest version is {table.version}")
+    above, expire = max(since, held.numbers["floor"]), held.numbers["expire_before_us"]
+    expected = [(key, row) for key, row in expected_rows(table, above, version) if row.event_us >= expire]
+    if len(expected) != held.new or content_of(expected) != held.new_total:
+        return Compared(
+            version,
+            f"above version {above} it has {held.new:,} rows with the content hash {hashing.to_hex(held.new_total)}, "
+            f"and the table {len(expected):,} with {hashing.to_hex(content_of(expected))}",
+        )
+    return Compared(version)
+
+
+def _held(numbers: dict[str, Any], rows: Iterator[tuple[bytes, bytes]], since: int) -> _Held:
+    above, expire = max(since, numbers["floor"]), numbers["expire_before_us"]
+    total = new = new_total = 0
+    while block := list(islice(rows, _BLOCK_ROWS)):
+        total = hashing.add(total, hashing.content_sum(block))
+        times = [times_of(record) for _, record in block]
+        chosen = [row for row, (position, at) in zip(block, times, strict=True) if position > above and at >= expire]
+        new += len(chosen)
+        new_total = hashing.add(new_total, hashing.content_sum(chosen))
+        time.sleep(_PAUSE_S)  # others on this machine, and the thread that applies, come first
+    return _Held(numbers, total, new, new_total)

@@ -1,0 +1,237 @@
+"""A follower of one live layer: applies commits, prunes, and makes the layer anew where it differs from the table.
+
+Everything that it knows is in the layer itself, in the transaction that changed the rows. It may be killed at any
+moment and goes on behind the last version that was applied.
+"""
+
+import logging
+import os
+import time
+from contextlib import suppress
+from datetime import date, datetime, timedelta, timezone
+
+from forecache.errors import ForecacheError
+from forecache.steps import tail_step
+from forecache.store.encoding.stream_source import StreamTable
+from forecache.store.live.layer import LiveLayer
+from forecache.store.live.numbers import NEVER
+from forecache.store.live.tail_state import read_tail_state, write_tail_state
+from forecache.store.live.writer import LiveWriter, open_live_writer
+from forecache.store.store import Store
+from forecache.stream.tail.compare import Compared
+from forecache.stream.tail.kept import Kept, kept_by
+from forecache.stream.tail.log import TableLog
+from forecache.stream.tail.values import values_of
+
+logger = logging.getLogger("forecache.stream")
+_FAR_BEHIND = 300
+"""Commits from which on their rows are read from the table, all together."""
+_IDLE_S = 5.0
+_LOOK_AT_VERSIONS_S = 2.0
+_PRUNED_ROWS = 20_000
+_SAY_S = 1.0
+
+
+class Follower:
+    """Keeps one live layer as its stream's table is.
+
+    Attributes:
+        compared_at: When the last comparison with the table began, by the monotonic clock.
+        comparison_s: Seconds that it took.
+        rebuilt: How often the layer was made anew by this process.
+    """
+
+    def __init__(self, store: Store, layer: LiveLayer, log: TableLog) -> None:
+        """Take the layer's lock.
+
+        Raises:
+            ConflictError: Another process follows for this layer.
+            DamagedError: LMDB cannot use its file.
+        """
+        self.store, self.layer, self.log = store, layer, log
+        self.values = values_of(layer, self._night)
+        self.writer: LiveWriter = open_live_writer(store.layout)
+        self.compared_at, self.comparison_s, self.rebuilt = time.monotonic(), 0.0, 0
+        self._state = read_tail_state(store.layout)
+        self._state.pid = os.getpid()
+        self._look_at = self._kept_at = self._said_at = float("-inf")
+        self._kept: Kept | None = None
+        self._rebuild_why = ""
+
+    def turn(self) -> bool:
+        """Apply the next commit, or tidy where there is none; returns whether there may be more to do at once."""
+        self._look_at_versions()
+        if self._rebuild_why:
+            self._rebuild(self._rebuild_why)
+        if time.monotonic() >= self._look_at and self._catch_up():
+            return True
+        commit = self.log.commit(self.writer.applied + 1)
+        if commit is None:
+            self._caught_up()
+            return self._prune()
+        tail_step("commit read")
+        if commit.removes:
+            self._rebuild_why = f"version {commit.version} of the table takes rows away"
+            return True
+        rows = [] if commit.rows is None else self.values.of_commit(commit.rows, self.writer)
+        self.writer.apply(commit.version, rows)
+        tail_step("applied")
+        self._look_at = time.monotonic() + _IDLE_S
+        return True
+
+    def compared(self, found: Compared) -> None:
+        """Note what a comparison with the table has found; where they differ, make the layer anew."""
+        if not found.difference:
+            if found.version > self.writer.verified_through:
+                self.writer.mark_verified(found.version)
+            tail_step("verified")
+            self._state.verified_at = time.time()
+            self._say(now=True)
+            return
+        self._state.differed += 1
+        self._state.differed_at, self._state.difference = time.time(), found.difference
+        logger.error("The live layer of %s differs from its table: %s.", self.store.pipeline, found.difference)
+        self._say(now=True)
+        self._rebuild(found.difference)
+
+    def failed(self, error: Exception) -> None:
+        """Note that a turn has failed: what was applied stays, and the next turn tries again."""
+        if not self._state.failing_since:
+            self._state.failing_since = time.time()
+        if self._state.failure != str(error):
+            trace = None if isinstance(error, ForecacheError) else error
+            logger.error("The live layer of %s is not brought forward: %s", self.store.pipeline, error, exc_info=trace)
+        self._state.failure = str(error)
+        self._say(now=True)
+
+    def went_well(self) -> None:
+        """Note that a turn has not failed."""
+        if self._state.failing_since:
+            self._state.failing_since, self._state.failure = 0.0, ""
+        self._say()
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._say(now=True)
+        self.writer.close()
+
+    def _catch_up(self) -> bool:
+        """Compare with the table's newest version; whether rows had to be taken from the table and not from its log."""
+        table = self.log.newest()
+        self._look_at = time.monotonic() + _IDLE_S
+        if table.version < 0:
+            return False
+        self.writer.note_table(table.version)
+        if table.id != self._state.table_id or table.version < self.writer.applied:
+            self._found_table(table)
+        if table.version <= self.writer.applied:
+            return False
+        is_far = table.version - self.writer.applied > _FAR_BEHIND
+        if not is_far and self.log.commit(self.writer.applied + 1) is not None:
+            return False
+        if not is_far:
+            self._state.gaps += 1
+            logger.warning(
+                "Version %d of %s is gone from its log: its rows are read from the table.",
+                self.writer.applied + 1, self.log.table,
+            )  # fmt: skip
+        if self._kept is not None:
+            self.writer.prune(self._floor(), most=0)  # a new layer need not hold what no version needs
+        above = max(self.writer.applied, self.writer.floor)
+        since, writer = self._first_day(table), self.writer
+        rows = self.values.of_table(table, above=above, up_to=table.version, since=since, writer=writer)
+        self.writer.apply(table.version, rows)
+        tail_step("caught up")
+        return True
+
+    def _found_table(self, table: StreamTable) -> None:
+        """The table is the one that the layer was filled from, or one that has taken its place."""
+        is_another = bool(self._state.table_id) or table.version < self.writer.applied
+        if is_another and self.writer.applied >= 0:
+            logger.error("The table %s was made anew: its live layer is, too.", self.log.table)
+            self._rebuild("the table was made anew", table)
+        self._state.table_id = table.id
+        self._say(now=True)
+
+    def _rebuild(self, why: str, table: StreamTable | None = None) -> None:
+        """Make the layer hold what the table has, in one transaction: no answer goes back.
+
+        Meanwhile nothing is applied; answers are those of before, and rise to those of now in one step.
+        """
+        table = table or self.log.newest()
+        floor = min(self.writer.floor if self._kept is None else self._floor(), table.version)
+        expire = self.writer.expire_before_us
+        logger.warning("The live layer of %s is made anew: %s.", self.store.pipeline, why)
+        rows = self.values.of_table(table, above=floor, up_to=table.version, since=self._first_day(table))
+        tail_step("rows read")
+        kept = ((key, row) for key, row in rows if row.event_us >= expire)
+        self.writer.replace(table.version, kept, floor=floor, expire_before_us=expire)
+        tail_step("replaced")
+        self.rebuilt += 1
+        self._rebuild_why = ""
+        self._state.table_id = table.id
+        self._look_at = time.monotonic() + _IDLE_S
+
+    def _look_at_versions(self) -> None:
+        """Find the smallest cut of the versions; one below what was pruned needs the rows back."""
+        if time.monotonic() < self._kept_at:
+            return
+        self._kept_at = time.monotonic() + _LOOK_AT_VERSIONS_S
+        self._kept = kept_by(self.store, self.layer)
+        if self._kept is not None and self._floor() < self.writer.floor:
+            self._rebuild_why = f"a version with the cut {self._kept.floor} has come, and rows above it were removed"
+
+    def _prune(self) -> bool:
+        """Remove some of the rows that no version needs; returns whether there are more."""
+        if self._kept is None:
+            return False
+        self.writer.prune(self._floor(), expire_before_us=self._expire_before_us(), most=_PRUNED_ROWS)
+        tail_step("pruned")
+        return not self.writer.pruned
+
+    def _first_day(self, table: StreamTable) -> date | None:
+        """The day before which no event counts any more; None: all do."""
+        if self.layer.kind == "tiles":
+            return self._night()  # the day before the first that counts, for windows in minutes
+        if self.layer.keep_h is None:
+            return None
+        newest = min(table.newest_day() or date.max, datetime.now(timezone.utc).date())
+        return newest - timedelta(hours=self.layer.keep_h) - timedelta(days=1)
+
+    def _night(self) -> date | None:
+        """The smallest as-of date of the versions."""
+        return None if self._kept is None else self._kept.night
+
+    def _floor(self) -> int:
+        """Tiles count by the days of their events, whatever the cut is."""
+        return -1 if self._kept is None or self.layer.kind == "tiles" else self._kept.floor
+
+    def _expire_before_us(self) -> int:
+        """Event time before which rows are removed; it moves in steps, so that rows are not all looked at each time."""
+        if self.layer.kind == "tiles":
+            night = self._night()
+            return (
+                NEVER
+                if night is None
+                else int(datetime(night.year, night.month, night.day, tzinfo=timezone.utc).timestamp() * 1e6)
+            )
+        if self.layer.keep_h is None or self.writer.newest_event_us <= 0:
+            return NEVER
+        keep_us = int(self.layer.keep_h * 3_600_000_000)
+        # A clock that is wrong somewhere must not expire everything.
+        newest = min(self.writer.newest_event_us, time.time_ns() // 1000)
+        step = max(keep_us // 100, 1)
+        return (newest - keep_us) // step * step
+
+    def _caught_up(self) -> None:
+        self.writer.note_table(self.writer.applied)
+        self._state.caught_up_at = time.time()
+
+    def _say(self, *, now: bool = False) -> None:
+        if not now and time.monotonic() < self._said_at + _SAY_S:
+            return
+        self._said_at = time.monotonic()
+        self._state.written_at = time.time()
+        self._state.applied = self.writer.applied
+        self._state.table_version = max(self._state.table_version, self.writer.applied)
+        write_tail_state(self.store.layout, self._state)

@@ -1,0 +1,86 @@
+"""The log of a stream's table, commit by commit: which rows each entry added."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from forecache.errors import DamagedError
+from forecache.lake.delta.comparison.partition import plain
+from forecache.lake.delta.files import place_of
+from forecache.lake.delta.log import read_entry
+from forecache.settings import Settings
+from forecache.store.encoding.stream_source import StreamTable, open_stream_table
+from forecache.store.encoding.streamed_rows import PLACE, POSITION
+
+_REMEMBERED = 8
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One entry of the log.
+
+    Attributes:
+        rows: That it added, in the order of the stream, all columns; None for none, as of a compaction.
+        removes: Whether it took rows away, which no stream does: somebody has changed the table by hand.
+    """
+
+    version: int
+    rows: pa.Table | None
+    removes: bool
+
+
+class TableLog:
+    """Follows the table of one stream; the layers that share it read each commit once."""
+
+    def __init__(self, settings: Settings, table: str) -> None:
+        self._settings, self.table = settings, table
+        self._files = place_of(settings, table).open()
+        self._remembered: OrderedDict[int, Commit] = OrderedDict()
+
+    def newest(self) -> StreamTable:
+        """The table at its newest version."""
+        return open_stream_table(self._settings, self.table)
+
+    def commit(self, version: int) -> Commit | None:
+        """An entry with its rows; None where there is none (yet), or it or a file of it was cleaned up.
+
+        Raises:
+            DamagedError: A row says that another commit wrote it.
+        """
+        if version in self._remembered:
+            return self._remembered[version]
+        try:
+            found = self._read(version)
+        except FileNotFoundError:
+            return None
+        self._remembered[version] = found
+        while len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+        return found
+
+    def _read(self, version: int) -> Commit:
+        actions = read_entry(self._files, version)
+        added = [action["add"] for action in actions if "add" in action]
+        parts = [self._rows(add) for add in added if add.get("dataChange", True)]
+        removes = any(action["remove"].get("dataChange", True) for action in actions if "remove" in action)
+        rows = pa.concat_tables(parts, promote_options="default") if parts else None
+        if rows is not None:
+            rows = rows.sort_by(PLACE).combine_chunks()
+            self._check(rows, version)
+        return Commit(version, rows if rows is not None and len(rows) else None, removes)
+
+    def _rows(self, add: dict[str, Any]) -> pa.Table:
+        with self._files.open_input_file(unquote(add["path"])) as source:
+            return plain(pq.ParquetFile(source, coerce_int96_timestamp_unit="us").read())
+
+    def _check(self, rows: pa.Table, version: int) -> None:
+        wrong = set(rows.column(POSITION).unique().to_pylist()) - {version}
+        if wrong:
+            raise DamagedError(
+                f"The commit {version} of the table {self.table} has rows whose position is {min(wrong)}.",
+                remedy="What wrote them is no engine of streams: restore the table to the version before, and stop it.",
+            )

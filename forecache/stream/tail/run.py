@@ -1,0 +1,169 @@
+"""The tailer's process: follows the streams of every live layer here, until it is told to stop."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+
+from forecache.errors import ConflictError
+from forecache.names import NAME
+from forecache.settings import Settings
+from forecache.store.live.layer import read_layer
+from forecache.store.store import open_store
+from forecache.stream.tail.compare import Compared
+from forecache.stream.tail.follower import Follower
+from forecache.stream.tail.log import TableLog
+
+logger = logging.getLogger("forecache.stream")
+_NEW_LAYERS_S = 1.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_LOCAL_S, _REMOTE_S = 0.05, 1.0
+_MOST_COMPARING = 20
+
+
+def run_tailer(
+    settings: Settings, names: Sequence[str] = (), *, stop: Event, waiting: Callable[[str], None] = lambda name: None
+) -> None:
+    """Bring live layers forward until `stop` is set.
+
+    One process at a time follows for a layer: another one waits until it has ended.
+
+    Args:
+        names: Of streams, or of stores; none: all that have a live layer, also those that get one later.
+        waiting: Called once with each store for whose layer another process follows.
+    """
+    with Tailer(settings, names, waiting=waiting) as tailer:
+        while not stop.is_set():
+            if not tailer.turn():
+                stop.wait(look_s(settings))
+
+
+def look_s(settings: Settings) -> float:
+    """Seconds between looks for new commits."""
+    if settings.stream_poll_s is not None:
+        return settings.stream_poll_s
+    return _REMOTE_S if settings.lake_is_remote else _LOCAL_S
+
+
+def stores_with_layers(settings: Settings) -> list[str]:
+    """Names of the stores here that have a live layer."""
+    folder = settings.store_path
+    found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name for name in found if NAME.fullmatch(name) and open_store(settings, name).layout.live.exists())
+
+
+class Tailer:
+    """The followers of this machine, and the thread that compares one layer after the other with its table."""
+
+    def __init__(
+        self, settings: Settings, names: Sequence[str] = (), *, waiting: Callable[[str], None] = lambda name: None
+    ) -> None:
+        self._settings, self._names, self._waiting = settings, names, waiting
+        self._followers: dict[str, Follower] = {}
+        self._logs: dict[str, TableLog] = {}
+        self._told: set[str] = set()
+        self._pauses: dict[str, tuple[float, float]] = {}
+        self._look_at = float("-inf")
+        self._comparing: tuple[str, int, Future[Compared]] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="forecache-compare")
+
+    def turn(self) -> bool:
+        """One turn of every follower; returns whether there may be more to do at once."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _NEW_LAYERS_S
+            self._open_new()
+        more = False
+        for name, follower in list(self._followers.items()):
+            pause_s, until = self._pauses.get(name, (0.0, 0.0))
+            if time.monotonic() < until:
+                continue
+            try:
+                more |= follower.turn()
+                self._pauses.pop(name, None)
+                follower.went_well()
+            except Exception as error:  # noqa: BLE001  # the lake may be away, or a disk full; it is tried again
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) or _FIRST_PAUSE_S
+                self._pauses[name] = pause_s, time.monotonic() + pause_s
+                follower.failed(error)
+        self._compare()
+        return more
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        for follower in self._followers.values():
+            follower.close()
+        self._followers.clear()
+
+    def __enter__(self) -> "Tailer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open_new(self) -> None:
+        """Follow for layers that have come, and for those whose declaration has changed."""
+        for name in stores_with_layers(self._settings):
+            store, follower = open_store(self._settings, name), self._followers.get(name)
+            try:
+                layer = read_layer(store.layout)
+                if layer is None or (self._names and not {name, layer.stream} & set(self._names)):
+                    continue
+                if follower is not None and (follower.layer == layer or self._is_compared(name)):
+                    continue
+                if follower is not None:
+                    del self._followers[name]
+                    follower.close()
+                log = self._logs.setdefault(layer.table, TableLog(self._settings, layer.table))
+                self._followers[name] = Follower(store, layer, log)
+                logger.info("Following %s for the live layer of %s.", layer.table, name)
+            except ConflictError:
+                if name not in self._told:
+                    self._told.add(name)
+                    self._waiting(name)
+            except Exception:
+                logger.exception("The live layer of %s cannot be opened.", name)
+
+    def _is_compared(self, name: str) -> bool:
+        return self._comparing is not None and self._comparing[0] == name
+
+    def _compare(self) -> None:
+        """Take the result of a comparison that has ended, and begin the next that is due."""
+        if self._comparing is not None:
+            name, rebuilt, future = self._comparing
+            if not future.done():
+                return
+            self._comparing = None
+            follower = self._followers.get(name)
+            if follower is not None and follower.rebuilt == rebuilt:
+                try:
+                    follower.compared(future.result())
+                except Exception as error:  # noqa: BLE001  # the next comparison tries again
+                    follower.failed(error)
+        every_s = self._settings.stream_verify_s
+        for name, follower in self._followers.items():
+            # One that takes long comes as rarely that it takes a small share of a core.
+            if time.monotonic() >= follower.compared_at + max(every_s, _MOST_COMPARING * follower.comparison_s):
+                follower.compared_at = time.monotonic()
+                self._comparing = name, follower.rebuilt, self._thread.submit(_compared, follower)
+                return
+
+
+def _compared(follower: Follower) -> Compared:
+    started = time.monotonic()
+    try:
+        return follower.values.compare(follower.writer, follower.log.newest, since=follower.writer.verified_through)
+    finally:
+        follower.comparison_s = time.monotonic() - started
+
+
+def wait_for_end_of_input(stop: threading.Event) -> None:
+    """Set `stop` when standard input ends, as it does with the process that has started this one."""
+    import sys
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        stop.set()
+
+    threading.Thread(target=wait, daemon=True).start()

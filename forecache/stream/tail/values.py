@@ -1,0 +1,107 @@
+"""From rows of a stream's table to what a live layer holds of them."""
+
+from collections.abc import Callable, Iterable
+from datetime import date
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forecache.store.encoding.stream_source import StreamTable
+from forecache.store.encoding.streamed_rows import (
+    BASE,
+    EVENT_DAY,
+    MODEL_VERSION,
+    PLACE,
+    POSITION,
+    RELEASE,
+    LatestRows,
+    served_arrow,
+    streamed_rows,
+)
+from forecache.store.live.layer import LiveLayer
+from forecache.store.live.rows import LiveRow
+from forecache.store.live.writer import LiveWriter
+from forecache.stream.tail.compare import Compared, compare_rows
+
+Rows = list[tuple[bytes, LiveRow]]
+
+
+class Values(Protocol):
+    """What a kind of layer makes of rows."""
+
+    def of_commit(self, rows: pa.Table, writer: LiveWriter) -> Rows:
+        """What one commit's rows make of what the layer holds."""
+
+    def of_table(
+        self, table: StreamTable, *, above: int, up_to: int, since: date | None = None, writer: LiveWriter | None = None
+    ) -> Rows:
+        """What the rows with these positions, read from the table, make of what a layer holds; of each key one.
+
+        Args:
+            since: Leave out rows of events of the days before.
+            writer: Of the layer; None: of nothing.
+        """
+
+    def compare(self, writer: LiveWriter, open_table: Callable[[], StreamTable], *, since: int) -> Compared:
+        """Compare a layer with its table; runs in a thread beside the one that applies.
+
+        Args:
+            open_table: Called after the layer was looked at, so that the table has all that the layer had.
+            since: The version at which both were found equal; -1: compare all rows with the table.
+        """
+
+
+class RowValues:
+    """Of a layer of rows: the last row of each key is its value."""
+
+    def __init__(self, layer: LiveLayer) -> None:
+        self._layer = layer
+        self._needed = tuple(dict.fromkeys([*layer.key.names, layer.event_time, POSITION, PLACE]))
+
+    def of_commit(self, rows: pa.Table, writer: LiveWriter) -> Rows:
+        del writer
+        return self._encoded(rows)
+
+    def of_table(
+        self, table: StreamTable, *, above: int, up_to: int, since: date | None = None, writer: LiveWriter | None = None
+    ) -> Rows:
+        del writer
+        latest = LatestRows(self._layer.key)
+        where = None if since is None else pc.field(EVENT_DAY) >= pa.scalar(since)
+        for batch in table.batches(self._columns(table.columns), above=above, up_to=up_to, where=where):
+            latest.add(batch)
+        rows = latest.rows()
+        return [] if rows is None else self._encoded(rows)
+
+    def compare(self, writer: LiveWriter, open_table: Callable[[], StreamTable], *, since: int) -> Compared:
+        def expected(table: StreamTable, above: int, up_to: int) -> Rows:
+            return self.of_table(table, above=above, up_to=up_to)
+
+        return compare_rows(writer, expected, open_table, since=since)
+
+    def _columns(self, there: Iterable[str]) -> list[str]:
+        wanted = [*self._needed, *(field.name for field in self._layer.fields), MODEL_VERSION, RELEASE, BASE]
+        known = set(there)
+        return [name for name in dict.fromkeys(wanted) if name in known or name in self._needed]
+
+    def _encoded(self, rows: pa.Table) -> Rows:
+        layer = self._layer
+        rows = rows.select(self._columns(rows.column_names))
+        for field in layer.fields:  # a file that is older than an output lacks its column
+            if field.name not in rows.column_names:
+                rows = rows.append_column(field.name, pa.nulls(len(rows), served_arrow(field)))
+        return streamed_rows(rows, layer.key, layer.fields, event_time=layer.event_time)
+
+
+def values_of(layer: LiveLayer, night: Callable[[], date | None]) -> Values:
+    """What a layer makes of the rows of its stream.
+
+    Args:
+        night: The smallest as-of date of the versions, None where there is none.
+    """
+    if layer.kind == "rows":
+        return RowValues(layer)
+    from forecache.stream.tail.tiles import TileValues
+
+    return TileValues(layer, night)

@@ -1,0 +1,249 @@
+"""The tailer keeps a live layer as its stream's table is, commit by commit, whatever happens to log and layer."""
+
+import json
+from typing import Any
+
+import pytest
+from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, scores, write_night
+from stream_rows import StreamTable, click, live_churn, moment
+
+from forecache.errors import ConflictError
+from forecache.files import lock
+from forecache.settings import Settings, load_settings
+from forecache.store import Store, open_remote, publish, pull, push
+from forecache.store.live.reader import LiveReader
+from forecache.store.live.tail_state import read_tail_state
+from forecache.stream.tail.run import Tailer
+
+LATER = NIGHT.replace(year=1998, month=7, day=2)
+
+
+def layer(store: Store) -> dict[str, tuple[int, float]]:
+    """Of each key in the layer its position and score, read as a reader reads."""
+    from forecache.store.live.environment import acquire, release
+
+    environment = acquire(store.layout.streamed / "live.mdb", is_durable=True)
+    try:
+        keys = environment.read(lambda transaction: [key for key, _ in transaction.cursor().iternext()])
+    finally:
+        release(environment)
+    with LiveReader(store.layout) as reader:
+        rows = {key.decode(): reader.get(key) for key in keys}
+    return {key: (row.position, json.loads(row.value)["churn_probability"]) for key, row in rows.items() if row}
+
+
+def truth(stream: StreamTable, *, above: int = -1) -> dict[str, tuple[int, float]]:
+    rows = {key: (row["position"], row["churn_probability"]) for key, row in stream.truth().items()}
+    return {key: row for key, row in rows.items() if row[0] > above}
+
+
+def follow(tailer: Tailer) -> None:
+    """Turn until there is nothing more to do."""
+    while tailer.turn():
+        pass
+
+
+def clicks(start: int, count: int, value: float, **more: Any) -> list[dict[str, Any]]:
+    return [click(f"{number:05d}", value, moment(NEXT_NIGHT), **more) for number in range(start, start + count)]
+
+
+def test_each_commit_is_applied_once_and_a_compaction_changes_nothing(settings: Settings) -> None:
+    store, stream = live_churn(settings), StreamTable(settings)
+    with Tailer(settings) as tailer:
+        follow(tailer)
+        assert layer(store) == {}
+        stream.commit(clicks(0, 10, 0.25))
+        follow(tailer)
+        stream.commit([*clicks(5, 10, 0.5), click("00005", 0.75, moment(NEXT_NIGHT))])
+        stream.compact()
+        last = stream.commit(clicks(2, 2, None))  # type: ignore[arg-type]
+        follow(tailer)
+        assert layer(store) == truth(stream)
+        with LiveReader(store.layout) as reader:
+            assert (reader.applied, reader.table_version) == (last, last)
+            row = reader.get(b"00005")
+        assert row is not None
+        assert row.value == b'{"churn_probability":0.75,"risk_segment":"high"}'
+        assert json.loads(row.provenance) == {"model_version": 3, "base": f"{NIGHT}@7"}
+        assert row.event_us == int(moment(NEXT_NIGHT).timestamp() * 1e6)
+
+
+def test_one_that_was_ended_goes_on_behind_what_it_had_applied(settings: Settings) -> None:
+    store, stream = live_churn(settings), StreamTable(settings)
+    for number in range(4):
+        stream.commit(clicks(number, 3, number / 4))
+        with Tailer(settings) as tailer:
+            follow(tailer)
+        assert layer(store) == truth(stream)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_where_the_log_was_cleaned_up_the_rows_are_read_from_the_table(settings: Settings, first: bool) -> None:
+    store, stream = live_churn(settings), StreamTable(settings)
+    stream.commit(clicks(0, 10, 0.25))
+    if not first:
+        with Tailer(settings) as tailer:
+            follow(tailer)
+    stream.commit(clicks(3, 10, 0.5))
+    stream.commit(clicks(8, 10, 0.75))
+    stream.forget_log()
+    with Tailer(settings) as tailer:
+        follow(tailer)
+    assert layer(store) == truth(stream)
+    assert read_tail_state(store.layout).gaps == 1
+
+
+def test_rows_that_no_version_needs_are_removed_and_one_with_a_lower_cut_brings_them_back(
+    settings: Settings, tmp_path: Any
+) -> None:
+    write_night(settings, predictions(scores(20)))
+    store, stream = live_churn(settings), StreamTable(settings)
+    remote = open_remote(str(tmp_path / "remote"), {})
+    replica_settings = load_settings(home=tmp_path / "replica", lake=settings.lake_uri)
+    replica = live_churn(replica_settings)
+    for value in (0.25, 0.5, 0.75):
+        stream.commit(clicks(int(value * 8), 2, value))
+        publish(settings, churn())
+    stream.commit(clicks(9, 2, 0.125))
+    push(store, remote)
+    pull(replica, remote, keep=0)
+    with Tailer(settings) as here, Tailer(replica_settings) as there:
+        follow(here)
+        follow(there)
+        assert [manifest.cut for manifest in store.versions()] == [0, 1, 2]
+        assert layer(store) == truth(stream, above=0)
+        assert layer(replica) == truth(stream, above=2)
+        assert store.rollback().cut == 1
+        push(store, remote)
+        with pytest.MonkeyPatch.context() as patched:
+            # The tailer is this process, which waits: it turns while the pull does.
+            patched.setattr("forecache.store.live.catch_up.time.sleep", lambda _: _turn_at_once(there))
+            pull(replica, remote, keep=0)
+        assert layer(replica) == truth(stream, above=1)
+
+
+def _turn_at_once(tailer: Tailer) -> None:
+    for follower in tailer._followers.values():
+        follower._kept_at = float("-inf")
+    tailer.turn()
+
+
+def test_rows_of_keys_that_only_the_stream_has_expire_by_the_time_of_events(settings: Settings) -> None:
+    store, stream = live_churn(settings, keep_h=24.0), StreamTable(settings)
+    stream.commit([click("old", 0.5, moment(NIGHT, 8)), click("kept", 0.5, moment(NIGHT, 12))])
+    stream.commit([click("new", 0.5, moment(NEXT_NIGHT, 9))])
+    with Tailer(settings) as tailer:
+        follow(tailer)
+        assert layer(store).keys() == {"kept", "new"}
+    stream.commit([click("later", 0.5, moment(LATER, 9))])
+    stream.forget_log()
+    with Tailer(settings) as tailer:
+        follow(tailer)
+    assert layer(store).keys() == {"later", "new"}
+
+
+def compared(tailer: Tailer) -> None:
+    """Have every layer compared now."""
+    for follower in tailer._followers.values():
+        follower.compared_at = float("-inf")
+    tailer.turn()
+    assert tailer._comparing is not None
+    tailer._comparing[2].result(timeout=60)
+    tailer.turn()
+
+
+def test_an_equal_layer_is_verified_through_the_version_that_was_applied(settings: Settings) -> None:
+    store, stream = live_churn(settings), StreamTable(settings)
+    stream.commit(clicks(0, 50, 0.25))
+    with Tailer(settings) as tailer, LiveReader(store.layout) as reader:
+        follow(tailer)
+        reader.follow()
+        assert reader.verified_through == -1
+        compared(tailer)
+        assert reader.verified_through == 0
+        stream.commit(clicks(20, 50, 0.5))
+        follow(tailer)
+        compared(tailer)
+        assert reader.verified_through == 1
+    state = read_tail_state(store.layout)
+    assert (state.differed, state.verified_at > 0) == (0, True)
+
+
+@pytest.mark.parametrize("how", ["changed", "lost", "added", "never applied"])
+def test_a_layer_that_differs_is_said_and_made_anew(
+    settings: Settings, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    from forecache.store.live.rows import LiveRow, record_of
+
+    store, stream = live_churn(settings), StreamTable(settings)
+    stream.commit(clicks(0, 50, 0.25))
+    with Tailer(settings) as tailer:
+        follow(tailer)
+        compared(tailer)
+        stream.commit(clicks(40, 20, 0.5))
+        follow(tailer)
+        (follower,) = tailer._followers.values()
+        wrong = record_of(LiveRow(0, 1, b'{"churn_probability":1.0,"risk_segment":"high"}'))
+        if how == "never applied":
+            stream.commit(clicks(0, 5, 0.75))
+            follower.writer.apply(2, [])
+        else:
+            key = {"changed": b"00003", "lost": b"00003", "added": b"00099"}[how]
+            follower.writer._env.write(
+                lambda transaction: transaction.delete(key) if how == "lost" else transaction.put(key, wrong)
+            )
+        compared(tailer)
+        assert "differs from its table" in caplog.text
+        assert layer(store) == truth(stream)
+        state = read_tail_state(store.layout)
+        assert (state.differed, bool(state.difference)) == (1, True)
+        compared(tailer)
+        assert read_tail_state(store.layout).differed == 1
+        assert follower.writer.verified_through == stream.version
+
+
+def test_a_second_tailer_waits_until_the_first_has_ended(settings: Settings) -> None:
+    store, stream = live_churn(settings), StreamTable(settings)
+    stream.commit(clicks(0, 5, 0.25))
+    told: list[str] = []
+    with lock(store.layout.streamed / "live.lock"), Tailer(settings, waiting=told.append) as tailer:
+        follow(tailer)
+        tailer._look_at = float("-inf")
+        follow(tailer)
+        assert told == ["churn"]
+    with Tailer(settings) as tailer:
+        follow(tailer)
+    assert layer(store) == truth(stream)
+
+
+def test_a_table_that_was_made_anew_replaces_the_layer(settings: Settings) -> None:
+    import shutil
+
+    store, stream = live_churn(settings), StreamTable(settings)
+    for number in range(3):
+        stream.commit(clicks(number, 3, 0.25))
+    with Tailer(settings) as tailer:
+        follow(tailer)
+    shutil.rmtree(stream.uri)
+    stream.commit(clicks(7, 2, 0.5))
+    with Tailer(settings) as tailer:
+        follow(tailer)
+        assert layer(store) == truth(stream)
+
+
+def test_a_commit_whose_rows_claim_another_position_is_refused_in_words(settings: Settings) -> None:
+    store, stream = live_churn(settings), StreamTable(settings)
+    stream.commit(clicks(0, 2, 0.25))
+    stream.commit(clicks(0, 2, 0.5), position=9)
+    with Tailer(settings) as tailer:
+        follow(tailer)
+        assert layer(store)["00000"] == (0, 0.25)
+    assert read_tail_state(store.layout).failure.startswith("The commit 1 of the table stream_clicks has rows whose")
+
+
+def test_only_one_writer_has_a_layer(settings: Settings) -> None:
+    from forecache.store.live.writer import open_live_writer
+
+    store = live_churn(settings)
+    with open_live_writer(store.layout), pytest.raises(ConflictError, match="being written by process"):
+        open_live_writer(store.layout)
