@@ -17,7 +17,9 @@ class Worker:
     def __init__(self, made: Runtime) -> None:
         self.runtime = Runtime(made.path, SLOT_BYTES)
         self.metrics = WorkerMetrics.claimed(self.runtime)
-        self.catalog: Any = SimpleNamespace(warm=False, damaged=set(), answers={"churn": None})
+        self.catalog: Any = SimpleNamespace(
+            warm=False, damaged=set(), answers={"churn": None}, lag=SimpleNamespace(reason="")
+        )
         self.readiness = Readiness(self.runtime, self.metrics, self.catalog, (), workers=2)
 
     def turn(self, *, warm: bool = True) -> None:
@@ -78,3 +80,20 @@ def test_the_reader_drains_as_a_whole(made: Runtime) -> None:
     two.turn()
     made.drain()
     assert "draining" in one.readiness.reason()
+
+
+def test_the_first_worker_waits_for_a_live_layer_and_later_lag_takes_nobody_out(made: Runtime) -> None:
+    one, two = Worker(made), Worker(made)
+    one.catalog.lag.reason = two.catalog.lag.reason = "The live layer of churn is behind."
+    one.turn()
+    two.turn()
+    assert one.readiness.reason() == "The live layer of churn is behind."
+    one.catalog.lag.reason = ""
+    one.turn()
+    assert one.readiness.reason() == "A worker of the reader waits until a live layer is near its stream."
+    two.catalog.lag.reason = ""
+    two.turn()
+    assert one.readiness.reason() == two.readiness.reason() == ""
+    one.catalog.lag.reason = "The live layer of churn is behind."
+    one.turn()
+    assert one.readiness.reason() == two.readiness.reason() == ""

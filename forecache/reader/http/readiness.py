@@ -12,7 +12,7 @@ from forecache.reader.versions.catalog import Catalog
 class State(IntEnum):
     """What a worker has noted in its slot. A slot that no worker has had yet is `STARTING`."""
 
-    STARTING, READY, EMPTY, DAMAGED, EXTENSION = range(5)
+    STARTING, READY, EMPTY, DAMAGED, EXTENSION, BEHIND = range(6)
 
 
 _LOADING = "The reader is still reading the published versions into memory."
@@ -20,6 +20,7 @@ _REASONS = {
     State.STARTING: _LOADING,
     State.READY: "",
     State.EMPTY: "No pipeline has a published version that can be read.",
+    State.BEHIND: "A worker of the reader waits until a live layer is near its stream.",
     State.EXTENSION: "A worker of the reader is still loading what it answers in real time.",
 }
 
@@ -78,6 +79,8 @@ class Readiness:
             return State.DAMAGED, _damage(sorted(catalog.damaged))
         if not catalog.answers and not any(extension.serves() for extension in self._extensions):
             return State.EMPTY, _REASONS[State.EMPTY]
+        if catalog.lag.reason and not self._runtime.was_ready:
+            return State.BEHIND, catalog.lag.reason
         if reason := next(filter(None, (extension.not_ready() for extension in self._extensions)), ""):
             return State.EXTENSION, reason
         return State.READY, ""

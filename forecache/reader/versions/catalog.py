@@ -15,6 +15,7 @@ from forecache.reader.versions import redis as remote
 from forecache.reader.versions.answers import Answers
 from forecache.reader.versions.damage import Damage, Scrub, open_best, verify_opened
 from forecache.reader.versions.describe import history, mark
+from forecache.reader.versions.lag import LayerLag
 from forecache.reader.versions.layers import Layers, refuse_redis
 from forecache.reader.versions.live import NoVersion, answers_of
 from forecache.reader.versions.version import Version
@@ -39,6 +40,7 @@ class Catalog:
         failures: Pipelines whose version cannot be read, and why; an older version may still be served.
         damaged: Pipelines with no undamaged version left to serve.
         history: The retained versions of each pipeline, newest first, as JSON.
+        lag: How far live layers are behind.
         warm: Whether everything found at the start has been read into memory and verified.
     """
 
@@ -49,9 +51,8 @@ class Catalog:
         self.failures: dict[str, str] = {}
         self.damaged: set[str] = set()
         self.history: dict[str, bytes] = {}
-        self.warm = False
-        self._layers = Layers()
-        self._damage = Damage()
+        self.lag, self.warm = LayerLag(), False
+        self._layers, self._damage = Layers(), Damage()
         self._scrub = Scrub(self._local, self._replace_damaged, every_s=settings.reader_scrub_s)
         self._metrics = metrics
         self._seen: dict[str, object] = {}
@@ -153,6 +154,7 @@ class Catalog:
         for name in self.answers.keys() - found - self._in_redis:
             # A missing folder is more often a mount that failed for a moment than a pipeline taken out of service.
             self._fail(name, NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it."))
+        self.lag.look(open_store(self.settings, name) for name in sorted(found))
         self.waiting = frozenset(waiting - self.answers.keys())
 
     def _poll_redis(self, source: remote.RedisSource, current: Current, install: Install, here: set[str]) -> set[str]:

@@ -1,0 +1,60 @@
+"""How far live layers are behind: a reader that has just started gets no requests before they are near.
+
+Once a layer has been near, its lag takes the reader out no more: a lake that is away for a while would take every
+replica out at once, and answers of some minutes ago are better than none. Metrics and alerts tell of that lag.
+"""
+
+import time
+from collections.abc import Iterable
+
+from forecache.errors import ForecacheError
+from forecache.store import Store
+from forecache.store.live.layer import LiveLayer, read_layer
+from forecache.store.live.reader import LiveReader
+
+
+class LayerLag:
+    """Looks at the live layers of a machine's stores until each has been near its stream.
+
+    Attributes:
+        reason: Why the reader should get no requests yet, as a sentence; "" if it should.
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._near: set[str] = set()
+
+    def look(self, stores: Iterable[Store]) -> None:
+        """Look at the layers that have not been near yet."""
+        self.reason = ""
+        for store in stores:
+            if store.pipeline in self._near or not store.layout.live.exists():
+                continue
+            try:
+                layer = read_layer(store.layout)
+            except ForecacheError:
+                continue  # the catalog says that it is damaged
+            reason = "" if layer is None else _behind(store, layer)
+            if reason:
+                self.reason = self.reason or reason
+            else:
+                self._near.add(store.pipeline)
+
+
+def _behind(store: Store, layer: LiveLayer) -> str:
+    """Why a layer is not near its stream; "" if it is, or need not be."""
+    if layer.max_lag_s is None:
+        return ""
+    with LiveReader(store.layout) as reader:
+        looked_s = time.time() - reader.looked_at_us / 1e6
+        if looked_s > layer.max_lag_s:
+            return (
+                f"Nobody follows the stream {layer.stream} for {store.pipeline} here: see whether "
+                "`forecache stream tail` runs."
+            )
+        if reader.applied < reader.table_version:
+            return (
+                f"The live layer of {store.pipeline} has version {reader.applied} of {layer.table}, which has version "
+                f"{reader.table_version}."
+            )
+    return ""
