@@ -3,11 +3,12 @@
 They are the two of Delta or, with --s3, what Spark needs to read and write `s3a://`: hadoop-aws and the modules of the
 AWS SDK that it uses, 10 MB instead of the SDK's bundle of hundreds. What Spark ships itself (Netty, Apache's HTTP
 client, SLF4J) is left out: a second one on the class path breaks the session. With --kafka they are a Kafka broker with
-all that it depends on, for a folder of its own: tests, benchmarks and the demo of streams start it.
+all that it depends on, for a folder of its own: tests, benchmarks and the demo of streams start it. With --streams they
+are what lets Spark read Kafka: its connector, Kafka's client and the pool that the connector keeps it in.
 
 Ivy comes with pyspark; its built-in settings name the public repository. Behind a mirror, give an Ivy settings file:
 
-Usage: python scripts/resolve_jars.py FOLDER [--s3 | --kafka] [--java JAVA] [--ivy-settings FILE]
+Usage: python scripts/resolve_jars.py FOLDER [--s3 | --kafka | --streams] [--java JAVA] [--ivy-settings FILE]
 """
 
 import argparse
@@ -57,6 +58,19 @@ _AWS_SDK = {
 DELTA_JARS = {
     ("io.delta", "delta-spark_4.1_2.13", "4.4.0"): "75a9400986853c061f5109f012547de2545a5759e5e752e5ef633dabe16a4f10",
     ("io.delta", "delta-storage", "4.4.0"): "c46735481fa8e326b0957be02b4420cbcab4b325bb08009b7f2045a95133f1cc",
+}
+STREAM_JARS = {
+    ("org.apache.spark", "spark-sql-kafka-0-10_2.13", "4.1.1"): (
+        "9c1ce986f548e6b1dcb0e2dfe2f253a0bc58f2232a32a0c9c6c674dd25a8570c"
+    ),
+    ("org.apache.spark", "spark-token-provider-kafka-0-10_2.13", "4.1.1"): (
+        "e510adc37b03d01d0a190d0dab472b5538e05eaa77454f7e9477156d7a6820ae"
+    ),
+    ("org.apache.kafka", "kafka-clients", "3.9.1"): "7568b998572d256f0b7bc0afdc1b7a2588b8b08415c62ce314c864a6851ae9d9",
+    # The last one: where it lies, all the others do.
+    ("org.apache.commons", "commons-pool2", "2.12.1"): (
+        "5273c8bc8c0dca2211175c0d27efbd7228efae99689aac001a8e1ef8e872e9ef"
+    ),
 }
 S3_JARS = {
     ("org.reactivestreams", "reactive-streams", "1.0.4"): (
@@ -211,12 +225,14 @@ def main() -> int:
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--s3", action="store_true", help="What Spark needs for s3a:// instead of Delta's.")
     instead.add_argument("--kafka", action="store_true", help="A Kafka broker instead of Delta's.")
+    instead.add_argument("--streams", action="store_true", help="What Spark needs to read Kafka instead of Delta's.")
     parser.add_argument("--java", default="java")
     parser.add_argument("--ivy-settings", default="")
     arguments = parser.parse_args()
     folder: Path = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = S3_JARS if arguments.s3 else KAFKA_JARS if arguments.kafka else DELTA_JARS
+    others = {"s3": S3_JARS, "kafka": KAFKA_JARS, "streams": STREAM_JARS}
+    wanted = next((jars for name, jars in others.items() if vars(arguments)[name]), DELTA_JARS)
     missing = {
         coordinates: sha256
         for coordinates, sha256 in wanted.items()

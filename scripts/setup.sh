@@ -130,10 +130,11 @@ fingerprint() {
 
 is_current() {
     [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(fingerprint)" ] && .venv/bin/python -c '' 2>/dev/null &&
-        [ -f .tools/jars/delta-storage-4.4.0.jar ] && find_java >/dev/null
+        [ -f .tools/jars/delta-storage-4.4.0.jar ] && [ -f .tools/jars/kafka/commons-pool2-2.12.1.jar ] &&
+        find_java >/dev/null
 }
 
-resolve_jars() { # FOLDER [--s3]
+resolve_jars() { # FOLDER [--s3 | --streams]
     .venv/bin/python scripts/resolve_jars.py "$@" --java "$JAVA" ${IVY_SETTINGS:+--ivy-settings "$IVY_SETTINGS"}
 }
 
@@ -201,6 +202,7 @@ step "Java $(java_major "$JAVA") at $JAVA"
 
 step "the Spark jars into .tools/jars"
 resolve_jars .tools/jars
+resolve_jars .tools/jars/kafka --streams
 resolve_s3_jars
 
 archive_classes

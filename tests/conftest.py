@@ -76,8 +76,10 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator["SparkSession"]:
+    from forecache.lake.spark.kafka import kafka_jars
     from forecache.lake.spark.session import spark_session, stop_spark
 
     home = tmp_path_factory.mktemp("spark") / "home"
-    yield spark_session(load_settings(home=home, spark_master="local[2]", spark_driver_memory="1g"))
+    settings = load_settings(home=home, spark_master="local[2]", spark_driver_memory="1g")
+    yield spark_session(settings, more_jars=kafka_jars(settings))
     stop_spark()

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from forecache.lake.spark.configuration import JARS
+from forecache.lake.spark.kafka import FOLDER, kafka_jars
+from forecache.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = ROOT / ".tools" / "setup.stamp"
@@ -44,7 +46,7 @@ def bare_project(tmp_path: Path) -> Path:
         "scripts",
         "forecache/lake/spark",
         "forecache/tracking",
-        ".tools/jars",
+        f".tools/jars/{FOLDER}",
         ".tools/uv/bin",
         ".venv/bin",
     ):
@@ -53,7 +55,9 @@ def bare_project(tmp_path: Path) -> Path:
     pyspark_jars.mkdir(parents=True)
     for file in ("scripts/setup.sh", "forecache/lake/spark/configuration.py", "uv.lock", "pyproject.toml"):
         shutil.copy(ROOT / file, tmp_path / file)
-    for file in (*(tmp_path / ".tools/jars" / jar for jar in JARS), pyspark_jars / "spark.jar"):
+    of_streams = kafka_jars(load_settings())
+    names = [*JARS, *(f"{FOLDER}/{jar.name}" for jar in of_streams)]
+    for file in (*(tmp_path / ".tools/jars" / jar for jar in names), pyspark_jars / "spark.jar"):
         file.touch()
     for file in ("scripts/resolve_jars.py", *(f"forecache/{name}.py" for name in MODULES)):
         (tmp_path / file).touch()
@@ -103,26 +107,29 @@ def test_jars_for_s3_are_resolved_only_when_asked_for(bare_project: Path) -> Non
     (bare_project / "scripts/resolve_jars.py").write_text(script)
     (bare_project / "scripts/archive_classes.py").touch()
     set_up(bare_project)
-    assert log.read_text() == ".tools/jars --java\n"
+    assert log.read_text().splitlines() == [".tools/jars --java", ".tools/jars/kafka --streams"]
     assert "Spark jars for S3" in set_up(bare_project, "--s3")
-    assert log.read_text().splitlines()[1:] == [".tools/jars/s3 --s3"]
+    assert log.read_text().splitlines()[2:] == [".tools/jars/s3 --s3"]
     (bare_project / ".tools/jars/s3").mkdir()
     (bare_project / ".tools/jars/s3/hadoop-aws-3.4.2.jar").touch()
     assert set_up(bare_project, "--s3") == ""
 
 
-def test_jars_that_setup_resolves_are_those_that_spark_gets(tmp_path: Path) -> None:
-    for jar in JARS:
-        (tmp_path / jar).symlink_to(ROOT / ".tools" / "jars" / jar)
+@pytest.mark.parametrize("of_streams", [False, True])
+def test_jars_that_setup_resolves_are_those_that_spark_gets(tmp_path: Path, of_streams: bool) -> None:
+    jars = kafka_jars(load_settings()) if of_streams else [ROOT / ".tools" / "jars" / jar for jar in JARS]
+    for jar in jars:
+        (tmp_path / jar.name).symlink_to(jar)
+    options = ["--java", "/no/java", *(["--streams"] if of_streams else [])]
     done = subprocess.run(
-        [sys.executable, "scripts/resolve_jars.py", str(tmp_path), "--java", "/no/java"],
+        [sys.executable, "scripts/resolve_jars.py", str(tmp_path), *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "")
-    assert {path.name for path in tmp_path.iterdir()} == set(JARS)
+    assert {path.name for path in tmp_path.iterdir()} == {jar.name for jar in jars}
 
 
 def test_jar_that_cannot_be_resolved_is_named_with_what_to_do(tmp_path: Path) -> None:

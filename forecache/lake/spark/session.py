@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,18 +29,21 @@ def spark_path(uri: str) -> str:
     return "s3a://" + uri.removeprefix("s3://") if uri.startswith("s3://") else uri
 
 
-def spark_session(settings: Settings, *, archive_to: Path | None = None) -> "SparkSession":
-    """The process's Spark session, started at the first call; later calls return it whatever their settings.
+def spark_session(
+    settings: Settings, *, archive_to: Path | None = None, more_jars: Sequence[Path] = ()
+) -> "SparkSession":
+    """The process's Spark session, started at the first call; later calls return it whatever their arguments.
 
     Args:
         archive_to: Let the JVM write its classes there as it ends.
+        more_jars: Jars that the session has beside those of Delta and, for a lake there, of S3.
 
     Raises:
         UnavailableError: Java or a jar is missing, or the JVM did not start.
     """
     global _session
     if _session is None:
-        _session = _start(settings, archive_to)
+        _session = _start(settings, archive_to, more_jars)
     return _session
 
 
@@ -61,14 +64,14 @@ def stop_spark(*, timeout_s: float = 30.0) -> None:
             SparkContext._jvm = None
 
 
-def _start(settings: Settings, archive_to: Path | None) -> "SparkSession":
+def _start(settings: Settings, archive_to: Path | None, more_jars: Sequence[Path]) -> "SparkSession":
     java = find_java(settings)
     if java is None:
         raise UnavailableError(
             "Spark needs Java 17 or 21 and none was found.",
             remedy="Run `make setup`, or set FORECACHE_JAVA_HOME.",
         )
-    jars, more_jars = jar_paths(settings), s3_jars(settings)
+    jars, more_jars = jar_paths(settings), [*s3_jars(settings), *more_jars]
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
