@@ -68,3 +68,6 @@ stream_step = Steps(*STREAM_STEPS)
 tail_step = Steps("commit read", "applied", "caught up", "rows read", "replaced", "pruned", "verified")
 """Of a tailer: a commit of the stream's table read and applied; behind a gap, rows taken from the table; a layer made
 anew; rows removed that no version needs; the layer found equal to the table."""
+
+topic_step = Steps("produced", "flushed", "sent")
+"""Of answers that are sent to a topic: a message, all of a transaction before its commit, the commit."""

@@ -1,0 +1,1 @@
+"""The answers of a stream in a Kafka topic, each exactly once."""

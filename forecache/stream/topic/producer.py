@@ -1,0 +1,176 @@
+"""The producer of a stream's answers: a transaction for each commit of the table, with the commit's version inside.
+
+The version stands in a second, compacted topic, `<topic>-versions`, as a message of the same transaction. So a consumer
+that reads committed messages sees the answers of a version whole or not at all, and whoever goes on after a crash reads
+there which version is the next. A second producer of the same stream fences the first.
+"""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from forecache.errors import ConflictError, UnavailableError
+from forecache.steps import topic_step
+from forecache.stream.topic.messages import messages
+
+VERSIONS = "-versions"
+_TIMEOUT_S = 30.0
+_LOOK_BACK = 200
+_COMPACTED = {"cleanup.policy": "compact", "segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.01"}
+
+
+class AnswersProducer:
+    """
+    Attributes:
+        version: The table's version up to which answers are in the topic; -1 before the first.
+
+    Args:
+        options: What the client takes, with `bootstrap.servers`.
+        stream: Name of the stream.
+        table_id: Identity of its table: a table that was made anew begins with its first version.
+        key: Columns that a message is keyed by.
+
+    Raises:
+        UnavailableError: The broker does not answer.
+    """
+
+    def __init__(
+        self, options: Mapping[str, Any], *, topic: str, stream: str, table_id: str, key: tuple[str, ...]
+    ) -> None:
+        from confluent_kafka import KafkaException, Producer
+
+        self._options, self._topic, self._stream, self._table_id, self._key = options, topic, stream, table_id, key
+        _create_versions(options, topic + VERSIONS)
+        transactional_id = f"forecache-answers-{stream}-{topic}"
+        self._producer: Any = Producer({**options, "transactional.id": transactional_id, "linger.ms": 5})
+        try:
+            # Ends what an earlier producer left open: what it has not committed is gone afterwards.
+            self._producer.init_transactions(_TIMEOUT_S)
+        except KafkaException as error:
+            raise _known(error, topic) from error
+        self.version = last_version(options, topic, stream, table_id)
+
+    def send(self, version: int, rows: pa.Table) -> None:
+        """Send the answers of a version in one transaction; of a version that is in the topic, nothing.
+
+        Raises:
+            ConflictError: Another producer of this stream has taken over.
+            UnavailableError: The transaction failed, or it is not known whether it did: make a new producer.
+        """
+        from confluent_kafka import KafkaException
+
+        if version <= self.version:
+            return
+        note = json.dumps({"version": version, "table": self._table_id})
+        try:
+            self._producer.begin_transaction()
+            for key, value in messages(rows, self._key):
+                self._produce(self._topic, key, value)
+                topic_step("produced")
+            self._produce(self._topic + VERSIONS, self._stream.encode(), note.encode(), partition=0)
+            self._producer.flush(_TIMEOUT_S)
+            topic_step("flushed")
+            self._producer.commit_transaction(_TIMEOUT_S)
+        except KafkaException as error:
+            raise _known(error, self._topic) from error
+        self.version = version
+        topic_step("sent")
+
+    def close(self) -> None:
+        """Give up what is open."""
+        from confluent_kafka import KafkaException
+
+        with contextlib.suppress(KafkaException):
+            self._producer.purge()
+            self._producer.abort_transaction(1.0)
+
+    def _produce(self, topic: str, key: bytes, value: bytes, **where: int) -> None:
+        while True:
+            try:
+                self._producer.produce(topic, value, key, **where)
+                self._producer.poll(0)
+                return
+            except BufferError:
+                self._producer.poll(0.1)
+
+
+def last_version(options: Mapping[str, Any], topic: str, stream: str, table_id: str) -> int:
+    """The version of a table up to which a stream's answers are in the topic, committed; -1 where none is."""
+    from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+    consumer = Consumer(
+        {
+            **options,
+            "group.id": f"forecache-answers-{stream}",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+        }
+    )
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic + VERSIONS, 0), _TIMEOUT_S)
+        found = -1
+        # The newest entry is near the end, unless many transactions were given up.
+        for start in sorted({max(low, high - _LOOK_BACK), low}, reverse=True):
+            consumer.assign([TopicPartition(topic + VERSIONS, 0, start)])
+            found = _newest(consumer, stream, table_id)
+            if found >= 0:
+                break
+        return found
+    except KafkaException as error:
+        raise _known(error, topic) from error
+    finally:
+        consumer.close()
+
+
+def _newest(consumer: Any, stream: str, table_id: str) -> int:
+    """The newest version in what a consumer has still to read."""
+    from confluent_kafka import KafkaError
+
+    found = -1
+    while True:
+        message = consumer.poll(_TIMEOUT_S)
+        if message is None:
+            raise UnavailableError("The topic of versions cannot be read to its end.", remedy="Look at the broker.")
+        if message.error() is not None:
+            if message.error().code() == KafkaError._PARTITION_EOF:
+                return found
+            raise UnavailableError(f"Kafka cannot be read: {message.error().str()}.", remedy="Look at the broker.")
+        if message.key() == stream.encode():
+            told = json.loads(message.value())
+            found = told["version"] if told["table"] == table_id else -1
+
+
+def _create_versions(options: Mapping[str, Any], topic: str) -> None:
+    """Make the topic of versions where there is none."""
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin = AdminClient(dict(options))
+    try:
+        if topic in admin.list_topics(timeout=_TIMEOUT_S).topics:
+            return
+        # As many copies as the broker makes by default.
+        admin.create_topics([NewTopic(topic, 1, -1, config=_COMPACTED)])[topic].result(_TIMEOUT_S)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise UnavailableError(
+                f"The topic {topic} cannot be made: {error.args[0].str()}.",
+                remedy="Make it by hand, compacted and with one partition, or let this user make topics.",
+            ) from error
+
+
+def _known(error: Any, topic: str) -> ConflictError | UnavailableError:
+    from confluent_kafka import KafkaError
+
+    about = error.args[0]
+    if about.code() in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED):
+        return ConflictError(
+            f"Another process sends the answers to the topic {topic}.", remedy="Let only one process run the stream."
+        )
+    return UnavailableError(
+        f"Answers cannot be sent to the topic {topic}: {about.str()}.", remedy="Look at the broker."
+    )

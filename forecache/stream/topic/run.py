@@ -1,0 +1,92 @@
+"""Send the answers of a stream while it runs, from a thread beside its engine."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from forecache.errors import ForecacheError
+from forecache.lake.delta.log import open_if_exists
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from forecache.stream.topic.committed import CommittedRows
+from forecache.stream.topic.producer import AnswersProducer
+
+_log = logging.getLogger(__name__)
+_LOOK_EVERY_S = 0.5
+_CLOSE_S = 30.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+
+
+@contextmanager
+def answers_sent(
+    settings: Settings, stream: Stream, options: Mapping[str, Any], failed: Callable[[str], None]
+) -> Iterator[None]:
+    """Send the answers that are in the table and those that get there, if the stream is declared to send any.
+
+    A producer that fails is made anew after a pause; the table keeps what it has not sent.
+
+    Args:
+        options: What the Kafka client takes, with `bootstrap.servers`.
+        failed: Called with one sentence at each failure.
+    """
+    if stream.to_topic is None:
+        yield
+        return
+    over = threading.Event()
+
+    def keep_sending() -> None:
+        pause = _FIRST_PAUSE_S
+        while not over.is_set():
+            try:
+                send_until(settings, stream, options, over.wait)
+                pause = _FIRST_PAUSE_S
+            except ForecacheError as error:
+                failed(str(error))
+            except Exception as error:  # noqa: BLE001 - the stream goes on, and tells of it
+                _log.exception("Sending answers failed")
+                failed(f"Sending answers failed: {error}")
+            over.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    thread = threading.Thread(target=keep_sending, name="forecache-answers", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=_CLOSE_S)
+
+
+def send_until(settings: Settings, stream: Stream, options: Mapping[str, Any], wait: Callable[[float], bool]) -> None:
+    """Send answers until `wait`, called with seconds where there is nothing to send, returns True.
+
+    Raises:
+        ConflictError: Another process sends them.
+        UnavailableError: The broker does not answer.
+    """
+    assert stream.to_topic is not None
+    is_over = False
+    while (delta := open_if_exists(settings, stream.table)) is None:
+        if is_over:
+            return
+        is_over = wait(_LOOK_EVERY_S)
+    producer = AnswersProducer(
+        options,
+        topic=stream.to_topic.topic,
+        stream=stream.name,
+        table_id=str(delta.metadata().id),
+        key=stream.key or stream.source.unique,
+    )
+    committed = CommittedRows(settings, stream.table, producer.version)
+    try:
+        while True:
+            for version, rows in committed.read():
+                producer.send(version, rows)
+            if is_over:
+                return
+            # What was committed until the end is sent, too.
+            is_over = wait(_LOOK_EVERY_S)
+    finally:
+        producer.close()
