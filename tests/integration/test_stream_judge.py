@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 from datetime import date, datetime, timezone
 from pathlib import Path
@@ -103,6 +104,9 @@ WHOLE: list[bytes] = [
 ]  # fmt: skip
 
 
+MISSING = re.compile("the column '(whole|small|number|flag|day|moment)' is missing")
+
+
 def lines() -> list[bytes]:
     made = [json.dumps(GOOD).encode(), *WHOLE]
     for name, values in NASTY.items():
@@ -148,6 +152,8 @@ def test_a_message_gets_the_verdict_of_a_landing_row(spark: Any, settings: Setti
         reason, values = expected[place + 1]
         ours = bad.get(place)
         theirs = None if reason is None else reason.replace("bad JSON line: ", "bad JSON: ")
+        if theirs is not None and MISSING.search(theirs):
+            continue  # a message may leave out what a line may not
         if theirs is not None and theirs.startswith("at ") and "is not on the file's day" in theirs:
             theirs = None
         if ours != theirs:
@@ -172,6 +178,19 @@ def test_the_verdict_does_not_depend_on_what_else_is_in_the_batch() -> None:
     assert repr(together.events.select(names).to_pylist()) == repr(
         [row for each in alone for row in each.events.select(names).to_pylist()]
     )
+
+
+def test_a_message_may_leave_out_what_is_not_required() -> None:
+    given: list[bytes | None] = [
+        b'{"at": "2026-03-02T10:00:00Z", "text": "a"}', b'{"at": "2026-03-02T10:00:00Z", "te\\u0078t": "a"}',
+        b'{"at": "2026-03-02T10:00:00Z", "whole": 1}', b'{"at": "2026-03-02T10:00:00Z", "text": "a", "more": 1}',
+    ]  # fmt: skip
+    judged = Judge(STREAM, Path())(messages(given))
+    assert judged.events.select(["text", "whole"]).to_pylist() == [{"text": "a", "whole": None}] * 2
+    assert judged.bad["reason"].to_pylist() == [
+        "bad JSON: the column 'text' is missing",
+        "bad JSON: the column 'more' is not declared by source 'nasty'",
+    ]
 
 
 SCHEMA = {

@@ -12,7 +12,7 @@ from forecache.pipeline.sources.source import Source
 
 @dataclass(frozen=True)
 class Json:
-    """A message is a JSON object: a member for each column, times in ISO 8601."""
+    """A message is a JSON object: a member for each column, times in ISO 8601. An absent one is null."""
 
 
 @dataclass(frozen=True)

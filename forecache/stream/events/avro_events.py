@@ -29,6 +29,7 @@ class AvroDecoder:
         self.columns = topic.columns
         self._source, self._has_header = topic.source, topic.format.registry_wire
         self._names = [column.name for column in self.columns]
+        self._optional = {column.name for column in self.columns if not column.required}
         self._read = fastavro.schemaless_reader
         declared = topic.format.schema
         self._where = f"The Avro schema of topic {topic.name!r}"
@@ -42,7 +43,7 @@ class AvroDecoder:
 
     def texts(self, message: bytes) -> Texts:
         found = self._decoded(message)
-        return tuple(_text(name, found[name]) for name in self._names)
+        return tuple(_text(name, found.get(name)) for name in self._names)
 
     def _decoded(self, message: bytes) -> Mapping[str, Any]:
         schema, start = self._schema_of(message)
@@ -94,7 +95,8 @@ class AvroDecoder:
         if not isinstance(found, dict) or found.get("type") != "record":
             raise SettingsError(f"{self._where} is no record.", remedy="An event is a record with named fields.")
         try:
-            require_columns([field["name"] for field in found["fields"]], self._source, self._names)
+            fields = [field["name"] for field in found["fields"]]
+            require_columns(fields, self._source, self._names, optional=self._optional)
         except InputError as error:
             raise SettingsError(
                 f"{self._where} does not fit it: {error.message}.",

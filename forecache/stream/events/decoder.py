@@ -24,7 +24,10 @@ class Decoder(Protocol):
     columns: "Sequence[Column]"
 
     def record(self, message: bytes) -> Mapping[str, Any] | None:
-        """The values of a message by column, as its format has them; None where `texts` is to decide about it."""
+        """The values of a message by column, as its format has them; None where `texts` is to decide about it.
+
+        A column that is not required may be absent: it is null.
+        """
 
     def texts(self, message: bytes) -> Texts:
         """The texts of a message's values, in the order of the columns.

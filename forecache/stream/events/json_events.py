@@ -22,13 +22,15 @@ class JsonDecoder:
         self._source = topic.source
         self._names = [column.name for column in self.columns]
         self._known = set(self._names)
+        self._required = {column.name for column in self.columns if column.required}
+        self._optional = self._known - self._required
 
     def record(self, message: bytes) -> Mapping[str, Any] | None:
         try:
             found = orjson.loads(message)
         except ValueError:
             return None
-        if type(found) is not dict or found.keys() != self._known:
+        if type(found) is not dict or not self._required <= found.keys() <= self._known:
             return None
         # A member that is there twice shows in the number of quotes; -0 is a whole number and another double.
         texts = sum(type(value) is str for value in found.values())
@@ -38,7 +40,7 @@ class JsonDecoder:
 
     def texts(self, message: bytes) -> Texts:
         try:
-            return json_values(message.decode(), self._names, self._source)
+            return json_values(message.decode(), self._names, self._source, optional=self._optional)
         except UnicodeDecodeError:
             raise NoEvent("bad JSON: it is not UTF-8 text") from None
         except RecursionError:

@@ -117,7 +117,7 @@ class Judge:
         nothing: Mapping[str, Any] = dict.fromkeys(self._names)
         columns = []
         for column in self._columns:
-            found = taken(column, [(nothing if record is None else record)[column.name] for record in records])
+            found = taken(column, [(nothing if record is None else record).get(column.name) for record in records])
             asked.update(place for place, value in enumerate(found) if value is NOT_TAKEN)
             columns.append(found)
         reasons: list[str | None] = [None] * len(values)

@@ -1,7 +1,7 @@
 """The rows of a file of JSON lines."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from forecache.errors import InputError
@@ -29,8 +29,10 @@ def json_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
                 yield ParsedRow(number, nothing, text, f"bad JSON line: {escaped(str(error))}")
 
 
-def json_values(text: str, names: Sequence[str], source: Source) -> tuple[str | None, ...]:
-    """The texts of a JSON object with exactly the named columns of a source.
+def json_values(
+    text: str, names: Sequence[str], source: Source, *, optional: Collection[str] = ()
+) -> tuple[str | None, ...]:
+    """The texts of a JSON object with exactly the named columns of a source; those in `optional` may be absent.
 
     Raises:
         InputError, ValueError, RecursionError: It is none.
@@ -40,12 +42,12 @@ def json_values(text: str, names: Sequence[str], source: Source) -> tuple[str | 
     )
     if not isinstance(record, dict):
         raise InputError("the line is not a JSON object")
-    require_columns(record, source, names)
+    require_columns(record, source, names, optional=optional)
     if any(isinstance(value, dict | list) for value in record.values()):
         # Nested values are kept as JSON text, with their numbers as numbers.
         nested = json.loads(text)
         record = {name: nested[name] if isinstance(v, dict | list) else v for name, v in record.items()}
-    return tuple(_as_text(record[name]) for name in names)
+    return tuple(_as_text(record.get(name)) for name in names)
 
 
 def _no_constant(text: str) -> None:
