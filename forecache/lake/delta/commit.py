@@ -17,7 +17,7 @@ from forecache.errors import ForecacheError, InputError, UnavailableError
 from forecache.lake.delta.commit_errors import as_known_error, other_type, store_error
 from forecache.lake.delta.commit_mark import MARK, STORE_FAILURES, mark_of
 from forecache.lake.delta.files import DataFile, statistics_json
-from forecache.lake.delta.log import active_files, open_if_exists
+from forecache.lake.delta.log import Kept, active_files, open_if_exists
 from forecache.settings import Settings
 from forecache.steps import lake_step
 
@@ -40,6 +40,7 @@ class Target:
         keep_log: Keep every entry of the log, since versions, models and runs name old versions of the table; else
             checkpoints remove those that are 8 days old, a day more than maintenance keeps files.
         configuration: Further properties of a new table.
+        kept: The table for one that appends often: it is not opened anew, and `State.files` is empty.
     """
 
     settings: Settings
@@ -51,6 +52,7 @@ class Target:
     fit: bool = True
     keep_log: bool = True
     configuration: Mapping[str, str] = field(default_factory=dict)
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True)
@@ -134,12 +136,12 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
 
 
 def _state_of(target: Target) -> State:
-    delta = open_if_exists(target.settings, target.name)
+    delta = target.kept.newest() if target.kept else open_if_exists(target.settings, target.name)
     if delta is None:
         return State(None, -1, [])
     if target.fit:
         _fit(target, delta)
-    return State(delta, int(delta.version()), active_files(delta))
+    return State(delta, int(delta.version()), [] if target.kept else active_files(delta))
 
 
 def _fit(target: Target, delta: "DeltaTable") -> None:

@@ -23,6 +23,25 @@ def open_if_exists(settings: Settings, name: str) -> "DeltaTable | None":
         return None
 
 
+class Kept:
+    """A table that is opened once and brought up to date then: for who commits often. Of one thread."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings, self._name = settings, name
+        self._delta: DeltaTable | None = None
+
+    def newest(self) -> "DeltaTable | None":
+        """The table at its newest version, None where there is none."""
+        if self._delta is not None:
+            try:
+                self._delta.update_incremental()
+                return self._delta
+            except Exception:  # noqa: BLE001  # such as a log that was cleaned: opening it anew says what is wrong
+                self._delta = None
+        self._delta = open_if_exists(self._settings, self._name)
+        return self._delta
+
+
 def active_files(delta: "DeltaTable") -> list[DataFile]:
     """The files that a table consists of, without their statistics but for `numRecords` (-1: not known)."""
     actions = delta.get_add_actions(flatten=True)

@@ -37,6 +37,7 @@ class ReleaseAnswers:
         self._folder = open_releases(settings, model.name)
         self._loaded: LoadedRelease | None = None
         self._live = {lookup.view.name: lookup.view for lookup in model.lookups if lookup.view.live is not None}
+        self._columns = {name: view.served_columns for name, view in self._live.items()}
         self._stores: dict[str, _Store] = {}
 
     @property
@@ -110,7 +111,7 @@ class ReleaseAnswers:
     def _looked_up(self, lookup: LookupContract, events: pa.Table, seen: Mapping[str, Seen]) -> Matrix:
         if lookup.view in self._live:
             of_view = seen[lookup.view]
-            return _in_order(self._live[lookup.view].served_columns, of_view.features, lookup.columns), of_view.found
+            return _in_order(self._columns[lookup.view], of_view.features, lookup.columns), of_view.found
         store = self._stores.setdefault(lookup.view, _Store(self._settings, lookup.view))
         return store.matrix(lookup, events)
 

@@ -20,7 +20,7 @@ import xxhash
 from forecache.errors import ConflictError
 from forecache.lake.delta.commit import Change, State, Target, commit
 from forecache.lake.delta.files import DataFile, new_path, place_of, tried, write_file
-from forecache.lake.delta.log import open_if_exists
+from forecache.lake.delta.log import Kept, open_if_exists
 from forecache.lake.delta.stream_tables import STREAM_PROPERTIES, hour_of
 from forecache.lake.delta.writers import new_folder
 from forecache.lake.ingest.formats.rows import KEPT_BYTES
@@ -77,12 +77,13 @@ class StreamWriter:
         self._settings, self._stream, self._send_bad = settings, stream, send_bad
         self.topic_id = ""
         self._schema = schema_of(stream)
+        self._kept = {name: Kept(settings, name) for name in (stream.table, stream.quarantine_table)}
         self._put_aside: set[tuple[int, int]] | None = None
         self.look()
 
     def look(self) -> None:
         """Read from the table where the stream stands."""
-        delta = open_if_exists(self._settings, self._stream.table)
+        delta = self._kept[self._stream.table].newest()
         self.version = -1 if delta is None else int(delta.version())
         self.offsets = {} if delta is None else _offsets(delta, self._stream.name)
 
@@ -144,7 +145,7 @@ class StreamWriter:
         offsets = self.offsets
 
         def decide(state: State) -> Change:
-            table = open_if_exists(self._settings, self._stream.table)
+            table = self._kept[self._stream.table].newest()
             now = {} if table is None else _offsets(table, self._stream.name)
             if any(now.get(partition) != offsets.get(partition) for partition in {*now, *offsets}):
                 raise self._overtaken(now)
@@ -182,8 +183,9 @@ class StreamWriter:
         from deltalake import Schema
 
         return Target(
-            self._settings, table, Schema.from_arrow(schema), (HOUR,), keep_log=False, configuration=STREAM_PROPERTIES
-        )
+            self._settings, table, Schema.from_arrow(schema), (HOUR,), keep_log=False, configuration=STREAM_PROPERTIES,
+            kept=self._kept[table],
+        )  # fmt: skip
 
     def _applications_of(self, offsets: Offsets) -> dict[str, int]:
         return {application_of(self._stream.name, partition): offset for partition, offset in offsets.items()}
