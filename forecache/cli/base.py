@@ -92,11 +92,15 @@ class LazyGroup(click.Group):
 
 
 class DefaultGroup(LazyGroup):
-    """A LazyGroup that runs its command "list" if the first argument is not a command."""
+    """A LazyGroup that runs one of its commands if the first argument is none: "list", or the one that is named."""
+
+    def __init__(self, *args: Any, default: str = "list", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.default = default
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0] not in self.lazy and args[0] not in ctx.help_option_names):
-            args = ["list", *args]
+            args = [self.default, *args]
         return super().parse_args(ctx, args)
 
 

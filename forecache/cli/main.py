@@ -42,6 +42,7 @@ COMMANDS = {
     "advise": (f"{_COMMANDS}.advise:advise", "What to set differently, from measured use, and what it saves."),
     "cost": (f"{_COMMANDS}.cost:cost", "What stages, training, storage and replicas cost a day."),
     "simulate": (f"{_COMMANDS}.simulate:simulate", "Simulate what would happen: a rollout, replicas by demand."),
+    "stream": (f"{_COMMANDS}.stream:stream", "Run a stream: from a Kafka topic to its table and its live layer."),
     "streams": (f"{_COMMANDS}.streams:streams", "Declared streams: which run, lag, delay, live layers."),
     "diff": (f"{_COMMANDS}.diff:diff", "Changes between two published versions."),
     "verify": (f"{_COMMANDS}.verify:verify", "Read every byte of the stores and compare it with what was published."),

@@ -13,6 +13,7 @@ _MODULES = [
     "forecache.lake.delta.tables",
     "forecache.registry.versions.models",
     "forecache.scoring.run",
+    "forecache.stream.arrow.engine",
     "mlflow.onnx",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",

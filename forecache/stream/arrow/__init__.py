@@ -1,0 +1,1 @@
+"""The engine of one process: consume, judge, answer, commit."""

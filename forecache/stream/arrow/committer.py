@@ -1,0 +1,128 @@
+"""Commits batches beside the loop that answers: one at a time, in order, and again where a lake or a disk fails."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from forecache.errors import ConflictError, ForecacheError, UnavailableError
+from forecache.stream.table.writer import Batch, StreamWriter
+
+logger = logging.getLogger("forecache.stream")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A batch with its number, by which pending rows know it."""
+
+    number: int
+    batch: Batch
+
+
+class Committer:
+    """A thread that commits what it is handed.
+
+    Attributes:
+        error: What ended it; None while it goes on.
+        failure: Why the present batch is not committed yet; "" where nothing failed.
+
+    Args:
+        done: Called in the thread with each batch and the Delta version that holds it.
+    """
+
+    def __init__(self, writer: StreamWriter, done: Callable[[Numbered, int], None], *, resets: bool = False) -> None:
+        self._writer, self._done, self._resets = writer, done, resets
+        self.error: BaseException | None = None
+        self.failure = ""
+        self._given: Numbered | None = None
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="forecache-stream-commit", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it takes a batch at once."""
+        return self._given is None
+
+    def give(self, batch: Numbered) -> None:
+        """Have a batch committed; `is_free` said that it may be handed over.
+
+        Raises:
+            What ended the thread.
+        """
+        self.check()
+        with self._changed:
+            assert self._given is None, "one batch at a time"
+            self._given = batch
+            self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise what ended the thread."""
+        if self.error is not None:
+            raise self.error
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it is free, or ended; whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._given is None or self.error is not None, timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """End the thread; a batch that is under way is committed, as far as the lake takes it in time."""
+        self.wait(timeout_s)
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            while (given := self._next()) is not None:
+                version = self._commit(given)
+                if version is None:
+                    return
+                self._done(given, version)
+                with self._changed:
+                    self._given = None
+                    self._changed.notify_all()
+        except BaseException as error:  # noqa: BLE001  # the loop raises it
+            with self._changed:
+                self.error = error
+                self._changed.notify_all()
+
+    def _next(self) -> Numbered | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._given is not None or self._closing)
+            return self._given
+
+    def _commit(self, given: Numbered) -> int | None:
+        """The version of a batch; None where the thread is to end first."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                version = self._writer.write(given.batch, resets=self._resets)
+                self._resets, self.failure = False, ""
+                return version
+            except ConflictError as error:
+                if not self._is_ours(given):
+                    raise
+                self._tell(error)
+            except (UnavailableError, OSError) as error:
+                self._tell(error)
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closing, pause):
+                    return None
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _is_ours(self, given: Numbered) -> bool:
+        """Whether the table still stands where the batch begins: others have only been in the way."""
+        before = dict(self._writer.offsets)
+        self._writer.look()
+        return self._writer.offsets == before
+
+    def _tell(self, error: Exception) -> None:
+        text = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}"
+        if text != self.failure:
+            logger.error("A batch was not committed, and is tried again: %s", text)
+        self.failure = text

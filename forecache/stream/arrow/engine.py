@@ -1,0 +1,266 @@
+"""The engine of one process: it consumes, judges and answers in one thread, and commits beside it.
+
+A batch of messages becomes rows and tiles (`forecache.stream.step`). With the freshness "event" these are visible at
+once, in the pending layers. About every `commit_s` what has gathered is committed with the offsets behind it. What is
+not committed when the process dies is read from Kafka again, and gives the same rows.
+"""
+
+import gc
+import logging
+import os
+import threading
+import time
+from collections import deque
+from contextlib import AbstractContextManager, ExitStack
+
+import pyarrow as pa
+
+from forecache.errors import ConflictError, UnavailableError
+from forecache.files import lock
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from forecache.steps import stream_step
+from forecache.stream.arrow.committer import Committer, Numbered
+from forecache.stream.arrow.figures import Figures
+from forecache.stream.arrow.pending import PendingRows
+from forecache.stream.arrow.watch import ModelWatch
+from forecache.stream.kafka.consumer import TopicReader
+from forecache.stream.kafka.dead_letters import DeadLetters
+from forecache.stream.layers import write_layers
+from forecache.stream.rebuild import rebuild
+from forecache.stream.record import KAFKA_AT, QUARANTINE
+from forecache.stream.step.answered import Answered
+from forecache.stream.step.step import Step
+from forecache.stream.table.writer import Batch, StreamWriter
+from forecache.stream_state import LOCK, stream_folder
+
+logger = logging.getLogger("forecache.stream")
+_MOST_MESSAGES = 2_000
+"""Of a batch."""
+_LINGER_S = 0.003
+_WAIT_S = 0.2
+_MOST_HELD = 200_000
+"""Messages that are answered and not committed; reading waits for the lake then."""
+_CLOSE_S = 30.0
+
+
+class ArrowEngine:
+    """Runs one stream, once.
+
+    Attributes:
+        figures: What it says of itself.
+
+    Args:
+        until_caught_up: End when what the topic had at the start is committed.
+        skip_lost: Go on with the messages that are there, where others were lost.
+        stop: Set to end it; what was answered is committed first.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        stream: Stream,
+        *,
+        until_caught_up: bool = False,
+        skip_lost: bool = False,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._settings, self._stream = settings, stream
+        self._until_caught_up, self._skip_lost = until_caught_up, skip_lost
+        self._stop = stop or threading.Event()
+        self.figures = Figures(settings.home_path, stream.name, engine="arrow", freshness=stream.freshness)
+        self._held: list[Answered] = []
+        self._confirmed: deque[tuple[int, int]] = deque()
+
+    def run(self) -> None:
+        """Run until it is stopped, or has caught up.
+
+        Raises:
+            ConflictError: Another process runs the stream.
+            NotFoundError: There is no such topic, or nothing that could answer.
+            DamagedError: Messages that were to be read are lost.
+            UnavailableError: No broker answers at the start, or a lake or store cannot be read.
+        """
+        with ExitStack() as held:
+            held.enter_context(self._lock())
+            try:
+                self._open(held)
+                self._loop()
+                self._finish()
+            except BaseException as error:
+                self.figures.state.last_error = str(error)
+                self.figures.write(now=True)
+                raise
+            self.figures.state.stopped_at = time.time()
+            self.figures.write(self._reader.ends(), now=True)
+
+    def _lock(self) -> AbstractContextManager[int]:
+        def refused(holder: str) -> ConflictError:
+            return ConflictError(
+                f"The stream {self._stream.name!r} is run by {holder} on this machine.",
+                remedy="One process runs a stream: stop the other one first.",
+            )
+
+        path = stream_folder(self._settings.home_path, self._stream.name) / LOCK
+        return lock(path, holder=f"process {os.getpid()}", refused=refused, wait_s=1.0)
+
+    def _open(self, held: ExitStack) -> None:
+        settings, stream = self._settings, self._stream
+        write_layers(settings, stream)
+        self._step = Step(settings, stream)
+        found = self._step.answerer.look()
+        if found is not None:
+            self._step.answerer.take_up(found)
+        self._writer = StreamWriter(settings, stream, send_bad=DeadLetters(settings, stream.topic.topic).send)
+        self._reader = self._opened_topic()
+        held.callback(self._reader.close)
+        rows = rebuild(settings, stream, self._step)
+        logger.info("The stream %s goes on with %d rows of its table.", stream.name, rows)
+        self._pending: PendingRows | None = None
+        if stream.freshness == "event":
+            self._pending = PendingRows(settings, stream, self._writer.offsets, self._writer.version)
+            held.callback(self._pending.close)
+            if self._skip_lost:
+                self._pending.give_up_waiting()
+        self._committer = Committer(self._writer, self._committed)
+        held.callback(self._committer.close, 0.1)
+        self._watch = ModelWatch(self._step.answerer)
+        held.callback(self._watch.close)
+        self.figures.state.offsets = {str(p): offset for p, offset in self._writer.offsets.items()}
+        self.figures.state.committed_version = self._writer.version
+        # What lives as long as the process is not looked at again and again.
+        gc.collect()
+        gc.freeze()
+
+    def _opened_topic(self) -> TopicReader:
+        """The topic where the table stands; what was lost of it is an error, or is skipped for good."""
+        settings, topic, writer = self._settings, self._stream.topic.topic, self._writer
+        reader = TopicReader(
+            settings, topic, writer.offsets, batch=_MOST_MESSAGES, linger_s=_LINGER_S, skip_lost=self._skip_lost
+        )
+        try:
+            writer.topic_id = reader.topic_id
+            is_other = not writer.knows_topic()
+            if is_other and not self._skip_lost:
+                reader.refuse_other_topic()
+            if is_other:
+                reader.close()
+                reader = TopicReader(settings, topic, {}, batch=_MOST_MESSAGES, linger_s=_LINGER_S)
+            if self._skip_lost and writer.offsets:
+                gone = {partition: 0 for partition in writer.offsets if partition not in reader.next}
+                upto = {**gone, **reader.next}
+                logger.warning("The stream %s goes on at %s, and was at %s.", self._stream.name, upto, writer.offsets)
+                writer.write(Batch(self._step.schema.empty_table(), QUARANTINE.empty_table(), upto), resets=True)
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    def _loop(self) -> None:
+        goal = self._reader.ends()
+        self._number, self._began, sweep_at = 1, 0.0, 0.0
+        while not self._stop.is_set():
+            self._committer.check()
+            if self._watch.take_up():
+                logger.info("The stream %s has taken up what is newer.", self._stream.name)
+            messages = self._reader.read(self._wait_s())
+            if messages is not None:
+                self._take(messages)
+            self._confirm()
+            self._hand_over()
+            self._tell()
+            if self._pending is not None and time.monotonic() > sweep_at:
+                sweep_at = time.monotonic() + 1.0
+                self._pending.sweep()
+            while sum(each.rows.num_rows for each in self._held) > _MOST_HELD and not self._stop.is_set():
+                self._committer.wait(0.5)
+                self._committer.check()
+                self._hand_over()
+                self._tell()
+            if self._until_caught_up and self._has_reached(goal):
+                return
+
+    def _wait_s(self) -> float:
+        if not self._held:
+            return _WAIT_S
+        return min(_WAIT_S, max(0.001, self._began + self._stream.commit_s - time.monotonic()))
+
+    def _has_reached(self, goal: dict[int, int]) -> bool:
+        return all(self._reader.next[partition] >= offset for partition, offset in goal.items())
+
+    def _take(self, messages: pa.Table) -> None:
+        answered = self._step.run(messages)
+        stream_step("judged")
+        if not self._held:
+            self._began = time.monotonic()
+        if self._pending is not None:
+            self._put(answered)
+            stream_step("pending written")
+        self._held.append(answered)
+        state = self.figures.state
+        state.bad += answered.bad.num_rows
+        state.repeats += answered.repeats
+        state.late += answered.late
+        if answered.failure:
+            state.last_error = f"{answered.failed} rows have no answer: {answered.failure}"
+
+    def _put(self, answered: Answered) -> None:
+        """Show rows before their commit; where the disk is full, again and again."""
+        assert self._pending is not None
+        while True:
+            try:
+                self._pending.put(self._number, answered, dict(self._reader.next))
+                return
+            except UnavailableError as error:
+                self.figures.state.last_error = str(error)
+                self._tell()
+                if self._stop.wait(0.5):
+                    raise
+
+    def _hand_over(self, *, now: bool = False) -> None:
+        """Have what has gathered committed, if it is time."""
+        if not self._held or not self._committer.is_free:
+            return
+        if not now and time.monotonic() < self._began + self._stream.commit_s:
+            return
+        rows = pa.concat_tables([each.rows for each in self._held]).combine_chunks()
+        bad = pa.concat_tables([each.bad for each in self._held]).combine_chunks()
+        self._committer.give(Numbered(self._number, Batch(rows, bad, dict(self._reader.next))))
+        self._held, self._number = [], self._number + 1
+
+    def _committed(self, done: Numbered, version: int) -> None:
+        """Called in the committer's thread."""
+        arrived = done.batch.rows[KAFKA_AT].cast(pa.int64()).to_numpy()
+        self.figures.committed(version, self._writer.offsets, arrived)
+        self._confirmed.append((done.number, version))
+
+    def _confirm(self) -> None:
+        while self._confirmed:
+            number, version = self._confirmed.popleft()
+            if self._pending is not None:
+                self._pending.confirm(number, version)
+            stream_step("confirmed")
+
+    def _tell(self) -> None:
+        state = self.figures.state
+        failure = self._committer.failure or self._reader.failure or self._watch.failure
+        if failure:
+            state.last_error = failure
+        state.release = getattr(self._step.answerer, "release", None)
+        self.figures.write(self._reader.ends())
+
+    def _finish(self) -> None:
+        """Commit what is left, as far as the lake takes it."""
+        deadline = time.monotonic() + _CLOSE_S
+        while self._held and time.monotonic() < deadline:
+            self._committer.check()
+            if self._committer.wait(0.5):
+                self._hand_over(now=True)
+        self._committer.wait(max(0.0, deadline - time.monotonic()))
+        self._committer.check()
+        if self._held or not self._committer.is_free:
+            raise UnavailableError(
+                f"The last rows of the stream {self._stream.name!r} are not committed: {self._committer.failure}",
+                remedy="They are read from the topic again when the stream starts.",
+            )
+        self._confirm()

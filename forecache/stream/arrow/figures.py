@@ -1,0 +1,72 @@
+"""What a running engine says of itself: counts, delays and rates, written once a second."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from forecache.stream_state import StreamState, write_state
+
+_WINDOW_S = 60.0
+_KEPT_DELAYS = 200
+_EVERY_S = 1.0
+
+
+class Figures:
+    """Figures of one process; any thread may add to them.
+
+    Attributes:
+        state: As it is written.
+    """
+
+    def __init__(self, home: Path, name: str, *, engine: str, freshness: str) -> None:
+        self._home, self._name = home, name
+        self.state = StreamState(pid=os.getpid(), started_at=time.time(), engine=engine, freshness=freshness)
+        # Of each commit: when, how many rows, and some of their delays.
+        self._commits: deque[tuple[float, int, np.ndarray]] = deque()
+        self._write_at = 0.0
+
+    def committed(self, version: int, offsets: Mapping[int, int], arrived_us: np.ndarray) -> None:
+        """Count a commit.
+
+        Args:
+            arrived_us: When its messages got into Kafka, in microseconds since 1970.
+        """
+        now, state = time.time(), self.state
+        state.rows += len(arrived_us)
+        state.committed_version, state.committed_at = version, now
+        state.offsets = {str(partition): offset for partition, offset in sorted(offsets.items())}
+        step = max(1, len(arrived_us) // _KEPT_DELAYS)
+        self._commits.append((now, len(arrived_us), now - arrived_us[::step] / 1e6))
+
+    def write(self, ends: Mapping[int, int] | None = None, *, now: bool = False) -> None:
+        """Write the state where a second has passed, or at once."""
+        at = time.monotonic()
+        if at < self._write_at and not now:
+            return
+        self._write_at = at + _EVERY_S
+        state = self.state
+        if ends is not None:
+            state.end_offsets = {str(partition): offset for partition, offset in sorted(ends.items())}
+            state.lag_events = sum(
+                max(0, offset - state.offsets.get(partition, 0)) for partition, offset in state.end_offsets.items()
+            )
+        state.written_at = time.time()
+        while self._commits and self._commits[0][0] < state.written_at - _WINDOW_S:
+            self._commits.popleft()
+        commits = list(self._commits)
+        lasted = min(_WINDOW_S, max(_EVERY_S, state.written_at - state.started_at))
+        state.rows_per_s = round(sum(rows for _, rows, _ in commits) / lasted, 3)
+        state.delay_p50_s, state.delay_p99_s = _percentiles([delays for _, _, delays in commits])
+        write_state(self._home, self._name, state)
+
+
+def _percentiles(delays: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
+    together = np.concatenate(delays) if delays else np.zeros(0)
+    if not len(together):
+        return None, None
+    middle, high = np.percentile(together, (50, 99))
+    return round(float(middle), 4), round(float(high), 4)

@@ -1,0 +1,99 @@
+"""Rows that are visible before their commit: what a batch answers, in the pending layer of each store of the stream."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pyarrow as pa
+
+from forecache.errors import NotFoundError
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from forecache.store import open_store
+from forecache.store.encoding.streamed_rows import streamed_rows
+from forecache.store.live.layer import LiveLayer, read_layer
+from forecache.store.live.pending import PendingWriter, open_pending_writer
+from forecache.store.live.rows import PENDING, LiveRow
+from forecache.stream.record import BASE, MODEL_VERSION, POSITION, RELEASE
+from forecache.stream.step.answered import Answered
+from forecache.stream.table.writer import Offsets
+
+Rows = list[tuple[bytes, LiveRow]]
+
+
+class PendingRows:
+    """The pending layers of one stream, which this process alone writes.
+
+    Args:
+        committed, version: The offsets in the stream's table, and the table's version.
+
+    Raises:
+        ConflictError: Another process writes them.
+        NotFoundError: A store has no live layer.
+    """
+
+    def __init__(self, settings: Settings, stream: Stream, committed: Offsets, version: int) -> None:
+        self._held = ExitStack()
+        self._writers: list[tuple[PendingWriter, Callable[[Answered], Rows]]] = []
+        tiles = {view.name for view in stream.views}
+        try:
+            for name in stream.live_names:
+                layout = open_store(settings, name).layout
+                layer = read_layer(layout)
+                if layer is None:
+                    raise NotFoundError(f"The store of {name} has no live layer.", remedy="Start the stream again.")
+                writer = self._held.enter_context(open_pending_writer(layout, committed=committed, version=version))
+                self._writers.append((writer, _tiles_of(name) if name in tiles else _rows_of(layer)))
+        except BaseException:
+            self._held.close()
+            raise
+
+    def put(self, batch: int, answered: Answered, offsets: Offsets) -> None:
+        """Show what messages were answered, which belong to a batch that is not committed yet.
+
+        Args:
+            offsets: The offsets that are read next after these messages.
+
+        Raises:
+            UnavailableError: The disk is full.
+        """
+        for writer, rows_of in self._writers:
+            writer.put(batch, rows_of(answered), offsets)
+
+    def confirm(self, batch: int, version: int) -> None:
+        """Say that the table holds a batch, and those before it, at a version."""
+        for writer, _ in self._writers:
+            writer.confirm(batch, version)
+
+    def sweep(self) -> None:
+        """Remove what the live layers have by now."""
+        for writer, _ in self._writers:
+            writer.sweep()
+
+    def give_up_waiting(self) -> None:
+        """Remove what a killed process left, because the messages are lost."""
+        for writer, _ in self._writers:
+            writer.give_up_waiting()
+
+    def close(self) -> None:
+        self._held.close()
+
+
+def _tiles_of(view: str) -> Callable[[Answered], Rows]:
+    def rows(answered: Answered) -> Rows:
+        return [(key, LiveRow(PENDING, at_us, entry)) for key, at_us, entry in answered.live[view]]
+
+    return rows
+
+
+def _rows_of(layer: LiveLayer) -> Callable[[Answered], Rows]:
+    columns = [*layer.key.names, layer.event_time, *(field.name for field in layer.fields)]
+
+    def rows(answered: Answered) -> Rows:
+        found = answered.rows
+        if not found.num_rows:
+            return []
+        found = found.select(list(dict.fromkeys([*columns, MODEL_VERSION, RELEASE, BASE])))
+        found = found.append_column(POSITION, pa.repeat(pa.scalar(PENDING, pa.int64()), found.num_rows))
+        return streamed_rows(found, layer.key, layer.fields, event_time=layer.event_time)
+
+    return rows

@@ -1,0 +1,53 @@
+"""What processes of their own do to streams in tests of kills and of two engines at once."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from stream_sample import EmptyNight, a_stream
+
+from forecache.settings import Settings, load_settings
+from forecache.steps import stream_step
+from forecache.stream.arrow.engine import ArrowEngine
+from forecache.stream.step import step as steps
+
+
+def stand_on_an_empty_night() -> None:
+    """Have the views of this process stand on a night that knows no key."""
+    steps.ServedBases = lambda settings: lambda view: EmptyNight()  # type: ignore[assignment,misc]
+
+
+def run_stream(
+    home: Path, brokers: str, topic: str, declared: dict[str, Any], *, stop: threading.Event | None = None, **how: Any
+) -> ArrowEngine:
+    """Run the stream of payments in this process until it has caught up, or `stop` is set."""
+    stand_on_an_empty_night()
+    settings, stream = settings_of(home, brokers), a_stream(topic, **declared)
+    engine = ArrowEngine(settings, stream, until_caught_up=stop is None, stop=stop, **how)
+    engine.run()
+    return engine
+
+
+def settings_of(home: Path, brokers: str) -> Settings:
+    return load_settings(home=home, kafka_brokers=brokers)
+
+
+def stream_until(home: Path, brokers: str, topic: str, declared: dict[str, Any], step: str, times: int) -> None:
+    """Run the stream and die at a step, when it comes for the `times`th time."""
+    left = times
+
+    def die(name: str) -> None:
+        nonlocal left
+        left -= name == step
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    stream_step.on_step = die
+    run_stream(home, brokers, topic, declared)
+
+
+def stream_on(home: Path, brokers: str, topic: str, declared: dict[str, Any]) -> None:
+    """Run the stream until the process is killed."""
+    run_stream(home, brokers, topic, declared, stop=threading.Event())
