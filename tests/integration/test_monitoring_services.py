@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
@@ -37,9 +38,15 @@ from forecache.pipeline import Log
 from forecache.realtime.drift.reference import SCORE, ColumnBins, Reference
 from forecache.registry.promotions import Promotion, record_promotion
 from forecache.settings import Settings, load_settings
+from forecache.store.layout import Layout
+from forecache.store.live.rows import LiveRow
+from forecache.store.live.tail_state import TailState, write_tail_state
+from forecache.store.live.writer import open_live_writer
+from forecache.stream_state import StreamState, write_state
 
 pytestmark = pytest.mark.slow
 
+SUPPORT = Path(__file__).parent.parent / "support"
 NIGHT = date(2026, 11, 1)
 REQUESTS = 1500
 """Of the real-time model; so many that more than 300 are counted for drift."""
@@ -90,6 +97,21 @@ def make_batch(settings: Settings) -> None:
         )  # fmt: skip
 
 
+def make_stream(settings: Settings) -> None:
+    """What the engine of a stream and the tailer of its view's live layer leave behind."""
+    now = time.time()
+    state = StreamState(
+        1, now - 60, now, offsets={"0": 90}, end_offsets={"0": 95}, lag_events=5, rows=90, rows_per_s=2.0, bad=1,
+        repeats=1, late=1, delay_p50_s=0.4, delay_p99_s=0.9, committed_version=4, committed_at=now, release=1,
+    )  # fmt: skip
+    write_state(settings.home_path, "cards", state)
+    layout = Layout(settings.store_path / "customer")
+    with open_live_writer(layout) as live:
+        live.apply(4, [(b"key", LiveRow(4, 1, b"{}"))])
+        live.mark_verified(4)
+    write_tail_state(layout, TailState(applied=4, table_version=4, verified_at=now))
+
+
 def ask(reader: RunningReader, requests: int) -> None:
     """Reads of keys that are found and missed, and requests to the real-time model, over one connection."""
     connection = http.client.HTTPConnection("127.0.0.1", reader.port, timeout=30)
@@ -115,9 +137,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     write_views(settings)
     make_release(settings, name="search", deadline_ms=5000.0, log=Log("household_id"), bins=bins())
     make_batch(settings)
+    make_stream(settings)
     batch = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "forecache.cli.main", "metrics", "--listen", batch]
-    exporter = subprocess.Popen(command, env={**os.environ, "FORECACHE_HOME": str(settings.home_path)})
+    environment = {
+        **os.environ, "FORECACHE_HOME": str(settings.home_path), "FORECACHE_PROJECT": "watched_project",
+        "PYTHONPATH": os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]),
+    }  # fmt: skip
+    exporter = subprocess.Popen(command, env=environment)
     try:
         with receiver() as taken, running_reader(settings, reader_workers=2, request_log_delay_s=0.2) as reader:
             folders = [tmp_path_factory.mktemp(name) for name in ("alertmanager", "prometheus")]
@@ -250,3 +277,9 @@ def test_a_textfile_is_replaced_in_one_step_and_says_the_same(busy: Watched, tmp
     end = datetime(2026, 11, 2, tzinfo=timezone.utc).timestamp()
     assert found["forecache_batch_newest_as_of_timestamp_seconds", "score", "churn"] == end
     assert [path.name for path in tmp_path.iterdir()] == ["forecache.prom"]
+
+
+def test_streams_and_their_live_layers_are_exported(busy: Watched) -> None:
+    page = httpx.get(f"http://{busy.batch}/metrics", timeout=30).text
+    assert 'forecache_stream_lag_events{stream="cards",partition="0"} 5' in page
+    assert 'forecache_live_verified_version{stream="cards",store="customer"} 4' in page

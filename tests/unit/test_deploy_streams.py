@@ -87,6 +87,7 @@ def test_a_tailer_fills_the_store_that_the_reader_of_its_pod_answers_from() -> N
     [tail] = [each for each in spec["initContainers"] if each["name"] == "tail"]
     [served] = spec["containers"]
     assert tail["restartPolicy"] == "Always"  # a sidecar, which ends after the reader
+    assert variables(served)["FORECACHE_STREAM_TAILER"] == "off"
     mounts = [
         next(mount["mountPath"] for mount in each["volumeMounts"] if mount["name"] == "store")
         for each in (tail, served)

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from forecache.pipeline import Stream
 from forecache.settings import Settings
+from forecache.store.layout import Layout
+from forecache.store.live.state import APPLIED, ENTRIES, LOOKED_AT_US, VERIFIED, of_this_boot, read_cells
+from forecache.store.live.tail_state import read_tail_state
 
 
 @dataclass(frozen=True)
@@ -33,4 +36,15 @@ class LayerNow:
 
 def layers_now(settings: Settings, stream: Stream) -> tuple[LayerNow, ...]:
     """The live layers that a stream feeds, as far as their tailers are on this machine."""
-    return tuple(LayerNow(name) for name in stream.live_names)
+    return tuple(_layer(settings, name) for name in stream.live_names)
+
+
+def _layer(settings: Settings, store: str) -> LayerNow:
+    layout = Layout(settings.store_path / store)
+    cells, said = read_cells(layout.streamed / "live.state"), read_tail_state(layout)
+    failure = said.failure if said.failing_since else ""
+    if cells is None or not of_this_boot(cells):
+        return LayerNow(store, differed=said.differed, failure=failure)
+    rows, applied, verified = int(cells[ENTRIES]), int(cells[APPLIED]), int(cells[VERIFIED])
+    looked_at = max(0, cells[LOOKED_AT_US]) / 1e6
+    return LayerNow(store, rows, applied, verified, looked_at, said.verified_at, said.differed, failure)
