@@ -17,9 +17,9 @@ REPEATS = counter("forecache_stream_repeated_events_total", "Events that were dr
 LATE = counter("forecache_stream_late_events_total", "Rows of days that a night had been made from already.", "stream")
 DELAY = gauge(
     "forecache_stream_delay_seconds",
-    "Time from an event until its row is committed, in the last minute; no sample where no event came.",
+    "Time from an event until its row is committed: percentiles of the last minute; no sample where no event came.",
     "stream",
-    "quantile",
+    "percentile",
 )
 DELAY_LIMIT = gauge("forecache_stream_delay_limit_seconds", "What the declaration allows (`max_lag_s`).", "stream")
 LAST_COMMIT = gauge("forecache_stream_last_commit_timestamp_seconds", "When rows were committed last.", "stream")

@@ -25,6 +25,8 @@ from forecache.steps import extract_step
 from forecache.stream_state import LOCK, StreamState, stream_folder, write_state
 
 D = [date(2026, 1, 1) + timedelta(days=number) for number in range(8)]
+TOPIC = "WATCHED_TOPIC"
+"""Variable with the name of the topic, for processes that read it from a broker."""
 _MOMENT = pa.timestamp("us", tz="UTC")
 SCHEMA = pa.schema(
     [
@@ -63,7 +65,7 @@ def cards(source: Source | None = None, **more: Any) -> Stream:
         live=Live(),
     )
     given: dict[str, Any] = {"views": (view,), "max_lag_s": 60.0} | more
-    return Stream("cards", Topic("payments", "card-payments", source), **given)
+    return Stream("cards", Topic("payments", os.environ.get(TOPIC, "card-payments"), source), **given)
 
 
 class StreamTable:

@@ -53,6 +53,6 @@ def _lag(said: Iterable[tuple[Labels, StreamState]]) -> Iterable[tuple[Labels, o
 
 def _delays(said: Iterable[tuple[Labels, StreamState]]) -> Iterable[tuple[Labels, object]]:
     for (name,), state in said:
-        for quantile, seconds in (("0.5", state.delay_p50_s), ("0.99", state.delay_p99_s)):
+        for percentile, seconds in (("50", state.delay_p50_s), ("99", state.delay_p99_s)):
             if seconds is not None:
-                yield (name, quantile), f"{seconds:.6g}"
+                yield (name, percentile), f"{seconds:.6g}"
