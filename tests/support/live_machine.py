@@ -1,10 +1,12 @@
 """A model of the live layer as a dictionary, and the interleavings that it is compared over.
 
 The stream is two partitions of events; an event's number is its value, so that a key has gone back where its number is
-smaller than it was. Whatever happens, each key must be answered with what the rule says, and no key may go back.
+smaller than it was. What a batch makes of the events of a key is the last one's number and a half. Whatever happens,
+each key must be answered with what the rule says, and no key may go back.
 """
 
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,6 @@ from forecache.reader.versions.layers import Layer, Layers
 from forecache.reader.versions.live import NoVersion, answers_of
 from forecache.store import Store
 from forecache.store.live.pending import PendingWriter, open_pending_writer
-from forecache.store.live.rows import LiveRow
 from forecache.store.live.writer import open_live_writer
 from forecache.store.pointer import write_pointer
 
@@ -52,7 +53,7 @@ class LiveMachine(RuleBasedStateMachine):
         self.committed: Offsets = {0: 0, 1: 0}
         self.newest_version = 0
         self.applied = -1
-        self.versions: dict[int, tuple[int, dict[str, int]]] = {}
+        self.versions: dict[int, tuple[int, dict[str, float]]] = {}
         """By number of a published version, its cut and its content."""
         self.served = 0
         self.seen: dict[str, int] = {}
@@ -195,18 +196,24 @@ class LiveMachine(RuleBasedStateMachine):
 
     # The store.
 
-    @rule(back=st.integers(0, 2), batch=st.sets(st.sampled_from(KEYS)))
-    def night_is_published(self, back: int, batch: set[str]) -> None:
-        """The batch, overlaid with the stream up to a cut that the live layer has reached."""
+    @rule(back=st.integers(0, 2), batch=st.sets(st.sampled_from(KEYS)), covers=st.booleans())
+    def night_is_published(self, back: int, batch: set[str], covers: bool) -> None:
+        """The batch, and of the stream up to a cut that the live layer has reached what the batch has not seen.
+
+        Args:
+            covers: Whether it has seen all of it.
+        """
         reached = [-1, *(version for version, _ in self.table if version <= self.applied)]
         cut = reached[max(0, len(reached) - 1 - back)]
         if self.versions:
             cut = max(cut, max(cut for cut, _ in self.versions.values()))
         number = self.store.pointer().last + 1
-        content = dict.fromkeys(sorted(batch), -number)
+        streamed: dict[str, float] = {}
         for version, rows in self.table:
             if version <= cut:
-                content |= rows
+                streamed |= rows
+        of_batch = {key: int(streamed.get(key, 0) if covers else 0) + 0.5 for key in sorted(batch)}
+        content = streamed | of_batch if covers else of_batch | streamed
         rows_of: dict[Any, Any] = {key: orjson.loads(live_row(0, value).value) for key, value in content.items()}
         write_version(self.layout.root.parent, self.layout.root.name, rows_of, cut=cut, stream="cards")
         self.versions[number] = (cut, content)
@@ -256,7 +263,7 @@ class LiveMachine(RuleBasedStateMachine):
         rows = self.answers.dated_rows([key.encode() for key in KEYS])[0]
         assert dict(zip(KEYS, map(_number, rows), strict=True)) == expected
         for key, number in expected.items():
-            now = max(number or 0, 0)
+            now = int(number or 0)
             assert now >= self.seen.get(key, 0), f"{key} went back from {self.seen[key]} to {now}"
             self.seen[key] = now
 
@@ -264,7 +271,7 @@ class LiveMachine(RuleBasedStateMachine):
     def the_content_hash_is_that_of_the_rows(self) -> None:
         assert self.writer.content_sum == self.writer.recount()
 
-    def expected(self, key: str) -> int | None:
+    def expected(self, key: str) -> float | None:
         if key in self.old:
             return self.old[key]
         if key in self.visible:
@@ -281,7 +288,7 @@ class LiveMachine(RuleBasedStateMachine):
         return content.get(key)
 
     @staticmethod
-    def number_in(body: bytes | None) -> int | None:
+    def number_in(body: bytes | None) -> float | None:
         return None if body is None else _number(orjson.loads(body)["value"])
 
     def teardown(self) -> None:
@@ -293,8 +300,18 @@ class LiveMachine(RuleBasedStateMachine):
         self.stack.close()
 
 
-def _number(value: dict[str, Any] | None) -> int | None:
-    return None if value is None else int(value["churn_probability"])
+def _number(value: dict[str, Any] | None) -> float | None:
+    return None if value is None else float(value["churn_probability"])
 
 
-__all__ = ["KEYS", "LiveMachine", "LiveRow"]
+def play(*steps: tuple[Callable[..., None], dict[str, Any]], event: bool) -> None:
+    """One interleaving, with the checks after each step."""
+    machine = LiveMachine()
+    try:
+        machine.choose_freshness(event=event)
+        for step, arguments in steps:
+            step(machine, **arguments)
+            machine.every_key_is_answered_by_the_rule()
+            machine.the_content_hash_is_that_of_the_rows()
+    finally:
+        machine.teardown()

@@ -38,10 +38,11 @@ class Environment:
         # Opened for writing wherever that is allowed: LMDB refuses a second open of a file in one process, and the
         # writer may be in the same process as a reader.
         readonly = not create and not os.access(path, os.W_OK)
+        # Without spare transactions: a forked process would free the slots of those that its parent keeps.
         try:
             self._env = lmdb.open(
                 str(path), subdir=False, create=create, readonly=readonly, map_size=map_bytes, max_dbs=2,
-                max_readers=_MAX_READERS, max_spare_txns=1, readahead=False, sync=is_durable, metasync=False,
+                max_readers=_MAX_READERS, readahead=False, sync=is_durable, metasync=False,
             )  # fmt: skip
             self.rows = self._env.open_db(_ROWS, create=create)
             self.meta = self._env.open_db(_META, create=create)

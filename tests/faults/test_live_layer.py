@@ -1,0 +1,190 @@
+"""The live layer when processes are killed, forked, or the disk is full."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from live_support import live_row, live_store
+from small_disks import within_small_disk
+
+from forecache.store.layout import Layout
+from forecache.store.live.numbers import content_of
+from forecache.store.live.reader import LiveReader
+from forecache.store.live.rows import LiveRow, row_of
+from forecache.store.live.writer import open_live_writer
+
+SUPPORT = str(Path(__file__).parents[1] / "support")
+APPLIES = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {support!r})
+from live_support import live_row
+from forecache.store import Store
+from forecache.store.live.writer import open_live_writer
+
+def rows_of(version):
+    return [(b"k%d" % (version * step % 500), live_row(version, version * 1000 + step)) for step in range(1, 120)]
+
+if __name__ == "__main__":
+    with open_live_writer(Store(Path({root!r})).layout, map_bytes=1 << 16) as writer:
+        print("open", writer.applied, flush=True)
+        for version in range(writer.applied + 1, {versions}):
+            writer.apply(version, rows_of(version))
+            if version % 7 == 0:
+                writer.prune(version - 40, most=100)
+            print(version, flush=True)
+"""
+
+
+def _rows_of(version: int) -> list[tuple[bytes, LiveRow]]:
+    return [(b"k%d" % (version * step % 500), live_row(version, version * 1000 + step)) for step in range(1, 120)]
+
+
+def _start(code: str, within: Sequence[str] = ()) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*within, sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _layout(tmp_path: Path) -> Layout:
+    return live_store(tmp_path)
+
+
+def test_a_writer_that_is_killed_at_any_instant_goes_on_with_what_a_ground_truth_has(tmp_path: Path) -> None:
+    layout, rng, versions = _layout(tmp_path), random.Random(7), 250
+    code = APPLIES.format(support=SUPPORT, root=str(layout.root), versions=versions)
+    kills, ended = 0, False
+    with LiveReader(layout) as reader:
+        newest = -1
+        while not ended:
+            process = _start(code)
+            assert process.stdout is not None
+            first = process.stdout.readline().split()
+            assert first[:1] == ["open"], process.stderr and process.stderr.read()
+            deadline = time.monotonic() + rng.uniform(0.0, 0.2)
+            while process.poll() is None and (kills >= 8 or time.monotonic() < deadline):
+                reader.follow()
+                row = reader.get(b"k1")
+                if row is not None:
+                    assert row.position >= newest
+                    newest = row.position
+                assert reader.applied >= int(first[1])
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+            ended = process.wait() == 0
+            process.stdout.close()
+    assert kills >= 5
+    with open_live_writer(layout) as writer:
+        truth: dict[bytes, LiveRow] = {}
+        for version in range(versions):
+            truth.update(_rows_of(version))
+        writer.prune(-1)
+        truth = {key: row for key, row in truth.items() if row.position > writer.floor}
+        assert writer.applied == versions - 1
+        assert {key: row_of(record) for key, record in writer.items()} == truth
+        assert writer.content_sum == writer.recount() == content_of(truth.items())
+
+
+def test_the_slots_of_killed_readers_are_freed_and_their_pages_used_again(tmp_path: Path) -> None:
+    layout = _layout(tmp_path)
+    code = (
+        "import sys, time, os, signal\nfrom pathlib import Path\nfrom forecache.store import Store\n"
+        "from forecache.store.live.reader import LiveReader\n"
+        f"reader = LiveReader(Store(Path({str(layout.root)!r})).layout)\n"
+        "held = reader._live._env._env.begin()\nprint('reading', flush=True)\ntime.sleep(60)\n"
+    )
+    with open_live_writer(layout) as writer:
+        writer.apply(0, [(b"%d" % i, live_row(0)) for i in range(2000)])
+        process = _start(code)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reading\n"
+        assert str(process.pid) in writer._env._env.readers()
+        process.kill()
+        process.wait()
+        writer._check_readers_at = 0.0
+        writer.apply(1, [(b"0", live_row(1))])
+        assert str(process.pid) not in writer._env._env.readers()
+        size = writer._env.file_bytes
+        for version in range(2, 60):
+            writer.apply(version, [(b"%d" % i, live_row(version)) for i in range(0, 2000, 20)])
+        assert writer._env.file_bytes < size * 3  # a transaction left open would have kept every page
+
+
+def test_a_forked_process_reads_through_an_environment_of_its_own(tmp_path: Path) -> None:
+    layout = _layout(tmp_path)
+    code = f"""
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {SUPPORT!r})
+from live_support import live_row
+from forecache.store import Store
+from forecache.store.live.reader import LiveReader
+layout = Store(Path({str(layout.root)!r})).layout
+with LiveReader(layout) as reader:
+    assert reader.get(b"a").position == 0
+    of_parent = reader._live._env
+    child = os.fork()
+    if not child:
+        ok = reader.get(b"a").position == 0 and reader._live._env is not of_parent
+        os._exit(0 if ok else 1)
+    for _ in range(1000):
+        assert reader.get(b"a").position == 0
+    assert os.waitpid(child, 0)[1] == 0
+    assert reader.get(b"a").position == 0
+print("fine")
+"""
+    with open_live_writer(layout) as writer:
+        writer.apply(0, [(b"a", live_row(0))])
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "fine\n", done.stderr
+
+
+@pytest.mark.parametrize("what", ["live", "pending"])
+def test_a_full_disk_is_one_sentence_and_costs_nothing_that_was_there(tmp_path: Path, what: str) -> None:
+    within = within_small_disk(tmp_path, "3m")
+    writes = {
+        "live": "w = open_live_writer(layout)\n    write = lambda n: w.apply(n, rows(n))",
+        "pending": "w = open_pending_writer(layout, committed={0: 0}, version=0)\n"
+                   "    write = lambda n: w.put(n, rows(n), {0: n})",
+    }[what]  # fmt: skip
+    code = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {SUPPORT!r})
+from live_support import live_row, live_store
+from forecache.errors import UnavailableError
+from forecache.store.live.pending import open_pending_writer
+from forecache.store.live.reader import LiveReader
+from forecache.store.live.writer import open_live_writer
+layout = live_store(Path({str(tmp_path)!r}))
+rows = lambda n: [(b"%d-%d" % (n, i), live_row(n, {{"x": "y" * 400}})) for i in range(100)]
+def main():
+    {writes}
+    n = 0
+    while True:
+        try:
+            write(n)
+        except UnavailableError as error:
+            print(str(error))
+            break
+        n += 1
+    with LiveReader(layout) as reader:
+        assert all(reader.get(b"%d-%d" % (v, i)) is not None for v in range(n) for i in range(100))
+        assert reader.get(b"%d-0" % n) is None
+    w.close()
+    {writes.splitlines()[0]}
+    print(n, w.entries)
+main()
+"""
+    done = subprocess.run([*within, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    told, counted = done.stdout.splitlines() or (done.stderr, "")
+    assert "cannot be written" in told, done.stderr
+    assert "Free space" in told
+    versions, entries = map(int, counted.split())
+    assert entries == versions * 100 > 0
