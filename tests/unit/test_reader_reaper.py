@@ -1,5 +1,11 @@
 """Which silent connections are closed: the late ones always, others where connections run out."""
 
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+from forecache.reader.processes import reaper
 from forecache.reader.processes.reaper import Connection, choose
 
 
@@ -24,3 +30,15 @@ def test_connections_that_have_just_spoken_are_never_closed() -> None:
 
 def test_no_more_is_closed_than_the_pressure_asks_for() -> None:
     assert len(choose(connections("10.0.0.1", *[2.0] * 10), after_s=15.0, most=16)) == 2
+
+
+_LOCK = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+
+
+def test_a_look_at_connections_gives_up_no_lock_on_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "locked"
+    with open(path, "w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        list(reaper._connections(1))
+        tried = subprocess.run([sys.executable, "-c", _LOCK, str(path)], capture_output=True, text=True, check=False)
+    assert "BlockingIOError" in tried.stderr

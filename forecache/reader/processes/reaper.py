@@ -10,6 +10,7 @@ connections. Behind a balancer all connections have one address, so that nothing
 
 import os
 import socket
+import stat
 import struct
 import sys
 from collections import Counter
@@ -95,6 +96,10 @@ def _close(chosen: Connection) -> bool:
 def _duplicate(descriptor: int) -> socket.socket | None:
     """A TCP socket of this process under a new descriptor, which no other thread can close and reuse."""
     try:
+        # Nothing but sockets: closing a copy of a file's descriptor would give up this process's locks on the file, by
+        # which LMDB knows who reads a live layer.
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return None
         copy = os.dup(descriptor)
     except OSError:
         return None
