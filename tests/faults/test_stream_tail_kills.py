@@ -7,14 +7,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import cycle
 from pathlib import Path
+from random import Random
 
+import httpx
 import pytest
+from reader_support import running_reader
 from store_tables import NEXT_NIGHT, churn, predictions, scores, upsert, write_night
 from stream_rows import StreamTable, click, live_churn, moment
 
+from forecache.errors import ConflictError, NotFoundError
 from forecache.settings import Settings
 from forecache.steps import publish_step
 from forecache.store import Store, publish, split_entry
@@ -209,3 +214,88 @@ def test_a_publish_onto_a_stream_killed_at_any_step_leaves_one_whole_version_and
     assert content(store) == new | {"00007": 0.5}
     _, earlier = store.versions()[-1], store.rollback()
     assert content(store) == (new if earlier.cut == 1 else old)
+
+
+_KEYS = [f"{number:05d}" for number in range(40)]
+_STEP = 1 / 1024
+
+
+class Poller(threading.Thread):
+    """Asks a reader for all keys again and again, and notes each that has gone back."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url, self.stop = url, threading.Event()
+        self.highest: dict[str, float] = {}
+        self.back: list[str] = []
+        self.polls = self.live = 0
+
+    def run(self) -> None:
+        with httpx.Client() as client:
+            while not self.stop.is_set():
+                answer = client.post(f"{self.url}/v1/churn", json={"keys": _KEYS}).json()
+                for row in answer["results"]:
+                    key, score = row["key"], row["value"]["churn_probability"]
+                    self.live += row.get("source") == "live"
+                    if score < self.highest.get(key, 0.0):
+                        self.back.append(f"{key}: {self.highest[key] / _STEP} to {score / _STEP} in poll {self.polls}")
+                    self.highest[key] = max(score, self.highest.get(key, 0.0))
+                self.polls += 1
+
+
+@pytest.mark.slow
+def test_no_key_goes_back_for_a_polling_reader_while_tailer_and_publisher_are_killed_and_versions_roll_back(
+    settings: Settings,
+) -> None:
+    write_night(settings, predictions(dict.fromkeys(_KEYS, 0.0)))
+    store, stream = live_churn(settings, max_lag_s=5.0), StreamTable(settings)
+    publish(settings, churn())
+    random, number, published, killed, rolled_back = Random(7), 0, 0, 0, 0
+    publishes = cycle([("", "full"), ("verified", "small"), ("", "small"), ("pointer moved", "full")])
+    tailer = tail_process(settings)
+    publisher: subprocess.Popen[str] | None = None
+    with running_reader(settings, reader_workers=2) as reader:
+        pollers = [Poller(reader.url) for _ in range(2)]
+        for each in pollers:
+            each.start()
+        try:
+            give_up = time.monotonic() + 120
+            while published < 2 or killed < 2 or rolled_back < 1:
+                assert time.monotonic() < give_up
+                number += 1
+                stream.commit([click(key, number * _STEP, moment(NEXT_NIGHT)) for key in random.sample(_KEYS, 10)])
+                if number % 8 == 0 and (publisher is None or publisher.poll() is not None):
+                    published += publisher is not None and publisher.returncode == 0
+                    step, kind = next(publishes)
+                    command = [sys.executable, "-c", _PUBLISH, str(settings.home), step, str(_SUPPORT), kind]
+                    publisher = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+                if number % 25 == 0:
+                    tailer.kill()
+                    tailer.communicate()
+                    tailer = tail_process(settings)
+                    killed += 1
+                if number % 27 == 0 and len(store.version_numbers()) > 1:
+                    with suppress(ConflictError, NotFoundError):
+                        store.rollback()
+                        rolled_back += 1
+                time.sleep(0.02)
+            last = stream.version
+            _wait(lambda: read_tail_state(store.layout).applied >= last)
+            truth_now = {key: row["churn_probability"] for key, row in stream.truth().items()}
+            _wait(lambda: all(each.highest == {**dict.fromkeys(_KEYS, 0.0), **truth_now} for each in pollers))
+        finally:
+            for each in pollers:
+                each.stop.set()
+                each.join()
+            tailer.kill()
+            tailer.communicate()
+            if publisher is not None:
+                publisher.communicate()
+    assert [each.back for each in pollers] == [[], []]
+    assert min(each.polls for each in pollers) > 50
+    assert min(each.live for each in pollers) > 0
+    with Tailer(settings) as finishing:
+        while finishing.turn():
+            pass
+    kept = min(manifest.cut for manifest in store.versions())
+    assert rows_of(store) == truth(stream, above=kept)
