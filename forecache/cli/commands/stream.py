@@ -1,8 +1,10 @@
 """Streams: `stream NAME` runs one."""
 
+from datetime import date
+
 import click
 
-from forecache.cli.base import DefaultGroup, command, settings
+from forecache.cli.base import DefaultGroup, Night, command, settings
 
 _HERE = "forecache.cli.commands"
 
@@ -24,6 +26,8 @@ def stream() -> None:
     examples="""
     forecache stream cards
     forecache stream cards --until-caught-up
+    forecache stream cards --backfill 2026-03-01 2026-03-03
+    forecache stream cards --recompute
     """,
 )
 @click.argument("name", metavar="NAME")
@@ -32,7 +36,27 @@ def stream() -> None:
     "--skip-lost", is_flag=True,
     help="Go on with the messages that are there, where others expired or the topic was created again.",
 )  # fmt: skip
-def run(name: str, until_caught_up: bool, skip_lost: bool) -> None:
+@click.option(
+    "--backfill",
+    "landed",
+    type=Night(),
+    nargs=2,
+    metavar="FROM TO",
+    help="Take the landed events of these days into the stream's table instead, those that it lacks, and end.",
+)
+@click.option(
+    "--recompute", is_flag=True,
+    help="Compute the rows of the table again instead, compare every bit, and end; exits with 1 where one differs.",
+)  # fmt: skip
+@click.pass_context
+def run(
+    context: click.Context,
+    name: str,
+    until_caught_up: bool,
+    skip_lost: bool,
+    landed: tuple[date, date] | None,
+    recompute: bool,
+) -> None:
     """Run the stream NAME until interrupted: events become rows of its table, live features and answers.
 
     It may be killed at any moment, and goes on where its table stands.
@@ -46,6 +70,14 @@ def run(name: str, until_caught_up: bool, skip_lost: bool) -> None:
 
     current = settings()
     declared = load_stream(current, name)
+    if landed or recompute:
+        from forecache.cli.stream_tables import backfill_days, recompute_table
+
+        if landed:
+            backfill_days(current, declared, *landed)
+        if recompute and not recompute_table(current, declared):
+            context.exit(1)
+        return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

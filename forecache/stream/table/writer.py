@@ -9,7 +9,7 @@ there what it has already put aside.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
@@ -49,11 +49,13 @@ class Batch:
         rows: `forecache.stream.record.schema_of`, without positions.
         bad: `forecache.stream.record.QUARANTINE`.
         upto: The offsets that are read next afterwards, of all partitions.
+        marks: Further transactions (Delta's `txn`) of the same commit, by application.
     """
 
     rows: pa.Table
     bad: pa.Table
     upto: Offsets
+    marks: Mapping[str, int] = field(default_factory=dict)
 
 
 class StreamWriter:
@@ -123,9 +125,12 @@ class StreamWriter:
                 # The row says which commit wrote it, so a file is of one version only.
                 written[:] = [self._file(batch.rows, state.version + 1)]
             stream_step("rows written")
-            return Change(written, transactions={**self._applications_of(moved), **self._identity(resets)})
+            numbers = {**self._applications_of(moved), **self._identity(resets), **batch.marks}
+            return Change(written, transactions=numbers)
 
-        return commit(self._target(self._stream.table, self._schema), decide) if moved else self.version
+        if not moved and not batch.marks:
+            return self.version
+        return commit(self._target(self._stream.table, self._schema), decide)
 
     def _file(self, rows: pa.Table, position: int) -> DataFile:
         n, hour = rows.num_rows, hour_of(datetime.now(timezone.utc))

@@ -1,0 +1,1 @@
+"""Landed days of a source in the table of its stream."""

@@ -1,0 +1,124 @@
+"""Days of the lake through the step of a stream, into its table: to begin with, or where events were lost in Kafka.
+
+Each commit says in the same entry how many of the day's landed events are done (Delta's `txn`), and events that the
+table has are left out. So a backfill that was killed goes on where it stopped, and one that is run again does nothing.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from forecache.errors import InputError
+from forecache.lake.delta.log import open_if_exists
+from forecache.pipeline import FeatureView, Stream
+from forecache.settings import Settings
+from forecache.stream.backfill.landed import landed_events, not_in_table
+from forecache.stream.lock import own_stream
+from forecache.stream.rebuild import rebuild
+from forecache.stream.recompute.nights import LakeNights
+from forecache.stream.record import QUARANTINE
+from forecache.stream.step.bases import Base
+from forecache.stream.step.step import Step
+from forecache.stream.table.writer import Batch, StreamWriter
+
+_ROWS_A_COMMIT = 20_000
+
+
+@dataclass(frozen=True)
+class Backfilled:
+    """A day that was taken in.
+
+    Attributes:
+        landed: Its events in the lake.
+        added: Those that the table did not have.
+        late: Rows among them of which a night had been made already.
+    """
+
+    day: date
+    landed: int
+    added: int
+    late: int
+
+
+def backfill(
+    settings: Settings,
+    stream: Stream,
+    first: date,
+    last: date,
+    *,
+    rows_a_commit: int = _ROWS_A_COMMIT,
+    told: Callable[[Backfilled], None] = lambda day: None,
+) -> list[Backfilled]:
+    """Take landed days in, ascending; each stands on the newest nights before it.
+
+    Args:
+        told: Called with each day that is done.
+
+    Raises:
+        ConflictError: The stream runs.
+        InputError: A day has no landed events, or nothing tells events from their repeats.
+    """
+    if not stream.source.unique:
+        raise InputError(
+            f"The source {stream.source.name!r} does not say what identifies an event: its landed events cannot be told "
+            "from those of the topic.",
+            remedy="Declare `unique` columns.",
+        )
+    if last < first:
+        raise InputError(f"The last day {last} is before the first, {first}.", remedy="Give FROM before TO.")
+    with ExitStack() as held:
+        held.enter_context(own_stream(settings, stream.name))
+        work, done = _Backfill(settings, stream), []
+        for number in range((last - first).days + 1):
+            done.append(work.take_in(first + timedelta(days=number), rows_a_commit))
+            told(done[-1])
+        return done
+
+
+class _Backfill:
+    def __init__(self, settings: Settings, stream: Stream) -> None:
+        self._settings, self._stream = settings, stream
+        self._nights, self._day = LakeNights(settings, stream), date.min
+        self._stands_on: dict[tuple[str, date], Base] = {}
+        self._step = Step(settings, stream, bases=self._night_of)
+        found = self._step.answerer.look()
+        if found is not None:
+            self._step.answerer.take_up(found)
+        self._writer = StreamWriter(settings, stream)
+        self._is_rebuilt = False
+
+    def take_in(self, day: date, rows_a_commit: int) -> Backfilled:
+        events = landed_events(self._settings, self._stream, day)
+        landed, mark = events.num_rows, _application(self._stream, day)
+        if self._done_of(mark) == landed:
+            return Backfilled(day, landed, 0, 0)
+        self._day = day
+        if not self._is_rebuilt:
+            rebuild(self._settings, self._stream, self._step)
+            self._is_rebuilt = True
+        new = not_in_table(self._settings, self._stream, day, events)
+        late = added = 0
+        for start in range(0, max(1, new.num_rows), rows_a_commit):
+            answered = self._step.answer(new.slice(start, rows_a_commit).combine_chunks())
+            is_last = start + rows_a_commit >= new.num_rows
+            done = landed if is_last else landed - new.num_rows + start + rows_a_commit
+            batch = Batch(answered.rows, QUARANTINE.empty_table(), {}, marks={mark: done})
+            self._writer.write(batch)
+            added, late = added + answered.rows.num_rows, late + answered.late
+        return Backfilled(day, landed, added, late)
+
+    def _night_of(self, view: FeatureView) -> Base:
+        where = view.name, self._day
+        if where not in self._stands_on:
+            self._stands_on[where] = self._nights.newest_before(view, self._day)
+        return self._stands_on[where]
+
+    def _done_of(self, mark: str) -> int | None:
+        delta = open_if_exists(self._settings, self._stream.table)
+        return None if delta is None else delta.transaction_version(mark)
+
+
+def _application(stream: Stream, day: date) -> str:
+    """Delta's application of a day that was taken from the lake; its version counts the events that are done."""
+    return f"forecache-stream-{stream.name}-landed-{day}"

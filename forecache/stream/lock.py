@@ -1,0 +1,26 @@
+"""One process at a time works on a stream on this machine; on others, its table refuses the second."""
+
+import os
+from contextlib import AbstractContextManager
+
+from forecache.errors import ConflictError
+from forecache.files import lock
+from forecache.settings import Settings
+from forecache.stream_state import LOCK, stream_folder
+
+
+def own_stream(settings: Settings, name: str) -> AbstractContextManager[object]:
+    """Hold the lock of a stream.
+
+    Raises:
+        ConflictError: Another process has it.
+    """
+
+    def refused(holder: str) -> ConflictError:
+        return ConflictError(
+            f"The stream {name!r} is run by {holder} on this machine.",
+            remedy="One process runs a stream: stop the other one first.",
+        )
+
+    path = stream_folder(settings.home_path, name) / LOCK
+    return lock(path, holder=f"process {os.getpid()}", refused=refused, wait_s=1.0)

@@ -1,0 +1,125 @@
+"""The nights that rows of a stream stand on, read from the lake as they were then."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from forecache.errors import DamagedError, NotFoundError
+from forecache.lake.delta.tables import open_table
+from forecache.pipeline import AS_OF, FeatureView, Stream
+from forecache.pipeline.streams.plan import plan_of
+from forecache.settings import Settings
+from forecache.store.keys import encode_columns
+from forecache.stream.step.bases import Base, NoNight, Words
+from forecache.stream.step.keys import key_schema
+
+
+class LakeNight:
+    """A night of a live view at a Delta version of its table.
+
+    Attributes:
+        name, as_of: As `forecache.stream.step.bases.Base`.
+
+    Raises:
+        NotFoundError: The table no longer has this version.
+        DamagedError: It has other columns than the view that is declared.
+    """
+
+    def __init__(self, settings: Settings, stream: Stream, view: FeatureView, as_of: date, version: int) -> None:
+        self.name, self.as_of = f"{as_of}@{version}", as_of
+        schema, wanted = key_schema(stream.topic, view.key), plan_of(view).base_columns
+        try:
+            table = open_table(settings, view.feature_table, version=version)
+            dataset = table.to_pyarrow_dataset(partitions=[(AS_OF, "=", as_of.isoformat())])
+            rows = dataset.to_table(columns=[*view.key, *(column.name for column in wanted)])
+        except KeyError as error:
+            raise DamagedError(
+                f"Version {version} of the table {view.feature_table} has no column {error}.",
+                remedy=f"The view {view.name} was declared otherwise then: its rows cannot be computed again.",
+            ) from None
+        except FileNotFoundError:
+            raise _gone(view, version) from None
+        keys = encode_columns(schema, [rows[name].to_pylist() for name in view.key])
+        self._places = {key: place for place, key in enumerate(keys)}
+        self._words = np.empty((rows.num_rows, len(wanted)), np.int64)
+        for i, column in enumerate(wanted):
+            self._words[:, i] = _bits(rows[column.name], column.is_float)
+
+    def words(self, keys: Sequence[bytes]) -> tuple[Words | None, NDArray[np.bool_] | None]:
+        """See `forecache.stream.step.bases.Base`."""
+        places = np.array([self._places.get(key, -1) for key in keys], np.intp)
+        return self._words[places] if len(self._words) else np.zeros(
+            (len(keys), self._words.shape[1]), int
+        ), places >= 0
+
+
+class GoneNight:
+    """A night that the lake no longer has: rows on it are taken in, and not compared."""
+
+    def __init__(self, name: str, as_of: date) -> None:
+        self.name, self.as_of = name, as_of
+
+    def words(self, keys: Sequence[bytes]) -> tuple[None, None]:
+        return None, None
+
+
+class LakeNights:
+    """Nights by the names that rows have, each read once.
+
+    Args:
+        most: How many of each view are kept in memory.
+    """
+
+    def __init__(self, settings: Settings, stream: Stream, *, most: int = 2) -> None:
+        self._settings, self._stream, self._most = settings, stream, most
+        self._known: dict[tuple[str, str], Base] = {}
+
+    def of_rows(self, base: str) -> Mapping[str, Base]:
+        """By view, the night that rows with this `base` stand on."""
+        names = dict(each.split("=", 1) for each in base.split(",") if "=" in each)
+        return {view.name: self.of_view(view, names.get(view.name, "")) for view in self._stream.views}
+
+    def of_view(self, view: FeatureView, name: str) -> Base:
+        """The night of a view with this name, `as_of@delta_version`, or "" for none."""
+        if not name:
+            return NoNight()
+        if (view.name, name) not in self._known:
+            for old in [each for each in self._known if each[0] == view.name][: 1 - self._most]:
+                del self._known[old]
+            self._known[view.name, name] = self._read(view, name)
+        return self._known[view.name, name]
+
+    def newest_before(self, view: FeatureView, day: date) -> Base:
+        """The newest night of a view before a day."""
+        try:
+            table = open_table(self._settings, view.feature_table)
+        except NotFoundError:
+            return NoNight()
+        nights = [date.fromisoformat(str(each[AS_OF])) for each in table.partitions()]
+        before = [night for night in nights if night < day]
+        return self.of_view(view, f"{max(before)}@{table.version()}") if before else NoNight()
+
+    def _read(self, view: FeatureView, name: str) -> Base:
+        as_of, _, version = name.partition("@")
+        night = date.fromisoformat(as_of)
+        try:
+            return LakeNight(self._settings, self._stream, view, night, int(version))
+        except NotFoundError:
+            return GoneNight(name, night)
+
+
+def _bits(column: pa.ChunkedArray, is_float: bool) -> NDArray[np.int64]:
+    values = column.combine_chunks()
+    if is_float:
+        return np.asarray(values.fill_null(np.nan).to_numpy(zero_copy_only=False), np.float64).view(np.int64)
+    return np.asarray(values.fill_null(0).to_numpy(zero_copy_only=False), np.int64)
+
+
+def _gone(view: FeatureView, version: int) -> NotFoundError:
+    return NotFoundError(
+        f"Files of version {version} of the table {view.feature_table} were removed.",
+        remedy="Maintenance keeps the nights of a stream for 30 days.",
+    )

@@ -1,0 +1,73 @@
+"""The rows of a stream's table in their order, a part at a time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from forecache.lake.delta.files import place_of
+from forecache.lake.delta.log import active_files, open_if_exists
+from forecache.settings import Settings
+from forecache.stream.record import PLACE, POSITION
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+
+@dataclass(frozen=True)
+class _File:
+    path: str
+    partition: dict[str, Any]
+    first: int
+    last: int
+
+
+def ordered_rows(settings: Settings, table: str) -> Iterator[pa.Table]:
+    """All rows by position and place, in parts: the rows of a part come before those of the next.
+
+    A part holds the rows of files whose positions overlap: those of one commit or, once an hour is compacted, of an
+    hour.
+    """
+    delta = open_if_exists(settings, table)
+    if delta is None:
+        return
+    schema = pa.schema(delta.schema())
+    filesystem = place_of(settings, table).open()
+    for files in _overlapping(_files(delta)):
+        rows = pa.concat_tables([_read(filesystem, file, schema) for file in files])
+        yield rows.sort_by([(POSITION, "ascending"), (PLACE, "ascending")])
+
+
+def _files(delta: "DeltaTable") -> list[_File]:
+    actions = delta.get_add_actions(flatten=True)
+    first, last = (actions.column(f"{bound}.{POSITION}").to_pylist() for bound in ("min", "max"))
+    found = [_File(file.path, dict(file.partition), first[i], last[i]) for i, file in enumerate(active_files(delta))]
+    return sorted(found, key=lambda file: file.first)
+
+
+def _overlapping(files: Sequence[_File]) -> Iterator[list[_File]]:
+    """Groups of files, of which each group's positions are above those of the groups before."""
+    group: list[_File] = []
+    for file in files:
+        if group and file.first > max(other.last for other in group):
+            yield group
+            group = []
+        group.append(file)
+    if group:
+        yield group
+
+
+def _read(filesystem: Any, file: _File, schema: pa.Schema) -> pa.Table:
+    """The rows of a file with all columns of the table."""
+    with filesystem.open_input_file(file.path) as source:
+        rows = pq.ParquetFile(source).read()
+    columns = []
+    for field in schema:
+        if field.name in rows.column_names:
+            columns.append(rows[field.name].cast(field.type))
+        else:
+            value = pa.scalar(file.partition.get(field.name), pa.string()).cast(field.type)
+            columns.append(pa.repeat(value, rows.num_rows))
+    return pa.table(columns, schema=schema)

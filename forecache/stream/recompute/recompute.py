@@ -1,0 +1,180 @@
+"""A stream's table computed again from its own rows, in one go, and compared with what it holds.
+
+An answer depends on the rows before it, the night that its row names, and the model or release that it names: not on
+batches, engines or the moment. So the same step gives the same bits again, or something is wrong.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.errors import NotFoundError
+from forecache.pipeline import FeatureView, Stream
+from forecache.settings import Settings
+from forecache.stream.recompute.compare import first_difference
+from forecache.stream.recompute.nights import GoneNight, LakeNights
+from forecache.stream.recompute.ordered import ordered_rows
+from forecache.stream.record import (
+    BASE,
+    EVENT_DAY,
+    LATE,
+    MODEL_VERSION,
+    OFFSET,
+    PARTITION,
+    PLACE,
+    POSITION,
+    RELEASE,
+    output_fields,
+)
+from forecache.stream.step.answers import answerer_of
+from forecache.stream.step.bases import Base
+from forecache.stream.step.step import Step
+
+_STANDS_ON = (BASE, RELEASE, MODEL_VERSION)
+_MOST_ROWS = 1 << 17
+
+
+@dataclass(frozen=True)
+class RowDifference:
+    """The first row that came out otherwise.
+
+    Attributes:
+        key: What the row is about, by column.
+        column: The first of its columns that differs; "row" where it was dropped as a repeat.
+        there, here: The value in the table, and what it was computed to.
+    """
+
+    position: int
+    place: int
+    partition: int
+    offset: int
+    key: Mapping[str, Any]
+    column: str
+    there: Any
+    here: Any
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """
+    Attributes:
+        rows: Rows of the table.
+        compared: Rows that were compared: all, but for those whose night or release is gone.
+        gone: Nights and releases that are gone.
+        difference: None: every bit is equal.
+    """
+
+    rows: int
+    compared: int
+    seconds: float
+    gone: tuple[str, ...] = field(default=())
+    difference: RowDifference | None = None
+
+
+def recompute(settings: Settings, stream: Stream, *, progress: Callable[[int], None] = lambda rows: None) -> Recomputed:
+    """Compute the rows of a stream's table again and compare every bit, up to the first difference.
+
+    Args:
+        progress: Called with the rows that are done.
+
+    Raises:
+        NotFoundError: The stream has no table.
+    """
+    started, again = time.perf_counter(), _Again(settings, stream)
+    rows = compared = 0
+    difference = None
+    for part in _runs(ordered_rows(settings, stream.table)):
+        rows += part.num_rows
+        is_comparable, difference = again.compare(part)
+        compared += part.num_rows if is_comparable else 0
+        progress(rows)
+        if difference is not None:
+            break
+    if not rows:
+        raise NotFoundError(f"The stream {stream.name!r} has no rows.", remedy=f"Run `forecache stream {stream.name}`.")
+    seconds = time.perf_counter() - started
+    return Recomputed(rows, compared, seconds, tuple(sorted(again.gone)), difference)
+
+
+class _Again:
+    """One step that takes in all rows, each on the night and by the release that it names."""
+
+    def __init__(self, settings: Settings, stream: Stream) -> None:
+        self.gone = set[str]()
+        self._settings, self._stream = settings, stream
+        self._nights, self._by_view = LakeNights(settings, stream), dict[str, Base]()
+        self._step = Step(settings, stream, bases=self._night_of)
+        self._answering: dict[int | None, Any] = {}
+        outputs = [each.name for each in output_fields(stream.answers)]
+        self._columns = [EVENT_DAY, *outputs, MODEL_VERSION, RELEASE, BASE, LATE]
+
+    def compare(self, rows: pa.Table) -> tuple[bool, RowDifference | None]:
+        """Take in rows of one night and release; whether they could be compared, and the first difference."""
+        base, release, version = (rows[name][0].as_py() for name in _STANDS_ON)
+        self._by_view = dict(self._nights.of_rows(base or ""))
+        gone = {f"{name}={night.name}" for name, night in self._by_view.items() if isinstance(night, GoneNight)}
+        answerer = self._answerer(release if release is not None else version)
+        if answerer is None:
+            gone.add(f"release {release}" if release is not None else f"model version {version}")
+        else:
+            self._step.answerer = answerer
+        self.gone |= gone
+        answered = self._step.answer(rows) if answerer is not None else self._only_taken_in(rows)
+        if gone or answered is None:
+            return False, None
+        if answered.rows.num_rows != rows.num_rows:
+            return True, self._repeat(rows, answered.rows)
+        found = first_difference(rows, answered.rows, self._columns)
+        return True, found and self._told(rows, found.row, found.column, found.there, found.here)
+
+    def _only_taken_in(self, rows: pa.Table) -> None:
+        self._step.repeats.new(rows)
+        for view in self._step.views.values():
+            view.take_in(rows, self._night_of(view.view))
+
+    def _night_of(self, view: FeatureView) -> Base:
+        return self._by_view[view.name]
+
+    def _answerer(self, number: int | None) -> Any:
+        """What answered as this release or model version; None where it is gone."""
+        if number not in self._answering:
+            made = answerer_of(self._settings, self._stream.answers, number=number)
+            try:
+                found = made.look()
+                if found is not None:
+                    made.take_up(found)
+            except NotFoundError:
+                made = None
+            self._answering[number] = made
+        return self._answering[number]
+
+    def _repeat(self, rows: pa.Table, kept: pa.Table) -> RowDifference:
+        """The first row that the step took for a repeat."""
+        there, here = (
+            set(zip(*(each[c].to_pylist() for c in (PARTITION, OFFSET)), strict=True)) for each in (rows, kept)
+        )
+        places = zip(*(rows[c].to_pylist() for c in (PARTITION, OFFSET)), strict=True)
+        first = next(place for place, where in enumerate(places) if where in there - here)
+        return self._told(rows, first, "row", "present", "a repeat of an earlier row")
+
+    def _told(self, rows: pa.Table, row: int, column: str, there: Any, here: Any) -> RowDifference:
+        where = [rows[name][row].as_py() for name in (POSITION, PLACE, PARTITION, OFFSET)]
+        names = self._stream.source.unique or self._stream.key
+        return RowDifference(*where, {name: rows[name][row].as_py() for name in names}, column, there, here)
+
+
+def _runs(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Rows in their order, in parts of one night, release and model version each."""
+    for rows in parts:
+        changes = np.zeros(rows.num_rows, np.bool_)
+        for name in _STANDS_ON:
+            codes = rows[name].combine_chunks().dictionary_encode(null_encoding="encode").indices.to_numpy()
+            changes[1:] |= codes[1:] != codes[:-1]
+        edges = np.flatnonzero(changes).tolist()
+        for start, end in zip([0, *edges], [*edges, rows.num_rows], strict=True):
+            for first in range(start, end, _MOST_ROWS):
+                yield rows.slice(first, min(_MOST_ROWS, end - first))

@@ -1,0 +1,149 @@
+"""Landed days in the table of a stream, and the table computed again from its own rows."""
+
+import json
+import math
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from landed_payments import land_payments, make_night
+from stream_sample import DAY, START, a_stream, messages, payment, release, table_rows
+from stream_truth import plain
+
+from forecache.cli.stream_tables import recompute_table
+from forecache.errors import ConflictError, InputError
+from forecache.settings import Settings
+from forecache.stream.backfill.backfill import backfill
+from forecache.stream.lock import own_stream
+from forecache.stream.recompute.nights import LakeNights
+from forecache.stream.recompute.recompute import recompute
+from forecache.stream.record import OFFSET, PARTITION
+from forecache.stream.step.step import Step
+from forecache.stream.table.writer import Batch, StreamWriter
+
+NEXT = DAY + timedelta(days=1)
+_WHERE = {PARTITION, OFFSET}
+
+
+def values_of(day: date, first: int, count: int) -> list[bytes]:
+    """Payments of a day in the order of their times."""
+    at = START + (day - DAY)
+    return [
+        payment(first + n, at=(at + timedelta(seconds=40 * n)).isoformat().replace("+00:00", "Z")) for n in range(count)
+    ]
+
+
+@pytest.fixture
+def landed(settings: Settings) -> Settings:
+    """Two landed days, of 50 and 30 payments, a night before the first, and a release that answers."""
+    release(settings)
+    make_night(settings, DAY - timedelta(days=1), [0, 1, 2])
+    land_payments(settings, DAY, values_of(DAY, 0, 50)[::-1])
+    land_payments(settings, NEXT, values_of(NEXT, 50, 30))
+    return settings
+
+
+def by_messages(settings: Settings, values: list[bytes], day: date) -> list[dict[str, Any]]:
+    """The rows that messages come to, on the newest night before a day."""
+    stream = a_stream()
+    nights = LakeNights(settings, stream)
+    step = Step(settings, stream, bases=lambda view: nights.newest_before(view, day))
+    step.answerer.take_up(step.answerer.look())
+    return [without_place(row) for row in step.run(messages(values)).rows.to_pylist()]
+
+
+def without_place(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in plain(row).items() if name not in _WHERE}
+
+
+def stored(settings: Settings) -> list[dict[str, Any]]:
+    return [without_place(row) for row in table_rows(settings, "stream_payments")]
+
+
+def test_landed_days_become_the_rows_that_their_messages_would(landed: Settings) -> None:
+    first, second = backfill(landed, a_stream(), DAY, NEXT, rows_a_commit=20)
+    assert (first.landed, first.added, second.landed, second.added, first.late) == (50, 50, 30, 30, 0)
+    # The night is two days old on the second, and its tiles are those of both days.
+    assert stored(landed) == by_messages(landed, values_of(DAY, 0, 50) + values_of(NEXT, 50, 30), DAY)
+    assert {row["base"] for row in stored(landed)} == {f"customer={DAY - timedelta(days=1)}@0"}
+    assert len({(row[PARTITION], row[OFFSET]) for row in table_rows(landed, "stream_payments")}) == 80
+    again = backfill(landed, a_stream(), DAY, NEXT)
+    assert [(day.landed, day.added) for day in again] == [(50, 0), (30, 0)]
+
+
+def test_events_that_the_topic_brought_are_left_out_and_new_landed_ones_are_added(landed: Settings) -> None:
+    stream = a_stream()
+    nights = LakeNights(landed, stream)
+    step = Step(landed, stream, bases=lambda view: nights.newest_before(view, DAY))
+    step.answerer.take_up(step.answerer.look())
+    streamed = step.run(messages(values_of(DAY, 0, 50)[10:15]))
+    StreamWriter(landed, stream).write(Batch(streamed.rows, streamed.bad, {0: 5}))
+    assert backfill(landed, stream, DAY, DAY)[0].added == 45
+    assert sorted(row["payment_id"] for row in stored(landed)) == list(range(50))
+    land_payments(landed, DAY, [payment(900, at=f"{DAY}T23:00:00Z")])
+    assert backfill(landed, stream, DAY, DAY)[0].added == 1
+    assert StreamWriter(landed, stream).offsets == {0: 5}
+    assert recompute(landed, stream).difference is None
+
+
+def test_a_stream_that_runs_a_day_without_rows_and_a_reversed_range_are_refused(landed: Settings) -> None:
+    with own_stream(landed, "payments"), pytest.raises(ConflictError, match="is run by process"):
+        backfill(landed, a_stream(), DAY, DAY)
+    missing = NEXT + timedelta(days=1)
+    with pytest.raises(InputError, match=f"has no rows of {missing}"):
+        backfill(landed, a_stream(), missing, missing)
+    with pytest.raises(InputError, match="before the first"):
+        backfill(landed, a_stream(), NEXT, DAY)
+
+
+def test_a_recomputation_compares_every_bit_and_tells_the_first_difference(
+    landed: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backfill(landed, a_stream(), DAY, NEXT, rows_a_commit=7)
+    found = recompute(landed, a_stream())
+    assert (found.rows, found.compared, found.gone, found.difference) == (80, 80, (), None)
+    assert recompute_table(landed, a_stream())
+    assert "80 of 80 rows compared" in capsys.readouterr().out
+    row = table_rows(landed, "stream_payments")[61]
+    change_a_bit(landed, row["position"], row["place"])
+    found = recompute(landed, a_stream())
+    assert found.difference is not None
+    assert (found.difference.position, found.difference.place) == (row["position"], row["place"])
+    assert (found.difference.column, dict(found.difference.key)) == ("score", {"payment_id": row["payment_id"]})
+    assert found.difference.there == math.nextafter(found.difference.here, 2.0)
+    assert not recompute_table(landed, a_stream())
+    assert f"payment_id={row['payment_id']} (position {row['position']}" in capsys.readouterr().out
+
+
+def test_rows_whose_night_is_gone_are_taken_in_and_not_compared(landed: Settings) -> None:
+    backfill(landed, a_stream(), DAY, DAY)
+    make_night(landed, DAY, [0, 3], seed=2)
+    backfill(landed, a_stream(), NEXT, NEXT)
+    features = Path(landed.table_uri("features_customer"))
+    for file in features.glob(f"as_of={DAY - timedelta(days=1)}/*.parquet"):
+        file.unlink()
+    found = recompute(landed, a_stream())
+    assert (found.rows, found.compared, found.difference) == (80, 30, None)
+    assert found.gone == (f"customer={DAY - timedelta(days=1)}@0",)
+
+
+def change_a_bit(settings: Settings, position: int, place: int) -> None:
+    """Change the last bit of a score in the file that holds it."""
+    for file in Path(settings.table_uri("stream_payments")).rglob("*.parquet"):
+        rows = pq.ParquetFile(file).read()
+        where = [
+            row["position"] == position and row["place"] == place
+            for row in rows.select(["position", "place"]).to_pylist()
+        ]
+        if any(where):
+            scores = [
+                math.nextafter(score, 2.0) if hit else score
+                for score, hit in zip(rows["score"].to_pylist(), where, strict=True)
+            ]
+            at = rows.schema.get_field_index("score")
+            pq.write_table(rows.set_column(at, "score", pa.array(scores, pa.float64())), file)
+            return
+    raise AssertionError(json.dumps([position, place]))

@@ -1,0 +1,40 @@
+"""The comparison of a stream's rows with those that were computed again."""
+
+import math
+import struct
+
+import pyarrow as pa
+import pytest
+
+from forecache.stream.recompute.compare import first_difference
+
+
+def a_nan(payload: int) -> float:
+    return float(struct.unpack("<d", struct.pack("<Q", 0x7FF8000000000000 + payload))[0])
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "row"),
+    [
+        ([1.0, None, math.nan], [1.0, None, math.nan], None),
+        ([0.0], [-0.0], 0),
+        ([1.0, 2.0], [1.0, math.nextafter(2.0, 3.0)], 1),
+        ([None], [0.0], 0),
+        ([a_nan(1)], [a_nan(2)], 0),
+        ([], [], None),
+    ],
+)
+def test_floats_are_compared_by_their_bits(
+    there: list[float | None], here: list[float | None], row: int | None
+) -> None:
+    tables = [pa.table({"score": pa.array(values, pa.float64())}) for values in (there, here)]
+    found = first_difference(*tables, ["score"])
+    assert (found and found.row) == row
+
+
+def test_the_first_row_is_told_with_its_first_column_and_both_values() -> None:
+    there = pa.table({"a": ["x", "y", "z"], "b": [1, 2, 3], "c": [True, True, True]})
+    here = pa.table({"a": ["x", "y", "Z"], "b": [1, 0, 3], "c": [True, False, True]})
+    found = first_difference(there, here, ["a", "b", "c"])
+    assert found is not None
+    assert (found.row, found.column, found.there, found.here) == (1, "b", 2, 0)
