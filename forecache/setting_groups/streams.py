@@ -23,3 +23,6 @@ class StreamSettings(BaseSettings):
     stream_most_bad: float = Field(
         0.01, ge=0, le=1, description="Share of a stream's messages that may be bad before it is told as an alert."
     )
+    stream_checkpoints: str = Field(
+        "", description="Folder or URI of the checkpoints of streams with Spark. Default: HOME/streams."
+    )

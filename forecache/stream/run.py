@@ -20,8 +20,13 @@ def run_stream(
         skip_lost: Go on with the messages that are there, where others were lost.
 
     Raises:
-        As `forecache.stream.arrow.engine.ArrowEngine.run`.
+        As `run` of `forecache.stream.arrow.engine.ArrowEngine` and of `forecache.stream.spark.engine.SparkEngine`.
     """
-    from forecache.stream.arrow.engine import ArrowEngine
+    if stream.engine == "spark":
+        from forecache.stream.spark.engine import SparkEngine
 
-    ArrowEngine(settings, stream, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop).run()
+        SparkEngine(settings, stream, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop).run()
+    else:
+        from forecache.stream.arrow.engine import ArrowEngine
+
+        ArrowEngine(settings, stream, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop).run()

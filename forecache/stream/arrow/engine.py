@@ -7,16 +7,14 @@ not committed when the process dies is read from Kafka again, and gives the same
 
 import gc
 import logging
-import os
 import threading
 import time
 from collections import deque
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 
 import pyarrow as pa
 
-from forecache.errors import ConflictError, UnavailableError
-from forecache.files import lock
+from forecache.errors import UnavailableError
 from forecache.pipeline import Stream
 from forecache.settings import Settings
 from forecache.steps import stream_step
@@ -24,15 +22,17 @@ from forecache.stream.arrow.committer import Committer, Numbered
 from forecache.stream.arrow.figures import Figures
 from forecache.stream.arrow.pending import PendingRows
 from forecache.stream.arrow.watch import ModelWatch
-from forecache.stream.kafka.consumer import TopicReader
+from forecache.stream.kafka.client import client_options
 from forecache.stream.kafka.dead_letters import DeadLetters
+from forecache.stream.kafka.open_topic import opened_topic
 from forecache.stream.layers import write_layers
+from forecache.stream.lock import own_stream
 from forecache.stream.rebuild import rebuild
-from forecache.stream.record import KAFKA_AT, QUARANTINE
+from forecache.stream.record import KAFKA_AT
 from forecache.stream.step.answered import Answered
 from forecache.stream.step.step import Step
 from forecache.stream.table.writer import Batch, StreamWriter
-from forecache.stream_state import LOCK, stream_folder
+from forecache.stream.topic.run import answers_sent
 
 logger = logging.getLogger("forecache.stream")
 _MOST_MESSAGES = 2_000
@@ -82,7 +82,7 @@ class ArrowEngine:
             UnavailableError: No broker answers at the start, or a lake or store cannot be read.
         """
         with ExitStack() as held:
-            held.enter_context(self._lock())
+            held.enter_context(own_stream(self._settings, self._stream.name))
             try:
                 self._open(held)
                 self._loop()
@@ -94,16 +94,6 @@ class ArrowEngine:
             self.figures.state.stopped_at = time.time()
             self.figures.write(self._reader.ends(), now=True)
 
-    def _lock(self) -> AbstractContextManager[int]:
-        def refused(holder: str) -> ConflictError:
-            return ConflictError(
-                f"The stream {self._stream.name!r} is run by {holder} on this machine.",
-                remedy="One process runs a stream: stop the other one first.",
-            )
-
-        path = stream_folder(self._settings.home_path, self._stream.name) / LOCK
-        return lock(path, holder=f"process {os.getpid()}", refused=refused, wait_s=1.0)
-
     def _open(self, held: ExitStack) -> None:
         settings, stream = self._settings, self._stream
         write_layers(settings, stream)
@@ -112,7 +102,9 @@ class ArrowEngine:
         if found is not None:
             self._step.answerer.take_up(found)
         self._writer = StreamWriter(settings, stream, send_bad=DeadLetters(settings, stream.topic.topic).send)
-        self._reader = self._opened_topic()
+        self._reader = opened_topic(
+            settings, stream, self._writer, skip_lost=self._skip_lost, batch=_MOST_MESSAGES, linger_s=_LINGER_S
+        )
         held.callback(self._reader.close)
         rows = rebuild(settings, stream, self._step)
         logger.info("The stream %s goes on with %d rows of its table.", stream.name, rows)
@@ -122,6 +114,7 @@ class ArrowEngine:
             held.callback(self._pending.close)
             if self._skip_lost:
                 self._pending.give_up_waiting()
+        held.enter_context(answers_sent(settings, stream, client_options(settings), self._not_sent))
         self._committer = Committer(self._writer, self._committed)
         held.callback(self._committer.close, 0.1)
         self._watch = ModelWatch(self._step.answerer)
@@ -132,29 +125,8 @@ class ArrowEngine:
         gc.collect()
         gc.freeze()
 
-    def _opened_topic(self) -> TopicReader:
-        """The topic where the table stands; what was lost of it is an error, or is skipped for good."""
-        settings, topic, writer = self._settings, self._stream.topic.topic, self._writer
-        reader = TopicReader(
-            settings, topic, writer.offsets, batch=_MOST_MESSAGES, linger_s=_LINGER_S, skip_lost=self._skip_lost
-        )
-        try:
-            writer.topic_id = reader.topic_id
-            is_other = not writer.knows_topic()
-            if is_other and not self._skip_lost:
-                reader.refuse_other_topic()
-            if is_other:
-                reader.close()
-                reader = TopicReader(settings, topic, {}, batch=_MOST_MESSAGES, linger_s=_LINGER_S)
-            if self._skip_lost and writer.offsets:
-                gone = {partition: 0 for partition in writer.offsets if partition not in reader.next}
-                upto = {**gone, **reader.next}
-                logger.warning("The stream %s goes on at %s, and was at %s.", self._stream.name, upto, writer.offsets)
-                writer.write(Batch(self._step.schema.empty_table(), QUARANTINE.empty_table(), upto), resets=True)
-        except BaseException:
-            reader.close()
-            raise
-        return reader
+    def _not_sent(self, sentence: str) -> None:
+        self.figures.state.last_error = sentence
 
     def _loop(self) -> None:
         goal = self._reader.ends()

@@ -61,8 +61,8 @@ def backfill(
     """
     if not stream.source.unique:
         raise InputError(
-            f"The source {stream.source.name!r} does not say what identifies an event: its landed events cannot be told "
-            "from those of the topic.",
+            f"The source {stream.source.name!r} does not say what identifies an event: its landed events cannot be "
+            "told from those of the topic.",
             remedy="Declare `unique` columns.",
         )
     if last < first:

@@ -1,0 +1,55 @@
+"""Where a stream goes on in its topic, and whether the topic still is the one that its table knows."""
+
+import logging
+
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from forecache.stream.kafka.consumer import TopicReader
+from forecache.stream.record import QUARANTINE, schema_of
+from forecache.stream.table.writer import Batch, StreamWriter
+
+logger = logging.getLogger("forecache.stream")
+
+
+def opened_topic(
+    settings: Settings,
+    stream: Stream,
+    writer: StreamWriter,
+    *,
+    skip_lost: bool,
+    batch: int = 1,
+    linger_s: float = 0.0,
+) -> TopicReader:
+    """The topic where the table stands; what was lost of it is an error, or is skipped for good.
+
+    Args:
+        writer: Of the table; it gets the topic's identity.
+
+    Raises:
+        DamagedError: Messages that were to be read are lost.
+        NotFoundError: There is no such topic.
+        UnavailableError: No broker answers.
+    """
+    topic = stream.topic.topic
+
+    def opened(start: dict[int, int]) -> TopicReader:
+        return TopicReader(settings, topic, start, batch=batch, linger_s=linger_s, skip_lost=skip_lost)
+
+    reader = opened(writer.offsets)
+    try:
+        writer.topic_id = reader.topic_id
+        is_other = not writer.knows_topic()
+        if is_other and not skip_lost:
+            reader.refuse_other_topic()
+        if is_other:
+            reader.close()
+            reader = opened({})
+        if skip_lost and writer.offsets:
+            gone = {partition: 0 for partition in writer.offsets if partition not in reader.next}
+            upto = {**gone, **reader.next}
+            logger.warning("The stream %s goes on at %s, and was at %s.", stream.name, upto, writer.offsets)
+            writer.write(Batch(schema_of(stream).empty_table(), QUARANTINE.empty_table(), upto), resets=True)
+    except BaseException:
+        reader.close()
+        raise
+    return reader

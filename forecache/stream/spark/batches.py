@@ -1,0 +1,98 @@
+"""A batch of Spark's on the driver: what the table has is dropped, the rest is answered and committed."""
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forecache.errors import ForecacheError
+from forecache.steps import stream_step
+from forecache.stream.record import OFFSET, PARTITION
+from forecache.stream.sink import Sink
+from forecache.stream.spark.checkpoint import Checkpoint, Offsets, beyond
+from forecache.stream.spark.source import split
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+class CheckpointAhead(ForecacheError):
+    """A batch starts beyond the offsets of the table: the events between would be lost."""
+
+
+class Batches:
+    """Given to Spark's `foreachBatch`.
+
+    Args:
+        starts: Where each partition goes on, those among them that the table does not know.
+        before: Called before each batch.
+
+    Attributes:
+        failure: What a batch raised: Spark tells of it only as text.
+        done: How many batches are.
+    """
+
+    def __init__(
+        self, sink: Sink, checkpoint: Checkpoint, starts: Offsets, *, before: Callable[[], object] = lambda: None
+    ) -> None:
+        self.failure: BaseException | None = None
+        self.done = 0
+        self._sink, self._checkpoint, self._before = sink, checkpoint, before
+        self._reached = dict(starts)
+        self._busy, self._closed = threading.Lock(), False
+
+    def close(self) -> None:
+        """Wait until the batch in progress is done, and take no other."""
+        with self._busy:
+            self._closed = True
+
+    def __call__(self, judged: "DataFrame", batch: int) -> None:
+        with self._busy:
+            if self._closed:
+                raise RuntimeError("The stream is about to stop.")
+            try:
+                self._take(judged, batch)
+                self.done += 1
+            except BaseException as error:
+                self.failure = error
+                raise
+
+    def has_reached(self, goal: Offsets) -> bool:
+        """Whether the events before these offsets are committed."""
+        reached = self.offsets()
+        return all(reached.get(partition, 0) >= offset for partition, offset in goal.items())
+
+    def offsets(self) -> dict[int, int]:
+        """The offsets of the table, or those that a batch without an event reached.
+
+        Behind the last event of a batch may stand what is none, such as the mark of a transaction's end.
+        """
+        known, reached = dict(self._sink.offsets), dict(self._reached)
+        return {p: max(known.get(p, 0), reached.get(p, 0)) for p in known.keys() | reached.keys()}
+
+    def _take(self, judged: "DataFrame", batch: int) -> None:
+        span, committed = self._checkpoint.span_of(batch), self.offsets()
+        if ahead := beyond(span.start, committed):
+            partition, offset, known = ahead
+            raise CheckpointAhead(
+                f"Batch {batch} starts partition {partition} at offset {offset}, and the table has the events before "
+                f"{known} only."
+            )
+        upto = {**committed, **{p: max(offset, committed.get(p, 0)) for p, offset in span.end.items()}}
+        if upto != committed:
+            rows = without_committed(judged.toArrow(), committed)
+            stream_step("judged")
+            self._before()
+            self._sink.take(*split(rows, self._sink.step.judge), upto)
+        self._reached = upto
+
+
+def without_committed(rows: pa.Table, committed: Offsets) -> pa.Table:
+    """The messages that a table with these offsets does not have."""
+    keep = pa.array([True] * rows.num_rows, pa.bool_())
+    for partition, offset in committed.items():
+        there = pc.and_(pc.equal(rows[PARTITION], partition), pc.less(rows[OFFSET], offset))
+        keep = pc.and_not(keep, there)
+    return rows.filter(keep)

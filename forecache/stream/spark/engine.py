@@ -1,0 +1,164 @@
+"""The engine `spark`: queries of Structured Streaming, one after the other where a checkpoint or a broker fails one.
+
+A query reads and judges on the executors. The driver answers and commits with the same step and writer as the engine of
+one process. Each query begins with a step of its own, whose tiles and repeats are built from the table, since a failed
+batch may have left others in memory.
+"""
+
+import logging
+import threading
+import time
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from forecache.errors import UnavailableError
+from forecache.lake.spark.kafka import kafka_jars
+from forecache.lake.spark.session import spark_session
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from forecache.stream.arrow.figures import Figures
+from forecache.stream.arrow.watch import ModelWatch
+from forecache.stream.kafka.client import client_options
+from forecache.stream.kafka.dead_letters import DeadLetters
+from forecache.stream.kafka.ends import Ends
+from forecache.stream.kafka.open_topic import opened_topic
+from forecache.stream.layers import write_layers
+from forecache.stream.lock import own_stream
+from forecache.stream.record import KAFKA_AT
+from forecache.stream.sink import Sink
+from forecache.stream.spark.batches import Batches, CheckpointAhead
+from forecache.stream.spark.checkpoint import Offsets, checkpoint_for
+from forecache.stream.spark.query import Query
+from forecache.stream.step.answered import Answered
+from forecache.stream.topic.run import answers_sent
+from forecache.stream_state import stream_folder
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger("forecache.stream")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+
+
+class SparkEngine:
+    """Runs one stream, once.
+
+    Attributes:
+        figures: What it says of itself.
+
+    Args:
+        until_caught_up: End when what the topic had at the start is committed.
+        skip_lost: Go on with the messages that are there, where others were lost.
+        stop: Set to end it; the batch in progress is committed first.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        stream: Stream,
+        *,
+        until_caught_up: bool = False,
+        skip_lost: bool = False,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._settings, self._stream = settings, stream
+        self._until_caught_up, self._skip_lost = until_caught_up, skip_lost
+        self._stop = stop or threading.Event()
+        self._goal: Offsets = {}
+        self.figures = Figures(settings.home_path, stream.name, engine="spark", freshness=stream.freshness)
+
+    def run(self) -> None:
+        """Run until it is stopped, or has caught up.
+
+        Raises:
+            ConflictError: Another process runs the stream, or commits to it.
+            NotFoundError: There is no such topic, or nothing that could answer.
+            DamagedError: Messages that were to be read are lost.
+            UnavailableError: Spark does not start.
+        """
+        with ExitStack() as held:
+            held.enter_context(own_stream(self._settings, self._stream.name))
+            try:
+                write_layers(self._settings, self._stream)
+                options = client_options(self._settings)
+                held.enter_context(answers_sent(self._settings, self._stream, options, self._failed))
+                self._ends = Ends(self._settings, self._stream.topic.topic)
+                held.callback(self._ends.close)
+                spark = spark_session(self._settings, more_jars=kafka_jars(self._settings))
+                self._run_queries(spark)
+            except BaseException as error:
+                self._failed(str(error))
+                self.figures.write(now=True)
+                raise
+            self.figures.state.stopped_at = time.time()
+            self.figures.write(now=True)
+
+    def _run_queries(self, spark: "SparkSession") -> None:
+        pause, distrust = _FIRST_PAUSE_S, ""
+        while not self._stop.is_set():
+            batches = None
+            try:
+                with ExitStack() as held:
+                    batches, query = self._prepared(spark, distrust, held)
+                    query.run(batches, self._stop, partial(self._look, batches))
+                return
+            except CheckpointAhead as error:
+                logger.warning("%s The stream goes on from the table's offsets.", error.message)
+                distrust = ""
+            except UnavailableError as error:
+                self._failed(str(error))
+                logger.warning("%s", error)
+                worked = batches is not None and batches.done > 0
+                # A query that did nothing may have a checkpoint that Spark cannot go on from.
+                distrust = "" if worked or batches is None else "The last query did not finish a batch."
+                pause = _FIRST_PAUSE_S if worked else min(2 * pause, _LONGEST_PAUSE_S)
+                self.figures.write(now=True)
+                self._stop.wait(pause)
+
+    def _prepared(self, spark: "SparkSession", distrust: str, held: ExitStack) -> tuple[Batches, Query]:
+        """A query at the table's offsets, with a sink that knows what the table has."""
+        settings, stream = self._settings, self._stream
+        topic, send_bad = stream.topic.topic, DeadLetters(settings, stream.topic.topic).send
+        sink = Sink(
+            settings, stream, send_bad=send_bad, done=lambda done, version: self._committed(sink, done, version)
+        )
+        reader = opened_topic(settings, stream, sink.writer, skip_lost=self._skip_lost)
+        reader.close()
+        starts, self._skip_lost = dict(reader.next), False
+        self._goal = self._goal or self._ends.read()
+        checkpoint, reason = checkpoint_for(spark, checkpoints_of(settings, stream), topic, starts, distrust=distrust)
+        if reason:
+            logger.warning("%s The stream takes the new checkpoint %s.", reason, checkpoint.path)
+        self.figures.state.offsets = {str(p): offset for p, offset in sink.offsets.items()}
+        self.figures.state.committed_version = sink.writer.version
+        watch = ModelWatch(sink.step.answerer)
+        held.callback(watch.close)
+        batches = Batches(sink, checkpoint, starts, before=watch.take_up)
+        return batches, Query(spark, settings, stream, sink.step.judge, checkpoint, starts)
+
+    def _look(self, batches: Batches) -> bool:
+        """Write the figures; whether the stream has caught up, where it ends then."""
+        self.figures.write(self._ends.read())
+        return self._until_caught_up and batches.has_reached(self._goal)
+
+    def _committed(self, sink: Sink, answered: Answered, version: int) -> None:
+        state = self.figures.state
+        state.bad += answered.bad.num_rows
+        state.repeats += answered.repeats
+        state.late += answered.late
+        if answered.failure:
+            self._failed(f"{answered.failed} rows have no answer: {answered.failure}")
+        self.figures.committed(version, sink.offsets, answered.rows[KAFKA_AT].cast(pa.int64()).to_numpy())
+
+    def _failed(self, sentence: str) -> None:
+        self.figures.state.last_error = sentence
+
+
+def checkpoints_of(settings: Settings, stream: Stream) -> str:
+    """The folder or URI of a stream's checkpoints."""
+    if settings.stream_checkpoints:
+        return f"{settings.stream_checkpoints.rstrip('/')}/{stream.name}"
+    return str(stream_folder(settings.home_path.resolve(), stream.name) / "checkpoints")

@@ -1,0 +1,158 @@
+"""Both engines of streams give the same rows, to the bit."""
+
+import json
+from datetime import datetime, timedelta, timezone
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from spark_stream_jobs import run_with_spark, spark_settings
+from stream_jobs import run_stream
+from stream_sample import POISON, START, EmptyNight, a_stream, payment, release, table_rows
+from stream_truth import plain
+
+from forecache.settings import Settings
+from forecache.stream.record import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
+from forecache.stream.spark.source import judged_frame, split
+from forecache.stream.step.answered import Answered
+from forecache.stream.step.step import Step
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a home with a release of the model that answers."""
+    settings = spark_settings(tmp_path_factory.mktemp("engines") / "home", "localhost:9092")
+    release(settings)
+    return settings
+
+
+@st.composite
+def sequences(draw: st.DrawFn) -> list[tuple[int, bytes | None]]:
+    """Messages with their partitions: payments of few customers, late, repeated and out of order, and poison."""
+    found: list[tuple[int, bytes | None]] = []
+    for number in range(draw(st.integers(1, 25))):
+        kind = draw(st.sampled_from(["new", "new", "new", "late", "again", "poison"]))
+        if kind == "poison":
+            value: bytes | None = draw(st.sampled_from(POISON))
+        elif kind == "again" and found:
+            value = draw(st.sampled_from(found))[1]
+        else:
+            hours = draw(st.integers(-90, -10)) if kind == "late" else draw(st.integers(0, 20))
+            at = START + timedelta(hours=hours, seconds=draw(st.integers(0, 4000)))
+            value = payment(
+                number,
+                at=at.isoformat().replace("+00:00", "Z"),
+                customer_id=draw(st.integers(1, 3)),
+                amount=draw(st.floats(0, 10_000, allow_nan=False)),
+            )
+        found.append((draw(st.integers(0, 2)), value))
+    return found
+
+
+def messages_of(sequence: list[tuple[int, bytes | None]]) -> pa.Table:
+    """The messages in the order in which Kafka got them."""
+    offsets = [sum(other == partition for other, _ in sequence[:i]) for i, (partition, _) in enumerate(sequence)]
+    at = [datetime(2026, 3, 3, tzinfo=timezone.utc) + timedelta(milliseconds=i) for i in range(len(sequence))]
+    columns = {
+        PARTITION: [partition for partition, _ in sequence],
+        OFFSET: offsets,
+        KAFKA_AT: at,
+        RECEIVED_AT: [datetime.now(timezone.utc)] * len(sequence),
+        "value": [value for _, value in sequence],
+    }
+    return pa.table([pa.array(columns[field.name], field.type) for field in MESSAGES], schema=MESSAGES)
+
+
+def step_of(settings: Settings) -> Step:
+    step = Step(settings, a_stream(), bases=lambda view: EmptyNight())
+    step.answerer.take_up(step.answerer.look())
+    return step
+
+
+def batches(messages: pa.Table, cuts: list[int]) -> list[pa.Table]:
+    edges = [0, *sorted(cut % (messages.num_rows + 1) for cut in cuts), messages.num_rows]
+    return [messages.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+
+
+def by_arrow(settings: Settings, messages: pa.Table, cuts: list[int]) -> list[Answered]:
+    step = step_of(settings)
+    return [step.run(batch) for batch in batches(messages, cuts)]
+
+
+def by_spark(spark: "SparkSession", settings: Settings, messages: pa.Table, cuts: list[int]) -> list[Answered]:
+    """As the driver has the batches: in any order, of several tasks."""
+    step, found = step_of(settings), []
+    for batch in batches(messages, cuts):
+        reversed_rows = batch.take(pa.array(range(batch.num_rows - 1, -1, -1), pa.int64()))
+        frame = spark.createDataFrame(reversed_rows.select([PARTITION, OFFSET, KAFKA_AT, "value"])).repartition(2)
+        found.append(step.answer(*split(judged_frame(frame, step.judge).toArrow(), step.judge)))
+    return found
+
+
+def whole(answered: list[Answered], part: str) -> list[dict[str, Any]]:
+    rows = pa.concat_tables([getattr(each, part) for each in answered]).to_pylist()
+    return [{**plain(row), "bits": [float(v).hex() for v in row.values() if isinstance(v, float)]} for row in rows]
+
+
+@given(
+    sequence=sequences(), cuts=st.lists(st.integers(0, 25), max_size=2), other=st.lists(st.integers(0, 25), max_size=4)
+)
+# A smaller example of a failure would take minutes to find: each try is several jobs of Spark.
+@hypothesis_settings(max_examples=15, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate])
+def test_any_events_in_any_batches_give_the_same_rows(
+    spark: "SparkSession",
+    answering: Settings,
+    sequence: list[tuple[int, bytes | None]],
+    cuts: list[int],
+    other: list[int],
+) -> None:
+    messages = messages_of(sequence)
+    one, two = by_arrow(answering, messages, other), by_spark(spark, answering, messages, cuts)
+    assert whole(one, "rows") == whole(two, "rows")
+    by_offset = itemgetter(PARTITION, OFFSET)
+    assert sorted(whole(one, "bad"), key=by_offset) == sorted(whole(two, "bad"), key=by_offset)
+    for count in ("repeats", "late", "failed"):
+        assert sum(getattr(each, count) for each in one) == sum(getattr(each, count) for each in two)
+    last = [{name: dict(_last_of(found, name)) for name in ("customer",)} for found in (one, two)]
+    assert last[0] == last[1]  # the tiles of the live layer
+
+
+def _last_of(answered: list[Answered], view: str) -> list[tuple[bytes, bytes]]:
+    return [(key, entry) for each in answered for key, _, entry in each.live[view]]
+
+
+def test_through_a_broker_both_engines_write_the_same_tables(spark: "SparkSession", kafka: Any, tmp_path: Path) -> None:
+    values = [payment(number) for number in range(120)]
+    for place, each in enumerate((*POISON, *(payment(number) for number in range(0, 60, 7)))):
+        values.insert(5 + 6 * place, each)
+    topic = kafka.create_topic("payments")
+    kafka.send(topic, values)
+    homes = {"arrow": tmp_path / "arrow", "spark": tmp_path / "spark"}
+    stored = {}
+    for engine, home in homes.items():
+        settings = spark_settings(home, kafka.brokers)
+        release(settings)
+        if engine == "arrow":
+            run_stream(home, kafka.brokers, topic, {})
+        else:
+            run_with_spark(settings, topic)
+        tables = ("stream_payments", "stream_quarantine_payments")
+        stored[engine] = [[_comparable(row) for row in table_rows(settings, table)] for table in tables]
+    assert len(stored["arrow"][0]) == 120
+    assert len(stored["arrow"][1]) == len(POISON)
+    assert stored["arrow"] == stored["spark"]
+
+
+def _comparable(row: dict[str, Any]) -> str:
+    values = {name: float(v).hex() if isinstance(v, float) else str(v) for name, v in plain(row).items()}
+    return json.dumps({**values, KAFKA_AT: str(row.get(KAFKA_AT))}, sort_keys=True)

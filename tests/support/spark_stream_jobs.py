@@ -1,0 +1,47 @@
+"""What processes of their own do to the stream of payments with the engine `spark`, and the same in this process."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from stream_jobs import stand_on_an_empty_night
+from stream_sample import a_stream
+
+from forecache.settings import Settings, load_settings
+from forecache.steps import stream_step
+from forecache.stream.spark import source
+from forecache.stream.spark.engine import SparkEngine
+
+SPARK = {"engine": "spark", "commit_s": 0.2}
+
+
+def spark_settings(home: Path, brokers: str, **given: Any) -> Settings:
+    return load_settings(home=home, kafka_brokers=brokers, spark_master="local[2]", spark_driver_memory="1g", **given)
+
+
+def run_with_spark(
+    settings: Settings, topic: str, *, stop: threading.Event | None = None, per_batch: int = 30, **declared: Any
+) -> SparkEngine:
+    """Run the stream of payments in this process until it has caught up, or `stop` is set."""
+    stand_on_an_empty_night()
+    source.MESSAGES_A_BATCH = per_batch
+    stream = a_stream(topic, **{**SPARK, **declared})
+    engine = SparkEngine(settings, stream, until_caught_up=stop is None, stop=stop)
+    engine.run()
+    return engine
+
+
+def run_until(home: Path, brokers: str, topic: str, step: str, times: int, given: dict[str, Any]) -> None:
+    """Run the stream and die at a step, when it comes for the `times`th time."""
+    left = times
+
+    def die(name: str) -> None:
+        nonlocal left
+        left -= name == step
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    stream_step.on_step = die
+    run_with_spark(spark_settings(home, brokers, **given), topic)
