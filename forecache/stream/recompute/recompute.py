@@ -123,15 +123,18 @@ class _Again:
         else:
             self._step.answerer = answerer
         self.gone |= gone
-        answered = self._step.answer(rows) if answerer is not None else self._only_taken_in(rows)
-        if gone or answered is None:
+        if answerer is None:
+            self._only_take_in(rows)
+            return False, None
+        answered = self._step.answer(rows)
+        if gone:
             return False, None
         if answered.rows.num_rows != rows.num_rows:
             return True, self._repeat(rows, answered.rows)
         found = first_difference(rows, answered.rows, self._columns)
-        return True, found and self._told(rows, found.row, found.column, found.there, found.here)
+        return True, None if found is None else self._told(rows, found.row, found.column, found.there, found.here)
 
-    def _only_taken_in(self, rows: pa.Table) -> None:
+    def _only_take_in(self, rows: pa.Table) -> None:
         self._step.repeats.new(rows)
         for view in self._step.views.values():
             view.take_in(rows, self._night_of(view.view))
@@ -147,9 +150,9 @@ class _Again:
                 found = made.look()
                 if found is not None:
                     made.take_up(found)
+                self._answering[number] = made
             except NotFoundError:
-                made = None
-            self._answering[number] = made
+                self._answering[number] = None
         return self._answering[number]
 
     def _repeat(self, rows: pa.Table, kept: pa.Table) -> RowDifference:
@@ -162,9 +165,9 @@ class _Again:
         return self._told(rows, first, "row", "present", "a repeat of an earlier row")
 
     def _told(self, rows: pa.Table, row: int, column: str, there: Any, here: Any) -> RowDifference:
-        where = [rows[name][row].as_py() for name in (POSITION, PLACE, PARTITION, OFFSET)]
-        names = self._stream.source.unique or self._stream.key
-        return RowDifference(*where, {name: rows[name][row].as_py() for name in names}, column, there, here)
+        position, place, partition, offset = (rows[name][row].as_py() for name in (POSITION, PLACE, PARTITION, OFFSET))
+        key = {name: rows[name][row].as_py() for name in self._stream.source.unique or self._stream.key}
+        return RowDifference(position, place, partition, offset, key, column, there, here)
 
 
 def _runs(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -75,7 +75,7 @@ def _quoted(text: str) -> str:
 
 def _certificates(given: Mapping[str, str]) -> dict[str, str]:
     authority, chain, key = (_pem(given, f"ssl.{name}") for name in ("ca", "certificate", "key"))
-    java = {}
+    java: dict[str, str] = {}
     if authority:
         java |= {"ssl.truststore.type": "PEM", "ssl.truststore.certificates": authority}
     if chain and key:
