@@ -1,0 +1,90 @@
+"""A stream from a real broker under its sensor: started, killed, started again; then its day is a landing file."""
+
+import json
+import os
+import signal
+import time
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from reader_support import eventually
+from watched_streams import TOPIC, cards
+
+from forecache.cli.main import cli
+from forecache.lake.sources.extract import extract
+from forecache.monitoring.streams.starts import read_starts, write_starts
+from forecache.operations.streams.start import keep_running
+from forecache.settings import Settings, load_settings
+from forecache.stream_state import StreamState, read_state
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+SUPPORT = Path(__file__).parent.parent / "support"
+YESTERDAY = datetime.now(timezone.utc).replace(hour=12, minute=0) - timedelta(days=1)
+
+
+def payments(numbers: range) -> list[bytes]:
+    return [
+        json.dumps(
+            {
+                "payment_id": number,
+                "customer_id": number % 5,
+                "amount": number / 7,
+                "paid_at": (YESTERDAY + timedelta(milliseconds=number)).isoformat(),
+            }
+        ).encode()
+        for number in numbers
+    ]
+
+
+def said(settings: Settings) -> StreamState:
+    return read_state(settings.home_path, "cards") or StreamState()
+
+
+def shown() -> dict[str, Any]:
+    done = CliRunner().invoke(cli, ["streams", "--json"], catch_exceptions=False)
+    (found,) = json.loads(done.output)
+    return dict(found)
+
+
+def test_a_stream_that_is_killed_is_started_again_and_the_day_lands_with_each_event_once(
+    tmp_path: Path, kafka: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = kafka.create_topic("cards", partitions=2)
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    for name, value in (
+        ("FORECACHE_HOME", str(tmp_path / "home")),
+        ("FORECACHE_PROJECT", "watched_project"),
+        ("FORECACHE_KAFKA_BROKERS", kafka.brokers),
+        ("PYTHONPATH", os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])),
+        (TOPIC, topic),
+    ):
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    stream = cards()
+    kafka.send(topic, payments(range(500)))
+    try:
+        assert [each.did for each in keep_running(settings, [stream])] == ["started"]
+        assert eventually(lambda: said(settings).rows == 500, 60)
+        assert (shown()["state"], shown()["topic"]) == ("runs", topic)
+        os.kill(said(settings).pid, signal.SIGKILL)
+        kafka.send(topic, [b"no payment", *payments(range(300, 800))])
+        assert eventually(lambda: shown()["state"] == "died", 60)
+        starts = read_starts(settings.home_path, "cards")
+        write_starts(settings.home_path, "cards", replace(starts, last_at=time.time() - 60))
+        assert [each.did for each in keep_running(settings, [stream])] == ["started"]
+        assert eventually(lambda: said(settings).rows == 300 and said(settings).lag_events == 0, 60)
+        found = shown()
+        assert (found["state"], found["bad"], found["repeats"], found["starts"]) == ("runs", 1, 200, 2)
+    finally:
+        os.kill(said(settings).pid, signal.SIGTERM)
+    assert eventually(lambda: shown()["state"] == "stopped", 30)
+    result = extract(settings, stream.source, [YESTERDAY.date()])
+    assert result.rows == 800
+    rows = pq.read_table(Path(settings.landing_uri) / "payments" / f"{YESTERDAY.date()}.parquet")
+    assert sorted(rows["payment_id"].to_pylist()) == list(range(800))
+    assert sorted(rows["amount"].to_pylist()) == [number / 7 for number in range(800)]
