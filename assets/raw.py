@@ -109,7 +109,8 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
 
 def extract_days(step: Step, source: Source, days: Collection[date], *, rebuild: bool = False) -> None:
     """Write the landing files of days that have none, where a database or a stream has their rows."""
-    from forecache.lake.sources.extract import extract, not_extracted
+    from forecache.lake.sources.days_to_extract import not_extracted
+    from forecache.lake.sources.extract import extract
 
     if source.extract is not None and days:
         step.run(extract, step.settings, source, days, rebuild=rebuild)

@@ -30,7 +30,7 @@ def ingest_waiting(step: Step, source: AnySource, *, last: date) -> None:
     from forecache.lake.ingest.ingested import ingested_files
     from forecache.lake.ingest.landing import list_landing
     from forecache.lake.ingest.pending import files_to_ingest, pending_days
-    from forecache.lake.sources.extract import days_to_extract
+    from forecache.lake.sources.days_to_extract import days_to_extract
     from forecache.quality.raw_days import raw_verdicts
 
     if isinstance(source, TableSource):

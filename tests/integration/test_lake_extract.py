@@ -23,7 +23,8 @@ from forecache.lake.ingest.ingested import ingested_files
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.ledger import last_records
 from forecache.lake.query import query
-from forecache.lake.sources.extract import days_to_extract, extract
+from forecache.lake.sources.days_to_extract import days_to_extract
+from forecache.lake.sources.extract import extract
 from forecache.lake.sources.state import require_delivered, source_state
 from forecache.pipeline import Column, Query, Snapshot, Source, Static
 from forecache.settings import Settings

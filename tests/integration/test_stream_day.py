@@ -15,7 +15,8 @@ from forecache.errors import InputError, NotYetError
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.query import query
-from forecache.lake.sources.extract import days_to_extract, extract, not_extracted
+from forecache.lake.sources.days_to_extract import days_to_extract, not_extracted
+from forecache.lake.sources.extract import extract
 from forecache.lake.sources.state import awaited, require_delivered
 from forecache.lineage.stages import stage_facts
 from forecache.pipeline import Column, Source, StreamDay
@@ -105,22 +106,24 @@ def test_a_stream_of_another_machine_is_known_by_its_table(settings: Settings, t
     assert days(settings, now=moment(D[3], 2)) == D[:3]
 
 
-def test_late_events_of_a_day_are_taken_while_late_days_last(settings: Settings, table: StreamTable) -> None:
+def test_late_events_of_a_day_land_however_late_they_come(settings: Settings, table: StreamTable) -> None:
     source = payments(extract=StreamDay("cards", late_days=2, start=D[0]))
     says(settings, NOW, {"0": 9}, {"0": 9})
     extract(settings, source, D, now=NOW)
     before = {file.name: file.modified_at for file in list_landing(settings, source)}
-    for later, expected in ((1, D[1:4]), (2, D[2:5]), (3, D[3:6])):
+    for later, expected in ((1, D[1:4]), (2, D[2:5]), (3, D[2:6]), (4, [D[2], *D[4:7]])):
         now = NOW + timedelta(days=later)
         says(settings, now, {"0": 9}, {"0": 9})
-        table.commit([moment(D[2], 5)], at=now)
-        assert days(settings, source, now) == expected
+        table.commit([moment(D[2], 5), moment(now.date(), 0)], at=now)
+        assert days(settings, source, now) == expected, "within `late_days` each day is asked for, later only this one"
         extract(settings, source, D, now=now)
+        table.commit([moment(D[2], 6)], at=now)
+        assert days(settings, source, now) == [], "more of it is taken the next day"
     after = {file.name: file.modified_at for file in list_landing(settings, source)}
     changed = [name for name in before if after[name] != before[name]]
     assert changed == [f"{D[2]}.parquet"], "a file whose rows are the same stays"
     rows = pq.read_table(Path(settings.landing_uri) / "payments" / f"{D[2]}.parquet")["payment_id"].to_pylist()
-    assert sorted(rows) == [6, 7, 8, 9, 10], "what came on the first two days after, and not what came on the third"
+    assert sorted(rows) == [6, 7, 8, 9, 11, 12, 14, 15, 17, 18]
 
 
 def test_days_before_the_stream_was_whole_are_left_to_files_from_elsewhere(

@@ -2,9 +2,9 @@
 
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,76 +12,20 @@ import xxhash
 
 from forecache.errors import InputError
 from forecache.folders import open_folder
-from forecache.lake.ingest.ingested import ingested_files
-from forecache.lake.ingest.landing import list_landing, source_uri
+from forecache.lake.ingest.landing import source_uri
 from forecache.lake.ledger import last_records
 from forecache.lake.sources.databases.database import text_batches
+from forecache.lake.sources.days_to_extract import STAGE, days_to_extract, possible_days, read_to_their_end, today_of
 from forecache.lake.sources.streams.day_file import write_day
-from forecache.lake.sources.streams.reading import first_whole_day, unread
 from forecache.lake.stage import Done, Stage, span
 from forecache.lake.turn import own_turn
-from forecache.pipeline import Snapshot, Source, Static
+from forecache.pipeline import Snapshot, Source
 from forecache.pipeline.names import STREAM
 from forecache.pipeline.sources.query import Query, file_name
 from forecache.pipeline.sources.stream_day import StreamDay
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.steps import extract_step
-
-STAGE = "extract"
-
-
-def days_to_extract(
-    settings: Settings, source: Source, *, first: date, last: date, now: datetime | None = None
-) -> list[date]:
-    """The days from `first` to `last` that are to be extracted, ascending; none of a source that is not extracted.
-
-    These are the days without a landing file, and those for which rows may have come late; of a stream only those that
-    it has read to their end.
-
-    Args:
-        now: With a time zone; default: the clock.
-    """
-    if source.extract is None:
-        return []
-    possible = _possible_days(source, first, last, now)
-    if not possible:
-        return []
-    done = {file.day for file in list_landing(settings, source)}
-    done |= {file.event_day for file in ingested_files(settings, source)}
-    if isinstance(source.time, Static):
-        return [] if done - {None} else possible
-    late_days, today = source.extract.late_days, _today(now)
-    asked = last_records(settings, STAGE, source.name) if late_days and done else {}
-
-    def may_have_more(day: date) -> bool:
-        over = day + timedelta(days=1)
-        asked_on = date.fromisoformat(asked[day].details["asked_on"]) if day in asked else over
-        return asked_on < min(today, over + timedelta(days=late_days))
-
-    days = [day for day in possible if day not in done or may_have_more(day)]
-    return _read_to_their_end(settings, source.extract, days) if isinstance(source.extract, StreamDay) else days
-
-
-def not_extracted(settings: Settings, source: Source, day: date, *, now: datetime | None = None) -> str:
-    """Why a day that is over cannot be extracted yet, as a sentence; "" where it can, or where nothing is known."""
-    if not isinstance(source.extract, StreamDay) or day >= _today(now):
-        return ""
-    first = first_whole_day(settings, source.extract)
-    if first is None:
-        return f"The stream {source.extract.stream!r} has committed nothing yet."
-    if day < first:
-        return f"The stream {source.extract.stream!r} has no whole day before {first}."
-    return unread(settings, source.extract.stream, day)
-
-
-def _read_to_their_end(settings: Settings, extract: StreamDay, days: Sequence[date]) -> list[date]:
-    """Those of some ascending days that a stream has, and has read to their end."""
-    first = first_whole_day(settings, extract) if days else None
-    left = [day for day in days if first is not None and day >= first]
-    while left and unread(settings, extract.stream, left[-1]):
-        left.pop()
-    return left
 
 
 def extract(
@@ -114,20 +58,22 @@ def extract(
     rows: dict[date, int] = {}
     with own_turn(settings, f"landing_{source.name}", run_id, progress), _scratch(settings, source) as scratch:
         if rebuild:
-            chosen = [day for day in _possible_days(source, first, last, now) if day in days]
+            chosen = [day for day in possible_days(source, first, last, now) if day in days]
             _require_state(source, days, chosen)
             if isinstance(source.extract, StreamDay):
-                chosen = _read_to_their_end(settings, source.extract, chosen)
+                chosen = read_to_their_end(settings, source.extract, chosen)
         else:
             chosen = [day for day in days_to_extract(settings, source, first=first, last=last, now=now) if day in days]
         stage = Stage(settings, STAGE, source.name, run_id)
-        before = last_records(settings, STAGE, source.name) if source.extract.late_days and not rebuild else {}
+        # What a stream has of a day may be more at any time.
+        looks_again = source.extract.late_days or isinstance(source.extract, StreamDay)
+        before = last_records(settings, STAGE, source.name) if looks_again and not rebuild else {}
         for number, day in enumerate(chosen):
             progress(f"extracting {source.name} of {day} from {_origin(source.extract)}", number / len(chosen))
             begun = time.perf_counter()
             known = before[day].details["rows_digest"] if day in before else ""
             rows[day], details = _extract_day(settings, source, source.extract, day, scratch, known=known)
-            done = Done(rows[day], {"file": file_name(day), **details, "asked_on": _today(now).isoformat()})
+            done = Done(rows[day], {"file": file_name(day), **details, "asked_on": today_of(now).isoformat()})
             stage.record(
                 {day: done}, {day: f"{_read(source.extract, details)} {file_name(day)}"}, time.perf_counter() - begun
             )
@@ -149,21 +95,6 @@ def _read(extract: Query | StreamDay, details: Mapping[str, Any]) -> str:
 
 def _origin(extract: Query | StreamDay) -> str:
     return f"the stream {extract.stream}" if isinstance(extract, StreamDay) else extract.database
-
-
-def _possible_days(source: Source, first: date, last: date, now: datetime | None) -> list[date]:
-    """Days that are over, and of a state the one that has just ended."""
-    newest = _today(now) - timedelta(days=1)
-    newest = min(newest, source.end) if source.end and source.time is None else newest
-    first, last = max(first, source.start), min(last, newest)
-    if source.time is not None:
-        is_there = last == newest and first <= last and (source.end is None or newest <= source.end)
-        return [newest] if is_there else []
-    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
-
-
-def _today(now: datetime | None) -> date:
-    return (now or datetime.now(timezone.utc)).astimezone(timezone.utc).date()
 
 
 def _require_state(source: Source, days: Collection[date], chosen: Collection[date]) -> None:

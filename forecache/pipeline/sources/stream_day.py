@@ -19,8 +19,9 @@ class StreamDay:
 
     Attributes:
         stream: Name of the stream, whose topic has the source's events.
-        late_days: How many days after a day's end events of it may still come. So long the day is looked at again, once
-            a day (UTC); where it has more events, they take the place of those before.
+        late_days: How many days after a day's end events of it usually still come. So long the day is taken again, once
+            a day (UTC); where it has more events, they take the place of those before. Events that come later are
+            noticed by the statistics of the stream's table, and make their day land again too.
         start: The first day to take; None: the day after that of the stream's first commit, since of its first day the
             stream may have a part only. Days before land as files from elsewhere.
     """

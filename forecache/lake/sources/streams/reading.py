@@ -1,14 +1,17 @@
 """How far a stream has read its topic: whether a day that is over is whole in its table."""
 
+from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta, timezone
 
 from forecache.lake.delta.log import active_files, open_if_exists
 from forecache.lake.delta.stream_tables import HOUR, hour_of
+from forecache.lake.delta.tables import open_table
 from forecache.pipeline.names import STREAM
 from forecache.pipeline.sources.stream_day import StreamDay
 from forecache.settings import Settings
 from forecache.stream_state import StreamState, read_state
 
+_DAY, _POSITION = "event_day", "position"
 _ELSEWHERE = timedelta(hours=1)
 """Where nothing here says how far the stream is, a day is taken to be whole so long after its end was read."""
 
@@ -67,3 +70,20 @@ def _newest_read(settings: Settings, table: str, end: datetime) -> dict[int, dat
     rows = delta.to_pyarrow_table(partitions=[(HOUR, "in", some)], columns=["kafka_partition", "kafka_at"])
     newest = rows.group_by("kafka_partition").aggregate([("kafka_at", "max")])
     return dict(zip(newest["kafka_partition"].to_pylist(), newest["kafka_at_max"].to_pylist(), strict=True))
+
+
+def days_with_more(settings: Settings, stream: str, landed: Mapping[date, int], *, since: date) -> list[date]:
+    """Days of which a stream committed rows after those that landed, ascending.
+
+    Args:
+        landed: By day, the highest position among its rows that landed.
+        since: The date from which commits are looked at.
+    """
+    import pyarrow.dataset as ds
+
+    rows = (ds.field(HOUR) >= f"{since}T00") & (ds.field(_DAY) <= max(landed))
+    dataset = open_table(settings, STREAM + stream).to_pyarrow_dataset()
+    # Files are passed over by their statistics: hardly any has rows of days that are long over.
+    newer = dataset.to_table(columns=[_DAY, _POSITION], filter=rows).group_by(_DAY).aggregate([(_POSITION, "max")])
+    found = zip(newer[_DAY].to_pylist(), newer[f"{_POSITION}_max"].to_pylist(), strict=True)
+    return sorted(day for day, position in found if day in landed and position > landed[day])

@@ -1,0 +1,91 @@
+"""Which days of a source are to be extracted from a database or a stream."""
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta, timezone
+
+from forecache.lake.ingest.ingested import ingested_files
+from forecache.lake.ingest.landing import list_landing
+from forecache.lake.ledger import last_records
+from forecache.lake.sources.streams.reading import days_with_more, first_whole_day, unread
+from forecache.pipeline import Source, Static, StreamDay
+from forecache.settings import Settings
+
+STAGE = "extract"
+
+
+def days_to_extract(
+    settings: Settings, source: Source, *, first: date, last: date, now: datetime | None = None
+) -> list[date]:
+    """The days from `first` to `last` that are to be extracted, ascending; none of a source that is not extracted.
+
+    These are the days without a landing file, and those for which rows may have come late. Of a stream only those that
+    it has read to their end, and also those of which rows came later than `late_days`.
+
+    Args:
+        now: With a time zone; default: the clock.
+    """
+    if source.extract is None:
+        return []
+    possible = possible_days(source, first, last, now)
+    if not possible:
+        return []
+    done = {file.day for file in list_landing(settings, source)}
+    done |= {file.event_day for file in ingested_files(settings, source)}
+    if isinstance(source.time, Static):
+        return [] if done - {None} else possible
+    late_days, today = source.extract.late_days, today_of(now)
+    is_streamed = isinstance(source.extract, StreamDay)
+    asked = last_records(settings, STAGE, source.name) if done and (late_days or is_streamed) else {}
+
+    def may_have_more(day: date) -> bool:
+        over = day + timedelta(days=1)
+        asked_on = date.fromisoformat(asked[day].details["asked_on"]) if day in asked else over
+        return asked_on < min(today, over + timedelta(days=late_days))
+
+    days = [day for day in possible if day not in done or may_have_more(day)]
+    if not isinstance(source.extract, StreamDay):
+        return days
+    looked_on = {day: date.fromisoformat(record.details["asked_on"]) for day, record in asked.items()}
+    # Once a day, as within `late_days`: a trickle of late events does not make a day land again and again.
+    landed = {
+        day: int(asked[day].details["position"]) for day in {*possible} - {*days} if looked_on.get(day, today) < today
+    }
+    if landed:
+        days += days_with_more(settings, source.extract.stream, landed, since=max(looked_on.values()))
+    return read_to_their_end(settings, source.extract, sorted(days))
+
+
+def not_extracted(settings: Settings, source: Source, day: date, *, now: datetime | None = None) -> str:
+    """Why a day that is over cannot be extracted yet, as a sentence; "" where it can, or where nothing is known."""
+    if not isinstance(source.extract, StreamDay) or day >= today_of(now):
+        return ""
+    first = first_whole_day(settings, source.extract)
+    if first is None:
+        return f"The stream {source.extract.stream!r} has committed nothing yet."
+    if day < first:
+        return f"The stream {source.extract.stream!r} has no whole day before {first}."
+    return unread(settings, source.extract.stream, day)
+
+
+def read_to_their_end(settings: Settings, extract: StreamDay, days: Sequence[date]) -> list[date]:
+    """Those of some ascending days that a stream has, and has read to their end."""
+    first = first_whole_day(settings, extract) if days else None
+    left = [day for day in days if first is not None and day >= first]
+    while left and unread(settings, extract.stream, left[-1]):
+        left.pop()
+    return left
+
+
+def possible_days(source: Source, first: date, last: date, now: datetime | None) -> list[date]:
+    """Days that are over, and of a state the one that has just ended."""
+    newest = today_of(now) - timedelta(days=1)
+    newest = min(newest, source.end) if source.end and source.time is None else newest
+    first, last = max(first, source.start), min(last, newest)
+    if source.time is not None:
+        is_there = last == newest and first <= last and (source.end is None or newest <= source.end)
+        return [newest] if is_there else []
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
+
+def today_of(now: datetime | None) -> date:
+    return (now or datetime.now(timezone.utc)).astimezone(timezone.utc).date()
