@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 import pytest
 from live_view_sample import (
+    CHECK,
     PAYMENTS,
     START,
     VIEW,
@@ -23,8 +24,10 @@ from live_view_sample import (
 )
 
 from forecache.errors import UnavailableError
+from forecache.lake.delta.tables import open_table
+from forecache.lake.examples.build import build_examples
 from forecache.lake.feature_tables.features import build_view
-from forecache.lake.feature_tables.historical import features_known
+from forecache.lake.feature_tables.historical import features_known, historical_features
 from forecache.lake.feature_tables.live_rows import live_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.pipeline.streams.plan import plan_of
@@ -146,6 +149,33 @@ def test_training_rows_see_what_came_strictly_before_their_moment(spark: Any, la
         assert (found[name] is None) == (wanted is None), name
         if wanted is not None:
             assert np.array_equal(np.array(found[name], np.float32), np.array(wanted, np.float32), equal_nan=True)
+
+
+def test_the_examples_of_a_model_see_the_view_as_when_they_were_asked(spark: Any, landed: Settings) -> None:
+    result = build_examples(spark, landed, CHECK, AS_OF)
+    rows = open_table(landed, "training_set_check").to_pyarrow_table().to_pylist()
+    assert len(rows) == result.rows > 50
+    by_name = {f"p{payment.at_us}": payment for payment in ALL}
+    for row in rows:
+        asked = by_name[row["request_id"]]
+        wanted = truth([p for p in ALL if p.at_us < asked.at_us], asked.card, asked.at_us)
+        made = [np.nan if row[name] is None else row[name] for name in CHECK.feature_names[:-1]]
+        assert np.array_equal(np.array(made, np.float32), wanted, equal_nan=True)
+    assert build_examples(spark, landed, CHECK, AS_OF).skipped
+
+
+def test_any_table_of_keys_and_moments_is_given_features_of_the_moment(spark: Any, landed: Settings) -> None:
+    asked = [(ALL[place].card, ALL[place].at_us) for place in range(100, 200, 7)]
+    rows = spark.createDataFrame(
+        [(card, datetime.fromtimestamp(at / 1e6, timezone.utc), at) for card, at in asked],
+        "card bigint, event_timestamp timestamp, at bigint",
+    )
+    found = historical_features(spark, landed, [VIEW], rows)
+    assert found.columns == ["card", "event_timestamp", "at", *VIEW.feature_names]
+    for row in found.collect():
+        wanted = truth([p for p in ALL if p.at_us < row["at"]], row["card"], row["at"])
+        made = [np.nan if row[name] is None else row[name] for name in VIEW.feature_names]
+        assert np.array_equal(np.array(made, np.float32), wanted, equal_nan=True)
 
 
 def test_nights_computed_for_the_asked_have_the_states_of_those_in_the_table(spark: Any, landed: Settings) -> None:

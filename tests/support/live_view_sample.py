@@ -2,15 +2,35 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forecache.pipeline import Column, FeatureView, Live, Publish, Source, Where, Window
+from forecache.pipeline import (
+    Baseline,
+    Column,
+    Default,
+    EstimatorModel,
+    Examples,
+    Feature,
+    FeatureView,
+    Gate,
+    Live,
+    Lookup,
+    Publish,
+    Realtime,
+    RequestField,
+    Rows,
+    Source,
+    Where,
+    Window,
+)
 from forecache.settings import Settings
 
 DAY_US, MINUTE_US = 86_400_000_000, 60_000_000
@@ -155,3 +175,49 @@ def land(settings: Settings, payments: Sequence[Payment], days: Sequence[date]) 
     for day in days:
         its = [payment for payment in payments if payment.day == (day - EPOCH).days]
         pq.write_table(table_of(its), folder / f"{day}.parquet")
+
+
+def as_seen(rows: Rows) -> np.ndarray:
+    """The transform of a model that sees the view as it is, and the amount that is asked about."""
+    return np.column_stack([rows.view(VIEW.name), rows["amount"]]).astype(np.float32)
+
+
+def asked_payments(rows: Mapping[str, Any], first: Any, last: Any) -> Any:
+    """Each payment as the request that it was."""
+    from pyspark.sql import functions as F
+
+    return rows["payments"].select(
+        F.col("payment").alias("request_id"),
+        F.col("at").alias("event_timestamp"),
+        "card",
+        F.coalesce("amount", F.lit(0.0)).alias("amount"),
+        F.coalesce("fraud", F.lit(0)).cast("double").alias("fraud"),
+    )
+
+
+def a_model() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression()
+
+
+CHECK = Realtime(
+    "check",
+    request=(RequestField("card", "bigint"), RequestField("amount", "double")),
+    lookups=(Lookup(VIEW),),
+    transform=as_seen,
+    features=tuple(Feature(f"seen_{name}") for name in (*VIEW.served_columns, "amount")),
+    model=EstimatorModel(a_model),
+    ladder=(Default(0.5),),
+    examples=Examples(
+        (PAYMENTS,),
+        asked_payments,
+        label="fraud",
+        kind="binary",
+        train_days=3,
+        validation_days=1,
+        test_days=1,
+        horizon_days=0,
+    ),
+    gate=Gate("roc_auc", {"roc_auc": 0.5}, baseline=Baseline("seen_count_1d")),
+)

@@ -41,14 +41,14 @@ def historical_features(
     """The rows of a table, each with the features of its keys as they were known at its timestamp.
 
     A row sees the as-of date that ended at or before its timestamp: one of 2026-01-03 00:00 UTC or later on that day
-    sees 2026-01-02; after the end of a view's data, its last as-of date. Nights whose features are current are read
-    from the view's table, and the others computed, for exactly the dates that the rows need; nothing is written but
-    tiles.
+    sees 2026-01-02; after the end of a view's data, its last as-of date. Of a live view it sees the events strictly
+    before its timestamp. Nights whose features are current are read from the view's table, and the others computed, for
+    exactly the dates that the rows need; nothing is written but tiles.
 
     Args:
         spine: The key columns of all views, and a timestamp or date; other columns are kept. Its rows may repeat.
         timestamp: The name of that column. Where it is null, so are the features.
-        max_age: Features that were known longer before the timestamp are null.
+        max_age: Features that were known longer before the timestamp are null; those of a live view are of the moment.
 
     Returns:
         All rows and columns of the spine, in no order, and the features (float32); null for a key without a row on
@@ -64,6 +64,9 @@ def historical_features(
     _require_columns(views, spine, timestamp)
     result = spine
     for view in views:
+        if view.live is not None:
+            result = _at_moments(spark, settings, view, result, timestamp, progress)
+            continue
         seen = seen_date(timestamp, view)
         dated = result.withColumn(AS_OF, seen)
         nights = sorted(row[0] for row in spine.select(seen).distinct().collect() if row[0] is not None)
@@ -80,6 +83,27 @@ def historical_features(
             joined = joined.withColumns({name: F.when(fresh, F.col(name)) for name in view.feature_names})
         result = joined.select(*(f"`{name.replace('`', '``')}`" for name in result.columns), *view.feature_names)
     return result
+
+
+def _at_moments(
+    spark: "SparkSession",
+    settings: Settings,
+    view: FeatureView,
+    rows: "DataFrame",
+    timestamp: str,
+    progress: Progress,
+) -> "DataFrame":
+    """Rows with the features of a live view as of their moments."""
+    from pyspark.sql import functions as F
+
+    from forecache.lake.feature_tables.live_rows import live_features  # which reads nights as this module does
+
+    names = [f"`{name.replace('`', '``')}`" for name in rows.columns]
+    seen = live_features(
+        spark, settings, view, rows, by=view.key, timestamp=timestamp, column=_ROWS, progress=progress
+    )  # fmt: skip
+    numbers = [F.nanvl(F.col(_ROWS)[place], F.lit(None).cast("float")) for place in range(len(view.served_columns))]
+    return seen.select(*names, *(each.alias(name) for name, each in zip(view.served_columns, numbers, strict=True)))
 
 
 def _each_once(view: FeatureView, features: "DataFrame") -> "DataFrame":
