@@ -12,6 +12,7 @@ from forecache.lake.feature_tables.features import STAGE as BUILT
 from forecache.lake.ledger import last_record
 from forecache.operations.rollback import recover_interrupted
 from forecache.pipeline import FeatureView, Pipeline, Served
+from forecache.pipeline.loading import read_project
 from forecache.pipeline.models.trained import require_published
 from forecache.quality.verdicts import refuse_failed, require_passed
 from forecache.registry.promotions import promotions, rolled_back, unfinished
@@ -19,6 +20,7 @@ from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.store.encoding.prediction_source import NightSource
 from forecache.store.publishing.publish import publish
+from forecache.stream.layers import write_layers
 
 
 def publish_night(
@@ -58,9 +60,20 @@ def publish_night(
             require_passed(settings, table, source.night, state=state, drift=blocking)
 
     require_published(pipeline)
+    _declare_layer(settings, pipeline)
     if isinstance(pipeline, Pipeline):
         recover_interrupted(settings, pipeline, progress=progress)
     return publish(settings, pipeline, night=night, full=full, run_id=run_id, progress=progress, approve=approve)
+
+
+def _declare_layer(settings: Settings, pipeline: Served) -> None:
+    """Make the store live where a declared stream writes to it, also on a machine where the stream never ran.
+
+    A publish overlays the rows of the stream that the file LIVE names.
+    """
+    for stream in read_project(settings).streams.values():
+        if pipeline.name in stream.live_names:
+            write_layers(settings, stream, only=pipeline.name)
 
 
 def _refuse_other_features(settings: Settings, view: FeatureView, source: NightSource) -> None:

@@ -31,9 +31,9 @@ def layers_of(stream: "Stream") -> dict[str, LiveLayer]:
     return found
 
 
-def write_layers(settings: Settings, stream: "Stream") -> list[str]:
-    """Make the stores of a stream live as it is declared now; returns their names."""
-    layers = layers_of(stream)
+def write_layers(settings: Settings, stream: "Stream", *, only: str | None = None) -> list[str]:
+    """Make the stores of a stream, or one of them, live as it is declared now; returns their names."""
+    layers = {name: layer for name, layer in layers_of(stream).items() if only in (None, name)}
     for name, layer in layers.items():
         store = open_store(settings, name)
         store.layout.create()

@@ -43,12 +43,18 @@ class StreamTable:
     """The table `stream_<name>` of a lake.
 
     Args:
-        columns: Those of the topic and of the answers, name and type; one is `clicked_at`.
+        columns: Those of the topic and of the answers, name and type.
+        time: The one that is the time of the event.
     """
 
     def __init__(
-        self, settings: Settings, name: str = STREAM, columns: Sequence[tuple[str, pa.DataType]] = tuple(CHURN)
+        self,
+        settings: Settings,
+        name: str = STREAM,
+        columns: Sequence[tuple[str, pa.DataType]] = tuple(CHURN),
+        time: str = "clicked_at",
     ) -> None:
+        self.settings, self.time = settings, time
         self.name = f"stream_{name}"
         self.uri = settings.table_uri(self.name)
         self.schema = pa.schema([*IN_FRONT, *columns, *BEHIND])
@@ -67,7 +73,7 @@ class StreamTable:
         version = self.version + 1
         filled = []
         for place, row in enumerate(rows):
-            at = row["clicked_at"]
+            at = row[self.time]
             filled.append(
                 {
                     "position": version if position is None else position,

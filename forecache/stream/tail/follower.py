@@ -160,7 +160,7 @@ class Follower:
         """
         table = table or self.log.newest()
         floor = min(self.writer.floor if self._kept is None else self._floor(), table.version)
-        expire = self.writer.expire_before_us
+        expire = self._expire_before_us() if self.layer.kind == "tiles" else self.writer.expire_before_us
         logger.warning("The live layer of %s is made anew: %s.", self.store.pipeline, why)
         rows = self.values.of_table(table, above=floor, up_to=table.version, since=self._first_day(table))
         tail_step("rows read")
@@ -178,8 +178,12 @@ class Follower:
             return
         self._kept_at = time.monotonic() + _LOOK_AT_VERSIONS_S
         self._kept = kept_by(self.store, self.layer)
-        if self._kept is not None and self._floor() < self.writer.floor:
+        if self._kept is None:
+            return
+        if self._floor() < self.writer.floor:
             self._rebuild_why = f"a version with the cut {self._kept.floor} has come, and rows above it were removed"
+        if self.layer.kind == "tiles" and self._expire_before_us() < self.writer.expire_before_us:
+            self._rebuild_why = f"a version of {self._night()} has come, and tiles of days after it were removed"
 
     def _prune(self) -> bool:
         """Remove some of the rows that no version needs; returns whether there are more."""
