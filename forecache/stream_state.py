@@ -31,6 +31,7 @@ class StreamState:
         rows_per_s: Of the last minute.
         bad: Messages that could not be used and went to the quarantine.
         repeats: Events that were dropped since they were there already.
+        unknown: Events with members that are not declared, which are left out.
         late: Rows of days that a night had been made from already.
         delay_p50_s, delay_p99_s: Seconds from an event until its row is committed, of the last minute; None: no rows.
         committed_version: Delta version of the last commit; -1: none.
@@ -52,6 +53,7 @@ class StreamState:
     rows_per_s: float = 0.0
     bad: int = 0
     repeats: int = 0
+    unknown: int = 0
     late: int = 0
     delay_p50_s: float | None = None
     delay_p99_s: float | None = None

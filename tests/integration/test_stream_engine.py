@@ -76,7 +76,7 @@ def test_answers_and_tiles_are_visible_before_the_commit(ready: Settings, kafka:
 def test_what_was_visible_stays_when_the_engine_is_killed_and_comes_again(ready: Settings, kafka: Any) -> None:
     topic = kafka.create_topic("payments")
     kafka.send(topic, [payment(number) for number in range(5)])
-    process = start(stream_until, ready.home_path, kafka.brokers, topic, NEVER, "pending written", 1)
+    process = start(stream_until, ready.home_path, kafka.brokers, topic, NEVER, "pending written")
     process.join(120)
     before = {number: visible(ready, "payments", str(number).encode()) for number in range(5)}
     seen = [number for number, row in before.items() if row is not None]

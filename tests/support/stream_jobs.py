@@ -34,14 +34,11 @@ def settings_of(home: Path, brokers: str) -> Settings:
     return load_settings(home=home, kafka_brokers=brokers)
 
 
-def stream_until(home: Path, brokers: str, topic: str, declared: dict[str, Any], step: str, times: int) -> None:
-    """Run the stream and die at a step, when it comes for the `times`th time."""
-    left = times
+def stream_until(home: Path, brokers: str, topic: str, declared: dict[str, Any], step: str) -> None:
+    """Run the stream and die at a step."""
 
     def die(name: str) -> None:
-        nonlocal left
-        left -= name == step
-        if not left:
+        if name == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     stream_step.on_step = die

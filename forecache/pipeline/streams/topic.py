@@ -12,7 +12,7 @@ from forecache.pipeline.sources.source import Source
 
 @dataclass(frozen=True)
 class Json:
-    """A message is a JSON object: a member for each column, times in ISO 8601. An absent one is null."""
+    """A message is a JSON object: a member for each column, times in ISO 8601."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Avro:
 @dataclass(frozen=True)
 class Topic:
     """The events of a source as they arrive. The same rows land later as the day's file.
+
+    A message may leave out columns that are not required, which are null then. What it has besides is left out.
 
     Attributes:
         topic: The name in Kafka.

@@ -173,6 +173,7 @@ class ArrowEngine:
         state.bad += answered.bad.num_rows
         state.repeats += answered.repeats
         state.late += answered.late
+        state.unknown += answered.unknown
         if answered.failure:
             state.last_error = f"{answered.failed} rows have no answer: {answered.failure}"
 

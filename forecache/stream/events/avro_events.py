@@ -12,9 +12,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
-from forecache.errors import InputError, SettingsError
-from forecache.lake.ingest.formats.rows import require_columns
-from forecache.stream.events.decoder import NoEvent, Texts
+from forecache.errors import SettingsError
+from forecache.stream.events.decoder import NoEvent, Texts, texts_of
 
 _HEADER = struct.Struct(">bI")
 _ANY = -1
@@ -27,9 +26,7 @@ class AvroDecoder:
         import fastavro
 
         self.columns = topic.columns
-        self._source, self._has_header = topic.source, topic.format.registry_wire
-        self._names = [column.name for column in self.columns]
-        self._optional = {column.name for column in self.columns if not column.required}
+        self._has_header = topic.format.registry_wire
         self._read = fastavro.schemaless_reader
         declared = topic.format.schema
         self._where = f"The Avro schema of topic {topic.name!r}"
@@ -41,9 +38,8 @@ class AvroDecoder:
         except NoEvent:
             return None
 
-    def texts(self, message: bytes) -> Texts:
-        found = self._decoded(message)
-        return tuple(_text(name, found.get(name)) for name in self._names)
+    def texts(self, message: bytes) -> tuple[Texts, bool]:
+        return texts_of(self.columns, self._decoded(message), _text)
 
     def _decoded(self, message: bytes) -> Mapping[str, Any]:
         schema, start = self._schema_of(message)
@@ -94,18 +90,17 @@ class AvroDecoder:
             ) from error
         if not isinstance(found, dict) or found.get("type") != "record":
             raise SettingsError(f"{self._where} is no record.", remedy="An event is a record with named fields.")
-        try:
-            fields = [field["name"] for field in found["fields"]]
-            require_columns(fields, self._source, self._names, optional=self._optional)
-        except InputError as error:
-            raise SettingsError(
-                f"{self._where} does not fit it: {error.message}.",
-                remedy=f"It has {', '.join(self._names)}.",
-            ) from None
+        fields = {field["name"] for field in found["fields"]}
+        for column in self.columns:
+            if column.required and column.name not in fields:
+                raise SettingsError(
+                    f"{self._where} lacks the column {column.name!r}, which is required.",
+                    remedy="Add it to the schema, or declare the column with required=False.",
+                )
         return found
 
 
-def _text(name: str, value: Any) -> str | None:
+def _text(value: Any) -> str | None:
     """A value as the text that a Parquet file's value has."""
     if value is None or isinstance(value, str):
         return value
@@ -124,7 +119,7 @@ def _text(name: str, value: Any) -> str | None:
         try:
             return value.decode()
         except UnicodeDecodeError:
-            raise NoEvent(f"{name} is not UTF-8 text") from None
+            raise NoEvent("bad Avro: bytes are not UTF-8 text") from None
     if isinstance(value, (dict, list)):
-        raise NoEvent(f"the column {name!r} is nested")
+        raise NoEvent("bad Avro: a value is nested")
     return str(value)

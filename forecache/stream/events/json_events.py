@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 
 from forecache.errors import InputError
-from forecache.lake.ingest.formats.json_rows import json_values
+from forecache.lake.ingest.formats.json_rows import as_text, json_record
 from forecache.lake.ingest.formats.rows import escaped
-from forecache.stream.events.decoder import NoEvent, Texts
+from forecache.stream.events.decoder import NoEvent, Texts, texts_of
 
 _MINUS_ZERO = re.compile(rb":\s*-0\s*[,}]")
 
@@ -19,18 +19,13 @@ class JsonDecoder:
 
     def __init__(self, topic: Any) -> None:
         self.columns = topic.columns
-        self._source = topic.source
-        self._names = [column.name for column in self.columns]
-        self._known = set(self._names)
-        self._required = {column.name for column in self.columns if column.required}
-        self._optional = self._known - self._required
 
     def record(self, message: bytes) -> Mapping[str, Any] | None:
         try:
             found = orjson.loads(message)
         except ValueError:
             return None
-        if type(found) is not dict or not self._required <= found.keys() <= self._known:
+        if type(found) is not dict:
             return None
         # A member that is there twice shows in the number of quotes; -0 is a whole number and another double.
         texts = sum(type(value) is str for value in found.values())
@@ -38,9 +33,9 @@ class JsonDecoder:
             return None
         return found
 
-    def texts(self, message: bytes) -> Texts:
+    def texts(self, message: bytes) -> tuple[Texts, bool]:
         try:
-            return json_values(message.decode(), self._names, self._source, optional=self._optional)
+            return texts_of(self.columns, json_record(message.decode()), as_text)
         except UnicodeDecodeError:
             raise NoEvent("bad JSON: it is not UTF-8 text") from None
         except RecursionError:

@@ -38,10 +38,12 @@ class Judged:
     Attributes:
         events: kafka_partition, kafka_offset, kafka_at, event_day, received_at, and the topic's columns.
         bad: `forecache.stream.record.QUARANTINE`.
+        unknown: How many events have members that are not declared, which are left out.
     """
 
     events: pa.Table
     bad: pa.Table
+    unknown: int = 0
 
 
 class Judge:
@@ -74,7 +76,7 @@ class Judge:
         """
         values: list[bytes | None] = messages["value"].to_pylist()
         received = messages[RECEIVED_AT].cast(pa.int64()).to_pylist()
-        columns, reasons = self._typed(values)
+        columns, reasons, unknown = self._typed(values)
         times = columns[self._time]
         for place, (time, arrival) in enumerate(zip(times, received, strict=True)):
             if reasons[place] is None:
@@ -89,9 +91,9 @@ class Judge:
             reasons[good[place]] = reason
         bad = [place for place, reason in enumerate(reasons) if reason is not None]
         if not bad:
-            return Judged(events, QUARANTINE.empty_table())
+            return Judged(events, QUARANTINE.empty_table(), unknown)
         kept = _taken(events, [i for i in range(events.num_rows) if i not in unfit]) if unfit else events
-        return Judged(kept, _quarantine(_taken(messages, bad), [reasons[i] or "" for i in bad]))
+        return Judged(kept, _quarantine(_taken(messages, bad), [reasons[i] or "" for i in bad]), unknown)
 
     def _unfit(self, events: pa.Table) -> dict[int, str]:
         """Events that are good rows and that the stream cannot hold, by their places, and why."""
@@ -110,8 +112,8 @@ class Judge:
                     found[place] = f"{', '.join(self._row_key.names)} is null, empty or too long for a key"
         return found
 
-    def _typed(self, values: Sequence[bytes | None]) -> tuple[list[list[Any]], list[str | None]]:
-        """By column the values of all messages, and what is wrong with each message."""
+    def _typed(self, values: Sequence[bytes | None]) -> tuple[list[list[Any]], list[str | None], int]:
+        """By column the values of all messages, what is wrong with each, and how many have more than is declared."""
         records = [None if value is None else self._decoder.record(value) for value in values]
         asked = {place for place, record in enumerate(records) if record is None}
         nothing: Mapping[str, Any] = dict.fromkeys(self._names)
@@ -120,23 +122,31 @@ class Judge:
             found = taken(column, [(nothing if record is None else record).get(column.name) for record in records])
             asked.update(place for place, value in enumerate(found) if value is NOT_TAKEN)
             columns.append(found)
+        known = set(self._names)
+        unknown = sum(
+            record is not None and place not in asked and not record.keys() <= known
+            for place, record in enumerate(records)
+        )
         reasons: list[str | None] = [None] * len(values)
         for place in asked:
-            typed, reasons[place] = self._by_text(values[place])
+            typed, reasons[place], has_more = self._by_text(values[place])
+            unknown += has_more
             for column_values, value in zip(columns, typed, strict=True):
                 column_values[place] = value
-        return columns, reasons
+        return columns, reasons, unknown
 
-    def _by_text(self, value: bytes | None) -> tuple[list[Any], str | None]:
+    def _by_text(self, value: bytes | None) -> tuple[list[Any], str | None, bool]:
         nothing: list[Any] = [None] * len(self._columns)
         if not value:
-            return nothing, "the message is empty"
+            return nothing, "the message is empty", False
         if len(value) > MAX_ROW_BYTES:
-            return nothing, f"the message has {len(value):,} bytes, more than {MAX_ROW_BYTES:,}"
+            return nothing, f"the message has {len(value):,} bytes, more than {MAX_ROW_BYTES:,}", False
         try:
-            return judge_texts(self._columns, self._decoder.texts(value))
+            texts, has_more = self._decoder.texts(value)
         except NoEvent as error:
-            return nothing, str(error)
+            return nothing, str(error), False
+        typed, reason = judge_texts(self._columns, texts)
+        return typed, reason, has_more and reason is None
 
     def _wrong_time(self, time: int | None, received_us: int) -> str | None:
         name = self._names[self._time]

@@ -17,6 +17,7 @@ class Answered:
         bad: `forecache.stream.record.QUARANTINE`, of which the contents are whole.
         repeats: How many events were there before.
         late: How many rows are.
+        unknown: How many events have members that are not declared.
         failed: How many rows have no answer, since transform or model failed on them; `failure` says how the last did.
     """
 
@@ -25,5 +26,6 @@ class Answered:
     bad: pa.Table
     repeats: int = 0
     late: int = 0
+    unknown: int = 0
     failed: int = 0
     failure: str = ""

@@ -6,6 +6,7 @@ what answers: both engines and a recomputation use it, and any split of the same
 
 import importlib.util
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class Step:
             messages: `forecache.stream.record.MESSAGES`.
         """
         judged = self.judge(messages)
-        return self.answer(judged.events, judged.bad)
+        return replace(self.answer(judged.events, judged.bad), unknown=judged.unknown)
 
     def answer(self, events: pa.Table, bad: pa.Table | None = None) -> Answered:
         """Answer events that have been judged.
@@ -95,8 +96,8 @@ class Step:
             QUARANTINE.empty_table() if bad is None else bad,
             repeats,
             int(late.sum()),
-            answers.failed,
-            answers.failure,
+            failed=answers.failed,
+            failure=answers.failure,
         )
 
     def replay(self, batches: Iterable[pa.Table]) -> int:

@@ -1,7 +1,7 @@
 """The rows of a file of JSON lines."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from forecache.errors import InputError
@@ -22,32 +22,35 @@ def json_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
         elif line.strip():
             text = line.decode().removesuffix("\n").removesuffix("\r")
             try:
-                yield ParsedRow(number, json_values(text, names, source), text)
+                yield ParsedRow(number, _json_values(text, names, source), text)
             except RecursionError:
                 yield ParsedRow(number, nothing, text, "bad JSON line: it is nested too deeply")
             except (InputError, ValueError) as error:
                 yield ParsedRow(number, nothing, text, f"bad JSON line: {escaped(str(error))}")
 
 
-def json_values(
-    text: str, names: Sequence[str], source: Source, *, optional: Collection[str] = ()
-) -> tuple[str | None, ...]:
-    """The texts of a JSON object with exactly the named columns of a source; those in `optional` may be absent.
+def _json_values(text: str, names: Sequence[str], source: Source) -> tuple[str | None, ...]:
+    record = json_record(text)
+    require_columns(record, source)
+    return tuple(as_text(record[name]) for name in names)
+
+
+def json_record(text: str) -> dict[str, Any]:
+    """A JSON object by member: numbers as they are written, nested values with their numbers as numbers.
 
     Raises:
-        InputError, ValueError, RecursionError: It is none.
+        InputError, ValueError, RecursionError: It is none, or a member is there twice.
     """
     record = json.loads(
         text, parse_float=str, parse_int=str, parse_constant=_no_constant, object_pairs_hook=_distinct_members
     )
     if not isinstance(record, dict):
         raise InputError("the line is not a JSON object")
-    require_columns(record, source, names, optional=optional)
     if any(isinstance(value, dict | list) for value in record.values()):
-        # Nested values are kept as JSON text, with their numbers as numbers.
+        # Nested values are kept as JSON text.
         nested = json.loads(text)
         record = {name: nested[name] if isinstance(v, dict | list) else v for name, v in record.items()}
-    return tuple(_as_text(record.get(name)) for name in names)
+    return record
 
 
 def _no_constant(text: str) -> None:
@@ -62,9 +65,10 @@ def _distinct_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def _as_text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
+    """A value of `json_record` as text; raises ValueError where it holds half of a surrogate pair."""
     if value is None:
         return None
     text = value if isinstance(value, str) else json.dumps(value)
-    text.encode()  # half of a surrogate pair is no text
+    text.encode()
     return text

@@ -1,6 +1,6 @@
 """What a format makes of a file, and what all formats share."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from forecache.errors import InputError
@@ -30,17 +30,10 @@ def column_names(source: Source) -> list[str]:
     return [column.name for column in source.columns]
 
 
-def require_columns(
-    found: Iterable[str], source: Source, names: Sequence[str] = (), *, optional: Collection[str] = ()
-) -> None:
-    """InputError where a file's columns are not those that the source declares.
-
-    Args:
-        names: Those of the source's columns that are to be there; (): all.
-        optional: Those of them that may be absent.
-    """
-    found, names = list(found), names or column_names(source)
-    missing = [name for name in names if name not in found and name not in optional]
+def require_columns(found: Iterable[str], source: Source) -> None:
+    """InputError where a file's columns are not those that the source declares."""
+    found, names = list(found), column_names(source)
+    missing = [name for name in names if name not in found]
     if missing:
         raise InputError(f"the column {missing[0]!r} is missing")
     unknown = [name for name in found if name not in names]
