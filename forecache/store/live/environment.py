@@ -40,12 +40,12 @@ class Environment:
         readonly = not create and not os.access(path, os.W_OK)
         # Without spare transactions: a forked process would free the slots of those that its parent keeps.
         try:
-            self._env = lmdb.open(
+            self._env: Any = lmdb.open(
                 str(path), subdir=False, create=create, readonly=readonly, map_size=map_bytes, max_dbs=2,
                 max_readers=_MAX_READERS, readahead=False, sync=is_durable, metasync=False,
             )  # fmt: skip
-            self.rows = self._env.open_db(_ROWS, create=create)
-            self.meta = self._env.open_db(_META, create=create)
+            self.rows: Any = self._env.open_db(_ROWS, create=create)
+            self.meta: Any = self._env.open_db(_META, create=create)
         except lmdb.Error as error:
             raise _unreadable(path, error) from None
         self.inode = inode_of(path)
@@ -170,7 +170,8 @@ class Environment:
             return True
 
     def close(self) -> None:
-        self._env.close()
+        if self._env is not None:
+            self._env.close()
 
 
 _open: dict[tuple[int, int], Environment] = {}
@@ -211,6 +212,9 @@ def _forget() -> None:
     """In a child process: what its parent had open is not used here, and opened anew."""
     global _lock
     _lock = threading.Lock()
+    for environment in _open.values():
+        # LMDB's objects end here, whoever holds theirs: while they live, the file cannot be opened again.
+        environment._env = environment.rows = environment.meta = None
     _open.clear()
 
 
