@@ -13,7 +13,7 @@ from forecache.reader.versions.live import LiveAnswers
 from forecache.store.live.numbers import content_of
 from forecache.store.live.pending import PendingWriter
 from forecache.store.live.reader import LiveReader
-from forecache.store.live.rows import LiveRow, row_of
+from forecache.store.live.rows import Found, LiveRow, found_of
 from forecache.store.live.writer import LiveWriter, open_live_writer
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
@@ -67,13 +67,13 @@ def _shows_what_should_be_kept_back(patch: pytest.MonkeyPatch) -> None:
 
 
 def _live_wins_over_pending(patch: pytest.MonkeyPatch) -> None:
-    before = LiveReader.get
+    before = LiveReader.find
 
-    def get(self: LiveReader, key: bytes) -> LiveRow | None:
+    def find(self: LiveReader, key: bytes) -> Found | None:
         record = self._live.get(key)
-        return before(self, key) if record is None else row_of(record)
+        return before(self, key) if record is None else found_of(record)
 
-    patch.setattr(LiveReader, "get", get)
+    patch.setattr(LiveReader, "find", find)
 
 
 M = LiveMachine

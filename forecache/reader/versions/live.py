@@ -4,7 +4,8 @@ the version's where its position is above the version's cut.
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import orjson
 
@@ -16,10 +17,17 @@ from forecache.reader.versions.version import Version
 from forecache.store import Manifest
 from forecache.store.lists import cut_lists
 from forecache.store.live.layer import LiveLayer
-from forecache.store.live.rows import LiveRow
+from forecache.store.live.rows import PENDING, Found
 from forecache.store.manifest import Policy, Provenance, Source
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_POSITION: Final = 0
+_EVENT_US: Final = 1
+_VALUE: Final = 2
+"""Places in `Found`."""
+_MEMBERS = (
+    b'"source":"live","position":%b,"event_time":"%b:%02d:%02d.%06dZ","verified_through":%d,%b"age_s":%d,"stale":%b}'
+)
 _FOR_EVER_H = 24 * 365 * 1000.0
 
 
@@ -35,7 +43,7 @@ class LiveAnswers(Answers):
 
     def __init__(self, version: Version, layer: Layer, *, offset: int = 0, fallback_for: int | None = None) -> None:
         self.live, self.stream, self._table = layer.reader, layer.declared.stream, layer.declared.table
-        self._live_row = layer.reader.get
+        self._find = layer.reader.find
         self._cut = version.manifest.cut
         self._second = 0
         self._max_age_s = version.manifest.policy.max_age_h * 3600
@@ -51,17 +59,18 @@ class LiveAnswers(Answers):
             self._common = b'"source":"live","stream":"%b",' % self.stream.encode()
             self._age_from = self.live.newest_event_us / 1e6 or now
         super().refresh(now)
+        self._verified = self.live.verified_through
         # A version that is too old is refused where it answers; what the stream says of other keys is not.
         self._is_refused, self.refused = self.refused, False
         self.etag, self.headers = "", [("content-type", JSON), ("cache-control", "no-cache")]
 
     def one(self, key: bytes, fields: Sequence[str] = (), limit: int = 0) -> bytes | None:
-        row = self._live_row(key)
-        if row is None or row.position <= self._cut:
+        row = self._find(key)
+        if row is None or row[_POSITION] <= self._cut:
             if self._is_refused:
                 self._refuse()
             return self._version_one(key, fields, limit)
-        return self._body(key, row.value, b"," + self._members(row), fields, limit)
+        return self._body(key, row[_VALUE], b"," + self._members(row), fields, limit)
 
     @staticmethod
     def _body(key: bytes, value: bytes, tail: bytes, fields: Sequence[str], limit: int) -> bytes:
@@ -77,7 +86,7 @@ class LiveAnswers(Answers):
             return self._version_many(keys, fields, limit)
         entries = self.get_entries(keys)
         for place, row in streamed.items():
-            entries[place] = row.value
+            entries[place] = row[_VALUE]
         own = {place: self._members(row) for place, row in streamed.items()}
         return self._joined(keys, entries, own, fields, limit)
 
@@ -88,12 +97,12 @@ class LiveAnswers(Answers):
         return self._dated(keys, self._streamed(keys))
 
     def _dated(
-        self, keys: Sequence[bytes], streamed: dict[int, LiveRow]
+        self, keys: Sequence[bytes], streamed: dict[int, Found]
     ) -> tuple[list[dict[str, Any] | None], list[datetime]]:
         rows: list[dict[str, Any] | None] = [None] * len(keys) if self._is_refused else super().rows(keys)
         moments = [self.manifest.as_of_end] * len(keys)
         for place, row in streamed.items():
-            rows[place], moments[place] = orjson.loads(row.value), moment_of(row.event_us)
+            rows[place], moments[place] = orjson.loads(row[_VALUE]), moment_of(row[_EVENT_US])
         return rows, moments
 
     def not_found(self, key: str) -> Problem:
@@ -115,30 +124,35 @@ class LiveAnswers(Answers):
             "cut": self._cut,
         }
 
-    def _above(self, keys: Sequence[bytes]) -> dict[int, LiveRow]:
+    def _above(self, keys: Sequence[bytes]) -> dict[int, Found]:
         """By place, the rows of the stream that answer."""
         live, cut = self.live, self._cut
-        found = () if live.is_empty else live.get_many(keys)
-        return {place: row for place, row in enumerate(found) if row is not None and row.position > cut}
+        found = () if live.is_empty else live.find_many(keys)
+        return {place: row for place, row in enumerate(found) if row is not None and row[_POSITION] > cut}
 
-    def _streamed(self, keys: Sequence[bytes]) -> dict[int, LiveRow]:
+    def _streamed(self, keys: Sequence[bytes]) -> dict[int, Found]:
         """As `_above`; a `Problem` where the version would have to answer and is too old."""
         streamed = self._above(keys)
         if self._is_refused and len(streamed) < len(keys):
             self._refuse()
         return streamed
 
-    def _members(self, row: LiveRow) -> bytes:
+    def _members(self, row: Found) -> bytes:
         """The members of a streamed row's answer, with the brace that ends it."""
-        age_s = max(0, self._second - row.event_us // 1_000_000)
+        position, event_us, _, provenance = row
+        seconds = event_us // 1_000_000
+        age_s = max(0, self._second - seconds)
         is_old = age_s > self._max_age_s and self._on_stale != "serve"
         if is_old and self._on_stale == "refuse":
             self._refuse()
-        return b'"source":"live","position":%b,"event_time":"%b","verified_through":%d,%b"age_s":%d,"stale":%b}' % (
-            b"null" if row.is_pending else b"%d" % row.position,
-            moment_of(row.event_us).isoformat(timespec="microseconds")[:26].encode() + b"Z",
-            self.live.verified_through,
-            row.provenance[1:-1] + b"," if len(row.provenance) > 2 else b"",
+        return _MEMBERS % (
+            b"null" if position == PENDING else b"%d" % position,
+            _hour_of(seconds // 3600),
+            seconds // 60 % 60,
+            seconds % 60,
+            event_us % 1_000_000,
+            self._verified,
+            provenance[1:-1] + b"," if len(provenance) > 2 else b"",
             age_s,
             b"true" if is_old else b"false",
         )
@@ -149,6 +163,12 @@ class LiveAnswers(Answers):
             self.check_served()
         finally:
             self.refused = False
+
+
+@lru_cache(maxsize=4096)
+def _hour_of(hours: int) -> bytes:
+    """The date and hour in UTC of hours since 1970, such as `2026-03-01T08`."""
+    return (_EPOCH + timedelta(hours=hours)).isoformat()[:13].encode()
 
 
 def moment_of(event_us: int) -> datetime:

@@ -11,7 +11,7 @@ from forecache.reader.versions.answers import Answers
 from forecache.reader.versions.layers import Layer
 from forecache.reader.versions.live import LiveAnswers, moment_of
 from forecache.reader.versions.version import Version
-from forecache.store.live.rows import LiveRow
+from forecache.store.live.rows import Found
 from forecache.store.packed import json_renderer, rows_of
 from forecache.store.read.live_view import LiveView
 
@@ -51,10 +51,10 @@ class ViewAnswers(LiveAnswers):
         entries, streamed = self._merged(keys)
         moments = [self.manifest.as_of_end] * len(keys)
         for place, row in streamed.items():
-            moments[place] = moment_of(row.event_us)
+            moments[place] = moment_of(row[1])
         return rows_of(entries, self.manifest.fields), moments
 
-    def _merged(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], dict[int, LiveRow]]:
+    def _merged(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], dict[int, Found]]:
         """Packed entries of the features now, and by place the rows of the stream that are in them."""
         at_us, view, manifest = time.time_ns() // 1000, self._view, self.manifest
         if self._is_refused:
@@ -70,7 +70,7 @@ class ViewAnswers(LiveAnswers):
         streamed = self._above(keys)
         tiles: list[bytes | None] | None = None
         if streamed:
-            tiles = [streamed[place].value if place in streamed else None for place in range(len(keys))]
+            tiles = [streamed[place][2] if place in streamed else None for place in range(len(keys))]
         return view.entries(self.snapshot.get_entries(keys), tiles, at_us), streamed
 
 

@@ -3,14 +3,14 @@
 import os
 import weakref
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from forecache.errors import DamagedError, UnavailableError
 from forecache.store.layout import Layout
 from forecache.store.live import state as cells_of
 from forecache.store.live.environment import Environment, acquire, release
-from forecache.store.live.rows import PENDING, LiveRow, row_of, times_of
+from forecache.store.live.rows import Found, LiveRow, found_of, pending_of, times_of
 
 _SOME = cells_of.SOME
 
@@ -33,28 +33,37 @@ class LiveReader:
         Raises:
             DamagedError: The files cannot be read.
         """
+        found = self.find(key)
+        return None if found is None else LiveRow(*found)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[LiveRow | None]:
+        """As `get` of each key, in their order, at one moment."""
+        return [None if found is None else LiveRow(*found) for found in self.find_many(keys)]
+
+    def find(self, key: bytes) -> Found | None:
+        """As `get`, faster."""
         # The pending row first: it is removed only after the live layer has the row that takes its place.
         if self._pending.cells[_SOME]:
             record = self._pending.get(key)
             if record is not None:
-                return _pending_row(record)
+                return pending_of(record)
         if self._live.cells[_SOME]:
             record = self._live.get(key)
             if record is not None:
-                return row_of(record)
+                return found_of(record)
         return None
 
-    def get_many(self, keys: Sequence[bytes]) -> list[LiveRow | None]:
-        """As `get` of each key, in their order, at one moment."""
-        rows: list[LiveRow | None] = [None] * len(keys)
+    def find_many(self, keys: Sequence[bytes]) -> list[Found | None]:
+        """As `get_many`, faster."""
+        rows: list[Found | None] = [None] * len(keys)
         if self._pending.cells[_SOME]:
             for place, record in enumerate(self._pending.get_many(keys)):
                 if record is not None:
-                    rows[place] = _pending_row(record)
+                    rows[place] = pending_of(record)
         if self._live.cells[_SOME]:
             for place, record in enumerate(self._live.get_many(keys)):
                 if record is not None and rows[place] is None:
-                    rows[place] = row_of(record)
+                    rows[place] = found_of(record)
         return rows
 
     @property
@@ -133,16 +142,12 @@ class LiveReader:
         return int(cells[cell]) if cells[cells_of.MAGIC] else -1
 
 
-def _pending_row(record: bytes) -> LiveRow:
-    row = row_of(record)
-    return LiveRow(PENDING, row.event_us, row.value, row.provenance)
-
-
 class _Side:
     """One environment for reading.
 
     Attributes:
         cells: Its counters; zeros while it is not there.
+        get: Reads a record.
     """
 
     def __init__(self, folder: Path, kind: str, *, is_durable: bool) -> None:
@@ -151,11 +156,8 @@ class _Side:
         self._mapped: tuple[memoryview, tuple[int, int]] | None = None
         self._env: Environment | None = None
         self._replaced: list[Environment] = []
+        self.get: Callable[[bytes], bytes | None] = _nothing
         _sides.add(self)
-
-    def get(self, key: bytes) -> bytes | None:
-        environment = self._env
-        return None if environment is None else environment.get(key)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if self._env is None:
@@ -186,6 +188,7 @@ class _Side:
             return
         if self._env is None:
             self._env = self._opened()
+            self.get = _nothing if self._env is None else self._env.get
         if self._env is None:
             self.cells = cells_of.NO_CELLS
         elif cells_of.of_this_boot(self._mapped[0]):
@@ -203,7 +206,7 @@ class _Side:
             return None
 
     def close(self) -> None:
-        self.cells = cells_of.NO_CELLS
+        self.cells, self.get = cells_of.NO_CELLS, _nothing
         for environment in (*self._replaced, *([] if self._env is None else [self._env])):
             release(environment)
         self._env, self._replaced = None, []
@@ -214,6 +217,11 @@ class _Side:
         if self._env is not None:
             self._env = None
             self.follow()
+
+
+def _nothing(key: bytes) -> bytes | None:
+    """Reads an environment that is not there."""
+    return None
 
 
 _sides: "weakref.WeakSet[_Side]" = weakref.WeakSet()

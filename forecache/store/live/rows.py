@@ -39,11 +39,26 @@ def record_of(row: LiveRow) -> bytes:
     return _HEAD.pack(row.position, row.event_us, len(row.provenance)) + row.provenance + row.value
 
 
+Found = tuple[int, int, bytes, bytes]
+"""What a row says, without the time that it takes to make one: position, event_us, value, provenance."""
+
+
 def row_of(record: bytes) -> LiveRow:
     """The row that `record_of` wrote."""
+    return LiveRow(*found_of(record))
+
+
+def found_of(record: bytes) -> Found:
     position, event_us, size = _unpack(record)
     end = _VALUE + size
-    return LiveRow(position, event_us, record[end:], record[_VALUE:end])
+    return position, event_us, record[end:], record[_VALUE:end]
+
+
+def pending_of(record: bytes) -> Found:
+    """As `found_of`, of a pending row, whose record has another number in the place of its position."""
+    _, event_us, size = _unpack(record)
+    end = _VALUE + size
+    return PENDING, event_us, record[end:], record[_VALUE:end]
 
 
 def times_of(record: bytes) -> tuple[int, int]:
