@@ -126,14 +126,14 @@ def table_of(payments: Sequence[Payment]) -> pa.Table:
     )
 
 
-def features_at(payments: Sequence[Payment], card: int, at_us: int) -> list[float] | None:
+def features_at(payments: Sequence[Payment], card: int, at_us: int, view: FeatureView = VIEW) -> list[float] | None:
     """The features of a card at a moment, from the payments given; None where it has none of late."""
     today, tile = at_us // DAY_US, at_us // (5 * MINUTE_US)
     own = [p for p in payments if p.card == card]
-    if not any(today - VIEW.longest < p.day <= today for p in own):
+    if not any(today - view.longest < p.day <= today for p in own):
         return None
     found = []
-    for window in WINDOWS:
+    for window in view.windows:
         if window.minutes:
             seen = [p for p in own if tile - window.minutes // 5 < p.at_us // (5 * MINUTE_US) <= tile]
         else:

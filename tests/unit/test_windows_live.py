@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -14,6 +15,7 @@ from live_view_sample import (
     MINUTE_US,
     START,
     VIEW,
+    WINDOWS,
     Payment,
     features_at,
     random_payments,
@@ -206,6 +208,47 @@ def test_rows_that_only_see_leave_no_trace() -> None:
     for place, event in enumerate(events):
         before = [p for p, its in zip(events[:place], counts[:place], strict=True) if its]
         assert same(seen.features[place], truth(before, event.card, event.at_us))
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=seeds, chosen=st.sets(st.sampled_from(range(len(WINDOWS))), min_size=1, max_size=3))
+def test_views_of_any_few_windows_are_merged_right(seed: int, chosen: set[int]) -> None:
+    view = replace(VIEW, windows=tuple(WINDOWS[place] for place in sorted(chosen)))
+    plan, today = plan_of(view), START + timedelta(days=9)
+    as_of, at = today - timedelta(days=2), us(today, 800)
+    payments = [p for p in random_payments(random.Random(seed), START, 10, 60) if p.at_us <= at]
+    base, known = base_of([p for p in payments if p.day <= (as_of - EPOCH).days], as_of, plan, view)
+    events = [p for p in payments if p.day >= (as_of - EPOCH).days]
+    codes, times = np.array([p.card for p in events], int), np.array([p.at_us for p in events], int)
+    states = event_states(plan, table_of(events))
+    entries = fold(plan, codes, times, states, [None] * CARDS, base, known, as_of, see="nothing").entries
+    for moments in (at, np.full(CARDS, at)):
+        features, found = merged(plan, base, known, entries, as_of, moments)
+        for card in range(CARDS):
+            wanted = features_at(payments, card, at, view)
+            assert found[card] == (wanted is not None)
+            row = [np.nan] * len(plan.features) if wanted is None else wanted
+            assert same(features[card], np.array(row, np.float32))
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds)
+def test_a_publish_in_the_midst_of_a_stream_changes_no_feature(seed: int) -> None:
+    rng = random.Random(seed)
+    first, second = START + timedelta(days=4), START + timedelta(days=5)
+    before = random_payments(rng, START, 5, 40)
+    events = random_payments(rng, first + timedelta(days=1), 2, 60)
+    day = (second - EPOCH).days
+    published = next(place for place, p in enumerate(events) if p.day > day) + rng.randrange(5)
+    old, new = base_of(before, first), base_of([*before, *(p for p in events if p.day <= day)], second)
+    whole = folded(events, [None] * CARDS, *old, first)
+    start = folded(events[:published], [None] * CARDS, *old, first)
+    rest = folded(events[published:], start.entries, *new, second)
+    assert same(np.concatenate([start.features, rest.features]), whole.features)
+    at = us(second + timedelta(days=1), 1439.9)
+    assert same(merged(PLAN, *new, rest.entries, second, at)[0], merged(PLAN, *old, whole.entries, first, at)[0])
+    back = folded(events[published:], start.entries, *old, first)  # rolled back
+    assert same(back.features, rest.features)
 
 
 def test_a_view_counts_as_unknown_when_its_night_is_too_old() -> None:
