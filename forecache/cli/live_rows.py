@@ -70,9 +70,9 @@ def live_layer(store: "Store", *versions: "Manifest") -> dict[str, Any] | None:
         }
 
 
-def layer_text(live: dict[str, Any]) -> str:
+def layer_text(live: dict[str, Any], first: str = "live") -> str:
     """A live layer in one line."""
     pending = f" and {live['pending']:,} pending" if live["pending"] else ""
     verified = f"verified at {live['verified_through']}" if live["verified_through"] >= 0 else "not verified yet"
     applied = f"version {live['applied']} of {live['table']}, {verified}" if live["applied"] >= 0 else "nothing yet"
-    return f"live layer of the stream {live['stream']}: {live['rows']:,} rows{pending}, up to {applied}"
+    return f"{first} layer of the stream {live['stream']}: {live['rows']:,} rows{pending}, up to {applied}"

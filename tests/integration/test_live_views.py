@@ -31,6 +31,7 @@ from forecache.lake.feature_tables.historical import features_known, historical_
 from forecache.lake.feature_tables.live_rows import live_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.pipeline.streams.plan import plan_of
+from forecache.reader.http.problems import Problem
 from forecache.reader.versions.answers import Answers
 from forecache.reader.versions.layers import Layers
 from forecache.reader.versions.live import answers_of
@@ -265,3 +266,35 @@ def test_a_live_view_without_a_stream_is_that_of_the_night(published: Settings) 
             found.views["card"][card], truth([p for p in ALL if p.at_us <= end], card, end), equal_nan=True
         )
     assert found.merged == []
+
+
+def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(
+    published: Settings, layered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = us(AS_OF + timedelta(days=1), 700)
+    commit(published, layered, [p for p in ALL if us(AS_OF + timedelta(days=1)) <= p.at_us <= at], at)
+    monkeypatch.setattr("forecache.reader.versions.live_views.time.time_ns", lambda: at * 1000)
+    layers, store = Layers(), open_store(published, VIEW.name)
+    asked = [*keys(published), b"99"]
+    with store.snapshot() as snapshot:
+        answers = answers_of(snapshot, layers.of(store))
+        answers.refresh(at / 1e6)
+        many = {row["key"]: row for row in orjson.loads(answers.many(asked)[0])["results"]}
+        rows, moments = answers.dated_rows(asked)
+        for place, key in enumerate(asked):
+            wanted = features_at([p for p in ALL if p.at_us <= at], int(key), at)
+            body = answers.one(key)
+            assert (body is None) == (wanted is None) == (rows[place] is None) == (not many[key.decode()]["found"])
+            if wanted is None:
+                continue
+            one = orjson.loads(body)
+            assert (one["source"], one["position"]) == ("live", 7)
+            assert one["value"] == many[key.decode()]["value"] == rows[place]
+            assert moments[place].timestamp() * 1e6 == at
+            shown = [np.nan if value is None else value for value in one["value"].values()]
+            assert np.array_equal(np.array(shown, np.float32), np.array(wanted, np.float32), equal_nan=True)
+        later = us(AS_OF + timedelta(days=1 + VIEW.live.nights))
+        monkeypatch.setattr("forecache.reader.versions.live_views.time.time_ns", lambda: later * 1000)
+        with pytest.raises(Problem, match="publish a newer as-of date"):
+            answers.one(asked[0])
+    layers.close()

@@ -142,7 +142,7 @@ def versions(pipeline: str) -> None:
         return
     live = live_layer(store, *(manifest for manifest, _ in found))
     if not found and live is not None:
-        click.echo(f"{pipeline} has no version. {layer_text(live).capitalize()}.")
+        click.echo(f"{pipeline} has no version. {layer_text(live, 'Live')}.")
         return
     if not found:
         raise NotFoundError(f"Nothing is published for {pipeline}.", remedy=f"Run `forecache publish {pipeline}`.")
