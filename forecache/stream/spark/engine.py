@@ -94,7 +94,7 @@ class SparkEngine:
                 self.figures.write(now=True)
                 raise
             self.figures.state.stopped_at = time.time()
-            self.figures.write(now=True)
+            self.figures.write(self._ends.read(), now=True)
 
     def _run_queries(self, spark: "SparkSession") -> None:
         pause, distrust = _FIRST_PAUSE_S, ""
@@ -109,14 +109,17 @@ class SparkEngine:
                 logger.warning("%s The stream goes on from the table's offsets.", error.message)
                 distrust = ""
             except UnavailableError as error:
-                self._failed(str(error))
                 logger.warning("%s", error)
-                worked = batches is not None and batches.done > 0
+                if batches is not None and batches.done:
+                    # Such as the connector's own failure (4.1.1) behind a batch that is repeated after a crash.
+                    pause, distrust = _FIRST_PAUSE_S, ""
+                    continue
+                self._failed(str(error))
                 # A query that did nothing may have a checkpoint that Spark cannot go on from.
-                distrust = "" if worked or batches is None else "The last query did not finish a batch."
-                pause = _FIRST_PAUSE_S if worked else min(2 * pause, _LONGEST_PAUSE_S)
+                distrust = "" if batches is None else "The last query did not finish a batch."
                 self.figures.write(now=True)
                 self._stop.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def _prepared(self, spark: "SparkSession", distrust: str, held: ExitStack) -> tuple[Batches, Query]:
         """A query at the table's offsets, with a sink that knows what the table has."""
