@@ -245,7 +245,7 @@ class Poller(threading.Thread):
 
 @pytest.mark.slow
 def test_no_key_goes_back_for_a_polling_reader_while_tailer_and_publisher_are_killed_and_versions_roll_back(
-    settings: Settings,
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_night(settings, predictions(dict.fromkeys(_KEYS, 0.0)))
     store, stream = live_churn(settings, max_lag_s=5.0), StreamTable(settings)
@@ -294,6 +294,7 @@ def test_no_key_goes_back_for_a_polling_reader_while_tailer_and_publisher_are_ki
     assert [each.back for each in pollers] == [[], []]
     assert min(each.polls for each in pollers) > 50
     assert min(each.live for each in pollers) > 0
+    monkeypatch.setattr("forecache.stream.tail.follower.RISE_S", 0.0)
     with Tailer(settings) as finishing:
         while finishing.turn():
             pass

@@ -10,6 +10,7 @@ from stream_rows import StreamTable, click, live_churn, moment
 from forecache.errors import ConflictError
 from forecache.files import lock
 from forecache.settings import Settings, load_settings
+from forecache.steps import publish_step
 from forecache.store import Store, open_remote, publish, pull, push
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.tail_state import read_tail_state
@@ -93,6 +94,57 @@ def test_where_the_log_was_cleaned_up_the_rows_are_read_from_the_table(settings:
     assert read_tail_state(store.layout).gaps == 1
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are removed as soon as no version needs them."""
+    monkeypatch.setattr("forecache.stream.tail.follower.RISE_S", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_version_that_is_not_served_yet_has_no_row_removed(settings: Settings) -> None:
+    write_night(settings, predictions(scores(20)))
+    store, stream = live_churn(settings), StreamTable(settings)
+    stream.commit(clicks(0, 3, 0.25))
+
+    def die(step: str) -> None:
+        if step == "manifest written":
+            raise InterruptedError(step)
+
+    publish_step.on_step = die
+    try:
+        with pytest.raises(InterruptedError):
+            publish(settings, churn())
+    finally:
+        publish_step.on_step = None
+    assert store.version_numbers() == [1]
+    with Tailer(settings) as tailer:
+        follow(tailer)
+        assert layer(store) == truth(stream)
+    publish(settings, churn())
+    with Tailer(settings) as tailer:
+        follow(tailer)
+        assert layer(store) == {}
+
+
+def test_rows_of_the_first_version_are_removed_after_its_readers_have_it(settings: Settings) -> None:
+    write_night(settings, predictions(scores(20)))
+    store, stream = live_churn(settings), StreamTable(settings)
+    stream.commit(clicks(0, 3, 0.25))
+    with Tailer(settings) as tailer:
+        follow(tailer)
+        publish(settings, churn())
+        _turn_at_once(tailer)
+        follow(tailer)
+        assert layer(store) == truth(stream)
+        (follower,) = tailer._followers.values()
+        assert follower._risen_at is not None
+        follower._risen_at -= 60
+        _turn_at_once(tailer)
+        follow(tailer)
+        assert layer(store) == {}
+
+
+@pytest.mark.usefixtures("at_once")
 def test_rows_that_no_version_needs_are_removed_and_one_with_a_lower_cut_brings_them_back(
     settings: Settings, tmp_path: Any
 ) -> None:

@@ -7,6 +7,7 @@ import threading
 
 from forecache.settings import load_settings
 from forecache.steps import tail_step
+from forecache.stream.tail import follower
 from forecache.stream.tail.run import run_tailer
 
 if __name__ == "__main__":
@@ -21,5 +22,6 @@ if __name__ == "__main__":
 
     if step:
         tail_step.on_step = kill
+    follower.RISE_S = 0.0
     print("started", flush=True)
     run_tailer(load_settings(home=home, stream_verify_s=0.1), stop=threading.Event())

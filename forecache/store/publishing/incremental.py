@@ -38,6 +38,9 @@ def build_incremental(publication: Publication) -> tuple[PendingVersion | None, 
     """A verified version with a small segment, or None and the reason for a full publish."""
     current, limit = publication.current, most_changed_rows(publication)
     assert current is not None
+    streamed = 0 if publication.overlay is None else publication.overlay.num_above(current.cut)
+    if streamed > limit:
+        return None, f"compaction: {streamed:,} streamed keys over a base of {current.segments[0].entries:,}"
     try:
         uncovered = uncovered_keys(publication)
         row_changes = _row_changes(publication, limit)

@@ -8,18 +8,17 @@ import logging
 import os
 import time
 from contextlib import suppress
-from datetime import date, datetime, timedelta, timezone
+from datetime import date
 
 from forecache.errors import ForecacheError
 from forecache.steps import tail_step
 from forecache.store.encoding.stream_source import StreamTable
 from forecache.store.live.layer import LiveLayer
-from forecache.store.live.numbers import NEVER
 from forecache.store.live.tail_state import read_tail_state, write_tail_state
 from forecache.store.live.writer import LiveWriter, open_live_writer
 from forecache.store.store import Store
 from forecache.stream.tail.compare import Compared
-from forecache.stream.tail.kept import Kept, kept_by
+from forecache.stream.tail.kept import Kept, expire_before_us, first_day, kept_by
 from forecache.stream.tail.log import TableLog
 from forecache.stream.tail.values import values_of
 
@@ -29,6 +28,8 @@ _FAR_BEHIND = 300
 _IDLE_S = 5.0
 _LOOK_AT_VERSIONS_S = 2.0
 _PRUNED_ROWS = 20_000
+RISE_S = 10.0
+"""Seconds until rows that no version needs are removed, in which every reader has taken up the version."""
 _SAY_S = 1.0
 
 
@@ -56,6 +57,7 @@ class Follower:
         self._state.pid = os.getpid()
         self._look_at = self._kept_at = self._said_at = float("-inf")
         self._kept: Kept | None = None
+        self._risen_at: float | None = None
         self._rebuild_why = ""
 
     def turn(self) -> bool:
@@ -177,13 +179,25 @@ class Follower:
         if time.monotonic() < self._kept_at:
             return
         self._kept_at = time.monotonic() + _LOOK_AT_VERSIONS_S
-        self._kept = kept_by(self.store, self.layer)
+        self._kept = self._allowed(kept_by(self.store, self.layer))
         if self._kept is None:
             return
         if self._floor() < self.writer.floor:
             self._rebuild_why = f"a version with the cut {self._kept.floor} has come, and rows above it were removed"
         if self.layer.kind == "tiles" and self._expire_before_us() < self.writer.expire_before_us:
             self._rebuild_why = f"a version of {self._night()} has come, and tiles of days after it were removed"
+
+    def _allowed(self, found: Kept | None) -> Kept | None:
+        """What to keep now: a floor that has risen counts a little later.
+
+        A reader of a store whose first version has just been published still answers from the layer alone.
+        """
+        if found is None or found.floor <= self.writer.floor or self.writer.applied < 0:
+            self._risen_at = None
+            return found
+        if self._risen_at is None:
+            self._risen_at = time.monotonic()
+        return found if time.monotonic() >= self._risen_at + RISE_S else Kept(self.writer.floor, found.night)
 
     def _prune(self) -> bool:
         """Remove some of the rows that no version needs; returns whether there are more."""
@@ -194,13 +208,7 @@ class Follower:
         return not self.writer.pruned
 
     def _first_day(self, table: StreamTable) -> date | None:
-        """The day before which no event counts any more; None: all do."""
-        if self.layer.kind == "tiles":
-            return self._night()  # the day before the first that counts, for windows in minutes
-        if self.layer.keep_h is None:
-            return None
-        newest = min(table.newest_day() or date.max, datetime.now(timezone.utc).date())
-        return newest - timedelta(hours=self.layer.keep_h) - timedelta(days=1)
+        return first_day(self.layer, self._kept, table)
 
     def _night(self) -> date | None:
         """The smallest as-of date of the versions."""
@@ -211,21 +219,7 @@ class Follower:
         return -1 if self._kept is None or self.layer.kind == "tiles" else self._kept.floor
 
     def _expire_before_us(self) -> int:
-        """Event time before which rows are removed; it moves in steps, so that rows are not all looked at each time."""
-        if self.layer.kind == "tiles":
-            night = self._night()
-            return (
-                NEVER
-                if night is None
-                else int(datetime(night.year, night.month, night.day, tzinfo=timezone.utc).timestamp() * 1e6)
-            )
-        if self.layer.keep_h is None or self.writer.newest_event_us <= 0:
-            return NEVER
-        keep_us = int(self.layer.keep_h * 3_600_000_000)
-        # A clock that is wrong somewhere must not expire everything.
-        newest = min(self.writer.newest_event_us, time.time_ns() // 1000)
-        step = max(keep_us // 100, 1)
-        return (newest - keep_us) // step * step
+        return expire_before_us(self.layer, self._kept, self.writer.newest_event_us)
 
     def _caught_up(self) -> None:
         self.writer.note_table(self.writer.applied)

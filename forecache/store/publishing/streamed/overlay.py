@@ -75,6 +75,10 @@ class Overlay:
         places = np.sort(moments_of(self.rows))
         return f"{self.stream}:{self.table_id}:{self.num_rows}:{xxhash.xxh3_128_hexdigest(places.tobytes())}"
 
+    def num_above(self, position: int) -> int:
+        """Rows above a position: so many are new where a version with that cut is published."""
+        return 0 if self.rows is None else int(pc.sum(pc.greater(self.rows.column(POSITION), position)).as_py() or 0)
+
     def encoded(self, encoding: Encoding, *, model_name: str) -> tuple[Encoder, pa.Array, pa.Array]:
         """The rows as entries: (what is known of them, keys, entries)."""
         encoder = Encoder(encoding, 1)
