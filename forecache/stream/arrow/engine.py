@@ -220,6 +220,9 @@ class ArrowEngine:
         if failure:
             state.last_error = failure
         state.release = getattr(self._step.answerer, "release", None)
+        if not self._held and self._committer.is_free:
+            # Marks of transactions may stand behind what is committed: they are read, and nothing of them is lag.
+            state.offsets = {str(partition): offset for partition, offset in sorted(self._reader.next.items())}
         self.figures.write(self._reader.ends())
 
     def _finish(self) -> None:
