@@ -11,9 +11,10 @@ from forecache.errors import ConflictError
 from forecache.files import lock
 from forecache.settings import Settings, load_settings
 from forecache.steps import publish_step
-from forecache.store import Store, open_remote, publish, pull, push
+from forecache.store import Store, open_remote, open_store, publish, pull, push
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.tail_state import read_tail_state
+from forecache.store.replicas.layer import pull_streamed, push_streamed
 from forecache.stream.tail.run import Tailer
 
 LATER = NIGHT.replace(year=1998, month=7, day=2)
@@ -299,3 +300,16 @@ def test_only_one_writer_has_a_layer(settings: Settings) -> None:
     store = live_churn(settings)
     with open_live_writer(store.layout), pytest.raises(ConflictError, match="being written by process"):
         open_live_writer(store.layout)
+
+
+def test_a_replica_has_the_layer_of_a_store_that_only_a_stream_fills(settings: Settings, tmp_path: Any) -> None:
+    remote = open_remote(str(tmp_path / "remote"), {})
+    replica_settings = load_settings(home=tmp_path / "replica", lake=settings.lake_uri)
+    store, stream = live_churn(settings, keep_h=24.0), StreamTable(settings)
+    stream.commit(clicks(0, 3, 0.25))
+    assert push_streamed(settings, remote) == pull_streamed(replica_settings, remote) == ["churn"]
+    replica = open_store(replica_settings, "churn")
+    with Tailer(replica_settings) as tailer:
+        follow(tailer)
+    assert layer(replica) == truth(stream)
+    assert store.layout.live.read_bytes() == replica.layout.live.read_bytes()

@@ -57,6 +57,7 @@ def _exchange(
     from forecache.realtime.release.here import released_here
     from forecache.realtime.release.replicas import pull_releases, push_releases, remote_releases
     from forecache.store import open_remote, open_store, pull, push
+    from forecache.store.replicas.layer import pull_streamed, push_streamed
     from forecache.store.replicas.sync import remote_pipelines
 
     current = settings()
@@ -71,10 +72,14 @@ def _exchange(
         check_name("pipeline", name)
     releases = [name for name in (remote_releases(opened) if pulling else released_here(current))
                 if not names or name in names]  # fmt: skip
-    stores = [name for name in dict.fromkeys(names) if name not in releases]
+    streamed = (pull_streamed if pulling else push_streamed)(current, opened)
+    stores = [name for name in dict.fromkeys(names) if name not in releases and name not in streamed]
     chosen: list[str] = []
+    told = [{"pipeline": name, "skipped": f"{name} has no version: its live layer is filled from its stream."}
+            for name in streamed if not names or name in names]  # fmt: skip
     if stores or not names:
         chosen = (stores or remote_pipelines(opened)) if pulling else chosen_served(current, stores)
+    chosen = [name for name in chosen if name not in streamed]
     for name in () if pulling else stores:
         require_published(load_served(current, name))
     with StageProgress() as progress:
@@ -95,7 +100,7 @@ def _exchange(
             return not names and (name in releases or _unpublished(current, name))
 
         # A release comes after the features that it was trained with.
-        return _each([*chosen, *releases], exchange, nothing_there=nothing_there)
+        return [*told, *_each([*chosen, *releases], exchange, nothing_there=nothing_there)]
 
 
 def _unpublished(current: Settings, name: str) -> bool:

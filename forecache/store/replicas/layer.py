@@ -1,8 +1,11 @@
 """Telling replicas which live layer a store has. Its rows do not travel: each replica follows the stream for itself."""
 
 from forecache.folders import Folder
+from forecache.names import NAME
+from forecache.settings import Settings
 from forecache.store.live.layer import layer_from_json, write_layer
-from forecache.store.store import Store
+from forecache.store.locks import publisher_lock
+from forecache.store.store import Store, open_store
 
 
 def push_layer(store: Store, remote: Folder) -> None:
@@ -27,3 +30,28 @@ def pull_layer(store: Store, remote: Folder) -> None:
         layout.live.unlink(missing_ok=True)
         return
     write_layer(layout, layer_from_json(found[0], what=f"The remote's {store.pipeline}/{layout.live.name}"))
+
+
+def push_streamed(settings: Settings, remote: Folder) -> list[str]:
+    """Tell a remote of the stores that only a stream fills, which are never published; returns their names."""
+    folder = settings.store_path
+    found = [path.parent.name for path in folder.glob("*/LIVE")] if folder.is_dir() else []
+    stores = [open_store(settings, name) for name in sorted(found) if NAME.fullmatch(name)]
+    alone = [store for store in stores if store.pointer().current is None]
+    for store in alone:
+        push_layer(store, remote)
+    return [store.pipeline for store in alone]
+
+
+def pull_streamed(settings: Settings, remote: Folder) -> list[str]:
+    """Have the stores that only a stream fills, as a remote tells of them; returns their names."""
+    names = [
+        name
+        for name in sorted(remote.folders())
+        if NAME.fullmatch(name) and remote.size(f"{name}/CURRENT") is None and remote.size(f"{name}/LIVE") is not None
+    ]
+    for name in names:
+        store = open_store(settings, name)
+        with publisher_lock(store.layout, action="pull"):
+            pull_layer(store, remote)
+    return names

@@ -46,9 +46,12 @@ def sync_targets(
 
         done["redis"] = open_redis_store(settings, pipeline.name).load(store, progress=progress)
     if settings.store_remote:
+        from forecache.store.replicas.layer import push_streamed
         from forecache.store.replicas.push_pull import push
 
-        done["remote"] = push(store, open_remote(settings.store_remote, settings.storage_options), progress=progress)
+        remote = open_remote(settings.store_remote, settings.storage_options)
+        done["remote"] = push(store, remote, progress=progress)
+        push_streamed(settings, remote)
     return done
 
 
