@@ -55,7 +55,7 @@ def _answer(row: Mapping[str, Any], common: Mapping[str, Any]) -> Answer:
     is_live = row.get("source") == "live"
     # What a live answer does not say of itself is not that of the version beside it.
     told = row if is_live else {**common, **row}
-    model = told.get("model") or {"name": "", "version": -1}
+    model = told.get("model") or {"name": "", "version": told.get("model_version", -1)}
     event_time = _moment(told["event_time"]) if is_live else None
     day = event_time.date() if event_time else told.get("as_of")
     return Answer(

@@ -56,7 +56,7 @@ def _layout(tmp_path: Path) -> Layout:
 
 
 def test_a_writer_that_is_killed_at_any_instant_goes_on_with_what_a_ground_truth_has(tmp_path: Path) -> None:
-    layout, rng, versions = _layout(tmp_path), random.Random(7), 250
+    layout, rng, versions = _layout(tmp_path), random.Random(7), 160
     code = APPLIES.format(support=SUPPORT, root=str(layout.root), versions=versions)
     kills, ended = 0, False
     with LiveReader(layout) as reader:

@@ -23,7 +23,7 @@ from forecache.store.manifest import Policy
 from forecache.store.pointer import write_pointer
 
 ROWS = {f"c{i}": {"churn_probability": 0.5, "risk_segment": "batch"} for i in range(60)}
-OF_MODEL = {"model": {"name": "churn", "version": 4}, "release": 2}
+OF_MODEL = {"model_version": 4, "release": 2, "base": "churn_features=2026-11-24@7"}
 STREAMED = {"churn_probability": 7.0, "risk_segment": "streamed"}
 
 
@@ -126,7 +126,7 @@ class TestReading:
         version = httpx.get(f"{reader.url}/versions/churn").json()["versions"][-1]
         assert (version["stream"], version["cut"]) == ("cards", 10)
         status = httpx.get(f"{reader.url}/status.json").json()
-        assert {row["name"]: row["live"] is not None for row in status["versions"]} == {"cards": True, "churn": True}
+        assert all(row["live"]["stream"] == "cards" for row in status["versions"] if row["name"] in ("cards", "churn"))
 
     def test_pending_rows_are_seen_within_milliseconds_of_their_put(
         self, reader: RunningReader, home: Settings
@@ -174,38 +174,60 @@ def test_a_store_without_a_version_serves_what_the_stream_has(home: Settings, re
     assert httpx.get(f"{reader.url}/readyz").status_code == 200
 
 
-def test_publish_and_rollback_swap_under_the_same_live_layer(tmp_path: Path) -> None:
-    home = Settings(home=tmp_path)
-    layout = live_store(home.store_path)
-    write_version(home.store_path, "churn", ROWS, cut=1, stream="cards")
+def test_publish_and_rollback_swap_under_the_same_live_layer(home: Settings, reader: RunningReader) -> None:
+    layout = live_store(home.store_path, "swapped")
+    write_version(home.store_path, "swapped", ROWS, cut=1, stream="cards")
+
+    def sources() -> list[Any]:
+        rows = httpx.post(f"{reader.url}/v1/swapped", json={"keys": ["c1", "c2"]}).json()
+        return [rows.get("store_version"), *(row.get("source", "version") for row in rows.get("results", ()))]
+
+    def always(wanted: list[Any]) -> bool:
+        """In every worker."""
+        return eventually(lambda: all(sources() == wanted for _ in range(20)))
+
     with open_live_writer(layout) as writer:
         writer.apply(2, [(b"c1", live_row(2, 7))])
         writer.apply(3, [(b"c2", live_row(3, 7))])
-        with running_reader(home) as reader:
-
-            def sources() -> list[Any]:
-                rows = httpx.post(f"{reader.url}/v1/churn", json={"keys": ["c1", "c2"]}).json()
-                return [rows.get("store_version"), *(row.get("source", "version") for row in rows["results"])]
-
-            assert sources() == [1, "live", "live"]
-            write_version(home.store_path, "churn", ROWS | {"c1": STREAMED}, cut=2, stream="cards")
-            assert eventually(lambda: sources() == [2, "version", "live"])
-            write_pointer(layout, Store(layout.root).pointer().moved(current=1, pinned=None))
-            assert eventually(lambda: sources() == [1, "live", "live"])
+        assert always([1, "live", "live"])
+        write_version(home.store_path, "swapped", ROWS | {"c1": STREAMED}, cut=2, stream="cards")
+        assert always([2, "version", "live"])
+        write_pointer(layout, Store(layout.root).pointer().moved(current=1, pinned=None))
+        assert always([1, "live", "live"])
 
 
-def test_a_version_too_old_is_refused_and_what_a_stream_made_today_is_not(tmp_path: Path) -> None:
-    home = Settings(home=tmp_path)
-    layout = live_store(home.store_path)
+def test_a_version_too_old_is_refused_and_what_a_stream_made_today_is_not(
+    home: Settings, reader: RunningReader
+) -> None:
+    layout = live_store(home.store_path, "old")
     rows = {key: ROWS[key] for key in ("c1", "c2")}
-    write_version(home.store_path, "churn", rows, as_of="1998-06-30", policy=Policy(24.0, "refuse"), stream="cards")
+    write_version(home.store_path, "old", rows, as_of="1998-06-30", policy=Policy(24.0, "refuse"), stream="cards")
+    wanted = {"c1": 200, "c2": 503, "long_ago": 503}
     with open_live_writer(layout) as writer:
-        writer.apply(1, [(b"c1", live_row(1, 7, event_us=time.time_ns() // 1000)), (b"old", live_row(1, 7))])
-        with running_reader(home) as reader:
-            statuses = {key: httpx.get(f"{reader.url}/v1/churn/{key}").status_code for key in ("c1", "c2", "old")}
-            assert statuses == {"c1": 200, "c2": 503, "old": 503}
-            assert httpx.post(f"{reader.url}/v1/churn", json={"keys": ["c1"]}).status_code == 200
-            assert httpx.post(f"{reader.url}/v1/churn", json={"keys": ["c1", "c2"]}).status_code == 503
+        writer.apply(1, [(b"c1", live_row(1, 7, event_us=time.time_ns() // 1000)), (b"long_ago", live_row(1, 7))])
+        found = {}
+
+        def as_wanted() -> bool:
+            found.update({key: httpx.get(f"{reader.url}/v1/old/{key}").status_code for key in wanted})
+            return found == wanted
+
+        assert eventually(lambda: all(as_wanted() for _ in range(10))), found
+        assert httpx.post(f"{reader.url}/v1/old", json={"keys": ["c1"]}).status_code == 200
+        assert httpx.post(f"{reader.url}/v1/old", json={"keys": ["c1", "c2"]}).status_code == 503
+
+
+def test_a_layer_that_is_declared_later_is_taken_up_and_one_that_is_gone_left(
+    home: Settings, reader: RunningReader
+) -> None:
+    write_version(home.store_path, "later", ROWS)
+    layout = Store(home.store_path / "later").layout
+    assert eventually(lambda: "etag" in httpx.get(f"{reader.url}/v1/later/c1").headers)
+    write_layer(layout, LAYER)
+    with open_live_writer(layout) as writer:
+        writer.apply(1, [(b"c1", live_row(1, 7))])
+        assert eventually(lambda: httpx.get(f"{reader.url}/v1/later/c1").json().get("source") == "live")
+    layout.live.unlink()
+    assert eventually(lambda: httpx.get(f"{reader.url}/v1/later/c1").json().get("source") == "precomputed")
 
 
 def test_a_worker_that_is_killed_leaves_no_reader_behind_that_holds_old_pages(tmp_path: Path) -> None:
@@ -228,17 +250,3 @@ def _alive(reader: RunningReader) -> bool:
         return httpx.get(f"{reader.url}/readyz", timeout=2).status_code == 200
     except httpx.TransportError:
         return False
-
-
-def test_a_layer_that_is_declared_later_is_taken_up_and_one_that_is_gone_left(tmp_path: Path) -> None:
-    home = Settings(home=tmp_path)
-    write_version(home.store_path, "churn", ROWS)
-    layout = Store(home.store_path / "churn").layout
-    with running_reader(home) as reader:
-        assert "etag" in httpx.get(f"{reader.url}/v1/churn/c1").headers
-        write_layer(layout, LAYER)
-        with open_live_writer(layout) as writer:
-            writer.apply(1, [(b"c1", live_row(1, 7))])
-            assert eventually(lambda: _source(reader, "c1") == "live")
-        layout.live.unlink()
-        assert eventually(lambda: _source(reader, "c1") == "precomputed")

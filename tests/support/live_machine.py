@@ -40,7 +40,9 @@ class LiveMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
-        folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
+        # In memory where there is such a folder: hundreds of commits an example are flushed.
+        memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+        folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(dir=memory)))
         self.layout = live_store(folder, layer=replace(LAYER))
         self.store = Store(self.layout.root)
         self.layers = Layers()

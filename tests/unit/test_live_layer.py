@@ -274,7 +274,7 @@ def test_threads_read_while_another_writes_and_grows_the_map(layout: Layout) -> 
         threads = [threading.Thread(target=read) for _ in range(2)]
         for thread in threads:
             thread.start()
-        for version in range(2, 60):
+        for version in range(2, 30):
             rows = [(b"a", live_row(version))] + [(b"%d" % i, live_row(version, {"x": "y" * 900})) for i in range(30)]
             writer.apply(version, [(key + (b"" if key == b"a" else b"-%d" % version), row) for key, row in rows])
         done.set()

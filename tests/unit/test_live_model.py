@@ -1,5 +1,9 @@
-"""The live layer against a dictionary, over any interleaving; and proof that a broken rule is found."""
+"""The live layer against a dictionary, over any interleaving; and proof that a broken rule is found.
 
+`LIVE_MODEL_EXAMPLES=1000 pytest tests/unit/test_live_model.py` searches longer than every run of the suite does.
+"""
+
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +20,12 @@ from forecache.store.live.reader import LiveReader
 from forecache.store.live.rows import Found, LiveRow, found_of
 from forecache.store.live.writer import LiveWriter, open_live_writer
 
+EXAMPLES = int(os.environ.get("LIVE_MODEL_EXAMPLES", "10"))
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 
 TestLive = LiveMachine.TestCase
 TestLive.settings = settings(
-    max_examples=40, stateful_step_count=40, suppress_health_check=_QUIET, phases=[Phase.explicit, Phase.generate]
+    max_examples=EXAMPLES, stateful_step_count=30, suppress_health_check=_QUIET, phases=[Phase.explicit, Phase.generate]
 )
 
 
@@ -123,7 +128,7 @@ def test_rows_that_an_earlier_run_committed_again_wait_for_the_live_layer() -> N
     )
 
 
-@settings(max_examples=50, suppress_health_check=_QUIET)
+@settings(max_examples=EXAMPLES, suppress_health_check=_QUIET)
 @given(
     steps=st.lists(
         st.one_of(
