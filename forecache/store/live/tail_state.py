@@ -1,10 +1,10 @@
 """What the tailer of a live layer says of itself: a small file beside the layer, for the status page and alerts."""
 
 import json
+import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 
-from forecache.files import replacing
 from forecache.store.layout import Layout
 
 _FILE = "tail.json"
@@ -53,6 +53,9 @@ def read_tail_state(layout: Layout) -> TailState:
 
 
 def write_tail_state(layout: Layout, state: TailState) -> None:
-    """Replace it; where the disk is full, what was said before stays."""
-    with suppress(OSError), replacing(layout.streamed / _FILE) as temporary:
+    """Replace it in one step, without a flush: a crash of the machine may take it. On a full disk the old one stays."""
+    path = layout.streamed / _FILE
+    temporary = path.with_name(f".{_FILE}.{os.getpid()}.tmp")
+    with suppress(OSError):
         temporary.write_text(json.dumps(asdict(state)))
+        os.replace(temporary, path)
