@@ -17,6 +17,7 @@ A payment is a fraud
    frauds, and five times as large.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -28,7 +29,9 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-START, DAYS = date(2018, 4, 1), 183
+START = date.fromisoformat(os.environ.get("CARDS_START", "2018-04-01"))
+"""The first day. CARDS_START moves it, and with it all days: a live view is served for a few days after its night."""
+DAYS = 183
 CUSTOMERS = 5_000
 _SIDE, _RADIUS = 100.0, 5.0
 _NOON_S, _SPREAD_S, _DAY_S = 43_200, 20_000, 86_400
@@ -42,12 +45,12 @@ class Payments:
     """The payments of a day in the order of their times; arrays [n].
 
     Attributes:
-        second: Of the day.
+        second: Of the day, in steps of a microsecond.
         scenario: Which rule makes it a fraud, the last that does: 1 to 3; 0: it is none.
     """
 
     day: date
-    second: Ints
+    second: Floats
     customer: Ints
     terminal: Ints
     amount: Floats
@@ -60,7 +63,7 @@ class Payments:
     @property
     def paid_at(self) -> NDArray[np.datetime64]:
         """datetime64[us], UTC."""
-        return np.datetime64(self.day, "us") + self.second.astype("timedelta64[s]")
+        return np.datetime64(self.day, "us") + np.rint(self.second * 1e6).astype("timedelta64[us]")
 
     @property
     def ids(self) -> Ints:
@@ -93,8 +96,9 @@ class Simulator:
         rng = np.random.default_rng([self.seed, 1, number])
         people = self._people
         customer = np.repeat(np.arange(self.customers), rng.poisson(people.payments_a_day))
-        second = rng.normal(_NOON_S, _SPREAD_S, len(customer)).astype(np.int64)
-        customer, second = _only((second >= 0) & (second < _DAY_S) & (people.reach[customer] > 0), customer, second)
+        second = np.round(rng.normal(_NOON_S, _SPREAD_S, len(customer)), 6)
+        kept = (second >= 0) & (second < _DAY_S) & (people.reach[customer] > 0)
+        customer, second = customer[kept], second[kept]
         amount = self._amounts(rng, customer)
         chosen = (rng.random(len(customer)) * people.reach[customer]).astype(np.int64)
         terminal = people.within_reach[people.first[customer] + chosen]
@@ -143,7 +147,3 @@ class _People:
         reach = np.array([len(each) for each in found], np.int64)
         mean, often = rng.uniform(5, 100, customers), rng.uniform(0, 4, customers)
         return cls(mean, often, np.cumsum(reach) - reach, reach, np.concatenate(found))
-
-
-def _only(mask: NDArray[np.bool_], *arrays: Ints) -> tuple[Ints, ...]:
-    return tuple(array[mask] for array in arrays)

@@ -10,14 +10,14 @@ from cards.simulator import Payments
 def messages(payments: Payments) -> Iterator[tuple[bytes, bytes]]:
     """Key and value of each payment's message, in their order.
 
-    The value has the columns of the topic as JSON; the key is the customer, whose payments are so in one partition.
+    The value has the columns of the topic as JSON; the key is the customer.
     """
     columns = zip(
         payments.ids.tolist(),
         payments.customer.tolist(),
         payments.terminal.tolist(),
         payments.amount.tolist(),
-        payments.paid_at.astype("datetime64[s]").astype(str).tolist(),
+        payments.paid_at.astype(str).tolist(),
         strict=True,
     )
     for transaction, customer, terminal, amount, at in columns:
@@ -31,12 +31,13 @@ def messages(payments: Payments) -> Iterator[tuple[bytes, bytes]]:
         yield str(customer).encode(), json.dumps(event).encode()
 
 
-def make_topic(brokers: str, topic: str, *, partitions: int) -> None:
-    """Make the topic where it is not there."""
+def make_topic(brokers: str, topic: str) -> None:
+    """Make the topic where it is not there, of one partition: all payments are in the order of time."""
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    made = AdminClient({"bootstrap.servers": brokers}).create_topics([NewTopic(topic, partitions, 1)])
+    client = AdminClient({"bootstrap.servers": brokers})  # what it does ends with it
+    made = client.create_topics([NewTopic(topic, 1, 1)])
     try:
         made[topic].result(30)
     except KafkaException as error:

@@ -45,7 +45,19 @@ def past_payments(sources: Mapping[str, Any], first: date, last: date) -> Any:
 def classifier() -> Any:
     from lightgbm import LGBMClassifier
 
-    return LGBMClassifier(n_estimators=100, num_leaves=15, min_child_samples=20, learning_rate=0.05, verbose=-1)
+    return LGBMClassifier(
+        n_estimators=150,
+        learning_rate=0.03,
+        num_leaves=15,
+        min_child_samples=50,
+        colsample_bytree=0.6,
+        subsample=0.7,
+        subsample_freq=1,
+        reg_lambda=5.0,
+        max_bin=127,
+        num_threads=2,
+        verbose=-1,
+    )
 
 
 card_fraud = Realtime(
@@ -75,7 +87,7 @@ card_fraud = Realtime(
     gate=Gate(
         metric="average_precision", floors={"average_precision": 0.5}, baseline=Baseline("terminal_fraud_share_7d")
     ),
-    ladder=(LastNight(Stored("terminal", ("terminal_id",), "fraud_share_30d")), Default(0.01)),
+    ladder=(LastNight(Stored("terminal", ("terminal_id",), "fraud_share_28d")), Default(0.01)),
     deadline_ms=30.0,
 )
 
