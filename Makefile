@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 PYTHON ?= python3.12
 
 .PHONY: test-gpu
-.PHONY: help setup setup-s3 demo demo-s3 demo-shop dev test services lint types imports unit integration faults e2e format \
+.PHONY: help setup setup-s3 demo demo-s3 demo-shop demo-stream dev test services lint types imports unit integration faults e2e format \
         bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history figures settings-doc metrics-doc docs clean clean-state distclean
 
 help: ## List the targets
@@ -32,6 +32,10 @@ demo-s3: setup-s3 ## The same with landing zone, lake, checkpoints and store on 
 
 demo-shop: setup ## Recommend products to households and rank their searches, from a grocery's year of purchases (examples/shop)
 	@bash scripts/demo_shop.sh $(ARGS)
+
+demo-stream: setup ## Score a day of card payments in a stream at 1,000 times its speed, through Kafka (examples/cards)
+	@bash scripts/install_test_services.sh kafka
+	@bash scripts/demo_stream.sh $(ARGS)
 
 dev: setup ## Open the Dagster UI on the same state
 	@bash scripts/dev.sh

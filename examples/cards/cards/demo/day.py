@@ -37,8 +37,8 @@ def main() -> None:
     settings = load_settings()
     payments = Simulator(options.customers).day(options.day)
     page = settings.home_path / "reports" / f"stream-{options.day}.html"
-    make_topic(settings.kafka_brokers, cards.topic.topic, partitions=2)
-    with ReaderProcess(settings) as served, _stream(settings):
+    make_topic(settings.kafka_brokers, cards.topic.topic)
+    with _stream(settings), ReaderProcess(settings) as served:
         _stream_day(settings, served.address, payments, speed=options.speed, page=page)
     print(f"\nDelay and lag of the day: {page}")
 

@@ -70,13 +70,14 @@ def _draw_delay(axes: Any, shown: Plotted) -> None:
             axes.axhline(value, color=colour, linewidth=0.9, linestyle=(0, (4, 3)), label=f"{name} {value:,.0f} ms")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="hour of the day, UTC", ylabel="milliseconds", xlim=(0, _DAY_H))
     _hours(axes)
 
 
 def _draw_lag(axes: Any, shown: Plotted) -> None:
     axes.step(*shown.rate, where="post", color=MUTED, linewidth=0.9, label="payments a second")
-    axes.plot(*shown.lag, color=ACCENT, label="not processed")
+    axes.plot(*shown.lag, color=ACCENT, label="not committed")
     axes.set(xlabel="hour of the day, UTC", ylabel="payments", xlim=(0, _DAY_H))
     axes.set_ylim(bottom=0)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)

@@ -18,7 +18,7 @@ class Seen:
 
     Attributes:
         delays: (time at which it was sent, delay in seconds) of each payment that was waited for.
-        lags: (time, messages of the topic that were not processed).
+        lags: (time, messages of the topic whose row was not committed).
     """
 
     delays: list[tuple[float, float]] = field(default_factory=list)
@@ -40,8 +40,14 @@ class Reader:
         return self._ask("POST", path, json.dumps(document))
 
     def _ask(self, method: str, path: str, body: str | None) -> tuple[int, Any]:
-        self._connection.request(method, path, body, {"content-type": "application/json"} if body else {})
-        response = self._connection.getresponse()
+        headers = {"content-type": "application/json"} if body else {}
+        try:
+            self._connection.request(method, path, body, headers)
+            response = self._connection.getresponse()
+        except ConnectionError:  # a reader closes connections that were idle for long
+            self._connection.close()
+            self._connection.request(method, path, body, headers)
+            response = self._connection.getresponse()
         return response.status, json.loads(response.read())
 
 
@@ -55,7 +61,7 @@ class Watch:
         """
         Args:
             path_of: The reader's path of the score of a payment, by its place in the day.
-            lag: Messages that were not processed yet; None where that is not known.
+            lag: Messages whose row is not committed; None where that is not known.
         """
         self.seen = Seen()
         self._reader, self._path_of, self._lag = Reader(address), path_of, lag
