@@ -1,0 +1,47 @@
+"""Prints the scores of the judged week from the batch's features: those of the training set of a later night.
+
+Usage: python -m _stream.fraud_batch NIGHT, in the environment of the home
+"""
+
+import json
+import sys
+from datetime import date
+
+from cards.pipelines.card_fraud import card_fraud
+
+from forecache.lake.delta.tables import open_table
+from forecache.lake.examples.build import build_examples
+from forecache.lake.ingest.ingest import ingest
+from forecache.lake.spark.session import spark_session, stop_spark
+from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.load import load_release
+from forecache.settings import load_settings
+
+
+def main() -> None:
+    settings, night = load_settings(), date.fromisoformat(sys.argv[1])
+    spark = spark_session(settings)
+    try:
+        for source in card_fraud.all_sources:
+            ingest(spark, settings, source)
+        build_examples(spark, settings, card_fraud, night)
+    finally:
+        stop_spark()
+    columns = ["request_id", *card_fraud.feature_names]
+    dataset = open_table(settings, card_fraud.training_pipeline.training_table).to_pyarrow_dataset()
+    import pyarrow.dataset as ds
+
+    rows = dataset.to_table(columns=columns, filter=ds.field("split") == "test")
+    import numpy as np
+
+    matrix = np.column_stack([rows[name].to_numpy() for name in card_fraud.feature_names]).astype(np.float32)
+    folder = open_releases(settings, card_fraud.name)
+    current = read_current(folder).current
+    assert current is not None
+    release = load_release(folder, current)
+    scores = release.scores_of(np.ascontiguousarray(matrix)).astype(float).tolist()
+    print(json.dumps(list(zip(map(int, rows["request_id"].to_pylist()), scores, strict=True))))
+
+
+if __name__ == "__main__":
+    main()
