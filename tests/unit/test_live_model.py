@@ -81,6 +81,10 @@ def _live_wins_over_pending(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LiveReader, "find", find)
 
 
+def _never_passes_over_a_confirmed_row(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LiveReader, "_is_applied", lambda self, record: False)
+
+
 M = LiveMachine
 K0, K1 = {"keys": ["k0"]}, {"keys": ["k1"]}
 COMPUTE = (M.engine_computes, {"partitions": (0, 1), "most": 3})
@@ -97,6 +101,8 @@ INTERLEAVINGS = [
     (_forgets_rows_of_a_killed_engine, True, [*SEEN, (M.events_arrive, K1), COMPUTE, KILL]),
     (_shows_what_should_be_kept_back, True,
      [(M.events_arrive, {"keys": ["k0", "k0"]}), COMPUTE, KILL, (M.engine_computes, {"partitions": (0,), "most": 1})]),
+    (_never_passes_over_a_confirmed_row, True,
+     [*SEEN[:3], KILL, APPLY, (M.night_is_published, {"back": 0, "batch": {"k0"}, "covers": True})]),
     (_live_wins_over_pending, True, [*SEEN, (M.events_arrive, K0), COMPUTE]),
 ]  # fmt: skip
 

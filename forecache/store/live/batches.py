@@ -1,7 +1,9 @@
 """The batches of pending rows, and the offsets that they reach."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from forecache.store.live.state import CONFIRMED_AT, CONFIRMED_FROM, CONFIRMED_UNTIL
 
 Offsets = Mapping[int, int]
 """By partition, the offset that is read next."""
@@ -37,3 +39,20 @@ def merged(before: Offsets, after: Offsets) -> dict[int, int]:
 def passed(wanted: Offsets, reached: Offsets) -> bool:
     """Whether every offset that is wanted has been reached."""
     return all(reached.get(partition, 0) >= offset for partition, offset in wanted.items())
+
+
+def tell_confirmed(cells: memoryview, batches: Iterable[Batch], start: int) -> None:
+    """Let readers pass over rows that the live layer has by now, also where nobody removes them any more.
+
+    Args:
+        start: Rows whose number is not above it are not told of: a killed process left them.
+    """
+    known = [each for each in batches if each.version is not None and each.until > start]
+    # A reader looks at the last of these cells first, and must never pass over a row that is not confirmed.
+    if start > cells[CONFIRMED_FROM]:
+        cells[CONFIRMED_UNTIL] = 0
+    if known:
+        cells[CONFIRMED_AT] = max(each.version or 0 for each in known)
+    cells[CONFIRMED_FROM] = start
+    if known:
+        cells[CONFIRMED_UNTIL] = max(each.until for each in known)

@@ -19,7 +19,7 @@ from typing import Any
 from forecache.errors import UnavailableError
 from forecache.store.layout import Layout
 from forecache.store.live import state as cells_of
-from forecache.store.live.batches import Batch, Offsets, merged, passed, stored_offsets
+from forecache.store.live.batches import Batch, Offsets, merged, passed, stored_offsets, tell_confirmed
 from forecache.store.live.environment import MAP_BYTES, acquire, release
 from forecache.store.live.locking import LIVE, PENDING_ROWS, Writer, writer_lock
 from forecache.store.live.rows import LiveRow, record_of, times_of
@@ -52,13 +52,15 @@ class PendingWriter(Writer):
             if not cells_of.of_this_boot(self._cells):
                 path.unlink(missing_ok=True)
                 path.with_name(f"{path.name}-lock").unlink(missing_ok=True)
+                self._cells[cells_of.CONFIRMED_UNTIL] = self._cells[cells_of.CONFIRMED_FROM] = 0
             self._env = acquire(path, is_durable=False, create=True, map_bytes=map_bytes)
             self._held.callback(release, self._env)
             self._live_state = layout.streamed / f"{LIVE}.state"
             self._live: memoryview | None = None
             self._recover(dict(committed), version)
+            if not self.sweep():
+                self._write()
             self._cells[cells_of.BOOT] = cells_of.boot()
-            self.sweep()
         except BaseException:
             self._held.close()
             raise
@@ -74,6 +76,7 @@ class PendingWriter(Writer):
         left: dict[str, Any] = {"number": 0, "batches": [], "waits_for": {}, "left": []}
         left.update({} if stored is None else json.loads(stored))
         self._number: int = left["number"]
+        self._started = self._number
         waits_for = stored_offsets(left["waits_for"])
         ranges = [tuple(each) for each in left["left"]]
         confirmed, before = [], 0
@@ -102,7 +105,6 @@ class PendingWriter(Writer):
             if key not in self._old:
                 by_number.setdefault(number, []).append(key)
         self._order = deque(sorted(by_number.items()))
-        self._write()
 
     def put(self, batch: int, rows: Iterable[tuple[bytes, LiveRow]], offsets: Offsets) -> None:
         """Make rows visible at once.
@@ -219,6 +221,7 @@ class PendingWriter(Writer):
             del self._numbers[key]
         self._numbers.update((key, number) for key, (number, _) in shown.items())
         cells = self._cells
+        tell_confirmed(cells, self._batches, self._started if self.waits_for else 0)
         cells[cells_of.ENTRIES] = self.entries
         cells[cells_of.COMMITS] += 1
         cells[cells_of.SOME] = int(self.entries > 0)

@@ -45,7 +45,7 @@ class LiveReader:
         # The pending row first: it is removed only after the live layer has the row that takes its place.
         if self._pending.cells[_SOME]:
             record = self._pending.get(key)
-            if record is not None:
+            if record is not None and not self._is_applied(record):
                 return pending_of(record)
         if self._live.cells[_SOME]:
             record = self._live.get(key)
@@ -58,7 +58,7 @@ class LiveReader:
         rows: list[Found | None] = [None] * len(keys)
         if self._pending.cells[_SOME]:
             for place, record in enumerate(self._pending.get_many(keys)):
-                if record is not None:
+                if record is not None and not self._is_applied(record):
                     rows[place] = pending_of(record)
         if self._live.cells[_SOME]:
             for place, record in enumerate(self._live.get_many(keys)):
@@ -118,8 +118,8 @@ class LiveReader:
 
     def count_above(self, cuts: Sequence[int]) -> list[int]:
         """How many keys have a row above each of the cuts; all rows are read."""
-        pending = set(self._pending.keys())
-        positions = sorted(position for key, position in self._live.positions() if key not in pending)
+        pending = {key for key, record in self._pending.items() if not self._is_applied(record)}
+        positions = sorted(times_of(record)[0] for key, record in self._live.items() if key not in pending)
         return [len(pending) + len(positions) - bisect_right(positions, cut) for cut in cuts]
 
     def follow(self) -> None:
@@ -136,6 +136,13 @@ class LiveReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _is_applied(self, record: bytes) -> bool:
+        """Whether the live layer has what a pending row is about, and the row has not been removed yet."""
+        number, cells = times_of(record)[0], self._pending.cells
+        if number > cells[cells_of.CONFIRMED_UNTIL] or number <= cells[cells_of.CONFIRMED_FROM]:
+            return False
+        return bool(self._live.cells[cells_of.APPLIED] >= cells[cells_of.CONFIRMED_AT] and self._live.is_there)
 
     def _number(self, cell: int) -> int:
         cells = self._live.cells
@@ -159,21 +166,18 @@ class _Side:
         self.get: Callable[[bytes], bytes | None] = _nothing
         _sides.add(self)
 
+    @property
+    def is_there(self) -> bool:
+        return self._env is not None
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if self._env is None:
             return [None] * len(keys)
         return self._env.read(lambda transaction: list(map(transaction.get, keys)))
 
-    def positions(self) -> list[tuple[bytes, int]]:
-        """Every key and its row's position."""
-        if self._env is None:
-            return []
-        return self._env.read(
-            lambda transaction: [(key, times_of(each)[0]) for key, each in transaction.cursor().iternext()]
-        )
-
-    def keys(self) -> list[bytes]:
-        return [key for key, _ in self.positions()]
+    def items(self) -> list[tuple[bytes, bytes]]:
+        """Every key and record."""
+        return [] if self._env is None else self._env.some_from(b"", None)
 
     def follow(self) -> None:
         if self._env is not None and self._env.replaced():

@@ -12,11 +12,15 @@ import xxhash
 
 from forecache.files import write_durably
 
-(MAGIC, BOOT, SOME, ENTRIES, APPLIED, VERIFIED, COMMITS, NEWEST_US, TABLE_VERSION, LOOKED_AT_US, FLOOR) = range(11)
+(
+    MAGIC, BOOT, SOME, ENTRIES, APPLIED, VERIFIED, COMMITS, NEWEST_US, TABLE_VERSION, LOOKED_AT_US, FLOOR,
+    CONFIRMED_FROM, CONFIRMED_UNTIL, CONFIRMED_AT,
+) = range(14)  # fmt: skip
 """Cells: what the file is, the boot of the machine that wrote it, whether there may be rows, how many there are, the
 Delta version that has been applied, the one that has been verified, commits so far, the newest event's time, the newest
 Delta version that the tailer knows of, when it last looked, and the position at or below which rows were removed (times
-in microseconds of Unix time)."""
+in microseconds of Unix time). Of pending rows, those whose number is above the first and up to the second of the last
+three are in the table at the third, a Delta version."""
 
 _MAGIC = 0x31455649_4C434600
 _CELLS = 64
