@@ -54,6 +54,7 @@ def land(settings: Settings, traffic: Traffic, day: date) -> None:
         "terminal_id": traffic.terminal_of(numbers),
         "at": np.datetime_as_string(traffic.due_us(numbers).astype("datetime64[us]"), timezone="UTC"),
         "amount": traffic.amount_of(numbers).astype(np.float64),
+        "channel": pa.nulls(len(numbers), pa.string()),
     }
     folder = Path(settings.landing_uri) / scored.payments_source.name
     folder.mkdir(parents=True, exist_ok=True)
