@@ -61,7 +61,7 @@ prepare() { # Configure it, and give the folder an identity the first time. Sets
     COMMAND=("$(find_java)" -Xms128m -Xmx400m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$ROOT/scripts/kafka:$JARS/*")
     if [ ! -f "$folder/data/meta.properties" ]; then
         "${COMMAND[@]}" kafka.tools.StorageTool format --cluster-id "$CLUSTER" --config "$folder/server.properties" \
-            >"$folder/format.log" 2>&1 || fail "$folder could not be formatted:" "$(tail -n 5 "$folder/format.log")"
+            >"$folder/format.log" 2>&1 || fail "$folder could not be formatted:" "$(head -n 5 "$folder/format.log")"
     fi
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from _realtime.best_rate import Limits, search
-from _store.processes import BenchmarkError, free_port
+from _store.processes import BenchmarkError
 from _store.progress import say
 
 from _stream import home, services
@@ -71,6 +71,7 @@ class Running:
             lambda: home.count_rows(self.settings, table) >= self.sent,
             seconds=_CATCH_UP_S,
             every_s=1.0,
+            services=[self.engine],
         )
 
 
@@ -109,14 +110,14 @@ def running(settings: Settings, name: str) -> Iterator[Running]:
     home.forget_stream(settings, home.SCORED, "customer", "terminal")
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.ExitStack() as stack:
-        broker = stack.enter_context(Broker(folder, free_port()))
+        broker = stack.enter_context(Broker(folder))
         broker.create_topic(home.TOPIC, home.PARTITIONS)
         chosen = {"BENCH_ENGINE": engine_name, "BENCH_FRESHNESS": freshness}
         environment = services.environment_of(settings, broker.brokers, **chosen)
         engine = stack.enter_context(services.engine(settings, home.SCORED, environment))
         reader = Reader(settings, environment)
         stack.enter_context(reader.service)
-        home.wait_for("the start of the reader", reader.listens, seconds=_START_S)
+        home.wait_for("the start of the reader", reader.listens, seconds=_START_S, services=[engine, reader.service])
         found = Running(settings, broker, reader, engine, name, environment=environment)
         say(f"{name}: first events")
         first = found.run(50.0, 2.0, patience_s=_START_S)

@@ -52,20 +52,22 @@ def send(brokers: str, topic: str, traffic: Traffic, ready: Any = None) -> dict[
     if ready is not None:
         ready()
     late: list[float] = []
-    begin, sent = traffic.begin_us / 1e6, 0
+    begin, sent, handed_over = traffic.begin_us / 1e6, 0, 0
+    time.sleep(max(0.0, begin - time.time()))
     while sent < traffic.count:
-        due = min(int((time.time() - begin) * traffic.rate) + 1, traffic.count)
+        due = max(sent, min(int((time.time() - begin) * traffic.rate) + 1, traffic.count))
         if due > sent:
             late.append(time.time() - begin - sent / traffic.rate)
         for key, value in messages[sent:due]:
             kafka.produce(topic, value, key)
-        sent = max(sent, due)
+            handed_over += 1
+        sent = due
         kafka.poll(0)
         time.sleep(_TICK_S)
     ended = time.time()
     left = kafka.flush(_FLUSH_S)
     return {
-        "sent": sent,
+        "sent": handed_over,
         "undelivered": left + len(failed),
         "failed": failed[:3],
         "late_p99_ms": float(np.quantile(late, 0.99) * 1e3),

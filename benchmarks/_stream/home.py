@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from _stream.services import environment_of
+from _stream.supervised import Service
 from forecache.settings import Settings, load_settings
 from forecache.stream_state import read_state
 
@@ -80,14 +81,18 @@ def state_of(settings: Settings, stream: str) -> Any:
     return None
 
 
-def wait_for(what: str, is_so: Callable[[], bool], *, seconds: float, every_s: float = 0.25) -> float:
+def wait_for(
+    what: str, is_so: Callable[[], bool], *, seconds: float, every_s: float = 0.25, services: Iterable[Service] = ()
+) -> float:
     """Wait until something is so; how long that took, in seconds.
 
     Raises:
-        BenchmarkError: It is not in time.
+        BenchmarkError: It is not in time, or one of the services has ended by itself again and again.
     """
     began = time.monotonic()
     while not is_so():
+        for service in services:
+            service.check()
         if time.monotonic() - began > seconds:
             raise BenchmarkError(f"{what} took longer than {seconds:g} s")
         time.sleep(every_s)

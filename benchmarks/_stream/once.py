@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from _store.processes import PYTHON, BenchmarkError, free_port
+from _store.processes import PYTHON, BenchmarkError
 from _store.progress import say
 
 from _stream import home, services, spoiled
@@ -50,7 +50,7 @@ def run(settings: Settings, sizes: Sizes) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         folder = settings.home_path / "kafka"
         shutil.rmtree(folder, ignore_errors=True)
-        broker = stack.enter_context(Broker(folder, free_port()))
+        broker = stack.enter_context(Broker(folder))
         broker.create_topic(home.TOPIC, home.PARTITIONS)
         chosen = {"BENCH_ENGINE": "arrow", "BENCH_FRESHNESS": "event", "FORECACHE_STREAM_TAILER": "off"}
         environment = services.environment_of(settings, broker.brokers, **chosen)
@@ -58,7 +58,7 @@ def run(settings: Settings, sizes: Sizes) -> dict[str, Any]:
         tailer = stack.enter_context(services.tailer(settings, home.SCORED, environment))
         reader = Reader(settings, environment)
         stack.enter_context(reader.service)
-        home.wait_for("the start of the reader", reader.listens, seconds=_START_S)
+        home.wait_for("the start of the reader", reader.listens, seconds=_START_S, services=[engine, tailer])
         begin = time.time() + _AHEAD_S + count / _MESSAGES_PER_S
         traffic = Traffic(
             begin_us=int(begin * 1e6), rate=sizes.once_rate, count=count,
@@ -76,6 +76,7 @@ def run(settings: Settings, sizes: Sizes) -> dict[str, Any]:
             "all rows and all quarantined messages",
             lambda: (home.count_rows(settings, TABLE), home.count_rows(settings, QUARANTINE)) >= wanted,
             seconds=_CATCH_UP_S,
+            services=[engine, tailer],
         )
         time.sleep(2.0)  # for rows that should not come
         for service in (engine, tailer, reader.service):

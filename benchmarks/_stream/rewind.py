@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _store.processes import PYTHON, BenchmarkError, free_port
+from _store.processes import PYTHON, BenchmarkError
 from _store.progress import say
 
 from _stream import home, nights, publisher, services
@@ -51,14 +51,14 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
     nights.write(settings, sizes.published, sizes.publishes, night)
     publish_first(settings)
     with contextlib.ExitStack() as stack:
-        broker = stack.enter_context(Broker(settings.home_path / "kafka", free_port()))
+        broker = stack.enter_context(Broker(settings.home_path / "kafka"))
         broker.create_topic(home.TOPIC, home.PARTITIONS)
         environment = services.environment_of(settings, broker.brokers, FORECACHE_STREAM_TAILER="off")
         engine = stack.enter_context(services.engine(settings, home.FOLLOWED, environment))
         tailer = stack.enter_context(services.tailer(settings, home.FOLLOWED, environment))
         reader = Reader(settings, environment)
         stack.enter_context(reader.service)
-        home.wait_for("the start of the reader", reader.listens, seconds=_START_S)
+        home.wait_for("the start of the reader", reader.listens, seconds=_START_S, services=[engine, tailer])
         return _run(settings, sizes, broker, engine, tailer, reader, environment)
 
 

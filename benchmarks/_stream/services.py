@@ -47,4 +47,4 @@ class Reader:
         arguments = ["serve", "--host", "127.0.0.1", "--port", self.port, "--workers", "1"]
         command = [*_COMMAND, *map(str, arguments)]
         self.service = Service("reader", command, settings.home_path / "reader.log", environment)
-        self.listens = http_ready(f"http://127.0.0.1:{self.port}/livez")
+        self.listens = http_ready(f"http://127.0.0.1:{self.port}/healthz")

@@ -88,7 +88,7 @@ def send(brokers: str, topic: str, traffic: Traffic, ready: Any = None) -> dict[
         ready()
     begin, sent = traffic.begin_us / 1e6, 0
     while sent < len(all_messages):
-        due = min(int(max(0.0, time.time() - begin) * traffic.rate), len(all_messages))
+        due = max(sent, min(int((time.time() - begin) * traffic.rate), len(all_messages)))
         for message in all_messages[sent:due]:
             kafka.produce(topic, message.value, message.key)
             counts[message.kind] += 1

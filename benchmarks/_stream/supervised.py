@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -20,6 +21,8 @@ KAFKA = ROOT / "scripts" / "kafka.sh"
 _LOOK_S = 0.02
 _TAIL = 15
 _MOST_ENDS = 3
+_PORTS, _CONTROLLER = range(21_000, 22_000), 10_000
+"""Below the ports that the kernel gives out, with those of the controllers."""
 
 
 class Service(AbstractContextManager["Service"]):
@@ -123,6 +126,23 @@ def _command_of(pid: int) -> bytes:
         return b""
 
 
+def broker_port() -> int:
+    """A free port whose neighbour 10,000 above is free too: the controller of scripts/kafka.sh listens there."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if _is_free(port) and _is_free(port + _CONTROLLER):
+            return port
+    raise BenchmarkError(f"No port from {_PORTS.start} to {_PORTS.stop} is free.")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 class Broker(AbstractContextManager["Broker"]):
     """Kafka's broker, from scripts/kafka.sh.
 
@@ -133,9 +153,9 @@ class Broker(AbstractContextManager["Broker"]):
 
     name = "broker"
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self._folder, self._port, self.kills = folder, port, 0
-        self.brokers = f"127.0.0.1:{port}"
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._port, self.kills = folder, broker_port(), 0
+        self.brokers = f"127.0.0.1:{self._port}"
 
     def __enter__(self) -> "Broker":
         self._script("start", str(self._port))
