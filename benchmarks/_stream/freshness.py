@@ -14,10 +14,11 @@ from _store.processes import BenchmarkError
 from _store.progress import say
 
 from _stream import home, services
+from _stream.broker import Broker
 from _stream.jobs import Job
 from _stream.services import Reader
 from _stream.sizes import Sizes
-from _stream.supervised import Broker, Service
+from _stream.supervised import Service
 from _stream.traffic import Traffic
 from forecache.settings import Settings
 
@@ -52,13 +53,15 @@ class Running:
         traffic = Traffic(begin_us=int(begin * 1e6), rate=rate, count=count, first=self.sent)
         self.sent += count
         every = max(1, int(rate / _SAMPLES_PER_S))
-        sender = Job("_stream.generate", self.broker.brokers, home.TOPIC, traffic.to_json())
-        sender.wait_until_ready()
-        if time.time() > begin:
-            raise BenchmarkError("the generator was not ready in time: the machine is too busy")
-        pause = PAUSE_S[self.name]
-        client = Job("_stream.visible", self.reader.port, home.SCORED, traffic.to_json(), every, pause, patience_s)
-        asked, sent = client.result(), sender.result()
+        arguments = [home.SCORED, traffic.to_json(), every, PAUSE_S[self.name], patience_s]
+        with (
+            Job("_stream.generate", self.broker.brokers, home.TOPIC, traffic.to_json()) as sender,
+            Job("_stream.visible", self.reader.port, *arguments) as client,
+        ):
+            sender.wait_until_ready()
+            if time.time() > begin:
+                raise BenchmarkError("The generator was not ready in time: the machine is too busy.")
+            asked, sent = client.result(), sender.result()
         for each in (self.engine, self.reader.service):
             each.check()
         return figures(asked, sent, rate, seconds)

@@ -3,7 +3,9 @@
 import json
 import subprocess
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from _store.processes import PYTHON, BenchmarkError
@@ -11,8 +13,11 @@ from _store.processes import PYTHON, BenchmarkError
 _BENCHMARKS = Path(__file__).resolve().parents[1]
 
 
-class Job:
-    """A process of `python -m MODULE ARGUMENTS`, which prints READY if it says so, and RESULT with JSON at its end."""
+class Job(AbstractContextManager["Job"]):
+    """A process of `python -m MODULE ARGUMENTS`, which prints READY if it says so, and RESULT with JSON at its end.
+
+    It is killed where the block ends before it does.
+    """
 
     def __init__(self, module: str, *arguments: object, environment: Mapping[str, str] | None = None) -> None:
         self._module = module
@@ -21,6 +26,13 @@ class Job:
             stdout=subprocess.PIPE, text=True, cwd=_BENCHMARKS, start_new_session=True,
             env=environment and dict(environment),
         )  # fmt: skip
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
 
     def wait_until_ready(self) -> None:
         """
@@ -45,14 +57,6 @@ class Job:
             raise BenchmarkError(f"The process of {self._module} failed; its message is above.")
         found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
         return found
-
-    @property
-    def has_ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 def _text(argument: object) -> str:

@@ -17,10 +17,12 @@ from _store.processes import PYTHON, BenchmarkError
 from _store.progress import say
 
 from _stream import home, services, spoiled
+from _stream.broker import Broker
 from _stream.jobs import Job
+from _stream.kills import Kills
 from _stream.services import Reader
 from _stream.sizes import Sizes
-from _stream.supervised import Broker, Kills
+from _stream.supervised import ROOT
 from _stream.traffic import Traffic
 from _stream.visible import Asked
 from forecache.settings import Settings
@@ -64,7 +66,7 @@ def run(settings: Settings, sizes: Sizes) -> dict[str, Any]:
             begin_us=int(begin * 1e6), rate=sizes.once_rate, count=count,
             customers=sizes.customers, terminals=sizes.terminals,
         )  # fmt: skip
-        sender = Job("_stream.spoiled", broker.brokers, home.TOPIC, traffic.to_json())
+        sender = stack.enter_context(Job("_stream.spoiled", broker.brokers, home.TOPIC, traffic.to_json()))
         sender.wait_until_ready()
         time.sleep(max(0.0, begin - time.time()))
         say(f"once: {sizes.once_rate:,.0f} messages/s with {sizes.kills} kills")
@@ -145,7 +147,7 @@ def recomputed(settings: Settings, environment: Mapping[str, str]) -> dict[str, 
     command = [PYTHON, "-m", "forecache.cli.main", "stream", home.SCORED, "--recompute", "--json"]
     began = time.monotonic()
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=services.ROOT, env={**os.environ, **environment}
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **environment}
     )
     if not done.stdout.strip():
         raise BenchmarkError(f"The recomputation failed with {done.returncode}: {done.stderr[-800:]}")
