@@ -38,7 +38,7 @@ def producer(brokers: str, failed: list[str]) -> Producer:
             # A broker that comes back is noticed soon.
             "reconnect.backoff.ms": 20,
             "reconnect.backoff.max.ms": 200,
-            "log_level": 3,
+            "log_level": 2,
         }
     )
 

@@ -61,6 +61,23 @@ def rows(ids: np.ndarray, stamps: np.ndarray, night: date, *, number: int) -> pa
     )
 
 
+def write_view(settings: Settings, customers: int, night: date) -> None:
+    """A night of the view with one customer who pays nothing: all that the others have spent is in the stream."""
+    from bench_spending.pipelines.spending import customer
+
+    from forecache.pipeline.streams.plan import plan_of
+
+    states = {
+        column.name: pa.array([0], pa.float64() if column.is_float else pa.int64())
+        for column in plan_of(customer).base_columns
+    }
+    row = {"customer_id": pa.array([customers], pa.int64()), "as_of": pa.array([night], pa.date32())}
+    features = {name: pa.array([0.0], pa.float32()) for name in customer.feature_names}
+    uri = settings.table_uri(customer.feature_table)
+    shutil.rmtree(uri, ignore_errors=True)
+    write_deltalake(uri, pa.table({**row, **features, **states}), partition_by=["as_of"])
+
+
 def write(settings: Settings, customers: int, corrections: int, night: date) -> Curtain:
     """The table with the night, and its corrections, each in a commit that is hidden until its publish."""
     uri = settings.table_uri(TABLE)

@@ -29,6 +29,11 @@ def done(settings: Settings) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def rolled_back_file(settings: Settings) -> Path:
+    """Where it is, the rollback of the section has been done; the last publish comes after it."""
+    return settings.home_path / "rolled-back"
+
+
 def go_on(settings: Settings, publishes: int, every_s: float, begin: float) -> None:
     from bench_spending.pipelines.spending import spending
 
@@ -36,6 +41,8 @@ def go_on(settings: Settings, publishes: int, every_s: float, begin: float) -> N
     log = Path(settings.table_uri(nights.TABLE)) / "_delta_log"
     for number in range(len(done(settings)) + 1, publishes + 1):
         time.sleep(max(0.0, begin + (number - 1) * every_s - time.time()))
+        while number == publishes and not rolled_back_file(settings).exists():
+            time.sleep(0.1)
         # A killed publish has revealed its commit already.
         while len(list(log.glob("*.json"))) <= number:
             curtain.reveal()

@@ -95,13 +95,14 @@ def _rewind_rows(section: dict[str, Any]) -> list[Row]:
         Row("Updates that are in the table twice", Value.of([table["rows"] - table["distinct"]]), asked=_NONE),
         Row(f"Of {content['with_payments'] + content['without']:,} keys at the end, those with a wrong answer",
             Value.of([content["wrong"]]), asked=_NONE),
-        Row("From the last answer until the reader says that all was verified against the table",
+        Row("From the last answer until the whole live layer was verified against the table",
             Value.of([section["verified_s"]]), "s"),
     ]  # fmt: skip
 
 
 def _once_rows(section: dict[str, Any]) -> list[Row]:
     rows, sent, said = section["rows"], section["sent"], section["recomputed"]["said"]
+    is_equal = said["difference"] is None
     return [
         Row(f"Kills ({_kills(section)})", Value.of([sum(section["kills"].values())])),
         Row("Events sent", Value.of([sent["event"]])),
@@ -115,9 +116,9 @@ def _once_rows(section: dict[str, Any]) -> list[Row]:
             Value.of([section["quarantine"]["rows"] - section["quarantine"]["distinct"]]), asked=_NONE),
         Row(f"Of {section['live']['asked']:,} answers of the reader, those that are not the row's",
             Value.of([section["live"]["wrong"]]), asked=_NONE),
-        Row("Rows that a recomputation from the table gives to the bit", Value.of([said["equal"]]),
+        Row("Rows that were computed again from the table and compared, every bit", Value.of([said["compared"]]),
             asked=_equal(sent["event"])),
-        Row("Rows that it gives otherwise", Value.of([said["differ"]]), asked=_NONE),
+        Row("Whether one of them differed", Value.of([0 if is_equal else 1]), asked=_NONE),
         Row("The recomputation, from the command's start to its end", Value.of([section["recomputed"]["seconds"]]),
             "s"),
         Row("From the last message until all was in the table", Value.of([section["caught_up_s"]]), "s"),

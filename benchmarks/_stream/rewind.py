@@ -44,6 +44,7 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
     night = datetime.now(timezone.utc).date() - timedelta(days=1)
     say(f"rewind: {sizes.published:,} rows and {sizes.publishes} corrections")
     nights.write(settings, sizes.published, sizes.publishes, night)
+    nights.write_view(settings, sizes.published, night)
     publish_first(settings)
     with contextlib.ExitStack() as stack:
         broker = stack.enter_context(Broker(settings.home_path / "kafka"))
@@ -58,12 +59,14 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
 
 
 def publish_first(settings: Settings) -> None:
-    """The night as the first version, in a process of its own."""
+    """The night of the view, and that of the pipeline as its first version, in a process of its own."""
     code = (
         "import sys; from pathlib import Path; from _stream import nights\n"
-        "from bench_spending.pipelines.spending import spending\n"
+        "from bench_spending.pipelines.spending import customer, spending\n"
         "from forecache.settings import load_settings; from forecache.store import publish\n"
-        "publish(load_settings(home=Path(sys.argv[1]), project='bench_spending'), spending, full=True)"
+        "settings = load_settings(home=Path(sys.argv[1]), project='bench_spending')\n"
+        "publish(settings, customer)\n"
+        "publish(settings, spending, full=True)"
     )
     done = subprocess.run(
         [PYTHON, "-c", code, settings.home_path], cwd=_BENCHMARKS, capture_output=True, text=True, check=False
@@ -95,6 +98,7 @@ def _run(
             say(f"rewind: {sizes.rewind_rate:,.0f} updates/s for {sizes.rewind_s:g} s, {sizes.publishes} publishes")
             time.sleep(max(0.0, begin + _ROLLBACK_AT * sizes.rewind_s - time.time()))
             rolled_back = roll_back(settings, environment)
+            publisher.rolled_back_file(settings).touch()
             sent = sender.result()
             kills.stop()
             say(f"rewind: all is sent after {len(kills.done)} kills; the rest is published")
@@ -111,7 +115,7 @@ def _run(
         "caught_up_s": caught_up_s, "fresh_s": fresh_s,
         "table": settled.table_figures(settings, f"stream_{home.FOLLOWED}", count),
         "content": settled.content(reader.port, PIPELINE, traffic, sizes.publishes),
-        "verified_s": settled.wait_until_verified(settings, reader.port, PIPELINE),
+        "verified_s": settled.wait_until_verified(settings, PIPELINE),
     }  # fmt: skip
 
 

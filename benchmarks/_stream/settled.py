@@ -9,6 +9,8 @@ from _stream import home, nights
 from _stream.traffic import Traffic, Truth
 from _stream.visible import Asked
 from forecache.settings import Settings
+from forecache.store import open_store
+from forecache.store.live.reader import LiveReader
 
 _CATCH_UP_S, _VERIFIED_S = 300.0, 180.0
 _ASKED_AT_ONCE = 1_000
@@ -56,13 +58,15 @@ def content(port: int, pipeline: str, traffic: Traffic, corrections: int) -> dic
     return {"with_payments": len(paid), "without": len(some), "wrong": wrong, "first_wrong": first}
 
 
-def wait_until_verified(settings: Settings, port: int, pipeline: str) -> float:
-    """Until an answer says that the live layer was compared with the table at its last version."""
-    asked = Asked(port, pipeline)
+def wait_until_verified(settings: Settings, pipeline: str) -> float:
+    """Until the live layer was compared with the table at its last version, and found equal."""
+    live = LiveReader(open_store(settings, pipeline).layout)
     version = DeltaTable(settings.table_uri(f"stream_{home.FOLLOWED}")).version()
-
-    def verified() -> bool:
-        result = asked.answer([0])
-        return bool(result.get("verified_through", -1) >= version)
-
-    return home.wait_for(f"the verification through version {version}", verified, seconds=_VERIFIED_S)
+    try:
+        return home.wait_for(
+            f"the verification through version {version}",
+            lambda: live.verified_through >= version,
+            seconds=_VERIFIED_S,
+        )
+    finally:
+        live.close()

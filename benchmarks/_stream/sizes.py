@@ -42,8 +42,8 @@ SIZES = {
     "tiny": Sizes(
         "tiny", customers=2_000, terminals=200,
         rate=200.0, spark_rate=50.0, answer_s=5.0, search_s=0.0,
-        published=2_000, publishes=2, rewind_rate=200.0, rewind_s=12.0, rewind_kill_s=4.0,
-        kills=3, once_rate=200.0, once_kill_s=3.0,
+        published=2_000, publishes=2, rewind_rate=100.0, rewind_s=30.0, rewind_kill_s=8.0,
+        kills=3, once_rate=100.0, once_kill_s=8.0,
     ),
     "hour": Sizes(
         "hour", customers=100_000, terminals=10_000,
