@@ -38,6 +38,7 @@ def raise_in_run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 GROUPS = {
     "log": ("show", "spool", "commit"),
+    "stream": ("run", "tail"),
     "tokens": ("create", "list", "revoke"),
     "models": ("list", "diff", "judge", "reject", "rollback"),
     "rollout": ("pause", "resume", "return", "finish"),

@@ -26,6 +26,7 @@ def stream() -> None:
     examples="""
     forecache stream cards
     forecache stream cards --until-caught-up
+    forecache stream run cards --skip-lost                # "run" may be left out, as above
     forecache stream cards --backfill 2026-03-01 2026-03-03
     forecache stream cards --recompute
     """,
