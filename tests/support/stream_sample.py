@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 from release_support import make_release
-from stream_code import transforms
+from stream_code import models, transforms
 
 from forecache.lake.delta.log import open_if_exists
 from forecache.pipeline import (
@@ -20,9 +20,12 @@ from forecache.pipeline import (
     Live,
     LiveRows,
     Lookup,
+    Output,
+    Pipeline,
     Publish,
     Realtime,
     RequestField,
+    Segment,
     Source,
     Stream,
     Table,
@@ -71,6 +74,16 @@ CHECK = Realtime(
     model=FunctionModel(transforms.check),
     ladder=(Default(0.5),),
 )
+
+PACE = Pipeline(
+    "pace",
+    key=("customer_id",),
+    features=CUSTOMER,
+    model=FunctionModel(models.pace),
+    outputs=(Output("pace", minimum=0.0, maximum=50.0),),
+    segments=(Segment("band", of="pace", bounds=(5.0,), labels=("slow", "quick")),),
+)
+"""A pipeline whose rows a stream may refresh."""
 
 
 def a_stream(topic: str = "payments", **declared: Any) -> Stream:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stream_sample import POISON, EmptyNight, a_stream, messages, payment, release
+from stream_sample import PACE, POISON, EmptyNight, a_stream, messages, payment, release
 from stream_truth import answered, plain
 
+from forecache.pipeline import Table
 from forecache.settings import Settings, load_settings
 from forecache.stream.step.step import Step
 
@@ -107,3 +108,34 @@ def test_values_that_no_sum_holds_are_bad(settings: Settings, tmp_path: Path) ->
     found = a_step(settings).judge(messages([payment(1, customer_id=None), payment(2)]))
     assert found.bad["reason"].to_pylist() == ["customer_id is missing"]
     assert found.events.num_rows == 1
+
+
+def test_an_event_refreshes_the_row_of_its_key_from_the_features_after_it(settings: Settings) -> None:
+    values = [payment(5 * number, amount=8.0 * number) for number in range(6)]  # of one customer
+    for split in (6, 1, 4):
+        step, rows = a_step(settings, answers=PACE), []
+        for at in range(0, len(values), split):
+            rows += step.run(messages(values[at : at + split], first=at)).rows.to_pylist()
+        assert [row["pace"] for row in rows] == [1.0, 3.0, 6.0, 10.0, 15.0, 21.0]
+        assert [row["band"] for row in rows] == ["slow", "slow", "quick", "quick", "quick", "quick"]
+        assert {row["model_version"] for row in rows} == {1}
+        assert {row["release"] for row in rows} == {None}
+
+
+def test_a_stream_may_keep_its_views_alone(settings: Settings) -> None:
+    found = a_step(settings, answers=None, to=(Table(),)).run(messages([payment(1), payment(2)]))
+    assert found.rows["model_version"].to_pylist() == [None, None]
+    assert [key for key, _, _ in found.live["customer"]] == [b"1", b"2"]
+
+
+def test_a_view_that_is_not_live_is_looked_up_as_it_is_served(settings: Settings, tmp_path: Path) -> None:
+    import numpy as np
+
+    from forecache.realtime.release.format import LookupContract
+    from forecache.stream.step.by_release import _Store
+
+    store = _Store(settings, "nowhere")
+    events = a_step(settings).judge(messages([payment(1)])).events
+    matrix, found = store.matrix(LookupContract("shop", "nowhere", ("shop",), ("visits",), "c"), events)
+    assert np.isnan(matrix).all()
+    assert not found.any()
