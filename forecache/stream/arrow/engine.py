@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pyarrow as pa
 
@@ -19,6 +19,7 @@ from forecache.pipeline import Stream
 from forecache.settings import Settings
 from forecache.steps import stream_step
 from forecache.stream.arrow.committer import Committer, Numbered
+from forecache.stream.arrow.every import Every
 from forecache.stream.arrow.figures import Figures
 from forecache.stream.arrow.pending import PendingRows
 from forecache.stream.arrow.watch import ModelWatch
@@ -42,6 +43,7 @@ _WAIT_S = 0.2
 _MOST_HELD = 200_000
 """Messages that are answered and not committed; reading waits for the lake then."""
 _CLOSE_S = 30.0
+_TELL_S = 1.0
 
 
 class ArrowEngine:
@@ -85,14 +87,17 @@ class ArrowEngine:
             held.enter_context(own_stream(self._settings, self._stream.name))
             try:
                 self._open(held)
-                self._loop()
-                self._finish()
+                self._ends = self._reader.ends()
+                with closing(Every(_TELL_S, self._tell, name="figures")):
+                    self._loop()
+                    self._finish()
             except BaseException as error:
                 self.figures.state.last_error = str(error)
                 self.figures.write(now=True)
                 raise
             self.figures.state.stopped_at = time.time()
-            self.figures.write(self._reader.ends(), now=True)
+            self._look_at_topic()
+            self._tell()
 
     def _open(self, held: ExitStack) -> None:
         settings, stream = self._settings, self._stream
@@ -140,15 +145,15 @@ class ArrowEngine:
                 self._take(messages)
             self._confirm()
             self._hand_over()
-            self._tell()
-            if self._pending is not None and time.monotonic() > sweep_at:
-                sweep_at = time.monotonic() + 1.0
-                self._pending.sweep()
-            while sum(each.rows.num_rows for each in self._held) > _MOST_HELD and not self._stop.is_set():
+            if time.monotonic() > sweep_at:
+                sweep_at = time.monotonic() + _TELL_S
+                self._look_at_topic()
+                if self._pending is not None:
+                    self._pending.sweep()
+            while self._num_held() > _MOST_HELD and not self._stop.is_set():
                 self._committer.wait(0.5)
                 self._committer.check()
                 self._hand_over()
-                self._tell()
             if self._until_caught_up and self._has_reached(goal):
                 return
 
@@ -156,6 +161,9 @@ class ArrowEngine:
         if not self._held:
             return _WAIT_S
         return min(_WAIT_S, max(0.001, self._began + self._stream.commit_s - time.monotonic()))
+
+    def _num_held(self) -> int:
+        return sum(each.rows.num_rows + each.bad.num_rows for each in self._held)
 
     def _has_reached(self, goal: dict[int, int]) -> bool:
         return all(self._reader.next[partition] >= offset for partition, offset in goal.items())
@@ -186,7 +194,6 @@ class ArrowEngine:
                 return
             except UnavailableError as error:
                 self.figures.state.last_error = str(error)
-                self._tell()
                 if self._stop.wait(0.5):
                     raise
 
@@ -214,16 +221,22 @@ class ArrowEngine:
                 self._pending.confirm(number, version)
             stream_step("confirmed")
 
+    def _look_at_topic(self) -> None:
+        """Note where the topic ends."""
+        self._ends = self._reader.ends()
+        if not self._held and self._committer.is_free:
+            # Marks of transactions may stand behind what is committed: they are read, and nothing of them is lag.
+            read = {str(partition): offset for partition, offset in sorted(self._reader.next.items())}
+            self.figures.state.offsets = read
+
     def _tell(self) -> None:
+        """Write the figures; called beside the loop, since a flush may take long."""
         state = self.figures.state
         failure = self._committer.failure or self._reader.failure or self._watch.failure
         if failure:
             state.last_error = failure
         state.release = getattr(self._step.answerer, "release", None)
-        if not self._held and self._committer.is_free:
-            # Marks of transactions may stand behind what is committed: they are read, and nothing of them is lag.
-            state.offsets = {str(partition): offset for partition, offset in sorted(self._reader.next.items())}
-        self.figures.write(self._reader.ends())
+        self.figures.write(self._ends, now=True)
 
     def _finish(self) -> None:
         """Commit what is left, as far as the lake takes it."""

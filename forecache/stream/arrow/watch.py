@@ -1,29 +1,26 @@
 """Looks for a newer release or champion beside the loop, which takes it up between two batches."""
 
 import logging
-import threading
 from typing import Any
 
+from forecache.stream.arrow.every import Every
 from forecache.stream.step.answers import Answerer
 
 logger = logging.getLogger("forecache.stream")
-_EVERY_S = 1.0
 
 
 class ModelWatch:
-    """A thread that looks once a second.
+    """A thread that looks as often as what answers says.
 
     Attributes:
         failure: Why what is newer cannot be used; "" where nothing failed. What answered goes on answering.
     """
 
-    def __init__(self, answerer: Answerer, *, every_s: float = _EVERY_S) -> None:
+    def __init__(self, answerer: Answerer) -> None:
         self.failure = ""
-        self._answerer, self._every_s = answerer, every_s
+        self._answerer = answerer
         self._found: Any = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="forecache-stream-models", daemon=True)
-        self._thread.start()
+        self._every = Every(answerer.look_every_s, self._look, name="models")
 
     def take_up(self) -> bool:
         """Answer with what was found, if anything was; called by the loop."""
@@ -35,17 +32,15 @@ class ModelWatch:
         return True
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join(5.0)
+        self._every.close()
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._every_s):
-            if self._found is not None:
-                continue
-            try:
-                self._found = self._answerer.look()
-                self.failure = ""
-            except Exception as error:  # noqa: BLE001  # a registry that is away stops no stream
-                if str(error) != self.failure:
-                    logger.warning("What answers was not looked up: %s", error)
-                self.failure = str(error)
+    def _look(self) -> None:
+        if self._found is not None:
+            return
+        try:
+            self._found = self._answerer.look()
+            self.failure = ""
+        except Exception as error:  # noqa: BLE001  # a registry that is away stops no stream
+            if str(error) != self.failure:
+                logger.warning("What answers was not looked up: %s", error)
+            self.failure = str(error)

@@ -221,7 +221,10 @@ class TopicReader:
         self.failure = f"Kafka is not reachable: {error.str()}."
 
     def ends(self) -> dict[int, int]:
-        """By partition, the offset behind its last message, as the client knows it without asking."""
+        """By partition, the offset behind its last message, as the client knows it without asking.
+
+        For the thread that reads: another one would wait until `read` returns.
+        """
         from confluent_kafka import TopicPartition
 
         for partition, before in self._ends_at.items():

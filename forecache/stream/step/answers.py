@@ -29,7 +29,13 @@ class Answers:
 
 
 class Answerer(Protocol):
-    """Answers events."""
+    """Answers events.
+
+    Attributes:
+        look_every_s: How often it is worth to look for what is newer.
+    """
+
+    look_every_s: float
 
     def look(self) -> Any:
         """What newer answers there are than `take_up` had: an object for it, None for none. Another thread may call it.
@@ -51,6 +57,8 @@ class Answerer(Protocol):
 
 class NoAnswers:
     """Only the views are kept."""
+
+    look_every_s = 3600.0
 
     def look(self) -> Any:
         return None

@@ -32,6 +32,8 @@ Matrix = tuple[NDArray[np.float32], NDArray[np.bool_]]
 class ReleaseAnswers:
     """Answers by the current release; see `forecache.stream.step.answers.Answerer`."""
 
+    look_every_s = 1.0  # a small file is read
+
     def __init__(self, settings: Settings, model: Realtime, number: int | None) -> None:
         self._settings, self._model, self._number = settings, model, number
         self._folder = open_releases(settings, model.name)

@@ -19,7 +19,8 @@ class Repeats:
 
     def __init__(self, unique: Sequence[str], keep_days: int) -> None:
         self._unique, self._keep = tuple(unique), timedelta(days=keep_days)
-        self._days: dict[date, set[bytes]] = {}
+        # Not sets: the collector of cycles goes through large ones again and again, and through no such dictionary.
+        self._days: dict[date, dict[bytes, None]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._days.values()))
@@ -36,7 +37,7 @@ class Repeats:
                 continue
             if day not in self._days:
                 self._forget(day)
-            self._days.setdefault(day, set()).add(identity)
+            self._days.setdefault(day, {})[identity] = None
             places.append(place)
         return places
 
