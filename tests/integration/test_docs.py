@@ -16,6 +16,7 @@ import pytest
 
 import forecache.pipeline
 import forecache.recommend.models
+from forecache.cli.base import DefaultGroup
 from forecache.cli.main import cli
 from forecache.settings import PROJECT_ROOT
 
@@ -129,8 +130,8 @@ def require_command(words: list[str], line: str) -> None:
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         context = click.Context(command)
         found = command.get_command(context, words[0])
-        if found is None and command is not cli:
-            break  # a group that takes an argument, such as `models churn`
+        if found is None and isinstance(command, DefaultGroup):  # such as `models churn` for `models list churn`
+            words, found = [command.default, *words], command.get_command(context, command.default)
         assert found is not None, f"there is no command {words[0]!r}: {line}"
         command, words = found, words[1:]
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
