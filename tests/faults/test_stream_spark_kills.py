@@ -42,30 +42,6 @@ def checkpoints(settings: Settings) -> Path:
     return Path(checkpoints_of(settings, a_stream()))
 
 
-def test_a_batch_that_spark_repeats_after_a_kill_is_recognised_by_the_tables_offsets(
-    ready: Settings, kafka: Any
-) -> None:
-    topic, values = kafka.create_topic("payments"), some_values(0, 60)
-    kafka.send(topic, values)
-    # The second batch is in the table, and Spark has not noted that it is done.
-    process = start(run_until, ready.home_path, kafka.brokers, topic, "rows committed", 2, {})
-    process.join(180)
-    assert process.exitcode == -signal.SIGKILL
-    folder = checkpoints(ready) / "0"
-    planned, done = ({int(p.name) for p in (folder / n).iterdir() if p.name.isdigit()} for n in ("offsets", "commits"))
-    assert max(planned) == 1
-    assert max(done) == 0
-    before = table_rows(ready, "stream_payments")
-    more = some_values(60, 20)
-    kafka.send(topic, more)
-    engine = run_with_spark(ready, topic)
-    assert engine.figures.state.lag_events == 0
-    assert checkpoints(ready).joinpath("0").is_dir()
-    assert not checkpoints(ready).joinpath("1").exists()  # the checkpoint was gone on with
-    after = assert_tables_hold(ready, [*values, *more], topic=topic)
-    assert after[: len(before)] == before
-
-
 def test_a_driver_killed_before_its_commit_and_a_deleted_checkpoint_lose_and_repeat_nothing(
     ready: Settings, kafka: Any
 ) -> None:

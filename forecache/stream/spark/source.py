@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from forecache.lake.spark.python_worker import freeze_loaded
 from forecache.stream.events.judge import Judge
 from forecache.stream.record import KAFKA_AT, MESSAGES, OFFSET, PARTITION, QUARANTINE, RECEIVED_AT
 
@@ -69,6 +70,7 @@ def judging(judge: Judge) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
             judged = judge(_received(batch))
             for rows in (judged.events, judged.bad):
                 yield from _in_schema(rows, schema).to_batches()
+        freeze_loaded()
 
     return run
 
