@@ -37,7 +37,7 @@ class StreamState:
         committed_version: Delta version of the last commit; -1: none.
         committed_at: When that was.
         release: Of the real-time model that answers; None: the stream asks none.
-        last_error: The last thing that went wrong, as a sentence; "" for nothing.
+        last_error: What is wrong, or went wrong since the last commit, as a sentence; "" for nothing.
     """
 
     pid: int = 0

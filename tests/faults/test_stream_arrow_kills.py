@@ -130,6 +130,7 @@ def test_a_stream_goes_on_when_its_broker_comes_back(ready: Settings, kafka: Any
         kafka.restart()
         kafka.send(topic, values[60:])
         wait_for(lambda: state_of(ready).offsets.get("0") == len(values), seconds=60)
+        wait_for(lambda: state_of(ready).last_error == "")
     finally:
         stop.set()
         thread.join()

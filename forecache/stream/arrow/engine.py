@@ -72,6 +72,7 @@ class ArrowEngine:
         self._stop = stop or threading.Event()
         self.figures = Figures(settings.home_path, stream.name, engine="arrow", freshness=stream.freshness)
         self._held: list[Answered] = []
+        self._said = ""  # what went wrong since the last commit
         self._confirmed: deque[tuple[int, int]] = deque()
 
     def run(self) -> None:
@@ -131,7 +132,7 @@ class ArrowEngine:
         gc.freeze()
 
     def _not_sent(self, sentence: str) -> None:
-        self.figures.state.last_error = sentence
+        self._said = sentence
 
     def _loop(self) -> None:
         goal = self._reader.ends()
@@ -183,7 +184,7 @@ class ArrowEngine:
         state.late += answered.late
         state.unknown += answered.unknown
         if answered.failure:
-            state.last_error = f"{answered.failed} rows have no answer: {answered.failure}"
+            self._said = f"{answered.failed} rows have no answer: {answered.failure}"
 
     def _put(self, answered: Answered) -> None:
         """Show rows before their commit; where the disk is full, again and again."""
@@ -193,7 +194,7 @@ class ArrowEngine:
                 self._pending.put(self._number, answered, dict(self._reader.next))
                 return
             except UnavailableError as error:
-                self.figures.state.last_error = str(error)
+                self._said = str(error)
                 if self._stop.wait(0.5):
                     raise
 
@@ -213,6 +214,7 @@ class ArrowEngine:
         arrived = done.batch.rows[KAFKA_AT].cast(pa.int64()).to_numpy()
         self.figures.committed(version, self._writer.offsets, arrived)
         self._confirmed.append((done.number, version))
+        self._said = ""
 
     def _confirm(self) -> None:
         while self._confirmed:
@@ -232,9 +234,9 @@ class ArrowEngine:
     def _tell(self) -> None:
         """Write the figures; called beside the loop, since a flush may take long."""
         state = self.figures.state
-        failure = self._committer.failure or self._reader.failure or self._watch.failure
-        if failure:
-            state.last_error = failure
+        nights = getattr(self._step.bases, "failure", "")
+        failing = self._committer.failure or self._reader.failure or self._watch.failure or nights
+        state.last_error = failing or self._said
         state.release = getattr(self._step.answerer, "release", None)
         self.figures.write(self._ends, now=True)
 

@@ -11,7 +11,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     """Options for a client of confluent-kafka; with secrets."""
     return {
         "bootstrap.servers": settings.kafka_brokers,
-        "log_level": 3,
+        "log_level": 2,  # what it would write at each attempt to connect is told once, in the stream's state
         "reconnect.backoff.max.ms": 2_000,
         **settings.kafka_options,
     }

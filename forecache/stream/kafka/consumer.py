@@ -17,6 +17,7 @@ from forecache.stream.record import MESSAGES
 
 _TIMEOUT_S = 15.0
 _PARTITIONS_EVERY_S = 30.0
+_LASTS_S = 10.0
 Offsets = Mapping[int, int]
 
 
@@ -25,7 +26,6 @@ class TopicReader:
     Attributes:
         topic_id: Kafka's identity of the topic; "" where the broker does not tell.
         next: By partition, the offset that is read next.
-        failure: Why nothing can be read at the moment; "" where it can.
 
     Args:
         start: Where each partition goes on; empty before the first start: then all are read from their first message.
@@ -46,7 +46,7 @@ class TopicReader:
 
         self._settings, self._topic, self._batch, self._linger_s = settings, topic, batch, linger_s
         self._skip_lost = skip_lost
-        self.failure = ""
+        self._failure, self._failed_at = "", 0.0
         self.next: dict[int, int] = {}
         self._ends_at: dict[int, int] = {}
         options = client_options(settings)
@@ -162,7 +162,7 @@ class TopicReader:
         rows = [row for message in received if (row := self._row(message)) is not None]
         if not rows:
             return None
-        self.failure = ""
+        self._failure = ""
         partitions, offsets, times, values = zip(*rows, strict=True)
         moment = MESSAGES.field("kafka_at").type
         return pa.table(
@@ -203,7 +203,7 @@ class TopicReader:
         ):
             raise self._no_topic()
         else:
-            self.failure = f"The topic {self._topic} cannot be read: {error.str()}."
+            self._fail(f"The topic {self._topic} cannot be read: {error.str()}.")
 
     def _lost(self, partition: int) -> DamagedError:
         from confluent_kafka import KafkaException, TopicPartition
@@ -218,7 +218,15 @@ class TopicReader:
         return self._recreated(f"partition {partition} ends at offset {high}, and the stream has read up to {offset}")
 
     def _told(self, error: Any) -> None:
-        self.failure = f"Kafka is not reachable: {error.str()}."
+        self._fail(f"Kafka is not reachable: {error.str()}.")
+
+    def _fail(self, sentence: str) -> None:
+        self._failure, self._failed_at = sentence, time.monotonic()
+
+    @property
+    def failure(self) -> str:
+        """Why nothing can be read at the moment; "" where it can: the client repeats what lasts."""
+        return self._failure if time.monotonic() < self._failed_at + _LASTS_S else ""
 
     def ends(self) -> dict[int, int]:
         """By partition, the offset behind its last message, as the client knows it without asking.
