@@ -68,6 +68,7 @@ class SparkEngine:
         self._until_caught_up, self._skip_lost = until_caught_up, skip_lost
         self._stop = stop or threading.Event()
         self._goal: Offsets = {}
+        self._unknown: dict[Query, int] = {}
         self.figures = Figures(settings.home_path, stream.name, engine="spark", freshness=stream.freshness)
 
     def run(self) -> None:
@@ -103,7 +104,7 @@ class SparkEngine:
             try:
                 with ExitStack() as held:
                     batches, query = self._prepared(spark, distrust, held)
-                    query.run(batches, self._stop, partial(self._look, batches))
+                    query.run(batches, self._stop, partial(self._look, batches, query))
                 return
             except CheckpointAhead as error:
                 logger.warning("%s The stream goes on from the table's offsets.", error.message)
@@ -142,8 +143,11 @@ class SparkEngine:
         batches = Batches(sink, checkpoint, starts, before=watch.take_up)
         return batches, Query(spark, settings, stream, sink.step.judge, checkpoint, starts)
 
-    def _look(self, batches: Batches) -> bool:
+    def _look(self, batches: Batches, query: Query) -> bool:
         """Write the figures; whether the stream has caught up, where it ends then."""
+        counted = query.unknown.value
+        self.figures.state.unknown += counted - self._unknown.get(query, 0)
+        self._unknown[query] = counted
         self.figures.write(self._ends.read())
         return self._until_caught_up and batches.has_reached(self._goal)
 

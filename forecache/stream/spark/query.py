@@ -28,6 +28,9 @@ _CONF = {
 
 class Query:
     """
+    Attributes:
+        unknown: How many events had members that are not declared.
+
     Args:
         starts: Where each partition of the topic goes on; counts where the checkpoint is new.
     """
@@ -41,9 +44,10 @@ class Query:
         topic = stream.topic.topic
         options = java_options(settings.kafka_brokers, settings.kafka_options)
         messages = read_topic(spark, topic, options, starting=starting_offsets(topic, starts))
+        self.unknown = spark.sparkContext.accumulator(0)
         self._stream = stream
         self._writer = (
-            judged_frame(messages, judge)
+            judged_frame(messages, judge, unknown=self.unknown.add)
             .writeStream.queryName(f"forecache-{stream.name}")
             .option("checkpointLocation", checkpoint.path)
             .trigger(processingTime=f"{round(stream.commit_s * 1000)} milliseconds")

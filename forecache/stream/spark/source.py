@@ -49,11 +49,18 @@ def as_messages(frame: "DataFrame") -> "DataFrame":
     )
 
 
-def judged_frame(messages: "DataFrame", judge: Judge) -> "DataFrame":
-    """Events and bad messages of a frame of messages, judged by its executors."""
+def judged_frame(
+    messages: "DataFrame", judge: Judge, *, unknown: Callable[[int], None] = lambda events: None
+) -> "DataFrame":
+    """Events and bad messages of a frame of messages, judged by its executors.
+
+    Args:
+        unknown: Called there with how many events have members that are not declared; again for a task that is tried
+            again.
+    """
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    return messages.mapInArrow(judging(judge), from_arrow_schema(judged_schema(judge)))
+    return messages.mapInArrow(judging(judge, unknown), from_arrow_schema(judged_schema(judge)))
 
 
 def judged_schema(judge: Judge) -> pa.Schema:
@@ -61,13 +68,14 @@ def judged_schema(judge: Judge) -> pa.Schema:
     return pa.schema([*judge.schema, QUARANTINE.field("reason"), QUARANTINE.field("content")])
 
 
-def judging(judge: Judge) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
+def judging(judge: Judge, unknown: Callable[[int], None]) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
     """What an executor runs on its batches of messages."""
 
     def run(batches: Batches) -> Iterator[pa.RecordBatch]:
         schema = judged_schema(judge)
         for batch in batches:
             judged = judge(_received(batch))
+            unknown(judged.unknown)
             for rows in (judged.events, judged.bad):
                 yield from _in_schema(rows, schema).to_batches()
         freeze_loaded()
