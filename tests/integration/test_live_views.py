@@ -42,7 +42,7 @@ from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, publish
 from forecache.store.keys import encode_key
-from forecache.store.live.layer import LiveLayer, write_layer
+from forecache.store.live.layer import LiveLayer, read_layer, write_layer
 from forecache.store.live.rows import LiveRow
 from forecache.store.live.writer import open_live_writer
 from forecache.store.read.live_view import LiveView
@@ -266,6 +266,24 @@ def test_a_live_view_without_a_stream_is_that_of_the_night(published: Settings) 
             found.views["card"][card], truth([p for p in ALL if p.at_us <= end], card, end), equal_nan=True
         )
     assert found.merged == []
+
+
+def test_a_version_of_another_declaration_than_the_layer_answers_without_it(
+    published: Settings, layered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = us(AS_OF + timedelta(days=1), 700)
+    commit(published, layered, [p for p in ALL if us(AS_OF + timedelta(days=1)) <= p.at_us <= at], at)
+    layers, store = Layers(), open_store(published, VIEW.name)
+    layer = read_layer(store.layout)
+    assert layer is not None
+    write_layer(store.layout, replace(layer, plan={**layer.plan, "nights": 5}))
+    with store.snapshot() as snapshot:
+        answers = answers_of(snapshot, layers.of(store))
+        answers.refresh(at / 1e6)
+        body = answers.one(keys(published)[0])
+    assert body is not None
+    assert orjson.loads(body)["source"] == "precomputed"
+    layers.close()
 
 
 def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(

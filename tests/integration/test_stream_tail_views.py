@@ -135,3 +135,30 @@ def test_keys_without_an_event_since_the_smallest_night_leave_the_layer(store: S
     with Tailer(stream.settings) as tailer:
         follow(tailer)
     assert tiles(store).keys() == {b"1"}
+
+
+def test_a_layer_whose_declaration_changes_is_made_anew(store: Store, stream: StreamTable) -> None:
+    from dataclasses import replace
+
+    from forecache.store.live.layer import read_layer
+
+    stream.commit(rows(PAYMENTS[:200]))
+    with Tailer(stream.settings) as tailer:
+        follow(tailer)
+    others = tuple(window for window in VIEW.windows if window.name not in ("max_20m", "max_2d"))
+    changed = plan_of(replace(VIEW, windows=others))
+    assert changed.id != PLAN.id
+    layer = read_layer(store.layout)
+    assert layer is not None
+    write_layer(store.layout, replace(layer, plan=changed.to_json()))
+    stream.commit(rows(PAYMENTS[200:]))
+    with Tailer(stream.settings) as tailer:
+        follow(tailer)
+        assert read_tail_state(store.layout).failure == ""
+    codes, times = np.array([p.card for p in PAYMENTS]), np.array([p.at_us for p in PAYMENTS])
+    first = datetime(1970, 1, 1, tzinfo=timezone.utc).date()
+    made = fold(
+        changed, codes, times, event_states(changed, table_of(PAYMENTS)), [None] * CARDS, None, None, first,
+        see="nothing",
+    )  # fmt: skip
+    assert tiles(store) == {str(card).encode(): entry for card, entry in enumerate(made.entries)}

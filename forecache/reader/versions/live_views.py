@@ -1,10 +1,12 @@
 """Answers of a live view: last night's row and the tiles of its live layer, merged as of the moment of the request."""
 
+import logging
 import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from forecache.errors import UnavailableError
 from forecache.reader.http import problems
 from forecache.reader.http.problems import Problem
 from forecache.reader.versions.answers import Answers
@@ -14,6 +16,8 @@ from forecache.reader.versions.version import Version
 from forecache.store.live.rows import Found
 from forecache.store.packed import json_renderer, rows_of
 from forecache.store.read.live_view import LiveView
+
+logger = logging.getLogger("forecache.reader")
 
 
 class ViewAnswers(LiveAnswers):
@@ -75,9 +79,14 @@ class ViewAnswers(LiveAnswers):
 
 
 def view_answers(version: Version, layer: Layer, *, offset: int = 0, fallback_for: int | None = None) -> Answers:
-    """The answers of a live view; of a version from before it was live, those of the night alone."""
+    """The answers of a live view; those of the night alone where the version is from before the view was live, or was
+    published by another declaration than the live layer.
+    """
     if version.manifest.states:
-        return ViewAnswers(version, layer, offset=offset, fallback_for=fallback_for)
+        try:
+            return ViewAnswers(version, layer, offset=offset, fallback_for=fallback_for)
+        except UnavailableError as error:
+            logger.error("Without what the stream has seen since its night: %s", error)
     answers = Answers(version, offset=offset, fallback_for=fallback_for)
     answers.layer = layer
     return answers

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import xxhash
+
 from forecache.errors import UnavailableError
 from forecache.files import write_durably
 from forecache.store.fields import Field
@@ -42,6 +44,12 @@ class LiveLayer:
     plan: Mapping[str, Any] = field(default_factory=dict)
     keep_h: float | None = None
     format: int = FORMAT
+
+    @property
+    def values(self) -> str:
+        """Names what the values of rows depend on: values of another name are none of this layer's."""
+        parts = (self.kind, asdict(self.key), [asdict(each) for each in self.fields], self.event_time, self.plan)
+        return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True).encode())
 
     def to_json(self) -> bytes:
         return sealed(json.loads(json.dumps(asdict(self))))

@@ -10,8 +10,9 @@ NEVER = -(1 << 63)
 """An event time before all others: nothing expires."""
 NEW: dict[str, Any] = {
     "applied": -1, "verified": -1, "floor": -1, "expire_before_us": NEVER, "pruned": True, "sum": "0", "newest": 0,
+    "values": "",
 }  # fmt: skip
-"""Of a layer without rows; `sum` is hexadecimal."""
+"""Of a layer without rows; `sum` is hexadecimal, `values` names the declaration that the values were made by."""
 
 
 def content_of(rows: Iterable[tuple[bytes, LiveRow]]) -> int:

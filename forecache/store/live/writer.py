@@ -26,8 +26,7 @@ _Record = tuple[bytes, bytes]
 
 
 class LiveWriter(Writer):
-    """Writes one live layer; one at a time, see `open_live_writer`.
-
+    """
     Attributes:
         applied: The table's version up to which rows have been applied; -1: none.
         verified_through: The version at which the content was last found equal to the table's.
@@ -36,6 +35,7 @@ class LiveWriter(Writer):
         content_sum: Sum modulo 2**128 of XXH3-128 over `key, 0x00, record` of all rows.
         entries: Rows in the layer.
         pruned: Whether `prune` has removed all that it was last asked to.
+        values: Names the declaration that the values were made by, see `LiveLayer.values`; "": not known.
     """
 
     applied: int
@@ -45,6 +45,7 @@ class LiveWriter(Writer):
     content_sum: int
     entries: int
     pruned: bool
+    values: str
 
     def __init__(self, layout: Layout, *, map_bytes: int = MAP_BYTES) -> None:
         super().__init__()
@@ -97,10 +98,7 @@ class LiveWriter(Writer):
         self._commit(work)
 
     def prune(self, floor: int, *, expire_before_us: int | None = None, most: int | None = None) -> int:
-        """Remove rows at or below a position and rows of events before a time; returns how many.
-
-        It looks at some thousand rows in each transaction. A process that was killed meanwhile goes on at the next
-        call.
+        """Remove rows at or below a position and rows of events before a time, some thousand at once; returns how many.
 
         Args:
             floor: Smallest cut of the versions that are retained or open; -1: none. It never goes back.
@@ -145,24 +143,26 @@ class LiveWriter(Writer):
         self._cells[cells_of.TABLE_VERSION] = version
         self._cells[cells_of.LOOKED_AT_US] = time.time_ns() // 1000
 
-    def reset(self) -> None:
-        """Remove all rows; the next version to apply is any."""
+    def reset(self, *, values: str = "") -> None:
+        """Remove all rows; the next version to apply is any. `values` as for `replace`."""
 
         def work(transaction: Any) -> dict[str, Any]:
             transaction.drop(self._env.rows, delete=False)
-            return {**NEW, "entries": 0}
+            return {**NEW, "entries": 0, "values": values}
 
         self._from = b""
         self._commit(work)
 
     def replace(
-        self, version: int, rows: Iterable[tuple[bytes, LiveRow]], *, floor: int, expire_before_us: int = NEVER
-    ) -> None:
+        self, version: int, rows: Iterable[tuple[bytes, LiveRow]], *, floor: int, expire_before_us: int = NEVER,
+        values: str = "",
+    ) -> None:  # fmt: skip
         """Make the layer hold exactly these rows, all in one transaction, so that no answer goes back meanwhile.
 
         Args:
             rows: Of distinct keys, in any order: those of the table up to `version`, without those that are out.
             floor, expire_before_us: As `prune` has them; here they may be lower than they were.
+            values: Names the declaration that the values were made by.
         """
         new = dict(rows)
         if new:
@@ -175,8 +175,8 @@ class LiveWriter(Writer):
             for key, row in new.items():
                 transaction.put(key, record_of(row))
             total, latest = content_of(new.items()), max((row.event_us for row in new.values()), default=0)
-            numbers = {**NEW, "applied": version, "floor": floor, "expire_before_us": expire_before_us}
-            return {**numbers, "sum": content_hash.to_hex(total), "newest": latest, "entries": len(new)}
+            told = {"applied": version, "floor": floor, "expire_before_us": expire_before_us, "values": values}
+            return {**NEW, **told, "sum": content_hash.to_hex(total), "newest": latest, "entries": len(new)}
 
         self._from = b""
         self._commit(work)
@@ -231,7 +231,7 @@ class LiveWriter(Writer):
         self.applied, self.verified_through = numbers["applied"], numbers["verified"]
         self.floor, self.expire_before_us = numbers["floor"], numbers["expire_before_us"]
         self.pruned, self.content_sum = numbers["pruned"], content_hash.from_hex(numbers["sum"])
-        self.newest_event_us = numbers["newest"]
+        self.newest_event_us, self.values = numbers["newest"], numbers.get("values", "")
         cells = self._cells
         cells[cells_of.ENTRIES], cells[cells_of.APPLIED] = entries, self.applied
         cells[cells_of.VERIFIED], cells[cells_of.NEWEST_US] = self.verified_through, self.newest_event_us

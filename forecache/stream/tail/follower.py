@@ -63,6 +63,11 @@ class Follower:
     def turn(self) -> bool:
         """Apply the next commit, or tidy where there is none; returns whether there may be more to do at once."""
         self._look_at_versions()
+        if self.writer.values != self.layer.values:
+            if self.writer.applied < 0:
+                self.writer.reset(values=self.layer.values)
+            else:
+                self._rebuild_why = "its declaration has changed"
         if self._rebuild_why:
             self._rebuild(self._rebuild_why)
         if time.monotonic() >= self._look_at and self._catch_up():
@@ -167,7 +172,8 @@ class Follower:
         rows = self.values.of_table(table, above=floor, up_to=table.version, since=self._first_day(table))
         tail_step("rows read")
         kept = ((key, row) for key, row in rows if row.event_us >= expire)
-        self.writer.replace(table.version, kept, floor=floor, expire_before_us=expire)
+        values = self.layer.values
+        self.writer.replace(table.version, kept, floor=floor, expire_before_us=expire, values=values)
         tail_step("replaced")
         self.rebuilt += 1
         self._rebuild_why = ""
