@@ -18,13 +18,15 @@ def rows_in_order(
     """Rows of a table at its newest version, by position and place; none where there is no table.
 
     Args:
+        columns: Those that the table lacks are left out.
         where: Which rows; None: all.
     """
     delta = open_if_exists(settings, table)
     if delta is None:
         return
-    wanted = list(dict.fromkeys([POSITION, PLACE, *columns]))
-    found = delta.to_pyarrow_dataset().to_table(wanted, filter=where)
+    dataset = delta.to_pyarrow_dataset()
+    wanted = [name for name in dict.fromkeys([POSITION, PLACE, *columns]) if name in dataset.schema.names]
+    found = dataset.to_table(wanted, filter=where)
     found = found.sort_by([(POSITION, "ascending"), (PLACE, "ascending")])
     for start in range(0, found.num_rows, _BATCH_ROWS):
         yield found.slice(start, _BATCH_ROWS).combine_chunks()
