@@ -158,6 +158,12 @@ class PendingWriter(Writer):
         self._write(gone=gone)
         return len(gone)
 
+    def end_waiting_at(self, offsets: Offsets, version: int) -> None:
+        """Say that the table has these offsets at a version, and that nothing is put: old rows go with that version."""
+        if self.waits_for and passed(self.waits_for, offsets):
+            self._opened_at = version
+            self._end_waiting({})
+
     def give_up_waiting(self) -> None:
         """Let the rows go that a killed process left, because their events are gone from the topic."""
         if self.waits_for:

@@ -27,6 +27,7 @@ from forecache.stream.kafka.client import client_options
 from forecache.stream.kafka.dead_letters import DeadLetters
 from forecache.stream.kafka.open_topic import opened_topic
 from forecache.stream.layers import write_layers
+from forecache.stream.left_rows import LeftRows
 from forecache.stream.lock import own_stream
 from forecache.stream.rebuild import rebuild
 from forecache.stream.record import KAFKA_AT
@@ -40,8 +41,8 @@ _MOST_MESSAGES = 2_000
 """Of a batch."""
 _LINGER_S = 0.003
 _WAIT_S = 0.2
-_MOST_HELD = 200_000
-"""Messages that are answered and not committed; reading waits for the lake then."""
+_MOST_HELD = 256 << 20
+"""Bytes of what is judged and not committed, a message counting as 1 KiB more; reading waits for the lake then."""
 _CLOSE_S = 30.0
 _TELL_S = 1.0
 
@@ -72,7 +73,7 @@ class ArrowEngine:
         self._stop = stop or threading.Event()
         self.figures = Figures(settings.home_path, stream.name, engine="arrow", freshness=stream.freshness)
         self._held: list[Answered] = []
-        self._said = ""  # what went wrong since the last commit
+        self._held_bytes, self._said = 0, ""  # what went wrong since the last commit
         self._confirmed: deque[tuple[int, int]] = deque()
 
     def run(self) -> None:
@@ -114,12 +115,10 @@ class ArrowEngine:
         held.callback(self._reader.close)
         rows = rebuild(settings, stream, self._step)
         logger.info("The stream %s goes on with %d rows of its table.", stream.name, rows)
-        self._pending: PendingRows | None = None
-        if stream.freshness == "event":
-            self._pending = PendingRows(settings, stream, self._writer.offsets, self._writer.version)
-            held.callback(self._pending.close)
-            if self._skip_lost:
-                self._pending.give_up_waiting()
+        self._pending = (PendingRows if stream.freshness == "event" else LeftRows)(settings, stream, self._writer)
+        held.callback(self._pending.close)
+        if self._skip_lost:
+            self._pending.give_up_waiting()
         held.enter_context(answers_sent(settings, stream, client_options(settings), self._not_sent))
         self._committer = Committer(self._writer, self._committed)
         held.callback(self._committer.close, 0.1)
@@ -149,9 +148,8 @@ class ArrowEngine:
             if time.monotonic() > sweep_at:
                 sweep_at = time.monotonic() + _TELL_S
                 self._look_at_topic()
-                if self._pending is not None:
-                    self._pending.sweep()
-            while self._num_held() > _MOST_HELD and not self._stop.is_set():
+                self._pending.sweep()
+            while self._held_bytes > _MOST_HELD and not self._stop.is_set():
                 self._committer.wait(0.5)
                 self._committer.check()
                 self._hand_over()
@@ -163,9 +161,6 @@ class ArrowEngine:
             return _WAIT_S
         return min(_WAIT_S, max(0.001, self._began + self._stream.commit_s - time.monotonic()))
 
-    def _num_held(self) -> int:
-        return sum(each.rows.num_rows + each.bad.num_rows for each in self._held)
-
     def _has_reached(self, goal: dict[int, int]) -> bool:
         return all(self._reader.next[partition] >= offset for partition, offset in goal.items())
 
@@ -174,10 +169,11 @@ class ArrowEngine:
         stream_step("judged")
         if not self._held:
             self._began = time.monotonic()
-        if self._pending is not None:
-            self._put(answered)
+        if isinstance(self._pending, PendingRows):
+            self._put(self._pending, answered)
             stream_step("pending written")
         self._held.append(answered)
+        self._held_bytes += (messages.num_rows << 10) + answered.rows.nbytes + answered.bad.nbytes
         state = self.figures.state
         state.bad += answered.bad.num_rows
         state.repeats += answered.repeats
@@ -186,12 +182,11 @@ class ArrowEngine:
         if answered.failure:
             self._said = f"{answered.failed} rows have no answer: {answered.failure}"
 
-    def _put(self, answered: Answered) -> None:
+    def _put(self, pending: PendingRows, answered: Answered) -> None:
         """Show rows before their commit; where the disk is full, again and again."""
-        assert self._pending is not None
         while True:
             try:
-                self._pending.put(self._number, answered, dict(self._reader.next))
+                pending.put(self._number, answered, dict(self._reader.next))
                 return
             except UnavailableError as error:
                 self._said = str(error)
@@ -207,7 +202,7 @@ class ArrowEngine:
         rows = pa.concat_tables([each.rows for each in self._held]).combine_chunks()
         bad = pa.concat_tables([each.bad for each in self._held]).combine_chunks()
         self._committer.give(Numbered(self._number, Batch(rows, bad, dict(self._reader.next))))
-        self._held, self._number = [], self._number + 1
+        self._held, self._held_bytes, self._number = [], 0, self._number + 1
 
     def _committed(self, done: Numbered, version: int) -> None:
         """Called in the committer's thread."""
@@ -219,8 +214,7 @@ class ArrowEngine:
     def _confirm(self) -> None:
         while self._confirmed:
             number, version = self._confirmed.popleft()
-            if self._pending is not None:
-                self._pending.confirm(number, version)
+            self._pending.confirm(number, version)
             stream_step("confirmed")
 
     def _look_at_topic(self) -> None:
@@ -234,8 +228,7 @@ class ArrowEngine:
     def _tell(self) -> None:
         """Write the figures; called beside the loop, since a flush may take long."""
         state = self.figures.state
-        nights = getattr(self._step.bases, "failure", "")
-        failing = self._committer.failure or self._reader.failure or self._watch.failure or nights
+        failing = self._committer.failure or self._reader.failure or self._watch.failure or self._step.trouble
         state.last_error = failing or self._said
         state.release = getattr(self._step.answerer, "release", None)
         self.figures.write(self._ends, now=True)

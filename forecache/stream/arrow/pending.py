@@ -15,7 +15,7 @@ from forecache.store.live.pending import PendingWriter, open_pending_writer
 from forecache.store.live.rows import PENDING, LiveRow
 from forecache.stream.record import BASE, MODEL_VERSION, POSITION, RELEASE
 from forecache.stream.step.answered import Answered
-from forecache.stream.table.writer import Offsets
+from forecache.stream.table.writer import Offsets, StreamWriter
 
 Rows = list[tuple[bytes, LiveRow]]
 
@@ -24,14 +24,14 @@ class PendingRows:
     """The pending layers of one stream, which this process alone writes.
 
     Args:
-        committed, version: The offsets in the stream's table, and the table's version.
+        table: Writes the stream's table, and knows the offsets in it.
 
     Raises:
         ConflictError: Another process writes them.
         NotFoundError: A store has no live layer.
     """
 
-    def __init__(self, settings: Settings, stream: Stream, committed: Offsets, version: int) -> None:
+    def __init__(self, settings: Settings, stream: Stream, table: StreamWriter) -> None:
         self._held = ExitStack()
         self._writers: list[tuple[PendingWriter, Callable[[Answered], Rows]]] = []
         tiles = {view.name for view in stream.views}
@@ -41,7 +41,9 @@ class PendingRows:
                 layer = read_layer(layout)
                 if layer is None:
                     raise NotFoundError(f"The store of {name} has no live layer.", remedy="Start the stream again.")
-                writer = self._held.enter_context(open_pending_writer(layout, committed=committed, version=version))
+                writer = self._held.enter_context(
+                    open_pending_writer(layout, committed=table.offsets, version=table.version)
+                )
                 self._writers.append((writer, _tiles_of(name) if name in tiles else _rows_of(layer)))
         except BaseException:
             self._held.close()

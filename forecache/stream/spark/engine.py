@@ -26,6 +26,7 @@ from forecache.stream.kafka.dead_letters import DeadLetters
 from forecache.stream.kafka.ends import Ends
 from forecache.stream.kafka.open_topic import opened_topic
 from forecache.stream.layers import write_layers
+from forecache.stream.left_rows import LeftRows
 from forecache.stream.lock import own_stream
 from forecache.stream.record import KAFKA_AT
 from forecache.stream.sink import Sink
@@ -138,6 +139,8 @@ class SparkEngine:
             logger.warning("%s The stream takes the new checkpoint %s.", reason, checkpoint.path)
         self.figures.state.offsets = {str(p): offset for p, offset in sink.offsets.items()}
         self.figures.state.committed_version = sink.writer.version
+        self._left = LeftRows(settings, stream, sink.writer)
+        held.callback(self._left.close)
         watch = ModelWatch(sink.step.answerer)
         held.callback(watch.close)
         batches = Batches(sink, checkpoint, starts, before=watch.take_up)
@@ -148,6 +151,7 @@ class SparkEngine:
         counted = query.unknown.value
         self.figures.state.unknown += counted - self._unknown.get(query, 0)
         self._unknown[query] = counted
+        self._left.sweep()
         self.figures.write(self._ends.read())
         return self._until_caught_up and batches.has_reached(self._goal)
 
@@ -158,6 +162,9 @@ class SparkEngine:
         state.late += answered.late
         if answered.failure:
             self._failed(f"{answered.failed} rows have no answer: {answered.failure}")
+        if sink.step.trouble:
+            self._failed(sink.step.trouble)
+        self._left.confirm(batch=-1, version=version)
         self.figures.committed(version, sink.offsets, answered.rows[KAFKA_AT].cast(pa.int64()).to_numpy())
 
     def _failed(self, sentence: str) -> None:

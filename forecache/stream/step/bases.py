@@ -76,14 +76,18 @@ class ServedNight:
 class ServedBases:
     """The served night of each view, followed as it moves.
 
-    Attributes:
-        failure: Why a view's night cannot be used; "" where all can.
+    Where a newer one cannot be used, events go on standing on the one before.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._found: dict[str, tuple[float, Base]] = {}
-        self.failure = ""
+        self._failures: dict[str, str] = {}
+
+    @property
+    def failure(self) -> str:
+        """Why the newest nights of views cannot be used; "" where all can. Any thread may ask."""
+        return "; ".join(list(self._failures.values()))
 
     def __call__(self, view: FeatureView) -> Base:
         """The night that is served; one that is half a second old is not looked for anew."""
@@ -95,17 +99,16 @@ class ServedBases:
         return base
 
     def _look(self, view: FeatureView, base: Base) -> Base:
-        store = open_store(self._settings, view.name)
+        store, found = open_store(self._settings, view.name), base
         try:
-            if isinstance(base, ServedNight) and store.pointer().serving == base.version:
-                return base
-            found = ServedNight(view, store.snapshot())
+            if not isinstance(base, ServedNight) or store.pointer().serving != base.version:
+                found = ServedNight(view, store.snapshot())
         except NotFoundError:
-            return NoNight()
+            found = NoNight()
         except (DamagedError, UnavailableError) as error:
-            self.failure = str(error)
-            return NoNight()
-        self.failure = ""
+            self._failures[view.name] = str(error)
+            return base
+        self._failures.pop(view.name, None)
         return found
 
 

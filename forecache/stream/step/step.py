@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from forecache.pipeline import Pipeline, Stream
 from forecache.settings import Settings
@@ -32,7 +33,7 @@ from forecache.stream.record import (
 )
 from forecache.stream.step.answered import Answered
 from forecache.stream.step.answers import Answers, answerer_of
-from forecache.stream.step.bases import ServedBases, first_day_kept
+from forecache.stream.step.bases import NOTHING_YET, ServedBases, first_day_kept
 from forecache.stream.step.keys import key_schema
 from forecache.stream.step.repeats import Repeats
 from forecache.stream.step.views import Bases, LiveView, Seen
@@ -46,6 +47,7 @@ class Step:
         judge: Of the stream's messages.
         answerer: What answers; the caller has it take up what `look` finds, at least once before the first batch.
         bases: Finds the night that a view stands on.
+        too_old: Why features of the last batch are unknown, where a night is too old to be merged; else "".
 
     Args:
         bases: None: the nights that are served, as they are from batch to batch.
@@ -62,7 +64,7 @@ class Step:
         self.judge = judge_of(settings, stream)
         self.answerer = answerer_of(settings, stream.answers, number=number)
         self.bases: Bases = bases or ServedBases(settings)
-        self.schema = schema_of(stream)
+        self.schema, self.too_old = schema_of(stream), ""
         see: Any = "after" if isinstance(stream.answers, Pipeline) else "before"
         self.views = {view.name: LiveView(view, key_schema(stream.topic, view.key), see) for view in stream.views}
         self.repeats = Repeats(stream.source.unique, stream.late_days)
@@ -88,6 +90,7 @@ class Step:
         if repeats:
             events = events.take(pa.array(new, pa.int64()))
         seen = {name: view.take_in(events, self.bases(view.view)) for name, view in self.views.items()}
+        self.too_old = self._too_old(events, seen)
         answers = self.answerer.answer(events, seen)
         late = _late(events, seen)
         return Answered(
@@ -129,6 +132,22 @@ class Step:
     def first_received(self, today: date) -> date:
         """The first day of receipt whose events are known as repeats."""
         return today - timedelta(days=self._stream.late_days)
+
+    @property
+    def trouble(self) -> str:
+        """Why events do not see the features that they should; "" where they do."""
+        return self.too_old or getattr(self.bases, "failure", "")
+
+    def _too_old(self, events: pa.Table, seen: dict[str, Seen]) -> str:
+        newest = pc.max(events[EVENT_DAY]).as_py()
+        for name, each in seen.items() if newest is not None else ():
+            nights = self.views[name].plan.nights
+            if each.as_of != NOTHING_YET and (newest - each.as_of).days > nights:
+                return (
+                    f"The night of the view {name} is as of {each.as_of} and can be merged for {nights} days: "
+                    f"events of {newest} see none of its features. Publish a newer night: `forecache run {name}`."
+                )
+        return ""
 
     def _rows(self, events: pa.Table, seen: dict[str, Seen], answers: Answers, late: np.ndarray) -> pa.Table:
         n = events.num_rows

@@ -17,7 +17,10 @@ from forecache.stream.step.bases import Base
 from forecache.stream.step.keys import encoded
 from forecache.windows.event_states import event_states
 from forecache.windows.fold import fold
+from forecache.windows.merged import merger_of
 
+_EPOCH = date(1970, 1, 1)
+_BLOCK_KEYS = 10_000
 Bases = Callable[[FeatureView], Base]
 Touched = list[tuple[bytes, int, bytes]]
 
@@ -52,7 +55,19 @@ class LiveView:
         self.view, self.plan = view, plan_of(view)
         self.entries: dict[bytes, bytes] = {}
         self._key: KeySchema = key
+        self._as_of = _EPOCH
         self._see: Literal["before", "after"] = see
+
+    def _forget(self, as_of: date) -> None:
+        """Drop keys whose tiles are all of days that no night needs any more: of them there may be ever more."""
+        first = (as_of - _EPOCH).days - self.plan.nights + 1
+        tiles, keys = merger_of(self.plan).tiles, list(self.entries)
+        for start in range(0, len(keys), _BLOCK_KEYS):
+            some = keys[start : start + _BLOCK_KEYS]
+            days, _ = tiles.decode([self.entries[key] for key in some])
+            needed = np.bincount(days.owner[days.number >= first], minlength=len(some))
+            for place in np.flatnonzero(needed == 0).tolist():
+                del self.entries[some[place]]
 
     def take_in(self, events: pa.Table, base: Base, *, sees: bool = True) -> Seen:
         """Take in events in their order.
@@ -61,6 +76,9 @@ class LiveView:
             events: With the columns of the topic.
             sees: Whether their features are wanted; else they are unknown.
         """
+        if base.as_of > self._as_of:
+            self._as_of = base.as_of
+            self._forget(base.as_of)
         keys = encoded(self._key, events)
         places = np.array([place for place, key in enumerate(keys) if key is not None], np.intp)
         numbers: dict[bytes, int] = {}

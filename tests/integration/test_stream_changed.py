@@ -1,0 +1,143 @@
+"""A stream whose declaration, freshness or nights change between two runs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_support import live_row
+from stream_sample import CUSTOMER, DAY, PAYMENTS, EmptyNight, a_stream, messages, payment
+
+from forecache.errors import UnavailableError
+from forecache.pipeline import Table, Topic
+from forecache.settings import Settings, load_settings
+from forecache.store import open_store
+from forecache.store.live.pending import open_pending_writer
+from forecache.store.live.reader import LiveReader
+from forecache.store.live.writer import open_live_writer
+from forecache.stream.layers import write_layers
+from forecache.stream.left_rows import LeftRows
+from forecache.stream.rebuild import rebuild
+from forecache.stream.step import bases as nights
+from forecache.stream.step.step import Step
+from forecache.stream.table.writer import Batch, StreamWriter
+
+NO_ANSWERS: dict[str, Any] = {"answers": None, "to": (Table(),)}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(home=tmp_path / "home")
+
+
+def test_a_stream_goes_on_after_its_topic_got_a_column(settings: Settings) -> None:
+    def stream_with(topic: Topic) -> Any:
+        return replace(a_stream(**NO_ANSWERS), topic=topic)
+
+    before = stream_with(Topic("payments", topic="payments", source=PAYMENTS, without=("shop",)))
+    step = Step(settings, before, bases=lambda view: EmptyNight())
+    done = step.run(messages([payment(number) for number in range(3)]))
+    StreamWriter(settings, before).write(Batch(done.rows, done.bad, {0: 3}))
+    after = stream_with(Topic("payments", topic="payments", source=PAYMENTS))
+    step = Step(settings, after, bases=lambda view: EmptyNight())
+    assert rebuild(settings, after, step) == 3
+    again = step.run(messages([payment(number) for number in range(5)]))
+    assert again.repeats == 3
+    StreamWriter(settings, after).write(Batch(again.rows, again.bad, {0: 5}))
+    step = Step(settings, after, bases=lambda view: EmptyNight())
+    assert rebuild(settings, after, step) == 5
+
+
+def test_what_was_shown_before_its_commit_goes_once_a_stream_without_such_rows_has_passed_it(
+    settings: Settings,
+) -> None:
+    stream = a_stream()
+    write_layers(settings, stream)
+    layout = open_store(settings, "payments").layout
+    with open_pending_writer(layout, committed={}, version=-1) as killed:
+        killed.put(1, [(b"4", live_row(0, 1))], {0: 5})
+    table = StreamWriter(settings, stream)
+    table.offsets, table.version = {0: 3}, 0
+    left = LeftRows(settings, stream, table)
+    with open_live_writer(layout) as live, LiveReader(layout) as reader:
+        for offsets, version in (({0: 3}, 1), ({0: 5}, 2)):
+            table.offsets = offsets
+            left.confirm(0, version)
+            live.apply(version - 1, [])
+            left.sweep()
+            assert reader.get(b"4") is not None
+        row = live_row(2, 2)
+        live.apply(2, [(b"4", row)])
+        left.sweep()
+        assert reader.get(b"4") == row
+    left.close()
+
+
+class _Store:
+    """A store whose pointer can be moved to a version that cannot be used."""
+
+    serving = 1
+
+    def pointer(self) -> "_Store":
+        return self
+
+    def snapshot(self) -> int:
+        return self.serving
+
+
+class _Night(EmptyNight):
+    def __init__(self, view: Any, version: int) -> None:
+        if version == 2:
+            raise UnavailableError("Version 2 was published by another declaration.", remedy="Run its night again.")
+        super().__init__(name=f"2026-03-01@{version}")
+        object.__setattr__(self, "version", version)
+
+
+def test_events_stand_on_the_last_night_where_a_newer_one_cannot_be_used(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _Store()
+    monkeypatch.setattr(nights, "open_store", lambda settings, name: store)
+    monkeypatch.setattr(nights, "ServedNight", _Night)
+    monkeypatch.setattr(nights, "_LOOK_S", -1.0)
+    served = nights.ServedBases(settings)
+    step = Step(settings, a_stream(**NO_ANSWERS), bases=served)
+    assert (served(CUSTOMER).name, step.trouble) == ("2026-03-01@1", "")
+    store.serving = 2
+    assert served(CUSTOMER).name == "2026-03-01@1"
+    assert "another declaration" in step.trouble
+    store.serving = 3
+    assert (served(CUSTOMER).name, step.trouble) == ("2026-03-01@3", "")
+
+
+def test_a_night_that_is_too_old_to_be_merged_is_told(settings: Settings) -> None:
+    step = Step(settings, a_stream(**NO_ANSWERS), bases=lambda view: EmptyNight())
+    step.run(messages([payment(1)]))
+    assert step.trouble == ""
+    nights_kept = step.views[CUSTOMER.name].plan.nights
+    step.run(messages([payment(2, at=f"{DAY + timedelta(days=nights_kept)}T10:00:00Z")]))
+    assert f"can be merged for {nights_kept} days" in step.trouble
+    step.run(messages([payment(3)]))
+    assert step.trouble == ""
+
+
+def test_keys_without_an_event_that_a_night_needs_are_forgotten(settings: Settings) -> None:
+    night = EmptyNight()
+    step = Step(settings, a_stream(**NO_ANSWERS), bases=lambda view: night)
+    view = step.views[CUSTOMER.name]
+    step.run(messages([payment(1), payment(2)]))
+    later = date(2026, 3, 3)
+    step.run(messages([payment(6, at=f"{later}T10:00:00Z")]))
+    assert set(view.entries) == {b"1", b"2"}
+
+    def run_on(as_of: date, numbers: Sequence[int]) -> None:
+        nonlocal night
+        night = replace(night, as_of=as_of)
+        step.run(messages([payment(number, at="2026-03-09T10:00:00Z") for number in numbers]))
+
+    run_on(DAY + timedelta(days=view.plan.nights - 1), [13])
+    assert set(view.entries) == {b"1", b"2", b"3"}
+    run_on(DAY + timedelta(days=view.plan.nights), [14])
+    assert set(view.entries) == {b"1", b"3", b"4"}
