@@ -86,12 +86,19 @@ PACE = Pipeline(
 """A pipeline whose rows a stream may refresh."""
 
 
-def a_stream(topic: str = "payments", **declared: Any) -> Stream:
+def a_stream(topic: str | Topic = "payments", **declared: Any) -> Stream:
     """The stream of payments; further arguments are fields of `Stream`."""
+    of = Topic("payments", topic=topic, source=PAYMENTS) if isinstance(topic, str) else topic
     return Stream(
         "payments",
-        topic=Topic("payments", topic=topic, source=PAYMENTS),
-        **{"views": (CUSTOMER,), "answers": CHECK, "to": (Table(), LiveRows()), "commit_s": 0.05, **declared},
+        **{
+            "topic": of,
+            "views": (CUSTOMER,),
+            "answers": CHECK,
+            "to": (Table(), LiveRows()),
+            "commit_s": 0.05,
+            **declared,
+        },
     )
 
 

@@ -1,14 +1,15 @@
 """A batch of messages to rows: the same rows however the messages are split, whatever is among them."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stream_sample import PACE, POISON, EmptyNight, a_stream, messages, payment, release
+from stream_sample import CUSTOMER, PACE, PAYMENTS, POISON, EmptyNight, a_stream, messages, payment, release
 from stream_truth import answered, plain
 
-from forecache.pipeline import Table
+from forecache.pipeline import Table, Topic
 from forecache.settings import Settings, load_settings
 from forecache.stream.step.step import Step
 
@@ -104,10 +105,18 @@ def test_a_step_that_has_replayed_the_rows_goes_on_as_if_it_had_never_stopped(se
     assert first.repeats == second.repeats > 0
 
 
-def test_values_that_no_sum_holds_are_bad(settings: Settings, tmp_path: Path) -> None:
-    found = a_step(settings).judge(messages([payment(1, customer_id=None), payment(2)]))
-    assert found.bad["reason"].to_pylist() == ["customer_id is missing"]
-    assert found.events.num_rows == 1
+def test_values_that_no_sum_holds_are_bad(settings: Settings) -> None:
+    columns = tuple(replace(each, maximum=None) if each.name == "amount" else each for each in PAYMENTS.columns)
+    source = replace(PAYMENTS, columns=columns)
+    view = replace(CUSTOMER, sources=(source,))
+    topic = Topic("payments", topic="payments", source=source)
+    judge = a_step(settings, topic=topic, views=(view,), answers=None, to=(Table(),)).judge
+    found = judge(messages([payment(1, amount=2.0**44), payment(2, amount=2.0**43), payment(3, customer_id=None)]))
+    assert found.bad["reason"].to_pylist() == [
+        "a value is too large for the sums of the view customer: they take less than 2**44",
+        "customer_id is missing",
+    ]
+    assert found.events["payment_id"].to_pylist() == [2]
 
 
 def test_an_event_refreshes_the_row_of_its_key_from_the_features_after_it(settings: Settings) -> None:

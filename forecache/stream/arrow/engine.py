@@ -39,7 +39,7 @@ from forecache.stream.topic.run import answers_sent
 logger = logging.getLogger("forecache.stream")
 _MOST_MESSAGES = 2_000
 """Of a batch."""
-_LINGER_S = 0.003
+_LINGER_S = 0.005
 _WAIT_S = 0.2
 _MOST_HELD = 256 << 20
 """Bytes of what is judged and not committed, a message counting as 1 KiB more; reading waits for the lake then."""

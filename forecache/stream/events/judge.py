@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.lake.ingest.row_count import MAX_ROW_BYTES
+from forecache.pipeline import Column
 from forecache.pipeline.streams.plan import plan_of
 from forecache.stream.events.decoder import Decoder, NoEvent, decoder_of
 from forecache.stream.events.values import NOT_TAKEN, taken
@@ -26,8 +27,11 @@ from forecache.stream.record import (
 )
 from forecache.stream.step.keys import encoded, key_schema
 from forecache.windows.event_states import cannot_sum
+from forecache.windows.plan import Plan
 
 _DAY_US = 86_400_000_000
+_SUMMED = 2**44
+"""Values of sums lie within it."""
 AHEAD_US = 600_000_000
 """An event may be so much later than its arrival, since clocks differ; one of another year would displace others."""
 
@@ -59,7 +63,7 @@ class Judge:
     def __init__(self, stream: Any, folder: Path) -> None:
         topic = stream.topic
         self._decoder: Decoder = decoder_of(topic, folder)
-        self._plans = [plan_of(view) for view in stream.views]
+        self._plans = [plan for plan in map(plan_of, stream.views) if not _sums_fit(plan, topic.columns)]
         self._row_key = key_schema(topic, stream.key) if stream.key else None
         self._view_keys = [key_schema(topic, view.key) for view in stream.views]
         self._columns = self._decoder.columns
@@ -174,6 +178,18 @@ class Judge:
 
 
 _MOMENTS = [pa.field(name, ARROW_TYPES["timestamp"]) for name in (KAFKA_AT, RECEIVED_AT)]
+
+
+def _sums_fit(plan: Plan, columns: Sequence[Column]) -> bool:
+    """Whether the declared limits leave no value that an exact sum would not hold."""
+    summed = {state.column for state in (*plan.day_states, *plan.minute_states) if state.aggregate == "sum"}
+    return all(
+        column.type == "int"
+        or (column.minimum is not None and column.maximum is not None and column.minimum > -_SUMMED
+            and column.maximum < _SUMMED)
+        for column in columns
+        if column.name in summed
+    )  # fmt: skip
 
 
 def _array(values: Sequence[Any], kind: str) -> pa.Array:
