@@ -23,12 +23,13 @@ find_java() { # As set-up does: the setting, JAVA_HOME, .tools/java, PATH.
     printf '%s' "$java"
 }
 
-write_properties() { # The controller listens 10,000 ports above the broker.
+write_properties() { # The controller listens 10,000 ports above the broker, or below where there are none above.
+    local controller=$((port > 55535 ? port - 10000 : port + 10000))
     cat >"$folder/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
-controller.quorum.voters=1@127.0.0.1:$((port + 10000))
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 10000))
+controller.quorum.voters=1@127.0.0.1:$controller
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
 advertised.listeners=PLAINTEXT://127.0.0.1:$port
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
