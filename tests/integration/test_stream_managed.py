@@ -84,7 +84,7 @@ def test_a_stream_that_is_killed_is_started_again_and_the_day_lands_with_each_ev
         abort_transaction(kafka.brokers, topic, payments(range(9000, 9005)))
         # What was taken back has offsets, too, and is no event that waits: else the day would never be whole.
         assert eventually(lambda: sum(said(settings).end_offsets.values()) > 505 and said(settings).lag_events == 0, 15)
-        assert (shown()["state"], shown()["topic"]) == ("runs", topic)
+        assert shown()["state"] == "runs"
         os.kill(said(settings).pid, signal.SIGKILL)
         kafka.send(topic, [b"no payment", *payments(range(300, 800))])
         assert eventually(lambda: shown()["state"] == "died", 60)
