@@ -8,21 +8,26 @@ from typing import Any
 
 import pytest
 from live_support import live_row
-from stream_sample import CUSTOMER, DAY, PAYMENTS, EmptyNight, a_stream, messages, payment
+from stream_sample import CUSTOMER, DAY, PACE, PAYMENTS, EmptyNight, a_stream, messages, payment
 
 from forecache.errors import UnavailableError
 from forecache.pipeline import Table, Topic
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store
+from forecache.store.live.layer import read_layer
 from forecache.store.live.pending import open_pending_writer
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.writer import open_live_writer
+from forecache.store.publishing.streamed.overlay import open_overlay
+from forecache.stream.arrow.pending import _rows_of
 from forecache.stream.layers import write_layers
 from forecache.stream.left_rows import LeftRows
 from forecache.stream.rebuild import rebuild
 from forecache.stream.step import bases as nights
+from forecache.stream.step.bases import NoNight
 from forecache.stream.step.step import Step
 from forecache.stream.table.writer import Batch, StreamWriter
+from forecache.stream.tail.run import Tailer
 
 NO_ANSWERS: dict[str, Any] = {"answers": None, "to": (Table(),)}
 
@@ -141,3 +146,37 @@ def test_keys_without_an_event_that_a_night_needs_are_forgotten(settings: Settin
     assert set(view.entries) == {b"1", b"2", b"3"}
     run_on(DAY + timedelta(days=view.plan.nights), [14])
     assert set(view.entries) == {b"1", b"3", b"4"}
+
+
+def test_a_row_without_an_answer_takes_the_place_of_no_other(settings: Settings) -> None:
+    stream = a_stream(answers=PACE)
+    write_layers(settings, stream)
+    writer = StreamWriter(settings, stream)
+    for offset, night in enumerate((EmptyNight(), NoNight())):
+        step = Step(settings, stream, bases=lambda view, night=night: night)  # type: ignore[misc]
+        step.answerer.take_up(step.answerer.look())
+        done = step.run(messages([payment(5 + offset, customer_id=0, amount=8.0)], first=offset))
+        writer.write(Batch(done.rows, done.bad, {0: offset + 1}))
+    assert done.rows["pace"].to_pylist() == [None]
+    layout = open_store(settings, PACE.name).layout
+    with Tailer(settings) as tailer:
+        while tailer.turn():
+            pass
+    with LiveReader(layout) as reader:
+        row = reader.get(b"0")
+    assert row is not None
+    assert (row.position, row.value) == (0, b'{"pace":2.0,"band":"slow"}')
+    assert open_live_rows(settings, stream, done) == []
+    layer = read_layer(layout)
+    assert layer is not None
+    overlay = open_overlay(settings, layer, key=layer.key, fields=layer.fields, night=DAY - timedelta(days=1))
+    assert overlay is not None
+    assert overlay.rows is not None
+    assert overlay.rows["pace"].to_pylist() == [2.0]
+
+
+def open_live_rows(settings: Settings, stream: Any, done: Any) -> list[Any]:
+    """What is shown before the commit."""
+    layer = read_layer(open_store(settings, PACE.name).layout)
+    assert layer is not None
+    return _rows_of(layer)(done)

@@ -5,6 +5,7 @@ which of the two it comes from.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import orjson
@@ -76,6 +77,12 @@ def _provenances(batch: pa.RecordBatch) -> list[bytes]:
             known[values] = orjson.dumps(told) if told else b""
         found.append(known[values])
     return found
+
+
+def with_answers(rows: pa.Table, fields: Sequence[Field]) -> pa.Table:
+    """The rows of which not all fields are null: one without an answer takes the place of no other."""
+    there = [rows.column(field.name).is_valid() for field in fields if field.name in rows.column_names]
+    return rows.filter(reduce(pc.or_, there)) if there else rows
 
 
 def served_arrow(field: Field) -> pa.DataType:

@@ -46,9 +46,21 @@ class LiveLayer:
     format: int = FORMAT
 
     @property
+    def replaces(self) -> bool:
+        """Whether a row takes the place of one that a version has; else it is of a key that no version has."""
+        return self.kind == "rows" and self.keep_h is None
+
+    @property
     def values(self) -> str:
         """Names what the values of rows depend on: values of another name are none of this layer's."""
-        parts = (self.kind, asdict(self.key), [asdict(each) for each in self.fields], self.event_time, self.plan)
+        parts = (
+            self.kind,
+            self.replaces,
+            asdict(self.key),
+            [asdict(each) for each in self.fields],
+            self.event_time,
+            self.plan,
+        )
         return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True).encode())
 
     def to_json(self) -> bytes:

@@ -9,7 +9,7 @@ from forecache.errors import NotFoundError
 from forecache.pipeline import Stream
 from forecache.settings import Settings
 from forecache.store import open_store
-from forecache.store.encoding.streamed_rows import streamed_rows
+from forecache.store.encoding.streamed_rows import streamed_rows, with_answers
 from forecache.store.live.layer import LiveLayer, read_layer
 from forecache.store.live.pending import PendingWriter, open_pending_writer
 from forecache.store.live.rows import PENDING, LiveRow
@@ -91,7 +91,7 @@ def _rows_of(layer: LiveLayer) -> Callable[[Answered], Rows]:
     columns = [*layer.key.names, layer.event_time, *(field.name for field in layer.fields)]
 
     def rows(answered: Answered) -> Rows:
-        found = answered.rows
+        found = with_answers(answered.rows, layer.fields) if layer.replaces else answered.rows
         if not found.num_rows:
             return []
         found = found.select(list(dict.fromkeys([*columns, MODEL_VERSION, RELEASE, BASE])))

@@ -18,6 +18,7 @@ from forecache.store.encoding.streamed_rows import (
     LatestRows,
     served_arrow,
     streamed_rows,
+    with_answers,
 )
 from forecache.store.live.layer import LiveLayer
 from forecache.store.live.rows import LiveRow
@@ -61,7 +62,7 @@ class RowValues:
 
     def of_commit(self, rows: pa.Table, writer: LiveWriter) -> Rows:
         del writer
-        return self._encoded(rows)
+        return self._encoded(self._answered(rows))
 
     def of_table(
         self, table: StreamTable, *, above: int, up_to: int, since: date | None = None, writer: LiveWriter | None = None
@@ -70,7 +71,7 @@ class RowValues:
         latest = LatestRows(self._layer.key)
         where = None if since is None else pc.field(EVENT_DAY) >= pa.scalar(since)
         for batch in table.batches(self._columns(table.columns), above=above, up_to=up_to, where=where):
-            latest.add(batch)
+            latest.add(self._answered(batch))
         rows = latest.rows()
         return [] if rows is None else self._encoded(rows)
 
@@ -79,6 +80,9 @@ class RowValues:
             return self.of_table(table, above=above, up_to=up_to)
 
         return compare_rows(writer, expected, open_table, since=since)
+
+    def _answered(self, rows: pa.Table) -> pa.Table:
+        return with_answers(rows, self._layer.fields) if self._layer.replaces else rows
 
     def _columns(self, there: Iterable[str]) -> list[str]:
         wanted = [*self._needed, *(field.name for field in self._layer.fields), MODEL_VERSION, RELEASE, BASE]

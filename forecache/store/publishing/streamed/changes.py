@@ -56,9 +56,8 @@ def uncovered_keys(publication: Publication) -> pa.Array | None:
     if not current.streamed or (same_night and current.cut <= overlay.cut):
         return pa.array([], pa.binary())  # what the batch of a night had not seen before, it has not seen now
     table = StreamTable(publication.settings, overlay.table, overlay.cut, overlay.table_id)
-    rows = unseen_rows(
-        table, publication.key, publication.key.names, night=date.fromisoformat(current.as_of), cut=current.cut
-    )
+    key, night = publication.key, date.fromisoformat(current.as_of)
+    rows = unseen_rows(table, key, key.names, publication.fields, night=night, cut=current.cut)
     found = 0 if rows is None else len(rows)
     if rows is None or found != current.streamed:
         raise ChangesUnavailable(f"the stream's table has {found:,} of the {current.streamed:,} rows published from it")

@@ -31,6 +31,7 @@ from forecache.store.encoding.streamed_rows import (
     hour_of,
     moments_of,
     served_types,
+    with_answers,
 )
 from forecache.store.fields import Field
 from forecache.store.keys import KeySchema
@@ -119,21 +120,27 @@ def open_overlay(
     rows = None
     if layer.kind == "rows":
         names = [*key.names, *(field.name for field in fields), MODEL_VERSION, BASE, RECEIVED_AT]
-        rows = unseen_rows(table, key, names, night=night, cut=table.version)
+        rows = unseen_rows(table, key, names, fields, night=night, cut=table.version)
     return Overlay(layer.stream, layer.table, table.id, table.version, layer.kind == "tiles", rows, key, tuple(fields))
 
 
-def unseen_rows(table: StreamTable, key: KeySchema, names: Sequence[str], *, night: date, cut: int) -> pa.Table | None:
-    """Of each key the last row up to the cut that the batch of a night cannot have seen; None for none.
+def unseen_rows(
+    table: StreamTable, key: KeySchema, names: Sequence[str], fields: Sequence[Field], *, night: date, cut: int
+) -> pa.Table | None:
+    """Of each key the last row up to the cut that has an answer, and that the batch of a night cannot have seen.
 
     Args:
         names: Columns, besides `position` and `place`.
+        fields: Which make up an answer.
+
+    Returns:
+        None for none.
     """
     latest = LatestRows(key)
-    columns = list(dict.fromkeys([*names, POSITION, PLACE, EVENT_DAY, LATE, BASE]))
+    columns = list(dict.fromkeys([*names, *(field.name for field in fields), POSITION, PLACE, EVENT_DAY, LATE, BASE]))
     where = (pc.field(EVENT_DAY) > pa.scalar(night)) | pc.field(LATE)
     for batch in table.batches(columns, up_to=cut, where=where):
-        latest.add(batch.filter(_is_unseen(batch, night)))
+        latest.add(with_answers(batch.filter(_is_unseen(batch, night)), fields))
     return latest.rows()
 
 
