@@ -121,8 +121,9 @@ class StreamTable:
         return sorted(rows, key=lambda row: (row["position"], row["place"]))
 
     def truth(self, *, up_to: int | None = None) -> dict[str, dict[str, Any]]:
-        """Of each customer the last row up to a position."""
-        return {row["customer_id"]: row for row in self.rows() if up_to is None or row["position"] <= up_to}
+        """Of each customer the last row up to a position that has an answer."""
+        answered = [row for row in self.rows() if row["churn_probability"] is not None]
+        return {row["customer_id"]: row for row in answered if up_to is None or row["position"] <= up_to}
 
 
 def click(customer: str, score: float | None, at: datetime, **more: Any) -> dict[str, Any]:
