@@ -132,6 +132,10 @@ class SparkEngine:
         )
         reader = opened_topic(settings, stream, sink.writer, skip_lost=self._skip_lost)
         reader.close()
+        self._left = LeftRows(settings, stream, sink.writer)
+        held.callback(self._left.close)
+        if self._skip_lost:
+            self._left.give_up_waiting()
         starts, self._skip_lost = dict(reader.next), False
         self._goal = self._goal or self._ends.read()
         checkpoint, reason = checkpoint_for(spark, checkpoints_of(settings, stream), topic, starts, distrust=distrust)
@@ -139,8 +143,6 @@ class SparkEngine:
             logger.warning("%s The stream takes the new checkpoint %s.", reason, checkpoint.path)
         self.figures.state.offsets = {str(p): offset for p, offset in sink.offsets.items()}
         self.figures.state.committed_version = sink.writer.version
-        self._left = LeftRows(settings, stream, sink.writer)
-        held.callback(self._left.close)
         watch = ModelWatch(sink.step.answerer)
         held.callback(watch.close)
         batches = Batches(sink, checkpoint, starts, before=watch.take_up)
