@@ -83,8 +83,8 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
         for name in ("ids", "customer", "terminal", "amount", "fraud", "second")
     }
     payments["day"] = np.concatenate([np.full(len(each.ids), each.day, "datetime64[D]") for each in days.values()])
-    nights = [f"{base.split('@')[0]}" for base in rows["base"].to_pylist()]
-    expected = [str(day - _DAY) for day in rows["event_day"].to_pylist()]
+    nights = [_nights_of(base) for base in rows["base"].to_pylist()]
+    expected = [{str(day - _DAY)} for day in rows["event_day"].to_pylist()]
     return {
         "customers": customers,
         "payments": sent,
@@ -103,6 +103,11 @@ def _has_rows(settings: "Settings", count: int) -> bool:
     from _stream import home
 
     return home.count_rows(settings, "stream_cards") >= count
+
+
+def _nights_of(base: str) -> set[str]:
+    """The as-of dates in a row's `base`, which is `view=as_of@delta_version` of each view."""
+    return {each.partition("=")[2].partition("@")[0] for each in base.split(",")}
 
 
 def _find_cards() -> None:
