@@ -1,7 +1,4 @@
-"""Answers by the release of a real-time model: every event is a request to it.
-
-Transform and model run event by event, as in the reader, so that both give the same bits.
-"""
+"""Answers by the release of a real-time model: each event is a request to it, with the bits that the reader gives."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forecache.errors import ForecacheError, InputError, NotFoundError
+from forecache.errors import InputError, NotFoundError
 from forecache.pipeline import Realtime
-from forecache.pipeline.realtime.building import Columns, column_of
+from forecache.pipeline.realtime.building import column_of
 from forecache.pipeline.realtime.request import RequestField
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.release.format import LookupContract
@@ -22,6 +19,7 @@ from forecache.settings import Settings
 from forecache.store import Snapshot, open_store
 from forecache.store.keys import encode_columns
 from forecache.stream.step.answers import Answers
+from forecache.stream.step.scores import Asked, Scorer
 from forecache.stream.step.views import Seen
 
 MODEL = "model"
@@ -83,7 +81,7 @@ class ReleaseAnswers:
                 )
 
     def take_up(self, found: LoadedRelease) -> None:
-        before, self._loaded = self._loaded, found
+        before, self._loaded, self._scorer = self._loaded, found, Scorer(found)
         if before is not None:
             before.close()
 
@@ -91,24 +89,22 @@ class ReleaseAnswers:
         loaded = self._loaded
         assert loaded is not None, "nothing was taken up"
         release, n = loaded.release, events.num_rows
-        fields = [_Field(each, events) for each in release.request]
+        fields = {each.name: _Field(each, events) for each in release.request}
         lookups = [(each.called, *self._looked_up(each, events, seen)) for each in release.lookups]
-        scores, is_known, failed, failure = np.full(n, np.nan), np.zeros(n, np.bool_), 0, ""
-        for i in range(n):
-            try:
-                columns = Columns(1, {each.name: each.value(i) for each in fields})
-                views = {called: features[i : i + 1] for called, features, _ in lookups}
-                found = {called: known[i : i + 1] for called, _, known in lookups}
-                scores[i] = loaded.score(loaded.builder.rows(columns, views, found))[0]
-                is_known[i] = True
-            except ForecacheError as error:
-                failed, failure = failed + 1, str(error)
-            except Exception as error:  # noqa: BLE001  # of the model's library: no event may stop a stream
-                failed, failure = failed + 1, f"{type(error).__name__}: {error}"
-        is_known &= ~np.isnan(scores)
-        rungs = pa.array([MODEL if known else None for known in is_known.tolist()], pa.string())
-        columns_of = [pa.array(scores, pa.float64(), mask=~is_known), rungs]
-        return Answers(columns_of, release.model.version, release.number, failed, failure)
+        whole = {name: each.column for name, each in fields.items() if each.column is not None}
+        scored = self._scorer.scores(
+            Asked(
+                n,
+                tuple(fields),
+                lambda name, place: fields[name].value(place),
+                whole if len(whole) == len(fields) else None,
+                {called: features for called, features, _ in lookups},
+                {called: known for called, _, known in lookups},
+            )
+        )
+        rungs = pa.array([MODEL if known else None for known in scored.is_known.tolist()], pa.string())
+        columns_of = [pa.array(scored.values, pa.float64(), mask=~scored.is_known), rungs]
+        return Answers(columns_of, release.model.version, release.number, scored.failed, scored.failure)
 
     def _looked_up(self, lookup: LookupContract, events: pa.Table, seen: Mapping[str, Seen]) -> Matrix:
         if lookup.view in self._live:
@@ -126,18 +122,18 @@ class _Field:
     events: pa.Table
 
     def __post_init__(self) -> None:
-        self.name = self.field.name
-        self._column: np.ndarray | None = None
+        self.column: np.ndarray | None = None
+        """The values of all events [n]; None where one has none."""
         values = self._values()
         try:
-            self._column = column_of(self.field, values)
+            self.column = column_of(self.field, values)
         except InputError:
             self._given: Sequence[Any] = values.tolist() if isinstance(values, np.ndarray) else values
 
     def _values(self) -> Any:
-        if self.name not in self.events.column_names:
+        if self.field.name not in self.events.column_names:
             return [None] * self.events.num_rows
-        column = self.events[self.name]
+        column = self.events[self.field.name]
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.timestamp("us"))
         if column.null_count or not (pa.types.is_integer(column.type) or pa.types.is_timestamp(column.type)):
@@ -147,8 +143,8 @@ class _Field:
 
     def value(self, place: int) -> np.ndarray:
         """The value of an event [1]; raises InputError where it is null and the field is required."""
-        if self._column is not None:
-            return self._column[place : place + 1]
+        if self.column is not None:
+            return self.column[place : place + 1]
         return column_of(self.field, [self._given[place]])
 
 

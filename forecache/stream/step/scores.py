@@ -1,0 +1,141 @@
+"""The scores of a batch's events by a release: of each the bits that it gets alone, in fewer calls where that holds.
+
+A request has one row, and nothing says that a transform or a matrix library treats rows of several requests apart. So
+the events themselves are the trial: the first of a release are computed both ways, and from then on one of so many. As
+soon as a bit differs, that release is computed event by event.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecache.errors import ForecacheError
+from forecache.pipeline.realtime.building import Columns
+from forecache.pipeline.realtime.rows import Rows
+from forecache.realtime.release.load import LoadedRelease
+
+logger = logging.getLogger("forecache.stream")
+_TRIED = 256
+"""Events that are computed both ways before one call for several is trusted, and between two checks of it."""
+Matrix = NDArray[Any]
+
+
+@dataclass
+class Scored:
+    """Scores of n events.
+
+    Attributes:
+        values: float64 [n], NaN without a score.
+        is_known: bool [n].
+        failed: Events whose transform or model failed.
+        failure: What one of them failed with.
+    """
+
+    values: NDArray[np.float64]
+    is_known: NDArray[np.bool_]
+    failed: int = 0
+    failure: str = ""
+
+    def fail(self, error: Exception) -> None:
+        self.failed += 1
+        self.failure = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}"
+
+
+@dataclass
+class Asked:
+    """The requests of n events.
+
+    Attributes:
+        value: `value(name, place)` is an event's value of a field, [1]; raises InputError where there is none.
+        columns: By field, the values [n]; None where an event has no value of a field that needs one.
+        views, found: By look-up, float32 [n, d] and bool [n].
+    """
+
+    length: int
+    names: tuple[str, ...]
+    value: Callable[[str, int], Matrix]
+    columns: Mapping[str, Matrix] | None
+    views: Mapping[str, Matrix]
+    found: Mapping[str, Matrix]
+
+
+@dataclass
+class _Trial:
+    """Whether a function of rows gives each row the same bits among others as alone."""
+
+    what: str
+    holds: bool = True
+    left: int = _TRIED
+    _turn: int = field(default=0, repr=False)
+
+    def of(self, rows: int, together: Callable[[], Matrix], alone: Callable[[int], Matrix]) -> Matrix:
+        """The results of rows [n, ...], each as `alone(place)` [1, ...] gives it."""
+        if rows > 1 and self.holds and not self.left:
+            found = together()
+            self._turn += rows
+            if self._turn < _TRIED:
+                return found
+            place, self._turn = self._turn % rows, 0
+            if self._is_equal(found[place : place + 1], alone(place)):
+                return found
+        apart = np.concatenate([alone(place) for place in range(rows)])
+        if rows > 1 and self.holds and self._is_equal(together(), apart):
+            self.left = max(0, self.left - rows)
+        return apart
+
+    def _is_equal(self, found: Matrix, apart: Matrix) -> bool:
+        self.holds = found.dtype == apart.dtype and found.tobytes() == apart.tobytes()
+        if not self.holds:
+            logger.warning(
+                "The %s gives several events other bits than one: they are asked one by one from now on.", self.what
+            )
+        return self.holds
+
+
+class Scorer:
+    """Scores events by one loaded release."""
+
+    def __init__(self, loaded: LoadedRelease) -> None:
+        self._loaded = loaded
+        self._transform, self._model = _Trial("transform"), _Trial("model")
+
+    def scores(self, asked: Asked) -> Scored:
+        n = asked.length
+        scored = Scored(np.full(n, np.nan), np.zeros(n, np.bool_))
+        if asked.columns is not None and n:
+            try:
+                scored.values[:] = self._in_few_calls(asked, asked.columns)
+                scored.is_known[:] = ~np.isnan(scored.values)
+                return scored
+            except Exception:  # noqa: BLE001, S110  # found again below, with the event that it is about
+                pass
+        for place in range(n):
+            try:
+                scored.values[place] = self._loaded.scores_of(self._features(asked, place))[0]
+            except Exception as error:  # noqa: BLE001  # of the model's library: no event may stop a stream
+                scored.fail(error)
+        scored.is_known[:] = ~np.isnan(scored.values)
+        return scored
+
+    def _in_few_calls(self, asked: Asked, columns: Mapping[str, Matrix]) -> Matrix:
+        def together() -> Matrix:
+            rows = self._loaded.builder.rows(Columns(asked.length, columns), asked.views, asked.found)
+            return self._loaded.features_of(rows)
+
+        features = self._transform.of(asked.length, together, lambda place: self._features(asked, place))
+        return self._model.of(
+            asked.length,
+            lambda: self._loaded.scores_of(features),
+            lambda place: self._loaded.scores_of(features[place : place + 1]),
+        )
+
+    def _features(self, asked: Asked, place: int) -> Matrix:
+        columns = Columns(1, {name: asked.value(name, place) for name in asked.names})
+        views = {called: each[place : place + 1] for called, each in asked.views.items()}
+        found = {called: each[place : place + 1] for called, each in asked.found.items()}
+        rows: Rows = self._loaded.builder.rows(columns, views, found)
+        return self._loaded.features_of(rows)
