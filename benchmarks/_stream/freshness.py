@@ -26,8 +26,10 @@ SECTIONS = {"event": ("arrow", "event"), "commit": ("arrow", "commit"), "spark":
 """By section, the engine and when an answer is visible."""
 PAUSE_S = {"event": 0.002, "commit": 0.01, "spark": 0.02}
 """Between two requests of the client that waits for answers: it asks for all that are missing at once."""
-BOUNDED = {"event": Limits(1_000.0), "commit": Limits(5_000.0), "spark": Limits(15_000.0)}
+BOUNDED = {"event": Limits(1_000.0), "commit": Limits(2_500.0), "spark": Limits(4_000.0)}
 """A lag is bounded where the second half of a run keeps to this."""
+_BOUNDS_A_RUN = 8
+"""A run lasts at least so many times as long: at a rate that is an eighth too high it would end over the bound."""
 _SAMPLES_PER_S = 20
 _PATIENCE_S, _CATCH_UP_S, _START_S = 30.0, 300.0, 180.0
 _AHEAD_S, _MESSAGES_PER_S = 4.0, 100_000
@@ -151,14 +153,16 @@ def measure(work: Path, sizes: Sizes, name: str) -> dict[str, Any]:
 
 
 def _highest(stream: Running, rate: float, seconds: float, tried: list[dict[str, Any]]) -> float:
-    """The highest rate whose lag is bounded, by runs of so many seconds."""
+    """The highest rate whose lag is bounded, by runs of so many seconds at least."""
+    bound = BOUNDED[stream.name]
+    length = max(seconds, _BOUNDS_A_RUN * bound.p99_ms / 1e3)
 
     def run(rate: float) -> dict[str, Any]:
-        say(f"{stream.name}: {rate:,.0f} events/s for {seconds:g} s")
-        found = stream.run(rate, seconds)
+        say(f"{stream.name}: {rate:,.0f} events/s for {length:g} s")
+        found = stream.run(rate, length)
         tried.append(found)
         stream.catch_up()
         # A burst at the start is no lag that grows.
         return {**found, "p99_ms": found["late_half_p99_ms"]}
 
-    return search(run, BOUNDED[stream.name], first=rate, least=_LEAST_RATE)
+    return search(run, bound, first=rate, least=_LEAST_RATE)
