@@ -10,13 +10,14 @@ from _realtime.best_rate import OURS
 HEADS = ["Way", "Measured", "p50 [ms]", "p99 [ms]", "Core-hours a million", "Command"]
 _NONE = "not measured"
 _MODELS = {"network": "a network", "trees": "trees"}
+_STREAMS = {"event": "visible at once", "commit": "visible after the commit", "spark": "with Spark"}
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
     """The rows as Markdown, and where they were measured."""
     used: dict[str, dict[str, Any]] = {}
     lines = [_scored(found, used), _read(found, used)]
-    lines.append(["Near real time", "being built for the next release: no figures yet", "", "", "", ""])
+    lines += [_streamed(found, used, name, what) for name, what in _STREAMS.items()]
     lines += [_realtime(found, used, name, what) for name, what in _MODELS.items()]
     lines.append(
         ["Real time, cached", f"{_NONE} here: `forecache advise NAME` measures it with your requests"] + [""] * 4
@@ -50,6 +51,17 @@ def _read(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]]) -> 
     rate, p50, p99 = (statistics.median(run[name] for run in runs) for name in ("requests_per_s", "p50_ms", "p99_ms"))
     what = f"one key a request over HTTP, {number(rate)}/s of 16 clients on one core"
     return ["Batch, answering", what, number(p50), number(p99), _core_hours(1 / rate), command]
+
+
+def _streamed(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]], name: str, how: str) -> list[str]:
+    command = f'`make bench-stream ARGS="--only {name}"`'
+    section = found["stream"].get(name)
+    if section is None:
+        return [f"Near real time, {how}", _NONE, "", "", "", command]
+    used[f"stream {name}"] = section
+    run = section["run"]
+    what = f"from an event to its answer over HTTP, {number(run['rate'])} events/s scored on live features"
+    return [f"Near real time, {how}", what, number(run["p50_ms"]), number(run["p99_ms"]), "", command]
 
 
 def _realtime(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]], name: str, model: str) -> list[str]:

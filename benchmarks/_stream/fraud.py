@@ -33,11 +33,10 @@ _NAMES = {"average_precision": "average precision", "card_precision_100": "card 
 def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
     """Seven nights and seven days; then the scores of the stream, and the same scores from the batch's features."""
     import numpy as np
-    from _store.processes import free_port
     from _store.progress import say
 
     from _stream import home, services
-    from _stream.supervised import Broker
+    from _stream.broker import Broker
 
     _find_cards()
     from cards.demo.replay import send
@@ -52,7 +51,7 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
     days = {each.day: each for each in simulator.days(START, protocol.judged_to + _LABELS_DAYS * _DAY)}
     judged = [protocol.judged_from + number * _DAY for number in range(protocol.judged_days)]
     with ExitStack() as stack:
-        broker = stack.enter_context(Broker(settings.home_path / "kafka", free_port()))
+        broker = stack.enter_context(Broker(settings.home_path / "kafka"))
         broker.create_topic("card-payments", _PARTITIONS)
         environment = services.environment_of(settings, broker.brokers, PYTHONPATH=_python_path())
         job, sent = "full", 0
