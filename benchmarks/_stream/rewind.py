@@ -49,7 +49,9 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         broker = stack.enter_context(Broker(settings.home_path / "kafka"))
         broker.create_topic(home.TOPIC, home.PARTITIONS)
-        environment = services.environment_of(settings, broker.brokers, FORECACHE_STREAM_TAILER="off")
+        # A short run is verified more often than once a minute.
+        chosen = {"FORECACHE_STREAM_TAILER": "off", "FORECACHE_STREAM_VERIFY_S": str(min(60.0, sizes.rewind_s / 4))}
+        environment = services.environment_of(settings, broker.brokers, **chosen)
         engine = stack.enter_context(services.engine(settings, home.FOLLOWED, environment))
         tailer = stack.enter_context(services.tailer(settings, home.FOLLOWED, environment))
         reader = Reader(settings, environment)
@@ -97,6 +99,7 @@ def _run(
         with publishing, Kills([engine, tailer, publishing], sizes.rewind_kill_s) as kills:
             say(f"rewind: {sizes.rewind_rate:,.0f} updates/s for {sizes.rewind_s:g} s, {sizes.publishes} publishes")
             time.sleep(max(0.0, begin + _ROLLBACK_AT * sizes.rewind_s - time.time()))
+            home.wait_for("the first publish", lambda: bool(publisher.done(settings)), seconds=_PUBLISH_S)
             rolled_back = roll_back(settings, environment)
             publisher.rolled_back_file(settings).touch()
             sent = sender.result()

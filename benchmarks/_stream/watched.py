@@ -29,6 +29,7 @@ class Watched:
 
     Attributes:
         wrong: Answers that are no sum of a customer's first payments.
+        with_payments: Answers that hold a payment.
         back: Answers with fewer payments than an earlier one.
         behind_s: By answer, age of the oldest payment that is not in it; 0.0 where there is none.
     """
@@ -38,6 +39,7 @@ class Watched:
     answers: int = 0
     wrong: int = 0
     back: int = 0
+    with_payments: int = 0
     first_faults: list[str] = field(default_factory=list)
     behind_s: list[float] = field(default_factory=list)
 
@@ -61,6 +63,7 @@ class Watched:
                 self._fault(f"customer {customer}: {value} is no sum of its first payments")
                 return
             count = found
+            self.with_payments += 1
             if count < known:
                 self.back += 1
                 self._fault(f"customer {customer} had {known} payments, and now has {count}")
@@ -75,7 +78,7 @@ class Watched:
 def watch(port: int, name: str, traffic: Traffic, *, is_over: Callable[[], bool], seed: int = 0) -> dict[str, Any]:
     """Ask until it is over; what the answers were, and for how long there was none."""
     asked, watched, rng = Asked(port, name), Watched(traffic), np.random.default_rng(seed)
-    requests, problems, sources = 0, list[str](), dict[str, int]()
+    requests, problems = 0, list[str]()
     latencies: list[float] = []
     while not is_over():
         hot = rng.random(_KEYS) < _HOT_SHARE
@@ -92,14 +95,12 @@ def watch(port: int, name: str, traffic: Traffic, *, is_over: Callable[[], bool]
         for key, result in zip(keys.tolist(), results, strict=True):
             # A payment that is due while the answer is made may be missing in it.
             watched.note(key, result["value"]["spent"] if result["found"] else None, began)
-            source = result.get("source", "precomputed")
-            sources[source] = sources.get(source, 0) + 1
         time.sleep(_PAUSE_S)
     behind = np.array(watched.behind_s or [0.0])
     return {
-        "requests": requests, "answers": watched.answers, "wrong": watched.wrong, "back": watched.back,
+        "requests": requests, "answers": watched.answers, "with_payments": watched.with_payments,
+        "wrong": watched.wrong, "back": watched.back,
         "first_faults": watched.first_faults, "problems": len(problems), "first_problems": problems[:3],
-        "sources": sources,
         "behind_p50_s": float(np.quantile(behind, 0.5)), "behind_p99_s": float(np.quantile(behind, 0.99)),
         "behind_max_s": float(behind.max()),
         "latency_p99_ms": float(np.quantile(latencies or [0.0], 0.99) * 1e3),
