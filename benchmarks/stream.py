@@ -8,6 +8,7 @@ python benchmarks/stream.py --report             measure nothing, print what res
 """
 
 import importlib
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -39,6 +40,8 @@ def main() -> int:
     work = (arguments.work or WORK).resolve() / arguments.size
     path, failed = results.folder_of(arguments.size, work, arguments.results) / "stream.json", []
     if not arguments.report:
+        # What a section has started ends with it, also where it is stopped.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         command.measure_this_tree()
         work.mkdir(parents=True, exist_ok=True)
         measures: dict[str, Callable[[], dict[str, Any]]] = {
