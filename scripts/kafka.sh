@@ -5,6 +5,7 @@
 #        bash scripts/kafka.sh run FOLDER PORT      run it in the foreground
 #        bash scripts/kafka.sh stop FOLDER          stop it, and wait until it has ended
 #        bash scripts/kafka.sh java                 print the Java that it runs with
+# KAFKA_JVM_OPTIONS replaces the JVM's option for a broker that lives a few minutes; empty: one that runs for long.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 JARS="$ROOT/.tools/kafka"
@@ -59,7 +60,9 @@ prepare() { # Configure it, and give the folder an identity the first time. Sets
     mkdir -p "$folder"
     write_properties
     # The heap of a broker for a few thousand messages a second.
-    COMMAND=("$(find_java)" -Xms128m -Xmx400m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$ROOT/scripts/kafka:$JARS/*")
+    # shellcheck disable=SC2206  # several options
+    local options=(${KAFKA_JVM_OPTIONS--XX:TieredStopAtLevel=1})
+    COMMAND=("$(find_java)" -Xms128m -Xmx400m -XX:+UseSerialGC "${options[@]}" -cp "$ROOT/scripts/kafka:$JARS/*")
     if [ ! -f "$folder/data/meta.properties" ]; then
         "${COMMAND[@]}" kafka.tools.StorageTool format --cluster-id "$CLUSTER" --config "$folder/server.properties" \
             >"$folder/format.log" 2>&1 || fail "$folder could not be formatted:" "$(head -n 5 "$folder/format.log")"

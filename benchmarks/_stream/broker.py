@@ -89,7 +89,8 @@ class Broker(AbstractContextManager["Broker"]):
 
     def _script(self, action: str, *arguments: str) -> None:
         done = subprocess.run(
-            ["bash", str(_SCRIPT), action, str(self._folder), *arguments], capture_output=True, text=True, check=False
-        )
+            ["bash", str(_SCRIPT), action, str(self._folder), *arguments],
+            capture_output=True, text=True, check=False, env={**os.environ, "KAFKA_JVM_OPTIONS": ""},
+        )  # fmt: skip
         if done.returncode:
             raise BenchmarkError(f"The broker did not {action}: {done.stderr[-1500:]}")

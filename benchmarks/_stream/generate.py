@@ -29,7 +29,7 @@ def producer(brokers: str, failed: list[str]) -> Producer:
         {
             "bootstrap.servers": brokers,
             "enable.idempotence": True,
-            "linger.ms": 1,
+            "linger.ms": 5,  # the default of Kafka's own producer
             "message.timeout.ms": int(_FLUSH_S * 1000),
             "queue.buffering.max.messages": 5_000_000,
             "queue.buffering.max.kbytes": 1 << 20,
