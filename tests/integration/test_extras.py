@@ -35,7 +35,7 @@ SURFACES = {
         "forecache.pipeline",
         "forecache.settings",
         "forecache.cli.main",
-        besides=("realtime.building", "realtime.trial"),
+        besides=("realtime.building", "realtime.logged", "realtime.trial"),
     ),
     "reader": every("forecache.reader", "forecache.store.read", besides=("client", "calls")),
     "realtime": every("forecache.realtime", "forecache.pipeline", besides=("redis",)),
