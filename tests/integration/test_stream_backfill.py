@@ -13,6 +13,7 @@ from landed_payments import land_payments, make_night
 from stream_sample import DAY, START, a_stream, messages, payment, release, table_rows
 from stream_truth import plain
 
+from forecache.cli.output import FLAGS
 from forecache.cli.stream_tables import recompute_table
 from forecache.errors import ConflictError, InputError
 from forecache.settings import Settings
@@ -100,8 +101,9 @@ def test_a_stream_that_runs_a_day_without_rows_and_a_reversed_range_are_refused(
 
 
 def test_a_recomputation_compares_every_bit_and_tells_the_first_difference(
-    landed: Settings, capsys: pytest.CaptureFixture[str]
+    landed: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(FLAGS, "json", False)  # as a test of a command may have left it
     backfill(landed, a_stream(), DAY, NEXT, rows_a_commit=7)
     found = recompute(landed, a_stream())
     assert (found.rows, found.compared, found.gone, found.difference) == (80, 80, (), None)
