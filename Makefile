@@ -107,7 +107,7 @@ bench-operate: setup ## The request log's cost, parity of a million answers, and
 	@$(BIN)/python benchmarks/operate.py $(ARGS)
 
 bench-stream: setup ## From an event to its answer, and streams through kills: nothing lost, nothing twice
-	@bash scripts/install_test_services.sh kafka
+	@bash scripts/install_test_services.sh kafka wrk
 	@$(BIN)/python benchmarks/stream.py $(ARGS)
 
 bench-demo: setup ## The main job's time and memory, and the models' figures
