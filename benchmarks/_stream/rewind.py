@@ -114,7 +114,8 @@ def _run(
     return {
         "rate": sizes.rewind_rate, "seconds": sizes.rewind_s, "keys": sizes.published, "sent": sent,
         "publishes": publisher.done(settings), "rolled_back": rolled_back, "kills": kills.counts(),
-        "kills_failed": kills.failed, "watched": watched, "swap_ms": swaps.ms, "swaps": swaps.count,
+        "kills_failed": kills.failed, "ended_by_themselves": engine.ended + tailer.ended, "watched": watched,
+        "swap_ms": swaps.ms, "swaps": swaps.count,
         "caught_up_s": caught_up_s, "fresh_s": fresh_s,
         "table": settled.table_figures(settings, f"stream_{home.FOLLOWED}", count),
         "content": settled.content(reader.port, PIPELINE, traffic, sizes.publishes),
