@@ -15,7 +15,7 @@ from forecache.lake.delta.existing import place_of_uri
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.listing import table_names
 from forecache.lake.delta.small_tables import SORTED_BY
-from forecache.lake.delta.stream_tables import stream_bases
+from forecache.lake.delta.stream_tables import nights_of, stream_bases
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.lake.maintenance.maintain import RETENTION, Maintained, maintain_table
@@ -168,11 +168,12 @@ def _trained(settings: Settings) -> Named:
 def _streamed(settings: Settings) -> Named:
     """The nights of views that rows of streams stand on, so that these rows can be computed again."""
     for stream in read_project(settings).streams.values():
-        for bases in stream_bases(settings, stream.table):
-            for view, base in zip(stream.views, bases.split(","), strict=False):
-                as_of, _, version = base.partition("@")
-                if version:
-                    yield view.feature_table, Pin(int(version), as_of)
+        tables = {view.name: view.feature_table for view in stream.views}
+        for base in stream_bases(settings, stream.table):
+            for view, night in nights_of(base).items():
+                as_of, _, version = night.partition("@")
+                if version and view in tables:
+                    yield tables[view], Pin(int(version), as_of)
 
 
 def _rows(settings: Settings, name: str, columns: list[str]) -> Iterator[dict[str, Any]]:

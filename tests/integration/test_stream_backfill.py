@@ -9,13 +9,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 from landed_payments import land_payments, make_night
+from maintenance_lake import age
 from stream_sample import DAY, START, a_stream, messages, payment, release, table_rows
 from stream_truth import plain
 
 from forecache.cli.output import FLAGS
 from forecache.cli.stream_tables import recompute_table
 from forecache.errors import ConflictError, InputError
+from forecache.operations import maintain as maintaining
+from forecache.pipeline.project import Project
 from forecache.settings import Settings
 from forecache.stream.backfill.backfill import backfill
 from forecache.stream.lock import own_stream
@@ -130,6 +134,22 @@ def test_rows_whose_night_is_gone_are_taken_in_and_not_compared(landed: Settings
     found = recompute(landed, a_stream())
     assert (found.rows, found.compared, found.difference) == (80, 30, None)
     assert found.gone == (f"customer={DAY - timedelta(days=1)}@0",)
+
+
+def test_maintenance_keeps_a_night_that_was_made_anew_while_rows_stand_on_it(
+    landed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backfill(landed, a_stream(), DAY, DAY)
+    night, features = DAY - timedelta(days=1), landed.table_uri("features_customer")
+    for seed in (2, 3):
+        DeltaTable(features).delete(f"as_of = '{night}'")
+        make_night(landed, night, [0, 1, 2], seed=seed)
+    age(landed)
+    monkeypatch.setattr(maintaining, "read_project", lambda _: Project({}, {}, streams={"payments": a_stream()}))
+    (done,) = maintaining.maintain(landed, ["features_customer"])
+    assert done.removed == 1, "no row stands on the one in between"
+    found = recompute(landed, a_stream())
+    assert (found.compared, found.gone, found.difference) == (50, (), None)
 
 
 def change_a_bit(settings: Settings, position: int, place: int) -> None:

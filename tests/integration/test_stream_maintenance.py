@@ -48,7 +48,7 @@ def write(settings: Settings, now: datetime, commits: int = 12) -> StreamTable:
     table = StreamTable(settings)
     for number in range(commits):
         at = now - timedelta(hours=2 * (number % 2))
-        table.commit([at, at], at=at, base=f"2026-01-01@{number // 4}")
+        table.commit([at, at], at=at, base=f"customer=2026-01-01@{number // 4}")
     return table
 
 
@@ -143,10 +143,16 @@ def test_nights_that_rows_stand_on_are_pinned(
     settings: Settings, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = StreamTable(settings)
-    for days, base in ((40, "2025-11-01@3"), (20, "2026-01-01@17"), (0, "2026-01-02@18"), (0, "")):
+    for days, base in (
+        (40, "customer=2025-11-01@3"),
+        (20, "customer=2026-01-01@17"),
+        (0, "customer=2026-01-02@18"),
+        (0, "customer="),
+        (0, ""),
+    ):
         at = now - timedelta(days=days)
         table.commit([at], at=at, base=base)
-    assert stream_bases(settings, TABLE) == {"2026-01-01@17", "2026-01-02@18"}
+    assert stream_bases(settings, TABLE) == {"customer=2026-01-01@17", "customer=2026-01-02@18", "customer="}
     assert stream_bases(settings, "stream_none") == set()
     stream = cards()
     monkeypatch.setattr(maintaining, "read_project", lambda _: Project({}, {}, streams={"cards": stream}))

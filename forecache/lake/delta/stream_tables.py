@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HOUR, BASE = "hour", "base"
 """The partition column: the hour (UTC) of the commit, as 2026-01-01T13; the column that names the nights of views that
-a row stands on, such as "2026-01-01@17,2026-01-01@4", in the order of the stream's views, each "" before the first."""
+a row stands on, such as "customer=2026-01-01@17,terminal=" where the second view has no night yet."""
 RECOMPUTABLE = timedelta(days=30)
 """Maintenance keeps the nights that rows of so many days stand on."""
 KEPT = timedelta(days=1)
@@ -61,6 +61,11 @@ def in_order(delta: "DeltaTable", files: Sequence[DataFile]) -> list[DataFile]:
     lowest = zip(actions.column("path").to_pylist(), actions.column("min.position").to_pylist(), strict=True)
     first = {unquote(path): -1 if position is None else position for path, position in lowest}
     return sorted(files, key=lambda file: (first.get(file.path, -1), file.path))
+
+
+def nights_of(base: str) -> dict[str, str]:
+    """By view, the night that a row with this `base` stands on, `as_of@delta_version`; "" before the view's first."""
+    return dict(each.split("=", 1) for each in base.split(",") if each)
 
 
 def stream_bases(settings: Settings, table: str) -> set[str]:

@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forecache.errors import DamagedError, NotFoundError
+from forecache.lake.delta.stream_tables import nights_of
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, FeatureView, Stream
 from forecache.pipeline.streams.plan import plan_of
@@ -79,7 +80,7 @@ class LakeNights:
 
     def of_rows(self, base: str) -> Mapping[str, Base]:
         """By view, the night that rows with this `base` stand on."""
-        names = dict(each.split("=", 1) for each in base.split(",") if "=" in each)
+        names = nights_of(base)
         return {view.name: self.of_view(view, names.get(view.name, "")) for view in self._stream.views}
 
     def of_view(self, view: FeatureView, name: str) -> Base:
