@@ -15,10 +15,9 @@ _W = TypeVar("_W", bound="Writer")
 
 
 class Writer:
-    """Holds the lock and the environment until it is closed."""
+    """Holds the lock and the environment, which its constructor has put into `_held`, until it is closed."""
 
-    def __init__(self) -> None:
-        self._held = ExitStack()
+    _held: ExitStack
 
     def close(self) -> None:
         self._held.close()

@@ -13,6 +13,7 @@ The file is not flushed to the disk. A crash of the machine loses it, and with i
 import json
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -42,11 +43,10 @@ class PendingWriter(Writer):
     entries: int
 
     def __init__(self, layout: Layout, committed: Offsets, version: int, *, map_bytes: int = MAP_BYTES) -> None:
-        super().__init__()
         self.layout = layout
         self._is_broken = False
-        try:
-            self._held.enter_context(writer_lock(layout, PENDING_ROWS))
+        with ExitStack() as opening:
+            opening.enter_context(writer_lock(layout, PENDING_ROWS))
             self._cells = cells_of.create_cells(layout.streamed / f"{PENDING_ROWS}.state")
             path = layout.streamed / f"{PENDING_ROWS}.mdb"
             if not cells_of.of_this_boot(self._cells):
@@ -54,16 +54,14 @@ class PendingWriter(Writer):
                 path.with_name(f"{path.name}-lock").unlink(missing_ok=True)
                 self._cells[cells_of.CONFIRMED_UNTIL] = self._cells[cells_of.CONFIRMED_FROM] = 0
             self._env = acquire(path, is_durable=False, create=True, map_bytes=map_bytes)
-            self._held.callback(release, self._env)
+            opening.callback(release, self._env)
             self._live_state = layout.streamed / f"{LIVE}.state"
             self._live: memoryview | None = None
             self._recover(dict(committed), version)
             if not self.sweep():
                 self._write()
             self._cells[cells_of.BOOT] = cells_of.boot()
-        except BaseException:
-            self._held.close()
-            raise
+            self._held = opening.pop_all()
 
     def _recover(self, committed: dict[int, int], version: int) -> None:
         """Take over what the last process left: rows whose batch is in the table, and rows that are waited for."""

@@ -8,6 +8,7 @@ the content hash, so that whatever is killed, they belong to the rows that are t
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from forecache.store import content_hash
@@ -48,21 +49,18 @@ class LiveWriter(Writer):
     values: str
 
     def __init__(self, layout: Layout, *, map_bytes: int = MAP_BYTES) -> None:
-        super().__init__()
         self.layout = layout
-        try:
-            self._held.enter_context(writer_lock(layout, LIVE))
+        with ExitStack() as opening:
+            opening.enter_context(writer_lock(layout, LIVE))
             path = layout.streamed / f"{LIVE}.mdb"
             self._env = acquire(path, is_durable=True, create=True, map_bytes=map_bytes)
-            self._held.callback(release, self._env)
+            opening.callback(release, self._env)
             self.get_many, self._cells = self._env.get_many, cells_of.create_cells(layout.streamed / f"{LIVE}.state")
             self._check_readers_at, self._from = 0.0, b""
             stored = self._env.read(lambda transaction: transaction.get(_STATE, db=self._env.meta))
             self._take(NEW if stored is None else json.loads(stored), self._env.count())
             self._cells[cells_of.BOOT] = cells_of.boot()
-        except BaseException:
-            self._held.close()
-            raise
+            self._held = opening.pop_all()
 
     def apply(self, version: int, rows: Iterable[tuple[bytes, LiveRow]]) -> None:
         """Apply the rows of one version of the table; one that is applied already is left alone.
