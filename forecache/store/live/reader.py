@@ -10,6 +10,7 @@ from forecache.errors import DamagedError, UnavailableError
 from forecache.store.layout import Layout
 from forecache.store.live import state as cells_of
 from forecache.store.live.environment import Environment, acquire, release
+from forecache.store.live.locking import LIVE, PENDING_ROWS
 from forecache.store.live.rows import Found, LiveRow, found_of, pending_of, times_of
 
 _SOME = cells_of.SOME
@@ -23,8 +24,8 @@ class LiveReader:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._pending = _Side(layout.streamed, "pending", is_durable=False)
-        self._live = _Side(layout.streamed, "live", is_durable=True)
+        self._pending = _Side(layout.streamed, PENDING_ROWS, is_durable=False)
+        self._live = _Side(layout.streamed, LIVE, is_durable=True)
         self.follow()
 
     def get(self, key: bytes) -> LiveRow | None:
@@ -171,9 +172,8 @@ class _Side:
         return self._env is not None
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        if self._env is None:
-            return [None] * len(keys)
-        return self._env.read(lambda transaction: list(map(transaction.get, keys)))
+        environment = self._env  # another thread may follow meanwhile
+        return [None] * len(keys) if environment is None else environment.get_many(keys)
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """Every key and record."""
