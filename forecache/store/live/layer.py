@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import xxhash
 
 from forecache.errors import UnavailableError
 from forecache.files import write_durably
+from forecache.names import NAME
 from forecache.store.fields import Field
 from forecache.store.keys import KeyColumn, KeySchema
 from forecache.store.layout import Layout
@@ -91,6 +93,12 @@ def read_layer(layout: Layout) -> LiveLayer | None:
     except FileNotFoundError:
         return None
     return layer_from_json(content, what=f"The file {layout.live}")
+
+
+def stores_with_layers(store_path: Path) -> list[str]:
+    """Names of the stores in a folder that have a live layer, sorted."""
+    found = (path.parent.name for path in store_path.glob("*/LIVE"))
+    return sorted(name for name in found if NAME.fullmatch(name))
 
 
 def write_layer(layout: Layout, layer: LiveLayer) -> None:

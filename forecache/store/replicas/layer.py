@@ -3,7 +3,7 @@
 from forecache.folders import Folder
 from forecache.names import NAME
 from forecache.settings import Settings
-from forecache.store.live.layer import layer_from_json, write_layer
+from forecache.store.live.layer import layer_from_json, stores_with_layers, write_layer
 from forecache.store.locks import publisher_lock
 from forecache.store.store import Store, open_store
 
@@ -34,9 +34,7 @@ def pull_layer(store: Store, remote: Folder) -> None:
 
 def push_streamed(settings: Settings, remote: Folder) -> list[str]:
     """Tell a remote of the stores that only a stream fills, which are never published; returns their names."""
-    folder = settings.store_path
-    found = [path.parent.name for path in folder.glob("*/LIVE")] if folder.is_dir() else []
-    stores = [open_store(settings, name) for name in sorted(found) if NAME.fullmatch(name)]
+    stores = [open_store(settings, name) for name in stores_with_layers(settings.store_path)]
     alone = [store for store in stores if store.pointer().current is None]
     for store in alone:
         push_layer(store, remote)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from forecache.beside import running_beside
-from forecache.names import NAME
 from forecache.settings import Settings
+from forecache.store.live.layer import stores_with_layers
 
 
 @contextmanager
@@ -18,10 +18,7 @@ def tailing_beside(settings: Settings) -> Iterator[None]:
     if settings.stream_tailer == "off" or importlib.util.find_spec("deltalake") is None:
         yield
         return
-    with running_beside(["stream", "tail"], what="The tailer", is_needed=lambda: _has_layer(settings)):
+    with running_beside(
+        ["stream", "tail"], what="The tailer", is_needed=lambda: bool(stores_with_layers(settings.store_path))
+    ):
         yield
-
-
-def _has_layer(settings: Settings) -> bool:
-    folder = settings.store_path
-    return folder.is_dir() and any(NAME.fullmatch(path.parent.name) for path in folder.glob("*/LIVE"))

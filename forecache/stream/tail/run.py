@@ -8,9 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
 from forecache.errors import ConflictError
-from forecache.names import NAME
 from forecache.settings import Settings
-from forecache.store.live.layer import read_layer
+from forecache.store.live.layer import read_layer, stores_with_layers
 from forecache.store.store import open_store
 from forecache.stream.tail.compare import Compared
 from forecache.stream.tail.follower import Follower
@@ -45,13 +44,6 @@ def look_s(settings: Settings) -> float:
     if settings.stream_poll_s is not None:
         return settings.stream_poll_s
     return _REMOTE_S if settings.lake_is_remote else _LOCAL_S
-
-
-def stores_with_layers(settings: Settings) -> list[str]:
-    """Names of the stores here that have a live layer."""
-    folder = settings.store_path
-    found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(name for name in found if NAME.fullmatch(name) and open_store(settings, name).layout.live.exists())
 
 
 class Tailer:
@@ -104,7 +96,7 @@ class Tailer:
 
     def _open_new(self) -> None:
         """Follow for layers that have come, and for those whose declaration has changed."""
-        for name in stores_with_layers(self._settings):
+        for name in stores_with_layers(self._settings.store_path):
             store, follower = open_store(self._settings, name), self._followers.get(name)
             try:
                 layer = read_layer(store.layout)
