@@ -18,11 +18,13 @@ def rebuild(settings: Settings, stream: Stream, step: Step) -> int:
     """Have a new step take in what it has to remember of the rows in the table; returns how many it has read."""
     today = datetime.now(timezone.utc)
     since = min((step.first_day(name) for name in step.views), default=today.date() + timedelta(days=1))
-    received = datetime.combine(step.first_received(today.date()), datetime.min.time(), timezone.utc)
-    wanted = (pc.field(EVENT_DAY) >= pa.scalar(since)) | (pc.field(HOUR) >= hour_of(received))
+    received_since = step.first_received(today.date())
+    first_hour = hour_of(datetime.combine(received_since, datetime.min.time(), timezone.utc))
+    wanted = (pc.field(EVENT_DAY) >= pa.scalar(since)) | (pc.field(HOUR) >= first_hour)
     fields = event_fields(stream.topic)
     columns = [EVENT_DAY, RECEIVED_AT, *(field.name for field in fields)]
-    return step.replay(_whole(rows, fields) for rows in rows_in_order(settings, stream.table, columns, wanted))
+    batches = (_whole(rows, fields) for rows in rows_in_order(settings, stream.table, columns, wanted))
+    return step.replay(batches, received_since=received_since)
 
 
 def _whole(rows: pa.Table, fields: Sequence[pa.Field]) -> pa.Table:

@@ -2,15 +2,19 @@
 
 import random
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from stream_sample import CUSTOMER, PACE, PAYMENTS, POISON, EmptyNight, a_stream, messages, payment, release
 from stream_truth import answered, plain
 
 from forecache.pipeline import Table, Topic
 from forecache.settings import Settings, load_settings
+from forecache.stream.record import RECEIVED_AT
+from forecache.stream.step.repeats import Repeats
 from forecache.stream.step.step import Step
 
 
@@ -84,6 +88,19 @@ def test_repeats_are_dropped_and_counted(settings: Settings) -> None:
     assert [row["payment_id"] for row in first.rows.to_pylist()] == [1, 2]
     assert [row["payment_id"] for row in second.rows.to_pylist()] == [3]
     assert (first.repeats, second.repeats) == (1, 1)
+
+
+def test_an_event_is_a_repeat_for_so_many_days_whatever_was_received_in_between() -> None:
+    def received(number: int, day: int) -> pa.Table:
+        at = pa.array([datetime(2026, 3, day, tzinfo=timezone.utc)], pa.timestamp("us", tz="UTC"))
+        return pa.table({"payment_id": pa.array([number]), RECEIVED_AT: at})
+
+    known = Repeats(("payment_id",), keep_days=2)
+    known.remember(received(1, day=1))
+    assert known.new(received(1, day=3)) == []
+    assert known.new(received(1, day=4)) == [0]
+    assert known.new(received(1, day=6)) == []
+    assert len(known) == 1
 
 
 def test_events_of_a_day_that_a_night_has_been_made_from_are_late(settings: Settings) -> None:

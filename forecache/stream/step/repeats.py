@@ -1,8 +1,7 @@
 """Which events were there before: the identities of those that were received in the last days."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
-from typing import Any
 
 import pyarrow as pa
 import xxhash
@@ -29,22 +28,31 @@ class Repeats:
         """The places of the events that were not there before, and remember them."""
         if not self._unique:
             return list(range(events.num_rows))
-        identities = _identities([events[name].to_pylist() for name in self._unique])
-        days = events[RECEIVED_AT].cast(pa.date32()).to_pylist()
         places = []
-        for place, (identity, day) in enumerate(zip(identities, days, strict=True)):
+        for place, (identity, day) in enumerate(self._identities(events)):
+            of_day = self._of(day)
             if any(identity in known for known in self._days.values()):
                 continue
-            if day not in self._days:
-                self._forget(day)
-            self._days.setdefault(day, {})[identity] = None
+            of_day[identity] = None
             places.append(place)
         return places
 
-    def _forget(self, today: date) -> None:
-        for day in [day for day in self._days if day < today - self._keep]:
-            del self._days[day]
+    def remember(self, events: pa.Table) -> None:
+        """Remember events of which none is a repeat, such as the rows of a stream's table."""
+        if self._unique:
+            for identity, day in self._identities(events):
+                self._of(day)[identity] = None
 
+    def _identities(self, events: pa.Table) -> Iterator[tuple[bytes, date]]:
+        """Of each event its identity and the day on which it was received."""
+        columns = [events[name].to_pylist() for name in self._unique]
+        days = events[RECEIVED_AT].cast(pa.date32()).to_pylist()
+        for values, day in zip(zip(*columns, strict=True), days, strict=True):
+            yield xxhash.xxh3_128_digest(repr(values).encode()), day
 
-def _identities(columns: Sequence[Sequence[Any]]) -> list[bytes]:
-    return [xxhash.xxh3_128_digest(repr(values).encode()) for values in zip(*columns, strict=True)]
+    def _of(self, day: date) -> dict[bytes, None]:
+        """What was received on a day; the first time, what was received too long before it is forgotten."""
+        if day not in self._days:
+            self._days = {each: known for each, known in self._days.items() if each >= day - self._keep}
+            self._days[day] = {}
+        return self._days[day]

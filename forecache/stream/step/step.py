@@ -28,6 +28,7 @@ from forecache.stream.record import (
     PLACE,
     POSITION,
     QUARANTINE,
+    RECEIVED_AT,
     RELEASE,
     schema_of,
 )
@@ -103,11 +104,12 @@ class Step:
             failure=answers.failure,
         )
 
-    def replay(self, batches: Iterable[pa.Table]) -> int:
+    def replay(self, batches: Iterable[pa.Table], *, received_since: date = date.min) -> int:
         """Take in rows of the stream's table again, for the tiles and the repeats that follow from them.
 
         Args:
             batches: In the order of the stream, with `event_day`, `received_at` and the columns of the topic.
+            received_since: Of events that were received before this day no repeat is known any more.
 
         Returns:
             How many rows there were.
@@ -116,7 +118,8 @@ class Step:
         first = {name: self.first_day(name) for name in self.views}
         for rows in batches:
             count += rows.num_rows
-            self.repeats.new(rows)
+            received = rows[RECEIVED_AT].cast(pa.date32())
+            self.repeats.remember(rows.filter(pc.greater_equal(received, pa.scalar(received_since))))
             days = rows[EVENT_DAY].cast(pa.int32()).to_numpy()
             for name, view in self.views.items():
                 places = np.flatnonzero(days >= (first[name] - _EPOCH).days)
