@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from forecache.key_types import DECLARED
 from forecache.settings import Settings
 from forecache.store.encoding.json_texts import served_type
 from forecache.store.fields import Field
-from forecache.store.keys import KeyColumn, KeySchema
 from forecache.store.live.layer import LiveLayer, write_layer
 from forecache.store.store import open_store
+from forecache.stream.step.keys import key_schema
 
 if TYPE_CHECKING:
     from forecache.pipeline import FeatureView, Stream
@@ -48,7 +47,7 @@ def _of_view(stream: "Stream", view: "FeatureView") -> LiveLayer:
         stream=stream.name,
         table=stream.table,
         kind="tiles",
-        key=_key(stream, view.key),
+        key=key_schema(stream.topic, view.key),
         fields=tuple(Field(name, "float") for name in view.served_fields),
         event_time=stream.source.event_time,
         max_lag_s=stream.max_lag_s,
@@ -61,17 +60,12 @@ def _of_answers(stream: "Stream", keep_h: float | None) -> LiveLayer:
         stream=stream.name,
         table=stream.table,
         kind="rows",
-        key=_key(stream, stream.key),
+        key=key_schema(stream.topic, stream.key),
         fields=_served(stream),
         event_time=stream.source.event_time,
         max_lag_s=stream.max_lag_s,
         keep_h=keep_h,
     )
-
-
-def _key(stream: "Stream", names: Sequence[str]) -> KeySchema:
-    types = {column.name: column.type for column in stream.topic.columns}
-    return KeySchema(tuple(KeyColumn(name, DECLARED[types[name]]) for name in names))
 
 
 def _served(stream: "Stream") -> tuple[Field, ...]:

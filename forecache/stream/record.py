@@ -9,8 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from forecache.pipeline.names import STREAM, STREAM_QUARANTINE
-
 POSITION, PLACE, HOUR, EVENT_DAY, RECEIVED_AT = "position", "place", "hour", "event_day", "received_at"
 PARTITION, OFFSET, KAFKA_AT = "kafka_partition", "kafka_offset", "kafka_at"
 MODEL_VERSION, RELEASE, BASE, LATE, RUNG = "model_version", "release", "base", "late", "rung"
@@ -77,16 +75,6 @@ ARROW_TYPES = {
     "boolean": pa.bool_(),
 }
 """By the type of a source's column."""
-
-
-def table_of(name: str) -> str:
-    """The table of a stream's rows."""
-    return STREAM + name
-
-
-def quarantine_of(name: str) -> str:
-    """The table of a stream's bad messages."""
-    return STREAM_QUARANTINE + name
 
 
 def application_of(name: str, partition: int) -> str:

@@ -31,8 +31,8 @@ class Committer:
         done: Called in the thread with each batch and the Delta version that holds it.
     """
 
-    def __init__(self, writer: StreamWriter, done: Callable[[Numbered, int], None], *, resets: bool = False) -> None:
-        self._writer, self._done, self._resets = writer, done, resets
+    def __init__(self, writer: StreamWriter, done: Callable[[Numbered, int], None]) -> None:
+        self._writer, self._done = writer, done
         self.error: BaseException | None = None
         self.failure = ""
         self._given: Numbered | None = None
@@ -101,8 +101,8 @@ class Committer:
         pause = _FIRST_PAUSE_S
         while True:
             try:
-                version = self._writer.write(given.batch, resets=self._resets)
-                self._resets, self.failure = False, ""
+                version = self._writer.write(given.batch)
+                self.failure = ""
                 return version
             except ConflictError as error:
                 if not self._is_ours(given):
