@@ -32,6 +32,7 @@ from forecache.stream.lock import own_stream
 from forecache.stream.rebuild import rebuild
 from forecache.stream.record import KAFKA_AT
 from forecache.stream.step.answered import Answered
+from forecache.stream.step.answers import take_up_newest
 from forecache.stream.step.step import Step
 from forecache.stream.table.writer import Batch, StreamWriter
 from forecache.stream.topic.run import answers_sent
@@ -105,9 +106,7 @@ class ArrowEngine:
         settings, stream = self._settings, self._stream
         write_layers(settings, stream)
         self._step = Step(settings, stream)
-        found = self._step.answerer.look()
-        if found is not None:
-            self._step.answerer.take_up(found)
+        take_up_newest(self._step.answerer)
         self._writer = StreamWriter(settings, stream, send_bad=DeadLetters(settings, stream.topic.topic).send)
         self._reader = opened_topic(
             settings, stream, self._writer, skip_lost=self._skip_lost, batch=_MOST_MESSAGES, linger_s=_LINGER_S

@@ -18,6 +18,7 @@ from forecache.stream.lock import own_stream
 from forecache.stream.rebuild import rebuild
 from forecache.stream.recompute.nights import LakeNights
 from forecache.stream.record import QUARANTINE
+from forecache.stream.step.answers import take_up_newest
 from forecache.stream.step.bases import Base
 from forecache.stream.step.step import Step
 from forecache.stream.table.writer import Batch, StreamWriter
@@ -82,9 +83,7 @@ class _Backfill:
         self._nights, self._day = LakeNights(settings, stream), date.min
         self._stands_on: dict[tuple[str, date], Base] = {}
         self._step = Step(settings, stream, bases=self._night_of)
-        found = self._step.answerer.look()
-        if found is not None:
-            self._step.answerer.take_up(found)
+        take_up_newest(self._step.answerer)
         self._writer = StreamWriter(settings, stream)
         self._is_rebuilt = False
 

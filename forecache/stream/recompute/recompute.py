@@ -30,7 +30,7 @@ from forecache.stream.record import (
     RELEASE,
     output_fields,
 )
-from forecache.stream.step.answers import answerer_of
+from forecache.stream.step.answers import answerer_of, take_up_newest
 from forecache.stream.step.bases import Base
 from forecache.stream.step.step import Step
 
@@ -147,9 +147,7 @@ class _Again:
         if number not in self._answering:
             made = answerer_of(self._settings, self._stream.answers, number=number)
             try:
-                found = made.look()
-                if found is not None:
-                    made.take_up(found)
+                take_up_newest(made)
                 self._answering[number] = made
             except NotFoundError:
                 self._answering[number] = None

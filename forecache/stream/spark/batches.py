@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from forecache.errors import ForecacheError
 from forecache.steps import stream_step
 from forecache.stream.record import OFFSET, PARTITION
-from forecache.stream.sink import Sink
 from forecache.stream.spark.checkpoint import Checkpoint, Offsets, beyond
+from forecache.stream.spark.sink import Sink
 from forecache.stream.spark.source import split
 
 if TYPE_CHECKING:

@@ -29,10 +29,10 @@ from forecache.stream.layers import write_layers
 from forecache.stream.left_rows import LeftRows
 from forecache.stream.lock import own_stream
 from forecache.stream.record import KAFKA_AT
-from forecache.stream.sink import Sink
 from forecache.stream.spark.batches import Batches, CheckpointAhead
 from forecache.stream.spark.checkpoint import Offsets, checkpoint_for
 from forecache.stream.spark.query import Query
+from forecache.stream.spark.sink import Sink
 from forecache.stream.step.answered import Answered
 from forecache.stream.topic.run import answers_sent
 from forecache.stream_state import stream_folder

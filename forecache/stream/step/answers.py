@@ -70,6 +70,13 @@ class NoAnswers:
         return Answers([])
 
 
+def take_up_newest(answerer: Answerer) -> None:
+    """Have it answer with what is current; raises as `Answerer.look`."""
+    found = answerer.look()
+    if found is not None:
+        answerer.take_up(found)
+
+
 def answerer_of(settings: Settings, answers: Any, *, number: int | None = None) -> Answerer:
     """What answers the events of a stream.
 

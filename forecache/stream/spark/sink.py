@@ -1,4 +1,4 @@
-"""What both engines do with judged messages: answer them, and commit rows, bad messages and offsets."""
+"""What the driver does with judged messages: answer them, and commit rows, bad messages and offsets."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,6 +8,7 @@ from forecache.pipeline import Stream
 from forecache.settings import Settings
 from forecache.stream.rebuild import rebuild
 from forecache.stream.step.answered import Answered
+from forecache.stream.step.answers import take_up_newest
 from forecache.stream.step.step import Step
 from forecache.stream.table.writer import Batch, StreamWriter
 
@@ -15,7 +16,7 @@ Offsets = Mapping[int, int]
 
 
 class Sink:
-    """Answers and commits batch by batch, for an engine that reads Kafka by itself.
+    """Answers and commits batch by batch.
 
     Attributes:
         step: Answers; its answerer has taken something up.
@@ -31,25 +32,19 @@ class Sink:
         settings: Settings,
         stream: Stream,
         *,
-        send_bad: Callable[[pa.Table], None] = lambda bad: None,
-        done: Callable[[Answered, int], None] = lambda answered, version: None,
+        send_bad: Callable[[pa.Table], None],
+        done: Callable[[Answered, int], None],
     ) -> None:
         self.step = Step(settings, stream)
         self.writer = StreamWriter(settings, stream, send_bad=send_bad)
         self._done = done
-        self.look_for_answers()
+        take_up_newest(self.step.answerer)
         rebuild(settings, stream, self.step)
 
     @property
     def offsets(self) -> Offsets:
         """The offsets that are committed."""
         return self.writer.offsets
-
-    def look_for_answers(self) -> None:
-        """Take up a newer release or champion, where there is one."""
-        found = self.step.answerer.look()
-        if found is not None:
-            self.step.answerer.take_up(found)
 
     def take(self, events: pa.Table, bad: pa.Table, upto: Offsets) -> int:
         """Answer judged events and commit them with the offsets behind them; returns the Delta version."""
