@@ -31,8 +31,8 @@ class Stream:
         engine: "arrow": one process. "spark": Structured Streaming, for a cluster. Their rows are equal.
         freshness: When an answer is visible: after the "commit" of its row, or at the "event", before it; that needs
             the engine "arrow".
-        late_days: Days after its own in which an event is still taken in, and for which repeats of `Source.unique` are
-            known.
+        late_days: Days after the day on which an event was received for which it is remembered: another message with
+            the same `Source.unique` is dropped as a repeat. Late events are taken in however late they come.
         commit_s: Seconds between commits.
         max_lag_s: Age of the oldest event that is not processed from which the stream counts as behind.
     """
