@@ -25,7 +25,7 @@ DELAY_LIMIT = gauge("forecache_stream_delay_limit_seconds", "What the declaratio
 LAST_COMMIT = gauge("forecache_stream_last_commit_timestamp_seconds", "When rows were committed last.", "stream")
 COMMITTED_VERSION = gauge("forecache_stream_committed_version", "Version of the table after the last commit.", "stream")
 RELEASE = gauge("forecache_stream_release", "Release of the real-time model that answers.", "stream")
-SAID = gauge("forecache_stream_said_timestamp_seconds", "When the engine said these figures.", "stream")
+SAID = gauge("forecache_stream_said_timestamp_seconds", "When the engine wrote these figures.", "stream")
 LAYER_ROWS = gauge("forecache_live_rows", "Rows of a live layer.", "stream", "store")
 LAYER_APPLIED = gauge("forecache_live_applied_version", "Version of the table that it holds.", "stream", "store")
 LAYER_VERIFIED = gauge(
@@ -34,4 +34,6 @@ LAYER_VERIFIED = gauge(
 LAYER_DIFFERED = counter(
     "forecache_live_differed_total", "Times that it was not equal to the table, and was made anew.", "stream", "store"
 )
-LAYER_VERIFIED_AT = gauge("forecache_live_verified_timestamp_seconds", "When that was.", "stream", "store")
+LAYER_VERIFIED_AT = gauge(
+    "forecache_live_verified_timestamp_seconds", "When it was last found equal to the table.", "stream", "store"
+)

@@ -18,10 +18,10 @@ class StreamSettings(BaseSettings):
     stream_keep_running: bool = Field(
         False,
         description="Lets Dagster's sensor `streams` start the declared streams that do not run, on its own machine; "
-        "else it only tells of them.",
+        "else it only reports them.",
     )
     stream_most_bad: float = Field(
-        0.01, ge=0, le=1, description="Share of a stream's messages that may be bad before it is told as an alert."
+        0.01, ge=0, le=1, description="Share of a stream's messages that may be bad; above it an alert is sent."
     )
     stream_checkpoints: str = Field(
         "", description="Folder or URI of the checkpoints of streams with Spark. Default: HOME/streams."
