@@ -100,7 +100,10 @@ def _served(settings: Settings, project: Project, name: str) -> Published:
             remedy=f"Ask it, POST /v1/{name}; `forecache releases {name}` lists what answers.",
         )
     if name in project.streams:
-        raise InputError(f"{name!r} is a stream, and none is published.", remedy=f"`forecache stream {name}` runs it.")
+        raise InputError(
+            f"{name!r} is a stream: its rows are served as they come, and nothing is published.",
+            remedy=f"`forecache stream {name}` runs it.",
+        )
     found = _find(project, name)
     if found is None:
         there = [*project.served, *project.realtime]

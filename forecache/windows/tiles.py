@@ -103,7 +103,7 @@ class Tiles:
     def _other(self) -> DamagedError:
         return DamagedError(
             f"The live layer of the view {self.plan.view!r} holds tiles of another declaration.",
-            remedy="Build it anew: the stream that keeps the view does when it starts.",
+            remedy="Start the stream that keeps the view again: its live layer is then made anew.",
         )
 
 

@@ -45,7 +45,7 @@ def check_stream(owner: str, stream: "Stream") -> None:
     check_least(owner, stream, 0, "late_days")
     check_least(owner, stream, 0, "commit_s", "max_lag_s", above=True)
     if not stream.views and stream.answers is None:
-        raise SettingsError(f"{owner} has neither views nor answers.", remedy="Give one of the two.")
+        raise SettingsError(f"{owner} has neither views nor answers.", remedy="Give `views`, `answers`, or both.")
     check_unique("kind of result", owner, [type(each).__name__ for each in stream.to])
     rule = "Every stream has its table, by which it is exactly once: name `Table()` among them."
     check_value(owner, "to", stream.to, any(isinstance(each, Table) for each in stream.to), rule)
@@ -82,7 +82,7 @@ def _check_view(owner: str, stream: "Stream", view: FeatureView) -> None:
             raise SettingsError(
                 f"{owner} keeps the view {view.name!r}, whose window {window.name!r} needs {min(missing)!r}, which the "
                 "messages of its topic do not have.",
-                remedy="Give that window `delay_days`, so that it ends before the column is known, or leave it out.",
+                remedy="Give that window as many `delay_days` as pass until the column is known, or leave it out.",
             )
 
 

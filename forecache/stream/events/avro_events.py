@@ -86,7 +86,8 @@ class AvroDecoder:
             found = fastavro.parse_schema(schema)
         except Exception as error:
             raise SettingsError(
-                f"{self._where} is none: {error}.", remedy="Write a record, as Avro's specification says."
+                f"{self._where} is not valid: {error}.",
+                remedy="Correct it: a record, as Avro's specification defines it.",
             ) from error
         if not isinstance(found, dict) or found.get("type") != "record":
             raise SettingsError(f"{self._where} is no record.", remedy="An event is a record with named fields.")

@@ -136,7 +136,7 @@ class TopicReader:
 
     def _recreated(self, how: str) -> DamagedError:
         return DamagedError(
-            f"The topic {self._topic} was deleted and created again since the stream has read it: {how}.",
+            f"The topic {self._topic} was deleted and created again after the stream had read from it: {how}.",
             remedy="Restore it, or start with the messages that it has by `forecache stream NAME --skip-lost`.",
         )
 

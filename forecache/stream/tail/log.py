@@ -82,5 +82,5 @@ class TableLog:
         if wrong:
             raise DamagedError(
                 f"The commit {version} of the table {self.table} has rows whose position is {min(wrong)}.",
-                remedy="What wrote them is no engine of streams: restore the table to the version before, and stop it.",
+                remedy="No engine of streams wrote them: stop what did, and restore the table to the version before.",
             )

@@ -20,6 +20,7 @@ VERSIONS = "-versions"
 _TIMEOUT_S = 30.0
 _LOOK_BACK = 200
 _COMPACTED = {"cleanup.policy": "compact", "segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.01"}
+_REMEDY = "Check that the broker answers and that this user may read and write the topic; it is tried again."
 
 
 class AnswersProducer:
@@ -134,11 +135,16 @@ def _newest(consumer: Any, stream: str, table_id: str) -> int:
     while True:
         message = consumer.poll(_TIMEOUT_S)
         if message is None:
-            raise UnavailableError("The topic of versions cannot be read to its end.", remedy="Look at the broker.")
+            raise UnavailableError(
+                f"The topic of versions of the stream {stream!r} cannot be read to its end.", remedy=_REMEDY
+            )
         if message.error() is not None:
             if message.error().code() == KafkaError._PARTITION_EOF:
                 return found
-            raise UnavailableError(f"Kafka cannot be read: {message.error().str()}.", remedy="Look at the broker.")
+            raise UnavailableError(
+                f"The topic of versions of the stream {stream!r} cannot be read: {message.error().str()}.",
+                remedy=_REMEDY,
+            )
         if message.key() == stream.encode():
             told = json.loads(message.value())
             found = told["version"] if told["table"] == table_id else -1
@@ -171,6 +177,4 @@ def _known(error: Any, topic: str) -> ConflictError | UnavailableError:
         return ConflictError(
             f"Another process sends the answers to the topic {topic}.", remedy="Let only one process run the stream."
         )
-    return UnavailableError(
-        f"Answers cannot be sent to the topic {topic}: {about.str()}.", remedy="Look at the broker."
-    )
+    return UnavailableError(f"Answers cannot be sent to the topic {topic}: {about.str()}.", remedy=_REMEDY)
