@@ -4,6 +4,7 @@
 # Usage: bash scripts/kafka.sh start FOLDER PORT    start it unless it runs there, and wait until it answers
 #        bash scripts/kafka.sh run FOLDER PORT      run it in the foreground
 #        bash scripts/kafka.sh stop FOLDER          stop it, and wait until it has ended
+#        bash scripts/kafka.sh kill FOLDER          end it by SIGKILL, as a crash does, and wait until it has ended
 #        bash scripts/kafka.sh java                 print the Java that it runs with
 # KAFKA_JVM_OPTIONS replaces the JVM's option for a broker that lives a few minutes; empty: one that runs for long.
 set -euo pipefail
@@ -92,16 +93,17 @@ start() {
     local started=$SECONDS
     until process >/dev/null && answers; do
         if ! kill -0 $! 2>/dev/null || [ $((SECONDS - started)) -ge "$START_S" ]; then
+            kill -9 -- "-$!" 2>/dev/null || true # one that is only slow would run on, unknown to whoever started it
             fail "The broker did not start within $START_S s. $folder/server.log ends:" "$(tail -n 15 "$folder/server.log")"
         fi
         sleep 0.1
     done
 }
 
-stop() {
+stop() { # [SIGNAL]: SIGTERM unless another is named.
     local pid started=$SECONDS
     pid="$(process)" || return 0
-    kill "$pid"
+    kill -s "${1:-TERM}" "$pid"
     while process >/dev/null; do
         if [ $((SECONDS - started)) -ge "$STOP_S" ]; then kill -9 "$pid"; fi
         sleep 0.1
@@ -113,5 +115,6 @@ case "$action:$#" in
     java:1) find_java ;;
     start:3 | run:3) mkdir -p "$2"; folder="$(cd "$2" && pwd)" port="$3"; "$action" ;;
     stop:2) folder="$(realpath -m "$2")"; stop ;;
-    *) fail "Usage: bash scripts/kafka.sh start|run FOLDER PORT, or stop FOLDER, or java" ;;
+    kill:2) folder="$(realpath -m "$2")"; process >/dev/null || fail "No broker runs in $folder."; stop KILL ;;
+    *) fail "Usage: bash scripts/kafka.sh start|run FOLDER PORT, or stop|kill FOLDER, or java" ;;
 esac

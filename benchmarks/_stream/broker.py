@@ -2,10 +2,8 @@
 
 import os
 import random
-import signal
 import socket
 import subprocess
-import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -15,17 +13,8 @@ from _store.processes import BenchmarkError
 from _stream.supervised import ROOT
 
 _SCRIPT = ROOT / "scripts" / "kafka.sh"
-_LOOK_S = 0.02
 _PORTS, _CONTROLLER = range(21_000, 22_000), 10_000
 """Below the ports that the kernel gives out, with those of the controllers."""
-
-
-def _command_of(pid: int) -> bytes:
-    """What a process was started with; b"" where it has ended, whether its parent has noticed or not."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def broker_port() -> int:
@@ -76,10 +65,7 @@ class Broker(AbstractContextManager["Broker"]):
 
     def kill(self) -> bool:
         """SIGKILL, and a start at once; returns when it listens again."""
-        pid = int((self._folder / "pid").read_text())
-        os.kill(pid, signal.SIGKILL)
-        while _command_of(pid):
-            time.sleep(_LOOK_S)
+        self._script("kill")
         self.kills += 1
         self._script("start", str(self._port))
         return True

@@ -3,8 +3,6 @@
 `kafka` is in `pytest_plugins` of tests/conftest.py. The broker starts when the first test asks for it.
 """
 
-import os
-import signal
 import subprocess
 import time
 import uuid
@@ -37,7 +35,7 @@ class KafkaBroker:
         Raises:
             CalledProcessError: It did not start; its log is in the message above.
         """
-        subprocess.run(["bash", str(_SCRIPT), "start", str(self._folder), str(self._port)], check=True)
+        self._script("start", str(self._port))
         deadline = time.monotonic() + _READY_S
         while not self._admin().list_topics(timeout=_READY_S).brokers:
             if time.monotonic() > deadline:
@@ -46,14 +44,11 @@ class KafkaBroker:
 
     def stop(self) -> None:
         """End it as an operator does: what it was sent is on disk."""
-        subprocess.run(["bash", str(_SCRIPT), "stop", str(self._folder)], check=True)
+        self._script("stop")
 
     def kill(self) -> None:
         """End it by SIGKILL, and return when it is gone."""
-        pid = int((self._folder / "pid").read_text())
-        os.kill(pid, signal.SIGKILL)
-        while Path(f"/proc/{pid}").exists() and not _is_zombie(pid):
-            time.sleep(0.005)
+        self._script("kill")
 
     def restart(self) -> None:
         """Start it again at the same port with the topics that it had."""
@@ -115,17 +110,13 @@ class KafkaBroker:
             consumer.close()
         return found
 
+    def _script(self, action: str, *arguments: str) -> None:
+        subprocess.run(["bash", str(_SCRIPT), action, str(self._folder), *arguments], check=True)
+
     def _admin(self) -> Any:
         from confluent_kafka.admin import AdminClient
 
         return AdminClient({"bootstrap.servers": self.brokers, "log_level": 2})
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 @pytest.fixture(scope="session")
