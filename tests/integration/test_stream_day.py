@@ -126,6 +126,21 @@ def test_late_events_of_a_day_land_however_late_they_come(settings: Settings, ta
     assert sorted(rows) == [6, 7, 8, 9, 11, 12, 14, 15, 17, 18]
 
 
+def test_a_day_with_late_events_still_lands_after_another_run_extracted_the_day_that_is_over(
+    settings: Settings, table: StreamTable
+) -> None:
+    source = payments(extract=StreamDay("cards", late_days=0, start=D[0]))
+    says(settings, NOW, {"0": 9}, {"0": 9})
+    extract(settings, source, D, now=NOW)
+    table.commit([moment(D[0], 5)], at=NOW)
+    now = NOW + timedelta(days=1)
+    says(settings, now, {"0": 10}, {"0": 10})
+    assert days(settings, source, now) == [D[0], D[3]]
+    extract(settings, source, [D[3]], now=now)
+    assert days(settings, source, now) == [D[0]]
+    assert extract(settings, source, [D[0]], now=now).rows == 4
+
+
 def test_days_before_the_stream_was_whole_are_left_to_files_from_elsewhere(
     settings: Settings, table: StreamTable
 ) -> None:

@@ -51,7 +51,9 @@ def days_to_extract(
         day: int(asked[day].details["position"]) for day in {*possible} - {*days} if looked_on.get(day, today) < today
     }
     if landed:
-        days += days_with_more(settings, source.extract.stream, landed, since=max(looked_on.values()))
+        # Not from today's looks: another run may have extracted only some of the days that had more.
+        since = max(looked for looked in looked_on.values() if looked < today)
+        days += days_with_more(settings, source.extract.stream, landed, since=since)
     return read_to_their_end(settings, source.extract, sorted(days))
 
 
