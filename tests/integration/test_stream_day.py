@@ -188,6 +188,7 @@ def test_an_extraction_that_is_killed_leaves_no_half_file_and_the_next_lands_all
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert landed(settings) == ([f"{D[0]}.parquet"] if step == "file landed" else [])
-    extract(settings, SOURCE, D, now=NOW)
+    never_late = payments(extract=StreamDay("cards", late_days=0, start=D[0]))
+    assert extract(settings, never_late, D, now=NOW).nights == tuple(D[:3])
     files = [pq.read_table(Path(settings.landing_uri) / "payments" / f"{day}.parquet") for day in D[:3]]
     assert [sorted(file["payment_id"].to_pylist()) for file in files] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]

@@ -38,6 +38,8 @@ def days_to_extract(
     asked = last_records(settings, STAGE, source.name) if done and (late_days or is_streamed) else {}
 
     def may_have_more(day: date) -> bool:
+        if is_streamed and day not in asked:
+            return True  # killed before it recorded how much of the day it landed
         over = day + timedelta(days=1)
         asked_on = date.fromisoformat(asked[day].details["asked_on"]) if day in asked else over
         return asked_on < min(today, over + timedelta(days=late_days))
