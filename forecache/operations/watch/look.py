@@ -39,28 +39,22 @@ def look(settings: Settings) -> Found:
     """
     project = read_project(settings)
     cursors: dict[str, str] = {}
-    looks: dict[Kind, Callable[[], Iterator[Alert]]] = {
-        "version_stale": lambda: stale_versions(settings, project),
-        "night_waiting": lambda: waiting_nights(settings, project),
-        "gate_refused": lambda: gate_decisions(settings),
-        "log_stuck": lambda: stuck_logs(settings),
-        "log_rows_lost": lambda: log_losses(settings, cursors),
+    looks: dict[tuple[Kind, ...], Callable[[], Iterator[Alert]]] = {
+        ("version_stale",): lambda: stale_versions(settings, project),
+        ("night_waiting",): lambda: waiting_nights(settings, project),
+        ("gate_refused",): lambda: gate_decisions(settings),
+        ("log_stuck",): lambda: stuck_logs(settings),
+        ("log_rows_lost",): lambda: log_losses(settings, cursors),
+        STREAM_KINDS: lambda: streams_not_well(settings, project),
     }
     alerts: list[Alert] = []
     complete: list[Kind] = []
     problems: list[str] = []
-    for kind, each in looks.items():
+    for kinds, each in looks.items():
         try:
             alerts += each()
         except (ForecacheError, OSError, sqlite3.Error) as error:
             problems.append(str(error))
         else:
-            complete += [kind] if kind in LASTING else []
-    try:
-        of_streams = streams_not_well(settings, project)
-    except (ForecacheError, OSError) as error:
-        problems.append(str(error))
-    else:
-        alerts += [alert for some in of_streams.values() for alert in some]
-        complete += STREAM_KINDS
+            complete += [kind for kind in kinds if kind in LASTING]
     return Found(tuple(alerts), tuple(complete), tuple(problems), cursors)

@@ -21,33 +21,26 @@ _KINDS: Mapping[Check, tuple[Kind, Severity]] = {
 STREAM_KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(kind for kind, _ in _KINDS.values()))
 
 
-def streams_not_well(settings: Settings, project: Project) -> dict[Kind, list[Alert]]:
-    """By kind, an alert for each declared stream that is not well.
+def streams_not_well(settings: Settings, project: Project) -> Iterator[Alert]:
+    """An alert of each kind for each declared stream that is not well.
 
     A stream that never ran, or that somebody stopped, is dead only where FORECACHE_STREAM_KEEP_RUNNING asks for it.
     """
-    found: dict[Kind, list[Alert]] = {kind: [] for kind in STREAM_KINDS}
     for stream in project.streams.values():
-        for alert in _alerts(settings, stream_now(settings, stream)):
-            found[alert.kind].append(alert)
-    return found
+        yield from _alerts(settings, stream_now(settings, stream))
 
 
 def _alerts(settings: Settings, now: StreamNow) -> Iterator[Alert]:
     is_wanted = settings.stream_keep_running or now.word in ("runs", "died")
-    failed: dict[Kind, Severity] = {}
-    told: dict[Kind, list[str]] = {}
+    told: dict[tuple[Kind, Severity], list[str]] = {}
     for each in judged(now, most_bad=settings.stream_most_bad) if is_wanted else ():
         is_known = now.is_running or each.check in ("runs", "bad_messages", "verified")
         if not each.passed and is_known:
-            kind, severity = _KINDS[each.check]
-            failed[kind] = severity
-            told.setdefault(kind, []).append(each.sentence)
+            told.setdefault(_KINDS[each.check], []).append(each.sentence)
     state = now.state
-    for kind, severity in failed.items():
-        died = kind == "stream_dead" and state is not None and not now.is_running
-        at = state.written_at if died and state is not None else now.at
+    for (kind, severity), sentences in told.items():
+        at = state.written_at if kind == "stream_dead" and state is not None and not now.is_running else now.at
         details = {"lag_events": state.lag_events, "starts": now.starts.total} if state is not None else {}
         yield Alert(
-            kind, now.stream.name, severity, " ".join(told[kind]), details, datetime.fromtimestamp(at, timezone.utc)
+            kind, now.stream.name, severity, " ".join(sentences), details, datetime.fromtimestamp(at, timezone.utc)
         )
