@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.windows.fold import EventStates
-from forecache.windows.layout import NO_TIME, Bools, Ints, Layout
+from forecache.windows.layout import Bools, Ints, Layout
 from forecache.windows.plan import Plan, PlanState
 from forecache.windows.states import State, as_tiles, is_too_large
+from forecache.windows.words import words_in
 
 
 def event_states(plan: Plan, events: pa.Table) -> EventStates:
@@ -45,9 +46,5 @@ def _words(plan: Plan, states: Sequence[PlanState], events: pa.Table) -> Ints:
     tiles = as_tiles(events, (), [state_of(state) for state in states], plan.time)
     for state in states:
         for name, place in zip(state.words, layout.places[state.name], strict=False):
-            column = tiles[name].combine_chunks()
-            if pa.types.is_floating(column.type):
-                words[:, place] = column.fill_null(np.nan).to_numpy(zero_copy_only=False).view(np.int64)
-            else:
-                words[:, place] = column.fill_null(NO_TIME).to_numpy(zero_copy_only=False)
+            words[:, place] = words_in(tiles[name].combine_chunks())
     return words

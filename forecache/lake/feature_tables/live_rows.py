@@ -22,6 +22,7 @@ from forecache.windows.event_states import event_states
 from forecache.windows.fold import EventStates, fold
 from forecache.windows.groups import group
 from forecache.windows.plan import DAY_US, Plan
+from forecache.windows.words import words_in
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -227,9 +228,6 @@ def _text(column: pa.ChunkedArray) -> pa.Array:
 def _base_of(plan: Plan, column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """The states of a night, int64 [n, columns], and which rows have one."""
     base = np.empty((len(column), len(plan.base_columns)), np.int64)
-    for place, (each, values) in enumerate(zip(plan.base_columns, column.flatten(), strict=True)):
-        if each.is_float:
-            base[:, place] = values.fill_null(np.nan).to_numpy(zero_copy_only=False).view(np.int64)
-        else:
-            base[:, place] = values.fill_null(np.iinfo(np.int64).min).to_numpy(zero_copy_only=False)
+    for place, values in enumerate(column.flatten()):
+        base[:, place] = words_in(values)
     return base, np.asarray(column.is_valid())

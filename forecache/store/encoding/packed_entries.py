@@ -15,6 +15,7 @@ from forecache.lake.delta.comparison.partition import plain_type
 from forecache.pipeline.served import Packed
 from forecache.store.fields import STATE, Field
 from forecache.store.packed import FLOAT, FLOAT_BYTES
+from forecache.windows.words import words_in
 
 
 def packed_fields(schema: pa.Schema, names: Sequence[str], packed: Packed) -> tuple[Field, ...]:
@@ -68,7 +69,7 @@ def _numbers(column: pa.Array, field: Field, key_of: Callable[[int], str]) -> np
     if field.type == "vector":
         return _vectors(column, field, key_of)
     if field.type == STATE:
-        return _bits(column)
+        return words_in(column).view(FLOAT).reshape(len(column), 2)
     if field.type == "integer":
         whole = column.cast(pa.int64()).fill_null(0).to_numpy()
         numbers = whole.astype(FLOAT)
@@ -86,15 +87,6 @@ def _numbers(column: pa.Array, field: Field, key_of: Callable[[int], str]) -> np
             numbers[np.asarray(column.is_null())] = np.nan
         return numbers[:, None]
     return column.cast(pa.float32()).fill_null(np.nan).to_numpy()[:, None]
-
-
-def _bits(column: pa.Array) -> np.ndarray:
-    """The bits of an int64 or a float64; of null the least int64, or NaN."""
-    if pa.types.is_floating(column.type):
-        words = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
-    else:
-        words = column.fill_null(np.iinfo(np.int64).min).to_numpy(zero_copy_only=False)
-    return np.ascontiguousarray(words).view(FLOAT).reshape(len(column), 2)
 
 
 def _vectors(column: pa.Array, field: Field, key_of: Callable[[int], str]) -> np.ndarray:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from forecache.errors import DamagedError, NotFoundError
@@ -16,6 +15,7 @@ from forecache.settings import Settings
 from forecache.store.keys import encode_columns
 from forecache.stream.step.bases import Base, NoNight, Words
 from forecache.stream.step.keys import key_schema
+from forecache.windows.words import words_in
 
 
 class LakeNight:
@@ -47,7 +47,7 @@ class LakeNight:
         self._places = {key: place for place, key in enumerate(keys)}
         self._words = np.empty((rows.num_rows, len(wanted)), np.int64)
         for i, column in enumerate(wanted):
-            self._words[:, i] = _bits(rows[column.name], column.is_float)
+            self._words[:, i] = words_in(rows[column.name].combine_chunks())
 
     def words(self, keys: Sequence[bytes]) -> tuple[Words | None, NDArray[np.bool_] | None]:
         """See `forecache.stream.step.bases.Base`."""
@@ -110,13 +110,6 @@ class LakeNights:
             return LakeNight(self._settings, self._stream, view, night, int(version))
         except NotFoundError:
             return GoneNight(name, night)
-
-
-def _bits(column: pa.ChunkedArray, is_float: bool) -> NDArray[np.int64]:
-    values = column.combine_chunks()
-    if is_float:
-        return np.asarray(values.fill_null(np.nan).to_numpy(zero_copy_only=False), np.float64).view(np.int64)
-    return np.asarray(values.fill_null(0).to_numpy(zero_copy_only=False), np.int64)
 
 
 def _gone(view: FeatureView, version: int) -> NotFoundError:
