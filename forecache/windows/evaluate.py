@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.windows.layout import Floats, Ints, Layout, is_later, to_double
+from forecache.windows.layout import NAN, NO_TIME, Floats, Ints, Layout, is_later, to_double
 from forecache.windows.plan import BaseColumn, Plan, PlanFeature, PlanState, words_of
 
 Floats32 = NDArray[np.float32]
@@ -157,12 +157,10 @@ def neutral_base(plan: Plan) -> Ints:
 
 
 def _nothing_of(column: BaseColumn, aggregates: dict[str, str], states: dict[str, PlanState]) -> int:
-    nan = int(np.array([np.nan]).view(np.int64)[0])
     if column.feature:
-        return 0 if aggregates[column.feature] in ("sum", "count", "distinct") else nan
+        return 0 if aggregates[column.feature] in ("sum", "count", "distinct") else int(NAN)
     if not column.state:
         return _LONG_AGO
     if column.is_float:
-        return nan
-    is_moment = states[column.state].aggregate == "last"
-    return int(np.iinfo(np.int64).min) if is_moment else 0
+        return int(NAN)
+    return int(NO_TIME) if states[column.state].aggregate == "last" else 0

@@ -16,8 +16,11 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 NO_TIME = np.iinfo(np.int64).min
-_PART_BITS, _PART_MASK = 32, (1 << 32) - 1
-_NAN = np.array([np.nan]).view(np.int64)[0]
+"""The moment of a value that there is not."""
+PART_BITS, _PART_MASK = 32, (1 << 32) - 1
+"""The part of a sum is in steps of 2**-32."""
+NAN = np.array([np.nan]).view(np.int64)[0]
+"""The bits of a number that there is not."""
 
 
 class Layout:
@@ -45,7 +48,7 @@ class Layout:
         last = starts["last"] + len(by["last"])
         self.ends = (starts["min"], starts["max"], starts["last"], last, self.width)
         self.neutral = np.zeros(self.width, np.int64)
-        self.neutral[starts["min"] :] = _NAN
+        self.neutral[starts["min"] :] = NAN
         self.neutral[starts["last"] : last] = NO_TIME
 
     def combine(self, a: Ints, b: Ints) -> Ints:
@@ -93,5 +96,5 @@ def is_later(at: Ints, value: Floats, than_at: Ints, than_value: Floats) -> Bool
 
 def to_double(whole: Ints, part: Ints) -> Floats:
     """The double of sums of wholes and of parts; the same for the same sums wherever it is computed."""
-    whole, part = whole + (part >> _PART_BITS), part & _PART_MASK
-    return whole.astype(np.float64) + part.astype(np.float64) * 2.0**-_PART_BITS
+    whole, part = whole + (part >> PART_BITS), part & _PART_MASK
+    return whole.astype(np.float64) + part.astype(np.float64) * 2.0**-PART_BITS

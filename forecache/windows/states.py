@@ -19,17 +19,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from forecache.windows.groups import Ints, group
+from forecache.windows.groups import group
+from forecache.windows.layout import NO_TIME, PART_BITS, Bools, Ints
+from forecache.windows.plan import DAY_US, MINUTE_US
 
 EVENTS = "events"
-STEPS = 2.0**32
 TOO_LARGE = "forecache: a value is too large for a sum: "
 _LARGEST = 2.0**44
-_DAY_US, _MINUTE_US = 86_400_000_000, 60_000_000
-_NO_TIME = np.iinfo(np.int64).min
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ def is_too_large(rows: pa.Table, state: State) -> Bools:
 def _of_rows(rows: pa.Table, state: State, time: str) -> list[pa.Array]:
     meets = _meet_all(rows, state)
     if state.minutes is not None:
-        meets &= _micros(rows[time]) % _DAY_US >= _DAY_US - state.minutes * _MINUTE_US
+        meets &= _micros(rows[time]) % DAY_US >= DAY_US - state.minutes * MINUTE_US
     if state.column is None:
         return [pa.array(meets.astype(np.int64))]
     column = rows[state.column].combine_chunks()
@@ -121,7 +118,7 @@ def _combined(aggregate: str, given: list[pa.Array], codes: Ints, order: Ints, s
     if aggregate == "distinct":
         return [_distinct(given[0], codes, len(starts))]
     if aggregate == "last":
-        at = given[0].fill_null(_NO_TIME).to_numpy()
+        at = given[0].fill_null(NO_TIME).to_numpy()
         newest = np.lexsort((given[1].fill_null(0.0).to_numpy(), at, codes))[np.append(starts[1:], len(codes)) - 1]
         return [each.take(pa.array(newest)) for each in given]
     nothing, smaller = (np.inf, np.minimum) if aggregate == "min" else (-np.inf, np.maximum)
@@ -188,7 +185,7 @@ def _fixed_point(column: str, values: Any) -> tuple[Ints, Ints]:
     if values.dtype.kind != "f":
         return values.astype(np.int64), np.zeros(len(values), np.int64)
     whole = np.floor(values)
-    return whole.astype(np.int64), np.rint((values - whole) * STEPS).astype(np.int64)
+    return whole.astype(np.int64), np.rint((values - whole) * 2.0**PART_BITS).astype(np.int64)
 
 
 def _exceeds(values: Any) -> Bools:
@@ -197,5 +194,5 @@ def _exceeds(values: Any) -> Bools:
 
 def _micros(time: pa.ChunkedArray) -> Ints:
     if pa.types.is_date(time.type):
-        return time.cast(pa.int32()).to_numpy().astype(np.int64) * _DAY_US
+        return time.cast(pa.int32()).to_numpy().astype(np.int64) * DAY_US
     return time.cast(pa.timestamp("us", time.type.tz)).cast(pa.int64()).to_numpy()

@@ -9,9 +9,9 @@ from forecache.pipeline.checks.checking import check_fields, check_least, check_
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.names import check_column
 from forecache.pipeline.sources.column import NUMBERS, Column
+from forecache.windows.plan import DAY_MINUTES
 
 Aggregate = Literal["sum", "count", "mean", "min", "max", "last", "distinct"]
-_DAY_MINUTES = 1440
 _COUNTED = ("string", "int", "bigint", "date", "boolean")
 _VALUES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -116,7 +116,7 @@ class Window:
             raise SettingsError(f"{owner} has {which}.", remedy="Give one of the two.")
         if self.minutes is not None:
             rule = "A window in minutes is at most a day: give days."
-            check_value(owner, "minutes", self.minutes, self.minutes <= _DAY_MINUTES, rule)
+            check_value(owner, "minutes", self.minutes, self.minutes <= DAY_MINUTES, rule)
             rule = "A window in minutes is of today: leave it out."
             check_value(owner, "delay_days", self.delay_days, self.delay_days == 0, rule)
             rule = "It is over days: tiles of minutes do not add up to it."

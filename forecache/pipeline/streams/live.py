@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 
 from forecache.errors import SettingsError
 from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.windows.plan import DAY_MINUTES
 
 if TYPE_CHECKING:
     from forecache.pipeline.features.view import FeatureView
     from forecache.pipeline.features.window import Window
-
-DAY_MINUTES = 1440
 
 
 @dataclass(frozen=True)

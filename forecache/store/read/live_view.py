@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import UnavailableError
 from forecache.store.packed import FLOAT, FLOAT_BYTES, matrix_of
+from forecache.windows.plan import DAY_US, plan_from_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,6 @@ class LiveView:
 
     def __init__(self, plan: Mapping[str, Any], manifest: "Manifest") -> None:
         from forecache.windows.merged import merger_of
-        from forecache.windows.plan import plan_from_json
 
         self._merger = merger_of(plan_from_json(dict(plan)))
         self._as_of = (date.fromisoformat(manifest.as_of) - _EPOCH).days
@@ -72,7 +72,7 @@ class LiveView:
 
     def lag(self, at_us: int) -> int:
         """Days from the as-of date to that of a moment."""
-        return at_us // 86_400_000_000 - self._as_of
+        return at_us // DAY_US - self._as_of
 
     @property
     def most_lag(self) -> int:
