@@ -20,7 +20,8 @@ from forecache.pipeline.schedules.schedule import Schedule
 from forecache.pipeline.served import Packed
 from forecache.pipeline.sources.source import Source
 from forecache.pipeline.sources.table_source import AnySource, check_first_day, first_day
-from forecache.pipeline.streams.live import Live, check_live, live_states
+from forecache.pipeline.streams.live import Live, check_live
+from forecache.pipeline.streams.plan import plan_of
 
 # Of the state that tiles hold.
 _FORMAT = 2
@@ -170,7 +171,7 @@ class FeatureView:
     @cached_property
     def live_states(self) -> tuple[str, ...]:
         """The columns of a night that have the states of a live view; none of another view."""
-        return live_states(self)
+        return () if self.live is None else tuple(column.name for column in plan_of(self).base_columns)
 
     @property
     def tile_table(self) -> str:

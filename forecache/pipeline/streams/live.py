@@ -88,12 +88,3 @@ def _check_window(owner: str, live: Live, window: "Window") -> None:
             f"{owner} has the window {window.name!r} over {window.minutes} minutes, and tiles of {live.tile_minutes}.",
             remedy="Make the window a multiple of `tile_minutes`.",
         )
-
-
-def live_states(view: "FeatureView") -> tuple[str, ...]:
-    """The columns of a night that have the states of a live view; none of another view."""
-    if view.live is None:
-        return ()
-    from forecache.pipeline.streams.plan import plan_of  # which imports the view
-
-    return tuple(column.name for column in plan_of(view).base_columns)

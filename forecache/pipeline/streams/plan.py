@@ -1,13 +1,15 @@
 """The plan of a live view: its declaration as what merges it needs."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from forecache.pipeline.features.view import FeatureView
-from forecache.pipeline.features.window import Measure, Where, Window
 from forecache.windows.plan import Plan, PlanFeature, PlanState
 
+if TYPE_CHECKING:
+    from forecache.pipeline.features.view import FeatureView
+    from forecache.pipeline.features.window import Measure, Window
 
-def plan_of(view: FeatureView) -> Plan:
+
+def plan_of(view: "FeatureView") -> Plan:
     """How a live view is merged, see `forecache.windows`."""
     assert view.live is not None, f"the view {view.name!r} is not live"
     by_name = {window.name: window for window in view.windows}
@@ -38,7 +40,7 @@ def plan_of(view: FeatureView) -> Plan:
     )
 
 
-def _states(windows: list[Window]) -> tuple[PlanState, ...]:
+def _states(windows: "list[Window]") -> tuple[PlanState, ...]:
     measures = {measure.name: measure for window in windows for measure in window.whole_measures}
     return tuple(
         PlanState(measures[name].aggregate, name, measures[name].column, conditions_of(measures[name]))
@@ -46,16 +48,12 @@ def _states(windows: list[Window]) -> tuple[PlanState, ...]:
     )
 
 
-def conditions_of(measure: Measure) -> tuple[tuple[str, str, Any], ...]:
+def conditions_of(measure: "Measure") -> tuple[tuple[str, str, Any], ...]:
     """Column, comparison and value of each."""
-    return tuple(_condition(where) for where in measure.where)
+    return tuple((where.column, where.comparison, where.value) for where in measure.where)
 
 
-def _condition(where: Where) -> tuple[str, str, Any]:
-    return where.column, where.comparison, where.value
-
-
-def state_names(measure: Measure) -> tuple[str, ...]:
+def state_names(measure: "Measure") -> tuple[str, ...]:
     """The columns of a tile that hold the state of a measure."""
     if measure.aggregate == "distinct":
         return (measure.name,)
