@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.checking import check_fields, check_least
+from forecache.pipeline.streams.topic import check_topic_name
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,7 @@ class ToTopic:
 
     def __post_init__(self) -> None:
         check_fields("`ToTopic`", self)
-        fits = 0 < len(self.topic) < 250 and all(c.isascii() and (c.isalnum() or c in "._-") for c in self.topic)
-        rule = "A topic has 1 to 249 letters, digits, dots, underscores and hyphens."
-        check_value("`ToTopic`", "topic", self.topic, fits, rule)
+        check_topic_name("`ToTopic`", self.topic)
 
 
 Result = Table | LiveRows | ToTopic

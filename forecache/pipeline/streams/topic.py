@@ -54,9 +54,7 @@ class Topic:
         owner = f"Topic {self.name!r}"
         check_fields(owner, self)
         check_name("topic", self.name)
-        rule = "A topic has 1 to 249 letters, digits, dots, underscores and hyphens."
-        fits = 0 < len(self.topic) < 250 and all(c.isascii() and (c.isalnum() or c in "._-") for c in self.topic)
-        check_value(owner, "topic", self.topic, fits, rule)
+        check_topic_name(owner, self.topic)
         types = {column.name: column.type for column in self.source.columns}
         kind = types.get(self.source.event_time)
         if kind != "timestamp":
@@ -75,3 +73,10 @@ class Topic:
     def columns(self) -> tuple[Column, ...]:
         """What a message has."""
         return tuple(column for column in self.source.columns if column.name not in self.without)
+
+
+def check_topic_name(owner: str, name: str) -> None:
+    """Refuse a name that Kafka does not take."""
+    fits = 0 < len(name) < 250 and all(each.isascii() and (each.isalnum() or each in "._-") for each in name)
+    rule = "A topic has 1 to 249 letters, digits, dots, underscores and hyphens."
+    check_value(owner, "topic", name, fits, rule)
