@@ -16,6 +16,7 @@ from forecache.pipeline import (
     Snapshot,
     Source,
     Static,
+    StreamDay,
     TableSource,
     load_pipeline,
 )
@@ -176,8 +177,13 @@ BOUND = "select * from t where day >= :start and day < :end"
         ),
         (
             lambda: landed(event_time="day", extract=Query("shop", table="t"), file_pattern=r"(?P<day>\d+)\.csv"),
-            "which the files of its query do not match. They are named like '2000-01-01.parquet'",
+            "which the files of its extract do not match. They are named like '2000-01-01.parquet'",
         ),
+        (
+            lambda: landed(event_time="day", extract=StreamDay("cards"), file_pattern=r"(?P<day>\d+)\.csv"),
+            "which the files of its extract do not match. They are named like '2000-01-01.parquet'",
+        ),
+        (lambda: landed(time=Static(), extract=StreamDay("cards")), "and no `event_time`. Only events are streamed"),
         (
             lambda: landed(event_time="day", extract=Query("shop", table="t"), missing="wait"),
             "A day is asked for when it is needed: there is nothing to wait for.",

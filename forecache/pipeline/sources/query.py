@@ -49,8 +49,8 @@ class Query:
         check_least("`Query`", self, 0, "late_days")
 
 
-def check_extract(owner: str, query: Query, event_time: str, time: Snapshot | Static | None, pattern: str) -> None:
-    """Refuse a query with other parameters than the source's rows need, and names of files that are no such.
+def check_extract(owner: str, query: Query, event_time: str, time: Snapshot | Static | None) -> None:
+    """Refuse a query with other parameters than the source's rows need.
 
     Raises:
         SettingsError: With source and remedy.
@@ -63,10 +63,15 @@ def check_extract(owner: str, query: Query, event_time: str, time: Snapshot | St
         raise SettingsError(f"{owner} has a query with the parameters {named}.", remedy=f"A query {rule}.")
     rule = "Only rows of an event's day come late; leave it out."
     check_value(owner, "late_days", query.late_days, bool(event_time) or not query.late_days, rule)
-    if re.search(f"{pattern}$", file_name(date(2000, 1, 1))) is None:
+
+
+def check_file_name(owner: str, pattern: str) -> None:
+    """Refuse a file pattern that the files of an extract do not match."""
+    name = file_name(date(2000, 1, 1))
+    if re.search(f"{pattern}$", name) is None:
         raise SettingsError(
-            f"{owner} has the file pattern {pattern!r}, which the files of its query do not match.",
-            remedy=f"They are named like {file_name(date(2000, 1, 1))!r}: leave the pattern out.",
+            f"{owner} has the file pattern {pattern!r}, which the files of its extract do not match.",
+            remedy=f"They are named like {name!r}: leave the pattern out.",
         )
 
 

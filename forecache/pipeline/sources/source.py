@@ -12,7 +12,7 @@ from forecache.pipeline.checks.keys import check_source_key
 from forecache.pipeline.expectations import Expectation, check_columns
 from forecache.pipeline.names import QUARANTINE, RAW, SOURCE_COLUMNS, check_name, check_unique
 from forecache.pipeline.sources.column import Column
-from forecache.pipeline.sources.query import Query, check_extract
+from forecache.pipeline.sources.query import Query, check_extract, check_file_name
 from forecache.pipeline.sources.source_time import Snapshot, Static
 from forecache.pipeline.sources.stream_day import StreamDay, check_stream_day
 
@@ -80,10 +80,12 @@ class Source:
                 remedy=r"Write it like (?P<day>\d{4}-\d{2}-\d{2})\.csv.",
             )
 
+        if self.extract is not None:
+            check_file_name(owner, self.file_pattern)
         if isinstance(self.extract, StreamDay):
-            check_stream_day(owner, self.event_time, self.file_pattern)
+            check_stream_day(owner, self.event_time)
         if isinstance(self.extract, Query):
-            check_extract(owner, self.extract, self.event_time, self.time, self.file_pattern)
+            check_extract(owner, self.extract, self.event_time, self.time)
             rule = "A day is asked for when it is needed: there is nothing to wait for."
             check_value(owner, "missing", self.missing, self.missing != "wait", rule)
 

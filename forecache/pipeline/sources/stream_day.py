@@ -1,13 +1,11 @@
 """A stream as where the landing files of a source come from."""
 
-import re
 from dataclasses import dataclass
 from datetime import date
 
 from forecache.errors import SettingsError
 from forecache.names import NAME
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
-from forecache.pipeline.sources.query import file_name
+from forecache.pipeline.checks.checking import check_fields, check_least
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,8 @@ class StreamDay:
         check_least("`StreamDay`", self, 0, "late_days")
 
 
-def check_stream_day(owner: str, event_time: str, pattern: str) -> None:
-    """Refuse a source whose rows are no events, and names of files that are no such.
+def check_stream_day(owner: str, event_time: str) -> None:
+    """Refuse a source whose rows are no events.
 
     Raises:
         SettingsError: With source and remedy.
@@ -48,6 +46,3 @@ def check_stream_day(owner: str, event_time: str, pattern: str) -> None:
             f"{owner} has `extract=StreamDay(...)` and no `event_time`.",
             remedy="Only events are streamed: name the column.",
         )
-    rule = f"Its files are named like {file_name(date(2000, 1, 1))!r}: leave the pattern out."
-    is_matched = re.search(f"{pattern}$", file_name(date(2000, 1, 1))) is not None
-    check_value(owner, "file_pattern", pattern, is_matched, rule)
