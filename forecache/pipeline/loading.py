@@ -177,13 +177,7 @@ def _one_of(settings: Settings, project: Project, found: Mapping[str, _T], name:
 def load_mailing(settings: Settings, name: str) -> Mailing:
     """One mailing by name; raises as `load_served`."""
     project = read_project(settings)
-    _warn(project)
-    if name not in project.mailings and project.broken:
-        raise next(iter(project.broken.values()))
-    if name not in project.mailings:
-        listed = ", ".join(project.mailings) or "none"
-        raise NotFoundError(f"There is no mailing {name!r}.", remedy=f"Mailings in {settings.project}: {listed}.")
-    return project.mailings[name]
+    return _one_of(settings, project, project.mailings, name, "mailing")
 
 
 def load_nightly(settings: Settings, name: str) -> Nightly:

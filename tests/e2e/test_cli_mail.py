@@ -32,7 +32,7 @@ def test_messages_are_tried_sent_and_repeated_by_the_job_without_a_copy(
     assert "Nothing is published for offers. `forecache run offers` makes and publishes it." in capsys.readouterr().err
     assert main(["run", "offers"]) == 0
     assert main(["mail", "nobody"]) == 3
-    assert "There is no mailing 'nobody'. Mailings in shelf_project: letters." in capsys.readouterr().err
+    assert "There is no mailing 'nobody'. Those in shelf_project: letters." in capsys.readouterr().err
     assert main(["mail", "letters", "--out", str(tmp_path)]) == 2
     capsys.readouterr()
     assert main(["mail", "letters", "--dry-run", "--limit", "3", "--out", str(tmp_path / "out")]) == 0
