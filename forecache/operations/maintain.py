@@ -15,7 +15,7 @@ from forecache.lake.delta.existing import place_of_uri
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.listing import table_names
 from forecache.lake.delta.small_tables import SORTED_BY
-from forecache.lake.delta.stream_tables import nights_of, stream_bases
+from forecache.lake.delta.stream_tables import is_stream_table, nights_of, stream_bases
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.lake.maintenance.maintain import RETENTION, Maintained, maintain_table
@@ -58,7 +58,8 @@ def maintain(
         if name not in here:
             raise NotFoundError(f"The lake has no table {name!r}.", remedy="`forecache tables` lists those there are.")
     wanted, done = list(names) or here, []
-    pins = pinned_versions(settings)
+    # Nothing names old versions of the tables of streams, which are maintained each hour.
+    pins = {} if all(map(is_stream_table, wanted)) else pinned_versions(settings)
     for number, name in enumerate(wanted):
         progress(f"maintaining {name}", number / len(wanted))
         done.append(maintain_table(settings, name, pins.get(name, ()), dry_run=dry_run, retention=retention))
