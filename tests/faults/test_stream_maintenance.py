@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
-from maintenance_lake import maintain_until
+from maintenance_lake import maintain_often, maintain_until
 from warm import assert_valid_log, processes, start
 from watched_streams import StreamTable, write_often
 
@@ -17,13 +17,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults]
 TABLE = "stream_cards"
 
 
-def test_closed_hours_are_merged_beside_a_running_writer_and_after_kills(tmp_path: Path) -> None:
+def test_closed_hours_are_merged_by_two_at_once_beside_a_running_writer_and_after_kills(tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path / "home", code_version="fixed")
     table, now = StreamTable(settings), datetime.now(timezone.utc)
-    for hours in (3, 2):
+    for hours in (4, 3, 2):
         for _ in range(40):
             at = now - timedelta(hours=hours)
             table.commit([at] * 3, at=at)
+        if hours == 4:
+            barrier = processes().Barrier(2)
+            both = [start(maintain_often, settings.home, barrier, 1) for _ in range(2)]
+            for each in both:
+                each.join(120)
+            assert [each.exitcode for each in both] == [0, 0]
     told, stop = processes().Value("q", 0), processes().Event()
     writer = start(write_often, settings.home, told, stop)
     try:
@@ -48,7 +54,7 @@ def test_closed_hours_are_merged_beside_a_running_writer_and_after_kills(tmp_pat
     assert told.value >= 50
     assert_valid_log(settings.table_uri(TABLE))
     rows = DeltaTable(settings.table_uri(TABLE)).to_pyarrow_table()
-    expected = Counter([*range(240), *range(1_000_000, 1_000_000 + told.value)])
+    expected = Counter([*range(360), *range(1_000_000, 1_000_000 + told.value)])
     assert Counter(rows["payment_id"].to_pylist()) == expected
     # The order of the stream, and that its hours are one file each now.
     order = sorted(
