@@ -11,7 +11,7 @@ import dagster as dg
 
 from assets.metadata import declared_columns, markdown_table
 from forecache.monitoring.streams.overview import StreamNow, described, stream_now
-from forecache.monitoring.streams.verdicts import CHECKS, Judged, judged
+from forecache.monitoring.streams.verdicts import CHECKS, Check, Judged, judged
 from forecache.pipeline import Stream
 from forecache.settings import Settings
 from resources.settings import SettingsResource
@@ -83,8 +83,7 @@ def build_stream_checks(stream: Stream) -> dg.AssetChecksDefinition:
         specs=[dg.AssetCheckSpec(name, asset=stream.table, description=about) for name, about in checks_of(stream)],
     )
     def check_stream(settings: SettingsResource) -> Iterator[dg.AssetCheckResult]:
-        current = settings.load()
-        for each in _all_judged(stream, current, stream_now(current, stream)):
+        for each in _all_judged(stream_now(settings.load(), stream)):
             yield dg.AssetCheckResult(
                 passed=each.passed, check_name=each.check, asset_key=stream.table, description=each.sentence,
                 severity=_severity(each),
@@ -93,7 +92,7 @@ def build_stream_checks(stream: Stream) -> dg.AssetChecksDefinition:
     return check_stream
 
 
-def checks_of(stream: Stream) -> list[tuple[str, str]]:
+def checks_of(stream: Stream) -> list[tuple[Check, str]]:
     """Name and meaning of each check; without live layers there is nothing to verify."""
     return [(name, about) for name, about in CHECKS.items() if name != "verified" or stream.live_names]
 
@@ -135,24 +134,23 @@ def layers_made(now: StreamNow) -> list[dg.AssetMaterialization]:
     ]  # fmt: skip
 
 
-def stream_evaluations(settings: Settings, now: StreamNow) -> list[dg.AssetCheckEvaluation]:
+def stream_evaluations(now: StreamNow) -> list[dg.AssetCheckEvaluation]:
     """What the checks say, as events."""
     return [
         dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey(now.stream.table), check_name=each.check, passed=each.passed, metadata={},
             severity=_severity(each), description=each.sentence,
         )
-        for each in _all_judged(now.stream, settings, now)
+        for each in _all_judged(now)
     ]  # fmt: skip
 
 
-def _all_judged(stream: Stream, settings: Settings, now: StreamNow) -> list[Judged]:
+def _all_judged(now: StreamNow) -> list[Judged]:
     """Of every check; what is not known yet has not failed."""
-    found = {each.check: each for each in judged(now, most_bad=settings.stream_most_bad)}
+    found = {each.check: each for each in judged(now)}
     return [
-        found.get(name) or Judged(name, True, f"Not known: {stream.name} has never run here.")
-        for name in CHECKS
-        if name != "verified" or stream.live_names
+        found.get(name) or Judged(name, True, f"Not known: {now.stream.name} has never run here.")
+        for name, _ in checks_of(now.stream)
     ]
 
 

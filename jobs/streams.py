@@ -102,7 +102,7 @@ def news_of(settings: Settings, now: StreamNow, before: dict[str, Any]) -> tuple
     if version >= 0 and version != before.get("version") and now.at - before.get("made_at", 0.0) >= _MADE_S:
         events += [stream_made(settings, now), *layers_made(now)]
         after |= {"version": version, "made_at": now.at}
-    evaluations = stream_evaluations(settings, now) if now.state is not None or settings.stream_keep_running else []
+    evaluations = stream_evaluations(now) if now.state is not None or settings.stream_keep_running else []
     passed = {each.check_name: each.passed for each in evaluations}
     is_old = now.at - before.get("checked_at", 0.0) >= _CHECKED_S
     known = before.get("checks", {})

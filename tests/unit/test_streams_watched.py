@@ -26,7 +26,7 @@ LAYER = LayerNow("customer", 3, applied=40, verified_through=40, looked_at=NOW -
 
 
 def seen(state: StreamState | None = WELL, layer: LayerNow = LAYER, starts: Starts = NONE, **more: bool) -> StreamNow:
-    return StreamNow(cards(), state, more.get("is_running", True), starts, (layer,), NOW)
+    return StreamNow(cards(), state, more.get("is_running", True), starts, (layer,), NOW, 0.01)
 
 
 def failed(now: StreamNow) -> dict[str, str]:
@@ -34,7 +34,7 @@ def failed(now: StreamNow) -> dict[str, str]:
 
 
 def test_a_stream_that_does_well_passes_every_check_with_its_figures() -> None:
-    found = judged(seen())
+    found = list(judged(seen()))
     assert [each.check for each in found] == list(CHECKS)
     assert all(each.passed for each in found)
     sentences = {each.check: each.sentence for each in found}
@@ -138,6 +138,16 @@ def test_a_stream_runs_while_its_lock_is_held_or_its_state_is_young(settings: Se
     assert stream_now(settings, cards()).word == "died"
     write_state(home, "cards", replace(WELL, written_at=time.time(), stopped_at=time.time()))
     assert stream_now(settings, cards()).word == "stopped"
+
+
+def test_the_share_of_bad_messages_that_may_be_is_that_of_the_settings(settings: Settings) -> None:
+    write_state(settings.home_path, "cards", StreamState(pid=1, written_at=time.time(), rows=97, bad=3))
+    told = {
+        share: [text for text in described(stream_now(changed, cards()))["not_well"] if "were bad" in text]
+        for share in (0.02, 0.04)
+        for changed in [settings.model_copy(update={"stream_most_bad": share})]
+    }
+    assert told == {0.02: ["3 messages of cards, 3.00%, were bad since it started; 2.00% may be."], 0.04: []}
 
 
 def test_what_is_shown_of_a_stream_has_its_figures_and_no_paths(settings: Settings) -> None:

@@ -25,6 +25,7 @@ class StreamNow:
         state: What its engine said last; None: it never ran with this home folder.
         is_running: Whether a process of this machine runs it, or has said so from another machine moments ago.
         at: Unix time of the look.
+        most_bad: Share of its messages that may be bad.
     """
 
     stream: Stream
@@ -33,6 +34,7 @@ class StreamNow:
     starts: Starts
     layers: tuple[LayerNow, ...]
     at: float
+    most_bad: float
 
     @property
     def word(self) -> Word:
@@ -50,7 +52,7 @@ def stream_now(settings: Settings, stream: Stream, *, at: float | None = None) -
     is_fresh = state is not None and not state.stopped_at and now - state.written_at < FRESH_S
     runs = is_running(home, stream.name) or is_fresh
     starts = read_starts(home, stream.name).seen(state)
-    return StreamNow(stream, state, runs, starts, layers_now(settings, stream), now)
+    return StreamNow(stream, state, runs, starts, layers_now(settings, stream), now, settings.stream_most_bad)
 
 
 def streams_now(settings: Settings) -> list[StreamNow]:

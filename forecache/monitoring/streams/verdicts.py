@@ -18,7 +18,6 @@ CHECKS: dict[Check, str] = {
     "bad_messages": "No more messages are bad than FORECACHE_STREAM_MOST_BAD allows.",
     "verified": "Each live layer was found equal to the table in the last minutes.",
 }
-MOST_BAD = 0.01
 VERIFIED_WITHIN_S = 300.0
 """A tailer compares its live layer with the table every minute."""
 
@@ -32,16 +31,8 @@ class Judged:
     sentence: str
 
 
-def judged(now: StreamNow, *, most_bad: float = MOST_BAD) -> list[Judged]:
-    """What every check says of a stream now; of one that never ran, only that.
-
-    Args:
-        most_bad: Share of its messages that may be bad.
-    """
-    return list(_judged(now, most_bad))
-
-
-def _judged(now: StreamNow, most_bad: float) -> Iterator[Judged]:
+def judged(now: StreamNow) -> Iterator[Judged]:
+    """What every check says of a stream now; of one that never ran, only that."""
     name, state = now.stream.name, now.state
     yield _runs(now)
     if state is None:
@@ -52,8 +43,8 @@ def _judged(now: StreamNow, most_bad: float) -> Iterator[Judged]:
         for check in ("lag", "throughput", "delay", "last_commit"):
             yield Judged(check, False, f"Not known: {name} does not run.")
     share = state.bad / max(1, state.bad + state.rows + state.repeats)
-    few = f"{state.bad:,} messages of {name}, {share:.2%}, were bad since it started; {most_bad:.2%} may be."
-    yield Judged("bad_messages", share <= most_bad, few)
+    few = f"{state.bad:,} messages of {name}, {share:.2%}, were bad since it started; {now.most_bad:.2%} may be."
+    yield Judged("bad_messages", share <= now.most_bad, few)
     if now.layers:
         yield _verified(now, state)
 

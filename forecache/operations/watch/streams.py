@@ -33,7 +33,7 @@ def streams_not_well(settings: Settings, project: Project) -> Iterator[Alert]:
 def _alerts(settings: Settings, now: StreamNow) -> Iterator[Alert]:
     is_wanted = settings.stream_keep_running or now.word in ("runs", "died")
     told: dict[tuple[Kind, Severity], list[str]] = {}
-    for each in judged(now, most_bad=settings.stream_most_bad) if is_wanted else ():
+    for each in judged(now) if is_wanted else ():
         is_known = now.is_running or each.check in ("runs", "bad_messages", "verified")
         if not each.passed and is_known:
             told.setdefault(_KINDS[each.check], []).append(each.sentence)
