@@ -62,6 +62,8 @@ def setting_rows(current: Settings | None) -> list[dict[str, Any]]:
 def _takes(field: Any) -> str:
     """The accepted values of a setting in words, such as "integer, at least 1"."""
     kind = field.annotation
+    if type(None) in getattr(kind, "__args__", ()):
+        kind = kind.__args__[0]
     names = {
         "int": "integer",
         "float": "number",
