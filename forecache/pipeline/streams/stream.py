@@ -34,7 +34,8 @@ class Stream:
         late_days: Days after the day on which an event was received for which it is remembered: another message with
             the same `Source.unique` is dropped as a repeat. Late events are taken in however late they come.
         commit_s: Seconds between commits.
-        max_lag_s: Age of the oldest event that is not processed from which the stream counts as behind.
+        max_lag_s: Seconds that the stream may be behind. Above them its checks fail and alerts are sent; a reader that
+            starts is ready once its live layers are no further behind.
     """
 
     name: str
