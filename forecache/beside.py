@@ -1,6 +1,11 @@
-"""A process beside another one: started once needed, again where it ends, and ended with the other one."""
+"""A process beside another one: started once needed, again where it ends, and ended with the other one.
+
+`running_beside` is called in the other one, and `stop_event` in the process itself.
+"""
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -34,6 +39,26 @@ def running_beside(arguments: Sequence[str], *, what: str, is_needed: Callable[[
     finally:
         stop.set()
         thread.join(_LAST_S + 2.0)
+
+
+def stop_event(*, until_input_ends: bool) -> threading.Event:
+    """An event that is set when this process is told to stop: by SIGTERM, SIGINT or, if so, the end of its input.
+
+    Args:
+        until_input_ends: Whether `running_beside` has started this process; then it also gives way to the other one.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        stop.set()
+
+    if until_input_ends:
+        os.nice(5)
+        threading.Thread(target=wait, daemon=True).start()
+    return stop
 
 
 def _keep_running(arguments: Sequence[str], what: str, is_needed: Callable[[], bool], stop: threading.Event) -> None:

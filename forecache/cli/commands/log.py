@@ -2,9 +2,6 @@
 
 import heapq
 import json
-import signal
-import sys
-import threading
 import time
 from dataclasses import asdict
 from datetime import date, datetime, timezone
@@ -175,24 +172,14 @@ def commit(names: tuple[str, ...], once: bool, until_input_ends: bool) -> None:
     sidecar that shares the spool's volume. It may be killed at any moment.
     """
     import logging
-    import os
 
+    from forecache.beside import stop_event
     from forecache.realtime.log.commit.run import run_committer
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event(until_input_ends=until_input_ends)
     if once:
         stop.set()
-    if until_input_ends:
-        os.nice(5)  # answers come first
-        threading.Thread(target=_wait_for_end, args=(stop,), daemon=True).start()
     run_committer(
         settings(), names, stop=stop, waiting=lambda: click.echo("Another committer is at work here.", err=True)
     )
-
-
-def _wait_for_end(stop: threading.Event) -> None:
-    sys.stdin.buffer.read()
-    stop.set()

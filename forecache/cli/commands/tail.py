@@ -15,22 +15,14 @@ def tail(names: tuple[str, ...], until_input_ends: bool) -> None:
     sidecar that shares the store's volume. It may be killed at any moment.
     """
     import logging
-    import os
-    import signal
-    import threading
 
-    from forecache.stream.tail.run import run_tailer, wait_for_end_of_input
+    from forecache.beside import stop_event
+    from forecache.stream.tail.run import run_tailer
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    if until_input_ends:
-        os.nice(5)  # answers come first
-        wait_for_end_of_input(stop)
     run_tailer(
         settings(),
         names,
-        stop=stop,
+        stop=stop_event(until_input_ends=until_input_ends),
         waiting=lambda name: click.echo(f"Another process follows for the live layer of {name}.", err=True),
     )

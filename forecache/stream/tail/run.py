@@ -1,7 +1,6 @@
 """The tailer's process: follows the streams of every live layer here, until it is told to stop."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -148,14 +147,3 @@ def _compared(follower: Follower) -> Compared:
         return follower.values.compare(follower.writer, follower.log.newest, since=follower.writer.verified_through)
     finally:
         follower.comparison_s = time.monotonic() - started
-
-
-def wait_for_end_of_input(stop: threading.Event) -> None:
-    """Set `stop` when standard input ends, as it does with the process that has started this one."""
-    import sys
-
-    def wait() -> None:
-        sys.stdin.buffer.read()
-        stop.set()
-
-    threading.Thread(target=wait, daemon=True).start()
