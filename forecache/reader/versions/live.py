@@ -2,7 +2,7 @@
 the version's where its position is above the version's cut.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any, Final
@@ -197,16 +197,13 @@ class NoVersion:
     def __init__(self, name: str, layer: LiveLayer) -> None:
         self.manifest = _manifest(name, layer)
 
-    @property
-    def get_entry(self) -> Callable[[bytes], bytes | None]:
-        return lambda key: None
+    def get_entry(self, key: bytes) -> bytes | None:
+        return None
 
-    @property
-    def get_entries(self) -> Callable[[Sequence[bytes]], list[bytes | None]]:
-        return lambda keys: [None] * len(keys)
-
-    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+    def get_entries(self, keys: Iterable[bytes]) -> list[bytes | None]:
         return [None for _ in keys]
+
+    get_many = get_entries
 
     def warm(self) -> int:
         return 0
