@@ -109,7 +109,7 @@ def make_stream(settings: Settings) -> None:
     with open_live_writer(layout) as live:
         live.apply(4, [(b"key", LiveRow(4, 1, b"{}"))])
         live.mark_verified(4)
-    write_tail_state(layout, TailState(applied=4, table_version=4, verified_at=now))
+    write_tail_state(layout, TailState(applied=4, verified_at=now))
 
 
 def ask(reader: RunningReader, requests: int) -> None:

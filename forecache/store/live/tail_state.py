@@ -17,7 +17,7 @@ class TailState:
     Attributes:
         pid: Of the process.
         table_id: Of the stream's table that the layer was filled from.
-        applied, table_version: Delta versions: what the layer has, and what the table had when it was looked at.
+        applied: Delta version of the table that the layer has; what the table has is in the layer's counters.
         caught_up_at: When the layer last had everything that the table had.
         verified_at: When its content was last found equal to the table's.
         differed: How often it was not; the layer was made anew each time.
@@ -32,7 +32,6 @@ class TailState:
     written_at: float = 0.0
     table_id: str = ""
     applied: int = -1
-    table_version: int = -1
     caught_up_at: float = 0.0
     verified_at: float = 0.0
     differed: int = 0

@@ -237,5 +237,4 @@ class Follower:
         self._said_at = time.monotonic()
         self._state.written_at = time.time()
         self._state.applied = self.writer.applied
-        self._state.table_version = max(self._state.table_version, self.writer.applied)
         write_tail_state(self.store.layout, self._state)
