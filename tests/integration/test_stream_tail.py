@@ -6,47 +6,19 @@ from typing import Any
 import pytest
 from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, scores, write_night
 from stream_rows import StreamTable, click, live_churn, moment
+from tailing import clicks, environment_of, follow, layer, truth
 
 from forecache.errors import ConflictError
 from forecache.files import lock
 from forecache.settings import Settings, load_settings
 from forecache.steps import publish_step
-from forecache.store import Store, open_remote, open_store, publish, pull, push
+from forecache.store import open_remote, open_store, publish, pull, push
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.tail_state import read_tail_state
 from forecache.store.replicas.layer import pull_streamed, push_streamed
 from forecache.stream.tail.run import Tailer
 
 LATER = NIGHT.replace(year=1998, month=7, day=2)
-
-
-def layer(store: Store) -> dict[str, tuple[int, float]]:
-    """Of each key in the layer its position and score, read as a reader reads."""
-    from forecache.store.live.environment import acquire, release
-
-    environment = acquire(store.layout.streamed / "live.mdb", is_durable=True)
-    try:
-        keys = environment.read(lambda transaction: [key for key, _ in transaction.cursor().iternext()])
-    finally:
-        release(environment)
-    with LiveReader(store.layout) as reader:
-        rows = {key.decode(): reader.get(key) for key in keys}
-    return {key: (row.position, json.loads(row.value)["churn_probability"]) for key, row in rows.items() if row}
-
-
-def truth(stream: StreamTable, *, above: int = -1) -> dict[str, tuple[int, float]]:
-    rows = {key: (row["position"], row["churn_probability"]) for key, row in stream.truth().items()}
-    return {key: row for key, row in rows.items() if row[0] > above}
-
-
-def follow(tailer: Tailer) -> None:
-    """Turn until there is nothing more to do."""
-    while tailer.turn():
-        pass
-
-
-def clicks(start: int, count: int, value: float, **more: Any) -> list[dict[str, Any]]:
-    return [click(f"{number:05d}", value, moment(NEXT_NIGHT), **more) for number in range(start, start + count)]
 
 
 def test_each_commit_is_applied_once_and_a_compaction_changes_nothing(settings: Settings) -> None:
@@ -58,7 +30,7 @@ def test_each_commit_is_applied_once_and_a_compaction_changes_nothing(settings: 
         follow(tailer)
         stream.commit([*clicks(5, 10, 0.5), click("00005", 0.75, moment(NEXT_NIGHT))])
         stream.compact()
-        last = stream.commit(clicks(2, 2, None))  # type: ignore[arg-type]
+        last = stream.commit(clicks(2, 2, None))
         follow(tailer)
         assert layer(store) == truth(stream)
         with LiveReader(store.layout) as reader:
@@ -242,9 +214,10 @@ def test_a_layer_that_differs_is_said_and_made_anew(
             follower.writer.apply(2, [])
         else:
             key = {"changed": b"00003", "lost": b"00003", "added": b"00099"}[how]
-            follower.writer._env.write(
-                lambda transaction: transaction.delete(key) if how == "lost" else transaction.put(key, wrong)
-            )
+            with environment_of(store.layout) as environment:
+                environment.write(
+                    lambda transaction: transaction.delete(key) if how == "lost" else transaction.put(key, wrong)
+                )
         compared(tailer)
         assert "differs from its table" in caplog.text
         assert layer(store) == truth(stream)

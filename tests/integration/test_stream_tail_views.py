@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from live_view_sample import START, VIEW, Payment, random_payments, table_of
 from stream_rows import MOMENT, StreamTable
+from tailing import environment_of, follow
 
 from forecache.pipeline.streams.plan import plan_of
 from forecache.settings import Settings
@@ -65,11 +66,6 @@ def tiles(store: Store) -> dict[bytes, bytes]:
     return {key: row.value for key, row in found.items() if row is not None}
 
 
-def follow(tailer: Tailer) -> None:
-    while tailer.turn():
-        pass
-
-
 def test_tiles_are_those_of_all_events_whatever_commits_they_came_in(store: Store, stream: StreamTable) -> None:
     settings_of = stream.settings
     start = 0
@@ -105,7 +101,8 @@ def test_tiles_that_differ_from_the_events_are_found_and_made_anew(store: Store,
             record = transaction.get(key)
             transaction.put(key, record[: len(record) - len(row_of(record).value)] + other)
 
-        follower.writer._env.write(change)
+        with environment_of(store.layout) as environment:
+            environment.write(change)
         _compare(tailer)
         state = read_tail_state(store.layout)
         assert state.differed == 1

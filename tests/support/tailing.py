@@ -1,0 +1,78 @@
+"""Following the stream of `stream_rows.live_churn`: clicks, what the live layer holds and should hold, processes."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reader_support import eventually
+from store_tables import NEXT_NIGHT
+from stream_rows import StreamTable, click, moment
+
+from forecache.settings import Settings
+from forecache.store import Store
+from forecache.store.layout import Layout
+from forecache.store.live.environment import Environment, acquire, release
+from forecache.store.live.reader import LiveReader
+from forecache.store.live.writer import open_live_writer
+from forecache.stream.tail.run import Tailer
+
+SUPPORT = Path(__file__).parent
+
+
+def clicks(start: int, count: int, value: float | None, **more: Any) -> list[dict[str, Any]]:
+    return [click(f"{number:05d}", value, moment(NEXT_NIGHT), **more) for number in range(start, start + count)]
+
+
+@contextmanager
+def environment_of(layout: Layout) -> Iterator[Environment]:
+    """The LMDB environment of a live layer, past its writer and its readers."""
+    environment = acquire(layout.streamed / "live.mdb", is_durable=True)
+    try:
+        yield environment
+    finally:
+        release(environment)
+
+
+def layer(store: Store) -> dict[str, tuple[int, float]]:
+    """Of each key in the layer its position and score, read as a reader reads."""
+    with environment_of(store.layout) as environment:
+        keys = [key for key, _ in environment.some_from(b"", None)]
+    with LiveReader(store.layout) as reader:
+        rows = {key.decode(): reader.get(key) for key in keys}
+    return {key: (row.position, json.loads(row.value)["churn_probability"]) for key, row in rows.items() if row}
+
+
+def checked_layer(store: Store) -> dict[str, tuple[int, float]]:
+    """As `layer`, once nobody writes it, whose content hash has to be that of its rows."""
+    with open_live_writer(store.layout) as writer:
+        assert writer.recount() == writer.content_sum
+    return layer(store)
+
+
+def truth(stream: StreamTable, *, above: int = -1) -> dict[str, tuple[int, float]]:
+    """What the layer should hold, of the rows above a position."""
+    rows = {key: (row["position"], row["churn_probability"]) for key, row in stream.truth().items()}
+    return {key: row for key, row in rows.items() if row[0] > above}
+
+
+def follow(tailer: Tailer) -> None:
+    """Turn until there is nothing more to do."""
+    while tailer.turn():
+        pass
+
+
+def tail_process(settings: Settings, step: str = "", nth: int = 1) -> "subprocess.Popen[str]":
+    """A tailer in a process of its own, which kills itself at a step; see `tail_job`."""
+    command = [sys.executable, str(SUPPORT / "tail_job.py"), str(settings.home), step, str(nth)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def wait(holds: Callable[[], bool]) -> None:
+    assert eventually(holds, 30.0)
