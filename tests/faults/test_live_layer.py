@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from live_support import live_row, live_store
 from small_disks import within_small_disk
+from tailing import environment_of
 
 from forecache.store.layout import Layout
 from forecache.store.live.numbers import content_of
@@ -93,27 +94,32 @@ def test_a_writer_that_is_killed_at_any_instant_goes_on_with_what_a_ground_truth
 
 def test_the_slots_of_killed_readers_are_freed_and_their_pages_used_again(tmp_path: Path) -> None:
     layout = _layout(tmp_path)
-    code = (
-        "import sys, time, os, signal\nfrom pathlib import Path\nfrom forecache.store import Store\n"
-        "from forecache.store.live.reader import LiveReader\n"
-        f"reader = LiveReader(Store(Path({str(layout.root)!r})).layout)\n"
-        "held = reader._live._env._env.begin()\nprint('reading', flush=True)\ntime.sleep(60)\n"
-    )
     with open_live_writer(layout) as writer:
         writer.apply(0, [(b"%d" % i, live_row(0)) for i in range(2000)])
-        process = _start(code)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "reading\n"
-        assert str(process.pid) in writer._env._env.readers()
-        process.kill()
-        process.wait()
-        writer._check_readers_at = 0.0
-        writer.apply(1, [(b"0", live_row(1))])
-        assert str(process.pid) not in writer._env._env.readers()
-        size = writer._env.file_bytes
-        for version in range(2, 60):
-            writer.apply(version, [(b"%d" % i, live_row(version)) for i in range(0, 2000, 20)])
-        assert writer._env.file_bytes < size * 3  # a transaction left open would have kept every page
+    with environment_of(layout) as environment:
+        _killed_while_reading(environment.path)
+        assert environment.forget_dead_readers() == 1  # so a killed reader does leave its slot
+        _killed_while_reading(environment.path)
+        with open_live_writer(layout) as writer:
+            writer.apply(1, [(b"0", live_row(1))])
+            assert environment.forget_dead_readers() == 0
+            size = environment.file_bytes
+            for version in range(2, 60):
+                writer.apply(version, [(b"%d" % i, live_row(version)) for i in range(0, 2000, 20)])
+            assert environment.file_bytes < size * 3  # a transaction left open would have kept every page
+
+
+def _killed_while_reading(path: Path) -> None:
+    """Kill a process within a read transaction."""
+    process = _start(
+        "import time\nfrom pathlib import Path\nfrom forecache.store.live.environment import acquire\n"
+        f"environment = acquire(Path({str(path)!r}), is_durable=True)\n"
+        "environment.read(lambda transaction: (print('reading', flush=True), time.sleep(60)))\n"
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "reading\n"
+    process.kill()
+    process.communicate()
 
 
 def test_a_forked_process_reads_through_an_environment_of_its_own(tmp_path: Path) -> None:
@@ -124,14 +130,16 @@ from pathlib import Path
 sys.path.insert(0, {SUPPORT!r})
 from live_support import live_row
 from forecache.store import Store
+from forecache.store.live.environment import acquire
 from forecache.store.live.reader import LiveReader
 layout = Store(Path({str(layout.root)!r})).layout
 with LiveReader(layout) as reader:
     assert reader.get(b"a").position == 0
-    of_parent = reader._live._env
+    path = layout.streamed / "live.mdb"
+    of_parent = acquire(path, is_durable=True)
     child = os.fork()
     if not child:
-        ok = reader.get(b"a").position == 0 and reader._live._env is not of_parent
+        ok = reader.get(b"a").position == 0 and acquire(path, is_durable=True) is not of_parent
         os._exit(0 if ok else 1)
     for _ in range(1000):
         assert reader.get(b"a").position == 0
