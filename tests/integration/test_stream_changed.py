@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from live_support import live_row
-from stream_sample import CUSTOMER, DAY, PACE, PAYMENTS, EmptyNight, a_stream, messages, payment
+from stream_sample import CUSTOMER, DAY, PACE, PAYMENTS, EmptyNight, a_stream, messages, payment, table_rows
 
 from forecache.errors import UnavailableError
 from forecache.pipeline import Table, Topic
@@ -53,6 +53,29 @@ def test_a_stream_goes_on_after_its_topic_got_a_column(settings: Settings) -> No
     StreamWriter(settings, after).write(Batch(again.rows, again.bad, {0: 5}))
     step = Step(settings, after, bases=lambda view: EmptyNight())
     assert rebuild(settings, after, step) == 5
+
+
+def test_bad_messages_of_a_topic_that_was_made_anew_are_put_aside_though_old_ones_stood_at_their_offsets(
+    settings: Settings,
+) -> None:
+    stream, sent = a_stream(**NO_ANSWERS), list[bytes]()
+    step = Step(settings, stream, bases=lambda view: EmptyNight())
+
+    def writer(topic_id: str) -> StreamWriter:
+        made = StreamWriter(settings, stream, send_bad=lambda bad: sent.extend(bad["content"].to_pylist()))
+        made.topic_id = topic_id
+        return made
+
+    old = step.run(messages([b"old"]))
+    writer("first").write(Batch(old.rows, old.bad, {0: 1}))
+    again = writer("second")
+    again.write(Batch(old.rows.slice(1), old.bad.slice(1), {0: 0}), resets=True)
+    new = step.run(messages([b"new", b"newer"]))
+    for upto in (1, 2):
+        again.write(Batch(new.rows, new.bad.slice(upto - 1, 1), {0: upto}))
+    assert sent == [b"old", b"new", b"newer"]
+    kept = [row["content"] for row in table_rows(settings, stream.quarantine_table)]
+    assert sorted(kept) == sorted(sent)
 
 
 def test_what_was_shown_before_its_commit_goes_once_a_stream_without_such_rows_has_passed_it(

@@ -105,11 +105,17 @@ class StreamWriter:
             ConflictError: Another process has committed to the stream since.
             UnavailableError: The disk is full, or a store or the brokers do not answer; it may be tried again.
         """
-        self._send_bad(self._not_put_aside(batch.bad))
+        if resets and self._is_of_another_topic(batch.upto):
+            self._leave_old_topic(batch.upto)
+        bad = self._not_put_aside(batch.bad)
+        self._send_bad(bad)
         stream_step("bad messages sent")
-        self._write_bad(batch)
+        if bad.num_rows:
+            self._write_bad(bad, batch.upto)
         self.version = self._write_rows(batch, resets)
         self.offsets = {**self.offsets, **batch.upto}
+        # No message before these offsets comes again.
+        self._put_aside = self._put_aside and {(p, at) for p, at in self._put_aside if at >= self.offsets.get(p, 0)}
         stream_step("rows committed")
         return self.version
 
@@ -118,9 +124,7 @@ class StreamWriter:
         written: list[DataFile] = []
 
         def decide(state: State) -> Change:
-            now = {} if state.delta is None else _offsets(state.delta, self._stream.name)
-            if any(now.get(partition) != self.offsets.get(partition) for partition in {*now, *self.offsets}):
-                raise self._overtaken(now)
+            self._refuse_if_overtaken(state.delta)
             if batch.rows.num_rows:
                 # The row says which commit wrote it, so a file is of one version only.
                 written[:] = [self._file(batch.rows, state.version + 1)]
@@ -139,27 +143,31 @@ class StreamWriter:
         rows = rows.set_column(rows.schema.get_field_index(PLACE), PLACE, place).drop_columns([HOUR])
         return self._written(self._stream.table, rows, hour)
 
-    def _write_bad(self, batch: Batch) -> None:
-        """Put bad messages aside that are not yet."""
-        bad = self._not_put_aside(batch.bad)
-        if not bad.num_rows:
-            return
+    def _write_bad(self, bad: pa.Table, upto: Offsets) -> None:
+        """Put bad messages aside."""
         contents = pc.binary_slice(bad["content"], 0, KEPT_BYTES)
         bad = bad.set_column(bad.schema.get_field_index("content"), "content", contents.cast(pa.binary()))
         file = self._written(self._stream.quarantine_table, bad, hour_of(datetime.now(timezone.utc)))
-        offsets = self.offsets
+        self._commit_bad(Change([file], transactions=self._applications_of(upto)))
+        assert self._put_aside is not None
+        self._put_aside.update(_places(bad))
+        stream_step("bad messages committed")
 
+    def _commit_bad(self, change: Change) -> None:
         def decide(state: State) -> Change:
-            table = self._kept[self._stream.table].newest()
-            now = {} if table is None else _offsets(table, self._stream.name)
-            if any(now.get(partition) != offsets.get(partition) for partition in {*now, *offsets}):
-                raise self._overtaken(now)
-            return Change([file], transactions=self._applications_of(batch.upto))
+            self._refuse_if_overtaken(self._kept[self._stream.table].newest())
+            return change
 
         commit(self._target(self._stream.quarantine_table, QUARANTINE_TABLE), decide)
-        assert self._put_aside is not None
-        self._put_aside.update(_places(batch.bad))
-        stream_step("bad messages committed")
+
+    def _is_of_another_topic(self, upto: Offsets) -> bool:
+        return not self.knows_topic() or any(at < self.offsets.get(p, 0) for p, at in upto.items())
+
+    def _leave_old_topic(self, upto: Offsets) -> None:
+        """Have the quarantine know none of the messages of another topic, whose offsets may be those of old ones."""
+        self._put_aside = None
+        if open_if_exists(self._settings, self._stream.quarantine_table) is not None:
+            self._commit_bad(Change(transactions=self._applications_of(upto)))
 
     def _not_put_aside(self, bad: pa.Table) -> pa.Table:
         """The bad messages that the quarantine does not have."""
@@ -175,9 +183,10 @@ class StreamWriter:
         delta = open_if_exists(self._settings, self._stream.quarantine_table)
         if delta is None:
             return set()
-        again = pc.scalar(not self.offsets)
-        for partition, offset in self.offsets.items():
-            again = again | ((pc.field(PARTITION) == partition) & (pc.field(OFFSET) >= offset))
+        again = pc.scalar(False)
+        for partition, end in _offsets(delta, self._stream.name).items():
+            start = self.offsets.get(partition, 0)
+            again |= (pc.field(PARTITION) == partition) & (pc.field(OFFSET) >= start) & (pc.field(OFFSET) < end)
         return set(_places(delta.to_pyarrow_dataset().to_table([PARTITION, OFFSET], filter=again)))
 
     def _written(self, table: str, rows: pa.Table, hour: str) -> DataFile:
@@ -204,12 +213,15 @@ class StreamWriter:
         tells = self.topic_id and (resets or not self.offsets)
         return {self._topic_application: _number_of(self.topic_id)} if tells else {}
 
-    def _overtaken(self, now: Offsets) -> ConflictError:
-        return ConflictError(
-            f"Another process has committed to the stream {self._stream.name!r}: its table is at the offsets "
-            f"{dict(now)}, and this one had {dict(self.offsets)}.",
-            remedy="Let one process run a stream, on one machine, and start it again.",
-        )
+    def _refuse_if_overtaken(self, delta: Any) -> None:
+        """Raise where the stream's table is not as this process knows it."""
+        now = {} if delta is None else _offsets(delta, self._stream.name)
+        if now != self.offsets:
+            raise ConflictError(
+                f"Another process has committed to the stream {self._stream.name!r}: its table is at the offsets "
+                f"{now}, and this one had {self.offsets}.",
+                remedy="Let one process run a stream, on one machine, and start it again.",
+            )
 
 
 def _offsets(delta: Any, name: str) -> dict[int, int]:
