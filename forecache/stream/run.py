@@ -4,6 +4,7 @@ import threading
 
 from forecache.pipeline import Stream
 from forecache.settings import Settings
+from forecache.stream.engine.engine import Engine
 
 
 def run_stream(
@@ -16,17 +17,18 @@ def run_stream(
 ) -> None:
     """Run a stream until `stop` is set, or it has caught up with what its topic held at the start.
 
-    Args:
-        skip_lost: Go on with the messages that are there, where others were lost.
-
-    Raises:
-        As `run` of `forecache.stream.arrow.engine.ArrowEngine` and of `forecache.stream.spark.engine.SparkEngine`.
+    Args, Raises:
+        As `forecache.stream.engine.engine.Engine` and its `run`.
     """
+    engine = _engine_of(stream)
+    engine(settings, stream, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop).run()
+
+
+def _engine_of(stream: Stream) -> type[Engine]:
     if stream.engine == "spark":
         from forecache.stream.spark.engine import SparkEngine
 
-        SparkEngine(settings, stream, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop).run()
-    else:
-        from forecache.stream.arrow.engine import ArrowEngine
+        return SparkEngine
+    from forecache.stream.arrow.engine import ArrowEngine
 
-        ArrowEngine(settings, stream, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop).run()
+    return ArrowEngine

@@ -7,7 +7,6 @@ not committed when the process dies is read from Kafka again, and gives the same
 
 import gc
 import logging
-import threading
 import time
 from collections import deque
 from contextlib import ExitStack, closing
@@ -15,20 +14,16 @@ from contextlib import ExitStack, closing
 import pyarrow as pa
 
 from forecache.errors import UnavailableError
-from forecache.pipeline import Stream
-from forecache.settings import Settings
 from forecache.steps import stream_step
 from forecache.stream.arrow.committer import Committer, Numbered
-from forecache.stream.arrow.every import Every
-from forecache.stream.arrow.figures import Figures
 from forecache.stream.arrow.pending import PendingRows
-from forecache.stream.arrow.watch import ModelWatch
+from forecache.stream.engine.engine import Engine
+from forecache.stream.engine.every import Every
+from forecache.stream.engine.watch import ModelWatch
 from forecache.stream.kafka.client import client_options
 from forecache.stream.kafka.dead_letters import DeadLetters
 from forecache.stream.kafka.open_topic import opened_topic
-from forecache.stream.layers import write_layers
 from forecache.stream.left_rows import LeftRows
-from forecache.stream.lock import own_stream
 from forecache.stream.rebuild import rebuild
 from forecache.stream.record import KAFKA_AT
 from forecache.stream.step.answered import Answered
@@ -48,63 +43,27 @@ _CLOSE_S = 30.0
 _TELL_S = 1.0
 
 
-class ArrowEngine:
-    """Runs one stream, once.
+class ArrowEngine(Engine):
+    """See `forecache.stream.engine.engine.Engine`."""
 
-    Attributes:
-        figures: What it says of itself.
+    name = "arrow"
 
-    Args:
-        until_caught_up: End when what the topic had at the start is committed.
-        skip_lost: Go on with the messages that are there, where others were lost.
-        stop: Set to end it; what was answered is committed first.
-    """
+    def _run(self, held: ExitStack) -> None:
+        self._open(held)
+        self._ends = self._reader.ends()
+        with closing(Every(_TELL_S, self._tell, name="figures")):
+            self._loop()
+            self._finish()
 
-    def __init__(
-        self,
-        settings: Settings,
-        stream: Stream,
-        *,
-        until_caught_up: bool = False,
-        skip_lost: bool = False,
-        stop: threading.Event | None = None,
-    ) -> None:
-        self._settings, self._stream = settings, stream
-        self._until_caught_up, self._skip_lost = until_caught_up, skip_lost
-        self._stop = stop or threading.Event()
-        self.figures = Figures(settings.home_path, stream.name, engine="arrow", freshness=stream.freshness)
-        self._held: list[Answered] = []
-        self._held_bytes, self._said = 0, ""  # what went wrong since the last commit
-        self._confirmed: deque[tuple[int, int]] = deque()
-
-    def run(self) -> None:
-        """Run until it is stopped, or has caught up.
-
-        Raises:
-            ConflictError: Another process runs the stream.
-            NotFoundError: There is no such topic, or nothing that could answer.
-            DamagedError: Messages that were to be read are lost.
-            UnavailableError: No broker answers at the start, or a lake or store cannot be read.
-        """
-        with ExitStack() as held:
-            held.enter_context(own_stream(self._settings, self._stream.name))
-            try:
-                self._open(held)
-                self._ends = self._reader.ends()
-                with closing(Every(_TELL_S, self._tell, name="figures")):
-                    self._loop()
-                    self._finish()
-            except BaseException as error:
-                self.figures.state.last_error = str(error)
-                self.figures.write(now=True)
-                raise
-            self.figures.state.stopped_at = time.time()
-            self._look_at_topic()
-            self._tell()
+    def _tell_at_end(self) -> None:
+        self._look_at_topic()
+        self._tell()
 
     def _open(self, held: ExitStack) -> None:
         settings, stream = self._settings, self._stream
-        write_layers(settings, stream)
+        self._held: list[Answered] = []
+        self._held_bytes, self._said = 0, ""  # what went wrong since the last commit
+        self._confirmed: deque[tuple[int, int]] = deque()
         self._step = Step(settings, stream)
         take_up_newest(self._step.answerer)
         self._writer = StreamWriter(settings, stream, send_bad=DeadLetters(settings, stream.topic.topic).send)

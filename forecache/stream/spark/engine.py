@@ -6,8 +6,6 @@ batch may have left others in memory.
 """
 
 import logging
-import threading
-import time
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,15 +17,13 @@ from forecache.lake.spark.kafka import kafka_jars
 from forecache.lake.spark.session import spark_session
 from forecache.pipeline import Stream
 from forecache.settings import Settings
-from forecache.stream.arrow.figures import Figures
-from forecache.stream.arrow.watch import ModelWatch
+from forecache.stream.engine.engine import Engine
+from forecache.stream.engine.watch import ModelWatch
 from forecache.stream.kafka.client import client_options
 from forecache.stream.kafka.dead_letters import DeadLetters
 from forecache.stream.kafka.ends import Ends
 from forecache.stream.kafka.open_topic import opened_topic
-from forecache.stream.layers import write_layers
 from forecache.stream.left_rows import LeftRows
-from forecache.stream.lock import own_stream
 from forecache.stream.record import KAFKA_AT
 from forecache.stream.spark.batches import Batches, CheckpointAhead
 from forecache.stream.spark.checkpoint import Offsets, checkpoint_for
@@ -44,59 +40,22 @@ logger = logging.getLogger("forecache.stream")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 
 
-class SparkEngine:
-    """Runs one stream, once.
+class SparkEngine(Engine):
+    """See `forecache.stream.engine.engine.Engine`."""
 
-    Attributes:
-        figures: What it says of itself.
+    name = "spark"
 
-    Args:
-        until_caught_up: End when what the topic had at the start is committed.
-        skip_lost: Go on with the messages that are there, where others were lost.
-        stop: Set to end it; the batch in progress is committed first.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        stream: Stream,
-        *,
-        until_caught_up: bool = False,
-        skip_lost: bool = False,
-        stop: threading.Event | None = None,
-    ) -> None:
-        self._settings, self._stream = settings, stream
-        self._until_caught_up, self._skip_lost = until_caught_up, skip_lost
-        self._stop = stop or threading.Event()
+    def _run(self, held: ExitStack) -> None:
         self._goal: Offsets = {}
         self._unknown: dict[Query, int] = {}
-        self.figures = Figures(settings.home_path, stream.name, engine="spark", freshness=stream.freshness)
+        options = client_options(self._settings)
+        held.enter_context(answers_sent(self._settings, self._stream, options, self._failed))
+        self._ends = Ends(self._settings, self._stream.topic.topic)
+        held.callback(self._ends.close)
+        self._run_queries(spark_session(self._settings, more_jars=kafka_jars(self._settings)))
 
-    def run(self) -> None:
-        """Run until it is stopped, or has caught up.
-
-        Raises:
-            ConflictError: Another process runs the stream, or commits to it.
-            NotFoundError: There is no such topic, or nothing that could answer.
-            DamagedError: Messages that were to be read are lost.
-            UnavailableError: Spark does not start.
-        """
-        with ExitStack() as held:
-            held.enter_context(own_stream(self._settings, self._stream.name))
-            try:
-                write_layers(self._settings, self._stream)
-                options = client_options(self._settings)
-                held.enter_context(answers_sent(self._settings, self._stream, options, self._failed))
-                self._ends = Ends(self._settings, self._stream.topic.topic)
-                held.callback(self._ends.close)
-                spark = spark_session(self._settings, more_jars=kafka_jars(self._settings))
-                self._run_queries(spark)
-            except BaseException as error:
-                self._failed(str(error))
-                self.figures.write(now=True)
-                raise
-            self.figures.state.stopped_at = time.time()
-            self.figures.write(self._ends.read(), now=True)
+    def _tell_at_end(self) -> None:
+        self.figures.write(self._ends.read(), now=True)
 
     def _run_queries(self, spark: "SparkSession") -> None:
         pause, distrust = _FIRST_PAUSE_S, ""

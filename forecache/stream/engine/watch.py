@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from forecache.stream.arrow.every import Every
+from forecache.stream.engine.every import Every
 from forecache.stream.step.answers import Answerer
 
 logger = logging.getLogger("forecache.stream")

@@ -1,0 +1,71 @@
+"""How a stream is run by either engine: alone on its machine, its layers made, its figures written to the end."""
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from typing import ClassVar
+
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from forecache.stream.engine.figures import Figures
+from forecache.stream.layers import write_layers
+from forecache.stream.lock import own_stream
+
+
+class Engine(ABC):
+    """Runs one stream, once.
+
+    Attributes:
+        figures: What it says of itself.
+
+    Args:
+        until_caught_up: End when what the topic had at the start is committed.
+        skip_lost: Go on with the messages that are there, where others were lost.
+        stop: Set to end it; what is under way is committed first.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        settings: Settings,
+        stream: Stream,
+        *,
+        until_caught_up: bool = False,
+        skip_lost: bool = False,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._settings, self._stream = settings, stream
+        self._until_caught_up, self._skip_lost = until_caught_up, skip_lost
+        self._stop = stop or threading.Event()
+        self.figures = Figures(settings.home_path, stream.name, engine=self.name, freshness=stream.freshness)
+
+    def run(self) -> None:
+        """Run until it is stopped, or has caught up.
+
+        Raises:
+            ConflictError: Another process runs the stream, or commits to it.
+            NotFoundError: There is no such topic, or nothing that could answer.
+            DamagedError: Messages that were to be read are lost.
+            UnavailableError: No broker answers at the start, Spark does not start, or a lake or store cannot be read.
+        """
+        with ExitStack() as held:
+            held.enter_context(own_stream(self._settings, self._stream.name))
+            try:
+                write_layers(self._settings, self._stream)
+                self._run(held)
+            except BaseException as error:
+                self.figures.state.last_error = str(error)
+                self.figures.write(now=True)
+                raise
+            self.figures.state.stopped_at = time.time()
+            self._tell_at_end()
+
+    @abstractmethod
+    def _run(self, held: ExitStack) -> None:
+        """Run the stream; what `held` holds is closed afterwards."""
+
+    @abstractmethod
+    def _tell_at_end(self) -> None:
+        """Write the last figures."""
