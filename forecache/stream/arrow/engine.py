@@ -188,7 +188,7 @@ class ArrowEngine(Engine):
         state = self.figures.state
         failing = self._committer.failure or self._reader.failure or self._watch.failure or self._step.trouble
         state.last_error = failing or self._said
-        state.release = getattr(self._step.answerer, "release", None)
+        state.release = self._step.answerer.release
         self.figures.write(self._ends, now=True)
 
     def _finish(self) -> None:

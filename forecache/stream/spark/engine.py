@@ -102,9 +102,9 @@ class SparkEngine(Engine):
             logger.warning("%s The stream takes the new checkpoint %s.", reason, checkpoint.path)
         self.figures.state.offsets = {str(p): offset for p, offset in sink.offsets.items()}
         self.figures.state.committed_version = sink.writer.version
-        watch = ModelWatch(sink.step.answerer)
-        held.callback(watch.close)
-        batches = Batches(sink, checkpoint, starts, before=watch.take_up)
+        self._watch = ModelWatch(sink.step.answerer)
+        held.callback(self._watch.close)
+        batches = Batches(sink, checkpoint, starts, before=self._watch.take_up)
         return batches, Query(spark, settings, stream, sink.step.judge, checkpoint, starts)
 
     def _look(self, batches: Batches, query: Query) -> bool:
@@ -113,6 +113,8 @@ class SparkEngine(Engine):
         self.figures.state.unknown += counted - self._unknown.get(query, 0)
         self._unknown[query] = counted
         self._left.sweep()
+        if self._watch.failure:
+            self._failed(self._watch.failure)
         self.figures.write(self._ends.read())
         return self._until_caught_up and batches.has_reached(self._goal)
 
@@ -121,6 +123,7 @@ class SparkEngine(Engine):
         state.bad += answered.bad.num_rows
         state.repeats += answered.repeats
         state.late += answered.late
+        state.release, state.last_error = sink.step.answerer.release, ""
         if answered.failure:
             self._failed(f"{answered.failed} rows have no answer: {answered.failure}")
         if sink.step.trouble:

@@ -37,6 +37,11 @@ class Answerer(Protocol):
 
     look_every_s: float
 
+    @property
+    def release(self) -> int | None:
+        """The number of the release that answers; None where none does."""
+        ...
+
     def look(self) -> Any:
         """What newer answers there are than `take_up` had: an object for it, None for none. Another thread may call it.
 
@@ -59,6 +64,7 @@ class NoAnswers:
     """Only the views are kept."""
 
     look_every_s = 3600.0
+    release = None
 
     def look(self) -> Any:
         return None

@@ -42,6 +42,7 @@ class PipelineAnswers:
     """Answers by the champion, or by what is applied; see `forecache.stream.step.answers.Answerer`."""
 
     look_every_s = 10.0  # MLflow is asked
+    release = None
 
     def __init__(self, settings: Settings, pipeline: Pipeline, number: int | None) -> None:
         self._settings, self._pipeline, self._number = settings, pipeline, number

@@ -42,7 +42,7 @@ class ReleaseAnswers:
 
     @property
     def release(self) -> int | None:
-        """The number of the release that answers."""
+        """See `forecache.stream.step.answers.Answerer`."""
         return None if self._loaded is None else self._loaded.release.number
 
     def look(self) -> LoadedRelease | None:
