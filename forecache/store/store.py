@@ -183,9 +183,10 @@ class Store:
             assert version is not None
             return version
         wanted = "an earlier version" if version is None else f"version {version}"
+        here = "" if pointer.current is None else f" from {pointer.current}"
         listed = ", ".join(map(str, candidates)) or "none"
         raise NotFoundError(
-            f"The store of {self.pipeline} cannot roll back from {pointer.current} to {wanted}.",
+            f"The store of {self.pipeline} cannot roll back{here} to {wanted}.",
             remedy=f"Versions it can go to: {listed}.",
         )
 
