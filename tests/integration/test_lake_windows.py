@@ -20,7 +20,8 @@ from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.feature_tables import historical
 from forecache.lake.feature_tables.feature_rows import view_frame
 from forecache.lake.feature_tables.features import build_view, stale_nights
-from forecache.lake.feature_tables.historical import features_known, historical_features
+from forecache.lake.feature_tables.historical import historical_features
+from forecache.lake.feature_tables.known import features_known
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.windows.nights import window_frame

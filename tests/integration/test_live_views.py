@@ -27,7 +27,8 @@ from forecache.errors import UnavailableError
 from forecache.lake.delta.tables import open_table
 from forecache.lake.examples.build import build_examples
 from forecache.lake.feature_tables.features import build_view
-from forecache.lake.feature_tables.historical import features_known, historical_features
+from forecache.lake.feature_tables.historical import historical_features
+from forecache.lake.feature_tables.known import features_known
 from forecache.lake.feature_tables.live_rows import live_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.pipeline.streams.plan import plan_of

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from forecache.lake.feature_tables.historical import age_s, features_known, seen_date
+from forecache.lake.feature_tables.historical import age_s, seen_date
+from forecache.lake.feature_tables.known import features_known
 from forecache.lake.feature_tables.live_rows import live_features
 from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import AS_OF, FeatureView, Lookup, Realtime

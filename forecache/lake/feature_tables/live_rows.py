@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.lake.delta.tables import read_table
-from forecache.lake.feature_tables.historical import features_known
+from forecache.lake.feature_tables.known import features_known
 from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import AS_OF, FeatureView
 from forecache.pipeline.streams.plan import plan_of

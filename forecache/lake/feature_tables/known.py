@@ -1,0 +1,92 @@
+"""Features of views on nights, as they are known now: from the view's table where it is current, else computed."""
+
+from collections.abc import Sequence
+from datetime import date
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from forecache.lake.feature_tables.feature_rows import view_frame, view_inputs
+from forecache.lake.feature_tables.features import STAGE, require_nights
+from forecache.lake.feature_tables.join import read_view
+from forecache.lake.ledger import last_records
+from forecache.lake.refusals import REFUSED
+from forecache.lake.sources.tables.pins import Pins
+from forecache.pipeline import AS_OF, FeatureView
+from forecache.results import Progress, no_progress
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+_DATES_AT_ONCE = 31
+# So many keys of nights are in the driver's memory, some 50 bytes each; of more, all keys of the nights are computed.
+_MOST_ASKED = 4_000_000
+_ROWS = "forecache_rows"
+
+
+def features_known(
+    spark: "SparkSession",
+    settings: Settings,
+    view: FeatureView,
+    nights: Sequence[date],
+    *,
+    asked: "DataFrame | None" = None,
+    states: bool = False,
+    pins: Pins | None = None,
+    progress: Progress = no_progress,
+) -> "DataFrame":
+    """Key columns, `as_of` and features of nights, from the table where they are current, else computed.
+
+    Args:
+        asked: Key columns and `as_of` of the rows that are needed, which may repeat: of windows no others are computed,
+            where these are not too many. None: all.
+        states: Also those of a live view.
+
+    The job that reads them fails where a function returned a row twice; see `forecache.lake.refusals.refusal_in`.
+
+    Raises:
+        InputError: A date has no delivery.
+    """
+    require_nights(settings, view, nights, pins=pins)
+    records, inputs = last_records(settings, STAGE, view.name), view_inputs(settings, view, nights, pins=pins)
+    current = {n: records[n].delta_version for n in nights if n in records and records[n].inputs == inputs[n]}
+    lacking = [night for night in nights if night not in current]
+    frames = [read_view(spark, settings, view, current, states=states)] if current else []
+    rows = _asked_rows(asked, lacking) if asked is not None and lacking and view.windows else None
+    # Each time the tiles of all days that the dates see are read.
+    at_once = _DATES_AT_ONCE if rows is None else max(1, len(lacking))
+    for first in range(0, len(lacking), at_once):
+        some = lacking[first : first + at_once]
+        progress(f"features of {view.name} for {some[0]} to {some[-1]}", first / len(lacking))
+        frames.append(view_frame(spark, settings, view, some, pins=pins, progress=progress, asked=rows, states=states))
+    return _each_once(view, reduce(lambda one, other: one.unionByName(other), frames))
+
+
+def _asked_rows(asked: "DataFrame", nights: Sequence[date]) -> "pa.Table | None":
+    """Key columns and `as_of` of what some nights are asked for, each once; None where it is too much."""
+    from pyspark.sql import functions as F
+
+    wanted = asked.where(F.col(AS_OF).isin(list(nights))).dropna().distinct().limit(_MOST_ASKED + 1)
+    rows = wanted.toArrow()
+    return rows if rows.num_rows <= _MOST_ASKED else None
+
+
+def _each_once(view: FeatureView, features: "DataFrame") -> "DataFrame":
+    """The rows of a view; the job fails where a function returned one twice, which would be two rows of the result."""
+    from pyspark.sql import functions as F
+
+    if view.windows:
+        return features
+    said = F.concat_ws(
+        " ",
+        F.lit(f"{REFUSED} The view {view.name!r} has several rows of the key"),
+        F.concat_ws(", ", *(F.col(name).cast("string") for name in view.key)),
+        F.lit("on"),
+        F.concat(F.col(AS_OF).cast("string"), F.lit(".")),
+    )
+    rows = features.groupBy(*view.key, AS_OF).agg(
+        F.count(F.lit(1)).alias(_ROWS), *(F.first(name).alias(name) for name in view.feature_names)
+    )
+    names = [*view.key, *view.feature_names]
+    return rows.select(*names, F.when(F.col(_ROWS) > 1, F.raise_error(said)).otherwise(F.col(AS_OF)).alias(AS_OF))
