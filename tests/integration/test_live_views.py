@@ -23,7 +23,7 @@ from live_view_sample import (
     us,
 )
 
-from forecache.errors import UnavailableError
+from forecache.errors import InputError, UnavailableError
 from forecache.lake.delta.tables import open_table
 from forecache.lake.examples.build import build_examples
 from forecache.lake.feature_tables.features import build_view
@@ -172,6 +172,8 @@ def test_any_table_of_keys_and_moments_is_given_features_of_the_moment(spark: An
         [(card, datetime.fromtimestamp(at / 1e6, timezone.utc), at) for card, at in asked],
         "card bigint, event_timestamp timestamp, at bigint",
     )
+    with pytest.raises(InputError, match="has 'card' as string, and the view 'card_live' as bigint. Cast it"):
+        historical_features(spark, landed, [VIEW], rows.withColumn("card", rows.card.cast("string")))
     found = historical_features(spark, landed, [VIEW], rows)
     assert found.columns == ["card", "event_timestamp", "at", *VIEW.feature_names]
     for row in found.collect():

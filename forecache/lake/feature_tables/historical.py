@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError
+from forecache.lake.delta.tables import read_table
 from forecache.lake.feature_tables.join import require_key_types
 from forecache.lake.feature_tables.known import features_known
 from forecache.lake.feature_tables.live_rows import live_features
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 _ROWS = "forecache_rows"
+_OWNER = "The table to be given features has"
 ROW = "forecache_row"
 """A column by which a caller keeps the order of the rows."""
 
@@ -68,7 +70,7 @@ def historical_features(
             continue
         asked = dated.select(*(f"`{name}`" for name in view.key), AS_OF)
         features = features_known(spark, settings, view, nights, asked=asked, progress=progress)
-        require_key_types("The table to be given features has", spine, view, features)
+        require_key_types(_OWNER, spine, view, features)
         joined = dated.join(features, [*view.key, AS_OF], "left")
         if max_age is not None:
             fresh = age_s(timestamp) <= max_age.total_seconds()
@@ -88,6 +90,7 @@ def _at_moments(
     """Rows with the features of a live view as of their moments."""
     from pyspark.sql import functions as F
 
+    require_key_types(_OWNER, rows, view, read_table(spark, settings, view.events.raw_table))
     names = [f"`{name.replace('`', '``')}`" for name in rows.columns]
     seen = live_features(
         spark, settings, view, rows, by=view.key, timestamp=timestamp, column=_ROWS, progress=progress
