@@ -10,15 +10,14 @@ import pytest
 from deltalake import DeltaTable
 from maintenance_lake import age
 from warm import assert_valid_log, log_of
-from watched_streams import StreamTable, cards
+from watched_streams import StreamTable
 
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import active_files, removed_files
 from forecache.lake.delta.stream_tables import KEPT, hour_of, stream_bases
 from forecache.lake.delta.tables import open_table
 from forecache.lake.maintenance.maintain import maintain_table
-from forecache.operations import maintain as maintaining
-from forecache.pipeline.project import Project
+from forecache.operations.maintain import pinned_versions
 from forecache.settings import Settings
 
 TABLE = "stream_cards"
@@ -139,9 +138,7 @@ def test_checkpoints_keep_the_log_short_and_remember_what_was_removed(settings: 
     )
 
 
-def test_nights_that_rows_stand_on_are_pinned(
-    settings: Settings, now: datetime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nights_that_rows_stand_on_are_pinned(settings: Settings, now: datetime) -> None:
     table = StreamTable(settings)
     for days, base in (
         (40, "customer=2025-11-01@3"),
@@ -154,7 +151,5 @@ def test_nights_that_rows_stand_on_are_pinned(
         table.commit([at], at=at, base=base)
     assert stream_bases(settings, TABLE) == {"customer=2026-01-01@17", "customer=2026-01-02@18", "customer="}
     assert stream_bases(settings, "stream_none") == set()
-    stream = cards()
-    monkeypatch.setattr(maintaining, "read_project", lambda _: Project({}, {}, streams={"cards": stream}))
-    pins = maintaining.pinned_versions(settings)["features_customer"]
+    pins = pinned_versions(settings.model_copy(update={"project": "watched_project"}))["features_customer"]
     assert {(pin.version, pin.partition) for pin in pins} == {(17, "2026-01-01"), (18, "2026-01-02")}

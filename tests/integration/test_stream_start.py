@@ -15,7 +15,7 @@ from watched_streams import cards
 
 from forecache.monitoring.streams.starts import Starts, read_starts, write_starts
 from forecache.operations.streams.start import Kept, keep_running
-from forecache.operations.watch import look as looking
+from forecache.operations.watch.look import look
 from forecache.operations.watch.streams import streams_not_well
 from forecache.pipeline.project import Project
 from forecache.settings import Settings
@@ -143,17 +143,14 @@ def test_a_stream_that_dies_at_once_waits_longer_each_time_and_is_told(settings:
     assert (stream_folder(home, "cards") / "log").is_file()
 
 
-def test_streams_that_are_not_well_are_alerts_and_end_when_they_are(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_streams_that_are_not_well_are_alerts_and_end_when_they_are(settings: Settings) -> None:
     now = time.time()
     well = StreamState(1, now - 999, now, rows=1000, rows_per_s=10.0, committed_at=now, committed_version=3)
-    monkeypatch.setattr(looking, "read_project", lambda _: PROJECT)
 
     def kinds(state: StreamState | None, **more: bool) -> dict[str, str]:
         if state is not None:
             write_state(settings.home_path, "cards", state)
-        found = looking.look(settings.model_copy(update=more))
+        found = look(settings.model_copy(update={"project": "watched_project", **more}))
         assert {"stream_dead", "stream_behind", "stream_delayed", "stream_bad", "stream_unverified"} <= set(
             found.complete
         )
