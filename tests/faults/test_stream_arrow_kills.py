@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stream_jobs import run_stream, settings_of, stream_on, stream_until
-from stream_sample import POISON, payment, release, table_rows
+from stream_jobs import run_stream, running, settings_of, state_of, stream_on, stream_until
+from stream_sample import POISON, payment, release, some_values, table_rows
 from stream_truth import assert_recomputes, assert_tables_hold
+from waiting import wait_for
 from warm import die, start
 
 from forecache.errors import ConflictError, DamagedError
 from forecache.settings import Settings
 from forecache.steps import STREAM_STEPS, stream_step
-from forecache.stream_state import read_state
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 EVENT = {"freshness": "event"}
@@ -27,14 +27,6 @@ def ready(tmp_path: Path, kafka: Any) -> Settings:
     settings = settings_of(tmp_path / "home", kafka.brokers)
     release(settings)
     return settings
-
-
-def some_values(count: int = 120, seed: int = 5) -> list[bytes | None]:
-    generator = random.Random(seed)
-    values: list[bytes | None] = [payment(number) for number in range(count)]
-    for each in (*POISON, *(payment(number) for number in range(0, count, 9))):
-        values.insert(generator.randrange(len(values)), each)
-    return values
 
 
 @pytest.mark.parametrize("step", STREAM_STEPS)
@@ -77,19 +69,12 @@ def test_a_stream_killed_again_and_again_over_partitions_recomputes_to_the_bit(r
 
 
 def test_a_second_engine_on_this_machine_is_refused(ready: Settings, kafka: Any) -> None:
-    topic, stop = kafka.create_topic("payments"), threading.Event()
+    topic = kafka.create_topic("payments")
     kafka.send(topic, [payment(1)])
-    thread = threading.Thread(
-        target=run_stream, args=(ready.home_path, kafka.brokers, topic, {}), kwargs={"stop": stop}
-    )
-    thread.start()
-    try:
+    with running(ready, topic, {}):
         wait_for(lambda: len(table_rows(ready, "stream_payments")) == 1)
         with pytest.raises(ConflictError, match="is run by process"):
             run_stream(ready.home_path, kafka.brokers, topic, {})
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_a_second_engine_on_another_machine_is_refused_by_the_table(
@@ -111,19 +96,13 @@ def test_a_second_engine_on_another_machine_is_refused_by_the_table(
     with pytest.raises(ConflictError, match="Another process has committed to the stream 'payments'"):
         run_stream(ready.home_path, kafka.brokers, topic, {})
     assert_tables_hold(ready, values, topic=topic)
-    state = read_state(ready.home_path, "payments")
-    assert state is not None
-    assert "Another process has committed" in state.last_error
+    assert "Another process has committed" in state_of(ready).last_error
 
 
 def test_a_stream_goes_on_when_its_broker_comes_back(ready: Settings, kafka: Any) -> None:
-    topic, values, stop = kafka.create_topic("payments"), some_values(), threading.Event()
+    topic, values = kafka.create_topic("payments"), some_values()
     kafka.send(topic, values[:60])
-    thread = threading.Thread(
-        target=run_stream, args=(ready.home_path, kafka.brokers, topic, {}), kwargs={"stop": stop}
-    )
-    thread.start()
-    try:
+    with running(ready, topic, {}):
         wait_for(lambda: state_of(ready).lag_events == 0 and state_of(ready).rows > 0)
         kafka.kill()
         wait_for(lambda: "Kafka" in state_of(ready).last_error or "cannot be read" in state_of(ready).last_error)
@@ -131,9 +110,6 @@ def test_a_stream_goes_on_when_its_broker_comes_back(ready: Settings, kafka: Any
         kafka.send(topic, values[60:])
         wait_for(lambda: state_of(ready).offsets.get("0") == len(values), seconds=60)
         wait_for(lambda: state_of(ready).last_error == "")
-    finally:
-        stop.set()
-        thread.join()
     assert_tables_hold(ready, values, topic=topic)
 
 
@@ -173,7 +149,7 @@ def test_a_full_disk_stops_commits_until_there_is_space(
 ) -> None:
     from forecache.stream.table import writer
 
-    topic, values, stop = kafka.create_topic("payments"), some_values(), threading.Event()
+    topic, values = kafka.create_topic("payments"), some_values()
     whole, full = writer.write_file, threading.Event()
 
     def write(*arguments: Any) -> Any:
@@ -184,52 +160,25 @@ def test_a_full_disk_stops_commits_until_there_is_space(
     monkeypatch.setattr(writer, "write_file", write)
     full.set()
     kafka.send(topic, values)
-    thread = threading.Thread(
-        target=run_stream, args=(ready.home_path, kafka.brokers, topic, {}), kwargs={"stop": stop}
-    )
-    thread.start()
-    try:
+    with running(ready, topic, {}):
         wait_for(lambda: "No space left" in state_of(ready).last_error or "disk is full" in state_of(ready).last_error)
         assert table_rows(ready, "stream_payments") == []
         full.clear()
         wait_for(lambda: state_of(ready).offsets.get("0") == len(values))
-    finally:
-        stop.set()
-        thread.join()
     assert_tables_hold(ready, values, topic=topic)
 
 
 def test_a_new_release_answers_from_the_next_batch_on(ready: Settings, kafka: Any) -> None:
-    topic, stop = kafka.create_topic("payments"), threading.Event()
+    topic = kafka.create_topic("payments")
     kafka.send(topic, [payment(number) for number in range(10)])
-    thread = threading.Thread(
-        target=run_stream, args=(ready.home_path, kafka.brokers, topic, {}), kwargs={"stop": stop}
-    )
-    thread.start()
-    try:
+    with running(ready, topic, {}):
         wait_for(lambda: state_of(ready).rows == 10)
         release(ready, version=2)
         wait_for(lambda: state_of(ready).release == 2)
         kafka.send(topic, [payment(number) for number in range(10, 20)])
         wait_for(lambda: state_of(ready).rows == 20)
-    finally:
-        stop.set()
-        thread.join()
     rows = table_rows(ready, "stream_payments")
     assert [(row["release"], row["model_version"]) for row in rows] == [(1, 1)] * 10 + [(2, 2)] * 10
-
-
-def state_of(settings: Settings) -> Any:
-    from forecache.stream_state import StreamState
-
-    return read_state(settings.home_path, "payments") or StreamState()
-
-
-def wait_for(holds: Any, *, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it has not come to that in time"
-        time.sleep(0.05)
 
 
 def delete_before(kafka: Any, topic: str, offset: int) -> None:

@@ -15,7 +15,8 @@ import pytest
 from reader_support import running_reader
 from store_tables import NEXT_NIGHT, churn, predictions, scores, upsert, write_night
 from stream_rows import StreamTable, click, live_churn, moment
-from tailing import SUPPORT, checked_layer, clicks, follow, tail_process, truth, wait
+from tailing import SUPPORT, checked_layer, clicks, follow, tail_process, truth
+from waiting import wait_for
 
 from forecache.errors import ConflictError, NotFoundError
 from forecache.settings import Settings
@@ -157,9 +158,9 @@ def test_no_key_goes_back_for_a_polling_reader_while_tailer_and_publisher_are_ki
                         rolled_back += 1
                 time.sleep(0.02)
             last = stream.version
-            wait(lambda: read_tail_state(store.layout).applied >= last)
+            wait_for(lambda: read_tail_state(store.layout).applied >= last)
             truth_now = {key: row["churn_probability"] for key, row in stream.truth().items()}
-            wait(lambda: all(each.highest == {**dict.fromkeys(_KEYS, 0.0), **truth_now} for each in pollers))
+            wait_for(lambda: all(each.highest == {**dict.fromkeys(_KEYS, 0.0), **truth_now} for each in pollers))
         finally:
             for each in pollers:
                 each.stop.set()

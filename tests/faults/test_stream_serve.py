@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import httpx
 import pytest
 from free_ports import free_port
 from store_tables import NEXT_NIGHT, churn, predictions, scores, write_night
 from stream_rows import StreamTable, click, live_churn, moment
+from waiting import wait_for
 
 from forecache.settings import Settings
 from forecache.store import publish
@@ -36,20 +35,20 @@ def test_a_reader_brings_its_layers_forward_is_ready_when_they_are_near_and_ends
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait(lambda: _status(f"{url}/readyz") == 200)
+        wait_for(lambda: _status(f"{url}/readyz") == 200, seconds=60)
         assert _score(url) == 2 / 8
         first = read_tail_state(store.layout).pid
         os.kill(first, signal.SIGKILL)
         stream.commit([click("00001", 0.75, moment(NEXT_NIGHT))])
-        _wait(lambda: _score(url) == 0.75)
+        wait_for(lambda: _score(url) == 0.75, seconds=60)
         assert read_tail_state(store.layout).pid != first
         assert _status(f"{url}/readyz") == 200
     finally:
         reader.terminate()
-        time.sleep(0.1)
-        reader.terminate()
+        wait_for(lambda: _status(f"{url}/readyz") != 200)
+        reader.terminate()  # no load balancer has to notice first
         reader.communicate(timeout=30)
-    _wait(lambda: not is_followed(store.layout))
+    wait_for(lambda: not is_followed(store.layout))
 
 
 def _status(url: str) -> int:
@@ -64,10 +63,3 @@ def _score(url: str) -> float:
     assert answer["source"] == "live"
     score: float = answer["value"]["churn_probability"]
     return score
-
-
-def _wait(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    give_up = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)

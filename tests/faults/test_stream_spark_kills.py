@@ -1,22 +1,21 @@
 """The engine `spark` keeps each event once, whatever becomes of its driver and of its checkpoint."""
 
-import random
 import shutil
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from spark_stream_jobs import run_until, run_with_spark, spark_settings
-from stream_sample import POISON, payment, release, table_rows
+from stream_jobs import state_of
+from stream_sample import release, some_values, table_rows
 from stream_truth import assert_tables_hold
+from waiting import wait_for
 from warm import start
 
 from forecache.settings import Settings
 from forecache.stream.spark.engine import checkpoints_of
-from forecache.stream_state import read_state
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.usefixtures("spark")]
 
@@ -28,14 +27,6 @@ def ready(tmp_path: Path, kafka: Any) -> Settings:
     return settings
 
 
-def some_values(first: int, count: int) -> list[bytes | None]:
-    generator = random.Random(first)
-    values: list[bytes | None] = [payment(number) for number in range(first, first + count)]
-    for each in (*POISON, *(payment(number) for number in range(0, first + count, 9))):
-        values.insert(generator.randrange(len(values)), each)
-    return values
-
-
 def checkpoints(settings: Settings) -> Path:
     from stream_sample import a_stream
 
@@ -45,7 +36,7 @@ def checkpoints(settings: Settings) -> Path:
 def test_a_driver_killed_before_its_commit_and_a_deleted_checkpoint_lose_and_repeat_nothing(
     ready: Settings, kafka: Any
 ) -> None:
-    topic, values = kafka.create_topic("payments"), some_values(0, 60)
+    topic, values = kafka.create_topic("payments"), some_values(60)
     kafka.send(topic, values)
     process = start(run_until, ready.home_path, kafka.brokers, topic, "rows written", 2, {})
     process.join(180)
@@ -55,7 +46,7 @@ def test_a_driver_killed_before_its_commit_and_a_deleted_checkpoint_lose_and_rep
     assert_tables_hold(ready, values, topic=topic)
     # Batches are numbered from 0 again: by batch number, what comes now would count as written.
     shutil.rmtree(checkpoints(ready))
-    more = some_values(60, 10)
+    more = some_values(10, first=60)
     kafka.send(topic, more)
     run_with_spark(ready, topic)
     assert_tables_hold(ready, [*values, *more], topic=topic)
@@ -64,12 +55,12 @@ def test_a_driver_killed_before_its_commit_and_a_deleted_checkpoint_lose_and_rep
 def test_a_checkpoint_of_another_stream_is_left_where_it_would_lose_events(
     ready: Settings, kafka: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    topic, values = kafka.create_topic("payments"), some_values(0, 40)
+    topic, values = kafka.create_topic("payments"), some_values(40)
     kafka.send(topic, values)
     other = spark_settings(tmp_path / "other", kafka.brokers)
     release(other)
     run_with_spark(other, topic)
-    more = some_values(40, 10)
+    more = some_values(10, first=40)
     kafka.send(topic, more)
     run_with_spark(other, topic)
     shutil.copytree(checkpoints(other), checkpoints(ready))  # it has read everything; this table has nothing
@@ -93,7 +84,7 @@ def test_a_checkpoint_of_another_stream_is_left_where_it_would_lose_events(
 def test_a_table_that_is_made_anew_below_a_running_query_ends_it_and_then_gets_all_events(
     ready: Settings, kafka: Any
 ) -> None:
-    topic, values, more = kafka.create_topic("payments"), some_values(0, 40), some_values(40, 10)
+    topic, values, more = kafka.create_topic("payments"), some_values(40), some_values(10, first=40)
     kafka.send(topic, values)
     raised: list[Exception] = []
 
@@ -105,7 +96,7 @@ def test_a_table_that_is_made_anew_below_a_running_query_ends_it_and_then_gets_a
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_for(lambda: state_of(ready).offsets.get("0") == len(values))
+    wait_for(lambda: state_of(ready).offsets.get("0") == len(values), seconds=60)
     for table in ("stream_payments", "stream_quarantine_payments"):
         shutil.rmtree(Path(ready.table_uri(table)))
     kafka.send(topic, more)
@@ -115,16 +106,3 @@ def test_a_table_that_is_made_anew_below_a_running_query_ends_it_and_then_gets_a
     run_with_spark(ready, topic)
     assert_tables_hold(ready, [*values, *more], topic=topic)
     assert {path.name for path in checkpoints(ready).iterdir()} == {"0", "1"}
-
-
-def state_of(settings: Settings) -> Any:
-    from forecache.stream_state import StreamState
-
-    return read_state(settings.home_path, "payments") or StreamState()
-
-
-def wait_for(holds: Any, *, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it has not come to that in time"
-        time.sleep(0.1)

@@ -6,7 +6,8 @@ import threading
 import pytest
 from store_tables import churn, predictions, scores, write_night
 from stream_rows import StreamTable, live_churn
-from tailing import checked_layer, clicks, environment_of, follow, tail_process, truth, wait
+from tailing import checked_layer, clicks, environment_of, follow, tail_process, truth
+from waiting import wait_for
 
 from forecache.settings import Settings
 from forecache.store import Store, publish
@@ -55,7 +56,7 @@ def test_a_tailer_killed_at_any_step_goes_on_and_the_layer_is_what_the_table_is(
     last = stream.commit(clicks(2, 5, 0.75))
     following = tail_process(settings)
     try:
-        wait(lambda: read_tail_state(store.layout).applied == last and _verified(store) == last)
+        wait_for(lambda: read_tail_state(store.layout).applied == last and _verified(store) == last)
     finally:
         following.kill()
         following.communicate()
@@ -85,18 +86,18 @@ def test_of_two_tailers_one_follows_and_the_other_takes_over_when_it_is_killed(s
     processes = [tail_process(settings), tail_process(settings)]
     try:
         for _ in range(3):
-            wait(lambda: read_tail_state(store.layout).pid in {each.pid for each in processes})
+            wait_for(lambda: read_tail_state(store.layout).pid in {each.pid for each in processes})
             following = next(each for each in processes if each.pid == read_tail_state(store.layout).pid)
             before = read_tail_state(store.layout).applied
             following.kill()
             following.communicate()
             processes.remove(following)
             processes.append(tail_process(settings))
-            wait(lambda before=before: read_tail_state(store.layout).applied > before)  # type: ignore[misc]
+            wait_for(lambda before=before: read_tail_state(store.layout).applied > before)  # type: ignore[misc]
     finally:
         stop.set()
         committing.join()
-        wait(lambda: read_tail_state(store.layout).applied == stream.version)
+        wait_for(lambda: read_tail_state(store.layout).applied == stream.version)
         for each in processes:
             each.kill()
             each.communicate()

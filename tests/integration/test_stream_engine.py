@@ -4,16 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stream_jobs import run_stream, settings_of, stream_until
+from stream_jobs import run_stream, running, settings_of, stream_until
 from stream_sample import payment, release, table_rows
+from waiting import wait_for
 from warm import start
 
 from forecache.settings import PROJECT_ROOT, Settings
@@ -33,27 +30,6 @@ def ready(tmp_path: Path, kafka: Any) -> Settings:
     return settings
 
 
-@contextmanager
-def running(settings: Settings, topic: str, declared: Mapping[str, Any]) -> Iterator[None]:
-    stop = threading.Event()
-    given = (settings.home_path, settings.kafka_brokers, topic, dict(declared))
-    thread = threading.Thread(target=run_stream, args=given, kwargs={"stop": stop})
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def eventually(found: Any, *, seconds: float = 30.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < deadline, "it has not come to that in time"
-        time.sleep(0.02)
-    return value
-
-
 def visible(settings: Settings, store: str, key: bytes) -> LiveRow | None:
     return LiveReader(open_store(settings, store).layout).get(key)
 
@@ -61,13 +37,13 @@ def visible(settings: Settings, store: str, key: bytes) -> LiveRow | None:
 def test_answers_and_tiles_are_visible_before_the_commit(ready: Settings, kafka: Any) -> None:
     topic = kafka.create_topic("payments")
     with running(ready, topic, NEVER):
-        eventually(lambda: is_running(ready.home_path, "payments"))
+        wait_for(lambda: is_running(ready.home_path, "payments"))
         kafka.send(topic, [payment(1), payment(2)])
-        row = eventually(lambda: visible(ready, "payments", b"2"))
+        row = wait_for(lambda: visible(ready, "payments", b"2"))
         assert row.is_pending
         assert json.loads(row.value)["rung"] == "model"
         assert json.loads(row.provenance) == {"model_version": 1, "release": 1, "base": "customer=2026-03-01@7"}
-        assert eventually(lambda: visible(ready, "customer", b"2")).is_pending
+        assert wait_for(lambda: visible(ready, "customer", b"2")).is_pending
         assert table_rows(ready, "stream_payments") == []
     stored = {row["payment_id"]: row for row in table_rows(ready, "stream_payments")}
     assert stored[2]["score"] == json.loads(row.value)["score"]

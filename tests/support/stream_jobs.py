@@ -3,6 +3,8 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from forecache.settings import Settings, load_settings
 from forecache.steps import stream_step
 from forecache.stream.arrow.engine import ArrowEngine
 from forecache.stream.step import step as steps
+from forecache.stream_state import StreamState, read_state
 
 
 def stand_on_an_empty_night() -> None:
@@ -28,6 +31,25 @@ def run_stream(
     engine = ArrowEngine(settings, stream, until_caught_up=stop is None, stop=stop, **how)
     engine.run()
     return engine
+
+
+@contextmanager
+def running(settings: Settings, topic: str, declared: Mapping[str, Any]) -> Iterator[None]:
+    """The stream of payments in a thread of this process, while the block runs."""
+    stop = threading.Event()
+    given = (settings.home_path, settings.kafka_brokers, topic, dict(declared))
+    thread = threading.Thread(target=run_stream, args=given, kwargs={"stop": stop})
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def state_of(settings: Settings) -> StreamState:
+    """What the stream of payments says of itself; figures of none before it has said anything."""
+    return read_state(settings.home_path, "payments") or StreamState()
 
 
 def settings_of(home: Path, brokers: str) -> Settings:

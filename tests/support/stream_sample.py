@@ -1,6 +1,7 @@
 """A stream of payments: its declaration, a release that answers it, messages, and what its table has to hold."""
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
@@ -146,6 +147,15 @@ POISON: tuple[bytes | None, ...] = (
     payment(903, customer_id=None),
     b"[1, 2]",
 )
+
+
+def some_values(count: int = 120, *, first: int = 0) -> list[bytes | None]:
+    """Payments from `first` on in their order; at random places between them poison, and every ninth payment so far."""
+    generator = random.Random(5)
+    values: list[bytes | None] = [payment(number) for number in range(first, first + count)]
+    for each in (*POISON, *(payment(number) for number in range(0, first + count, 9))):
+        values.insert(generator.randrange(len(values)), each)
+    return values
 
 
 def messages(values: Sequence[bytes | None], *, partition: int = 0, first: int = 0) -> pa.Table:

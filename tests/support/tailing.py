@@ -3,12 +3,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reader_support import eventually
 from store_tables import NEXT_NIGHT
 from stream_rows import StreamTable, click, moment
 
@@ -72,7 +71,3 @@ def tail_process(settings: Settings, step: str = "", nth: int = 1) -> "subproces
     assert process.stdout is not None
     process.stdout.readline()
     return process
-
-
-def wait(holds: Callable[[], bool]) -> None:
-    assert eventually(holds, 30.0)
