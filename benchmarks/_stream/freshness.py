@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,18 @@ class Running:
     reader: Reader
     engine: Service
     name: str
+    customers: int
+    terminals: int
     sent: int = 0
-    environment: dict[str, str] = field(default_factory=dict)
 
     def run(self, rate: float, seconds: float, *, patience_s: float = _PATIENCE_S) -> dict[str, Any]:
         """Figures of so many seconds of payments at a constant rate."""
         count = int(rate * seconds)
         begin = time.time() + _AHEAD_S + count / _MESSAGES_PER_S
-        traffic = Traffic(begin_us=int(begin * 1e6), rate=rate, count=count, first=self.sent)
+        traffic = Traffic(
+            begin_us=int(begin * 1e6), rate=rate, count=count, first=self.sent,
+            customers=self.customers, terminals=self.terminals,
+        )  # fmt: skip
         self.sent += count
         every = max(1, int(rate / _SAMPLES_PER_S))
         arguments = [home.SCORED, traffic.to_json(), every, PAUSE_S[self.name], patience_s]
@@ -108,7 +112,7 @@ def _finite(value: float) -> float:
 
 
 @contextlib.contextmanager
-def running(settings: Settings, name: str) -> Iterator[Running]:
+def running(settings: Settings, name: str, *, customers: int, terminals: int) -> Iterator[Running]:
     """The stream with its processes while the block runs, once it has answered."""
     engine_name, freshness = SECTIONS[name]
     folder = settings.home_path / "kafka"
@@ -123,7 +127,7 @@ def running(settings: Settings, name: str) -> Iterator[Running]:
         reader = Reader(settings, environment)
         stack.enter_context(reader.service)
         home.wait_for("the start of the reader", reader.listens, seconds=_START_S, services=[engine, reader.service])
-        found = Running(settings, broker, reader, engine, name, environment=environment)
+        found = Running(settings, broker, reader, engine, name, customers, terminals)
         say(f"{name}: first events")
         first = found.run(50.0, 2.0, patience_s=_START_S)
         if first["failed"]:
@@ -138,16 +142,17 @@ def measure(work: Path, sizes: Sizes, name: str) -> dict[str, Any]:
     settings = home.scored_home(
         work / "scored", customers=sizes.customers, terminals=sizes.terminals, payments=sizes.customers
     )
-    with running(settings, name) as stream:
+    with running(settings, name, customers=sizes.customers, terminals=sizes.terminals) as stream:
         say(f"{name}: {rate:,.0f} events/s for {sizes.answer_s:g} s")
         found = stream.run(rate, sizes.answer_s)
         stream.catch_up()
+        sent = stream.sent
         rows = home.rows_of(settings, f"stream_{home.SCORED}", ["transaction_id"])["transaction_id"].to_numpy()
         tried: list[dict[str, Any]] = []
         best = _highest(stream, rate, sizes.search_s, tried) if sizes.search_s else 0.0
     return {
         "engine": SECTIONS[name][0], "freshness": SECTIONS[name][1], "run": found,
-        "rows": len(rows), "distinct": len(np.unique(rows)), "sent": int(50 * 2 + found["rate"] * found["seconds"]),
+        "rows": len(rows), "distinct": len(np.unique(rows)), "sent": sent,
         "highest_rate": best, "bound_ms": BOUNDED[name].p99_ms, "tried": tried,
     }  # fmt: skip
 

@@ -1,11 +1,9 @@
 """Every payment is answered by a model that looks up its customer and its terminal, up to the event before."""
 
-import os
-from datetime import date
-
+import bench_payments
 import numpy as np
 
-from forecache.pipeline import Column, Feature, FeatureView, Publish, Source, Window
+from forecache.pipeline import Column, Feature, FeatureView, Publish, Window
 from forecache.pipeline.models.applied import RegisteredModel
 from forecache.pipeline.realtime.ladder import Default
 from forecache.pipeline.realtime.lookup import Lookup
@@ -15,27 +13,10 @@ from forecache.pipeline.realtime.rows import Rows
 from forecache.pipeline.streams.live import Live
 from forecache.pipeline.streams.results import LiveRows, Table
 from forecache.pipeline.streams.stream import Stream
-from forecache.pipeline.streams.topic import Topic
 
-START = date(2026, 1, 1)
-ENGINE, FRESHNESS = os.environ.get("BENCH_ENGINE", "arrow"), os.environ.get("BENCH_FRESHNESS", "event")
 OPEN = Publish(max_row_change=None, max_psi=None, max_null_share=1.0, keep=2)
 
-payments_source = Source(
-    "payments",
-    columns=(
-        Column("transaction_id", "bigint"),
-        Column("customer_id", "bigint"),
-        Column("terminal_id", "bigint"),
-        Column("at", "timestamp"),
-        Column("amount", "double"),
-        Column("channel", "string", required=False),
-    ),
-    event_time="at",
-    unique=("transaction_id",),
-    start=START,
-)
-payments = Topic("payments", topic="payments", source=payments_source)
+payments_source = bench_payments.payments_source(Column("channel", "string", required=False))
 
 
 def view(name: str, *windows: Window) -> FeatureView:
@@ -90,10 +71,10 @@ fraud = Realtime(
 )
 scored = Stream(
     "scored",
-    topic=payments,
+    topic=bench_payments.payments_topic(payments_source),
     views=(customer, terminal),
     answers=fraud,
     to=(Table(), LiveRows(keep_h=24)),
-    engine=ENGINE,  # type: ignore[arg-type]
-    freshness=FRESHNESS,  # type: ignore[arg-type]
+    engine=bench_payments.ENGINE,
+    freshness=bench_payments.FRESHNESS,
 )
