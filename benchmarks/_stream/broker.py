@@ -8,9 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
-from _store.processes import BenchmarkError
-
-from _stream.supervised import ROOT
+from _store.processes import ROOT, BenchmarkError
 
 _SCRIPT = ROOT / "scripts" / "kafka.sh"
 _PORTS, _CONTROLLER = range(21_000, 22_000), 10_000

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -127,13 +126,9 @@ def _forecache(environment: Mapping[str, str], *arguments: str) -> None:
 
 
 def _python(environment: Mapping[str, str], *arguments: str) -> str:
-    from _store.processes import BenchmarkError
+    from _store.processes import PYTHON, run_checked
 
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BenchmarkError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return done.stdout
+    return run_checked([PYTHON, *arguments], environment=environment)
 
 
 def _batch_scores(environment: Mapping[str, str], night: date) -> dict[int, float]:

@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import shutil
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from _store.processes import PYTHON, BenchmarkError
+from _store.processes import BenchmarkError
 from _store.progress import say
 
 from _stream import home, services, spoiled
@@ -22,7 +20,6 @@ from _stream.jobs import Job
 from _stream.kills import Kills
 from _stream.services import Reader
 from _stream.sizes import Sizes
-from _stream.supervised import ROOT
 from _stream.traffic import Traffic
 from _stream.visible import Asked
 from forecache.settings import Settings
@@ -92,7 +89,7 @@ def run(settings: Settings, sizes: Sizes) -> dict[str, Any]:
         "kills_failed": kills.failed, "ended_by_themselves": engine.ended + tailer.ended,
         "first_ends": _tails(engine.ended, engine.log) + _tails(tailer.ended, tailer.log),
         "caught_up_s": caught_up_s, "rows": rows_against(traffic, found), "live": answers,
-        "quarantine": quarantined(settings), "recomputed": recomputed(settings, environment),
+        "quarantine": quarantined(settings), "recomputed": recomputed(environment),
     }  # fmt: skip
 
 
@@ -144,13 +141,10 @@ def quarantined(settings: Settings) -> dict[str, int]:
     return {"rows": len(found), "distinct": len(places)}
 
 
-def recomputed(settings: Settings, environment: Mapping[str, str]) -> dict[str, Any]:
+def recomputed(environment: Mapping[str, str]) -> dict[str, Any]:
     """What `forecache stream NAME --recompute` says: every row computed again from the table alone."""
-    command = [PYTHON, "-m", "forecache.cli.main", "stream", home.SCORED, "--recompute", "--json"]
     began = time.monotonic()
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **environment}
-    )
+    done = services.forecache(environment, "stream", home.SCORED, "--recompute", "--json")
     if not done.stdout.strip():
         raise BenchmarkError(f"The recomputation failed with {done.returncode}: {done.stderr[-800:]}")
     return {"exit_code": done.returncode, "seconds": time.monotonic() - began, "said": json.loads(done.stdout)}

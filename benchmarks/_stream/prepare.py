@@ -3,7 +3,6 @@
 Usage: python -m _stream.prepare HOME CUSTOMERS TERMINALS PAYMENTS_A_DAY
 """
 
-import os
 import sys
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -16,7 +15,6 @@ from pyarrow import csv
 from _stream.services import PROJECTS
 from _stream.traffic import Traffic
 
-os.environ["FORECACHE_PROJECT"] = "bench_scored"
 if str(PROJECTS) not in sys.path:
     sys.path.insert(0, str(PROJECTS))
 
@@ -106,7 +104,7 @@ def register(settings: Settings) -> None:
 if __name__ == "__main__":
     from forecache.lake.spark.session import spark_session, stop_spark
 
-    home = load_settings(home=Path(sys.argv[1]), spark_master="local[2]")
+    home = load_settings(home=Path(sys.argv[1]), project="bench_scored", spark_master="local[2]")
     try:
         prepare(
             spark_session(home), home, customers=int(sys.argv[2]), terminals=int(sys.argv[3]), payments=int(sys.argv[4])

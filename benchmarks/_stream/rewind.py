@@ -4,14 +4,13 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from _store.processes import PYTHON, BenchmarkError
+from _store.processes import PYTHON, BenchmarkError, run_checked
 from _store.progress import say
 
 from _stream import home, nights, publisher, services, settled
@@ -20,7 +19,7 @@ from _stream.jobs import Job
 from _stream.kills import Kills
 from _stream.services import Reader
 from _stream.sizes import Sizes
-from _stream.supervised import ROOT, Service
+from _stream.supervised import Service
 from _stream.swaps import Swaps
 from _stream.traffic import Traffic
 from forecache.settings import Settings
@@ -70,11 +69,7 @@ def publish_first(settings: Settings) -> None:
         "publish(settings, customer)\n"
         "publish(settings, spending, full=True)"
     )
-    done = subprocess.run(
-        [PYTHON, "-c", code, settings.home_path], cwd=_BENCHMARKS, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise BenchmarkError(f"The first night was not published: {done.stderr[-1500:]}")
+    run_checked([PYTHON, "-c", code, settings.home_path], cwd=_BENCHMARKS)
 
 
 def _run(
@@ -100,7 +95,7 @@ def _run(
             say(f"rewind: {sizes.rewind_rate:,.0f} updates/s for {sizes.rewind_s:g} s, {sizes.publishes} publishes")
             time.sleep(max(0.0, begin + _ROLLBACK_AT * sizes.rewind_s - time.time()))
             home.wait_for("the first publish", lambda: bool(publisher.done(settings)), seconds=_PUBLISH_S)
-            rolled_back = roll_back(settings, environment)
+            rolled_back = roll_back(environment)
             publisher.rolled_back_file(settings).touch()
             sent = sender.result()
             kills.stop()
@@ -132,24 +127,11 @@ def publisher_service(settings: Settings, sizes: Sizes, begin: float, environmen
     return Service("publisher", command, settings.home_path / "publisher.log", {**environment, "PYTHONPATH": paths})
 
 
-def roll_back(settings: Settings, environment: Mapping[str, str]) -> dict[str, Any]:
+def roll_back(environment: Mapping[str, str]) -> dict[str, Any]:
     """`forecache rollback`, tried again while a publish is under way."""
-    command = [
-        PYTHON,
-        "-m",
-        "forecache.cli.main",
-        "rollback",
-        PIPELINE,
-        "--reason",
-        "benchmark",
-        "--keep-model",
-        "--json",
-    ]
+    command = ["rollback", PIPELINE, "--reason", "benchmark", "--keep-model", "--json"]
     for tries in range(1, 200):
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=ROOT,
-            env={**os.environ, **environment},
-        )  # fmt: skip
+        done = services.forecache(environment, *command)
         if done.returncode == 0:
             return {"tries": tries, "said": json.loads(done.stdout)}
         if done.returncode != 5:  # a conflict with another process

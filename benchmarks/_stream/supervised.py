@@ -10,9 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 import psutil
-from _store.processes import BenchmarkError, stop
+from _store.processes import ROOT, BenchmarkError, stop
 
-ROOT = Path(__file__).resolve().parents[2]
 _LOOK_S = 0.02
 _TAIL = 15
 _MOST_ENDS = 3

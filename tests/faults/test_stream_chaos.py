@@ -22,7 +22,8 @@ def this_tree(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.syspath_prepend(str(PROJECTS))
     yield
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("bench_scored", "bench_spending")]:
+    projects = {path.stem for path in PROJECTS.iterdir()}
+    for name in [name for name in sys.modules if name.partition(".")[0] in projects]:
         del sys.modules[name]
 
 
