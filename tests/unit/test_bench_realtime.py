@@ -65,10 +65,22 @@ def test_the_search_finds_the_highest_rate_that_keeps_to_the_limits(capacity: fl
 
     found = best_rate.search(run, Limits(5.0, 15.0), first=300.0)
     assert capacity / 1.07 < found <= capacity
-    assert len(tried) < 16
+    assert len(tried) < 24
     runs = best_rate.measured(run, Limits(5.0, 15.0), capacity * 1.08, 3)
     assert len(runs) == 3
     assert all(each["p99_ms"] == 2.0 for each in runs)
+
+
+def test_one_disturbed_run_lowers_no_rate() -> None:
+    seen: set[float] = set()
+
+    def run(rate: float) -> dict[str, Any]:
+        disturbed = rate not in seen
+        seen.add(rate)
+        return {"failed": 0, "p99_ms": 9.0 if disturbed or rate > 1000.0 else 2.0}
+
+    assert 1000.0 / 1.07 < best_rate.search(run, Limits(5.0), first=300.0) <= 1000.0
+    assert best_rate.search(run, Limits(5.0), first=299.0, tries=1) < 300.0
 
 
 def test_a_server_that_is_slow_at_every_rate_or_fails_has_none() -> None:
