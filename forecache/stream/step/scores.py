@@ -1,14 +1,10 @@
 """The scores of a batch's events by a release: of each the bits that it gets alone, in fewer calls where that holds.
 
-A request has one row, and nothing says that a transform or a matrix library treats rows of several requests apart. So
-the events themselves are the trial: the first of a release are computed both ways, and from then on one of so many. As
-soon as a bit differs, that release is computed event by event.
+Transform and model of a release are tried apart, see `forecache.stream.step.trial`.
 """
 
-import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +13,7 @@ from forecache.errors import ForecacheError
 from forecache.pipeline.realtime.building import Columns
 from forecache.pipeline.realtime.rows import Rows
 from forecache.realtime.release.load import LoadedRelease
-
-logger = logging.getLogger("forecache.stream")
-_TRIED = 256
-"""Events that are computed both ways before one call for several is trusted, and between two checks of it."""
-Matrix = NDArray[Any]
+from forecache.stream.step.trial import Matrix, trial_of_matrices
 
 
 @dataclass
@@ -63,45 +55,12 @@ class Asked:
     found: Mapping[str, Matrix]
 
 
-@dataclass
-class _Trial:
-    """Whether a function of rows gives each row the same bits among others as alone."""
-
-    what: str
-    holds: bool = True
-    left: int = _TRIED
-    _turn: int = field(default=0, repr=False)
-
-    def of(self, rows: int, together: Callable[[], Matrix], alone: Callable[[int], Matrix]) -> Matrix:
-        """The results of rows [n, ...], each as `alone(place)` [1, ...] gives it."""
-        if rows > 1 and self.holds and not self.left:
-            found = together()
-            self._turn += rows
-            if self._turn < _TRIED:
-                return found
-            place, self._turn = self._turn % rows, 0
-            if self._is_equal(found[place : place + 1], alone(place)):
-                return found
-        apart = np.concatenate([alone(place) for place in range(rows)])
-        if rows > 1 and self.holds and self._is_equal(together(), apart):
-            self.left = max(0, self.left - rows)
-        return apart
-
-    def _is_equal(self, found: Matrix, apart: Matrix) -> bool:
-        self.holds = found.dtype == apart.dtype and found.tobytes() == apart.tobytes()
-        if not self.holds:
-            logger.warning(
-                "The %s gives several events other bits than one: they are asked one by one from now on.", self.what
-            )
-        return self.holds
-
-
 class Scorer:
     """Scores events by one loaded release."""
 
     def __init__(self, loaded: LoadedRelease) -> None:
         self._loaded = loaded
-        self._transform, self._model = _Trial("transform"), _Trial("model")
+        self._transform, self._model = trial_of_matrices("transform"), trial_of_matrices("model")
 
     def scores(self, asked: Asked) -> Scored:
         n = asked.length

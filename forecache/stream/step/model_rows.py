@@ -1,0 +1,84 @@
+"""The answers of a pipeline's model to the features of events: of each event the bits that it gets alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.errors import ForecacheError
+from forecache.inference.kernel_spec import KernelSpec
+from forecache.inference.outputs import score_values
+from forecache.inference.runtimes.runtime import Kernel
+from forecache.output_kinds import OutputSpec
+from forecache.scoring.tasks.prediction_rows import Band, Layout, Stamp, file_schema, prediction_rows
+from forecache.stream.step.trial import trial_of_tables
+
+_NOBODY = Stamp("", -1, datetime(1970, 1, 1, tzinfo=timezone.utc), "")
+_KEY = pa.field("", pa.int32())
+"""Stands for the key in rows of predictions, of which the answers alone are taken."""
+
+
+@dataclass
+class AnsweredRows:
+    """
+    Attributes:
+        rows: n rows, of nulls where there is no answer.
+        failed: Rows without an answer.
+        failure: Why the last of them has none.
+    """
+
+    rows: pa.Table
+    failed: int = 0
+    failure: str = ""
+
+
+class ModelRows:
+    """Rows by one loaded model.
+
+    Args:
+        name: Of the pipeline.
+        outputs, bands: As for `forecache.scoring.tasks.prediction_rows.Layout`.
+        schema: The columns of a row.
+    """
+
+    def __init__(
+        self, name: str, kernel: Kernel, spec: KernelSpec, outputs: Sequence[OutputSpec], bands: Sequence[Band],
+        schema: pa.Schema,
+    ) -> None:  # fmt: skip
+        self._kernel, self._spec, self._schema = kernel, spec, schema
+        self._layout = Layout((_KEY.name,), tuple(outputs), tuple(bands))
+        self._predicted = file_schema(self._layout, [_KEY])
+        self._trial = trial_of_tables(f"model of {name}")
+
+    def of(self, features: np.ndarray) -> AnsweredRows:
+        """The rows of float32 [n, d], in the order of the model's inputs."""
+        if not len(features):
+            return AnsweredRows(self._schema.empty_table())
+
+        def alone(place: int) -> pa.Table:
+            return self._in_one_call(features[place : place + 1])
+
+        try:
+            return AnsweredRows(self._trial.of(len(features), lambda: self._in_one_call(features), alone))
+        except Exception:  # noqa: BLE001  # found again, with the event that it is about
+            return self._one_by_one(len(features), alone)
+
+    def _one_by_one(self, count: int, alone: Callable[[int], pa.Table]) -> AnsweredRows:
+        rows, failed, failure = [], 0, ""
+        for place in range(count):
+            try:
+                rows.append(alone(place))
+            except Exception as error:  # noqa: BLE001  # of the model's library: no event may stop a stream
+                failed += 1
+                failure = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}"
+                rows.append(pa.table([pa.nulls(1, each.type) for each in self._schema], schema=self._schema))
+        return AnsweredRows(pa.concat_tables(rows), failed, failure)
+
+    def _in_one_call(self, features: np.ndarray) -> pa.Table:
+        arrays = [pa.array(features[:, place]) for place in range(features.shape[1])]
+        values = score_values(self._kernel, self._spec, arrays, self._layout.outputs)
+        key = pa.nulls(len(features), _KEY.type)
+        found = prediction_rows(self._layout, [key], values, _NOBODY, -1, self._predicted)
+        return pa.table([found.column(each.name).cast(each.type) for each in self._schema], schema=self._schema)
