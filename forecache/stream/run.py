@@ -1,10 +1,13 @@
 """Runs a stream with the engine that it declares."""
 
 import threading
+from typing import TYPE_CHECKING
 
 from forecache.pipeline import Stream
 from forecache.settings import Settings
-from forecache.stream.engine.engine import Engine
+
+if TYPE_CHECKING:
+    from forecache.stream.engine.engine import Engine
 
 
 def run_stream(
@@ -24,7 +27,7 @@ def run_stream(
     engine(settings, stream, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop).run()
 
 
-def _engine_of(stream: Stream) -> type[Engine]:
+def _engine_of(stream: Stream) -> "type[Engine]":
     if stream.engine == "spark":
         from forecache.stream.spark.engine import SparkEngine
 

@@ -66,6 +66,7 @@ def run(
     import signal
     import threading
 
+    from forecache.arrow_alone import arrow_without_pandas
     from forecache.pipeline import load_stream
     from forecache.stream.run import run_stream
 
@@ -79,6 +80,8 @@ def run(
         if recompute and not recompute_table(current, declared):
             context.exit(1)
         return
+    if declared.engine == "arrow":
+        arrow_without_pandas()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -16,7 +16,10 @@ def tail(names: tuple[str, ...], until_input_ends: bool) -> None:
     """
     import logging
 
+    from forecache.arrow_alone import arrow_without_pandas
     from forecache.beside import stop_event
+
+    arrow_without_pandas()
     from forecache.stream.tail.run import run_tailer
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
