@@ -20,7 +20,7 @@ from _stream.kills import Kills
 from _stream.services import Reader
 from _stream.sizes import Sizes
 from _stream.supervised import Service
-from _stream.swaps import Swaps
+from _stream.swaps import figures, read_swaps
 from _stream.traffic import Traffic
 from forecache.settings import Settings
 
@@ -87,7 +87,6 @@ def _run(
     with (
         Job("_stream.generate", broker.brokers, home.TOPIC, traffic.to_json()) as sender,
         Job("_stream.watched", *watching) as watcher,
-        Swaps(reader.port) as swaps,
     ):
         sender.wait_until_ready()
         publishing = publisher_service(settings, sizes, begin, environment)
@@ -106,12 +105,12 @@ def _run(
         fresh_s = settled.wait_for_answers(reader.port, PIPELINE, traffic)
         end.touch()
         watched = watcher.result()
+    swaps = figures(read_swaps(reader.service.log, begin), watched.pop("spans"))
     return {
         "rate": sizes.rewind_rate, "seconds": sizes.rewind_s, "keys": sizes.published, "sent": sent,
         "publishes": publisher.done(settings), "rolled_back": rolled_back, "kills": kills.counts(),
         "kills_failed": kills.failed, "ended_by_themselves": engine.ended + tailer.ended, "watched": watched,
-        "swap_ms": swaps.ms, "swaps": swaps.count,
-        "caught_up_s": caught_up_s, "fresh_s": fresh_s,
+        **swaps, "caught_up_s": caught_up_s, "fresh_s": fresh_s,
         "table": settled.table_figures(settings, f"stream_{home.FOLLOWED}", count),
         "content": settled.content(reader.port, PIPELINE, traffic, sizes.publishes),
         "verified_s": settled.wait_until_verified(settings, PIPELINE),

@@ -1,44 +1,64 @@
-"""How long a reader takes to put new versions in place, from its metrics."""
+"""How long a reader takes to put new versions in place, and how long requests took meanwhile."""
 
-import contextlib
 import re
-import threading
-import urllib.request
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-_FIGURES = re.compile(
-    r'^(forecache_reader_swaps_total|forecache_reader_swap_seconds)\{[^}]*"spending"[^}]*\} (\S+)$', re.M
+_SERVING = re.compile(
+    r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) .* Serving spending version \d+, ready after (\d+\.\d+) s\.$", re.M
 )
-_LOOK_S = 0.5
+_INSTALLED_S = 0.005
+"""After a version is ready, in which the event loop takes it over."""
+_BESIDE_S = (-2.0, -1.0, 1.0, 2.0)
+"""Where no version is put in place, requests are looked at as long, so much before and after."""
 
 
-class Swaps(contextlib.AbstractContextManager["Swaps"]):
-    """Notes how long the reader took to put each new version in place, from its metrics.
+@dataclass(frozen=True)
+class Swap:
+    """A version that was opened and warmed beside the requests; seconds since 1970."""
 
-    Attributes:
-        ms: Of each swap that was seen.
-        count: Swaps that the reader has counted.
+    began: float
+    ready: float
+
+
+def read_swaps(log: Path, since: float) -> list[Swap]:
+    """The versions that a reader has put in place after a moment, from its log."""
+    found = []
+    for second, thousandths, took_s in _SERVING.findall(log.read_text()):
+        ready = time.mktime(time.strptime(second, "%Y-%m-%d %H:%M:%S")) + int(thousandths) / 1e3
+        if ready - float(took_s) > since:
+            found.append(Swap(ready - float(took_s), ready))
+    return found
+
+
+def figures(swaps: Sequence[Swap], spans: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """What swaps took, and the requests that were under way during each.
+
+    Args:
+        spans: From when to when each request took.
+
+    Returns:
+        swap_ms: Of each swap.
+        held_ms: Of each swap that met requests, the longest of these.
+        beside_ms: The longest of the requests at each of the moments beside, when no version was put in place.
     """
+    windows = [(swap.began, swap.ready + _INSTALLED_S) for swap in swaps]
+    moved = [(began + by, ended + by) for began, ended in windows for by in _BESIDE_S]
+    quiet = [window for window in moved if not any(_meet(window, each) for each in windows)]
+    return {
+        "swap_ms": [(swap.ready - swap.began) * 1e3 for swap in swaps],
+        "held_ms": _longest_ms(windows, spans),
+        "beside_ms": _longest_ms(quiet, spans),
+    }
 
-    def __init__(self, port: int) -> None:
-        self.ms: list[float] = []
-        self.count = 0
-        self._port, self._over = port, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "Swaps":
-        self._thread.start()
-        return self
+def _longest_ms(windows: Sequence[tuple[float, float]], spans: Sequence[tuple[float, float]]) -> list[float]:
+    found = ([span for span in spans if _meet(span, window)] for window in windows)
+    return [max(ended - began for began, ended in met) * 1e3 for met in found if met]
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
-    def _watch(self) -> None:
-        while not self._over.wait(_LOOK_S):
-            with contextlib.suppress(OSError, ValueError):
-                with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=10) as answer:
-                    found = dict(_FIGURES.findall(answer.read().decode()))
-                count = int(float(found.get("forecache_reader_swaps_total", 0)))
-                if count > self.count:
-                    self.ms.append(float(found["forecache_reader_swap_seconds"]) * 1e3)
-                self.count = count
+def _meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]

@@ -76,10 +76,10 @@ class Watched:
 
 
 def watch(port: int, name: str, traffic: Traffic, *, is_over: Callable[[], bool], seed: int = 0) -> dict[str, Any]:
-    """Ask until it is over; what the answers were, and for how long there was none."""
+    """Ask until it is over; what the answers were, how old, and from when to when each request took (`spans`)."""
     asked, watched, rng = Asked(port, name), Watched(traffic), np.random.default_rng(seed)
-    requests, problems = 0, list[str]()
-    latencies: list[float] = []
+    problems = list[str]()
+    spans: list[tuple[float, float]] = []
     while not is_over():
         hot = rng.random(_KEYS) < _HOT_SHARE
         keys = np.where(hot, rng.integers(max(traffic.hot, 1), size=_KEYS), rng.integers(traffic.customers, size=_KEYS))
@@ -90,21 +90,21 @@ def watch(port: int, name: str, traffic: Traffic, *, is_over: Callable[[], bool]
             problems.append(str(error))
             time.sleep(0.05)
             continue
-        latencies.append(time.time() - began)
-        requests += 1
+        spans.append((began, time.time()))
         for key, result in zip(keys.tolist(), results, strict=True):
             # A payment that is due while the answer is made may be missing in it.
             watched.note(key, result["value"]["spent"] if result["found"] else None, began)
         time.sleep(_PAUSE_S)
     behind = np.array(watched.behind_s or [0.0])
+    latencies = [ended - began for began, ended in spans]
     return {
-        "requests": requests, "answers": watched.answers, "with_payments": watched.with_payments,
+        "requests": len(spans), "answers": watched.answers, "with_payments": watched.with_payments,
         "wrong": watched.wrong, "back": watched.back,
         "first_faults": watched.first_faults, "problems": len(problems), "first_problems": problems[:3],
         "behind_p50_s": float(np.quantile(behind, 0.5)), "behind_p99_s": float(np.quantile(behind, 0.99)),
         "behind_max_s": float(behind.max()),
         "latency_p99_ms": float(np.quantile(latencies or [0.0], 0.99) * 1e3),
-        "latency_max_ms": max(latencies, default=0.0) * 1e3,
+        "latency_max_ms": max(latencies, default=0.0) * 1e3, "spans": spans,
     }  # fmt: skip
 
 

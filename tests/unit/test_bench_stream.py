@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 if str(BENCHMARKS) not in sys.path:
     sys.path.append(str(BENCHMARKS))
 
-from _stream import nights, report, spoiled  # noqa: E402  # the benchmarks are no package
+from _stream import nights, report, spoiled, swaps  # noqa: E402  # the benchmarks are no package
 from _stream.traffic import HOT_SHARE, Traffic, Truth  # noqa: E402
 from _stream.watched import Watched  # noqa: E402
 
@@ -68,6 +69,28 @@ def test_answers_that_go_back_or_never_were_are_seen() -> None:
     watched.note(1, sums[2] + 0.25, now=0.0)
     assert watched.wrong == 1
     assert watched.first_faults[0] == "customer 1 had 3 payments, and now has 2"
+
+
+def test_requests_during_a_swap_are_told_from_those_beside_it(tmp_path: Path) -> None:
+    log = tmp_path / "reader.log"
+    log.write_text(
+        "2027-01-15 08:00:00,500 INFO forecache.reader[7]: Serving spending version 1, ready after 0.300 s.\n"
+        "2027-01-15 08:00:10,250 INFO forecache.reader[7]: Serving spending version 2, ready after 0.030 s.\n"
+        "2027-01-15 08:00:10,300 INFO forecache.reader[7]: Serving customer version 9, ready after 0.500 s.\n"
+        "2027-01-15 08:00:20,000 INFO forecache.reader[7]: Serving spending version 3, ready after 0.004 s.\n"
+    )
+    start = time.mktime((2027, 1, 15, 8, 0, 0, 0, 0, -1))
+    found = swaps.read_swaps(log, since=start + 1)
+    assert [(round(swap.began - start, 3), round(swap.ready - start, 3)) for swap in found] == [
+        (10.22, 10.25), (19.996, 20.0),
+    ]  # fmt: skip
+    spans = [(start + at, start + at + took) for at, took in (
+        (9.23, 0.002), (10.215, 0.001), (10.2195, 0.004), (10.24, 0.012), (10.2551, 0.5), (19.0, 0.003),
+    )]  # fmt: skip
+    figures = swaps.figures(found, spans)
+    assert figures["swap_ms"] == pytest.approx([30, 4], abs=1e-3)
+    assert figures["held_ms"] == pytest.approx([12], abs=1e-3), "no request met the second one"
+    assert figures["beside_ms"] == pytest.approx([2, 3], abs=1e-3)
 
 
 def test_careless_producer_sends_every_payment_once_and_some_again_afterwards() -> None:
