@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from forecache.windows.groups import group
 from forecache.windows.layout import NO_TIME, PART_BITS, Bools, Ints
 from forecache.windows.plan import DAY_US, MINUTE_US
+from forecache.windows.words import without_nulls
 
 EVENTS = "events"
 TOO_LARGE = "forecache: a value is too large for a sum: "
@@ -87,8 +88,7 @@ def is_too_large(rows: pa.Table, state: State) -> Bools:
     """Which rows count in a sum and have a value that it does not hold, see `TOO_LARGE`; bool [n]."""
     assert state.column is not None
     column = rows[state.column].combine_chunks()
-    values = np.where(_meet_all(rows, state) & _counts(column), column.fill_null(0).to_numpy(zero_copy_only=False), 0)
-    return _exceeds(values)
+    return _exceeds(np.where(_meet_all(rows, state) & _counts(column), without_nulls(column, 0), 0))
 
 
 def _of_rows(rows: pa.Table, state: State, time: str) -> list[pa.Array]:
@@ -104,7 +104,7 @@ def _of_rows(rows: pa.Table, state: State, time: str) -> list[pa.Array]:
     if state.aggregate == "distinct":
         offsets = np.concatenate([[0], np.cumsum(meets)]).astype(np.int32)
         return [pa.ListArray.from_arrays(pa.array(offsets), column.filter(pa.array(meets)))]
-    values = column.fill_null(0).to_numpy(zero_copy_only=False)
+    values = without_nulls(column, 0)
     if state.aggregate == "sum":
         return [pa.array(each) for each in _fixed_point(state.column, np.where(meets, values, 0))]
     # -0.0 and 0.0 are equal, so that which of them is the smallest would depend on the order of rows.
@@ -148,8 +148,9 @@ def _all(rows: pa.Table) -> Bools:
 
 
 def _counts(column: pa.Array) -> Bools:
-    known = np.asarray(column.is_valid())
-    return known & np.asarray(pc.is_finite(column).fill_null(False)) if pa.types.is_floating(column.type) else known
+    if pa.types.is_floating(column.type):
+        return np.isfinite(without_nulls(column, np.nan))
+    return np.asarray(column.is_valid()) if column.null_count else np.ones(len(column), bool)
 
 
 def _meets(column: pa.ChunkedArray, comparison: str, value: Any) -> Bools:

@@ -7,6 +7,7 @@ not committed when the process dies is read from Kafka again, and gives the same
 
 import gc
 import logging
+import sys
 import time
 from collections import deque
 from contextlib import ExitStack, closing
@@ -84,6 +85,8 @@ class ArrowEngine(Engine):
         held.callback(self._watch.close)
         self.figures.state.offsets = {str(p): offset for p, offset in self._writer.offsets.items()}
         self.figures.state.committed_version = self._writer.version
+        # With the default of 5 ms a commit beside the loop would take the interpreter for so long at each of its calls.
+        sys.setswitchinterval(0.0005)
         # What lives as long as the process is not looked at again and again.
         gc.collect()
         gc.freeze()
