@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from forecache.windows.fold import EventStates
 from forecache.windows.layout import Bools, Ints, Layout
+from forecache.windows.merged import merger_of
 from forecache.windows.plan import Plan, PlanState
-from forecache.windows.states import State, as_tiles, is_too_large
-from forecache.windows.words import words_in
+from forecache.windows.states import State, is_too_large, words_of
 
 
 def event_states(plan: Plan, events: pa.Table) -> EventStates:
@@ -21,7 +21,10 @@ def event_states(plan: Plan, events: pa.Table) -> EventStates:
     Raises:
         ValueError: A value is too large for a sum; see `cannot_sum`.
     """
-    return EventStates(_words(plan, plan.day_states, events), _words(plan, plan.minute_states, events))
+    merger = merger_of(plan)
+    return EventStates(
+        _words(merger.day, plan, plan.day_states, events), _words(merger.minute, plan, plan.minute_states, events)
+    )
 
 
 def cannot_sum(plan: Plan, events: pa.Table) -> Bools:
@@ -38,13 +41,9 @@ def state_of(state: PlanState) -> State:
     return State(state.aggregate, state.words, state.column, state.where)
 
 
-def _words(plan: Plan, states: Sequence[PlanState], events: pa.Table) -> Ints:
-    layout = Layout(states)
+def _words(layout: Layout, plan: Plan, states: Sequence[PlanState], events: pa.Table) -> Ints:
     words = np.empty((events.num_rows, layout.width), np.int64)
-    if not states:
-        return words
-    tiles = as_tiles(events, (), [state_of(state) for state in states], plan.time)
     for state in states:
-        for name, place in zip(state.words, layout.places[state.name], strict=False):
-            words[:, place] = words_in(tiles[name].combine_chunks())
+        for place, column in zip(layout.places[state.name], words_of(events, state_of(state), plan.time), strict=False):
+            words[:, place] = column
     return words

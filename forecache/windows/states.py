@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from forecache.windows.groups import group
 from forecache.windows.layout import NO_TIME, PART_BITS, Bools, Ints
 from forecache.windows.plan import DAY_US, MINUTE_US
-from forecache.windows.words import without_nulls
+from forecache.windows.words import integers, without_nulls
 
 EVENTS = "events"
 TOO_LARGE = "forecache: a value is too large for a sum: "
@@ -87,29 +87,46 @@ def combine(tiles: pa.Table, key: Sequence[str], states: Sequence[State]) -> pa.
 def is_too_large(rows: pa.Table, state: State) -> Bools:
     """Which rows count in a sum and have a value that it does not hold, see `TOO_LARGE`; bool [n]."""
     assert state.column is not None
-    column = rows[state.column].combine_chunks()
-    return _exceeds(np.where(_meet_all(rows, state) & _counts(column), without_nulls(column, 0), 0))
+    values = without_nulls(rows[state.column].combine_chunks(), 0)
+    return _exceeds(np.where(_meet_all(rows, state), values, 0))
+
+
+def words_of(rows: pa.Table, state: State, time: str) -> list[Ints]:
+    """The state of each row in words, of which `forecache.windows.layout` says the order: int64 [n], one or two.
+
+    Raises:
+        ValueError: As `as_tiles`.
+    """
+    meets, made = _measured(rows, state, time)
+    if state.aggregate in ("count", "sum"):
+        return made
+    return [np.where(meets, each, NO_TIME if each.dtype.kind == "i" else np.nan).view(np.int64) for each in made]
 
 
 def _of_rows(rows: pa.Table, state: State, time: str) -> list[pa.Array]:
-    meets = _meet_all(rows, state)
-    if state.minutes is not None:
-        meets &= _micros(rows[time]) % DAY_US >= DAY_US - state.minutes * MINUTE_US
-    if state.column is None:
-        return [pa.array(meets.astype(np.int64))]
-    column = rows[state.column].combine_chunks()
-    meets &= _counts(column)
-    if state.aggregate == "count":
-        return [pa.array(meets.astype(np.int64))]
     if state.aggregate == "distinct":
+        assert state.column is not None
+        meets = _counted(rows, state, time)
         offsets = np.concatenate([[0], np.cumsum(meets)]).astype(np.int32)
-        return [pa.ListArray.from_arrays(pa.array(offsets), column.filter(pa.array(meets)))]
-    values = without_nulls(column, 0)
+        return [
+            pa.ListArray.from_arrays(pa.array(offsets), rows[state.column].combine_chunks().filter(pa.array(meets)))
+        ]
+    meets, made = _measured(rows, state, time)
+    return [pa.array(each, mask=None if state.aggregate in ("count", "sum") else ~meets) for each in made]
+
+
+def _measured(rows: pa.Table, state: State, time: str) -> tuple[Bools, list[Any]]:
+    """Which rows count, bool [n], and one or two columns of the state of each; of others than counts and sums only the
+    state of those rows is one."""
+    meets = _counted(rows, state, time)
+    if state.column is None or state.aggregate == "count":
+        return meets, [meets.astype(np.int64)]
+    values = without_nulls(rows[state.column].combine_chunks(), 0)
     if state.aggregate == "sum":
-        return [pa.array(each) for each in _fixed_point(state.column, np.where(meets, values, 0))]
+        return meets, [*_fixed_point(state.column, np.where(meets, values, 0))]
     # -0.0 and 0.0 are equal, so that which of them is the smallest would depend on the order of rows.
-    numbers = pa.array(values.astype(np.float64) + 0.0, mask=~meets)
-    return [numbers] if state.aggregate != "last" else [pa.array(_micros(rows[time]), mask=~meets), numbers]
+    numbers = values.astype(np.float64) + 0.0
+    return meets, [numbers] if state.aggregate != "last" else [_micros(rows[time]), numbers]
 
 
 def _combined(aggregate: str, given: list[pa.Array], codes: Ints, order: Ints, starts: Ints) -> list[pa.Array]:
@@ -139,12 +156,19 @@ def _distinct(lists: pa.Array, codes: Ints, num_keys: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), values.dictionary.take(pa.array(ascending[which])))
 
 
+def _counted(rows: pa.Table, state: State, time: str) -> Bools:
+    """Which rows count, bool [n]."""
+    meets = _meet_all(rows, state)
+    if state.minutes is not None:
+        meets &= _micros(rows[time]) % DAY_US >= DAY_US - state.minutes * MINUTE_US
+    return meets
+
+
 def _meet_all(rows: pa.Table, state: State) -> Bools:
-    return reduce(np.logical_and, [_meets(rows[name], *rest) for name, *rest in state.where], _all(rows))
-
-
-def _all(rows: pa.Table) -> Bools:
-    return np.ones(rows.num_rows, bool)
+    """Which rows meet the conditions and have a value, bool [n]."""
+    conditions = [_meets(rows[name], *rest) for name, *rest in state.where]
+    values = [_counts(rows[state.column].combine_chunks())] if state.column is not None else []
+    return reduce(np.logical_and, [*conditions, *values], np.ones(rows.num_rows, bool))
 
 
 def _counts(column: pa.Array) -> Bools:
@@ -196,4 +220,4 @@ def _exceeds(values: Any) -> Bools:
 def _micros(time: pa.ChunkedArray) -> Ints:
     if pa.types.is_date(time.type):
         return time.cast(pa.int32()).to_numpy().astype(np.int64) * DAY_US
-    return time.cast(pa.timestamp("us", time.type.tz)).cast(pa.int64()).to_numpy()
+    return integers(time.cast(pa.timestamp("us", time.type.tz)) if time.type.unit != "us" else time)

@@ -19,3 +19,9 @@ def without_nulls(column: pa.Array, nothing: float) -> Any:
     if column.null_count:  # most have none, and filling takes longer than all else with few rows
         column = column.fill_null(nothing)
     return column.to_numpy(zero_copy_only=False)
+
+
+def integers(column: pa.ChunkedArray) -> Ints:
+    """The microseconds since 1970 of a column of timestamps of them that has no null, int64 [n]; not copied."""
+    found: Ints = column.combine_chunks().view(pa.int64()).to_numpy(zero_copy_only=False)
+    return found

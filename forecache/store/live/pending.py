@@ -14,8 +14,10 @@ import json
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
+
+import orjson
 
 from forecache.errors import UnavailableError
 from forecache.store.layout import Layout
@@ -201,10 +203,11 @@ class PendingWriter(Writer):
             raise UnavailableError("The pending rows could not be written before.", remedy="Open their writer again.")
         state = {
             "number": self._number,
-            "batches": [asdict(each) for each in self._batches],
+            "batches": list(self._batches),
             "waits_for": self.waits_for,
             "left": self._left,
         }
+        stored = orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS)
         gone = list(gone)
 
         def work(transaction: Any) -> int:
@@ -212,8 +215,8 @@ class PendingWriter(Writer):
                 transaction.delete(key)
             for key, (number, row) in shown.items():
                 # The number of its put stands where other rows have their position.
-                transaction.put(key, record_of(replace(row, position=number)))
-            transaction.put(_STATE, json.dumps(state).encode(), db=self._env.meta)
+                transaction.put(key, record_of(row, number))
+            transaction.put(_STATE, stored, db=self._env.meta)
             return int(transaction.stat(self._env.rows)["entries"])
 
         if shown:

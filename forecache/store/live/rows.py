@@ -35,8 +35,10 @@ class LiveRow:
         return self.position == PENDING
 
 
-def record_of(row: LiveRow) -> bytes:
-    return _HEAD.pack(row.position, row.event_us, len(row.provenance)) + row.provenance + row.value
+def record_of(row: LiveRow, number: int | None = None) -> bytes:
+    """The record of a row; `number` is in the place of its position, where there is one."""
+    first = row.position if number is None else number
+    return _HEAD.pack(first, row.event_us, len(row.provenance)) + row.provenance + row.value
 
 
 Found = tuple[int, int, bytes, bytes]

@@ -36,7 +36,9 @@ from forecache.stream.topic.run import answers_sent
 logger = logging.getLogger("forecache.stream")
 _MOST_MESSAGES = 2_000
 """Of a batch."""
-_LINGER_S = 0.005
+_LINGER_S = {"event": 0.0, "commit": 0.02}
+"""How long is waited for more messages after the first: while a batch is worked on the next one gathers by itself, and
+where answers wait for a commit anyway, larger batches cost less."""
 _WAIT_S = 0.2
 _MOST_HELD = 256 << 20
 """Bytes of what is judged and not committed, a message counting as 1 KiB more; reading waits for the lake then."""
@@ -69,7 +71,12 @@ class ArrowEngine(Engine):
         take_up_newest(self._step.answerer)
         self._writer = StreamWriter(settings, stream, send_bad=DeadLetters(settings, stream.topic.topic).send)
         self._reader = opened_topic(
-            settings, stream, self._writer, skip_lost=self._skip_lost, batch=_MOST_MESSAGES, linger_s=_LINGER_S
+            settings,
+            stream,
+            self._writer,
+            skip_lost=self._skip_lost,
+            batch=_MOST_MESSAGES,
+            linger_s=_LINGER_S[stream.freshness],
         )
         held.callback(self._reader.close)
         rows = rebuild(settings, stream, self._step)

@@ -28,6 +28,7 @@ from forecache.stream.record import (
 from forecache.stream.step.keys import encoded, key_schema
 from forecache.windows.event_states import cannot_sum
 from forecache.windows.plan import Plan
+from forecache.windows.words import integers
 
 _DAY_US = 86_400_000_000
 _SUMMED = 2**44
@@ -79,7 +80,7 @@ class Judge:
             messages: `forecache.stream.record.MESSAGES`.
         """
         values: list[bytes | None] = messages["value"].to_pylist()
-        received = messages[RECEIVED_AT].cast(pa.int64()).to_pylist()
+        received = integers(messages[RECEIVED_AT]).tolist()
         columns, reasons, unknown = self._typed(values)
         times = columns[self._time]
         for place, (time, arrival) in enumerate(zip(times, received, strict=True)):

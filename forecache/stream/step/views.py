@@ -18,6 +18,7 @@ from forecache.stream.step.keys import encoded
 from forecache.windows.event_states import event_states
 from forecache.windows.fold import fold
 from forecache.windows.merged import merger_of
+from forecache.windows.words import integers
 
 _EPOCH = date(1970, 1, 1)
 _BLOCK_KEYS = 10_000
@@ -89,7 +90,7 @@ class LiveView:
         touched: Touched = []
         if distinct:
             chosen = self._read(events, None if len(places) == len(keys) else places)
-            at_us = chosen[self.plan.time].cast(pa.int64()).to_numpy()
+            at_us = integers(chosen[self.plan.time])
             folded = fold(
                 self.plan, codes, at_us, event_states(self.plan, chosen), [self.entries.get(key) for key in distinct],
                 *(base.words(distinct) if sees else (None, None)), base.as_of, see=self._see if sees else "nothing",
