@@ -17,7 +17,7 @@ from windows_sample import SALES, VIEW, days_after, free_form, land, random_rows
 
 from forecache.errors import InputError
 from forecache.lake.delta.tables import open_table, table_exists
-from forecache.lake.feature_tables import historical
+from forecache.lake.feature_tables import known
 from forecache.lake.feature_tables.feature_rows import view_frame
 from forecache.lake.feature_tables.features import build_view, stale_nights
 from forecache.lake.feature_tables.historical import historical_features
@@ -138,7 +138,7 @@ def test_a_join_computes_the_nights_of_its_keys_and_of_no_others(
     asked = spark.createDataFrame(wanted * 2 + [(None, 1, NIGHTS[0])], "shop string, till bigint, as_of date")
     rows = [row.asDict() for row in features_known(spark, settings, VIEW, NIGHTS, asked=asked).collect()]
     assert contents(rows, VIEW, "f") == {key: every[key] for key in wanted if key in every}
-    monkeypatch.setattr(historical, "_MOST_ASKED", len(wanted) - 1)
+    monkeypatch.setattr(known, "_MOST_ASKED", len(wanted) - 1)
     rows = [row.asDict() for row in features_known(spark, settings, VIEW, NIGHTS, asked=asked).collect()]
     assert contents(rows, VIEW, "f") == every
     texts = asked.selectExpr("shop", "'first' AS till", "timestamp(as_of) AS event_timestamp")
