@@ -202,4 +202,4 @@ def open_live_rows(settings: Settings, stream: Any, done: Any) -> list[Any]:
     """What is shown before the commit."""
     layer = read_layer(open_store(settings, PACE.name).layout)
     assert layer is not None
-    return _rows_of(layer)(done)
+    return _rows_of(layer)(done, {})

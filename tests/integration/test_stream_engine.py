@@ -43,7 +43,9 @@ def test_answers_and_tiles_are_visible_before_the_commit(ready: Settings, kafka:
         assert row.is_pending
         assert json.loads(row.value)["rung"] == "model"
         assert json.loads(row.provenance) == {"model_version": 1, "release": 1, "base": "customer=2026-03-01@7"}
-        assert wait_for(lambda: visible(ready, "customer", b"2")).is_pending
+        tiles = wait_for(lambda: visible(ready, "customer", b"2"))
+        assert tiles.is_pending
+        assert json.loads(tiles.provenance) == [2], "the offset behind the events that are in them"
         assert table_rows(ready, "stream_payments") == []
     stored = {row["payment_id"]: row for row in table_rows(ready, "stream_payments")}
     assert stored[2]["score"] == json.loads(row.value)["score"]

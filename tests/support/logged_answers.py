@@ -187,6 +187,7 @@ def row_of(
             }
             for name, each in answered.used.items()
         ],
+        "live": [],
         "late": False,
         "deadline_ms": 50.0,
         **dict.fromkeys(TIMES, 1),

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +11,8 @@ from hypothesis import strategies as st
 
 from forecache.monitoring.parity import lake_rows
 from forecache.monitoring.parity.differences import Differences, shown
-from forecache.monitoring.parity.found import KEPT, REASONS, Difference, Found, first_place
-from forecache.monitoring.parity.group import Group
+from forecache.monitoring.parity.found import KEPT, Difference, Found, first_place
 from forecache.monitoring.parity.lake_rows import LakeRows
-from forecache.monitoring.parity.replayed import Logged
-from forecache.realtime.release.format import LookupContract
-from forecache.realtime.request.parsed import ParsedRequest
 from forecache.store import KeyColumn, KeySchema
 
 NUMBERS = st.one_of(
@@ -105,15 +99,3 @@ def test_rows_of_the_lake_are_found_by_key_although_hashes_collide(
 
 def _alike(keys: Sequence[bytes]) -> np.ndarray:
     return np.full(len(keys), 7, np.uint64)
-
-
-def test_answers_that_looked_up_a_live_view_are_counted_and_not_compared() -> None:
-    live = LookupContract("card", "card", ("card",), ("n",), "contract", live=True)
-    parsed = ParsedRequest(1, {"card": np.array([1])}, (), b"")
-    loaded = SimpleNamespace(release=SimpleNamespace(lookups=(live,), features=()))
-    replayed: Any = SimpleNamespace(loaded=loaded, parse=lambda body: parsed)
-    found, versions = Found(), cast("Any", None)
-    row = {"request": b"{}", "features": b"\0\0\0\0", "items": 1, "scores": b""}
-    Group(replayed, (), versions, found).compare([Logged(row, 0, {}), Logged(row, 1, {})])
-    assert (found.not_recomputed, found.equal, found.differ) == ({"live": 2}, 0, 0)
-    assert "live" in REASONS

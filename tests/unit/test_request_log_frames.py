@@ -80,6 +80,7 @@ FIXED = {
     "why": b"deadline",
     "arm": b"current",
     "stores": b'[{"name":"product","version":1}]',
+    "live": b'[{"lookup":"card","position":3}]',
     "flags": b"",
     "rungs": b'["model","order_given"]',
     "ranking": np.array([1, 0], "<i4").tobytes(),
@@ -97,6 +98,7 @@ def test_an_answer_comes_back_as_it_was_packed(dtype: str) -> None:
     assert (row["request_id"], row["key"], row["late"], row["total_us"]) == ("ä", "7|a", True, 2**31 - 1)
     assert (row["rungs"], row["ranking"], row["flags"]) == (["model", "order_given"], [1, 0], [])
     assert row["stores"] == [{"name": "product", "version": 1}]
+    assert row["live"] == [{"lookup": "card", "position": 3}]
 
 
 def test_an_answer_without_features_and_scores_has_none() -> None:

@@ -11,6 +11,8 @@ from forecache.errors import ForecacheError
 from forecache.lake.delta.files import place_of
 from forecache.monitoring.parity.found import Found
 from forecache.monitoring.parity.group import Group
+from forecache.monitoring.parity.live.looks import looks_of
+from forecache.monitoring.parity.live.streams import Indexed, Streamed
 from forecache.monitoring.parity.replayed import Logged, Replayed
 from forecache.monitoring.parity.versions import Kept, NamedStores, StoreVersion, Versions
 from forecache.realtime.log.record import table_of
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 1024
 COLUMNS = (
     "request_id", "arrived_at", "request", "items", "release", "model_version", "features", "scores", "score_dtype",
-    "rung", "rungs", "ranking", "why", "stores",
+    "rung", "rungs", "ranking", "why", "stores", "live",
 )  # fmt: skip
 _HASHES = 2**64
 
@@ -46,12 +48,14 @@ class Job:
         name: Of the real-time model.
         kept: Versions that the stores removed, and where their rows were put.
         sample: Share of the requests that are compared, by a hash of their id.
+        live: By live view, where the rows of its stream were put.
     """
 
     settings: Settings
     name: str
     kept: Mapping[StoreVersion, Kept] = field(default_factory=dict)
     sample: float = 1.0
+    live: Mapping[str, Indexed] = field(default_factory=dict)
 
 
 class Replay:
@@ -60,6 +64,7 @@ class Replay:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.versions = Versions(job.settings, job.kept)
+        self._streams = {view: Streamed(indexed) for view, indexed in job.live.items()}
         self._named = NamedStores()
         self._releases: dict[int, Replayed | None] = {}
 
@@ -80,21 +85,24 @@ class Replay:
     def _compare_batch(self, batch: "pa.RecordBatch", found: Found) -> None:
         arrived = batch.column("arrived_at").cast("int64").to_pylist()
         named = self._named.of(batch.column("stores"))
-        columns = {name: batch.column(name).to_pylist() for name in COLUMNS if name not in ("arrived_at", "stores")}
+        # A file that is older than a column lacks it.
+        there = [name for name in COLUMNS if name in batch.schema.names and name not in ("arrived_at", "stores")]
+        columns = {name: batch.column(name).to_pylist() for name in there}
         groups: dict[tuple[int, int, tuple[StoreVersion, ...]], list[Logged]] = {}
         for place, values in enumerate(zip(*columns.values(), strict=True)):
             row = dict(zip(columns, values, strict=True))
             if self._is_sampled(row["request_id"]):
                 stores, ages = named[place]
                 key = (row["release"], row["model_version"], stores)
-                groups.setdefault(key, []).append(Logged(row, arrived[place], ages))
+                looks = looks_of(row.get("live"))
+                groups.setdefault(key, []).append(Logged(row, arrived[place], ages, looks=looks))
         for (number, model_version, stores), answers in groups.items():
             found.requests += len(answers)
             replayed = self._release(number)
             known, others = self._by_this_release(replayed, model_version, answers)
             found.not_recomputed["release"] += len(others)
             if replayed is not None and known:
-                Group(replayed, stores, self.versions, found).compare(known)
+                Group(replayed, stores, self.versions, self._streams, found).compare(known)
 
     def _is_sampled(self, request_id: str) -> bool:
         share = self.job.sample

@@ -15,9 +15,10 @@ REASONS = {
     "release": "the release is not here any more, or another one has its number now",
     "version": "a store has removed the version, and the lake its table's Delta version",
     "layout": "no version that is left says how a removed version's rows were laid out",
-    "not logged": "the log does not name the versions that the features came from",
+    "not logged": "the log does not name the versions that the features came from, or of live views the moment",
     "unread": "the reader had no time to read the request",
-    "live": "a live view was looked up, whose rows of that moment no version holds",
+    "live": "a live view is declared otherwise by now, or its stream's table was made anew",
+    "pending": "rows of a stream were seen before their commit, and no commit has followed, or one in another order",
 }
 """Why a request cannot be computed again, by a name for each reason."""
 

@@ -6,12 +6,15 @@ import numpy as np
 
 from forecache.errors import ForecacheError, InputError
 from forecache.monitoring.parity.found import Difference, Found, first_place
-from forecache.monitoring.parity.lookups import LookedUp, age_of, look_up
+from forecache.monitoring.parity.live.check import why_not
+from forecache.monitoring.parity.live.streams import Streamed
+from forecache.monitoring.parity.lookups import LiveLooks, LookedUp, age_of, look_up
 from forecache.monitoring.parity.replayed import Logged, Replayed
 from forecache.monitoring.parity.rungs import compare_rungs
 from forecache.monitoring.parity.versions import Held, StoreVersion, Versions
 from forecache.reader.http.problems import Problem
 from forecache.realtime.answer.answered import MODEL
+from forecache.realtime.release.format import LookupContract
 
 _LOGGED_LATER_S = 2
 """An age is that of a look-up, or at most so much more."""
@@ -28,11 +31,19 @@ class Group:
 
     Args:
         stores: The versions that the answers name.
+        streams: By live view, the rows of its stream.
         found: What is found is added to it.
     """
 
-    def __init__(self, replayed: Replayed, stores: Sequence[StoreVersion], versions: Versions, found: Found) -> None:
-        self._replayed, self._versions, self._found = replayed, versions, found
+    def __init__(
+        self,
+        replayed: Replayed,
+        stores: Sequence[StoreVersion],
+        versions: Versions,
+        streams: Mapping[str, Streamed],
+        found: Found,
+    ) -> None:
+        self._replayed, self._versions, self._streams, self._found = replayed, versions, streams, found
         self._stores = {each.name: each for each in stores}
         self._release = replayed.loaded.release
 
@@ -73,9 +84,6 @@ class Group:
     def _compare_features(self, answers: Sequence[Logged]) -> None:
         held: dict[str, Held] = {}
         for contract in self._release.lookups:
-            if contract.live:
-                self._found.not_recomputed["live"] += len(answers)
-                return
             wanted = self._stores.get(contract.view)
             if wanted is None:
                 self._found.not_recomputed["not logged"] += len(answers)
@@ -86,7 +94,8 @@ class Group:
                 self._found.not_recomputed[reason] += len(answers)
                 return
             held[contract.called] = rows
-        answers, looked_up = self._looked_up(answers, held)
+        answers = self._comparable(answers, held)
+        answers, looked_up = self._looked_up(answers, held) if answers else ([], {})
         equal: list[np.ndarray] = []
         # In another order than they were answered in: what one request leaves behind shows in the next.
         for place, each in reversed(list(enumerate(answers))):
@@ -112,6 +121,17 @@ class Group:
         for name, count in zip(self._release.features, finite, strict=True):
             self._found.feature(name).add_equal(len(together), count)
 
+    def _comparable(self, answers: Sequence[Logged], held: Mapping[str, Held]) -> Sequence[Logged]:
+        """The answers whose look-ups of live views can be repeated; the others are counted."""
+        found = []
+        for each in answers:
+            reason = why_not(each, self._release.lookups, held, self._streams)
+            if reason:
+                self._found.not_recomputed[reason] += 1
+            else:
+                found.append(each)
+        return found
+
     def _looked_up(
         self, answers: Sequence[Logged], held: Mapping[str, Held]
     ) -> tuple[Sequence[Logged], dict[str, LookedUp]]:
@@ -126,7 +146,14 @@ class Group:
         requests = [each.parsed for each in answers if each.parsed is not None]
         for contract in self._release.lookups:
             ages = [age_of(each.ages_s, contract.view) for each in answers]
-            yield contract.called, look_up(contract, held[contract.called], requests, ages)
+            live = self._live_looks(contract, answers)
+            yield contract.called, look_up(contract, held[contract.called], requests, ages, live)
+
+    def _live_looks(self, contract: LookupContract, answers: Sequence[Logged]) -> LiveLooks | None:
+        looks = [None if each.looks is None else each.looks.get(contract.called) for each in answers]
+        if all(look is None for look in looks):
+            return None
+        return LiveLooks(looks, self._streams[contract.view], self._stores[contract.view].as_of)
 
     def _has_keys(self, each: Logged, held: Mapping[str, Held]) -> bool:
         try:
@@ -149,8 +176,9 @@ class Group:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Features and scores with the ages before the limit: ages are logged after the answer, in whole seconds."""
         younger = Logged(
-            each.row, each.arrived_us, {name: age - _LOGGED_LATER_S for name, age in each.ages_s.items()}, each.parsed
-        )
+            each.row, each.arrived_us, {name: age - _LOGGED_LATER_S for name, age in each.ages_s.items()}, each.parsed,
+            each.looks,
+        )  # fmt: skip
         found = {name: of.of(0) for name, of in self._look_ups([younger], held)}
         again, scores_again, failure = self._replayed.recompute(younger, found, twice=False)
         if failure is None and again is not None and again.tobytes() == each.row["features"]:

@@ -57,7 +57,7 @@ def lake_content(
         Gone: The table, this version of it or one of its files is not there.
         DamagedError: A file is not what was written.
     """
-    encoding = Encoding(like.key, like.fields, like.provenance, like.is_packed)
+    encoding = Encoding(like.key, like.fields, like.provenance, like.is_packed, like.states)
     encoder = Encoder(encoding, _NO_SAMPLES)
     keys: list[pa.Array] = []
     parts: list[np.ndarray] = []
@@ -69,21 +69,21 @@ def lake_content(
                 some, entries = encoder.encode(batch, piece.place)
                 if folder is not None:
                     keys.append(some)
-                    parts.append(_matrix(entries, len(like.columns)))
+                    parts.append(_matrix(entries, like.width))
     except pa.ArrowInvalid as error:
         raise DamagedError(f"The table {table} is damaged at its Delta version {delta_version}: {error}") from error
     except (NotFoundError, OSError) as error:
         raise Gone(f"The table {table} cannot be read at its Delta version {delta_version}: {error}") from error
     if folder is not None:
-        _save(folder, keys, parts, len(like.columns))
+        _save(folder, keys, parts, like.width)
     return LakeContent(encoder.rows, hashing.to_hex(encoder.sum))
 
 
 class LakeRows:
     """The packed rows of a version that were kept in a folder; mapped, so that processes share them."""
 
-    def __init__(self, folder: Path, key: KeySchema, columns: tuple[str, ...]) -> None:
-        self.key, self.columns = key, columns
+    def __init__(self, folder: Path, key: KeySchema, columns: tuple[str, ...], states: tuple[str, ...] = ()) -> None:
+        self.key, self.columns, self.states = key, columns, states
         self._hashes = np.load(folder / _HASHES, mmap_mode="r")
         self._rows = np.load(folder / _ROWS, mmap_mode="r")
         with pa.memory_map(str(folder / _KEYS)) as source:
@@ -91,9 +91,9 @@ class LakeRows:
         self._longest_run = _longest_run(self._hashes)
 
     def matrix(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """As `Snapshot.matrix`: float32 [n, columns], NaN where a key is not found, and found bool [n]."""
+        """As `Snapshot.matrix`: float32 [n, width], NaN where a key is not found, and found bool [n]."""
         found = np.zeros(len(keys), np.bool_)
-        matrix = np.full((len(keys), len(self.columns)), np.nan, np.float32)
+        matrix = np.full((len(keys), self._rows.shape[1]), np.nan, np.float32)
         if not len(self._hashes) or not keys:
             return matrix, found
         asked, hashes = pa.array(keys, pa.binary()), key_hashes(keys)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from forecache.monitoring.parity.live.looks import Look
+from forecache.monitoring.parity.live.streams import Streamed
 from forecache.monitoring.parity.versions import Held
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.request.parsed import ParsedRequest
@@ -31,18 +33,29 @@ class LookedUp:
         return self.matrix[first:last].copy(), self.known[first:last].copy()
 
 
-def look_up(contract: LookupContract, held: Held, requests: Sequence[ParsedRequest], ages_s: Sequence[int]) -> LookedUp:
+def look_up(
+    contract: LookupContract,
+    held: Held,
+    requests: Sequence[ParsedRequest],
+    ages_s: Sequence[int],
+    live: "LiveLooks | None" = None,
+) -> LookedUp:
     """Look up a view for several requests.
 
     Args:
         ages_s: Of the version at the time of each request: rows that were too old then count as not found.
+        live: Which of the requests saw events of a stream, and up to where; None: none of them did.
 
     Raises:
         InputError: The values of a request are no key.
     """
     columns, lengths = _key_columns(contract.by, requests)
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    matrix, known = held.matrix(encode_columns(held.key, columns))
+    keys = encode_columns(held.key, columns)
+    rows, known = held.matrix(keys)
+    matrix = rows[:, : len(held.columns)]
+    if live is not None:
+        matrix, known = _merged(live, held, keys, rows, known, lengths)
     if held.columns != contract.columns:
         places = {name: place for place, name in enumerate(held.columns)}
         order = np.array([places.get(name, -1) for name in contract.columns])
@@ -51,6 +64,40 @@ def look_up(contract: LookupContract, held: Held, requests: Sequence[ParsedReque
         too_old = np.repeat(np.array(ages_s) > contract.max_age_h * 3600, lengths)
         matrix[too_old], known[too_old] = np.nan, False
     return LookedUp(matrix, known, starts)
+
+
+@dataclass(frozen=True)
+class LiveLooks:
+    """Look-ups of a live view.
+
+    Attributes:
+        looks: Of each request, None where its rows were those of the version alone.
+        as_of: ISO date of the version.
+    """
+
+    looks: Sequence[Look | None]
+    streamed: Streamed
+    as_of: str
+
+
+def _merged(
+    live: LiveLooks, held: Held, keys: list[bytes], rows: np.ndarray, known: np.ndarray, lengths: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The features that each request had at its moment, float32 [n, columns], and which keys were known, bool [n]."""
+    matrix, known = rows[:, : len(held.columns)].copy(), known.copy()
+    some = np.flatnonzero(np.repeat([look is not None for look in live.looks], lengths))
+    looks = [(look, length) for look, length in zip(live.looks, lengths, strict=True) if look is not None]
+    at_us = np.repeat([look.at_us for look, _ in looks], [length for _, length in looks])
+    bounds = np.concatenate([look.bounds_of(length) for look, length in looks])
+    its = [keys[place] for place in some.tolist()]
+    matrix[some], known[some] = live.streamed.merged(held, live.as_of, its, rows[some], known[some], at_us, bounds)
+    return matrix, known
+
+
+def keys_of(contract: LookupContract, held: Held, request: ParsedRequest) -> list[bytes]:
+    """The keys that a request looked up; raises as `look_up`."""
+    columns, _ = _key_columns(contract.by, [request])
+    return encode_columns(held.key, columns)
 
 
 def _key_columns(fields: Sequence[str], requests: Sequence[ParsedRequest]) -> tuple[list[Any], list[int]]:

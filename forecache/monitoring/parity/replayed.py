@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from forecache.monitoring.parity.found import Difference
+from forecache.monitoring.parity.live.looks import Look
 from forecache.pipeline.realtime.building import Columns
 from forecache.realtime.answer.rungs import rungs_of
 from forecache.realtime.log.request import parse_logged
@@ -22,12 +23,14 @@ class Logged:
     Attributes:
         ages_s: Of the versions, by their store's name.
         parsed: The request, read again; None where the reader did not read it either.
+        looks: By look-up of a live view, from what it was answered; None where the log does not say it.
     """
 
     row: Mapping[str, Any]
     arrived_us: int
     ages_s: Mapping[str, int]
     parsed: ParsedRequest | None = None
+    looks: Mapping[str, Look] | None = None
 
     def difference(self, kind: str, name: str = "", place: int = 0, logged: str = "", offline: str = "") -> Difference:
         row = self.row

@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forecache.errors import ForecacheError, InputError, NotFoundError
+from forecache.errors import InputError, NotFoundError
 from forecache.lake.delta.commit import Target
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.log import active_files
@@ -19,12 +19,12 @@ from forecache.lake.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, record
 from forecache.monitoring.parity.chunk import Job, Piece, close, compare_piece
 from forecache.monitoring.parity.found import Found
+from forecache.monitoring.parity.live.streams import index_views
+from forecache.monitoring.parity.named import Named, contracts_of, named_by
 from forecache.monitoring.parity.report import ParityReport, rows_of, schema
 from forecache.monitoring.parity.stores import StoreCheck, check_store
-from forecache.monitoring.parity.versions import StoreVersion, distinct_versions
 from forecache.realtime.log.read import newest_day
 from forecache.realtime.log.record import DAY, table_of
-from forecache.realtime.release.folder import open_releases, read_release
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.store.publishing.worker_pool import Pool, num_cores
@@ -65,7 +65,8 @@ def parity(
     Without the reader: requests are read again by the release that answered them, features are looked up in the
     versions of the stores that the log names, with the ages that these had then, and transform and model run once for
     each request, as they did. A version that its store has removed is read from the lake, at the Delta version that it
-    held; what the stores hold of the others is compared with the lake beside that.
+    held; what the stores hold of the others is compared with the lake beside that. Features of live views are merged
+    anew from the version and the rows of the stream's table up to the position that the log has.
 
     Args:
         day: Date in UTC; None: the newest one before today that has answers, else the newest.
@@ -122,8 +123,10 @@ def replay(
     found = Found()
     with tempfile.TemporaryDirectory(prefix="forecache-parity-") as folder, Pool(workers, of="replaying") as pool:
         progress(f"Holding the stores of {rows:,} answers of {chosen} against the lake", 0.0)
-        checks = _check_stores(logged, pieces, Path(folder), pool)
-        job = Job(settings, name, {check.version: check.kept for check in checks if check.kept is not None}, sample)
+        named = named_by(settings, name, pieces)
+        checks = _check_stores(logged, named, Path(folder), pool)
+        kept = {check.version: check.kept for check in checks if check.kept is not None}
+        job = Job(settings, name, kept, sample, index_views(settings, named.live, Path(folder), pool))
 
         def tell(count: int) -> None:
             progress(f"Computing {rows:,} answers of {chosen} again", count / len(pieces))
@@ -148,14 +151,9 @@ def _pieces(logged: _Day) -> Iterator[Piece]:
             yield Piece(file.path, group, metadata.row_group(group).num_rows)
 
 
-def _check_stores(logged: _Day, pieces: Sequence[Piece], folder: Path, pool: Pool) -> list[StoreCheck]:
+def _check_stores(logged: _Day, named: Named, folder: Path, pool: Pool) -> list[StoreCheck]:
     """Every version that the day's answers name, compared with the lake."""
-    releases: set[int] = set()
-    versions: set[StoreVersion] = set()
-    for some_releases, some_versions in (_named_by(logged, piece) for piece in pieces):
-        releases |= some_releases
-        versions |= some_versions
-    contracts = _contracts(logged, releases)
+    contracts = contracts_of(logged.settings, logged.name, named.releases)
     jobs = [
         {
             "settings": logged.settings,
@@ -163,33 +161,9 @@ def _check_stores(logged: _Day, pieces: Sequence[Piece], folder: Path, pool: Poo
             "contracts": sorted(contracts.get(wanted.name, ())),
             "folder": folder / str(number),
         }
-        for number, wanted in enumerate(sorted(versions))
+        for number, wanted in enumerate(sorted(named.versions))
     ]
     return pool.map(check_store, jobs)
-
-
-def _named_by(logged: _Day, piece: Piece) -> tuple[set[int], set[StoreVersion]]:
-    """The releases and the versions that the answers of a piece name."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    filesystem = place_of(logged.settings, table_of(logged.name)).open()
-    with filesystem.open_input_file(piece.path) as source:
-        rows = pq.ParquetFile(source).read_row_group(piece.row_group, ["release", "stores"], use_threads=False)
-    return set(pc.unique(rows["release"]).to_pylist()), distinct_versions(rows["stores"].combine_chunks())
-
-
-def _contracts(logged: _Day, releases: set[int]) -> dict[str, set[str]]:
-    """By view, the contracts that these releases have for it."""
-    found: dict[str, set[str]] = {}
-    for number in releases:
-        try:
-            release = read_release(open_releases(logged.settings, logged.name), number)
-        except ForecacheError:
-            continue
-        for lookup in release.lookups:
-            found.setdefault(lookup.view, set()).add(lookup.contract)
-    return found
 
 
 def _write(settings: Settings, report: ParityReport, run_id: str) -> int:

@@ -97,7 +97,8 @@ def _removed(
         )  # fmt: skip
     except ForecacheError as error:
         return StoreCheck(wanted, "not compared", f"{wanted.title} was removed. {error}")
-    kept = Kept(folder, laid_out.key, laid_out.columns, laid_out.contract)
+    states = tuple(state.name for state in laid_out.states)
+    kept = Kept(folder, laid_out.key, laid_out.columns, laid_out.contract, states)
     return StoreCheck(
         wanted, "removed", f"{wanted.title} was removed; its rows come from the lake.", content.rows, kept
     )

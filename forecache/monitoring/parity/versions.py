@@ -40,13 +40,16 @@ class StoreVersion:
 
 
 class Held(Protocol):
-    """The rows of a version of the layout "packed"."""
+    """The rows of a version of the layout "packed"; a row has its columns, then the bits of its states."""
 
     @property
     def key(self) -> KeySchema: ...
 
     @property
     def columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def states(self) -> tuple[str, ...]: ...
 
     def matrix(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]: ...
 
@@ -59,6 +62,7 @@ class Kept:
     key: KeySchema
     columns: tuple[str, ...]
     contract: str
+    states: tuple[str, ...] = ()
 
 
 class Versions:
@@ -102,7 +106,7 @@ class Versions:
         if kept is None or kept.contract != contract:
             return None
         if wanted not in self._rows:
-            self._rows[wanted] = LakeRows(kept.folder, kept.key, kept.columns)
+            self._rows[wanted] = LakeRows(kept.folder, kept.key, kept.columns, kept.states)
         return self._rows[wanted]
 
     def contract_of(self, wanted: StoreVersion) -> str | None:
@@ -133,7 +137,9 @@ class Versions:
 
 class _Rows:
     def __init__(self, snapshot: Snapshot) -> None:
-        self.key, self.columns, self.matrix = snapshot.manifest.key, snapshot.manifest.columns, snapshot.matrix
+        manifest = snapshot.manifest
+        self.key, self.columns, self.matrix = manifest.key, manifest.columns, snapshot.matrix
+        self.states = tuple(state.name for state in manifest.states)
 
 
 def retained(store: Store, wanted: StoreVersion) -> Manifest | None:

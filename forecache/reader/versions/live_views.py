@@ -48,6 +48,10 @@ class ViewAnswers(LiveAnswers):
         own = {place: self._members(row) for place, row in streamed.items() if texts[place] is not None}
         return self._joined(keys, texts, own, fields, limit)
 
+    def _members(self, row: Found) -> bytes:
+        position, event_us, value, _ = row
+        return super()._members((position, event_us, value, b""))
+
     def rows(self, keys: Sequence[bytes]) -> list[dict[str, Any] | None]:
         return self.dated_rows(keys)[0]
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from forecache.reader.versions.answers import Answers
+from forecache.realtime.request.parsed import LiveRead
 
 MODEL = "model"
 
@@ -40,6 +41,7 @@ class Answered:
         flags: What is wrong with what the model was given, each a sentence.
         elapsed, late: Nanoseconds since the request arrived, and whether its deadline had passed, as the answer says.
         features: What the transform made of the request, float32 [n, num_features] or its bytes; None: not asked.
+        live: Of look-ups of live views, from what they were answered.
     """
 
     items: Sequence[Any]
@@ -56,3 +58,4 @@ class Answered:
     elapsed: int = 0
     late: bool = False
     features: np.ndarray | bytes | None = None
+    live: Mapping[str, LiveRead] = field(default_factory=dict)

@@ -61,7 +61,7 @@ class Engine:
             else:
                 return self._with_scores(served, request, found, scores, now, times)
         answered = self.lower(served, request, clock, times, why=why, waiting=waiting)
-        answered.features = _features_of(found, answered)
+        answered.features, answered.live = _features_of(found, answered), found.merged
         return answered
 
     async def answer(self, served: Served, request: ParsedRequest, clock: Clock, times: Times) -> Answered:
@@ -96,7 +96,7 @@ class Engine:
         except NoScores as error:
             times.model = perf_counter_ns() - began
             answered = self.lower(served, request, clock, times, why=error.reason)
-            answered.features = _features_of(found, answered)
+            answered.features, answered.live = _features_of(found, answered), found.merged
             return answered
         return self._with_scores(served, request, found, scores, time(), times)
 
@@ -146,7 +146,8 @@ class Engine:
             times.ladder = perf_counter_ns() - began
         else:
             answered.used = found.versions
-        answered.flags, answered.times, answered.features = found.flags, times, _features_of(found, answered)
+        answered.flags, answered.times, answered.live = found.flags, times, found.merged
+        answered.features = _features_of(found, answered)
         return answered
 
 

@@ -19,7 +19,7 @@ from forecache.realtime.log.request import body_of
 from forecache.realtime.log.sampling import Sampler
 from forecache.realtime.log.writer import Channel
 from forecache.realtime.release.format import Release
-from forecache.realtime.request.parsed import ParsedRequest
+from forecache.realtime.request.parsed import LiveRead, ParsedRequest
 
 logger = logging.getLogger("forecache.realtime")
 _TELL_EVERY_S = 10.0
@@ -102,6 +102,7 @@ class AnswerLog:
             flags=orjson.dumps(list(answered.flags)) if answered.flags else b"",
             rungs=rungs,
             ranking=ranking,
+            live=orjson.dumps([_live(*each) for each in answered.live.items()]) if answered.live else b"",
         )  # fmt: skip
 
     def _stores_of(self, used: Mapping[str, Answers]) -> bytes:
@@ -133,4 +134,16 @@ def _store(name: str, answers: Answers) -> dict[str, object]:
         "store": manifest.store,
         "table": manifest.source.table,
         "delta_version": manifest.source.delta_version,
+    }
+
+
+def _live(lookup: str, read: LiveRead) -> dict[str, object]:
+    pending = [{"key": place, "offsets": orjson.Fragment(offsets or b"[]")} for place, offsets in read.pending.items()]
+    return {
+        "lookup": lookup,
+        "view": read.view,
+        "at_us": read.at_us,
+        "position": read.position,
+        "layer": read.layer,
+        "pending": pending,
     }

@@ -8,7 +8,7 @@ import orjson
 
 from forecache.realtime.log.record import TIMES
 
-_FIXED = struct.Struct("<qqqid7iBc12I")
+_FIXED = struct.Struct("<qqqid7iBc13I")
 _LATE, _HAS_FEATURES, _HAS_SCORES = 1, 2, 4
 _DTYPES = {"e": "float16", "f": "float32", "d": "float64", "\0": ""}
 _NUM_FIXED = 5 + len(TIMES) + 2
@@ -35,13 +35,14 @@ def packed(
     flags: bytes,
     rungs: bytes,
     ranking: bytes,
+    live: bytes,
 ) -> bytes:
     """The bytes of an answer; `forecache.realtime.log.record.schema` says what its parts are.
 
     Args:
         times_us: In the order of `TIMES`.
         features: float32 [items, num_features], or its bytes.
-        stores, flags, rungs: JSON lists; empty: none.
+        stores, flags, rungs, live: JSON lists; empty: none.
         ranking: int32, little-endian.
     """
     bits, code, matrix, row = int(late), b"\0", b"", b""
@@ -56,9 +57,9 @@ def packed(
             _FIXED.pack(
                 arrived_us, release, model_version, items, deadline_ms, *times_us, bits, code,
                 len(request_id), len(key), len(request), len(matrix), len(row), len(rung), len(why), len(arm),
-                len(stores), len(flags), len(rungs), len(ranking),
+                len(stores), len(flags), len(rungs), len(ranking), len(live),
             ),
-            request_id, key, request, matrix, row, rung, why, arm, stores, flags, rungs, ranking,
+            request_id, key, request, matrix, row, rung, why, arm, stores, flags, rungs, ranking, live,
         )
     )  # fmt: skip
 
@@ -78,7 +79,7 @@ def unpacked(content: memoryview) -> dict[str, Any]:
         at += size
     if at != len(content):
         raise ValueError(f"A logged answer has {len(content)} bytes, and its parts {at}.")
-    request_id, key, request, matrix, row, rung, why, arm, stores, flags, rungs, ranking = parts
+    request_id, key, request, matrix, row, rung, why, arm, stores, flags, rungs, ranking, live = parts
     return {
         "request_id": str(request_id, "utf-8", "replace"),
         "arrived_at": arrived,
@@ -97,6 +98,7 @@ def unpacked(content: memoryview) -> dict[str, Any]:
         "why": str(why, "utf-8"),
         "flags": orjson.loads(flags) if flags else [],
         "stores": orjson.loads(stores) if stores else [],
+        "live": orjson.loads(live) if live else [],
         "late": bool(bits & _LATE),
         "deadline_ms": deadline,
         **dict(zip(TIMES, fixed[5 : 5 + len(TIMES)], strict=True)),

@@ -42,6 +42,10 @@ def schema() -> "pa.Schema":
     why: Why the model did not answer; "" if it did.
     flags: What was wrong with what the model was given.
     stores: The versions that the answer comes from: store (its identity), table and delta_version name what they hold.
+    live: Of look-ups of live views, beside the version in `stores`: at_us, the moment in microseconds; position, the
+        Delta version of the stream's table up to which their keys had events (-1: none); layer, which names the live
+        layer's declaration. pending has the keys, by their places in the look-up, whose newest events were not
+        committed yet, with the Kafka offset of each partition behind their events. Null in rows of older logs.
     late: Whether the deadline had passed.
     deadline_ms: As granted.
     replica: host:port#worker.
@@ -51,6 +55,8 @@ def schema() -> "pa.Schema":
     text, whole = pa.string(), pa.int64()
     store = [("name", text), ("version", whole), ("as_of", text), ("age_s", whole)]
     source = [("store", text), ("table", text), ("delta_version", whole)]
+    pending = pa.list_(pa.struct([("key", pa.int32()), ("offsets", pa.list_(whole))]))
+    live = [("lookup", text), ("view", text), ("at_us", whole), ("position", whole), ("layer", text)]
     return pa.schema(
         [
             ("request_id", text),
@@ -71,6 +77,7 @@ def schema() -> "pa.Schema":
             ("why", text),
             ("flags", pa.list_(text)),
             ("stores", pa.list_(pa.struct([*store, *source]))),
+            ("live", pa.list_(pa.struct([*live, ("pending", pending)]))),
             ("late", pa.bool_()),
             ("deadline_ms", pa.float64()),
             *((name, pa.int32()) for name in TIMES),

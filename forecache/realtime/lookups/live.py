@@ -7,15 +7,22 @@ import numpy as np
 from forecache.errors import UnavailableError
 from forecache.reader.versions.answers import Answers
 from forecache.reader.versions.layers import Layer
+from forecache.realtime.request.parsed import LiveRead
 from forecache.store.live.reader import LiveReader
+from forecache.store.live.rows import PENDING
 from forecache.store.read.live_view import LiveView
 
 
 class Merging:
-    """Merges rows of one version with the live layer of its view."""
+    """Merges rows of one version with the live layer of its view.
 
-    def __init__(self, view: LiveView, reader: LiveReader, cut: int) -> None:
+    Args:
+        layer: Names the layer's declaration.
+    """
+
+    def __init__(self, view: LiveView, reader: LiveReader, cut: int, name: str, layer: str) -> None:
         self._view, self._reader, self._cut = view, reader, cut
+        self._name, self._layer = name, layer
 
     def reaches(self, now: float) -> bool:
         """Whether the version is new enough to be merged at a moment, Unix time."""
@@ -23,17 +30,26 @@ class Merging:
 
     def merged(
         self, keys: Sequence[bytes], matrix: np.ndarray, known: np.ndarray, now: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Features at a moment, float32 [n, columns], and which keys have had an event of late, bool [n].
+    ) -> tuple[np.ndarray, np.ndarray, LiveRead]:
+        """Features at a moment, float32 [n, columns], which keys have had an event of late, bool [n], and from what.
 
         Args:
             matrix: Of the version, with its states; see `LiveView.merged`.
         """
-        cut, tiles = self._cut, None
+        cut, tiles, at_us = self._cut, None, int(now * 1e6)
+        position, pending = -1, {}
         if not self._reader.is_empty:
-            rows = self._reader.get_many(keys)
-            tiles = [row.value if row is not None and row.position > cut else None for row in rows]
-        return self._view.merged(matrix, known, tiles, int(now * 1e6))
+            rows = self._reader.find_many(keys)
+            tiles = [row[2] if row is not None and row[0] > cut else None for row in rows]
+            for place, row in enumerate(rows):
+                if row is None:
+                    continue
+                if row[0] == PENDING:
+                    pending[place] = row[3]
+                elif row[0] > position:
+                    position = row[0]
+        features, found = self._view.merged(matrix, known, tiles, at_us)
+        return features, found, LiveRead(self._name, at_us, position, self._layer, pending)
 
 
 def merging_of(answers: Answers) -> tuple[Merging | None, str]:
@@ -45,4 +61,5 @@ def merging_of(answers: Answers) -> tuple[Merging | None, str]:
         view = LiveView(layer.declared.plan, answers.manifest)
     except UnavailableError as error:
         return None, str(error)
-    return Merging(view, layer.reader, answers.manifest.cut), ""
+    manifest = answers.manifest
+    return Merging(view, layer.reader, manifest.cut, manifest.pipeline, layer.declared.values), ""

@@ -12,7 +12,7 @@ from forecache.realtime.lookups.keys import keys_of
 from forecache.realtime.lookups.live import Merging, merging_of
 from forecache.realtime.lookups.row_cache import RowCache
 from forecache.realtime.release.format import LookupContract
-from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.request.parsed import Found, LiveRead, ParsedRequest
 from forecache.store import Manifest, Snapshot
 
 
@@ -61,7 +61,7 @@ class Lookups:
             bound = self.bound(each, now, found)
             keys = keys_of(bound.answers.manifest.key, each.contract.by, request)
             assert bound.rows is not None, "views on another machine are read by `read_remote`"
-            self.add(each, bound, found, *bound.read(keys, now))
+            self.read_here(each, bound, found, keys, now)
         return found
 
     def bound(self, lookup: "_Lookup", now: float, found: Found) -> "_Bound":
@@ -82,9 +82,15 @@ class Lookups:
                 raise ContractBroken(bound.broken)
             found.flags.append(bound.broken)
         found.versions[view] = answers
-        if bound.live is not None:
-            found.merged.append(lookup.contract.called)
         return bound
+
+    @classmethod
+    def read_here(cls, lookup: "_Lookup", bound: "_Bound", found: Found, keys: list[bytes], now: float) -> None:
+        """Read some keys of a version on this machine into `found`."""
+        matrix, known, live = bound.read(keys, now)
+        if live is not None:
+            found.merged[lookup.contract.called] = live
+        cls.add(lookup, bound, found, matrix, known)
 
     @staticmethod
     def add(lookup: "_Lookup", bound: "_Bound", found: Found, matrix: np.ndarray, known: np.ndarray) -> None:
@@ -129,14 +135,16 @@ class _Bound:
     rows: RowCache | None = None
     live: Merging | None = None
 
-    def read(self, keys: list[bytes], now: float) -> tuple[np.ndarray, np.ndarray]:
-        """The view's columns of some keys, float32 [n, columns], and whether it has them, bool [n]."""
+    def read(self, keys: list[bytes], now: float) -> tuple[np.ndarray, np.ndarray, LiveRead | None]:
+        """The view's columns of some keys, float32 [n, columns], whether it has them, bool [n], and of a live view from
+        what.
+        """
         assert self.rows is not None
         matrix, known = self.rows.matrix(keys)
         if self.live is not None:
             return self.live.merged(keys, matrix, known, now)
         manifest = self.answers.manifest
-        return (matrix[:, : len(manifest.columns)] if manifest.states else matrix), known
+        return (matrix[:, : len(manifest.columns)] if manifest.states else matrix), known, None
 
 
 def _bind(contract: LookupContract, answers: Answers) -> _Bound:

@@ -44,7 +44,7 @@ async def read_remote(lookups: Lookups, request: ParsedRequest, until: float, co
             names += its
             asked.append((each, bound, version, len(its)))
         else:
-            lookups.add(each, bound, found, *bound.read(keys, now))
+            lookups.read_here(each, bound, found, keys, now)
     values = await _reads_of(asked[0][2].source).get(names, until, counters) if asked else []
     start = 0
     for each, bound, version, count in asked:

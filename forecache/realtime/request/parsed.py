@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,26 @@ class ParsedRequest:
     request_id: str = ""
 
 
+class LiveRead(NamedTuple):
+    """From what a look-up of a live view was answered, beside its version: enough to compute it again later.
+
+    Attributes:
+        view: Name of the view.
+        at_us: The moment, in microseconds of Unix time.
+        position: The largest Delta version of the stream's table that a row of its keys is from; -1: none had one. As
+            all rows were read at one moment, the keys have all of their events up to this version, and none after it.
+        layer: Names the declaration of the live layer; see `LiveLayer.values`.
+        pending: By the place of a key in the look-up, the offsets behind the events that it had, JSON lists by
+            partition: of keys whose newest events were not committed yet.
+    """
+
+    view: str
+    at_us: int
+    position: int
+    layer: str
+    pending: Mapping[int, bytes]
+
+
 @dataclass(slots=True)
 class Found:
     """What a request looked up; a look-up by fields of the request alone has one row.
@@ -35,7 +55,7 @@ class Found:
         known: By look-up, bool [length] or [1]: whether the key has a row.
         versions: By store, which version was read.
         flags: What is wrong with what was read, each a sentence; the model is asked all the same.
-        merged: Look-ups of live views, whose rows are those of no version.
+        merged: Look-ups of live views, whose rows are those of no version, and from what they were answered.
         features: What the transform made of the request, float32 [length, num_features] or its bytes, until the next
             request at least; from another process, only where answers are logged.
     """
@@ -44,5 +64,5 @@ class Found:
     known: dict[str, np.ndarray] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
-    merged: list[str] = field(default_factory=list)
+    merged: dict[str, LiveRead] = field(default_factory=dict)
     features: np.ndarray | bytes | None = None

@@ -22,7 +22,8 @@ class LiveRow:
         position: Delta version of the stream's table that holds it; PENDING where none does yet.
         event_us: Time of its event, in microseconds of Unix time. Of tiles, that of their newest event.
         value: Of rows, the JSON object of the served fields. Of tiles, the encoded tiles of the key.
-        provenance: A JSON object whose members the answer repeats, such as the model's version; may be empty.
+        provenance: A JSON object whose members the answer repeats, such as the model's version; may be empty. Of
+            pending tiles, which no answer repeats: a JSON list of the offsets behind their events, by partition.
     """
 
     position: int

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import orjson
 import pyarrow as pa
 
 from forecache.errors import NotFoundError
@@ -33,7 +34,7 @@ class PendingRows:
 
     def __init__(self, settings: Settings, stream: Stream, table: StreamWriter) -> None:
         self._held = ExitStack()
-        self._writers: list[tuple[PendingWriter, Callable[[Answered], Rows]]] = []
+        self._writers: list[tuple[PendingWriter, Callable[[Answered, Offsets], Rows]]] = []
         tiles = {view.name for view in stream.views}
         try:
             for name in stream.live_names:
@@ -59,7 +60,7 @@ class PendingRows:
             UnavailableError: The disk is full.
         """
         for writer, rows_of in self._writers:
-            writer.put(batch, rows_of(answered), offsets)
+            writer.put(batch, rows_of(answered, offsets), offsets)
 
     def confirm(self, batch: int, version: int) -> None:
         """Say that the table holds a batch, and those before it, at a version."""
@@ -80,17 +81,20 @@ class PendingRows:
         self._held.close()
 
 
-def _tiles_of(view: str) -> Callable[[Answered], Rows]:
-    def rows(answered: Answered) -> Rows:
-        return [(key, LiveRow(PENDING, at_us, entry)) for key, at_us, entry in answered.live[view]]
+def _tiles_of(view: str) -> Callable[[Answered, Offsets], Rows]:
+    def rows(answered: Answered, offsets: Offsets) -> Rows:
+        # They say which events are in the tiles, whatever commit will hold them.
+        behind = orjson.dumps([offsets.get(partition, 0) for partition in range(max(offsets, default=-1) + 1)])
+        return [(key, LiveRow(PENDING, at_us, entry, behind)) for key, at_us, entry in answered.live[view]]
 
     return rows
 
 
-def _rows_of(layer: LiveLayer) -> Callable[[Answered], Rows]:
+def _rows_of(layer: LiveLayer) -> Callable[[Answered, Offsets], Rows]:
     columns = [*layer.key.names, layer.event_time, *(field.name for field in layer.fields)]
 
-    def rows(answered: Answered) -> Rows:
+    def rows(answered: Answered, offsets: Offsets) -> Rows:
+        del offsets
         found = with_answers(answered.rows, layer.fields) if layer.replaces else answered.rows
         if not found.num_rows:
             return []

@@ -87,7 +87,7 @@ class StreamWriter:
         """Read from the table where the stream stands."""
         delta = self._kept[self._stream.table].newest()
         self.version = -1 if delta is None else int(delta.version())
-        self.offsets = {} if delta is None else _offsets(delta, self._stream.name)
+        self.offsets = {} if delta is None else offsets_of(delta, self._stream.name)
 
     def knows_topic(self) -> bool:
         """Whether the table's offsets belong to the topic with this identity; yes where one of them is not known."""
@@ -184,7 +184,7 @@ class StreamWriter:
         if delta is None:
             return set()
         again = pc.scalar(False)
-        for partition, end in _offsets(delta, self._stream.name).items():
+        for partition, end in offsets_of(delta, self._stream.name).items():
             start = self.offsets.get(partition, 0)
             again |= (pc.field(PARTITION) == partition) & (pc.field(OFFSET) >= start) & (pc.field(OFFSET) < end)
         return set(_places(delta.to_pyarrow_dataset().to_table([PARTITION, OFFSET], filter=again)))
@@ -215,7 +215,7 @@ class StreamWriter:
 
     def _refuse_if_overtaken(self, delta: Any) -> None:
         """Raise where the stream's table is not as this process knows it."""
-        now = {} if delta is None else _offsets(delta, self._stream.name)
+        now = {} if delta is None else offsets_of(delta, self._stream.name)
         if now != self.offsets:
             raise ConflictError(
                 f"Another process has committed to the stream {self._stream.name!r}: its table is at the offsets "
@@ -224,8 +224,10 @@ class StreamWriter:
             )
 
 
-def _offsets(delta: Any, name: str) -> dict[int, int]:
-    """By partition; the first commit has all of a topic's, which are numbered from 0."""
+def offsets_of(delta: Any, name: str) -> dict[int, int]:
+    """By partition, the offset behind what a stream's table has; the first commit has all partitions of a topic, which
+    are numbered from 0.
+    """
     found: dict[int, int] = {}
     while (offset := delta.transaction_version(application_of(name, len(found)))) is not None:
         found[len(found)] = offset

@@ -1,0 +1,99 @@
+"""Rows of a stream's table on their way to an index: as words in files, one for each share of the keys.
+
+Only one batch is in memory at a time, so a table may be of any size.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from forecache.store import KeySchema
+from forecache.store.encoding.entries import encode_keys
+from forecache.store.encoding.stream_source import StreamTable
+from forecache.store.encoding.streamed_rows import EVENT_DAY, HOUR, PLACE, POSITION, moments_of
+from forecache.store.segment.index import key_hashes
+from forecache.stream.record import OFFSET, PARTITION
+from forecache.windows.event_states import event_states
+from forecache.windows.plan import Plan, plan_from_json
+
+HASH, CHECK, MOMENT, AT_US, ROW_PARTITION, ROW_OFFSET, WORDS = range(7)
+"""Columns of a row in a file; words of its tile of a day and of minutes follow."""
+_CHECK_SEED = 1
+
+
+@dataclass(frozen=True)
+class ViewRows:
+    """The rows of a table that a view is computed from.
+
+    Attributes:
+        plan: JSON of the view's plan.
+        first_day: Rows of events before it are left out.
+        up_to: Rows above this position, too.
+        bits: There are 2**bits shares of the keys, by the first bits of their hash.
+    """
+
+    table: StreamTable
+    key: KeySchema
+    plan: dict[str, Any]
+    first_day: date
+    up_to: int
+    bits: int
+
+
+def spread_hour(*, rows: ViewRows, hour: str, folder: Path) -> int:
+    """Append the rows of an hour of commits to the files of their keys; returns how many."""
+    plan, count = plan_from_json(rows.plan), 0
+    there = rows.table.columns
+    wanted = dict.fromkeys([*plan.reads, *rows.key.names, POSITION, PLACE, PARTITION, OFFSET])
+    where = (pc.field(HOUR) == hour) & (pc.field(EVENT_DAY) >= pa.scalar(rows.first_day))
+    columns = [name for name in wanted if name in there]
+    for batch in rows.table.batches(columns, up_to=rows.up_to, where=where):
+        words = _words(plan, rows.key, batch)
+        share = share_of(words[:, HASH].view(np.uint64), rows.bits)
+        for number in np.unique(share).tolist():
+            with file_of(folder, number, hour).open("ab") as file:
+                words[share == number].tofile(file)
+        count += len(words)
+    return count
+
+
+def share_of(hashes: np.ndarray, bits: int) -> np.ndarray:
+    """The share of each key, by its hash, uint64 [n]."""
+    return (hashes >> np.uint64(64 - bits)).astype(np.int64) if bits else np.zeros(len(hashes), np.int64)
+
+
+def file_of(folder: Path, share: int, hour: str) -> Path:
+    return folder / f"{share:05}-{hour.replace('/', '_').replace(':', '_')}.words"
+
+
+def hashes_of(keys: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Two hashes of every key, uint64 [n] and int64 [n]: equal for the same key alone."""
+    seeded = (xxhash.xxh3_64_intdigest(key, _CHECK_SEED) for key in keys)
+    return key_hashes(keys), np.fromiter(seeded, np.uint64, len(keys)).view(np.int64)
+
+
+def _words(plan: Plan, schema: KeySchema, rows: pa.Table) -> np.ndarray:
+    for name in plan.reads:
+        if name not in rows.column_names:
+            rows = rows.append_column(name, pa.nulls(len(rows), pa.float64()))
+    encoded = encode_keys(rows, schema)
+    if encoded.null_count:
+        rows, encoded = rows.filter(encoded.is_valid()), encoded.drop_null()
+    distinct = pa.array([], pa.binary()).dictionary_encode() if not len(rows) else _one(encoded).dictionary_encode()
+    codes = distinct.indices.to_numpy(zero_copy_only=False)
+    hashes, checks = hashes_of(distinct.dictionary.to_pylist())
+    states = event_states(plan, rows.select(list(plan.reads)))
+    at_us = rows.column(plan.time).cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+    head = [hashes.view(np.int64)[codes], checks[codes], moments_of(rows), at_us]
+    place = [rows.column(name).cast(pa.int64()).fill_null(-1).to_numpy() for name in (PARTITION, OFFSET)]
+    return np.column_stack([*head, *place, states.day, states.minute]).astype(np.int64, copy=False)
+
+
+def _one(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -1,0 +1,65 @@
+"""What the answers of a day name: releases, versions of stores, and of live views the rows of their streams."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from forecache.errors import ForecacheError
+from forecache.lake.delta.files import place_of
+from forecache.monitoring.parity.chunk import Piece
+from forecache.monitoring.parity.live.looks import Need, needs_of
+from forecache.monitoring.parity.versions import StoreVersion, distinct_versions
+from forecache.realtime.log.record import table_of
+from forecache.realtime.release.folder import open_releases, read_release
+from forecache.settings import Settings
+
+_COLUMNS = ("release", "stores", "live")
+
+
+@dataclass
+class Named:
+    """
+    Attributes:
+        live: By live view that was looked up.
+    """
+
+    releases: set[int] = field(default_factory=set)
+    versions: set[StoreVersion] = field(default_factory=set)
+    live: dict[str, Need] = field(default_factory=dict)
+
+    def need(self, more: Mapping[str, Need]) -> None:
+        for view, need in more.items():
+            self.live[view] = self.live[view].merge(need) if view in self.live else need
+
+
+def named_by(settings: Settings, name: str, pieces: Sequence[Piece]) -> Named:
+    """What the answers in some pieces of a model's log name; one row group is in memory at a time."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    named = Named()
+    filesystem = place_of(settings, table_of(name)).open()
+    for piece in pieces:
+        with filesystem.open_input_file(piece.path) as source:
+            file = pq.ParquetFile(source)
+            # A file that is older than a column lacks it.
+            columns = [column for column in _COLUMNS if column in file.schema_arrow.names]
+            rows = file.read_row_group(piece.row_group, columns, use_threads=False)
+        named.releases |= set(pc.unique(rows["release"]).to_pylist())
+        stores = rows["stores"].combine_chunks()
+        named.versions |= distinct_versions(stores)
+        if "live" in columns:
+            named.need(needs_of(stores, rows["live"].combine_chunks()))
+    return named
+
+
+def contracts_of(settings: Settings, name: str, releases: Iterable[int]) -> dict[str, set[str]]:
+    """By view, the contracts that these releases have for it."""
+    found: dict[str, set[str]] = {}
+    for number in releases:
+        try:
+            release = read_release(open_releases(settings, name), number)
+        except ForecacheError:
+            continue
+        for lookup in release.lookups:
+            found.setdefault(lookup.view, set()).add(lookup.contract)
+    return found

@@ -1,0 +1,252 @@
+"""Parity of answers that looked up a live view: equal to the bit at the position that the log has, or told why not."""
+
+import gc
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from deltalake import DeltaTable
+from live_answers import (
+    CARDS,
+    FEATURES,
+    STREAM,
+    LiveAnswering,
+    Streaming,
+    night_of,
+    payments,
+    release_of,
+    rows_in_table,
+    write_night,
+)
+from live_view_sample import EPOCH, VIEW, random_payments, table_of
+from logged_answers import write_log
+
+from forecache.monitoring.parity.live.index import running
+from forecache.monitoring.parity.live.looks import PLACES_OF_A_COMMIT, Need
+from forecache.monitoring.parity.live.streams import Streamed, index_views
+from forecache.monitoring.parity.report import ParityReport
+from forecache.monitoring.parity.run import replay
+from forecache.pipeline.streams.plan import plan_of
+from forecache.settings import Settings
+from forecache.store import open_store
+from forecache.store.live.layer import read_layer, write_layer
+from forecache.store.publishing.worker_pool import Pool
+from forecache.store.retention import retire
+from forecache.windows.event_states import event_states
+from forecache.windows.fold import fold
+from forecache.windows.layout import Layout
+
+NOW = datetime.now(timezone.utc)
+PLAN = plan_of(VIEW)
+
+
+@pytest.fixture
+def streaming(settings: Settings) -> Iterator[Streaming]:
+    write_night(settings, night_of(NOW))
+    release_of(settings)
+    found = Streaming(settings)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def answering(streaming: Streaming) -> Iterator[LiveAnswering]:
+    found = LiveAnswering(streaming.settings)
+    yield found
+    found.close()
+
+
+def replayed(settings: Settings, **more: Any) -> ParityReport:
+    return replay(settings, "ranking", processes=0, **more)
+
+
+def answer_along(streaming: Streaming, answering: LiveAnswering) -> int:
+    """Answers before the first event and between commits, at one position each; returns how many."""
+    events = payments(NOW)
+    answering.ask(2, rivals=3)
+    for number, start in enumerate(range(0, len(events), 30)):
+        streaming.take(events[start : start + 30])
+        streaming.commit()
+        streaming.tail()
+        answering.ask(3, rivals=3 if number % 2 else 25, seed=number)
+    return answering.write_down()
+
+
+def test_answers_between_commits_are_equal_to_the_bit(
+    streaming: Streaming, answering: LiveAnswering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = answer_along(streaming, answering)
+    DeltaTable(streaming.settings.table_uri(STREAM.table)).optimize.compact()
+    report = replayed(streaming.settings)
+    found = report.found
+    assert (found.requests, found.equal, found.differ, found.by_model) == (count, count, 0, count), report.sentence
+    assert report.passed
+    assert not +found.not_recomputed
+    assert {check.state for check in report.stores} == {"equal"}
+    assert set(found.features) == set(FEATURES)
+    assert found.features["other_count_20m"].pairs > 0
+    assert found.features["own_sum_4d"].pairs > 0
+    monkeypatch.setattr("forecache.monitoring.parity.run._INLINE_ROWS", 0)
+    monkeypatch.setattr("forecache.monitoring.parity.live.streams._SHARE_ROWS", 16)
+    by_workers = replay(streaming.settings, "ranking", processes=2).found
+    assert (by_workers.equal, by_workers.features) == (count, found.features)
+
+
+def test_answers_of_before_an_event_are_not_those_of_after_it(streaming: Streaming, answering: LiveAnswering) -> None:
+    # Else every position would do, and the test above would prove nothing.
+    answer_along(streaming, answering)
+    rows = DeltaTable(streaming.settings.table_uri("request_log_ranking")).to_pyarrow_table().to_pylist()
+    wrong = [{**row, "live": [{**each, "position": each["position"] - 1} for each in row["live"]]} for row in rows]
+    DeltaTable(streaming.settings.table_uri("request_log_ranking")).delete()
+    write_log(streaming.settings, wrong)
+    assert replayed(streaming.settings).found.differ > 5
+
+
+def test_a_row_of_the_stream_that_was_changed_afterwards_is_found_and_named(
+    streaming: Streaming, answering: LiveAnswering
+) -> None:
+    answer_along(streaming, answering)
+    settings = streaming.settings
+    today = (NOW.date() - EPOCH).days
+    row = next(each for each in rows_in_table(settings) if each["amount"] and (each["event_day"] - EPOCH).days == today)
+    DeltaTable(settings.table_uri(STREAM.table)).update(
+        updates={"amount": "amount + 1e12"}, predicate=f"payment = '{row['payment']}'"
+    )
+    report = replayed(settings)
+    assert not report.passed
+    first = report.found.first[0]
+    assert first.kind == "feature"
+    assert "sum" in first.name or "mean" in first.name, first
+    assert f"Request {first.request_id} of" in report.sentence
+    assert {name for name, each in report.found.features.items() if each.mismatch} <= {
+        f"{of}_{name}" for of in ("own", "other") for name in VIEW.served_columns if "count" not in name
+    }
+
+
+def test_rows_seen_before_their_commit_are_compared_once_it_has_followed(
+    streaming: Streaming, answering: LiveAnswering
+) -> None:
+    events = payments(NOW, 90)
+    streaming.take(events[:40])
+    streaming.commit()
+    streaming.tail()
+    streaming.show_pending()
+    for start in (40, 50, 60):  # of several puts, some before the same commit
+        streaming.take(events[start : start + 10])
+        answering.ask(4, rivals=4, seed=start)
+    streaming.commit()
+    answering.ask(2, rivals=4)  # committed, and not in the live layer yet
+    streaming.take(events[70:])
+    streaming.tail()
+    answering.ask(4, rivals=4, seed=99)  # some keys pending, others from the layer
+    shown = [json.loads(body) for card in range(CARDS) if (body := answering.answers.one(str(card).encode()))]
+    assert {each["source"] for each in shown} >= {"live"}
+    assert None in {each.get("position", 0) for each in shown}, "a pending row is shown, without its offsets"
+    rows = answering.logged()
+    assert sum(bool(each["pending"]) for row in rows for each in row["live"]) > 10
+    assert any(each["pending"] and each["position"] > 0 for row in rows for each in row["live"])
+    write_log(streaming.settings, rows)
+    waiting = replayed(streaming.settings).found
+    assert waiting.not_recomputed["pending"] == len(rows) - waiting.equal > 0
+    assert waiting.differ == 0
+    streaming.commit()
+    done = replayed(streaming.settings)
+    assert (done.found.equal, done.found.differ, done.found.not_recomputed.total()) == (len(rows), 0, 0), done.sentence
+
+
+def test_rows_that_were_committed_in_another_order_than_seen_are_counted_by_that(
+    streaming: Streaming, answering: LiveAnswering
+) -> None:
+    events = [replace(each, card=1) for each in payments(NOW, 8)]
+    streaming.show_pending()
+    streaming.take(events)
+    answering.ask(6, rivals=6)
+    rows = answering.logged()
+    # As where the engine was killed before its commit, and the next one read the other partition first.
+    for row in rows:
+        for each in row["live"]:
+            for pending in each["pending"]:
+                pending["offsets"][0] = 0
+    write_log(streaming.settings, rows)
+    streaming.commit()
+    found = replayed(streaming.settings).found
+    saw = sum(any(each["pending"] for each in row["live"]) for row in rows)
+    assert found.not_recomputed["pending"] == saw > 0
+    assert (found.equal, found.differ) == (len(rows) - saw, 0)
+
+
+def test_what_cannot_be_computed_again_is_counted_by_its_reason(streaming: Streaming, answering: LiveAnswering) -> None:
+    count = answer_along(streaming, answering)
+    settings = streaming.settings
+    layout = open_store(settings, VIEW.name).layout
+    layer = read_layer(layout)
+    assert layer is not None
+    write_layer(layout, replace(layer, plan={**layer.plan, "tile_minutes": 10}))
+    assert +replayed(settings).found.not_recomputed == {"live": count}
+    write_layer(layout, layer)
+    table = Path(settings.table_uri(STREAM.table))
+    table.rename(table.with_name("old"))
+    without = replayed(settings).found
+    assert (without.equal, +without.not_recomputed) == (2, {"live": count - 2}), "two came before the first event"
+    table.with_name("old").rename(table)
+    rows = DeltaTable(settings.table_uri("request_log_ranking")).to_pyarrow_table().to_pylist()
+    DeltaTable(settings.table_uri("request_log_ranking")).delete()
+    write_log(settings, [{**row, "live": None} for row in rows])
+    assert +replayed(settings).found.not_recomputed == {"not logged": count}
+
+
+def test_the_states_of_a_removed_version_come_from_the_lake(streaming: Streaming, answering: LiveAnswering) -> None:
+    count = answer_along(streaming, answering)
+    settings = streaming.settings
+    answering.close()  # a version stays as long as it is open, here and in the stream
+    del streaming.step
+    gc.collect()
+    write_night(settings, night_of(NOW), seed=2)
+    assert retire(open_store(settings, VIEW.name), keep=0) == [1]
+    report = replayed(settings)
+    assert {check.state for check in report.stores} == {"removed"}, report.stores
+    assert (report.found.equal, report.found.differ) == (count, 0), report.sentence
+
+
+def test_tiles_after_any_row_are_those_that_a_fold_of_the_rows_before_has(streaming: Streaming, tmp_path: Path) -> None:
+    settings = streaming.settings
+    events = payments(NOW, 150, seed=4)
+    for start in range(0, len(events), 25):
+        streaming.take(events[start : start + 25])
+        streaming.commit()
+    rows = rows_in_table(settings)
+    by_name = {f"p{each.at_us}": each for each in events}
+    ordered = [by_name[row["payment"]] for row in rows]
+    (tmp_path / "index").mkdir()
+    with Pool(0) as pool:
+        indexed = index_views(settings, {VIEW.name: Need(night_of(NOW), None)}, tmp_path / "index", pool)
+    streamed = Streamed(indexed[VIEW.name])
+    rng = random.Random(7)
+    keys = [str(card).encode() for card in range(CARDS)]
+    for _ in range(20):
+        until = rng.randrange(len(ordered) + 1)
+        bound = -1 if not until else rows[until - 1]["position"] * PLACES_OF_A_COMMIT + rows[until - 1]["place"]
+        before = ordered[:until]
+        codes, at_us = (np.array([getattr(each, name) for each in before], np.int64) for name in ("card", "at_us"))
+        states = event_states(PLAN, table_of(before))
+        made = fold(PLAN, codes, at_us, states, [None] * CARDS, None, None, EPOCH, see="nothing").entries
+        found = streamed.entries(keys, np.full(CARDS, bound))
+        seen = set(codes.tolist())
+        assert found == [entry if card in seen else None for card, entry in enumerate(made)]
+
+
+def test_a_running_combination_is_that_of_one_after_the_other() -> None:
+    layout = Layout(PLAN.day_states)
+    events = random_payments(random.Random(2), EPOCH + timedelta(days=20000), 1, 40)
+    words = event_states(PLAN, table_of(events)).day
+    group = np.sort(np.random.default_rng(1).integers(0, 5, len(words)))
+    found = running(layout, group, words)
+    for place in range(len(words)):
+        its = words[: place + 1][group[: place + 1] == group[place]]
+        assert found[place].tobytes() == layout.combine_all(its[None])[0].tobytes()

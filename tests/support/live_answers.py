@@ -1,0 +1,221 @@
+"""Answers of a model that looks up a live view, while a stream goes on: step, commits, tailer, engine and log are real.
+
+Only Kafka and HTTP are left out. The view is that of `live_view_sample`, its night is of yesterday.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta, timezone
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from live_view_sample import EPOCH, PAYMENTS, VIEW, Payment, random_payments, table_of
+from logged_answers import Path, write_log
+from ranking_code import live
+from release_support import make_release
+from tailing import follow
+from view_tables import write_features
+
+from forecache.lake.delta.log import open_if_exists
+from forecache.pipeline import Candidates, RequestField, Stream, Topic
+from forecache.pipeline.realtime.log import Log
+from forecache.pipeline.streams.plan import plan_of
+from forecache.reader.versions.layers import Layers
+from forecache.reader.versions.live import answers_of
+from forecache.realtime.answer.answered import Times
+from forecache.realtime.answer.engine import Engine
+from forecache.realtime.deadline.clock import Clock
+from forecache.realtime.log.answer_log import AnswerLog
+from forecache.realtime.log.packing import unpacked
+from forecache.realtime.metrics import ModelCells
+from forecache.realtime.release.folder import open_releases
+from forecache.realtime.release.format import LookupContract
+from forecache.realtime.release.load import load_release
+from forecache.realtime.served import serve_release
+from forecache.settings import Settings
+from forecache.store import open_store, publish
+from forecache.stream.arrow.pending import PendingRows
+from forecache.stream.layers import write_layers
+from forecache.stream.record import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
+from forecache.stream.step.answered import Answered
+from forecache.stream.step.step import Step
+from forecache.stream.table.writer import Batch, StreamWriter
+from forecache.stream.tail.run import Tailer
+
+CARDS, KNOWN = 12, 8
+STREAM = Stream("cards", Topic("payments", "card-payments", PAYMENTS), views=(VIEW,))
+FEATURES = tuple(f"{of}_{name}" for of in ("own", "other") for name in VIEW.served_columns)
+_MEMBERS = ("payment", "card", "amount", "pieces", "fraud")
+
+
+def night_of(now: datetime) -> date:
+    return now.date() - timedelta(days=1)
+
+
+def write_night(settings: Settings, night: date, *, seed: int = 1) -> None:
+    """A night of the view: some numbers for some of the cards, as no answer is compared with what is true."""
+    rng, plan = np.random.default_rng(seed), plan_of(VIEW)
+    columns: dict[str, Any] = {"card": pa.array(range(KNOWN), pa.int64())}
+    columns["as_of"] = pa.array([night] * KNOWN, pa.date32())
+    for name in VIEW.feature_names:
+        columns[name] = pa.array(rng.normal(size=KNOWN).round(3), pa.float64())
+    for column in plan.base_columns:
+        if column.name == "state_last_day":
+            columns[column.name] = pa.array([(night - EPOCH).days - n for n in range(KNOWN)], pa.int64())
+        elif column.is_float:
+            columns[column.name] = pa.array(rng.normal(size=KNOWN), pa.float64())
+        else:
+            columns[column.name] = pa.array(rng.integers(0, 1000, KNOWN), pa.int64())
+    write_features(settings, pa.table(columns), night=night, view=VIEW.name)
+    publish(settings, VIEW, night=night)
+
+
+def release_of(settings: Settings) -> None:
+    contracts = tuple(
+        LookupContract(called, VIEW.name, (field,), VIEW.served_columns, VIEW.packed.contract, live=True)
+        for called, field in (("own", "card"), ("other", "rival"))
+    )
+    make_release(
+        settings, features=FEATURES, transform=live.both, request=(RequestField("card", "bigint"),),
+        candidates=Candidates((RequestField("rival", "bigint"),)), lookups=contracts,
+        warmup=[b'{"card":1,"candidates":[{"rival":2}]}'], created_at="2026-01-01T00:00:00Z", log=Log("card"),
+    )  # fmt: skip
+
+
+def payments(now: datetime, count: int = 120, *, seed: int = 1) -> list[Payment]:
+    """Payments of yesterday and today, some of them late, none in the future."""
+    at_us = int(now.timestamp() * 1e6)
+    made = random_payments(random.Random(seed), night_of(now), 2, 2 * count, cards=CARDS, ordered=False)
+    return [each for each in made if each.at_us < at_us - 1_000_000][:count]
+
+
+class Streaming:
+    """The stream of card payments, by hand: `take` answers messages, `commit` commits what was taken."""
+
+    def __init__(self, settings: Settings, *, partitions: int = 2) -> None:
+        self.settings = settings
+        write_layers(settings, STREAM)
+        self.writer, self.step = StreamWriter(settings, STREAM), Step(settings, STREAM)
+        self.next = {partition: self.writer.offsets.get(partition, 0) for partition in range(partitions)}
+        self.pending: PendingRows | None = None
+        self._taken: list[Answered] = []
+        self.number = 0
+
+    def show_pending(self) -> None:
+        self.pending = PendingRows(self.settings, STREAM, self.writer)
+
+    def take(self, some: Sequence[Payment]) -> None:
+        for partition in self.next:
+            its = [each for place, each in enumerate(some) if place % len(self.next) == partition]
+            if not its:
+                continue
+            answered = self.step.run(self._messages(its, partition))
+            assert answered.rows.num_rows == len(its), answered.bad.to_pylist()
+            self._taken.append(answered)
+            if self.pending is not None:
+                self.pending.put(self.number, answered, dict(self.next))
+
+    def commit(self) -> int:
+        rows = pa.concat_tables([each.rows for each in self._taken])
+        version = self.writer.write(Batch(rows, self._taken[0].bad.slice(0, 0), dict(self.next)))
+        if self.pending is not None:
+            self.pending.confirm(self.number, version)
+        self.number += 1
+        self._taken.clear()
+        return version
+
+    def tail(self) -> None:
+        """Bring the live layer up to the table."""
+        with Tailer(self.settings) as tailer:
+            follow(tailer)
+        if self.pending is not None:
+            self.pending.sweep()
+
+    def close(self) -> None:
+        if self.pending is not None:
+            self.pending.close()
+
+    def _messages(self, some: Sequence[Payment], partition: int) -> pa.Table:
+        first, n, now = self.next[partition], len(some), datetime.now(timezone.utc)
+        self.next[partition] += n
+        values = []
+        for row in table_of(some).to_pylist():
+            values.append(json.dumps({**{name: row[name] for name in _MEMBERS}, "at": row["at"].isoformat()}).encode())
+        columns = {
+            PARTITION: [partition] * n, OFFSET: range(first, first + n), KAFKA_AT: [now] * n, RECEIVED_AT: [now] * n,
+            "value": values,
+        }  # fmt: skip
+        return pa.table([pa.array(columns[field.name], field.type) for field in MESSAGES], schema=MESSAGES)
+
+
+class _Collected:
+    """Stands for the spool: keeps the bytes of each answer."""
+
+    def __init__(self) -> None:
+        self.answers: list[bytes] = []
+        self.counters = self
+
+    def add(self, content: Any) -> None:
+        assert isinstance(content, bytes), f"the answer was not logged: {content}"
+        self.answers.append(content)
+
+
+class LiveAnswering:
+    """Answers requests by the release, the served version and the live layer, and logs them as a reader does."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self._layers, self._channel = settings, Layers(), _Collected()
+        folder = open_releases(settings, "ranking")
+        self.loaded = load_release(folder, max(folder.numbers()))
+        store = open_store(settings, VIEW.name)
+        self.answers = answers_of(store.snapshot(), self._layers.of(store))
+        versions = {VIEW.name: self.answers}
+        self.served = serve_release(self.loaded, Path(self.loaded), versions, cast(ModelCells, None))
+        self.engine = Engine(versions)
+        self.log = AnswerLog(self.loaded.release, cast(Any, self._channel))
+
+    def ask(self, count: int, *, rivals: int, seed: int = 0) -> None:
+        self._layers.of(open_store(self.settings, VIEW.name))
+        rng = random.Random(seed)
+        for _ in range(count):
+            from time import perf_counter_ns
+
+            candidates = [{"rival": rng.randrange(CARDS + 1)} for _ in range(rivals)]
+            body = {"card": rng.randrange(CARDS + 1), "candidates": candidates}
+            parsed = self.served.parser.parse(json.dumps(body).encode())
+            self.log.identify(parsed)
+            began = perf_counter_ns()
+            clock = Clock(began, began + 10**12, 10**6)
+            answered = self.engine.answer_now(self.served, parsed, clock, Times())
+            answered.elapsed = perf_counter_ns() - began
+            assert answered.why == ""
+            self.log.add(parsed, answered, clock)
+
+    def logged(self) -> list[dict[str, Any]]:
+        """The rows of all answers so far, as the committer makes them; forgets them."""
+        found = []
+        for content in self._channel.answers:
+            row = unpacked(memoryview(content))
+            at = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=row["arrived_at"])
+            held = {key: bytes(value) if isinstance(value, memoryview) else value for key, value in row.items()}
+            found.append({**held, "arrived_at": at, "day": at.date(), "replica": "here#0"})
+        self._channel.answers.clear()
+        return found
+
+    def write_down(self) -> int:
+        rows = self.logged()
+        write_log(self.settings, rows)
+        return len(rows)
+
+    def close(self) -> None:
+        self._layers.close()
+        self.answers.snapshot.close()
+        self.loaded.close()
+
+
+def rows_in_table(settings: Settings) -> list[dict[str, Any]]:
+    delta = open_if_exists(settings, STREAM.table)
+    rows = [] if delta is None else delta.to_pyarrow_table().to_pylist()
+    return sorted(rows, key=lambda row: (row["position"], row["place"]))
