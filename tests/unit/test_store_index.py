@@ -6,7 +6,7 @@ import lmdb
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forecache.errors import UnavailableError
@@ -55,6 +55,33 @@ def test_keys_of_one_length_are_told_apart(tmp_path: Path) -> None:
     said = found(tmp_path / "000.mdb", [b"%06d" % number for number in range(20_000)])
     assert said == {key: rows[key] for key in said}
     assert len(said) > 0.99 * len(rows)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 16])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_packed_entries_are_those_of_their_keys_however_many_slots_look_like_a_key(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, bits: int, data: st.DataObject
+) -> None:
+    """With few bits of the hash in a slot, a bucket has none, one or several that a key may be in."""
+    monkeypatch.setattr(index, "_tags", lambda hashes: (hashes & np.uint64((1 << bits) - 1)).astype("<u2"))
+    drawn = st.integers(0, 120).map(b"%d".__mod__) | st.sampled_from([b"k", b"k\0", b"\0k", b"k" * 300])
+    rows = data.draw(st.dictionaries(drawn, st.binary(min_size=4, max_size=4), min_size=1, max_size=60))
+    asked = data.draw(st.lists(drawn, min_size=1, max_size=60))
+    path = tmp_path_factory.mktemp("index") / "000.mdb"
+    write(path, rows)
+    handle = SegmentHandle(path.parent, [path.name], indexed=True)
+    try:
+        assert handle.index is not None
+        entries, elsewhere, absent = handle.index.find_packed(asked, key_hashes(asked), 4)
+        for place in set(range(len(asked))) - {*elsewhere.tolist(), *absent.tolist()}:
+            assert entries[place].tobytes() == rows[asked[place]]
+        assert not rows.keys() & {asked[place] for place in absent}
+        assert not set(elsewhere.tolist()) & set(absent.tolist())
+        if bits == 16:  # nothing but chance leads to LMDB: a full bucket
+            assert len(elsewhere) <= 0.2 * len(asked) + 3
+    finally:
+        handle.close()
 
 
 def test_what_has_no_place_is_left_to_lmdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def matrix_reader(layers: Layers, columns: int) -> GetMatrix:
     from forecache.store.segment.index import key_hashes
 
     find, get, base_get, newer = layers.index.find_packed, layers.get, layers.base_get, _newer_reader(layers)
-    size = columns * FLOAT_BYTES
+    size, number = columns * FLOAT_BYTES, np.dtype(FLOAT)
 
     def matrix(keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         if len(keys) <= _FEW_PACKED:
@@ -91,8 +91,8 @@ def matrix_reader(layers: Layers, columns: int) -> GetMatrix:
             return np.concatenate([rows for rows, _ in parts]), np.concatenate([found for _, found in parts])
         hashes = key_hashes(keys)
         entries, elsewhere, absent = find(keys, hashes, size)
-        rows = np.ascontiguousarray(entries).view(FLOAT)
-        found = np.ones(len(keys), np.bool_)
+        rows, found = entries.view(number).reshape(-1, columns), np.empty(len(keys), np.bool_)
+        found.fill(True)
         if len(absent):
             found[absent], rows[absent] = False, np.nan
         one_by_one = [(place, base_get(keys[place]) or b"") for place in elsewhere.tolist()]

@@ -30,8 +30,7 @@ _ROW_BYTES = 8 * _SLOTS
 _SLOT = np.dtype([("half", "<u4"), ("length", "<u2"), ("tag", "<u2")])
 _U1, _U2, _U4 = np.dtype("u1"), np.dtype("<u2"), np.dtype("<u4")
 _NONE = np.empty(0, np.int64)
-_PREFIXES = [length.to_bytes(2, "little") for length in range(512)]
-"""What a record begins with, by the length of its key."""
+_32, _LOWER = np.array(32, np.uint64), np.array((1 << 32) - 1, np.uint64)
 _MAX_LENGTH, _MAX_HALF = (1 << 16) - 1, (1 << 32) - 1
 
 
@@ -53,7 +52,7 @@ def append_index(path: Path, hashes: np.ndarray) -> None:
     hashes = hashes[fits]
     slots = np.empty(len(hashes), _SLOT)
     slots["half"], slots["length"], slots["tag"] = offsets[fits] // 2, lengths[fits], _tags(hashes)
-    bucket = _buckets_of(hashes, buckets)
+    bucket = _buckets_of(hashes, np.uint64(buckets)).view(np.int64)
     order = np.argsort(bucket, kind="stable")
     bucket = bucket[order]
     first = np.searchsorted(bucket, bucket)
@@ -68,11 +67,13 @@ def append_index(path: Path, hashes: np.ndarray) -> None:
         table.tofile(file)
 
 
-def _buckets_of(hashes: np.ndarray, buckets: "int | np.ndarray") -> np.ndarray:
-    """The upper half of every hash, scaled to the buckets, int64 [n] (D. Lemire, "Fast Random Integer Generation in an
+def _buckets_of(hashes: np.ndarray, buckets: "np.uint64 | np.ndarray") -> np.ndarray:
+    """The upper half of every hash, scaled to the buckets, uint64 [n] (D. Lemire, "Fast Random Integer Generation in an
     Interval", 2019)."""
-    upper = hashes.view(_U4)[1::2]
-    return np.multiply(upper, buckets, dtype=np.int64) >> 32
+    scaled = hashes >> _32
+    scaled *= buckets
+    scaled >>= _32
+    return scaled
 
 
 def _tags(hashes: np.ndarray) -> np.ndarray:
@@ -82,8 +83,8 @@ def _tags(hashes: np.ndarray) -> np.ndarray:
 
 @lru_cache(64)
 def _masks(longest: int) -> np.ndarray:
-    """By a key's length, which of the first 2 + `longest` bytes are its own where keys end at the same place."""
-    return np.arange(2 + longest) >= longest - np.arange(longest + 1)[:, None]
+    """By a key's length, which of `longest` bytes are its own where keys end at the same place."""
+    return np.arange(longest) >= longest - np.arange(longest + 1)[:, None]
 
 
 class Index:
@@ -101,23 +102,23 @@ class Index:
     def __init__(self, mapped: mmap.mmap, starts: Sequence[int], pages: Sequence[int]) -> None:
         self._map = mapped
         self._bytes = np.frombuffer(mapped, np.uint8)
+        self._half_words = np.frombuffer(mapped, _U2)
         self._buckets = np.frombuffer(mapped, "<u8").reshape(-1, _SLOTS)
         headers = [start + size for start, size in zip(starts, pages, strict=True)]
         if any(mapped[header : header + len(MAGIC)] != MAGIC for header in headers):
             raise ValueError("there is none behind the pages of every file")
         counts, unfit = np.array([np.frombuffer(mapped, "<i8", 2, header + 8) for header in headers]).T
-        # By the first byte of a hash, which has the bits that choose the shard.
-        shards = np.arange(256) & (len(headers) - 1)
-        self._halves = np.array(starts, np.int64)[shards] // 2
-        self._first_row = np.array([header // _ROW_BYTES + 1 for header in headers], np.int64)[shards]
-        self._counts = counts[shards]
+        # Of each file the number of its buckets, the row of its first one, and where it begins, in half-words.
+        self._counts = counts.astype(np.uint64)
+        self._first_rows = np.array([header // _ROW_BYTES + 1 for header in headers], np.uint64)
+        self._first_halves = np.array([start // 2 for start in starts], np.uint64)
+        self._shard_mask = np.array(len(headers) - 1, np.uint64)
         self._is_whole = not unfit.any()
         self._windows: dict[int, np.ndarray] = {}
-        """By a number of bytes, each stretch of so many in the region as one item."""
 
     def close(self) -> None:
         """Give up the mapping: it ends once no thread reads from it any more, and later reads fail."""
-        del self._map, self._bytes, self._buckets, self._windows
+        del self._map, self._bytes, self._half_words, self._buckets, self._windows
 
     def find(self, keys: Sequence[bytes], hashes: np.ndarray) -> tuple[list[bytes | None], list[int]]:
         """The entry in the place that the index has for each key, and the positions where that is another key's.
@@ -135,63 +136,65 @@ class Index:
         """The same of a segment whose entries have `size` bytes each.
 
         Returns:
-            The entries, uint8 [n, size]; the positions of keys that LMDB alone can find, and of those that are not in
-            the segment, int64.
+            The entries, [n] of `size` bytes each, the caller's own; the positions of keys that LMDB alone can find, and
+            of those that are not in the segment, int64.
         """
-        buckets, same_tag, _, halves = self._places(hashes)
+        buckets, same_tag, _, places = self._places(hashes)
         lengths = list(map(len, keys))
         longest = max(lengths)
-        head = 2 + longest
-        if min(lengths) == longest:  # the usual case
-            prefix = longest.to_bytes(2, "little")
-            records = self._copied(halves * 2, head + size)
-            heads, wanted = records[:, :head], prefix + prefix.join(keys)
-            if heads.tobytes() == wanted:
-                return records[:, head:], _NONE, _NONE
-            differ = (heads != np.frombuffer(wanted, np.uint8).reshape(heads.shape)).any(axis=1)
-        else:
-            # Each is copied from so far before its record that all entries begin at the same place.
-            of_keys = np.fromiter(lengths, np.int64, len(keys))
-            records = self._copied(halves * 2 + (of_keys - longest), head + size)
-            heads = records[:, :head][_masks(longest).take(of_keys, 0)]
-            parts: list[bytes] = [b""] * (2 * len(keys))
-            parts[::2], parts[1::2] = [_PREFIXES[length] for length in lengths], keys
-            wanted = b"".join(parts)
-            if heads.tobytes() == wanted:
-                return records[:, head:], _NONE, _NONE
-            first = np.cumsum(of_keys + 2) - of_keys - 2
-            differ = np.logical_or.reduceat(heads != np.frombuffer(wanted, np.uint8), first)
-        wrong = np.flatnonzero(differ)
-        # A key that had no place left is in a full bucket.
-        absent = (buckets[wrong] == 0).any(axis=1) & ~same_tag[wrong].any(axis=1) & self._is_whole
-        return records[:, head:], wrong[~absent], wrong[absent]
+        of_keys = np.fromiter(lengths, np.int64, len(keys))
+        of_records = self._half_words.take(places)
+        places += places
+        places += of_keys  # where the entries begin, less the two bytes of the length
+        entries = self._windows_of(size)[places]
+        # Keys of different lengths are copied from so far before them that all end at the same place.
+        places -= longest
+        texts = self._windows_of(longest)[places]
+        if lengths.count(longest) < len(keys):
+            texts = texts.view(_U1).reshape(-1, longest)[_masks(longest).take(of_keys, axis=0)]
+        wanted = b"".join(keys)
+        if texts.tobytes() == wanted and of_records.tobytes() == of_keys.astype(_U2).tobytes():
+            return entries, _NONE, _NONE
+        differ = np.frombuffer(texts, _U1) != np.frombuffer(wanted, _U1)
+        differ = np.logical_or.reduceat(differ, np.cumsum(of_keys) - of_keys)
+        differ |= of_records != of_keys
+        wrong = differ.nonzero()[0]
+        if not self._is_whole:
+            return entries, wrong, _NONE
+        # A key that had no place left is in a full bucket, whose last slot is taken.
+        absent = (buckets[:, -1].take(wrong) == 0) & (same_tag.view(np.uint64)[:, 0].take(wrong) == 0)
+        return entries, wrong[~absent], wrong[absent]
 
-    def _copied(self, starts: np.ndarray, size: int) -> np.ndarray:
-        """`size` bytes of the region from each place, uint8 [n, size]."""
+    def _windows_of(self, size: int) -> np.ndarray:
+        """Every stretch of `size` bytes of the region as one item, the first one from the region's third byte."""
         windows = self._windows.get(size)
         if windows is None:
-            windows = np.ndarray(len(self._bytes) - size + 1, f"V{size}", self._bytes, 0, (1,))
+            windows = np.ndarray(len(self._bytes) - size - 1, f"V{size}", self._bytes, 2, (1,))
             self._windows[size] = windows
-        return windows[starts].view(np.uint8).reshape(len(starts), size)
+        return windows
 
     def _places(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Where the record of each hash may be.
 
         Returns:
-            The buckets, uint64 [n, 8]; which of their slots have its part of the hash, bool [n, 8]; the first of these,
+            The buckets, uint64 [n, 8]; which of their slots have its part of the hash, bool [n, 8]; one of these,
             uint64 [n]; and where in the region its record begins, in units of two bytes, int64 [n].
         """
-        first_bytes = hashes.view(_U1)[::8]
-        places = _buckets_of(hashes, self._counts.take(first_bytes))
-        places += self._first_row.take(first_bytes)
-        buckets = self._buckets.take(places, axis=0)
+        # All numbers are of one type: numpy takes longer to convert 50 of them than for three additions.
+        counts, first_rows, first_halves = self._counts, self._first_rows, self._first_halves
+        if len(counts) > 1:
+            shards = (hashes & self._shard_mask).view(np.int64)
+            counts, first_rows, first_halves = counts.take(shards), first_rows.take(shards), first_halves.take(shards)
+        rows = _buckets_of(hashes, counts)
+        rows += first_rows
+        buckets = self._buckets.take(rows.view(np.int64), axis=0)
         same_tag = buckets.view(_U2)[:, 3::4] == _tags(hashes)[:, None]
-        chosen = same_tag.argmax(axis=1)
-        chosen += np.arange(0, buckets.size, _SLOTS)
-        slots = buckets.ravel().take(chosen)
-        halves = self._halves.take(first_bytes)
-        halves += slots.view(_U4)[::2]
-        return buckets, same_tag, slots, halves
+        slots = buckets[same_tag]
+        if len(slots) != len(hashes):  # Some have no such slot, or two.
+            slots = buckets.take(same_tag.argmax(axis=1) + np.arange(0, buckets.size, _SLOTS))
+        halves = slots & _LOWER
+        halves += first_halves
+        return buckets, same_tag, slots, halves.view(np.int64)
 
     def _entries(
         self, keys: Sequence[bytes], starts: np.ndarray, ends: np.ndarray
