@@ -11,7 +11,7 @@ from forecache.settings import Settings
 PRODUCER = "https://pypi.org/project/forecache"
 _EVENT = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 _FACETS = "https://openlineage.io/spec/facets"
-_OWN = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunFacet"
+OWN_FACET = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunFacet"
 _VERSIONS = {
     "columnLineage": "1-2-0/ColumnLineageDatasetFacet",
     "dataQualityAssertions": "1-1-0/DataQualityAssertionsDatasetFacet",
@@ -46,22 +46,22 @@ def events_of(settings: Settings, fact: Fact, *, job_names: Mapping[str, str]) -
         "facets": _run_facets(settings, fact, job_names),
     }
     job = {"namespace": namespace(settings), "name": fact.job, "facets": _job_facets(settings, fact)}
-    inputs = [_dataset(each, of="input") for each in fact.inputs]
-    yield _event("START", fact.started_at, run, job, inputs, [])
+    inputs = [dataset_of(each, of="input") for each in fact.inputs]
+    yield run_event("START", fact.started_at, run, job, inputs, [])
     if fact.error:
-        error = _facet("errorMessage", {"message": fact.error, "programmingLanguage": "PYTHON"})
+        error = facet("errorMessage", {"message": fact.error, "programmingLanguage": "PYTHON"})
         failed = {**run, "facets": {**run["facets"], "errorMessage": error}}
-        yield _event("FAIL", fact.ended_at, failed, job, inputs, [])
+        yield run_event("FAIL", fact.ended_at, failed, job, inputs, [])
         return
-    outputs = [_dataset(each, of="output") for each in fact.outputs]
-    yield _event("COMPLETE", fact.ended_at, run, job, inputs, outputs)
+    outputs = [dataset_of(each, of="output") for each in fact.outputs]
+    yield run_event("COMPLETE", fact.ended_at, run, job, inputs, outputs)
 
 
 def namespace(settings: Settings) -> str:
     return settings.openlineage_namespace or settings.project
 
 
-def _event(
+def run_event(
     kind: str,
     at: datetime,
     run: Mapping[str, Any],
@@ -69,9 +69,10 @@ def _event(
     inputs: list[dict[str, Any]],
     outputs: list[dict[str, Any]],
 ) -> dict[str, Any]:
+    """An event of a kind of OpenLineage's, such as "START"."""
     return {
         "eventType": kind,
-        "eventTime": _moment(at),
+        "eventTime": moment(at),
         "run": run,
         "job": job,
         "inputs": inputs,
@@ -83,16 +84,16 @@ def _event(
 
 def _run_facets(settings: Settings, fact: Fact, job_names: Mapping[str, str]) -> dict[str, Any]:
     facets: dict[str, Any] = {
-        "processing_engine": _facet("processing_engine", {"name": "forecache", "version": _version()})
+        "processing_engine": facet("processing_engine", {"name": "forecache", "version": package_version()})
     }
     if fact.run_id:
         job = {"namespace": namespace(settings), "name": job_names.get(fact.run_id, UNKNOWN_JOB)}
-        facets["parent"] = _facet("parent", {"run": {"runId": parent_run_id(fact.run_id)}, "job": job})
+        facets["parent"] = facet("parent", {"run": {"runId": parent_run_id(fact.run_id)}, "job": job})
     if fact.nights:
         first = datetime.combine(fact.nights[0], time(), timezone.utc)
         end = datetime.combine(fact.nights[-1] + timedelta(days=1), time(), timezone.utc)
-        times = {"nominalStartTime": _moment(first), "nominalEndTime": _moment(end)}
-        facets["nominalTime"] = _facet("nominalTime", times)
+        times = {"nominalStartTime": moment(first), "nominalEndTime": moment(end)}
+        facets["nominalTime"] = facet("nominalTime", times)
     recorded = {
         "stage": fact.stage,
         "subject": fact.subject,
@@ -101,45 +102,47 @@ def _run_facets(settings: Settings, fact: Fact, job_names: Mapping[str, str]) ->
         "nights": [night.isoformat() for night in fact.nights],
         "details": dict(fact.details),
     }
-    facets["forecache_stage"] = {"_producer": PRODUCER, "_schemaURL": _OWN, **recorded}
+    facets["forecache_stage"] = {"_producer": PRODUCER, "_schemaURL": OWN_FACET, **recorded}
     return facets
 
 
 def _job_facets(settings: Settings, fact: Fact) -> dict[str, Any]:
     kind: dict[str, Any] = {"processingType": "BATCH", "integration": "FORECACHE", "jobType": fact.stage.upper()}
-    facets = {"jobType": _facet("jobType", kind)}
+    facets = {"jobType": facet("jobType", kind)}
     if settings.openlineage_code_url:
         where = {"type": "git", "url": settings.openlineage_code_url, "version": fact.code_version}
-        facets["sourceCodeLocation"] = _facet("sourceCodeLocation", where)
+        facets["sourceCodeLocation"] = facet("sourceCodeLocation", where)
     return facets
 
 
-def _dataset(dataset: Dataset, *, of: str) -> dict[str, Any]:
-    own = {name: _facet(name, content) for name, content in dataset.facets.items() if name not in _OF_INPUTS}
+def dataset_of(dataset: Dataset, *, of: str) -> dict[str, Any]:
+    """A dataset as an event has it; `of` is "input" or "output"."""
+    own = {name: facet(name, content) for name, content in dataset.facets.items() if name not in _OF_INPUTS}
     if dataset.version:
-        own["version"] = _facet("version", {"datasetVersion": dataset.version})
+        own["version"] = facet("version", {"datasetVersion": dataset.version})
     more: dict[str, Any] = {}
     if of == "input":
-        more["inputFacets"] = {
-            name: _facet(name, dataset.facets[name]) for name in _OF_INPUTS if name in dataset.facets
-        }
+        more["inputFacets"] = {name: facet(name, dataset.facets[name]) for name in _OF_INPUTS if name in dataset.facets}
     elif dataset.rows is not None:
-        more["outputFacets"] = {"outputStatistics": _facet("outputStatistics", {"rowCount": dataset.rows})}
+        more["outputFacets"] = {"outputStatistics": facet("outputStatistics", {"rowCount": dataset.rows})}
     return {"namespace": dataset.namespace, "name": dataset.name, "facets": own, **more}
 
 
-def _facet(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+def facet(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """A facet of the specification with the URL of its schema."""
     path = _VERSIONS[name]
     schema = f"{_FACETS}/{path}.json#/$defs/{path.partition('/')[2]}"
     return {"_producer": PRODUCER, "_schemaURL": schema, **content}
 
 
-def _moment(at: datetime) -> str:
+def moment(at: datetime) -> str:
+    """ISO 8601 in UTC."""
     return at.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 @cache
-def _version() -> str:
+def package_version() -> str:
+    """Of Forecache."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

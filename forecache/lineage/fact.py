@@ -67,7 +67,12 @@ class Fact:
 
     def event_run_id(self, lake: str) -> str:
         """The same each time that the fact is told: a receiver takes a repeat for what it is."""
-        return str(uuid.uuid5(_IDS, "\0".join((lake, self.source, self.identity))))
+        return named_run_id(lake, self.source, self.identity)
+
+
+def named_run_id(*names: str) -> str:
+    """The run id that these names make."""
+    return str(uuid.uuid5(_IDS, "\0".join(names)))
 
 
 def parent_run_id(run_id: str) -> str:

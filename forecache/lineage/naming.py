@@ -61,6 +61,18 @@ def existing_table(uri: str, version: Any) -> Dataset:
     return Dataset(namespace, path, text, None, {"datasetType": {"datasetType": "TABLE"}})
 
 
+def topic(settings: Settings, name: str, **facets: Any) -> Dataset:
+    """A Kafka topic; its namespace is the first of the brokers."""
+    broker = settings.kafka_brokers.split(",")[0].strip()
+    return Dataset(f"kafka://{broker}", name, facets={"datasetType": {"datasetType": "TOPIC"}, **facets})
+
+
+def live_layer(settings: Settings, name: str, **facets: Any) -> Dataset:
+    """The streamed rows above the versions of a precompute store."""
+    namespace, path = place(str(settings.store_path / name / "live"))
+    return Dataset(namespace, path, facets={"storage": {"storageLayer": "forecache"}, **facets})
+
+
 def landing_folder(settings: Settings, source: str) -> Dataset:
     """The landing files of a source."""
     namespace, path = place(f"{settings.landing_uri}/{source}")

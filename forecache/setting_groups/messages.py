@@ -48,6 +48,9 @@ class MessageSettings(BaseSettings):
     openlineage_namespace: str = Field(
         "", description="Namespace of the jobs in OpenLineage events. Default: the project's package."
     )
+    openlineage_stream_every_s: int = Field(
+        60, ge=1, description="Seconds between the OpenLineage events of a running stream."
+    )
     openlineage_code_url: str = Field(
         "", description="URL of the project's repository, for the source code location in OpenLineage events."
     )

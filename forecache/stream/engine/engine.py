@@ -9,6 +9,7 @@ from typing import ClassVar
 from forecache.pipeline import Stream
 from forecache.settings import Settings
 from forecache.stream.engine.figures import Figures
+from forecache.stream.engine.lineage import told
 from forecache.stream.layers import write_layers
 from forecache.stream.lock import own_stream
 
@@ -50,8 +51,10 @@ class Engine(ABC):
             DamagedError: Messages that were to be read are lost.
             UnavailableError: No broker answers at the start, Spark does not start, or a lake or store cannot be read.
         """
-        with ExitStack() as held:
+        # What is told of the run ends last, when the stream's lock is given back.
+        with ExitStack() as telling, ExitStack() as held:
             held.enter_context(own_stream(self._settings, self._stream.name))
+            telling.enter_context(told(self._settings, self._stream, self.figures.state))
             try:
                 write_layers(self._settings, self._stream)
                 self._run(held)

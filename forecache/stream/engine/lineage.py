@@ -1,0 +1,172 @@
+"""Tells OpenLineage's receivers of a running stream, in a thread that the engine never waits for.
+
+A run that a receiver has heard of is noted in the home until it knows its end. So where a process is killed, the next
+one tells that the run was aborted; and an end that a receiver did not take in time is told then, too.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+
+from forecache.files import write_durably
+from forecache.lake.code import code_version
+from forecache.lineage import naming
+from forecache.lineage.fact import Dataset
+from forecache.lineage.receivers import Receiver, chosen_receivers
+from forecache.lineage.streaming import ABORT, COMPLETE, FAIL, RUNNING, START, StreamRun
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from forecache.stream.layers import layers_of
+from forecache.stream.record import event_fields, schema_of
+from forecache.stream_state import StreamState
+
+logger = logging.getLogger("forecache.stream")
+_LAST_S = 3.0
+"""A stream that has ended, and given its lock back, waits so long for its last event to be taken."""
+_SHOWN = ("rows", "rows_per_s", "bad", "repeats", "late", "lag_events", "offsets", "committed_version", "release")
+
+
+@contextmanager
+def told(settings: Settings, stream: Stream, state: StreamState) -> Iterator[None]:
+    """Tell of the run while the block runs, and how it ended; nothing where no receiver is set.
+
+    Args:
+        state: Of the engine, which goes on changing it.
+    """
+    receivers = chosen_receivers(settings)
+    if not receivers:
+        yield
+        return
+    teller = _Teller(settings, stream, state, receivers)
+    try:
+        yield
+    except BaseException as error:
+        teller.end(FAIL, f"{type(error).__name__}: {error}")
+        raise
+    teller.end(COMPLETE)
+
+
+@dataclass
+class _Noted:
+    """A run that receivers have heard of.
+
+    Attributes:
+        kind: Its end; "" while it runs.
+        receivers: Those that do not know its end.
+    """
+
+    started_at: float
+    kind: str = ""
+    at: float = 0.0
+    error: str = ""
+    receivers: list[str] = field(default_factory=list)
+
+
+class _Teller:
+    def __init__(self, settings: Settings, stream: Stream, state: StreamState, receivers: Sequence[Receiver]) -> None:
+        self._settings, self._stream, self._state, self._receivers = settings, stream, state, receivers
+        self._path = settings.home_path / "lineage" / "streams" / f"{stream.name}.json"
+        self._noted = _Noted(state.started_at)
+        self._rows = dict.fromkeys((each.name for each in receivers), 0)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="forecache-stream-lineage", daemon=True)
+        self._thread.start()
+
+    def end(self, kind: str, error: str = "") -> None:
+        """Have the end told; returns when it was taken, or soon."""
+        self._noted.kind, self._noted.error, self._noted.at = kind, error, time.time()
+        self._stop.set()
+        self._thread.join(_LAST_S)
+        if self._thread.is_alive():
+            self._note()  # a receiver that is slow is told by the next run
+
+    def _run(self) -> None:
+        try:
+            self._tell_of_last()
+            self._tell_of_this()
+        except Exception:
+            logger.exception("OpenLineage events of the stream %s are not sent any more.", self._stream.name)
+
+    def _tell_of_last(self) -> None:
+        """Tell the end of a run before this one to those that do not know it."""
+        if not self._path.is_file():
+            return
+        last = _Noted(**json.loads(self._path.read_bytes()))
+        run = StreamRun(self._stream.name, last.started_at)
+        event = run.event(self._settings, last.kind or ABORT, last.at or time.time(), error=last.error)
+        for receiver in self._receivers:
+            if receiver.name in last.receivers:
+                self._take(receiver, event)
+        self._path.unlink()  # once: it would be told again and again to one that is gone
+
+    def _tell_of_this(self) -> None:
+        run = self._declared()
+        while True:
+            is_last = self._stop.is_set()
+            for receiver in self._receivers:
+                self._tell(run, receiver, is_last)
+            if is_last:
+                return
+            self._stop.wait(self._settings.openlineage_stream_every_s)
+
+    def _tell(self, run: StreamRun, receiver: Receiver, is_last: bool) -> None:
+        settings, noted, state = self._settings, self._noted, self._state
+        if receiver.name not in noted.receivers:
+            if not self._take(receiver, run.event(settings, START, noted.started_at)):
+                return
+            noted.receivers.append(receiver.name)
+            self._note()
+        rows = state.rows
+        event = run.event(
+            settings, noted.kind if is_last else RUNNING, noted.at if is_last else time.time(),
+            figures={name: getattr(state, name) for name in _SHOWN} | {"engine": state.engine},
+            outputs=self._made(run, rows - self._rows[receiver.name]), error=noted.error if is_last else "",
+        )  # fmt: skip
+        if is_last:
+            self._note()
+        if self._take(receiver, event):
+            self._rows[receiver.name] = rows
+            if is_last:
+                noted.receivers.remove(receiver.name)
+                self._note()
+
+    def _take(self, receiver: Receiver, event: dict[str, object]) -> bool:
+        """Whether a receiver has the event, or never will."""
+        failed = receiver.take([event])
+        if failed is not None:
+            logger.warning("The OpenLineage %s did not take an event of a stream: %s", receiver.name, failed.reason)
+        return failed is None or failed.refused
+
+    def _note(self) -> None:
+        with suppress(OSError):  # on a full disk, the end of a run that is killed is not told
+            if self._noted.receivers:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                write_durably(self._path, json.dumps(asdict(self._noted)))
+            else:
+                self._path.unlink(missing_ok=True)
+
+    def _made(self, run: StreamRun, rows: int) -> list[Dataset]:
+        """The outputs, the table at the version of the last commit and with the rows since the last event."""
+        version = self._state.committed_version
+        table, *others = run.outputs
+        return [replace(table, version=str(version) if version >= 0 else "", rows=rows), *others]
+
+    def _declared(self) -> StreamRun:
+        settings, stream = self._settings, self._stream
+        events = [{"name": each.name, "type": str(each.type)} for each in event_fields(stream.topic)]
+        rows = [{"name": each.name, "type": str(each.type)} for each in schema_of(stream)]
+        inputs = [naming.topic(settings, stream.topic.topic, schema={"fields": events})]
+        inputs += [naming.table(settings, view.feature_table, None) for view in stream.views]
+        outputs = [naming.table(settings, stream.table, None, schema={"fields": rows})]
+        for name, layer in layers_of(stream).items():
+            fields = [{"name": key.name, "type": key.type} for key in layer.key.columns]
+            fields += [{"name": each.name, "type": each.type} for each in layer.fields]
+            outputs.append(naming.live_layer(settings, name, schema={"fields": fields}))
+        if stream.to_topic is not None:
+            outputs.append(naming.topic(settings, stream.to_topic.topic, schema={"fields": rows}))
+        code = code_version(settings) if settings.openlineage_code_url else ""
+        return StreamRun(stream.name, self._state.started_at, code, inputs, outputs)
