@@ -182,6 +182,26 @@ class TestPending:
             assert pending.sweep() == 2
             assert (reader.get(b"a"), reader.get(b"b"), reader.pending) == (live_row(2, 2), live_row(2, 3), 0)
 
+    def test_many_rows_go_in_steps_also_when_the_process_comes_again_in_between(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("forecache.store.live.pending._SWEPT_AT_ONCE", 2)
+        keys = [b"%d" % number for number in range(9)]
+        with open_live_writer(layout) as writer, LiveReader(layout) as reader:
+            with open_pending_writer(layout, committed={}, version=0) as pending:
+                for start in range(0, 9, 3):
+                    pending.put(1, [(key, live_row(0, 1)) for key in keys[start : start + 3]], {0: start + 3})
+                pending.put(2, [(keys[0], live_row(0, 2))], {0: 10})
+                writer.apply(1, [(key, live_row(1, 1)) for key in keys])
+                pending.confirm(1, 1)
+                assert pending.entries == 7  # the row of the first key is that of the second batch
+            with open_pending_writer(layout, committed={0: 9}, version=1) as again:
+                assert again.entries == 4
+                assert [again.sweep(), again.sweep(), again.entries] == [3, 0, 1]
+                reader.follow()
+                values = [row and row.value for row in reader.get_many(keys)]
+            assert values == [live_row(0, 2).value, *[live_row(1, 1).value] * 8]
+
     def test_a_newer_put_outlives_the_commit_of_an_older_one(self, layout: Layout) -> None:
         with open_live_writer(layout) as writer, open_pending_writer(layout, committed={}, version=0) as pending:
             pending.put(1, [(b"a", live_row(0, 1)), (b"b", live_row(0, 1))], {0: 2})
@@ -246,7 +266,7 @@ class TestPending:
         with open_pending_writer(layout, committed={}, version=0) as pending, LiveReader(layout) as reader:
             pending.put(1, [(b"a", live_row(0, 1))], {0: 1})
             with monkeypatch.context() as patch:
-                patch.setattr("forecache.store.live.pending.record_of", lambda row: 1 / 0)
+                patch.setattr("forecache.store.live.pending.record_of", lambda row, number: 1 / 0)
                 with pytest.raises(ZeroDivisionError):
                     pending.put(1, [(b"a", live_row(0, 2))], {0: 2})
             with pytest.raises(UnavailableError, match="again"):

@@ -27,6 +27,7 @@ from forecache.store.live.environment import MAP_BYTES, acquire, release
 from forecache.store.live.locking import LIVE, PENDING_ROWS, Writer, writer_lock
 from forecache.store.live.rows import LiveRow, record_of, times_of
 
+_SWEPT_AT_ONCE = 256
 _STATE = b"state"
 _Numbered = tuple[int, LiveRow]
 """A row and the number of its put."""
@@ -141,21 +142,26 @@ class PendingWriter(Writer):
         self.sweep()
 
     def sweep(self) -> int:
-        """Remove the rows that the live layer has by now; returns how many. Call it about once a second."""
-        applied, until = self._applied(), 0
+        """Remove rows that the live layer has by now; returns how many. Call it about once a second.
+
+        Those of thousands at a time would hold up the rows that come, so that each put goes on with it.
+        """
+        applied, gone, has_changed = self._applied(), set[bytes](), False
         while self._batches and (at := self._batches[0].version) is not None and at <= applied:
-            until = max(until, self._batches.popleft().until)
-        if not until:
-            return 0
-        gone: set[bytes] = set()
-        while self._order and self._order[0][0] <= until:
-            gone.update(
-                key
-                for key in self._order.popleft()[1]
-                if key not in self._old and self._numbers.get(key, until + 1) <= until
-            )
-        self._kept_back = {key: kept for key, kept in self._kept_back.items() if kept[0] > until}
-        self._write(gone=gone)
+            until = self._batches[0].until
+            while self._order and self._order[0][0] <= until and len(gone) < _SWEPT_AT_ONCE:
+                gone.update(
+                    key
+                    for key in self._order.popleft()[1]
+                    if key not in self._old and self._numbers.get(key, until + 1) <= until
+                )
+            if self._order and self._order[0][0] <= until:
+                break
+            self._batches.popleft()
+            self._kept_back = {key: kept for key, kept in self._kept_back.items() if kept[0] > until}
+            has_changed = True
+        if gone or has_changed:
+            self._write(gone=gone)
         return len(gone)
 
     def end_waiting_at(self, offsets: Offsets, version: int) -> None:
