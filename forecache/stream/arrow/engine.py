@@ -167,8 +167,8 @@ class ArrowEngine(Engine):
             return
         if not now and time.monotonic() < self._began + self._stream.commit_s:
             return
-        rows = pa.concat_tables([each.rows for each in self._held]).combine_chunks()
-        bad = pa.concat_tables([each.bad for each in self._held]).combine_chunks()
+        rows = pa.concat_tables([each.rows for each in self._held])
+        bad = pa.concat_tables([each.bad for each in self._held])
         self._committer.give(Numbered(self._number, Batch(rows, bad, dict(self._reader.next))))
         self._held, self._held_bytes, self._number = [], 0, self._number + 1
 

@@ -9,10 +9,11 @@ there what it has already put aside.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
@@ -105,6 +106,8 @@ class StreamWriter:
             ConflictError: Another process has committed to the stream since.
             UnavailableError: The disk is full, or a store or the brokers do not answer; it may be tried again.
         """
+        # Here and not by its caller, whose loop goes on answering.
+        batch = replace(batch, rows=batch.rows.combine_chunks(), bad=batch.bad.combine_chunks())
         if resets and self._is_of_another_topic(batch.upto):
             self._leave_old_topic(batch.upto)
         bad = self._not_put_aside(batch.bad)
@@ -139,7 +142,7 @@ class StreamWriter:
     def _file(self, rows: pa.Table, position: int) -> DataFile:
         n, hour = rows.num_rows, hour_of(datetime.now(timezone.utc))
         rows = rows.set_column(rows.schema.get_field_index(POSITION), POSITION, pa.repeat(pa.scalar(position), n))
-        place = pa.array(range(n), pa.int32())
+        place = pa.array(np.arange(n, dtype=np.int32))
         rows = rows.set_column(rows.schema.get_field_index(PLACE), PLACE, place).drop_columns([HOUR])
         return self._written(self._stream.table, rows, hour)
 
