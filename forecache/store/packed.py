@@ -22,7 +22,8 @@ def matrix_of(entries: Sequence[bytes | None], columns: int) -> "tuple[np.ndarra
     """(float32 [n, columns], found bool [n]) of n packed entries; a row of NaN stands for None."""
     import numpy as np
 
-    found = np.ones(len(entries), np.bool_)
+    found = np.empty(len(entries), np.bool_)
+    found.fill(True)
     if None in entries:
         unknown = np.full(columns, np.nan, FLOAT).tobytes()
         found[:] = [entry is not None for entry in entries]

@@ -44,15 +44,17 @@ class RowCache:
             self._calls += 1
             if self._calls % _TRY_EVERY:
                 return self._read(keys)
-        places = list(map(self._places.get, keys))
-        missing = places.count(None)
-        self.share += (1 - missing / len(keys) - self.share) * _WEIGHT
-        if missing:
+        try:
+            places = np.fromiter(map(self._places.__getitem__, keys), np.intp, len(keys))
+        except KeyError:
             return self._with_missing(keys)
+        self._saw(1.0)
         return self._taken(places)
 
     def _with_missing(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        new = list(dict.fromkeys(key for key in keys if key not in self._places))
+        missing = [key for key in keys if key not in self._places]
+        self._saw(1 - len(missing) / len(keys))
+        new = list(dict.fromkeys(missing))
         if len(self._places) + len(new) > len(self._known):
             self._places.clear()
             self._was_full = True
@@ -63,8 +65,10 @@ class RowCache:
         last = first + len(new)
         self._rows[first:last], self._known[first:last] = self._read(new)
         self._places.update(zip(new, range(first, last), strict=True))
-        return self._taken([self._places[key] for key in keys])
+        return self._taken(np.fromiter(map(self._places.__getitem__, keys), np.intp, len(keys)))
 
-    def _taken(self, places: Sequence[int | None]) -> tuple[np.ndarray, np.ndarray]:
-        at = np.array(places, np.intp)
-        return self._rows.take(at, 0), self._known.take(at)
+    def _saw(self, share: float) -> None:
+        self.share += (share - self.share) * _WEIGHT
+
+    def _taken(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._rows.take(places, 0), self._known.take(places)
