@@ -99,6 +99,13 @@ def test_what_treats_rows_apart_is_called_once_for_a_batch_after_its_trial() -> 
     assert release.calls == 260, "one event in 256 goes on being compared"
 
 
+def test_no_more_events_are_computed_both_ways_than_the_trial_takes() -> None:
+    release = _Release(_by_row)
+    asked = _asked(2000, 0)
+    assert _scorer(release).scores(asked).values.tobytes() == _alone(_by_row, None, asked).tobytes()
+    assert release.calls == 1 + 256
+
+
 def test_a_transform_that_mixes_rows_later_is_found_and_asked_alone_from_then_on() -> None:
     mixes = False
 

@@ -30,12 +30,12 @@ class Trial(Generic[T]):
     Args:
         what: That is tried, for a message.
         join: Puts results one behind the other.
-        part: The result of one row among those of several.
+        part: `part(found, start, stop)` is the result of some of the rows.
         bits: What is equal of two results if all their bits are.
     """
 
     def __init__(
-        self, what: str, join: Callable[[Sequence[T]], T], part: Callable[[T, int], T], bits: Callable[[T], Any]
+        self, what: str, join: Callable[[Sequence[T]], T], part: Callable[[T, int, int], T], bits: Callable[[T], Any]
     ) -> None:
         self.what, self.holds, self.left = what, True, _TRIED
         self._join, self._part, self._bits = join, part, bits
@@ -43,18 +43,26 @@ class Trial(Generic[T]):
 
     def of(self, rows: int, together: Callable[[], T], alone: Callable[[int], T]) -> T:
         """The results of one or more rows, each as `alone(place)` gives it."""
-        if rows > 1 and self.holds and not self.left:
+        if rows > 1 and self.holds:
             found = together()
-            self._turn += rows
-            if self._turn < _TRIED:
+            tried = self._tried(rows)
+            if not tried or self._is_equal(self._part(found, tried.start, tried.stop), self._all(tried, alone)):
+                self.left = max(0, self.left - len(tried))
                 return found
-            place, self._turn = self._turn % rows, 0
-            if self._is_equal(self._part(found, place), alone(place)):
-                return found
-        apart = self._join([alone(place) for place in range(rows)])
-        if rows > 1 and self.holds and self._is_equal(together(), apart):
-            self.left = max(0, self.left - rows)
-        return apart
+        return self._all(range(rows), alone)
+
+    def _tried(self, rows: int) -> range:
+        """The places that are computed both ways among so many rows: the first ones of all, then one of so many."""
+        if self.left:
+            return range(min(self.left, rows))
+        self._turn += rows
+        if self._turn < _TRIED:
+            return range(0)
+        place, self._turn = self._turn % rows, 0
+        return range(place, place + 1)
+
+    def _all(self, places: range, alone: Callable[[int], T]) -> T:
+        return self._join([alone(place) for place in places])
 
     def _is_equal(self, found: T, apart: T) -> bool:
         self.holds = self._bits(found) == self._bits(apart)
@@ -67,16 +75,17 @@ class Trial(Generic[T]):
 
 def trial_of_matrices(what: str) -> Trial[Matrix]:
     """Of a function whose results are matrices [n, ...]."""
-    return Trial(
-        what,
-        np.concatenate,
-        lambda found, place: found[place : place + 1],
-        lambda found: (found.dtype, found.tobytes()),
-    )
+
+    def bits(found: Matrix) -> tuple[np.dtype[Any], bytes]:
+        return found.dtype, found.tobytes()
+
+    return Trial(what, np.concatenate, lambda found, start, stop: found[start:stop], bits)
 
 
 def trial_of_tables(what: str) -> Trial[pa.Table]:
     """Of a function whose results are rows."""
-    return Trial(
-        what, pa.concat_tables, lambda found, place: found.slice(place, 1), lambda found: repr(found.to_pylist())
-    )
+
+    def bits(found: pa.Table) -> str:
+        return repr(found.to_pylist())
+
+    return Trial(what, pa.concat_tables, lambda found, start, stop: found.slice(start, stop - start), bits)
