@@ -92,6 +92,8 @@ def test_keys_of_columns_are_those_of_each_row(rows: list[tuple[str, int]]) -> N
     assert encode_columns(PAIR, [countries, accounts]) == expected
     assert encode_columns(PAIR, [np.array(countries, object), whole]) == expected
     assert encode_columns(NUMBER, [whole[::-1]]) == [encode_key(NUMBER, number) for number in accounts[::-1]]
+    assert encode_columns(NUMBER, [accounts]) == [encode_key(NUMBER, number) for number in accounts]
+    assert encode_columns(NUMBER, [np.array(accounts, object)]) == [encode_key(NUMBER, number) for number in accounts]
     assert encode_columns(SINGLE, [np.array(countries, object)]) == [encode_key(SINGLE, text) for text in countries]
 
 
