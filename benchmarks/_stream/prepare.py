@@ -94,8 +94,8 @@ def register(settings: Settings) -> None:
     inputs = Schema([ColSpec(DataType.float, feature) for feature in scored.FEATURES])
     signature = ModelSignature(inputs, Schema([ColSpec(DataType.float, "score")]))
     graph = case.network(np.random.default_rng(0), len(scored.FEATURES))
-    mlflow.set_experiment("bench")
-    with mlflow.start_run():
+    # Not `set_experiment`, which the process would go on with: a test prepares a home beside others.
+    with mlflow.start_run(experiment_id=client.create_experiment("bench")):
         logged = mlflow.onnx.log_model(graph, name="fraud", signature=signature, pip_requirements=["onnxruntime"])
     version = mlflow.register_model(logged.model_uri, "fraud").version
     client.set_registered_model_alias("fraud", "champion", version)
