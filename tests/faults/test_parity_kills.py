@@ -5,16 +5,19 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 from deltalake import DeltaTable
+from live_answers import LiveAnswering, Streaming, night_of, payments, release_of, write_night
 from logged_answers import DAY, Answering, publish_views, release, requests, write_log
 
 from forecache.errors import ConflictError
 from forecache.monitoring.parity.run import parity
 from forecache.settings import Settings
 
+NOW = datetime.now(timezone.utc)
 _SCRIPT = """
 import os, signal, sys
 from datetime import date
@@ -61,6 +64,31 @@ def test_a_kill_leaves_the_results_of_before_or_the_new_ones(settings: Settings,
     assert summary(results(settings)) == ((8, 6, 1) if step == "committed" else before)
     parity(settings, "ranking", DAY, processes=1)
     assert summary(results(settings)) == (8, 6, 1)
+
+
+def test_a_kill_while_answers_of_a_live_view_are_compared_leaves_the_results_of_before(settings: Settings) -> None:
+    write_night(settings, night_of(NOW))
+    release_of(settings)
+    streaming, events = Streaming(settings), payments(NOW, 20)
+    live = LiveAnswering(settings)
+    streaming.take(events)
+    streaming.commit()
+    streaming.tail()
+    live.ask(4, rivals=3)
+    rows = live.logged()
+    live.close()
+    write_log(settings, rows[:3])
+    day = rows[0]["day"]
+    parity(settings, "ranking", day, processes=1)
+    _, *before = summary(results(settings))
+    assert before == [3, 0]
+    write_log(settings, [{**rows[3], "scores": bytes(len(rows[3]["scores"]))}])
+    script = _SCRIPT.replace("date(2026, 3, 2)", f"date({day.year}, {day.month}, {day.day})")
+    process = subprocess.run([sys.executable, "-c", script, str(settings.home_path), "decided"], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert summary(results(settings))[1:] == (3, 0)
+    parity(settings, "ranking", day, processes=1)
+    assert summary(results(settings))[1:] == (4, 1)
 
 
 def test_two_at_once_leave_one_set_of_results(settings: Settings) -> None:

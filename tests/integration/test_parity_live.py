@@ -113,8 +113,7 @@ def test_a_row_of_the_stream_that_was_changed_afterwards_is_found_and_named(
 ) -> None:
     answer_along(streaming, answering)
     settings = streaming.settings
-    today = (NOW.date() - EPOCH).days
-    row = next(each for each in rows_in_table(settings) if each["amount"] and (each["event_day"] - EPOCH).days == today)
+    row = next(each for each in rows_in_table(settings) if each["amount"] and each["event_day"] > night_of(NOW))
     DeltaTable(settings.table_uri(STREAM.table)).update(
         updates={"amount": "amount + 1e12"}, predicate=f"payment = '{row['payment']}'"
     )
@@ -127,6 +126,10 @@ def test_a_row_of_the_stream_that_was_changed_afterwards_is_found_and_named(
     assert {name for name, each in report.found.features.items() if each.mismatch} <= {
         f"{of}_{name}" for of in ("own", "other") for name in VIEW.served_columns if "count" not in name
     }
+    DeltaTable(settings.table_uri(STREAM.table)).update(
+        updates={"amount": "1e20"}, predicate=f"payment = '{row['payment']}'"
+    )
+    assert not replayed(settings).passed, "a value that no sum takes is no event"
 
 
 def test_rows_seen_before_their_commit_are_compared_once_it_has_followed(

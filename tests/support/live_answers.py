@@ -6,6 +6,7 @@ Only Kafka and HTTP are left out. The view is that of `live_view_sample`, its ni
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, cast
 
@@ -51,7 +52,8 @@ _MEMBERS = ("payment", "card", "amount", "pieces", "fraud")
 
 
 def night_of(now: datetime) -> date:
-    return now.date() - timedelta(days=1)
+    """A night after which some hours of events have come, whatever the hour is."""
+    return (now - timedelta(hours=6)).date() - timedelta(days=1)
 
 
 def write_night(settings: Settings, night: date, *, seed: int = 1) -> None:
@@ -85,10 +87,13 @@ def release_of(settings: Settings) -> None:
 
 
 def payments(now: datetime, count: int = 120, *, seed: int = 1) -> list[Payment]:
-    """Payments of yesterday and today, some of them late, none in the future."""
-    at_us = int(now.timestamp() * 1e6)
-    made = random_payments(random.Random(seed), night_of(now), 2, 2 * count, cards=CARDS, ordered=False)
-    return [each for each in made if each.at_us < at_us - 1_000_000][:count]
+    """Payments of the night's day and of the next, in no order; a quarter of the last hour, none in the future."""
+    at_us, rng = int(now.timestamp() * 1e6), random.Random(seed)
+    made = random_payments(rng, night_of(now), 2, 4 * count, cards=CARDS, ordered=False)
+    past = [each for each in made if each.at_us < at_us - 3_700_000_000][: count - count // 4]
+    recent = [replace(each, at_us=at_us - rng.randrange(1_000_000, 3_600_000_000)) for each in made[-(count // 4) :]]
+    rng.shuffle(together := past + recent)
+    return together
 
 
 class Streaming:
