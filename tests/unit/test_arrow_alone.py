@@ -1,4 +1,4 @@
-"""Arrow without pandas: what a process of a stream imports at its start, and what it may still do."""
+"""Arrow without pandas, and what else a process of a stream does not import at its start."""
 
 import subprocess
 import sys
@@ -23,6 +23,20 @@ def test_pandas_is_not_imported_until_it_is_asked_for() -> None:
         "import pandas as pd\n"
         "print(pa.array(pd.Series([1.0, float('nan')])).null_count)\n"
     ).split("\n") == ["False", "DataFrame True", "1"]
+
+
+def test_engine_and_tailer_import_nothing_heavy_that_they_do_not_use() -> None:
+    loaded = _run(
+        "import sys\n"
+        "from forecache.arrow_alone import arrow_without_pandas\n"
+        "arrow_without_pandas()\n"
+        "import forecache.stream.arrow.engine, forecache.stream.tail.run\n"
+        "import forecache.stream.step.by_pipeline, forecache.stream.step.by_release\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    ).split()
+    heavy = {"pandas", "mlflow", "pyspark", "sklearn", "great_expectations", "torch", "dagster", "duckdb", "matplotlib"}
+    assert "pyarrow" in loaded
+    assert heavy.isdisjoint(loaded)
 
 
 def test_a_process_that_has_pandas_keeps_it() -> None:
