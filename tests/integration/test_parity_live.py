@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from live_answers import (
@@ -25,14 +26,19 @@ from live_answers import (
     write_night,
 )
 from live_view_sample import EPOCH, VIEW, random_payments, table_of
+from log_support import commit_all
 from logged_answers import write_log
 
+from forecache.lake.delta.tables import append_rows
 from forecache.monitoring.parity.live.index import running
 from forecache.monitoring.parity.live.looks import PLACES_OF_A_COMMIT, Need
 from forecache.monitoring.parity.live.streams import Streamed, index_views
 from forecache.monitoring.parity.report import ParityReport
 from forecache.monitoring.parity.run import replay
 from forecache.pipeline.streams.plan import plan_of
+from forecache.realtime.log.record import schema
+from forecache.realtime.log.spool.frames import framed
+from forecache.realtime.log.spool.stream import Stream
 from forecache.settings import Settings
 from forecache.store import open_store
 from forecache.store.live.layer import read_layer, write_layer
@@ -202,6 +208,20 @@ def test_what_cannot_be_computed_again_is_counted_by_its_reason(streaming: Strea
     DeltaTable(settings.table_uri("request_log_ranking")).delete()
     write_log(settings, [{**row, "live": None} for row in rows])
     assert +replayed(settings).found.not_recomputed == {"not logged": count}
+
+
+def test_a_log_that_is_older_than_live_look_ups_is_gone_on_with(streaming: Streaming, answering: LiveAnswering) -> None:
+    settings = streaming.settings
+    answering.ask(5, rivals=2)
+    rows, old = answering.logged(), schema().remove(schema().get_field_index("live"))
+    append_rows(settings, "request_log_ranking", pa.Table.from_pylist(rows[:2], schema=old), partition_by=("day",))
+    for number, content in enumerate(answering.packed[2:]):
+        spooled = Stream(settings.request_log_path / "ranking", replica=f"here#{number}", most_age_s=60.0)
+        spooled.write(memoryview(framed(content, 0)), 1, 0)
+        spooled.close()
+    assert commit_all(settings, "ranking") == 3
+    report = replayed(settings)
+    assert (report.found.equal, +report.found.not_recomputed) == (3, {"not logged": 2}), report.sentence
 
 
 def test_the_states_of_a_removed_version_come_from_the_lake(streaming: Streaming, answering: LiveAnswering) -> None:

@@ -168,7 +168,13 @@ class _Collected:
 
 
 class LiveAnswering:
-    """Answers requests by the release, the served version and the live layer, and logs them as a reader does."""
+    """Answers requests by the release, the served version and the live layer, and logs them as a reader does.
+
+    Attributes:
+        packed: The bytes of the answers that `logged` returned last.
+    """
+
+    packed: list[bytes]
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self._layers, self._channel = settings, Layers(), _Collected()
@@ -200,8 +206,8 @@ class LiveAnswering:
 
     def logged(self) -> list[dict[str, Any]]:
         """The rows of all answers so far, as the committer makes them; forgets them."""
-        found = []
-        for content in self._channel.answers:
+        found, self.packed = [], list(self._channel.answers)
+        for content in self.packed:
             row = unpacked(memoryview(content))
             at = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=row["arrived_at"])
             held = {key: bytes(value) if isinstance(value, memoryview) else value for key, value in row.items()}
