@@ -2,10 +2,10 @@
 
 import random
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from stream_sample import CUSTOMER, PACE, PAYMENTS, POISON, EmptyNight, a_stream, messages, payment, release
@@ -13,8 +13,7 @@ from stream_truth import answered, plain
 
 from forecache.pipeline import Table, Topic
 from forecache.settings import Settings, load_settings
-from forecache.stream.record import RECEIVED_AT
-from forecache.stream.step.repeats import Repeats
+from forecache.stream.record import PLACE, POSITION
 from forecache.stream.step.step import Step
 
 
@@ -90,19 +89,6 @@ def test_repeats_are_dropped_and_counted(settings: Settings) -> None:
     assert (first.repeats, second.repeats) == (1, 1)
 
 
-def test_an_event_is_a_repeat_for_so_many_days_whatever_was_received_in_between() -> None:
-    def received(number: int, day: int) -> pa.Table:
-        at = pa.array([datetime(2026, 3, day, tzinfo=timezone.utc)], pa.timestamp("us", tz="UTC"))
-        return pa.table({"payment_id": pa.array([number]), RECEIVED_AT: at})
-
-    known = Repeats(("payment_id",), keep_days=2)
-    known.remember(received(1, day=1))
-    assert known.new(received(1, day=3)) == []
-    assert known.new(received(1, day=4)) == [0]
-    assert known.new(received(1, day=6)) == []
-    assert len(known) == 1
-
-
 def test_events_of_a_day_that_a_night_has_been_made_from_are_late(settings: Settings) -> None:
     found = a_step(settings).run(messages([payment(1), payment(2, at="2026-03-01T23:59:59Z")]))
     assert found.rows["late"].to_pylist() == [False, True]
@@ -115,6 +101,9 @@ def test_a_step_that_has_replayed_the_rows_goes_on_as_if_it_had_never_stopped(se
     rows = whole.run(messages(values)).rows
     again = a_step(settings)
     assert again.replay([rows.slice(0, 20), rows.slice(20)]) == rows.num_rows
+    rows = rows.set_column(rows.schema.get_field_index(POSITION), POSITION, pa.repeat(1, rows.num_rows))
+    rows = rows.set_column(rows.schema.get_field_index(PLACE), PLACE, pa.array(range(rows.num_rows), pa.int32()))
+    assert again.repeats.remember([rows.slice(20), rows.slice(0, 20)]) == rows.num_rows
     more: list[bytes | None] = [payment(number) for number in range(40, 90)]
     first, second = (step.run(messages(more, first=len(values))) for step in (whole, again))
     assert [plain(row) for row in first.rows.to_pylist()] == [plain(row) for row in second.rows.to_pylist()]
@@ -155,8 +144,6 @@ def test_a_stream_may_keep_its_views_alone(settings: Settings) -> None:
 
 
 def test_a_view_that_is_not_live_is_looked_up_as_it_is_served(settings: Settings, tmp_path: Path) -> None:
-    import numpy as np
-
     from forecache.realtime.release.format import LookupContract
     from forecache.stream.step.by_release import _Store
 

@@ -66,8 +66,9 @@ class ArrowEngine(Engine):
         settings, stream = self._settings, self._stream
         self._held: list[Answered] = []
         self._held_bytes, self._said = 0, ""  # what went wrong since the last commit
-        self._confirmed: deque[tuple[int, int]] = deque()
+        self._confirmed: deque[tuple[Numbered, int]] = deque()
         self._step = Step(settings, stream)
+        held.callback(self._step.repeats.close)
         take_up_newest(self._step.answerer)
         self._writer = StreamWriter(settings, stream, send_bad=DeadLetters(settings, stream.topic.topic).send)
         self._reader = opened_topic(
@@ -79,8 +80,8 @@ class ArrowEngine(Engine):
             linger_s=_LINGER_S[stream.freshness],
         )
         held.callback(self._reader.close)
-        rows = rebuild(settings, stream, self._step)
-        logger.info("The stream %s goes on with %d rows of its table.", stream.name, rows)
+        tiles, ids = rebuild(settings, stream, self._step)
+        logger.info("The stream %s goes on: %d rows were read for tiles, %d for ids.", stream.name, tiles, ids)
         self._pending = (PendingRows if stream.freshness == "event" else LeftRows)(settings, stream, self._writer)
         held.callback(self._pending.close)
         if self._skip_lost:
@@ -176,13 +177,14 @@ class ArrowEngine(Engine):
         """Called in the committer's thread."""
         arrived = done.batch.rows[KAFKA_AT].cast(pa.int64()).to_numpy()
         self.figures.committed(version, self._writer.offsets, arrived)
-        self._confirmed.append((done.number, version))
+        self._confirmed.append((done, version))
         self._said = ""
 
     def _confirm(self) -> None:
         while self._confirmed:
-            number, version = self._confirmed.popleft()
-            self._pending.confirm(number, version)
+            done, version = self._confirmed.popleft()
+            self._pending.confirm(done.number, version)
+            self._step.repeats.committed(done.batch.rows, version)
             stream_step("confirmed")
 
     def _look_at_topic(self) -> None:

@@ -71,6 +71,7 @@ def backfill(
     with ExitStack() as held:
         held.enter_context(own_stream(settings, stream.name))
         work, done = _Backfill(settings, stream), []
+        held.callback(work.close)
         for number in range((last - first).days + 1):
             done.append(work.take_in(first + timedelta(days=number), rows_a_commit))
             told(done[-1])
@@ -103,9 +104,12 @@ class _Backfill:
             is_last = start + rows_a_commit >= new.num_rows
             done = landed if is_last else landed - new.num_rows + start + rows_a_commit
             batch = Batch(answered.rows, QUARANTINE.empty_table(), {}, marks={mark: done})
-            self._writer.write(batch)
+            self._step.repeats.committed(answered.rows, self._writer.write(batch))
             added, late = added + answered.rows.num_rows, late + answered.late
         return Backfilled(day, landed, added, late)
+
+    def close(self) -> None:
+        self._step.repeats.close()
 
     def _night_of(self, view: FeatureView) -> Base:
         where = view.name, self._day

@@ -6,6 +6,7 @@ batches, engines or the moment. So the same step gives the same bits again, or s
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,13 +88,14 @@ def recompute(settings: Settings, stream: Stream, *, progress: Callable[[int], N
     started, again = time.perf_counter(), _Again(settings, stream)
     rows = compared = 0
     difference = None
-    for part in _runs(ordered_rows(settings, stream.table)):
-        rows += part.num_rows
-        is_comparable, difference = again.compare(part)
-        compared += part.num_rows if is_comparable else 0
-        progress(rows)
-        if difference is not None:
-            break
+    with closing(again):
+        for part in _runs(ordered_rows(settings, stream.table)):
+            rows += part.num_rows
+            is_comparable, difference = again.compare(part)
+            compared += part.num_rows if is_comparable else 0
+            progress(rows)
+            if difference is not None:
+                break
     if not rows:
         raise NotFoundError(f"The stream {stream.name!r} has no rows.", remedy=f"Run `forecache stream {stream.name}`.")
     seconds = time.perf_counter() - started
@@ -127,6 +129,7 @@ class _Again:
             self._only_take_in(rows)
             return False, None
         answered = self._step.answer(rows)
+        self._step.repeats.committed(answered.rows, rows[POSITION][-1].as_py())
         if gone:
             return False, None
         if answered.rows.num_rows != rows.num_rows:
@@ -134,8 +137,12 @@ class _Again:
         found = first_difference(rows, answered.rows, self._columns)
         return True, None if found is None else self._told(rows, found.row, found.column, found.there, found.here)
 
+    def close(self) -> None:
+        self._step.repeats.close()
+
     def _only_take_in(self, rows: pa.Table) -> None:
-        self._step.repeats.new(rows)
+        new = rows.take(pa.array(self._step.repeats.new(rows), pa.int64()))
+        self._step.repeats.committed(new, rows[POSITION][-1].as_py())
         for view in self._step.views.values():
             view.take_in(rows, self._night_of(view.view))
 

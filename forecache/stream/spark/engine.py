@@ -89,6 +89,7 @@ class SparkEngine(Engine):
         sink = Sink(
             settings, stream, send_bad=send_bad, done=lambda done, version: self._committed(sink, done, version)
         )
+        held.callback(sink.step.repeats.close)
         reader = opened_topic(settings, stream, sink.writer, skip_lost=self._skip_lost)
         reader.close()
         self._left = LeftRows(settings, stream, sink.writer)

@@ -50,5 +50,6 @@ class Sink:
         """Answer judged events and commit them with the offsets behind them; returns the Delta version."""
         answered = self.step.answer(events, bad)
         version = self.writer.write(Batch(answered.rows, answered.bad, upto))
+        self.step.repeats.committed(answered.rows, version)
         self._done(answered, version)
         return version

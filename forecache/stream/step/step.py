@@ -7,7 +7,7 @@ what answers: both engines and a recomputation use it, and any split of the same
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,14 @@ from forecache.stream.record import (
     PLACE,
     POSITION,
     QUARANTINE,
-    RECEIVED_AT,
     RELEASE,
     schema_of,
 )
+from forecache.stream.repeats.repeats import Repeats
 from forecache.stream.step.answered import Answered
 from forecache.stream.step.answers import Answers, answerer_of
 from forecache.stream.step.bases import NOTHING_YET, ServedBases, first_day_kept
 from forecache.stream.step.keys import key_schema
-from forecache.stream.step.repeats import Repeats
 from forecache.stream.step.views import Bases, LiveView, Seen
 
 _EPOCH = date(1970, 1, 1)
@@ -49,6 +48,7 @@ class Step:
         answerer: What answers; the caller has it take up what `look` finds, at least once before the first batch.
         bases: Finds the night that a view stands on.
         too_old: Why features of the last batch are unknown, where a night is too old to be merged; else "".
+        repeats: Knows which events were there before; it has to be told what is committed, and closed at the end.
 
     Args:
         bases: None: the nights that are served, as they are from batch to batch.
@@ -104,12 +104,11 @@ class Step:
             failure=answers.failure,
         )
 
-    def replay(self, batches: Iterable[pa.Table], *, received_since: date = date.min) -> int:
-        """Take in rows of the stream's table again, for the tiles and the repeats that follow from them.
+    def replay(self, batches: Iterable[pa.Table]) -> int:
+        """Take in rows of the stream's table again, for the tiles that follow from them.
 
         Args:
-            batches: In the order of the stream, with `event_day`, `received_at` and the columns of the topic.
-            received_since: Of events that were received before this day no repeat is known any more.
+            batches: In the order of the stream, with `event_day` and the columns of the topic.
 
         Returns:
             How many rows there were.
@@ -118,8 +117,6 @@ class Step:
         first = {name: self.first_day(name) for name in self.views}
         for rows in batches:
             count += rows.num_rows
-            received = rows[RECEIVED_AT].cast(pa.date32())
-            self.repeats.remember(rows.filter(pc.greater_equal(received, pa.scalar(received_since))))
             days = rows[EVENT_DAY].cast(pa.int32()).to_numpy()
             for name, view in self.views.items():
                 places = np.flatnonzero(days >= (first[name] - _EPOCH).days)
@@ -132,14 +129,10 @@ class Step:
         view = self.views[name]
         return first_day_kept(open_store(self._settings, name), self.bases(view.view).as_of, view.plan.nights)
 
-    def first_received(self, today: date) -> date:
-        """The first day of receipt whose events are known as repeats."""
-        return today - timedelta(days=self._stream.late_days)
-
     @property
     def trouble(self) -> str:
-        """Why events do not see the features that they should; "" where they do."""
-        return self.too_old or getattr(self.bases, "failure", "")
+        """Why events do not see the features that they should, or their ids stay in memory; "" where all is well."""
+        return self.too_old or getattr(self.bases, "failure", "") or self.repeats.failure
 
     def _too_old(self, events: pa.Table, seen: dict[str, Seen]) -> str:
         newest = pc.max(events[EVENT_DAY]).as_py()
