@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from waiting import wait_for
 
 from forecache.stream.record import OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 from forecache.stream.repeats.digests import digests_of
@@ -139,6 +140,24 @@ def test_events_that_were_not_committed_are_in_no_file(tmp_path: Path) -> None:
         known.committed(received([1, 2], [0, 0]), 0)
     with opened(tmp_path) as known:
         assert known.new(received([1, 2, 3], [0, 0, 0])) == [2]
+
+
+def test_ids_stay_in_memory_while_they_cannot_be_written(tmp_path: Path) -> None:
+    folder, numbers = tmp_path / "ids", list(range(100))
+    with opened(folder, in_memory=10) as known:
+        shutil.rmtree(folder)
+        for start in range(0, 100, 10):
+            events = received(numbers[start : start + 10], [0] * 10)
+            assert known.new(events) == list(range(10))
+            known.committed(events, start)
+        assert "No such file" in wait_for(lambda: known.failure)
+        assert known.new(received(numbers, [0] * 100)) == []
+        folder.mkdir()
+        wait_for(lambda: not known.failure)
+    with opened(folder) as known:
+        assert known.mark is not None
+        assert known.mark.position == 90
+        assert known.new(received([*numbers, 100], [0] * 101)) == [100]
 
 
 @pytest.mark.parametrize("spoil", ["list", "file", "ids", "since"])

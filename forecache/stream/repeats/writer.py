@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from forecache.stream.repeats.folder import IdFolder, Mark
 
 logger = logging.getLogger("forecache.stream")
-_PAUSE_S = 5.0
+_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)
