@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,7 @@ def first_difference(there: pa.Table, here: pa.Table, columns: Sequence[str]) ->
     assert there.num_rows == here.num_rows, "The tables have the same rows."
     found: Difference | None = None
     for name in columns:
-        ours, theirs = _bits(here[name]), _bits(there[name])
-        differs = np.asarray(pc.fill_null(pc.not_equal(ours, theirs), False))
-        differs |= np.asarray(ours.is_valid()) != np.asarray(theirs.is_valid())
+        differs = _differ(_whole(here[name]), _whole(there[name]))
         if differs.any():
             row = int(np.argmax(differs))
             if found is None or row < found.row:
@@ -43,11 +45,35 @@ def first_difference(there: pa.Table, here: pa.Table, columns: Sequence[str]) ->
     return found
 
 
-def _bits(column: pa.ChunkedArray) -> pa.Array:
-    """The column with floats as the whole numbers that have their bits."""
+def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-    if pa.types.is_floating(array.type):
-        return array.view(pa.int64() if array.type == pa.float64() else pa.int32())
     return array
+
+
+def _differ(ours: pa.Array, theirs: pa.Array) -> Bools:
+    """Which values differ, bool [n]."""
+    there = np.asarray(ours.is_valid())
+    differs: Bools = there != np.asarray(theirs.is_valid())
+    if pa.types.is_struct(ours.type):
+        fields = (_differ(ours.field(place), theirs.field(place)) for place in range(ours.type.num_fields))
+        return differs | there & reduce(np.logical_or, fields, np.zeros(len(ours), bool))
+    if pa.types.is_list(ours.type) or pa.types.is_large_list(ours.type):
+        return differs | _lists_differ(ours, theirs)
+    if pa.types.is_floating(ours.type):
+        bits = pa.int64() if ours.type == pa.float64() else pa.int32()
+        ours, theirs = ours.view(bits), theirs.view(bits)
+    return differs | np.asarray(pc.fill_null(pc.not_equal(ours, theirs), False))
+
+
+def _lists_differ(ours: pa.Array, theirs: pa.Array) -> Bools:
+    """Which lists have other lengths or values, bool [n]; those that are null on a side do not."""
+    lengths = [pc.list_value_length(each).fill_null(-1).to_numpy() for each in (ours, theirs)]
+    comparable = (lengths[0] >= 0) & (lengths[1] >= 0)
+    differs: Bools = comparable & (lengths[0] != lengths[1])
+    alike = np.flatnonzero(comparable & ~differs)
+    ours, theirs = (each.take(pa.array(alike)) for each in (ours, theirs))
+    values = _differ(ours.flatten(), theirs.flatten())
+    differs[alike[pc.list_parent_indices(ours).to_numpy()[values]]] = True
+    return differs
