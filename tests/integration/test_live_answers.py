@@ -47,12 +47,18 @@ def writer(home: Settings, reader: RunningReader) -> Iterator[LiveWriter]:
         rows = [(b"c1", live_row(11, 7, provenance=OF_MODEL)), (b"c2", live_row(10, 8)), (b"new", live_row(11, 9))]
         writer.apply(11, rows)
         writer.mark_verified(11)
-        assert eventually(lambda: all(_source(reader, "c1") == "live" for _ in range(20)))
+        # Both workers have seen the row, and what it was verified through, which a reader looks at now and then.
+        assert eventually(lambda: all(_one(reader, "c1").get("verified_through") == 11 for _ in range(20)))
         yield writer
 
 
+def _one(reader: RunningReader, key: str) -> dict[str, Any]:
+    answer: dict[str, Any] = httpx.get(f"{reader.url}/v1/churn/{key}").json()
+    return answer
+
+
 def _source(reader: RunningReader, key: str) -> str:
-    return str(httpx.get(f"{reader.url}/v1/churn/{key}").json().get("source"))
+    return str(_one(reader, key).get("source"))
 
 
 @pytest.mark.usefixtures("writer")
