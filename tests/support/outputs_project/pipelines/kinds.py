@@ -104,6 +104,7 @@ plan = Pipeline(
         metric="log_loss",
         floors={"accuracy": 0.5, "gold_recall": 0.2},
         max_ece=0.1,
+        max_latency_ms=1000.0,
         slices=("visits",),
         metrics=(Metric("gold_recall", gold_recall),),
     ),
@@ -119,7 +120,7 @@ spend = replace(
     model=TorchModel(build=wide(3), target="log1p"),
     outputs=(Quantiles("spend", LEVELS, minimum=0.0),),
     segments=(Segment("size", "spend_q50", (20.0, 40.0), ("small", "medium", "large")),),
-    gate=Gate(metric="pinball_loss", floors={"coverage_error": 0.1}, max_latency_ms=200.0),
+    gate=Gate(metric="pinball_loss", floors={"coverage_error": 0.1}, max_latency_ms=1000.0),
 )
 spend_lightgbm = replace(spend, name="spend_lightgbm", model=EstimatorModel(build=spend_trees, patience=10))
 spend_sklearn = replace(spend, name="spend_sklearn", model=EstimatorModel(build=spend_forests))
