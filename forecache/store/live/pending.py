@@ -10,9 +10,8 @@ that the killed one had reached. Then they take the place of the old ones, all i
 The file is not flushed to the disk. A crash of the machine loses it, and with it nothing that is not computed again.
 """
 
-import json
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -75,7 +74,7 @@ class PendingWriter(Writer):
             )
         )
         left: dict[str, Any] = {"number": 0, "batches": [], "waits_for": {}, "left": []}
-        left.update({} if stored is None else json.loads(stored))
+        left.update({} if stored is None else orjson.loads(stored))
         self._number: int = left["number"]
         self._started = self._number
         waits_for = stored_offsets(left["waits_for"])
@@ -198,12 +197,7 @@ class PendingWriter(Writer):
             self._live = cells_of.read_cells(self._live_state)
         return -1 if self._live is None else int(self._live[cells_of.APPLIED])
 
-    def _write(
-        self,
-        *,
-        shown: Mapping[bytes, _Numbered] = {},
-        gone: Iterable[bytes] = (),
-    ) -> None:
+    def _write(self, *, shown: Mapping[bytes, _Numbered] = {}, gone: Collection[bytes] = ()) -> None:
         """Commit rows that come and keys that go, with what is needed to go on after this process was killed."""
         if self._is_broken:
             raise UnavailableError("The pending rows could not be written before.", remedy="Open their writer again.")
@@ -214,7 +208,6 @@ class PendingWriter(Writer):
             "left": self._left,
         }
         stored = orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS)
-        gone = list(gone)
 
         def work(transaction: Any) -> int:
             for key in gone:
