@@ -34,7 +34,8 @@ _SERVED_AS = {
     "date": pa.date32(),
 }
 _NOBODY = Provenance("", -1, -1, "", "")
-_PLACES = 1 << 31
+PLACES_OF_A_COMMIT = 1 << 31
+"""A row's moment is its position times this, and its place."""
 _WAITING_ROWS = 1 << 20
 
 
@@ -138,7 +139,9 @@ def latest_places(rows: pa.Table, key: KeySchema) -> np.ndarray:
 
 def moments_of(rows: pa.Table) -> np.ndarray:
     """Where each row stands in the order of the stream, int64 [n]."""
-    moments: np.ndarray = rows.column(POSITION).to_numpy().astype(np.int64) * _PLACES + rows.column(PLACE).to_numpy()
+    moments: np.ndarray = (
+        rows.column(POSITION).to_numpy().astype(np.int64) * PLACES_OF_A_COMMIT + rows.column(PLACE).to_numpy()
+    )
     return moments
 
 

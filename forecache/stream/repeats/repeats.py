@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from forecache.store.encoding.streamed_rows import moments_of
 from forecache.stream.record import OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 from forecache.stream.repeats.digests import DIGEST_BYTES, digests_of
 from forecache.stream.repeats.folder import IdFolder, Mark
@@ -216,9 +217,8 @@ def _last_of(rows: pa.Table) -> Mark | None:
     """The last row of the table's order."""
     if not rows.num_rows:
         return None
-    places = rows[PLACE].to_numpy().astype(np.int64)
-    last = int(np.argmax((rows[POSITION].to_numpy() << 32) + places))
-    return Mark(rows[POSITION][last].as_py(), int(places[last]), *_source_of(rows, last))
+    last = int(np.argmax(moments_of(rows)))
+    return Mark(rows[POSITION][last].as_py(), rows[PLACE][last].as_py(), *_source_of(rows, last))
 
 
 def _source_of(rows: pa.Table, row: int) -> tuple[int, int, int]:

@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-PLACES_OF_A_COMMIT = 1 << 31
-"""A row's moment is its position times this, and its place."""
+from forecache.store.encoding.streamed_rows import PLACES_OF_A_COMMIT
 
 
 @dataclass(slots=True)

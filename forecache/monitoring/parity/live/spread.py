@@ -18,7 +18,7 @@ from forecache.store.encoding.entries import encode_keys
 from forecache.store.encoding.stream_source import StreamTable
 from forecache.store.encoding.streamed_rows import EVENT_DAY, HOUR, PLACE, POSITION, moments_of
 from forecache.store.segment.index import key_hashes
-from forecache.stream.record import OFFSET, PARTITION
+from forecache.stream.record import OFFSET, PARTITION, with_columns
 from forecache.windows.event_states import cannot_sum, event_states
 from forecache.windows.plan import Plan, plan_from_json
 
@@ -79,9 +79,7 @@ def hashes_of(keys: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _words(plan: Plan, schema: KeySchema, rows: pa.Table) -> np.ndarray:
-    for name in plan.reads:
-        if name not in rows.column_names:
-            rows = rows.append_column(name, pa.nulls(len(rows), pa.float64()))
+    rows = with_columns(rows, plan.reads)
     if (too_large := cannot_sum(plan, rows)).any():
         rows = rows.filter(pa.array(~too_large))  # no event of the view, and no stream has committed it
     encoded = encode_keys(rows, schema)
