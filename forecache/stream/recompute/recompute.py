@@ -16,7 +16,6 @@ import pyarrow as pa
 from forecache.errors import NotFoundError
 from forecache.pipeline import FeatureView, Stream
 from forecache.settings import Settings
-from forecache.stream.recompute.compare import first_difference
 from forecache.stream.recompute.nights import GoneNight, LakeNights
 from forecache.stream.recompute.ordered import ordered_rows
 from forecache.stream.record import (
@@ -34,6 +33,7 @@ from forecache.stream.record import (
 from forecache.stream.step.answers import answerer_of, take_up_newest
 from forecache.stream.step.bases import Base
 from forecache.stream.step.step import Step
+from forecache.stream.table.compare import first_difference
 
 _STANDS_ON = (BASE, RELEASE, MODEL_VERSION)
 _MOST_ROWS = 1 << 17
