@@ -49,6 +49,11 @@ def kinds(settings: Settings) -> list[str]:
     return [event["eventType"] for event in events_in(settings)] if Path(settings.openlineage_file).exists() else []
 
 
+def notes(settings: Settings) -> list[Path]:
+    """Of the runs of which a receiver does not know the end."""
+    return list((settings.home_path / "lineage" / "streams" / "payments").glob("*.json"))
+
+
 def named(datasets: list[dict[str, Any]]) -> list[tuple[str, str, str | None]]:
     versions = [each["facets"].get("version", {}).get("datasetVersion") for each in datasets]
     short = [each["name"].partition("/home/")[2] or each["name"] for each in datasets]
@@ -121,10 +126,14 @@ def test_a_server_that_does_not_answer_costs_the_stream_nothing_and_hears_the_en
         began = time.monotonic()
     assert entered < 2.0
     assert time.monotonic() - began < 4.5, "it waits three seconds for the last event, not for the server"
-    answers.set()
     there.before = lambda _: None
     with told(settings, STREAM, a_state()):
         wait_for(lambda: len(_runs(there)) == 2)
+        wait_for(lambda: len(notes(settings)) == 1)
+        answers.set()
+        wait_for(lambda: next(iter(_runs(there).values())).count("COMPLETE") == 2)
+        assert len(notes(settings)) == 1, "the first run, which ends only now, leaves the note of the second"
+    assert notes(settings) == []
     first, second = _runs(there).values()
     assert first[0] == "START"
     assert [kind for kind in first if kind in ENDS][0] == "COMPLETE"
@@ -167,13 +176,13 @@ def test_a_run_that_was_killed_is_told_as_aborted_by_the_next_one(told_in_file: 
     command = [sys.executable, "-c", _STREAMING, str(told_in_file.home_path), told_in_file.openlineage_file]
     support = str(Path(__file__).parent.parent / "support")
     process = subprocess.Popen(command, env={**_environment(), "PYTHONPATH": f"{support}:{_python_path()}"})
-    note = told_in_file.home_path / "lineage" / "streams" / "payments.json"
-    wait_for(lambda: "RUNNING" in kinds(told_in_file) and json.loads(note.read_text())["receivers"] == ["file"])
+    wait_for(lambda: "RUNNING" in kinds(told_in_file))
+    assert [json.loads(note.read_text())["receivers"] for note in notes(told_in_file)] == [["file"]]
     process.kill()
     assert process.wait() == -signal.SIGKILL
     with told(told_in_file, STREAM, a_state()):
         wait_for(lambda: kinds(told_in_file).count("START") == 2)
-    assert not note.exists()
+    assert notes(told_in_file) == []
     by_run: dict[str, list[str]] = {}
     for event in events_in(told_in_file):
         require_valid(event)

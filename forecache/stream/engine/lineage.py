@@ -1,7 +1,8 @@
 """Tells OpenLineage's receivers of a running stream, in a thread that the engine never waits for.
 
-A run that a receiver has heard of is noted in the home until it knows its end. So where a process is killed, the next
-one tells that the run was aborted; and an end that a receiver did not take in time is told then, too.
+A run that a receiver has heard of is noted in the home, in a file of its own, until the receiver knows its end. So
+where a process is killed, the next one tells that the run was aborted. An end that a receiver did not take in time
+is told then, too.
 """
 
 import json
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 from forecache.files import write_durably
 from forecache.lake.code import code_version
@@ -69,7 +71,7 @@ class _Noted:
 class _Teller:
     def __init__(self, settings: Settings, stream: Stream, state: StreamState, receivers: Sequence[Receiver]) -> None:
         self._settings, self._stream, self._state, self._receivers = settings, stream, state, receivers
-        self._path = settings.home_path / "lineage" / "streams" / f"{stream.name}.json"
+        self._path = settings.home_path / "lineage" / "streams" / stream.name / f"{state.started_at}.json"
         self._noted = _Noted(state.started_at)
         self._rows = dict.fromkeys((each.name for each in receivers), 0)
         self._stop = threading.Event()
@@ -79,29 +81,30 @@ class _Teller:
     def end(self, kind: str, error: str = "") -> None:
         """Have the end told; returns when it was taken, or soon."""
         self._noted.kind, self._noted.error, self._noted.at = kind, error, time.time()
+        self._note()  # now, for the next run may start while a receiver is slow to take it
         self._stop.set()
         self._thread.join(_LAST_S)
-        if self._thread.is_alive():
-            self._note()  # a receiver that is slow is told by the next run
 
     def _run(self) -> None:
         try:
-            self._tell_of_last()
+            for path in sorted(self._path.parent.glob("*.json")):
+                self._tell_of_earlier(path)
             self._tell_of_this()
         except Exception:
             logger.exception("OpenLineage events of the stream %s are not sent any more.", self._stream.name)
 
-    def _tell_of_last(self) -> None:
+    def _tell_of_earlier(self, path: Path) -> None:
         """Tell the end of a run before this one to those that do not know it."""
-        if not self._path.is_file():
+        try:
+            earlier = _Noted(**json.loads(path.read_bytes()))
+        except FileNotFoundError:  # its receivers know its end since
             return
-        last = _Noted(**json.loads(self._path.read_bytes()))
-        run = StreamRun(self._stream.name, last.started_at)
-        event = run.event(self._settings, last.kind or ABORT, last.at or time.time(), error=last.error)
+        run = StreamRun(self._stream.name, earlier.started_at)
+        event = run.event(self._settings, earlier.kind or ABORT, earlier.at or time.time(), error=earlier.error)
         for receiver in self._receivers:
-            if receiver.name in last.receivers:
+            if receiver.name in earlier.receivers:
                 self._take(receiver, event)
-        self._path.unlink()  # once: it would be told again and again to one that is gone
+        path.unlink(missing_ok=True)  # once: it would be told again and again to one that is gone
 
     def _tell_of_this(self) -> None:
         run = self._declared()
@@ -126,8 +129,6 @@ class _Teller:
             figures={name: getattr(state, name) for name in _SHOWN} | {"engine": state.engine},
             outputs=self._made(run, rows - self._rows[receiver.name]), error=noted.error if is_last else "",
         )  # fmt: skip
-        if is_last:
-            self._note()
         if self._take(receiver, event):
             self._rows[receiver.name] = rows
             if is_last:
