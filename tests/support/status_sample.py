@@ -16,6 +16,7 @@ from reader_support import RunningReader, churn_rows, running_reader, today, wri
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
 from ui_support import browser_page
+from waiting import beside
 
 from forecache.lake.ledger import StageRecord, record
 from forecache.pipeline import Log
@@ -64,22 +65,16 @@ def ask_some(http: httpx.Client, step: int) -> None:
 @contextmanager
 def traffic(reader: RunningReader) -> Iterator[None]:
     """Requests whose rate goes up and down while the block runs."""
-    stop = threading.Event()
 
-    def run() -> None:
+    def run(stop: threading.Event) -> None:
         with httpx.Client(base_url=reader.url) as http:
             step = 0
             while not stop.wait(0.02 + 0.012 * sin(time.time() / 9)):
                 ask_some(http, step)
                 step += 1
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
+    with beside(run):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 PICTURES = (("desktop", 1280, "light"), ("dark", 1280, "dark"), ("phone", 360, "light"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_sample import EmptyNight, a_stream
+from waiting import beside
 
 from forecache.settings import Settings, load_settings
 from forecache.steps import stream_step
@@ -36,15 +37,8 @@ def run_stream(
 @contextmanager
 def running(settings: Settings, topic: str, declared: Mapping[str, Any]) -> Iterator[None]:
     """The stream of payments in a thread of this process, while the block runs."""
-    stop = threading.Event()
-    given = (settings.home_path, settings.kafka_brokers, topic, dict(declared))
-    thread = threading.Thread(target=run_stream, args=given, kwargs={"stop": stop})
-    thread.start()
-    try:
+    with beside(lambda stop: run_stream(settings.home_path, settings.kafka_brokers, topic, dict(declared), stop=stop)):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def state_of(settings: Settings) -> StreamState:

@@ -1,7 +1,9 @@
-"""Waiting for what another process or thread brings about."""
+"""Threads beside a test, and waiting for what another process or thread brings about."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 _Found = TypeVar("_Found")
@@ -15,3 +17,16 @@ def wait_for(look: Callable[[], _Found], *, seconds: float = 30.0) -> _Found:
         assert time.monotonic() < deadline, f"it has not come to that within {seconds:g} s"
         time.sleep(_LOOK_S)
     return found
+
+
+@contextmanager
+def beside(run: Callable[[threading.Event], object]) -> Iterator[None]:
+    """Have `run` work in a thread while the block runs; it ends once the event that it is given is set."""
+    stop = threading.Event()
+    thread = threading.Thread(target=run, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
