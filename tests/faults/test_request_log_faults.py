@@ -136,10 +136,10 @@ def assert_each_is_logged_once(settings: Settings, client: Client, most_lost: fl
 
 
 def test_after_kills_of_workers_and_committers_each_answer_is_logged_once_or_counted_as_lost(tmp_path: Path) -> None:
-    settings, kills = settings_in(tmp_path), 2
+    settings = settings_in(tmp_path)
     with serving(settings) as reader:
         with Client(reader) as client:
-            for _ in range(kills):
+            for _ in range(2):
                 before = len(client.answers)
                 assert eventually(lambda before=before: len(client.answers) > before + 100, 30)
                 assert eventually(lambda: all(map(bool, children(reader))), 30)
@@ -152,12 +152,12 @@ def test_after_kills_of_workers_and_committers_each_answer_is_logged_once_or_cou
 
         def all_accounted_for() -> bool:
             accounted = sum(figures(reader, "rows_committed_total").values()) + lost(reader)
-            return accounted >= len(client.answers) - kills  # each may have come between an answer and its row
+            return accounted >= len(client.answers)
 
         # The memory of a killed worker is settled by the one that came after it, once it has loaded the model.
         assert eventually(all_accounted_for, 30)
         total = lost(reader)
-    assert_each_is_logged_once(settings, client, total + kills)
+    assert_each_is_logged_once(settings, client, total)
     assert len(client.answers) > 400
     assert total < 200
 

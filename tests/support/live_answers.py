@@ -166,6 +166,9 @@ class _Collected:
         assert isinstance(content, bytes), f"the answer was not logged: {content}"
         self.answers.append(content)
 
+    def send(self, is_sending: bool) -> None:
+        """Nobody dies in between."""
+
 
 class LiveAnswering:
     """Answers requests by the release, the served version and the live layer, and logs them as a reader does.

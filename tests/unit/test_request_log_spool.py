@@ -1,6 +1,9 @@
 """The spool's writer: segments that are handed on whole, a full disk, a full spool, a thread that hangs or dies."""
 
+import mmap
+import os
 import resource
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -244,3 +247,22 @@ def test_rows_in_the_memory_of_a_killed_worker_are_counted_by_the_next_one() -> 
     assert (after.get("lost_killed"), after.waiting) == (3, 0)
     after.settle()
     assert after.get("lost_killed") == 3
+
+
+def test_an_answer_that_a_worker_has_sent_when_it_is_killed_is_counted_by_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "cells"
+    path.write_bytes(bytes(8 * len(CELLS)))
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as shared, memoryview(shared).cast("q") as cells:
+        counters = LogCounters(cells)
+        counters.add("accepted", 3)
+        counters.add("spooled", 3)
+        worker = os.fork()
+        if not worker:
+            counters.send(True)  # the answer goes out, and is not in the log yet
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(worker, 0)
+        after = LogCounters(cells)
+        for _ in range(2):
+            after.settle()
+            assert [after.get(name) for name in ("accepted", "spooled", "lost_killed", "sending")] == [4, 3, 1, 0]
+        del counters, after

@@ -157,9 +157,13 @@ class OwnProtocol:
         reply: Reply, request: ParsedRequest | None, answered: Answered | None,
     ) -> None:  # fmt: skip
         """Send a reply, then log and count it: what that takes, the client does not wait for."""
-        self.send(proto, reply, started)
-        if served.log is not None and request is not None and answered is not None:
-            served.log.add(request, answered, clock)
+        log = served.log
+        if log is None or request is None or answered is None:
+            self.send(proto, reply, started)
+        else:
+            log.send()
+            self.send(proto, reply, started)
+            log.add(request, answered, clock)
         if served.drift is not None and answered is not None:
             served.drift.see(answered)
 

@@ -3,7 +3,7 @@
 REASONS = ("memory", "spool", "disk", "killed", "error")
 """Why a worker lost rows: no room in memory (the writer is slow or hangs), or in the spool; the disk took none; the
 worker was killed, or stopped while its disk hung, with rows in memory; an answer could not be written down."""
-CELLS = ("accepted", "spooled", *(f"lost_{reason}" for reason in REASONS))
+CELLS = ("accepted", "spooled", *(f"lost_{reason}" for reason in REASONS), "sending")
 _PLACE = {name: place for place, name in enumerate(CELLS)}
 
 
@@ -20,6 +20,10 @@ class LogCounters:
         """Count rows. The loop's thread counts "accepted", "lost_memory" and "lost_error", the writer's all else."""
         self.cells[_PLACE[name]] += number
 
+    def send(self, is_sending: bool) -> None:
+        """Say that an answer goes out which is logged after that, or that it is."""
+        self.cells[_PLACE["sending"]] = int(is_sending)
+
     def get(self, name: str) -> int:
         return self.cells[_PLACE[name]]
 
@@ -34,8 +38,10 @@ class LogCounters:
         return max(0, self.get("accepted") - gone)
 
     def settle(self) -> None:
-        """Count as lost what an earlier worker, whose cells these were, had in memory when it ended.
+        """Count as lost what an earlier worker, whose cells these were, had in memory when it ended, or had just sent.
 
         Rows that it had written and not yet counted are among them, although they are in the spool.
         """
+        self.add("accepted", self.get("sending"))
+        self.send(False)
         self.add("lost_killed", self.waiting)
