@@ -25,7 +25,7 @@ def run_with_spark(
     settings: Settings, topic: str, *, stop: threading.Event | None = None, per_batch: int = 30, **declared: Any
 ) -> SparkEngine:
     """Run the stream of payments in this process until it has caught up, or `stop` is set."""
-    stand_on_an_empty_night()
+    stand_on_an_empty_night(settings)
     source.MESSAGES_A_BATCH = per_batch
     stream = a_stream(topic, **{**SPARK, **declared})
     engine = SparkEngine(settings, stream, until_caught_up=stop is None, stop=stop)

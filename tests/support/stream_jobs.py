@@ -15,20 +15,29 @@ from forecache.settings import Settings, load_settings
 from forecache.steps import stream_step
 from forecache.stream.arrow.engine import ArrowEngine
 from forecache.stream.step import step as steps
+from forecache.stream.step.views import Bases
 from forecache.stream_state import StreamState, read_state
 
+_ON_AN_EMPTY_NIGHT: set[Path] = set()
+_ServedBases = steps.ServedBases
 
-def stand_on_an_empty_night() -> None:
-    """Have the views of this process stand on a night that knows no key."""
-    steps.ServedBases = lambda settings: lambda view: EmptyNight()  # type: ignore[assignment,misc]
+
+def stand_on_an_empty_night(settings: Settings) -> None:
+    """Have the views of this home, and of no other in this process, stand on a night that knows no key."""
+    _ON_AN_EMPTY_NIGHT.add(settings.home_path)
+    steps.ServedBases = _bases_of  # type: ignore[assignment,misc]
+
+
+def _bases_of(settings: Settings) -> Bases:
+    return (lambda view: EmptyNight()) if settings.home_path in _ON_AN_EMPTY_NIGHT else _ServedBases(settings)
 
 
 def run_stream(
     home: Path, brokers: str, topic: str, declared: dict[str, Any], *, stop: threading.Event | None = None, **how: Any
 ) -> ArrowEngine:
     """Run the stream of payments in this process until it has caught up, or `stop` is set."""
-    stand_on_an_empty_night()
     settings, stream = settings_of(home, brokers), a_stream(topic, **declared)
+    stand_on_an_empty_night(settings)
     engine = ArrowEngine(settings, stream, until_caught_up=stop is None, stop=stop, **how)
     engine.run()
     return engine
