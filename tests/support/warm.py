@@ -21,6 +21,7 @@ _MODULES = [
     "onnx",
     "onnxruntime",
     "pyarrow.dataset",
+    "skops.io",
     # What a rank of a training needs, as forecache.training.agent has it.
     "forecache.training.worker.run",
     "torch._dynamo",

@@ -1,0 +1,42 @@
+"""Scores a night with a model that is not trained here, in a process of its own that may kill itself by its record."""
+
+import os
+import signal
+from typing import Any
+
+from applied_sample import applied
+from rules_project.pipelines.rules import rules
+from scoring_support import NIGHT
+
+from forecache.pipeline import FunctionModel, Labelled, Pipeline, RegisteredModel
+
+
+def pipeline_of(kind: str) -> Pipeline:
+    """The pipeline `demo` with a function, or with a registered model that has to reach a floor."""
+    if kind == "function":
+        return applied(FunctionModel(rules))
+    judged_on = Labelled("labelled", "churned")
+    returns = {"probability": "prediction[1]"}
+    return applied(
+        RegisteredModel("models:/churn_model@production", returns=returns, judged_on=judged_on, floors={"roc_auc": 0.8})
+    )
+
+
+def score_night(home: str, kind: str, when: str) -> None:
+    """Score, and die `before` or `after` the record of the model's number or verdict is written, or `never`."""
+    from forecache.registry.applied import floors, numbers
+    from forecache.scoring.run import score
+    from forecache.settings import load_settings
+
+    module: Any = {"function": numbers, "registered": floors}[kind]
+    record = module.record
+
+    def killed(*given: Any) -> None:
+        if when == "after":
+            record(*given)
+        if when != "never":
+            os.kill(os.getpid(), signal.SIGKILL)
+        record(*given)
+
+    module.record = killed
+    score(None, load_settings(home=home), pipeline_of(kind), [NIGHT], engine="arrow")
