@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from offered_project.pipelines.offers import SHOWN, offers
+from offered_project.pipelines.offers import SHOWN
 from offered_project.views import VISITS
-from offered_sample import NIGHT, land_offers, shown, visits
+from offered_sample import NIGHT, brief, land_offers, shown, visits
 from warm import assert_valid_log
 
 from forecache.lake.delta.tables import open_table
@@ -47,7 +47,7 @@ def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(spark: Any, landed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[pa.Table, bytes]:
     settings = copied(landed, tmp_path_factory.mktemp("quiet") / "home")
-    build_examples(spark, settings, offers, NIGHT)
+    build_examples(spark, settings, brief, NIGHT)
     return contents(settings)
 
 
@@ -77,11 +77,11 @@ def test_killed_at_any_step_it_is_made_good_by_the_next_run(
     process = start(settings.home_path, step)
     process.communicate("go\n", timeout=300)
     assert process.returncode == -signal.SIGKILL
-    result = build_examples(spark, settings, offers, NIGHT)
+    result = build_examples(spark, settings, brief, NIGHT)
     assert (result.skipped, result.delta_version) == (False, 1 if step == "committed" else 0)
     assert contents(settings) == undisturbed
     assert_valid_log(settings.table_uri(TABLE))
-    assert build_examples(spark, settings, offers, NIGHT).skipped
+    assert build_examples(spark, settings, brief, NIGHT).skipped
 
 
 def test_two_at_once_write_one_version(landed: Path, undisturbed: tuple[pa.Table, bytes], tmp_path: Path) -> None:

@@ -5,14 +5,12 @@ import signal
 import sys
 from pathlib import Path
 
-from offered_sample import NIGHT
+from offered_sample import NIGHT, brief
 
 TRANSFORMING = "transforming the requests of offers"
 
 
 def main() -> None:
-    from offered_project.pipelines.offers import offers
-
     from forecache.lake.examples.build import build_examples
     from forecache.lake.spark.session import spark_session
     from forecache.settings import load_settings
@@ -33,7 +31,7 @@ def main() -> None:
 
     print("ready", flush=True)
     sys.stdin.readline()
-    result = build_examples(spark, settings, offers, NIGHT, progress=progress)
+    result = build_examples(spark, settings, brief, NIGHT, progress=progress)
     print(result.delta_version, result.skipped, flush=True)
 
 

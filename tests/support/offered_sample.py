@@ -1,19 +1,27 @@
 """Landing files of the offers: what households bought, and what they were shown; and the same computed plainly."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
-from offered_project.pipelines.offers import SHOWN
+from offered_project.pipelines.offers import SHOWN, offers
+from offered_project.transforms import popular
 from offered_project.views import START, VISITS
+from offered_project.views import product as product_view
 
+from forecache.pipeline import Feature, Lookup
 from forecache.settings import Settings
 
 DAYS = 16
 NIGHT = START + timedelta(days=DAYS - 1)
 HOUSEHOLDS, PRODUCTS = 24, 9
+
+brief = replace(
+    offers, lookups=(Lookup(product_view),), transform=popular, features=(Feature("popularity"), Feature("price"))
+)
+"""The offers with one look-up instead of four, whose training set Spark makes several times as fast."""
 
 
 @dataclass(frozen=True)

@@ -43,3 +43,8 @@ def taking(rows: Rows) -> np.ndarray:
     """[offers shown, spend of the household, its visits, whether by app]."""
     spend, visits = rows.feature("household", "spend_3d"), rows.feature("tastes", "taste_0")
     return np.column_stack([rows["shown"], spend, visits, rows["channel"] == "app"])
+
+
+def popular(rows: Rows) -> np.ndarray:
+    """[popularity of the product, its price]."""
+    return np.column_stack([rows.feature("product", "popularity"), rows["price"]]).astype(np.float32)
