@@ -19,7 +19,7 @@ from forecache.training.torchrun import command, environment
 
 Kind = Literal["worker", "all", "terminate"]
 KINDS: tuple[Kind, ...] = ("worker", "worker", "all", "terminate")
-_EARLY_SHARE = 0.15
+_EARLY_SHARE, _EARLY_S = 0.15, 3.0
 _MOST_STEPS = 150
 _LONGEST_WAIT_S = 120.0
 _LAYOUT = struct.Struct("<qd")  # of forecache.training.worker.reporting.heartbeat, which would load torch
@@ -92,7 +92,7 @@ def _kill_repeatedly(settings: Settings, spec: TrainingSpec, kills: int, rng: ra
                 assert not (spec.folder / RESULT_FILE).exists(), f"training ended after {len(done)} kills: too short"
                 process = _launch(settings, spec)
             if rng.random() < _EARLY_SHARE:
-                time.sleep(rng.uniform(0, 3))
+                time.sleep(rng.uniform(0, _EARLY_S))
             else:
                 _await_steps(spec, process, seen, rng.randint(0, _MOST_STEPS))
             kind = rng.choice(KINDS)

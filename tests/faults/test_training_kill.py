@@ -12,9 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
+from _training import chaos
 from _training.chaos import run_chaos, workers_of
 from sample_project.pipelines.visits import returns
 from training_sample import sample_spec
+from warm_agents import warm_agents
 
 from forecache.pipeline import Training
 from forecache.settings import Settings, load_settings
@@ -51,7 +53,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
         checkpoint_steps=20,
         export=False,
     )
-    return Alone(settings, spec, run_torchrun(settings, spec, on_event=lambda event: None))
+    with warm_agents("forecache.training.torchrun"):
+        return Alone(settings, spec, run_torchrun(settings, spec, on_event=lambda event: None))
 
 
 def launch(settings: Settings, spec: TrainingSpec) -> "subprocess.Popen[bytes]":
@@ -63,8 +66,12 @@ def launch(settings: Settings, spec: TrainingSpec) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.timeout(900)
-def test_killed_four_times_at_random_it_ends_with_equal_weights_and_samples(alone: Alone, tmp_path: Path) -> None:
-    report = run_chaos(alone.settings, alone.spec, tmp_path, kills=4, seed=15, alone=alone.spec)
+def test_killed_four_times_at_random_it_ends_with_equal_weights_and_samples(
+    alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chaos, "_EARLY_S", 0.5)  # so long takes a warm start
+    with warm_agents("_training.chaos"):
+        report = run_chaos(alone.settings, alone.spec, tmp_path, kills=4, seed=15, alone=alone.spec)
     assert report.kills == {"all": 1, "terminate": 1, "worker": 2}
     assert report.equal_weights
     assert report.equal_samples
@@ -90,7 +97,8 @@ def test_sigterm_saves_the_position_from_which_another_number_of_workers_goes_on
     saved = [event for event in events if event["event"] == "checkpoint"][-1]["step"]
     three = alone.settings.model_copy(update={"training_workers": 3})
     seen: list[dict[str, Any]] = []
-    resumed = run_torchrun(three, spec, on_event=seen.append)
+    with warm_agents("forecache.training.torchrun"):
+        resumed = run_torchrun(three, spec, on_event=seen.append)
     [start] = [event for event in seen if event["event"] == "start"]
     assert (alone.result["workers"], resumed["workers"], start["workers"]) == (2, 3, 3)
     assert start["step"] == saved == start["reached_step"]
@@ -106,7 +114,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over_for_the_one_before(alone: Al
     state.write_bytes(state.read_bytes()[:-10])
     (spec.folder / RESULT_FILE).unlink()
     seen: list[dict[str, object]] = []
-    again = run_torchrun(alone.settings, spec, on_event=seen.append)
+    with warm_agents("forecache.training.torchrun"):
+        again = run_torchrun(alone.settings, spec, on_event=seen.append)
     assert again["weights_digest"] == alone.result["weights_digest"]
     assert again["sample_digests"] == alone.result["sample_digests"]
     [warning] = [event["message"] for event in seen if event["event"] == "warning"]

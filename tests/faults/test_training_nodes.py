@@ -3,11 +3,11 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,36 @@ from free_ports import free_port
 from registry_sample import NIGHT
 from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
+from warm_agents import WarmAgent, warm_agents
 
 from forecache.pipeline import Training
 from forecache.settings import Settings, load_settings
+from forecache.training import launch
 from forecache.training.launch import train
 from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.training.torchrun import environment
+from forecache.training.torchrun import command, environment
 from forecache.training.worker.reading.order import EpochOrder
 from forecache.training.worker.reading.reader import Reader
 from forecache.training.worker.reading.split import Split
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
-TRAINING = Training(epochs=8, batch_size=64, patience=1000)
+TRAINING = Training(epochs=4, batch_size=64, patience=1000)
 PIPELINE = replace(returns, training=TRAINING)
 
 
-def lend(settings: Settings) -> "subprocess.Popen[bytes]":
+def lend(settings: Settings) -> WarmAgent:
     """A further node with one worker, in a process group of its own."""
     variables = {
         "FORECACHE_TRAINING_NODES": settings.training_nodes,
         "FORECACHE_TRAINING_RENDEZVOUS": settings.training_rendezvous,
         "FORECACHE_TRAINING_WORKERS": "1",
     }
-    command = [sys.executable, "-m", "forecache.training.join", "returns", "--wait-s", "120"]
-    return subprocess.Popen(command, env={**environment(settings), **variables}, start_new_session=True)
+    arguments = [sys.executable, "-m", "forecache.training.join", "returns", "--wait-s", "120"]
+    return WarmAgent(arguments, env={**environment(settings), **variables}, start_new_session=True)
 
 
-def lose(node: "subprocess.Popen[bytes]") -> None:
+def lose(node: WarmAgent) -> None:
     """SIGKILL of everything on the node."""
     os.killpg(node.pid, signal.SIGKILL)
     node.wait()
@@ -53,7 +55,7 @@ def lose(node: "subprocess.Popen[bytes]") -> None:
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_run_whose_second_node_is_lost_goes_on_without_it_or_with_another_and_sees_the_same_samples(
-    tmp_path: Path, replaced: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
 ) -> None:
     one = load_settings(home=tmp_path / "home", project="sample_project", training_workers=1)
     write_training_set(one, returns, rows_per_date=2_000)
@@ -68,10 +70,14 @@ def test_a_run_whose_second_node_is_lost_goes_on_without_it_or_with_another_and_
         if replaced:
             nodes.append(lend(several))
 
+    monkeypatch.setattr(launch, "TrainingSpec", partial(TrainingSpec, export=False))
+    if not replaced:  # nobody comes, for whom torchrun would wait half a minute
+        monkeypatch.setattr(launch, "command", lambda *given: _waiting_for_nobody(command(*given)))
     saboteur = threading.Thread(target=lose_it, daemon=True)
     saboteur.start()
     try:
-        result = train(several, PIPELINE, NIGHT)
+        with warm_agents("forecache.training.torchrun"):
+            result = train(several, PIPELINE, NIGHT)
         saboteur.join(10)
         assert nodes[0].returncode == -signal.SIGKILL
         assert [node.wait(60) for node in nodes[1:]] == [0] * replaced
@@ -85,6 +91,10 @@ def test_a_run_whose_second_node_is_lost_goes_on_without_it_or_with_another_and_
     assert 0 < went_on["step"] <= went_on["reached_step"]
 
     assert samples_of(several.training_path) == all_samples(one)
+
+
+def _waiting_for_nobody(arguments: list[str]) -> list[str]:
+    return [f"{each},last_call_timeout=8" if each.startswith("--rdzv-conf=") else each for each in arguments]
 
 
 def events_of(folder: Path, name: str) -> list[dict[str, Any]]:

@@ -1,11 +1,10 @@
 """SIGTERM during an evaluation, and a worker lost by a network in shards and by a user's own training function."""
 
 import json
-import shutil
 import signal
 import struct
-import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from _training.chaos import workers_of
 from loop_project.pipelines.loops import own, sharded, slow
 from registry_sample import NIGHT
 from training_sample import sample_spec
+from waiting import wait_for
+from warm_agents import WarmAgent, warm_agents
 
 from forecache.pipeline import Pipeline
 from forecache.registry.gate.gate import run_gate
@@ -23,8 +24,15 @@ from forecache.settings import Settings, load_settings
 from forecache.training.launch import train
 from forecache.training.spec import CHECKPOINTS, ERROR_FILE, HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.torchrun import command, environment, run_torchrun
+from forecache.training.worker.checkpoint.checkpoint import MARKER
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
+
+
+@pytest.fixture(autouse=True)
+def warm() -> Iterator[None]:
+    with warm_agents("forecache.training.torchrun"):
+        yield
 
 
 def prepare(folder: Path, pipeline: Pipeline, *, rows_per_date: int) -> tuple[Settings, TrainingSpec]:
@@ -42,12 +50,10 @@ def prepare(folder: Path, pipeline: Pipeline, *, rows_per_date: int) -> tuple[Se
     return settings, spec
 
 
-def launch(settings: Settings, spec: TrainingSpec) -> "subprocess.Popen[bytes]":
+def launch(settings: Settings, spec: TrainingSpec) -> WarmAgent:
     spec.folder.mkdir()
     spec.save()
-    return subprocess.Popen(
-        command(settings, spec), env=environment(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    return WarmAgent(command(settings, spec), env=environment(settings))
 
 
 def wait_for_step(spec: TrainingSpec, step: int, *, timeout_s: float = 120) -> None:
@@ -85,7 +91,9 @@ def test_a_stop_whose_position_cannot_be_saved_says_why(tmp_path: Path) -> None:
     process = launch(settings, spec)
     wait_for_step(spec, 4_000 // 16)
     checkpoints = spec.folder / CHECKPOINTS
-    shutil.rmtree(checkpoints)
+    kept = ["step-0000000220", "step-0000000240"]  # then no save is under way
+    wait_for(lambda: sorted(path.parent.name[:15] for path in checkpoints.glob(f"*/{MARKER}")) == kept)
+    checkpoints.rename(tmp_path / "aside")
     checkpoints.touch()
     process.send_signal(signal.SIGTERM)
     process.wait(60)

@@ -10,7 +10,7 @@ from sample_project.pipelines import visits
 
 from forecache.pipeline import TorchModel, Training
 
-SLEEP_S = 0.5
+SLEEP_S = 0.25
 
 
 def slow_in_evaluation(num_features: int) -> Any:
@@ -73,13 +73,13 @@ own = replace(
     visits.returns,
     name="own",
     model=TorchModel(build=visits.network, fit=by_momentum),
-    training=Training(epochs=40, batch_size=64),
+    training=Training(epochs=12, batch_size=64),
 )
 sharded = replace(
     visits.returns,
     name="sharded",
     training=Training(
-        epochs=10,
+        epochs=6,
         batch_size=64,
         learning_rate=0.01,
         patience=1000,
