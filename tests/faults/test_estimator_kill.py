@@ -3,50 +3,45 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from estimator_job import train_trees
 from estimator_project.pipelines.trees import churn_trees
 from registry_sample import NIGHT
 from training_sample import write_training_set
+from warm import die, processes, start
+from warm_agents import warm_agents
 
 from forecache.settings import Settings, load_settings
 from forecache.training.launch import pinned_version, run_folder, train, training_inputs
 from forecache.training.spec import METRICS_FILE, MODEL_FILES, RESULT_FILE
-from forecache.training.torchrun import environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
-LAUNCHER = """
-import sys
-from datetime import date
-from forecache.pipeline import load_pipeline
-from forecache.settings import load_settings
-from forecache.training.launch import train
-settings = load_settings()
-train(settings, load_pipeline(settings, "churn_trees"), date.fromisoformat(sys.argv[1]))
-"""
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine threads of a fit wait for each other."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 def prepare(folder: Path) -> tuple[Settings, Path]:
-    """Settings whose lake has a training set that takes seconds to fit, and the folder of that run."""
+    """Settings whose lake has a training set that takes a second to fit, and the folder of that run."""
     settings = load_settings(home=folder / "home", project="estimator_project")
-    write_training_set(settings, churn_trees, rows_per_date=20_000)
+    write_training_set(settings, churn_trees, rows_per_date=8_000)
     version = pinned_version(settings, churn_trees)
     return settings, run_folder(settings, churn_trees, training_inputs(churn_trees, version))
 
 
-def launched(settings: Settings) -> "subprocess.Popen[bytes]":
-    arguments = [sys.executable, "-c", LAUNCHER, NIGHT.isoformat()]
-    return subprocess.Popen(
-        arguments,
-        env=environment(settings),
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),  # as some orchestrators' processes do
-    )
+def launched(settings: Settings) -> tuple[Any, Any]:
+    """A process that trains, and where it tells an error."""
+    ours, theirs = processes().Pipe(duplex=False)
+    process = start(train_trees, settings.home_path, theirs)
+    theirs.close()
+    return process, ours
 
 
 def wait_for_start(folder: Path, *, timeout_s: float = 120) -> None:
@@ -72,31 +67,31 @@ def fitting_process(folder: Path) -> int:
 
 def test_a_fit_whose_launcher_was_killed_ends_and_is_done_anew_with_the_same_result(tmp_path: Path) -> None:
     settings, folder = prepare(tmp_path)
-    process = launched(settings)
+    process, _ = launched(settings)
     wait_for_start(folder)
-    process.kill()
-    process.wait()
+    die(process)
     deadline = time.monotonic() + 10
     while fitting_process(folder):
         assert time.monotonic() < deadline, "the fit went on without its launcher"
         time.sleep(0.05)
     assert not (folder / RESULT_FILE).exists()
     assert not any((folder / name).exists() for name in MODEL_FILES.values())
-    again = train(settings, churn_trees, NIGHT)
+    with warm_agents("forecache.training.torchrun"):
+        again = train(settings, churn_trees, NIGHT)
     assert again.details["cost"]["attempts"] == 2
     assert 0 < again.details["cost"]["wasted_s"] < again.details["cost"]["device_s"]
     elsewhere = load_settings(home=tmp_path / "other", project="estimator_project")
     shutil.copytree(settings.lake_uri, elsewhere.lake_uri)
     shutil.rmtree(elsewhere.table_uri("stage_ledger"))
-    other = train(elsewhere, churn_trees, NIGHT)
+    with warm_agents("forecache.training.torchrun"):
+        other = train(elsewhere, churn_trees, NIGHT)
     assert other.details["weights_digest"] == again.details["weights_digest"]
 
 
 def test_a_fit_that_is_told_to_end_says_that_it_starts_anew(tmp_path: Path) -> None:
     settings, folder = prepare(tmp_path)
-    process = launched(settings)
+    process, told = launched(settings)
     wait_for_start(folder)
     os.kill(fitting_process(folder), signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "was ended by signal 15 before it was done. Run it again to start anew" in stderr.decode()
+    assert "was ended by signal 15 before it was done. Run it again to start anew" in told.recv()
+    process.join(60)

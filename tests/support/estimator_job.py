@@ -1,0 +1,23 @@
+"""The training of an estimator, as a process of its own runs it."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from estimator_project.pipelines.trees import churn_trees
+from registry_sample import NIGHT
+
+from forecache.errors import ForecacheError
+from forecache.settings import load_settings
+from forecache.training.launch import train
+
+
+def train_trees(home: Path, told: Any) -> None:
+    """Train, and tell the error that it ends with."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as some orchestrators' processes do
+    try:
+        train(load_settings(home=home, project="estimator_project"), churn_trees, NIGHT)
+    except ForecacheError as error:
+        told.send(str(error))
