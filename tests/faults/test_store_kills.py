@@ -2,13 +2,10 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from publish_jobs import killed_publish
 from store_tables import NEXT_NIGHT, OPEN_RULES, churn, predictions, scores, upsert, write_night
 from view_tables import Row, features, household, require_rows, write_features
 
@@ -17,39 +14,6 @@ from forecache.steps import MERGE_STEPS, publish_step
 from forecache.store import Store, open_store, publish
 
 pytestmark = pytest.mark.faults
-
-_SUPPORT = Path(__file__).parents[1] / "support"
-_SCRIPT = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[3])
-from dataclasses import replace
-from store_tables import OPEN_RULES, churn
-from view_tables import household
-from forecache.settings import load_settings
-from forecache.store import publish
-from forecache.store.segment import writer as build
-from forecache.steps import publish_step
-from forecache.store.publishing import worker_pool
-
-def kill(name):
-    if name == sys.argv[2]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-build.SHARD_ROWS = 200
-worker_pool.INLINE_ROWS = int(sys.argv[4])
-publish_step.on_step = kill
-rules = replace(OPEN_RULES, max_segments=int(sys.argv[5]))
-publish(load_settings(home=sys.argv[1]), household(rules) if sys.argv[6] == "household" else churn(rules=rules))
-"""
-
-
-def killed_publish(
-    settings: Settings, step: str, *, inline_rows: int = 10**9, max_segments: int = 16, name: str = "churn"
-) -> None:
-    numbers = [str(inline_rows), str(max_segments)]
-    command = [sys.executable, "-c", _SCRIPT, str(settings.home), step, str(_SUPPORT), *numbers, name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def content(store: Store) -> dict[bytes, bytes]:
@@ -104,7 +68,7 @@ def test_a_publish_killed_at_any_step_leaves_one_whole_version_and_the_next_is_c
             after = {key: value / 2 for key, value in before.items()}
         write_night(settings, predictions(after, night=NEXT_NIGHT), night=NEXT_NIGHT)
     max_segments = 1 if kind == "merge" else 16
-    killed_publish(settings, step, max_segments=max_segments)
+    killed_publish(settings, step, shard_rows=200, max_segments=max_segments)
     flipped = publish_step.names.index(step) >= publish_step.names.index("pointer moved")
     pointer = store.pointer()
     assert pointer.serving == (2 if flipped else 1)
@@ -143,7 +107,7 @@ def test_a_publish_of_features_killed_at_any_step_leaves_one_whole_version_and_t
         after = {key: (9.0, row[1], row[2]) for key, row in after.items()}
     write_features(settings, features(after, night=NEXT_NIGHT), night=NEXT_NIGHT)
     max_segments = 1 if kind == "merge" else 16
-    killed_publish(settings, step, max_segments=max_segments, name="household")
+    killed_publish(settings, step, shard_rows=200, max_segments=max_segments, name="household")
     store = open_store(settings, "household")
     flipped = publish_step.names.index(step) >= publish_step.names.index("pointer moved")
     assert store.pointer().serving == (2 if flipped else 1)
@@ -164,7 +128,7 @@ def test_a_publish_killed_while_workers_build_leaves_the_old_version(settings: S
     store = open_store(settings, "churn")
     old = content(store)
     write_night(settings, predictions({key: value / 2 for key, value in scores(1500).items()}))
-    killed_publish(settings, "encoded", inline_rows=0)
+    killed_publish(settings, "encoded", shard_rows=200, inline_rows=0)
     assert content(store) == old
     assert not publish(settings, churn()).skipped
     assert content(store) != old

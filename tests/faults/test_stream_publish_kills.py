@@ -1,22 +1,22 @@
 """Publishers onto a stream are killed at every step, under a tailer that is killed, too: no key goes back."""
 
 import json
-import signal
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
 from itertools import cycle
 from random import Random
+from typing import Any
 
 import httpx
 import pytest
+from publish_jobs import killed_publish, start_publish
 from reader_support import running_reader
 from store_tables import NEXT_NIGHT, churn, predictions, scores, upsert, write_night
 from stream_rows import StreamTable, click, live_churn, moment
-from tailing import SUPPORT, checked_layer, clicks, follow, tail_process, truth
+from tailing import checked_layer, clicks, follow, tail_process, truth
 from waiting import wait_for
+from warm import die
 
 from forecache.errors import ConflictError, NotFoundError
 from forecache.settings import Settings
@@ -26,31 +26,6 @@ from forecache.store.live.tail_state import read_tail_state
 from forecache.stream.tail.run import Tailer
 
 pytestmark = pytest.mark.faults
-_PUBLISH = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[3])
-from store_tables import churn
-from forecache.settings import load_settings
-from forecache.store import publish
-from forecache.steps import publish_step
-
-def kill(name):
-    if name == sys.argv[2]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-publish_step.on_step = kill
-publish(load_settings(home=sys.argv[1]), churn(), full=sys.argv[4] == "full")
-"""
-
-
-def publisher_process(settings: Settings, step: str, kind: str) -> "subprocess.Popen[str]":
-    """A publish in a process of its own, which kills itself at a step.
-
-    Args:
-        kind: "full", or "small" where an incremental one will do.
-    """
-    command = [sys.executable, "-c", _PUBLISH, str(settings.home), step, str(SUPPORT), kind]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def content(store: Store) -> dict[str, float]:
@@ -79,9 +54,7 @@ def test_a_publish_onto_a_stream_killed_at_any_step_leaves_one_whole_version_and
     assert old == batch | {f"{number:05d}": 0.125 for number in range(5)}
     upsert(settings, predictions({"00100": 0.75, "00002": 0.75}))
     stream.commit(clicks(3, 5, 0.25))
-    process = publisher_process(settings, step, kind)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL, errors
+    killed_publish(settings, step, full=kind == "full")
     flipped = publish_step.names.index(step) >= publish_step.names.index("pointer moved")
     new = batch | {"00100": 0.75} | {f"{number:05d}": 0.125 if number < 3 else 0.25 for number in range(8)}
     current = store.current()
@@ -132,7 +105,7 @@ def test_no_key_goes_back_for_a_polling_reader_while_tailer_and_publisher_are_ki
     random, number, published, killed, rolled_back = Random(7), 0, 0, 0, 0
     publishes = cycle([("", "full"), ("verified", "small"), ("", "small"), ("pointer moved", "full")])
     tailer = tail_process(settings)
-    publisher: subprocess.Popen[str] | None = None
+    publisher: Any = None
     with running_reader(settings, reader_workers=2) as reader:
         pollers = [Poller(reader.url) for _ in range(2)]
         for each in pollers:
@@ -143,13 +116,12 @@ def test_no_key_goes_back_for_a_polling_reader_while_tailer_and_publisher_are_ki
                 assert time.monotonic() < give_up
                 number += 1
                 stream.commit([click(key, number * _STEP, moment(NEXT_NIGHT)) for key in random.sample(_KEYS, 10)])
-                if number % 8 == 0 and (publisher is None or publisher.poll() is not None):
-                    published += publisher is not None and publisher.returncode == 0
+                if number % 8 == 0 and (publisher is None or publisher.exitcode is not None):
+                    published += publisher is not None and publisher.exitcode == 0
                     step, kind = next(publishes)
-                    publisher = publisher_process(settings, step, kind)
+                    publisher = start_publish(settings, step, full=kind == "full")
                 if number % 25 == 0:
-                    tailer.kill()
-                    tailer.communicate()
+                    die(tailer)
                     tailer = tail_process(settings)
                     killed += 1
                 if number % 27 == 0 and len(store.version_numbers()) > 1:
@@ -165,10 +137,9 @@ def test_no_key_goes_back_for_a_polling_reader_while_tailer_and_publisher_are_ki
             for each in pollers:
                 each.stop.set()
                 each.join()
-            tailer.kill()
-            tailer.communicate()
+            die(tailer)
             if publisher is not None:
-                publisher.communicate()
+                publisher.join(60)
     assert [each.back for each in pollers] == [[], []]
     assert min(each.polls for each in pollers) > 50
     assert min(each.live for each in pollers) > 0

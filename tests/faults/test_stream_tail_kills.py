@@ -8,6 +8,7 @@ from store_tables import churn, predictions, scores, write_night
 from stream_rows import StreamTable, live_churn
 from tailing import checked_layer, clicks, environment_of, follow, tail_process, truth
 from waiting import wait_for
+from warm import die
 
 from forecache.settings import Settings
 from forecache.store import Store, publish
@@ -51,15 +52,14 @@ def test_a_tailer_killed_at_any_step_goes_on_and_the_layer_is_what_the_table_is(
     if step == "caught up":
         stream.forget_log()
     process = tail_process(settings, step, nth)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL, errors
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     last = stream.commit(clicks(2, 5, 0.75))
     following = tail_process(settings)
     try:
         wait_for(lambda: read_tail_state(store.layout).applied == last and _verified(store) == last)
     finally:
-        following.kill()
-        following.communicate()
+        die(following)
     assert checked_layer(store) == truth(stream, above=cut)
 
 
@@ -89,8 +89,7 @@ def test_of_two_tailers_one_follows_and_the_other_takes_over_when_it_is_killed(s
             wait_for(lambda: read_tail_state(store.layout).pid in {each.pid for each in processes})
             following = next(each for each in processes if each.pid == read_tail_state(store.layout).pid)
             before = read_tail_state(store.layout).applied
-            following.kill()
-            following.communicate()
+            die(following)
             processes.remove(following)
             processes.append(tail_process(settings))
             wait_for(lambda before=before: read_tail_state(store.layout).applied > before)  # type: ignore[misc]
@@ -99,6 +98,5 @@ def test_of_two_tailers_one_follows_and_the_other_takes_over_when_it_is_killed(s
         committing.join()
         wait_for(lambda: read_tail_state(store.layout).applied == stream.version)
         for each in processes:
-            each.kill()
-            each.communicate()
+            die(each)
     assert checked_layer(store) == truth(stream)

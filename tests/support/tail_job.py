@@ -1,21 +1,23 @@
-"""A tailer in a process of its own that kills itself at a step: `tail_job.py HOME STEP NTH`."""
+"""A tailer that kills itself at a step, as a process of its own runs it."""
 
 import os
 import signal
-import sys
 import threading
+from pathlib import Path
+from typing import Any
 
 from forecache.settings import load_settings
 from forecache.steps import tail_step
 from forecache.stream.tail import follower
 from forecache.stream.tail.run import run_tailer
 
-if __name__ == "__main__":
-    home, step, nth = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+def tail_until(home: Path, step: str, nth: int, told: Any) -> None:
+    """Follow the streams of a home, and die at a step when it comes for the `nth` time, "": at none."""
     seen = 0
 
     def kill(name: str) -> None:
-        global seen
+        nonlocal seen
         seen += name == step
         if seen == nth:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -23,5 +25,5 @@ if __name__ == "__main__":
     if step:
         tail_step.on_step = kill
     follower.RISE_S = 0.0
-    print("started", flush=True)
+    told.send("started")
     run_tailer(load_settings(home=home, stream_verify_s=0.1), stop=threading.Event())

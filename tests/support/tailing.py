@@ -1,15 +1,14 @@
 """Following the stream of `stream_rows.live_churn`: clicks, what the live layer holds and should hold, processes."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from store_tables import NEXT_NIGHT
 from stream_rows import StreamTable, click, moment
+from tail_job import tail_until
+from warm import processes, start
 
 from forecache.settings import Settings
 from forecache.store import Store
@@ -18,8 +17,6 @@ from forecache.store.live.environment import Environment, acquire, release
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.writer import open_live_writer
 from forecache.stream.tail.run import Tailer
-
-SUPPORT = Path(__file__).parent
 
 
 def clicks(start: int, count: int, value: float | None, **more: Any) -> list[dict[str, Any]]:
@@ -64,10 +61,10 @@ def follow(tailer: Tailer) -> None:
         pass
 
 
-def tail_process(settings: Settings, step: str = "", nth: int = 1) -> "subprocess.Popen[str]":
-    """A tailer in a process of its own, which kills itself at a step; see `tail_job`."""
-    command = [sys.executable, str(SUPPORT / "tail_job.py"), str(settings.home), step, str(nth)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    process.stdout.readline()
+def tail_process(settings: Settings, step: str = "", nth: int = 1) -> Any:
+    """A tailer in a process of its own, which kills itself at a step; it has started when this returns."""
+    ours, theirs = processes().Pipe(duplex=False)
+    process = start(tail_until, settings.home_path, step, nth, theirs)
+    theirs.close()
+    ours.recv()
     return process
