@@ -2,12 +2,13 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ingest_job import ORDERS, STEPS, Worker, settings_of
+from ingest_job import ORDERS, STEPS, settings_of
+from spark_worker import SparkWorker
 
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ingest.ingest import ingest
@@ -16,6 +17,7 @@ from forecache.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
+INGEST = "ingest_job:ingest_at"
 HEADER = "order_id,day,amount\n"
 FIRST = {
     "2026-01-01.csv": HEADER + "a,2026-01-01,1\nb,2026-01-01,-1\nc,2026-01-01,x\n",
@@ -64,58 +66,45 @@ def undisturbed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Worker]]:
-    alive: list[Worker] = []
-    yield alive
-    for worker in alive:
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[SparkWorker]]:
+    """Two processes that have ingested before."""
+    homes = [tmp_path_factory.mktemp("warm") / "home" for _ in range(2)]
+    started = [SparkWorker(home) for home in homes]
+    for worker, home in zip(started, homes, strict=True):
+        worker.tell("ingest_job:warm_up", home=home)
+    for worker in started:
+        assert worker.answer() is None
+    yield started
+    for worker in started:
         worker.close()
-
-
-@pytest.fixture
-def take(pool: list[Worker], tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[Worker]]:
-    """Gives so many warm workers; those that earlier tests left alive, and new ones where they do not suffice."""
-
-    def some(count: int) -> list[Worker]:
-        pool[:] = [worker for worker in pool if worker.process.poll() is None]
-        new = [Worker(tmp_path_factory.mktemp("warm") / "home") for _ in range(count - len(pool))]
-        for worker in new:
-            worker.wait_until_ready()
-        pool.extend(new)
-        return pool[:count]
-
-    return some
 
 
 @pytest.mark.parametrize("unlocked", [False, True])
 def test_two_ingestions_at_once_leave_each_file_once(
-    undisturbed: dict[str, Any], take: Callable[[int], list[Worker]], tmp_path: Path, unlocked: bool
+    undisturbed: dict[str, Any], workers: list[SparkWorker], tmp_path: Path, unlocked: bool
 ) -> None:
-    workers = take(2)
     # Without the lock each overtaken ingestion judges anew; tests/integration/test_lake_ingest_commit.py has many more.
-    for number in range(2 if unlocked else 5):
+    for number in range(2 if unlocked else 3):
         settings = settings_of(tmp_path / f"home-{number}")
         for files, expected in ((FIRST, "first"), (LATER, "first, then later")):
             land(settings, files)
             at = time.time() + 0.2
             for worker in workers:
-                worker.tell(home=settings.home_path, start_at=at, unlocked=unlocked)
+                worker.tell(INGEST, home=settings.home_path, start_at=at, unlocked=unlocked)
             answers = [worker.answer() for worker in workers]
             assert all("files" in answer for answer in answers), answers
             assert len(files) <= sum(answer["files"] for answer in answers) <= 2 * len(files)
             assert contents(settings) == undisturbed[expected], (number, answers)
 
 
-# After the races, whose workers it kills.
 @pytest.mark.parametrize("step", STEPS)
 def test_ingestion_killed_after_a_step_is_made_good_by_the_next(
-    spark: Any, undisturbed: dict[str, Any], take: Callable[[int], list[Worker]], tmp_path: Path, step: str
+    spark: Any, undisturbed: dict[str, Any], workers: list[SparkWorker], tmp_path: Path, step: str
 ) -> None:
     settings = settings_of(tmp_path / "killed")
     land(settings, FIRST)
-    (worker,) = take(1)
-    worker.tell(home=settings.home_path, kill_after=step)
-    assert worker.answer() is None
-    assert worker.process.wait(timeout=60) == -signal.SIGKILL
+    killed = workers[0].call(INGEST, home=settings.home_path, kill_after=step)
+    assert killed == {"exit_code": -signal.SIGKILL}
     is_there = table_exists(settings, FILES_TABLE)
     entered = open_table(settings, FILES_TABLE).to_pyarrow_table().num_rows if is_there else 0
     assert entered == (3 if step == STEPS[-1] else 0)

@@ -1,24 +1,25 @@
 """Tiles and nights in real processes: killed with SIGKILL at each commit, and two at once, they end as one run's do."""
 
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from spark_worker import SparkWorker
 from windows_job import NIGHTS
 from windows_sample import SALES, VIEW, days_after, land, random_rows
 
 from forecache.lake.delta.tables import open_table
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingest import ingest
-from forecache.settings import PROJECT_ROOT, Settings, load_settings
+from forecache.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
+
+BUILD = "windows_job:build_until"
 
 
 def contents(settings: Settings) -> dict[str, list[str]]:
@@ -50,38 +51,38 @@ def settings_of(landed: Path, home: Path) -> Settings:
     return load_settings(home=home, spark_master="local[2]")
 
 
-def start(home: Path, *kill: str) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(PROJECT_ROOT), str(PROJECT_ROOT / "tests" / "support")])
-    command = [sys.executable, "-m", "windows_job", str(home), *kill]
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, text=True, env={**os.environ, "PYTHONPATH": path}, **pipes)
-    assert process.stdout is not None
-    while process.stdout.readline().strip() != "ready":
-        assert process.poll() is None
-    return process
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[SparkWorker]]:
+    started = [SparkWorker(tmp_path_factory.mktemp("worker") / "home", cores=2) for _ in range(2)]
+    yield started
+    for worker in started:
+        worker.close()
 
 
 # The tiles are committed and recorded first, then the nights.
 @pytest.mark.parametrize(("step", "count"), [("decided", 1), ("committed", 1), ("decided", 3), ("committed", 3)])
 def test_killed_at_a_commit_it_is_made_good_by_the_next_run(
-    spark: Any, landed: Path, undisturbed: dict[str, list[str]], tmp_path: Path, step: str, count: int
+    spark: Any,
+    landed: Path,
+    undisturbed: dict[str, list[str]],
+    workers: list[SparkWorker],
+    tmp_path: Path,
+    step: str,
+    count: int,
 ) -> None:
     settings = settings_of(landed, tmp_path / "home")
-    process = start(settings.home_path, step, str(count))
-    process.communicate("go\n", timeout=300)
-    assert process.returncode == -signal.SIGKILL
+    killed = workers[0].call(BUILD, home=settings.home_path, step=step, count=count)
+    assert killed == {"exit_code": -signal.SIGKILL}
     build_view(spark, settings, VIEW, NIGHTS)
     assert contents(settings) == undisturbed
 
 
-def test_two_runs_at_once_leave_what_one_does(landed: Path, undisturbed: dict[str, list[str]], tmp_path: Path) -> None:
+def test_two_runs_at_once_leave_what_one_does(
+    landed: Path, undisturbed: dict[str, list[str]], workers: list[SparkWorker], tmp_path: Path
+) -> None:
     settings = settings_of(landed, tmp_path / "home")
-    both = [start(settings.home_path) for _ in range(2)]
-    for process in both:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    answers = [process.communicate(timeout=300)[0].strip() for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert answers[0] == answers[1]
+    for worker in workers:
+        worker.tell(BUILD, home=settings.home_path)
+    first, second = [worker.answer() for worker in workers]
+    assert first == second > 0
     assert contents(settings) == undisturbed

@@ -1,38 +1,27 @@
-"""Builds the nights of the windows sample in a process of its own: `HOME [STEP COUNT]` kills it after that step."""
+"""The nights of the windows sample as a process of its own builds them, to the end or until it is killed."""
 
 import os
 import signal
-import sys
-from pathlib import Path
+from typing import Any
 
 from windows_sample import VIEW, days_after
+
+from forecache.lake.feature_tables.features import build_view
+from forecache.settings import load_settings
+from forecache.steps import lake_step
 
 NIGHTS = [days_after(number) for number in (2, 4, 5)]
 
 
-def main() -> None:
-    from forecache.lake.feature_tables.features import build_view
-    from forecache.lake.spark.session import spark_session
-    from forecache.settings import load_settings
-    from forecache.steps import lake_step
-
-    home, *kill = sys.argv[1:]
-    settings = load_settings(home=Path(home), spark_master="local[2]")
-    spark = spark_session(settings)
-    left = int(kill[1]) if kill else 0
+def build_until(spark: Any, home: str, step: str = "", count: int = 1) -> int:
+    """Build them, and die at a step when it comes for the `count`th time, "": at none; rows written."""
+    left = count
 
     def die(name: str) -> None:
         nonlocal left
-        left -= name == kill[0]
-        if name == kill[0] and not left:
+        left -= name == step
+        if name == step and not left:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if kill:
-        lake_step.on_step = die
-    print("ready", flush=True)
-    sys.stdin.readline()
-    print(build_view(spark, settings, VIEW, NIGHTS).rows, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    lake_step.on_step = die
+    return build_view(spark, load_settings(home=home, spark_master="local[2]"), VIEW, NIGHTS).rows
