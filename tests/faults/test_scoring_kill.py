@@ -4,14 +4,15 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from scoring_job import score_in_parts
 from scoring_support import NIGHT, features_table, make_pipeline, predictions, register_model, write_features
+from warm import processes, start
 
 from forecache.pipeline import Pipeline
 from forecache.registry.versions.models import champion
@@ -25,49 +26,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults]
 FILES = 24
 ROWS = 25_000
 
-PROGRAM = """
-import sys
-import time
-sys.path.insert(0, "tests/support")
-from scoring_support import NIGHT, make_pipeline
-from forecache.scoring.tasks import job
-from forecache.scoring.tasks import spark_engine
-from forecache.scoring.partitions import shards
-from forecache.scoring.run import score
-from forecache.settings import load_settings
-shards.SHARDED_ROWS = spark_engine.ROWS_A_SPARK_TASK = 1000
-job.PART_ROWS = 10_000
-engine = sys.argv[1]
-settings = load_settings()
-spark = None
-if engine == "spark":
-    from forecache.lake.spark.session import spark_session
-    spark = spark_session(settings)
 
-def tell(text, share=None):
-    print(text, flush=True)
-    time.sleep(0.1)  # so that a busy machine still finds the run alive after a shard
-
-print("ready", flush=True)
-result = score(
-    spark, settings, make_pipeline(), [NIGHT], run_id="after", engine=engine,
-    progress=tell,
-)
-print("scored", result.details.get("scored_rows", 0), flush=True)
-"""
-
-
-def start(settings: Settings, engine: str) -> subprocess.Popen[str]:
-    environment = {
-        **os.environ,
-        "FORECACHE_HOME": str(settings.home),
-        "FORECACHE_SPARK_MASTER": "local[2]",
-        "FORECACHE_SPARK_DRIVER_MEMORY": "1g",
-        "FORECACHE_CODE_VERSION": "fixed",
-        "FORECACHE_SCORING_BATCH_ROWS": "5000",
-    }
-    command = [sys.executable, "-c", PROGRAM, engine]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+def started(settings: Settings, engine: str) -> tuple[Any, Any]:
+    """A process that scores, and where it tells how far it is."""
+    ours, theirs = processes().Pipe(duplex=False)
+    process = start(score_in_parts, settings.home_path, engine, theirs)
+    theirs.close()
+    assert ours.recv() == "ready"
+    return process, ours
 
 
 def staged_rows(settings: Settings, pipeline: Pipeline) -> int:
@@ -119,27 +85,26 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_table_and_little_extr
     shutil.copytree(prepared, settings.home_path)
     moments = random.Random(5)
     for _ in range(3):
-        process = start(settings, engine)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        process, _ = started(settings, engine)
         _wait_for_shards(settings, pipeline, process, more=moments.randint(1, 4))
         time.sleep(moments.random() * 0.02)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.join()
         assert not (Path(settings.table_uri(pipeline.prediction_table)) / "_delta_log").exists()
     left = FILES * ROWS - kept_rows(settings, pipeline)
-    process = start(settings, engine)
-    output, _ = process.communicate(timeout=300)
-    assert output.splitlines()[-1] == f"scored {left}"
+    process, told = started(settings, engine)
+    assert told.recv() == left
+    process.join(60)
+    assert process.exitcode == 0
     assert 0 < left < FILES * ROWS
     assert _content(settings, pipeline).equals(expected)
 
 
-def _wait_for_shards(settings: Settings, pipeline: Pipeline, process: subprocess.Popen[str], *, more: int) -> None:
+def _wait_for_shards(settings: Settings, pipeline: Pipeline, process: Any, *, more: int) -> None:
     before = staged_rows(settings, pipeline)
     for _ in range(12_000):
         if staged_rows(settings, pipeline) >= before + more * ROWS:
             return
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert process.exitcode is None, "the run ended before it could be killed"
         time.sleep(0.01)
     raise AssertionError("no shard appeared")
