@@ -1,6 +1,7 @@
 """Maintenance that is killed at any instant, or runs twice at once beside a run, loses nothing."""
 
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -31,11 +32,18 @@ _INSTANTS = 6
 _ROUNDS = 4
 
 
-def old_lake(home: Path) -> Settings:
-    settings = load_settings(home=home, code_version="fixed")
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with an old lake."""
+    settings = load_settings(home=tmp_path_factory.mktemp("prepared") / "home", code_version="fixed")
     write_lake(settings)
     age(settings)
-    return settings
+    return settings.home_path
+
+
+def old_lake(prepared: Path, home: Path) -> Settings:
+    shutil.copytree(prepared, home)  # with the age of its files
+    return load_settings(home=home, code_version="fixed")
 
 
 def killed_after(settings: Settings, last: int) -> list[str]:
@@ -59,14 +67,14 @@ def assert_whole(settings: Settings, expected: dict[str, object]) -> None:
     assert DeltaTable(settings.table_uri(TRAINING), version=2).to_pyarrow_table()["x"].to_pylist() == [2, 2, 2]
 
 
-def test_maintenance_that_is_killed_at_any_step_loses_nothing(tmp_path: Path) -> None:
-    settings = old_lake(tmp_path / "whole")
+def test_maintenance_that_is_killed_at_any_step_loses_nothing(prepared: Path, tmp_path: Path) -> None:
+    settings = old_lake(prepared, tmp_path / "whole")
     expected = contents(settings)
     steps = killed_after(settings, -1)
     assert {"file written", "decided", "committed", "file removed"} <= set(steps)
     assert_whole(settings, expected)
     for last in range(len(steps)):
-        settings = old_lake(tmp_path / f"killed {last}")
+        settings = old_lake(prepared, tmp_path / f"killed {last}")
         expected = contents(settings)
         assert len(killed_after(settings, last)) == last + 1
         assert_whole(settings, expected)
@@ -74,8 +82,8 @@ def test_maintenance_that_is_killed_at_any_step_loses_nothing(tmp_path: Path) ->
         assert_whole(settings, expected)
 
 
-def test_maintenance_that_is_killed_at_any_instant_loses_nothing(tmp_path: Path) -> None:
-    settings = old_lake(tmp_path / "home")
+def test_maintenance_that_is_killed_at_any_instant_loses_nothing(prepared: Path, tmp_path: Path) -> None:
+    settings = old_lake(prepared, tmp_path / "home")
     expected = contents(settings)
     chance = random.Random(5)
     for _ in range(_INSTANTS):
@@ -90,8 +98,8 @@ def test_maintenance_that_is_killed_at_any_instant_loses_nothing(tmp_path: Path)
     assert len(data_files(settings, "raw_orders")) == 2
 
 
-def test_two_at_once_beside_a_run_lose_nothing(tmp_path: Path) -> None:
-    settings = old_lake(tmp_path / "home")
+def test_two_at_once_beside_a_run_lose_nothing(prepared: Path, tmp_path: Path) -> None:
+    settings = old_lake(prepared, tmp_path / "home")
     before = contents(settings)
     barrier = processes().Barrier(3)
     started = [start(each, settings.home, barrier, _ROUNDS) for each in (maintain_often, maintain_often, write_often)]
