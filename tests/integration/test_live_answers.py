@@ -1,11 +1,8 @@
 """The live layer through the reader: every way to read it says the same, and a swap, a rollback and a kill keep it."""
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -235,25 +232,3 @@ def test_a_layer_that_is_declared_later_is_taken_up_and_one_that_is_gone_left(
         assert eventually(lambda: httpx.get(f"{reader.url}/v1/later/c1").json().get("source") == "live")
     layout.live.unlink()
     assert eventually(lambda: httpx.get(f"{reader.url}/v1/later/c1").json().get("source") == "precomputed")
-
-
-def test_a_worker_that_is_killed_leaves_no_reader_behind_that_holds_old_pages(tmp_path: Path) -> None:
-    home = Settings(home=tmp_path)
-    layout = live_store(home.store_path)
-    write_version(home.store_path, "churn", ROWS, stream="cards")
-    with open_live_writer(layout) as writer:
-        writer.apply(1, [(b"c1", live_row(1, 7))])
-        with running_reader(home) as reader:
-            assert eventually(lambda: _source(reader, "c1") == "live")
-            for worker in reader.workers():
-                os.kill(worker, signal.SIGKILL)
-            assert eventually(lambda: _alive(reader) and _source(reader, "c1") == "live", 20)
-            writer.apply(2, [(b"c1", live_row(2, 8))])
-            assert eventually(lambda: httpx.get(f"{reader.url}/v1/churn/c1").json()["position"] == 2)
-
-
-def _alive(reader: RunningReader) -> bool:
-    try:
-        return httpx.get(f"{reader.url}/readyz", timeout=2).status_code == 200
-    except httpx.TransportError:
-        return False

@@ -1,8 +1,6 @@
 """A live view from landing files to the store: its states travel to the bit, and merge with tiles to what is true."""
 
-import random
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
@@ -10,18 +8,8 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from live_view_sample import (
-    CHECK,
-    PAYMENTS,
-    START,
-    VIEW,
-    Payment,
-    features_at,
-    land,
-    random_payments,
-    table_of,
-    us,
-)
+from live_view_sample import CHECK, PAYMENTS, START, VIEW, features_at, land, us
+from published_live_view import ALL, AS_OF, AT, CARDS, DAYS, PLAN, TODAY, commit, keys, looked_up, streamed, truth
 
 from forecache.errors import InputError, UnavailableError
 from forecache.lake.delta.tables import open_table
@@ -31,31 +19,19 @@ from forecache.lake.feature_tables.historical import historical_features
 from forecache.lake.feature_tables.known import features_known
 from forecache.lake.feature_tables.live_rows import live_features
 from forecache.lake.ingest.ingest import ingest
-from forecache.pipeline.streams.plan import plan_of
 from forecache.reader.http.problems import Problem
 from forecache.reader.versions.answers import Answers
 from forecache.reader.versions.layers import Layers
 from forecache.reader.versions.live import answers_of
 from forecache.realtime.cache import key_of
-from forecache.realtime.lookups.lookups import Lookups, NotServed
-from forecache.realtime.release.format import LookupContract
-from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.lookups.lookups import NotServed
+from forecache.realtime.request.parsed import ParsedRequest
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, publish
-from forecache.store.keys import encode_key
 from forecache.store.live.layer import LiveLayer, read_layer, write_layer
-from forecache.store.live.rows import LiveRow
-from forecache.store.live.writer import open_live_writer
 from forecache.store.read.live_view import LiveView
-from forecache.windows.event_states import event_states
-from forecache.windows.fold import fold
 
 pytestmark = pytest.mark.slow
-DAYS = 9
-AS_OF = START + timedelta(days=7)
-CARDS = 5
-PLAN = plan_of(VIEW)
-ALL = random_payments(random.Random(1), START, DAYS, 200, cards=CARDS)
 
 
 @pytest.fixture(scope="module")
@@ -74,38 +50,20 @@ def published(landed: Settings) -> Settings:
     return landed
 
 
-def keys(settings: Settings) -> list[bytes]:
-    manifest = open_store(settings, VIEW.name).current()
-    assert manifest is not None
-    return [encode_key(manifest.key, (card,)) for card in range(CARDS)]
-
-
-def truth(payments: Sequence[Payment], card: int, at_us: int) -> np.ndarray:
-    found = features_at(payments, card, at_us)
-    return np.full(len(PLAN.features), np.nan, np.float32) if found is None else np.array(found, np.float32)
-
-
-def streamed(payments: Sequence[Payment], as_of: date) -> list[bytes]:
-    codes, times = np.array([p.card for p in payments]), np.array([p.at_us for p in payments])
-    states = event_states(PLAN, table_of(payments))
-    return fold(PLAN, codes, times, states, [None] * CARDS, None, None, as_of, see="nothing").entries
-
-
 def test_a_published_night_merged_with_tiles_is_what_the_moment_has(published: Settings) -> None:
     store = open_store(published, VIEW.name)
     versions = store.versions()
     assert [manifest.as_of for manifest in versions] == [str(AS_OF - timedelta(days=1)), str(AS_OF)]
-    at = us(AS_OF + timedelta(days=1), 700)
-    tiles = streamed([p for p in ALL if p.at_us <= at and p.day >= us(AS_OF) // us(date(1970, 1, 2))], AS_OF)
+    tiles = streamed([p for p in ALL if p.at_us <= AT and p.day >= us(AS_OF) // us(date(1970, 1, 2))], AS_OF)
     for manifest in versions:  # a night late, and none
         assert tuple(state.name for state in manifest.states) == VIEW.live_states
         view = LiveView(PLAN.to_json(), manifest)
         with store.snapshot(manifest.version) as snapshot:
             matrix, known = snapshot.matrix(keys(published))
-            features, found = view.merged(matrix, known, tiles, at)
-            entries = view.entries(snapshot.get_entries(keys(published)), tiles, at)
+            features, found = view.merged(matrix, known, tiles, AT)
+            entries = view.entries(snapshot.get_entries(keys(published)), tiles, AT)
         for card in range(CARDS):
-            wanted = truth([p for p in ALL if p.at_us <= at], card, at)
+            wanted = truth([p for p in ALL if p.at_us <= AT], card, AT)
             assert np.array_equal(features[card], wanted, equal_nan=True), (manifest.as_of, card)
             assert (entries[card] is None) == (not found[card])
             if found[card]:
@@ -201,58 +159,26 @@ def layered(published: Settings) -> Any:
     shutil.rmtree(layout.streamed)
 
 
-def commit(settings: Settings, layout: Any, payments: Sequence[Payment], at_us: int) -> None:
-    tiles = streamed(payments, AS_OF)
-    with open_live_writer(layout) as writer:
-        writer.apply(7, [(key, LiveRow(7, at_us, value)) for key, value in zip(keys(settings), tiles, strict=True)])
-
-
-def looked_up(settings: Settings, at_us: int, *, cut: int = -1) -> Found:
-    layers, store = Layers(), open_store(settings, VIEW.name)
-    contract = LookupContract("card", VIEW.name, ("buyer",), VIEW.served_columns, VIEW.packed.contract, live=True)
-    with store.snapshot() as snapshot:
-        answers = answers_of(snapshot, layers.of(store))
-        answers.manifest = replace(answers.manifest, cut=cut)
-        answers.refresh(at_us / 1e6)
-        lookups = Lookups((contract,), {VIEW.name: answers}, refuses=True)
-        request = ParsedRequest(CARDS, {"buyer": np.arange(CARDS)}, list(range(CARDS)), b"")
-        found = lookups.read(request, at_us / 1e6)
-    layers.close()
-    return found
-
-
 def test_a_request_sees_the_stream_up_to_its_moment(published: Settings, layered: Any) -> None:
-    at = us(AS_OF + timedelta(days=1), 700)
-    today = [p for p in ALL if us(AS_OF + timedelta(days=1)) <= p.at_us <= at]
     night = [p for p in ALL if p.at_us < us(AS_OF + timedelta(days=1))]
-    before = looked_up(published, at)
-    with open_live_writer(layered) as writer:
-        rows = [
-            (key, LiveRow(7, at, value)) for key, value in zip(keys(published), streamed(today, AS_OF), strict=True)
-        ]
-        writer.apply(7, rows)
-    after = looked_up(published, at)
-    for found, seen in ((before, night), (after, [*night, *today])):
+    before = looked_up(published, AT)
+    commit(published, layered, TODAY, AT)
+    after = looked_up(published, AT)
+    for found, seen in ((before, night), (after, [*night, *TODAY])):
         assert list(found.merged) == ["card"]
         for card in range(CARDS):
-            assert np.array_equal(found.views["card"][card], truth(seen, card, at), equal_nan=True), card
-            assert found.known["card"][card] == (features_at(seen, card, at) is not None)
+            assert np.array_equal(found.views["card"][card], truth(seen, card, AT), equal_nan=True), card
+            assert found.known["card"][card] == (features_at(seen, card, AT) is not None)
     request = ParsedRequest(CARDS, {"buyer": np.arange(CARDS)}, list(range(CARDS)), b"")
     assert key_of(request, before) != key_of(request, after), "an answer from before is not given again"
 
 
 def test_tiles_that_the_night_includes_are_left_out(published: Settings, layered: Any) -> None:
-    at = us(AS_OF + timedelta(days=1), 700)
-    today = [p for p in ALL if us(AS_OF + timedelta(days=1)) <= p.at_us <= at]
-    with open_live_writer(layered) as writer:
-        rows = [
-            (key, LiveRow(7, at, value)) for key, value in zip(keys(published), streamed(today, AS_OF), strict=True)
-        ]
-        writer.apply(7, rows)
-    of_night, merged = looked_up(published, at, cut=7), looked_up(published, at, cut=6)
+    commit(published, layered, TODAY, AT)
+    of_night, merged = looked_up(published, AT, cut=7), looked_up(published, AT, cut=6)
     assert of_night.views["card"].tobytes() != merged.views["card"].tobytes()
     night = [p for p in ALL if p.at_us < us(AS_OF + timedelta(days=1))]
-    assert np.array_equal(of_night.views["card"][1], truth(night, 1, at), equal_nan=True)
+    assert np.array_equal(of_night.views["card"][1], truth(night, 1, AT), equal_nan=True)
 
 
 def test_a_night_that_is_too_old_is_not_served(published: Settings, layered: Any) -> None:
@@ -274,15 +200,14 @@ def test_a_live_view_without_a_stream_is_that_of_the_night(published: Settings) 
 def test_a_version_of_another_declaration_than_the_layer_answers_without_it(
     published: Settings, layered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at = us(AS_OF + timedelta(days=1), 700)
-    commit(published, layered, [p for p in ALL if us(AS_OF + timedelta(days=1)) <= p.at_us <= at], at)
+    commit(published, layered, TODAY, AT)
     layers, store = Layers(), open_store(published, VIEW.name)
     layer = read_layer(store.layout)
     assert layer is not None
     write_layer(store.layout, replace(layer, plan={**layer.plan, "nights": 5}))
     with store.snapshot() as snapshot:
         answers = answers_of(snapshot, layers.of(store))
-        answers.refresh(at / 1e6)
+        answers.refresh(AT / 1e6)
         body = answers.one(keys(published)[0])
     assert body is not None
     assert orjson.loads(body)["source"] == "precomputed"
@@ -292,18 +217,17 @@ def test_a_version_of_another_declaration_than_the_layer_answers_without_it(
 def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(
     published: Settings, layered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at = us(AS_OF + timedelta(days=1), 700)
-    commit(published, layered, [p for p in ALL if us(AS_OF + timedelta(days=1)) <= p.at_us <= at], at)
-    monkeypatch.setattr("forecache.reader.versions.live_views.time.time_ns", lambda: at * 1000)
+    commit(published, layered, TODAY, AT)
+    monkeypatch.setattr("forecache.reader.versions.live_views.time.time_ns", lambda: AT * 1000)
     layers, store = Layers(), open_store(published, VIEW.name)
     asked = [*keys(published), b"99"]
     with store.snapshot() as snapshot:
         answers = answers_of(snapshot, layers.of(store))
-        answers.refresh(at / 1e6)
+        answers.refresh(AT / 1e6)
         many = {row["key"]: row for row in orjson.loads(answers.many(asked)[0])["results"]}
         rows, moments = answers.dated_rows(asked)
         for place, key in enumerate(asked):
-            wanted = features_at([p for p in ALL if p.at_us <= at], int(key), at)
+            wanted = features_at([p for p in ALL if p.at_us <= AT], int(key), AT)
             body = answers.one(key)
             assert (body is None) == (wanted is None) == (rows[place] is None) == (not many[key.decode()]["found"])
             if wanted is None:
@@ -311,7 +235,7 @@ def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(
             one = orjson.loads(body)
             assert (one["source"], one["position"]) == ("live", 7)
             assert one["value"] == many[key.decode()]["value"] == rows[place]
-            assert moments[place].timestamp() * 1e6 == at
+            assert moments[place].timestamp() * 1e6 == AT
             shown = [np.nan if value is None else value for value in one["value"].values()]
             assert np.array_equal(np.array(shown, np.float32), np.array(wanted, np.float32), equal_nan=True)
         later = us(AS_OF + timedelta(days=1 + VIEW.live.nights))

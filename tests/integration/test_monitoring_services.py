@@ -1,16 +1,13 @@
 """The rules, the dashboard and the alerts of deploy/monitoring against a real Prometheus, Alertmanager and reader."""
 
-import http.client
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 
 import httpx
@@ -29,25 +26,16 @@ from monitoring_services import (
 from prometheus_client.parser import text_string_to_metric_families
 from reader_support import RunningReader, churn_rows, eventually, running_reader, write_version
 from realtime_support import write_views
-from release_support import FEATURES, a_request, make_release
+from release_support import FEATURES, make_release
+from watched_reader import ask, bins, make_batch, make_stream
 
-from forecache.lake.ledger import StageRecord, record
 from forecache.metrics.glossary import all_metrics
-from forecache.monitoring.table import Measurement, append_measurements
 from forecache.pipeline import Log
-from forecache.realtime.drift.reference import SCORE, ColumnBins, Reference
-from forecache.registry.promotions import Promotion, record_promotion
 from forecache.settings import Settings, load_settings
-from forecache.store.layout import Layout
-from forecache.store.live.rows import LiveRow
-from forecache.store.live.tail_state import TailState, write_tail_state
-from forecache.store.live.writer import open_live_writer
-from forecache.stream_state import StreamState, write_state
 
 pytestmark = pytest.mark.slow
 
 SUPPORT = Path(__file__).parent.parent / "support"
-NIGHT = date(2026, 11, 1)
 REQUESTS = 1500
 """Of the real-time model; so many that more than 300 are counted for drift."""
 
@@ -61,71 +49,6 @@ class Watched:
     prometheus: Prometheus
     receiver: Receiver
     batch: str
-
-
-def bins() -> bytes:
-    """Bins that the features of the test's requests lie outside of, so that there is drift."""
-    columns = [ColumnBins(name, (1.0, 2.0), (50, 40, 10, 0), 0.0, 3.0) for name in FEATURES]
-    return Reference((*columns, ColumnBins(SCORE, (0.5,), (50, 50, 0))), "a training split").to_json()
-
-
-def make_batch(settings: Settings) -> None:
-    """What stages, gate and monitoring leave behind."""
-    rows = [
-        StageRecord(stage, "churn", NIGHT, "inputs", "", -1, rows=10, seconds=1.5) for stage in ("features", "score")
-    ]
-    record(settings, rows)
-    append_measurements(
-        settings,
-        [
-            Measurement("churn", NIGHT, NIGHT, kind, name, reference, 1, 0.3, 100, 0.1, 0.4, value=0.7)
-            for kind, name, reference in (
-                ("feature", "amount", "training split"),
-                ("estimate", "roc_auc", "test split"),
-                ("performance", "roc_auc", "test split"),
-            )
-        ],
-    )
-    decided = {"action": "gate", "actor": "test", "reason": "", "training_table": "t", "training_version": 1}
-    for number, verdict in ((1, "passed"), (2, "failed")):
-        record_promotion(
-            settings,
-            Promotion(
-                recorded_at=datetime.now(timezone.utc), pipeline="churn", from_version=None, to_version=1,
-                candidate=number, verdict=verdict, **decided,
-            ),
-        )  # fmt: skip
-
-
-def make_stream(settings: Settings) -> None:
-    """What the engine of a stream and the tailer of its view's live layer leave behind."""
-    now = time.time()
-    state = StreamState(
-        1, now - 60, now, offsets={"0": 90}, end_offsets={"0": 95}, lag_events=5, rows=90, rows_per_s=2.0, bad=1,
-        repeats=1, late=1, delay_p50_s=0.4, delay_p99_s=0.9, committed_version=4, committed_at=now, release=1,
-    )  # fmt: skip
-    write_state(settings.home_path, "cards", state)
-    layout = Layout(settings.store_path / "customer")
-    with open_live_writer(layout) as live:
-        live.apply(4, [(b"key", LiveRow(4, 1, b"{}"))])
-        live.mark_verified(4)
-    write_tail_state(layout, TailState(applied=4, verified_at=now))
-
-
-def ask(reader: RunningReader, requests: int) -> None:
-    """Reads of keys that are found and missed, and requests to the real-time model, over one connection."""
-    connection = http.client.HTTPConnection("127.0.0.1", reader.port, timeout=30)
-    body, headers = a_request(), {"content-type": "application/json"}
-    for number in range(requests):
-        connection.request("POST", "/v1/search", body, headers)
-        assert connection.getresponse().read()
-        if number % 5 == 0:
-            connection.request("GET", "/v1/churn/00042" if number % 10 else "/v1/churn/nobody")
-            connection.getresponse().read()
-    many = json.dumps({"keys": ["00042", "00043"]}).encode()
-    connection.request("POST", "/v1/churn", many, headers)
-    assert connection.getresponse().read()
-    connection.close()
 
 
 @pytest.fixture(scope="module")

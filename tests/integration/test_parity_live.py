@@ -2,14 +2,12 @@
 
 import gc
 import json
-import random
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
@@ -25,31 +23,22 @@ from live_answers import (
     rows_in_table,
     write_night,
 )
-from live_view_sample import EPOCH, VIEW, random_payments, table_of
+from live_view_sample import VIEW
 from log_support import commit_all
 from logged_answers import write_log
 
 from forecache.lake.delta.tables import append_rows
-from forecache.monitoring.parity.live.index import running
-from forecache.monitoring.parity.live.looks import PLACES_OF_A_COMMIT, Need
-from forecache.monitoring.parity.live.streams import Streamed, index_views
 from forecache.monitoring.parity.report import ParityReport
 from forecache.monitoring.parity.run import replay
-from forecache.pipeline.streams.plan import plan_of
 from forecache.realtime.log.record import schema
 from forecache.realtime.log.spool.frames import framed
 from forecache.realtime.log.spool.stream import Stream
 from forecache.settings import Settings
 from forecache.store import open_store
 from forecache.store.live.layer import read_layer, write_layer
-from forecache.store.publishing.worker_pool import Pool
 from forecache.store.retention import retire
-from forecache.windows.event_states import event_states
-from forecache.windows.fold import fold
-from forecache.windows.layout import Layout
 
 NOW = datetime.now(timezone.utc)
-PLAN = plan_of(VIEW)
 
 
 @pytest.fixture
@@ -235,41 +224,3 @@ def test_the_states_of_a_removed_version_come_from_the_lake(streaming: Streaming
     report = replayed(settings)
     assert {check.state for check in report.stores} == {"removed"}, report.stores
     assert (report.found.equal, report.found.differ) == (count, 0), report.sentence
-
-
-def test_tiles_after_any_row_are_those_that_a_fold_of_the_rows_before_has(streaming: Streaming, tmp_path: Path) -> None:
-    settings = streaming.settings
-    events = payments(NOW, 150, seed=4)
-    for start in range(0, len(events), 25):
-        streaming.take(events[start : start + 25])
-        streaming.commit()
-    rows = rows_in_table(settings)
-    by_name = {f"p{each.at_us}": each for each in events}
-    ordered = [by_name[row["payment"]] for row in rows]
-    (tmp_path / "index").mkdir()
-    with Pool(0) as pool:
-        indexed = index_views(settings, {VIEW.name: Need(night_of(NOW), None)}, tmp_path / "index", pool)
-    streamed = Streamed(indexed[VIEW.name])
-    rng = random.Random(7)
-    keys = [str(card).encode() for card in range(CARDS)]
-    for _ in range(20):
-        until = rng.randrange(len(ordered) + 1)
-        bound = -1 if not until else rows[until - 1]["position"] * PLACES_OF_A_COMMIT + rows[until - 1]["place"]
-        before = ordered[:until]
-        codes, at_us = (np.array([getattr(each, name) for each in before], np.int64) for name in ("card", "at_us"))
-        states = event_states(PLAN, table_of(before))
-        made = fold(PLAN, codes, at_us, states, [None] * CARDS, None, None, EPOCH, see="nothing").entries
-        found = streamed.entries(keys, np.full(CARDS, bound))
-        seen = set(codes.tolist())
-        assert found == [entry if card in seen else None for card, entry in enumerate(made)]
-
-
-def test_a_running_combination_is_that_of_one_after_the_other() -> None:
-    layout = Layout(PLAN.day_states)
-    events = random_payments(random.Random(2), EPOCH + timedelta(days=20000), 1, 40)
-    words = event_states(PLAN, table_of(events)).day
-    group = np.sort(np.random.default_rng(1).integers(0, 5, len(words)))
-    found = running(layout, group, words)
-    for place in range(len(words)):
-        its = words[: place + 1][group[: place + 1] == group[place]]
-        assert found[place].tobytes() == layout.combine_all(its[None])[0].tobytes()

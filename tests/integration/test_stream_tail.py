@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, scores, write_night
 from stream_rows import StreamTable, click, live_churn, moment
-from tailing import clicks, environment_of, follow, layer, truth
+from tailing import clicks, follow, layer, truth
 
 from forecache.errors import ConflictError
 from forecache.files import lock
@@ -165,67 +165,6 @@ def test_rows_of_keys_that_only_the_stream_has_expire_by_the_time_of_events(sett
     with Tailer(settings) as tailer:
         follow(tailer)
     assert layer(store).keys() == {"later", "new"}
-
-
-def compared(tailer: Tailer) -> None:
-    """Have every layer compared now."""
-    for follower in tailer._followers.values():
-        follower.compared_at = float("-inf")
-    tailer.turn()
-    assert tailer._comparing is not None
-    tailer._comparing[2].result(timeout=60)
-    tailer.turn()
-
-
-def test_an_equal_layer_is_verified_through_the_version_that_was_applied(settings: Settings) -> None:
-    store, stream = live_churn(settings), StreamTable(settings)
-    stream.commit(clicks(0, 50, 0.25))
-    with Tailer(settings) as tailer, LiveReader(store.layout) as reader:
-        follow(tailer)
-        reader.follow()
-        assert reader.verified_through == -1
-        compared(tailer)
-        assert reader.verified_through == 0
-        stream.commit(clicks(20, 50, 0.5))
-        follow(tailer)
-        compared(tailer)
-        assert reader.verified_through == 1
-    state = read_tail_state(store.layout)
-    assert (state.differed, state.verified_at > 0) == (0, True)
-
-
-@pytest.mark.parametrize("how", ["changed", "lost", "added", "never applied"])
-def test_a_layer_that_differs_is_said_and_made_anew(
-    settings: Settings, how: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    from forecache.store.live.rows import LiveRow, record_of
-
-    store, stream = live_churn(settings), StreamTable(settings)
-    stream.commit(clicks(0, 50, 0.25))
-    with Tailer(settings) as tailer:
-        follow(tailer)
-        compared(tailer)
-        stream.commit(clicks(40, 20, 0.5))
-        follow(tailer)
-        (follower,) = tailer._followers.values()
-        wrong = record_of(LiveRow(0, 1, b'{"churn_probability":1.0,"risk_segment":"high"}'))
-        if how == "never applied":
-            stream.commit(clicks(0, 5, 0.75))
-            follower.writer.apply(2, [])
-        else:
-            key = {"changed": b"00003", "lost": b"00003", "added": b"00099"}[how]
-            with environment_of(store.layout) as environment:
-                environment.write(
-                    lambda transaction: transaction.delete(key) if how == "lost" else transaction.put(key, wrong)
-                )
-        compared(tailer)
-        assert "differs from its table" in caplog.text
-        assert layer(store) == truth(stream)
-        state = read_tail_state(store.layout)
-        assert (state.differed, bool(state.difference)) == (1, True)
-        compared(tailer)
-        assert read_tail_state(store.layout).differed == 1
-        assert follower.writer.verified_through == stream.version
 
 
 def test_a_second_tailer_waits_until_the_first_has_ended(settings: Settings) -> None:
