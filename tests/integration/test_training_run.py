@@ -172,7 +172,7 @@ def test_an_error_in_the_declaration_is_one_sentence_with_the_log(tmp_path: Path
 def test_two_trainings_of_the_same_inputs_do_not_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
-    monkeypatch.setattr(torchrun, "GRACE_S", 0.1)
+    monkeypatch.setattr("forecache.training.exclusive.run_lock.GRACE_S", 0.1)
     settings = settings_in(tmp_path)
     write_training_set(settings, returns, rows_per_date=10)
     from forecache.training.launch import pinned_version, run_folder, training_inputs
