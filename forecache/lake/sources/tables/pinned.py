@@ -3,12 +3,16 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
+from typing import TYPE_CHECKING
 
 import xxhash
 
 from forecache.errors import InputError
 from forecache.lake.delta.files import Place
 from forecache.pipeline import Snapshot, Static, TableSource
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 NANOSECONDS = "bigint"
 """The type that Spark reads a time in nanoseconds with."""
@@ -41,6 +45,7 @@ class PinnedTable:
         commits: Of a snapshot by versions, every version up to it that is a state and when it was committed, ascending.
         read_types: Of Parquet, by column the type that Spark reads it with where that is not the declared one.
         mark: What the files do not show of the state, such as the last deletion within them.
+        states: By version, its rows as a frame of Spark whose keys were found to be there once.
     """
 
     source: TableSource
@@ -51,6 +56,7 @@ class PinnedTable:
     commits: tuple[tuple[int, datetime], ...] = ()
     mark: str = ""
     read_types: Mapping[str, str] = field(default_factory=dict)
+    states: dict[int, "DataFrame"] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_by_version(self) -> bool:

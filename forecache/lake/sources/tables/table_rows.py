@@ -117,10 +117,7 @@ def _of_versions(
             nights.setdefault(version, []).append((night, day))
     frames = [_rows(spark, pinned).limit(0).withColumn(AS_OF, F.lit(None).cast("date"))]
     for version, pairs in sorted(nights.items()):
-        like = pinned.newest_like(version)
-        require_version(pinned, like)
-        state = _rows(spark, pinned, like)
-        _require_keys(state, pinned, f"version {like}")
+        state = _state(spark, pinned, pinned.newest_like(version))
         dated = F.explode(F.array(*(F.struct(F.lit(n).alias(AS_OF), F.lit(d).alias("day")) for n, d in pairs)))
         rows = state.withColumn("_of", dated).withColumns({"event_day": F.col("_of.day"), AS_OF: F.col(f"_of.{AS_OF}")})
         frames.append(rows.drop("_of"))
@@ -128,6 +125,20 @@ def _of_versions(
     for frame in frames[1:]:
         union = union.unionByName(frame)
     return union
+
+
+def _state(spark: "SparkSession", pinned: PinnedTable, version: int) -> "DataFrame":
+    """The rows of a version, whose keys are looked at once: a version never changes."""
+    from pyspark.sql import functions as F
+
+    if version not in pinned.states:
+        require_version(pinned, version)
+        state = _rows(spark, pinned, version)
+        _require_keys(state, pinned, f"version {version}")
+        pinned.states[version] = state
+    state = pinned.states[version]
+    # Columns of their own, for a declaration may join the states of features with those of the label.
+    return state.select(*(F.col(f"`{name}`").alias(name) for name in state.columns))
 
 
 def _at(rows: "DataFrame", nights: Sequence[date]) -> "DataFrame":
