@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import shutil
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -22,7 +23,7 @@ from forecache.lake.feature_tables.features import build_view
 from forecache.lake.feature_tables.historical import historical_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.pipeline import Feature, Features
-from forecache.settings import Settings
+from forecache.settings import Settings, load_settings
 
 UTC = timezone.utc
 
@@ -31,12 +32,21 @@ def at(day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime:
     return datetime(2026, 1, day, hour, minute, second, tzinfo=UTC)
 
 
-@pytest.fixture
-def lake(settings: Settings, spark: Any) -> Settings:
+@pytest.fixture(scope="module")
+def lake(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A lake in which no view is built."""
+    settings = load_settings(home=tmp_path_factory.mktemp("historical") / "home", spark_master="local[2]")
     land_all(settings)
     land(settings, "sales", 3, "shop,amount,day", ["b,4"], name=".more")
     for source in (SALES, FLOWS, OPENED):
         ingest(spark, settings, source)
+    return settings
+
+
+@pytest.fixture
+def own_lake(lake: Settings, settings: Settings) -> Settings:
+    """The same lake, for views to be built in."""
+    shutil.copytree(lake.home_path, settings.home_path)
     return settings
 
 
@@ -48,7 +58,7 @@ def found(result: Any) -> dict[int, tuple[Any, ...]]:
     return {row.n: (row.amount_2d, row.people) for row in result.collect()}
 
 
-def test_each_row_sees_the_date_that_had_ended(lake: Settings, spark: Any) -> None:
+def test_each_row_sees_the_date_that_had_ended(own_lake: Settings, spark: Any) -> None:
     spine = frame(
         spark,
         [
@@ -62,9 +72,9 @@ def test_each_row_sees_the_date_that_had_ended(lake: Settings, spark: Any) -> No
             ("a", "north", at(3), 7),
         ],
     )
-    build_view(spark, lake, REGION, [date(2026, 1, 2)])
-    version = table_version(lake, REGION.feature_table)
-    known = found(historical_features(spark, lake, [SHOP, REGION], spine))
+    build_view(spark, own_lake, REGION, [date(2026, 1, 2)])
+    version = table_version(own_lake, REGION.feature_table)
+    known = found(historical_features(spark, own_lake, [SHOP, REGION], spine))
     assert known == {
         0: (None, None),
         1: (1.5, 10.0),
@@ -75,10 +85,10 @@ def test_each_row_sees_the_date_that_had_ended(lake: Settings, spark: Any) -> No
         6: (None, None),
         7: (3.5, 15.0),
     }
-    assert table_version(lake, REGION.feature_table) == version  # what was missing was computed, not written
+    assert table_version(own_lake, REGION.feature_table) == version  # what was missing was computed, not written
 
 
-def test_rows_are_those_of_the_nights_tables_for_random_times(lake: Settings, spark: Any) -> None:
+def test_rows_are_those_of_the_nights_tables_for_random_times(own_lake: Settings, spark: Any) -> None:
     rng = random.Random(4)
     spine = [
         (rng.choice("abc"), rng.choice(["north", "south"]), at(1) + timedelta(seconds=rng.randrange(4 * 86400)), n)
@@ -87,14 +97,14 @@ def test_rows_are_those_of_the_nights_tables_for_random_times(lake: Settings, sp
     nights = [date(2026, 1, number) for number in range(1, 5)]
     tables: dict[str, dict[tuple[str, date], float]] = {}
     for view, value in ((SHOP, "amount_2d"), (REGION, "people")):
-        build_view(spark, lake, view, nights)
-        rows = spark.read.format("delta").load(lake.table_uri(view.feature_table)).collect()
+        build_view(spark, own_lake, view, nights)
+        rows = spark.read.format("delta").load(own_lake.table_uri(view.feature_table)).collect()
         tables[view.name] = {(row[view.key[0]], row.as_of): row[value] for row in rows}
     expected = {}
     for shop, region, time, n in spine:
         night = time.date() - timedelta(days=1)
         expected[n] = (tables["shop"].get((shop, night)), tables["region"].get((region, night)))
-    assert found(historical_features(spark, lake, [SHOP, REGION], frame(spark, spine))) == expected
+    assert found(historical_features(spark, own_lake, [SHOP, REGION], frame(spark, spine))) == expected
 
 
 def test_what_was_known_too_long_ago_is_left_out(lake: Settings, spark: Any) -> None:

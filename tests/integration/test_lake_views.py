@@ -1,6 +1,7 @@
 """Feature views: computed once for all pipelines that use them, and joined where a pipeline has several."""
 
 import dataclasses
+import shutil
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from forecache.lake.feature_tables.feature_rows import feature_frame
 from forecache.lake.feature_tables.features import build_features, feature_versions, stale_nights
 from forecache.lake.ingest.ingest import ingest
 from forecache.pipeline import Entities, Feature, Features, FeatureView, load_pipelines
-from forecache.settings import Settings
+from forecache.settings import Settings, load_settings
 
 NIGHT = date(2026, 1, 2)
 
@@ -37,11 +38,18 @@ def test_second_pipeline_of_a_view_finds_its_table_current(settings: Settings, s
     assert PURCHASES.start + timedelta(days=1) not in versions[0]
 
 
-@pytest.fixture
-def lake(settings: Settings, spark: Any) -> Settings:
+@pytest.fixture(scope="module")
+def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings = load_settings(home=tmp_path_factory.mktemp("views") / "home", spark_master="local[2]")
     land_all(settings)
     for source in (SALES, FLOWS, OPENED):
         ingest(spark, settings, source)
+    return settings
+
+
+@pytest.fixture
+def lake(landed: Settings, settings: Settings) -> Settings:
+    shutil.copytree(landed.home_path, settings.home_path)
     return settings
 
 
