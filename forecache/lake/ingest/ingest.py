@@ -19,7 +19,7 @@ from forecache.lake.ingest.commit import commit_quarantine, commit_raw, patientl
 from forecache.lake.ingest.ingested import IngestedFile, enter_files, ingested_files
 from forecache.lake.ingest.judge import judge
 from forecache.lake.ingest.landing import LandingFile, list_landing, read_checksum, source_uri
-from forecache.lake.ingest.parsing import parse_files, parsed_columns
+from forecache.lake.ingest.parsing import parse_files, parsed_columns, with_days
 from forecache.lake.ingest.pending import copied_files, files_to_ingest, looks_different
 from forecache.lake.turn import own_turn
 from forecache.pipeline import Source
@@ -163,17 +163,17 @@ def _parsed(
     refused: Mapping[str, str],
 ) -> "DataFrame":
     """All rows of the files, every value a string, with the file's day."""
-    from pyspark.sql import functions as F
-
     schema = ", ".join(f"`{name}` {kind}" for name, kind in parsed_columns(source).items())
     tasks = min(len(files), max(spark.sparkContext.defaultParallelism, len(files) // 500))
-    named = spark.createDataFrame([(file.name, file.day) for file in files], "source_file string, event_day date")
+    named = spark.createDataFrame([(file.name,) for file in files], "source_file string")
     uri = source_uri(settings, source)
     parse = partial(
         parse_files, uri=uri, storage_options=settings.storage_options, source=source, refused=dict(refused)
     )
-    rows = named.select("source_file").repartition(tasks).mapInArrow(parse, schema)
-    return rows.join(F.broadcast(named), "source_file")
+    days = {file.name: file.day for file in files}
+    return named.repartition(tasks).mapInArrow(
+        lambda batches: with_days(parse(batches), days), f"{schema}, event_day date"
+    )
 
 
 def _count(judged: "DataFrame") -> dict[str, dict[str, Any]]:

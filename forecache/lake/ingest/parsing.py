@@ -6,7 +6,8 @@ what makes the whole file unreadable, and for the rows, of which a bad one is a 
 Spark's workers and imports nothing of Spark.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from forecache.errors import InputError
@@ -65,6 +66,16 @@ def parse_files(
                     rows, num_bytes = [], 0
     if rows:
         yield _batch(rows, source)
+
+
+def with_days(batches: Iterable["pa.RecordBatch"], days: Mapping[str, date | None]) -> Iterator["pa.RecordBatch"]:
+    """Batches of `parse_files` with a last column `event_day` (date32): the day of the file that each row is from."""
+    import pyarrow as pa
+
+    for batch in batches:
+        files = batch.column("source_file").dictionary_encode()
+        of_files = pa.array([days[name] for name in files.dictionary.to_pylist()], pa.date32())
+        yield batch.append_column("event_day", of_files.take(files.indices))
 
 
 def _batch(rows: list[tuple[Any, ...]], source: Source) -> "pa.RecordBatch":
