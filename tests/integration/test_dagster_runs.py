@@ -1,6 +1,7 @@
 """Real runs through the runner: ranges, blocking checks, errors as they were, what the UI will read."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,14 +27,34 @@ SUPPORT = Path(__file__).parent.parent / "support"
 DAYS = [date(2026, 1, day) for day in range(1, 7)]
 
 
-@pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: object) -> Settings:
-    """Settings of the shop project with six landed days of two customers; uses the shared Spark session."""
-    monkeypatch.syspath_prepend(str(SUPPORT))
-    settings = load_settings(home=tmp_path / "home", project="shop_project", spark_master="local[2]")
+def landed(home: Path) -> Settings:
+    """Settings of the shop project with six landed days of two customers."""
+    settings = load_settings(home=home, project="shop_project", spark_master="local[2]")
     for day in DAYS:
         land(settings, day, f"ann,{day},10", f"bob,{day},20")
     return settings
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory, spark: object) -> Path:
+    """A home whose landed days were ingested by a run, to be copied; uses the shared Spark session."""
+    settings = landed(tmp_path_factory.mktemp("ingested") / "home")
+    run(settings, pipelines=["orders"], job="ingest")
+    return settings.home_path
+
+
+@pytest.fixture
+def shop(tmp_path: Path, ingested: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    shutil.copytree(ingested, tmp_path / "home")
+    return load_settings(home=tmp_path / "home", project="shop_project", spark_master="local[2]")
+
+
+@pytest.fixture
+def new_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: object) -> Settings:
+    """A shop in which nothing has run."""
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    return landed(tmp_path / "home")
 
 
 def land(settings: Settings, day: date, *lines: str, suffix: str = "") -> None:
@@ -45,6 +66,12 @@ def land(settings: Settings, day: date, *lines: str, suffix: str = "") -> None:
 @pytest.fixture
 def instance(shop: Settings) -> Iterator[dg.DagsterInstance]:
     with runner_instance(shop) as opened:
+        yield opened
+
+
+@pytest.fixture
+def new_instance(new_shop: Settings) -> Iterator[dg.DagsterInstance]:
+    with runner_instance(new_shop) as opened:
         yield opened
 
 
@@ -61,30 +88,30 @@ def checks_of(instance: dg.DagsterInstance, asset: str, check: str) -> dict[str 
 
 
 def test_all_landing_days_are_one_run_with_counts_and_verdicts_by_day(
-    shop: Settings, instance: dg.DagsterInstance
+    new_shop: Settings, new_instance: dg.DagsterInstance
 ) -> None:
-    land(shop, DAYS[2], "ann,2026-01-03,-5", "eve,2026-01-03,700", suffix=".2")
+    land(new_shop, DAYS[2], "ann,2026-01-03,-5", "eve,2026-01-03,700", suffix=".2")
     ended: list[StageResult] = []
-    results = run(shop, pipelines=["orders"], job="ingest", on_stage=ended.append)
+    results = run(new_shop, pipelines=["orders"], job="ingest", on_stage=ended.append)
     assert [(r.stage, r.rows) for r in results] == [("ingest", 14)]
     assert ended == results
-    (only,) = instance.get_runs()
+    (only,) = new_instance.get_runs()
     assert only.job_name == "ingest_orders"
     assert only.remote_job_origin is not None
     assert only.remote_job_origin.repository_origin.code_location_origin.location_name == "forecache"
-    assert checks_of(instance, "raw_orders", "meets_expectations") == {d.isoformat(): True for d in DAYS}
-    assert checks_of(instance, "raw_orders", "has_no_warnings")["2026-01-03"] is False
-    assert checks_of(instance, "raw_orders", "has_no_warnings")["2026-01-02"] is True
-    assert checks_of(instance, "raw_orders", "adds_up_to_what_landed") == {d.isoformat(): True for d in DAYS}
+    assert checks_of(new_instance, "raw_orders", "meets_expectations") == {d.isoformat(): True for d in DAYS}
+    assert checks_of(new_instance, "raw_orders", "has_no_warnings")["2026-01-03"] is False
+    assert checks_of(new_instance, "raw_orders", "has_no_warnings")["2026-01-02"] is True
+    assert checks_of(new_instance, "raw_orders", "adds_up_to_what_landed") == {d.isoformat(): True for d in DAYS}
     rows = {
         record.partition_key: record.asset_materialization.metadata["dagster/row_count"].value
-        for record in instance.fetch_materializations(dg.AssetKey("raw_orders"), limit=10).records
+        for record in new_instance.fetch_materializations(dg.AssetKey("raw_orders"), limit=10).records
         if record.asset_materialization
     }
     assert rows["2026-01-03"] == 3
     assert rows["2026-01-04"] == 2
 
-    again = run(shop, pipelines=["orders"], job="ingest")
+    again = run(new_shop, pipelines=["orders"], job="ingest")
     assert [(r.stage, r.skipped) for r in again] == [("ingest", True)]
 
 
@@ -166,10 +193,10 @@ def test_a_pipeline_that_fails_does_not_stop_the_others_and_rebuild_does_again_w
 
 
 @pytest.mark.parametrize("night", [date(2025, 12, 31), date(2026, 1, 7)])
-def test_a_night_outside_the_data_is_refused_before_anything_runs(shop: Settings, night: date) -> None:
+def test_a_night_outside_the_data_is_refused_before_anything_runs(new_shop: Settings, night: date) -> None:
     with pytest.raises(InputError, match=f"{night} lies outside 'orders'.*2026-01-01 to 2026-01-06"):
-        run(shop, pipelines=["orders"], nights=(night, night))
-    assert not shop.dagster_home.exists()
+        run(new_shop, pipelines=["orders"], nights=(night, night))
+    assert not new_shop.dagster_home.exists()
 
 
 def test_a_night_that_failed_its_check_is_not_published(shop: Settings) -> None:
@@ -192,7 +219,7 @@ def test_a_night_that_failed_its_check_is_not_published(shop: Settings) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_is_closed_by_the_next_and_an_interrupt_ends_with_a_failed_run(
-    shop: Settings, instance: dg.DagsterInstance
+    new_shop: Settings, new_instance: dg.DagsterInstance
 ) -> None:
     code = (
         "from forecache.settings import load_settings; from jobs.runner import run;"
@@ -201,7 +228,7 @@ def test_a_killed_run_is_closed_by_the_next_and_an_interrupt_ends_with_a_failed_
     )
     environment = {
         **os.environ,
-        "FORECACHE_HOME": str(shop.home_path),
+        "FORECACHE_HOME": str(new_shop.home_path),
         "FORECACHE_PROJECT": "shop_project",
         "PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path]),
     }
@@ -217,9 +244,9 @@ def test_a_killed_run_is_closed_by_the_next_and_an_interrupt_ends_with_a_failed_
         _, errors = process.communicate(timeout=90)
         assert process.returncode != 0
         assert ("KeyboardInterrupt" in errors) is (number == signal.SIGINT)
-        statuses[number] = instance.get_runs()[0].status
+        statuses[number] = new_instance.get_runs()[0].status
     assert statuses == {signal.SIGKILL: dg.DagsterRunStatus.STARTED, signal.SIGINT: dg.DagsterRunStatus.FAILURE}
-    run(shop, pipelines=["orders"], job="ingest")
-    by_age = [entry.status for entry in reversed(instance.get_runs())]
+    run(new_shop, pipelines=["orders"], job="ingest")
+    by_age = [entry.status for entry in reversed(new_instance.get_runs())]
     assert by_age[0] == dg.DagsterRunStatus.FAILURE
     assert by_age[-1] == dg.DagsterRunStatus.SUCCESS
