@@ -61,10 +61,10 @@ def tile_commits(settings: Settings) -> dict[date | None, int | None]:
 
 
 @pytest.mark.slow
-@limits(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@limits(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(
     seed=st.integers(0, 1 << 30),
-    changes=st.lists(st.tuples(st.integers(0, LAST), st.booleans()), min_size=1, max_size=2),
+    changes=st.lists(st.tuples(st.integers(0, LAST), st.booleans()), min_size=2, max_size=2),
 )
 def test_nights_after_late_and_corrected_days_are_those_of_all_rows(
     spark: Any, tmp_path_factory: pytest.TempPathFactory, seed: int, changes: list[tuple[int, bool]]
