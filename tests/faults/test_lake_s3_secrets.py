@@ -61,6 +61,7 @@ def test_no_secret_is_on_a_command_line_or_in_a_log_and_executors_read_and_write
         "lake": "s3://cloud/lake",
         "storage_options": options,
         "spark_master": master,
+        "spark_jvm": "short",  # a remote lake would have one for long work
         "spark_driver_memory": "1g",
         "spark_conf": {
             "spark.executor.memory": "512m",

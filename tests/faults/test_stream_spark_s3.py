@@ -20,6 +20,7 @@ def test_a_batch_that_spark_repeats_after_a_kill_is_recognised_by_the_tables_off
     topic, values = kafka.create_topic("payments"), [*(payment(number) for number in range(70)), *POISON]
     with minio_server(tmp_path / "minio", "cloud") as options:
         given = {"lake": "s3://cloud/lake", "storage_options": options, "stream_checkpoints": "s3://cloud/checkpoints"}
+        given["spark_jvm"] = "short"  # a remote lake would have one for long work
         settings = spark_settings(tmp_path / "home", kafka.brokers, **given)
         release(settings)
         kafka.send(topic, values)

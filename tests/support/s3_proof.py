@@ -53,7 +53,8 @@ def prove(
             Faults("other", busy=0.004, reset=0.003, lost=0.003),
         ]
         proxy = stack.enter_context(fault_proxy(options["AWS_ENDPOINT_URL"], *faults, seed=seed))
-        given = {"lake": "s3://cloud/lake", "spark_master": "local[1]", "spark_driver_memory": "1g"}
+        spark = {"spark_master": "local[1]", "spark_driver_memory": "1g", "spark_jvm": "short"}
+        given = {"lake": "s3://cloud/lake", **spark}
         direct = load_settings(home=folder / "home", storage_options=options, **given)
         options = {**options, "AWS_ENDPOINT_URL": proxy.address}
         counts = {
