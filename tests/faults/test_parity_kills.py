@@ -2,40 +2,31 @@
 
 import json
 import signal
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from typing import Any
 
 import pytest
 from deltalake import DeltaTable
 from live_answers import LiveAnswering, Streaming, night_of, payments, release_of, write_night
 from logged_answers import DAY, Answering, publish_views, release, requests, write_log
+from parity_jobs import compare_until
+from warm import processes, start
 
 from forecache.errors import ConflictError
 from forecache.monitoring.parity.run import parity
 from forecache.settings import Settings
 
 NOW = datetime.now(timezone.utc)
-_SCRIPT = """
-import os, signal, sys
-from datetime import date
-from forecache import steps
-from forecache.monitoring.parity.run import parity
-from forecache.settings import load_settings
-
-def at(step):
-    if step == sys.argv[2]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-steps.lake_step.on_step = at
-parity(load_settings(home=sys.argv[1]), "ranking", date(2026, 3, 2), processes=1)
-"""
 
 
 def results(settings: Settings) -> list[dict[str, Any]]:
     return DeltaTable(settings.table_uri("parity_ranking")).to_pyarrow_table().to_pylist()
+
+
+def killed_comparison(settings: Settings, day: date, step: str) -> None:
+    process = start(compare_until, settings.home_path, day, step)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
 
 
 def summary(rows: list[dict[str, Any]]) -> tuple[int, int, int]:
@@ -59,8 +50,7 @@ def test_a_kill_leaves_the_results_of_before_or_the_new_ones(settings: Settings,
     before = summary(results(settings))
     assert before == (8, 5, 0)
     write_log(settings, [{**rows[5], "scores": rows[0]["scores"]}])
-    process = subprocess.run([sys.executable, "-c", _SCRIPT, str(settings.home_path), step], check=False)
-    assert process.returncode == -signal.SIGKILL
+    killed_comparison(settings, DAY, step)
     assert summary(results(settings)) == ((8, 6, 1) if step == "committed" else before)
     parity(settings, "ranking", DAY, processes=1)
     assert summary(results(settings)) == (8, 6, 1)
@@ -83,9 +73,7 @@ def test_a_kill_while_answers_of_a_live_view_are_compared_leaves_the_results_of_
     _, *before = summary(results(settings))
     assert before == [3, 0]
     write_log(settings, [{**rows[3], "scores": bytes(len(rows[3]["scores"]))}])
-    script = _SCRIPT.replace("date(2026, 3, 2)", f"date({day.year}, {day.month}, {day.day})")
-    process = subprocess.run([sys.executable, "-c", script, str(settings.home_path), "decided"], check=False)
-    assert process.returncode == -signal.SIGKILL
+    killed_comparison(settings, day, "decided")
     assert summary(results(settings))[1:] == (3, 0)
     parity(settings, "ranking", day, processes=1)
     assert summary(results(settings))[1:] == (4, 1)
@@ -98,15 +86,11 @@ def test_two_at_once_leave_one_set_of_results(settings: Settings) -> None:
     write_log(settings, [answering.answer(body) for body in requests(6)])
     answering.close()
 
-    def run(_: int) -> str:
-        script = _SCRIPT.replace("steps.lake_step.on_step = at", "")
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(settings.home_path), ""], check=False, capture_output=True, text=True
-        )
-        return "" if not done.returncode else done.stderr
-
-    with ThreadPoolExecutor(2) as both:
-        errors = [error for error in both.map(run, range(2)) if error]
-    assert all(ConflictError.__name__ in error for error in errors), errors
+    pipes = [processes().Pipe(duplex=False) for _ in range(2)]
+    both = [start(compare_until, settings.home_path, DAY, "", theirs) for _, theirs in pipes]
+    errors = [error for error in (ours.recv() for ours, _ in pipes) if error]
+    for process in both:
+        process.join(60)
+    assert all(error == ConflictError.__name__ for error in errors), errors
     assert len(errors) < 2
     assert summary(results(settings)) == (8, 6, 0)
