@@ -1,7 +1,6 @@
 """The live layer when processes are killed, forked, or the disk is full."""
 
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -9,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from live_support import live_row, live_store
+from live_support import apply_versions, live_row, live_store, rows_of
 from small_disks import within_small_disk
 from tailing import environment_of
+from warm import die, processes, start
 
 from forecache.store.layout import Layout
 from forecache.store.live.numbers import content_of
@@ -20,30 +20,6 @@ from forecache.store.live.rows import LiveRow, row_of
 from forecache.store.live.writer import open_live_writer
 
 SUPPORT = str(Path(__file__).parents[1] / "support")
-APPLIES = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {support!r})
-from live_support import live_row
-from forecache.store import Store
-from forecache.store.live.writer import open_live_writer
-
-def rows_of(version):
-    return [(b"k%d" % (version * step % 500), live_row(version, version * 1000 + step)) for step in range(1, 120)]
-
-if __name__ == "__main__":
-    with open_live_writer(Store(Path({root!r})).layout, map_bytes=1 << 16) as writer:
-        print("open", writer.applied, flush=True)
-        for version in range(writer.applied + 1, {versions}):
-            writer.apply(version, rows_of(version))
-            if version % 7 == 0:
-                writer.prune(version - 40, most=100)
-            print(version, flush=True)
-"""
-
-
-def _rows_of(version: int) -> list[tuple[bytes, LiveRow]]:
-    return [(b"k%d" % (version * step % 500), live_row(version, version * 1000 + step)) for step in range(1, 120)]
 
 
 def _start(code: str, within: Sequence[str] = ()) -> "subprocess.Popen[str]":
@@ -58,33 +34,30 @@ def _layout(tmp_path: Path) -> Layout:
 
 def test_a_writer_that_is_killed_at_any_instant_goes_on_with_what_a_ground_truth_has(tmp_path: Path) -> None:
     layout, rng, versions = _layout(tmp_path), random.Random(7), 160
-    code = APPLIES.format(support=SUPPORT, root=str(layout.root), versions=versions)
     kills, ended = 0, False
     with LiveReader(layout) as reader:
         newest = -1
         while not ended:
-            process = _start(code)
-            assert process.stdout is not None
-            first = process.stdout.readline().split()
-            assert first[:1] == ["open"], process.stderr and process.stderr.read()
+            ours, theirs = processes().Pipe(duplex=False)
+            process = start(apply_versions, layout.root, versions, theirs)
+            theirs.close()
+            first = ours.recv()
             deadline = time.monotonic() + rng.uniform(0.0, 0.2)
-            while process.poll() is None and (kills >= 8 or time.monotonic() < deadline):
+            while process.is_alive() and (kills >= 8 or time.monotonic() < deadline):
                 reader.follow()
                 row = reader.get(b"k1")
                 if row is not None:
                     assert row.position >= newest
                     newest = row.position
-                assert reader.applied >= int(first[1])
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-            ended = process.wait() == 0
-            process.stdout.close()
+                assert reader.applied >= first
+            kills += process.is_alive()
+            die(process)
+            ended = process.exitcode == 0
     assert kills >= 5
     with open_live_writer(layout) as writer:
         truth: dict[bytes, LiveRow] = {}
         for version in range(versions):
-            truth.update(_rows_of(version))
+            truth.update(rows_of(version))
         writer.prune(-1)
         truth = {key: row for key, row in truth.items() if row.position > writer.floor}
         assert writer.applied == versions - 1
