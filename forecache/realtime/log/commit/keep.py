@@ -7,6 +7,7 @@ that a training run has read names them.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from threading import Event
 from typing import Any
 
 import pyarrow as pa
@@ -26,10 +27,18 @@ MOST_SMALL = 48
 _BATCH_ROWS = 4096
 
 
-def merge_small(settings: Settings, name: str, *, today: date) -> int:
+class Stopped(Exception):
+    """A merge was given up, since it was told to stop."""
+
+
+def merge_small(settings: Settings, name: str, *, today: date, stop: Event | None = None) -> int:
     """Merge small files of each day in one commit; returns how many were merged.
 
-    Killed at any moment, the table has the rows as they were. Rows that are committed meanwhile stay as they are.
+    Killed or stopped at any moment, the table has the rows as they were. Rows that are committed meanwhile stay as they
+    are.
+
+    Raises:
+        Stopped: `stop` was set before all was merged.
     """
     delta = open_if_exists(settings, table_of(name))
     if delta is None:
@@ -43,7 +52,7 @@ def merge_small(settings: Settings, name: str, *, today: date) -> int:
             paths = tuple(file.path for file in group)
             # What was merged for an earlier attempt holds: files never change.
             if paths not in done:
-                done[paths] = _merged(settings, name, state, group)
+                done[paths] = _merged(settings, name, state, group, stop or Event())
             merged.append(done[paths])
         decided[:] = [file for group in groups for file in group]
         return Change(merged, decided, rearranged=True)
@@ -92,11 +101,11 @@ def _groups(day: str, files: Sequence[DataFile], today: date) -> Iterator[list[D
         yield group
 
 
-def _merged(settings: Settings, name: str, state: State, files: Sequence[DataFile]) -> DataFile:
+def _merged(settings: Settings, name: str, state: State, files: Sequence[DataFile], stop: Event) -> DataFile:
     assert state.delta is not None
     known = pa.schema(state.delta.schema())
     stored = known.remove(known.get_field_index(DAY))
-    rows = _Rows(place_of(settings, table_of(name)).open(), files, stored)
+    rows = _Rows(place_of(settings, table_of(name)).open(), files, stored, stop)
     return write_day(settings, name, str(files[0].partition[DAY]), rows, stored)
 
 
@@ -107,11 +116,14 @@ class _Rows:
     filesystem: pyarrow.fs.FileSystem
     files: Sequence[DataFile]
     stored: pa.Schema
+    stop: Event
 
     def __iter__(self) -> Iterator[pa.Table]:
         for file in self.files:
             with self.filesystem.open_input_file(file.path) as source:
                 for batch in pq.ParquetFile(source).iter_batches(_BATCH_ROWS, use_threads=False):
+                    if self.stop.is_set():
+                        raise Stopped
                     rows = pa.Table.from_batches([batch])
                     # A file that is older than a column has it as nulls.
                     yield pa.table(

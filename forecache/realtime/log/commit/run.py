@@ -2,27 +2,22 @@
 
 import logging
 import os
-import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from threading import Event
 
 from forecache.errors import ForecacheError
 from forecache.files import try_lock
 from forecache.realtime.log.commit.commit import commit_ready
-from forecache.realtime.log.commit.keep import first_kept, merge_small, remove_old
 from forecache.realtime.log.commit.state import read_state, write_state
+from forecache.realtime.log.commit.tend import Tender
 from forecache.realtime.log.spool.files import models_in, ready_of, streams_of
-from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.request_log")
 _LOCK = ".committer"
 _WAIT_S = 1.0
-_TEND_S = 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 
 
@@ -47,8 +42,9 @@ def run_committer(
                 if stop.wait(_WAIT_S):
                     return
         committer = Committer(settings, names)
-        while not stop.is_set():
-            stop.wait(0 if committer.turn() else settings.request_log_delay_s / 2)
+        with Tender(settings, committer.names):
+            while not stop.is_set():
+                stop.wait(0 if committer.turn() else settings.request_log_delay_s / 2)
         committer.finish()
     finally:
         os.close(descriptor)
@@ -60,12 +56,15 @@ class Committer:
     def __init__(self, settings: Settings, names: Sequence[str] = ()) -> None:
         self._settings, self._names = settings, names
         self._pauses: dict[str, tuple[float, float]] = {}
-        self._tend_at = float("-inf")
+
+    def names(self) -> Sequence[str]:
+        """The models whose logs it commits."""
+        return self._names or models_in(self._settings.request_log_path)
 
     def turn(self) -> bool:
         """Commit once of each model; returns whether there is more to commit at once."""
         more = False
-        for name in self._names or models_in(self._settings.request_log_path):
+        for name in self.names():
             pause_s, until = self._pauses.get(name, (0.0, 0.0))
             if time.monotonic() < until:
                 continue
@@ -76,43 +75,19 @@ class Committer:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) or _FIRST_PAUSE_S
                 self._pauses[name] = pause_s, time.monotonic() + pause_s
                 self._failed(name, error)
-        if time.monotonic() >= self._tend_at and not more:
-            # Committers of other replicas tend to the same tables: rarely at the same time.
-            self._tend_at = time.monotonic() + random.uniform(0.5, 1.5) * _TEND_S
-            self.tend()
         return more
 
     def finish(self) -> None:
         """Commit what is left, as far as the lake takes it."""
-        for name in self._names or models_in(self._settings.request_log_path):
+        for name in self.names():
             try:
                 while commit_ready(self._settings, name).segments:
                     pass
             except Exception as error:  # noqa: BLE001  # it stays in the spool
                 self._failed(name, error)
 
-    def tend(self) -> None:
-        """Merge small files and remove old days of each model's log."""
-        today = datetime.now(timezone.utc).date()
-        for name in self._names or models_in(self._settings.request_log_path):
-            try:
-                merge_small(self._settings, name, today=today)
-                if (keep_days := self._keep_days(name)) is not None:
-                    remove_old(self._settings, name, before=first_kept(today, keep_days))
-            except Exception as error:  # noqa: BLE001  # it is tried again
-                logger.warning("The request log of %s was not put in order: %s", name, error)
-
     def _left(self, name: str) -> bool:
         return any(ready_of(stream)[0] for stream in streams_of(self._settings.request_log_path / name))
-
-    def _keep_days(self, name: str) -> int | None:
-        """As the current release says; None where there is none here."""
-        with suppress(ForecacheError, OSError):
-            folder = open_releases(self._settings, name)
-            current = read_current(folder).current
-            log = None if current is None else read_release(folder, current).log
-            return None if log is None else log.keep_days
-        return None
 
     def _failed(self, name: str, error: Exception) -> None:
         folder: Path = self._settings.request_log_path / name

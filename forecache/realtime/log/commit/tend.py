@@ -1,0 +1,68 @@
+"""Keeps the tables of request logs in order beside their committer, whose rows do not wait for it."""
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from threading import Event, Thread
+
+from forecache.errors import ForecacheError
+from forecache.realtime.log.commit.keep import Stopped, first_kept, merge_small, remove_old
+from forecache.realtime.release.folder import open_releases, read_current, read_release
+from forecache.settings import Settings
+
+logger = logging.getLogger("forecache.request_log")
+_EVERY_S = 60.0
+
+
+class Tender:
+    """Merges small files and removes old days of each model's log, about once a minute, in a thread of its own.
+
+    Args:
+        names: Of the models, asked each time.
+    """
+
+    def __init__(self, settings: Settings, names: Callable[[], Sequence[str]]) -> None:
+        self._settings, self._names = settings, names
+        self._stop = Event()
+        self._thread = Thread(target=self._run, name="request-log-tender", daemon=True)
+
+    def __enter__(self) -> "Tender":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it; a merge that is under way is given up, and the table has the rows as they were."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            tend(self._settings, self._names(), stop=self._stop)
+            # Committers of other replicas tend to the same tables: rarely at the same time.
+            self._stop.wait(random.uniform(0.5, 1.5) * _EVERY_S)
+
+
+def tend(settings: Settings, names: Sequence[str], *, stop: Event) -> None:
+    """Put the logs of models in order once; what fails is logged, and tried again the next time."""
+    today = datetime.now(timezone.utc).date()
+    for name in names:
+        try:
+            merge_small(settings, name, today=today, stop=stop)
+            if (keep_days := _keep_days(settings, name)) is not None:
+                remove_old(settings, name, before=first_kept(today, keep_days))
+        except Stopped:
+            return
+        except Exception as error:  # noqa: BLE001  # it is tried again
+            logger.warning("The request log of %s was not put in order: %s", name, error)
+
+
+def _keep_days(settings: Settings, name: str) -> int | None:
+    """As the current release says; None where there is none here."""
+    with suppress(ForecacheError, OSError):
+        folder = open_releases(settings, name)
+        current = read_current(folder).current
+        log = None if current is None else read_release(folder, current).log
+        return None if log is None else log.keep_days
+    return None
