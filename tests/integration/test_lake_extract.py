@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from forecache.lake.sources.days_to_extract import days_to_extract
 from forecache.lake.sources.extract import extract
 from forecache.lake.sources.state import require_delivered, source_state
 from forecache.pipeline import Column, Query, Snapshot, Source, Static
-from forecache.settings import Settings
+from forecache.settings import Settings, load_settings
 
 PASSWORD = "not-to-be-seen"
 D = [date(2026, 1, 1) + timedelta(days=number) for number in range(8)]
@@ -65,8 +67,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def database(url: str) -> Iterator[psycopg.Connection[Any]]:
+@contextmanager
+def filled(url: str) -> Iterator[psycopg.Connection[Any]]:
     """Sales of four days, some of them at a day's very first and last moment, and in another time zone."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("drop schema if exists shop cascade")
@@ -91,8 +93,31 @@ def database(url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.fixture
+def database(url: str) -> Iterator[psycopg.Connection[Any]]:
+    with filled(url) as connection:
+        yield connection
+
+
+@pytest.fixture
 def shop(settings: Settings, url: str) -> Settings:
     return settings.model_copy(update={"databases": {"shop": url}})
+
+
+@pytest.fixture(scope="module")
+def ingested(url: str, spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the sales of two days, each extracted and ingested by itself."""
+    settings = load_settings(home=tmp_path_factory.mktemp("ingested") / "home", databases={"shop": url})
+    with filled(url):
+        for day in D[:2]:
+            extract(settings, SALES, [day], now=NOW)
+            ingest(spark, settings, SALES, days=[day])
+    return settings.home_path
+
+
+@pytest.fixture
+def two_days(shop: Settings, ingested: Path) -> Settings:
+    shutil.copytree(ingested, shop.home_path)
+    return shop
 
 
 def landed(settings: Settings, source: Source) -> list[str]:
@@ -124,39 +149,30 @@ def test_rows_of_each_day_that_is_over_land_once_and_are_ingested(shop: Settings
     assert {day: record.rows for day, record in records.items()} == {D[0]: 2, D[1]: 1, D[2]: 1, D[3]: 1}
 
 
-def test_day_that_was_ingested_is_not_asked_for_again_when_its_file_is_gone(
-    shop: Settings, spark: Any, database: Any
-) -> None:
-    extract(shop, SALES, D, now=NOW)
-    ingest(spark, shop, SALES)
-    (Path(shop.landing_uri) / "sales" / f"{D[0]}.parquet").unlink()
-    assert days_to_extract(shop, SALES, first=D[0], last=D[7], now=NOW) == []
+def test_day_that_was_ingested_is_not_asked_for_again_when_its_file_is_gone(two_days: Settings) -> None:
+    (Path(two_days.landing_uri) / "sales" / f"{D[0]}.parquet").unlink()
+    assert days_to_extract(two_days, SALES, first=D[0], last=D[1], now=NOW) == []
 
 
-def test_rebuilt_day_takes_the_place_of_the_one_before(shop: Settings, spark: Any, database: Any) -> None:
-    extract(shop, SALES, D, now=NOW)
-    ingest(spark, shop, SALES)
+def test_rebuilt_day_takes_the_place_of_the_one_before(two_days: Settings, spark: Any, database: Any) -> None:
     database.execute("update shop.sales set amount = 99 where sale_id = 1")
-    result = extract(shop, SALES, [D[0]], rebuild=True, now=NOW)
+    result = extract(two_days, SALES, [D[0]], rebuild=True, now=NOW)
     assert result.nights == (D[0],)
-    ingest(spark, shop, SALES, days=[D[0]], correctable=[D[0]])
-    rows = query(shop, "select sale_id, amount from raw_sales order by sale_id").to_pylist()
-    assert [tuple(row.values()) for row in rows] == [(1, 99.0), (2, None), (3, 0.1), (5, 8.0)]
+    ingest(spark, two_days, SALES, days=[D[0]], correctable=[D[0]])
+    rows = query(two_days, "select sale_id, amount from raw_sales order by sale_id").to_pylist()
+    assert [tuple(row.values()) for row in rows] == [(1, 99.0), (2, None), (3, 0.1)]
 
 
 @pytest.mark.parametrize("change", ["delete from shop.sales where sale_id < 3", "update shop.sales set product_id = 0"])
 def test_rebuilt_day_that_lost_all_its_rows_changes_the_state_of_later_nights(
-    shop: Settings, spark: Any, database: Any, change: str
+    two_days: Settings, spark: Any, database: Any, change: str
 ) -> None:
-    for day in D[:2]:
-        extract(shop, SALES, [day], now=NOW)
-        ingest(spark, shop, SALES, days=[day])
-    before = source_state(shop, SALES, D[:2])
+    before = source_state(two_days, SALES, D[:2])
     database.execute(change)
-    extract(shop, SALES, [D[0]], rebuild=True, now=NOW)
-    ingest(spark, shop, SALES, days=[D[0]], correctable=[D[0]])
-    assert query(shop, "select sale_id from raw_sales")["sale_id"].to_pylist() == [3]
-    after = source_state(shop, SALES, D[:2])
+    extract(two_days, SALES, [D[0]], rebuild=True, now=NOW)
+    ingest(spark, two_days, SALES, days=[D[0]], correctable=[D[0]])
+    assert query(two_days, "select sale_id from raw_sales")["sale_id"].to_pylist() == [3]
+    after = source_state(two_days, SALES, D[:2])
     assert [after[day] != before[day] for day in D[:2]] == [True, True]
 
 
@@ -380,7 +396,6 @@ def test_ingest_job_extracts_the_days_that_are_over_and_on_request_again(
     tmp_path: Path, url: str, database: Any, spark: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through Dagster, as `forecache ingest` does it."""
-    from forecache.settings import load_settings
     from jobs.runner import run
 
     monkeypatch.syspath_prepend(str(SUPPORT))
