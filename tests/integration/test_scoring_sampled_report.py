@@ -29,12 +29,12 @@ pytestmark = pytest.mark.slow
 def test_a_night_against_the_test_split_is_a_page_on_disk_and_in_the_models_run(
     spark: "SparkSession", settings: Settings
 ) -> None:
-    pipeline = dataclasses.replace(returns, drift=Drift(report_rows=500, keep_reports=2))
+    pipeline = dataclasses.replace(returns, drift=Drift(report_rows=500, keep_reports=1))
     write_training_set(settings, pipeline)
     training = sample.made_up_training(settings, pipeline, sample.GOOD, training_version=2)
     version = register(settings, pipeline, training).details["model_version"]
     assert run_gate(settings, pipeline, version, actor="test").passed
-    nights = [NIGHT + timedelta(days=i) for i in range(3)]
+    nights = [NIGHT + timedelta(days=i) for i in range(2)]
     for i, night in enumerate(nights):
         rows = sample_rows(pipeline, 400, seed=i).drop_columns(["split", "as_of", pipeline.label.name])
         dated = rows.add_column(1, "as_of", features_table(rows.num_rows, num_features=1, night=night)["as_of"])
@@ -59,10 +59,9 @@ def test_a_night_against_the_test_split_is_a_page_on_disk_and_in_the_models_run(
     anew = write_drift_report(spark, settings, pipeline, nights[0])
     assert (anew.skipped, anew.rows) == (False, first.rows)
 
-    for night in nights[1:]:
-        write_drift_report(spark, settings, pipeline, night)
+    write_drift_report(spark, settings, pipeline, nights[1])
     kept = sorted(path.name for path in Path(first.details["path"]).parent.iterdir())
-    assert kept == [f"{night}.html" for night in nights[1:]]
+    assert kept == [f"{nights[1]}.html"]
     of_an_old_night = write_drift_report(spark, settings, pipeline, nights[0])
     assert Path(of_an_old_night.details["path"]).is_file()
     assert write_drift_report(spark, settings, pipeline, nights[0]).skipped
