@@ -172,7 +172,7 @@ def test_schemathesis_finds_nothing_that_the_openapi_document_does_not_say(tmp_p
             [
                 str(Path(sys.executable).with_name("schemathesis")), "run", f"{reader.url}/openapi.json",
                 "--header", f"Authorization: Bearer {token}",
-                "--max-examples", "15", "--max-time", "40", "--seed", "7",
+                "--max-examples", "15", "--max-time", "25", "--seed", "7",
                 "--continue-on-failure", "--report-dir", str(tmp_path),
                 "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,"
                 "response_headers_conformance,response_schema_conformance,unsupported_method,allow_header_conformance,"
