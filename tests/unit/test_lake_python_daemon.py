@@ -1,5 +1,7 @@
 """Spark's Python processes import the installed pyspark, and leave a path without one as it is."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 from forecache.lake.spark.python_daemon import without_archives
@@ -18,3 +20,13 @@ def test_leaves_out_what_lies_inside_the_installed_pyspark(tmp_path: Path) -> No
 def test_leaves_a_path_without_an_installed_pyspark_as_it_is(tmp_path: Path) -> None:
     path = ["/spark/python/lib/pyspark.zip", str(tmp_path)]
     assert without_archives(path) == path
+
+
+def test_what_is_imported_before_workers_are_forked_is_there_and_frozen() -> None:
+    """In a process of its own, whose garbage collection it changes. A name that is none would be passed over."""
+    program = (
+        "import gc, sys; from forecache.lake.spark import python_daemon as daemon; daemon.preload();"
+        "print(sorted(set(daemon._PRELOADED) - set(sys.modules)), gc.get_freeze_count() > 0, 'pyspark' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["[]", "True", "False"]

@@ -7,8 +7,12 @@ Runtime loaded: 10 to 80 ms and 70 to 280 ms of every task, by how busy the mach
 """
 
 import gc
+import os
 import sys
 import zipimport
+
+_frozen_by: int | None = None
+"""The process that has frozen what it loaded."""
 
 
 def freeze_loaded() -> None:
@@ -17,9 +21,11 @@ def freeze_loaded() -> None:
     A later import opens an archive again, from the directory that Python keeps of it: an archive does not change under
     a running worker.
     """
-    if not gc.get_freeze_count():
+    global _frozen_by
+    if _frozen_by != os.getpid():  # what the daemon froze before it forked is less
         gc.collect()
         gc.freeze()
+        _frozen_by = os.getpid()
     for path, finder in list(sys.path_importer_cache.items()):
         if isinstance(finder, zipimport.zipimporter):
             del sys.path_importer_cache[path]
