@@ -68,6 +68,9 @@ stream_step = Steps(*STREAM_STEPS)
 ids_step = Steps("ids written", "list saved", "ids merged")
 """Of the files with the ids of a stream's events: a file written, the list of files replaced, files merged into one."""
 
+tiles_step = Steps("tiles read", "tiles written", "tiles replaced")
+"""Of the file with a stream's tiles: what the views hold is read, the new file is whole, it has the old one's place."""
+
 tail_step = Steps("commit read", "applied", "caught up", "rows read", "replaced", "pruned", "verified")
 """Of a tailer: a commit of the stream's table read and applied; behind a gap, rows taken from the table; a layer made
 anew; rows removed that no version needs; the layer found equal to the table."""

@@ -1,4 +1,7 @@
-"""What a stream remembers, made again from the rows of its table: today's tiles, and which events were there."""
+"""What a stream remembers, at its start: today's tiles, and which events were there.
+
+Both are in files beside the stream's state, up to some row of its table. What they lack is read from the table.
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta, timezone
@@ -11,29 +14,48 @@ from forecache.lake.delta.log import open_if_exists
 from forecache.lake.delta.stream_tables import hour_of
 from forecache.pipeline import Stream
 from forecache.settings import Settings
-from forecache.stream.record import EVENT_DAY, HOUR, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT, event_fields
-from forecache.stream.repeats.folder import Mark
+from forecache.stream.mark import Mark, has_row
+from forecache.stream.record import (
+    EVENT_DAY,
+    HOUR,
+    OFFSET,
+    PARTITION,
+    PLACE,
+    POSITION,
+    RECEIVED_AT,
+    event_fields,
+)
 from forecache.stream.repeats.repeats import Repeats
 from forecache.stream.step.step import Step
-from forecache.stream.table.rows import rows_in_order
+from forecache.stream.table.rows import last_row, rows_in_order
+from forecache.stream.tiles.restore import restore
+from forecache.stream.tiles.saver import TileSaver
 from forecache.stream_state import stream_folder
 
 _PART_ROWS = 1 << 16
 _EPOCH = date(1970, 1, 1)
 
 
-def rebuild(settings: Settings, stream: Stream, step: Step) -> tuple[int, int]:
+def rebuild(settings: Settings, stream: Stream, step: Step, tiles: TileSaver | None = None) -> tuple[int, int]:
     """Have a new step know what follows from the rows in the table; returns how many it read for tiles and for ids.
 
-    Tiles follow from the events of the days that they are kept of. Ids are in files beside the stream's state, and
-    what these lack is read from the table. The process holds the stream's lock, so that it has these files alone.
+    Tiles follow from the events of the days that the nights need. The process holds the stream's lock, so that it has
+    the files alone.
+
+    Args:
+        tiles: Of the step's views, with their file; None: all tiles are made from rows.
     """
-    today = datetime.now(timezone.utc).date()
-    return _replay(settings, stream, step, today), remember(settings, stream, step.repeats)
+    dataset = _dataset(settings, stream)
+    ids = _remember(settings, stream, step.repeats, dataset)
+    return _replay(stream, step, dataset, tiles), ids
 
 
 def remember(settings: Settings, stream: Stream, repeats: Repeats) -> int:
     """Have it know the ids of the last days; returns how many rows of the table it took, those that no file had."""
+    return _remember(settings, stream, repeats, _dataset(settings, stream))
+
+
+def _remember(settings: Settings, stream: Stream, repeats: Repeats, dataset: Any) -> int:
     unique = set(stream.source.unique)
     if not unique:
         return 0
@@ -42,27 +64,38 @@ def remember(settings: Settings, stream: Stream, repeats: Repeats) -> int:
     ids = {field.name: str(field.type) for field in sorted(fields, key=lambda field: field.name)}
     folder = stream_folder(settings.home_path, stream.name) / "ids"
     repeats.open(folder, ids=ids, since=(since - _EPOCH).days)
-    delta = open_if_exists(settings, stream.table)
-    dataset = None if delta is None else delta.to_pyarrow_dataset()
-    if repeats.mark is not None and (dataset is None or not _has(dataset, repeats.mark)):
+    if repeats.mark is not None and (dataset is None or not has_row(dataset, repeats.mark)):
         repeats.forget()
     return 0 if dataset is None else repeats.remember(_behind(dataset, fields, repeats.mark, since))
 
 
-def _replay(settings: Settings, stream: Stream, step: Step, today: date) -> int:
-    since = min((step.first_day(name) for name in step.views), default=today + timedelta(days=1))
+def _replay(stream: Stream, step: Step, dataset: Any, tiles: TileSaver | None) -> int:
+    since = step.stand_on_nights()
+    mark = None if tiles is None else restore(tiles, step.views, dataset)
+    if dataset is None or not step.views:
+        return 0
     fields = event_fields(stream.topic)
     columns, wanted = [EVENT_DAY, *(field.name for field in fields)], pc.field(EVENT_DAY) >= pa.scalar(since)
-    return step.replay(_whole(rows, fields) for rows in rows_in_order(settings, stream.table, columns, wanted))
+    if mark is not None:
+        wanted &= pc.field(POSITION) > mark.position
+    first = last = -1 if mark is None else mark.position
+
+    def parts() -> Iterator[pa.Table]:
+        nonlocal last
+        for rows in rows_in_order(dataset, columns, wanted):
+            last = rows[POSITION][-1].as_py()
+            yield _whole(rows, fields)
+
+    count = step.replay(parts())
+    if tiles is not None:
+        tiles.begin(last_row(dataset, last) if last > first else mark, commits=last - first, rows=count)
+    return count
 
 
-def _has(dataset: Any, mark: Mark) -> bool:
-    """Whether the table has the row: if not, it was made anew or restored, and has another history."""
-    where = (pc.field(POSITION) == mark.position) & (pc.field(PLACE) == mark.place)
-    rows = dataset.to_table([PARTITION, OFFSET, RECEIVED_AT], filter=where)
-    received = rows[RECEIVED_AT].cast(pa.int64())
-    found = zip(rows[PARTITION].to_pylist(), rows[OFFSET].to_pylist(), received.to_pylist(), strict=True)
-    return (mark.partition, mark.offset, mark.received_us) in found
+def _dataset(settings: Settings, stream: Stream) -> Any:
+    """The stream's table as it is now; None where there is none."""
+    delta = open_if_exists(settings, stream.table)
+    return None if delta is None else delta.to_pyarrow_dataset()
 
 
 def _behind(dataset: Any, fields: Sequence[pa.Field], mark: Mark | None, since: date) -> Iterator[pa.Table]:

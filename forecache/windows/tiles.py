@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from forecache.errors import DamagedError
 from forecache.windows.layout import Ints, Layout
-from forecache.windows.plan import Plan
+from forecache.windows.plan import DAY_MINUTES, Plan
 
 _WORD = "<i8"
 _FORMAT, _FORMAT_MASK = 1, 0xF
@@ -65,18 +65,34 @@ class Tiles:
         there = [place for place, entry in enumerate(entries) if entry is not None]
         if not there:
             return self._none
-        some = [entry for entry in entries if entry is not None]
-        sizes = np.fromiter(map(len, some), np.int64, len(some)) >> 3
-        words = np.frombuffer(b"".join(some), _WORD)
-        starts = np.cumsum(sizes) - sizes
-        heads = words[starts].view(np.uint64)
-        if ((heads & np.uint64(self._mask)) != np.uint64(self._known)).any():
-            raise self._other()
-        counts = heads.view(np.int64)
-        days, minutes = (counts >> _DAY_BITS) & _DAY_MASK, (counts >> _MINUTE_BITS) & _MINUTE_MASK
+        words, starts, days, minutes = self._heads([entry for entry in entries if entry is not None])
         owners = np.array(there)
         day_rows = _rows(words, owners, starts + 1, days, 1 + self.day.width)
         return day_rows, _rows(words, owners, starts + 1 + days * (1 + self.day.width), minutes, 1 + self.minute.width)
+
+    def since(self, entries: Sequence[bytes], first_day: int) -> list[bytes | None]:
+        """Entries without the tiles of days before one, and of minutes of these; None where nothing is left.
+
+        Args:
+            first_day: In days since 1970.
+        """
+        if not entries:
+            return []
+        first_minute = first_day * DAY_MINUTES // max(1, self.plan.tile_minutes)
+        kept: list[bytes | None] = list(entries)
+        # Numbers ascend, so the first ones tell of most entries that nothing has to go.
+        words, starts, days, minutes = self._heads(entries)
+        oldest_day = words[starts + np.minimum(days, 1)]
+        behind = starts + 1 + days * (1 + self.day.width)
+        oldest_minute = words[np.where(minutes > 0, behind, starts)]
+        has_old = ((days > 0) & (oldest_day < first_day)) | ((minutes > 0) & (oldest_minute < first_minute))
+        places = np.flatnonzero(has_old | (days + minutes == 0)).tolist()
+        day, minute = self.decode([entries[place] for place in places])
+        day, minute = _from(day, first_day), _from(minute, first_minute)
+        left = np.bincount(np.concatenate([day.owner, minute.owner]), minlength=len(places)).tolist()
+        for place, entry, count in zip(places, self.encode(len(places), day, minute), left, strict=True):
+            kept[place] = entry if count else None
+        return kept
 
     def encode(self, num_keys: int, day: TileRows, minute: TileRows) -> list[bytes]:
         """The entry of each key, of tiles whose numbers ascend within a key."""
@@ -94,6 +110,17 @@ class Tiles:
         content, bounds = words.tobytes(), [0, *(ends * 8).tolist()]
         return [content[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
 
+    def _heads(self, entries: Sequence[bytes]) -> tuple[Ints, Ints, Ints, Ints]:
+        """The words of entries one after the other, where each begins, and its days and tiles of minutes."""
+        sizes = np.fromiter(map(len, entries), np.int64, len(entries)) >> 3
+        words = np.frombuffer(b"".join(entries), _WORD)
+        starts = np.cumsum(sizes) - sizes
+        heads = words[starts].view(np.uint64)
+        if ((heads & np.uint64(self._mask)) != np.uint64(self._known)).any():
+            raise self._other()
+        counts = heads.view(np.int64)
+        return words, starts, (counts >> _DAY_BITS) & _DAY_MASK, (counts >> _MINUTE_BITS) & _MINUTE_MASK
+
     @cached_property
     def _none(self) -> tuple[TileRows, TileRows]:
         nobody = np.zeros(0, np.intp)
@@ -105,6 +132,12 @@ class Tiles:
             f"The live layer of the view {self.plan.view!r} holds tiles of another declaration.",
             remedy="Start the stream that keeps the view again: its live layer is then made anew.",
         )
+
+
+def _from(rows: TileRows, first: int) -> TileRows:
+    """Those whose number is not below one."""
+    kept = rows.number >= first
+    return TileRows(rows.owner[kept], rows.number[kept], rows.words[kept])
 
 
 def _rows(words: Ints, owners: Ints, starts: Ints, counts: Ints, size: int) -> TileRows:

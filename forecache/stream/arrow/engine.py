@@ -31,6 +31,7 @@ from forecache.stream.step.answered import Answered
 from forecache.stream.step.answers import take_up_newest
 from forecache.stream.step.step import Step
 from forecache.stream.table.writer import Batch, StreamWriter
+from forecache.stream.tiles.restore import tile_saver
 from forecache.stream.topic.run import answers_sent
 
 logger = logging.getLogger("forecache.stream")
@@ -80,7 +81,9 @@ class ArrowEngine(Engine):
             linger_s=_LINGER_S[stream.freshness],
         )
         held.callback(self._reader.close)
-        tiles, ids = rebuild(settings, stream, self._step)
+        self._tiles = tile_saver(settings, stream, self._step.views)
+        held.callback(self._tiles.close)
+        tiles, ids = rebuild(settings, stream, self._step, self._tiles)
         logger.info("The stream %s goes on: %d rows were read for tiles, %d for ids.", stream.name, tiles, ids)
         self._pending = (PendingRows if stream.freshness == "event" else LeftRows)(settings, stream, self._writer)
         held.callback(self._pending.close)
@@ -114,6 +117,7 @@ class ArrowEngine(Engine):
                 self._take(messages)
             self._confirm()
             self._hand_over()
+            self._tiles.look(holds=bool(self._held))
             if time.monotonic() > sweep_at:
                 sweep_at = time.monotonic() + _TELL_S
                 self._look_at_topic()
@@ -171,6 +175,7 @@ class ArrowEngine(Engine):
         rows = pa.concat_tables([each.rows for each in self._held])
         bad = pa.concat_tables([each.bad for each in self._held])
         self._committer.give(Numbered(self._number, Batch(rows, bad, dict(self._reader.next))))
+        self._tiles.handed_over(each.live for each in self._held)
         self._held, self._held_bytes, self._number = [], 0, self._number + 1
 
     def _committed(self, done: Numbered, version: int) -> None:
@@ -185,6 +190,7 @@ class ArrowEngine(Engine):
             done, version = self._confirmed.popleft()
             self._pending.confirm(done.number, version)
             self._step.repeats.committed(done.batch.rows, version)
+            self._tiles.confirmed(done.batch.rows, version)
             stream_step("confirmed")
 
     def _look_at_topic(self) -> None:
@@ -199,6 +205,7 @@ class ArrowEngine(Engine):
         """Write the figures; called beside the loop, since a flush may take long."""
         state = self.figures.state
         failing = self._committer.failure or self._reader.failure or self._watch.failure or self._step.trouble
+        failing = failing or self._tiles.failure
         state.last_error = failing or self._said
         state.release = self._step.answerer.release
         self.figures.write(self._ends, now=True)
@@ -218,3 +225,4 @@ class ArrowEngine(Engine):
                 remedy="They are read from the topic again when the stream starts.",
             )
         self._confirm()
+        self._tiles.finish()

@@ -8,30 +8,20 @@ import json
 import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from forecache.files import write_durably
 from forecache.steps import ids_step
+from forecache.stream.mark import Mark
 from forecache.stream.repeats.id_file import IdFile, merge_ids, write_ids
 
 logger = logging.getLogger("forecache.stream")
 LIST = "LIST.json"
 _FORMAT = 1
 _MERGED_AT_ONCE = 4
-
-
-@dataclass(frozen=True, order=True)
-class Mark:
-    """A row of the stream's table: it and all rows before it are in the files. No other history has this very row."""
-
-    position: int
-    place: int
-    partition: int
-    offset: int
-    received_us: int
 
 
 class IdFolder:

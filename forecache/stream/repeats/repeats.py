@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from forecache.store.encoding.streamed_rows import moments_of
-from forecache.stream.record import OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
+from forecache.stream.mark import Mark, last_mark, mark_of_commit
+from forecache.stream.record import RECEIVED_AT
 from forecache.stream.repeats.digests import DIGEST_BYTES, digests_of
-from forecache.stream.repeats.folder import IdFolder, Mark
+from forecache.stream.repeats.folder import IdFolder
 from forecache.stream.repeats.id_file import Asked
 from forecache.stream.repeats.writer import Given, IdWriter
 
@@ -90,7 +90,7 @@ class Repeats:
             digests = digests_of(rows, self._unique)
             for day, start, end in _days(rows):
                 lots.setdefault(day, []).append(b"".join(digests[start:end]))
-            self._mark = max(filter(None, (self._mark, _last_of(rows))), default=None)
+            self._mark = max(filter(None, (self._mark, last_mark(rows))), default=None)
             count, held = count + len(digests), held + len(digests)
             if held >= _MOST_AT_ONCE:
                 self._write(lots)
@@ -126,7 +126,7 @@ class Repeats:
         """
         if not self._unique or not rows.num_rows:
             return
-        self._mark = Mark(version, rows.num_rows - 1, *_source_of(rows, rows.num_rows - 1))
+        self._mark = mark_of_commit(rows, version)
         left = rows.num_rows
         while left:
             day, digests = self._waiting.popleft()
@@ -211,17 +211,3 @@ def _days(events: pa.Table) -> Iterator[tuple[int, int, int]]:
     for start, end in zip([0, *edges], [*edges, len(days)], strict=True):
         if start < end:
             yield int(days[start]), start, end
-
-
-def _last_of(rows: pa.Table) -> Mark | None:
-    """The last row of the table's order."""
-    if not rows.num_rows:
-        return None
-    last = int(np.argmax(moments_of(rows)))
-    return Mark(rows[POSITION][last].as_py(), rows[PLACE][last].as_py(), *_source_of(rows, last))
-
-
-def _source_of(rows: pa.Table, row: int) -> tuple[int, int, int]:
-    """Partition, offset and time of receipt of a row."""
-    partition, offset = (rows[name][row].as_py() for name in (PARTITION, OFFSET))
-    return partition, offset, rows[RECEIVED_AT][row].cast(pa.int64()).as_py()

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from forecache.stream.repeats.folder import IdFolder, Mark
+from forecache.stream.mark import Mark
+from forecache.stream.repeats.folder import IdFolder
 
 logger = logging.getLogger("forecache.stream")
 _PAUSE_S = 1.0

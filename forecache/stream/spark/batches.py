@@ -48,6 +48,10 @@ class Batches:
         with self._busy:
             self._closed = True
 
+    def finish(self) -> None:
+        """Once it is closed and no batch has failed: complete what is kept beside the table."""
+        self._sink.tiles.finish()
+
     def __call__(self, judged: "DataFrame", batch: int) -> None:
         with self._busy:
             if self._closed:

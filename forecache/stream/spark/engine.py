@@ -65,6 +65,7 @@ class SparkEngine(Engine):
                 with ExitStack() as held:
                     batches, query = self._prepared(spark, distrust, held)
                     query.run(batches, self._stop, partial(self._look, batches, query))
+                    batches.finish()
                 return
             except CheckpointAhead as error:
                 logger.warning("%s The stream goes on from the table's offsets.", error.message)
@@ -90,6 +91,7 @@ class SparkEngine(Engine):
             settings, stream, send_bad=send_bad, done=lambda done, version: self._committed(sink, done, version)
         )
         held.callback(sink.step.repeats.close)
+        held.callback(sink.tiles.close)
         reader = opened_topic(settings, stream, sink.writer, skip_lost=self._skip_lost)
         reader.close()
         self._left = LeftRows(settings, stream, sink.writer)
@@ -127,8 +129,8 @@ class SparkEngine(Engine):
         state.release, state.last_error = sink.step.answerer.release, ""
         if answered.failure:
             self._failed(f"{answered.failed} rows have no answer: {answered.failure}")
-        if sink.step.trouble:
-            self._failed(sink.step.trouble)
+        if trouble := sink.step.trouble or sink.tiles.failure:
+            self._failed(trouble)
         self._left.confirm(batch=-1, version=version)
         self.figures.committed(version, sink.offsets, answered.rows[KAFKA_AT].cast(pa.int64()).to_numpy())
 

@@ -11,6 +11,7 @@ from forecache.stream.step.answered import Answered
 from forecache.stream.step.answers import take_up_newest
 from forecache.stream.step.step import Step
 from forecache.stream.table.writer import Batch, StreamWriter
+from forecache.stream.tiles.restore import tile_saver
 
 Offsets = Mapping[int, int]
 
@@ -21,6 +22,7 @@ class Sink:
     Attributes:
         step: Answers; its answerer has taken something up.
         writer: Commits.
+        tiles: Writes the tiles into their file; it has to be finished or closed.
 
     Args:
         send_bad: Called with bad messages before they are put aside.
@@ -39,7 +41,8 @@ class Sink:
         self.writer = StreamWriter(settings, stream, send_bad=send_bad)
         self._done = done
         take_up_newest(self.step.answerer)
-        rebuild(settings, stream, self.step)
+        self.tiles = tile_saver(settings, stream, self.step.views)
+        rebuild(settings, stream, self.step, self.tiles)
 
     @property
     def offsets(self) -> Offsets:
@@ -51,5 +54,8 @@ class Sink:
         answered = self.step.answer(events, bad)
         version = self.writer.write(Batch(answered.rows, answered.bad, upto))
         self.step.repeats.committed(answered.rows, version)
+        self.tiles.handed_over([answered.live])
+        self.tiles.confirmed(answered.rows, version)
+        self.tiles.look()
         self._done(answered, version)
         return version

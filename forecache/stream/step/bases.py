@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ from forecache.errors import DamagedError, NotFoundError, UnavailableError
 from forecache.pipeline import FeatureView
 from forecache.pipeline.streams.plan import plan_of
 from forecache.settings import Settings
-from forecache.store import Snapshot, Store, open_store
+from forecache.store import Snapshot, open_store
 
 Words = NDArray[np.int64]
 NOTHING_YET = date(1970, 1, 1)
@@ -110,9 +110,3 @@ class ServedBases:
             return base
         self._failures.pop(view.name, None)
         return found
-
-
-def first_day_kept(store: Store, served: date, nights: int) -> date:
-    """The first day whose tiles may be read, after a rollback too."""
-    oldest = min((date.fromisoformat(each.source.as_of) for each in store.versions()), default=served)
-    return min(oldest, served) - timedelta(days=nights - 1)

@@ -7,7 +7,7 @@ what answers: both engines and a recomputation use it, and any split of the same
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 
 from forecache.pipeline import Pipeline, Stream
 from forecache.settings import Settings
-from forecache.store import open_store
 from forecache.stream.events.judge import Judge
 from forecache.stream.record import (
     BASE,
@@ -34,7 +33,7 @@ from forecache.stream.record import (
 from forecache.stream.repeats.repeats import Repeats
 from forecache.stream.step.answered import Answered
 from forecache.stream.step.answers import Answers, answerer_of
-from forecache.stream.step.bases import NOTHING_YET, ServedBases, first_day_kept
+from forecache.stream.step.bases import NOTHING_YET, ServedBases
 from forecache.stream.step.keys import key_schema
 from forecache.stream.step.views import Bases, LiveView, Seen
 
@@ -105,7 +104,7 @@ class Step:
         )
 
     def replay(self, batches: Iterable[pa.Table]) -> int:
-        """Take in rows of the stream's table again, for the tiles that follow from them.
+        """Take in rows of the stream's table again, for the tiles that follow from them; behind `stand_on_nights`.
 
         Args:
             batches: In the order of the stream, with `event_day` and the columns of the topic.
@@ -114,20 +113,20 @@ class Step:
             How many rows there were.
         """
         count = 0
-        first = {name: self.first_day(name) for name in self.views}
         for rows in batches:
             count += rows.num_rows
             days = rows[EVENT_DAY].cast(pa.int32()).to_numpy()
-            for name, view in self.views.items():
-                places = np.flatnonzero(days >= (first[name] - _EPOCH).days)
+            for view in self.views.values():
+                places = np.flatnonzero(days >= view.complete_from)
                 if len(places):
                     view.take_in(rows.take(pa.array(places)), self.bases(view.view), sees=False)
         return count
 
-    def first_day(self, name: str) -> date:
-        """The first day of which the tiles of a view are kept."""
-        view = self.views[name]
-        return first_day_kept(open_store(self._settings, name), self.bases(view.view).as_of, view.plan.nights)
+    def stand_on_nights(self) -> date:
+        """Have the views stand on the nights of now; returns the first day whose events one of them needs."""
+        for view in self.views.values():
+            view.stand_on(self.bases(view.view).as_of)
+        return _EPOCH + timedelta(days=min((view.complete_from for view in self.views.values()), default=0))
 
     @property
     def trouble(self) -> str:

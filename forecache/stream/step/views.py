@@ -1,6 +1,6 @@
 """The live views of a stream: each event is taken into the tiles of its keys, and sees the features of the moment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -50,18 +50,50 @@ class LiveView:
 
     Attributes:
         entries: By key, its encoded tiles.
+        keys: Of all entries, and perhaps of some that are gone. It is replaced where keys are forgotten, else only
+            appended to, so that another thread may go through it.
     """
 
     def __init__(self, view: FeatureView, key: KeySchema, see: Literal["before", "after"]) -> None:
         self.view, self.plan = view, plan_of(view)
         self.entries: dict[bytes, bytes] = {}
+        self.keys: list[bytes] = []
         self._key: KeySchema = key
         self._as_of = _EPOCH
         self._see: Literal["before", "after"] = see
 
+    @property
+    def complete_from(self) -> int:
+        """The first day, in days since 1970, of which no tile is missing: a newer night had those before dropped."""
+        return self._first_day(self._as_of)
+
+    def stand_on(self, as_of: date) -> None:
+        """Hold no more than the tiles that a night needs, where it is newer than the one before."""
+        if as_of > self._as_of:
+            self._as_of = as_of
+            self._forget(as_of)
+
+    def clear(self) -> None:
+        """Hold nothing."""
+        self.entries, self.keys = {}, []
+
+    def restore(self, keys: Sequence[bytes], tiles: Sequence[bytes]) -> None:
+        """Hold these tiles of keys, as far as the night needs them, in place of those that the keys have."""
+        needed = merger_of(self.plan).tiles.since(tiles, self.complete_from)
+        for key, entry in zip(keys, needed, strict=True):
+            if entry is None:
+                self.entries.pop(key, None)
+                continue
+            if key not in self.entries:
+                self.keys.append(key)
+            self.entries[key] = entry
+
+    def _first_day(self, as_of: date) -> int:
+        return (as_of - _EPOCH).days - self.plan.nights + 1
+
     def _forget(self, as_of: date) -> None:
         """Drop keys whose tiles are all of days that no night needs any more: of them there may be ever more."""
-        first = (as_of - _EPOCH).days - self.plan.nights + 1
+        first = self._first_day(as_of)
         tiles, keys = merger_of(self.plan).tiles, list(self.entries)
         for start in range(0, len(keys), _BLOCK_KEYS):
             some = keys[start : start + _BLOCK_KEYS]
@@ -69,6 +101,7 @@ class LiveView:
             needed = np.bincount(days.owner[days.number >= first], minlength=len(some))
             for place in np.flatnonzero(needed == 0).tolist():
                 del self.entries[some[place]]
+        self.keys = list(self.entries)
 
     def take_in(self, events: pa.Table, base: Base, *, sees: bool = True) -> Seen:
         """Take in events in their order.
@@ -77,9 +110,7 @@ class LiveView:
             events: With the columns of the topic.
             sees: Whether their features are wanted; else they are unknown.
         """
-        if base.as_of > self._as_of:
-            self._as_of = base.as_of
-            self._forget(base.as_of)
+        self.stand_on(base.as_of)
         keys = encoded(self._key, events)
         places = np.array([place for place, key in enumerate(keys) if key is not None], np.intp)
         numbers: dict[bytes, int] = {}
@@ -91,13 +122,15 @@ class LiveView:
         if distinct:
             chosen = self._read(events, None if len(places) == len(keys) else places)
             at_us = integers(chosen[self.plan.time])
+            held = [self.entries.get(key) for key in distinct]
             folded = fold(
-                self.plan, codes, at_us, event_states(self.plan, chosen), [self.entries.get(key) for key in distinct],
+                self.plan, codes, at_us, event_states(self.plan, chosen), held,
                 *(base.words(distinct) if sees else (None, None)), base.as_of, see=self._see if sees else "nothing",
             )  # fmt: skip
             if sees:
                 features[places], found[places] = folded.features, folded.found
             self.entries.update(zip(distinct, folded.entries, strict=True))
+            self.keys += [key for key, entry in zip(distinct, held, strict=True) if entry is None]
             touched = list(zip(distinct, _newest(codes, at_us, len(distinct)), folded.entries, strict=True))
         return Seen(features, found, f"{self.view.name}={base.name}", base.as_of, touched)
 

@@ -20,7 +20,7 @@ from forecache.stream.tail.compare import Compared
 from forecache.windows.event_states import event_states
 from forecache.windows.fold import fold
 from forecache.windows.plan import Plan, plan_from_json
-from forecache.windows.tiles import TileRows, Tiles
+from forecache.windows.tiles import Tiles
 
 _EPOCH = date(1970, 1, 1)
 _BLOCK = 1000
@@ -111,19 +111,11 @@ class TileValues:
     def _counted(self, entries: dict[bytes, bytes], night: date) -> dict[bytes, bytes]:
         """The tiles of days after a night, and those of minutes; keys that have none are left out."""
         found: dict[bytes, bytes] = {}
-        last = (night - _EPOCH).days
-        keys = list(entries)
+        keys, first = list(entries), (night - _EPOCH).days + 1
         for start in range(0, len(keys), _BLOCK):
             some = keys[start : start + _BLOCK]
-            day, minute = self._tiles.decode([entries[key] for key in some])
-            counts = day.number > last
-            day = TileRows(day.owner[counts], day.number[counts], day.words[counts])
-            first = (last + 1) * 1440 // max(1, self._plan.tile_minutes)
-            counts = minute.number >= first
-            minute = TileRows(minute.owner[counts], minute.number[counts], minute.words[counts])
-            there = np.bincount(np.concatenate([day.owner, minute.owner]), minlength=len(some)) > 0
-            encoded = self._tiles.encode(len(some), day, minute)
-            found.update((key, entry) for key, entry, has in zip(some, encoded, there, strict=True) if has)
+            counted = self._tiles.since([entries[key] for key in some], first)
+            found.update((key, entry) for key, entry in zip(some, counted, strict=True) if entry is not None)
         return found
 
 

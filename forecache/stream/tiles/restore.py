@@ -1,0 +1,92 @@
+"""Tiles from their file, where it is of this stream, as it is declared, and of this table; else there are none."""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import xxhash
+
+from forecache.errors import DamagedError
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from forecache.stream.layers import layers_of
+from forecache.stream.mark import Mark, has_row
+from forecache.stream.record import event_fields
+from forecache.stream.step.views import LiveView
+from forecache.stream.tiles.saver import COMMITS, TileSaver
+from forecache.stream.tiles.tile_file import TileFile
+from forecache.stream_state import stream_folder
+
+logger = logging.getLogger("forecache.stream")
+FILE = "TILES"
+
+
+def tile_saver(
+    settings: Settings, stream: Stream, views: Mapping[str, LiveView], *, commits: int = COMMITS
+) -> TileSaver:
+    """What writes the tiles of a stream, whose lock this process holds; what a killed one left incomplete is removed.
+
+    Args:
+        commits: Behind the file, from which on it is written anew.
+    """
+    folder = stream_folder(settings.home_path, stream.name) / "tiles"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name != FILE:
+            path.unlink()
+    return TileSaver(folder / FILE, declaration_of(stream, views), views, commits=commits)
+
+
+def declaration_of(stream: Stream, views: Mapping[str, LiveView]) -> str:
+    """Names all that tiles depend on beside the rows of the table and the nights."""
+    types = {field.name: str(field.type) for field in event_fields(stream.topic)}
+    layers = layers_of(stream)
+    parts = [
+        (name, layers[name].values, [(column, types.get(column)) for column in view.plan.reads])
+        for name, view in views.items()
+    ]
+    return xxhash.xxh3_128_hexdigest(json.dumps([stream.table, parts]).encode())
+
+
+def restore(saver: TileSaver, views: Mapping[str, LiveView], dataset: Any) -> Mark | None:
+    """Have views without tiles hold those of the file; the rows behind the mark that is returned are to be taken in.
+
+    A file that there is any doubt about is removed, and then views hold nothing.
+
+    Args:
+        views: They stand on the nights of now.
+        dataset: The stream's table; None where there is none.
+    """
+    try:
+        file = TileFile(saver.path)
+        reason = _doubt(file, saver.declaration, views, dataset)
+        if not reason:
+            for name, keys, tiles in file.parts():
+                views[name].restore(keys, tiles)
+            return file.of.mark
+    except FileNotFoundError:
+        return None
+    except DamagedError as error:
+        reason = error.message
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"it cannot be read ({error})"
+    for view in views.values():
+        view.clear()
+    logger.warning(
+        "The file %s is not used, and all tiles are made from the rows of the table: %s.", saver.path, reason
+    )
+    saver.path.unlink(missing_ok=True)
+    return None
+
+
+def _doubt(file: TileFile, declaration: str, views: Mapping[str, LiveView], dataset: Any) -> str:
+    """Why a file may not have what the rows of the table give; "" where it has that for certain."""
+    if file.of.declaration != declaration:
+        return "it is of another declaration of the stream or its views"
+    for name, view in views.items():
+        if view.complete_from < file.of.complete_from[name]:
+            return f"the view {name} stands on an older night than the one that its tiles were kept for"
+    if dataset is None or not has_row(dataset, file.of.mark):
+        return "the table does not have its last row, so that it was made anew or restored"
+    return ""

@@ -1,0 +1,242 @@
+"""Writes the tiles of a stream into their file now and then, beside the loop that answers.
+
+A thread reads the entries of the views in small parts while events go on changing them. Every key that is touched
+meanwhile is noted by the loop, with its tiles after each batch, up to the commit of a batch that was answered after the
+last part was read. These go over what was read, so that the file has the tiles as of exactly that commit, and the loop
+never waits for it. (Such a fuzzy checkpoint with what changed during it is what databases do: C. Mohan et al., "ARIES",
+1992.)
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+
+from forecache.files import replacing
+from forecache.steps import tiles_step
+from forecache.stream.mark import Mark, mark_of_commit
+from forecache.stream.step.views import LiveView
+from forecache.stream.tiles.tile_file import TilesOf, TileWriter
+
+logger = logging.getLogger("forecache.stream")
+COMMITS, ROWS = 100, 200_000
+"""Behind the file, from which on it is written anew: a start reads them in less than about a second."""
+_PART_KEYS = 500
+_SHARE = 100
+"""Seconds between two writings, for each second of the processor that one took."""
+_RETRY_S = 30.0
+_CLOSE_S = 10.0
+Touched = Mapping[str, Sequence[tuple[bytes, int, bytes]]]
+"""By view, keys with the time of their newest event and their tiles, as `Answered.live`."""
+
+
+class TileSaver:
+    """Knows how far the file is behind, and writes it. One thread uses it, the one in which the views change.
+
+    Attributes:
+        path: Of the file.
+        declaration: Names what tiles are made by.
+        failure: Why the file is not written; "" where nothing failed.
+
+    Args:
+        commits, rows: See `COMMITS` and `ROWS`.
+    """
+
+    def __init__(
+        self, path: Path, declaration: str, views: Mapping[str, LiveView], *, commits: int = COMMITS, rows: int = ROWS
+    ) -> None:
+        self.path, self.declaration, self.failure = path, declaration, ""
+        self._views, self._most_commits, self._most_rows = views, commits, rows
+        self._mark: Mark | None = None
+        self._commits = self._rows = 0  # behind the file
+        self._given = self._confirmed = 0
+        self._writing: _Writing | None = None
+        self._not_before = 0.0
+
+    def begin(self, mark: Mark | None, *, commits: int, rows: int) -> None:
+        """Say where the views stand at the start.
+
+        Args:
+            mark: The last row of the table.
+            commits, rows: That the file does not have.
+        """
+        self._mark, self._commits, self._rows = mark, commits, rows
+        self.look()
+
+    def handed_over(self, batches: Iterable[Touched]) -> None:
+        """Say what answered events have touched that are committed together, from now on."""
+        self._given += 1
+        writing = self._writing
+        if writing is not None and writing.last is None:
+            for touched in batches:
+                writing.note(touched)
+            if writing.is_read:
+                writing.last = self._given
+
+    def confirmed(self, rows: pa.Table, version: int) -> None:
+        """Say that the table has what was handed over next.
+
+        Args:
+            rows: With their partition, offset and time of receipt.
+            version: Of the table with these rows.
+        """
+        self._confirmed += 1
+        self._commits, self._rows = self._commits + 1, self._rows + rows.num_rows
+        if rows.num_rows:
+            self._mark = mark_of_commit(rows, version)
+        if self._writing is not None and self._writing.last == self._confirmed:
+            self._complete(self._writing)
+
+    def look(self, *, holds: bool = False) -> None:
+        """Go on with the file, where it is time.
+
+        Args:
+            holds: Whether events have been answered that are not handed over.
+        """
+        writing = self._writing
+        if writing is None:
+            if self._is_due and time.monotonic() >= self._not_before:
+                self._writing = _Writing(self.path, self._views)
+        elif writing.has_ended:
+            self._writing, self.failure = None, writing.failure
+            if writing.failure:
+                self._commits, self._rows = self._commits + writing.commits, self._rows + writing.rows
+            self._not_before = time.monotonic() + (_RETRY_S if writing.failure else _SHARE * writing.cpu_s)
+        elif writing.last is None and writing.is_read and not holds and self._given == self._confirmed:
+            writing.last = self._confirmed
+            self._complete(writing)
+
+    def finish(self) -> None:
+        """At the end of the stream, all committed: complete the file that is being written or is due."""
+        self._not_before = 0.0
+        self.look()
+        writing = self._writing
+        if writing is not None:
+            writing.hurry(_CLOSE_S)
+            self.look()
+            writing.end(_CLOSE_S)
+            self.look()
+
+    def close(self) -> None:
+        """End the thread; a file that is not complete is left."""
+        if self._writing is not None:
+            self._writing.leave()
+
+    @property
+    def _is_due(self) -> bool:
+        return self._commits >= self._most_commits or self._rows >= self._most_rows
+
+    def _complete(self, writing: "_Writing") -> None:
+        if self._mark is None:
+            writing.leave()
+            return
+        complete_from = {name: view.complete_from for name, view in self._views.items()}
+        writing.commits, writing.rows, self._commits, self._rows = self._commits, self._rows, 0, 0
+        writing.complete(TilesOf(self.declaration, self._mark, complete_from))
+
+
+class _Writing:
+    """A file that is being written.
+
+    Attributes:
+        last: The number of the last batch whose events it has; None: it is not known yet.
+        failure: Why it was not written; "" where it was, or nothing failed so far.
+        cpu_s: Seconds of the processor that it took.
+        commits, rows: That the file of before does not have.
+    """
+
+    def __init__(self, path: Path, views: Mapping[str, LiveView]) -> None:
+        self.last: int | None = None
+        self.failure, self.cpu_s = "", 0.0
+        self.commits = self.rows = 0
+        self._path, self._views = path, views
+        self._found = {name: (view.keys, len(view.keys)) for name, view in views.items()}
+        self._over: dict[str, dict[bytes, bytes]] = {name: {} for name in views}
+        self._of: TilesOf | None = None
+        self._read, self._hurry, self._known = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="forecache-stream-tiles", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether no entry is read any more."""
+        return self._read.is_set()
+
+    @property
+    def has_ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def note(self, touched: Touched) -> None:
+        """Have keys with these tiles over those that were read."""
+        for name, entries in touched.items():
+            self._over[name].update((key, tiles) for key, _, tiles in entries)
+
+    def complete(self, of: TilesOf) -> None:
+        """Have it written to the end: nothing is noted any more."""
+        self._of = of
+        self._known.set()
+
+    def hurry(self, timeout_s: float) -> None:
+        """Wait until it is read, without pauses from now on."""
+        self._hurry.set()
+        self._read.wait(timeout_s)
+
+    def end(self, timeout_s: float) -> None:
+        """Wait until it is written, if that is under way."""
+        if self._known.is_set():
+            self._thread.join(timeout_s)
+
+    def leave(self) -> None:
+        """End it; where all is known already, it is written to the end."""
+        self._hurry.set()
+        self._known.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            with suppress(_LeftError):
+                with replacing(self._path) as temporary:
+                    with closing(TileWriter(temporary, list(self._views))) as writer:
+                        self._write(writer)
+                    tiles_step("tiles written")
+                tiles_step("tiles replaced")
+        except Exception as error:  # noqa: BLE001  # such as a full disk: the file of before stays
+            self.failure = f"The tiles are not written beside the stream's state: {error}"
+            logger.error("%s; a start would read the rows behind the file of before. It is tried again.", self.failure)
+        finally:
+            self._read.set()
+            self.cpu_s = time.thread_time()
+
+    def _write(self, writer: TileWriter) -> None:
+        for name, view in self._views.items():
+            keys, count = self._found[name]
+            for start in range(0, count, _PART_KEYS):
+                self._add(writer, name, keys[start : min(start + _PART_KEYS, count)], view.entries)
+        tiles_step("tiles read")
+        self._read.set()
+        self._known.wait()
+        if self._of is None:
+            raise _LeftError
+        for name, entries in self._over.items():
+            keys_over = iter(entries)
+            while some := list(islice(keys_over, _PART_KEYS)):
+                self._add(writer, name, some, entries)
+        writer.end(self._of)
+
+    def _add(self, writer: TileWriter, name: str, keys: Sequence[bytes], entries: Mapping[bytes, bytes]) -> None:
+        """Write some entries, and pause as long as that took: half of a core for the loop that answers."""
+        began = time.perf_counter()
+        found = [(key, tiles) for key in keys if (tiles := entries.get(key)) is not None]
+        writer.add(name, [key for key, _ in found], [tiles for _, tiles in found])
+        self._hurry.wait(time.perf_counter() - began)
+        if self._known.is_set() and self._of is None:
+            raise _LeftError
+
+
+class _LeftError(Exception):
+    """Nobody waits for the file any more."""

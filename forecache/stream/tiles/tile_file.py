@@ -1,0 +1,130 @@
+"""The file of tiles: what the live views of a stream hold up to a row of its table.
+
+After eight bytes that say what it is come parts, each of entries of one view: a head of four little-endian int64 (which
+view, how many entries, bytes of their keys, bytes of their tiles), the sizes of the keys and those of the tiles
+(uint32), then keys and tiles. An entry of a later part counts in place of an earlier one of its key. Behind the parts
+stand a JSON object, its size (int64), and 16 bytes: XXH3 (128 bits, https://xxhash.com) of everything before them.
+"""
+
+import json
+import mmap
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from forecache.errors import DamagedError
+from forecache.files import sync
+from forecache.stream.mark import Mark
+
+_MAGIC = b"FCTILES1"
+_HEAD, _SIZE, _HASH_BYTES = struct.Struct("<4q"), struct.Struct("<q"), 16
+_SYNC_EVERY = 16 << 20
+Part = tuple[str, list[bytes], list[bytes]]
+"""A view, keys, and the tiles of each."""
+
+
+@dataclass(frozen=True)
+class TilesOf:
+    """What the tiles of a file are.
+
+    Attributes:
+        declaration: Names what they were made by; tiles of another name are none of this stream's.
+        mark: They have the events of this row of the table, and of all before it.
+        complete_from: By view, the first day (since 1970) of which no tile is missing.
+    """
+
+    declaration: str
+    mark: Mark
+    complete_from: Mapping[str, int]
+
+
+class TileWriter:
+    """Writes a file of tiles.
+
+    Args:
+        path: An empty file.
+        views: Names of the views.
+    """
+
+    def __init__(self, path: Path, views: Sequence[str]) -> None:
+        self._path, self._numbers = path, {name: number for number, name in enumerate(views)}
+        self._hash, self._unsynced = xxhash.xxh3_128(), 0
+        self._file = path.open("wb", buffering=0)
+        self._write(_MAGIC)
+
+    def add(self, view: str, keys: Sequence[bytes], tiles: Sequence[bytes]) -> None:
+        """Write a part; it is best of some thousand keys."""
+        key_sizes, tile_sizes = (np.fromiter(map(len, each), "<u4", len(each)) for each in (keys, tiles))
+        head = _HEAD.pack(self._numbers[view], len(keys), int(key_sizes.sum()), int(tile_sizes.sum()))
+        self._write(b"".join([head, key_sizes.tobytes(), tile_sizes.tobytes(), *keys, *tiles]))
+
+    def end(self, of: TilesOf) -> None:
+        """Say what the parts are; no part comes behind that."""
+        about = json.dumps({**asdict(of), "views": list(self._numbers)}).encode()
+        self._write(about + _SIZE.pack(len(about)))
+        self._write(self._hash.digest())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, content: bytes) -> None:
+        self._hash.update(content)
+        rest = memoryview(content)
+        while rest:
+            done = self._file.write(rest)
+            rest, self._unsynced = rest[done:], self._unsynced + done
+        if self._unsynced > _SYNC_EVERY:
+            # A little at a time: one large flush would keep the stream's own commits waiting.
+            self._unsynced = 0
+            sync(self._path)
+
+
+class TileFile:
+    """A file of tiles whose bytes are those that were written.
+
+    Attributes:
+        of: What its tiles are.
+
+    Raises:
+        DamagedError: Its bytes are others.
+        FileNotFoundError: There is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as source:
+            size = os.fstat(source.fileno()).st_size
+            mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+        content = memoryview(mapped)
+        whole = content[: max(0, size - _HASH_BYTES)]
+        if whole[: len(_MAGIC)] != _MAGIC or xxhash.xxh3_128_digest(whole) != content[len(whole) :]:
+            raise DamagedError("its bytes are not those that were written", remedy="It is made anew.")
+        (about_bytes,) = _SIZE.unpack(whole[-_SIZE.size :])
+        end = len(whole) - _SIZE.size - about_bytes
+        about: dict[str, Any] = json.loads(bytes(whole[end : -_SIZE.size]))
+        self._views, self._parts = about["views"], whole[len(_MAGIC) : end]
+        self.of = TilesOf(about["declaration"], Mark(**about["mark"]), about["complete_from"])
+
+    def parts(self) -> Iterator[Part]:
+        """All entries, in order; the last one of a key counts."""
+        rest = self._parts
+        while rest:
+            view, count, key_bytes, tile_bytes = _HEAD.unpack(rest[: _HEAD.size])
+            rest = rest[_HEAD.size :]
+            sizes = np.frombuffer(rest, "<u4", 2 * count)
+            rest = rest[8 * count :]
+            keys = _cut(bytes(rest[:key_bytes]), sizes[:count])
+            rest = rest[key_bytes:]
+            yield self._views[view], keys, _cut(bytes(rest[:tile_bytes]), sizes[count:])
+            rest = rest[tile_bytes:]
+
+
+def _cut(content: bytes, sizes: Any) -> list[bytes]:
+    bounds = [0, *np.cumsum(sizes, dtype=np.int64).tolist()]
+    return [content[start:end] for start, end in pairwise(bounds)]

@@ -1,0 +1,257 @@
+"""A start from the file of tiles has what a start from all rows has, to the bit, or leaves the file alone."""
+
+import logging
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from stream_sample import CUSTOMER, DAY
+from tile_machine import SHOP, Machine, from_rows, payments_stream, random_payments
+from waiting import wait_for
+
+from forecache.errors import ConflictError
+from forecache.lake.delta.log import open_if_exists
+from forecache.pipeline import Live, Stream
+from forecache.settings import Settings, load_settings
+from forecache.stream.tiles import saver
+from forecache.stream.tiles.tile_file import TileWriter
+
+STREAM = payments_stream()
+NIGHT = DAY - timedelta(days=1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(home=tmp_path / "home", lake=str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def slowly_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries are read for a file while many events change them."""
+    add = TileWriter.add
+
+    def slow(writer: TileWriter, view: str, keys: Sequence[bytes], tiles: Sequence[bytes]) -> None:
+        time.sleep(0.002)
+        add(writer, view, keys, tiles)
+
+    monkeypatch.setattr(saver, "_PART_KEYS", 4)
+    monkeypatch.setattr(saver, "_SHARE", 0)
+    monkeypatch.setattr(TileWriter, "add", slow)
+
+
+@pytest.mark.usefixtures("slowly_read")
+@pytest.mark.parametrize("seed", range(3))
+def test_every_start_has_what_all_rows_give_through_late_events_midnights_nights_and_deaths(
+    settings: Settings, seed: int
+) -> None:
+    generator = random.Random(seed)
+    values, as_of = random_payments(400, generator), NIGHT
+    starts = from_files = 0
+    machine = Machine(settings, STREAM, values, as_of=as_of)
+    while not machine.is_done:
+        for _ in range(generator.randrange(20, 60)):
+            some_act(machine, generator)
+            if generator.random() < 0.03 and as_of < NIGHT + timedelta(days=5 * machine.next // len(values)):
+                as_of += timedelta(days=1)
+                machine.night = replace(machine.night, as_of=as_of)
+        if generator.random() < 0.3:
+            machine.stop()
+            assert machine.needed() == from_rows(settings, STREAM, as_of)
+        else:
+            machine.close()
+        if as_of > NIGHT and generator.random() < 0.1:
+            as_of -= timedelta(days=1)
+        machine = Machine(settings, STREAM, values, as_of=as_of)
+        starts, from_files = starts + 1, from_files + (machine.read < machine.next // 3)
+        assert machine.held() == from_rows(settings, STREAM, as_of)
+    machine.close()
+    assert starts >= 4
+    assert from_files >= 2
+
+
+def some_act(machine: Machine, generator: random.Random) -> None:
+    act = generator.randrange(4)
+    if act == 0:
+        machine.answer(generator.choice((1, 5, 10)))
+    elif act == 1:
+        machine.hand_over()
+    elif act == 2:
+        machine.commit()
+    else:
+        machine.look()
+
+
+def took_in(settings: Settings, upto: int = 100, *, as_of: date = NIGHT, stream: Stream = STREAM) -> Machine:
+    """A stream that has taken in events, and stopped with a file of all of them."""
+    machine = Machine(settings, stream, VALUES, as_of=as_of, commits=1)
+    machine.take_in(upto)
+    machine.look()
+    machine.stop()
+    return machine
+
+
+VALUES = random_payments(200, random.Random(3))
+
+
+def test_a_start_reads_the_rows_behind_the_file(settings: Settings) -> None:
+    took_in(settings)
+    machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
+    assert machine.read <= 10, "all but the last commit"
+    machine.take_in(150)
+    machine.close()
+    again = Machine(settings, STREAM, VALUES, as_of=NIGHT)
+    assert again.held() == from_rows(settings, STREAM, NIGHT)
+    again.close()
+
+
+def test_a_newer_night_takes_the_tiles_of_days_before_it_out_of_the_file(settings: Settings) -> None:
+    took_in(settings, 200)
+    later = NIGHT + timedelta(days=4)
+    machine = Machine(settings, STREAM, VALUES, as_of=later)
+    held = machine.held()
+    machine.close()
+    assert machine.read <= 10
+    assert held == from_rows(settings, STREAM, later)
+    assert len(held["customer"]) < len(from_rows(settings, STREAM, NIGHT)["customer"])
+
+
+def restored_from_a_copy(settings: Settings) -> None:
+    table = Path(open_if_exists(settings, STREAM.table).table_uri.removeprefix("file://"))
+    copy = settings.home_path / "copy"
+    if not copy.exists():
+        shutil.copytree(table, copy)
+        took_in(settings, 150)
+    shutil.rmtree(table)
+    shutil.copytree(copy, table)
+
+
+def rolled_back(settings: Settings) -> None:
+    """The table is as it was before, by a commit of its own."""
+    table = open_if_exists(settings, STREAM.table)
+    table.restore(table.version() - 3)
+
+
+def removed(settings: Settings) -> None:
+    shutil.rmtree(Path(open_if_exists(settings, STREAM.table).table_uri.removeprefix("file://")))
+
+
+@pytest.mark.parametrize("change", [restored_from_a_copy, rolled_back, removed])
+def test_a_table_with_another_history_makes_all_tiles_anew(
+    settings: Settings, change: Callable[[Settings], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    took_in(settings)
+    change(settings)
+    with caplog.at_level(logging.WARNING, "forecache.stream"):
+        machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
+    said = [record.getMessage() for record in caplog.records if "TILES" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].endswith("the table does not have its last row, so that it was made anew or restored.")
+    assert machine.held() == from_rows(settings, STREAM, NIGHT)
+    machine.close()
+    took_in(settings, 170)
+    machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
+    assert machine.read <= 10
+    assert machine.held() == from_rows(settings, STREAM, NIGHT)
+    machine.close()
+
+
+OTHERS = {
+    "a view more": payments_stream(CUSTOMER, SHOP, replace(CUSTOMER, name="again")),
+    "a view less": payments_stream(SHOP),
+    "other tiles": payments_stream(CUSTOMER, replace(SHOP, live=Live(nights=3, tile_minutes=30))),
+    "more nights": payments_stream(CUSTOMER, replace(SHOP, live=Live(nights=4, tile_minutes=15))),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_stream_that_is_declared_otherwise_makes_all_tiles_anew(
+    settings: Settings, other: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    took_in(settings)
+    machine = Machine(settings, OTHERS[other], VALUES, as_of=NIGHT)
+    assert "it is of another declaration" in caplog.text
+    assert machine.read > 60
+    assert machine.held() == from_rows(settings, OTHERS[other], NIGHT)
+    machine.close()
+
+
+def test_an_older_night_makes_all_tiles_anew(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    """As after a rollback: tiles of days that it needs may have been dropped."""
+    took_in(settings, 200, as_of=NIGHT + timedelta(days=3))
+    machine = Machine(settings, STREAM, VALUES, as_of=NIGHT + timedelta(days=2))
+    assert "stands on an older night" in caplog.text
+    assert machine.held() == from_rows(settings, STREAM, NIGHT + timedelta(days=2))
+    machine.close()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
+def test_a_damaged_file_makes_all_tiles_anew(
+    settings: Settings, share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = took_in(settings).tiles.path
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 4
+    path.write_bytes(content)
+    machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
+    assert "its bytes are not those that were written" in caplog.text
+    assert machine.held() == from_rows(settings, STREAM, NIGHT)
+    machine.close()
+
+
+def test_a_second_engine_elsewhere_leaves_both_with_what_all_rows_give(settings: Settings, tmp_path: Path) -> None:
+    """Each has a file of its own; the table refuses the one that was overtaken, and whose file is right still."""
+    elsewhere = load_settings(home=tmp_path / "elsewhere", lake=settings.lake)
+    first = Machine(settings, STREAM, VALUES, as_of=NIGHT, commits=1)
+    first.take_in(50)
+    second = Machine(elsewhere, STREAM, VALUES, as_of=NIGHT, commits=1)
+    second.take_in(80)
+    first.answer(10)
+    first.hand_over()
+    with pytest.raises(ConflictError):
+        first.commit()
+    first.close()
+    second.stop()
+    for home in (settings, elsewhere):
+        again = Machine(home, STREAM, VALUES, as_of=NIGHT)
+        assert again.read < 80
+        assert again.held() == from_rows(home, STREAM, NIGHT)
+        again.close()
+
+
+def test_a_file_that_cannot_be_written_is_told_and_costs_only_the_start(settings: Settings) -> None:
+    machine = Machine(settings, STREAM, VALUES, as_of=NIGHT, commits=1)
+    folder = machine.tiles.path.parent
+    shutil.rmtree(folder)
+    machine.take_in(30)
+    wait_for(lambda: machine.look() or machine.tiles.failure)  # type: ignore[func-returns-value]
+    assert "No such file" in machine.tiles.failure
+    folder.mkdir()
+    machine.take_in(60)
+    machine.stop()
+    assert machine.tiles.failure == ""
+    again = Machine(settings, STREAM, VALUES, as_of=NIGHT)
+    assert again.read == 0
+    assert again.held() == from_rows(settings, STREAM, NIGHT)
+    again.close()
+
+
+def test_a_file_has_no_event_that_is_not_committed(settings: Settings) -> None:
+    machine = Machine(settings, STREAM, VALUES, as_of=NIGHT, commits=1)
+    machine.take_in(20)
+    machine.answer(30)
+    for _ in range(3):  # events that are answered, and never committed
+        machine.look()
+        wait_for(lambda: machine.tiles._writing is None or machine.tiles._writing.is_read)
+        machine.answer(10)
+    machine.hand_over()
+    machine.look()
+    machine.close()
+    again = Machine(settings, STREAM, VALUES, as_of=NIGHT)
+    assert again.next == 20
+    assert again.held() == from_rows(settings, STREAM, NIGHT)
+    again.close()
