@@ -240,16 +240,19 @@ def test_a_file_that_cannot_be_written_is_told_and_costs_only_the_start(settings
     again.close()
 
 
-def test_a_file_has_no_event_that_is_not_committed(settings: Settings) -> None:
+@pytest.mark.parametrize("handed_over", ["after three looks", "before"])
+def test_a_file_has_no_event_that_is_not_committed(settings: Settings, handed_over: str) -> None:
     machine = Machine(settings, STREAM, VALUES, as_of=NIGHT, commits=1)
-    machine.take_in(20)
-    machine.answer(30)
-    for _ in range(3):  # events that are answered, and never committed
-        machine.look()
-        wait_for(lambda: machine.tiles._writing is None or machine.tiles._writing.is_read)
-        machine.answer(10)
+    machine.answer(20)
     machine.hand_over()
-    machine.look()
+    machine.commit()
+    machine.answer(30)  # is answered, and never committed
+    acts = [machine.look, machine.look, machine.look]
+    acts.insert(0 if handed_over == "before" else 3, machine.hand_over)
+    for act in (*acts, machine.look):
+        act()
+        if machine.tiles._writing is not None:
+            assert machine.tiles._writing._read.wait(30)
     machine.close()
     again = Machine(settings, STREAM, VALUES, as_of=NIGHT)
     assert again.next == 20
