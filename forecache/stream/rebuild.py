@@ -27,7 +27,7 @@ from forecache.stream.record import (
 )
 from forecache.stream.repeats.repeats import Repeats
 from forecache.stream.step.step import Step
-from forecache.stream.table.rows import last_row, rows_in_order
+from forecache.stream.table.rows import TableRows
 from forecache.stream.tiles.restore import restore
 from forecache.stream.tiles.saver import TileSaver
 from forecache.stream_state import stream_folder
@@ -45,17 +45,17 @@ def rebuild(settings: Settings, stream: Stream, step: Step, tiles: TileSaver | N
     Args:
         tiles: Of the step's views, with their file; None: all tiles are made from rows.
     """
-    dataset = _dataset(settings, stream)
-    ids = _remember(settings, stream, step.repeats, dataset)
-    return _replay(stream, step, dataset, tiles), ids
+    table = _table(settings, stream)
+    ids = _remember(settings, stream, step.repeats, table)
+    return _replay(stream, step, table, tiles), ids
 
 
 def remember(settings: Settings, stream: Stream, repeats: Repeats) -> int:
     """Have it know the ids of the last days; returns how many rows of the table it took, those that no file had."""
-    return _remember(settings, stream, repeats, _dataset(settings, stream))
+    return _remember(settings, stream, repeats, _table(settings, stream))
 
 
-def _remember(settings: Settings, stream: Stream, repeats: Repeats, dataset: Any) -> int:
+def _remember(settings: Settings, stream: Stream, repeats: Repeats, table: TableRows | None) -> int:
     unique = set(stream.source.unique)
     if not unique:
         return 0
@@ -64,15 +64,15 @@ def _remember(settings: Settings, stream: Stream, repeats: Repeats, dataset: Any
     ids = {field.name: str(field.type) for field in sorted(fields, key=lambda field: field.name)}
     folder = stream_folder(settings.home_path, stream.name) / "ids"
     repeats.open(folder, ids=ids, since=(since - _EPOCH).days)
-    if repeats.mark is not None and (dataset is None or not has_row(dataset, repeats.mark)):
+    if repeats.mark is not None and (table is None or not has_row(table.dataset, repeats.mark)):
         repeats.forget()
-    return 0 if dataset is None else repeats.remember(_behind(dataset, fields, repeats.mark, since))
+    return 0 if table is None else repeats.remember(_behind(table.dataset, fields, repeats.mark, since))
 
 
-def _replay(stream: Stream, step: Step, dataset: Any, tiles: TileSaver | None) -> int:
+def _replay(stream: Stream, step: Step, table: TableRows | None, tiles: TileSaver | None) -> int:
     since = step.stand_on_nights()
-    mark = None if tiles is None else restore(tiles, step.views, dataset)
-    if dataset is None or not step.views:
+    mark = None if tiles is None else restore(tiles, step.views, table)
+    if table is None or not step.views:
         return 0
     fields = event_fields(stream.topic)
     columns, wanted = [EVENT_DAY, *(field.name for field in fields)], pc.field(EVENT_DAY) >= pa.scalar(since)
@@ -82,20 +82,22 @@ def _replay(stream: Stream, step: Step, dataset: Any, tiles: TileSaver | None) -
 
     def parts() -> Iterator[pa.Table]:
         nonlocal last
-        for rows in rows_in_order(dataset, columns, wanted):
+        for rows in table.in_order(columns, wanted):
             last = rows[POSITION][-1].as_py()
             yield _whole(rows, fields)
 
     count = step.replay(parts())
     if tiles is not None:
-        tiles.begin(last_row(dataset, last) if last > first else mark, commits=last - first, rows=count)
+        mark = table.last_of(last) if last > first else mark
+        up_to = 0 if mark is None else table.count_up_to(mark.position)
+        tiles.begin(mark, up_to=up_to, commits=last - first, rows=count)
     return count
 
 
-def _dataset(settings: Settings, stream: Stream) -> Any:
-    """The stream's table as it is now; None where there is none."""
+def _table(settings: Settings, stream: Stream) -> TableRows | None:
+    """The rows of the stream's table as it is now; None where there is none."""
     delta = open_if_exists(settings, stream.table)
-    return None if delta is None else delta.to_pyarrow_dataset()
+    return None if delta is None else TableRows(delta)
 
 
 def _behind(dataset: Any, fields: Sequence[pa.Field], mark: Mark | None, since: date) -> Iterator[pa.Table]:

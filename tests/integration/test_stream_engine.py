@@ -1,9 +1,11 @@
 """The engine of one process: what is visible when, what it says of itself, and how the command ends."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from forecache.settings import PROJECT_ROOT, Settings
 from forecache.store import open_store
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.rows import LiveRow
+from forecache.stream.arrow import engine as arrow
+from forecache.stream.tiles.restore import tile_saver
 from forecache.stream_state import StreamState, is_running, read_state
 
 pytestmark = pytest.mark.slow
@@ -82,6 +86,21 @@ def test_a_stream_says_what_it_has_done(ready: Settings, kafka: Any) -> None:
     assert 0 < state.delay_p50_s < 120
     assert state.last_error == ""
     assert not is_running(ready.home_path, "payments")
+
+
+def test_a_start_reads_the_rows_behind_the_file_of_tiles(
+    ready: Settings, kafka: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = kafka.create_topic("payments")
+    kafka.send(topic, [payment(number) for number in range(40)])
+    monkeypatch.setattr(arrow, "tile_saver", partial(tile_saver, commits=1))
+    with caplog.at_level(logging.INFO, "forecache.stream"):
+        for rows in (40, 0):
+            run_stream(ready.home_path, kafka.brokers, topic, {"freshness": "event"})
+            assert len(table_rows(ready, "stream_payments")) == 40
+            assert (read_state(ready.home_path, "payments") or StreamState()).rows == rows
+    said = [message for message in caplog.messages if "goes on" in message]
+    assert said == [f"The stream payments goes on: 0 rows were read for tiles, {ids} for ids." for ids in (0, 0)]
 
 
 def test_marks_of_transactions_are_no_events_and_are_read(ready: Settings, kafka: Any) -> None:

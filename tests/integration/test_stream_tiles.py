@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
-from stream_sample import CUSTOMER, DAY
+from stream_sample import CUSTOMER, DAY, messages
 from tile_machine import SHOP, Machine, from_rows, payments_stream, random_payments
 from waiting import wait_for
 
@@ -18,7 +19,9 @@ from forecache.errors import ConflictError
 from forecache.lake.delta.log import open_if_exists
 from forecache.pipeline import Live, Stream
 from forecache.settings import Settings, load_settings
+from forecache.stream.spark import sink
 from forecache.stream.tiles import saver
+from forecache.stream.tiles.restore import tile_saver
 from forecache.stream.tiles.tile_file import TileWriter
 
 STREAM = payments_stream()
@@ -104,7 +107,9 @@ def test_a_start_reads_the_rows_behind_the_file(settings: Settings) -> None:
     assert machine.read <= 10, "all but the last commit"
     machine.take_in(150)
     machine.close()
+    open_if_exists(settings, STREAM.table).optimize.compact()  # as maintenance does beside it
     again = Machine(settings, STREAM, VALUES, as_of=NIGHT)
+    assert again.read <= 60, "the file of before is used"
     assert again.held() == from_rows(settings, STREAM, NIGHT)
     again.close()
 
@@ -140,9 +145,23 @@ def removed(settings: Settings) -> None:
     shutil.rmtree(Path(open_if_exists(settings, STREAM.table).table_uri.removeprefix("file://")))
 
 
-@pytest.mark.parametrize("change", [restored_from_a_copy, rolled_back, removed])
+def rows_removed(settings: Settings) -> None:
+    """As of a customer who wants to be forgotten."""
+    open_if_exists(settings, STREAM.table).delete("customer_id = 7")
+
+
+NO_LAST_ROW = "the table does not have its last row, so that it was made anew or restored"
+CHANGES = [
+    (restored_from_a_copy, NO_LAST_ROW),
+    (rolled_back, NO_LAST_ROW),
+    (removed, NO_LAST_ROW),
+    (rows_removed, "rows that it has were removed from the table"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), CHANGES, ids=[change.__name__ for change, _ in CHANGES])
 def test_a_table_with_another_history_makes_all_tiles_anew(
-    settings: Settings, change: Callable[[Settings], None], caplog: pytest.LogCaptureFixture
+    settings: Settings, change: Callable[[Settings], None], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     took_in(settings)
     change(settings)
@@ -150,7 +169,7 @@ def test_a_table_with_another_history_makes_all_tiles_anew(
         machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
     said = [record.getMessage() for record in caplog.records if "TILES" in record.getMessage()]
     assert len(said) == 1
-    assert said[0].endswith("the table does not have its last row, so that it was made anew or restored.")
+    assert said[0].endswith(f": {reason}.")
     assert machine.held() == from_rows(settings, STREAM, NIGHT)
     machine.close()
     took_in(settings, 170)
@@ -258,3 +277,28 @@ def test_a_file_has_no_event_that_is_not_committed(settings: Settings, handed_ov
     assert again.next == 20
     assert again.held() == from_rows(settings, STREAM, NIGHT)
     again.close()
+
+
+def test_what_spark_s_driver_has_at_a_start_is_what_all_rows_give(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver stands on the nights of the store: on none, of which all days count."""
+    monkeypatch.setattr(sink, "tile_saver", partial(tile_saver, commits=1))
+
+    def a_sink() -> sink.Sink:
+        return sink.Sink(settings, STREAM, send_bad=lambda bad: None, done=lambda answered, version: None)
+
+    first, none = a_sink(), date(1970, 1, 1)
+    for start in range(0, 60, 10):
+        judged = first.step.judge(messages(VALUES[start : start + 10], first=start))
+        first.take(judged.events, judged.bad, {0: start + 10})
+    first.tiles.finish()
+    first.tiles.close()
+    first.step.repeats.close()
+    again = a_sink()
+    held = {name: dict(view.entries) for name, view in again.step.views.items()}
+    assert held == {name: dict(view.entries) for name, view in first.step.views.items()}
+    assert held == from_rows(settings, STREAM, none)
+    assert again.tiles._commits <= 1, "all others are in the file"
+    again.tiles.close()
+    again.step.repeats.close()

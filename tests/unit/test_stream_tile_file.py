@@ -9,7 +9,7 @@ from forecache.errors import DamagedError
 from forecache.stream.mark import Mark
 from forecache.stream.tiles.tile_file import TileFile, TilesOf, TileWriter
 
-OF = TilesOf("declared", Mark(7, 3, 0, 41, 1_700_000_000_000_000), {"customer": 20_000, "shop": -1})
+OF = TilesOf("declared", Mark(7, 3, 0, 41, 1_700_000_000_000_000), 99, {"customer": 20_000, "shop": -1})
 PARTS = [
     ("customer", [b"1", b"", b"a longer key"], [b"12345678", b"", b"x" * 40]),
     ("shop", [b"s"], [b"12345678"]),

@@ -1,6 +1,7 @@
-"""The rows of a stream's table in the order of the stream."""
+"""The rows of a stream's table: in the order of the stream, and how many they are."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -12,21 +13,40 @@ from forecache.stream.record import OFFSET, PARTITION, PLACE, POSITION, RECEIVED
 _BATCH_ROWS = 1 << 16
 
 
-def rows_in_order(dataset: Any, columns: Sequence[str], where: pc.Expression | None = None) -> Iterator[pa.Table]:
-    """Rows of a table by position and place.
+class TableRows:
+    """The rows of a stream's table as it is now.
 
-    Args:
-        columns: Those that the table lacks are left out.
-        where: Which rows; None: all.
+    Attributes:
+        dataset: All of them.
     """
-    wanted = [name for name in dict.fromkeys([POSITION, PLACE, *columns]) if name in dataset.schema.names]
-    found = dataset.to_table(wanted, filter=where)
-    found = found.sort_by([(POSITION, "ascending"), (PLACE, "ascending")])
-    for start in range(0, found.num_rows, _BATCH_ROWS):
-        yield found.slice(start, _BATCH_ROWS).combine_chunks()
 
+    def __init__(self, delta: Any) -> None:
+        self.dataset = delta.to_pyarrow_dataset()
+        self._delta = delta
 
-def last_row(dataset: Any, position: int) -> Mark | None:
-    """The last row of a commit; None where it has none."""
-    columns = [POSITION, PLACE, PARTITION, OFFSET, RECEIVED_AT]
-    return last_mark(dataset.to_table(columns, filter=pc.field(POSITION) == position))
+    def in_order(self, columns: Sequence[str], where: pc.Expression) -> Iterator[pa.Table]:
+        """Some rows by position and place.
+
+        Args:
+            columns: Those that the table lacks are left out.
+        """
+        wanted = [name for name in dict.fromkeys([POSITION, PLACE, *columns]) if name in self.dataset.schema.names]
+        found = self.dataset.to_table(wanted, filter=where)
+        found = found.sort_by([(POSITION, "ascending"), (PLACE, "ascending")])
+        for start in range(0, found.num_rows, _BATCH_ROWS):
+            yield found.slice(start, _BATCH_ROWS).combine_chunks()
+
+    def last_of(self, position: int) -> Mark | None:
+        """The last row of a commit; None where it has none."""
+        columns = [POSITION, PLACE, PARTITION, OFFSET, RECEIVED_AT]
+        return last_mark(self.dataset.to_table(columns, filter=pc.field(POSITION) == position))
+
+    @cached_property
+    def count(self) -> int:
+        """How many there are, by the log."""
+        counts = self._delta.get_add_actions(flatten=True).column("num_records").to_pylist()
+        return int(self.dataset.count_rows()) if None in counts else sum(counts)
+
+    def count_up_to(self, position: int) -> int:
+        """How many the commits up to one have."""
+        return self.count - int(self.dataset.count_rows(filter=pc.field(POSITION) > position))

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
 
 import xxhash
 
@@ -14,6 +14,7 @@ from forecache.stream.layers import layers_of
 from forecache.stream.mark import Mark, has_row
 from forecache.stream.record import event_fields
 from forecache.stream.step.views import LiveView
+from forecache.stream.table.rows import TableRows
 from forecache.stream.tiles.saver import COMMITS, TileSaver
 from forecache.stream.tiles.tile_file import TileFile
 from forecache.stream_state import stream_folder
@@ -49,44 +50,56 @@ def declaration_of(stream: Stream, views: Mapping[str, LiveView]) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps([stream.table, parts]).encode())
 
 
-def restore(saver: TileSaver, views: Mapping[str, LiveView], dataset: Any) -> Mark | None:
+def restore(saver: TileSaver, views: Mapping[str, LiveView], table: TableRows | None) -> Mark | None:
     """Have views without tiles hold those of the file; the rows behind the mark that is returned are to be taken in.
 
     A file that there is any doubt about is removed, and then views hold nothing.
 
     Args:
         views: They stand on the nights of now.
-        dataset: The stream's table; None where there is none.
+        table: The stream's; None where there is none.
     """
     try:
         file = TileFile(saver.path)
-        reason = _doubt(file, saver.declaration, views, dataset)
-        if not reason:
-            for name, keys, tiles in file.parts():
-                views[name].restore(keys, tiles)
-            return file.of.mark
     except FileNotFoundError:
         return None
     except DamagedError as error:
         reason = error.message
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"it cannot be read ({error})"
-    for view in views.values():
-        view.clear()
+    else:
+        reason = _doubt(file, saver.declaration, views, table) or _taken_over(file, views)
+        if not reason:
+            return file.of.mark
     logger.warning(
         "The file %s is not used, and all tiles are made from the rows of the table: %s.", saver.path, reason
     )
-    saver.path.unlink(missing_ok=True)
+    with suppress(OSError):
+        saver.path.unlink()
     return None
 
 
-def _doubt(file: TileFile, declaration: str, views: Mapping[str, LiveView], dataset: Any) -> str:
+def _taken_over(file: TileFile, views: Mapping[str, LiveView]) -> str:
+    """Have the views hold what the file has; why they cannot, or ""."""
+    try:
+        for name, keys, tiles in file.parts():
+            views[name].restore(keys, tiles)
+    except (DamagedError, ValueError) as error:
+        for view in views.values():
+            view.clear()
+        return f"it cannot be read ({error})"
+    return ""
+
+
+def _doubt(file: TileFile, declaration: str, views: Mapping[str, LiveView], table: TableRows | None) -> str:
     """Why a file may not have what the rows of the table give; "" where it has that for certain."""
     if file.of.declaration != declaration:
         return "it is of another declaration of the stream or its views"
     for name, view in views.items():
         if view.complete_from < file.of.complete_from[name]:
             return f"the view {name} stands on an older night than the one that its tiles were kept for"
-    if dataset is None or not has_row(dataset, file.of.mark):
+    if table is None or not has_row(table.dataset, file.of.mark):
         return "the table does not have its last row, so that it was made anew or restored"
+    if table.count_up_to(file.of.mark.position) != file.of.rows:
+        return "rows that it has were removed from the table"
     return ""

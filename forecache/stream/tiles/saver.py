@@ -53,19 +53,21 @@ class TileSaver:
         self.path, self.declaration, self.failure = path, declaration, ""
         self._views, self._most_commits, self._most_rows = views, commits, rows
         self._mark: Mark | None = None
+        self._up_to = 0  # rows of the table
         self._commits = self._rows = 0  # behind the file
         self._given = self._confirmed = 0
         self._writing: _Writing | None = None
         self._not_before = 0.0
 
-    def begin(self, mark: Mark | None, *, commits: int, rows: int) -> None:
+    def begin(self, mark: Mark | None, *, up_to: int, commits: int, rows: int) -> None:
         """Say where the views stand at the start.
 
         Args:
             mark: The last row of the table.
+            up_to: Rows of the table up to this one.
             commits, rows: That the file does not have.
         """
-        self._mark, self._commits, self._rows = mark, commits, rows
+        self._mark, self._up_to, self._commits, self._rows = mark, up_to, commits, rows
         self.look()
 
     def handed_over(self, batches: Iterable[Touched]) -> None:
@@ -87,6 +89,7 @@ class TileSaver:
         """
         self._confirmed += 1
         self._commits, self._rows = self._commits + 1, self._rows + rows.num_rows
+        self._up_to += rows.num_rows
         if rows.num_rows:
             self._mark = mark_of_commit(rows, version)
         if self._writing is not None and self._writing.last == self._confirmed:
@@ -137,7 +140,7 @@ class TileSaver:
             return
         complete_from = {name: view.complete_from for name, view in self._views.items()}
         writing.commits, writing.rows, self._commits, self._rows = self._commits, self._rows, 0, 0
-        writing.complete(TilesOf(self.declaration, self._mark, complete_from))
+        writing.complete(TilesOf(self.declaration, self._mark, self._up_to, complete_from))
 
 
 class _Writing:

@@ -37,11 +37,13 @@ class TilesOf:
     Attributes:
         declaration: Names what they were made by; tiles of another name are none of this stream's.
         mark: They have the events of this row of the table, and of all before it.
+        rows: How many rows of the table that are.
         complete_from: By view, the first day (since 1970) of which no tile is missing.
     """
 
     declaration: str
     mark: Mark
+    rows: int
     complete_from: Mapping[str, int]
 
 
@@ -109,7 +111,7 @@ class TileFile:
         end = len(whole) - _SIZE.size - about_bytes
         about: dict[str, Any] = json.loads(bytes(whole[end : -_SIZE.size]))
         self._views, self._parts = about["views"], whole[len(_MAGIC) : end]
-        self.of = TilesOf(about["declaration"], Mark(**about["mark"]), about["complete_from"])
+        self.of = TilesOf(about["declaration"], Mark(**about["mark"]), about["rows"], about["complete_from"])
 
     def parts(self) -> Iterator[Part]:
         """All entries, in order; the last one of a key counts."""
