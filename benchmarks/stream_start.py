@@ -28,6 +28,7 @@ from forecache.stream.rebuild import rebuild
 from forecache.stream.record import EVENT_DAY, HOUR, KAFKA_AT, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 from forecache.stream.step.step import Step
 from forecache.stream.tiles.restore import tile_saver
+from forecache.stream.tiles.saver import COMMITS
 
 MILLION, ROWS_A_COMMIT, BATCH, EVENTS_PER_S = 1_000_000, 200_000, 50, 2_000
 NOW = datetime.now(timezone.utc)
@@ -73,6 +74,10 @@ def main() -> None:
         print(f"{rows / MILLION:g} million rows of {keys / MILLION:g} million keys")
         print(f"start from rows:     {alone(started, home)}")
         print(f"start from the file: {alone(started, home)}")
+        for number in range(COMMITS):
+            table = events(EVENTS_PER_S, keys, rows // ROWS_A_COMMIT + number)
+            write_deltalake(settings.table_uri(STREAM.table), table, mode="append", partition_by=[HOUR])
+        print(f"the same, {COMMITS} commits of {EVENTS_PER_S:,} rows behind: {alone(started, home)}")
         size = sum(path.stat().st_size for path in Path(home).glob("streams/*/tiles/*"))
         print(f"file: {size / MILLION:.0f} MB")
         print(f"events, median, p99, most: {alone(batches, home)}")
@@ -100,6 +105,7 @@ def batches(home: str) -> str:
     settings = load_settings(home=home)
     step = a_step(settings)
     said = []
+    sys.setswitchinterval(0.0005)  # as the engine has it
     with closing(tile_saver(settings, STREAM, step.views)) as tiles:
         rebuild(settings, STREAM, step, tiles)
         keys = len(step.views[VIEW.name].entries)

@@ -103,7 +103,7 @@ class TileSaver:
         """
         writing = self._writing
         if writing is None:
-            if self._is_due and time.monotonic() >= self._not_before:
+            if self._views and self._is_due and time.monotonic() >= self._not_before:
                 self._writing = _Writing(self.path, self._views)
         elif writing.has_ended:
             self._writing, self.failure = None, writing.failure
@@ -210,7 +210,9 @@ class _Writing:
                 tiles_step("tiles replaced")
         except Exception as error:  # noqa: BLE001  # such as a full disk: the file of before stays
             self.failure = f"The tiles are not written beside the stream's state: {error}"
-            logger.error("%s; a start would read the rows behind the file of before. It is tried again.", self.failure)
+            logger.error(
+                "%s; a start reads the rows behind the last one that was, and it is tried again.", self.failure
+            )
         finally:
             self._read.set()
             self.cpu_s = time.thread_time()
