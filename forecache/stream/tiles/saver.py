@@ -26,7 +26,7 @@ from forecache.stream.tiles.tile_file import TilesOf, TileWriter
 logger = logging.getLogger("forecache.stream")
 COMMITS, ROWS = 100, 200_000
 """Behind the file, from which on it is written anew: a start reads them in less than about a second."""
-_PART_KEYS = 500
+_PART_KEYS, _PAUSE_S = 1000, 0.01
 _SHARE = 100
 """Seconds between two writings, for each second of the processor that one took."""
 _RETRY_S = 30.0
@@ -234,11 +234,10 @@ class _Writing:
         writer.end(self._of)
 
     def _add(self, writer: TileWriter, name: str, keys: Sequence[bytes], entries: Mapping[bytes, bytes]) -> None:
-        """Write some entries, and pause as long as that took: half of a core for the loop that answers."""
-        began = time.perf_counter()
+        """Write some entries, and pause: the loop that answers has the interpreter most of the time."""
         found = [(key, tiles) for key in keys if (tiles := entries.get(key)) is not None]
         writer.add(name, [key for key, _ in found], [tiles for _, tiles in found])
-        self._hurry.wait(time.perf_counter() - began)
+        self._hurry.wait(_PAUSE_S)
         if self._known.is_set() and self._of is None:
             raise _LeftError
 
