@@ -111,7 +111,13 @@ def score_values(
         InputError: The model has several outputs and none of that name.
         CheckError: The model returned other rows than it was given, or another number of values a row.
     """
-    rows, returned = len(features[0]), kernel.run(features)
+    return returned_values(spec, kernel.run(features), len(features[0]), outputs)
+
+
+def returned_values(
+    spec: KernelSpec, returned: Sequence[np.ndarray], rows: int, outputs: Sequence[OutputSpec]
+) -> list[np.ndarray]:
+    """The values of each output of what a kernel returned for some rows, with the errors of `score_values`."""
     return [_values(output, [returned[i] for i in source_of(spec, output)], rows) for output in outputs]
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.inference.arrays import from_numpy
 from forecache.inference.choose_runtime import plan_scoring
 from forecache.inference.encoding import ENCODING, Encoding, encoding_in
 from forecache.inference.kernel import load_kernel
 from forecache.inference.kernel_spec import KernelSpec
-from forecache.inference.outputs import known_outputs, score_values, source_of
+from forecache.inference.outputs import known_outputs, returned_values, source_of
 from forecache.inference.runtimes.runtime import Kernel
 from forecache.output_kinds import OutputSpec
 from forecache.registry.gate.class_metrics import on_classes
@@ -56,8 +55,10 @@ class LoadedModel:
         Returns:
             Of a number [n], of classes their probabilities [n, classes], of quantiles [n, levels].
         """
-        columns = [from_numpy(np.ascontiguousarray(features[:, i])) for i in range(features.shape[1])]
-        return score_values(self.kernel, self.spec, columns, [self.output])[0]
+        # A copy, as a model may write into what it is given. A matrix, as requests are scored one by one: thousands of
+        # them would each become as many Arrow arrays as there are features.
+        returned = self.kernel.run_matrix(np.array(features, np.float32, order="C"))
+        return returned_values(self.spec, returned, len(features), [self.output])[0]
 
 
 def open_model(folder: Path, output: OutputSpec) -> LoadedModel:
