@@ -7,6 +7,7 @@ from typing import Any
 from forecache.pipeline import (
     Baseline,
     Column,
+    Drift,
     EstimatorModel,
     Feature,
     Features,
@@ -116,4 +117,5 @@ flights = Pipeline(
     outputs=(Output("expected_delay"),),
     gate=Gate("mae", {"mae": 40.0}, Baseline("delay_1d"), slices=("carrier",), max_latency_ms=1000.0),
     publish=Publish(max_psi=None),
+    drift=Drift(report_rows=0),
 )

@@ -7,6 +7,7 @@ from typing import Any
 from forecache.pipeline import (
     Baseline,
     Column,
+    Drift,
     EstimatorModel,
     Feature,
     Features,
@@ -61,4 +62,5 @@ till = Pipeline(
     segments=(Segment("size", of="next_spend", bounds=(25.0,), labels=("small", "large")),),
     gate=Gate("mae", floors={"mae": 900.0}, baseline=Baseline("spent"), baseline_margin=-1e6, max_latency_ms=1e6),
     publish=Publish(max_psi=None),
+    drift=Drift(report_rows=0),
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from shop_project.pipelines.orders import ORDERS, orders
 
-from forecache.pipeline import EstimatorModel, Gate, Publish, Schedule, Training
+from forecache.pipeline import Drift, EstimatorModel, Gate, Publish, Schedule, Training
 
 
 def line() -> Any:
@@ -42,4 +42,5 @@ weekly = replace(
     gate=Gate(metric="mae", floors={}, baseline=orders.gate.baseline, baseline_margin=-1e6, max_latency_ms=1000.0),
     schedule=Schedule(every="week", cron="30 2 * * mon", time_zone="Europe/Berlin", training="never"),
     publish=Publish(max_row_change=None, max_psi=None),
+    drift=Drift(report_rows=0),
 )
