@@ -7,6 +7,7 @@ from typing import Any
 from forecache.pipeline import (
     Baseline,
     Column,
+    Drift,
     Feature,
     Features,
     Gate,
@@ -68,4 +69,5 @@ trips = Pipeline(
     outputs=(Output("next_spend"),),
     segments=(Segment("rider_class", of="next_spend", bounds=(8.0,), labels=("light", "heavy")),),
     gate=Gate(metric="mae", floors={"mae": 8.0}, baseline=Baseline("spent")),
+    drift=Drift(report_rows=0),
 )

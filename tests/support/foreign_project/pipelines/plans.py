@@ -10,6 +10,7 @@ from typing import Any
 from forecache.pipeline import (
     Classes,
     Column,
+    Drift,
     EstimatorModel,
     Feature,
     Features,
@@ -79,4 +80,5 @@ plans = Pipeline(
     outputs=(Classes("next_tariff"),),
     gate=Gate("log_loss", {"accuracy": 0.5}, max_latency_ms=1000.0),
     publish=Publish(max_psi=None),
+    drift=Drift(report_rows=0),
 )
