@@ -4,16 +4,22 @@ import json
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from foreign_project.pipelines.plans import END, REGIONS, START, plans
 
 from forecache.errors import InputError
+from forecache.lake.ingest.ingest import ingest
 from forecache.lake.query import query
+from forecache.lake.training_sets.training_set import build_training_set
 from forecache.reader.versions.answers import Answers
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, parse_key
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(900)]
 CUSTOMERS = 300
@@ -69,10 +75,10 @@ def test_classes_go_from_landing_files_to_answers_and_are_watched(settings: Sett
     assert 0 < kinds[0]["value"] < 1.2
 
 
-def test_a_class_that_comes_up_after_the_training_split_is_named(settings: Settings) -> None:
-    from jobs.runner import run as run_job
-
+def test_a_class_that_comes_up_after_the_training_split_is_named(settings: Settings, spark: "SparkSession") -> None:
     file = Path(settings.landing_uri) / "bookings" / f"{END}.csv"
     file.write_text(file.read_text().replace(",flat,", ",unlimited,", 1))
+    for source in plans.sources:
+        ingest(spark, settings, source)
     with pytest.raises(InputError, match="test split of pipeline 'plans' has the class 'unlimited' of 'tariff', which"):
-        run_job(settings, pipelines=["plans"], job="full")
+        build_training_set(spark, settings, plans, END)
