@@ -18,7 +18,9 @@ TABLES = ("raw_purchases", "features_customer", "predictions_churn", "prediction
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # Two models are trained: with one worker each the test waits for two processes less that import PyTorch.
     given = {"HOME": str(tmp_path / "home"), "SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "1g"}
+    given |= {"TRAINING_WORKERS": "1"}
     for name, value in given.items():
         monkeypatch.setenv(f"FORECACHE_{name}", value)
     return tmp_path / "home"

@@ -31,7 +31,7 @@ QUESTION = """
 def environment(settings: Settings) -> dict[str, str]:
     """What a process of its own needs to work with the settings."""
     names = ("home", "landing", "lake", "project", "spark_master", "spark_driver_memory", "spark_jvm", "device")
-    names = (*names, "training_checkpoints", "store_remote")
+    names = (*names, "training_checkpoints", "training_workers", "store_remote")
     given = {f"FORECACHE_{name.upper()}": str(getattr(settings, name)) for name in names}
     return {
         **os.environ,
@@ -59,7 +59,7 @@ def test_the_main_job_on_s3_publishes_the_same_bytes_as_on_a_folder_and_shows_no
 ) -> None:
     monkeypatch.syspath_prepend(str(SUPPORT))
     common = {"project": "cloud_project", "spark_master": "local[2]", "spark_driver_memory": "1g", "device": "cpu"}
-    common |= {"spark_jvm": "short"}
+    common |= {"spark_jvm": "short", "training_workers": 1}
     local = load_settings(home=tmp_path / "local", **common)
     folder = Path(local.landing_uri) / "trips"
     folder.mkdir(parents=True)
