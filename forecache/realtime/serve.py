@@ -5,13 +5,14 @@ It loads numpy and the libraries of the models when there is a release, not befo
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forecache.names import NAME
+from forecache.reader.connections.call import Call
 from forecache.reader.http import problems
-from forecache.reader.http.app import DONE, problem_reply
+from forecache.reader.http.app import problem_reply
 from forecache.reader.http.extension import Context, Handler
 from forecache.reader.http.problems import Problem
 from forecache.reader.status.attention import Attention
@@ -136,10 +137,10 @@ class RealtimeExtension:
             return None
         return partial(self._refuse, name)
 
-    def _refuse(self, name: str, scope: Any, proto: Any, started: int) -> Awaitable[None]:
+    def _refuse(self, name: str, call: Call) -> None:
         try:
             if self._context.access is not None:
-                self._context.access.check(scope.headers, name)
+                self._context.access.check(call.headers, name)
             if self._failure:
                 raise Problem(
                     problems.UNREADABLE, "The packages of real-time models are missing; see the reader's log."
@@ -149,8 +150,7 @@ class RealtimeExtension:
             )
         except Problem as problem:
             reply = problem_reply(problem)
-        proto.response_bytes(reply.status, reply.headers, reply.body)
-        return DONE
+        call.respond(reply.status, reply.headers, reply.body)
 
 
 def extension_alone(context: Context) -> RealtimeExtension:

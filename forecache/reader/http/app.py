@@ -1,25 +1,26 @@
-"""The reader as an RSGI application: one per worker process, created before the worker accepts connections."""
+"""What a worker of the reader answers; made before it accepts connections."""
 
 import asyncio
 import gzip
 import logging
 import re
 import sys
-from collections.abc import Awaitable, Generator, Sequence
-from time import monotonic, perf_counter_ns, time
+from collections.abc import Awaitable, Sequence
+from time import perf_counter_ns, time
 from typing import Any
 
 from forecache.errors import ForecacheError, InputError
+from forecache.reader.connections.call import Call, ClientGone
+from forecache.reader.connections.connections import Connections
 from forecache.reader.http import problems
 from forecache.reader.http.access import Access
 from forecache.reader.http.extension import Context, MakeExtension
-from forecache.reader.http.limits import MAX_PATH_BYTES, BodyMemory, ClientGone, read_body
+from forecache.reader.http.limits import MAX_PATH_BYTES, BodyMemory
 from forecache.reader.http.parsing import pipeline_and_key, plain_limit
 from forecache.reader.http.problems import Problem, quoted
 from forecache.reader.http.readiness import Readiness
 from forecache.reader.http.replies import Reply, Request
 from forecache.reader.http.routes import Routes
-from forecache.reader.processes import reaper
 from forecache.reader.processes.in_flight import InFlight
 from forecache.reader.processes.metrics import ROUTE, WorkerMetrics
 from forecache.reader.processes.shared_memory import Runtime
@@ -30,27 +31,12 @@ from forecache.settings import Settings
 logger = logging.getLogger("forecache.reader")
 GZIP_FROM_BYTES = 1024
 GZIP_IN_THREAD_FROM_BYTES = 32 * 1024
-REAP_EVERY_S = 1.0
-SILENCE_TIMEOUTS = 1.5
-"""A silent connection is closed after this many request timeouts; HTTP/2 clients answer pings sooner than that."""
 _ONE = ROUTE["one"]
 _JSON_TYPE = re.compile(r"application/([!-~]+\+)?json")
 
 
-class _Done:
-    """The awaitable that the handler of an answered request returns; awaiting it costs nothing."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        return _NOTHING
-
-
-_NOTHING: Generator[None, None, None] = iter(())  # type: ignore[assignment]  # exhausted, so it may be shared
-DONE = _Done()
-"""What a handler returns that has answered."""
-
-
 class ReaderApp:
-    """Answers requests. Granian calls `__rsgi_init__` once, then `__rsgi__` for each request, on one loop."""
+    """Answers requests, all on one loop, between `open` and `close`."""
 
     def __init__(self, settings: Settings, runtime: Runtime, extensions: Sequence[MakeExtension] = ()) -> None:
         self.settings = settings
@@ -70,9 +56,11 @@ class ReaderApp:
             settings, self.catalog, runtime, self.readiness, self._metrics, self._access, self._extensions
         )
         self._in_flight = InFlight(self._metrics)
-        self._reap_at = 0.0
+        self.connections: Connections | None = None
+        self._closed = 0
 
-    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Open what is served, on the loop's thread."""
         # With the default of 5 ms other threads would delay requests and raise tail latencies.
         sys.setswitchinterval(0.001)
         self.catalog.open()
@@ -82,27 +70,28 @@ class ReaderApp:
         follow = [*(each.turn for each in self._extensions), *own]
         self.catalog.watch(loop, each_turn=self._each_turn, after_turn=follow)
 
-    def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def close(self) -> None:
+        """Stop what `open` has started."""
         for extension in self._extensions:
             extension.close()
         self.catalog.close()
 
-    def __rsgi__(self, scope: Any, proto: Any) -> Awaitable[None]:
-        started = perf_counter_ns()
-        method, path = scope.method, scope.path
+    def handle(self, call: Call) -> Awaitable[None] | None:
+        """Answer a call, or return what has to be awaited for that."""
+        method, path = call.method, call.path
         if method == "GET" and not self._guarded and (found := pipeline_and_key(path)):
             name, _, key = found
             answers = self._answers.get(name)
-            if answers is not None and key and self._answer_one(scope, proto, answers, key):
-                self._metrics.observe(_ONE, 200, perf_counter_ns() - started)
-                return DONE
+            if answers is not None and key and self._answer_one(call, answers, key):
+                self._metrics.observe(_ONE, 200, perf_counter_ns() - call.arrived)
+                return None
         for extension in self._extensions:
             handler = extension.find(method, path)
             if handler is not None:
-                return handler(scope, proto, started)
+                return handler(call)
         if method == "POST" and self.routes.takes_body(path):
-            return self._post(scope, path, proto, started)
-        request = Request(method, path, scope.query_string, scope.headers, time())
+            return self._post(call)
+        request = Request(method, path, call.query_string, call.headers, time())
         try:
             _check_path(request)
         except Problem as problem:
@@ -111,20 +100,20 @@ class ReaderApp:
             reply = self._reply(request)
         if len(reply.body) >= GZIP_FROM_BYTES and _accepts_gzip(request.headers):
             reply = _gzipped(reply)
-        self._send(proto, request, reply, started)
-        return DONE
+        self._send(call, request, reply)
+        return None
 
-    def _answer_one(self, scope: Any, proto: Any, answers: Any, key: str) -> bool:
+    def _answer_one(self, call: Call, answers: Any, key: str) -> bool:
         """Answer a plain request for one key, at most with a limit; False if the request is another one or fails."""
         now = time()
         if now >= answers.valid_until:
             answers.refresh(now)
-        query, limit = scope.query_string, 0
+        query, limit = call.query_string, 0
         if query:
             limit = plain_limit(query)
             if not limit:
                 return False
-        if answers.refused or "if-none-match" in scope.headers:
+        if answers.refused or "if-none-match" in call.headers:
             return False
         try:
             body = answers.one(answers.encode(key), (), limit)
@@ -132,40 +121,60 @@ class ReaderApp:
             return False
         if body is None:
             return False
-        proto.response_bytes(200, answers.headers, body)
+        call.respond(200, answers.headers, body)
         self._metrics.cells[answers.found_cell] += 1
         return True
 
-    async def _post(self, scope: Any, path: str, proto: Any, started: int) -> None:
-        headers = scope.headers
-        request = Request("POST", path, scope.query_string, headers, 0.0)
+    def _post(self, call: Call) -> Awaitable[None] | None:
+        request = Request("POST", call.path, call.query_string, call.headers, 0.0)
         settings = self.settings
         try:
             _check_path(request)
             if self._access is not None:
-                self._access.identify(headers)  # clients without a token must not send a body
-            check_media_type(headers.get("content-type"))
-            request.body = await read_body(
-                proto, headers, self._bodies,
-                limit_bytes=settings.reader_max_body_bytes, timeout_s=settings.reader_request_timeout_s,
-            )  # fmt: skip
+                self._access.identify(call.headers)  # clients without a token must not send a body
+            check_media_type(call.headers.get("content-type"))
+            body = call.whole_body(settings.reader_max_body_bytes, self._bodies)
+        except Problem as problem:
+            self._refuse(call, request, problem)
+            return None
+        if body is None:
+            return self._post_later(call, request)
+        return self._with_body(call, request, body)
+
+    async def _post_later(self, call: Call, request: Request) -> None:
+        """Answer once the body has come."""
+        settings = self.settings
+        try:
+            body = await call.read_body(settings.reader_max_body_bytes, self._bodies, settings.reader_request_timeout_s)
         except ClientGone:
-            self._metrics.observe(request.route, problems.CLIENT_GONE, perf_counter_ns() - started)
+            self._metrics.observe(request.route, problems.CLIENT_GONE, perf_counter_ns() - call.arrived)
             return
         except Problem as problem:
-            if problem.kind is problems.OVERLOADED:
-                self._metrics.count_refused_body()
-            reply = problem_reply(problem)
-        else:
-            request.now = time()
-            reply = self._reply(request)
+            self._refuse(call, request, problem)
+            return
+        later = self._with_body(call, request, body)
+        if later is not None:
+            await later
+
+    def _with_body(self, call: Call, request: Request, body: bytes) -> Awaitable[None] | None:
+        request.body, request.now = body, time()
+        reply = self._reply(request)
         size = len(reply.body)
-        if size >= GZIP_FROM_BYTES and _accepts_gzip(headers):
-            if size < GZIP_IN_THREAD_FROM_BYTES:
-                reply = _gzipped(reply)
-            else:
-                reply = await asyncio.get_running_loop().run_in_executor(None, _gzipped, reply)
-        self._send(proto, request, reply, started)
+        if size >= GZIP_FROM_BYTES and _accepts_gzip(call.headers):
+            if size >= GZIP_IN_THREAD_FROM_BYTES:
+                return self._send_gzipped(call, request, reply)
+            reply = _gzipped(reply)
+        self._send(call, request, reply)
+        return None
+
+    async def _send_gzipped(self, call: Call, request: Request, reply: Reply) -> None:
+        """Compress a long answer beside the loop."""
+        self._send(call, request, await asyncio.get_running_loop().run_in_executor(None, _gzipped, reply))
+
+    def _refuse(self, call: Call, request: Request, problem: Problem) -> None:
+        if problem.kind is problems.OVERLOADED:
+            self._metrics.count_refused_body()
+        self._send(call, request, problem_reply(problem))
 
     def _reply(self, request: Request) -> Reply:
         try:
@@ -183,12 +192,9 @@ class ReaderApp:
             self.catalog.suspect()
             return problem_reply(Problem(problems.INTERNAL, "This is a defect; see the reader's log for the cause."))
 
-    def _send(self, proto: Any, request: Request, reply: Reply, started: int) -> None:
-        if reply.body:
-            proto.response_bytes(reply.status, reply.headers, reply.body)
-        else:
-            proto.response_empty(reply.status, reply.headers)
-        self._metrics.observe(request.route, reply.status, perf_counter_ns() - started)
+    def _send(self, call: Call, request: Request, reply: Reply) -> None:
+        call.respond(reply.status, reply.headers, reply.body)
+        self._metrics.observe(request.route, reply.status, perf_counter_ns() - call.arrived)
 
     def _note_readiness(self, _: RunOnLoop) -> None:
         self.readiness.note()
@@ -197,15 +203,10 @@ class ReaderApp:
         """Housekeeping that the watching thread does a few times a second."""
         if self._access is not None and not self._access.reload():
             self._metrics.count_token_error()
-        now = monotonic()
-        if reaper.SUPPORTED and now >= self._reap_at:
-            silence_s = self.settings.reader_request_timeout_s * SILENCE_TIMEOUTS
-            staying, closed = reaper.close_silent(
-                self.settings.reader_port, after_s=silence_s, most=self.settings.reader_max_connections
-            )
-            self._metrics.count_connections(staying, closed)
-            under_pressure = staying + closed > self.settings.reader_max_connections * reaper.PRESSURE_SHARE
-            self._reap_at = now + (0.0 if under_pressure else REAP_EVERY_S)
+        if self.connections is not None:
+            closed = self.connections.num_closed
+            self._metrics.count_connections(self.connections.num_open, closed - self._closed)
+            self._closed = closed
 
 
 def _check_path(request: Request) -> None:

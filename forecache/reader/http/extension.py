@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from forecache.reader.connections.call import Call
 from forecache.reader.http.access import Access
 from forecache.reader.http.limits import BodyMemory
 from forecache.reader.processes.metrics import WorkerMetrics
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from forecache.reader.status.attention import Attention
     from forecache.reader.status.history import Counted, History
 
-Handler = Callable[[Any, Any, int], Awaitable[None]]
-"""Answers a request: (scope, proto, `perf_counter_ns` when its handling began), as RSGI has them."""
+Handler = Callable[[Call], Awaitable[None] | None]
+"""Answers a request at once, or returns what has to be awaited for that."""
 
 
 @dataclass(frozen=True)

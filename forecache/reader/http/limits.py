@@ -1,10 +1,5 @@
 """Limits on requests: path, body size and time, and the memory of all bodies in progress."""
 
-import asyncio
-from typing import Any
-
-from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]
-
 from forecache.reader.http import problems
 from forecache.reader.http.problems import Problem
 
@@ -12,15 +7,8 @@ MAX_PATH_BYTES = 4096
 """Longest path and longest query; a key has at most 511 bytes, three times as many when percent-encoded."""
 
 MAX_HEAD_BYTES = 16 * 1024
-"""Largest request line and header fields together; the server itself refuses more, with 431."""
-
-
-WHOLE_BODY_BYTES = 16 * 1024
-"""Bodies up to this size are read in one step and counted before they arrive, larger ones as they arrive."""
-
-
-class ClientGone(Exception):
-    """The client closed the connection before its request was complete; there is nobody to answer."""
+"""Largest request line and header fields together; more are refused with 431."""
+MAX_HEAD_FIELDS = 100
 
 
 class BodyMemory:
@@ -39,64 +27,24 @@ class BodyMemory:
         Raises:
             Problem: 503, if too little is left.
         """
+        self.check(size_bytes)
+        self.free_bytes -= size_bytes
+
+    def check(self, size_bytes: int) -> None:
+        """Raise a `Problem`, 503, if so much could not be reserved now."""
         if size_bytes > self.free_bytes:
             raise Problem(
                 problems.OVERLOADED,
                 "The bodies of other requests take all the memory for bodies; ask again in a second.",
                 headers=[("retry-after", "1"), ("connection", "close")],
             )
-        self.free_bytes -= size_bytes
 
     def give_back(self, size_bytes: int) -> None:
         self.free_bytes += size_bytes
 
 
-async def read_body(proto: Any, headers: Any, memory: BodyMemory, *, limit_bytes: int, timeout_s: float) -> bytes:
-    """Read the whole body.
-
-    Raises:
-        Problem: It is larger than `limit_bytes` (refused unread if the client sends its length), there is no memory for
-            it, or it has not arrived after `timeout_s`.
-        ClientGone: The client closed the connection first.
-    """
-    length = headers.get("content-length")
-    expected = int(length) if length is not None and length.isdecimal() else -1
-    if expected > limit_bytes:
-        raise _too_large(limit_bytes)
-    task = asyncio.current_task()
-    assert task is not None, "granian runs handlers as tasks"
-    # A separate timer, because asyncio.wait_for would add a task and two turns of the loop to every request.
-    timer = asyncio.get_running_loop().call_later(timeout_s, task.cancel)
-    taken = 0
-    try:
-        if 0 <= expected <= WHOLE_BODY_BYTES:
-            memory.take(expected)
-            taken = expected
-            body: bytes = await proto()
-            return body
-        chunks = []
-        async for chunk in proto:
-            size = len(chunk)
-            if taken + size > limit_bytes:
-                raise _too_large(limit_bytes)
-            memory.take(size)
-            taken += size
-            chunks.append(chunk)
-        return b"".join(chunks)
-    except ProtocolClosed:
-        raise ClientGone from None
-    except asyncio.CancelledError:
-        raise Problem(
-            problems.TIMEOUT,
-            f"The body did not arrive within {timeout_s:g} s; send it faster or split the request.",
-            headers=[("connection", "close")],
-        ) from None
-    finally:
-        timer.cancel()
-        memory.give_back(taken)
-
-
-def _too_large(limit_bytes: int) -> Problem:
+def too_large(limit_bytes: int) -> Problem:
+    """The problem of a body that is larger than the limit."""
     return Problem(
         problems.TOO_LARGE,
         f"The body is larger than {limit_bytes} bytes; split the request.",

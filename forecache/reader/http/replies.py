@@ -1,5 +1,6 @@
 """Requests and replies, and what many handlers do with them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ class Reply(NamedTuple):
     """Status, header fields and body of a response."""
 
     status: int
-    headers: Headers
+    headers: Sequence[tuple[str, str]]
     body: bytes
 
 

@@ -1,17 +1,14 @@
 """When a request arrived and until when it is to be answered.
 
-Time that a request waits before a handler sees it is not in the handler's clock: in the socket, in the server's
-threads, in the event loop's queue. A balancer that stamps requests says when they came. Without one, the wait is
-estimated from the way of the bodies: a body comes to its handler through the same queue that the request came through
-before.
+Time that a request waits in the socket before a handler sees it is not in the handler's clock. A balancer that stamps
+requests says when they came. Without one, it is how long the loop has been at work since it last looked.
 """
 
 import re
 import time
-from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
+from forecache.reader.connections.call import Call
 from forecache.reader.http import problems
 from forecache.reader.http.problems import Problem, quoted
 
@@ -23,7 +20,6 @@ _GRPC_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _GRPC_MS = {"H": 3_600_000.0, "M": 60_000.0, "S": 1000.0, "m": 1.0, "u": 1e-3, "n": 1e-6}
 _LONGEST_WAIT_S = 30.0
 """A balancer's clock that says a request is older than this, or from the future, is not believed."""
-_FRESH_NS = 100_000_000
 
 
 @dataclass(slots=True)
@@ -32,7 +28,7 @@ class Clock:
 
     Attributes:
         arrived: When it reached the balancer, or this process as far as it can tell.
-        until: When its answer has to leave the handler: it takes as long out as the request takes in.
+        until: When its answer has to leave the handler.
         deadline_ms: From the arrival until the answer is out, as granted.
     """
 
@@ -45,38 +41,18 @@ class Clock:
         return now - self.arrived > self.deadline_ms * 1e6
 
 
-class Hops:
-    """The recent waits of bodies on their way to their handlers, as an estimate of the wait of a request."""
-
-    def __init__(self) -> None:
-        self._recent: deque[int] = deque([0] * 4, 4)
-        self._wait, self._seen = 0, 0
-
-    def saw(self, started: int, now: int) -> None:
-        """A body came `now` to a handler that had begun at `started`."""
-        # The least of a few: a slow client's body, which has waited for the network, says nothing of the queue.
-        self._recent.append(now - started)
-        self._wait, self._seen = min(self._recent), now
-
-    def wait_at(self, now: int) -> int:
-        """Nanoseconds that a request whose handler begins now has probably waited; a pause ends every queue."""
-        return self._wait if now - self._seen < _FRESH_NS else 0
-
-
-def clock_of(headers: Any, started: int, hop_wait: int, most_ms: float) -> Clock:
+def clock_of(call: Call, most_ms: float) -> Clock:
     """The clock of a request.
 
     Args:
-        started: `perf_counter_ns` when its handler began.
-        hop_wait: Nanoseconds that requests are estimated to wait for their handler at the moment.
         most_ms: The declared deadline; a request may ask for a shorter one.
 
     Raises:
         Problem: 400 for a header that is not a time, 504 where the client says that no time is left.
     """
-    get = headers.get
+    get = call.headers.get
     stamp = get(_START)
-    wait = hop_wait if stamp is None else _since(stamp, hop_wait)
+    wait = call.waited if stamp is None else _since(stamp, call.waited)
     asked = most_ms
     if (text := get(_DEADLINE)) is not None:
         asked = min(asked, _milliseconds(_DEADLINE, text))
@@ -85,9 +61,8 @@ def clock_of(headers: Any, started: int, hop_wait: int, most_ms: float) -> Clock
     if (text := get(_ENVOY)) is not None:
         asked = min(asked, _milliseconds(_ENVOY, text))
     _check_left(asked)
-    arrived = started - wait
-    budget = int(asked * 1e6)
-    return Clock(arrived, arrived + budget - min(hop_wait, budget // 4), asked)
+    arrived = call.arrived - wait
+    return Clock(arrived, arrived + int(asked * 1e6), asked)
 
 
 def shortened(clock: Clock, asked_ms: float) -> Clock:

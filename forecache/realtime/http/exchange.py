@@ -7,16 +7,16 @@ from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
+from forecache.reader.connections.call import Call
 from forecache.reader.http import problems
 from forecache.reader.http.extension import Context
-from forecache.reader.http.limits import read_body
 from forecache.reader.http.problems import Problem
 from forecache.realtime.answer.answered import Answered, Times
 from forecache.realtime.answer.engine import Engine
 from forecache.realtime.answer.model_path import TooLate
 from forecache.realtime.answer.render import lowest
 from forecache.realtime.deadline.backlog import Backlog
-from forecache.realtime.deadline.clock import Clock, Hops, clock_of
+from forecache.realtime.deadline.clock import Clock, clock_of
 from forecache.realtime.http.columns import Asked
 from forecache.realtime.http.scored import Scored, scored
 from forecache.realtime.models import Models
@@ -30,28 +30,24 @@ logger = logging.getLogger("forecache.realtime")
 class Exchange:
     """Reads bodies and has requests answered, with the deadline, the queue and the ladder of the reader's own JSON."""
 
-    def __init__(self, context: Context, engine: Engine, backlog: Backlog, hops: Hops) -> None:
+    def __init__(self, context: Context, engine: Engine, backlog: Backlog) -> None:
         self.context = context
-        self._engine, self._backlog, self._hops = engine, backlog, hops
+        self._engine, self._backlog = engine, backlog
 
-    async def body(self, served: Served, headers: Any, proto: Any, started: int) -> tuple[bytes, Clock]:
+    async def body(self, served: Served, call: Call) -> tuple[bytes, Clock]:
         """The body of a request, and its clock.
 
         Raises:
             Problem: The client may not ask, a header or the body is wrong, or the deadline has passed.
             ClientGone: The client left.
         """
-        context, settings = self.context, self.context.settings
+        context, settings, headers = self.context, self.context.settings, call.headers
         if context.access is not None:
             context.access.check(headers, served.name)
         if headers.get("content-encoding", "identity") != "identity":
             raise Problem(problems.MEDIA_TYPE, "The body is compressed; send it as it is.")
-        clock = clock_of(headers, started, self._hops.wait_at(started), served.loaded.release.deadline_ms)
-        body = await read_body(
-            proto, headers, context.bodies,
-            limit_bytes=settings.reader_max_body_bytes, timeout_s=settings.reader_request_timeout_s,
-        )  # fmt: skip
-        self._hops.saw(started, perf_counter_ns())
+        clock = clock_of(call, served.loaded.release.deadline_ms)
+        body = await call.read_body(settings.reader_max_body_bytes, context.bodies, settings.reader_request_timeout_s)
         return body, clock
 
     async def answers(self, served: Served, asked: Sequence[Asked], clock: Clock, request_id: str) -> list[Scored]:

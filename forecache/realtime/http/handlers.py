@@ -1,21 +1,19 @@
 """Which handler a request to the real-time models has."""
 
 import asyncio
-from collections.abc import Awaitable
 from functools import partial
-from typing import Any
 
 import orjson
 
+from forecache.reader.connections.call import Call
 from forecache.reader.http import problems
-from forecache.reader.http.app import DONE, problem_reply
+from forecache.reader.http.app import problem_reply
 from forecache.reader.http.extension import Context, Handler
 from forecache.reader.http.problems import Problem
 from forecache.reader.http.replies import Reply
 from forecache.reader.versions.answers import JSON
 from forecache.realtime.answer.engine import Engine
 from forecache.realtime.deadline.backlog import Backlog
-from forecache.realtime.deadline.clock import Hops
 from forecache.realtime.http.describe import description
 from forecache.realtime.http.exchange import Exchange
 from forecache.realtime.http.inference.protocol import InferenceProtocol
@@ -34,10 +32,10 @@ class Handlers:
     def __init__(self, context: Context, models: Models, loop: asyncio.AbstractEventLoop) -> None:
         self._context, self._models = context, models
         self.engine = Engine(context.catalog.answers)
-        self.backlog, self.hops = Backlog(loop), Hops()
+        self.backlog = Backlog(loop)
         models.shadow_of = lambda candidate: Shadow(candidate, self.engine, self.backlog)
-        self._own = OwnProtocol(context, self.engine, self.backlog, self.hops)
-        exchange = Exchange(context, self.engine, self.backlog, self.hops)
+        self._own = OwnProtocol(context, self.engine, self.backlog)
+        exchange = Exchange(context, self.engine, self.backlog)
         self._inference, self._mlflow = InferenceProtocol(exchange, models), MlflowProtocol(exchange, models)
 
     def find(self, method: str, path: str) -> Handler | None:
@@ -59,10 +57,10 @@ class Handlers:
             return partial(self._has_no_keys, model)
         return None
 
-    def _describe(self, served: Served, method: str, scope: Any, proto: Any, started: int) -> Awaitable[None]:
+    def _describe(self, served: Served, method: str, call: Call) -> None:
         try:
             if self._context.access is not None:
-                self._context.access.check(scope.headers, served.name)
+                self._context.access.check(call.headers, served.name)
             if method not in ("GET", "HEAD"):
                 raise Problem(
                     problems.METHOD, f"{method[:20]} is not allowed here; use GET, HEAD, POST.",
@@ -72,25 +70,23 @@ class Handlers:
             reply = Reply(200, [("content-type", JSON), ("cache-control", "no-cache")], body)
         except Problem as problem:
             reply = problem_reply(problem)
-        self._own.send(proto, reply, started)
-        return DONE
+        self._own.send(call, reply)
 
-    def _has_no_keys(self, name: str, scope: Any, proto: Any, started: int) -> Awaitable[None]:
+    def _has_no_keys(self, name: str, call: Call) -> None:
         try:
             if self._context.access is not None:
-                self._context.access.check(scope.headers, name)
+                self._context.access.check(call.headers, name)
             raise Problem(
                 problems.NO_ROUTE,
                 f"{name} is a real-time model, which has no keys to look up; send a request to POST /v1/{name}.",
             )
         except Problem as problem:
-            self._own.send(proto, problem_reply(problem), started)
-        return DONE
+            self._own.send(call, problem_reply(problem))
 
-    def _not_served(self, name: str, scope: Any, proto: Any, started: int) -> Awaitable[None]:
+    def _not_served(self, name: str, call: Call) -> None:
         try:
             if self._context.access is not None:
-                self._context.access.check(scope.headers, name)
+                self._context.access.check(call.headers, name)
             if name in self._models.failures:
                 raise Problem(
                     problems.UNREADABLE,
@@ -103,5 +99,4 @@ class Handlers:
                 headers=[("retry-after", "1")],
             )
         except Problem as problem:
-            self._own.send(proto, problem_reply(problem), started)
-        return DONE
+            self._own.send(call, problem_reply(problem))

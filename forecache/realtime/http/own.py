@@ -1,13 +1,13 @@
 """`POST /v1/<name>`: the reader's own JSON."""
 
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter_ns
-from typing import Any
 
+from forecache.reader.connections.call import Call, ClientGone
 from forecache.reader.http import problems
 from forecache.reader.http.app import check_media_type, problem_reply
 from forecache.reader.http.extension import Context
-from forecache.reader.http.limits import ClientGone, read_body
 from forecache.reader.http.problems import Problem
 from forecache.reader.http.replies import Reply
 from forecache.reader.processes.metrics import ROUTE
@@ -16,7 +16,7 @@ from forecache.realtime.answer.answered import Answered, Times
 from forecache.realtime.answer.engine import Engine
 from forecache.realtime.answer.model_path import TooLate
 from forecache.realtime.deadline.backlog import Backlog
-from forecache.realtime.deadline.clock import Clock, Hops, clock_of
+from forecache.realtime.deadline.clock import Clock, clock_of
 from forecache.realtime.http.tracing import TRACE, traced
 from forecache.realtime.request.parsed import ParsedRequest
 from forecache.realtime.served import Served
@@ -25,63 +25,82 @@ logger = logging.getLogger("forecache.realtime")
 _ROUTE = ROUTE["realtime"]
 _Outcome = tuple[Reply, ParsedRequest | None, Answered | None]
 """A reply, and the request and the answer that it is of; None where it says what is wrong."""
-_HEADERS = [("content-type", JSON), ("cache-control", "no-store")]
+Headers = Mapping[str, str]
+_HEADERS = (("content-type", JSON), ("cache-control", "no-store"))
 
 
 class OwnProtocol:
     """Handles requests in the reader's own JSON."""
 
-    def __init__(self, context: Context, engine: Engine, backlog: Backlog, hops: Hops) -> None:
-        self._context, self._engine, self._backlog, self._hops = context, engine, backlog, hops
+    def __init__(self, context: Context, engine: Engine, backlog: Backlog) -> None:
+        self._context, self._engine, self._backlog = context, engine, backlog
         self._limit_bytes = context.settings.reader_max_body_bytes
         self._timeout_s = context.settings.reader_request_timeout_s
 
-    async def answer(self, served: Served, scope: Any, proto: Any, started: int) -> None:
+    def answer(self, served: Served, call: Call) -> Awaitable[None] | None:
         """Answer a request to a model."""
-        context, headers = self._context, scope.headers
+        context, headers = self._context, call.headers
         try:
             if context.access is not None:
                 context.access.check(headers, served.name)
             check_media_type(headers.get("content-type"))
-            clock = clock_of(headers, started, self._hops.wait_at(started), served.loaded.release.deadline_ms)
-            body = await read_body(
-                proto, headers, context.bodies, limit_bytes=self._limit_bytes, timeout_s=self._timeout_s
-            )
+            clock = clock_of(call, served.loaded.release.deadline_ms)
+            body = call.whole_body(self._limit_bytes, context.bodies)
+        except Problem as problem:
+            self.send(call, problem_reply(problem))
+            return None
+        return self._read_on(served, call, clock) if body is None else self._with_body(served, call, clock, body)
+
+    async def _read_on(self, served: Served, call: Call, clock: Clock) -> None:
+        """Answer once the body has come."""
+        try:
+            body = await call.read_body(self._limit_bytes, self._context.bodies, self._timeout_s)
         except ClientGone:
-            context.metrics.observe(_ROUTE, problems.CLIENT_GONE, perf_counter_ns() - started)
+            self._context.metrics.observe(_ROUTE, problems.CLIENT_GONE, perf_counter_ns() - call.arrived)
             return
         except Problem as problem:
-            self.send(proto, problem_reply(problem), started)
+            self.send(call, problem_reply(problem))
             return
+        later = self._with_body(served, call, clock, body)
+        if later is not None:
+            await later
+
+    def _with_body(self, served: Served, call: Call, clock: Clock, body: bytes) -> Awaitable[None] | None:
         now = perf_counter_ns()
-        self._hops.saw(started, now)
         request, split = None, served.split
         if split is not None:
             try:
                 served, request = split.assigned(lambda each: each.parser.parse(body))
             except Exception as error:  # noqa: BLE001  # each becomes a reply that names its cause
-                self.send(proto, self._failed(error, served), started)
-                return
+                self.send(call, self._failed(error, served))
+                return None
 
         def finish(outcome: _Outcome) -> None:
-            self._finish(served, proto, started, clock, *outcome)
+            self._finish(served, call, clock, *outcome)
             if split is not None:
                 split.after(outcome[1], lambda each: each.parser.parse(body), clock)
 
         def run(why: str) -> None:
-            finish(self._now(served, body, headers, clock, why, request))
+            finish(self._now(served, body, call.headers, clock, why, request))
 
         if not served.path.in_loop or served.lookups.remote():
-            finish(await self._later(served, body, headers, clock, request))
-        elif not served.model_cost.fits(clock.until - now):
+            return self._elsewhere(served, body, call.headers, clock, request, finish)
+        if not served.model_cost.fits(clock.until - now):
             run(TooLate.reason)
         elif self._backlog.is_calm(clock, now):
             run("")
         else:
-            await self._backlog.join(clock, run)
+            self._backlog.join(clock, run)
+        return None
+
+    async def _elsewhere(
+        self, served: Served, body: bytes, headers: Headers, clock: Clock, request: ParsedRequest | None,
+        finish: Callable[[_Outcome], None],
+    ) -> None:  # fmt: skip
+        finish(await self._later(served, body, headers, clock, request))
 
     def _now(
-        self, served: Served, body: bytes, headers: Any, clock: Clock, why: str, request: ParsedRequest | None
+        self, served: Served, body: bytes, headers: Headers, clock: Clock, why: str, request: ParsedRequest | None
     ) -> _Outcome:
         """The reply of a model that runs on this thread, or of a lower rung.
 
@@ -113,7 +132,7 @@ class OwnProtocol:
         return reply, request, answered
 
     async def _later(
-        self, served: Served, body: bytes, headers: Any, clock: Clock, request: ParsedRequest | None
+        self, served: Served, body: bytes, headers: Headers, clock: Clock, request: ParsedRequest | None
     ) -> _Outcome:
         """The reply of a model in another process, or with look-ups on another machine."""
         began = perf_counter_ns()
@@ -128,7 +147,7 @@ class OwnProtocol:
             return self._failed(error, served), None, None
         return self._rendered(served, answered, headers, clock), request, answered
 
-    def _rendered(self, served: Served, answered: Answered, headers: Any, clock: Clock) -> Reply:
+    def _rendered(self, served: Served, answered: Answered, headers: Headers, clock: Clock) -> Reply:
         now = perf_counter_ns()
         elapsed = answered.elapsed = now - clock.arrived
         late = answered.late = clock.is_late(now)
@@ -153,20 +172,21 @@ class OwnProtocol:
         return problem_reply(Problem(problems.INTERNAL, "This is a defect; see the reader's log for the cause."))
 
     def _finish(
-        self, served: Served, proto: Any, started: int, clock: Clock,
+        self, served: Served, call: Call, clock: Clock,
         reply: Reply, request: ParsedRequest | None, answered: Answered | None,
     ) -> None:  # fmt: skip
         """Send a reply, then log and count it: what that takes, the client does not wait for."""
         log = served.log
         if log is None or request is None or answered is None:
-            self.send(proto, reply, started)
+            self.send(call, reply)
         else:
             log.send()
-            self.send(proto, reply, started)
+            self.send(call, reply)
             log.add(request, answered, clock)
         if served.drift is not None and answered is not None:
             served.drift.see(answered)
 
-    def send(self, proto: Any, reply: Reply, started: int) -> None:
-        proto.response_bytes(reply.status, reply.headers, reply.body)
-        self._context.metrics.observe(_ROUTE, reply.status, perf_counter_ns() - started)
+    def send(self, call: Call, reply: Reply) -> None:
+        """Send a reply and count it."""
+        call.respond(reply.status, reply.headers, reply.body)
+        self._context.metrics.observe(_ROUTE, reply.status, perf_counter_ns() - call.arrived)

@@ -1,6 +1,5 @@
 """The paths of the Open Inference Protocol under `/v2`."""
 
-from collections.abc import Awaitable
 from functools import partial
 from importlib import metadata as packages
 from time import perf_counter_ns
@@ -9,10 +8,9 @@ from typing import Any
 import orjson
 
 from forecache.names import NAME
+from forecache.reader.connections.call import Call, ClientGone
 from forecache.reader.http import problems
-from forecache.reader.http.app import DONE
 from forecache.reader.http.extension import Handler
-from forecache.reader.http.limits import ClientGone
 from forecache.reader.http.problems import Problem, quoted
 from forecache.reader.processes.metrics import ROUTE
 from forecache.reader.versions.answers import JSON
@@ -44,16 +42,15 @@ class InferenceProtocol:
             return partial(self._infer, parts)
         return partial(self._get, method, parts)
 
-    def _get(self, method: str, parts: list[str], scope: Any, proto: Any, started: int) -> Awaitable[None]:
+    def _get(self, method: str, parts: list[str], call: Call) -> None:
         status, body = 200, b""
         headers = [("content-type", JSON), _NO_STORE]
         try:
-            found = self._told(method, parts, scope.headers)
+            found = self._told(method, parts, call.headers)
             body = orjson.dumps(found)
         except Problem as problem:
             status, headers, body = _error(problem)
-        self._send(proto, status, headers, body, started)
-        return DONE
+        self._send(call, status, headers, body)
 
     def _told(self, method: str, parts: list[str], headers: Any) -> dict[str, Any]:
         """What a path without a body answers."""
@@ -105,19 +102,17 @@ class InferenceProtocol:
             )
         return served
 
-    async def _infer(self, parts: list[str], scope: Any, proto: Any, started: int) -> None:
+    async def _infer(self, parts: list[str], call: Call) -> None:
         try:
-            status, headers, body = await self._inferred(parts, scope, proto, started)
+            status, headers, body = await self._inferred(parts, call)
         except ClientGone:
-            self._context.metrics.observe(_ROUTE, problems.CLIENT_GONE, perf_counter_ns() - started)
+            self._context.metrics.observe(_ROUTE, problems.CLIENT_GONE, perf_counter_ns() - call.arrived)
             return
         except Problem as problem:
             status, headers, body = _error(problem)
-        self._send(proto, status, headers, body, started)
+        self._send(call, status, headers, body)
 
-    async def _inferred(
-        self, parts: list[str], scope: Any, proto: Any, started: int
-    ) -> tuple[int, list[tuple[str, str]], bytes]:
+    async def _inferred(self, parts: list[str], call: Call) -> tuple[int, list[tuple[str, str]], bytes]:
         match parts[2:]:
             case [name, "infer"]:
                 version = ""
@@ -125,9 +120,9 @@ class InferenceProtocol:
                 pass
             case _:
                 raise Problem(problems.NO_ROUTE, f"There is nothing at {quoted('/' + '/'.join(parts))}.")
-        served = self._served(name, version, scope.headers)
-        body, clock = await self._exchange.body(served, scope.headers, proto, started)
-        asked = parse_request(body, scope.headers.get(HEADER_LENGTH))
+        served = self._served(name, version, call.headers)
+        body, clock = await self._exchange.body(served, call)
+        asked = parse_request(body, call.headers.get(HEADER_LENGTH))
         if asked.timeout_ms is not None:
             clock = shortened(clock, asked.timeout_ms)
         release = served.loaded.release
@@ -139,13 +134,13 @@ class InferenceProtocol:
         headers = [("content-type", _BINARY if length else JSON), _NO_STORE]
         if length:
             headers.append((HEADER_LENGTH, str(length)))
-        if trace := scope.headers.get(TRACE):
+        if trace := call.headers.get(TRACE):
             headers += traced(trace)
         return 200, headers, content
 
-    def _send(self, proto: Any, status: int, headers: list[tuple[str, str]], body: bytes, started: int) -> None:
-        proto.response_bytes(status, headers, body)
-        self._context.metrics.observe(_ROUTE, status, perf_counter_ns() - started)
+    def _send(self, call: Call, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        call.respond(status, headers, body)
+        self._context.metrics.observe(_ROUTE, status, perf_counter_ns() - call.arrived)
 
 
 def _error(problem: Problem) -> tuple[int, list[tuple[str, str]], bytes]:

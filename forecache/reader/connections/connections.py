@@ -1,0 +1,152 @@
+"""All connections of a worker: accepted as long as there is room, closed where clients are silent for too long.
+
+A client that connects and stays silent, one that drips its request, and one that does not take its answer would each
+keep a connection for ever. While most connections are taken, silent ones are closed much sooner, first those of the
+address with the most connections. Behind a balancer all connections have one address, so that nothing is refused for
+its address alone.
+"""
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from time import monotonic
+from typing import NamedTuple
+
+from forecache.reader.connections.http1 import Handle, Http1
+from forecache.reader.connections.turns import Turns
+
+SILENCE_TIMEOUTS = 1.5
+"""A silent connection is closed after so many request timeouts."""
+PRESSURE_SHARE = 0.5
+"""While a larger share of the connections is open, silent ones are closed early."""
+PRESSURE_SILENCE_S = 0.5
+"""Silence after which a connection may be closed early: longer than a round trip around the world."""
+_LOOK_S = 0.25
+_AT_ONCE = 64
+"""Connections that are accepted before others are answered."""
+
+
+class Silent(NamedTuple):
+    """A connection whose client has nothing to wait for."""
+
+    connection: Http1
+    peer: str
+    silent_s: float
+
+
+class Connections:
+    """Accepts from a listening socket, on the loop's thread.
+
+    Attributes:
+        is_ending: Whether connections are closed as soon as they are answered.
+        num_open, num_closed: Connections now, and those that were closed because their clients were silent.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, listener: socket.socket, handle: Handle, *, most: int, timeout_s: float
+    ) -> None:
+        self._loop, self._listener, self._handle = loop, listener, handle
+        self._most, self._timeout_s = most, timeout_s
+        self._open: set[Http1] = set()
+        self._coming: set[asyncio.Task[None]] = set()
+        self._accepts = False
+        self._emptied: asyncio.Event | None = None
+        self.turns = Turns(loop)
+        self.is_ending = False
+        self.num_closed = 0
+
+    @property
+    def num_open(self) -> int:
+        return len(self._open)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._accept_on()
+        self._loop.call_later(_LOOK_S, self._look)
+
+    async def finish(self) -> None:
+        """Accept no more; return once all that was asked is answered."""
+        self._accept_off()
+        self._listener.close()
+        self.is_ending = True
+        while self._coming:
+            await asyncio.wait(self._coming)
+        self._emptied = asyncio.Event()
+        for each in list(self._open):
+            if each.is_idle:
+                each.end()
+        if self._open:
+            await self._emptied.wait()
+
+    def opened(self, connection: Http1) -> None:
+        self._open.add(connection)
+        if len(self._open) >= self._most:
+            self._accept_off()
+
+    def closed(self, connection: Http1) -> None:
+        self._open.discard(connection)
+        if self._emptied is not None and not self._open:
+            self._emptied.set()
+        if not self.is_ending and len(self._open) < self._most:
+            self._accept_on()
+
+    def _accept_on(self) -> None:
+        if not self._accepts:
+            self._accepts = True
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _accept_off(self) -> None:
+        if self._accepts:
+            self._accepts = False
+            self._loop.remove_reader(self._listener.fileno())
+
+    def _accept(self) -> None:
+        for _ in range(min(_AT_ONCE, self._most - len(self._open) - len(self._coming))):
+            try:
+                accepted, _ = self._listener.accept()
+            except OSError:  # another connection comes, or this one has gone meanwhile
+                return
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = self._loop.create_task(self._take(accepted))
+            self._coming.add(task)
+            task.add_done_callback(self._coming.discard)
+
+    async def _take(self, accepted: socket.socket) -> None:
+        await self._loop.connect_accepted_socket(lambda: Http1(self._handle, self, self._loop), accepted)
+
+    def _look(self) -> None:
+        """Close what is silent for too long."""
+        self._loop.call_later(_LOOK_S, self._look)
+        now = monotonic()
+        silent = list(self._silent(now))
+        for each in choose(silent, len(self._open), after_s=self._timeout_s * SILENCE_TIMEOUTS, most=self._most):
+            each.connection.abort()
+            self.num_closed += 1
+        for connection in self._open:
+            if connection.head_since and now - connection.head_since > self._timeout_s:
+                connection.abort()
+                self.num_closed += 1
+
+    def _silent(self, now: float) -> Iterable[Silent]:
+        for each in self._open:
+            if not each.is_answering:
+                yield Silent(each, each.peer, now - each.heard_at)
+
+
+def choose(silent: Sequence[Silent], num_open: int, *, after_s: float, most: int) -> list[Silent]:
+    """The connections to close: all that are silent for too long, and under pressure more of the busiest address.
+
+    Args:
+        num_open: Connections in all.
+        most: Most connections that there may be.
+    """
+    late = [each for each in silent if each.silent_s >= after_s]
+    over = num_open - len(late) - int(most * PRESSURE_SHARE)
+    if over <= 0:
+        return late
+    held = Counter(each.peer for each in silent)
+    early = [each for each in silent if PRESSURE_SILENCE_S <= each.silent_s < after_s]
+    early.sort(key=lambda each: (held[each.peer], each.silent_s), reverse=True)
+    return late + early[:over]

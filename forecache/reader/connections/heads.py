@@ -1,0 +1,63 @@
+"""The heads of responses as bytes."""
+
+from collections.abc import Sequence
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from time import time
+
+import orjson
+
+_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_WITHOUT_BODY = frozenset({204, 304})
+_CLOSE = b"connection: close\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class _Date:
+    """The header field `date`, made once a second."""
+
+    line, until = b"", 0.0
+
+    @classmethod
+    def now(cls) -> bytes:
+        now = time()
+        if now >= cls.until:
+            cls.line, cls.until = b"date: " + formatdate(now, usegmt=True).encode() + b"\r\n", int(now) + 1.0
+        return cls.line
+
+
+def head(status: int, headers: Sequence[tuple[str, str]], length: int, *, closes: bool, old: bool) -> bytes:
+    """The head of a response.
+
+    Args:
+        length: Of its body, in bytes.
+        closes: Whether the connection is closed behind it.
+        old: Whether the client speaks HTTP/1.0 and keeps its connection only where it is told so.
+    """
+    parts = [_STATUS[status], _known(headers) if type(headers) is tuple else _fields(headers)]
+    if status not in _WITHOUT_BODY:
+        parts.append(b"content-length: %d\r\n" % length)
+    if closes:
+        parts.append(_CLOSE)
+    elif old:
+        parts.append(b"connection: keep-alive\r\n")
+    parts += (_Date.now(), b"\r\n")
+    return b"".join(parts)
+
+
+def _fields(headers: Sequence[tuple[str, str]]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers)
+
+
+_known = lru_cache(256)(_fields)
+"""Of fields in a tuple, which many responses share."""
+
+
+def refusal(status: int, detail: str) -> bytes:
+    """The whole response to what is no request that could be handled; the connection is closed behind it."""
+    body = orjson.dumps({
+        "type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail,
+    })  # fmt: skip
+    fields = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
+    return head(status, fields, len(body), closes=True, old=False) + body

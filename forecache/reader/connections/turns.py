@@ -1,0 +1,37 @@
+"""How long what a socket holds has waited for the event loop's thread.
+
+A handler's clock starts when the loop gets to a request. Before that it waited in the socket: not at all where the loop
+was asleep, and at most since the loop last looked where it was at work.
+"""
+
+import asyncio
+from time import perf_counter_ns
+
+_AT_ONCE_NS = 50_000
+"""A loop that has something to read so soon after it had done everything else was not asleep meanwhile."""
+
+
+class Turns:
+    """The turns of a loop in which something was read."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._began = self._ended = self._before = 0
+        self._is_open = False
+
+    def read(self) -> int:
+        """Note that something is read now; returns the time, in nanoseconds of `perf_counter_ns`."""
+        now = perf_counter_ns()
+        if not self._is_open:
+            self._is_open = True
+            self._before = now - self._began if now - self._ended < _AT_ONCE_NS else 0
+            self._began = now
+            self._loop.call_soon(self._end)
+        return now
+
+    def waited(self, now: int) -> int:
+        """Nanoseconds that what is read in this turn has waited at most."""
+        return self._before + now - self._began if self._is_open else 0
+
+    def _end(self) -> None:
+        self._is_open, self._ended = False, perf_counter_ns()
