@@ -1,5 +1,6 @@
 """Python code that does not return, on the thread of the event loop."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -15,7 +16,7 @@ MS = 1_000_000
 def guard() -> Iterator[Guard]:
     guard = Guard()
     yield guard
-    guard.disarm()
+    guard.close()
 
 
 def is_ended(guard: Guard, call: Callable[[], None], *, cpu_ns: int, left_ns: int) -> bool:
@@ -69,6 +70,32 @@ def test_code_that_returns_in_time_is_left_alone_and_what_follows_too(guard: Gua
         guard.arm(200 * MS, 200 * MS)
         guard.disarm()
     time.sleep(0.3)
+
+
+def test_the_alarm_rings_while_calls_come_and_no_longer(guard: Guard) -> None:
+    guard.arm(20 * MS, 50 * MS)
+    guard.disarm()
+    assert signal.getitimer(signal.ITIMER_REAL)[1] == pytest.approx(0.010)
+    guard.arm(200 * MS, 4 * MS)
+    guard.disarm()
+    assert signal.getitimer(signal.ITIMER_REAL)[1] == pytest.approx(0.002), "the shortest call decides"
+    guard.arm(200 * MS, 200 * MS)
+    guard.disarm()
+    assert signal.getitimer(signal.ITIMER_REAL)[1] == pytest.approx(0.002)
+    until = time.monotonic() + 5
+    while signal.getitimer(signal.ITIMER_REAL)[1]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("left_ms", [2, 10, 50])
+def test_a_call_is_ended_before_half_as_much_again_has_passed(guard: Guard, left_ms: int) -> None:
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        assert is_ended(guard, lambda: time.sleep(5), cpu_ns=1000 * MS, left_ns=left_ms * MS)
+        took.append((time.monotonic() - began) * 1e3)
+    assert left_ms <= min(took) <= 1.5 * left_ms + 3  # a busy machine may keep some of the calls longer
 
 
 def test_a_warm_up_that_never_ends_is_ended_and_counts_as_endless(monkeypatch: pytest.MonkeyPatch) -> None:

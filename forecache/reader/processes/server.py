@@ -67,9 +67,7 @@ def serve(
     anonymous = settings.reader_tokens is not None or settings.reader_anonymous
     listeners = listen(host, port, anonymous=anonymous, count=settings.reader_workers)
     # Two slots per worker: one that replaces another begins to count while that one may still be ending.
-    runtime = Runtime.create(
-        num_slots=2 * settings.reader_workers, slot_bytes=SLOT_BYTES, history_bytes=HISTORY_BYTES
-    )
+    runtime = Runtime.create(num_slots=2 * settings.reader_workers, slot_bytes=SLOT_BYTES, history_bytes=HISTORY_BYTES)
     try:
         if on_start is not None:
             at, port = listeners[0].getsockname()[:2]
