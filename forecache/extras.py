@@ -1,7 +1,7 @@
 """Which extra of the package brings a library, for the error that says what to install."""
 
 EXTRA_OF = {
-    "granian": "reader",
+    "httptools": "reader",
     "lmdb": "reader",
     "numpy": "reader",
     "orjson": "reader",

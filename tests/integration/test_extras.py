@@ -56,7 +56,7 @@ ABSENT = {
     "": ("numpy", "pyarrow", "dagster", "pyspark", "torch", "mlflow"),
     "reader": ("pyarrow", "dagster", "pyspark", "torch", "mlflow", "pandas"),
     "realtime": ("dagster", "pyspark", "torch", "mlflow", "pandas", "deltalake"),
-    "client": ("numpy", "granian", "pyarrow"),
+    "client": ("numpy", "httptools", "pyarrow"),
     "lake": ("dagster", "pyspark", "torch", "mlflow"),
     "score": ("dagster", "pyspark", "torch"),
     "spark": ("dagster", "torch"),

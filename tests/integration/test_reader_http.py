@@ -1,4 +1,4 @@
-"""The reader over real sockets: routes, problem details, conditional requests, compression, HTTP/2, Feast's format."""
+"""The reader over real sockets: routes, problem details, conditional requests, compression, Feast's format."""
 
 import gzip
 import socket
@@ -231,16 +231,6 @@ def test_large_answers_are_compressed_for_clients_that_ask(reader: RunningReader
     assert len(raw) < len(plain.content) / 3
     assert gzip.decompress(raw)[:60] == plain.content[:60]
     assert "content-encoding" not in http.post("/v1/churn", json=small, headers={"accept-encoding": "gzip"}).headers
-
-
-def test_http2_answers_like_http1(reader: RunningReader, http: httpx.Client) -> None:
-    with httpx.Client(base_url=reader.url, http1=False, http2=True) as client:
-        one = client.get("/v1/churn/00042")
-        assert one.http_version == "HTTP/2"
-        assert one.json()["value"] == http.get("/v1/churn/00042").json()["value"]
-        assert len(client.post("/v1/churn", json={"keys": ["00001"] * 1000}).json()["results"]) == 1000
-        assert_problem(client.post("/v1/churn", content=b"x" * 70000), 413, "body-too-large")
-        assert_problem(client.get("/v1/churn/nobody"), 404, "unknown-key")
 
 
 def test_metadata_and_history(http: httpx.Client) -> None:

@@ -1,18 +1,24 @@
-"""When a request arrived and until when it is answered, as its headers and the queue say."""
+"""When a request arrived and until when it is answered, as its headers and the wait in its socket say."""
 
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from forecache.reader.http.problems import Problem
-from forecache.realtime.deadline.clock import Clock, Hops, clock_of, shortened
+from forecache.realtime.deadline.clock import Clock, clock_of, shortened
 
 MS = 1_000_000
 STARTED = 10**12
 
 
+def call(headers: dict[str, str], waited: int = 0) -> Any:
+    return SimpleNamespace(headers=headers, arrived=STARTED, waited=waited)
+
+
 def budget(headers: dict[str, str], most_ms: float = 50.0) -> float:
-    return clock_of(headers, STARTED, 0, most_ms).deadline_ms
+    return clock_of(call(headers), most_ms).deadline_ms
 
 
 @pytest.mark.parametrize(
@@ -31,7 +37,7 @@ def budget(headers: dict[str, str], most_ms: float = 50.0) -> float:
 )
 def test_the_shortest_of_what_is_declared_and_asked_for_is_granted(headers: dict[str, str], granted: float) -> None:
     assert budget(headers) == granted
-    clock = clock_of(headers, STARTED, 0, 50.0)
+    clock = clock_of(call(headers), 50.0)
     assert clock.until - clock.arrived == granted * MS
 
 
@@ -39,38 +45,26 @@ def test_the_shortest_of_what_is_declared_and_asked_for_is_granted(headers: dict
 @pytest.mark.parametrize("prefix", ["", "t="])
 def test_the_balancer_says_when_a_request_arrived_in_any_unit(scale: float, prefix: str) -> None:
     stamp = f"{prefix}{(time.time() - 0.030) * scale:.3f}"
-    clock = clock_of({"x-request-start": stamp}, STARTED, 0, 50.0)
+    clock = clock_of(call({"x-request-start": stamp}), 50.0)
     assert 29 * MS < STARTED - clock.arrived < 10_000 * MS
 
 
 @pytest.mark.parametrize("ahead_s", [36000, -3600])
 def test_a_balancer_whose_clock_is_wrong_is_not_believed(ahead_s: float) -> None:
-    clock = clock_of({"x-request-start": f"t={time.time() + ahead_s:.3f}"}, STARTED, 2 * MS, 50.0)
+    clock = clock_of(call({"x-request-start": f"t={time.time() + ahead_s:.3f}"}, waited=2 * MS), 50.0)
     assert STARTED - clock.arrived == 2 * MS
 
 
 @pytest.mark.parametrize("stamp", ["t=now", ""])
 def test_a_balancer_that_stamps_no_time_is_not_believed(stamp: str) -> None:
-    clock = clock_of({"x-request-start": stamp}, STARTED, 2 * MS, 50.0)
+    clock = clock_of(call({"x-request-start": stamp}, waited=2 * MS), 50.0)
     assert STARTED - clock.arrived == 2 * MS
 
 
-def test_without_a_balancer_the_wait_is_what_bodies_wait_and_kept_for_the_way_out_too() -> None:
-    hops = Hops()
-    for wait in (3 * MS, 2 * MS, 900 * MS, 4 * MS):
-        hops.saw(STARTED - wait, STARTED)
-    assert hops.wait_at(STARTED + 50 * MS) == 2 * MS
-    clock = clock_of({}, STARTED, hops.wait_at(STARTED), 50.0)
-    assert STARTED - clock.arrived == 2 * MS
-    assert clock.until - STARTED == 46 * MS
-
-
-def test_the_wait_of_a_queue_is_forgotten_after_a_pause() -> None:
-    hops = Hops()
-    for _ in range(4):
-        hops.saw(STARTED - 20 * MS, STARTED)
-    assert hops.wait_at(STARTED + 10 * MS) == 20 * MS
-    assert hops.wait_at(STARTED + 500 * MS) == 0
+def test_without_a_balancer_the_wait_in_the_socket_counts() -> None:
+    clock = clock_of(call({}, waited=3 * MS), 50.0)
+    assert STARTED - clock.arrived == 3 * MS
+    assert clock.until - STARTED == 47 * MS
 
 
 @pytest.mark.parametrize("headers", [{"x-deadline-ms": "0"}, {"grpc-timeout": "0m"}])
@@ -81,7 +75,7 @@ def test_a_request_without_time_left_is_refused(headers: dict[str, str]) -> None
 
 
 def test_a_request_that_waited_too_long_before_it_came_is_still_answered() -> None:
-    clock = clock_of({"x-request-start": f"{time.time() - 0.2:.6f}"}, STARTED, 0, 50.0)
+    clock = clock_of(call({"x-request-start": f"{time.time() - 0.2:.6f}"}), 50.0)
     assert clock.until < STARTED
 
 

@@ -134,7 +134,7 @@ def version() -> None:
 
     from forecache.lake.code import code_version
 
-    libraries = ("pyspark", "delta-spark", "deltalake", "dagster", "mlflow", "torch", "onnxruntime", "lmdb", "granian")
+    libraries = ("pyspark", "delta-spark", "deltalake", "dagster", "mlflow", "torch", "onnxruntime", "lmdb", "httptools")
     found = {
         "forecache": version_of("forecache"),
         "code": code_version(settings()),

@@ -54,7 +54,7 @@ class Http1(asyncio.Protocol):
         self._transport: Any = None
         self._socket = -1
         self._fields: dict[str, str] = {}
-        self._url, self._head_bytes, self._num_fields = b"", 0, 0
+        self._url, self._num_heads, self._head_read, self._head_bytes, self._num_fields = b"", 0, 0, 0, 0
         self._arriving: Call | None = None
         self._waiting: deque[Call] = deque()
         self._current: Call | None = None
@@ -103,7 +103,7 @@ class Http1(asyncio.Protocol):
         if self._ends:
             return
         now = self._register.turns.read()
-        in_head = self.head_since
+        num_heads = self._num_heads
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -116,9 +116,9 @@ class Http1(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._refuse(_Refused(400, f"This is no HTTP request: {error}."))
             return
-        if in_head and in_head == self.head_since:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
+        if self.head_since and num_heads == self._num_heads:
+            self._head_read += len(data)
+            if self._head_read > MAX_HEAD_BYTES:
                 self._refuse(_large_head())
                 return
         if self._waiting:
@@ -133,7 +133,8 @@ class Http1(asyncio.Protocol):
     # The parser's calls.
 
     def on_message_begin(self) -> None:
-        self._fields, self._url, self._head_bytes, self._num_fields = {}, b"", 0, 0
+        self._fields, self._url = {}, b""
+        self._head_read = self._head_bytes = self._num_fields = 0
         self.head_since = self.heard_at
 
     def on_url(self, part: bytes) -> None:
@@ -153,6 +154,7 @@ class Http1(asyncio.Protocol):
         call = Call(self, method, path, query, self._fields)
         call.keeps, call.is_old = parser.should_keep_alive(), parser.get_http_version() == "1.0"
         self.head_since = 0.0
+        self._num_heads += 1
         self._arriving = call
         self._waiting.append(call)
 
