@@ -109,6 +109,6 @@ def test_a_model_is_not_spoken_of_without_a_token_while_the_reader_loads_it(tmp_
     handler = RealtimeExtension(context).find("POST", "/v1/fraud")
     assert handler is not None
     answered: list[int] = []
-    proto = SimpleNamespace(response_bytes=lambda status, headers, body: answered.append(status))
-    handler(SimpleNamespace(headers={}), proto, 0)
+    call: Any = SimpleNamespace(headers={}, respond=lambda status, headers, body: answered.append(status))
+    handler(call)
     assert answered == [401]

@@ -323,5 +323,6 @@ def test_what_waited_while_the_loop_was_at_work_says_so() -> None:
     finally:
         loop.close()
     asleep, again, busy = found
+    assert turns.waited_on_average(0) <= turns.waited(0)
     assert max(asleep, again) < 5_000_000
     assert busy >= 20_000_000

@@ -134,7 +134,7 @@ def version() -> None:
 
     from forecache.lake.code import code_version
 
-    libraries = ("pyspark", "delta-spark", "deltalake", "dagster", "mlflow", "torch", "onnxruntime", "lmdb", "httptools")
+    libraries = ("pyspark", "delta-spark", "deltalake", "dagster", "mlflow", "torch", "onnxruntime", "lmdb")
     found = {
         "forecache": version_of("forecache"),
         "code": code_version(settings()),

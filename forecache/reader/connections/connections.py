@@ -41,6 +41,7 @@ class Connections:
     Attributes:
         is_ending: Whether connections are closed as soon as they are answered.
         num_open, num_closed: Connections now, and those that were closed because their clients were silent.
+        waited_ns: Nanoseconds that all requests together have waited in their sockets, on average.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Connections:
         self._emptied: asyncio.Event | None = None
         self.turns = Turns(loop)
         self.is_ending = False
-        self.num_closed = 0
+        self.num_closed = self.waited_ns = 0
 
     @property
     def num_open(self) -> int:

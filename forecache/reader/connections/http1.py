@@ -34,6 +34,7 @@ class Register(Protocol):
 
     turns: Turns
     is_ending: bool
+    waited_ns: int
 
     def opened(self, connection: "Http1") -> None: ...
     def closed(self, connection: "Http1") -> None: ...
@@ -122,10 +123,11 @@ class Http1(asyncio.Protocol):
                 self._refuse(_large_head())
                 return
         if self._waiting:
-            waited = self._register.turns.waited(now)
+            turns = self._register.turns
             for call in self._waiting:
                 if not call.arrived:
-                    call.arrived, call.waited = now, waited
+                    call.arrived, call.waited = now, turns.waited(now)
+                    self._register.waited_ns += turns.waited_on_average(now)
             if self._current is None:
                 self._next()
         self._bound()

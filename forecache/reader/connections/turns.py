@@ -31,7 +31,11 @@ class Turns:
 
     def waited(self, now: int) -> int:
         """Nanoseconds that what is read in this turn has waited at most."""
-        return self._before + now - self._began if self._is_open else 0
+        return self._before + now - self._began
+
+    def waited_on_average(self, now: int) -> int:
+        """The same on average: it came at any moment since the loop had looked before."""
+        return self._before // 2 + now - self._began
 
     def _end(self) -> None:
         self._is_open, self._ended = False, perf_counter_ns()

@@ -55,9 +55,9 @@ class ReaderApp:
         self.routes = Routes(
             settings, self.catalog, runtime, self.readiness, self._metrics, self._access, self._extensions
         )
-        self._in_flight = InFlight(self._metrics)
         self.connections: Connections | None = None
         self._closed = 0
+        self._in_flight = InFlight(self._metrics, lambda: 0 if self.connections is None else self.connections.waited_ns)
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open what is served, on the loop's thread."""
