@@ -66,11 +66,32 @@ async def burst(backlog: Backlog, deadlines_ms: list[float], cost_ns: int) -> tu
 
 
 @on_a_loop
-async def test_the_newest_come_first_while_all_have_time() -> None:
+async def test_those_that_wait_are_answered_in_the_order_of_their_deadlines_while_there_is_time() -> None:
     backlog = Backlog(asyncio.get_running_loop())
-    answered, _ = await burst(backlog, [60_000.0] * 5, 10_000)
-    assert answered == [(4, ""), (3, ""), (2, ""), (1, ""), (0, "")]
+    answered, _ = await burst(backlog, [60_000.0, 60_000.0, 50_000.0, 70_000.0], 10_000)
+    assert answered == [(2, ""), (0, ""), (1, ""), (3, "")]
     assert backlog.waiting == 0
+
+
+@on_a_loop
+async def test_the_newest_come_first_where_time_is_short() -> None:
+    backlog = Backlog(asyncio.get_running_loop())
+    for _ in range(200):
+        backlog.model_cost.took(10 * MS)
+    answered, left = await burst(backlog, [75.0] * 5, 10 * MS)
+    assert answered[0] == (4, "")
+    assert min(left) > 0
+    assert all(not why for _, why in answered)
+
+
+@on_a_loop
+async def test_a_pause_keeps_no_request_waiting_for_longer_than_the_first() -> None:
+    backlog = Backlog(asyncio.get_running_loop())
+    for _ in range(200):
+        backlog.model_cost.took(MS // 4)
+    answered, left = await burst(backlog, [50.0] * 40, MS // 4)
+    assert [number for number, _ in answered] == list(range(40))
+    assert left == sorted(left, reverse=True)
 
 
 @on_a_loop

@@ -62,7 +62,7 @@ class ReaderApp:
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open what is served, on the loop's thread."""
         # With the default of 5 ms other threads would delay requests and raise tail latencies.
-        sys.setswitchinterval(0.001)
+        sys.setswitchinterval(0.0002)
         self.catalog.open()
         for extension in self._extensions:
             extension.open(loop)

@@ -1,8 +1,9 @@
-"""Requests that wait for the event loop's thread: the newest are answered by the model, the oldest without it in time.
+"""Requests that wait for the event loop's thread: in their order where there is time, else the newest first.
 
-Under overload a queue that serves the oldest first gives every request its answer just when it is too late. So the
-newest come first, and a request that cannot get its turn any more is given up while there is time for a lower rung
-(adaptive LIFO and CoDel, as in Maurer, "Fail at Scale", ACM Queue 2015).
+After a short pause all that wait have time enough: answered in the order of their deadlines, none waits longer than
+the pause was. Under overload that order gives every request its answer just when it is too late. Then the newest come
+first, and a request that cannot get its turn any more is given up while there is time for a lower rung (adaptive LIFO
+and CoDel, as in Maurer, "Fail at Scale", ACM Queue 2015).
 """
 
 import asyncio
@@ -18,6 +19,8 @@ logger = logging.getLogger("forecache.realtime")
 SLICE_NS = 1_000_000
 """Work for waiting requests between two looks at what has arrived."""
 OVERLOAD = "overload"
+_IN_ORDER_SHARE = 0.5
+"""Requests are answered in their order where that takes no more than this share of the time that the first has left."""
 
 
 class _Job:
@@ -78,10 +81,7 @@ class Backlog:
         end = now + SLICE_NS
         self._give_up()
         while self._count:
-            job = self._stack.pop()
-            if job.run is None:
-                continue
-            self._finish(job, "")
+            self._finish(self._first() if self._has_time() else self._newest(), "")
             if perf_counter_ns() >= end:
                 break
         if self._count:
@@ -91,6 +91,24 @@ class Backlog:
             self._is_scheduled = False
             self._stack.clear()
             self._by_deadline.clear()
+
+    def _has_time(self) -> bool:
+        """Whether all that wait can be answered in the order of their deadlines, with time to spare."""
+        left = self._by_deadline[0][0] - perf_counter_ns()
+        return self.model_cost.fits(left * _IN_ORDER_SHARE / self._count)
+
+    def _first(self) -> _Job:
+        """The one whose deadline comes first of those that wait."""
+        while True:
+            job = heapq.heappop(self._by_deadline)[2]
+            if job.run is not None:
+                return job
+
+    def _newest(self) -> _Job:
+        while True:
+            job = self._stack.pop()
+            if job.run is not None:
+                return job
 
     def _give_up(self) -> None:
         """Answer those by a lower rung whose turn would come too late because of the others.
