@@ -35,7 +35,7 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
         watching = threading.Thread(target=_watch, args=(settings, seen, stop))
         watching.start()
         try:
-            done = load.run(port, requests, rate=sizes.rate, seconds=sizes.keep_s, classes=CLASSES, spin=False)
+            done = load.run(port, requests, rate=sizes.rate, seconds=sizes.keep_s, classes=CLASSES)
             ended = time.monotonic()
         finally:
             stop.set()

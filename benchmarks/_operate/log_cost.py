@@ -62,7 +62,7 @@ def _run(settings: Settings, port: int, side: str, lines: Path, requests: Path, 
     used = cpu_s(processes) - before
     answered = metric(port, "forecache_realtime_answers_total", side) - answered
     _wait_until_committed(settings)
-    paced = load.run(port, requests, rate=sizes.paced_rate, seconds=sizes.window_s, spin=False).figures()
+    paced = load.run(port, requests, rate=sizes.paced_rate, seconds=sizes.window_s).figures()
     return {
         "requests_per_s": closed["requests"] / (closed["duration_us"] / 1e6),
         "cpu_us": used / max(1.0, answered) * 1e6,

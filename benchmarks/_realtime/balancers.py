@@ -38,14 +38,14 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
             ports = [stack.enter_context(home.reader(settings, case.NETWORK, core=None)) for _ in range(3)]
             front = stack.enter_context(balancer(name, work / name, ports))
             say(f"balancers: {name}")
-            load.run(front, requests, rate=sizes.balanced_rate / 4, seconds=1.0, spin=False)
+            load.run(front, requests, rate=sizes.balanced_rate / 4, seconds=1.0)
             found[name] = run(front, requests, sizes, ports[0])
     return {"rate": sizes.balanced_rate, "balancers": found}
 
 
 def run(front: int, requests: Path, sizes: Sizes, victim: int) -> dict[str, Any]:
     """A run without a kill, then one in which every process of a replica is killed at once."""
-    arguments: dict[str, Any] = {"rate": sizes.balanced_rate, "classes": throughput.CLASSES, "spin": False}
+    arguments: dict[str, Any] = {"rate": sizes.balanced_rate, "classes": throughput.CLASSES}
     before = load.run(front, requests, seconds=sizes.balanced_s / 2, **arguments).figures()
     attack = load.start(front, requests, seconds=sizes.balanced_s, **arguments)
     killer = threading.Timer(sizes.balanced_s / 3, kill, [victim])

@@ -38,7 +38,7 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
 
 def run(port: int, requests: Path, seconds: float, switch: Path, kind: str) -> dict[str, Any]:
     """A run whose middle third has the fault: figures of the whole, and when the model was back."""
-    attack = load.start(port, requests, rate=RATE, seconds=seconds, classes=throughput.CLASSES, spin=False)
+    attack = load.start(port, requests, rate=RATE, seconds=seconds, classes=throughput.CLASSES)
     moments: list[float] = []
 
     def act() -> None:

@@ -153,19 +153,17 @@ def start(
     connections: int = 32,
     most: int = 1024,
     drain_s: float = 5.0,
-    spin: bool = True,
     core: int | None = OTHER_CORE,
 ) -> Attack:
     """Begin to send requests at a constant rate, whatever the server does.
 
     Args:
         classes: What comes before and behind the piece of an answer's body that is its class.
-        spin: Take a core whole and send to the microsecond; else sleep between requests, and send within 0.1 ms.
         most: Connections that may be open at one time; above it requests wait while their clocks run.
     """
     records = requests.with_suffix(f".{time.monotonic_ns()}.records")
     command = [
-        program(), f"-spin={str(spin).lower()}", "-port", port, "-rate", rate, "-seconds", seconds,
+        program(), "-port", port, "-rate", rate, "-seconds", seconds,
         "-requests", requests, "-records", records,
         "-connections", connections, "-max-connections", most, "-drain", drain_s,
         "-class-from", classes[0], "-class-to", classes[1],

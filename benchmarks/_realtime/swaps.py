@@ -44,7 +44,7 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
     bodies = [case.encoded(body) for body in case.bodies(throughput.REQUESTS, sizes.keys, seed=5)]
     path = f"/v1/{case.NETWORK}"
     requests = load.write_requests(work / "swap.requests", bodies, path)
-    arguments: dict[str, Any] = {"rate": rate, "classes": throughput.CLASSES, "spin": False}
+    arguments: dict[str, Any] = {"rate": rate, "classes": throughput.CLASSES}
     quiet_s = sizes.swap_window_s / 4
     with home.reader(settings, case.NETWORK, core=SERVER_CORE) as port:
         load.run(port, requests, seconds=2.0, **arguments)
