@@ -13,9 +13,10 @@ while [ $# -gt 0 ]; do
     esac
 done
 STARTED=$SECONDS
-# The days are moved so that yesterday is streamed and the night before it is the newest: 129 days of history.
+# The days are moved so that yesterday is streamed and the night before it is the newest: 129 days of history, or those
+# since CARDS_START.
 DAY="$(date -u -d yesterday +%F)" NIGHT="$(date -u -d "2 days ago" +%F)"
-CARDS_START="$(date -u -d "130 days ago" +%F)"
+CARDS_START="${CARDS_START:-$(date -u -d "130 days ago" +%F)}"
 export CARDS_START
 export PYTHONPATH="$PWD/examples/cards${PYTHONPATH:+:$PYTHONPATH}"
 export FORECACHE_PROJECT=cards FORECACHE_HOME="${FORECACHE_HOME:-$PWD/.forecache-cards}"

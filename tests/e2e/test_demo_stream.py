@@ -17,19 +17,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 
 def test_a_day_of_payments_is_scored_once_each_and_served_live(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+    home, day = tmp_path / "home", datetime.now(timezone.utc).date() - timedelta(days=1)
     environment = {
         **os.environ,
         "PYTHONPATH": str(PROJECT_ROOT),
         "FORECACHE_HOME": str(home),
         "FORECACHE_KAFKA_DEMO_PORT": str(free_port()),
+        # As much history as the splits and windows of the model see.
+        "CARDS_START": str(day - timedelta(days=88)),
     }
     done = subprocess.run(
         ["bash", "scripts/demo_stream.sh", "--customers", "1000", "--speed", "10000"],
         cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    day = datetime.now(timezone.utc).date() - timedelta(days=1)
     before, after = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"key"'))
     assert (before["source"], after["source"]) == ("precomputed", "live")
     assert after["value"]["payments_7d"] > before["value"]["payments_7d"]
