@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["allowed_skips", "kafka"]
 
+# A thread of OpenMP that waits for another sleeps instead of counting in a loop. Where more processes than cores run,
+# as in tests, a step of a small network takes 75 ms of CPU with two threads that count, and 5 ms with two that sleep.
+# Libraries read this when they are imported; processes that tests start have it, too.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Hypothesis's own profile for CI would try the same examples for ever. A busy machine is no failure.
 hypothesis_settings.register_profile("forecache", derandomize=False, print_blob=True, deadline=None)
 hypothesis_settings.load_profile("forecache")
