@@ -16,6 +16,7 @@ from deltalake import write_deltalake
 from shelf_lake import LAST, ingested
 from shelf_project.pipelines.letters import letters as declared
 from shelf_project.pipelines.shelf import offers
+from warm import die, processes, start
 
 from forecache.mail.journal import mail_step
 from forecache.mail.ledger import MAIL_TABLE
@@ -24,7 +25,6 @@ from forecache.settings import Settings, load_settings
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-HERE = Path(__file__).parent
 SERVER_RECORD = "accepted"
 
 
@@ -113,16 +113,13 @@ def mail_until(home: Path, port: int, policy: str, step: str, number: int, recor
 @contextmanager
 def smtp_server(folder: Path, **more: Any) -> Iterator[int]:
     """A real SMTP server in a process of its own, which records in `folder` what it accepts; yields its port."""
-    import subprocess
-    import sys
+    from letters.server import serve
 
     folder.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "server.py"), str(folder), json.dumps(more)], stdout=subprocess.PIPE, text=True
-    )
+    ours, theirs = processes().Pipe(duplex=False)
+    process = start(serve, folder, more, theirs)
+    theirs.close()
     try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
+        yield ours.recv()
     finally:
-        process.kill()
-        process.wait()
+        die(process)

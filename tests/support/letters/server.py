@@ -1,4 +1,4 @@
-"""An SMTP server that records what it accepts: `python server.py FOLDER OPTIONS`; it prints its port.
+"""An SMTP server that records what it accepts, as a process of its own runs it.
 
 What it does with a message depends on the address: `refused...` 550, `later...` 451, `large...` 552 after the data,
 `lost...` closes the connection after the data without an answer, `taken...` the same, but it has accepted the message.
@@ -7,7 +7,6 @@ Options: {"most": n} answers 421 to every message after n, {"user": ..., "passwo
 """
 
 import asyncio
-import json
 import os
 import ssl
 import sys
@@ -16,7 +15,8 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-FOLDER, OPTIONS = Path(sys.argv[1]), json.loads(sys.argv[2])
+FOLDER, OPTIONS = Path(), dict[str, Any]()
+"""Of the process, as it was told."""
 
 
 class Handler:
@@ -76,7 +76,15 @@ def login(server: SMTP, session: Session, envelope: Envelope, mechanism: str, da
     return AuthResult(success=right, handled=False)
 
 
-async def main() -> None:
+def serve(folder: Path, options: dict[str, Any], told: Any) -> None:
+    """Serve, and tell the port."""
+    global FOLDER
+    FOLDER = folder
+    OPTIONS.update(options)
+    asyncio.run(_serve(told))
+
+
+async def _serve(told: Any) -> None:
     context = None
     if "certificate" in OPTIONS:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -97,8 +105,5 @@ async def main() -> None:
 
     loop = asyncio.get_running_loop()
     server = await loop.create_server(connection, "127.0.0.1", 0, ssl=context if implicit else None)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    told.send(server.sockets[0].getsockname()[1])
     await server.serve_forever()
-
-
-asyncio.run(main())
