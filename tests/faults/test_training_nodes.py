@@ -94,7 +94,7 @@ def test_a_run_whose_second_node_is_lost_goes_on_without_it_or_with_another_and_
 
 
 def _waiting_for_nobody(arguments: list[str]) -> list[str]:
-    return [f"{each},last_call_timeout=8" if each.startswith("--rdzv-conf=") else each for each in arguments]
+    return [f"{each},last_call_timeout=12" if each.startswith("--rdzv-conf=") else each for each in arguments]
 
 
 def events_of(folder: Path, name: str) -> list[dict[str, Any]]:
