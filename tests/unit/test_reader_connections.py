@@ -285,6 +285,16 @@ def test_a_client_that_leaves_in_the_middle_is_noted() -> None:
             time.sleep(0.02)
 
 
+def test_a_client_that_sends_thousands_of_requests_at_once_lets_others_have_their_turn() -> None:
+    with serving() as (echo, port, _):
+        with connect(port) as greedy, connect(port) as other:
+            greedy.sendall(request("/a", None) * 2000 + request("/last", None, more=CLOSE))
+            other.sendall(request("/b", None, more=CLOSE))
+            assert bodies(rest(other)) == [b"GET /b "]
+            assert len(bodies(rest(greedy))) == 2001
+        assert echo.seen.index("/b") < echo.seen.index("/last")
+
+
 def test_no_more_connections_are_taken_than_there_may_be() -> None:
     with serving(most=4, timeout_s=30.0) as (_, port, connections):
         clients = [connect(port) for _ in range(9)]

@@ -7,6 +7,8 @@ its address alone.
 """
 
 import asyncio
+import errno
+import logging
 import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,6 +18,7 @@ from typing import NamedTuple
 from forecache.reader.connections.http1 import Handle, Http1
 from forecache.reader.connections.turns import Turns
 
+logger = logging.getLogger("forecache.reader")
 SILENCE_TIMEOUTS = 1.5
 """A silent connection is closed after so many request timeouts."""
 PRESSURE_SHARE = 0.5
@@ -25,6 +28,9 @@ PRESSURE_SILENCE_S = 0.5
 _LOOK_S = 0.25
 _AT_ONCE = 64
 """Connections that are accepted before others are answered."""
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PAUSE_S = 1.0
+"""Without accepting where the machine has no descriptor or memory left for a connection."""
 
 
 class Silent(NamedTuple):
@@ -89,8 +95,7 @@ class Connections:
         self._open.discard(connection)
         if self._emptied is not None and not self._open:
             self._emptied.set()
-        if not self.is_ending and len(self._open) < self._most:
-            self._accept_on()
+        self._again()
 
     def _accept_on(self) -> None:
         if not self._accepts:
@@ -106,7 +111,11 @@ class Connections:
         for _ in range(min(_AT_ONCE, self._most - len(self._open) - len(self._coming))):
             try:
                 accepted, _ = self._listener.accept()
-            except OSError:  # another connection comes, or this one has gone meanwhile
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    logger.error("No connection can be accepted for %g s: %s.", _PAUSE_S, error.strerror)
+                    self._accept_off()
+                    self._loop.call_later(_PAUSE_S, self._again)
                 return
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -115,7 +124,14 @@ class Connections:
             task.add_done_callback(self._coming.discard)
 
     async def _take(self, accepted: socket.socket) -> None:
-        await self._loop.connect_accepted_socket(lambda: Http1(self._handle, self, self._loop), accepted)
+        try:
+            await self._loop.connect_accepted_socket(lambda: Http1(self._handle, self, self._loop), accepted)
+        except OSError:  # it has gone already
+            accepted.close()
+
+    def _again(self) -> None:
+        if not self.is_ending and len(self._open) < self._most:
+            self._accept_on()
 
     def _look(self) -> None:
         """Close what is silent for too long."""

@@ -17,6 +17,8 @@ _MOST_UNREAD = 64 * 1024
 """Bytes of a body, and of answers that the client has not taken, above which no more is read of a connection."""
 _JOINED_BYTES = 64 * 1024
 """A longer body is sent by a call of its own, which costs less than a copy of it."""
+_AT_ONCE = 16
+"""Requests of one connection that are answered before others have their turn."""
 _LINGER_S = 1.0
 """What a client still sends of a request that was answered unread is taken for so long: closed at once, the connection
 would be reset, and the answer lost with it."""
@@ -173,12 +175,14 @@ class Http1(asyncio.Protocol):
     def _next(self) -> None:
         """Handle the calls that wait, as long as each is answered at once."""
         self._is_running = True
-        try:
-            while self._waiting and self._current is None and not (self._ends or self._is_full):
-                call = self._current = self._waiting.popleft()
-                self._start(call)
-        finally:
-            self._is_running = False
+        for _ in range(_AT_ONCE):
+            if not self._waiting or self._current is not None or self._ends or self._is_full:
+                break
+            self._current = self._waiting.popleft()
+            self._start(self._current)
+        else:
+            self._loop.call_soon(self._go_on)
+        self._is_running = False
 
     def _start(self, call: Call) -> None:
         try:
@@ -203,7 +207,7 @@ class Http1(asyncio.Protocol):
             self.end()
 
     def _go_on(self) -> None:
-        if self._socket >= 0 and self._current is None and self._waiting:
+        if self._socket >= 0 and not self._ends and self._current is None and self._waiting:
             self._next()
         self._bound()
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -29,6 +29,7 @@ CRASHES_ALLOWED, CRASHES_WITHIN_S = 10, 60.0
 """Most unexpected ends of workers within a time; after more the reader stops, so that its supervisor notices."""
 STOP_TIMEOUT_S = 10.0
 """Seconds that requests in progress have once the reader has stopped accepting."""
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PAUSE_S = 0.5
 """Before a worker that ended unexpectedly is replaced; its connections wait in its socket."""
 
@@ -43,7 +44,7 @@ def serve(
     on_start: Callable[[str], None] | None = None,
     extensions: Sequence[MakeExtension] = (),
 ) -> None:
-    """Serve the store until SIGTERM or SIGINT; returns after a graceful stop.
+    """Serve the store until SIGTERM, SIGINT or SIGHUP; returns after a graceful stop.
 
     On the signal `/readyz` answers 503 at once, requests are still answered for `drain_s` seconds, then connections
     are finished and closed. A second signal ends the wait.
@@ -176,13 +177,17 @@ class _Main:
     @contextmanager
     def _told(self) -> Iterator[int]:
         """Count signals to stop while the block runs; the descriptor becomes readable with each."""
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        os.set_blocking(writing, False)
 
         def tell(number: int, frame: FrameType | None) -> None:
             self._signals += 1
-            os.write(writing, b"x")
+            with suppress(BlockingIOError):  # it is readable already
+                os.write(writing, b"x")
 
-        before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = [number for number in _STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, tell) for number in numbers}
         try:
             yield reading
         finally:
