@@ -15,6 +15,7 @@ from forecache.reader.connections.turns import Turns
 logger = logging.getLogger("forecache.reader")
 _MOST_UNREAD = 64 * 1024
 """Bytes of a body, and of answers that the client has not taken, above which no more is read of a connection."""
+_CLOSE = ("connection", "close")
 _JOINED_BYTES = 64 * 1024
 """A longer body is sent by a call of its own, which costs less than a copy of it."""
 _AT_ONCE = 16
@@ -116,7 +117,7 @@ class Http1(asyncio.Protocol):
             return  # the client has gone
         self._current = None
         is_unread = call is self._requests.arriving
-        closes = is_unread or not call.keeps or self._register.is_ending or _asks_to_close(headers)
+        closes = is_unread or not call.keeps or self._register.is_ending or _CLOSE in headers
         start = head(status, headers, len(body), closes=closes, old=call.is_old)
         sent = b"" if call.method == "HEAD" else body
         if len(sent) <= _JOINED_BYTES:
@@ -245,7 +246,3 @@ class Http1(asyncio.Protocol):
                 return
             data = data[sent:]
         transport.write(data)
-
-
-def _asks_to_close(headers: Sequence[tuple[str, str]]) -> bool:
-    return ("connection", "close") in headers
