@@ -9,11 +9,10 @@ import threading
 from time import perf_counter_ns, thread_time_ns
 from types import FrameType
 
-_LEAST_NS = 200_000
+_LEAST_NS, _LOOK_NS = 200_000, 10_000_000
+"""The alarm is set for so long at least, and looks at a call after so long at the latest."""
 _AGAIN_NS = 20_000_000
 _UNKNOWN = -1
-_IDLE_NS = 100_000_000
-"""The alarm rings on for so long after the last call: to switch it on and off costs more than the shortest call."""
 
 
 class Spun(BaseException):
@@ -22,6 +21,9 @@ class Spun(BaseException):
 
 class Guard:
     """Ends guarded code that takes too long, on the main thread of a process; elsewhere it guards nothing.
+
+    An alarm that has been set for one call rings for a later one if need be. To set it costs as much as a look-up does,
+    and a ring costs more, since it wakes the loop.
 
     A thread that another process keeps from the processor does nothing wrong: what counts is the time that the code has
     spent on it. Code that neither works nor returns is ended when it has no time left.
@@ -34,7 +36,7 @@ class Guard:
         self.used_ns = 0
         self._is_armed = False
         self._cpu_ns, self._cpu_from, self._until = 0, 0, 0
-        self._every_ns, self._armed_at = 0, 0
+        self._rings_at = 0
         self.works = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
         if self.works:
             signal.signal(signal.SIGALRM, self._ring)
@@ -43,37 +45,36 @@ class Guard:
         """Raise `Spun` in this thread, unless `disarm` is called first.
 
         Args:
-            cpu_ns: After it has worked for so long, and for half of it more at most.
-            left_ns: After so long, and half of it more at most.
+            cpu_ns: After it has worked for so long, or up to 10 ms longer.
+            left_ns: At the latest after so long.
         """
         if not self.works:
             return
-        every_ns = min(cpu_ns, left_ns) // 2
-        if not self._every_ns or every_ns < self._every_ns > _LEAST_NS:
-            self._ring_every(max(every_ns, _LEAST_NS))
-        self._cpu_ns, self._cpu_from = cpu_ns, _UNKNOWN
-        self._armed_at = now = perf_counter_ns()
-        self._until = now + left_ns
+        now = perf_counter_ns()
+        self._cpu_ns, self._cpu_from, self._until = cpu_ns, _UNKNOWN, now + left_ns
+        look_ns = min(max(cpu_ns, _LOOK_NS), left_ns // 2)
         self._is_armed = True
+        if not now < self._rings_at <= now + look_ns:
+            self._ring_in(look_ns, now)
 
     def disarm(self) -> None:
         self._is_armed = False
 
     def close(self) -> None:
         """Let the alarm ring no more."""
-        self._is_armed = False
-        if self._every_ns:
-            self._ring_every(0)
+        self._is_armed, self._rings_at = False, 0
+        if self.works:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
 
-    def _ring_every(self, every_ns: int) -> None:
-        self._every_ns = every_ns
-        signal.setitimer(signal.ITIMER_REAL, every_ns / 1e9, every_ns / 1e9)
+    def _ring_in(self, after_ns: int, now: int) -> None:
+        after_ns = max(after_ns, _LEAST_NS)
+        self._rings_at = now + after_ns
+        signal.setitimer(signal.ITIMER_REAL, after_ns / 1e9)
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         now = perf_counter_ns()
+        self._rings_at = 0
         if not self._is_armed:
-            if now - self._armed_at > _IDLE_NS and self._every_ns:
-                self._ring_every(0)
             return
         cpu = thread_time_ns()
         if self._cpu_from == _UNKNOWN:
@@ -84,4 +85,6 @@ class Guard:
             # What catches it gets time to call `disarm`; a loop that catches everything gets the next one.
             self._cpu_from += _AGAIN_NS
             self._until = now + _AGAIN_NS
+            self._ring_in(_AGAIN_NS, now)
             raise Spun
+        self._ring_in(min(self._cpu_ns - used, self._until - now, _LOOK_NS), now)
