@@ -15,6 +15,9 @@ from forecache.realtime.lookups.remote import read_remote
 from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.realtime.served import Served
 
+_GIVEN_UP_SHARE = 1 / 3
+"""What a request that is given up for others may take of the model's time: else that would gain them nothing, and a
+worker that has fallen behind for a moment would stay behind."""
 _MARGIN_NS, _MARGIN_SHARE = 2_000_000, 0.1
 """Kept of the time that a model in another process is given, for what remains to be done when it has none left: so many
 nanoseconds, or this share of the deadline where that is less."""
@@ -105,14 +108,8 @@ class Engine:
     ) -> Answered:
         """The answer of the best rung below the model that there is time for."""
         began = perf_counter_ns()
-        left = clock.until - began
-        rungs = served.rungs
-        first = len(rungs) - 1
-        for place, cost in enumerate(served.costs):
-            # Those that wait have as little time as this one, as a rule.
-            if cost.fits(left / (waiting + 1)):
-                first = place
-                break
+        left, rungs = _left_for_rung(served, clock, began, waiting), served.rungs
+        first = next((place for place, cost in enumerate(served.costs) if cost.fits(left)), len(rungs) - 1)
         answered = below(request, rungs[first:], self._versions, time())
         times.ladder = perf_counter_ns() - began
         served.costs[first].took(times.ladder)
@@ -121,7 +118,7 @@ class Engine:
 
     def only_last(self, served: Served, clock: Clock, waiting: int) -> bool:
         """Whether there is time for the last rung alone, and that one needs nothing but the names of candidates."""
-        left = (clock.until - perf_counter_ns()) / (waiting + 1)
+        left = _left_for_rung(served, clock, perf_counter_ns(), waiting)
         return not served.rungs[-1].needs_request and not any(cost.fits(left) for cost in served.costs[:-1])
 
     def last(self, served: Served, request: ParsedRequest, times: Times, *, why: str) -> Answered:
@@ -149,6 +146,13 @@ class Engine:
         answered.flags, answered.times, answered.live = found.flags, times, found.merged
         answered.features = _features_of(found, answered)
         return answered
+
+
+def _left_for_rung(served: Served, clock: Clock, now: int, waiting: int) -> float:
+    """Nanoseconds that a lower rung may take. While others wait, to be given up must cost much less than the model."""
+    left = clock.until - now
+    # Those that wait have as little time as this one, as a rule.
+    return min(left / (waiting + 1), served.model_cost.estimate * _GIVEN_UP_SHARE) if waiting else left
 
 
 def _left_for_model(served: Served, clock: Clock) -> int:
