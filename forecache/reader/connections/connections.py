@@ -47,7 +47,7 @@ class Connections:
     Attributes:
         is_ending: Whether connections are closed as soon as they are answered.
         num_open, num_closed: Connections now, and those that were closed because their clients were silent.
-        waited_ns: Nanoseconds that all requests together have waited in their sockets, on average.
+        waited_ns: Nanoseconds that all requests together have probably waited in their sockets (`waited_on_average`).
     """
 
     def __init__(

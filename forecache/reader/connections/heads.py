@@ -51,7 +51,7 @@ def _fields(headers: Sequence[tuple[str, str]]) -> bytes:
 
 
 _known = lru_cache(256)(_fields)
-"""Of fields in a tuple, which many responses share."""
+"""Fields in a tuple are constants, or those of a version, which many responses share."""
 
 
 def refusal(status: int, detail: str) -> bytes:

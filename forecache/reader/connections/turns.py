@@ -1,4 +1,4 @@
-"""How long what a socket holds has waited for the event loop's thread.
+"""How long a request has waited in its socket for the event loop's thread.
 
 A handler's clock starts when the loop gets to a request. Before that it waited in the socket: not at all where the loop
 was asleep, and at most since the loop last looked where it was at work.

@@ -31,8 +31,8 @@ class Request:
     route: int = ROUTE["other"]
 
 
-NO_CACHE: Headers = [("content-type", JSON), ("cache-control", "no-cache")]
-NO_STORE: Headers = [("content-type", JSON), ("cache-control", "no-store")]
+NO_CACHE: Headers = (("content-type", JSON), ("cache-control", "no-cache"))
+NO_STORE: Headers = (("content-type", JSON), ("cache-control", "no-store"))
 
 
 def allow(request: Request, *methods: str) -> None:

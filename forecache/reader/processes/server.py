@@ -102,9 +102,9 @@ class _Main:
     def run(self) -> None:
         """Work until a signal has come and all workers have ended."""
         with self._told() as woken:
-            for place in range(len(self._listeners)):
-                self._start(place)
             try:
+                for place in range(len(self._listeners)):
+                    self._start(place)
                 while not self._signals:
                     self._keep(woken)
                 self._runtime.drain()

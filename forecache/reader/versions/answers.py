@@ -16,7 +16,7 @@ from forecache.store import Manifest, split_entry
 from forecache.store.lists import cut_lists
 from forecache.store.packed import json_renderer, rows_of
 
-Headers = list[tuple[str, str]]
+Headers = tuple[tuple[str, str], ...]
 JSON = "application/json"
 _NEWLINE = ord("\n")
 _START, _END, _NEXT = b'{"key":"', b"}", b'},{"key":"'
@@ -62,7 +62,7 @@ class Answers:
             name: _members(manifest, fallback_for, each.made_by) for name, each in manifest.provenances.items()
         }
         self.valid_until = 0.0
-        self.headers: Headers = []
+        self.headers: Headers = ()
         self.etag = ""
         self.refused = False
         self.stale = False
@@ -96,7 +96,7 @@ class Answers:
         etag = f'W/"{manifest.pipeline}-{manifest.version}-{manifest.store[:8]}{state}"'
         if etag != self.etag:
             self.etag = etag
-            self.headers = [("content-type", JSON), ("etag", etag), ("cache-control", "no-cache")]
+            self.headers = (("content-type", JSON), ("etag", etag), ("cache-control", "no-cache"))
         self._moment = b'"age_s":%d,"stale":%s}' % (self.age_s, b"true" if self.stale else b"false")
         self.tail = b"," + self._common + self._moment
 

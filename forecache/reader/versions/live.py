@@ -62,7 +62,7 @@ class LiveAnswers(Answers):
         self._verified = self.live.verified_through
         # A version that is too old is refused where it answers; what the stream says of other keys is not.
         self._is_refused, self.refused = self.refused, False
-        self.etag, self.headers = "", [("content-type", JSON), ("cache-control", "no-cache")]
+        self.etag, self.headers = "", (("content-type", JSON), ("cache-control", "no-cache"))
 
     def one(self, key: bytes, fields: Sequence[str] = (), limit: int = 0) -> bytes | None:
         row = self._find(key)

@@ -9,8 +9,10 @@ import threading
 from time import perf_counter_ns, thread_time_ns
 from types import FrameType
 
-_LEAST_NS, _LOOK_NS = 200_000, 10_000_000
-"""The alarm is set for so long at least, and looks at a call after so long at the latest."""
+_LEAST_NS = 200_000
+"""The alarm is never set for less than this."""
+_LOOK_NS = 10_000_000
+"""A call that goes on is looked at after so long at the latest; one that may work longer than this, after that time."""
 _AGAIN_NS = 20_000_000
 _UNKNOWN = -1
 
@@ -22,8 +24,8 @@ class Spun(BaseException):
 class Guard:
     """Ends guarded code that takes too long, on the main thread of a process; elsewhere it guards nothing.
 
-    An alarm that has been set for one call rings for a later one if need be. To set it costs as much as a look-up does,
-    and a ring costs more, since it wakes the loop.
+    The alarm is not switched off after a call: when it rings, it looks at the call that goes on then, if there is one.
+    To set it costs as much as a look-up does, and a ring costs more, since it wakes the loop.
 
     A thread that another process keeps from the processor does nothing wrong: what counts is the time that the code has
     spent on it. Code that neither works nor returns is ended when it has no time left.
@@ -59,12 +61,6 @@ class Guard:
 
     def disarm(self) -> None:
         self._is_armed = False
-
-    def close(self) -> None:
-        """Let the alarm ring no more."""
-        self._is_armed, self._rings_at = False, 0
-        if self.works:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
 
     def _ring_in(self, after_ns: int, now: int) -> None:
         after_ns = max(after_ns, _LEAST_NS)

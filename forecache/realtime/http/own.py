@@ -9,9 +9,8 @@ from forecache.reader.http import problems
 from forecache.reader.http.app import check_media_type, problem_reply
 from forecache.reader.http.extension import Context
 from forecache.reader.http.problems import Problem
-from forecache.reader.http.replies import Reply
+from forecache.reader.http.replies import NO_STORE, Reply
 from forecache.reader.processes.metrics import ROUTE
-from forecache.reader.versions.answers import JSON
 from forecache.realtime.answer.answered import Answered, Times
 from forecache.realtime.answer.engine import Engine
 from forecache.realtime.answer.model_path import TooLate
@@ -25,8 +24,6 @@ logger = logging.getLogger("forecache.realtime")
 _ROUTE = ROUTE["realtime"]
 _Outcome = tuple[Reply, ParsedRequest | None, Answered | None]
 """A reply, and the request and the answer that it is of; None where it says what is wrong."""
-Headers = Mapping[str, str]
-_HEADERS = (("content-type", JSON), ("cache-control", "no-store"))
 
 
 class OwnProtocol:
@@ -94,13 +91,19 @@ class OwnProtocol:
         return None
 
     async def _elsewhere(
-        self, served: Served, body: bytes, headers: Headers, clock: Clock, request: ParsedRequest | None,
+        self, served: Served, body: bytes, headers: Mapping[str, str], clock: Clock, request: ParsedRequest | None,
         finish: Callable[[_Outcome], None],
     ) -> None:  # fmt: skip
         finish(await self._later(served, body, headers, clock, request))
 
     def _now(
-        self, served: Served, body: bytes, headers: Headers, clock: Clock, why: str, request: ParsedRequest | None
+        self,
+        served: Served,
+        body: bytes,
+        headers: Mapping[str, str],
+        clock: Clock,
+        why: str,
+        request: ParsedRequest | None,
     ) -> _Outcome:
         """The reply of a model that runs on this thread, or of a lower rung.
 
@@ -132,7 +135,7 @@ class OwnProtocol:
         return reply, request, answered
 
     async def _later(
-        self, served: Served, body: bytes, headers: Headers, clock: Clock, request: ParsedRequest | None
+        self, served: Served, body: bytes, headers: Mapping[str, str], clock: Clock, request: ParsedRequest | None
     ) -> _Outcome:
         """The reply of a model in another process, or with look-ups on another machine."""
         began = perf_counter_ns()
@@ -147,14 +150,14 @@ class OwnProtocol:
             return self._failed(error, served), None, None
         return self._rendered(served, answered, headers, clock), request, answered
 
-    def _rendered(self, served: Served, answered: Answered, headers: Headers, clock: Clock) -> Reply:
+    def _rendered(self, served: Served, answered: Answered, headers: Mapping[str, str], clock: Clock) -> Reply:
         now = perf_counter_ns()
         elapsed = answered.elapsed = now - clock.arrived
         late = answered.late = clock.is_late(now)
         body = served.renderer.body(answered, deadline_ms=clock.deadline_ms, elapsed=elapsed, late=late)
         served.cells.count(answered, elapsed=elapsed, late=late)
         trace = headers.get(TRACE)
-        return Reply(200, _HEADERS if trace is None else [*_HEADERS, *traced(trace)], body)
+        return Reply(200, NO_STORE if trace is None else [*NO_STORE, *traced(trace)], body)
 
     def _learn(self, served: Served, answered: Answered, spent: int) -> None:
         if not answered.why:

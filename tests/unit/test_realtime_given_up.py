@@ -1,0 +1,61 @@
+"""Which rung answers a request that has no time for the model: while others wait, one that costs much less than it."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from forecache.pipeline.realtime.ladder import Default, OrderGiven
+from forecache.realtime.answer.answered import Times
+from forecache.realtime.answer.engine import Engine
+from forecache.realtime.answer.rungs import rungs_of
+from forecache.realtime.deadline.clock import Clock
+from forecache.realtime.deadline.cost import Cost
+from forecache.realtime.request.parsed import ParsedRequest
+
+US, MS, FAR = 1_000, 1_000_000, 10**18
+
+
+def cost(nanoseconds: int) -> Cost:
+    made = Cost(nanoseconds)
+    for _ in range(300):
+        made.took(nanoseconds)
+    return made
+
+
+def served(*, model_ns: int, rung_ns: int) -> Any:
+    """A model with a rung that scores, above the order given, which costs next to nothing."""
+    costs = (cost(rung_ns), cost(US))
+    return SimpleNamespace(rungs=rungs_of((Default(0.5), OrderGiven())), costs=costs, model_cost=cost(model_ns))
+
+
+def rung_of(model: Any, *, waiting: int) -> tuple[str, bool]:
+    """The rung that answers, and whether no more than the names of candidates had to be read for it."""
+    clock, request = Clock(0, FAR, 1e9), ParsedRequest(2, {}, ["a", "b"], b"")
+    engine = Engine({})
+    is_hasty = engine.only_last(model, clock, waiting)
+    return engine.lower(model, request, clock, Times(), why="overload", waiting=waiting).rung, is_hasty
+
+
+@pytest.mark.parametrize(("waiting", "rung"), [(0, "default"), (1, "order_given"), (40, "order_given")])
+def test_a_rung_that_costs_as_much_as_the_model_answers_only_where_nobody_waits(waiting: int, rung: str) -> None:
+    model = served(model_ns=300 * US, rung_ns=280 * US)
+    assert rung_of(model, waiting=waiting) == (rung, waiting > 0)
+
+
+def test_a_rung_that_costs_little_answers_also_where_others_wait() -> None:
+    assert rung_of(served(model_ns=300 * US, rung_ns=20 * US), waiting=40) == ("default", False)
+
+
+def test_a_rung_that_all_who_wait_have_no_time_for_is_left_out() -> None:
+    model = served(model_ns=10 * MS, rung_ns=MS)
+    answered = Engine({}).lower(
+        model, ParsedRequest(1, {}, ["a"], b""), Clock(0, _soon(), 50.0), Times(), why="overload", waiting=99
+    )
+    assert answered.rung == "order_given"
+
+
+def _soon() -> int:
+    from time import perf_counter_ns
+
+    return perf_counter_ns() + 50 * MS
