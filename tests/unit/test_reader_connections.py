@@ -1,154 +1,24 @@
 """Requests on real sockets: read in whatever pieces they come, answered in their order, refused where they are none."""
 
-import asyncio
 import socket
-import threading
-import time
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-import uvloop
+from echo_server import CLOSE, LIMIT, bodies, connect, request, rest, serving, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import wait_for
 
-from forecache.reader.connections.call import Call, ClientGone
-from forecache.reader.connections.connections import Connections
-from forecache.reader.connections.turns import Turns
-from forecache.reader.http.limits import BodyMemory
-from forecache.reader.http.problems import Problem
-
-LIMIT = 100_000
-
-
-class Echo:
-    """Answers each call with its method, path and body; what a path says happens first."""
-
-    def __init__(self) -> None:
-        self.memory = BodyMemory(1 << 20)
-        self.seen: list[str] = []
-
-    def __call__(self, call: Call) -> Awaitable[None] | None:
-        self.seen.append(call.path)
-        if call.path.startswith("/fail"):
-            raise ValueError("as asked")
-        if call.path.startswith("/unread"):
-            call.respond(401, [("x", "y")], b"no")
-            return None
-        if call.path.startswith("/later"):
-            return self.later(call)
-        try:
-            body = call.whole_body(LIMIT, self.memory)
-        except Problem as problem:
-            call.respond(problem.kind.status, problem.header_list(), problem.body())
-            return None
-        if body is None:
-            return self.read(call)
-        self.answer(call, body)
-        return None
-
-    async def later(self, call: Call) -> None:
-        await asyncio.sleep(0.002)
-        await self.read(call)
-
-    async def read(self, call: Call) -> None:
-        try:
-            self.answer(call, await call.read_body(LIMIT, self.memory, 1.0))
-        except ClientGone:
-            self.seen.append("gone")
-        except Problem as problem:
-            call.respond(problem.kind.status, problem.header_list(), problem.body())
-
-    def answer(self, call: Call, body: bytes) -> None:
-        large = b"#" * 3_000_000 if call.path == "/large" else b""
-        call.respond(200, (("x", "y"),), f"{call.method} {call.path} ".encode() + body + large)
-
-
-@contextmanager
-def serving(**limits: Any) -> Iterator[tuple[Echo, int, Connections]]:
-    """A loop in a thread that answers; the port."""
-    echo, listener = Echo(), socket.create_server(("127.0.0.1", 0))
-    listener.setblocking(False)
-    port, loop, made = listener.getsockname()[1], uvloop.new_event_loop(), []
-    ready = threading.Event()
-
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        made.append(Connections(loop, listener, echo, **{"most": 1000, "timeout_s": 1.0, **limits}))
-        loop.call_soon(made[0].start)
-        loop.call_soon(ready.set)
-        loop.run_until_complete(stopped(made[0]))
-
-    stop = asyncio.Event()
-
-    async def stopped(connections: Connections) -> None:
-        await stop.wait()
-        await connections.finish()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield echo, port, made[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
-        assert not thread.is_alive()
-        assert echo.memory.free_bytes == 1 << 20, "all memory of bodies was given back"
+ASKED = st.lists(
+    st.tuples(st.sampled_from(["/a", "/later", "/b%20c"]), st.none() | st.binary(max_size=40), st.booleans()),
+    min_size=1, max_size=6,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     with serving() as (_, port, _):
         yield port
-
-
-def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=10)
-
-
-def told(port: int, *parts: bytes) -> bytes:
-    """What comes back until the other side closes."""
-    with connect(port) as client:
-        for part in parts:
-            client.sendall(part)
-        return rest(client)
-
-
-def rest(client: socket.socket) -> bytes:
-    answer = b""
-    while part := client.recv(1 << 16):
-        answer += part
-    return answer
-
-
-def bodies(answers: bytes) -> list[bytes]:
-    """The bodies of responses."""
-    found = []
-    while answers:
-        head, _, answers = answers.partition(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        found.append(answers[:length])
-        answers = answers[length:]
-    return found
-
-
-def request(path: str, body: bytes | None, *, chunked: bool = False, more: bytes = b"") -> bytes:
-    if body is None:
-        return b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (path.encode(), more)
-    if not chunked:
-        return b"POST %b HTTP/1.1\r\nContent-Length: %d\r\n%b\r\n%b" % (path.encode(), len(body), more, body)
-    halves = [part for part in (body[: len(body) // 2], body[len(body) // 2 :]) if part]
-    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in halves)
-    return b"POST %b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n%b\r\n%b0\r\n\r\n" % (path.encode(), more, chunks)
-
-
-CLOSE = b"Connection: close\r\n"
-ASKED = st.lists(
-    st.tuples(st.sampled_from(["/a", "/later", "/b%20c"]), st.none() | st.binary(max_size=40), st.booleans()),
-    min_size=1, max_size=6,
-)  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None)
@@ -190,10 +60,25 @@ def test_what_is_no_request_is_refused_and_the_connection_closed(port: int, sent
     assert b"connection: close" in answer
 
 
-def test_a_request_behind_one_that_is_refused_is_not_answered(port: int) -> None:
-    answer = told(port, b"GET /a HTTP/1.1\r\n\r\njunk\r\n\r\n" + request("/b", None))
-    assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 400 ") + answer.count(b"HTTP/1.1 200 ")
-    assert b"GET /b" not in answer
+@pytest.mark.parametrize("path", ["/a", "/later"])
+def test_what_came_before_what_is_refused_is_answered_and_nothing_behind_it(port: int, path: str) -> None:
+    answer = told(port, request(path, None) * 2 + b"junk\r\n\r\n" + request("/b", None))
+    *answered, refused = bodies(answer)
+    assert answered == [b"GET %b " % path.encode()] * 2
+    assert b'"status":400' in refused
+    assert answer.count(b"HTTP/1.1 ") == 3
+
+
+def test_a_body_that_breaks_off_is_refused_behind_the_answers_before_it() -> None:
+    with serving() as (echo, port, _):
+        broken = b"POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+        with connect(port) as client:
+            client.sendall(request("/a", None) + broken)
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+            wait_for(lambda: "/c" in echo.seen)
+            client.sendall(b"junk\r\n")
+            assert rest(client).startswith(b"HTTP/1.1 400 ")
+        wait_for(lambda: "gone" in echo.seen)
 
 
 def test_an_old_client_keeps_its_connection_only_where_it_asks(port: int) -> None:
@@ -257,10 +142,10 @@ def test_a_client_that_sends_no_more_still_gets_its_answers(port: int) -> None:
         assert bodies(rest(client)) == [b"GET /later "] * 2
 
 
-def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(port: int) -> None:
-    with connect(port) as client:
+def test_a_client_that_takes_its_answer_slowly_gets_all_of_it() -> None:
+    with serving() as (echo, port, _), connect(port) as client:
         client.sendall(request("/large", None) + request("/a", None, more=CLOSE))
-        time.sleep(0.1)
+        wait_for(lambda: "/large" in echo.seen)
         large, small = bodies(rest(client))
         assert (len(large), small) == (len(b"GET /large ") + 3_000_000, b"GET /a ")
 
@@ -268,21 +153,15 @@ def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(port: int) -> None
 def test_a_client_that_takes_nothing_is_let_go() -> None:
     with serving(timeout_s=0.2) as (_, port, connections), connect(port) as client:
         client.sendall(request("/large", None) * 3)
-        until = time.monotonic() + 10
-        while not connections.num_closed:
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        wait_for(lambda: connections.num_closed)
 
 
 def test_a_client_that_leaves_in_the_middle_is_noted() -> None:
     with serving() as (echo, port, _):
         with connect(port) as client:
             client.sendall(b"POST /a HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc")
-            time.sleep(0.1)
-        until = time.monotonic() + 10
-        while "gone" not in echo.seen:
-            assert time.monotonic() < until
-            time.sleep(0.02)
+            wait_for(lambda: "/a" in echo.seen)
+        wait_for(lambda: "gone" in echo.seen)
 
 
 def test_a_client_that_sends_thousands_of_requests_at_once_lets_others_have_their_turn() -> None:
@@ -306,33 +185,3 @@ def test_no_more_connections_are_taken_than_there_may_be() -> None:
         finally:
             for client in clients:
                 client.close()
-
-
-def test_what_waited_while_the_loop_was_at_work_says_so() -> None:
-    loop = uvloop.new_event_loop()
-    found: list[int] = []
-    try:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        turns = Turns(loop)
-
-        def read() -> None:
-            ours.recv(10)
-            now = turns.read()
-            found.append(turns.waited(now))
-            if len(found) == 2:  # the loop works, and something comes meanwhile
-                theirs.send(b"x")
-                time.sleep(0.02)
-            if len(found) == 3:
-                loop.stop()
-
-        loop.add_reader(ours.fileno(), read)
-        theirs.send(b"x")
-        loop.call_later(0.05, theirs.send, b"x")
-        loop.run_forever()
-    finally:
-        loop.close()
-    asleep, again, busy = found
-    assert turns.waited_on_average(0) <= turns.waited(0)
-    assert max(asleep, again) < 5_000_000
-    assert busy >= 20_000_000

@@ -54,6 +54,7 @@ class Http1(asyncio.Protocol):
         self._transport: Any = None
         self._socket = -1
         self._current: Call | None = None
+        self._refused: Refused | None = None
         self._task: asyncio.Task[None] | None = None
         self._ends = self._is_paused = self._is_full = self._is_running = False
         self.heard_at = monotonic()
@@ -93,22 +94,24 @@ class Http1(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = monotonic()
-        if self._ends:
+        if self._ends or self._refused is not None:
             return
         now = self._register.turns.read()
         try:
             self._requests.feed(data, self.heard_at)
         except Refused as refused:
-            self._refuse(refused)
-            return
+            self._refused = refused
+            self._requests.give_up()
+            if self._current is not None and self._current.body is None:
+                self._current = None  # what is refused is its body
         if self._waiting:
             turns = self._register.turns
             for call in self._waiting:
                 if not call.arrived:
                     call.arrived, call.waited = now, turns.waited(now)
                     self._register.waited_ns += turns.waited_on_average(now)
-            if self._current is None:
-                self._next()
+        if self._current is None:
+            self._next()
         self._bound()
 
     def respond(self, call: Call, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
@@ -174,7 +177,7 @@ class Http1(asyncio.Protocol):
         return self._current not in (None, self._requests.arriving) and not self._is_full
 
     def _next(self) -> None:
-        """Handle the calls that wait, as long as each is answered at once."""
+        """Handle the calls that wait, as long as each is answered at once; refuse what came behind them."""
         self._is_running = True
         for _ in range(_AT_ONCE):
             if not self._waiting or self._current is not None or self._ends or self._is_full:
@@ -184,6 +187,9 @@ class Http1(asyncio.Protocol):
         else:
             self._loop.call_soon(self._go_on)
         self._is_running = False
+        if self._refused is not None and self._current is None and not (self._waiting or self._ends):
+            self._write(refusal(self._refused.status, self._refused.detail))
+            self.end(lingers=True)
 
     def _start(self, call: Call) -> None:
         try:
@@ -208,14 +214,9 @@ class Http1(asyncio.Protocol):
             self.end()
 
     def _go_on(self) -> None:
-        if self._socket >= 0 and not self._ends and self._current is None and self._waiting:
+        if self._socket >= 0 and self._current is None:
             self._next()
         self._bound()
-
-    def _refuse(self, refused: Refused) -> None:
-        self._current = None
-        self._write(refusal(refused.status, refused.detail))
-        self.end(lingers=True)
 
     def _bound(self) -> None:
         """Read on only while little waits here."""

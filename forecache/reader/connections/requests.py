@@ -66,6 +66,14 @@ class Requests:
             if self._head_read > MAX_HEAD_BYTES:
                 raise _large_head()
 
+    def give_up(self) -> None:
+        """Forget the call whose body cannot be read on."""
+        if self.arriving is not None:
+            self.arriving.lost()
+            if self.arriving in self.come:
+                self.come.remove(self.arriving)
+            self.arriving = None
+
     def on_message_begin(self) -> None:
         self._fields, self._url = {}, b""
         self._head_read = self._head_bytes = self._num_fields = 0

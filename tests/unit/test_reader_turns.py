@@ -1,0 +1,44 @@
+"""How long a request has waited in its socket: not at all where the loop was asleep, else since it last looked."""
+
+import socket
+import time
+
+import pytest
+import uvloop
+
+from forecache.reader.connections import turns as module
+from forecache.reader.connections.turns import Turns
+
+
+def test_what_waited_while_the_loop_was_at_work_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_AT_ONCE_NS", 50_000_000)  # a busy machine may keep the loop for so long
+    loop = uvloop.new_event_loop()
+    found: list[tuple[int, int]] = []
+    ours, theirs = socket.socketpair()
+    try:
+        ours.setblocking(False)
+        turns = Turns(loop)
+
+        def read() -> None:
+            ours.recv(10)
+            now = turns.read()
+            found.append((turns.waited(now), turns.waited_on_average(now)))
+            if len(found) == 1:
+                loop.call_later(0.2, theirs.send, b"x")
+            if len(found) == 2:  # the loop works, and something comes meanwhile
+                theirs.send(b"x")
+                time.sleep(0.02)
+            if len(found) == 3:
+                loop.stop()
+
+        loop.add_reader(ours.fileno(), read)
+        theirs.send(b"x")
+        loop.run_forever()
+    finally:
+        loop.close()
+        ours.close()
+        theirs.close()
+    asleep, again, (most, average) = found
+    assert asleep == again == (0, 0)
+    assert most >= 20_000_000
+    assert most // 2 <= average < most
