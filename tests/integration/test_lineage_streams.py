@@ -192,6 +192,19 @@ def test_a_run_that_was_killed_is_told_as_aborted_by_the_next_one(told_in_file: 
     assert [sum(kind in ENDS for kind in run) for run in (first, second)] == [1, 1]
 
 
+def test_notes_that_were_not_written_to_the_end_keep_no_later_run_from_being_told(told_in_file: Settings) -> None:
+    folder = told_in_file.home_path / "lineage" / "streams" / STREAM.name
+    folder.mkdir(parents=True)
+    begun, torn = folder / ".1.0.ab.tmp.json", folder / "1.0.json"
+    begun.write_text("")
+    torn.write_text('{"started_at": 1.0, "ki')
+    with told(told_in_file, STREAM, a_state()):
+        wait_for(lambda: "START" in kinds(told_in_file))
+    assert kinds(told_in_file)[-1] == "COMPLETE"
+    assert begun.exists(), "somebody may be writing it"
+    assert not torn.exists()
+
+
 def _environment() -> dict[str, str]:
     import os
 

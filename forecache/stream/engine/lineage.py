@@ -73,6 +73,7 @@ class _Teller:
         self._settings, self._stream, self._state, self._receivers = settings, stream, state, receivers
         self._path = settings.home_path / "lineage" / "streams" / stream.name / f"{state.started_at}.json"
         self._noted = _Noted(state.started_at)
+        self._noting = threading.Lock()
         self._rows = dict.fromkeys((each.name for each in receivers), 0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="forecache-stream-lineage", daemon=True)
@@ -87,7 +88,7 @@ class _Teller:
 
     def _run(self) -> None:
         try:
-            for path in sorted(self._path.parent.glob("*.json")):
+            for path in sorted(self._path.parent.glob("[!.]*.json")):  # a note that is being written begins with a dot
                 self._tell_of_earlier(path)
             self._tell_of_this()
         except Exception:
@@ -98,6 +99,10 @@ class _Teller:
         try:
             earlier = _Noted(**json.loads(path.read_bytes()))
         except FileNotFoundError:  # its receivers know its end since
+            return
+        except (ValueError, TypeError):
+            logger.warning("The note %s of an earlier run cannot be read; the end of that run is not told.", path)
+            path.unlink(missing_ok=True)
             return
         run = StreamRun(self._stream.name, earlier.started_at)
         event = run.event(self._settings, earlier.kind or ABORT, earlier.at or time.time(), error=earlier.error)
@@ -143,7 +148,8 @@ class _Teller:
         return failed is None or failed.refused
 
     def _note(self) -> None:
-        with suppress(OSError):  # on a full disk, the end of a run that is killed is not told
+        # Both threads note. On a full disk, the end of a run that is killed is not told.
+        with self._noting, suppress(OSError):
             if self._noted.receivers:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 write_durably(self._path, json.dumps(asdict(self._noted)))
