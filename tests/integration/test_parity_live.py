@@ -17,9 +17,9 @@ from live_answers import (
     STREAM,
     LiveAnswering,
     Streaming,
+    live_stream,
     night_of,
     payments,
-    release_of,
     rows_in_table,
     write_night,
 )
@@ -43,11 +43,8 @@ NOW = datetime.now(timezone.utc)
 
 @pytest.fixture
 def streaming(settings: Settings) -> Iterator[Streaming]:
-    write_night(settings, night_of(NOW))
-    release_of(settings)
-    found = Streaming(settings)
-    yield found
-    found.close()
+    with live_stream(settings, NOW) as found:
+        yield found
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live_answers import CARDS, Streaming, night_of, payments, release_of, rows_in_table, write_night
+from live_answers import CARDS, Streaming, live_stream, night_of, payments, rows_in_table
 from live_view_sample import EPOCH, VIEW, random_payments, table_of
 
 from forecache.monitoring.parity.live.index import running
@@ -26,11 +26,8 @@ PLAN = plan_of(VIEW)
 
 @pytest.fixture
 def streaming(settings: Settings) -> Iterator[Streaming]:
-    write_night(settings, night_of(NOW))
-    release_of(settings)
-    found = Streaming(settings)
-    yield found
-    found.close()
+    with live_stream(settings, NOW) as found:
+        yield found
 
 
 def test_tiles_after_any_row_are_those_that_a_fold_of_the_rows_before_has(streaming: Streaming, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ Only Kafka and HTTP are left out. The view is that of `live_view_sample`, its ni
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, cast
@@ -155,6 +156,18 @@ class Streaming:
         return pa.table([pa.array(columns[field.name], field.type) for field in MESSAGES], schema=MESSAGES)
 
 
+@contextmanager
+def live_stream(settings: Settings, now: datetime) -> Iterator[Streaming]:
+    """A stream beside last night's state and a release that answers from both."""
+    write_night(settings, night_of(now))
+    release_of(settings)
+    found = Streaming(settings)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
 class _Collected:
     """Stands for the spool: keeps the bytes of each answer."""
 
@@ -166,7 +179,7 @@ class _Collected:
         assert isinstance(content, bytes), f"the answer was not logged: {content}"
         self.answers.append(content)
 
-    def send(self, is_sending: bool) -> None:
+    def set_sending(self, is_sending: bool) -> None:
         """Nobody dies in between."""
 
 

@@ -258,7 +258,7 @@ def test_an_answer_that_a_worker_has_sent_when_it_is_killed_is_counted_by_the_ne
         counters.add("spooled", 3)
         worker = os.fork()
         if not worker:
-            counters.send(True)  # the answer goes out, and is not in the log yet
+            counters.set_sending(True)  # the answer goes out, and is not in the log yet
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(worker, 0)
         after = LogCounters(cells)

@@ -183,7 +183,7 @@ class OwnProtocol:
         if log is None or request is None or answered is None:
             self.send(call, reply)
         else:
-            log.send()
+            log.about_to_send()
             self.send(call, reply)
             log.add(request, answered, clock)
         if served.drift is not None and answered is not None:

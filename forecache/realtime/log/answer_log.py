@@ -54,9 +54,9 @@ class AnswerLog:
         if members is not None:
             request.columns = self._sampler.columns_of(members)
 
-    def send(self) -> None:
-        """Say that an answer goes out before it is added, so that it is counted where this process dies in between."""
-        self._channel.counters.send(True)
+    def about_to_send(self) -> None:
+        """Note that an answer is sent now and added after that: if the process dies in between, it counts as lost."""
+        self._channel.counters.set_sending(True)
 
     def add(self, request: ParsedRequest, answered: Answered, clock: Clock, *, arm: str | None = None) -> None:
         """Log an answer if its key is in the sample; whatever goes wrong costs the row, never the answer.
@@ -73,7 +73,7 @@ class AnswerLog:
         except Exception as error:  # noqa: BLE001  # the answer has gone out, or still has to
             self._channel.counters.add("lost_error")
             self._tell(error)
-        self._channel.counters.send(False)
+        self._channel.counters.set_sending(False)
 
     def _packed(self, request: ParsedRequest, answered: Answered, clock: Clock, key: bytes, arm: bytes) -> bytes:
         times, scores, rung = answered.times, answered.scores, answered.rung

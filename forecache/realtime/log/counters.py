@@ -20,8 +20,8 @@ class LogCounters:
         """Count rows. The loop's thread counts "accepted", "lost_memory" and "lost_error", the writer's all else."""
         self.cells[_PLACE[name]] += number
 
-    def send(self, is_sending: bool) -> None:
-        """Say that an answer goes out which is logged after that, or that it is."""
+    def set_sending(self, is_sending: bool) -> None:
+        """Note whether an answer is being sent that is not in the log yet."""
         self.cells[_PLACE["sending"]] = int(is_sending)
 
     def get(self, name: str) -> int:
@@ -43,5 +43,5 @@ class LogCounters:
         Rows that it had written and not yet counted are among them, although they are in the spool.
         """
         self.add("accepted", self.get("sending"))
-        self.send(False)
+        self.set_sending(False)
         self.add("lost_killed", self.waiting)

@@ -45,7 +45,7 @@ def run_committer(
         with Tender(settings, committer.names):
             while not stop.is_set():
                 stop.wait(0 if committer.turn() else settings.request_log_delay_s / 2)
-        committer.finish()
+            committer.finish()
     finally:
         os.close(descriptor)
 

@@ -39,7 +39,10 @@ class Tender:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            tend(self._settings, self._names(), stop=self._stop)
+            try:
+                tend(self._settings, self._names(), stop=self._stop)
+            except OSError as error:  # the spool cannot be listed now
+                logger.warning("The request logs were not put in order: %s", error)
             # Committers of other replicas tend to the same tables: rarely at the same time.
             self._stop.wait(random.uniform(0.5, 1.5) * _EVERY_S)
 
@@ -48,6 +51,8 @@ def tend(settings: Settings, names: Sequence[str], *, stop: Event) -> None:
     """Put the logs of models in order once; what fails is logged, and tried again the next time."""
     today = datetime.now(timezone.utc).date()
     for name in names:
+        if stop.is_set():
+            return
         try:
             merge_small(settings, name, today=today, stop=stop)
             if (keep_days := _keep_days(settings, name)) is not None:
