@@ -1,8 +1,8 @@
 """What it costs to read a request and to answer it, without a handler's own work: our connections beside Granian.
 
-.venv/bin/python benchmarks/connections.py      about a minute; two cores, and nothing else at work
+.venv/bin/python benchmarks/connections.py      about two minutes; two cores, and nothing else at work
 
-A body of some 600 bytes comes, 4,000 bytes go back. The server has one core, the load generator the other. The time is
+A body of some 330 bytes comes, 4,000 bytes go back. The server has one core, the load generator the other. The time is
 that of all threads of the server's processes, in user and kernel mode.
 """
 

@@ -5,7 +5,7 @@ from forecache.metrics.metric import counter, gauge, histogram
 REQUESTS = counter("forecache_reader_requests_total", "Answered requests.", "route", "status")
 REQUEST_DURATION = histogram(
     "forecache_reader_request_duration_seconds",
-    "Time from the start of a request's handler until the server gets the answer.",
+    "Time from the start of a request's handler until its answer is sent.",
     "route",
 )
 HTTP_DURATION = histogram(

@@ -1,4 +1,7 @@
-"""A row of a stream's table by which files beside the stream's state know up to where they go, and of which table."""
+"""Marks the last row of a stream's table that a file beside the stream's state has.
+
+Where the table no longer has this very row, it was made anew or restored.
+"""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,11 +1,11 @@
 """A backfill that is killed goes on where it stopped: each landed event becomes one row."""
 
-import os
 import signal
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from dying import dies_at
 from landed_payments import land_payments, make_night
 from stream_sample import DAY, a_stream, payment, release, table_rows
 from warm import assert_valid_log, start
@@ -20,15 +20,7 @@ pytestmark = pytest.mark.faults
 
 def backfill_until(home: Path, step: str, times: int) -> None:
     """Take the day in, and die at a step, when it comes for the `times`th time."""
-    left = times
-
-    def die(name: str) -> None:
-        nonlocal left
-        left -= name == step
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    stream_step.on_step = die
+    stream_step.on_step = dies_at(step, times)
     backfill(load_settings(home=home), a_stream(), DAY, DAY, rows_a_commit=10)
 
 

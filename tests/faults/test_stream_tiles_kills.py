@@ -1,12 +1,12 @@
 """A stream that is killed while it writes its tiles into their file starts with what all rows give."""
 
-import os
 import random
 import signal
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from dying import dies_at
 from stream_sample import DAY
 from tile_machine import Machine, from_rows, payments_stream, random_payments
 from warm import start
@@ -23,16 +23,8 @@ VALUES = random_payments(400, random.Random(9))
 
 def take_in(home: Path, upto: int, step: str, times: int) -> None:
     """Take in what is not committed of the first events, and die at a step, when it comes for the `times`th time."""
-    left = times
-
-    def die(name: str) -> None:
-        nonlocal left
-        left -= name == step
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
-
     saver._SHARE = 0
-    tiles_step.on_step = stream_step.on_step = die
+    tiles_step.on_step = stream_step.on_step = dies_at(step, times)
     machine = Machine(load_settings(home=home), STREAM, VALUES, as_of=NIGHT, commits=1)
     machine.take_in(upto, count=9)
     machine.stop()

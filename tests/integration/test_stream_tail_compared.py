@@ -2,23 +2,13 @@
 
 import pytest
 from stream_rows import StreamTable, live_churn
-from tailing import clicks, environment_of, follow, layer, truth
+from tailing import clicks, compare_now, environment_of, follow, layer, truth
 
 from forecache.settings import Settings
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.rows import LiveRow, record_of
 from forecache.store.live.tail_state import read_tail_state
 from forecache.stream.tail.run import Tailer
-
-
-def compared(tailer: Tailer) -> None:
-    """Have every layer compared now."""
-    for follower in tailer._followers.values():
-        follower.compared_at = float("-inf")
-    tailer.turn()
-    assert tailer._comparing is not None
-    tailer._comparing[2].result(timeout=60)
-    tailer.turn()
 
 
 def test_an_equal_layer_is_verified_through_the_version_that_was_applied(settings: Settings) -> None:
@@ -28,11 +18,11 @@ def test_an_equal_layer_is_verified_through_the_version_that_was_applied(setting
         follow(tailer)
         reader.follow()
         assert reader.verified_through == -1
-        compared(tailer)
+        compare_now(tailer)
         assert reader.verified_through == 0
         stream.commit(clicks(20, 50, 0.5))
         follow(tailer)
-        compared(tailer)
+        compare_now(tailer)
         assert reader.verified_through == 1
     state = read_tail_state(store.layout)
     assert (state.differed, state.verified_at > 0) == (0, True)
@@ -46,7 +36,7 @@ def test_a_layer_that_differs_is_said_and_made_anew(
     stream.commit(clicks(0, 50, 0.25))
     with Tailer(settings) as tailer:
         follow(tailer)
-        compared(tailer)
+        compare_now(tailer)
         stream.commit(clicks(40, 20, 0.5))
         follow(tailer)
         (follower,) = tailer._followers.values()
@@ -60,11 +50,11 @@ def test_a_layer_that_differs_is_said_and_made_anew(
                 environment.write(
                     lambda transaction: transaction.delete(key) if how == "lost" else transaction.put(key, wrong)
                 )
-        compared(tailer)
+        compare_now(tailer)
         assert "differs from its table" in caplog.text
         assert layer(store) == truth(stream)
         state = read_tail_state(store.layout)
         assert (state.differed, bool(state.difference)) == (1, True)
-        compared(tailer)
+        compare_now(tailer)
         assert read_tail_state(store.layout).differed == 1
         assert follower.writer.verified_through == stream.version

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from live_view_sample import START, VIEW, Payment, random_payments, table_of
 from stream_rows import MOMENT, StreamTable
-from tailing import environment_of, follow
+from tailing import compare_now, environment_of, follow
 
 from forecache.pipeline.streams.plan import plan_of
 from forecache.settings import Settings
@@ -92,7 +92,7 @@ def test_tiles_that_differ_from_the_events_are_found_and_made_anew(store: Store,
     with Tailer(stream.settings) as tailer:
         follow(tailer)
         (follower,) = tailer._followers.values()
-        _compare(tailer)
+        compare_now(tailer)
         assert (read_tail_state(store.layout).differed, follower.writer.verified_through) == (0, 0)
         key = str(PAYMENTS[0].card).encode()
         other = folded([payment for payment in PAYMENTS[:100] if payment.card == PAYMENTS[0].card])[key]
@@ -103,22 +103,13 @@ def test_tiles_that_differ_from_the_events_are_found_and_made_anew(store: Store,
 
         with environment_of(store.layout) as environment:
             environment.write(change)
-        _compare(tailer)
+        compare_now(tailer)
         state = read_tail_state(store.layout)
         assert state.differed == 1
         assert "the tiles of 1 of 5 keys are not those of its events" in state.difference
         assert tiles(store) == folded(PAYMENTS[:200])
-        _compare(tailer)
+        compare_now(tailer)
         assert read_tail_state(store.layout).differed == 1
-
-
-def _compare(tailer: Tailer) -> None:
-    for follower in tailer._followers.values():
-        follower.compared_at = float("-inf")
-    tailer.turn()
-    assert tailer._comparing is not None
-    tailer._comparing[2].result(timeout=60)
-    tailer.turn()
 
 
 def test_keys_without_an_event_since_the_smallest_night_leave_the_layer(store: Store, stream: StreamTable) -> None:

@@ -155,7 +155,10 @@ CHANGES = [
     (restored_from_a_copy, NO_LAST_ROW),
     (rolled_back, NO_LAST_ROW),
     (removed, NO_LAST_ROW),
-    (rows_removed, "rows that it has were removed from the table"),
+    (
+        rows_removed,
+        "the table has another number of rows up to its last one: some were removed, or added by another process",
+    ),
 ]
 
 

@@ -1,11 +1,11 @@
 """What processes of their own do to the stream of payments with the engine `spark`, and the same in this process."""
 
-import os
-import signal
 import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+from dying import dies_at
 from stream_jobs import stand_on_an_empty_night
 from stream_sample import a_stream
 
@@ -26,22 +26,15 @@ def run_with_spark(
 ) -> SparkEngine:
     """Run the stream of payments in this process until it has caught up, or `stop` is set."""
     stand_on_an_empty_night(settings)
-    source.MESSAGES_A_BATCH = per_batch
     stream = a_stream(topic, **{**SPARK, **declared})
     engine = SparkEngine(settings, stream, until_caught_up=stop is None, stop=stop)
-    engine.run()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(source, "MESSAGES_A_BATCH", per_batch)
+        engine.run()
     return engine
 
 
 def run_until(home: Path, brokers: str, topic: str, step: str, times: int, given: dict[str, Any]) -> None:
     """Run the stream and die at a step, when it comes for the `times`th time."""
-    left = times
-
-    def die(name: str) -> None:
-        nonlocal left
-        left -= name == step
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    stream_step.on_step = die
+    stream_step.on_step = dies_at(step, times)
     run_with_spark(spark_settings(home, brokers, **given), topic)

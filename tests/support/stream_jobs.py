@@ -1,13 +1,12 @@
 """What processes of their own do to streams in tests of kills and of two engines at once."""
 
-import os
-import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dying import dies_at
 from stream_sample import EmptyNight, a_stream
 from waiting import beside
 
@@ -62,11 +61,7 @@ def settings_of(home: Path, brokers: str) -> Settings:
 def stream_until(home: Path, brokers: str, topic: str, declared: dict[str, Any], step: str) -> None:
     """Run the stream and die at a step."""
 
-    def die(name: str) -> None:
-        if name == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    stream_step.on_step = die
+    stream_step.on_step = dies_at(step)
     run_stream(home, brokers, topic, declared)
 
 

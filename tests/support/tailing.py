@@ -61,6 +61,16 @@ def follow(tailer: Tailer) -> None:
         pass
 
 
+def compare_now(tailer: Tailer) -> None:
+    """Have every layer compared with its stream's table now."""
+    for follower in tailer._followers.values():
+        follower.compared_at = float("-inf")
+    tailer.turn()
+    assert tailer._comparing is not None
+    tailer._comparing[2].result(timeout=60)
+    tailer.turn()
+
+
 def tail_process(settings: Settings, step: str = "", nth: int = 1) -> Any:
     """A tailer in a process of its own, which kills itself at a step; it has started when this returns."""
     ours, theirs = processes().Pipe(duplex=False)

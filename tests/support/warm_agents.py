@@ -1,7 +1,7 @@
 """Trainers that start warm: forks of the server of `warm`, which has imported torch, in place of new interpreters.
 
 A process is told what to be as `subprocess.Popen` is, and can be asked what `Popen` can. It does what the module does
-that the command line names. tests/faults/test_training_kill.py starts trainers cold, as users do.
+that the command line names. Two tests of tests/faults/test_training_kill.py start them cold, as users do.
 """
 
 import os

@@ -3,8 +3,8 @@
 The JVM puts `pyspark.zip` and a jar of thousands of classes on the path of its Python processes. Each of them would
 compile pyspark anew, and each task would read the tables of contents of both.
 
-It also imports what most tasks need before it forks a worker, which would import that for 0.8 seconds of CPU by itself:
-each of the workers, and again the next ones once Spark has ended those that were idle for a minute.
+It also imports what most tasks need before it forks workers. Otherwise each worker would take 0.8 seconds of CPU for
+that, also those that Spark starts again after it has ended idle ones.
 """
 
 import gc
@@ -18,7 +18,7 @@ _PRELOADED = (
     "pandas",
     "pyarrow.compute",
     "pyarrow.parquet",
-    "forecache.inference.kernel",
+    "forecache.inference.kernel",  # by name, and only to have it early: the lake knows nothing else of inference
     "forecache.lake.delta.spread",
     "forecache.lake.ingest.parsing",
 )

@@ -68,7 +68,7 @@ class LiveView:
         return self._first_day(self._as_of)
 
     def stand_on(self, as_of: date) -> None:
-        """Hold no more than the tiles that a night needs, where it is newer than the one before."""
+        """Stand on a night if it is newer than the one before, and drop the keys of which it needs no tile."""
         if as_of > self._as_of:
             self._as_of = as_of
             self._forget(as_of)

@@ -1,4 +1,4 @@
-"""Tiles from their file, where it is of this stream, as it is declared, and of this table; else there are none."""
+"""Reads the file of tiles at a start if it fits the stream's declaration and its table; else all are made from rows."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ def tile_saver(
     """What writes the tiles of a stream, whose lock this process holds; what a killed one left incomplete is removed.
 
     Args:
-        commits: Behind the file, from which on it is written anew.
+        commits: The file is written anew once it lacks so many.
     """
     folder = stream_folder(settings.home_path, stream.name) / "tiles"
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,5 +101,5 @@ def _doubt(file: TileFile, declaration: str, views: Mapping[str, LiveView], tabl
     if table is None or not has_row(table.dataset, file.of.mark):
         return "the table does not have its last row, so that it was made anew or restored"
     if table.count_up_to(file.of.mark.position) != file.of.rows:
-        return "rows that it has were removed from the table"
+        return "the table has another number of rows up to its last one: some were removed, or added by another process"
     return ""

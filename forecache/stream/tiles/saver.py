@@ -25,7 +25,7 @@ from forecache.stream.tiles.tile_file import TilesOf, TileWriter
 
 logger = logging.getLogger("forecache.stream")
 COMMITS, ROWS = 100, 200_000
-"""Behind the file, from which on it is written anew: a start reads them in less than about a second."""
+"""The file is written anew once it lacks so many commits, or so many rows. A start reads these in about a second."""
 _PART_KEYS, _PAUSE_S = 1000, 0.01
 _SHARE = 100
 """Seconds between two writings, for each second of the processor that one took."""
@@ -44,14 +44,12 @@ class TileSaver:
         failure: Why the file is not written; "" where nothing failed.
 
     Args:
-        commits, rows: See `COMMITS` and `ROWS`.
+        commits: See `COMMITS`.
     """
 
-    def __init__(
-        self, path: Path, declaration: str, views: Mapping[str, LiveView], *, commits: int = COMMITS, rows: int = ROWS
-    ) -> None:
+    def __init__(self, path: Path, declaration: str, views: Mapping[str, LiveView], *, commits: int = COMMITS) -> None:
         self.path, self.declaration, self.failure = path, declaration, ""
-        self._views, self._most_commits, self._most_rows = views, commits, rows
+        self._views, self._most_commits = views, commits
         self._mark: Mark | None = None
         self._up_to = 0  # rows of the table
         self._commits = self._rows = 0  # behind the file
@@ -106,6 +104,8 @@ class TileSaver:
             if self._views and self._is_due and time.monotonic() >= self._not_before:
                 self._writing = _Writing(self.path, self._views)
         elif writing.has_ended:
+            if writing.failure and writing.failure != self.failure:
+                logger.error("%s; a start reads the rows behind the last file, and it is tried again.", writing.failure)
             self._writing, self.failure = None, writing.failure
             if writing.failure:
                 self._commits, self._rows = self._commits + writing.commits, self._rows + writing.rows
@@ -132,7 +132,7 @@ class TileSaver:
 
     @property
     def _is_due(self) -> bool:
-        return self._commits >= self._most_commits or self._rows >= self._most_rows
+        return self._commits >= self._most_commits or self._rows >= ROWS
 
     def _complete(self, writing: "_Writing") -> None:
         if self._mark is None:
@@ -210,9 +210,6 @@ class _Writing:
                 tiles_step("tiles replaced")
         except Exception as error:  # noqa: BLE001  # such as a full disk: the file of before stays
             self.failure = f"The tiles are not written beside the stream's state: {error}"
-            logger.error(
-                "%s; a start reads the rows behind the last one that was, and it is tried again.", self.failure
-            )
         finally:
             self._read.set()
             self.cpu_s = time.thread_time()

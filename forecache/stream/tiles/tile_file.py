@@ -20,7 +20,6 @@ import numpy as np
 import xxhash
 
 from forecache.errors import DamagedError
-from forecache.files import sync
 from forecache.stream.mark import Mark
 
 _MAGIC = b"FCTILES1"
@@ -37,7 +36,7 @@ class TilesOf:
     Attributes:
         declaration: Names what they were made by; tiles of another name are none of this stream's.
         mark: They have the events of this row of the table, and of all before it.
-        rows: How many rows of the table that are.
+        rows: How many rows the table has up to the mark.
         complete_from: By view, the first day (since 1970) of which no tile is missing.
     """
 
@@ -56,7 +55,7 @@ class TileWriter:
     """
 
     def __init__(self, path: Path, views: Sequence[str]) -> None:
-        self._path, self._numbers = path, {name: number for number, name in enumerate(views)}
+        self._numbers = {name: number for number, name in enumerate(views)}
         self._hash, self._unsynced = xxhash.xxh3_128(), 0
         self._file = path.open("wb", buffering=0)
         self._write(_MAGIC)
@@ -85,7 +84,7 @@ class TileWriter:
         if self._unsynced > _SYNC_EVERY:
             # A little at a time: one large flush would keep the stream's own commits waiting.
             self._unsynced = 0
-            sync(self._path)
+            os.fdatasync(self._file.fileno())
 
 
 class TileFile:
