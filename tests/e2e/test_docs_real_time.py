@@ -43,6 +43,7 @@ def test_the_commands_of_the_page_end_in_answers_of_the_model_and_of_the_ladder(
         ["bash", "-c", script.replace("8080", str(port)).replace('PYTHONPATH="', 'PYTHONPATH="$PWD:')],
         cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
+    print(done.stdout)
     assert done.returncode == 0, done.stderr[-2000:]
     answers = [each for each in _objects(done.stdout) if "rung" in each or "detail" in each]
     known, unknown, late, refused = answers[-4:]

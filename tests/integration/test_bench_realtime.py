@@ -67,7 +67,7 @@ def test_a_stall_is_in_the_latency_of_every_request_that_was_due_in_it(tmp_path:
         return ANSWER
 
     with server(answer) as port:
-        found = load.run(port, requests(tmp_path), rate=200.0, seconds=2.0, most=4, core=None, spin=False,
+        found = load.run(port, requests(tmp_path), rate=200.0, seconds=2.0, most=4, core=None,
                          classes=('"rungs":{', "}"))  # fmt: skip
     assert found.failed == 0
     assert len(found.status) == 400
@@ -85,7 +85,7 @@ def test_broken_connections_and_other_statuses_are_failures(tmp_path: Path) -> N
         return b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n" if number % 10 == 6 else ANSWER
 
     with server(answer) as port:
-        found = load.run(port, requests(tmp_path), rate=200.0, seconds=1.0, core=None, spin=False)
+        found = load.run(port, requests(tmp_path), rate=200.0, seconds=1.0, core=None)
     statuses = found.figures()["statuses"]
     assert statuses == {"-1": 20, "200": 160, "503": 20}
     assert found.failed == 40
@@ -100,7 +100,7 @@ def test_a_request_says_when_it_was_due(tmp_path: Path) -> None:
         return ANSWER
 
     with server(answer) as port:
-        load.run(port, requests(tmp_path, stamped=True), rate=50.0, seconds=1.0, core=None, spin=False)
+        load.run(port, requests(tmp_path, stamped=True), rate=50.0, seconds=1.0, core=None)
     stamps = []
     for moment, data in seen:
         line = next(line for line in data.split(b"\r\n") if line.startswith(b"X-Request-Start: t="))
@@ -117,7 +117,7 @@ def test_requests_that_are_never_answered_are_counted(tmp_path: Path) -> None:
         return ANSWER
 
     with server(answer) as port:
-        found = load.run(port, requests(tmp_path), rate=100.0, seconds=0.5, drain_s=0.5, core=None, spin=False)
+        found = load.run(port, requests(tmp_path), rate=100.0, seconds=0.5, drain_s=0.5, core=None)
     assert found.figures()["statuses"] == {"0": 1, "200": 49}
 
 
