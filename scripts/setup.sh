@@ -34,16 +34,29 @@ apt_install() { # Install the first package of the list that the archive has.
     return 1
 }
 
-find_python() { # Python 3.10 to 3.13, by its own word rather than its name.
+find_pythons() { # Each Python 3.10 to 3.13, by its own word rather than its name.
     local name
-    for name in python3 python3.13 python3.12 python3.11 python3.10; do
-        if command -v "$name" >/dev/null &&
-            "$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
-            "$name" -c 'import os, sys; print(os.path.realpath(sys.executable))'
-            return 0
-        fi
+    for name in python3 python3.13 python3.12 python3.11 python3.10 /usr/bin/python3; do
+        command -v "$name" >/dev/null && "$name" -c '
+import os, sys
+if (3, 10) <= sys.version_info[:2] <= (3, 13):
+    print(os.path.realpath(sys.executable))' 2>/dev/null || true
     done
-    return 1
+}
+
+loop_ns() { # What a loop takes at best, ns.
+    "$1" -c 'import timeit
+print(int(min(timeit.repeat("for i in range(5000): t += len(str(i))", "t = 0", number=1, repeat=50)) * 1e9))'
+}
+
+find_python() { # The first, or one that is faster by a tenth: some are built without optimisation.
+    local python ns found= best=
+    for python in $(find_pythons | awk '!seen[$0]++'); do
+        ns="$(loop_ns "$python")"
+        if [ -z "$found" ] || [ "$((ns * 10))" -lt "$((best * 9))" ]; then found="$python" best="$ns"; fi
+    done
+    if [ -z "$found" ]; then return 1; fi
+    printf '%s\n' "$found"
 }
 
 java_major() { "$1" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1; }

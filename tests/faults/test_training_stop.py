@@ -109,7 +109,7 @@ def test_a_network_in_shards_that_loses_a_worker_ends_with_the_weights_of_a_run_
     wait_for_step(spec, 50)
     workers_of(psutil.Process(process.pid))[0].kill()
     assert process.wait(120) == 0
-    assert len(events_of(spec, "start")) == 2
+    assert len(events_of(spec, "start")) >= 2  # a peer that is lost while it connects is one more
     killed = json.loads((spec.folder / RESULT_FILE).read_text())
     assert killed["parallel"]["kind"] == "fsdp"
     alone = run_torchrun(settings, replace(spec, run_dir=str(tmp_path / "alone")), on_event=lambda event: None)

@@ -72,10 +72,16 @@ def bare_project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def set_up(project: Path, *arguments: str) -> str:
-    """What set-up prints; it has to succeed."""
-    command = ["bash", "scripts/setup.sh", *arguments]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+def set_up(project: Path, *arguments: str, path: str = "") -> str:
+    """What set-up prints; it has to succeed.
+
+    Args:
+        path: A folder whose programs go before others.
+    """
+    done = subprocess.run(
+        ["bash", "scripts/setup.sh", *arguments], cwd=project, capture_output=True, text=True, check=True,
+        stdin=subprocess.DEVNULL, env={**os.environ, "PATH": os.pathsep.join(filter(None, [path, os.environ["PATH"]]))},
+    )  # fmt: skip
     assert done.stderr == ""
     return done.stdout
 
@@ -151,3 +157,16 @@ def test_help_lists_every_target() -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     listed = {line.split()[0] for line in done.stdout.splitlines()}
     assert {"setup", "demo", "dev", "test", "lint", "unit", "bench-store", "bench-scoring", "bench-training"} <= listed
+
+
+@pytest.mark.parametrize(("first_ns", "chosen"), [(1050, "python3"), (2000, "python3.12")])
+def test_setup_takes_the_first_python_unless_another_one_is_clearly_faster(
+    bare_project: Path, tmp_path_factory: pytest.TempPathFactory, first_ns: int, chosen: str
+) -> None:
+    (bare_project / "scripts/archive_classes.py").touch()
+    pythons = tmp_path_factory.mktemp("pythons")
+    for name, ns in (("python3", first_ns), ("python3.12", 1000)):
+        answers = f'case "$2" in *realpath*) echo "$0" ;; *timeit*) echo {ns} ;; *) exec {sys.executable} "$@" ;; esac'
+        (pythons / name).write_text(f"#!/bin/sh\n{answers}\n")
+        (pythons / name).chmod(0o755)
+    assert f" at {pythons / chosen}\n" in set_up(bare_project, path=str(pythons))
