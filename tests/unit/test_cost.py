@@ -48,6 +48,17 @@ def test_scoring_counts_its_core_seconds_and_other_stages_their_time_on_the_core
     assert predictions_a_day(records, 2.0) == {"churn": 500.0}
 
 
+def test_a_list_of_a_recommender_is_a_prediction_of_its_own(priced: Settings) -> None:
+    made = row("recommend", "shop", rows=1_000_000, seconds=1800.0)
+    record(priced, [made, row("score", rows=3_000_000, cost={"core_s": 3600.0}), row("features", rows=7)])
+    report = as_dict(cost_report(priced, days=7, cores=4))
+    assert report["predictions"] == {"shop": 1e6, "churn": 3e6}
+    of = report["price_per_million_predictions_of"]
+    assert of == {"shop": pytest.approx(2 * 0.04), "churn": pytest.approx(0.04 / 3)}
+    by_part = report["price_by_part"]
+    assert report["price_per_million_predictions"] == pytest.approx((by_part["stage"] + by_part["storage"]) / 4)
+
+
 def test_a_training_on_demand_would_not_have_repeated_what_preemption_wasted(priced: Settings) -> None:
     [line] = training_lines(priced, [trained(7200.0, 1800.0), trained(7200.0, 1800.0)], 1.0)
     assert (line.amount, line.wasted) == (4.0, 1.0)
@@ -106,6 +117,7 @@ def test_the_command_shows_lines_and_what_is_missing(
     assert main(["cost", "--plot", str(tmp_path / "cost.svg")]) == 0
     shown = capsys.readouterr().out
     assert "measured, 0.1 wasted by preemption" in shown
+    assert "and running streams." in " ".join(shown.split())
     assert "There is no price for 'storage': add it to FORECACHE_PRICES" in shown
     assert "set FORECACHE_READER_REPLICAS, or FORECACHE_PROMETHEUS_URL" in shown
     assert "churn: score" in (tmp_path / "cost.svg").read_text()

@@ -36,7 +36,7 @@ _MIB = 2**20
     "--days", type=click.IntRange(1, 3660), default=7, show_default=True, help="Without NAME: days to look at."
 )
 def advise(name: str | None, requests: Path | None, cache_mib: int, days: int) -> None:
-    """Advise what to set differently, with the figures behind each piece of advice and what it saves.
+    """Advise what to set differently, with the figures behind each piece of advice and, where measured, what it saves.
 
     Without NAME it reads the stage ledger, the request logs and Prometheus, and advises on workers and devices of
     trainings, memory and engine of scoring, the number of readers, and batch against real time. With NAME it measures

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from forecache.operations.cost.report import Report
 
 
+NOT_COUNTED = (
+    "Not counted: ingesting and publishing, whose time is in no ledger, and running streams. A pipeline's own price "
+    "(--json) is without the views that it shares, its sources and the lake."
+)
+
+
 @command(
     "cost",
     examples="forecache cost\nforecache cost --days 30 --plot cost.png\nforecache cost --json",
@@ -55,7 +61,7 @@ def _show(report: "Report") -> None:
             for line in report.lines
         ],
         right=figures,
-        caption=f"Means of {report.days:.1f} days. Not counted: ingesting and publishing, whose time is in no ledger.",
+        caption=f"Means of {report.days:.1f} days. {NOT_COUNTED}",
     )  # fmt: skip
     for part in PARTS:
         price = report.price_of(part)
@@ -68,7 +74,7 @@ def _show(report: "Report") -> None:
     if report.per_million_predictions is not None:
         click.echo(
             f"A million predictions: {_price(report.per_million_predictions)} (of {predictions:,.0f} a day; stages, "
-            "training and storage)."
+            "training and storage; a recommender's prediction is one user's list)."
         )
     if report.per_million_answers is not None:
         click.echo(f"A million answers: {_price(report.per_million_answers)} (of {report.use.answers:,.0f} a day).")

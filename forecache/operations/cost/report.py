@@ -18,7 +18,7 @@ class Report:
 
     Attributes:
         days: The days that the lines are means of.
-        predictions: Rows scored a day, by pipeline.
+        predictions: Rows scored a day by pipeline, and users' lists written a day by recommender.
     """
 
     lines: Sequence[Line]
@@ -35,7 +35,7 @@ class Report:
 
     @property
     def per_million_predictions(self) -> float | None:
-        """All stages, trainings and storage, over all rows that were scored."""
+        """All stages, trainings and storage, over all rows that were scored and all lists that were written."""
         return _per_million(self.price_of("stage", "training", "storage"), sum(self.predictions.values()))
 
     @property

@@ -12,7 +12,8 @@ from forecache.lake.ledger import LEDGER_TABLE, StageRecord
 from forecache.operations.cost.line import Line, by_the_hour
 from forecache.settings import Settings
 
-_TRAIN, _SCORE = "train", "score"
+_TRAIN = "train"
+_PREDICTING = ("score", "recommend")
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,12 @@ def training_lines(settings: Settings, records: Iterable[StageRecord], days: flo
 
 
 def predictions_a_day(records: Iterable[StageRecord], days: float) -> dict[str, float]:
-    """Rows that each pipeline scored, a day."""
+    """Rows that each pipeline scored and lists that each recommender wrote, a day.
+
+    A list of a user counts once, however many items it has; lists of similar items and tables of vectors do not count.
+    """
     rows: dict[str, float] = defaultdict(float)
     for record in records:
-        if record.stage == _SCORE:
+        if record.stage in _PREDICTING:
             rows[record.subject] += record.rows / days
     return dict(rows)
