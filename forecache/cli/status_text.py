@@ -63,7 +63,7 @@ def _reader(url: str, document: Mapping[str, Any]) -> Iterator[Line]:
             [_model(row) for row in document["models"]],
             right=(2, 3, 4, 5, 6, 7),
         )
-        yield from (line for row in document["models"] for line in _rungs(row))
+        yield from (line for row in document["models"] for line in _below(row))
 
 
 def _model(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -75,12 +75,14 @@ def _model(row: Mapping[str, Any]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _rungs(row: Mapping[str, Any]) -> Iterator[Line]:
+def _below(row: Mapping[str, Any]) -> Iterator[Line]:
+    """The lines of a model below the table: rungs of its scores, drift, and its rollout."""
     total = sum(row["rungs"].values())
     if total:
         shares = ", ".join(f"{words.reason(name)} {words.percent(n / total)}" for name, n in row["rungs"].items())
         why = ", ".join(f"{words.reason(name)} {words.count(n)}" for name, n in row["why"].items())
         yield from _wrapped(f"{row['name']}: scores from {shares}{f'; without the model: {why}' if why else ''}")
+    yield from _wrapped(f"{row['name']}: drift: {words.drift(row['drift'])}")
     if row["rollout"] is not None:
         yield from _wrapped(f"{row['name']}: {words.rollout(row['rollout'])}")
 

@@ -33,6 +33,8 @@ def model_row(**more: Any) -> dict[str, Any]:
         "answers_since_start": 5000, "series": {"per_s": [1.0] * 20},
         "log": {"taken": 1000, "committed": 990, "lost": {"disk": 3}, "in_memory": 7, "spool_bytes": 4096,
                 "spool_age_s": 1.0, "commit_delay_s": 2.0, "committed_s_ago": 3.0, "failing_s": 0.0},
+        "drift": [{"column": "price", "psi": 0.12, "null_share": 0.0, "out_of_range_share": 0.1},
+                  {"column": "spend", "psi": 0.04, "null_share": 0.0, "out_of_range_share": 0.0}],
         "rollout": None, **more,
     }  # fmt: skip
 

@@ -92,12 +92,14 @@ def test_nothing_is_wider_than_a_terminal() -> None:
 def test_the_text_has_what_the_page_has() -> None:
     text = " ".join(shown().split())
     for part in ("All is well.", "2 of 2 workers", "p99 400 µs", "churn", "99.90 %", "search", "model 99.0 %",
-                 "without the model: deadline 9", "LAST NIGHTS", "2026-11-26",
+                 "without the model: deadline 9", "search: drift: price moved the most, PSI 0.12",
+                 "LAST NIGHTS", "2026-11-26",
                  "STREAMS", "2,004 /s", "6.10 ms, 142 ms", "0.6 s ago",
                  "cards: live layer customer: 4,987 rows, all applied, verified 41 s ago",
                  "cards: live layer terminal: 9,000 rows, 3 versions behind, not verified",
                  "cards: live layer cards: nothing applied here"):  # fmt: skip
         assert part in text, part
+    assert "search: drift: not measured" in shown(reader=document(models=[model_row(drift=[])]))
 
 
 def test_a_project_without_a_reader_shows_what_its_stores_say() -> None:

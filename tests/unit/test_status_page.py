@@ -254,6 +254,15 @@ def test_a_rollout_is_said_in_a_sentence() -> None:
     assert "release 4 answers" in page(document(models=[model_row(rollout=rollout())])).decode()
 
 
+def test_the_column_that_has_moved_the_most_is_shown_or_that_none_is_measured() -> None:
+    drift = [{"column": "price", "psi": 0.0712}, {"column": EVIL, "psi": 0.314}]
+    assert words.drift(drift) == f"{EVIL} moved the most, PSI 0.31"
+    shown = page(document(models=[model_row(drift=drift)])).decode()
+    assert '<span class="title">Drift</span> &lt;script&gt;alert' in shown
+    assert "moved the most, PSI 0.31</p>" in shown
+    assert "Drift</span> not measured</p>" in page(document(models=[model_row(drift=[])])).decode()
+
+
 @pytest.mark.parametrize(
     ("told", "text"),
     [

@@ -1,6 +1,6 @@
 """Figures in words, for the page and for the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SPANS = ((86400 * 2, 86400, "days"), (3600, 3600, "h"), (60, 60, "min"))
@@ -94,6 +94,14 @@ def rollout(state: Mapping[str, Any]) -> str:
     paused = ", paused" if state["paused"] else ""
     why = f": {state['why'].rstrip('.')}" if state["why"] else ""
     return f"{told}{paused}{why}"
+
+
+def drift(columns: Sequence[Mapping[str, Any]]) -> str:
+    """The column of a model that has moved the most from its training data, of all that are measured."""
+    if not columns:
+        return "not measured"
+    worst = max(columns, key=lambda each: float(each["psi"]))
+    return f"{worst['column']} moved the most, PSI {worst['psi']:.2f}"
 
 
 def delays(stream: Mapping[str, Any]) -> str:

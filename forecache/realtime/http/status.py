@@ -153,7 +153,7 @@ def attention_of(row: Mapping[str, Any]) -> Iterator[Attention]:
             share = words.percent(without / answers)
             what = f"{share} of the answers of {name} came without the model, mostly: {reason}."
             yield Attention("warning", what, "The rungs below it answered; the reader's log has more on failures.")
-    if moved := [each for each in row.get("drift", ()) if each["psi"] > SHIFT]:
+    if moved := [each for each in row["drift"] if each["psi"] > SHIFT]:
         named = ", ".join(f"{each['column']} (PSI {each['psi']:.2f})" for each in moved)
         yield Attention("warning", f"{name} gets or answers other values than in training: {named}.", _LOOK)
     log = row["log"]

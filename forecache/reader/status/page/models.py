@@ -85,6 +85,7 @@ def _parts(model: Mapping[str, Any]) -> Iterator[Markup]:
                       shown=words.microseconds)  # fmt: skip
     if model["log"] is not None:
         yield _line("Request log", _log(model["log"]))
+    yield _line("Drift", words.drift(model["drift"]))
     if model["rollout"] is not None:
         yield _line("Rollout", words.rollout(model["rollout"]))
 
