@@ -6,25 +6,19 @@ It loads numpy and the libraries of the models when there is a release, not befo
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from forecache.names import NAME
-from forecache.reader.connections.call import Call
-from forecache.reader.http import problems
-from forecache.reader.http.app import problem_reply
 from forecache.reader.http.extension import Context, Handler
-from forecache.reader.http.problems import Problem
 from forecache.reader.status.attention import Attention
 from forecache.reader.versions.watcher import RunOnLoop
-from forecache.realtime.release.here import REALTIME, released_here
+from forecache.realtime.http.unloaded import Unloaded
+from forecache.realtime.release.here import released_here
 
 if TYPE_CHECKING:
     from forecache.reader.status.history import Counted, History
     from forecache.realtime.models import Models
 
 logger = logging.getLogger("forecache.realtime")
-_PATH = "/v1/"
 
 
 class RealtimeExtension:
@@ -35,12 +29,11 @@ class RealtimeExtension:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._folder = context.settings.store_path / REALTIME
         self._loop: asyncio.AbstractEventLoop | None = None
         self._models: Models | None = None
-        self._find: Callable[[str, str], Handler | None] = self._before
+        self._unloaded = Unloaded(context)
+        self._find: Callable[[str, str], Handler | None] = self._unloaded.find
         self._has_looked = False
-        self._failure = ""
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -104,7 +97,7 @@ class RealtimeExtension:
 
     def status(self, history: "History") -> tuple[dict[str, Any], list[Attention]]:
         if self._models is None:
-            if not self._failure:
+            if not self._unloaded.failure:
                 return {}, []
             what = "Real-time models are not served: a package that they need is missing."
             return {}, [Attention("critical", what, "Install forecache[realtime] and restart the reader.")]
@@ -117,8 +110,8 @@ class RealtimeExtension:
             from forecache.realtime.http.handlers import Handlers
             from forecache.realtime.models import Models
         except ImportError as error:
-            if self._failure != str(error):
-                self._failure = str(error)
+            if self._unloaded.failure != str(error):
+                self._unloaded.failure = str(error)
                 logger.error("Real-time models are not served: %s. Install forecache[realtime].", error)
             return
         loop = self._loop
@@ -129,28 +122,6 @@ class RealtimeExtension:
             self._find = Handlers(self._context, self._models, loop).find
 
         run_on_loop(load)
-
-    def _before(self, method: str, path: str) -> Handler | None:
-        """While nothing is loaded, a request to a model is told so."""
-        name = path[4:] if path[:4] == _PATH else ""
-        if not NAME.fullmatch(name) or not (self._folder / name).is_dir():
-            return None
-        return partial(self._refuse, name)
-
-    def _refuse(self, name: str, call: Call) -> None:
-        try:
-            if self._context.access is not None:
-                self._context.access.check(call.headers, name)
-            if self._failure:
-                raise Problem(
-                    problems.UNREADABLE, "The packages of real-time models are missing; see the reader's log."
-                )
-            raise Problem(
-                problems.NOT_READY, "The reader is still loading its real-time models.", headers=[("retry-after", "1")]
-            )
-        except Problem as problem:
-            reply = problem_reply(problem)
-        call.respond(reply.status, reply.headers, reply.body)
 
 
 def extension_alone(context: Context) -> RealtimeExtension:

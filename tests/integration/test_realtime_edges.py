@@ -1,22 +1,25 @@
 """Requests at the edges of what real-time models take, to a reader started as users start it."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from ranking_code import transforms
-from reader_support import RunningReader, running_reader
+from reader_support import RunningReader, eventually, running_reader, start_reader
 from realtime_support import write_views
 from release_support import HOUSEHOLD, make_release
 
 from forecache.pipeline.realtime.request import Candidates, RequestField
 from forecache.reader import create_token
 from forecache.reader.http.access import Access
+from forecache.realtime.http.mlflow import MlflowProtocol
 from forecache.realtime.serve import RealtimeExtension
-from forecache.settings import load_settings
+from forecache.settings import Settings, load_settings
 
 FRAUD: dict[str, Any] = {
     "transform": transforms.fraud, "features": ("amount", "spend"), "candidates": None, "lookups": (HOUSEHOLD,),
@@ -100,15 +103,133 @@ def test_names_of_models_are_told_to_those_alone_whose_token_covers_them(tmp_pat
     assert "(fraud)" in known.text
 
 
+class Asked:
+    """A call to an extension without a reader, and what it was answered."""
+
+    def __init__(self, query: str = "", token: str = "") -> None:
+        self.query_string = query
+        self.headers = {"authorization": f"Bearer {token}"} if token else {}
+        self.answer: tuple[int, dict[str, str], Any] | None = None
+
+    def respond(self, status: int, headers: Any, body: bytes) -> None:
+        self.answer = (status, dict(headers), orjson.loads(body))
+
+
+def while_loading(settings: Settings, path: str, *, access: Access | None = None, **asked: str) -> Any:
+    """What a request is answered before a reader has loaded any release; None where it is nothing of its models."""
+    context: Any = SimpleNamespace(settings=settings, access=access)
+    handler = RealtimeExtension(context).find("POST", path)
+    if handler is None:
+        return None
+    call: Any = Asked(**asked)
+    handler(call)
+    return call.answer
+
+
 def test_a_model_is_not_spoken_of_without_a_token_while_the_reader_loads_it(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.json"
-    create_token(tokens, "caller", ["fraud"])
+    token, _ = create_token(tokens, "caller", ["fraud"])
     settings = load_settings(home=tmp_path / "home")
     make_release(settings, name="fraud", **FRAUD)
-    context: Any = SimpleNamespace(settings=settings, access=Access(tokens))
-    handler = RealtimeExtension(context).find("POST", "/v1/fraud")
-    assert handler is not None
-    answered: list[int] = []
-    call: Any = SimpleNamespace(headers={}, respond=lambda status, headers, body: answered.append(status))
-    handler(call)
-    assert answered == [401]
+    make_release(settings)
+    access = Access(tokens)
+    for path, query in (
+        ("/v1/fraud", ""), ("/v2/models/fraud/infer", ""), ("/v2/models/other/infer", ""),
+        ("/invocations", ""), ("/invocations", "model=fraud"),
+    ):  # fmt: skip
+        status, headers, _ = while_loading(settings, path, query=query, access=access)
+        assert (status, headers["www-authenticate"]) == (401, 'Bearer realm="forecache"')
+    for path, query in (("/v1/ranking", ""), ("/v2/models/ranking/infer", ""), ("/invocations", "model=ranking")):
+        assert while_loading(settings, path, query=query, access=access, token=token)[0] == 403
+    assert while_loading(settings, "/v2/models/fraud/infer", access=access, token=token)[0] == 503
+    assert while_loading(settings, "/invocations", access=access, token=token)[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "member"),
+    [
+        ("/v1/fraud", "", "detail"),
+        ("/v2", "", "error"),
+        ("/v2/health/ready", "", "error"),
+        ("/v2/models/fraud/infer", "", "error"),
+        ("/v2/models/fraud/versions/1/ready", "", "error"),
+        ("/invocations", "", "message"),
+        ("/invocations", "model=fraud", "message"),
+        ("/ping", "", "message"),
+    ],
+)
+def test_every_protocol_says_503_while_the_reader_loads_releases(
+    tmp_path: Path, path: str, query: str, member: str
+) -> None:
+    settings = load_settings(home=tmp_path)
+    assert while_loading(settings, path, query=query) is None, "there is no release"
+    make_release(settings, name="fraud", **FRAUD)
+    status, headers, body = while_loading(settings, path, query=query)
+    assert (status, headers["retry-after"]) == (503, "1")
+    assert body[member] == "The reader is still loading its real-time models."
+
+
+def test_while_the_reader_loads_releases_it_is_live_and_a_name_without_one_is_unknown(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path)
+    make_release(settings, name="fraud", **FRAUD)
+    assert while_loading(settings, "/v2/health/live")[::2] == (200, {"live": True})
+    unknown = "There is no real-time model 'other' with a release here."
+    assert while_loading(settings, "/v1/other") is None
+    assert while_loading(settings, "/v2/models/other/infer")[::2] == (404, {"error": unknown})
+    code = "RESOURCE_DOES_NOT_EXIST"
+    told = while_loading(settings, "/invocations", query="model=other")
+    assert told[::2] == (404, {"error_code": code, "message": unknown})
+
+
+@pytest.mark.parametrize(
+    ("failures", "retry_after"),
+    [({}, "1"), ({"fraud": "damaged"}, "5")],
+)  # fmt: skip
+def test_mlflows_protocol_says_503_where_a_known_release_is_not_served(
+    failures: dict[str, str], retry_after: str
+) -> None:
+    models: Any = SimpleNamespace(served={}, known=frozenset({"fraud"}), failures=failures)
+    context: Any = SimpleNamespace(
+        access=None, runtime=SimpleNamespace(draining=True), metrics=SimpleNamespace(observe=lambda *_: None)
+    )
+    exchange: Any = SimpleNamespace(context=context)
+    protocol = MlflowProtocol(exchange, models)
+    for path, query in (("/invocations", ""), ("/invocations", "model=fraud"), ("/ping", "")):
+        call: Any = Asked(query)
+        call.method, call.arrived = "POST", 0
+        handler = protocol.find(path)
+        assert handler is not None
+        awaited = handler(call)
+        if awaited is not None:
+            asyncio.run(awaited)  # type: ignore[arg-type]
+        status, headers, body = call.answer
+        assert (status, body["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+        assert headers["retry-after"] == (retry_after if path == "/invocations" else "1")
+
+
+def test_a_reader_that_starts_refuses_no_request_for_good(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path)
+    write_views(settings)
+    make_release(settings, deadline_ms=5000.0)
+    table = {"inputs": {"household_id": 1, "product_id": ["a"]}}
+    tensors = {"inputs": [tensor("household_id", [1]), tensor("product_id", ["a"], "BYTES")]}
+    asked: dict[str, Any] = {
+        "/v2/models/ranking/infer": tensors, "/invocations": table, "/invocations?model=ranking": table,
+        "/v1/ranking": {"household_id": 1, "candidates": [{"product_id": "a"}]},
+    }  # fmt: skip
+    reader = start_reader(settings, wait=False)
+    try:
+        found: list[tuple[str, int, str | None]] = []
+
+        def answers() -> bool:
+            try:
+                told = [(path, HTTP.post(f"{reader.url}{path}", json=body)) for path, body in asked.items()]
+            except httpx.TransportError:
+                return False  # it listens not yet
+            found.extend((path, each.status_code, each.headers.get("retry-after")) for path, each in told)
+            return all(each.status_code == 200 for _, each in told)
+
+        assert eventually(answers, 30), found[-4:]
+        assert {each[1:] for each in found} <= {(503, "1"), (200, None)}, found
+    finally:
+        reader.stop()

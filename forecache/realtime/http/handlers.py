@@ -15,6 +15,7 @@ from forecache.reader.versions.answers import JSON
 from forecache.realtime.answer.engine import Engine
 from forecache.realtime.deadline.backlog import Backlog
 from forecache.realtime.http.describe import description
+from forecache.realtime.http.errors import not_served
 from forecache.realtime.http.exchange import Exchange
 from forecache.realtime.http.inference.protocol import InferenceProtocol
 from forecache.realtime.http.mlflow import MlflowProtocol
@@ -87,16 +88,6 @@ class Handlers:
         try:
             if self._context.access is not None:
                 self._context.access.check(call.headers, name)
-            if name in self._models.failures:
-                raise Problem(
-                    problems.UNREADABLE,
-                    f"The current release of {name} cannot be served; see the reader's log for the cause.",
-                    headers=[("retry-after", "5")],
-                )
-            raise Problem(
-                problems.NOT_READY,
-                f"The reader is still loading the release of {name}.",
-                headers=[("retry-after", "1")],
-            )
+            raise not_served(name, self._models.failures)
         except Problem as problem:
             self._own.send(call, problem_reply(problem))

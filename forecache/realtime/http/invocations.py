@@ -80,17 +80,5 @@ def render(answers: Sequence[Scored], said: Mapping[str, Any]) -> bytes:
     return orjson.dumps({"predictions": predictions, "rungs": rungs, **said}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def render_error(problem: Problem) -> bytes:
-    """A problem in the form of MLflow's own server."""
-    return orjson.dumps({"error_code": _CODES.get(problem.kind.status, "INTERNAL_ERROR"), "message": problem.detail})
-
-
-_CODES = {
-    400: "BAD_REQUEST", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST",
-    405: "BAD_REQUEST", 408: "BAD_REQUEST", 413: "BAD_REQUEST", 415: "BAD_REQUEST", 422: "BAD_REQUEST",
-    503: "TEMPORARILY_UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
-}  # fmt: skip
-
-
 def _bad(detail: str) -> Problem:
     return Problem(problems.BAD_REQUEST, detail)

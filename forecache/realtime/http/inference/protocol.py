@@ -12,10 +12,12 @@ from forecache.reader.connections.call import Call, ClientGone
 from forecache.reader.http import problems
 from forecache.reader.http.extension import Handler
 from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.http.replies import NO_STORE, Reply
 from forecache.reader.processes.metrics import ROUTE
 from forecache.reader.versions.answers import JSON
 from forecache.realtime.deadline.clock import shortened
 from forecache.realtime.http.columns import requests_of
+from forecache.realtime.http.errors import inference_error, not_served
 from forecache.realtime.http.exchange import Exchange, not_ready, said
 from forecache.realtime.http.inference.infer import PLATFORM, columns, metadata, response
 from forecache.realtime.http.inference.tensors import HEADER_LENGTH, parse_request
@@ -26,7 +28,7 @@ from forecache.realtime.served import Served
 PATH = "/v2"
 _BINARY = "application/octet-stream"
 _ROUTE = ROUTE["realtime"]
-_NO_STORE = ("cache-control", "no-store")
+_NOT_STORED = ("cache-control", "no-store")
 
 
 class InferenceProtocol:
@@ -43,14 +45,11 @@ class InferenceProtocol:
         return partial(self._get, method, parts)
 
     def _get(self, method: str, parts: list[str], call: Call) -> None:
-        status, body = 200, b""
-        headers = [("content-type", JSON), _NO_STORE]
         try:
-            found = self._told(method, parts, call.headers)
-            body = orjson.dumps(found)
+            reply = Reply(200, NO_STORE, orjson.dumps(self._told(method, parts, call.headers)))
         except Problem as problem:
-            status, headers, body = _error(problem)
-        self._send(call, status, headers, body)
+            reply = inference_error(problem)
+        self._send(call, reply)
 
     def _told(self, method: str, parts: list[str], headers: Any) -> dict[str, Any]:
         """What a path without a body answers."""
@@ -91,10 +90,7 @@ class InferenceProtocol:
         served = self._models.served.get(name)
         if served is None:
             if name in self._models.known:
-                raise Problem(
-                    problems.NOT_READY, f"The release of {name} is not served yet, or cannot be; see the reader's log.",
-                    headers=[("retry-after", "1")],
-                )  # fmt: skip
+                raise not_served(name, self._models.failures)
             raise Problem(problems.NO_PIPELINE, f"There is no real-time model {quoted(name)} with a release here.")
         if version and version != str(served.number):
             raise Problem(
@@ -104,15 +100,15 @@ class InferenceProtocol:
 
     async def _infer(self, parts: list[str], call: Call) -> None:
         try:
-            status, headers, body = await self._inferred(parts, call)
+            reply = await self._inferred(parts, call)
         except ClientGone:
             self._context.metrics.observe(_ROUTE, problems.CLIENT_GONE, perf_counter_ns() - call.arrived)
             return
         except Problem as problem:
-            status, headers, body = _error(problem)
-        self._send(call, status, headers, body)
+            reply = inference_error(problem)
+        self._send(call, reply)
 
-    async def _inferred(self, parts: list[str], call: Call) -> tuple[int, list[tuple[str, str]], bytes]:
+    async def _inferred(self, parts: list[str], call: Call) -> Reply:
         match parts[2:]:
             case [name, "infer"]:
                 version = ""
@@ -131,18 +127,13 @@ class InferenceProtocol:
         )
         answers = await self._exchange.answers(served, requests, clock, asked.id)
         content, length = response(release, asked, answers, said(served, answers, clock))
-        headers = [("content-type", _BINARY if length else JSON), _NO_STORE]
+        headers = [("content-type", _BINARY if length else JSON), _NOT_STORED]
         if length:
             headers.append((HEADER_LENGTH, str(length)))
         if trace := call.headers.get(TRACE):
             headers += traced(trace)
-        return 200, headers, content
+        return Reply(200, headers, content)
 
-    def _send(self, call: Call, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        call.respond(status, headers, body)
-        self._context.metrics.observe(_ROUTE, status, perf_counter_ns() - call.arrived)
-
-
-def _error(problem: Problem) -> tuple[int, list[tuple[str, str]], bytes]:
-    headers = [("content-type", JSON), _NO_STORE, *problem.headers]
-    return problem.kind.status, headers, orjson.dumps({"error": problem.detail})
+    def _send(self, call: Call, reply: Reply) -> None:
+        call.respond(reply.status, reply.headers, reply.body)
+        self._context.metrics.observe(_ROUTE, reply.status, perf_counter_ns() - call.arrived)
