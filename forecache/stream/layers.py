@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 def layers_of(stream: "Stream") -> dict[str, LiveLayer]:
     """The live layers of a stream, by the names of their stores."""
     from forecache.pipeline import Realtime
+    from forecache.pipeline.streams.results import KEEP_H
 
     found = {view.name: _of_view(stream, view) for view in stream.views}
     answers, rows = stream.answers, stream.live_rows
     if answers is not None and rows is not None:
         by_event = isinstance(answers, Realtime)
         # A row of a pipeline's key counts until a version has it; one of an event is in no version ever.
-        keep_h = rows.keep_h if by_event else None
+        keep_h = (rows.keep_h or KEEP_H) if by_event else None
         found[stream.name if by_event else answers.name] = _of_answers(stream, keep_h)
     return found
 

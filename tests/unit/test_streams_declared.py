@@ -41,6 +41,7 @@ from forecache.pipeline import (
 from forecache.pipeline.loading import load_served, read_project
 from forecache.pipeline.streams.plan import plan_of
 from forecache.settings import load_settings
+from forecache.stream.layers import layers_of
 from forecache.windows.plan import LAST_DAY
 
 
@@ -146,6 +147,10 @@ NO_UNIQUE = replace(PAYMENTS, unique=())
         ({"answers": replace(SPENT, features=OTHER)}, "whose features are none of its views"),
         ({"answers": replace(SPENT, model=SqlModel({"spend": "sum_1d"}))}, "whose model is SQL expressions"),
         ({"answers": replace(SPENT, publish=Publish(backend="redis"))}, "is published to redis"),
+        (
+            {"answers": SPENT, "to": (Table(), LiveRows(keep_h=6))},
+            "'cards' answers by the pipeline 'spender' and declares LiveRows(keep_h=6). Write `LiveRows()`",
+        ),
     ],
 )  # fmt: skip
 def test_what_a_stream_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -177,6 +182,14 @@ def test_a_stream_says_where_its_rows_go() -> None:
     assert of_keys.to_topic == ToTopic("spend")
     only = Stream("only", topic=TOPIC, views=(VIEW,))
     assert (only.key, only.output_columns, only.live_rows, only.live_names) == ((), (), None, ("card_live",))
+
+
+def test_answers_to_events_are_kept_as_declared_and_those_to_keys_until_versions_include_them() -> None:
+    for declared, keep_h in ((LiveRows(), 24.0), (LiveRows(keep_h=6), 6)):
+        layer = layers_of(replace(STREAM, to=(Table(), declared)))["cards"]
+        assert (layer.keep_h, layer.replaces) == (keep_h, False)
+    layer = layers_of(replace(STREAM, answers=SPENT))["spender"]
+    assert (layer.keep_h, layer.replaces) == (None, True)
 
 
 def test_a_fingerprint_follows_what_decides_the_rows() -> None:

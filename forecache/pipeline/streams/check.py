@@ -62,6 +62,7 @@ def check_stream(owner: str, stream: "Stream") -> None:
         _check_realtime(owner, stream, stream.answers)
     elif stream.answers is not None:
         _check_pipeline(owner, stream, stream.answers)
+        _check_kept(owner, stream, stream.answers)
 
 
 def _check_view(owner: str, stream: "Stream", view: FeatureView) -> None:
@@ -143,4 +144,14 @@ def _check_pipeline(owner: str, stream: "Stream", pipeline: "Pipeline") -> None:
         raise SettingsError(
             f"{owner} answers by {pipeline.name!r}, which is published to {pipeline.publish.backend}.",
             remedy="A live layer is kept in LMDB beside the versions: publish it there.",
+        )
+
+
+def _check_kept(owner: str, stream: "Stream", pipeline: "Pipeline") -> None:
+    """A row that expired before a version has its key would be gone from the answers until the next publish."""
+    rows = stream.live_rows
+    if rows is not None and rows.keep_h is not None:
+        raise SettingsError(
+            f"{owner} answers by the pipeline {pipeline.name!r} and declares LiveRows(keep_h={rows.keep_h:g}).",
+            remedy="Write `LiveRows()`: a row of a pipeline's key stays until all retained versions include it.",
         )

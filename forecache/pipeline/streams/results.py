@@ -11,15 +11,19 @@ class Table:
     """The Delta table `stream_<name>`: a row for each event, with what was answered; every stream has it."""
 
 
+KEEP_H = 24.0
+
+
 @dataclass(frozen=True)
 class LiveRows:
     """The live layer that the reader answers from.
 
     Attributes:
-        keep_h: Hours of event time after which a row of a key that no version has is removed.
+        keep_h: Of a stream that a `Realtime` answers, hours of event time after which the answer to an event is
+            removed; None: 24. A `Pipeline` takes none: a row of its key stays until all retained versions include it.
     """
 
-    keep_h: float = 24.0
+    keep_h: float | None = None
 
     def __post_init__(self) -> None:
         check_fields("`LiveRows`", self)

@@ -44,7 +44,7 @@ followed = Stream(
     topic=bench_payments.payments_topic(payments_source),
     views=(customer,),
     answers=spending,
-    to=(Table(), LiveRows(keep_h=24)),
+    to=(Table(), LiveRows()),
     engine=bench_payments.ENGINE,
     freshness=bench_payments.FRESHNESS,
 )
