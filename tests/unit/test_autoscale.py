@@ -1,4 +1,4 @@
-"""Policies do what Kubernetes, Knative and Ray Serve document; the default one does not swing."""
+"""Policies do what Kubernetes, Knative and Ray Serve document; that of Kubernetes does not swing."""
 
 import json
 from dataclasses import replace
@@ -89,7 +89,7 @@ def test_the_swings_of_ray_serves_issue_63279_and_their_tail_are_reproduced() ->
     assert found.late_share > 0.05
 
 
-def test_the_default_policy_does_not_swing_on_the_same_replicas_and_needs_fewer() -> None:
+def test_the_hpa_at_half_the_default_target_does_not_swing_on_the_same_replicas_and_needs_fewer() -> None:
     bad = simulate(constant(2300, 3600), RAY_REPLICA, RayServe(), first=600)
     found = simulate(constant(2300, 3600), RAY_REPLICA, Hpa(target=1.5, least=5, most=2000), first=600)
     assert found.changes == 0
@@ -99,6 +99,20 @@ def test_the_default_policy_does_not_swing_on_the_same_replicas_and_needs_fewer(
     )  # 2,300 requests of 22 ms are 50.6 in flight: 1.4 each, which is near 1.5
     assert found.late[-900:].sum() / found.requests[-900:].sum() < 0.05
     assert found.replica_hours < 0.1 * bad.replica_hours
+
+
+@pytest.mark.parametrize(("first", "replicas", "turns", "late_share"), [(600, 17, 0, 0.142), (3, 18, 1, 0.119)])
+def test_the_default_policy_does_not_swing_on_the_same_replicas_and_one_request_in_seven_is_late(
+    first: int, replicas: int, turns: int, late_share: float
+) -> None:
+    default = replace(Hpa(), target=Hpa().target * RAY_REPLICA.workers)  # as the command has it
+    found = simulate(constant(2300, 7200), RAY_REPLICA, default, first=first)
+    # From three replicas it first rises to thirty for those that wait.
+    assert (found.changes, found.replicas[-1]) == (turns, replicas)
+    settled = slice(-3600, None)
+    assert set(found.replicas[settled].tolist()) == {replicas}
+    # 50.6 requests in flight keep 85 or 90 workers busy more than half of the time, and 100 ms are only 4.5 requests.
+    assert found.late[settled].sum() / found.requests[settled].sum() == pytest.approx(late_share, abs=0.001)
 
 
 def test_a_day_with_the_default_policy_costs_less_than_what_its_bursts_need() -> None:
