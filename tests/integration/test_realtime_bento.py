@@ -55,6 +55,11 @@ def test_bentoml_answers_as_the_reader_does(settings: Settings, tmp_path: Path, 
         wrong = httpx.post(f"{url}/v1/ranking", json={"household_id": "one", "candidates": []})
         assert wrong.status_code == 400
         assert "The request field 'household_id' is 'one'." in wrong.text
+        for number in ("NaN", "-Infinity", "1e400"):
+            body_ = f'{{"household_id": 1, "candidates": [{{"product_id": "a", "price": {number}}}]}}'
+            wrong = httpx.post(f"{url}/v1/ranking", content=body_, headers={"content-type": "application/json"})
+            assert wrong.status_code == 400, (number, wrong.text)
+            assert "The request field 'price' has a number that is not finite" in wrong.text
 
         write_views(settings, shift=1.0)
 
@@ -94,6 +99,32 @@ def test_the_model_of_one_value_and_its_stores(settings: Settings, tmp_path: Pat
     assert model.ask({"household_id": 1})["stores"]["household"]["version"] == 2
     assert "open" not in Store(settings.store_path / "household").state(1)
     model._loaded.close()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_not_finite_is_refused_or_taken_as_it_is(
+    settings: Settings, tmp_path: Path, number: float
+) -> None:
+    write_views(settings)
+    scores: dict[float | None, Any] = {}
+    for on_nan in ("refuse", "accept"):
+        make_release(
+            settings, name=on_nan, on_nan=on_nan, runtime="function", transform=transforms.fraud, candidates=None,
+            request=(RequestField("household_id", "bigint"), RequestField("amount", "double", 1.0)),
+            features=("amount", "spend"), lookups=(HOUSEHOLD,), warmup=[b'{"household_id": 1}'],
+        )  # fmt: skip
+        write_bento(settings, on_nan, tmp_path / on_nan)
+        model = BentoModel(tmp_path / on_nan / on_nan / "releases" / "00000001", settings.store_path)
+        with pytest.raises(InputError, match="'household_id' is"):
+            model.ask({"household_id": number})
+        if on_nan == "refuse":
+            with pytest.raises(InputError, match="'amount' has a number that is not finite; send finite numbers"):
+                model.ask({"household_id": 1, "amount": number})
+        else:
+            scores = {key: model.ask({"household_id": 1, "amount": key})["value"]["score"] for key in (None, number)}
+        model._loaded.close()
+    assert np.isfinite(scores.pop(None)), "of the default"
+    assert list(scores.values()) == [None if np.isnan(number) else number]
 
 
 def test_a_replica_of_a_remote_serves_it(

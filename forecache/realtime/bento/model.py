@@ -8,7 +8,6 @@ from time import time
 from typing import Any
 
 import numpy as np
-import orjson
 
 from forecache.errors import ForecacheError, InputError, UnavailableError
 from forecache.pipeline.realtime.building import Columns
@@ -61,10 +60,10 @@ class BentoModel:
     def _asked(self, request: Mapping[str, Any], now: float) -> dict[str, Any]:
         self._stores.look(now)
         try:
-            parsed = self._parser.parse(orjson.dumps(request))
+            parsed = self._parser.of_members(request)
             found = self._lookups.read(parsed, now)
-        except (Problem, TypeError) as error:
-            raise InputError(getattr(error, "detail", str(error))) from None
+        except Problem as problem:
+            raise InputError(problem.detail) from None
         except NoScores as error:
             missing = self._stores.missing()
             raise UnavailableError(str(error), remedy=only_here(*missing) if missing else "") from None

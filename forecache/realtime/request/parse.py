@@ -42,7 +42,18 @@ class RequestParser:
         Raises:
             Problem: 400 or 422, with the field that is wrong.
         """
-        data = _object(body)
+        return self.of_members(_object(body), body=body)
+
+    def of_members(self, data: Mapping[str, Any], *, body: bytes = b"") -> ParsedRequest:
+        """The request of the members of an object in JSON.
+
+        Args:
+            data: As another server read them: it may take numbers for JSON that are not finite.
+            body: What they were read from, where that is own JSON.
+
+        Raises:
+            Problem: 400 or 422, with the field that is wrong.
+        """
         if self._refuses_unknown and not data.keys() <= self._allowed:
             _refuse_unknown(data.keys() - self._allowed, self._allowed, "request")
         lists: Mapping[str, Sequence[Any]] | None = None
