@@ -12,12 +12,16 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from spark_stream_jobs import run_with_spark, spark_settings
+from stream_avro import AVRO_POISON, avro_payment, avro_topic
 from stream_jobs import run_stream
-from stream_sample import POISON, START, EmptyNight, a_stream, payment, release, table_rows
+from stream_night import KNOWN, write_customers
+from stream_sample import PACE, POISON, START, EmptyNight, a_stream, payment, release, table_rows
 from stream_truth import plain
 
 from forecache.settings import Settings
+from forecache.stream.arrow.engine import ArrowEngine
 from forecache.stream.record import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
+from forecache.stream.spark.engine import SparkEngine
 from forecache.stream.spark.source import judged_frame, split
 from forecache.stream.step.answered import Answered
 from forecache.stream.step.step import Step
@@ -73,8 +77,10 @@ def messages_of(sequence: list[tuple[int, bytes | None]]) -> pa.Table:
     return pa.table([pa.array(columns[field.name], field.type) for field in MESSAGES], schema=MESSAGES)
 
 
-def step_of(settings: Settings) -> Step:
-    step = Step(settings, a_stream(), bases=lambda view: EmptyNight())
+def step_of(settings: Settings, *, night: Any = EmptyNight, **declared: Any) -> Step:
+    """A step of the stream of payments; without a `night`, its view stands on the one that the store serves."""
+    bases = None if night is None else lambda view: night()
+    step = Step(settings, a_stream(**declared), bases=bases)
     step.answerer.take_up(step.answerer.look())
     return step
 
@@ -84,14 +90,13 @@ def batches(messages: pa.Table, cuts: list[int]) -> list[pa.Table]:
     return [messages.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False) if b > a]
 
 
-def by_arrow(settings: Settings, messages: pa.Table, cuts: list[int]) -> list[Answered]:
-    step = step_of(settings)
+def by_arrow(step: Step, messages: pa.Table, cuts: list[int]) -> list[Answered]:
     return [step.run(batch) for batch in batches(messages, cuts)]
 
 
-def by_spark(spark: "SparkSession", settings: Settings, messages: pa.Table, cuts: list[int]) -> list[Answered]:
+def by_spark(spark: "SparkSession", step: Step, messages: pa.Table, cuts: list[int]) -> list[Answered]:
     """As the driver has the batches: in any order, of several tasks."""
-    step, found = step_of(settings), []
+    found = []
     for batch in batches(messages, cuts):
         reversed_rows = batch.take(pa.array(range(batch.num_rows - 1, -1, -1), pa.int64()))
         frame = spark.createDataFrame(reversed_rows.select([PARTITION, OFFSET, KAFKA_AT, "value"])).repartition(2)
@@ -117,7 +122,11 @@ def test_any_events_in_any_batches_give_the_same_rows(
     other: list[int],
 ) -> None:
     messages = messages_of(sequence)
-    one, two = by_arrow(answering, messages, other), by_spark(spark, answering, messages, cuts)
+    assert_equal(by_arrow(step_of(answering), messages, other), by_spark(spark, step_of(answering), messages, cuts))
+
+
+def assert_equal(one: list[Answered], two: list[Answered]) -> None:
+    """Rows, bad messages, counts and tiles of two engines."""
     assert whole(one, "rows") == whole(two, "rows")
     by_offset = itemgetter(PARTITION, OFFSET)
     assert sorted(whole(one, "bad"), key=by_offset) == sorted(whole(two, "bad"), key=by_offset)
@@ -129,6 +138,60 @@ def test_any_events_in_any_batches_give_the_same_rows(
 
 def _last_of(answered: list[Answered], view: str) -> list[tuple[bytes, bytes]]:
     return [(key, entry) for each in answered for key, _, entry in each.live[view]]
+
+
+@pytest.mark.parametrize("case", ["avro", "pipeline", "night"])
+def test_avro_a_pipelines_answers_and_a_night_with_keys_give_the_same_rows(
+    spark: "SparkSession", answering: Settings, case: str
+) -> None:
+    declared: dict[str, Any] = {
+        "avro": {"topic": avro_topic("payments")},
+        "pipeline": {"answers": PACE},
+        "night": {"night": None},
+    }[case]
+    if case == "night":
+        write_customers(answering)
+    made, poison = (avro_payment, AVRO_POISON) if case == "avro" else (payment, POISON)
+    values = [made(number) for number in range(40)]
+    for place, each in enumerate((*poison, *(made(number) for number in range(0, 30, 7)))):
+        values.insert(3 * place, each)
+    messages = messages_of([(number % 3, value) for number, value in enumerate(values)])
+    one = by_arrow(step_of(answering, **declared), messages, [1, 17, 30])
+    assert_equal(one, by_spark(spark, step_of(answering, **declared), messages, [20]))
+    rows = whole(one, "rows")
+    assert len(rows) == 40
+    assert sum(each.bad.num_rows for each in one) == len(poison)
+    assert sum(each.failed for each in one) == 0
+    if case == "pipeline":
+        assert {row["band"] for row in rows} == {"slow", "quick"}
+    else:
+        assert len({row["score"] for row in rows}) > 20
+    assert {row["base"] for row in rows} == {"customer=2026-03-01@" + ("0" if case == "night" else "7")}
+    if case == "night":
+        without = whole(by_arrow(step_of(answering), messages, []), "rows")
+        changed = {a["customer_id"] for a, b in zip(rows, without, strict=True) if a["score"] != b["score"]}
+        assert changed == set(range(KNOWN))
+
+
+def test_through_a_broker_avro_a_pipeline_and_a_night_with_keys_give_the_same_tables(
+    spark: "SparkSession", kafka: Any, tmp_path: Path
+) -> None:
+    values = [avro_payment(number) for number in range(60)]
+    for place, each in enumerate((*AVRO_POISON, *(avro_payment(number) for number in range(0, 40, 7)))):
+        values.insert(4 * place, each)
+    topic = kafka.create_topic("avro-payments")
+    kafka.send(topic, values)
+    stored = {}
+    for engine, runs in (("arrow", ArrowEngine), ("spark", SparkEngine)):
+        settings = spark_settings(tmp_path / engine, kafka.brokers)
+        write_customers(settings)
+        stream = a_stream(avro_topic(topic), answers=PACE, engine=engine)
+        runs(settings, stream, until_caught_up=True).run()
+        tables = ("stream_payments", "stream_quarantine_payments")
+        stored[engine] = [[_comparable(row) for row in table_rows(settings, table)] for table in tables]
+    assert [len(rows) for rows in stored["arrow"]] == [60, len(AVRO_POISON)]
+    assert all("customer=2026-03-01@0" in row for row in stored["arrow"][0])
+    assert stored["arrow"] == stored["spark"]
 
 
 def test_through_a_broker_both_engines_write_the_same_tables(spark: "SparkSession", kafka: Any, tmp_path: Path) -> None:
