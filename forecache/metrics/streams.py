@@ -37,3 +37,12 @@ LAYER_DIFFERED = counter(
 LAYER_VERIFIED_AT = gauge(
     "forecache_live_verified_timestamp_seconds", "When it was last found equal to the table.", "stream", "store"
 )
+LAYER_VERIFIED_UNTIL = gauge(
+    "forecache_live_verified_until_timestamp_seconds",
+    "When it counts as not verified; no sample while all that it holds was compared with the table.",
+    "stream",
+    "store",
+)
+LAYER_COMPARISON = gauge(
+    "forecache_live_comparison_seconds", "Time that its last comparison with the table took.", "stream", "store"
+)

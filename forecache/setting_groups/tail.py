@@ -21,5 +21,8 @@ class TailSettings(BaseSettings):
         description="Seconds between looks for new commits. Default: 0.05 for a lake in a folder, else 1.",
     )
     stream_verify_s: float = Field(
-        60.0, ge=0.1, description="Seconds between comparisons of a live layer with the table of its stream."
+        60.0,
+        ge=0.1,
+        description="Least seconds between comparisons of a live layer with the table of its stream; one that takes "
+        "long comes more rarely.",
     )

@@ -206,3 +206,4 @@ def test_streams_and_their_live_layers_are_exported(busy: Watched) -> None:
     page = httpx.get(f"http://{busy.batch}/metrics", timeout=30).text
     assert 'forecache_stream_lag_events{stream="cards",partition="0"} 5' in page
     assert 'forecache_live_verified_version{stream="cards",store="customer"} 4' in page
+    assert 'forecache_live_comparison_seconds{stream="cards",store="customer"} 0.5' in page

@@ -1,14 +1,24 @@
 """The tailer compares a live layer with its stream's table: equal, it is verified; different, it is made anew."""
 
+import time
+from typing import Any
+
 import pytest
 from stream_rows import StreamTable, live_churn
 from tailing import clicks, compare_now, environment_of, follow, layer, truth
+from watched_streams import cards
 
+from forecache.monitoring.streams.layers import layer_now
+from forecache.monitoring.streams.overview import StreamNow
+from forecache.monitoring.streams.starts import Starts
+from forecache.monitoring.streams.verdicts import Judged, judged
 from forecache.settings import Settings
+from forecache.store import Store
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.rows import LiveRow, record_of
 from forecache.store.live.tail_state import read_tail_state
 from forecache.stream.tail.run import Tailer
+from forecache.stream_state import StreamState
 
 
 def test_an_equal_layer_is_verified_through_the_version_that_was_applied(settings: Settings) -> None:
@@ -58,3 +68,73 @@ def test_a_layer_that_differs_is_said_and_made_anew(
         compare_now(tailer)
         assert read_tail_state(store.layout).differed == 1
         assert follower.writer.verified_through == stream.version
+
+
+class Clock:
+    """The time of this process, which comparisons that take `slow_s` move on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead_s = 0.0
+        for name in ("time", "monotonic"):
+            monkeypatch.setattr(time, name, self._of(getattr(time, name)))
+
+    def _of(self, real: Any) -> Any:
+        return lambda: real() + self.ahead_s
+
+
+def verified(settings: Settings, store: Store) -> Judged:
+    """What the check says of a layer now."""
+    now = time.time()
+    state = StreamState(1, started_at=now - 9999, written_at=now, committed_version=0, committed_at=now)
+    layers = (layer_now(settings, store.pipeline),)
+    judgements = judged(StreamNow(cards(), state, True, Starts(), layers, now, 0.01))
+    return next(each for each in judgements if each.check == "verified")
+
+
+def test_a_slow_comparison_fails_the_check_only_where_it_comes_too_late(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A comparison that takes 40 s comes every 800 s: of the time between, the check failed for 500 s."""
+    store, stream, clock = live_churn(settings), StreamTable(settings), Clock(monkeypatch)
+    slow_s, broken = 40.0, False
+
+    def slowly(compare: Any) -> Any:
+        def compared(*given: Any, **more: Any) -> Any:
+            clock.ahead_s += slow_s
+            if broken:
+                raise OSError("The lake does not answer.")
+            return compare(*given, **more)
+
+        return compared
+
+    def minutes(tailer: Tailer, count: int) -> list[Judged]:
+        """What the check says every other minute, each time after a commit."""
+        said = []
+        for _ in range(count // 2):
+            clock.ahead_s += 120
+            stream.commit(clicks(stream.offset, 1, 0.25))
+            follow(tailer)
+            if tailer._comparing is not None:
+                tailer._comparing.result.exception(timeout=60)
+                follow(tailer)
+            said.append(verified(settings, store))
+        return said
+
+    with Tailer(settings) as tailer:
+        stream.commit(clicks(0, 5, 0.25))
+        follow(tailer)
+        (follower,) = tailer._followers.values()
+        monkeypatch.setattr(follower.values, "compare", slowly(follower.values.compare))
+        said = minutes(tailer, 40)
+        assert {each.sentence for each in said if not each.passed} == set()
+        through = {each.sentence for each in said}
+        assert 3 <= len(through) <= 6, "it was compared rarely"
+        broken = True
+        said = minutes(tailer, 40)
+        assert follower.comparison_s == pytest.approx(slow_s, abs=5)
+        late = [number for number, each in enumerate(said) if not each.passed and "which takes 40 s," in each.sentence]
+        assert 5 < late[0] < 15, "two comparisons and their pauses are 1,680 s"
+        assert not any(each.passed for each in said[late[0] :])
+    with Tailer(settings) as tailer:
+        minutes(tailer, 4)
+        assert verified(settings, store).passed, "after a start, the first comparison comes soon"

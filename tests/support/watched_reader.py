@@ -68,7 +68,8 @@ def make_stream(settings: Settings) -> None:
     with open_live_writer(layout) as live:
         live.apply(4, [(b"key", LiveRow(4, 1, b"{}"))])
         live.mark_verified(4)
-    write_tail_state(layout, TailState(applied=4, verified_at=now))
+    compared = {"verified_at": now, "unverified_since": now, "comparison_s": 0.5, "compared_every_s": 60.0}
+    write_tail_state(layout, TailState(applied=4, **compared))
 
 
 def ask(reader: RunningReader, requests: int) -> None:

@@ -63,9 +63,10 @@ def test_a_figure_beyond_its_limit_fails_its_check_alone(changed: dict[str, floa
 @pytest.mark.parametrize(
     ("layer", "says"),
     [
-        (replace(LAYER, verified_through=39, verified_at=NOW - 299), ""),
-        (replace(LAYER, verified_through=39, verified_at=NOW - 301), "was not found equal to the table since"),
-        (replace(LAYER, verified_through=-1, verified_at=0.0), "was not found equal to the table yet"),
+        (replace(LAYER, verified_through=39, verified_at=NOW - 999, unverified_since=NOW - 299), ""),
+        (replace(LAYER, verified_through=39, unverified_since=NOW - 301), "not found equal to the table since"),
+        (replace(LAYER, verified_through=-1, verified_at=0.0, unverified_since=NOW - 9), ""),
+        (replace(LAYER, verified_through=-1, verified_at=0.0, unverified_since=NOW - 301), "equal to the table yet"),
         (LayerNow("customer"), ""),
         (replace(LAYER, failure="The disk is full."), "the tailer of customer cannot go on: The disk is full."),
     ],
@@ -73,6 +74,25 @@ def test_a_figure_beyond_its_limit_fails_its_check_alone(changed: dict[str, floa
 def test_a_live_layer_has_to_be_verified_within_minutes(layer: LayerNow, says: str) -> None:
     found = failed(seen(layer=layer))
     assert (set(found), says in found.get("verified", "")) == ({"verified"} if says else set(), True)
+
+
+@pytest.mark.parametrize(
+    ("layer", "within_s"),
+    [
+        (replace(LAYER, comparison_s=4.0, compared_every_s=80.0), 300),
+        (replace(LAYER, comparison_s=40.0, compared_every_s=800.0), 1680),
+        (replace(LAYER, comparison_s=0.1, compared_every_s=900.0), 1800.2),
+        (replace(LAYER, comparing_since=NOW - 500, compared_every_s=60.0), 1120),
+        (replace(LAYER, comparison_s=40.0, comparing_since=NOW - 9000, compared_every_s=800.0), 1680),
+        (replace(LAYER, comparison_s=9000.0, compared_every_s=180_000.0), 86_400),
+    ],
+)
+def test_a_layer_has_the_time_that_two_comparisons_take_and_at_most_a_day(layer: LayerNow, within_s: float) -> None:
+    assert layer.verified_within_s(NOW) == pytest.approx(within_s)
+    assert layer.verified_until(NOW) is None
+    late = replace(layer, unverified_since=NOW - within_s - 1)
+    assert f"; {within_s:,.0f} s may be" in failed(seen(layer=late))["verified"]
+    assert failed(seen(layer=replace(layer, unverified_since=NOW - within_s + 1))) == {}
 
 
 def test_a_live_layer_that_applied_nothing_fails_after_some_minutes() -> None:

@@ -1,5 +1,6 @@
 """The metrics of streams and live layers on a page for Prometheus."""
 
+import time
 from collections.abc import Callable, Iterable
 
 from forecache.metrics import streams as metrics
@@ -25,6 +26,7 @@ _OF_LAYERS: tuple[tuple[Metric, Callable[[LayerNow], object | None]], ...] = (
     (metrics.LAYER_APPLIED, lambda layer: layer.applied if layer.applied >= 0 else None),
     (metrics.LAYER_VERIFIED, lambda layer: layer.verified_through if layer.verified_through >= 0 else None),
     (metrics.LAYER_DIFFERED, lambda layer: layer.differed),
+    (metrics.LAYER_COMPARISON, lambda layer: f"{layer.comparison_s:.6g}" if layer.comparison_s else None),
     (metrics.LAYER_VERIFIED_AT, lambda layer: f"{layer.verified_at:.3f}" if layer.verified_at else None),
 )
 
@@ -43,6 +45,9 @@ def add_streams(page: Page, settings: Settings) -> None:
     layers = [((now.stream.name, layer.store), layer) for now in found for layer in now.layers]
     for of_layer, number in _OF_LAYERS:
         page.add(of_layer, ((names, each) for names, layer in layers if (each := number(layer)) is not None))
+    at = time.time()
+    until = ((names, each) for names, layer in layers if (each := layer.verified_until(at)) is not None)
+    page.add(metrics.LAYER_VERIFIED_UNTIL, ((names, f"{each:.3f}") for names, each in until))
 
 
 def _lag(said: Iterable[tuple[Labels, StreamState]]) -> Iterable[tuple[Labels, object]]:

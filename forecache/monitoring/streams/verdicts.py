@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
 
+from forecache.monitoring.streams.layers import VERIFIED_WITHIN_S, LayerNow
 from forecache.monitoring.streams.overview import StreamNow
 from forecache.stream_state import StreamState
 
@@ -16,10 +17,8 @@ CHECKS: dict[Check, str] = {
     "delay": "99 of 100 events are committed within `max_lag_s`.",
     "last_commit": "Where events wait, the last commit is not older than `max_lag_s`.",
     "bad_messages": "No more messages are bad than FORECACHE_STREAM_MOST_BAD allows.",
-    "verified": "Each live layer was found equal to the table in the last minutes.",
+    "verified": "Each live layer was found equal to the table, as often as the time that a comparison takes allows.",
 }
-VERIFIED_WITHIN_S = 300.0
-"""A tailer compares its live layer with the table every minute."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +96,20 @@ def _verified(now: StreamNow, state: StreamState) -> Judged:
         elif layer.applied < 0:
             if state.committed_version >= 0 and now.at - max(state.started_at, state.committed_at) > VERIFIED_WITHIN_S:
                 told.append(f"the live layer of {layer.store} has applied nothing")
-        elif layer.verified_through < layer.applied and now.at - layer.verified_at > VERIFIED_WITHIN_S:
-            when = f"since {_moment(layer.verified_at)}" if layer.verified_at else "yet"
-            told.append(f"the live layer of {layer.store} was not found equal to the table {when}")
+        elif (until := layer.verified_until(now.at)) is not None and now.at > until:
+            told.append(_unverified(layer, now.at))
     if told:
         return Judged("verified", False, f"Of {name}, {'; '.join(told)}.")
     through = ", ".join(f"{layer.store} through version {layer.verified_through}" for layer in now.layers)
     return Judged("verified", True, f"Verified: {through}.")
+
+
+def _unverified(layer: LayerNow, at: float) -> str:
+    when = f"since {_moment(layer.verified_at)}" if layer.verified_at else "yet"
+    took_s = layer.compared_for_s(at)
+    takes = f", which takes {took_s:,.0f} s," if took_s >= 1 else ""
+    within = f"{layer.verified_within_s(at):,.0f} s may be"
+    return f"the live layer of {layer.store} was not found equal to the table{takes} {when}; {within}"
 
 
 def _moment(at: float) -> str:

@@ -20,6 +20,10 @@ class TailState:
         applied: Delta version of the table that the layer has; what the table has is in the layer's counters.
         caught_up_at: When the layer last had everything that the table had.
         verified_at: When its content was last found equal to the table's.
+        unverified_since: Since when it has had content that was not compared with the table yet; 0: it has none.
+        comparing_since: When the comparison began that is under way; 0: none is.
+        comparison_s: Seconds that the last comparison took, whatever it found; 0: none has ended.
+        compared_every_s: Seconds from the beginning of one comparison to that of the next.
         differed: How often it was not; the layer was made anew each time.
         differed_at: When that was last.
         difference: What differed then, as a sentence.
@@ -34,12 +38,24 @@ class TailState:
     applied: int = -1
     caught_up_at: float = 0.0
     verified_at: float = 0.0
+    unverified_since: float = 0.0
+    comparing_since: float = 0.0
+    comparison_s: float = 0.0
+    compared_every_s: float = 0.0
     differed: int = 0
     differed_at: float = 0.0
     difference: str = ""
     gaps: int = 0
     failing_since: float = 0.0
     failure: str = ""
+
+    def note(self, applied: int, *, verified: int, now: float) -> None:
+        """Take the Delta versions up to which the layer has the table, and up to which it was found equal to it."""
+        self.written_at, self.applied = now, applied
+        if verified >= applied:
+            self.unverified_since = 0.0
+        elif not self.unverified_since:
+            self.unverified_since = now
 
 
 def read_tail_state(layout: Layout) -> TailState:

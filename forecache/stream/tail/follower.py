@@ -39,6 +39,7 @@ class Follower:
     Attributes:
         compared_at: When the last comparison with the table began, by the monotonic clock.
         comparison_s: Seconds that it took.
+        compared_every_s: Seconds from the beginning of one comparison to that of the next.
         rebuilt: How often the layer was made anew by this process.
     """
 
@@ -52,9 +53,10 @@ class Follower:
         self.store, self.layer, self.log = store, layer, log
         self.values = values_of(layer, self._night)
         self.writer: LiveWriter = open_live_writer(store.layout)
-        self.compared_at, self.comparison_s, self.rebuilt = time.monotonic(), 0.0, 0
+        self.compared_at, self.rebuilt = time.monotonic(), 0
         self._state = read_tail_state(store.layout)
-        self._state.pid = os.getpid()
+        self._state.pid, self._state.comparing_since = os.getpid(), 0.0
+        self.comparison_s, self.compared_every_s = self._state.comparison_s, self._state.compared_every_s
         self._look_at = self._kept_at = self._said_at = float("-inf")
         self._kept: Kept | None = None
         self._risen_at: float | None = None
@@ -86,13 +88,27 @@ class Follower:
         self._look_at = time.monotonic() + _IDLE_S
         return True
 
-    def compared(self, found: Compared) -> None:
-        """Note what a comparison with the table has found; where they differ, make the layer anew."""
+    def compare_begins(self) -> None:
+        self.compared_at, self._state.comparing_since = time.monotonic(), time.time()
+        self._say(now=True)
+
+    def compare_ended(self) -> None:
+        """Note that a comparison has ended, with or without a result."""
+        self._state.comparison_s, self._state.comparing_since = self.comparison_s, 0.0
+        self._say(now=True)
+
+    def compared(self, found: Compared, began_at: float) -> None:
+        """Note what a comparison with the table has found; where they differ, make the layer anew.
+
+        Args:
+            began_at: Unix time.
+        """
         if not found.difference:
             if found.version > self.writer.verified_through:
                 self.writer.mark_verified(found.version)
             tail_step("verified")
             self._state.verified_at = time.time()
+            self._state.unverified_since = began_at  # what was applied later was not compared
             self._say(now=True)
             return
         self._state.differed += 1
@@ -235,6 +251,6 @@ class Follower:
         if not now and time.monotonic() < self._said_at + _SAY_S:
             return
         self._said_at = time.monotonic()
-        self._state.written_at = time.time()
-        self._state.applied = self.writer.applied
+        self._state.compared_every_s = self.compared_every_s
+        self._state.note(self.writer.applied, verified=self.writer.verified_through, now=time.time())
         write_tail_state(self.store.layout, self._state)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from threading import Event
 
 from forecache.errors import ConflictError
@@ -57,7 +58,7 @@ class Tailer:
         self._told: set[str] = set()
         self._pauses: dict[str, tuple[float, float]] = {}
         self._look_at = float("-inf")
-        self._comparing: tuple[str, int, Future[Compared]] | None = None
+        self._comparing: _Comparing | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="forecache-compare")
 
     def turn(self) -> bool:
@@ -107,7 +108,9 @@ class Tailer:
                     del self._followers[name]
                     follower.close()
                 log = self._logs.setdefault(layer.table, TableLog(self._settings, layer.table))
-                self._followers[name] = Follower(store, layer, log)
+                self._followers[name] = follower = Follower(store, layer, log)
+                # The first comparison comes soon, however long the last one of an earlier process took.
+                follower.compared_at -= self._pause_s(follower) - self._settings.stream_verify_s
                 logger.info("Following %s for the live layer of %s.", layer.table, name)
             except ConflictError:
                 if name not in self._told:
@@ -117,28 +120,64 @@ class Tailer:
                 logger.exception("The live layer of %s cannot be opened.", name)
 
     def _is_compared(self, name: str) -> bool:
-        return self._comparing is not None and self._comparing[0] == name
+        return self._comparing is not None and self._comparing.name == name
 
     def _compare(self) -> None:
-        """Take the result of a comparison that has ended, and begin the next that is due."""
+        """Take the result of a comparison that has ended, and begin the one that has been due for the longest time."""
+        for follower in self._followers.values():
+            follower.compared_every_s = self._every_s(follower)
         if self._comparing is not None:
-            name, rebuilt, future = self._comparing
-            if not future.done():
+            if not self._comparing.result.done():
                 return
-            self._comparing = None
-            follower = self._followers.get(name)
-            if follower is not None and follower.rebuilt == rebuilt:
+            comparing, self._comparing = self._comparing, None
+            ended = self._followers.get(comparing.name)
+            if ended is not None:
+                ended.compare_ended()
+            if ended is not None and ended.rebuilt == comparing.rebuilt:
                 try:
-                    follower.compared(future.result())
+                    ended.compared(comparing.result.result(), comparing.began_at)
                 except Exception as error:  # noqa: BLE001  # the next comparison tries again
-                    follower.failed(error)
-        every_s = self._settings.stream_verify_s
-        for name, follower in self._followers.items():
-            # One that takes long comes as rarely that it takes a small share of a core.
-            if time.monotonic() >= follower.compared_at + max(every_s, _MOST_COMPARING * follower.comparison_s):
-                follower.compared_at = time.monotonic()
-                self._comparing = name, follower.rebuilt, self._thread.submit(_compared, follower)
-                return
+                    ended.failed(error)
+        overdue_s = {name: self._overdue_s(follower) for name, follower in self._followers.items()}
+        name = max(overdue_s, key=overdue_s.__getitem__, default="")
+        if name and overdue_s[name] >= 0:
+            follower = self._followers[name]
+            follower.compare_begins()
+            self._comparing = _Comparing(
+                name, follower.rebuilt, time.time(), time.monotonic(), self._thread.submit(_compared, follower)
+            )
+
+    def _overdue_s(self, follower: Follower) -> float:
+        return time.monotonic() - follower.compared_at - self._pause_s(follower)
+
+    def _pause_s(self, follower: Follower) -> float:
+        """Seconds from the beginning of one comparison until the next is due: they take a small share of a core."""
+        return max(self._settings.stream_verify_s, _MOST_COMPARING * follower.comparison_s)
+
+    def _every_s(self, follower: Follower) -> float:
+        """Seconds from the beginning of one comparison to that of the next, which waits for those of other layers."""
+        others_s = sum(other.comparison_s for other in self._followers.values() if other is not follower)
+        running = self._comparing
+        if running is not None and running.name != follower.store.pipeline:
+            others_s += time.monotonic() - running.began
+        return self._pause_s(follower) + others_s
+
+
+@dataclass(frozen=True)
+class _Comparing:
+    """A comparison that is under way.
+
+    Attributes:
+        rebuilt: How often its layer had been made anew when it began.
+        began_at: Unix time.
+        began: By the monotonic clock.
+    """
+
+    name: str
+    rebuilt: int
+    began_at: float
+    began: float
+    result: Future[Compared]
 
 
 def _compared(follower: Follower) -> Compared:
