@@ -98,6 +98,7 @@ def test_one_of_several_models_is_named(both: RunningReader) -> None:
     answer = httpx.post(f"{both.url}/invocations", params={"model": "fraud"}, json={"dataframe_records": rows}).json()
     own = [httpx.post(f"{both.url}/v1/fraud", json=row).json()["value"]["score"] for row in rows]
     assert answer["predictions"] == pytest.approx(own, rel=1e-6)
+    assert 0 < answer["timings_ms.model"] < answer["timings_ms.total"], "of both rows"
     unnamed = httpx.post(f"{both.url}/invocations", json=body)
     assert unnamed.status_code == 400
     assert unnamed.json() == {

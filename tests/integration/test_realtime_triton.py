@@ -144,7 +144,12 @@ def test_an_answer_says_its_ranks_and_where_it_comes_from(said: dict[str, Any]) 
     parameters = answer["response"]["parameters"]
     assert (parameters["rung"], parameters["release"], parameters["model"]) == ("model", 1, "ranking/1")
     assert parameters["stores.household.version"] == 1
-    assert parameters["total_ms"] < parameters["deadline_ms"] == 50
+    assert parameters["timings_ms.total"] < parameters["deadline_ms"] == 50
+    stages = [
+        parameters[f"timings_ms.{stage}"] for stage in ("wait", "parse", "lookup", "transform", "model", "ladder")
+    ]
+    assert min(stages[1:5]) > 0, "the model answered"
+    assert sum(stages) < parameters["timings_ms.total"]
 
 
 def test_rows_of_a_model_without_candidates_are_requests_of_their_own(

@@ -25,6 +25,7 @@ from forecache.realtime.request.parsed import ParsedRequest
 from forecache.realtime.served import Served
 
 logger = logging.getLogger("forecache.realtime")
+_STAGES = {name: f"timings_ms.{name}" for name in ("wait", "parse", "lookup", "transform", "model", "ladder")}
 
 
 class Exchange:
@@ -165,7 +166,7 @@ def said(served: Served, answers: Sequence[Scored], clock: Clock) -> dict[str, A
         "release": release.number,
         "model": f"{release.model.name}/{release.model.version}",
         "deadline_ms": clock.deadline_ms,
-        "total_ms": round((now - clock.arrived) / 1e6, 3),
+        **_timings(answers, now - clock.arrived),
     }
     if served.split is not None and answers:
         by = answers[0].served
@@ -188,3 +189,18 @@ def said(served: Served, answers: Sequence[Scored], clock: Clock) -> dict[str, A
                 f"stores.{name}.stale": store.stale,
             })  # fmt: skip
     return told
+
+
+def _timings(answers: Sequence[Scored], elapsed: int) -> dict[str, float]:
+    """Milliseconds: the wait of the first of several answers, what each other stage took in all of them, and the total.
+
+    Args:
+        elapsed: Nanoseconds since the arrival.
+    """
+    first, *others = [each.answered.times for each in answers] or [Times()]
+    told = {stage: getattr(first, name) for name, stage in _STAGES.items()}
+    for times in others:
+        for name, stage in _STAGES.items():
+            told[stage] += getattr(times, name) if name != "wait" else 0
+    told["timings_ms.total"] = elapsed
+    return {stage: spent // 1000 / 1000 for stage, spent in told.items()}
