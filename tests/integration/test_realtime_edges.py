@@ -1,6 +1,10 @@
 """Requests at the edges of what real-time models take, to a reader started as users start it."""
 
 import asyncio
+import http.client
+import json
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +16,7 @@ import pytest
 from ranking_code import transforms
 from reader_support import RunningReader, eventually, running_reader, start_reader
 from realtime_support import write_views
-from release_support import HOUSEHOLD, make_release
+from release_support import HOUSEHOLD, a_request, make_release
 
 from forecache.pipeline.realtime.request import Candidates, RequestField
 from forecache.reader import create_token
@@ -101,6 +105,24 @@ def test_names_of_models_are_told_to_those_alone_whose_token_covers_them(tmp_pat
     assert "ranking" not in unknown.text
     assert known.status_code == 400
     assert "(fraud)" in known.text
+
+
+def test_a_name_without_a_release_is_unknown(reader: RunningReader) -> None:
+    answer = HTTP.post(f"{reader.url}/v1/other", json={"household_id": 1})
+    assert (answer.status_code, answer.json()["type"]) == (404, "urn:forecache:problem:unknown-pipeline")
+
+
+def test_a_body_that_comes_after_the_deadline_is_answered_late_by_a_lower_rung(reader: RunningReader) -> None:
+    body = a_request()
+    head = f"POST /v1/ranking HTTP/1.1\r\nHost: h\r\nX-Deadline-Ms: 1\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", reader.port), timeout=30) as client:
+        client.sendall(head.encode())
+        time.sleep(0.02)  # the deadline passes
+        client.sendall(body)
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        told = json.load(answer)
+    assert (answer.status, told["rung"], told["late"]) == (200, "order_given", True)
 
 
 class Asked:
