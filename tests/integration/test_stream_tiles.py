@@ -1,5 +1,6 @@
 """A start from the file of tiles has what a start from all rows has, to the bit, or leaves the file alone."""
 
+import errno
 import logging
 import random
 import shutil
@@ -9,6 +10,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stream_sample import CUSTOMER, DAY, messages
@@ -221,6 +223,32 @@ def test_a_damaged_file_makes_all_tiles_anew(
     path.write_bytes(content)
     machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
     assert "its bytes are not those that were written" in caplog.text
+    assert not path.exists(), "what is wrong for certain is removed"
+    assert machine.held() == from_rows(settings, STREAM, NIGHT)
+    machine.close()
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_is_left_for_the_next_start(
+    settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = took_in(settings).tiles.path
+    content, opened = path.read_bytes(), Path.open
+
+    def fails(self: Path, *given: Any, **more: Any) -> Any:
+        if self == path:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return opened(self, *given, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", fails)
+        machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
+    assert "cannot be read now ([Errno 5] Input/output error" in caplog.text
+    assert machine.read > 60
+    assert machine.held() == from_rows(settings, STREAM, NIGHT)
+    machine.close()
+    assert path.read_bytes() == content
+    machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
+    assert machine.read == 0
     assert machine.held() == from_rows(settings, STREAM, NIGHT)
     machine.close()
 

@@ -53,7 +53,8 @@ def declaration_of(stream: Stream, views: Mapping[str, LiveView]) -> str:
 def restore(saver: TileSaver, views: Mapping[str, LiveView], table: TableRows | None) -> Mark | None:
     """Have views without tiles hold those of the file; the rows behind the mark that is returned are to be taken in.
 
-    A file that there is any doubt about is removed, and then views hold nothing.
+    A file that is not right for certain is removed; one that cannot be read now is left, since the next start may be
+    able to. With both, views hold nothing.
 
     Args:
         views: They stand on the nights of now.
@@ -63,9 +64,14 @@ def restore(saver: TileSaver, views: Mapping[str, LiveView], table: TableRows | 
         file = TileFile(saver.path)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        logger.warning(
+            "The file %s cannot be read now (%s), and all tiles are made from the rows of the table.", saver.path, error
+        )
+        return None
     except DamagedError as error:
         reason = error.message
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         reason = f"it cannot be read ({error})"
     else:
         reason = _doubt(file, saver.declaration, views, table) or _taken_over(file, views)
