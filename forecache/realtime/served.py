@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from forecache.reader.versions.answers import Answers
+from forecache.realtime.answer.answered import Times
 from forecache.realtime.answer.model_path import ModelPath
 from forecache.realtime.answer.render import Renderer
 from forecache.realtime.answer.rungs import Rung, rungs_of
@@ -27,7 +28,7 @@ class Served:
     Attributes:
         path: To transform and model.
         costs: Of each rung of the ladder, in its order.
-        model_cost: Of an answer by the model, from its parsing to its last byte, on the loop's thread.
+        model_cost: Of an answer by the model, from its parsing to its last byte, on the loop's thread alone.
         low_cost: Of an answer by the last rung.
         log: Of its answers; None: they are not logged.
         arm: Which requests it answers: "current" are all while no release is rolled out.
@@ -57,6 +58,11 @@ class Served:
     @property
     def number(self) -> int:
         return self.loaded.release.number
+
+    def on_loop_ns(self, times: Times) -> int:
+        """Of the stages of an answer, the nanoseconds that the loop's thread had to do with them."""
+        lookup = 0 if self.lookups.remote() else times.lookup
+        return times.parse + lookup + (times.model if self.path.in_loop else 0)
 
 
 def serve_release(

@@ -147,6 +147,13 @@ def test_a_second_signal_ends_the_wait(store: Settings) -> None:
     assert reader.process.wait(timeout=10) == 0
 
 
+def test_a_reader_whose_parent_ignores_sigterm_ends_all_the_same(store: Settings) -> None:
+    """Dagster passes on to SIGTERM what a shell has done with SIGINT."""
+    ignore = "import os, signal, sys; signal.signal(15, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    reader = start_reader(store, within=[sys.executable, "-c", ignore])
+    assert reader.stop() == 0
+
+
 def test_a_signal_to_the_whole_process_group_drains_too(store: Settings) -> None:
     """Ctrl-C in a terminal."""
     port = free_port()

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from time import perf_counter_ns
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,20 +10,20 @@ import numpy as np
 import pytest
 
 from forecache.realtime.answer import in_loop
-from forecache.realtime.answer.guard import Spun
+from forecache.realtime.answer.guard import Guard, Spun
 from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.answer.model_path import Failed, TooLate
 from forecache.realtime.request.parsed import Found, ParsedRequest
 
 
-def path_of(scores_of: Any, *, used_ns: int = 0) -> InLoopPath:
+def path_of(scores_of: Any, *, used_ns: int = 0, guard: Any = None, p99_s: float = 0.0005) -> InLoopPath:
     builder = SimpleNamespace(rows=lambda columns, views, known: None)
     loaded: Any = SimpleNamespace(
         builder=builder, features_of=lambda rows: np.zeros((1, 1)), scores_of=scores_of,
         release=SimpleNamespace(name="ranking", number=1),
     )  # fmt: skip
-    guard: Any = SimpleNamespace(arm=lambda cpu, left: None, disarm=lambda: None, used_ns=used_ns)
-    return InLoopPath(loaded, guard, p99_s=0.0005)
+    guard = guard or SimpleNamespace(arm=lambda cpu, left: None, disarm=lambda: None, used_ns=used_ns)
+    return InLoopPath(loaded, guard, p99_s=p99_s)
 
 
 def fail(features: np.ndarray) -> np.ndarray:
@@ -67,3 +68,26 @@ def test_a_call_that_was_ended_has_spun_if_it_worked_for_much_of_its_time(
     with pytest.raises(TooLate):
         path.score_now(ParsedRequest(1, {}, (), b""), Found(), 200_000_000)
     assert bool(path.misbehaved) == has_spun
+
+
+def test_a_healthy_call_has_all_the_time_that_its_request_has_left_where_that_is_little() -> None:
+    def work(features: np.ndarray) -> np.ndarray:
+        end = perf_counter_ns() + 6_000_000
+        while perf_counter_ns() < end:
+            pass
+        return np.zeros(1)
+
+    path = path_of(work, guard=Guard(), p99_s=0.006)
+    assert path.score_now(ParsedRequest(1, {}, (), b""), Found(), 11_500_000).tolist() == [0]
+    with pytest.raises(TooLate):
+        path.score_now(ParsedRequest(1, {}, (), b""), Found(), 2_000_000)
+
+
+def test_calls_that_had_less_time_than_usual_do_not_move_their_model_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = path_of(spin, used_ns=900_000)
+    clock = iter(range(0, 10**9, 300_000))  # each call is ended after 0.6 ms, and takes 0.5 as a rule
+    monkeypatch.setattr(in_loop, "perf_counter_ns", lambda: next(clock))
+    for _ in range(20):
+        with pytest.raises(TooLate):
+            path.score_now(ParsedRequest(1, {}, (), b""), Found(), 600_000)
+    assert not path.misbehaved

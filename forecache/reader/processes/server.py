@@ -186,7 +186,9 @@ class _Main:
             with suppress(BlockingIOError):  # it is readable already
                 os.write(writing, b"x")
 
-        numbers = [number for number in _STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        # Who ignores the others, as nohup and a shell's `&` do, means the reader too; SIGTERM always ends it.
+        ignored = {number for number in _STOP_SIGNALS if signal.getsignal(number) == signal.SIG_IGN}
+        numbers = [number for number in _STOP_SIGNALS if number not in ignored - {signal.SIGTERM}]
         before = {number: signal.signal(number, tell) for number in numbers}
         try:
             yield reading

@@ -82,6 +82,7 @@ class Engine:
         until = monotonic() + (_left_for_model(served, clock) - margin) / 1e9
         began, found = perf_counter_ns(), Found()
         try:
+            _check_time(served, until)
             found = (
                 await read_remote(served.lookups, request, until, served.cells.guards)
                 if remote
@@ -89,10 +90,9 @@ class Engine:
             )
             times.lookup = perf_counter_ns() - began
             began = perf_counter_ns()
+            _check_time(served, until)
             if served.path.in_loop:
                 scores = served.path.score_now(request, found, int((until - monotonic()) * 1e9))
-            elif until < monotonic() + served.path.expected_s() < inf:
-                raise TooLate
             else:
                 scores = await served.path.score(request, found, until)
             times.model = perf_counter_ns() - began
@@ -146,6 +146,15 @@ class Engine:
         answered.flags, answered.times, answered.live = found.flags, times, found.merged
         answered.features = _features_of(found, answered)
         return answered
+
+
+def _check_time(served: Served, until: float) -> None:
+    """Raises `TooLate` where the model would not be done by then."""
+    left = until - monotonic()
+    if left <= 0 or (
+        not served.model_cost.fits(left * 1e9) if served.path.in_loop else left < served.path.expected_s() < inf
+    ):
+        raise TooLate
 
 
 def _left_for_rung(served: Served, clock: Clock, now: int, waiting: int) -> float:

@@ -17,7 +17,8 @@ logger = logging.getLogger("forecache.realtime")
 SPIN_TIMES, SPIN_LEAST_NS = 10, 5_000_000
 """A call is ended after so many times the calibrated 99th percentile on the processor, at least so long."""
 _PATIENCE_NS = 100_000_000
-"""A call is ended after half of the time that it has left on the clock, at most so long: others wait behind it."""
+"""A call is ended after half of the time that it has left on the clock, at most so long: others wait behind it. It may
+take twice as long as usual in any case, if it has that left."""
 _SPUN_NS, _SPUN_SHARE = 1_000_000, 0.1
 """A call that was ended had spun if it had worked for so long, twice as long as usual, and for so much of its time.
 Else it slept, or a busy machine kept it waiting; alarms that find it asleep work too, for a hundredth of the time."""
@@ -39,9 +40,10 @@ class InLoopPath:
 
     def __init__(self, loaded: LoadedRelease, guard: Guard, *, p99_s: float) -> None:
         self._loaded, self._guard = loaded, guard
-        self._usual_ns = int(p99_s * 1e9)
-        self._spin_ns = max(SPIN_LEAST_NS, SPIN_TIMES * self._usual_ns)
-        self._patience_ns = max(_PATIENCE_NS, SPIN_TIMES * self._usual_ns)
+        usual_ns = int(p99_s * 1e9)
+        self._enough_ns = 2 * usual_ns
+        self._spin_ns = max(SPIN_LEAST_NS, SPIN_TIMES * usual_ns)
+        self._patience_ns = max(_PATIENCE_NS, SPIN_TIMES * usual_ns)
         self._strikes, self._spins = 0, 0
         self._tell_at = 0
         self.p99_s = p99_s
@@ -54,7 +56,7 @@ class InLoopPath:
         loaded, guard, times = self._loaded, self._guard, self.times
         began = perf_counter_ns()
         try:
-            guard.arm(self._spin_ns, min(left_ns // 2, self._patience_ns))
+            guard.arm(self._spin_ns, min(max(left_ns // 2, min(left_ns, self._enough_ns)), self._patience_ns))
             try:
                 rows = loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known)
                 features = found.features = loaded.features_of(rows)
@@ -81,10 +83,12 @@ class InLoopPath:
             logger.error("The model of %s failed: %s: %s", self._loaded.release.name, type(error).__name__, error)
 
     def _ended(self, took_ns: int) -> None:
-        """Judge a call that was ended: one that worked for too long spun; others slept, or got no processor."""
+        """Judge a call that was ended: one that worked for too long spun; others slept, or got no processor, or had too
+        little time, which says nothing of the model.
+        """
         used_ns = self._guard.used_ns
-        self._strikes += 1
-        least_ns = max(2 * self._usual_ns, _SPUN_NS, _SPUN_SHARE * took_ns)
+        self._strikes += took_ns >= self._enough_ns
+        least_ns = max(self._enough_ns, _SPUN_NS, _SPUN_SHARE * took_ns)
         self._spins += used_ns >= self._spin_ns or used_ns > least_ns
         if (self._spins or self._strikes >= _STRIKES) and not self.misbehaved:
             release = self._loaded.release

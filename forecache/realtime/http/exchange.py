@@ -15,7 +15,7 @@ from forecache.realtime.answer.answered import Answered, Times
 from forecache.realtime.answer.engine import Engine
 from forecache.realtime.answer.model_path import TooLate
 from forecache.realtime.answer.render import lowest
-from forecache.realtime.deadline.backlog import Backlog
+from forecache.realtime.deadline.backlog import SLICE_NS, Backlog
 from forecache.realtime.deadline.clock import Clock, clock_of
 from forecache.realtime.http.columns import Asked
 from forecache.realtime.http.scored import Scored, scored
@@ -26,6 +26,8 @@ from forecache.realtime.served import Served
 
 logger = logging.getLogger("forecache.realtime")
 _STAGES = {name: f"timings_ms.{name}" for name in ("wait", "parse", "lookup", "transform", "model", "ladder")}
+_STARTED_AT_ONCE = 16
+"""Requests that came together and are answered elsewhere, whose look-ups are read before others have their turn."""
 
 
 class Exchange:
@@ -93,40 +95,80 @@ class Exchange:
         self, served: Served, parsed: Sequence[tuple[Served, ParsedRequest]], clock: Clock, began: int, parse: int
     ) -> list[Scored]:
         """The answers to requests, each by its release: all on this thread, or some elsewhere."""
-        if any(not by.path.in_loop or by.lookups.remote() for by, _ in parsed):
-            waiting = (self._later(by, request, clock, Times(began - clock.arrived, parse)) for by, request in parsed)
-            return await asyncio.gather(*waiting)
+        if not any(not by.path.in_loop or by.lookups.remote() for by, _ in parsed):
+            return await self._here(served, parsed, clock, parse)
+        waiting: list[asyncio.Task[Scored]] = []
+        for by, request in parsed:
+            times = Times(began - clock.arrived, parse)
+            waiting.append(asyncio.create_task(self._later(by, request, clock, times)))
+            if len(waiting) % _STARTED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return await asyncio.gather(*waiting)
+
+    async def _here(
+        self, served: Served, parsed: Sequence[tuple[Served, ParsedRequest]], clock: Clock, parse: int
+    ) -> list[Scored]:
+        """The answers of models on this thread, for a slice of time each; other requests have their turns between."""
         found: list[Scored] = []
         failures: list[Exception] = []
+        given_up = ""
 
         def run(why: str) -> None:
+            nonlocal given_up
+            given_up = why
+            first, began = len(found), perf_counter_ns()
             try:
-                for by, request in parsed:
-                    found.append(self._now(by, request, clock, parse, why))
+                while len(found) < len(parsed) and perf_counter_ns() - began < SLICE_NS:
+                    behind = len(parsed) - len(found) - 1
+                    found.append(self._now(*parsed[len(found)], clock, parse, why, behind=behind))
             except Exception as error:  # noqa: BLE001  # raised again where the request is waited for
                 failures.append(error)
+            if not any(each.answered.why for each in found[first:]):
+                self._backlog.model_cost.took(perf_counter_ns() - began + parse)
 
-        if not served.model_cost.fits(clock.until - began):
-            run(TooLate.reason)
-        elif self._backlog.is_calm(clock, began):
-            run("")
-        else:
-            await self._backlog.join(clock, run)
-        if failures:
-            raise failures[0]
+        while len(found) < len(parsed):
+            if found:
+                await asyncio.sleep(0)
+            now = perf_counter_ns()
+            if given_up or not served.model_cost.fits(clock.until - now):
+                run(given_up or TooLate.reason)
+            elif self._backlog.is_calm(clock, now):
+                run("")
+            else:
+                await self._backlog.join(clock, run)
+            if failures:
+                raise failures[0]
         return found
 
     async def _later(self, served: Served, request: ParsedRequest, clock: Clock, times: Times) -> Scored:
-        return _done(served, request, await self._engine.answer(served, request, clock, times), clock)
+        answered = await self._engine.answer(served, request, clock, times)
+        began = perf_counter_ns()
+        done = _done(served, request, answered, clock)
+        if not answered.why and answered.scores is not None:
+            served.model_cost.took(served.on_loop_ns(times) + perf_counter_ns() - began)
+        return done
 
-    def _now(self, served: Served, request: ParsedRequest, clock: Clock, parse: int, why: str) -> Scored:
+    def _now(
+        self, served: Served, request: ParsedRequest, clock: Clock, parse: int, why: str, *, behind: int
+    ) -> Scored:
+        """The answer to one of the requests that came together.
+
+        Args:
+            behind: How many of them are still to be answered, for each of which there must be time for the last rung.
+        """
         began = perf_counter_ns()
         times = Times(wait=max(0, began - clock.arrived - parse), parse=parse)
-        waiting = self._backlog.waiting
+        if not why and behind and not served.model_cost.fits(clock.until - began - behind * served.low_cost.estimate):
+            why = TooLate.reason
+        waiting = self._backlog.waiting + behind
         answered = self._engine.answer_now(served, request, clock, times, why=why, waiting=waiting)
         done = _done(served, request, answered, clock)
+        spent = perf_counter_ns() - began + parse
         if not answered.why:
-            served.model_cost.took(perf_counter_ns() - began + parse)
+            if answered.scores is not None:
+                served.model_cost.took(spent)
+        elif answered.rung == served.rungs[-1].name:
+            served.low_cost.took(spent)
         return done
 
 

@@ -80,10 +80,10 @@ class OwnProtocol:
         def run(why: str) -> None:
             finish(self._now(served, body, call.headers, clock, why, request))
 
-        if not served.path.in_loop or served.lookups.remote():
-            return self._elsewhere(served, body, call.headers, clock, request, finish)
         if not served.model_cost.fits(clock.until - now):
             run(TooLate.reason)
+        elif not served.path.in_loop or served.lookups.remote():
+            return self._elsewhere(served, body, call.headers, clock, request, finish)
         elif self._backlog.is_calm(clock, now):
             run("")
         else:
@@ -105,7 +105,7 @@ class OwnProtocol:
         why: str,
         request: ParsedRequest | None,
     ) -> _Outcome:
-        """The reply of a model that runs on this thread, or of a lower rung.
+        """The reply of a model that runs on this thread, or of a lower rung of any model.
 
         Args:
             why: As of `Engine.answer_now`.
@@ -146,9 +146,13 @@ class OwnProtocol:
             if served.log is not None:
                 served.log.identify(request)
             answered = await self._engine.answer(served, request, clock, times)
+            began = perf_counter_ns()
         except Exception as error:  # noqa: BLE001  # each becomes a reply that names its cause
             return self._failed(error, served), None, None
-        return self._rendered(served, answered, headers, clock), request, answered
+        reply = self._rendered(served, answered, headers, clock)
+        if not answered.why and answered.scores is not None:
+            served.model_cost.took(served.on_loop_ns(times) + perf_counter_ns() - began)
+        return reply, request, answered
 
     def _rendered(self, served: Served, answered: Answered, headers: Mapping[str, str], clock: Clock) -> Reply:
         now = perf_counter_ns()
