@@ -14,7 +14,6 @@ from forecache.reader.http.problems import Problem
 from forecache.realtime.answer.answered import Answered, Times
 from forecache.realtime.answer.engine import Engine
 from forecache.realtime.answer.model_path import TooLate
-from forecache.realtime.answer.render import lowest
 from forecache.realtime.deadline.backlog import SLICE_NS, Backlog
 from forecache.realtime.deadline.clock import Clock, clock_of
 from forecache.realtime.http.columns import Asked
@@ -25,7 +24,6 @@ from forecache.realtime.request.parsed import ParsedRequest
 from forecache.realtime.served import Served
 
 logger = logging.getLogger("forecache.realtime")
-_STAGES = {name: f"timings_ms.{name}" for name in ("wait", "parse", "lookup", "transform", "model", "ladder")}
 _STARTED_AT_ONCE = 16
 """Requests that came together and are answered elsewhere, whose look-ups are read before others have their turn."""
 
@@ -197,52 +195,3 @@ def not_ready(context: Context, models: Models) -> str:
     if waiting := models.known - models.served.keys() - models.failures.keys():
         return f"The reader is still loading the release of {', '.join(sorted(waiting))}."
     return ""
-
-
-def said(served: Served, answers: Sequence[Scored], clock: Clock) -> dict[str, Any]:
-    """What answers say of where they come from, in members without structure."""
-    release, now = served.loaded.release, perf_counter_ns()
-    rungs = [rung for each in answers for rung in each.rungs]
-    told: dict[str, Any] = {
-        "rung": lowest(rungs) if rungs else "",
-        "release": release.number,
-        "model": f"{release.model.name}/{release.model.version}",
-        "deadline_ms": clock.deadline_ms,
-        **_timings(answers, now - clock.arrived),
-    }
-    if served.split is not None and answers:
-        by = answers[0].served
-        told["release"], told["model"] = by.number, f"{by.loaded.release.model.name}/{by.loaded.release.model.version}"
-        told["arm"] = " ".join(dict.fromkeys(each.served.arm for each in answers))
-    if clock.is_late(now):
-        told["late"] = True
-    if served.log is not None:
-        told["request_id"] = " ".join(each.answered.request_id for each in answers)
-    for each in answers:
-        if each.answered.why:
-            told["why"] = each.answered.why
-        if each.answered.flags:
-            told["flags"] = " ".join(each.answered.flags)
-        for name, store in each.answered.used.items():
-            told.update({
-                f"stores.{name}.version": store.manifest.version,
-                f"stores.{name}.as_of": store.manifest.as_of,
-                f"stores.{name}.age_s": store.age_s,
-                f"stores.{name}.stale": store.stale,
-            })  # fmt: skip
-    return told
-
-
-def _timings(answers: Sequence[Scored], elapsed: int) -> dict[str, float]:
-    """Milliseconds: the wait of the first of several answers, what each other stage took in all of them, and the total.
-
-    Args:
-        elapsed: Nanoseconds since the arrival.
-    """
-    first, *others = [each.answered.times for each in answers] or [Times()]
-    told = {stage: getattr(first, name) for name, stage in _STAGES.items()}
-    for times in others:
-        for name, stage in _STAGES.items():
-            told[stage] += getattr(times, name) if name != "wait" else 0
-    told["timings_ms.total"] = elapsed
-    return {stage: spent // 1000 / 1000 for stage, spent in told.items()}

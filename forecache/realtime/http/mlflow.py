@@ -15,8 +15,9 @@ from forecache.reader.http.replies import NO_STORE, Reply
 from forecache.reader.processes.metrics import ROUTE
 from forecache.realtime.http.columns import requests_of
 from forecache.realtime.http.errors import MLFLOW_PATHS, mlflow_error, not_served
-from forecache.realtime.http.exchange import Exchange, not_ready, said
+from forecache.realtime.http.exchange import Exchange, not_ready
 from forecache.realtime.http.invocations import parse_columns, render
+from forecache.realtime.http.told import said
 from forecache.realtime.http.tracing import TRACE, traced
 from forecache.realtime.models import Models
 from forecache.realtime.served import Served

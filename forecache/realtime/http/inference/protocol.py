@@ -18,9 +18,10 @@ from forecache.reader.versions.answers import JSON
 from forecache.realtime.deadline.clock import shortened
 from forecache.realtime.http.columns import requests_of
 from forecache.realtime.http.errors import inference_error, not_served
-from forecache.realtime.http.exchange import Exchange, not_ready, said
+from forecache.realtime.http.exchange import Exchange, not_ready
 from forecache.realtime.http.inference.infer import PLATFORM, columns, metadata, response
 from forecache.realtime.http.inference.tensors import HEADER_LENGTH, parse_request
+from forecache.realtime.http.told import said
 from forecache.realtime.http.tracing import TRACE, traced
 from forecache.realtime.models import Models
 from forecache.realtime.served import Served
