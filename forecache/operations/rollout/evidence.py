@@ -86,7 +86,7 @@ def most_of_a_key(*arms: np.ndarray) -> np.ndarray:
 def _most_in(n: np.ndarray) -> np.ndarray:
     if n.shape[-1] < LEAST_KEYS:
         return np.full(n.shape[:-1], np.inf)
-    top = -np.sort(-np.partition(n, n.shape[-1] - LEAST_KEYS)[..., -LEAST_KEYS:])
+    top = np.sort(n)[..., : -LEAST_KEYS - 1 : -1]
     # With the first j keys cut to c, the requests are `left[j] + j c`, and c is to be that share of them.
     left = n.sum(-1, keepdims=True) - np.cumsum(top, -1) + top
     cut = left * _MOST_OF_A_KEY / (1 - _MOST_OF_A_KEY * np.arange(LEAST_KEYS))
