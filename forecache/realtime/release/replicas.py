@@ -100,6 +100,12 @@ def _push_rollout(remote: Folder, target: str, state: RolloutState) -> None:
     there = remote.read(target)
     theirs = None if there is None else _readable(there[0], target)  # what nobody can read is replaced
     if theirs is not None:
+        if theirs.started_at > state.started_at:
+            logger.warning(
+                "The remote has a later rollout of %s, of release %d, than this home has; it stays there. If another "
+                "home began it: release %s from one home only, and pull it into the others.",
+                state.name, theirs.release, state.name,
+            )  # fmt: skip
         is_older = (state.started_at, state.generation) <= (theirs.started_at, theirs.generation)
         if is_older or _moves(theirs) == _moves(state):
             return
