@@ -1,5 +1,7 @@
 """The test of rollouts: it keeps its error at all looks together, finds harm in a stated number of requests."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,10 +15,12 @@ from forecache.operations.rollout.evidence import (
     split_is_off,
     sums_of,
 )
-from forecache.operations.rollout.simulate import Traffic, equal, stopped
+from forecache.operations.rollout.simulate import Traffic, worse
+from forecache.operations.rollout.simulate_keys import equal
 from forecache.pipeline import Outcome, Rollout
 
 RUNS = 1_000
+CONVERSIONS = Traffic(rate=0.05, requests_per_key=4.0, alike=0.05)
 SHORT = 400
 
 
@@ -85,26 +89,53 @@ def test_a_split_that_loses_keys_of_one_arm_is_found_and_a_true_one_is_not() -> 
     assert split_is_off(lost.sum(1), there.sum(1), 0.2, error=0.01).mean() > 0.95
 
 
-def test_a_conversion_that_is_two_percent_worse_is_stopped_within_a_stated_number_of_requests() -> None:
-    found = stopped(Traffic(rate=0.05, requests_per_key=4.0, alike=0.05), 0.02, runs=60)
-    assert found.share == 1.0
-    assert found.quantile(0.5) < 5_500_000
-    assert found.quantile(0.9) < 9_300_000
-    worse = stopped(Traffic(rate=0.05, requests_per_key=4.0, alike=0.05), 0.2, runs=60)
-    assert worse.quantile(0.9) < 95_000
+def test_a_conversion_that_is_two_percent_worse_is_returned_within_a_stated_number_of_requests() -> None:
+    declared = Rollout(outcome=Outcome("orders", "bought", margin=0.02))
+    found = worse(CONVERSIONS, 0.02, rollout=declared, runs=60)
+    assert (found.share, found.passed.any()) == (1.0, False)
+    assert found.quantile(0.5) < 5_900_000
+    assert found.quantile(0.9) < 10_000_000
+    much = worse(CONVERSIONS, 0.2, rollout=declared, runs=30)
+    assert much.share == 1.0
+    assert much.quantile(0.9) < 230_000
 
 
-def test_a_thousand_rollouts_of_an_equal_release_are_stopped_wrongly_in_under_one_percent() -> None:
-    rollout = Rollout(shares=(0.2, 0.5), outcome=Outcome("orders", "bought"))
-    found = equal(Traffic(rate=0.05, requests_per_key=3.0, alike=0.2), rollout=rollout, runs=RUNS)
-    assert found.runs == RUNS
-    assert found.wrong < RUNS // 100, found.by
+def test_without_a_margin_it_answers_all_requests_before_the_loss_can_be_proved() -> None:
+    found = worse(CONVERSIONS, 0.02, rollout=Rollout(outcome=Outcome("orders", "bought", horizon_h=1.0)), runs=30)
+    assert found.passed.all()
+    assert found.hours.max() < 8
+    assert np.isinf(found.quantile(0.5))
+
+
+def test_an_equal_release_passes_a_margin_by_as_many_requests_as_find_a_loss_of_it() -> None:
+    found = worse(CONVERSIONS, 0.0, rollout=Rollout(outcome=Outcome("orders", "bought", margin=0.05)), runs=30)
+    assert found.passed.all()
+    assert 500_000 < np.median(found.requests) < 1_500_000
+
+
+EVERY_STEP = Rollout(outcome=Outcome("orders", "bought"))
+
+
+def test_whole_rollouts_of_an_equal_release_are_not_stopped() -> None:
+    found = equal(Traffic(rate=0.05, requests_per_key=4.0, alike=0.2), rollout=EVERY_STEP, runs=30)
+    assert (found.runs, found.wrong) == (30, 0), found.by
+
+
+@pytest.mark.parametrize("guard", ["without_model", "late", "slow", "score_level", "score_spread", "outcome"])
+def test_in_these_rollouts_each_guard_can_return_a_release_at_the_smallest_step_that_has_it(guard: str) -> None:
+    harm = {guard: -0.3 if guard == "outcome" else 0.4}
+    traffic, of_canary = Traffic(rate=0.3), replace(EVERY_STEP, shadow_share=0.0)
+    assert equal(traffic, rollout=of_canary, runs=1, worse=harm).by == {f"canary 0.01 {guard}": 1}
+    first = "shadow" if guard in ("without_model", "score_level", "score_spread") else "canary 0.01"
+    assert equal(traffic, rollout=EVERY_STEP, runs=1, worse=harm).by == {f"{first} {guard}": 1}
 
 
 def test_a_key_with_a_third_of_all_requests_is_not_taken_for_the_release() -> None:
     traffic = Traffic(rate=0.05, requests_per_key=2.0, alike=0.5, heaviest=0.3)
-    found = equal(traffic, rollout=Rollout(shares=(0.05,)), runs=300, keys=2_000, looks=2)
-    assert found.wrong < 3, found.by
+    rollout = Rollout(shares=(0.05,), requests=200, shadow_share=0.0)
+    found = equal(traffic, rollout=rollout, runs=100, keys=2_000, looks=2)
+    assert found.wrong == 0, found.by
+    assert found.held < 30, found.by  # without a limit, nearly all
 
 
 def test_no_key_counts_for_more_than_a_thirtieth_of_its_arm_and_for_the_same_number_in_both() -> None:

@@ -11,7 +11,8 @@ from forecache.cli.output import print_json, show_table, wants_json
 @command(
     "rollout",
     examples="forecache simulate rollout --rate 0.05 --harm 0.02 --harm 0.1\n"
-    "forecache simulate rollout search --rate 0.3 --requests-per-key 8 --share 0.2\n"
+    "forecache simulate rollout search --rate 0.3 --requests-per-key 8 --per-hour 20000\n"
+    "forecache simulate rollout --harm 0.02 --margin 0.02\n"
     "forecache simulate rollout --equal 1000",
 )
 @click.argument("name", metavar="[NAME]", required=False)
@@ -29,8 +30,12 @@ from forecache.cli.output import print_json, show_table, wants_json
 @click.option("--harm", "harms", type=click.FloatRange(0, 1, min_open=True, max_open=True), multiple=True,
               default=(0.02, 0.05, 0.1, 0.2, 0.5), show_default=True,
               help="Relative loss of the candidate; may be repeated.")  # fmt: skip
-@click.option("--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5, show_default=True,
-              help="Share of the keys that the candidate answers.")  # fmt: skip
+@click.option("--per-hour", type=click.FloatRange(0, min_open=True), default=100_000.0, show_default=True,
+              help="Requests an hour.")  # fmt: skip
+@click.option("--requests", type=click.IntRange(min=1),
+              help="Of each arm before a step is passed, instead of what is declared.")  # fmt: skip
+@click.option("--margin", type=click.FloatRange(0, 1, min_open=True),
+              help="Relative loss that the last step has to rule out, instead of what is declared.")  # fmt: skip
 @click.option(
     "--equal",
     "runs",
@@ -43,43 +48,59 @@ def rollout(
     requests_per_key: float,
     alike: float,
     harms: tuple[float, ...],
-    share: float,
+    per_hour: float,
+    requests: int | None,
+    margin: float | None,
     runs: int | None,
 ) -> None:
-    """Show how many requests a rollout needs to find that a candidate's outcomes are worse, to choose its steps.
+    """Show whether a rollout returns a candidate whose outcomes are worse, and after how many requests.
 
-    With the rollout that NAME declares, or the default one.
+    With the rollout that NAME declares, or the default one, and its outcomes as shares.
     """
     from dataclasses import replace
 
-    from forecache.operations.rollout.simulate import Traffic, equal, table
+    from forecache.operations.rollout.simulate import Traffic, table
+    from forecache.operations.rollout.simulate_keys import equal
     from forecache.pipeline import Outcome, Rollout, load_realtime
 
     declared = load_realtime(settings(), name).rollout if name else None
     declared = declared or Rollout()
-    declared = declared if declared.outcome else replace(declared, outcome=Outcome("outcomes", "value"))
-    traffic = Traffic(rate, requests_per_key, alike)
+    outcome = replace(declared.outcome or Outcome("outcomes", "value"), better="more")
+    outcome = outcome if margin is None else replace(outcome, margin=margin)
+    declared = replace(declared, outcome=outcome, requests=requests or declared.requests)
+    traffic = Traffic(rate, requests_per_key, alike, per_hour)
     if runs is not None:
         found = equal(traffic, rollout=declared, runs=runs)
         if wants_json():
-            print_json({"runs": found.runs, "wrong": found.wrong, "by": dict(found.by)})
+            print_json({"runs": found.runs, "wrong": found.wrong, "held": found.held, "by": dict(found.by)})
         else:
             click.echo(
-                f"{found.wrong} of {found.runs:,} equal releases were stopped; {declared.error:g} was asked for."
+                f"{found.wrong} of {found.runs:,} equal releases were stopped; {declared.error:g} was asked for. "
+                f"{found.held} waited at a step for long."
             )
         return
-    rows = table(traffic, sorted(harms), rollout=declared, share=share, runs=100, looks=200)
+    rows = table(traffic, sorted(harms), rollout=declared, runs=100)
     if wants_json():
         print_json(rows)
         return
     shown = [
-        (f"{row['harm']:.1%}", _requests(row["median"]), _requests(row["in_90_of_100"])) for row in rows
-    ]  # fmt: skip
-    show_table(
-        ("worse by", "found: half of all", "found: 9 of 10"), shown, right=("found: half of all", "found: 9 of 10")
+        (
+            f"{row['harm']:.1%}",
+            f"{row['returned']:.0%}",
+            f"{row['passed']:.0%}",
+            _count(row["median"]),
+            _count(row["in_90_of_100"]),
+            _count(row["median_hours"]),
+        )
+        for row in rows
+    ]
+    heads = ("worse by", "returned", "answers all", "requests: half", "requests: 9 of 10", "hours: half")
+    show_table(heads, shown, right=heads)
+    click.echo(
+        f"Requests of both arms in the canary steps, with known outcomes, until the release was returned; hours at "
+        f"{per_hour:,.0f} requests an hour."
     )
-    click.echo("Requests of both arms at this step.")
 
 
-def _requests(count: float) -> str:
-    return f"over {20_000_000:,}" if math.isinf(count) else f"{count:,.0f}"
+def _count(count: float) -> str:
+    return "" if math.isinf(count) else f"{count:,.0f}"

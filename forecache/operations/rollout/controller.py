@@ -14,7 +14,7 @@ from forecache.alerts.notify import notify
 from forecache.errors import DamagedError, InputError, NotFoundError
 from forecache.operations.rollout.calibrate import calibrated, figures
 from forecache.operations.rollout.count import counted, step_id
-from forecache.operations.rollout.judge import Verdict, judged
+from forecache.operations.rollout.judge import Verdict, following, judged
 from forecache.operations.rollout.seen import Seen, read_seen, write_seen
 from forecache.operations.targets import reporting_replica_failure
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_release, write_current
@@ -148,25 +148,16 @@ def _looked(settings: Settings, folder: ReleaseFolder, state: RolloutState, now:
         return write_rollout(folder, replace(state, why=verdict.why))
     if verdict.verdict == "paused":
         return write_rollout(folder, replace(state, paused=True, why=verdict.why).with_step(verdict="paused"))
-    following = None if verdict.verdict == "returned" else _following(state)
-    if following is None:
+    after = None if verdict.verdict == "returned" else following(state)
+    if after is None:
         return _end(folder, state, verdict, now)
-    stage, share = following
+    stage, share = after
     state = state.with_step(verdict="passed", until=_text(now))
     steps = (*state.steps, Step(stage, share, _text(now)))
     state = write_rollout(folder, replace(state, stage=stage, share=share, why=verdict.why, steps=steps))
     # What arrives from now on is in later versions of the log than those that were read for this look.
     write_seen(folder, Seen(step_id(state), seen.version))
     return state
-
-
-def _following(state: RolloutState) -> tuple[Stage, float] | None:
-    """The stage and share after the present ones; None: the candidate answers all."""
-    shares: list[float] = list(state.plan["shares"])
-    if state.stage == "aa" and state.plan["shadow_share"]:
-        return "shadow", state.plan["shadow_share"]
-    left = [share for share in shares if state.stage != "canary" or share > state.share]
-    return ("canary", left[0]) if left else None
 
 
 def _end(folder: ReleaseFolder, state: RolloutState, verdict: Verdict, now: datetime) -> RolloutState:

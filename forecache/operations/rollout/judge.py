@@ -1,34 +1,15 @@
-"""What the counts of a step prove: the guards compared, and whether it waits, is passed, returned or paused."""
+"""Whether a step waits, is passed, returned or paused, by what its guards say."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import numpy as np
 
-from forecache.operations.rollout.evidence import (
-    LEAST_KEYS,
-    Difference,
-    Sums,
-    difference,
-    limited,
-    most_of_a_key,
-    paired,
-    split_is_off,
-    sums_of,
-)
+from forecache.operations.rollout.evidence import LEAST_KEYS, split_is_off
+from forecache.operations.rollout.guards import TWO_SIDED, compared, errors_of
 from forecache.operations.rollout.seen import GUARD, Seen
-from forecache.pipeline.realtime.rollout import Outcome
 from forecache.realtime.rollout.state import Compared, RolloutState, Stage
 
-TWO_SIDED = ("score_level", "score_spread")
-"""Guards for which a difference in either direction does harm."""
-_OF_STAGE: Mapping[str, tuple[str, ...]] = {
-    "aa": ("without_model", "late", "slow", "score_level", "score_spread"),
-    "shadow": ("without_model", "score_level", "score_spread"),
-    "canary": ("without_model", "late", "slow", "score_level", "score_spread", "outcome"),
-}
 _SAID = {
     "without_model": "requests without an answer of the model",
     "late": "late answers",
@@ -37,7 +18,6 @@ _SAID = {
     "score_spread": "spread of the scores",
     "outcome": "outcome",
 }
-_LEAST_SCALE = 0.01
 
 
 @dataclass(frozen=True)
@@ -55,32 +35,53 @@ class Verdict:
     requests: tuple[int, int] = (0, 0)
 
 
-def errors_of(plan: Mapping[str, Any], stage: Stage) -> dict[str, float]:
-    """By guard, and "split" for the split of the keys, the probability that it stops an equal release in a step.
+@dataclass(frozen=True)
+class Counts:
+    """What was counted of a step. Pairs are of the current release's arm, and of the other.
 
-    Those of all steps and guards add up to `Rollout.error`, so that it bounds the probability that any does (Boole).
-    The steps have equal parts; of a step's, the outcome has half where there is one.
+    Attributes:
+        requests: Those that say something of a release.
+        keys: Of these requests.
+        keys_in_all: Also of requests that say nothing, for the split.
+        outcomes: Requests whose outcome is known.
+        straggler, fault: As `Seen` has them.
     """
-    steps = 1 + (plan["shadow_share"] > 0) + len(plan["shares"])
-    of_step = plan["error"] / steps
-    guards = [name for name in _OF_STAGE[stage] if name != "outcome" and plan["guards"][name] is not None]
-    others = [*guards, *(["split"] if stage != "shadow" else [])]
-    if stage == "canary" and plan["outcome"] is not None:
-        return {**dict.fromkeys(others, of_step / 2 / len(others)), "outcome": of_step / 2}
-    return dict.fromkeys(others, of_step / len(others)) if others else {}
+
+    requests: tuple[int, int]
+    keys: tuple[int, int]
+    keys_in_all: tuple[int, int]
+    outcomes: tuple[int, int] = (0, 0)
+    straggler: str = ""
+    fault: str = ""
 
 
 def judged(state: RolloutState, seen: Seen, *, now: datetime) -> Verdict:
     """What is to be done with a rollout, by what was counted of its step."""
-    errors = errors_of(state.plan, state.stage)
-    compared = tuple(_compared(state, seen, errors))
-    counts = seen.n[:, :, GUARD["without_model"]].sum(1)
-    requests = (int(counts[0]), int(counts[1]))
+    return decided(state, counts_of(seen), tuple(compared(state, seen)), now=now)
+
+
+def counts_of(seen: Seen) -> Counts:
+    def pair(counts: np.ndarray) -> tuple[int, int]:
+        return int(counts[0]), int(counts[1])
+
+    of_guards = seen.n[:, :, GUARD["without_model"]]
+    return Counts(
+        pair(of_guards.sum(1)),
+        pair((of_guards > 0).sum(1)),
+        pair((seen.n[:, :, GUARD["split"]] > 0).sum(1)),
+        pair(seen.n[:, :, GUARD["outcome"]].sum(1)),
+        seen.straggler,
+        seen.fault,
+    )
+
+
+def decided(state: RolloutState, counts: Counts, found: tuple[Compared, ...], *, now: datetime) -> Verdict:
+    """What is to be done with a rollout, by what its guards say."""
 
     def verdict(what: str, why: str) -> Verdict:
-        return Verdict(what, why, compared, requests)
+        return Verdict(what, why, found, counts.requests)
 
-    harmful = [each for each in compared if each.harmful]
+    harmful = [each for each in found if each.harmful]
     if harmful and state.stage == "aa":
         return verdict(
             "paused",
@@ -89,95 +90,80 @@ def judged(state: RolloutState, seen: Seen, *, now: datetime) -> Verdict:
         )
     if harmful:
         return verdict("returned", f"Release {state.release} does harm: {_shown(harmful[0])}.")
-    keys = (seen.n[:, :, GUARD["split"]] > 0).sum(1)
-    if "split" in errors and split_is_off(keys[1], keys.sum(), state.share, error=errors["split"]):
+    error = errors_of(state.plan, state.stage).get("split")
+    other, keys = counts.keys_in_all[1], sum(counts.keys_in_all)
+    if error is not None and split_is_off(other, keys, state.share, error=error):
         return verdict(
             "paused",
-            f"{keys[1] / keys.sum():.4f} of {keys.sum():,} keys are in an arm of {state.share:g}: requests of one arm "
-            "are missing in the log.",
+            f"{other / keys:.4f} of {keys:,} keys are in an arm of {state.share:g}: requests of one arm are missing "
+            "in the log.",
         )
-    why = _why_it_waits(state, seen, compared, requests, now)
-    return verdict("waits", why) if why else verdict("passed", _passed(state, requests))
+    why = _why_it_waits(state, counts, found, now)
+    return verdict("waits", why) if why else verdict("passed", _passed(counts.requests, found))
 
 
-def _compared(state: RolloutState, seen: Seen, errors: Mapping[str, float]) -> Iterator[Compared]:
-    for name, error in errors.items():
-        if name == "split":
-            continue
-        place = GUARD[name]
-        n, x = seen.n[:, :, place], seen.x[:, :, place]
-        n, x = limited(n, x, most_of_a_key(n[0], n[1]))
-        current, other = sums_of(n[0], x[0]), sums_of(n[1], x[1])
-        is_shadow = state.stage == "shadow"
-        found = paired((n[1], x[1]), (n[0], x[0])) if is_shadow else difference(other, current)
-        yield compare(state.plan, name, found, other, current, error)
+def following(state: RolloutState) -> tuple[Stage, float] | None:
+    """The stage and share after the present ones; None: the candidate answers all."""
+    shares: list[float] = list(state.plan["shares"])
+    if state.stage == "aa" and state.plan["shadow_share"]:
+        return "shadow", state.plan["shadow_share"]
+    left = [share for share in shares if state.stage != "canary" or share > state.share]
+    return ("canary", left[0]) if left else None
 
 
-def compare(
-    plan: Mapping[str, Any], name: str, found: Difference, other: Sums, current: Sums, error: float
-) -> Compared:
-    """What a guard says of a difference."""
-    harm, bound, tolerated = harm_of(plan, name, found, current.mean, error)
-    known = bool(np.isfinite(bound))
-    return Compared(
-        name,
-        float(other.mean),
-        float(current.mean),
-        float(harm - bound) if known else None,
-        float(harm + bound) if known else None,
-        float(tolerated),
-        known and bool(harm - bound > tolerated),
-    )
-
-
-def harm_of(plan: Mapping[str, Any], name: str, found: Difference, base: Any, error: float) -> tuple[Any, Any, Any]:
-    """Of a guard the difference in the harmful direction, how far it may be off, and what is tolerated.
-
-    Args:
-        base: Mean of the current release.
-    """
-    if name == "outcome":
-        outcome = Outcome(**plan["outcome"])
-        harm = found.mean * (-1 if outcome.better == "more" else 1)
-        return harm, found.bound(error, outcome.finds * base), outcome.tolerated * base
-    tolerated = plan["guards"][name]
-    scale = max(tolerated, _LEAST_SCALE)
-    if name in TWO_SIDED:
-        return np.abs(found.mean), found.bound(error / 2, scale), tolerated
-    return found.mean, found.bound(error, scale), tolerated
-
-
-def _why_it_waits(
-    state: RolloutState, seen: Seen, compared: tuple[Compared, ...], requests: tuple[int, int], now: datetime
-) -> str:
+def _why_it_waits(state: RolloutState, counts: Counts, found: tuple[Compared, ...], now: datetime) -> str:
     """Why a step goes on, in a sentence; "" if it is passed."""
-    if not sum(requests):
-        where = f"; {seen.straggler} answered by an earlier step" if seen.straggler else ""
+    if not sum(counts.requests):
+        where = f"; {counts.straggler} answered by an earlier step" if counts.straggler else ""
         return f"The request log has no request of this step{where}: without requests nothing moves on."
     wanted = state.plan["requests"]
-    for arm, count in zip(("the current release", "the other arm"), requests, strict=True):
+    for arm, count in zip(("the current release", "the other arm"), counts.requests, strict=True):
         if count < wanted:
             return f"{count:,} of {wanted:,} requests of {arm} are in the log."
-    keys = int((seen.n[:, :, GUARD["without_model"]] > 0).sum(1).min())
-    if keys < LEAST_KEYS:
-        return f"The requests are of {keys} keys in the smaller arm; a comparison takes {LEAST_KEYS}."
-    known = seen.n[:, :, GUARD["outcome"]].sum(1)
-    if seen.fault:
-        return seen.fault
-    if state.stage == "canary" and state.plan["outcome"] is not None and known.min() < wanted:
-        return f"The outcomes of {int(known.min()):,} of {wanted:,} requests are known."
+    if min(counts.keys) < LEAST_KEYS:
+        return f"The requests are of {min(counts.keys)} keys in the smaller arm; a comparison takes {LEAST_KEYS}."
+    if counts.fault:
+        return counts.fault
+    known = min(counts.outcomes)
+    if state.stage == "canary" and state.plan["outcome"] is not None and known < wanted:
+        return f"The outcomes of {known:,} of {wanted:,} requests are known."
     until = datetime.fromisoformat(state.step.since) + timedelta(hours=state.plan["hours"])
     if now < until:
         return f"The step lasts until {until.isoformat(timespec='seconds')}."
-    for each in compared:
-        harm = abs(each.candidate - each.current) if each.guard in TWO_SIDED else each.candidate - each.current
-        if each.guard != "outcome" and harm > each.tolerated:
-            return f"It is not proved yet whether it does harm: {_shown(each)}."
+    for each in found:
+        why = _why_outcome_waits(state, each) if each.guard == "outcome" else _why_guard_waits(each)
+        if why:
+            return why
     return ""
 
 
-def _passed(state: RolloutState, requests: tuple[int, int]) -> str:
-    return f"No harm is proved by {requests[1]:,} requests beside {requests[0]:,} of the current release."
+def _why_guard_waits(each: Compared) -> str:
+    harm = abs(each.candidate - each.current) if each.guard in TWO_SIDED else each.candidate - each.current
+    return f"It is not proved yet whether it does harm: {_shown(each)}." if harm > each.tolerated else ""
+
+
+def _why_outcome_waits(state: RolloutState, each: Compared) -> str:
+    """The last step before all keys rules the declared margin out; the earlier ones have too few requests for that."""
+    margin = state.plan["outcome"].get("margin")
+    if margin is None or following(state) is not None:
+        return ""
+    allowed = margin * each.current
+    if each.high is not None and each.high < allowed:
+        return ""
+    so_far = "" if each.high is None else f"; so far {each.high:.4g} is not"
+    return (
+        f"Outcome: {each.candidate:.4g} instead of {each.current:.4g}. A loss of {allowed:.4g}, the margin of "
+        f"{margin:g}, has to be ruled out{so_far}."
+    )
+
+
+def _passed(requests: tuple[int, int], found: tuple[Compared, ...]) -> str:
+    outcome = next((each for each in found if each.guard == "outcome"), None)
+    high = None if outcome is None else outcome.high
+    left = "" if high is None or outcome is None else (
+        f" Their outcome may be worse by up to {max(high, 0.0):.4g}, from {outcome.current:.4g}."
+    )  # fmt: skip
+    return f"No harm is proved by {requests[1]:,} requests beside {requests[0]:,} of the current release.{left}"
 
 
 def _shown(each: Compared) -> str:

@@ -1,19 +1,25 @@
-"""Simulated rollouts: how many requests it takes until a harm is found, and how often an equal release is returned.
+"""Simulated rollouts of a release with worse outcomes: how many requests it takes until it is returned, if it is.
 
-They are judged by the code that judges real ones.
+They take the steps that are declared, and the controller's own code decides about each of their looks.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 
-from forecache.operations.rollout.evidence import Sums, difference, limited, most_of_a_key, split_is_off, sums_of
-from forecache.operations.rollout.judge import errors_of, harm_of
+from forecache.operations.rollout.evidence import LEAST_KEYS, Sums, difference
+from forecache.operations.rollout.guards import compare, errors_of
+from forecache.operations.rollout.judge import Counts, decided, following
 from forecache.pipeline.realtime.rollout import Outcome, Rollout
-from forecache.realtime.rollout.state import Stage
+from forecache.realtime.rollout.state import RolloutState, Stage, Step
+
+BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+_GROWTH = 1.1
+"""Requests of a step at a look, as a multiple of those at the look before."""
 
 
 @dataclass(frozen=True)
@@ -24,162 +30,161 @@ class Traffic:
         rate: Mean of the outcome of a request by the current release, such as 0.05 where 5 percent lead to a purchase.
         requests_per_key: Mean, of a geometric distribution.
         alike: How much requests of a key agree (intra-class correlation of a beta-binomial), 0 to below 1.
+        per_hour: Requests.
         heaviest: Share of all requests that are of one key, such as of a machine; `equal` regards it.
     """
 
     rate: float = 0.05
     requests_per_key: float = 4.0
     alike: float = 0.05
+    per_hour: float = 100_000.0
     heaviest: float = 0.0
 
 
 @dataclass(frozen=True)
-class Found:
-    """When rollouts with a harm were stopped.
+class Worse:
+    """How rollouts with a harm ended, [runs] each.
 
     Attributes:
-        requests: Until each was stopped, both arms together, ascending; infinity for those that were not.
+        returned: Whether it was returned.
+        passed: Whether the candidate answers all requests; where neither, it still waits.
+        requests: Of both arms in all canary steps whose outcome was known in the end.
+        hours: That the canary steps took.
     """
 
+    returned: np.ndarray
+    passed: np.ndarray
     requests: np.ndarray
-
-    def quantile(self, share: float) -> float:
-        """Requests within which this share of the rollouts was stopped; infinity if fewer were."""
-        return float(self.requests[min(int(np.ceil(share * len(self.requests))) - 1, len(self.requests) - 1)])
+    hours: np.ndarray
 
     @property
     def share(self) -> float:
-        return float(np.isfinite(self.requests).mean())
+        """Of the rollouts that were returned."""
+        return float(self.returned.mean())
+
+    def quantile(self, share: float) -> float:
+        """Requests within which this share of all rollouts was returned; infinity if fewer were."""
+        return self._quantile(self.requests, share)
+
+    def hours_quantile(self, share: float) -> float:
+        """The same of hours."""
+        return self._quantile(self.hours, share)
+
+    def _quantile(self, taken: np.ndarray, share: float) -> float:
+        until = np.sort(np.where(self.returned, taken, np.inf))
+        return float(until[max(0, int(np.ceil(share * len(until))) - 1)])
 
 
-def stopped(
+def worse(
     traffic: Traffic,
     harm: float,
     *,
     rollout: Rollout | None = None,
-    share: float = 0.5,
     runs: int = 200,
     most: int = 20_000_000,
-    looks: int = 120,
     seed: int = 1,
-) -> Found:
-    """Rollouts at one step whose candidate has an outcome that is lower by the relative `harm`.
+) -> Worse:
+    """The canary steps of rollouts whose candidate has an outcome that is lower by the relative `harm`.
 
-    Every look has new keys, whose requests lie within it. How many keys have how many requests and outcomes is drawn
-    from the multinomial distribution of all kinds of keys, which is exact: no key is simulated by itself.
+    Nothing else differs. A/A and shadow, which compare no outcomes, are left out. Every look has new keys, whose
+    requests lie within it. How many keys have how many requests and outcomes is drawn from the multinomial distribution
+    of all kinds of keys, which is exact: no key is simulated by itself, and none is heavy enough to be limited.
 
     Args:
-        share: Of keys that the candidate answers.
-        most: Requests after which one is given up.
-        looks: At how many moments the controller looks, evenly spread in the logarithm of the requests.
-    """
-    plan = _plan(rollout or Rollout(outcome=Outcome("orders", "bought")))
-    generator = np.random.default_rng(seed)
-    kinds, chances = _kinds(traffic, traffic.rate)
-    _, chances_of_candidate = _kinds(traffic, traffic.rate * (1 - harm))
-    error = errors_of(plan, "canary")["outcome"]
-    keys = np.unique(np.geomspace(50, most / traffic.requests_per_key, looks).astype(np.int64))
-    other, current = Sums(*np.zeros((6, runs))), Sums(*np.zeros((6, runs)))
-    requests = np.full(runs, np.inf)
-    for more in np.diff(keys, prepend=0):
-        in_arm = generator.binomial(more, share, runs)
-        other = other + _drawn(generator, in_arm, kinds, chances_of_candidate)
-        current = current + _drawn(generator, more - in_arm, kinds, chances)
-        found, bound, tolerated = harm_of(plan, "outcome", difference(other, current), current.mean, error)
-        now = (found - bound > tolerated) & np.isinf(requests)
-        requests[now] = (other.n + current.n)[now]
-        if np.isfinite(requests).all():
-            break
-    return Found(np.sort(requests))
-
-
-@dataclass(frozen=True)
-class Equal:
-    """Rollouts of a release that is like the current one.
-
-    Attributes:
-        runs: How many.
-        returned, paused: How many were returned, or paused for a split or measurement that is not sound, all wrongly.
-        by: The same by guard.
-    """
-
-    runs: int
-    returned: int
-    paused: int
-    by: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def wrong(self) -> int:
-        return self.returned + self.paused
-
-
-def equal(
-    traffic: Traffic,
-    *,
-    rollout: Rollout | None = None,
-    runs: int = 1_000,
-    keys: int = 200,
-    looks: int = 10,
-    seed: int = 1,
-) -> Equal:
-    """Whole rollouts, A/A and each share, of a release that is like the current one.
-
-    The same keys come back in every look, with all guards and an outcome: what is dependent stays so over the steps.
-
-    Args:
-        looks: Of each step.
+        rollout: With an outcome, of which more is better.
+        most: Requests of a step with known outcomes after which one is given up.
     """
     declared = rollout or Rollout(outcome=Outcome("orders", "bought"))
-    plan, generator = _plan(declared), np.random.default_rng(seed)
-    rates = {"without_model": 0.005, "late": 0.01, "slow": 0.05, "score_level": 0.5, "outcome": traffic.rate}
-    own = {name: _rates_of_keys(generator, rate, traffic.alike, (runs, keys)) for name, rate in rates.items()}
-    mean = np.full(keys, traffic.requests_per_key)
-    mean[0] += traffic.heaviest / (1 - traffic.heaviest) * mean.sum()
-    buckets = generator.random((runs, keys))
-    first: dict[str, np.ndarray] = {}
-    over = np.zeros(runs, np.bool_)
-    steps: list[tuple[Stage, float]] = [("aa", declared.aa_share)]
-    steps += [("canary", share) for share in declared.shares]
-    for stage, share in steps:
-        in_arm = buckets < share
-        errors = errors_of(plan, stage)
-        n = np.zeros((runs, keys))
-        x = {name: np.zeros((runs, keys)) for name in rates}
-        for _ in range(looks):
-            more = generator.poisson(mean, (runs, keys))
-            n += more
-            for name in rates:
-                x[name] += generator.binomial(more, own[name])
-            most = most_of_a_key(*(np.where(arm, n, 0) for arm in (in_arm, ~in_arm)))
-            for name in [each for each in errors if each in rates]:
-                counted = limited(n, x[name], most)
-                arms = [sums_of(*(np.where(arm, each, 0) for each in counted)) for arm in (in_arm, ~in_arm)]
-                found, bound, tolerated = harm_of(plan, name, difference(*arms), arms[1].mean, errors[name])
-                now = (found - bound > tolerated) & ~over
-                first[f"{stage} {name}"] = first.get(f"{stage} {name}", 0) + now
-                over |= now
-            there = n > 0
-            now = split_is_off((in_arm & there).sum(1), there.sum(1), share, error=errors["split"]) & ~over
-            first[f"{stage} split"] = first.get(f"{stage} split", 0) + now
-            over |= now
-    by = {name: int(np.sum(each)) for name, each in first.items() if np.sum(each)}
-    paused = sum(count for name, count in by.items() if name.startswith("aa ") or name.endswith(" split"))
-    return Equal(runs, sum(by.values()) - paused, paused, by)
+    assert declared.outcome is not None
+    assert declared.outcome.better == "more"
+    generator = np.random.default_rng(seed)
+    kinds, chances = _kinds(traffic, traffic.rate)
+    _, of_candidate = _kinds(traffic, traffic.rate * (1 - harm))
+    found = np.array([
+        _ended(generator, declared, traffic, kinds, (chances, of_candidate), most) for _ in range(runs)
+    ])  # fmt: skip
+    returned, passed, requests, hours = found.T
+    return Worse(returned > 0, passed > 0, requests, hours)
 
 
 def table(traffic: Traffic, harms: Sequence[float], **options: Any) -> list[dict[str, float]]:
-    """For each relative harm, the requests until it is found: median and 90 percent of the rollouts."""
+    """For each relative harm, how the rollouts end: shares, and until half and 9 of 10 are returned."""
     rows = []
     for harm in harms:
-        found = stopped(traffic, harm, **options)
-        rows.append(
-            {"harm": harm, "median": found.quantile(0.5), "in_90_of_100": found.quantile(0.9), "found": found.share}
-        )
+        found = worse(traffic, harm, **options)
+        rows.append({
+            "harm": harm, "returned": found.share, "passed": float(found.passed.mean()),
+            "median": found.quantile(0.5), "in_90_of_100": found.quantile(0.9),
+            "median_hours": found.hours_quantile(0.5),
+        })  # fmt: skip
     return rows
 
 
-def _plan(rollout: Rollout) -> dict[str, Any]:
-    return asdict(rollout)
+def state_at(rollout: Rollout, stage: Stage, share: float) -> RolloutState:
+    """A simulated rollout that begins a step."""
+    began = BEGAN.isoformat()
+    return RolloutState("simulated", 2, 1, stage, share, began, asdict(rollout), steps=(Step(stage, share, began),))
+
+
+def _ended(
+    generator: Generator,
+    rollout: Rollout,
+    traffic: Traffic,
+    kinds: np.ndarray,
+    chances: tuple[np.ndarray, np.ndarray],
+    most: int,
+) -> tuple[bool, bool, float, float]:
+    """Whether one was returned, whether it was passed, requests and hours until then."""
+    requests = hours = 0.0
+    after: tuple[Stage, float] | None = ("canary", rollout.shares[0])
+    while after is not None:
+        state = state_at(rollout, *after)
+        verdict, more, longer = _step(generator, state, traffic, kinds, chances, most)
+        requests, hours = requests + more, hours + longer
+        if verdict != "passed":
+            return verdict == "returned", False, requests, hours
+        after = following(state)
+    return False, True, requests, hours
+
+
+def _step(
+    generator: Generator,
+    state: RolloutState,
+    traffic: Traffic,
+    kinds: np.ndarray,
+    chances: tuple[np.ndarray, np.ndarray],
+    most: int,
+) -> tuple[str, float, float]:
+    """The verdict on a step, and how many requests with known outcomes and hours it took."""
+    error, horizon = errors_of(state.plan, state.stage)["outcome"], state.plan["outcome"]["horizon_h"]
+    current = other = Sums()
+    hours = 0.0
+    for more in np.diff(_looks(state, traffic, most), prepend=0):
+        in_arm = generator.binomial(more, state.share)
+        current += _drawn(generator, more - in_arm, kinds, chances[0])
+        other += _drawn(generator, in_arm, kinds, chances[1])
+        hours = (current.n + other.n) / traffic.per_hour + horizon
+        requests, keys = (int(current.n), int(other.n)), (int(current.keys), int(other.keys))
+        compared = compare(state.plan, "outcome", difference(other, current), other, current, error)
+        # Requests whose outcome is not known yet come on top of these, which are enough as soon as their outcomes are.
+        verdict = decided(
+            state, Counts(requests, keys, keys, requests), (compared,), now=BEGAN + timedelta(hours=hours)
+        )
+        if verdict.verdict != "waits":
+            return verdict.verdict, float(sum(requests)), hours
+    return "waits", float(current.n + other.n), hours
+
+
+def _looks(state: RolloutState, traffic: Traffic, most: int) -> np.ndarray:
+    """Keys of both arms at each look: ever more, and closer together where a step may be passed for the first time."""
+    smaller = min(state.share, 1 - state.share)
+    first = LEAST_KEYS * traffic.requests_per_key / smaller
+    least = state.plan["requests"] / smaller
+    in_time = traffic.per_hour * max(0.0, state.plan["hours"] - state.plan["outcome"]["horizon_h"])
+    near = np.multiply.outer([least, in_time], np.linspace(0.95, 1.1, 7)).ravel()
+    looks = max(2, int(np.log(most / first) / np.log(_GROWTH)))
+    requests = np.concatenate([np.geomspace(first, most, looks), near[(near > first) & (near < most)]])
+    return np.unique((requests / traffic.requests_per_key).astype(np.int64))
 
 
 def _kinds(traffic: Traffic, rate: float) -> tuple[np.ndarray, np.ndarray]:
@@ -200,15 +205,8 @@ def _kinds(traffic: Traffic, rate: float) -> tuple[np.ndarray, np.ndarray]:
     return np.array(kinds, np.float64), np.array(chances) / np.sum(chances)
 
 
-def _drawn(generator: Generator, keys: np.ndarray, kinds: np.ndarray, chances: np.ndarray) -> Sums:
-    """Sums of so many keys [runs]."""
+def _drawn(generator: Generator, keys: int, kinds: np.ndarray, chances: np.ndarray) -> Sums:
+    """Sums of so many keys."""
     counts = generator.multinomial(keys, chances)
     n, x = kinds[:, 0], kinds[:, 1]
-    return Sums(keys.astype(np.float64), *(counts @ each for each in (n, x, n * n, n * x, x * x)))
-
-
-def _rates_of_keys(generator: Generator, rate: float, alike: float, shape: tuple[int, int]) -> np.ndarray:
-    if not alike:
-        return np.full(shape, rate)
-    scale = 1 / alike - 1
-    return generator.beta(rate * scale, (1 - rate) * scale, shape)
+    return Sums(float(keys), *(float(counts @ each) for each in (n, x, n * n, n * x, x * x)))

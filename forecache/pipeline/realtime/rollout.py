@@ -53,6 +53,8 @@ class Outcome:
         better: Whether more of it is better, or less.
         tolerated: Relative loss that is accepted; 0: each proved loss returns the release.
         finds: Relative loss for which the test is the quickest.
+        margin: Relative loss that the last step has to rule out before the candidate answers all (non-inferiority);
+            None: it passes where no loss is proved.
     """
 
     table: str
@@ -63,6 +65,7 @@ class Outcome:
     better: Literal["more", "less"] = "more"
     tolerated: float = 0.0
     finds: float = 0.02
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         check_fields("`Outcome`", self)
@@ -70,6 +73,8 @@ class Outcome:
             check_column("`Outcome`", getattr(self, name))
         check_least("`Outcome`", self, 0, "horizon_h", "tolerated")
         check_least("`Outcome`", self, 0, "most", "finds", above=True)
+        ok = self.margin is None or self.margin > self.tolerated
+        check_value("`Outcome`", "margin", self.margin, ok, "More than `tolerated`, such as 0.02; None: no margin.")
 
 
 @dataclass(frozen=True)

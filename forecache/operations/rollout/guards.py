@@ -1,0 +1,83 @@
+"""What each guard of a step says: how the two arms differ, how sure that is, and whether more than is tolerated."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from forecache.operations.rollout.evidence import Difference, Sums, difference, limited, most_of_a_key, paired, sums_of
+from forecache.operations.rollout.seen import GUARD, Seen
+from forecache.pipeline.realtime.rollout import Outcome
+from forecache.realtime.rollout.state import Compared, RolloutState, Stage
+
+TWO_SIDED = ("score_level", "score_spread")
+"""Guards for which a difference in either direction does harm."""
+_OF_STAGE: Mapping[str, tuple[str, ...]] = {
+    "aa": ("without_model", "late", "slow", "score_level", "score_spread"),
+    "shadow": ("without_model", "score_level", "score_spread"),
+    "canary": ("without_model", "late", "slow", "score_level", "score_spread", "outcome"),
+}
+_LEAST_SCALE = 0.01
+
+
+def errors_of(plan: Mapping[str, Any], stage: Stage) -> dict[str, float]:
+    """By guard, and "split" for the split of the keys, the probability that it stops an equal release in a step.
+
+    Those of all steps and guards add up to `Rollout.error`, so that it bounds the probability that any does (Boole).
+    The steps have equal parts; of a step's, the outcome has half where there is one.
+    """
+    steps = 1 + (plan["shadow_share"] > 0) + len(plan["shares"])
+    of_step = plan["error"] / steps
+    guards = [name for name in _OF_STAGE[stage] if name != "outcome" and plan["guards"][name] is not None]
+    others = [*guards, *(["split"] if stage != "shadow" else [])]
+    if stage == "canary" and plan["outcome"] is not None:
+        return {**dict.fromkeys(others, of_step / 2 / len(others)), "outcome": of_step / 2}
+    return dict.fromkeys(others, of_step / len(others)) if others else {}
+
+
+def compared(state: RolloutState, seen: Seen) -> Iterator[Compared]:
+    """What each guard of a step says of what was counted."""
+    for name, error in errors_of(state.plan, state.stage).items():
+        if name == "split":
+            continue
+        place = GUARD[name]
+        n, x = seen.n[:, :, place], seen.x[:, :, place]
+        n, x = limited(n, x, most_of_a_key(n[0], n[1]))
+        current, other = sums_of(n[0], x[0]), sums_of(n[1], x[1])
+        is_shadow = state.stage == "shadow"
+        found = paired((n[1], x[1]), (n[0], x[0])) if is_shadow else difference(other, current)
+        yield compare(state.plan, name, found, other, current, error)
+
+
+def compare(
+    plan: Mapping[str, Any], name: str, found: Difference, other: Sums, current: Sums, error: float
+) -> Compared:
+    """What a guard says of a difference."""
+    harm, bound, tolerated = harm_of(plan, name, found, current.mean, error)
+    known = bool(np.isfinite(bound))
+    return Compared(
+        name,
+        float(other.mean),
+        float(current.mean),
+        float(harm - bound) if known else None,
+        float(harm + bound) if known else None,
+        float(tolerated),
+        known and bool(harm - bound > tolerated),
+    )
+
+
+def harm_of(plan: Mapping[str, Any], name: str, found: Difference, base: Any, error: float) -> tuple[Any, Any, Any]:
+    """Of a guard the difference in the harmful direction, how far it may be off, and what is tolerated.
+
+    Args:
+        base: Mean of the current release.
+    """
+    if name == "outcome":
+        outcome = Outcome(**plan["outcome"])
+        harm = found.mean * (-1 if outcome.better == "more" else 1)
+        return harm, found.bound(error, outcome.finds * base), outcome.tolerated * base
+    tolerated = plan["guards"][name]
+    scale = max(tolerated, _LEAST_SCALE)
+    if name in TWO_SIDED:
+        return np.abs(found.mean), found.bound(error / 2, scale), tolerated
+    return found.mean, found.bound(error, scale), tolerated

@@ -1,0 +1,138 @@
+"""Whole simulated rollouts, key by key: how often one of a release that is like the current one is stopped.
+
+Keys come back, all guards are counted as from the request log, and `judged` decides at each look.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import numpy as np
+from numpy.random import Generator
+
+from forecache.operations.rollout.judge import following, judged
+from forecache.operations.rollout.seen import GUARD, GUARDS, Seen
+from forecache.operations.rollout.simulate import BEGAN, Traffic, state_at
+from forecache.pipeline.realtime.rollout import Outcome, Rollout
+from forecache.realtime.rollout.state import RolloutState, Stage
+
+_RATES: Mapping[str, float] = {
+    "without_model": 0.005, "late": 0.01, "slow": 0.05, "score_level": 0.5, "score_spread": 0.5,
+}  # fmt: skip
+"""Mean by guard. The value of a request is 0 or 1, also of the scores, where that is the most that it can vary."""
+_PATIENCE = 20
+"""A step that is not passed in so many times the time that it takes at least is given up."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How simulated rollouts ended.
+
+    Attributes:
+        runs: How many.
+        returned, paused: How many were returned, or paused for a split or measurement that is not sound.
+        held: How many were given up, because a step had too few requests, or a guard left open whether there is harm.
+        by: The same by step and guard, such as "canary 0.05 late".
+    """
+
+    runs: int
+    returned: int
+    paused: int
+    held: int
+    by: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> int:
+        """Those that were stopped, which is wrong where nothing differs."""
+        return self.returned + self.paused
+
+
+def equal(
+    traffic: Traffic,
+    *,
+    rollout: Rollout | None = None,
+    runs: int = 1_000,
+    keys: int = 5_000,
+    looks: int = 4,
+    seed: int = 1,
+    worse: Mapping[str, float] | None = None,
+) -> Ended:
+    """Whole rollouts (A/A, shadow, and each share) of a release that is like the current one.
+
+    The same keys come back at every look and in every step, with their own rates: what is dependent stays so. In the
+    shadow step, values of the two releases are independent but for that. Outcomes are known at once.
+
+    Args:
+        keys: Of all requests. With 5,000 and the declared steps, the smallest arm has about 50, which is enough for all
+            guards to be judged.
+        looks: In the time that a step lasts at least. A step goes on until it has its requests.
+        worse: By guard, what is added to the candidate's rate: then it is not equal, and is to be returned.
+    """
+    declared = rollout or Rollout(outcome=Outcome("orders", "bought"))
+    generator = np.random.default_rng(seed)
+    ends = Counter(_ended(generator, declared, traffic, keys, looks, worse or {}) for _ in range(runs))
+    counts = Counter(dict.fromkeys(("returned", "paused", "waits"), 0))
+    for (what, _), count in ends.items():
+        counts[what] += count
+    by = {where: count for (what, where), count in ends.items() if what != "passed"}
+    return Ended(runs, counts["returned"], counts["paused"], counts["waits"], by)
+
+
+def _ended(
+    generator: Generator, rollout: Rollout, traffic: Traffic, keys: int, looks: int, worse: Mapping[str, float]
+) -> tuple[str, str]:
+    """How one ended: "passed", "returned", "paused" or "waits"; the step and guard where it did."""
+    rates = {**_RATES, "outcome": traffic.rate}
+    own = np.full((len(GUARDS), keys), 0.0)
+    for name, rate in rates.items():
+        own[GUARD[name]] = _rates_of_keys(generator, rate, traffic.alike, keys)
+    other = own.copy()
+    for name, more in worse.items():
+        other[GUARD[name]] = np.clip(own[GUARD[name]] + more, 0, 1)
+    mean = np.full(keys, traffic.requests_per_key)
+    mean[0] += traffic.heaviest / (1 - traffic.heaviest) * mean.sum()
+    places = generator.random(keys)
+    after: tuple[Stage, float] | None = ("aa", rollout.aa_share)
+    while after is not None:
+        state = state_at(rollout, *after)
+        of_arms = (own, own if state.stage == "aa" else other)
+        verdict, where = _step(generator, state, places < state.share, mean / looks, of_arms, looks)
+        if verdict != "passed":
+            return verdict, where
+        after = following(state)
+    return "passed", ""
+
+
+def _step(
+    generator: Generator,
+    state: RolloutState,
+    in_share: np.ndarray,
+    mean: np.ndarray,
+    own: tuple[np.ndarray, np.ndarray],
+    looks: int,
+) -> tuple[str, str]:
+    """The verdict on a step, and the step with the guard that made it."""
+    name = f"{state.stage} {state.share:g}" if state.stage == "canary" else state.stage
+    counted = in_share if state.stage == "shadow" else np.ones_like(in_share)
+    arms = [counted if state.stage == "shadow" else ~in_share, in_share]
+    seen = Seen("", n=np.zeros((2, len(mean), len(GUARDS))), x=np.zeros((2, len(mean), len(GUARDS))))
+    for look in range(1, _PATIENCE * looks + 1):
+        more = generator.poisson(mean)
+        for arm, there in enumerate(arms):
+            rows = np.flatnonzero(there & (more > 0))
+            seen.n[arm, rows] += more[rows, None]
+            seen.x[arm, rows] += generator.binomial(more[rows], own[arm][:, rows]).T
+        now = BEGAN + timedelta(hours=look * state.plan["hours"] / looks)
+        found = judged(state, seen, now=now)
+        if found.verdict != "waits":
+            guard = next((each.guard for each in found.compared if each.harmful), "split")
+            return found.verdict, f"{name} {guard}"
+    return "waits", f"{name} waits"
+
+
+def _rates_of_keys(generator: Generator, rate: float, alike: float, keys: int) -> np.ndarray:
+    if not alike:
+        return np.full(keys, rate)
+    scale = 1 / alike - 1
+    return generator.beta(rate * scale, (1 - rate) * scale, keys)
