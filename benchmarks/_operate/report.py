@@ -86,14 +86,17 @@ def _parity_rows(section: dict[str, Any]) -> list[Row]:
 
 def _rollout_rows(section: dict[str, Any]) -> list[Row]:
     at = section["requests"]
-    traffic = section["traffic"]
-    returned = 100 * (section["returned"]) / section["equal"]
+    rate, harm = section["traffic"]["rate"], section["harm"]
+    stopped = 100 * (section["returned"] + section["paused"]) / section["equal"]
+    of_worse = f"Of {section['rollouts']} rollouts, those that were returned"
     return [
-        Row(f"Requests until it is stopped, median; {traffic['rate']:.0%} of requests convert", Value.of([at["0.5"]])),
-        Row("Requests until 9 of 10 rollouts are stopped", Value.of([at["0.9"]])),
-        Row(f"Of {section['rollouts']} rollouts, those that were stopped at all",
-            Value.of([100 * section["found_share"]]), "%"),
-        Row(f"Of {section['equal']:,} rollouts of an equal release, those that were returned", Value.of([returned]),
+        Row(f"Requests until it is returned, median; {rate:.0%} of requests convert, margin {harm:g}",
+            Value.of([at["0.5"]])),
+        Row("Requests until 9 of 10 rollouts are returned", Value.of([at["0.9"]])),
+        Row(of_worse, Value.of([100 * section["found_share"]]), "%", asked=Asked(100, of_ratio=False, unit="%")),
+        Row(f"{of_worse} without a margin", Value.of([100 * section["found_share_by_default"]]), "%"),
+        Row(f"Of {section['equal']:,} rollouts of an equal release, those that were stopped", Value.of([stopped]),
             "%", asked=Asked(1, at_least=False, of_ratio=False, unit="%")),
-        Row("Of these, those that were paused", Value.of([100 * section["paused"] / section["equal"]]), "%"),
+        Row("Of these, those that waited at a step for 20 times its hours",
+            Value.of([100 * section["held"] / section["equal"]]), "%"),
     ]  # fmt: skip
