@@ -10,11 +10,17 @@ from forecache.operations.rollout.simulate import BEGAN, state_at
 from forecache.pipeline import Outcome, Rollout
 from forecache.realtime.rollout.state import Compared
 
+
 def verdict(high: float | None, *, margin: float | None = 0.02, share: float = 0.5, harmful: bool = False) -> Verdict:
     rollout = Rollout(shares=(0.2, 0.5), outcome=Outcome("orders", "bought", margin=margin))
     found = Compared("outcome", 0.0499, 0.05, None if high is None else -0.001, high, 0.0, harmful)
     keys, requests = (round(1_000 * (1 - share)), round(1_000 * share)), (5_000, 5_000)
-    return decided(state_at(rollout, "canary", share), Counts(requests, keys, keys, requests), (found,), now=BEGAN + timedelta(hours=30))
+    return decided(
+        state_at(rollout, "canary", share),
+        Counts(requests, keys, keys, requests),
+        (found,),
+        now=BEGAN + timedelta(hours=30),
+    )
 
 
 def test_the_last_step_waits_until_the_margin_is_ruled_out() -> None:
