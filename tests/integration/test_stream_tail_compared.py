@@ -98,14 +98,19 @@ def test_a_slow_comparison_fails_the_check_only_where_it_comes_too_late(
     store, stream, clock = live_churn(settings), StreamTable(settings), Clock(monkeypatch)
     slow_s, broken = 40.0, False
 
-    def slowly(compare: Any) -> Any:
-        def compared(*given: Any, **more: Any) -> Any:
-            clock.ahead_s += slow_s
-            if broken:
-                raise OSError("The lake does not answer.")
-            return compare(*given, **more)
+    def slowly(comparison: Any) -> Any:
+        def prepared(*given: Any) -> Any:
+            compare = comparison(*given)
 
-        return compared
+            def compared() -> Any:
+                clock.ahead_s += slow_s
+                if broken:
+                    raise OSError("The lake does not answer.")
+                return compare()
+
+            return compared
+
+        return prepared
 
     def minutes(tailer: Tailer, count: int) -> list[Judged]:
         """What the check says every other minute, each time after a commit."""
@@ -124,7 +129,7 @@ def test_a_slow_comparison_fails_the_check_only_where_it_comes_too_late(
         stream.commit(clicks(0, 5, 0.25))
         follow(tailer)
         (follower,) = tailer._followers.values()
-        monkeypatch.setattr(follower.values, "compare", slowly(follower.values.compare))
+        monkeypatch.setattr(follower.values, "comparison", slowly(follower.values.comparison))
         said = minutes(tailer, 40)
         assert {each.sentence for each in said if not each.passed} == set()
         through = {each.sentence for each in said}
@@ -138,3 +143,37 @@ def test_a_slow_comparison_fails_the_check_only_where_it_comes_too_late(
     with Tailer(settings) as tailer:
         minutes(tailer, 4)
         assert verified(settings, store).passed, "after a start, the first comparison comes soon"
+
+
+def test_a_first_comparison_that_takes_long_does_not_put_off_the_next(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, stream, clock = live_churn(settings), StreamTable(settings), Clock(monkeypatch)
+    said: list[Judged] = []
+    with Tailer(settings) as tailer:
+        stream.commit(clicks(0, 5, 0.25))
+        follow(tailer)
+        (follower,) = tailer._followers.values()
+        comparison = follower.values.comparison
+
+        def prepared(*given: Any) -> Any:
+            takes_s, compare = 900 if follower.compared_all else 1, comparison(*given)
+
+            def compared() -> Any:
+                clock.ahead_s += takes_s
+                said.append(verified(settings, store))
+                return compare()
+
+            return compared
+
+        monkeypatch.setattr(follower.values, "comparison", prepared)
+        for number in range(8):
+            stream.commit(clicks(number, 1, 0.5))
+            clock.ahead_s += 61
+            follow(tailer)
+            assert tailer._comparing is not None
+            tailer._comparing.result.result(timeout=60)
+            follow(tailer)
+            said.append(verified(settings, store))
+            assert follower.writer.verified_through == stream.version
+    assert {each.sentence for each in said if not each.passed} == set()

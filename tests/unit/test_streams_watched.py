@@ -84,6 +84,7 @@ def test_a_live_layer_has_to_be_verified_within_minutes(layer: LayerNow, says: s
         (replace(LAYER, comparison_s=0.1, compared_every_s=900.0), 1800.2),
         (replace(LAYER, comparing_since=NOW - 500, compared_every_s=60.0), 1120),
         (replace(LAYER, comparison_s=40.0, comparing_since=NOW - 9000, compared_every_s=800.0), 1680),
+        (replace(LAYER, comparison_s=1.0, comparing_since=NOW - 900, compares_all=True, compared_every_s=60.0), 1920),
         (replace(LAYER, comparison_s=9000.0, compared_every_s=180_000.0), 86_400),
     ],
 )

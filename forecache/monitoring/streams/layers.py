@@ -27,6 +27,7 @@ class LayerNow:
         verified_at: When it was last found equal.
         unverified_since: Since when it has had content that was not compared yet; 0: it has none.
         comparing_since: When the comparison began that is under way; 0: none is.
+        compares_all: Whether that one reads all rows of the table.
         comparison_s: Seconds that the last comparison took; 0: none has ended.
         compared_every_s: Seconds from the beginning of one comparison to that of the next.
         differed: How often it was not, and was made anew.
@@ -43,12 +44,15 @@ class LayerNow:
     failure: str = ""
     unverified_since: float = 0.0
     comparing_since: float = 0.0
+    compares_all: bool = False
     comparison_s: float = 0.0
     compared_every_s: float = 0.0
 
     def compared_for_s(self, at: float) -> float:
-        """Seconds that a comparison takes: the last one; before one has ended, the first so far."""
-        return self.comparison_s or (max(0.0, at - self.comparing_since) if self.comparing_since else 0.0)
+        """Seconds that a comparison takes: the last one, or so far one that reads all rows or has none before it."""
+        if self.comparing_since and (self.compares_all or not self.comparison_s):
+            return max(self.comparison_s, at - self.comparing_since)
+        return self.comparison_s
 
     def verified_within_s(self, at: float) -> float:
         """Seconds within which new content has to be found equal to the table.
@@ -79,5 +83,5 @@ def layer_now(settings: Settings, store: str) -> LayerNow:
     looked_at = max(0, cells[LOOKED_AT_US]) / 1e6
     return LayerNow(
         store, rows, applied, verified, looked_at, said.verified_at, said.differed, failure,
-        said.unverified_since, said.comparing_since, said.comparison_s, said.compared_every_s,
+        said.unverified_since, said.comparing_since, said.compares_all, said.comparison_s, said.compared_every_s,
     )  # fmt: skip

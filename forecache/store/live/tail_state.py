@@ -22,6 +22,7 @@ class TailState:
         verified_at: When its content was last found equal to the table's.
         unverified_since: Since when it has had content that was not compared with the table yet; 0: it has none.
         comparing_since: When the comparison began that is under way; 0: none is.
+        compares_all: Whether that one reads all rows of the table, as the first one of a process does.
         comparison_s: Seconds that the last comparison took, whatever it found; 0: none has ended.
         compared_every_s: Seconds from the beginning of one comparison to that of the next.
         differed: How often it was not; the layer was made anew each time.
@@ -40,6 +41,7 @@ class TailState:
     verified_at: float = 0.0
     unverified_since: float = 0.0
     comparing_since: float = 0.0
+    compares_all: bool = False
     comparison_s: float = 0.0
     compared_every_s: float = 0.0
     differed: int = 0

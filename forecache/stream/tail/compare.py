@@ -16,8 +16,9 @@ from forecache.store.live.numbers import content_of
 from forecache.store.live.rows import LiveRow, times_of
 from forecache.store.live.writer import LiveWriter
 
-_BLOCK_ROWS = 1000
-_PAUSE_S = 5e-4
+BLOCK_ROWS = 1000
+PAUSE_S = 5e-4
+"""After each block, so that others on this machine, and the thread that applies, come first."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,16 @@ def compare_rows(
     *,
     since: int,
 ) -> Compared:
-    """Compare a layer of rows with its table, see `Values.compare`.
+    """Compare a layer of rows with its table, see `Values.comparison`.
 
     Args:
+        since: The version at which both were found equal; -1: compare all rows with the table.
         expected_rows: Of the table, the last row of each key above a position and up to another.
     """
     held = writer.scan(lambda numbers, rows: _held(numbers, rows, since))
     version, kept = held.numbers["applied"], hashing.from_hex(held.numbers["sum"])
     if held.total != kept:
-        return Compared(
-            version,
-            f"its rows have the content hash {hashing.to_hex(held.total)} where {hashing.to_hex(kept)} was written",
-        )
+        return Compared(version, other_content(held.total, kept))
     table = open_table()
     if table.version < version:
         return Compared(version, f"it has version {version} of a table whose newest version is {table.version}")
@@ -75,14 +74,19 @@ def compare_rows(
     return Compared(version)
 
 
+def other_content(total: int, kept: int) -> str:
+    """That rows have another content hash than the commits have kept."""
+    return f"its rows have the content hash {hashing.to_hex(total)} where {hashing.to_hex(kept)} was written"
+
+
 def _held(numbers: dict[str, Any], rows: Iterator[tuple[bytes, bytes]], since: int) -> _Held:
     above, expire = max(since, numbers["floor"]), numbers["expire_before_us"]
     total = new = new_total = 0
-    while block := list(islice(rows, _BLOCK_ROWS)):
+    while block := list(islice(rows, BLOCK_ROWS)):
         total = hashing.add(total, hashing.content_sum(block))
         times = [times_of(record) for _, record in block]
         chosen = [row for row, (position, at) in zip(block, times, strict=True) if position > above and at >= expire]
         new += len(chosen)
         new_total = hashing.add(new_total, hashing.content_sum(chosen))
-        time.sleep(_PAUSE_S)  # others on this machine, and the thread that applies, come first
+        time.sleep(PAUSE_S)
     return _Held(numbers, total, new, new_total)

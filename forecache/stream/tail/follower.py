@@ -39,6 +39,7 @@ class Follower:
     Attributes:
         compared_at: When the last comparison with the table began, by the monotonic clock.
         comparison_s: Seconds that it took.
+        compared_all: Whether it read all rows.
         compared_every_s: Seconds from the beginning of one comparison to that of the next.
         rebuilt: How often the layer was made anew by this process.
     """
@@ -53,7 +54,7 @@ class Follower:
         self.store, self.layer, self.log = store, layer, log
         self.values = values_of(layer, self._night)
         self.writer: LiveWriter = open_live_writer(store.layout)
-        self.compared_at, self.rebuilt = time.monotonic(), 0
+        self.compared_at, self.compared_all, self.rebuilt = time.monotonic(), False, 0
         self._state = read_tail_state(store.layout)
         self._state.pid, self._state.comparing_since = os.getpid(), 0.0
         self.comparison_s, self.compared_every_s = self._state.comparison_s, self._state.compared_every_s
@@ -76,7 +77,8 @@ class Follower:
             return True
         commit = self.log.commit(self.writer.applied + 1)
         if commit is None:
-            self._caught_up()
+            self.writer.note_table(self.writer.applied)
+            self._state.caught_up_at = time.time()
             return self._prune()
         tail_step("commit read")
         if commit.removes:
@@ -89,6 +91,7 @@ class Follower:
         return True
 
     def compare_begins(self) -> None:
+        self.compared_all = self._state.compares_all = self.values.compares_all(self.writer)
         self.compared_at, self._state.comparing_since = time.monotonic(), time.time()
         self._say(now=True)
 
@@ -98,11 +101,7 @@ class Follower:
         self._say(now=True)
 
     def compared(self, found: Compared, began_at: float) -> None:
-        """Note what a comparison with the table has found; where they differ, make the layer anew.
-
-        Args:
-            began_at: Unix time.
-        """
+        """Note what a comparison, which began at a Unix time, has found; where they differ, make the layer anew."""
         if not found.difference:
             if found.version > self.writer.verified_through:
                 self.writer.mark_verified(found.version)
@@ -161,7 +160,7 @@ class Follower:
         if self._kept is not None:
             self.writer.prune(self._floor(), most=0)  # a new layer need not hold what no version needs
         above = max(self.writer.applied, self.writer.floor)
-        since, writer = self._first_day(table), self.writer
+        since, writer = first_day(self.layer, self._kept, table), self.writer
         rows = self.values.of_table(table, above=above, up_to=table.version, since=since, writer=writer)
         self.writer.apply(table.version, rows)
         tail_step("caught up")
@@ -185,7 +184,8 @@ class Follower:
         floor = min(self.writer.floor if self._kept is None else self._floor(), table.version)
         expire = self._expire_before_us() if self.layer.kind == "tiles" else self.writer.expire_before_us
         logger.warning("The live layer of %s is made anew: %s.", self.store.pipeline, why)
-        rows = self.values.of_table(table, above=floor, up_to=table.version, since=self._first_day(table))
+        since = first_day(self.layer, self._kept, table)
+        rows = self.values.of_table(table, above=floor, up_to=table.version, since=since)
         tail_step("rows read")
         kept = ((key, row) for key, row in rows if row.event_us >= expire)
         values = self.layer.values
@@ -229,9 +229,6 @@ class Follower:
         tail_step("pruned")
         return not self.writer.pruned
 
-    def _first_day(self, table: StreamTable) -> date | None:
-        return first_day(self.layer, self._kept, table)
-
     def _night(self) -> date | None:
         """The smallest as-of date of the versions."""
         return None if self._kept is None else self._kept.night
@@ -242,10 +239,6 @@ class Follower:
 
     def _expire_before_us(self) -> int:
         return expire_before_us(self.layer, self._kept, self.writer.newest_event_us)
-
-    def _caught_up(self) -> None:
-        self.writer.note_table(self.writer.applied)
-        self._state.caught_up_at = time.time()
 
     def _say(self, *, now: bool = False) -> None:
         if not now and time.monotonic() < self._said_at + _SAY_S:

@@ -143,15 +143,21 @@ class Tailer:
         if name and overdue_s[name] >= 0:
             follower = self._followers[name]
             follower.compare_begins()
+            work = follower.values.comparison(follower.writer, follower.log.newest)
             self._comparing = _Comparing(
-                name, follower.rebuilt, time.time(), time.monotonic(), self._thread.submit(_compared, follower)
+                name, follower.rebuilt, time.time(), time.monotonic(), self._thread.submit(_compared, follower, work)
             )
 
     def _overdue_s(self, follower: Follower) -> float:
         return time.monotonic() - follower.compared_at - self._pause_s(follower)
 
     def _pause_s(self, follower: Follower) -> float:
-        """Seconds from the beginning of one comparison until the next is due: they take a small share of a core."""
+        """Seconds from the beginning of one comparison until the next is due: they take a small share of a core.
+
+        The first one reads all rows and takes longest; those that follow it need not wait for as long.
+        """
+        if follower.compared_all and not follower.values.compares_all(follower.writer):
+            return self._settings.stream_verify_s
         return max(self._settings.stream_verify_s, _MOST_COMPARING * follower.comparison_s)
 
     def _every_s(self, follower: Follower) -> float:
@@ -180,9 +186,9 @@ class _Comparing:
     result: Future[Compared]
 
 
-def _compared(follower: Follower) -> Compared:
+def _compared(follower: Follower, work: Callable[[], Compared]) -> Compared:
     started = time.monotonic()
     try:
-        return follower.values.compare(follower.writer, follower.log.newest, since=follower.writer.verified_through)
+        return work()
     finally:
         follower.comparison_s = time.monotonic() - started

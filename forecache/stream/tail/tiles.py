@@ -4,26 +4,27 @@ Sums are exact, so tiles do not depend on how rows came in commits. Tiles of day
 read; of them a layer may have some or none.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from forecache.store.encoding.entries import encode_keys
 from forecache.store.encoding.stream_source import StreamTable
-from forecache.store.encoding.streamed_rows import EVENT_DAY, POSITION
+from forecache.store.encoding.streamed_rows import EVENT_DAY, PLACE, POSITION, moments_of
 from forecache.store.live.layer import LiveLayer
 from forecache.store.live.rows import LiveRow, row_of
 from forecache.store.live.writer import LiveWriter
 from forecache.stream.tail.compare import Compared
+from forecache.stream.tail.tile_changes import Changes
+from forecache.stream.tail.tile_comparison import EPOCH, TileComparison
 from forecache.windows.event_states import event_states
 from forecache.windows.fold import fold
 from forecache.windows.plan import Plan, plan_from_json
 from forecache.windows.tiles import Tiles
 
-_EPOCH = date(1970, 1, 1)
-_BLOCK = 1000
 Rows = list[tuple[bytes, LiveRow]]
 
 
@@ -38,49 +39,84 @@ class TileValues:
         self._layer, self._night = layer, night
         self._plan: Plan = plan_from_json(dict(layer.plan))
         self._tiles = Tiles(self._plan)
+        self._changes = Changes()
+        self._not_compared: Changes | None = None  # since the last comparison that came to its end
 
     def of_commit(self, rows: pa.Table, writer: LiveWriter) -> Rows:
-        return list(self._folded(rows, lambda keys: _held(writer, keys)).items())
+        return list(self._folded(rows, lambda keys: self._noted(writer, keys)).items())
 
     def of_table(
         self, table: StreamTable, *, above: int, up_to: int, since: date | None = None, writer: LiveWriter | None = None
     ) -> Rows:
+        if writer is None:
+            self._changes = Changes()  # the layer is made anew: what was noted is of another content
         made: dict[bytes, LiveRow] = {}
 
         def before(keys: list[bytes]) -> list[LiveRow | None]:
-            held = [None] * len(keys) if writer is None else _held(writer, keys)
+            held = [None] * len(keys) if writer is None else self._noted(writer, keys)
             return [made.get(key, row) for key, row in zip(keys, held, strict=True)]
 
-        there = table.columns
-        columns = [name for name in dict.fromkeys([*self._plan.reads, POSITION]) if name in there]
-        where = None if since is None else pa.compute.field(EVENT_DAY) >= pa.scalar(since)
-        for rows in table.in_order(columns, above=above, up_to=up_to, where=where):
+        for rows in table.in_order(self._columns(table), above=above, up_to=up_to, where=_since(since)):
             made.update(self._folded(rows, before))
         return list(made.items())
 
-    def compare(self, writer: LiveWriter, open_table: Callable[[], StreamTable], *, since: int) -> Compared:
-        """All tiles of the days that count, folded anew from the table."""
-        del since
-        night = self._night() or _EPOCH
+    def compares_all(self, writer: LiveWriter) -> bool:
+        del writer
+        return self._changes.base is None or (self._not_compared is not None and self._not_compared.base is None)
 
-        def held(numbers: dict[str, int], rows: Iterator[tuple[bytes, bytes]]) -> tuple[int, dict[bytes, bytes]]:
-            found = {key: row_of(record).value for key, record in rows}
-            return numbers["applied"], found
+    def comparison(self, writer: LiveWriter, open_table: Callable[[], StreamTable]) -> Callable[[], Compared]:
+        """All tiles of the days that count, folded anew from the table; later those of the keys that have changed.
 
-        version, values = writer.scan(held)
-        table = open_table()
-        if table.version < version:
-            return Compared(version, f"it has version {version} of a table whose newest version is {table.version}")
-        anew = {key: row.value for key, row in self.of_table(table, above=-1, up_to=version, since=night)}
-        ours, theirs = self._counted(values, night), self._counted(anew, night)
-        wrong = [key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)]
-        if not wrong:
-            return Compared(version)
-        return Compared(
-            version,
-            f"the tiles of {len(wrong):,} of {len(theirs):,} keys are not those of its events, such as those of "
-            f"{min(wrong).decode(errors='replace')!r}",
-        )
+        Tiles as of a version are those as of an earlier one with the events of the commits between folded in. So where
+        the layer was equal to the table at one version, and has the content hash that every commit has kept, only keys
+        that changed since have to be folded. What was noted of a comparison that failed goes to the next one.
+        """
+        changes = self._changes if self._not_compared is None else self._changes.with_older(self._not_compared)
+        self._not_compared, self._changes = changes, Changes(writer.applied)
+        look = TileComparison(self._tiles, self._night() or EPOCH, writer, changes, self._changes)
+
+        def compared() -> Compared:
+            table = open_table()
+            if table.version < look.version:
+                return look.of_an_older(table.version)
+            expected = self._anew(table, look) if changes.base is None else self._changed(table, look)
+            found = look.compared(expected, self._night() or EPOCH)
+            # Where they differ, no change can be judged by what was there before.
+            self._not_compared = Changes() if found.difference else None
+            return found
+
+        return compared
+
+    def _anew(self, table: StreamTable, look: TileComparison) -> dict[bytes, bytes | None]:
+        """The tiles of all keys."""
+        made: dict[bytes, LiveRow] = {}
+        rows_of = table.in_order(self._columns(table), above=-1, up_to=look.version, where=_since(look.night))
+        for rows in rows_of:
+            made.update(self._folded(rows, lambda keys: [made.get(key) for key in keys]))
+        return {key: row.value for key, row in made.items()}
+
+    def _changed(self, table: StreamTable, look: TileComparison) -> dict[bytes, bytes | None]:
+        """The tiles of the keys that have changed, or should have, from those of before and the events since."""
+        tiles = dict(look.changes.before)
+        assert look.changes.base is not None
+        columns = [*self._columns(table), PLACE]
+        parts = list(table.batches(columns, above=look.changes.base, up_to=look.version, where=_since(look.night)))
+        if parts:
+            rows = pa.concat_tables(parts)
+            rows = rows.take(pa.array(np.argsort(moments_of(rows), kind="stable")))
+            folded = self._folded(rows, lambda keys: [_row(value) for value in look.before(keys)])
+            tiles.update((key, row.value) for key, row in folded.items())
+        return tiles
+
+    def _columns(self, table: StreamTable) -> list[str]:
+        there = table.columns
+        return [name for name in dict.fromkeys([*self._plan.reads, POSITION]) if name in there]
+
+    def _noted(self, writer: LiveWriter, keys: list[bytes]) -> list[LiveRow | None]:
+        """What keys that are about to change have now."""
+        held = [None if record is None else row_of(record) for record in writer.get_many(keys)]
+        self._changes.note(keys, (None if row is None else row.value for row in held))
+        return held
 
     def _folded(self, rows: pa.Table, before: Callable[[list[bytes]], list[LiveRow | None]]) -> dict[bytes, LiveRow]:
         """What rows, in the order of the stream, make of the tiles of their keys."""
@@ -101,26 +137,20 @@ class TileValues:
         held = before(keys)
         folded = fold(
             plan, codes, at_us, event_states(plan, rows.select(list(plan.reads))),
-            [None if row is None else row.value for row in held], None, None, self._night() or _EPOCH, see="nothing",
+            [None if row is None else row.value for row in held], None, None, self._night() or EPOCH, see="nothing",
         )  # fmt: skip
         newest = _largest(codes, at_us, [-1 << 63 if row is None else row.event_us for row in held])
         positions = _largest(codes, rows.column(POSITION).to_numpy(), [-1] * len(keys))
         values = zip(keys, positions, newest, folded.entries, strict=True)
         return {key: LiveRow(position, at, entry) for key, position, at, entry in values}
 
-    def _counted(self, entries: dict[bytes, bytes], night: date) -> dict[bytes, bytes]:
-        """The tiles of days after a night, and those of minutes; keys that have none are left out."""
-        found: dict[bytes, bytes] = {}
-        keys, first = list(entries), (night - _EPOCH).days + 1
-        for start in range(0, len(keys), _BLOCK):
-            some = keys[start : start + _BLOCK]
-            counted = self._tiles.since([entries[key] for key in some], first)
-            found.update((key, entry) for key, entry in zip(some, counted, strict=True) if entry is not None)
-        return found
+
+def _since(day: date | None) -> pc.Expression | None:
+    return None if day is None else pc.field(EVENT_DAY) >= pa.scalar(day)
 
 
-def _held(writer: LiveWriter, keys: list[bytes]) -> list[LiveRow | None]:
-    return [None if record is None else row_of(record) for record in writer.get_many(keys)]
+def _row(tiles: bytes | None) -> LiveRow | None:
+    return None if tiles is None else LiveRow(0, 0, tiles)
 
 
 def _largest(codes: np.ndarray, values: np.ndarray, least: list[int]) -> list[int]:

@@ -44,12 +44,14 @@ class Values(Protocol):
             writer: Of the layer; None: of nothing.
         """
 
-    def compare(self, writer: LiveWriter, open_table: Callable[[], StreamTable], *, since: int) -> Compared:
-        """Compare a layer with its table; runs in a thread beside the one that applies.
+    def compares_all(self, writer: LiveWriter) -> bool:
+        """Whether the next comparison reads all rows of the table that count, and not only those since the last one."""
+
+    def comparison(self, writer: LiveWriter, open_table: Callable[[], StreamTable]) -> Callable[[], Compared]:
+        """What compares a layer with its table, in a thread beside the one that applies and calls this.
 
         Args:
             open_table: Called after the layer was looked at, so that the table has all that the layer had.
-            since: The version at which both were found equal; -1: compare all rows with the table.
         """
 
 
@@ -75,11 +77,16 @@ class RowValues:
         rows = latest.rows()
         return [] if rows is None else self._encoded(rows)
 
-    def compare(self, writer: LiveWriter, open_table: Callable[[], StreamTable], *, since: int) -> Compared:
+    def compares_all(self, writer: LiveWriter) -> bool:
+        return writer.verified_through < 0
+
+    def comparison(self, writer: LiveWriter, open_table: Callable[[], StreamTable]) -> Callable[[], Compared]:
+        since = writer.verified_through
+
         def expected(table: StreamTable, above: int, up_to: int) -> Rows:
             return self.of_table(table, above=above, up_to=up_to)
 
-        return compare_rows(writer, expected, open_table, since=since)
+        return lambda: compare_rows(writer, expected, open_table, since=since)
 
     def _answered(self, rows: pa.Table) -> pa.Table:
         return with_answers(rows, self._layer.fields) if self._layer.replaces else rows
