@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from _store.processes import SERVER_CORE
+from _store.processes import SERVER_CORE, BenchmarkError
 from _store.progress import say
 
 from _realtime import best_rate, case, home, load, throughput
@@ -24,6 +24,8 @@ def measure(work: Path, sizes: Sizes, model: str = case.NETWORK) -> dict[str, An
     with home.reader(settings, model, core=SERVER_CORE) as port:
         plain = load.write_requests(work / "overload.requests", bodies, path)
         best = throughput.best(port, plain, sizes, LIMITS, 2_000.0)
+        if not best["rate"]:
+            raise BenchmarkError("The model path held no rate within its limits: measure again on a quieter machine.")
         stamped = load.write_requests(work / "overload.requests", bodies, path, stamped=True)
 
         def run(rate: float, seconds: float) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Section swap: publishes of features and swaps of the model under load; a second client compares its answers."""
 
+import shutil
 import threading
 import urllib.error
 from contextlib import AbstractContextManager
@@ -29,6 +30,7 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
     models = work / "models"
     case.write_models(models)
     folder = work / "swap-home"
+    shutil.rmtree(folder, ignore_errors=True)  # a run before has changed its features and its model
     settings = home.serving(folder, models, sizes.keys, (case.NETWORK,))
     say("swaps: writing the commits that are published later")
     rng = np.random.default_rng(8)
