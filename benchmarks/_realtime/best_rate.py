@@ -74,10 +74,13 @@ def search(run: Run, limits: Limits, *, first: float, least: float = 20.0, tries
 
 
 def measured(run: Run, limits: Limits, rate: float, times: int) -> list[dict[str, Any]]:
-    """Longer runs at the highest rate, from `rate` down, of which most keep to the limits; [] where there is none."""
-    for _ in range(_MOST_BACK):
+    """Longer runs at the highest rate, from `rate` down, of which most keep to the limits; [] where there is none.
+
+    Each step down is longer than the one before: a machine that others slow down may hold much less than it did before.
+    """
+    for missed in range(1, _MOST_BACK + 1):
         runs = [run(rate) for _ in range(times)]
         if sum(map(limits.met_by, runs)) * 2 > times:
             return runs
-        rate *= _BACK
+        rate *= _BACK**missed
     return []
