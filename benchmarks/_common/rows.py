@@ -77,12 +77,16 @@ class Row:
         """What, ours, peer, ratio, asked."""
         show = with_spread if spread else (lambda value: number(value.median))
         unit = f" {self.unit}" if self.unit else ""
+        if self.ours.median >= NEVER:
+            return [self.what, "never", self.peer, "", self.asked_text]
         peer = self.peer
         if self.theirs is not None:
             peer = f"{peer}: {show(self.theirs)}{unit}"
         return [self.what, f"{show(self.ours)}{unit}", peer, ratio_text(self.ratio), self.asked_text]
 
 
+NEVER = 1e9
+"""Stands for infinity in a result file: what never came."""
 HEADS = ["What", "Forecache", "Peer", "Ratio", "Asked"]
 
 

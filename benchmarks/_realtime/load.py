@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _common.rows import NEVER
 from _store.processes import OTHER_CORE, ROOT, BenchmarkError, free_port, on_core
 
 PROGRAM = ROOT / ".tools" / "bin" / "openload"
@@ -79,7 +80,7 @@ class Load:
 
 
 def _finite(value: float) -> float:
-    return float(value) if np.isfinite(value) else 1e9
+    return float(value) if np.isfinite(value) else NEVER
 
 
 @functools.cache
