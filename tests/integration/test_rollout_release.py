@@ -17,6 +17,7 @@ from forecache.operations.release import release, roll_release_back
 from forecache.operations.rollout.controller import by_hand, look, running_rollouts
 from forecache.pipeline import Log, Realtime, Rollout
 from forecache.realtime.release.folder import open_releases, read_current, read_release
+from forecache.realtime.release.remote_rollout import push_rollout
 from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.realtime.rollout.state import RolloutState, read_rollout, rollout_to_json
 from forecache.settings import Settings, load_settings
@@ -116,10 +117,9 @@ def test_replicas_get_the_candidate_and_the_state_and_every_move(begun: Settings
     push_releases(here, remote)
     pull_releases(there, remote)
     assert (read_current(there).current, state_of(replica).stage) == (2, "done")
-    from forecache.realtime.release import replicas
 
     assert older is not None
-    replicas._push_rollout(remote, ".realtime/payments/ROLLOUT", older)
+    push_rollout(remote, ".realtime/payments/ROLLOUT", older)
     pull_releases(there, remote)
     assert state_of(replica).stage == "done"  # an older state takes the place of no newer one
 

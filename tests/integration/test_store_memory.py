@@ -18,8 +18,9 @@ _SUPPORT = Path(__file__).parents[1] / "support"
 _ROW_GROUP_ROWS = 1 << 16
 """Small, so that what is read at a time is small beside the rows of a night."""
 _CHANGED = 1_000
-_MOST_GROWTH = 32 << 20
-"""The rows of both nights would be 100 bytes for each of the million more, their hashes 32."""
+_MOST_GROWTH = 56 << 20
+"""The rows of both nights would be 100 bytes for each of the two million more, their hashes 32. What the allocators keep
+differs by some 30 MB from run to run."""
 _SCRIPT = """
 import sys, threading
 sys.path.insert(0, sys.argv[2])
@@ -92,5 +93,5 @@ def peak_of_new_night(home: Path, rows: int, *, shuffled: bool) -> int:
 @pytest.mark.parametrize("shuffled", [False, True], ids=["same order", "another order"])
 def test_memory_of_a_new_night_does_not_grow_with_its_rows(tmp_path: Path, shuffled: bool) -> None:
     few = peak_of_new_night(tmp_path / "few", 300_000, shuffled=shuffled)
-    many = peak_of_new_night(tmp_path / "many", 1_300_000, shuffled=shuffled)
-    assert many - few < _MOST_GROWTH, f"{many - few:,} bytes more for a million rows more, beside {few:,}"
+    many = peak_of_new_night(tmp_path / "many", 2_300_000, shuffled=shuffled)
+    assert many - few < _MOST_GROWTH, f"{many - few:,} bytes more for two million rows more, beside {few:,}"

@@ -330,6 +330,6 @@ def test_what_spark_s_driver_has_at_a_start_is_what_all_rows_give(
     held = {name: dict(view.entries) for name, view in again.step.views.items()}
     assert held == {name: dict(view.entries) for name, view in first.step.views.items()}
     assert held == from_rows(settings, STREAM, none)
-    assert again.tiles._commits <= 1, "all others are in the file"
+    assert again.tiles._commits < 6, "the file has the others, all but those that came while it was written last"
     again.tiles.close()
     again.step.repeats.close()

@@ -1,6 +1,5 @@
 """Releases on other machines: pushed to a folder or bucket, pulled from it, every byte compared before they answer."""
 
-import logging
 import shutil
 from dataclasses import replace
 from typing import Any
@@ -21,18 +20,10 @@ from forecache.realtime.release.folder import (
 )
 from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
 from forecache.realtime.release.here import REALTIME
+from forecache.realtime.release.remote_rollout import moves, push_rollout, remote_rollout
 from forecache.realtime.release.write import retire, staged, writing
-from forecache.realtime.rollout.state import (
-    RolloutState,
-    read_rollout,
-    rollout_file,
-    rollout_from_json,
-    rollout_to_json,
-    running,
-)
+from forecache.realtime.rollout.state import read_rollout, rollout_file, rollout_to_json, running
 from forecache.steps import release_step
-
-logger = logging.getLogger("forecache.realtime")
 
 
 def remote_releases(remote: Folder) -> list[str]:
@@ -73,7 +64,7 @@ def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
             f"The remote's {root}/CURRENT was moved by another process meanwhile.", remedy="Push again."
         )
     if rollout is not None:
-        _push_rollout(remote, f"{root}/ROLLOUT", rollout)
+        push_rollout(remote, f"{root}/ROLLOUT", rollout)
     # Listed before those that are here: a release that is made and pushed meanwhile is not taken for a retired one.
     listed = [name for name in remote.names(f"{root}/releases") if name.rpartition("/releases/")[0] == root]
     kept = {f"{root}/releases/{number:08d}" for number in folder.numbers()}
@@ -95,36 +86,14 @@ def _push_files(folder: ReleaseFolder, remote: Folder, number: int) -> dict[str,
     return {f"{target}/{name}": content for name, content in files.items()}
 
 
-def _push_rollout(remote: Folder, target: str, state: RolloutState) -> None:
-    """Bring a remote the state of a rollout where replicas would do something else by it."""
-    there = remote.read(target)
-    theirs = None if there is None else _readable(there[0], target)  # what nobody can read is replaced
-    if theirs is not None:
-        if theirs.started_at > state.started_at:
-            logger.warning(
-                "The remote has a later rollout of %s, of release %d, than this home has; it stays there. If another "
-                "home began it: release %s from one home only, and pull it into the others.",
-                state.name, theirs.release, state.name,
-            )  # fmt: skip
-        is_older = (state.started_at, state.generation) <= (theirs.started_at, theirs.generation)
-        if is_older or _moves(theirs) == _moves(state):
-            return
-    # Where another process was faster, that one had a newer state, or the next look pushes again.
-    remote.swap(target, rollout_to_json(state), there[1] if there else None)
-
-
 def is_behind(folder: ReleaseFolder, remote: Folder) -> bool:
     """Whether a remote has another pointer than is here, or the rollout at another step."""
     root = f"{REALTIME}/{folder.name}"
     seen, rollout = remote.read(f"{root}/CURRENT"), read_rollout(folder)
     if seen is None or seen[0] != pointer_to_json(read_current(folder)):
         return True
-    theirs = _remote_rollout(folder, remote)
-    return rollout is not None and (theirs is None or _moves(theirs) != _moves(rollout))
-
-
-def _moves(state: RolloutState) -> tuple[object, ...]:
-    return (state.release, state.started_at, state.stage, state.share, state.paused, state.is_bad)
+    theirs = remote_rollout(folder, remote)
+    return rollout is not None and (theirs is None or moves(theirs) != moves(rollout))
 
 
 def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False) -> dict[str, Any]:
@@ -147,7 +116,7 @@ def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False
         raise NotFoundError(f"The remote has no release of {folder.name}.", remedy="Release and push first.")
     theirs = pointer_from_json(seen[0], what=f"The remote's {root}/CURRENT")
     assert theirs.current is not None
-    rollout = _remote_rollout(folder, remote)
+    rollout = remote_rollout(folder, remote)
     rolled_out = running(rollout, theirs)
     wanted = [_described(folder, remote, theirs.current)]
     if rolled_out is not None:
@@ -167,22 +136,6 @@ def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False
         release_step("retired")
     files = [content for each in (travelled, *more) for content in each.values()]
     return {"release": theirs.current, "files": len(files), "bytes": sum(map(len, files)), "moved": moved}
-
-
-def _remote_rollout(folder: ReleaseFolder, remote: Folder) -> RolloutState | None:
-    """The state of the newest rollout that a remote has; None also where it cannot be read here."""
-    target = f"{REALTIME}/{folder.name}/ROLLOUT"
-    there = remote.read(target)
-    return None if there is None else _readable(there[0], target)
-
-
-def _readable(content: bytes, target: str) -> RolloutState | None:
-    """A rollout that is damaged, or of another Forecache, keeps no release from being pushed or pulled."""
-    try:
-        return rollout_from_json(content, what=f"The remote's {target}")
-    except DamagedError as error:
-        logger.warning("%s The current release goes on answering.", error.message)
-        return None
 
 
 def _described(folder: ReleaseFolder, remote: Folder, number: int) -> tuple[Release, bytes]:
