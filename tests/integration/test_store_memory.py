@@ -19,7 +19,7 @@ _ROW_GROUP_ROWS = 1 << 16
 """Small, so that what is read at a time is small beside the rows of a night."""
 _CHANGED = 1_000
 _MOST_GROWTH = 56 << 20
-"""The rows of both nights would be 100 bytes for each of the two million more, their hashes 32. What the allocators keep
+"""The rows of both nights would be 100 bytes for each of the two million more, their hashes 32. What allocators keep
 differs by some 30 MB from run to run."""
 _SCRIPT = """
 import sys, threading
