@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from forecache.reader.versions.answers import Answers
-from forecache.realtime.answer.answered import Times
+from forecache.realtime.answer.answered import Answered, Times
 from forecache.realtime.answer.model_path import ModelPath
 from forecache.realtime.answer.render import Renderer
 from forecache.realtime.answer.rungs import Rung, rungs_of
@@ -58,6 +58,17 @@ class Served:
     @property
     def number(self) -> int:
         return self.loaded.release.number
+
+    def learn(self, answered: Answered, spent_ns: int) -> bool:
+        """Learn what an answer costs from the time that it took; returns whether it is the model's."""
+        if answered.why:
+            if answered.rung == self.rungs[-1].name:
+                self.low_cost.took(spent_ns)
+            return False
+        if answered.scores is None:  # nothing was asked
+            return False
+        self.model_cost.took(spent_ns)
+        return True
 
     def on_loop_ns(self, times: Times) -> int:
         """Of the stages of an answer, the nanoseconds that the loop's thread had to do with them."""

@@ -1,6 +1,7 @@
 """Requests that come together in one body of another protocol: in time, and others have their turns between."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from time import monotonic, perf_counter_ns
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from forecache.realtime.deadline.cost import Cost
 from forecache.realtime.http import exchange as module
 from forecache.realtime.http.exchange import Exchange
 from forecache.realtime.request.parsed import ParsedRequest
+from forecache.realtime.served import Served
 
 US, MS = 1_000, 1_000_000
 MODEL_US, LAST_US = 200, 20
@@ -30,12 +32,12 @@ def cost(nanoseconds: int) -> Cost:
 
 
 def served(path: Any = None) -> Any:
-    return SimpleNamespace(
-        loaded=SimpleNamespace(release=SimpleNamespace(request=())),
-        parser=SimpleNamespace(of_values=lambda request, candidates: ParsedRequest(1, {}, (), b"")),
-        path=path or SimpleNamespace(in_loop=True), lookups=SimpleNamespace(remote=lambda: False), split=None, log=None,
-        model_cost=cost(MODEL_US * US), low_cost=cost(LAST_US * US), rungs=[SimpleNamespace(name="default")],
-        on_loop_ns=lambda times: times.parse + times.lookup,
+    stub: Any = SimpleNamespace
+    return Served(
+        loaded=stub(release=stub(request=())), path=path or stub(in_loop=True),
+        parser=stub(of_values=lambda request, candidates: ParsedRequest(1, {}, (), b"")),
+        lookups=stub(remote=lambda: False), rungs=(stub(name="default"),), renderer=stub(), cells=stub(), costs=(),
+        model_cost=cost(MODEL_US * US), low_cost=cost(LAST_US * US),
     )  # fmt: skip
 
 
@@ -110,6 +112,26 @@ async def test_the_queue_learns_from_other_protocols_what_the_model_costs() -> N
     for _ in range(100):
         await answers(by, 1, -1.0, backlog)
     assert by.low_cost.estimate >= LAST_US * US
+
+
+@on_a_loop
+async def test_the_queue_learns_nothing_from_requests_that_fail_or_ask_nothing() -> None:
+    backlog = Backlog(asyncio.get_running_loop())
+    before = backlog.model_cost.estimate
+
+    def fail(*_: Any, **more: Any) -> Answered:
+        raise ValueError("no such key")
+
+    def nothing(*_: Any, **more: Any) -> Answered:
+        return Answered((), None, "order_given")
+
+    for answer in (fail, nothing):
+        exchange = Exchange(None, SimpleNamespace(answer_now=answer), backlog)  # type: ignore[arg-type]
+        now, asked = perf_counter_ns(), [SimpleNamespace(request={}, candidates=None)]
+        for _ in range(50):
+            with contextlib.suppress(ValueError):
+                await exchange._answers(served(), asked, Clock(now, now + 10**12, 1e6), "")  # type: ignore[arg-type]
+    assert backlog.model_cost.estimate == before
 
 
 class Unread:

@@ -12,6 +12,7 @@ class Table:
 
 
 KEEP_H = 24.0
+"""`LiveRows.keep_h` where none is declared."""
 
 
 @dataclass(frozen=True)

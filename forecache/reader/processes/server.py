@@ -187,9 +187,11 @@ class _Main:
                 os.write(writing, b"x")
 
         # Who ignores the others, as nohup and a shell's `&` do, means the reader too; SIGTERM always ends it.
-        ignored = {number for number in _STOP_SIGNALS if signal.getsignal(number) == signal.SIG_IGN}
-        numbers = [number for number in _STOP_SIGNALS if number not in ignored - {signal.SIGTERM}]
-        before = {number: signal.signal(number, tell) for number in numbers}
+        before = {
+            number: signal.signal(number, tell)
+            for number in _STOP_SIGNALS
+            if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN
+        }
         try:
             yield reading
         finally:

@@ -121,7 +121,9 @@ class Exchange:
                     found.append(self._now(*parsed[len(found)], clock, parse, why, behind=behind))
             except Exception as error:  # noqa: BLE001  # raised again where the request is waited for
                 failures.append(error)
-            if not any(each.answered.why for each in found[first:]):
+                return
+            answers = [each.answered for each in found[first:]]
+            if all(not each.why and each.scores is not None for each in answers):
                 self._backlog.model_cost.took(perf_counter_ns() - began + parse)
 
         while len(found) < len(parsed):
@@ -142,8 +144,8 @@ class Exchange:
         answered = await self._engine.answer(served, request, clock, times)
         began = perf_counter_ns()
         done = _done(served, request, answered, clock)
-        if not answered.why and answered.scores is not None:
-            served.model_cost.took(served.on_loop_ns(times) + perf_counter_ns() - began)
+        if not answered.why:
+            served.learn(answered, served.on_loop_ns(times) + perf_counter_ns() - began)
         return done
 
     def _now(
@@ -161,12 +163,7 @@ class Exchange:
         waiting = self._backlog.waiting + behind
         answered = self._engine.answer_now(served, request, clock, times, why=why, waiting=waiting)
         done = _done(served, request, answered, clock)
-        spent = perf_counter_ns() - began + parse
-        if not answered.why:
-            if answered.scores is not None:
-                served.model_cost.took(spent)
-        elif answered.rung == served.rungs[-1].name:
-            served.low_cost.took(spent)
+        served.learn(answered, perf_counter_ns() - began + parse)
         return done
 
 

@@ -131,7 +131,9 @@ class OwnProtocol:
         except Exception as error:  # noqa: BLE001  # each becomes a reply that names its cause
             return self._failed(error, served), None, None
         reply = self._rendered(served, answered, headers, clock)
-        self._learn(served, answered, perf_counter_ns() - began)
+        spent_ns = perf_counter_ns() - began
+        if served.learn(answered, spent_ns):
+            self._backlog.model_cost.took(spent_ns)
         return reply, request, answered
 
     async def _later(
@@ -150,8 +152,8 @@ class OwnProtocol:
         except Exception as error:  # noqa: BLE001  # each becomes a reply that names its cause
             return self._failed(error, served), None, None
         reply = self._rendered(served, answered, headers, clock)
-        if not answered.why and answered.scores is not None:
-            served.model_cost.took(served.on_loop_ns(times) + perf_counter_ns() - began)
+        if not answered.why:
+            served.learn(answered, served.on_loop_ns(times) + perf_counter_ns() - began)
         return reply, request, answered
 
     def _rendered(self, served: Served, answered: Answered, headers: Mapping[str, str], clock: Clock) -> Reply:
@@ -162,14 +164,6 @@ class OwnProtocol:
         served.cells.count(answered, elapsed=elapsed, late=late)
         trace = headers.get(TRACE)
         return Reply(200, NO_STORE if trace is None else [*NO_STORE, *traced(trace)], body)
-
-    def _learn(self, served: Served, answered: Answered, spent: int) -> None:
-        if not answered.why:
-            if answered.scores is not None:  # else nothing was asked
-                served.model_cost.took(spent)
-                self._backlog.model_cost.took(spent)
-        elif answered.rung == served.rungs[-1].name:
-            served.low_cost.took(spent)
 
     def _failed(self, error: Exception, served: Served) -> Reply:
         if isinstance(error, Problem):
