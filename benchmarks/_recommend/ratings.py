@@ -1,5 +1,6 @@
 """MovieLens 100k, as the example `examples/movielens` reads it from a PyPI package (`peers_env.sh movielens`)."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ PLACES = (_ROOT / ".tools" / "movielens", _ROOT / "examples" / "movielens")
 def example() -> Recommender:
     """The declaration of the example."""
     sys.path.extend(str(place) for place in PLACES if str(place) not in sys.path)
+    importlib.invalidate_caches()  # Python remembers a folder that was not there, and passes over it once it is
     from movielens.pipelines.films import films
 
     return films
