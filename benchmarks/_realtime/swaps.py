@@ -1,5 +1,6 @@
 """Section swap: publishes of features and swaps of the model under load; a second client compares its answers."""
 
+import os
 import shutil
 import threading
 import urllib.error
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from _store.lake import Curtain
-from _store.processes import SERVER_CORE
+from _store.processes import OTHER_CORE, SERVER_CORE
 from _store.progress import say
 from _store.under_load import while_changing
 from deltalake import DeltaTable
@@ -50,14 +51,14 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
     quiet_s = sizes.swap_window_s / 4
     with home.reader(settings, case.NETWORK, core=SERVER_CORE) as port:
         load.run(port, requests, seconds=2.0, **arguments)
-        say(f"swaps: {rate:,.0f} requests/s without changes")
-        before = load.run(port, requests, seconds=quiet_s, **arguments)
-        say(f"swaps: {sizes.publishes} publishes and {sizes.swaps} swaps of the model in {sizes.swap_window_s:g} s")
         with Checker(port, path, sizes.keys, changed, models) as checker:
+            say(f"swaps: {rate:,.0f} requests/s without changes")
+            before = load.run(port, requests, seconds=quiet_s, **arguments)
+            say(f"swaps: {sizes.publishes} publishes and {sizes.swaps} swaps of the model in {sizes.swap_window_s:g} s")
             during, changes = _with_changes(folder, models, sizes, first_hidden, port, requests, arguments)
-        after = load.run(port, requests, seconds=quiet_s, **arguments)
-    shutdown = {"before": _figures(before), "during": _figures(during), "after": _figures(after)}
-    return {"rate": rate, "niceness": NICENESS, **shutdown, "changes": changes, "checked": checker.outcome()}
+            after = load.run(port, requests, seconds=quiet_s, **arguments)
+    runs = {"before": _figures(before), "during": _figures(during), "after": _figures(after)}
+    return {"rate": rate, "niceness": NICENESS, **runs, "changes": changes, "checked": checker.outcome()}
 
 
 def _figures(done: load.Load) -> dict[str, Any]:
@@ -77,7 +78,10 @@ def _with_changes(
 
 
 class Checker(AbstractContextManager["Checker"]):
-    """A client beside the load whose every answer is compared with what its release gives of its store versions."""
+    """A client beside the load whose every answer is compared with what its release gives of its store versions.
+
+    It asks in the runs without changes, too: the runs differ in the changes alone. It stays on the generator's core.
+    """
 
     def __init__(self, port: int, path: str, keys: int, changed: list[np.ndarray], models: Path) -> None:
         self._port, self._path, self._keys, self._changed = port, path, keys, changed
@@ -101,6 +105,7 @@ class Checker(AbstractContextManager["Checker"]):
         self._thread.join()
 
     def _run(self) -> None:
+        os.sched_setaffinity(0, {OTHER_CORE})  # this thread alone
         bodies = case.bodies(2_000, self._keys, seed=10)
         while not self._done.wait(1 / _CHECKS_PER_S):
             body = bodies[self.answers % len(bodies)]

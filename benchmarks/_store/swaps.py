@@ -48,12 +48,11 @@ class Swaps:
         with self.served() as (target, base):
             run_load(target, "one", num_keys=sizes.http_keys, seconds=sizes.warm_s, seed=number)
             found: dict[str, Any] = {"keys": sizes.http_keys, "niceness": NICENESS, "window_s": sizes.swap_window_s}
-            found["before"] = self._quiet(target, number, "before")
             with Checker(target.port, self._changed, base, seed=number) as checker:
+                found["before"] = self._quiet(target, number, "before")
                 say(f"pass {number}: load with {sizes.swaps} publishes in {sizes.swap_window_s:g} s")
                 found["during"], found["publishes"] = self.with_publishes(closed_loop, sizes.swaps, sizes.swap_window_s)
-                time.sleep(1.0)
-            found["after"] = self._quiet(target, number, "after")
+                found["after"] = self._quiet(target, number, "after")
         found["checked"] = checker.outcome()
         return found
 
