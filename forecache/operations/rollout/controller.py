@@ -7,7 +7,7 @@ and what has to follow a state (the pointer, the mark of a bad release) is done 
 
 import logging
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from forecache.alerts.alert import Alert, Kind, Severity
 from forecache.alerts.notify import notify
@@ -203,17 +203,24 @@ def _push(settings: Settings, folder: ReleaseFolder, *, moved: bool) -> None:
 
 
 def _tell(settings: Settings, state: RolloutState, now: datetime) -> None:
-    """Alert people of a release that is returned, or of a rollout that needs one of them."""
+    """Alert people of a release that is returned, or of a rollout that needs one of them or may wait for ever."""
     kind: Kind
     severity: Severity
     if state.stage == "returned" and state.is_bad:
         kind, severity, occasion = "release_returned", "critical", f"{state.release} {state.started_at}"
     elif state.paused and state.step.verdict == "paused":  # also by a look that was killed before it told
         kind, severity, occasion = "rollout_paused", "warning", f"{state.release} {state.step.since}"
+    elif _is_long(state, now):
+        kind, severity, occasion = "rollout_waits", "warning", f"{state.release} {state.step.since}"
     else:
         return
     details = {"release": state.release, "stage": state.step.stage, "share": state.step.share}
     notify(settings, [Alert(kind, state.name, severity, state.why, details, now, occasion)])
+
+
+def _is_long(state: RolloutState, now: datetime) -> bool:
+    lasted = now - datetime.fromisoformat(state.step.since)
+    return not (state.is_over or state.paused) and lasted > timedelta(hours=state.plan["alert_after_h"])
 
 
 def _text(moment: datetime) -> str:

@@ -90,6 +90,7 @@ class Rollout:
             step.
         requests: That each arm must have had before a step is passed.
         hours: That a step takes at least.
+        alert_after_h: A step that is under way for longer is told, once, by an alert: it may wait for ever.
         error: Probability that a release which is like the current one is returned, over all steps and guards.
         guards: What is compared besides `outcome`.
         outcome: What the requests lead to; None where that is not known soon enough.
@@ -100,6 +101,7 @@ class Rollout:
     shadow_share: float = 0.1
     requests: int = 1_000
     hours: float = 1.0
+    alert_after_h: float = 168.0
     error: float = 0.005
     guards: Guards = field(default_factory=Guards)
     outcome: Outcome | None = None
@@ -114,4 +116,5 @@ class Rollout:
         check_value("`Rollout`", "shadow_share", self.shadow_share, 0 <= self.shadow_share <= 1, "A share, or 0.")
         check_least("`Rollout`", self, 1, "requests")
         check_least("`Rollout`", self, 0, "hours")
+        check_least("`Rollout`", self, 0, "alert_after_h", above=True)
         check_value("`Rollout`", "error", self.error, 0 < self.error <= 0.1, "A probability up to 0.1, such as 0.005.")
