@@ -1,10 +1,12 @@
 """The tailer folds the rows of a stream into the tiles of a live view, the same in whatever commits they come."""
 
 import random
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from live_view_sample import START, VIEW, Payment, random_payments, table_of
 from stream_rows import MOMENT, StreamTable
@@ -180,14 +182,17 @@ def test_comparisons_while_commits_go_on_read_each_row_once(
         follow(tailer)
         (follower,) = tailer._followers.values()
         read: list[int] = []
-        batches = StreamRows.batches
 
-        def counted(self: StreamRows, *given: Any, **more: Any) -> Any:
-            for batch in batches(self, *given, **more):
-                read.append(len(batch))
-                yield batch
+        def counting(parts: Callable[..., Iterator[pa.Table]]) -> Callable[..., Iterator[pa.Table]]:
+            def counted(self: StreamRows, *given: Any, **more: Any) -> Iterator[pa.Table]:
+                for rows in parts(self, *given, **more):
+                    read.append(len(rows))
+                    yield rows
 
-        monkeypatch.setattr(StreamRows, "batches", counted)
+            return counted
+
+        monkeypatch.setattr(StreamRows, "batches", counting(StreamRows.batches))
+        monkeypatch.setattr(StreamRows, "in_order", counting(StreamRows.in_order))
 
         def commit() -> None:
             nonlocal at

@@ -7,6 +7,7 @@ what the table was at that Delta version, also after the version is gone and its
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,10 @@ from forecache.errors import NotFoundError
 from forecache.lake.delta.tables import open_table
 from forecache.settings import Settings
 from forecache.store.encoding.streamed_rows import EVENT_DAY, HOUR, PLACE, POSITION, moments_of
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from pyarrow.dataset import Dataset
 
 _BATCH_ROWS = 1 << 16
 
@@ -42,9 +47,34 @@ class StreamTable:
             up_to: None: the version at which the table is open.
             where: A further condition.
         """
+        if self.version >= 0:
+            dataset = self._opened().to_pyarrow_dataset()
+            yield from self._scanned(dataset, columns, above=above, up_to=up_to, where=where)
+
+    def in_order(
+        self, columns: Sequence[str], *, above: int = -1, up_to: int | None = None, where: pc.Expression | None = None
+    ) -> Iterator[pa.Table]:
+        """As `batches`, an hour of commits at a time, in the order of the stream; memory is that of an hour.
+
+        The log is read once.
+        """
         if self.version < 0:
             return
-        dataset = open_table(self.settings, self.name, version=self.version).to_pyarrow_dataset()
+        table = self._opened()
+        for hour in sorted({str(values[HOUR]) for values in table.partitions()}):
+            # A data set keeps the footers of all files that it has read, so each hour has its own.
+            of_hour = table.to_pyarrow_dataset(file_pruning_predicate=[(HOUR, "=", hour)])
+            parts = list(self._scanned(of_hour, [*columns, PLACE], above=above, up_to=up_to, where=where))
+            if parts:
+                rows = pa.concat_tables(parts)
+                yield rows.take(pa.array(np.argsort(moments_of(rows), kind="stable")))
+
+    def _opened(self) -> "DeltaTable":
+        return open_table(self.settings, self.name, version=self.version)
+
+    def _scanned(
+        self, dataset: "Dataset", columns: Sequence[str], *, above: int, up_to: int | None, where: pc.Expression | None
+    ) -> Iterator[pa.Table]:
         last = self.version if up_to is None else up_to
         condition = (pc.field(POSITION) > above) & (pc.field(POSITION) <= last)
         if where is not None:
@@ -55,26 +85,11 @@ class StreamTable:
             if len(batch):
                 yield pa.Table.from_batches([batch])
 
-    def in_order(
-        self, columns: Sequence[str], *, above: int = -1, up_to: int | None = None, where: pc.Expression | None = None
-    ) -> Iterator[pa.Table]:
-        """As `batches`, an hour of commits at a time, in the order of the stream; memory is that of an hour."""
-        if self.version < 0:
-            return
-        partitions = open_table(self.settings, self.name, version=self.version).partitions()
-        for hour in sorted({str(values[HOUR]) for values in partitions}):
-            of_hour = pc.field(HOUR) == hour
-            condition = of_hour if where is None else of_hour & where
-            parts = list(self.batches([*columns, PLACE], above=above, up_to=up_to, where=condition))
-            if parts:
-                rows = pa.concat_tables(parts)
-                yield rows.take(pa.array(np.argsort(moments_of(rows), kind="stable")))
-
     def newest_day(self) -> date | None:
         """The newest day of an event, by the statistics of the files; None where they have none."""
         if self.version < 0:
             return None
-        actions = open_table(self.settings, self.name, version=self.version).get_add_actions(flatten=True)
+        actions = self._opened().get_add_actions(flatten=True)
         name = f"max.{EVENT_DAY}"
         if name not in actions.schema.names:
             return None
