@@ -55,6 +55,11 @@ class Broker(AbstractContextManager["Broker"]):
     ) -> None:
         self._script("stop")
 
+    @property
+    def pid(self) -> int:
+        """The id of its process, which scripts/kafka.sh writes down."""
+        return int((self._folder / "pid").read_text())
+
     def create_topic(self, name: str, partitions: int) -> None:
         from confluent_kafka.admin import AdminClient, NewTopic
 

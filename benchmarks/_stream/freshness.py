@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from _realtime.best_rate import Limits, search
 from _store.processes import BenchmarkError
 from _store.progress import say
 
-from _stream import home, services
+from _stream import home, processor, services
 from _stream.broker import Broker
 from _stream.jobs import Job
 from _stream.services import Reader
@@ -49,8 +49,29 @@ class Running:
     terminals: int
     sent: int = 0
 
-    def run(self, rate: float, seconds: float, *, patience_s: float = _PATIENCE_S) -> dict[str, Any]:
-        """Figures of so many seconds of payments at a constant rate."""
+    def metered(self, rate: float, seconds: float) -> dict[str, Any]:
+        """Figures of a run, with the CPU seconds of each process from its first payment until all are in the table."""
+        looks: list[processor.Look] = []
+        found = self.run(rate, seconds, at_begin=lambda: looks.append(self.look()))
+        self.catch_up()
+        return {**found, "events": int(rate * seconds), "processor_s": processor.used_s(looks[0], self.look())}
+
+    def look(self) -> processor.Look:
+        return processor.look(self.engine.pid, self.reader.service.pid, self.broker.pid)
+
+    def run(
+        self,
+        rate: float,
+        seconds: float,
+        *,
+        patience_s: float = _PATIENCE_S,
+        at_begin: Callable[[], object] = lambda: None,
+    ) -> dict[str, Any]:
+        """Figures of so many seconds of payments at a constant rate.
+
+        Args:
+            at_begin: Called when the first payment is due.
+        """
         count = int(rate * seconds)
         begin = time.time() + _AHEAD_S + count / _MESSAGES_PER_S
         traffic = Traffic(
@@ -67,6 +88,8 @@ class Running:
             sender.wait_until_ready()
             if time.time() > begin:
                 raise BenchmarkError("The generator was not ready in time: the machine is too busy.")
+            time.sleep(max(0.0, begin - time.time()))
+            at_begin()
             asked, sent = client.result(), sender.result()
         for each in (self.engine, self.reader.service):
             each.check()
@@ -144,8 +167,7 @@ def measure(work: Path, sizes: Sizes, name: str) -> dict[str, Any]:
     )
     with running(settings, name, customers=sizes.customers, terminals=sizes.terminals) as stream:
         say(f"{name}: {rate:,.0f} events/s for {sizes.answer_s:g} s")
-        found = stream.run(rate, sizes.answer_s)
-        stream.catch_up()
+        found = stream.metered(rate, sizes.answer_s)
         sent = stream.sent
         rows = home.rows_of(settings, f"stream_{home.SCORED}", ["transaction_id"])["transaction_id"].to_numpy()
         tried: list[dict[str, Any]] = []

@@ -6,6 +6,8 @@ from typing import Any
 
 from _common.rows import Asked, Row, Value
 
+from _stream.processor import PROCESSES, core_hours_a_million
+
 FRESHNESS = {
     "event": "From an event to its answer: engine `arrow`, visible at the event",
     "commit": "From an event to its answer: engine `arrow`, visible after the commit",
@@ -58,6 +60,7 @@ def _freshness_rows(name: str, section: dict[str, Any]) -> list[Row]:
         Row(f"Events that are not in the table, of {section['sent']:,}",
             Value.of([section["sent"] - section["distinct"]]), asked=_NONE),
         Row("Events that are in the table twice", Value.of([section["rows"] - section["distinct"]]), asked=_NONE),
+        *_processor_rows(run),
     ]  # fmt: skip
     if section["tried"]:
         runs = f"runs of {section['tried'][-1]['seconds']:,.0f} s"
@@ -67,6 +70,16 @@ def _freshness_rows(name: str, section: dict[str, Any]) -> list[Row]:
                 "/s", key="highest")
         )  # fmt: skip
     return rows
+
+
+def _processor_rows(run: dict[str, Any]) -> list[Row]:
+    """What each process took of the processor; a run of before it was measured has none."""
+    hours = {title: core_hours_a_million(run, name) for name, title in PROCESSES.items()}
+    return [
+        Row(f"Core-hours of a million events: {title}", Value.of([each]), key=title)
+        for title, each in hours.items()
+        if each is not None
+    ]
 
 
 def _kills(section: dict[str, Any]) -> str:

@@ -1,22 +1,30 @@
 """The benchmark of streams: what it sends, what it takes for right, and that it would see what is wrong."""
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 if str(BENCHMARKS) not in sys.path:
     sys.path.append(str(BENCHMARKS))
 
-from _stream import nights, report, spoiled, swaps  # noqa: E402  # the benchmarks are no package
+import ways  # noqa: E402  # the benchmarks are no package
+from _common.processes import tree_cpu_s  # noqa: E402
+from _stream import nights, processor, report, spoiled, swaps  # noqa: E402
 from _stream.traffic import HOT_SHARE, Traffic, Truth  # noqa: E402
 from _stream.watched import Watched  # noqa: E402
 
+MACHINE = {
+    "commit": "a", "dirty": False, "at": "2026-11-27T11:18:00+00:00", "processor": "x", "cores": 2, "busy_share": 0.0,
+    "load": [0.1], "load_average": 0.1,
+}  # fmt: skip
 BEGIN_US = 1_800_000_000_000_000
 TRAFFIC = Traffic(begin_us=BEGIN_US, rate=100.0, count=2_000, first=7, customers=400, hot=4, terminals=5)
 
@@ -141,3 +149,66 @@ def test_rows_of_freshness_say_what_is_missed() -> None:
     missed = [row for row in report.rows_of("event", freshness(200.0, 3)) if row.met is False]
     assert [row.key or row.what for row in missed] == ["p99", "Events asked for that were not answered"]
     assert missed[0].asked_text == "<= 150 ms **missed**"
+
+
+def test_the_processor_time_of_a_process_holds_that_of_children_that_have_ended() -> None:
+    spends = "(i=0; while ((i < 30000)); do ((i += 1)); done); echo done; read -r"
+    with subprocess.Popen(["bash", "-c", spends], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        alone = psutil.Process(process.pid).cpu_times()
+        assert psutil.Process(process.pid).children() == []
+        assert tree_cpu_s(process.pid) >= alone.user + alone.system + 0.02
+        process.communicate()
+    with pytest.raises(psutil.NoSuchProcess):
+        tree_cpu_s(process.pid)
+
+
+def test_the_tailer_is_counted_apart_from_the_reader_that_started_it() -> None:
+    waits = "read -r"
+    starts = f"bash -c '{waits}; true' forecache stream tail --until-input-ends <&0 & echo $!; wait"
+    with (
+        subprocess.Popen(["bash", "-c", starts], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader,
+        subprocess.Popen(["bash", "-c", waits], stdin=subprocess.PIPE) as other,
+    ):
+        assert reader.stdout is not None
+        tailer = int(reader.stdout.readline())
+        limit = time.monotonic() + 10  # the shell has forked, and may not have become the tailer yet
+        while "tail" not in " ".join(psutil.Process(tailer).cmdline()) and time.monotonic() < limit:
+            time.sleep(0.005)
+        seen = processor.look(other.pid, reader.pid, other.pid)
+        reader.communicate()
+        other.communicate()
+    assert seen.pids[processor.TAILER] == tailer
+    assert set(seen.seconds) == set(processor.PROCESSES)
+
+
+PIDS = {processor.ENGINE: 1, processor.TAILER: 2, processor.READER: 3, processor.BROKER: 4}
+
+
+def look(seconds: float, **pids: int) -> processor.Look:
+    return processor.Look({**PIDS, **pids}, {name: seconds * pid for name, pid in PIDS.items()})
+
+
+def test_the_processor_time_of_a_process_that_was_started_anew_is_not_known() -> None:
+    assert processor.used_s(look(1.0), look(3.0)) == {"engine": 2.0, "tailer": 4.0, "reader": 6.0, "broker": 8.0}
+    found = processor.used_s(look(1.0), look(3.0, tailer=9))
+    assert found == {"engine": 2.0, "tailer": None, "reader": None, "broker": 8.0}, "the reader has waited for it"
+    run = {"events": 1_000, "processor_s": found}
+    assert processor.core_hours_a_million(run, "engine") == pytest.approx(2.0 / 1_000 * 1e6 / 3600)
+    assert processor.core_hours_a_million(run, "engine", "tailer") is None
+    assert processor.core_hours_a_million({}, "engine") is None
+
+
+def test_the_guide_says_what_engine_and_tailer_cost_and_the_broker_beside() -> None:
+    section = {**freshness(100.0, 0), "machine": MACHINE, "size": "full"}
+    found: dict[str, dict[str, Any]] = {"scoring": {}, "store": {}, "stream": {"event": section}, "realtime": {}}
+    row = next(line for line in ways.table(found).splitlines() if "visible at once" in line)
+    assert "| not measured |" in row, "a run of before it was measured"
+    section["run"] |= {"events": 3_600, "processor_s": {"engine": 3.0, "tailer": 1.0, "reader": 2.0, "broker": 36.0}}
+    row = next(line for line in ways.table(found).splitlines() if "visible at once" in line)
+    assert "| 0.31 |" in row
+    assert "broker 2.8, reader 0.15" in row
+    rows = {row.key: row.ours.median for row in report.rows_of("event", section)}
+    assert rows["the engine"] == pytest.approx(3.0 / 3_600 * 1e6 / 3600)
+    assert rows["the broker"] == pytest.approx(36.0 / 3_600 * 1e6 / 3600)
