@@ -29,15 +29,18 @@ def main() -> int:
     path, failed = results.folder_of(sizes.name, work, arguments.results) / "realtime.json", []
     if not arguments.report:
         command.measure_this_tree()
-        from _realtime import balancers, case, faults, lookup, overload, plain, prepare, swaps, throughput
+        from _realtime import balancers, cached, case, faults, lookup, overload, plain, prepare, swaps, throughput
 
         work.mkdir(parents=True, exist_ok=True)
-        prepare.prepare(work, sizes)
+        chosen = command.chosen(arguments, report.SECTIONS)
+        if chosen != [report.CACHED]:  # which asks no peer
+            prepare.prepare(work, sizes)
         if arguments.prepare:
             return 0
         measures = {
             case.NETWORK: partial(throughput.measure, work, sizes, case.NETWORK),
             case.TREES: partial(throughput.measure, work, sizes, case.TREES),
+            report.CACHED: partial(cached.measure, work, sizes),
             "overload": partial(overload.measure, work, sizes),
             "faults": partial(faults.measure, work, sizes),
             "swap": partial(swaps.measure, work, sizes),
@@ -45,7 +48,6 @@ def main() -> int:
             "lookup": partial(lookup.measure, work, sizes),
             "plain": partial(plain.measure, work, sizes),
         }
-        chosen = command.chosen(arguments, report.SECTIONS)
         failed = results.measure_sections(chosen, measures, path=path, size=arguments.size)
     found = results.load(path)
     print(results.text(found, report.SECTIONS, report.rows_of))

@@ -6,6 +6,8 @@ from typing import Any
 from _common import machine
 from _common.rows import markdown, number
 from _realtime.best_rate import OURS
+from _realtime.report import CACHED
+from _stream.processor import BROKER, ENGINE, READER, TAILER, core_hours_a_million
 
 HEADS = ["Way", "Measured", "p50 [ms]", "p99 [ms]", "Core-hours a million", "Command"]
 _NONE = "not measured"
@@ -19,9 +21,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     lines = [_scored(found, used), _read(found, used)]
     lines += [_streamed(found, used, name, what) for name, what in _STREAMS.items()]
     lines += [_realtime(found, used, name, what) for name, what in _MODELS.items()]
-    lines.append(
-        ["Real time, cached", f"{_NONE} here: `forecache advise NAME` measures it with your requests"] + [""] * 4
-    )
+    lines += [_cached(found, used, name, what) for name, what in _MODELS.items()]
     return "\n\n".join([markdown(HEADS, lines), *(machine_line(name, section) for name, section in used.items())])
 
 
@@ -61,7 +61,12 @@ def _streamed(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]],
     used[f"stream {name}"] = section
     run = section["run"]
     what = f"from an event to its answer over HTTP, {number(run['rate'])} events/s scored on live features"
-    return [f"Near real time, {how}", what, number(run["p50_ms"]), number(run["p99_ms"]), "", command]
+    hours = core_hours_a_million(run, ENGINE, TAILER)
+    beside = {each: core_hours_a_million(run, each) for each in (BROKER, READER)}
+    if hours is not None:
+        what += f". Cost of engine and tailer; {', '.join(f'{each} {_told(cost)}' for each, cost in beside.items())}"
+    cost = _NONE if hours is None else _told(hours)
+    return [f"Near real time, {how}", what, number(run["p50_ms"]), number(run["p99_ms"]), cost, command]
 
 
 def _realtime(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]], name: str, model: str) -> list[str]:
@@ -76,5 +81,24 @@ def _realtime(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]],
     return [f"Real time, {model}", what, number(p50), number(p99), _core_hours(1 / ours["rate"]), command]
 
 
+def _cached(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]], name: str, model: str) -> list[str]:
+    command, way = f'`make bench-realtime ARGS="--only {CACHED}"`', f"Real time, {model}, cached"
+    section = found["realtime"].get(CACHED)
+    if section is None or not section["models"][name]["with"]["runs"]:
+        return [way, f"{_NONE} here: `forecache advise NAME` measures it with your requests", "", "", "", command]
+    used[f"realtime {CACHED}"] = section
+    sides = section["models"][name]
+    ours, without = sides["with"], sides["without"]
+    p50, p99 = (statistics.median(run[each] for run in ours["runs"]) for each in ("p50_ms", "p99_ms"))
+    share = "an unknown share" if ours["hit_rate"] is None else f"{ours['hit_rate']:.0%}"
+    what = f"requests that repeat, {share} of them answered by the cache, {number(ours['rate'])}/s on one core"
+    what += f" (the same requests without the cache: {number(without['rate'])}/s)"
+    return [way, what, number(p50), number(p99), _core_hours(1 / ours["rate"]), command]
+
+
+def _told(hours: float | None) -> str:
+    return "not known" if hours is None else f"{hours:.2g}"
+
+
 def _core_hours(core_s: float) -> str:
-    return f"{core_s * 1e6 / 3600:.2g}"
+    return _told(core_s * 1e6 / 3600)

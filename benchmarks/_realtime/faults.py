@@ -22,7 +22,7 @@ _STEADY = 20
 def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
     """Each fault for a third of a run, by a model that runs in a process of its own."""
     settings = home.published(work / "home", {"household": sizes.keys, "product": sizes.keys})
-    home.released_function(settings, "faulty")
+    home.released_as_it_is(settings, "faulty")
     switch = work / "fault"
     bodies = [case.encoded(body) for body in case.bodies(2_000, sizes.keys, seed=6)]
     requests = load.write_requests(work / "faults.requests", bodies, "/v1/faulty", stamped=True)

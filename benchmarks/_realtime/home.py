@@ -165,8 +165,8 @@ def ask(port: int, path: str, body: Any) -> dict[str, Any]:
     return found
 
 
-def released_function(settings: Settings, name: str) -> dict[str, Any]:
-    """Release a model that is a function of the benchmark's project."""
+def released_as_it_is(settings: Settings, name: str) -> dict[str, Any]:
+    """Release a model that need not be registered: a function of the project, or one that another has registered."""
     from forecache.operations.release import release
 
     requests = [case.encoded(body) for body in case.bodies(50, 1000, seed=9)]

@@ -15,6 +15,7 @@ class Sizes:
         swap_window_s: Length of the run with publishes and swaps.
         balanced_s: Length of a run behind a balancer.
         plain_s, plain_rounds: Length of a run of plain reads, and how many pairs of processes there are.
+        distinct: Different requests of the section `cached`.
         slack: Limits on latencies are so many times wider, to try the benchmark on a machine that is not quiet.
     """
 
@@ -34,11 +35,16 @@ class Sizes:
     balanced_rate: int
     plain_s: float
     plain_rounds: int
+    distinct: int
     slack: float = 1.0
 
 
 SIZES = {
-    "tiny": Sizes("tiny", 2_000, 5_000, 1_000, 200, 1.0, 1.0, 1, 3.0, 2, 1, 8.0, 4.0, 200, 1.0, 2, 50.0),
-    "hour": Sizes("hour", 100_000, 2_000_000, 20_000, 4_000, 2.0, 6.0, 3, 9.0, 20, 5, 60.0, 12.0, 2_000, 3.0, 6),
-    "full": Sizes("full", 100_000, 2_000_000, 50_000, 20_000, 5.0, 30.0, 3, 30.0, 20, 5, 60.0, 30.0, 2_000, 10.0, 10),
+    "tiny": Sizes("tiny", 2_000, 5_000, 1_000, 200, 1.0, 1.0, 1, 3.0, 2, 1, 8.0, 4.0, 200, 1.0, 2, 2_000, 50.0),
+    "hour": Sizes(
+        "hour", 100_000, 2_000_000, 20_000, 4_000, 2.0, 6.0, 3, 9.0, 20, 5, 60.0, 12.0, 2_000, 3.0, 6, 100_000
+    ),
+    "full": Sizes(
+        "full", 100_000, 2_000_000, 50_000, 20_000, 5.0, 30.0, 3, 30.0, 20, 5, 60.0, 30.0, 2_000, 10.0, 10, 100_000
+    ),
 }

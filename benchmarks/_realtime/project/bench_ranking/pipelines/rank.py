@@ -63,4 +63,8 @@ def realtime(name: str, model: Any, **others: Any) -> Realtime:
 network = realtime("network", RegisteredModel("models:/network@champion"))
 logged = realtime("logged", RegisteredModel("models:/network@champion"), log=Log("household_id"))
 trees = realtime("trees", RegisteredModel("models:/trees@champion"))
+CACHE_BYTES = 6 << 20
+"""Some 10,000 answers to 50 candidates."""
+network_cached = realtime("network_cached", RegisteredModel("models:/network@champion"), cache_bytes=CACHE_BYTES)
+trees_cached = realtime("trees_cached", RegisteredModel("models:/trees@champion"), cache_bytes=CACHE_BYTES)
 faulty = realtime("faulty", FunctionModel(faults.model))

@@ -1,0 +1,126 @@
+"""Section cached: each model with a cache of its answers and without, in one reader, for requests that repeat.
+
+Which of the different requests comes next is drawn by Zipf's law, as pages of the web are asked for (L. Breslau et al.,
+"Web caching and Zipf-like distributions", INFOCOM 1999, found exponents from 0.64 to 0.83). The cache holds a tenth of
+them, so that the share of requests that it answers does not grow with the length of a run.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _store.processes import SERVER_CORE, BenchmarkError
+from _store.progress import say
+
+from _realtime import case, home, load, throughput
+from _realtime.best_rate import LIMITS
+from _realtime.metrics import metric
+from _realtime.sizes import Sizes
+
+WITHOUT, WITH = "without", "with"
+EXPONENT = 0.8
+_DRAWN = 60_000
+"""Requests of the generator's file, after which it begins anew."""
+_FILL_PER_S, _FIRST = 1_500.0, 2_000.0
+_COMPARED = 200
+_PATIENCE = 100
+
+
+def drawn(distinct: int, count: int, seed: int) -> np.ndarray:
+    """Numbers of requests, int64 [count] in [0, distinct), of which the one of rank r comes in proportion to r^-0.8."""
+    weights = np.arange(1, distinct + 1, dtype=np.float64) ** -EXPONENT
+    return np.random.default_rng(seed).choice(distinct, count, p=weights / weights.sum())
+
+
+def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
+    """The best rate of each model without and with its cache, one after the other."""
+    from bench_ranking.pipelines import rank
+
+    models = work / "models"
+    case.write_models(models)
+    settings = home.serving(work / "cached", models, sizes.keys, case.MODELS)
+    names = {model: {WITHOUT: model, WITH: f"{model}_cached"} for model in case.MODELS}
+    for name in names.values():
+        home.released_as_it_is(settings, name[WITH])
+    popular, encoded = _requests(sizes)
+    found: dict[str, Any] = {
+        "keys": sizes.keys, "limits": vars(LIMITS), "distinct": sizes.distinct, "exponent": EXPONENT,
+        "cache_bytes": rank.CACHE_BYTES, "models": {},
+    }  # fmt: skip
+    every = [name for sides in names.values() for name in sides.values()]
+    with home.reader(settings, *every, core=SERVER_CORE) as port:
+        for model, sides in names.items():
+            say(f"cached: {model}")
+            expected = case.Expected(models, model)
+            found["models"][model] = _model(port, work, sizes, sides, popular, encoded, expected)
+    return found
+
+
+def _requests(sizes: Sizes) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """Those that come most often, and bodies in the order in which they are sent."""
+    bodies = case.bodies(sizes.distinct, sizes.keys, seed=5)
+    numbers = drawn(sizes.distinct, min(_DRAWN, 10 * sizes.distinct), seed=6)
+    return bodies[:_COMPARED], [case.encoded(bodies[number]) for number in numbers]
+
+
+def _model(
+    port: int, work: Path, sizes: Sizes, sides: dict[str, str], popular: list[dict[str, Any]], encoded: list[bytes],
+    expected: case.Expected,
+) -> dict[str, Any]:  # fmt: skip
+    found: dict[str, Any] = {"in_loop": throughput.runs_in_loop(port, sides[WITH])}
+    before = compared(port, sides, popular, expected)
+    for side, name in sides.items():
+        requests = load.write_requests(work / f"{name}.requests", encoded, f"/v1/{name}")
+        load.run(port, requests, rate=_FILL_PER_S, seconds=sizes.window_s)
+        run = throughput.searched(port, requests, sizes, LIMITS, _FIRST, of_model=True)
+        counted = answers(port, name)
+        run["runs"] = throughput.finals(port, requests, sizes, LIMITS, run, of_model=True) if run["rate"] else []
+        run["hit_rate"] = hit_rate(counted, answers(port, name))
+        found[side] = run
+    after = compared(port, sides, popular, expected)
+    found["compared"] = {what: before[what] + after[what] for what in before}
+    return found
+
+
+def answers(port: int, name: str) -> dict[str, float]:
+    """How many requests a model's cache has answered, and how many it has not, since the reader's start."""
+    hits, joined, misses = (
+        metric(port, f"forecache_realtime_cache_{each}_total", name) for each in ("hits", "joined", "misses")
+    )
+    return {"hits": hits + joined, "misses": misses}
+
+
+def hit_rate(before: dict[str, float], after: dict[str, float]) -> float | None:
+    """Share of the requests between two counts that the cache answered; None: it was asked for none."""
+    hits, misses = (after[name] - before[name] for name in ("hits", "misses"))
+    return hits / (hits + misses) if hits + misses else None
+
+
+def compared(port: int, sides: dict[str, str], bodies: list[dict[str, Any]], expected: case.Expected) -> dict[str, int]:
+    """Ask for the requests that come most often, twice with the cache, and compare with the answers without it.
+
+    Returns:
+        How many answers were compared, how many of these the cache gave, and how many differ in an item or a score.
+
+    Raises:
+        BenchmarkError: The answers without the cache are not the model's.
+    """
+    counted, asked, wrong = answers(port, sides[WITH]), 0, 0
+    for body in bodies:
+        plain = _by_model(port, sides[WITHOUT], body)["items"]
+        if fault := expected.fault_of(body, plain):
+            raise BenchmarkError(f"The answer of {sides[WITHOUT]} is not the model's: {fault}.")
+        for _ in range(2):
+            asked += 1
+            wrong += _by_model(port, sides[WITH], body)["items"] != plain
+    hits = answers(port, sides[WITH])["hits"] - counted["hits"]
+    return {"answers": asked, "cached": int(hits), "wrong": wrong}
+
+
+def _by_model(port: int, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    """An answer whose items are all the model's: on a busy machine one may come from a lower rung."""
+    for _ in range(_PATIENCE):
+        answer = home.ask(port, f"/v1/{name}", body)
+        if answer.get("rung") == "model":
+            return answer
+    raise BenchmarkError(f"{name} answered {_PATIENCE} times without its model: the machine is too busy.")
