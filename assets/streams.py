@@ -43,7 +43,8 @@ def build_topic(stream: Stream) -> dg.AssetSpec:
 
 def build_stream(stream: Stream) -> dg.AssetSpec:
     """The table of a stream."""
-    columns = [*declared_columns(stream.source), *(dg.TableColumn(name) for name in stream.output_columns)]
+    more = [*stream.output_columns, *(["features"] if stream.keep_features else [])]
+    columns = [*declared_columns(stream.source), *map(dg.TableColumn, more)]
     return dg.AssetSpec(
         stream.table,
         deps=[topic_name(stream)],

@@ -12,6 +12,7 @@ import pyarrow as pa
 POSITION, PLACE, HOUR, EVENT_DAY, RECEIVED_AT = "position", "place", "hour", "event_day", "received_at"
 PARTITION, OFFSET, KAFKA_AT = "kafka_partition", "kafka_offset", "kafka_at"
 MODEL_VERSION, RELEASE, BASE, LATE, RUNG = "model_version", "release", "base", "late", "rung"
+FEATURES = "features"
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 MESSAGES = pa.schema(
@@ -52,6 +53,10 @@ base: Of each live view, in the declared order, the version that its features st
     of the view's table, `<view>=` before the first; joined by ",".
 late: Whether a night had been made from the event's day already.
 """
+KEPT_FEATURES = pa.field(FEATURES, pa.list_(pa.float32()))
+"""Of a stream with `keep_features`: what the model got, NaN where something was not known; null where the transform
+failed, and in rows from before features were kept.
+"""
 QUARANTINE = pa.schema(
     [
         (PARTITION, pa.int32()),
@@ -89,7 +94,8 @@ def event_fields(topic: Any) -> list[pa.Field]:
 
 def schema_of(stream: Any) -> pa.Schema:
     """All columns of a stream's table, in order."""
-    return pa.schema([*IN_FRONT, *event_fields(stream.topic), *output_fields(stream.answers), *BEHIND])
+    features = [KEPT_FEATURES] if stream.keep_features else []
+    return pa.schema([*IN_FRONT, *event_fields(stream.topic), *output_fields(stream.answers), *features, *BEHIND])
 
 
 def output_fields(answers: Any) -> list[pa.Field]:

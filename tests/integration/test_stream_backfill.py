@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,7 @@ from stream_truth import plain
 from forecache.cli.output import FLAGS
 from forecache.cli.stream_tables import recompute_table
 from forecache.errors import ConflictError, InputError
+from forecache.lake.maintenance import merge as merging
 from forecache.operations import maintain as maintaining
 from forecache.pipeline.project import Project
 from forecache.settings import Settings
@@ -152,20 +154,49 @@ def test_maintenance_keeps_a_night_that_was_made_anew_while_rows_stand_on_it(
     assert (found.compared, found.gone, found.difference) == (50, (), None)
 
 
-def change_a_bit(settings: Settings, position: int, place: int) -> None:
-    """Change the last bit of a score in the file that holds it."""
-    for file in Path(settings.table_uri("stream_payments")).rglob("*.parquet"):
+def change_a_bit(settings: Settings, position: int, place: int, column: str = "score") -> None:
+    """Change the last bit of a score, or of a row's first feature, in the file of the table that holds it."""
+    for file in DeltaTable(settings.table_uri("stream_payments")).file_uris():
         rows = pq.ParquetFile(file).read()
         where = [
             row["position"] == position and row["place"] == place
             for row in rows.select(["position", "place"]).to_pylist()
         ]
         if any(where):
-            scores = [
-                math.nextafter(score, 2.0) if hit else score
-                for score, hit in zip(rows["score"].to_pylist(), where, strict=True)
-            ]
-            at = rows.schema.get_field_index("score")
-            pq.write_table(rows.set_column(at, "score", pa.array(scores, pa.float64())), file)
+            values = rows[column].to_pylist()
+            number = where.index(True)
+            if column == "features":
+                first, *others = values[number]
+                values[number] = [float(np.nextafter(np.float32(first), np.float32(2))), *others]
+            else:
+                values[number] = math.nextafter(values[number], 2.0)
+            at = rows.schema.get_field_index(column)
+            pq.write_table(rows.set_column(at, column, pa.array(values, rows[column].type)), file)
             return
     raise AssertionError(json.dumps([position, place]))
+
+
+def test_features_that_are_kept_from_some_day_on_are_compared_too_and_survive_a_merge_of_files(
+    landed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backfill(landed, a_stream(), DAY, DAY, rows_a_commit=20)
+    keeping = a_stream(keep_features=True)
+    assert recompute(landed, keeping).difference is None, "the table has no such column yet"
+    backfill(landed, keeping, NEXT, NEXT, rows_a_commit=10)
+    kept = [row["features"] for row in table_rows(landed, "stream_payments")]
+    assert kept[:50] == [None] * 50
+    assert [len(each) for each in kept[50:]] == [4] * 30
+    found = recompute(landed, keeping)
+    assert (found.compared, found.difference) == (80, None)
+    monkeypatch.setattr(merging, "is_closed", lambda hour, now: True)
+    assert merging.merge(landed, "stream_payments") == 6
+    assert [row["features"] for row in table_rows(landed, "stream_payments")] == kept
+    found = recompute(landed, keeping)
+    assert (found.compared, found.difference) == (80, None)
+    assert recompute(landed, a_stream()).difference is None, "a stream that keeps none any more"
+    row = table_rows(landed, "stream_payments")[61]
+    change_a_bit(landed, row["position"], row["place"], "features")
+    difference = recompute(landed, keeping).difference
+    assert difference is not None
+    assert (difference.position, difference.place, difference.column) == (row["position"], row["place"], "features")
+    assert recompute(landed, a_stream()).difference is None

@@ -106,7 +106,14 @@ def by_spark(spark: "SparkSession", step: Step, messages: pa.Table, cuts: list[i
 
 def whole(answered: list[Answered], part: str) -> list[dict[str, Any]]:
     rows = pa.concat_tables([getattr(each, part) for each in answered]).to_pylist()
-    return [{**plain(row), "bits": [float(v).hex() for v in row.values() if isinstance(v, float)]} for row in rows]
+    return [{name: _bits(value) for name, value in plain(row).items()} for row in rows]
+
+
+def _bits(value: Any) -> Any:
+    """The bits of a float, and of those in a list; other values as they are."""
+    if isinstance(value, list):
+        return tuple(map(_bits, value))
+    return value.hex() if isinstance(value, float) else value
 
 
 @given(
@@ -140,7 +147,7 @@ def _last_of(answered: list[Answered], view: str) -> list[tuple[bytes, bytes]]:
     return [(key, entry) for each in answered for key, _, entry in each.live[view]]
 
 
-@pytest.mark.parametrize("case", ["avro", "pipeline", "night"])
+@pytest.mark.parametrize("case", ["avro", "pipeline", "night", "features"])
 def test_avro_a_pipelines_answers_and_a_night_with_keys_give_the_same_rows(
     spark: "SparkSession", answering: Settings, case: str
 ) -> None:
@@ -148,6 +155,7 @@ def test_avro_a_pipelines_answers_and_a_night_with_keys_give_the_same_rows(
         "avro": {"topic": avro_topic("payments")},
         "pipeline": {"answers": PACE},
         "night": {"night": None},
+        "features": {"keep_features": True},
     }[case]
     if case == "night":
         write_customers(answering)
@@ -166,6 +174,9 @@ def test_avro_a_pipelines_answers_and_a_night_with_keys_give_the_same_rows(
         assert {row["band"] for row in rows} == {"slow", "quick"}
     else:
         assert len({row["score"] for row in rows}) > 20
+    if case == "features":
+        assert one[0].rows.column_names == step_of(answering, **declared).schema.names
+        assert len({row["features"] for row in rows}) == 40
     assert {row["base"] for row in rows} == {"customer=2026-03-01@" + ("0" if case == "night" else "7")}
     if case == "night":
         without = whole(by_arrow(step_of(answering), messages, []), "rows")

@@ -21,6 +21,7 @@ class _Release:
 
     def __init__(self, transform: Transform, model: Callable[[Any], Any] | None = None) -> None:
         self.builder = RowsBuilder(cast(Any, _ASKED))
+        self.release = SimpleNamespace(features=("a", "b"))
         self.calls = 0
         self._transform, self._model = transform, model or (lambda features: features.sum(axis=1))
 
@@ -86,6 +87,10 @@ def test_each_event_has_the_bits_that_it_has_alone(transform: Transform, model: 
         scored = scorer.scores(asked)
         assert scored.values.tobytes() == _alone(transform, model, asked).tobytes()
         assert scored.is_known.all()
+        assert scored.used.known.all()
+        of_features = _alone(transform, lambda features: (features * np.float32([3, 5])).sum(axis=1), asked)
+        again = [(features * np.float32([3, 5])).sum() for features in scored.used.matrix]
+        assert np.array(again, np.float64).tobytes() == of_features.tobytes()
 
 
 def test_what_treats_rows_apart_is_called_once_for_a_batch_after_its_trial() -> None:
@@ -138,6 +143,17 @@ def test_an_event_that_fails_keeps_no_other_from_its_score() -> None:
         scored: Scored = scorer.scores(asked)
         assert (scored.failed, list(scored.is_known)) == (fails.sum(), list(~fails))
         assert "too much" in scored.failure
+        assert (scored.used.known == ~fails).all()
+
+
+def test_features_that_a_model_failed_on_are_known() -> None:
+    def model(features: Any) -> Any:
+        raise ValueError("no model")
+
+    asked = _asked(5, 0)
+    scored = _scorer(_Release(_by_row, model)).scores(asked)
+    assert (scored.failed, scored.used.known.all()) == (5, True)
+    assert scored.used.matrix.tobytes() == _scorer(_Release(_by_row)).scores(asked).used.matrix.tobytes()
 
 
 def test_an_event_without_a_value_is_the_only_one_without_a_score() -> None:

@@ -137,6 +137,36 @@ def test_an_event_refreshes_the_row_of_its_key_from_the_features_after_it(settin
         assert {row["release"] for row in rows} == {None}
 
 
+def bits_of(rows: pa.Table) -> list[bytes | None]:
+    """The features of each row, bit by bit."""
+    return [None if each is None else np.float32(each).tobytes() for each in rows["features"].to_pylist()]
+
+
+def test_kept_features_are_those_that_each_event_was_answered_with(settings: Settings) -> None:
+    values = [payment(5 * number, amount=number + 1.1) for number in range(4)]  # of one customer
+    values.insert(2, payment(601, amount=666))
+    rows = a_step(settings, keep_features=True).run(messages(values)).rows
+    amounts, spent = [1.1, 2.1, 3.1, 4.1], [np.nan, 1.1, 1.1 + 2.1, 1.1 + 2.1 + 3.1]
+    wanted = [np.float32([amounts[n], spent[n], n if n else np.nan, n > 0]).tobytes() for n in range(4)]
+    assert bits_of(rows) == [*wanted[:2], None, *wanted[2:]], "the transform failed on the third"
+    plainly = a_step(settings).run(messages(values)).rows
+    assert "features" not in plainly.column_names
+    assert [plain(row) for row in rows.drop_columns(["features"]).to_pylist()] == [
+        plain(row) for row in plainly.to_pylist()
+    ]
+
+
+def test_kept_features_do_not_depend_on_how_messages_are_split(settings: Settings) -> None:
+    values = some_messages(4)
+    for answers in ({}, {"answers": PACE}):
+        whole = bits_of(a_step(settings, keep_features=True, **answers).run(messages(values)).rows)
+        step, found = a_step(settings, keep_features=True, **answers), []
+        for at in range(0, len(values), 7):
+            found += bits_of(step.run(messages(values[at : at + 7], first=at)).rows)
+        assert found == whole
+        assert len(set(found)) > 50
+
+
 def test_a_stream_may_keep_its_views_alone(settings: Settings) -> None:
     found = a_step(settings, answers=None, to=(Table(),)).run(messages([payment(1), payment(2)]))
     assert found.rows["model_version"].to_pylist() == [None, None]

@@ -129,6 +129,7 @@ NO_UNIQUE = replace(PAYMENTS, unique=())
         ({"answers": None}, "Only `Table()` is of use without `answers`"),
         ({"engine": "spark", "freshness": "event"}, "freshness='event'"),
         ({"late_days": -1}, "late_days=-1"),
+        ({"answers": None, "to": (Table(),), "keep_features": True}, "has keep_features=True. Without `answers`"),
         ({"commit_s": 0}, "commit_s=0"),
         ({"views": (VIEW, VIEW)}, "declares the view 'card_live' twice"),
         ({"views": (replace(VIEW, live=None, windows=VIEW.windows[:1]),)}, "'card_live', which is not live"),
@@ -194,6 +195,7 @@ def test_answers_to_events_are_kept_as_declared_and_those_to_keys_until_versions
 
 def test_a_fingerprint_follows_what_decides_the_rows() -> None:
     assert STREAM.fingerprint == replace(STREAM, engine="spark", commit_s=2.0, description="x").fingerprint
+    assert STREAM.fingerprint == replace(STREAM, keep_features=True).fingerprint
     for changed in (replace(STREAM, late_days=1), replace(STREAM, topic=replace(TOPIC, topic="t2"))):
         assert changed.fingerprint != STREAM.fingerprint
 

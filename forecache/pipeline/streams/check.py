@@ -31,6 +31,8 @@ STREAM_COLUMNS = (
     "late",
 )
 """What a stream's table has beside the columns of its topic and the outputs."""
+FEATURES = "features"
+"""The column more of a stream that keeps them."""
 _FIELDS = {"int": "bigint"}
 """By the type of a column, the type of the request field that holds its values, where they are called differently."""
 
@@ -56,8 +58,12 @@ def check_stream(owner: str, stream: "Stream") -> None:
     check_unique("view", owner, [view.name for view in stream.views])
     for view in stream.views:
         _check_view(owner, stream, view)
-    topic = [column.name for column in stream.topic.columns]
-    check_unique("column", f"{owner}, in its table,", [*STREAM_COLUMNS, *topic, *stream.output_columns])
+    rule = "Without `answers` nothing is answered with features."
+    check_value(
+        owner, "keep_features", stream.keep_features, not stream.keep_features or stream.answers is not None, rule
+    )
+    columns = [*STREAM_COLUMNS, *(column.name for column in stream.topic.columns), *stream.output_columns]
+    check_unique("column", f"{owner}, in its table,", [*columns, *([FEATURES] if stream.keep_features else [])])
     if isinstance(stream.answers, Realtime):
         _check_realtime(owner, stream, stream.answers)
     elif stream.answers is not None:

@@ -36,6 +36,9 @@ class Stream:
         commit_s: Seconds between commits.
         max_lag_s: Seconds that the stream may be behind. Above them its checks fail and alerts are sent; a reader that
             starts is ready once its live layers are no further behind.
+        keep_features: Whether the table keeps the features that each event was answered with, to the bit: the column
+            `features`, a list of float in the order of the release's features, or of the pipeline's; NaN where
+            something was not known.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Stream:
     late_days: int = 2
     commit_s: float = 1.0
     max_lag_s: float = 60.0
+    keep_features: bool = False
     description: str = ""
     owner: str = "ml-platform@example.com"
 

@@ -67,7 +67,9 @@ def _read(filesystem: Any, file: _File, schema: pa.Schema) -> pa.Table:
     for field in schema:
         if field.name in rows.column_names:
             columns.append(rows[field.name].cast(field.type))
-        else:
-            value = pa.scalar(file.partition.get(field.name), pa.string()).cast(field.type)
+        elif field.name in file.partition:
+            value = pa.scalar(file.partition[field.name], pa.string()).cast(field.type)
             columns.append(pa.repeat(value, rows.num_rows))
+        else:
+            columns.append(pa.nulls(rows.num_rows, field.type))
     return pa.table(columns, schema=schema)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from forecache.errors import NotFoundError
 from forecache.pipeline import FeatureView, Stream
@@ -21,6 +22,7 @@ from forecache.stream.recompute.ordered import ordered_rows
 from forecache.stream.record import (
     BASE,
     EVENT_DAY,
+    FEATURES,
     LATE,
     MODEL_VERSION,
     OFFSET,
@@ -33,7 +35,7 @@ from forecache.stream.record import (
 from forecache.stream.step.answers import answerer_of, take_up_newest
 from forecache.stream.step.bases import Base
 from forecache.stream.step.step import Step
-from forecache.stream.table.compare import first_difference
+from forecache.stream.table.compare import Difference, first_difference
 
 _STANDS_ON = (BASE, RELEASE, MODEL_VERSION)
 _MOST_ROWS = 1 << 17
@@ -134,11 +136,19 @@ class _Again:
             return False, None
         if answered.rows.num_rows != rows.num_rows:
             return True, self._repeat(rows, answered.rows)
-        found = first_difference(rows, answered.rows, self._columns)
+        found = self._first_difference(rows, answered.rows)
         return True, None if found is None else self._told(rows, found.row, found.column, found.there, found.here)
 
     def close(self) -> None:
         self._step.repeats.close()
+
+    def _first_difference(self, rows: pa.Table, again: pa.Table) -> Difference | None:
+        if FEATURES not in again.column_names or FEATURES not in rows.column_names:
+            return first_difference(rows, again, self._columns)
+        # Rows from before features were kept have none.
+        kept = pc.if_else(rows[FEATURES].is_valid(), again[FEATURES], pa.scalar(None, again[FEATURES].type))
+        again = again.set_column(again.column_names.index(FEATURES), FEATURES, kept)
+        return first_difference(rows, again, [*self._columns, FEATURES])
 
     def _only_take_in(self, rows: pa.Table) -> None:
         new = rows.take(pa.array(self._step.repeats.new(rows), pa.int64()))

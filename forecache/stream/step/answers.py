@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from forecache.pipeline import Pipeline, Realtime
 from forecache.settings import Settings
+from forecache.stream.step.used import UsedFeatures
 from forecache.stream.step.views import Seen
 
 
@@ -19,6 +20,8 @@ class Answers:
         model_version, release: What answered; None where there is no model, or no release.
         failed: Rows without an answer.
         failure: Why the last of them has none.
+        used: The features that were answered with, in the order of the release's or the pipeline's; None where nothing
+            answers.
     """
 
     columns: Sequence[pa.Array]
@@ -26,6 +29,7 @@ class Answers:
     release: int | None = None
     failed: int = 0
     failure: str = ""
+    used: UsedFeatures | None = None
 
 
 class Answerer(Protocol):

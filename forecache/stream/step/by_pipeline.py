@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from forecache.inference.kernel import load_kernel
@@ -16,6 +17,7 @@ from forecache.settings import Settings
 from forecache.stream.record import output_fields
 from forecache.stream.step.answers import Answers
 from forecache.stream.step.model_rows import ModelRows
+from forecache.stream.step.used import UsedFeatures
 from forecache.stream.step.views import Seen
 from forecache.tracking.scratch import scratch_folder
 
@@ -66,4 +68,5 @@ class PipelineAnswers:
         places = {name: place for place, name in enumerate(self._pipeline.feature_names)}
         answered = model.rows.of(features[:, [places[name] for name in model.inputs]])
         columns = [answered.rows[name].combine_chunks() for name in self._schema.names]
-        return Answers(columns, model.version.version, None, answered.failed, answered.failure)
+        used = UsedFeatures(features, np.ones(len(features), np.bool_))
+        return Answers(columns, model.version.version, None, answered.failed, answered.failure, used)

@@ -104,7 +104,7 @@ class ReleaseAnswers:
         )
         rungs = pa.array([MODEL if known else None for known in scored.is_known.tolist()], pa.string())
         columns_of = [pa.array(scored.values, pa.float64(), mask=~scored.is_known), rungs]
-        return Answers(columns_of, release.model.version, release.number, scored.failed, scored.failure)
+        return Answers(columns_of, release.model.version, release.number, scored.failed, scored.failure, scored.used)
 
     def _looked_up(self, lookup: LookupContract, events: pa.Table, seen: Mapping[str, Seen]) -> Matrix:
         if lookup.view in self._live:

@@ -14,6 +14,7 @@ from forecache.pipeline.realtime.building import Columns
 from forecache.pipeline.realtime.rows import Rows
 from forecache.realtime.release.load import LoadedRelease
 from forecache.stream.step.trial import Matrix, trial_of_matrices
+from forecache.stream.step.used import UsedFeatures, no_features
 
 
 @dataclass
@@ -23,12 +24,14 @@ class Scored:
     Attributes:
         values: float64 [n], NaN without a score.
         is_known: bool [n].
+        used: The features of each event, also where the model failed on them.
         failed: Events whose transform or model failed.
         failure: What one of them failed with.
     """
 
     values: NDArray[np.float64]
     is_known: NDArray[np.bool_]
+    used: UsedFeatures
     failed: int = 0
     failure: str = ""
 
@@ -64,28 +67,32 @@ class Scorer:
 
     def scores(self, asked: Asked) -> Scored:
         n = asked.length
-        scored = Scored(np.full(n, np.nan), np.zeros(n, np.bool_))
+        used = no_features(n, len(self._loaded.release.features))
+        scored = Scored(np.full(n, np.nan), np.zeros(n, np.bool_), used)
         if asked.columns is not None and n:
             try:
-                scored.values[:] = self._in_few_calls(asked, asked.columns)
+                scored.values[:] = self._in_few_calls(asked, asked.columns, used)
                 scored.is_known[:] = ~np.isnan(scored.values)
                 return scored
             except Exception:  # noqa: BLE001, S110  # found again below, with the event that it is about
                 pass
         for place in range(n):
             try:
-                scored.values[place] = self._loaded.scores_of(self._features(asked, place))[0]
+                features = self._features(asked, place)
+                used.matrix[place], used.known[place] = features[0], True
+                scored.values[place] = self._loaded.scores_of(features)[0]
             except Exception as error:  # noqa: BLE001  # of the model's library: no event may stop a stream
                 scored.fail(error)
         scored.is_known[:] = ~np.isnan(scored.values)
         return scored
 
-    def _in_few_calls(self, asked: Asked, columns: Mapping[str, Matrix]) -> Matrix:
+    def _in_few_calls(self, asked: Asked, columns: Mapping[str, Matrix], used: UsedFeatures) -> Matrix:
         def together() -> Matrix:
             rows = self._loaded.builder.rows(Columns(asked.length, columns), asked.views, asked.found)
             return self._loaded.features_of(rows)
 
         features = self._transform.of(asked.length, together, lambda place: self._features(asked, place))
+        used.matrix[:], used.known[:] = features, True
         return self._model.of(
             asked.length,
             lambda: self._loaded.scores_of(features),

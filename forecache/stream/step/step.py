@@ -21,6 +21,7 @@ from forecache.stream.events.judge import Judge
 from forecache.stream.record import (
     BASE,
     EVENT_DAY,
+    FEATURES,
     HOUR,
     LATE,
     MODEL_VERSION,
@@ -153,6 +154,9 @@ class Step:
             LATE: pa.array(late),
             **{name: pa.nulls(n, self.schema.field(name).type) for name in (POSITION, PLACE, HOUR)},
         }
+        if self._stream.keep_features:
+            assert answers.used is not None, "a stream without answers keeps no features"
+            made[FEATURES] = answers.used.lists()
         outputs = [name for name in self.schema.names if name not in made and name not in self.judge.schema.names]
         made |= dict(zip(outputs, answers.columns, strict=True))
         columns = [made[name] if name in made else events[name] for name in self.schema.names]

@@ -99,4 +99,5 @@ cards = Stream(
     to=(Table(), LiveRows(keep_h=24)),
     engine="arrow",
     freshness="event",
+    keep_features=True,
 )
