@@ -72,8 +72,9 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
     say("fraud: the features of the batch")
     last = protocol.judged_to + _LABELS_DAYS * _DAY
     _land(customers, last, environment)
-    batch = _batch_scores(environment, last)
-    rows = home.rows_of(settings, "stream_cards", ["transaction_id", "event_day", "fraud_score", "base", "late"])
+    batch = _batch(environment, last, settings.home_path / "batch.npz")
+    columns = ["transaction_id", "event_day", "fraud_score", "features", "base", "late"]
+    rows = home.rows_of(settings, "stream_cards", columns)
     ids = rows["transaction_id"].to_numpy()
     streamed = dict(zip(ids.tolist(), rows["fraud_score"].to_pylist(), strict=True))
     payments = {
@@ -90,8 +91,9 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
         "distinct": len(streamed),
         "other_night": sum(a != b for a, b in zip(nights, expected, strict=True)),
         "late": int(np.sum(rows["late"].to_numpy(zero_copy_only=False))),
-        "differ": sum(streamed.get(number) != score for number, score in batch.items()),
-        "compared": len(batch),
+        "differ": sum(streamed.get(each) != score for each, score in _scores(batch)),
+        "compared": len(batch["ids"]),
+        "features": _same(rows, batch),
         "stream": _judged(protocol, payments, streamed),
         "peer": _peer(protocol, payments, START),
     }
@@ -131,14 +133,30 @@ def _python(environment: Mapping[str, str], *arguments: str) -> str:
     return run_checked([PYTHON, *arguments], environment=environment)
 
 
-def _batch_scores(environment: Mapping[str, str], night: date) -> dict[int, float]:
-    """Of each payment of the judged week its score by the released model, from the features of the training set."""
-    import json
+def _batch(environment: Mapping[str, str], night: date, file: Path) -> dict[str, Any]:
+    """Of each payment of the judged week the features of the training set, and its score from these by the release."""
+    import numpy as np
 
     path = os.pathsep.join([environment["PYTHONPATH"], str(Path(__file__).resolve().parents[1])])
-    said = _python({**environment, "PYTHONPATH": path}, "-m", "_stream.fraud_batch", str(night))
-    found: list[tuple[int, float]] = json.loads(said.splitlines()[-1])
-    return dict(found)
+    _python({**environment, "PYTHONPATH": path}, "-m", "_stream.fraud_batch", str(night), str(file))
+    with np.load(file) as found:
+        return dict(found)
+
+
+def _scores(batch: Mapping[str, Any]) -> list[tuple[int, float]]:
+    return list(zip(batch["ids"].tolist(), batch["scores"].tolist(), strict=True))
+
+
+def _same(rows: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The features that payments were scored with in the stream against those of the batch."""
+    import numpy as np
+
+    from _stream.same_features import compared, matrix_of
+
+    names = batch["names"].tolist()
+    ids, first = np.unique(rows["transaction_id"].to_numpy(), return_index=True)
+    streamed = matrix_of(rows["features"], len(names))[first]
+    return compared(names, (ids, streamed), (batch["ids"], batch["features"]))
 
 
 def _judged(protocol: Any, payments: Any, scores: Mapping[int, float]) -> dict[str, float]:
@@ -195,6 +213,25 @@ def rows_of(section: dict[str, Any]) -> list[Row]:
             Value.of([section["differ"]]), asked=none, key="differ"),
         Row(f"Payments that have not exactly one row, of {section['payments']:,}",
             Value.of([section["payments"] - section["distinct"] + section["rows"] - section["distinct"]]), asked=none),
+        *_feature_rows(section),
         Row("Payments that were scored with another night than the one before their day",
             Value.of([section["other_night"]]), asked=none),
+    ]  # fmt: skip
+
+
+def _feature_rows(section: dict[str, Any]) -> list[Row]:
+    """The features of the stream against the batch's."""
+    from _stream.same_features import total
+
+    found, none = section.get("features"), Asked(0, at_least=False, of_ratio=False)
+    if found is None:  # in results from before they were compared
+        return []
+    of = f"{len(found['features'])} features of {found['compared']:,} payments"
+    return [
+        Row(f"Values in the stream that differ from the batch's in a bit, {of}", Value.of([total(found, "differ")]),
+            asked=none, key="features_differ"),
+        Row("Values that the batch has and the stream has not", Value.of([total(found, "missing")]), asked=none),
+        Row("Values that the stream has and the batch has not", Value.of([total(found, "extra")]), asked=none),
+        Row("Payments of the batch's that are not in the stream, or the other way round",
+            Value.of([found["missing"] + found["extra"]]), asked=none),
     ]  # fmt: skip

@@ -1,9 +1,8 @@
-"""Prints the scores of the judged week from the batch's features: those of the training set of a later night.
+"""Writes the batch's features of the judged week, those of the training set of a later night, and their scores.
 
-Usage: python -m _stream.fraud_batch NIGHT, in the environment of the home
+Usage: python -m _stream.fraud_batch NIGHT FILE, in the environment of the home
 """
 
-import json
 import sys
 from datetime import date
 
@@ -39,8 +38,9 @@ def main() -> None:
     current = read_current(folder).current
     assert current is not None
     release = load_release(folder, current)
-    scores = release.scores_of(np.ascontiguousarray(matrix)).astype(float).tolist()
-    print(json.dumps(list(zip(map(int, rows["request_id"].to_pylist()), scores, strict=True))))
+    scores = release.scores_of(np.ascontiguousarray(matrix)).astype(float)
+    ids = np.array([int(each) for each in rows["request_id"].to_pylist()], np.int64)
+    np.savez(sys.argv[2], ids=ids, scores=scores, features=matrix, names=card_fraud.feature_names)
 
 
 if __name__ == "__main__":

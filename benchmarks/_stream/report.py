@@ -7,6 +7,7 @@ from typing import Any
 from _common.rows import Asked, Row, Value
 
 from _stream.processor import PROCESSES, core_hours_a_million
+from _stream.same_features import total
 
 FRESHNESS = {
     "event": "From an event to its answer: engine `arrow`, visible at the event",
@@ -165,8 +166,24 @@ def _once_rows(section: dict[str, Any]) -> list[Row]:
         Row("Rows that were computed again from the table and compared, every bit", Value.of([said["compared"]]),
             asked=_equal(sent["event"])),
         Row("Whether one of them differed", Value.of([0 if is_equal else 1]), asked=_NONE),
+        *_plain_rows(section),
         Row("The recomputation, from the command's start to its end", Value.of([section["recomputed"]["seconds"]]),
             "s"),
         Row("From the last message and the last kill until all was in the table", Value.of([section["caught_up_s"]]),
             "s"),
+    ]  # fmt: skip
+
+
+def _plain_rows(section: dict[str, Any]) -> list[Row]:
+    """Features and scores against those that other code computes of what was sent."""
+    found = section.get("plain")
+    if found is None:  # in results from before they were compared
+        return []
+    unlike = sum(total(found, kind) for kind in ("differ", "missing", "extra"))
+    return [
+        Row(f"Events whose {len(found['features'])} features other code counted from what was sent, and compared",
+            Value.of([found["compared"]]), asked=_equal(section["sent"]["event"])),
+        Row("Features of these that the stream scored with, and that differ in a bit", Value.of([unlike]), asked=_NONE),
+        Row("Scores of these that are not the network's, by its runtime alone", Value.of([found["scores_differ"]]),
+            asked=_NONE),
     ]  # fmt: skip

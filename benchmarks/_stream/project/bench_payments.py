@@ -9,6 +9,7 @@ from forecache.pipeline.streams.topic import Topic
 
 ENGINE: Literal["arrow", "spark"] = "spark" if os.environ.get("BENCH_ENGINE") == "spark" else "arrow"
 FRESHNESS: Literal["commit", "event"] = "commit" if os.environ.get("BENCH_FRESHNESS") == "commit" else "event"
+KEEP_FEATURES = os.environ.get("BENCH_FEATURES") == "kept"
 
 
 def payments_source(*more: Column) -> Source:

@@ -77,4 +77,5 @@ scored = Stream(
     to=(Table(), LiveRows(keep_h=24)),
     engine=bench_payments.ENGINE,
     freshness=bench_payments.FRESHNESS,
+    keep_features=bench_payments.KEEP_FEATURES,
 )
