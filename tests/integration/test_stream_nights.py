@@ -3,20 +3,28 @@
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
 import pytest
-from live_view_sample import PAYMENTS, START, VIEW, Payment, features_at, land, random_payments
+from live_view_sample import CHECK, PAYMENTS, START, VIEW, Payment, features_at, land, random_payments
+from release_support import make_release
+from stream_code import seen_views
 from stream_sample import messages
 
+from forecache.lake.delta.tables import open_table
+from forecache.lake.examples.build import build_examples
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingest import ingest
 from forecache.pipeline import Stream, Topic
+from forecache.realtime.release.format import LookupContract
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, publish
+from forecache.stream.recompute.nights import LakeNights
 from forecache.stream.record import BASE
+from forecache.stream.step.answers import take_up_newest
 from forecache.stream.step.step import Step
 
 pytestmark = pytest.mark.slow
@@ -25,13 +33,23 @@ NIGHT = START + timedelta(days=5)
 STREAM = Stream("payments", topic=Topic("payments", "payments", PAYMENTS, without=("fraud",)), views=(VIEW,))
 
 
-def test_events_see_what_a_night_would_have_had_just_before_them(spark: Any, tmp_path: Any) -> None:
-    settings = load_settings(home=tmp_path / "home", spark_master="local[2]")
-    payments = sorted(random_payments(random.Random(3), START, DAYS, 260, cards=CARDS), key=lambda each: each.at_us)
+@pytest.fixture(scope="module")
+def payments() -> list[Payment]:
+    return sorted(random_payments(random.Random(3), START, DAYS, 260, cards=CARDS), key=lambda each: each.at_us)
+
+
+@pytest.fixture(scope="module")
+def settings(spark: Any, payments: list[Payment], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A home that has all payments, and two nights of the view."""
+    settings = load_settings(home=tmp_path_factory.mktemp("nights") / "home", spark_master="local[2]")
     land(settings, payments, [START + timedelta(days=number) for number in range(DAYS)])
     ingest(spark, settings, PAYMENTS)
+    build_view(spark, settings, VIEW, [NIGHT, NIGHT + timedelta(days=1)])
+    return settings
+
+
+def test_events_see_what_a_night_would_have_had_just_before_them(settings: Settings, payments: list[Payment]) -> None:
     nights = [NIGHT, NIGHT + timedelta(days=1)]
-    build_view(spark, settings, VIEW, nights)
     publish(settings, VIEW, night=nights[0])
     step = Step(settings, STREAM)
     # Windows of minutes reach into the night's own day, which the stream has seen, too.
@@ -47,6 +65,36 @@ def test_events_see_what_a_night_would_have_had_just_before_them(spark: Any, tmp
     assert later
     step.answer(step.judge(messages([message(each) for each in first[middle:] if each not in later])).events)
     streamed(settings, step, payments, later, nights[1])
+
+
+def test_kept_features_are_those_of_the_training_set_of_a_later_night(
+    spark: Any, settings: Settings, payments: list[Payment]
+) -> None:
+    model = replace(CHECK, request=(CHECK.request[0], replace(CHECK.request[1], default=0.0)))
+    last = NIGHT + timedelta(days=2)
+    build_examples(spark, settings, model, last)
+    contract = LookupContract(VIEW.name, VIEW.name, VIEW.key, VIEW.served_columns, VIEW.packed.contract)
+    make_release(
+        settings, name="check", features=model.feature_names, transform=seen_views.as_seen, request=model.request,
+        candidates=None, lookups=(contract,), warmup=[b'{"card":1,"amount":1.0}'],
+    )  # fmt: skip
+    stream = replace(STREAM, answers=model, keep_features=True)
+    nights = LakeNights(settings, stream)
+    step = Step(settings, stream, bases=lambda view: nights.newest_before(view, last))
+    take_up_newest(step.answerer)
+    # Windows of minutes reach into the day before.
+    some = [each for each in payments if day_of(each) >= last - timedelta(days=1)]
+    rows = step.run(messages([message(each) for each in some])).rows.to_pylist()
+    kept = {"p" + row["payment"].partition("-")[2]: row["features"] for row in rows if row["event_day"] == last}
+    assert {row[BASE] for row in rows} == {f"{VIEW.name}={last - timedelta(days=1)}@0"}
+    table = open_table(settings, "training_set_check").to_pyarrow_table()
+    trained = {row["request_id"]: row for row in table.to_pylist() if row["as_of"] == last}
+    assert kept.keys() == trained.keys()
+    assert len(kept) > 20
+    for payment, features in kept.items():
+        wanted = [trained[payment][name] for name in model.feature_names]
+        made = np.array([np.nan if value is None else value for value in wanted], np.float32)
+        assert np.array(features, np.float32).tobytes() == made.tobytes(), payment
 
 
 def streamed(
