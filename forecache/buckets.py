@@ -1,6 +1,7 @@
 """Buckets of object stores through obstore, which is an optional extra, reached by the lake's own storage options."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from forecache.errors import UnavailableError
@@ -8,12 +9,13 @@ from forecache.errors import UnavailableError
 SCHEMES = ("s3", "s3a", "gs", "az", "abfss")
 
 
-def open_bucket(uri: str, options: Mapping[str, str]) -> Any:
+def open_bucket(uri: str, options: Mapping[str, str], *, patience_s: float | None = None) -> Any:
     """An obstore store whose paths are relative to the URI.
 
     Args:
         uri: Starts with one of `SCHEMES` and `://`.
         options: Object store options as delta-rs takes them.
+        patience_s: How long a request that fails is tried again; None: as obstore does, for minutes.
 
     Raises:
         UnavailableError: `obstore` is not installed.
@@ -29,7 +31,11 @@ def open_bucket(uri: str, options: Mapping[str, str]) -> Any:
             client["allow_http"] = True
     for name in ("conditional_put", "aws_conditional_put", "aws_s3_allow_unsafe_rename"):
         config.pop(name, None)  # delta-rs's own; obstore puts conditionally by ETag
-    return from_url(uri.replace("s3a://", "s3://", 1), config=config, client_options=client)
+    retry: Any = None
+    if patience_s is not None:
+        client["timeout"] = client["connect_timeout"] = f"{patience_s:g}s"
+        retry = {"retry_timeout": timedelta(seconds=patience_s)}
+    return from_url(uri.replace("s3a://", "s3://", 1), config=config, client_options=client, retry_config=retry)
 
 
 def tag_of(meta: Mapping[str, Any]) -> dict[str, Any]:

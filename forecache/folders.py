@@ -57,12 +57,13 @@ class Folder(Protocol):
         """Delete files; one that is gone already is fine."""
 
 
-def open_folder(uri: str, options: Mapping[str, str], *, setting: str) -> Folder:
+def open_folder(uri: str, options: Mapping[str, str], *, setting: str, patience_s: float | None = None) -> Folder:
     """A folder by path or URI.
 
     Args:
         options: Object store options as delta-rs takes them.
         setting: Where the URI comes from, for the error.
+        patience_s: How long a request to an object store that fails is tried again; None: for minutes.
 
     Raises:
         SettingsError: The URI has a scheme that is not supported.
@@ -75,7 +76,7 @@ def open_folder(uri: str, options: Mapping[str, str], *, setting: str) -> Folder
             f"{setting} is {uri!r}, whose scheme is not supported.",
             remedy="Set a folder, or a URI that starts with s3://, gs:// or az://.",
         )
-    return BucketFolder(uri, options)
+    return BucketFolder(uri, options, patience_s=patience_s)
 
 
 class LocalFolder:
@@ -102,8 +103,7 @@ class LocalFolder:
     def swap(self, name: str, content: bytes, tag: str | None) -> str | None:
         path = self._made(name)
         with lock(path.with_name(f".{path.name}.lock")):
-            current = self.read(name)
-            if (current[1] if current else None) != tag:
+            if (self.read(name) or (b"", None))[1] != tag:
                 return None
             write_durably(path, content)
         return _sha256(content)
@@ -160,9 +160,9 @@ class BucketFolder:
 
     durable = True
 
-    def __init__(self, uri: str, options: Mapping[str, str]) -> None:
+    def __init__(self, uri: str, options: Mapping[str, str], *, patience_s: float | None = None) -> None:
         self.uri = uri
-        self._store: Any = open_bucket(uri, options)
+        self._store: Any = open_bucket(uri, options, patience_s=patience_s)
         import obstore
 
         self._obstore: Any = obstore

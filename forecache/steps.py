@@ -47,6 +47,9 @@ RELEASE_STEPS = ("locked", "staged", "moved", "pointer moved", "retired")
 release_step = Steps(*RELEASE_STEPS, "set aside")
 """A release is set aside only where a pull puts another one of its number in its place."""
 
+claim_step = Steps("identified", "claimed", "taken over", "adopted")
+"""Of a home that comes to release a model: it has an identity, then the claim, and what it took over is its own."""
+
 LOG_STEPS = ("frames written", "segment closed", "rows written", "rows committed", "counted", "segment removed")
 """From an answer's bytes in the spool to its row in the lake."""
 

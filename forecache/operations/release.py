@@ -5,17 +5,20 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from forecache.errors import CheckError, DamagedError, InputError, NotFoundError
+from forecache.errors import CheckError, InputError
 from forecache.lake.code import code_version
 from forecache.lake.examples.recorded import recorded_requests_file
 from forecache.lake.stage import Done, Stage
 from forecache.operations.live_reference import live_bins
+from forecache.operations.rollout import ownership
 from forecache.operations.rollout import start as rollouts
 from forecache.operations.rollout.controller import by_hand
+from forecache.operations.rollout.distribute import push_owned, show_in_lake
 from forecache.operations.targets import reporting_replica_failure
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.models.applied import FunctionModel
 from forecache.pipeline.realtime.realtime import Realtime
+from forecache.realtime.release.earlier import before, same_inputs
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
@@ -28,7 +31,6 @@ from forecache.realtime.release.format import FORMAT, LookupContract, Release, R
 from forecache.realtime.release.load import RUNTIMES
 from forecache.realtime.release.pack import pack_code
 from forecache.realtime.release.prove import made_up_requests, prove
-from forecache.realtime.release.replicas import push_releases
 from forecache.realtime.release.write import move_to, write_release
 from forecache.registry.applied.choose import scoring_model
 from forecache.registry.applied.plan import plan_model
@@ -50,6 +52,7 @@ def release(
     warmup: Sequence[bytes] = (),
     again: bool = False,
     at_once: bool = False,
+    take_over: bool = False,
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
@@ -63,6 +66,7 @@ def release(
             recorded, or one that is made up.
         again: Also where the same was rolled back.
         at_once: It answers all requests at once, also where a rollout is declared or under way.
+        take_over: Take the model over where another home over the lake releases it.
 
     Returns:
         Skipped where the current release, or one that is rolled out already, is of the same model and declaration, or
@@ -73,7 +77,8 @@ def release(
         InputError: The runtime of the model does not answer requests, or the code cannot be packed.
         CheckError: The champion was trained with another transform or other features than are declared, or the release
             does not answer requests.
-        ConflictError: Another process is releasing it.
+        ConflictError: Another process, or another home over the lake, is releasing it.
+        OwnerUnknownError: The lake does not say which home releases it.
         NotEverywhereError: It is released here, and not on the remote.
     """
     started = time.perf_counter()
@@ -91,8 +96,12 @@ def release(
         model=(model.name, model.version, plan.spec.checksum, dict(plan.spec.packages)),
         format=FORMAT,
     )
+    if take_over:
+        ownership.take_over(settings, folder)
+    else:
+        ownership.own(settings, folder)
     pointer = read_current(folder)
-    known = _same(folder, pointer, inputs)
+    known = same_inputs(folder, pointer, inputs)
     why_at_once = "It was asked for." if at_once else rollouts.why_at_once(folder, realtime)
     if known is not None and (known not in pointer.bad or not again):
         skipped = known in (pointer.current, *pointer.bad)
@@ -140,6 +149,7 @@ def roll_release_back(settings: Settings, name: str, number: int | None = None, 
 
     Raises:
         NotFoundError: There is no such release, or none before.
+        ConflictError: Another home over the lake releases it.
         DamagedError: It is not what was written.
         NotEverywhereError: It is done here, and not on the remote.
     """
@@ -147,9 +157,10 @@ def roll_release_back(settings: Settings, name: str, number: int | None = None, 
     if number is None and rollouts.rolling_out(folder) is not None:
         by_hand(settings, name, "return", reason or "rolled back by hand")
         return read_current(folder)
+    ownership.own(settings, folder, urgent=True)
     pointer = read_current(folder)
     if number is None:
-        number = _before(folder, pointer)
+        number = before(folder, pointer)
     read_files(folder.release(number), read_release(folder, number).files)
     moved = move_to(folder, number, leave=True)
     _push(settings, folder, f"Release {number} of {name} is current.")
@@ -174,35 +185,6 @@ def _refuse_other_features(realtime: Realtime, model: ModelVersion) -> None:
             "or other feature views than are declared now.",
             remedy=f"`forecache train {realtime.name}` trains one with them; the current release stays until then.",
         )
-
-
-def _same(folder: ReleaseFolder, pointer: ReleasePointer, inputs: str) -> int | None:
-    """A release that is whole and has these inputs: the current one, one that was rolled back, or the newest other."""
-    others = [number for number in reversed(folder.numbers()) if number not in (pointer.current, *pointer.bad)]
-    for number in (pointer.current, *pointer.bad, *others):
-        try:
-            found = None if number is None else read_release(folder, number)
-            if found is not None and found.inputs == inputs:
-                read_files(folder.release(found.number), found.files)
-                return found.number
-        except (NotFoundError, DamagedError):
-            continue
-    return None
-
-
-def _before(folder: ReleaseFolder, pointer: ReleasePointer) -> int:
-    current = pointer.current or 0
-    for number in sorted(folder.numbers(), reverse=True):
-        if number < current and number not in pointer.bad:
-            try:
-                read_files(folder.release(number), read_release(folder, number).files)
-            except DamagedError:
-                continue
-            return number
-    raise NotFoundError(
-        f"There is no release of {folder.name} before {pointer.current or 'the first'} to go back to.",
-        remedy=f"`forecache releases {folder.name}` lists those that are here.",
-    )
 
 
 def _draft(realtime: Realtime, model: ReleasedModel, inputs: str, code: str) -> Release:
@@ -244,6 +226,8 @@ def _result(
 
 
 def _push(settings: Settings, folder: ReleaseFolder, what: str) -> None:
+    """Bring the other homes and the replicas what has changed here."""
+    show_in_lake(settings, folder)
     if settings.store_remote:
         with reporting_replica_failure(folder.name, what):
-            push_releases(folder, open_remote(settings.store_remote, settings.storage_options))
+            push_owned(settings, folder, open_remote(settings.store_remote, settings.storage_options))

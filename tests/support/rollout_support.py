@@ -11,10 +11,12 @@ from release_support import make_release
 
 from forecache.lake.delta.tables import append_rows
 from forecache.operations.rollout.controller import look
+from forecache.operations.rollout.ownership import own
 from forecache.pipeline import Guards, Log, Rollout
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import schema, table_of
 from forecache.realtime.log.sampling import BUCKETS, bucket_of
+from forecache.realtime.release.claim import home_of
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.rollout.state import RolloutState, Step, read_rollout, write_rollout
 from forecache.settings import Settings
@@ -33,13 +35,24 @@ def two_releases(settings: Settings, **changes: Any) -> None:
 
 
 def begin(settings: Settings, rollout: Rollout = QUICK, *, at: datetime = BEGAN, **changes: Any) -> RolloutState:
-    """The rollout of release 2 at its first step, or where `changes` say."""
+    """The rollout of release 2 at its first step, or where `changes` say, in the home that has claimed the model."""
+    folder = open_releases(settings, NAME)
+    own(settings, folder)
     stage, share = changes.pop("stage", "aa"), changes.pop("share", rollout.aa_share)
     plan = {**asdict(rollout), "deadline_ms": 50.0}
     state = RolloutState(
-        NAME, 2, 1, stage, share, at.isoformat(), plan, steps=(Step(stage, share, at.isoformat()),), **changes
+        NAME,
+        2,
+        1,
+        stage,
+        share,
+        at.isoformat(),
+        plan,
+        steps=(Step(stage, share, at.isoformat()),),
+        home=home_of(folder),
+        **changes,
     )
-    return write_rollout(open_releases(settings, NAME), state)
+    return write_rollout(folder, state)
 
 
 def state_of(settings: Settings) -> RolloutState:

@@ -53,9 +53,10 @@ def _exchange(
     names: tuple[str, ...], remote: str | None, *, pulling: bool, verify: bool = False
 ) -> list[dict[str, Any]]:
     """Push or pull the pipelines; returns what was transferred, one row per pipeline or real-time model."""
+    from forecache.operations.rollout.distribute import push_owned
     from forecache.realtime.release.folder import open_releases
     from forecache.realtime.release.here import released_here
-    from forecache.realtime.release.replicas import pull_releases, push_releases, remote_releases
+    from forecache.realtime.release.replicas import pull_releases, remote_releases
     from forecache.store import open_remote, open_store, pull, push
     from forecache.store.replicas.layer import pull_streamed, push_streamed
     from forecache.store.replicas.sync import remote_pipelines
@@ -87,7 +88,7 @@ def _exchange(
         def exchange(name: str) -> dict[str, Any]:
             if name in releases:
                 folder = open_releases(current, name)
-                done = pull_releases(folder, opened, verify=verify) if pulling else push_releases(folder, opened)
+                done = pull_releases(folder, opened, verify=verify) if pulling else push_owned(current, folder, opened)
                 return {"version": done.pop("release"), **done}
             store = open_store(current, name)
             if pulling:

@@ -25,11 +25,14 @@ ASSET = "released_"
 @command(
     "release",
     examples="forecache release search\nforecache release search --again\nforecache release search --watch\n"
-    "forecache release search --now",
+    "forecache release search --now\nforecache release search --take-over",
 )
 @_NAME
 @click.option("--again", is_flag=True, help="Release also what was rolled back, or returned by a rollout.")
 @click.option("--now", is_flag=True, help="Let it answer all requests at once, without the rollout that is declared.")
+@click.option(
+    "--take-over", is_flag=True, help="Have this home release it from now on, in place of the home that has claimed it."
+)
 @click.option("--watch", is_flag=True, help="Move its rollout on until that is over, as `forecache rollouts` does.")
 @click.option(
     "--every",
@@ -38,12 +41,14 @@ ASSET = "released_"
     show_default=True,
     help="Seconds between two looks, with --watch.",
 )
-def release(name: str, again: bool, now: bool, watch: bool, every: float) -> None:
+def release(name: str, again: bool, now: bool, take_over: bool, watch: bool, every: float) -> None:
     """Release the real-time model NAME: champion, transform and feature contracts, which answer requests as one unit.
 
     Where the current release is of the same model and declaration, nothing is done. Readers on this machine take the
     release up within a second; replicas pull it from the remote, if one is set. Where the declaration has `rollout` and
     `log`, it takes over in steps.
+
+    One home over a lake releases a model: the first that does, until another takes it over.
     """
     from forecache.operations.release import release as make
     from forecache.operations.rollout.start import BEGUN, UNDER_WAY
@@ -52,7 +57,7 @@ def release(name: str, again: bool, now: bool, watch: bool, every: float) -> Non
     current = settings()
     declared = load_realtime(current, name)
     with StageProgress() as progress:
-        result = make(current, declared, again=again, at_once=now, progress=progress.update)
+        result = make(current, declared, again=again, at_once=now, take_over=take_over, progress=progress.update)
     number = result.details["release"]
     if "rolled_back" in result.details:
         raise CheckError(
@@ -104,17 +109,24 @@ def _watch(current: "Settings", name: str, every_s: float) -> None:
 @command("releases", examples="forecache releases search\nforecache releases search --json")
 @_NAME
 def releases(name: str) -> None:
-    """List the retained releases of the real-time model NAME, the newest first, and the steps of its rollout."""
+    """List the retained releases of the real-time model NAME, the newest first, and the steps of its rollout.
+
+    Where another home over the lake releases it, that home is named, and where its rollout stands.
+    """
+    from forecache.cli.commands.owner import owner_dict, owner_of, show_owner
     from forecache.cli.commands.rollouts import rollout_dict, show_rollout
     from forecache.realtime.rollout.state import read_rollout
 
-    folder = _folder(settings(), name)
+    current = settings()
+    owner = owner_of(current, name)
+    folder = _folder(current, name, elsewhere=owner.other is not None)
     rollout = read_rollout(folder)
     found = _listed(folder, rollout)
     if wants_json():
         under_way = None if rollout is None else rollout_dict(rollout)
         print_json(
             [{**row, "rollout": under_way if rollout and row["release"] == rollout.release else None} for row in found]
+            + owner_dict(owner)
         )
         return
     rows = [
@@ -131,6 +143,7 @@ def releases(name: str) -> None:
     show_table(("release", "model", "runtime", "made", "size", "state"), rows, right=("release", "size"))
     if rollout is not None:
         show_rollout(rollout)
+    show_owner(owner)
 
 
 def is_released(current: "Settings", name: str) -> bool:
@@ -171,12 +184,13 @@ def release_champion(current: "Settings", name: str, *, at_once: bool = False) -
         click.echo(_said(declared, result))
 
 
-def _folder(current: "Settings", name: str) -> "ReleaseFolder":
+def _folder(current: "Settings", name: str, *, elsewhere: bool) -> "ReleaseFolder":
+    """The releases here; none are needed where another home has them."""
     from forecache.pipeline import load_realtime
     from forecache.realtime.release.folder import open_releases
 
     folder = open_releases(current, name)
-    if not folder.numbers():
+    if not folder.numbers() and not elsewhere:
         load_realtime(current, name)
         raise NotFoundError(f"Nothing is released of {name}.", remedy=f"Run `forecache release {name}`.")
     return folder

@@ -92,8 +92,14 @@ def tell(current: "Settings", found: "Look") -> None:
 
 def watch(current: "Settings", name: str, *, every_s: float) -> "RolloutState | None":
     """Look at a rollout until it is over or paused; None where there is none."""
+    from forecache.operations.rollout.ownership import OwnerUnknownError
+
     while True:
-        found = looked(current, name)
+        found = None
+        try:
+            found = looked(current, name)
+        except OwnerUnknownError as error:
+            click.echo(f"{name}: {error}", err=True)  # it is looked at again
         if found is not None and (found.state.is_over or found.state.paused):
             return found.state
         time.sleep(every_s)

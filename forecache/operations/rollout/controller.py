@@ -12,18 +12,17 @@ from datetime import datetime, timedelta, timezone
 from forecache.alerts.alert import Alert, Kind, Severity
 from forecache.alerts.notify import notify
 from forecache.errors import DamagedError, InputError, NotFoundError
+from forecache.operations.rollout import ownership
 from forecache.operations.rollout.calibrate import calibrated, figures
 from forecache.operations.rollout.count import counted, step_id
+from forecache.operations.rollout.distribute import distribute, is_told, mark_told
 from forecache.operations.rollout.judge import Verdict, following, judged
 from forecache.operations.rollout.seen import Seen, read_seen, write_seen
-from forecache.operations.targets import reporting_replica_failure
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_release, write_current
-from forecache.realtime.release.replicas import is_behind, push_releases
 from forecache.realtime.release.write import writing
 from forecache.realtime.rollout.state import RolloutState, Stage, Step, read_rollout, write_rollout
 from forecache.settings import Settings
 from forecache.steps import rollout_step
-from forecache.store.replicas.sync import open_remote
 
 logger = logging.getLogger("forecache.rollout")
 
@@ -31,6 +30,8 @@ logger = logging.getLogger("forecache.rollout")
 @dataclass(frozen=True)
 class Look:
     """What a look has found.
+
+    A rollout of another home, which was pulled, is shown as it is.
 
     Attributes:
         moved: Whether the rollout is at another step now, or over, or paused.
@@ -49,37 +50,54 @@ def look(settings: Settings, name: str, *, at: datetime | None = None) -> Look |
     Raises:
         ConflictError: Another process is changing the releases.
         DamagedError: The state, or the pointer, is not what was written.
+        OwnerUnknownError: The lake does not say whether this home releases the model; nothing was changed.
         NotEverywhereError: It is done here, and not on the remote.
     """
     now = at or datetime.now(timezone.utc)
     folder = open_releases(settings, name)
-    if read_rollout(folder) is None:
+    state = read_rollout(folder)
+    if state is None:
         return None
+    if not ownership.is_of_here(folder, state):
+        return Look(state, moved=False)
     with writing(folder, action="rollout"):
         before = read_rollout(folder)
         assert before is not None
-        state = _settled(folder, before, now)
-        if not (state.is_over or state.paused):
-            state = _looked(settings, folder, state, now)
-        # Before the release is marked as bad: a look that is killed here tells it again, and that is told once.
-        _tell(settings, state, now)
-        state = _settled(folder, state, now)
+        owner = ownership.other_owner(settings, folder)
+        if owner is not None:
+            state = ownership.left(folder, before, owner)
+            _tell(settings, state, now)
+        else:
+            state = _settled(folder, before, now)
+            if not (state.is_over or state.paused):
+                state = _looked(settings, folder, state, now)
+            # Before the release is marked as bad: a look that is killed here tells it again, and that is told once.
+            _tell(settings, state, now)
+            state = _settled(folder, state, now)
     moved = (state.stage, state.share, state.paused) != (before.stage, before.share, before.paused)
     if moved:
         logger.warning("%s, release %d: %s. %s", name, state.release, state.stage, state.why)
-    _push(settings, folder, moved=moved)
+    if owner is None:
+        distribute(settings, folder, moved=moved)
+    elif state.is_over:
+        mark_told(folder, state.generation)
     return Look(state, moved)
 
 
 def running_rollouts(settings: Settings, names: list[str]) -> list[str]:
-    """Those of some models whose rollout is not over, or not settled, or cannot be read: a look says why."""
+    """Those of some models whose rollout is not over, settled and told to all, or cannot be read: a look says why.
+
+    Rollouts of other homes, which were pulled, are left to them.
+    """
     return [name for name in names if _is_running(open_releases(settings, name))]
 
 
 def _is_running(folder: ReleaseFolder) -> bool:
     try:
         state = read_rollout(folder)
-        return state is not None and (not state.is_over or not _is_settled(folder, state))
+        if state is None or not ownership.is_of_here(folder, state):
+            return False
+        return not (state.is_over and _is_settled(folder, state) and is_told(folder, state))
     except DamagedError:
         return True
 
@@ -92,10 +110,16 @@ def by_hand(settings: Settings, name: str, action: str, why: str, *, at: datetim
 
     Raises:
         NotFoundError: No rollout is under way.
+        ConflictError: Another home releases the model.
+        OwnerUnknownError: The lake does not say which home does, and it is to be resumed or finished.
         InputError: It is not paused, or paused already.
     """
     now = at or datetime.now(timezone.utc)
     folder = open_releases(settings, name)
+    state = read_rollout(folder)
+    if state is not None:
+        ownership.refuse_pulled(folder, state)
+        ownership.own(settings, folder, urgent=action in ("pause", "return"))
     with writing(folder, action=action):
         state = read_rollout(folder)
         state = None if state is None else _settled(folder, state, now)
@@ -123,7 +147,7 @@ def by_hand(settings: Settings, name: str, action: str, why: str, *, at: datetim
             assert action == "finish", action
             state = _end(folder, state, Verdict("passed", said), now)
         state = _settled(folder, state, now)
-    _push(settings, folder, moved=True)
+    distribute(settings, folder, moved=True)
     return state
 
 
@@ -190,16 +214,6 @@ def _settled(folder: ReleaseFolder, state: RolloutState, now: datetime) -> Rollo
 def _is_settled(folder: ReleaseFolder, state: RolloutState) -> bool:
     pointer = read_current(folder)
     return state.stage != "returned" or not state.is_bad or state.release in (pointer.current, *pointer.bad)
-
-
-def _push(settings: Settings, folder: ReleaseFolder, *, moved: bool) -> None:
-    """Bring replicas what has moved, now or at an earlier look that could not reach the remote."""
-    if not settings.store_remote:
-        return
-    with reporting_replica_failure(folder.name, f"The rollout of {folder.name} has changed here."):
-        remote = open_remote(settings.store_remote, settings.storage_options)
-        if moved or is_behind(folder, remote):
-            push_releases(folder, remote)
 
 
 def _tell(settings: Settings, state: RolloutState, now: datetime) -> None:

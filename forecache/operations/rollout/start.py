@@ -7,6 +7,7 @@ from forecache.errors import DamagedError, NotFoundError
 from forecache.operations.rollout.count import logged_version, step_id
 from forecache.operations.rollout.seen import Seen, write_seen
 from forecache.pipeline.realtime.realtime import Realtime
+from forecache.realtime.release.claim import home_of
 from forecache.realtime.release.folder import ReleaseFolder, read_current, read_release
 from forecache.realtime.release.write import move_to, writing
 from forecache.realtime.rollout.state import RolloutState, Step, read_rollout, running, write_rollout
@@ -59,6 +60,7 @@ def start_rollout(settings: Settings, folder: ReleaseFolder, realtime: Realtime,
         state = RolloutState(
             folder.name, number, pointer.current, "aa", step.share, began, plan,
             generation=before.generation if before else 0, why="It has begun.", steps=(step,),
+            home=home_of(folder),
         )  # fmt: skip
         state = write_rollout(folder, state)
         write_seen(folder, Seen(step_id(state), version))

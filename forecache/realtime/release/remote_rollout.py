@@ -22,7 +22,9 @@ def push_rollout(remote: Folder, target: str, state: RolloutState) -> None:
                 "home began it: release %s from one home only, and pull it into the others.",
                 state.name, theirs.release, state.name,
             )  # fmt: skip
-        is_older = (state.started_at, state.generation) <= (theirs.started_at, theirs.generation)
+        # A home that took the rollout over counts its generations from what it pulled.
+        is_known = theirs.home == state.home and state.generation <= theirs.generation
+        is_older = state.started_at < theirs.started_at or (state.started_at == theirs.started_at and is_known)
         if is_older or moves(theirs) == moves(state):
             return
     # Where another process was faster, that one had a newer state, or the next look pushes again.
@@ -46,5 +48,5 @@ def _readable(content: bytes, target: str) -> RolloutState | None:
 
 
 def moves(state: RolloutState) -> tuple[object, ...]:
-    """What replicas go by."""
-    return (state.release, state.started_at, state.stage, state.share, state.paused, state.is_bad)
+    """What replicas go by; the home is what keeps their controllers from it."""
+    return (state.release, state.started_at, state.stage, state.share, state.paused, state.is_bad, state.home)

@@ -3,6 +3,7 @@
 <store>/.realtime/<name>/
     ROLLOUT          the state of the newest rollout, replaced in one step
     ROLLOUT.seen     what the controller has counted in the present step; it is counted anew where it is missing
+    ROLLOUT.told     the generation that the lake and the remote have; they are told again where it is missing
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from forecache.store.sealed import sealed, unsealed
 
 Stage = Literal["aa", "shadow", "canary", "done", "returned"]
 STAGES: tuple[Stage, ...] = ("aa", "shadow", "canary", "done", "returned")
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class RolloutState:
         slow_us: From where on a request is slow; 0 before the A/A step.
         edges: Nine numbers between which the scores of the current release fall evenly; empty before the A/A step.
         steps: All up to the one under way, the last.
+        home: Identity of the home that moves it on; replicas have the states of others.
     """
 
     name: str
@@ -101,6 +103,7 @@ class RolloutState:
     slow_us: float = 0.0
     edges: tuple[float, ...] = ()
     steps: tuple[Step, ...] = ()
+    home: str = ""
     format: int = FORMAT
 
     @property

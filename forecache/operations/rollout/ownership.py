@@ -1,0 +1,181 @@
+"""Which home releases a model: what every command and the controller ask the lake before they change anything."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+from forecache.errors import ConflictError, DamagedError, ForecacheError, UnavailableError
+from forecache.folders import Folder, open_folder
+from forecache.realtime.release.claim import (
+    Claim,
+    home_of,
+    make_claim,
+    move_claim,
+    own_claim,
+    read_claim,
+    refused,
+)
+from forecache.realtime.release.folder import ReleaseFolder, read_current
+from forecache.realtime.release.replicas import pull_releases, remote_releases
+from forecache.realtime.release.write import writing
+from forecache.realtime.rollout.state import RolloutState, read_rollout, running, write_rollout
+from forecache.settings import Settings
+from forecache.steps import claim_step
+from forecache.store.replicas.sync import open_remote
+
+logger = logging.getLogger("forecache.rollout")
+_PATIENCE_S = 10.0
+"""How long an object store that does not answer is asked again: the lock of the releases may be held meanwhile."""
+
+
+class OwnerUnknownError(UnavailableError):
+    """Nothing says at the moment which home releases a model."""
+
+
+def own(settings: Settings, folder: ReleaseFolder, *, urgent: bool = False) -> None:
+    """Have this home be the one that releases a model: it claims it where no home has. Also ends a killed take-over.
+
+    Args:
+        urgent: What is about to be done takes a release away from requests, and has to be possible without the lake.
+
+    Raises:
+        ConflictError: Another home has claimed it.
+        OwnerUnknownError: The lake does not say, and it is not urgent.
+    """
+    ours = own_claim(folder)
+    claim_step("identified")
+    try:
+        with asked(settings, folder.name) as lake:
+            found = make_claim(lake, ours)
+    except UnavailableError as error:
+        if not urgent:
+            raise
+        logger.warning("%s It is done here all the same.", error.message)
+        return
+    claim_step("claimed")
+    if found.home != ours.home:
+        raise refused(found)
+    _adopt(folder, ours)
+
+
+def other_owner(settings: Settings, folder: ReleaseFolder) -> Claim | None:
+    """The claim of another home, None where this home has it. It makes none: a lake without one may be a wrong one.
+
+    Raises:
+        OwnerUnknownError: The lake does not say, or has no claim.
+    """
+    found = claim_of(settings, folder.name)
+    if found is None:
+        raise OwnerUnknownError(
+            f"The lake {settings.lake_uri} has no claim of {folder.name}, so nothing is changed.",
+            remedy=f"Where it is the right lake, `forecache release {folder.name}` claims the model again.",
+        )
+    return None if found.home == home_of(folder) else found
+
+
+def claim_of(settings: Settings, name: str) -> Claim | None:
+    """The claim of a model, None where no home has claimed it.
+
+    Raises:
+        OwnerUnknownError: The lake does not say.
+    """
+    with asked(settings, name) as lake:
+        return read_claim(lake, name)
+
+
+def take_over(settings: Settings, folder: ReleaseFolder) -> None:
+    """Have this home release a model from now on, and go on from what the remote has, where one is set.
+
+    Killed anywhere, it is finished by the next call.
+
+    Raises:
+        ConflictError: Another home took it over meanwhile.
+        OwnerUnknownError: The lake cannot be reached.
+    """
+    is_ours = _is_ours(settings, folder)
+    if not is_ours:
+        _follow(settings, folder)
+    ours = own_claim(folder)
+    with asked(settings, folder.name) as lake:
+        move_claim(lake, ours)
+    claim_step("taken over")
+    if not is_ours:
+        _follow(settings, folder)  # what the other home had begun to push before it lost the claim
+    _adopt(folder, ours)
+
+
+def is_of_here(folder: ReleaseFolder, state: RolloutState) -> bool:
+    """Whether a rollout was begun, or taken over, by this home, and not pulled from another."""
+    return state.home == home_of(folder)
+
+
+def refuse_pulled(folder: ReleaseFolder, state: RolloutState) -> None:
+    """Raises `ConflictError` for a rollout of another home, which was pulled."""
+    if not is_of_here(folder, state):
+        raise ConflictError(
+            f"The rollout of {state.name} is another home's, and was pulled from the remote.",
+            remedy=f"Move it there; `forecache releases {state.name}` names that home where it is over the same lake.",
+        )
+
+
+def left(folder: ReleaseFolder, state: RolloutState, owner: Claim) -> RolloutState:
+    """The state where another home has taken the model over: nothing is decided here any more."""
+    if state.is_over or state.paused or not is_of_here(folder, state):
+        return state
+    why = f"{owner.name} was taken over by {owner}; this home does not move its rollout on any more."
+    return write_rollout(folder, replace(state, paused=True, why=why).with_step(verdict="paused", why=why))
+
+
+def _adopt(folder: ReleaseFolder, ours: Claim) -> None:
+    """Have this home move a rollout on that it pulled, now that the model is its own."""
+    with suppress(DamagedError):  # who looks at it is told so
+        state = read_rollout(folder)
+        if state is not None and state.home != ours.home:
+            with writing(folder, action="take-over"):
+                state = running(read_rollout(folder), read_current(folder))
+                if state is not None and state.home != ours.home:
+                    write_rollout(folder, replace(state, home=ours.home))
+    claim_step("adopted")
+
+
+def _follow(settings: Settings, folder: ReleaseFolder) -> None:
+    """Have what the remote has of a model, so that its releases and their numbers go on from there."""
+    if not settings.store_remote:
+        return
+    try:
+        remote = open_remote(settings.store_remote, settings.storage_options)
+        if folder.name in remote_releases(remote):
+            pull_releases(folder, remote)
+    except ForecacheError:
+        raise
+    except Exception as error:  # the clients of object stores have errors of their own
+        raise UnavailableError(
+            f"The remote {settings.store_remote}, whose releases of {folder.name} this home has to go on from, could "
+            f"not be read: {type(error).__name__}.",
+            remedy="Take over once it can be read.",
+        ) from error
+
+
+def _is_ours(settings: Settings, folder: ReleaseFolder) -> bool:
+    try:
+        found = claim_of(settings, folder.name)
+    except DamagedError:
+        return False
+    return found is not None and found.home == home_of(folder)
+
+
+@contextmanager
+def asked(settings: Settings, name: str) -> Iterator[Folder]:
+    """The lake as a folder; what keeps it from answering becomes one error."""
+    try:
+        yield open_folder(
+            settings.lake_uri, settings.storage_options, setting="FORECACHE_LAKE", patience_s=_PATIENCE_S
+        )  # fmt: skip
+    except ForecacheError:
+        raise
+    except Exception as error:  # the clients of object stores have errors of their own
+        raise OwnerUnknownError(
+            f"The lake {settings.lake_uri} could not be asked which home releases {name}: {type(error).__name__}.",
+            remedy="Try again once it answers, or mend how it is reached.",
+        ) from error

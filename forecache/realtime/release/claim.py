@@ -1,0 +1,168 @@
+"""The claim of a real-time model: which home releases it, in a small object that all homes over one lake read.
+
+<lake>/.realtime/<name>/CLAIM    the claim, with where the rollout stands
+<store>/.realtime/HOME           a home's identity, random
+
+A claim is made and moved by a conditional put, so that one of several homes gets it. It does not expire: a home that is
+down for a day still owns its models, and its readers still answer. A person moves it.
+"""
+
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from forecache.errors import ConflictError, DamagedError
+from forecache.files import lock, write_durably
+from forecache.folders import Folder
+from forecache.realtime.release.folder import ReleaseFolder
+from forecache.realtime.release.here import REALTIME
+from forecache.store.sealed import sealed, unsealed
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A home's claim of a model.
+
+    Attributes:
+        home: Identity of the home that releases the model.
+        host, path: The machine that made the claim, and its store folder.
+        since: ISO 8601 in UTC.
+        rollout: Where the newest rollout stands, as `shown` has it; None where there was none.
+    """
+
+    name: str
+    home: str
+    host: str
+    path: str
+    since: str
+    rollout: Mapping[str, Any] | None = None
+    format: int = FORMAT
+
+    def __str__(self) -> str:
+        return f"the home with the store folder {self.path} on {self.host}, since {self.since[:19]}Z"
+
+
+def home_of(folder: ReleaseFolder) -> str:
+    """The identity of the home that a folder of releases is in; "" where it has none yet."""
+    try:
+        return (folder.root.parent / "HOME").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def own_claim(folder: ReleaseFolder) -> Claim:
+    """The claim that this home would make now; gives the home an identity where it has none."""
+    place = folder.root.parent
+    with lock(place / ".HOME.lock"):
+        if not home_of(folder):
+            write_durably(place / "HOME", secrets.token_hex(16))
+    now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+    return Claim(folder.name, home_of(folder), socket.gethostname(), str(place.parent), now)
+
+
+def read_claim(lake: Folder, name: str) -> Claim | None:
+    """The claim of a model, None where no home has claimed it.
+
+    Raises:
+        DamagedError: It is not what was written, or of another format.
+    """
+    found = lake.read(_target(name))
+    return None if found is None else _from_json(found[0], name, lake)
+
+
+def make_claim(lake: Folder, ours: Claim) -> Claim:
+    """Claim a model where no home has; returns the claim that holds, which may be another home's.
+
+    Raises:
+        DamagedError: As `read_claim`.
+    """
+    while True:
+        found = read_claim(lake, ours.name)
+        if found is not None:
+            return found
+        if lake.swap(_target(ours.name), _to_json(ours), None) is not None:
+            return ours
+        # Another process was faster, or the answer to this one's put was lost: what is there now says which.
+
+
+def move_claim(lake: Folder, ours: Claim) -> Claim:
+    """Take a model over from the home that has claimed it; one that cannot be read is replaced.
+
+    Raises:
+        ConflictError: Another home took it over meanwhile.
+    """
+    first, tag = _read_any(lake, ours.name)
+    found = first
+    while found is None or found.home != ours.home:
+        if _owner(found) != _owner(first):
+            raise ConflictError(
+                f"{ours.name} was taken over meanwhile by {found}.",
+                remedy=f"Agree on one home; `forecache release {ours.name} --take-over` there once more if it is this.",
+            )
+        if lake.swap(_target(ours.name), _to_json(ours), tag) is not None:
+            return ours
+        # Its owner may just have written where its rollout stands.
+        found, tag = _read_any(lake, ours.name)
+    return found
+
+
+def show_rollout(lake: Folder, name: str, home: str, rollout: Mapping[str, Any]) -> None:
+    """Write into a home's claim where its rollout stands; nothing where another home has it by now."""
+    while True:
+        found = lake.read(_target(name))
+        claim = None if found is None else _from_json(found[0], name, lake)
+        if found is None or claim is None or claim.home != home or claim.rollout == rollout:
+            return
+        if lake.swap(_target(name), _to_json(replace(claim, rollout=rollout)), found[1]) is not None:
+            return
+
+
+def refused(claim: Claim) -> ConflictError:
+    """The error where another home has a model."""
+    return ConflictError(
+        f"{claim.name} is released by {claim}.",
+        remedy="Do it there. If that home is gone, or shall release it no more, "
+        f"`forecache release {claim.name} --take-over` has this home release it.",
+    )
+
+
+def _target(name: str) -> str:
+    return f"{REALTIME}/{name}/CLAIM"
+
+
+def _owner(claim: Claim | None) -> tuple[str, str] | None:
+    return None if claim is None else (claim.home, claim.since)
+
+
+def _read_any(lake: Folder, name: str) -> tuple[Claim | None, Any]:
+    """A claim and its tag; the claim None where there is none, or one that cannot be read."""
+    found = lake.read(_target(name))
+    if found is None:
+        return None, None
+    try:
+        return _from_json(found[0], name, lake), found[1]
+    except DamagedError:
+        return None, found[1]
+
+
+def _to_json(claim: Claim) -> bytes:
+    return sealed(asdict(claim))
+
+
+def _from_json(content: bytes, name: str, lake: Folder) -> Claim:
+    what = f"The claim {lake}/{_target(name)}"
+    remedy = f"Where no other home releases {name}, `forecache release {name} --take-over` replaces it."
+    try:
+        data = unsealed(content, what=what)
+    except DamagedError as error:
+        raise DamagedError(error.message, remedy=remedy) from None
+    if data.get("format") != FORMAT:
+        raise DamagedError(
+            f"{what} has the format {data.get('format')}, and this Forecache reads {FORMAT}.", remedy=remedy
+        )
+    return Claim(**data)

@@ -1,0 +1,38 @@
+"""Finding one of the releases that are kept: the same made before, and the one to go back to."""
+
+from forecache.errors import DamagedError, NotFoundError
+from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release
+
+
+def same_inputs(folder: ReleaseFolder, pointer: ReleasePointer, inputs: str) -> int | None:
+    """A release that is whole and has these inputs: the current one, one that was rolled back, or the newest other."""
+    others = [number for number in reversed(folder.numbers()) if number not in (pointer.current, *pointer.bad)]
+    for number in (pointer.current, *pointer.bad, *others):
+        try:
+            found = None if number is None else read_release(folder, number)
+            if found is not None and found.inputs == inputs:
+                read_files(folder.release(found.number), found.files)
+                return found.number
+        except (NotFoundError, DamagedError):
+            continue
+    return None
+
+
+def before(folder: ReleaseFolder, pointer: ReleasePointer) -> int:
+    """The newest release before the current one that was not rolled back and is whole.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    current = pointer.current or 0
+    for number in sorted(folder.numbers(), reverse=True):
+        if number < current and number not in pointer.bad:
+            try:
+                read_files(folder.release(number), read_release(folder, number).files)
+            except DamagedError:
+                continue
+            return number
+    raise NotFoundError(
+        f"There is no release of {folder.name} before {pointer.current or 'the first'} to go back to.",
+        remedy=f"`forecache releases {folder.name}` lists those that are here.",
+    )

@@ -1,0 +1,51 @@
+"""What homes in processes of their own do to a claim in tests of kills and of several at once."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from forecache.errors import ConflictError
+from forecache.operations.rollout.ownership import own, take_over
+from forecache.realtime.release.folder import open_releases
+from forecache.settings import load_settings
+from forecache.steps import claim_step
+
+
+def own_together(home: Path, lake: dict[str, Any], barrier: Any) -> None:
+    """Claim a model at the same instant as other homes; the file `result` in the home says what came of it."""
+
+    def wait(step: str) -> None:
+        if step == "identified":
+            barrier.wait(60)
+
+    claim_step.on_step = wait
+    settings = load_settings(home=home, **lake)
+    try:
+        own(settings, open_releases(settings, "ranking"))
+        result = "claimed"
+    except ConflictError as error:
+        result = str(error)
+    (home / "result").write_text(result)
+
+
+def own_until(home: Path, lake: dict[str, Any], step: str) -> None:
+    """Claim a model, and die at a step of it."""
+    _die_at(step)
+    settings = load_settings(home=home, **lake)
+    own(settings, open_releases(settings, "ranking"))
+
+
+def take_over_until(home: Path, lake: dict[str, Any], step: str) -> None:
+    """Take a model over, and die at a step of it."""
+    _die_at(step)
+    settings = load_settings(home=home, **lake)
+    take_over(settings, open_releases(settings, "ranking"))
+
+
+def _die_at(step: str) -> None:
+    def die(name: str) -> None:
+        if name == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    claim_step.on_step = die
