@@ -1,5 +1,6 @@
 """Section swap: publishes of features and swaps of the model under load; a second client compares its answers."""
 
+import itertools
 import os
 import shutil
 import threading
@@ -80,19 +81,20 @@ def _with_changes(
 class Checker(AbstractContextManager["Checker"]):
     """A client beside the load whose every answer is compared with what its release gives of its store versions.
 
-    It asks in the runs without changes, too: the runs differ in the changes alone. It stays on the generator's core.
+    It asks in the runs without changes, too: the runs differ in the changes alone. It shares the generator's core, so
+    that it compares only after the runs.
     """
 
     def __init__(self, port: int, path: str, keys: int, changed: list[np.ndarray], models: Path) -> None:
-        self._port, self._path, self._keys, self._changed = port, path, keys, changed
+        self._port, self._path, self._changed = port, path, changed
+        self._bodies = case.bodies(2_000, keys, seed=10)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         first = home.ask(port, path, case.bodies(1, 100, seed=1)[0])
         self._version, self._release = first["stores"]["product"]["version"], first["release"]
         self._scorers = [case.scorer(models, case.NETWORK, seed) for seed in (0, 1, 2)]
-        self.answers = self.of_model = 0
-        self.wrong: list[str] = []
-        self.seen: set[tuple[int, int]] = set()
+        self._asked: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._failed: list[str] = []
 
     def __enter__(self) -> "Checker":
         self._thread.start()
@@ -106,24 +108,16 @@ class Checker(AbstractContextManager["Checker"]):
 
     def _run(self) -> None:
         os.sched_setaffinity(0, {OTHER_CORE})  # this thread alone
-        bodies = case.bodies(2_000, self._keys, seed=10)
-        while not self._done.wait(1 / _CHECKS_PER_S):
-            body = bodies[self.answers % len(bodies)]
+        for body in itertools.cycle(self._bodies):
+            if self._done.wait(1 / _CHECKS_PER_S):
+                return
             try:
-                answer = home.ask(self._port, self._path, body)
+                self._asked.append((body, home.ask(self._port, self._path, body)))
             except (urllib.error.URLError, OSError, ValueError) as error:
-                self.wrong.append(f"{type(error).__name__}: {error}")
-                continue
-            self.answers += 1
-            if answer["rung"] == "model":
-                self.of_model += 1
-                fault = self._fault_of(body, answer)
-                if fault:
-                    self.wrong.append(fault)
+                self._failed.append(f"{type(error).__name__}: {error}")
 
     def _fault_of(self, body: dict[str, Any], answer: dict[str, Any]) -> str:
         version, release = answer["stores"]["product"]["version"], answer["release"]
-        self.seen.add((version, release))
         candidates = np.array(body["candidates"])
         matrix = case.matrix_of(body[case.HOUSEHOLD], candidates)
         for number, ids in enumerate(self._changed[: max(version - self._version, 0)]):
@@ -138,10 +132,13 @@ class Checker(AbstractContextManager["Checker"]):
         return ""
 
     def outcome(self) -> dict[str, Any]:
+        """What the answers were; call it after the runs."""
+        of_model = [(body, answer) for body, answer in self._asked if answer["rung"] == "model"]
+        wrong = self._failed + list(filter(None, itertools.starmap(self._fault_of, of_model)))
         return {
-            "answers": self.answers, "of_model": self.of_model, "wrong": len(self.wrong),
-            "first_wrong": self.wrong[:3], "versions": len({version for version, _ in self.seen}),
-            "releases": len({release for _, release in self.seen}),
+            "answers": len(self._asked), "of_model": len(of_model), "wrong": len(wrong), "first_wrong": wrong[:3],
+            "versions": len({answer["stores"]["product"]["version"] for _, answer in of_model}),
+            "releases": len({answer["release"] for _, answer in of_model}),
         }  # fmt: skip
 
 
