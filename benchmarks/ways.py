@@ -84,16 +84,16 @@ def _realtime(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]],
 def _cached(found: dict[str, dict[str, Any]], used: dict[str, dict[str, Any]], name: str, model: str) -> list[str]:
     command, way = f'`make bench-realtime ARGS="--only {CACHED}"`', f"Real time, {model}, cached"
     section = found["realtime"].get(CACHED)
-    if section is None or not section["models"][name]["with"]["runs"]:
+    if section is None:
         return [way, f"{_NONE} here: `forecache advise NAME` measures it with your requests", "", "", "", command]
     used[f"realtime {CACHED}"] = section
-    sides = section["models"][name]
-    ours, without = sides["with"], sides["without"]
-    p50, p99 = (statistics.median(run[each] for run in ours["runs"]) for each in ("p50_ms", "p99_ms"))
-    share = "an unknown share" if ours["hit_rate"] is None else f"{ours['hit_rate']:.0%}"
-    what = f"requests that repeat, {share} of them answered by the cache, {number(ours['rate'])}/s on one core"
-    what += f" (the same requests without the cache: {number(without['rate'])}/s)"
-    return [way, what, number(p50), number(p99), _core_hours(1 / ours["rate"]), command]
+    ours, without = (section["models"][name][side] for side in ("with", "without"))
+    p50, p99, cpu_us = (statistics.median(run[each] for run in ours) for each in ("p50_ms", "p99_ms", "cpu_us"))
+    share = statistics.median(run["hit_rate"] for run in ours)
+    plain = _core_hours(statistics.median(run["cpu_us"] for run in without) / 1e6)
+    what = f"{number(section['rate'])} requests/s that repeat, {share:.0%} of them answered by the cache"
+    what += f" (the same requests without the cache: {plain} core-hours)"
+    return [way, what, number(p50), number(p99), _core_hours(cpu_us / 1e6), command]
 
 
 def _told(hours: float | None) -> str:

@@ -1,5 +1,8 @@
 """Section cached: each model with a cache of its answers and without, in one reader, for requests that repeat.
 
+Both get the same requests at the same rate, by turns, and what is compared is the processor time of a request: a rate
+near the limit is decided by the machine's pauses, which the cache does not change.
+
 Which of the different requests comes next is drawn by Zipf's law, as pages of the web are asked for (L. Breslau et al.,
 "Web caching and Zipf-like distributions", INFOCOM 1999, found exponents from 0.64 to 0.83). The cache holds a tenth of
 them, so that the share of requests that it answers does not grow with the length of a run.
@@ -9,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _common.processes import cpu_s, reader_at
 from _store.processes import SERVER_CORE, BenchmarkError
 from _store.progress import say
 
 from _realtime import case, home, load, throughput
-from _realtime.best_rate import LIMITS
 from _realtime.metrics import metric
 from _realtime.sizes import Sizes
 
@@ -21,7 +24,10 @@ WITHOUT, WITH = "without", "with"
 EXPONENT = 0.8
 _DRAWN = 60_000
 """Requests of the generator's file, after which it begins anew."""
-_FILL_PER_S, _FIRST = 1_500.0, 2_000.0
+RATE = {"tiny": 100.0, "hour": 1_000.0, "full": 1_000.0}
+_FILL_WINDOWS = 3
+"""Before what is measured, the cache fills for so many windows."""
+ROUNDS = {"tiny": 1, "hour": 4, "full": 6}
 _COMPARED = 200
 _PATIENCE = 100
 
@@ -33,7 +39,7 @@ def drawn(distinct: int, count: int, seed: int) -> np.ndarray:
 
 
 def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
-    """The best rate of each model without and with its cache, one after the other."""
+    """What a request takes of each model without and with its cache."""
     from bench_ranking.pipelines import rank
 
     models = work / "models"
@@ -44,7 +50,7 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
         home.released_as_it_is(settings, name[WITH])
     popular, encoded = _requests(sizes)
     found: dict[str, Any] = {
-        "keys": sizes.keys, "limits": vars(LIMITS), "distinct": sizes.distinct, "exponent": EXPONENT,
+        "keys": sizes.keys, "rate": RATE[sizes.name], "distinct": sizes.distinct, "exponent": EXPONENT,
         "cache_bytes": rank.CACHE_BYTES, "models": {},
     }  # fmt: skip
     every = [name for sides in names.values() for name in sides.values()]
@@ -67,19 +73,31 @@ def _model(
     port: int, work: Path, sizes: Sizes, sides: dict[str, str], popular: list[dict[str, Any]], encoded: list[bytes],
     expected: case.Expected,
 ) -> dict[str, Any]:  # fmt: skip
-    found: dict[str, Any] = {"in_loop": throughput.runs_in_loop(port, sides[WITH])}
+    found: dict[str, Any] = {"in_loop": throughput.runs_in_loop(port, sides[WITH]), WITHOUT: [], WITH: []}
     before = compared(port, sides, popular, expected)
-    for side, name in sides.items():
-        requests = load.write_requests(work / f"{name}.requests", encoded, f"/v1/{name}")
-        load.run(port, requests, rate=_FILL_PER_S, seconds=sizes.window_s)
-        run = throughput.searched(port, requests, sizes, LIMITS, _FIRST, of_model=True)
-        counted = answers(port, name)
-        run["runs"] = throughput.finals(port, requests, sizes, LIMITS, run, of_model=True) if run["rate"] else []
-        run["hit_rate"] = hit_rate(counted, answers(port, name))
-        found[side] = run
+    requests = {
+        side: load.write_requests(work / f"{name}.requests", encoded, f"/v1/{name}") for side, name in sides.items()
+    }
+    load.run(port, requests[WITH], rate=RATE[sizes.name], seconds=_FILL_WINDOWS * sizes.window_s)
+    for number in range(ROUNDS[sizes.name]):
+        for side in (WITHOUT, WITH) if number % 2 else (WITH, WITHOUT):
+            found[side].append(_run(port, sides[side], requests[side], sizes))
     after = compared(port, sides, popular, expected)
     found["compared"] = {what: before[what] + after[what] for what in before}
     return found
+
+
+def _run(port: int, name: str, requests: Path, sizes: Sizes) -> dict[str, Any]:
+    """Figures of a run, with the reader's processor time of a request in us and the share that the cache answered."""
+    processes = reader_at(port)
+    counted, used = answers(port, name), cpu_s(processes)
+    done = load.run(port, requests, rate=RATE[sizes.name], seconds=sizes.final_s, classes=throughput.CLASSES)
+    cpu_us = (cpu_s(processes) - used) / len(done.status) * 1e6
+    rate = hit_rate(counted, answers(port, name))
+    figures = done.figures()
+    say(f"  {name}: {cpu_us:.0f} us of processor time, p50 {figures['p50_ms']:.2f}, p99 {figures['p99_ms']:.2f} ms")
+    model_share = float(done.with_class(throughput.MODEL).mean())
+    return {**figures, "cpu_us": cpu_us, "hit_rate": rate, "model_share": model_share}
 
 
 def answers(port: int, name: str) -> dict[str, float]:

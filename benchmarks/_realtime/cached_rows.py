@@ -4,32 +4,30 @@ from typing import Any
 
 from _common.rows import Asked, Row, Value
 
-from _realtime.best_rate import LIMITS
+_FIGURES = (
+    ("cpu_us", "the reader's processor time of a request", "us"),
+    ("p50_ms", "p50", "ms"),
+    ("p99_ms", "p99", "ms"),
+    ("p999_ms", "p99.9", "ms"),
+)
 
 
 def rows_of(_: str, section: dict[str, Any]) -> list[Row]:
     none = Asked(0, at_least=False, of_ratio=False)
     rows = []
     for model, found in section["models"].items():
-        sides = {side: found[side] for side in ("with", "without")}
-        best = [float(side["rate"]) for side in sides.values()]
-        ratio = best[0] / best[1] if best[1] else None
-        rows.append(
-            Row(f"{model}: requests per second at p99 under {LIMITS.p99_ms:g} ms and p99.9 under "
-                f"{LIMITS.p999_ms:g} ms", Value.of(best[:1]), "/s", "without the cache", Value.of(best[1:]), ratio,
-                key=model)
-        )  # fmt: skip
-        for quantile, title in (("p50_ms", "p50"), ("p99_ms", "p99"), ("p999_ms", "p99.9")):
-            if all(side["runs"] for side in sides.values()):
-                ours, theirs = (Value.of(run[quantile] for run in side["runs"]) for side in sides.values())
-                rows.append(
-                    Row(f"{model}: {title} at these rates", ours, "ms", "without the cache, at its own rate", theirs)
-                )
-        share = sides["with"]["hit_rate"]
-        if share is not None and sides["with"]["runs"]:
+        for name, title, unit in _FIGURES:
+            ours, theirs = (Value.of(run[name] for run in found[side]) for side in ("with", "without"))
+            rows.append(
+                Row(f"{model}: {title}, {section['rate']:,.0f} requests/s", ours, unit, "without the cache", theirs,
+                    theirs.median / ours.median, key=f"{model} {name}")
+            )  # fmt: skip
+        shares = [100 * run["hit_rate"] for run in found["with"] if run["hit_rate"] is not None]
+        if shares:
             what = f"{section['distinct']:,} different requests by Zipf's law with the exponent {section['exponent']:g}"
-            rows.append(Row(f"{model}: requests that the cache answered at that rate, of {what}",
-                            Value.of([100 * share]), "%"))  # fmt: skip
+            rows.append(Row(f"{model}: requests that the cache answered, of {what}", Value.of(shares), "%"))
+        failed = sum(run["failed"] for side in ("with", "without") for run in found[side])
+        rows.append(Row(f"{model}: requests without an answer of status 200", Value.of([failed]), asked=none))
         answers = found["compared"]
         rows.append(
             Row(f"{model}: of {answers['answers']:,} answers with the cache, {answers['cached']:,} of them from it, "
