@@ -22,8 +22,6 @@ from _realtime.sizes import Sizes
 
 WITHOUT, WITH = "without", "with"
 EXPONENT = 0.8
-_DRAWN = 60_000
-"""Requests of the generator's file, after which it begins anew."""
 RATE = {"tiny": 100.0, "hour": 1_000.0, "full": 1_000.0}
 _FILL_WINDOWS = 3
 """Before what is measured, the cache fills for so many windows."""
@@ -48,7 +46,7 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
     names = {model: {WITHOUT: model, WITH: f"{model}_cached"} for model in case.MODELS}
     for name in names.values():
         home.released_as_it_is(settings, name[WITH])
-    popular, encoded = _requests(sizes)
+    bodies = case.bodies(sizes.distinct, sizes.keys, seed=5)
     found: dict[str, Any] = {
         "keys": sizes.keys, "rate": RATE[sizes.name], "distinct": sizes.distinct, "exponent": EXPONENT,
         "cache_bytes": rank.CACHE_BYTES, "models": {},
@@ -58,46 +56,45 @@ def measure(work: Path, sizes: Sizes) -> dict[str, Any]:
         for model, sides in names.items():
             say(f"cached: {model}")
             expected = case.Expected(models, model)
-            found["models"][model] = _model(port, work, sizes, sides, popular, encoded, expected)
+            found["models"][model] = _model(port, work, sizes, sides, bodies, expected)
     return found
 
 
-def _requests(sizes: Sizes) -> tuple[list[dict[str, Any]], list[bytes]]:
-    """Those that come most often, and bodies in the order in which they are sent."""
-    bodies = case.bodies(sizes.distinct, sizes.keys, seed=5)
-    numbers = drawn(sizes.distinct, min(_DRAWN, 10 * sizes.distinct), seed=6)
-    return bodies[:_COMPARED], [case.encoded(bodies[number]) for number in numbers]
-
-
 def _model(
-    port: int, work: Path, sizes: Sizes, sides: dict[str, str], popular: list[dict[str, Any]], encoded: list[bytes],
-    expected: case.Expected,
-) -> dict[str, Any]:  # fmt: skip
+    port: int, work: Path, sizes: Sizes, sides: dict[str, str], bodies: list[dict[str, Any]], expected: case.Expected
+) -> dict[str, Any]:
     found: dict[str, Any] = {"in_loop": throughput.runs_in_loop(port, sides[WITH]), WITHOUT: [], WITH: []}
-    before = compared(port, sides, popular, expected)
-    requests = {
-        side: load.write_requests(work / f"{name}.requests", encoded, f"/v1/{name}") for side, name in sides.items()
-    }
-    load.run(port, requests[WITH], rate=RATE[sizes.name], seconds=_FILL_WINDOWS * sizes.window_s)
+    before = compared(port, sides, bodies[:_COMPARED], expected)
+    fill = _FILL_WINDOWS * sizes.window_s
+    _run(port, sides[WITH], _written(work, sides[WITH], bodies, sizes, fill, seed=6), sizes, fill)
     for number in range(ROUNDS[sizes.name]):
         for side in (WITHOUT, WITH) if number % 2 else (WITH, WITHOUT):
-            found[side].append(_run(port, sides[side], requests[side], sizes))
-    after = compared(port, sides, popular, expected)
+            # Drawn anew for each round: what a run before has asked for would all be in the cache.
+            requests = _written(work, sides[side], bodies, sizes, sizes.final_s, seed=7 + number)
+            found[side].append(_run(port, sides[side], requests, sizes, sizes.final_s))
+    after = compared(port, sides, bodies[:_COMPARED], expected)
     found["compared"] = {what: before[what] + after[what] for what in before}
     return found
 
 
-def _run(port: int, name: str, requests: Path, sizes: Sizes) -> dict[str, Any]:
+def _written(work: Path, name: str, bodies: list[dict[str, Any]], sizes: Sizes, seconds: float, *, seed: int) -> Path:
+    """The requests of a run, as many as it sends."""
+    count = round(RATE[sizes.name] * seconds) + 1
+    encoded = [case.encoded(bodies[number]) for number in drawn(len(bodies), count, seed)]
+    return load.write_requests(work / f"{name}.requests", encoded, f"/v1/{name}")
+
+
+def _run(port: int, name: str, requests: Path, sizes: Sizes, seconds: float) -> dict[str, Any]:
     """Figures of a run, with the reader's processor time of a request in us and the share that the cache answered."""
     processes = reader_at(port)
     counted, used = answers(port, name), cpu_s(processes)
-    done = load.run(port, requests, rate=RATE[sizes.name], seconds=sizes.final_s, classes=throughput.CLASSES)
+    done = load.run(port, requests, rate=RATE[sizes.name], seconds=seconds, classes=throughput.CLASSES)
     cpu_us = (cpu_s(processes) - used) / len(done.status) * 1e6
-    rate = hit_rate(counted, answers(port, name))
+    share = hit_rate(counted, answers(port, name))
     figures = done.figures()
     say(f"  {name}: {cpu_us:.0f} us of processor time, p50 {figures['p50_ms']:.2f}, p99 {figures['p99_ms']:.2f} ms")
     model_share = float(done.with_class(throughput.MODEL).mean())
-    return {**figures, "cpu_us": cpu_us, "hit_rate": rate, "model_share": model_share}
+    return {**figures, "cpu_us": cpu_us, "hit_rate": share, "model_share": model_share}
 
 
 def answers(port: int, name: str) -> dict[str, float]:
