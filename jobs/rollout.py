@@ -20,8 +20,9 @@ def rollout_definitions(realtime: Realtime) -> dg.Definitions:
 
 
 def build_rollout_job(realtime: Realtime) -> AssetJob:
+    # Dagster makes an op of each asset and a graph of each job, whose names must differ.
     return dg.define_asset_job(
-        rollout_name(realtime),
+        f"{rollout_name(realtime)}_job",
         selection=dg.AssetSelection.assets(rollout_name(realtime)),
         description=f"Look once at the rollout of {realtime.name}: wait, go on, or return its release.",
         executor_def=dg.in_process_executor,

@@ -17,6 +17,7 @@ from jobs.definitions import build_definitions
 from resources.instance import LOCATION
 
 STAGES = ("training_set", "candidate", "model", "predictions", "published")
+SUPPORT = Path(__file__).parent.parent / "support"
 PER_PIPELINE = (*STAGES, "drift_report", "monitoring")
 
 
@@ -55,6 +56,16 @@ def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repos
     }
     # `spend` declares no retraining.
     assert {sensor.name for sensor in repository.sensor_defs} == {"purchases_landed", "churn_drifted", "alerts"}
+
+
+def test_a_project_with_a_rollout_and_a_log_loads_with_a_job_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    repository = build_definitions(load_settings(project="pictured_project")).get_repository_def()
+    repository.load_all_definitions()
+    assert {"rollout_ranking_job", "parity_ranking_job", "parity_search_job"} <= set(repository.job_names)
+    keys = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
+    assert {"rollout_ranking", "parity_ranking", "parity_search", "stream_cards"} <= keys
+    assert {sensor.name for sensor in repository.sensor_defs} >= {"rollout_ranking_under_way", "streams"}
 
 
 def test_pipelines_that_share_a_view_select_its_one_asset_in_their_nights(repository: dg.RepositoryDefinition) -> None:
