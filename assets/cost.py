@@ -54,7 +54,7 @@ def cost_metadata(report: "Report") -> dict[str, Any]:
     numbers["price_per_million_answers"] = report.per_million_answers
     return {
         "days": report.days,
-        **{name: value for name, value in numbers.items() if value is not None},
+        **{name: float(f"{value:.4g}") for name, value in numbers.items() if value is not None},
         **({"missing_prices": ", ".join(report.missing_prices)} if report.missing_prices else {}),
         "lines": markdown_table(headers, rows),
         "picture": plots({"cost": picture.getvalue()}),

@@ -5,6 +5,7 @@ is returned. `forecache rollouts` does the same without Dagster; any number of b
 """
 
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
@@ -69,5 +70,12 @@ def rollout_metadata(state: RolloutState) -> dict[str, Any]:
         "guards": markdown_table(
             ("guard", "other arm", "current", "worse by at least", "at most", "tolerated", "harm"), guards
         ),
-        "figures": markdown_table(("figure", "value"), list(judged.shown.items())),
+        "figures": markdown_table(
+            ("figure", "value"), [(name, _shown(name, value)) for name, value in judged.shown.items()]
+        ),
     }
+
+
+def _shown(figure: str, value: float) -> object:
+    """A figure as a person reads it: those of Unix times as times."""
+    return f"{datetime.fromtimestamp(value, timezone.utc):%Y-%m-%d %H:%M:%S}" if figure.endswith("_at") else value
