@@ -1,5 +1,6 @@
 """A reader with something of everything that the status page shows. As a script: FOLDER, the pictures of the docs."""
 
+import os
 import sys
 import tempfile
 import threading
@@ -7,27 +8,39 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count, islice
 from math import sin
 from pathlib import Path
+from typing import Any
 
 import httpx
 from ranking_code import transforms
-from reader_support import RunningReader, churn_rows, running_reader, today, write_version
+from reader_support import RunningReader, churn_rows, eventually, running_reader, today, write_version
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
-from ui_support import browser_page
+from ui_support import browser_page, save_picture
 from waiting import beside
 
 from forecache.lake.ledger import StageRecord, record
 from forecache.pipeline import Log
 from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
 from forecache.pipeline.realtime.request import RequestField
+from forecache.realtime.drift.reference import ColumnBins, Reference
+from forecache.realtime.log.commit.beside import committing_beside
 from forecache.settings import Settings, load_settings
 from forecache.store import Provenance
 from forecache.store.manifest import Policy
 
 POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
 NIGHTS = 4
+PAID = Reference(
+    (
+        ColumnBins("amount", (10.0, 20.0, 30.0, 45.0, 60.0, 75.0), (16, 15, 14, 19, 14, 12, 10, 0), 0.0, 90.0),
+        ColumnBins("spend", (15.0,), (55, 45, 0), 10.0, 20.0),
+    ),
+    "a training split",
+)
+"""Bins of `fraud`: the amounts of the traffic are a little larger than those it was trained on."""
 
 
 def write_sample(settings: Settings) -> None:
@@ -39,17 +52,22 @@ def write_sample(settings: Settings) -> None:
         settings.store_path, "spend", churn_rows(900), as_of=old, policy=Policy(36.0, "flag"), provenance=spend
     )
     write_views(settings)
-    make_release(settings, name="search", ladder=(POPULAR, OrderGiven()), cache_bytes=1 << 20, log=Log("household_id"))
+    release_search(settings)
     make_release(
         settings, name="fraud", features=("amount", "spend"), transform=transforms.fraud, candidates=None,
         request=(RequestField("household_id", "bigint"), RequestField("amount", "double")), lookups=(HOUSEHOLD,),
-        warmup=[b'{"household_id":1,"amount":3.0}'],
+        warmup=[b'{"household_id":1,"amount":3.0}'], bins=PAID.to_json(),
     )  # fmt: skip
     for back in range(NIGHTS, 0, -1):
         night = today() - timedelta(days=back)
         rows = [("ingest", "purchases", 120_000), ("features", "customer", 2357), ("score", "churn", 2357),
                 ("check", "churn", 2357), ("publish", "churn", 2357)]  # fmt: skip
         record(settings, [StageRecord(stage, of, night, f"{back}", of, 1, n, 3.5) for stage, of, n in rows])
+
+
+def release_search(settings: Settings, **declared: Any) -> None:
+    ladder, log = (POPULAR, OrderGiven()), Log("household_id")
+    make_release(settings, name="search", ladder=ladder, cache_bytes=1 << 20, log=log, **declared)
 
 
 def ask_some(http: httpx.Client, step: int) -> None:
@@ -59,7 +77,13 @@ def ask_some(http: httpx.Client, step: int) -> None:
     http.get(f"/v1/spend/{step % 900:05d}")
     http.post("/v1/churn", json={"keys": [f"{step % 900 + place:05d}" for place in range(20)]})
     http.post("/v1/search", content=a_request(step % 2 + 1, products=("a", "b", "c")[: step % 3 + 1]))
-    http.post("/v1/fraud", json={"household_id": step % 2 + 1, "amount": float(step % 90)})
+    pay(http, step, times=1)
+
+
+def pay(http: httpx.Client, step: int, *, times: int = 4) -> None:
+    """Requests to `fraud`; so many more that enough are counted for its drift."""
+    for number in range(times):
+        http.post("/v1/fraud", json={"household_id": step % 2 + 1, "amount": float((step + 7 * number) % 90)})
 
 
 @contextmanager
@@ -67,14 +91,21 @@ def traffic(reader: RunningReader) -> Iterator[None]:
     """Requests whose rate goes up and down while the block runs."""
 
     def run(stop: threading.Event) -> None:
-        with httpx.Client(base_url=reader.url) as http:
-            step = 0
-            while not stop.wait(0.02 + 0.012 * sin(time.time() / 9)):
-                ask_some(http, step)
-                step += 1
+        steps = count()
+        while not stop.is_set():
+            with httpx.Client(base_url=reader.url) as http:  # a new connection may be another worker's
+                for step in islice(steps, 50):
+                    if stop.wait(0.02 + 0.012 * sin(time.time() / 9)):
+                        return
+                    ask_some(http, step)
+                    pay(http, step)
 
     with beside(run):
         yield
+
+
+def drift_is_measured(reader: RunningReader) -> bool:
+    return any(model["drift"] for model in httpx.get(f"{reader.url}/status.json").json()["models"])
 
 
 PICTURES = (("desktop", 1280, "light"), ("dark", 1280, "dark"), ("phone", 360, "light"))
@@ -82,15 +113,18 @@ PICTURES = (("desktop", 1280, "light"), ("dark", 1280, "dark"), ("phone", 360, "
 
 def take_pictures(folder: Path, *, seconds: float = 150) -> None:
     with tempfile.TemporaryDirectory() as home:
+        os.environ["FORECACHE_HOME"] = home
         settings = load_settings(home=home)
         write_sample(settings)
-        with running_reader(settings, reader_workers=2, project_part=True) as reader, traffic(reader):
+        reading = running_reader(settings, reader_workers=2, project_part=True)
+        with committing_beside(settings), reading as reader, traffic(reader):
             httpx.get(f"{reader.url}/status")  # somebody looks, so that the ledger is read
             time.sleep(seconds)
+            assert eventually(lambda: drift_is_measured(reader), 300), "fewer than 300 requests are counted"
             for name, width, scheme in PICTURES:
                 with browser_page(width=width, height=800, color_scheme=scheme) as page:
                     page.goto(f"{reader.url}/status")
-                    page.screenshot(path=folder / f"status-{name}.png", full_page=True)
+                    save_picture(page.screenshot(full_page=True), folder / f"status-{name}.png")
 
 
 if __name__ == "__main__":
