@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -13,8 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 from alert_receivers import Receiver, receiver
+from dashboard_picture import draw
+from dashboard_queries import PICTURES, Shown, section
 from free_ports import free_port
 from monitoring_services import (
+    DASHBOARD,
     Prometheus,
     alertmanager,
     metrics_in,
@@ -125,6 +129,14 @@ def test_every_query_of_every_panel_returns_data(busy: Watched) -> None:
     asked = panels()
     assert len(asked) > 50
     assert [(title, query) for title, query in asked if not busy.prometheus.query(query)] == []
+
+
+@pytest.mark.parametrize(("name", "first", "last"), PICTURES)
+def test_the_panels_can_be_drawn_and_none_is_without_data(busy: Watched, name: str, first: str, last: str) -> None:
+    now = time.time()
+    drawn = draw(section(DASHBOARD["panels"], first, last), busy.prometheus, Shown(now - 60, now, 1.0), [(now, "blue")])
+    assert drawn[0].startswith(b"\x89PNG")
+    assert drawn[1] == []
 
 
 def test_every_metric_that_an_alert_reads_is_there(busy: Watched) -> None:

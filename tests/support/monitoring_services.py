@@ -96,15 +96,15 @@ def alertmanager(folder: Path, receiver: str) -> Iterator[str]:
 
 
 @contextmanager
-def prometheus(folder: Path, *, reader: str, batch: str, alerts: str) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes each second; addresses are host:port."""
+def prometheus(folder: Path, *, reader: str, batch: str, alerts: str, every: str = "1s") -> Iterator[Prometheus]:
+    """A Prometheus that scrapes each second, or as often as `every` says; addresses are host:port."""
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    config["global"] = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), every)
     config["rule_files"] = []
     for name in ("recording", "alerts"):
         rules = yaml.safe_load((MONITORING / "rules" / f"{name}.yml").read_text())
         for group in rules["groups"]:
-            group["interval"] = "1s"
+            group["interval"] = every
         (folder / f"{name}.yml").write_text(yaml.safe_dump(rules))
         config["rule_files"].append(f"{name}.yml")
     config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [alerts]
