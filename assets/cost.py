@@ -1,4 +1,4 @@
-"""Cost: what stages, training, storage and replicas took and cost a day, as means of the last week.
+"""Cost: what stages, training, streams, storage and replicas took and cost a day, as means of the last week.
 
 Prices are those of FORECACHE_PRICES; where one is missing the amounts are shown without it. Each materialization's
 figures are a point in Dagster's plots of this asset. `forecache cost` shows the same.
@@ -52,10 +52,12 @@ def cost_metadata(report: "Report") -> dict[str, Any]:
     numbers = {f"{part}_price_a_day": report.price_of(part) for part in PARTS}
     numbers["price_per_million_predictions"] = report.per_million_predictions
     numbers["price_per_million_answers"] = report.per_million_answers
+    numbers |= {f"price_per_million_events_of_{name}": price for name, price in report.per_million_events.items()}
     return {
         "days": report.days,
         **{name: float(f"{value:.4g}") for name, value in numbers.items() if value is not None},
         **({"missing_prices": ", ".join(report.missing_prices)} if report.missing_prices else {}),
+        **({"not_known": " ".join(report.not_known)} if report.not_known else {}),
         "lines": markdown_table(headers, rows),
         "picture": plots({"cost": picture.getvalue()}),
     }

@@ -37,6 +37,7 @@ class StreamState:
         committed_version: Delta version of the last commit; -1: none.
         committed_at: When that was.
         release: Of the real-time model that answers; None: the stream asks none.
+        cpu_s: CPU seconds of the process and its children, looked at every five seconds; None: not known.
         last_error: What is wrong, or went wrong since the last commit, as a sentence; "" for nothing.
     """
 
@@ -60,6 +61,7 @@ class StreamState:
     committed_version: int = -1
     committed_at: float = 0.0
     release: int | None = None
+    cpu_s: float | None = None
     last_error: str = ""
 
 

@@ -16,6 +16,8 @@ from forecache.settings import Settings
 SOURCE = LEDGER_TABLE
 _TABLE_AT = re.compile(r"(?:before:)?([a-z_][a-z0-9_]*)@(\d+)")
 _MODEL_AT = re.compile(r"model=(.+)@(\d+)")
+ELSEWHERE = ("ingest", "publish")
+"""Stages whose facts come from `ingested_files` and the manifests; the ledger says only what they took."""
 CHECKS = ("check", "drift", "reconcile")
 """Stages that judge a table and write none; their subject is the table's name."""
 
@@ -26,7 +28,8 @@ def stage_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]
     Args:
         filters: On the ledger's columns.
     """
-    rows = [row for row in read_rows(settings, LEDGER_TABLE, filters) if row["commit_version"] is not None]
+    found = read_rows(settings, LEDGER_TABLE, filters)
+    rows = [row for row in found if row["commit_version"] is not None and row["stage"] not in ELSEWHERE]
 
     def together(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return row["commit_version"], row["stage"], row["subject"], row["run_id"]

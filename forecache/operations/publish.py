@@ -4,12 +4,13 @@ Both are checked under the publisher's lock, for the Delta version that is publi
 another scoring run can come between the check and the publish.
 """
 
+import logging
 from datetime import date
 
 from forecache.errors import CheckError, ConflictError
 from forecache.lake.feature_tables.feature_rows import code_of
 from forecache.lake.feature_tables.features import STAGE as BUILT
-from forecache.lake.ledger import last_record
+from forecache.lake.ledger import StageRecord, last_record, record
 from forecache.operations.rollback import recover_interrupted
 from forecache.pipeline import FeatureView, Pipeline, Served
 from forecache.pipeline.loading import read_project
@@ -21,6 +22,9 @@ from forecache.settings import Settings
 from forecache.store.encoding.prediction_source import NightSource
 from forecache.store.publishing.publish import publish
 from forecache.stream.layers import write_layers
+
+STAGE = "publish"
+logger = logging.getLogger("forecache.publish")
 
 
 def publish_night(
@@ -63,7 +67,20 @@ def publish_night(
     _declare_layer(settings, pipeline)
     if isinstance(pipeline, Pipeline):
         recover_interrupted(settings, pipeline, progress=progress)
-    return publish(settings, pipeline, night=night, full=full, run_id=run_id, progress=progress, approve=approve)
+    result = publish(settings, pipeline, night=night, full=full, run_id=run_id, progress=progress, approve=approve)
+    if not result.skipped:
+        _record(settings, result, run_id=run_id)
+    return result
+
+
+def _record(settings: Settings, result: StageResult, *, run_id: str) -> None:
+    """Tell the ledger what a publish took; the manifest says what it published."""
+    row = StageRecord(STAGE, result.subject, None, "", "", -1, result.rows, result.seconds,
+                      {"version": result.details["version"]}, run_id=run_id)  # fmt: skip
+    try:
+        record(settings, [row])
+    except Exception as error:  # noqa: BLE001  # the version is served, and a failure would say that it is not
+        logger.warning("What publishing %s took was not recorded: %s", result.subject, error)
 
 
 def _declare_layer(settings: Settings, pipeline: Served) -> None:

@@ -12,6 +12,7 @@ from forecache.errors import InputError
 from forecache.lake.delta.tables import open_table, table_version
 from forecache.lake.ingest.ingest import _count, ingest
 from forecache.lake.ingest.ingested import ingested_files, raw_state, require_days
+from forecache.lake.ledger import all_records
 from forecache.lake.query import query
 from forecache.pipeline import Column, Source
 from forecache.settings import Settings
@@ -95,6 +96,9 @@ def test_ingesting_twice_is_a_no_op(settings: Settings, spark: Any, land: Land) 
     assert second.skipped
     assert (first.rows, second.rows) == (1, 1)
     assert table_version(settings, "raw_orders") == first.delta_version
+    [took] = all_records(settings, "ingest", "orders")
+    assert (took.night, took.rows, took.details) == (None, 1, {"files": 1})
+    assert 0 < took.seconds <= first.seconds
 
 
 def test_csv_json_and_parquet_files_of_the_same_rows_give_the_same_raw_rows(

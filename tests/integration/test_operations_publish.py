@@ -1,6 +1,7 @@
 """What may be published: a night that passed its checks in the state that is published, looked at under the lock."""
 
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,9 @@ from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, record_check, sc
 from forecache.errors import CheckError, ConflictError
 from forecache.lake.delta.digest import partition_digests
 from forecache.lake.delta.tables import open_table
+from forecache.lake.ledger import all_records, records_since
+from forecache.lineage.stages import stage_facts
+from forecache.operations.cost.unrecorded import unrecorded
 from forecache.operations.publish import publish_night
 from forecache.pipeline import AS_OF, Drift, expect
 from forecache.quality.verdicts import check_nights
@@ -38,6 +42,31 @@ def test_a_verdict_about_other_rows_of_the_night_does_not_count(settings: Settin
         publish_night(settings, churn())
     record_check(settings)
     assert publish_night(settings, churn()).details["version"] == 2
+
+
+def test_the_ledger_has_what_each_publish_took_and_the_cost_says_which_are_missing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_ago = datetime(2020, 1, 1, tzinfo=timezone.utc)
+    write_night(settings, predictions(scores(50)))
+    record_check(settings)
+    result = publish_night(settings, churn(), run_id="run-1")
+    assert publish_night(settings, churn()).skipped
+    [row] = all_records(settings, "publish", "churn")
+    assert (row.night, row.rows, row.seconds, row.run_id) == (None, 50, result.seconds, "run-1")
+    assert row.details == {"version": 1}
+    assert unrecorded(settings, [row], long_ago) == []
+    assert "publish" not in {fact.stage for fact in stage_facts(settings, [])}, "the manifest tells it"
+    upsert(settings, predictions({"00001": 0.125}))
+    record_check(settings)
+
+    def fail(*_: object) -> None:
+        raise OSError("The disk is full.")
+
+    monkeypatch.setattr("forecache.operations.publish.record", fail)
+    assert publish_night(settings, churn()).details["version"] == 2, "it is served, whatever becomes of the ledger"
+    found = records_since(settings, long_ago)
+    assert unrecorded(settings, found, long_ago) == ["What 1 of 2 publishes of churn took is not known."]
 
 
 def test_a_night_whose_drift_may_hold_it_up_is_published_only_after_that_was_measured(settings: Settings) -> None:

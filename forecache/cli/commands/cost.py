@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 NOT_COUNTED = (
-    "Not counted: ingesting and publishing, whose time is in no ledger, and running streams. A pipeline's own price "
-    "(--json) is without the views that it shares, its sources and the lake."
+    "Not counted: brokers of Kafka. Tailers are in the price of the readers that they run beside. A pipeline's own "
+    "price (--json) is without the views that it shares, its sources and the lake."
 )
 
 
@@ -30,7 +30,9 @@ NOT_COUNTED = (
               help="Cores that a stage holds, where its core seconds are not measured; default: all here.")  # fmt: skip
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture: .png or .svg.")
 def cost(days: int, cores: int | None, plot: Path | None) -> None:
-    """Show what stages, trainings, storage and readers take and cost a day, and a million predictions or answers.
+    """Show what stages, trainings, streams, storage and readers take and cost a day, and a million of what they make.
+
+    These are predictions, answers, and events of each stream.
 
     Prices come from FORECACHE_PRICES. Where one is missing, the amount is shown alone.
     """
@@ -78,6 +80,12 @@ def _show(report: "Report") -> None:
         )
     if report.per_million_answers is not None:
         click.echo(f"A million answers: {_price(report.per_million_answers)} (of {report.use.answers:,.0f} a day).")
+    for stream in report.streams:
+        if (hours := stream.core_hours_per_million) is not None:
+            price = report.per_million_events[stream.name]
+            costs = "" if price is None else f", {_price(price)}"
+            since = f"of {stream.events:,} since its process was started"
+            click.echo(f"A million events of the stream {stream.name}: {hours:,.3g} core-hours{costs} ({since}).")
     for sentence in missing(report):
         click.echo(sentence)
 
@@ -89,6 +97,7 @@ def missing(report: "Report") -> list[str]:
         + ("[a GB for a month on disks, in an object store]}." if name == "storage" else "[on demand, spot]}.")
         for name in report.missing_prices
     ]
+    said += report.not_known
     if report.use.replicas is None:
         said.append("Replicas are not known: set FORECACHE_READER_REPLICAS, or FORECACHE_PROMETHEUS_URL.")
     elif report.use.answers is None:

@@ -21,6 +21,7 @@ from forecache.lake.ingest.judge import judge
 from forecache.lake.ingest.landing import LandingFile, list_landing, read_checksum, source_uri
 from forecache.lake.ingest.parsing import parse_files, parsed_columns, with_days
 from forecache.lake.ingest.pending import copied_files, files_to_ingest, looks_different
+from forecache.lake.ledger import StageRecord, record
 from forecache.lake.turn import own_turn
 from forecache.pipeline import Source
 from forecache.results import Progress, StageResult, no_progress
@@ -29,6 +30,7 @@ from forecache.settings import Settings
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+STAGE = "ingest"
 _TRIES = 6
 
 
@@ -68,7 +70,9 @@ def ingest(
         if pending:
             progress(f"reading {len(pending)} landing files of {source.name}", None)
             # Begins anew with the same files: another's entry may stand for rows that this one has replaced since.
+            began = time.perf_counter()
             patiently(lambda: done.update(_ingest_files(spark, settings, source, pending, run_id=run_id)), tries=_TRIES)
+            _record(settings, source, list(done.values()), time.perf_counter() - began, run_id=run_id)
     as_before = [file for file in landed if file.name in known and file.name not in done]
     changed = [file for file in as_before if _has_changed(settings, source, file, known[file.name])]
     if changed:
@@ -78,6 +82,13 @@ def ingest(
         )
     already = [known[file.name] for file in landed if file.name in known]
     return _result(settings, source, list(done.values()), known=list(known.values()), already=already, started=started)
+
+
+def _record(settings: Settings, source: Source, done: list[IngestedFile], seconds: float, *, run_id: str) -> None:
+    """Tell the ledger what an ingestion took; `ingested_files` says which files there are."""
+    rows = sum(file.landing_rows for file in done)
+    record(settings, [StageRecord(STAGE, source.name, None, "", "", -1, rows, seconds, {"files": len(done)},
+                                  run_id=run_id)])  # fmt: skip
 
 
 def _has_changed(settings: Settings, source: Source, file: LandingFile, known: IngestedFile) -> bool:
@@ -204,7 +215,7 @@ def _result(
     late = [day for day in days if newest_before and day <= newest_before]
     exists = table_exists(settings, source.raw_table)
     return StageResult(
-        stage="ingest",
+        stage=STAGE,
         subject=source.name,
         rows=sum(file.landing_rows for file in done or already),
         seconds=time.perf_counter() - started,

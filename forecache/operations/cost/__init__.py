@@ -1,1 +1,1 @@
-"""What running everything costs a day: stages, training, storage and replicas, from what was measured."""
+"""What running everything costs a day: stages, training, streams, storage and replicas, from what was measured."""

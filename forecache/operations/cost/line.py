@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from forecache.lake.costs import STORAGE, hourly_price
 from forecache.settings import Settings
 
-Part = Literal["stage", "training", "storage", "replicas"]
+Part = Literal["stage", "training", "streams", "storage", "replicas"]
 PARTS: tuple[Part, ...] = get_args(Part)
 DAYS_OF_A_MONTH = 365.25 / 12
 
@@ -16,10 +16,11 @@ class Line:
     """What one thing takes and costs a day.
 
     Attributes:
-        subject: A pipeline, source, view or recommender; "" for what all share.
+        subject: A pipeline, source, view, recommender or stream; "" for what all share.
         what: The stage, or the place.
         amount: In `unit`, a day.
-        basis: Where the amount comes from: "measured" or "held", which is the stage's time on all cores.
+        basis: Where the amount comes from: "measured", of a stream with for how long; "held", which is the stage's time
+            on all cores; or who says how many readers there are.
         price, price_spot: A day, on demand and on spot machines; None where the settings have no price.
         wasted: The part of `amount` that preemptions wasted.
         priced_by: The name under which the settings hold the price.

@@ -6,7 +6,7 @@ from typing import IO, Any
 from forecache.operations.cost.line import PARTS
 from forecache.operations.cost.report import Report
 
-_COLOURS = dict(zip(PARTS, ("#4c72b0", "#dd8452", "#8c8c8c", "#55a868"), strict=True))
+_COLOURS = dict(zip(PARTS, ("#4c72b0", "#dd8452", "#c44e52", "#8c8c8c", "#55a868"), strict=True))
 _MOST = 24
 
 

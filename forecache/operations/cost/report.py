@@ -1,7 +1,7 @@
 """The cost of everything a day and for a million predictions and answers."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from forecache.lake.ledger import records_since
@@ -9,6 +9,8 @@ from forecache.operations.cost.line import PARTS, Line, Part
 from forecache.operations.cost.replicas import Use, replica_lines, use_of_readers
 from forecache.operations.cost.stages import period, predictions_a_day, stage_lines, training_lines
 from forecache.operations.cost.storage import storage_lines
+from forecache.operations.cost.streams import StreamUse, stream_lines, use_of_streams
+from forecache.operations.cost.unrecorded import unrecorded
 from forecache.settings import Settings
 
 
@@ -19,6 +21,9 @@ class Report:
     Attributes:
         days: The days that the lines are means of.
         predictions: Rows scored a day by pipeline, and users' lists written a day by recommender.
+        streams: What each declared stream takes, also where that is not known.
+        per_million_events: By stream, the price on demand; None where it is not known.
+        not_known: What is missing in the lines, as sentences.
     """
 
     lines: Sequence[Line]
@@ -26,6 +31,9 @@ class Report:
     cores: int
     predictions: dict[str, float]
     use: Use
+    streams: Sequence[StreamUse] = ()
+    per_million_events: Mapping[str, float | None] = field(default_factory=dict)
+    not_known: Sequence[str] = ()
 
     def price_of(self, *parts: Part, subject: str | None = None) -> float | None:
         """Price of a day on demand; None where a line of it has none."""
@@ -72,15 +80,19 @@ def cost_report(settings: Settings, *, days: int, cores: int) -> Report:
     """
     found = period(settings, days)
     records = records_since(settings, found.since)
-    use = use_of_readers(settings, found.days)
+    use, streams = use_of_readers(settings, found.days), use_of_streams(settings)
     lines = [
         *stage_lines(settings, records, found.days, cores=cores),
         *training_lines(settings, records, found.days),
+        *stream_lines(settings, streams),
         *storage_lines(settings),
         *replica_lines(settings, use),
     ]
     lines.sort(key=lambda line: (PARTS.index(line.part), -(line.price or 0.0), -line.amount))
-    return Report(lines, found.days, cores, predictions_a_day(records, found.days), use)
+    events = {each.name: each.price_per_million(settings) for each in streams}
+    not_known = [*unrecorded(settings, records, found.since), *(each.why for each in streams if each.why)]
+    predictions = predictions_a_day(records, found.days)
+    return Report(lines, found.days, cores, predictions, use, streams, events, not_known)
 
 
 def as_dict(report: Report) -> dict[str, Any]:
@@ -100,7 +112,10 @@ def as_dict(report: Report) -> dict[str, Any]:
             for name, rows in report.predictions.items()
         },
         "price_per_million_answers": report.per_million_answers,
+        "core_hours_per_million_events_of": {each.name: each.core_hours_per_million for each in report.streams},
+        "price_per_million_events_of": dict(report.per_million_events),
         "missing_prices": report.missing_prices,
+        "not_known": list(report.not_known),
     }
 
 

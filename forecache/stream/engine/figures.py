@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from forecache.stream.engine.processor import processor_s
 from forecache.stream_state import StreamState, write_state
 
 _WINDOW_S = 60.0
 _KEPT_DELAYS = 200
 _EVERY_S = 1.0
+_PROCESSOR_EVERY_S = 5.0
+"""Looking for children reads about every process of the machine, some milliseconds where there are hundreds."""
 
 
 class Figures:
@@ -27,7 +30,7 @@ class Figures:
         self.state = StreamState(pid=os.getpid(), started_at=time.time(), engine=engine, freshness=freshness)
         # Of each commit: when, how many rows, and some of their delays.
         self._commits: deque[tuple[float, int, np.ndarray]] = deque()
-        self._write_at = 0.0
+        self._write_at = self._look_at = 0.0
 
     def committed(self, version: int, offsets: Mapping[int, int], arrived_us: np.ndarray) -> None:
         """Count a commit.
@@ -61,6 +64,10 @@ class Figures:
         lasted = min(_WINDOW_S, max(_EVERY_S, state.written_at - state.started_at))
         state.rows_per_s = round(sum(rows for _, rows, _ in commits) / lasted, 3)
         state.delay_p50_s, state.delay_p99_s = _percentiles([delays for _, _, delays in commits])
+        if at >= self._look_at or now:
+            self._look_at = at + _PROCESSOR_EVERY_S
+            # A child that has ended and was not waited for took its time with it: never less than before.
+            state.cpu_s = max((each for each in (state.cpu_s, processor_s()) if each is not None), default=None)
         write_state(self._home, self._name, state)
 
 

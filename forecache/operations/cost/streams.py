@@ -1,0 +1,86 @@
+"""What running streams take: the processor time that each engine says of its own process."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from forecache.errors import ForecacheError
+from forecache.lake.costs import CPU, hourly_price
+from forecache.operations.cost.line import Line, by_the_hour
+from forecache.pipeline.loading import read_project
+from forecache.settings import Settings
+from forecache.stream_state import StreamState, is_running, read_state
+
+_FRESH_S = 15.0
+"""A state that is so young is that of a running stream, also where its process is on another machine."""
+_LEAST_S = 60.0
+"""A process that is younger has mostly started so far."""
+
+
+@dataclass(frozen=True)
+class StreamUse:
+    """What the process of a stream has taken since its start.
+
+    Attributes:
+        core_s: None where it is not known.
+        seconds: Since the start.
+        events: That it committed.
+        why: Why it is not known what it takes, as a sentence; "" where it is.
+    """
+
+    name: str
+    engine: str
+    core_s: float | None
+    seconds: float
+    events: int
+    why: str = ""
+
+    @property
+    def core_hours_per_million(self) -> float | None:
+        """Of a million events; None where it is not known, or none came."""
+        return None if self.core_s is None or not self.events else self.core_s / 3600 / self.events * 1e6
+
+    def price_per_million(self, settings: Settings) -> float | None:
+        """On demand; None where the settings have no price either."""
+        hours, price = self.core_hours_per_million, hourly_price(CPU, settings.prices)
+        return None if hours is None or price is None else hours * price[0]
+
+
+def use_of_streams(settings: Settings, *, at: float | None = None) -> list[StreamUse]:
+    """Declared streams, by name; none where the project cannot be imported."""
+    try:
+        streams = read_project(settings).streams.values()
+    except ForecacheError:
+        return []
+    now = time.time() if at is None else at
+    return [_use(settings, stream.name, stream.engine, now) for stream in streams]
+
+
+def _use(settings: Settings, name: str, engine: str, now: float) -> StreamUse:
+    state = read_state(settings.home_path, name)
+    if state is None or state.stopped_at or not _runs(settings, name, state, now):
+        return _unknown(name, engine, "it does not run with this home folder")
+    seconds = state.written_at - state.started_at
+    if state.cpu_s is None:
+        return _unknown(name, engine, "its process does not say it")
+    if seconds < _LEAST_S:
+        return _unknown(name, engine, "its process was started less than a minute ago")
+    return StreamUse(name, state.engine or engine, state.cpu_s, seconds, state.rows)
+
+
+def _runs(settings: Settings, name: str, state: StreamState, now: float) -> bool:
+    return now - state.written_at < _FRESH_S or is_running(settings.home_path, name)
+
+
+def _unknown(name: str, engine: str, why: str) -> StreamUse:
+    return StreamUse(name, engine, None, 0.0, 0, f"What the stream {name} takes is not known: {why}.")
+
+
+def stream_lines(settings: Settings, uses: Sequence[StreamUse]) -> Iterator[Line]:
+    """A line for each stream that is known: a day of its process, as it was on average since its start."""
+    for use in uses:
+        if use.core_s is not None:
+            hours = use.core_s / use.seconds * 24
+            basis = f"measured for {use.seconds / 3600:.3g} h"
+            what = f"engine {use.engine}"
+            yield by_the_hour(settings, "streams", use.name, what, hours, "core-hours", priced_by=CPU, basis=basis)
