@@ -9,16 +9,14 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-# The search for the highest rate takes minutes on a machine that is not quiet, and is tested by itself.
 MEASURE = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
 from _common import command
 command.measure_this_tree()
-from _realtime import cached, throughput
+from _realtime import cached
 from _realtime.sizes import SIZES
-throughput.searched = lambda *_, **__: {"rate": 50.0, "tries": []}
 sizes = replace(SIZES["tiny"], distinct=300, window_s=1.0, final_s=2.0)
 print("RESULT", json.dumps(cached.measure(Path(sys.argv[1]), sizes)))
 """
@@ -36,5 +34,6 @@ def test_the_cache_answers_what_the_model_answers_and_says_how_often(tmp_path: P
         compared = each["compared"]
         assert (compared["answers"], compared["wrong"]) == (800, 0)
         assert compared["cached"] >= 600, "at least the second ask of each, and both after the load"
-        assert each["with"]["hit_rate"] > 0.5
-        assert each["without"]["hit_rate"] is None, "there is no cache that was asked"
+        [ours], [without] = each["with"], each["without"]
+        assert 0.3 < ours["hit_rate"] < 1, "requests repeat, and some are new"
+        assert without["hit_rate"] is None, "there is no cache that was asked"
