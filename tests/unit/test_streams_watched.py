@@ -168,7 +168,7 @@ def test_the_share_of_bad_messages_that_may_be_is_that_of_the_settings(settings:
         for share in (0.02, 0.04)
         for changed in [settings.model_copy(update={"stream_most_bad": share})]
     }
-    assert told == {0.02: ["3 messages of cards, 3.00%, were bad since it started; 2.00% may be."], 0.04: []}
+    assert told == {0.02: ["3.00% of the messages of cards since it started were bad (3); 2.00% may be."], 0.04: []}
 
 
 def test_what_is_shown_of_a_stream_has_its_figures_and_no_paths(settings: Settings) -> None:

@@ -42,7 +42,7 @@ def judged(now: StreamNow) -> Iterator[Judged]:
         for check in ("lag", "throughput", "delay", "last_commit"):
             yield Judged(check, False, f"Not known: {name} does not run.")
     share = state.bad / max(1, state.bad + state.rows + state.repeats)
-    few = f"{state.bad:,} messages of {name}, {share:.2%}, were bad since it started; {now.most_bad:.2%} may be."
+    few = f"{share:.2%} of the messages of {name} since it started were bad ({state.bad:,}); {now.most_bad:.2%} may be."
     yield Judged("bad_messages", share <= now.most_bad, few)
     if now.layers:
         yield _verified(now, state)
