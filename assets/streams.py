@@ -13,6 +13,7 @@ from assets.metadata import declared_columns, markdown_table
 from forecache.monitoring.streams.overview import StreamNow, described, stream_now
 from forecache.monitoring.streams.verdicts import CHECKS, Check, Judged, judged
 from forecache.pipeline import Stream
+from forecache.pipeline.streams.check import FEATURES
 from forecache.settings import Settings
 from resources.settings import SettingsResource
 
@@ -43,7 +44,7 @@ def build_topic(stream: Stream) -> dg.AssetSpec:
 
 def build_stream(stream: Stream) -> dg.AssetSpec:
     """The table of a stream."""
-    more = [*stream.output_columns, *(["features"] if stream.keep_features else [])]
+    more = [*stream.output_columns, *([FEATURES] if stream.keep_features else [])]
     columns = [*declared_columns(stream.source), *map(dg.TableColumn, more)]
     return dg.AssetSpec(
         stream.table,

@@ -23,24 +23,3 @@ def cpu_s(processes: Iterable[psutil.Process]) -> float:
     """CPU seconds that processes have taken since their start, in user and in system mode."""
     times = [process.cpu_times() for process in processes]
     return float(sum(each.user + each.system for each in times))
-
-
-def tree_cpu_s(pid: int) -> float:
-    """CPU seconds of a process and of all that it has started, since their start, in user and in system mode.
-
-    A child that has ended still counts: the kernel adds its time to its parent's when the parent has waited for it. So
-    the difference of two calls is what the tree has taken meanwhile.
-
-    Raises:
-        psutil.NoSuchProcess: It has ended.
-    """
-    root = psutil.Process(pid)
-    total = 0.0
-    # Children first: one that ends between the looks is then missing, not counted as a child and by its parent.
-    for each in (*reversed(root.children(recursive=True)), root):
-        try:
-            times = each.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return float(total)

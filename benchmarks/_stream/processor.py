@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psutil
-from _common.processes import tree_cpu_s
+
+from forecache.stream.engine.processor import tree_cpu_s
 
 ENGINE, TAILER, READER, BROKER = "engine", "tailer", "reader", "broker"
 PROCESSES = {
@@ -54,7 +55,8 @@ def core_hours_a_million(run: Mapping[str, object], *names: str) -> float | None
     if not isinstance(used, Mapping) or not isinstance(events, int) or not events:
         return None
     taken = [used.get(name) for name in names]
-    return None if None in taken else sum(taken) / events * 1e6 / 3600  # type: ignore[arg-type]
+    known = [seconds for seconds in taken if seconds is not None]
+    return sum(known) / events * 1e6 / 3600 if len(known) == len(names) else None
 
 
 def _tailer_of(reader: int) -> int | None:

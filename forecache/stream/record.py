@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from forecache.pipeline.streams.check import FEATURES
+
 POSITION, PLACE, HOUR, EVENT_DAY, RECEIVED_AT = "position", "place", "hour", "event_day", "received_at"
 PARTITION, OFFSET, KAFKA_AT = "kafka_partition", "kafka_offset", "kafka_at"
 MODEL_VERSION, RELEASE, BASE, LATE, RUNG = "model_version", "release", "base", "late", "rung"
-FEATURES = "features"
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 MESSAGES = pa.schema(

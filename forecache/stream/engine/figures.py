@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forecache.stream.engine.processor import processor_s
+from forecache.stream.engine.processor import tree_cpu_s
 from forecache.stream_state import StreamState, write_state
 
 _WINDOW_S = 60.0
@@ -67,7 +67,7 @@ class Figures:
         if at >= self._look_at or now:
             self._look_at = at + _PROCESSOR_EVERY_S
             # A child that has ended and was not waited for took its time with it: never less than before.
-            state.cpu_s = max((each for each in (state.cpu_s, processor_s()) if each is not None), default=None)
+            state.cpu_s = max(state.cpu_s or 0.0, tree_cpu_s(os.getpid()))
         write_state(self._home, self._name, state)
 
 

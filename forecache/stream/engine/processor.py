@@ -1,27 +1,24 @@
-"""What this process takes of the processor, with all that it has started, such as Spark's Java."""
+"""What a process takes of the processor, with all that it has started, such as Spark's Java."""
 
 
-def processor_s() -> float | None:
-    """CPU seconds of this process and its children since its start, in user and in system mode; None: not known.
+def tree_cpu_s(pid: int) -> float:
+    """CPU seconds of a process and of all that it has started, since their start, in user and in system mode.
 
-    Children that have ended count where they were waited for: the kernel adds their time to their parent's.
+    A child that has ended still counts: the kernel adds its time to its parent's when the parent has waited for it. So
+    the difference of two calls is what the tree has taken meanwhile.
+
+    Raises:
+        psutil.NoSuchProcess: The process has ended.
     """
     import psutil
 
-    try:
-        me = psutil.Process()
-        # Children first: one that ends meanwhile is then missing once, and not counted twice.
-        return float(sum(map(_taken_s, [*me.children(recursive=True), me])))
-    except psutil.Error:
-        return None
-
-
-def _taken_s(process: object) -> float:
-    import psutil
-
-    assert isinstance(process, psutil.Process)
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(times.user + times.system + times.children_user + times.children_system)
+    root = psutil.Process(pid)
+    total = 0.0
+    # Children first: one that ends between the looks is then missing, not counted as a child and by its parent.
+    for each in (*reversed(root.children(recursive=True)), root):
+        try:
+            times = each.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return float(total)

@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 
 from forecache.errors import NotFoundError
 from forecache.pipeline import FeatureView, Stream
+from forecache.pipeline.streams.check import FEATURES
 from forecache.settings import Settings
 from forecache.stream.recompute.nights import GoneNight, LakeNights
 from forecache.stream.recompute.ordered import ordered_rows
 from forecache.stream.record import (
     BASE,
     EVENT_DAY,
-    FEATURES,
     LATE,
     MODEL_VERSION,
     OFFSET,

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.pipeline import Pipeline, Stream
+from forecache.pipeline.streams.check import FEATURES
 from forecache.settings import Settings
 from forecache.stream.events.judge import Judge
 from forecache.stream.record import (
     BASE,
     EVENT_DAY,
-    FEATURES,
     HOUR,
     LATE,
     MODEL_VERSION,
