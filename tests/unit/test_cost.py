@@ -1,39 +1,21 @@
 """The cost table: amounts from the ledger, prices from the settings, and nothing invented where one is missing."""
 
 import json
-import os
-import time
-from dataclasses import replace
-from datetime import date, datetime, timezone
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
+from cost_support import NIGHT, PRICES, row, trained, written
 
 from forecache.cli.main import main
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import record
 from forecache.operations.cost.line import DAYS_OF_A_MONTH
 from forecache.operations.cost.plot import plot
 from forecache.operations.cost.replicas import Use
 from forecache.operations.cost.report import as_dict, cost_report
 from forecache.operations.cost.stages import predictions_a_day, stage_lines, training_lines
-from forecache.operations.cost.streams import use_of_streams
 from forecache.operations.cost.unrecorded import unrecorded
 from forecache.settings import Settings, load_settings
-from forecache.stream.engine.figures import Figures
-from forecache.stream_state import StreamState, read_state, write_state
-
-NIGHT = date(2026, 1, 1)
-PRICES = {"cpu": (0.04, 0.01), "H100": (3.0, 1.0), "replica": (0.05, 0.02), "storage": (0.08, 0.02)}
-
-
-def row(stage: str, subject: str = "churn", *, rows: int = 0, seconds: float = 0.0, **details: Any) -> StageRecord:
-    return StageRecord(stage, subject, NIGHT, "i", "", -1, rows, seconds, details)
-
-
-def trained(device_s: float, wasted_s: float, device: str = "NVIDIA H100 80GB HBM3") -> StageRecord:
-    cost = {"attempts": 2, "device_s": device_s, "wasted_s": wasted_s, "steps_repeated": 5}
-    return row("train", device_name=device, cost=cost)
 
 
 @pytest.fixture
@@ -71,13 +53,6 @@ def test_a_training_on_demand_would_not_have_repeated_what_preemption_wasted(pri
     assert (line.amount, line.wasted) == (4.0, 1.0)
     assert line.price == pytest.approx((4 - 1) * 3.0)
     assert line.price_spot == pytest.approx(4 * 1.0)
-
-
-def written(settings: Settings) -> None:
-    record(settings, [row("score", rows=2_000_000, seconds=900.0, cost={"core_s": 3600.0}), trained(3600.0, 360.0)])
-    folder = settings.store_path / "churn"
-    folder.mkdir(parents=True)
-    (folder / "segment").write_bytes(b"x" * 1_000_000)
 
 
 def test_the_report_adds_up_and_divides_by_what_was_made(priced: Settings) -> None:
@@ -172,94 +147,6 @@ def test_records_since_a_moment_are_those_that_were_recorded_then(priced: Settin
 
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=timezone.utc)
-STREAM = "fraud"
-STARTED = 1_700_000_000.0
-
-
-@pytest.fixture
-def declared(priced: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A project with one stream, of which the cost needs the name alone."""
-    from types import SimpleNamespace
-
-    from forecache.operations.cost import streams as module
-
-    project = SimpleNamespace(streams={STREAM: SimpleNamespace(name=STREAM, engine="arrow")})
-    monkeypatch.setattr(module, "read_project", lambda settings: project)
-    return priced
-
-
-def running(cpu_s: float | None = 1_800.0) -> StreamState:
-    """A stream that took half an hour of the processor in two hours, for two million events."""
-    return StreamState(
-        pid=1, started_at=STARTED, written_at=STARTED + 7_200, engine="arrow", rows=2_000_000, cpu_s=cpu_s
-    )
-
-
-def test_a_day_of_a_stream_is_what_its_process_took_since_its_start(declared: Settings) -> None:
-    write_state(declared.home_path, STREAM, running())
-    [use] = use_of_streams(declared, at=STARTED + 7_201)
-    assert use.core_hours_per_million == pytest.approx(0.25)
-    assert use.price_per_million(declared) == pytest.approx(0.25 * 0.04)
-    assert use.price_per_million(declared.model_copy(update={"prices": {}})) is None
-    write_state(declared.home_path, STREAM, replace(running(), started_at=time.time() - 7_200, written_at=time.time()))
-    written(declared)
-    report = cost_report(declared, days=7, cores=2)
-    made = as_dict(report)
-    [line] = [line for line in made["lines"] if line["part"] == "streams"]
-    assert (line["subject"], line["what"], line["basis"]) == (STREAM, "engine arrow", "measured for 2 h")
-    assert line["amount"] == pytest.approx(6.0, rel=1e-3)
-    assert made["price_by_part"]["streams"] == pytest.approx(6 * 0.04, rel=1e-3)
-    assert made["price_per_million_events_of"] == {STREAM: pytest.approx(0.01, rel=1e-3)}
-    assert made["not_known"] == []
-
-
-@pytest.mark.parametrize(
-    ("state", "why"),
-    [
-        (None, "it does not run with this home folder"),
-        (replace(running(), stopped_at=STARTED + 7_200), "it does not run with this home folder"),
-        (replace(running(), written_at=STARTED + 3_600), "it does not run with this home folder"),
-        (running(cpu_s=None), "its process does not say it"),
-        (replace(running(), started_at=STARTED + 7_150), "its process was started less than a minute ago"),
-    ],
-)
-def test_a_stream_that_says_nothing_is_not_known_and_not_zero(
-    declared: Settings, state: StreamState | None, why: str
-) -> None:
-    if state is not None:
-        write_state(declared.home_path, STREAM, state)
-    [use] = use_of_streams(declared, at=STARTED + 7_201)
-    assert use.core_s is None
-    assert use.core_hours_per_million is None
-    assert use.why == f"What the stream {STREAM} takes is not known: {why}."
-    written(declared)
-    report = cost_report(declared, days=7, cores=2)
-    assert not [line for line in report.lines if line.part == "streams"]
-    assert as_dict(report)["price_per_million_events_of"] == {STREAM: None}
-    assert any(STREAM in sentence for sentence in report.not_known)
-
-
-def test_a_stream_without_events_has_a_day_and_no_price_of_a_million(declared: Settings) -> None:
-    write_state(declared.home_path, STREAM, replace(running(), rows=0))
-    [use] = use_of_streams(declared, at=STARTED + 7_201)
-    assert (use.core_s, use.core_hours_per_million) == (1_800.0, None)
-
-
-def test_an_engine_says_what_its_process_has_taken(tmp_path: Path) -> None:
-    figures = Figures(tmp_path, STREAM, engine="arrow", freshness="event")
-    figures.write(now=True)
-    first = read_state(tmp_path, STREAM)
-    until = time.process_time() + 0.05
-    while time.process_time() < until:
-        pass
-    figures.write(now=True)
-    second = read_state(tmp_path, STREAM)
-    assert first is not None
-    assert second is not None
-    assert first.cpu_s is not None
-    assert second.cpu_s is not None
-    assert second.cpu_s - first.cpu_s >= 0.03
-    assert second.cpu_s >= sum(os.times()[:2]) - 0.05
 
 
 def test_ingesting_and_publishing_are_stages_that_hold_the_cores(priced: Settings) -> None:
