@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +31,7 @@ _WRITTEN_BYTES = 8 << 20
 # The bounds of a text this long are left out: they would have to be cut with care.
 _BOUND_LETTERS = 32
 _TRIES, _PAUSE_S = 4, 0.5
+_LISTED_AGAIN = 20
 _T = TypeVar("_T")
 
 
@@ -75,19 +77,27 @@ def place_of(settings: "Settings", table: str) -> Place:
     return Place(uri if "://" in uri else os.path.abspath(uri), settings.storage_options)
 
 
+def list_entries(filesystem: Any, folder: str, *, recursive: bool = False) -> list[Any]:
+    """What a folder holds, as pyarrow's FileInfo; nothing where there is no such folder."""
+    selector = pa.fs.FileSelector(folder, recursive=recursive, allow_not_found=True)
+    for _ in range(_LISTED_AGAIN):
+        # pyarrow lists, and looks whether the folder is there only if that failed: another may make it in between.
+        with suppress(FileNotFoundError):
+            return list(filesystem.get_file_info(selector))
+    return list(filesystem.get_file_info(selector))
+
+
 def list_files(filesystem: Any, folder: str, *, since: datetime | None = None) -> list[DataFile]:
     """The complete Parquet files with rows below a folder of a table; their folders name their partition values.
 
     Args:
         since: Leave out those that were written before.
     """
-    from pyarrow import fs
-
     infos = [
         info
-        for info in filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+        for info in list_entries(filesystem, folder, recursive=True)
         # Spark's tasks write below `_temporary` until they are done.
-        if info.type == fs.FileType.File
+        if info.type == pa.fs.FileType.File
         and info.path.endswith(".parquet")
         and "/_temporary/" not in info.path
         and (since is None or info.mtime >= since)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from forecache.lake.delta.files import Place
+from forecache.lake.delta.files import Place, list_entries
 from forecache.lake.delta.log import active_files
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.settings import Settings
@@ -39,8 +39,7 @@ def table_names(settings: Settings) -> list[str]:
 def _object_store_folders(settings: Settings) -> Iterable[str]:
     from pyarrow import fs
 
-    selector = fs.FileSelector("", allow_not_found=True, recursive=False)
-    for entry in Place(settings.lake_uri, settings.storage_options).open().get_file_info(selector):
+    for entry in list_entries(Place(settings.lake_uri, settings.storage_options).open(), ""):
         if entry.type == fs.FileType.Directory:
             yield entry.base_name
 

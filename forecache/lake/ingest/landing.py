@@ -10,6 +10,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from forecache.lake.delta.files import list_entries
 from forecache.lake.ingest.row_count import checksum
 from forecache.pipeline import Source
 from forecache.settings import Settings
@@ -47,8 +48,7 @@ def list_landing(settings: Settings, source: Source) -> list[LandingFile]:
     uri = source_uri(settings, source)
     if "://" not in uri:
         Path(uri).mkdir(parents=True, exist_ok=True)
-    selector = fs.FileSelector("", recursive=True, allow_not_found=True)
-    found = file_system(uri, settings.storage_options).get_file_info(selector)
+    found = list_entries(file_system(uri, settings.storage_options), "", recursive=True)
     files = [
         LandingFile(info.path, file_day(source, info.path), info.size, info.mtime)
         for info in found

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from forecache.lake.delta.files import place_of
+from forecache.lake.delta.files import list_entries, place_of
 from forecache.lake.delta.log import active_files, read_entry, removed_files
 from forecache.lake.delta.stream_tables import is_stream_table
 from forecache.lake.delta.tables import open_table
@@ -46,7 +46,7 @@ def data_files(settings: Settings, name: str) -> list[Any]:
 
 
 def _listing(settings: Settings, name: str) -> list[Any]:
-    found = place_of(settings, name).open().get_file_info(pa.fs.FileSelector("", allow_not_found=True, recursive=True))
+    found = list_entries(place_of(settings, name).open(), "", recursive=True)
     return [info for info in found if info.type == pa.fs.FileType.File]
 
 

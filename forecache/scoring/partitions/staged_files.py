@@ -16,7 +16,7 @@ from itertools import count, takewhile
 from typing import Any
 from urllib.parse import unquote
 
-from forecache.lake.delta.files import DataFile, describe_files, list_files, place_of
+from forecache.lake.delta.files import DataFile, describe_files, list_entries, list_files, place_of
 from forecache.lake.maintenance.maintain import RETENTION
 from forecache.pipeline import AS_OF
 from forecache.scoring.night import FeatureFile, Night
@@ -71,7 +71,7 @@ def list_staged(settings: Settings, table: str, night: Night) -> dict[str, list[
     filesystem = place_of(settings, table).open()
     base, since = f"{AS_OF}={night.night.isoformat()}", datetime.now(timezone.utc) - _RESUMED
     segments: dict[tuple[str, int], list[list[StagedFile]]] = {}
-    for folder in filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True)):
+    for folder in list_entries(filesystem, base):
         if folder.type != fs.FileType.Directory or not folder.base_name.startswith(f"{night.tag}-"):
             continue
         for shard, files in _by_shard(filesystem, folder.path, night.night, since).items():

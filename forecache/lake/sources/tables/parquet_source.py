@@ -10,7 +10,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from forecache.errors import UnavailableError
-from forecache.lake.delta.files import DataFile, Place, described
+from forecache.lake.delta.files import DataFile, Place, described, list_entries
 from forecache.lake.sources.tables.delta_source import day_of
 from forecache.lake.sources.tables.pinned import NANOSECONDS, PinnedTable, TableFile, lacks
 from forecache.lake.sources.tables.schema import require_columns
@@ -59,7 +59,7 @@ def _read_type(kind: str) -> str:
 
 def _listing(source: TableSource, place: Place, filesystem: Any) -> list[Any]:
     try:
-        found = filesystem.get_file_info(pa.fs.FileSelector("", recursive=True, allow_not_found=True))
+        found = list_entries(filesystem, "", recursive=True)
     except OSError as error:
         raise UnavailableError(
             f"Source {source.name!r} cannot be read: {place.uri} does not open: {str(error).splitlines()[0]}.",
