@@ -150,15 +150,17 @@ def roll_release_back(settings: Settings, name: str, number: int | None = None, 
     Raises:
         NotFoundError: There is no such release, or none before.
         ConflictError: Another home over the lake releases it.
-        DamagedError: It is not what was written.
+        OwnerUnknownError: The lake does not say which home does, and `number` is after the current one.
+        DamagedError: It is not what was written; or the claim is not, and `number` is after the current one.
         NotEverywhereError: It is done here, and not on the remote.
     """
     folder = open_releases(settings, name)
     if number is None and rollouts.rolling_out(folder) is not None:
         by_hand(settings, name, "return", reason or "rolled back by hand")
         return read_current(folder)
-    ownership.own(settings, folder, urgent=True)
     pointer = read_current(folder)
+    is_back = number is None or pointer.current is None or number <= pointer.current
+    ownership.own(settings, folder, urgent=is_back)
     if number is None:
         number = before(folder, pointer)
     read_files(folder.release(number), read_release(folder, number).files)

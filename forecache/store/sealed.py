@@ -27,7 +27,7 @@ def unsealed(content: bytes, *, what: str) -> dict[str, Any]:
     try:
         data = json.loads(content)
         seal = data.pop(_CHECKSUM, None)
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, AttributeError, TypeError, RecursionError):  # no JSON, or no object
         raise damaged(what) from None
     if seal is None:
         raise DamagedError(

@@ -11,11 +11,12 @@ from rollout_support import NAME, answered, begin, looked, state_of, two_release
 from store_services import minio_server
 from warm import processes, start
 
-from forecache.errors import ConflictError
-from forecache.operations.rollout.controller import look, running_rollouts
+from forecache.errors import ConflictError, DamagedError, NotEverywhereError
+from forecache.folders import open_folder
+from forecache.operations.rollout.controller import by_hand, look, running_rollouts
 from forecache.operations.rollout.ownership import claim_of, own
 from forecache.realtime.release.claim import home_of
-from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.folder import open_releases, pointer_from_json, read_current
 from forecache.realtime.release.replicas import push_releases
 from forecache.settings import Settings, load_settings
 from forecache.store.replicas.sync import open_remote
@@ -83,6 +84,39 @@ def test_a_home_that_is_killed_at_its_claim_claims_it_once_and_still_has_it(
     with pytest.raises(ConflictError):
         own(other, open_releases(other, NAME))
     assert owner_of(other) == str(ours.store_path)
+
+
+def test_of_a_claim_that_was_half_written_a_home_can_go_back_and_take_it_over_with_what_it_went_back_to(
+    lake: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = load_settings(home=tmp_path / "ours", **lake)
+    folder, remote = open_releases(ours, NAME), open_remote(ours.store_remote, ours.storage_options)
+    two_releases(ours)
+    begin(ours)
+    push_releases(folder, remote)
+    at = open_folder(ours.lake_uri, ours.storage_options, setting="FORECACHE_LAKE")
+    target = f".realtime/{NAME}/CLAIM"
+    written = at.read(target)
+    assert written is not None
+    at.write(target, written[0][: len(written[0]) // 2])
+    with pytest.raises(DamagedError, match=f"{target} is damaged.+`forecache release {NAME} --take-over` replaces it"):
+        looked(ours)
+    with pytest.raises(NotEverywhereError, match=f"{target} is damaged"):
+        by_hand(ours, NAME, "return", "complaints")
+    [warning] = [each.getMessage() for each in caplog.records if each.name == "forecache.rollout"]
+    assert "--take-over" in warning
+    assert (state_of(ours).stage, read_current(folder).bad) == ("returned", (2,))
+
+    assert ended(take_over_until, ours.home_path, lake, "taken over") == -signal.SIGKILL
+    own(ours, folder)  # as each `forecache release` does
+    assert owner_of(ours) == str(ours.store_path)
+    assert (state_of(ours).stage, read_current(folder).bad) == ("returned", (2,))
+    assert running_rollouts(ours, [NAME]) == [NAME]  # the remote is not told yet
+    looked(ours)
+    assert running_rollouts(ours, [NAME]) == []
+    found = remote.read(f".realtime/{NAME}/CURRENT")
+    assert found is not None
+    assert pointer_from_json(found[0], what="").bad == (2,)
 
 
 @pytest.mark.parametrize("step", ["taken over", "adopted"])

@@ -18,7 +18,7 @@ class Owner:
 
     Attributes:
         other: The claim of another home; None where this home has it, or none has.
-        unknown: Why the lake does not say; "" where it does.
+        unknown: Why the lake does not say, and what to do; "" where it does.
     """
 
     other: "Claim | None" = None
@@ -34,7 +34,7 @@ def owner_of(current: "Settings", name: str) -> Owner:
     try:
         claim = claim_of(current, name)
     except UnavailableError as error:
-        return Owner(unknown=error.message)
+        return Owner(unknown=str(error))
     is_other = claim is not None and claim.home != home_of(open_releases(current, name))
     return Owner(other=claim if is_other else None)
 

@@ -1,10 +1,11 @@
 """Telling others where a rollout stands: the homes over the lake, by the claim, and replicas, by the remote."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from forecache.errors import ForecacheError
+from forecache.errors import DamagedError, ForecacheError
 from forecache.files import write_durably
 from forecache.folders import Folder
 from forecache.operations.rollout.ownership import asked, claim_of, is_of_here
@@ -37,6 +38,7 @@ def push_owned(settings: Settings, folder: ReleaseFolder, remote: Folder) -> dic
     Raises:
         ConflictError: It does.
         OwnerUnknownError: The lake does not say.
+        DamagedError: The claim cannot be read.
     """
     found = claim_of(settings, folder.name)
     if found is not None and found.home != home_of(folder):
@@ -55,12 +57,13 @@ def show_in_lake(settings: Settings, folder: ReleaseFolder) -> int | None:
         state = read_rollout(folder)
         if state is None or not is_of_here(folder, state):
             return None
-        with asked(settings, folder.name) as lake:
+        with asked(settings, folder.name) as lake, suppress(DamagedError):
             show_rollout(lake, folder.name, home_of(folder), shown(state))
+            return state.generation
+        # Of a damaged claim, whoever went back all the same has been told.
     except ForecacheError as error:
         logger.warning("The other homes do not see yet where the rollout of %s stands: %s", folder.name, error.message)
-        return None
-    return state.generation
+    return None
 
 
 def is_told(folder: ReleaseFolder, state: RolloutState) -> bool:

@@ -17,7 +17,7 @@ from forecache.realtime.release.claim import (
     refused,
 )
 from forecache.realtime.release.folder import ReleaseFolder, read_current
-from forecache.realtime.release.replicas import pull_releases, remote_releases
+from forecache.realtime.release.replicas import pull_releases, pushed_last_from, remote_releases
 from forecache.realtime.release.write import writing
 from forecache.realtime.rollout.state import RolloutState, read_rollout, running, write_rollout
 from forecache.settings import Settings
@@ -42,6 +42,7 @@ def own(settings: Settings, folder: ReleaseFolder, *, urgent: bool = False) -> N
     Raises:
         ConflictError: Another home has claimed it.
         OwnerUnknownError: The lake does not say, and it is not urgent.
+        DamagedError: The claim cannot be read, and it is not urgent.
     """
     ours = own_claim(folder)
     claim_step("identified")
@@ -51,7 +52,8 @@ def own(settings: Settings, folder: ReleaseFolder, *, urgent: bool = False) -> N
     except UnavailableError as error:
         if not urgent:
             raise
-        logger.warning("%s It is done here all the same.", error.message)
+        remedy = f" {error.remedy}" if isinstance(error, DamagedError) else ""  # the lake may answer again by itself
+        logger.warning("%s It is done here all the same.%s", error.message, remedy)
         return
     claim_step("claimed")
     if found.home != ours.home:
@@ -87,7 +89,8 @@ def claim_of(settings: Settings, name: str) -> Claim | None:
 def take_over(settings: Settings, folder: ReleaseFolder) -> None:
     """Have this home release a model from now on, and go on from what the remote has, where one is set.
 
-    Killed anywhere, it is finished by the next call.
+    Killed anywhere, it is finished by the next call. Where the claim is damaged and this home was the last to push, it
+    goes on from what is here: that is what the remote has, and what was gone back to since.
 
     Raises:
         ConflictError: Another home took it over meanwhile.
@@ -141,17 +144,24 @@ def _adopt(folder: ReleaseFolder, ours: Claim) -> None:
 
 def _follow(settings: Settings, folder: ReleaseFolder) -> None:
     """Have what the remote has of a model, so that its releases and their numbers go on from there."""
+    with _asked_remote(settings, folder.name) as remote:
+        if remote is not None and folder.name in remote_releases(remote):
+            pull_releases(folder, remote)
+
+
+@contextmanager
+def _asked_remote(settings: Settings, name: str) -> Iterator[Folder | None]:
+    """The remote, None where none is set; what keeps it from answering becomes one error."""
     if not settings.store_remote:
+        yield None
         return
     try:
-        remote = open_remote(settings.store_remote, settings.storage_options)
-        if folder.name in remote_releases(remote):
-            pull_releases(folder, remote)
+        yield open_remote(settings.store_remote, settings.storage_options)
     except ForecacheError:
         raise
     except Exception as error:  # the clients of object stores have errors of their own
         raise UnavailableError(
-            f"The remote {settings.store_remote}, whose releases of {folder.name} this home has to go on from, could "
+            f"The remote {settings.store_remote}, whose releases of {name} this home has to go on from, could "
             f"not be read: {type(error).__name__}.",
             remedy="Take over once it can be read.",
         ) from error
@@ -161,7 +171,9 @@ def _is_ours(settings: Settings, folder: ReleaseFolder) -> bool:
     try:
         found = claim_of(settings, folder.name)
     except DamagedError:
-        return False
+        # What was gone back to here meanwhile could not be pushed, and would be lost by a pull.
+        with _asked_remote(settings, folder.name) as remote:
+            return remote is not None and pushed_last_from(folder, remote)
     return found is not None and found.home == home_of(folder)
 
 

@@ -165,4 +165,7 @@ def _from_json(content: bytes, name: str, lake: Folder) -> Claim:
         raise DamagedError(
             f"{what} has the format {data.get('format')}, and this Forecache reads {FORMAT}.", remedy=remedy
         )
-    return Claim(**data)
+    try:
+        return Claim(**data)
+    except TypeError:
+        raise DamagedError(f"{what} has other fields than a claim.", remedy=remedy) from None

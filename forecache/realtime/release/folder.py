@@ -31,12 +31,14 @@ class ReleasePointer:
         last: The highest number ever given; numbers are never used twice.
         bad: Releases that were rolled back, by which nothing is answered again unless a person asks for it.
         generation: Counts the moves of the pointer.
+        home: On a remote, the identity of the home that pushed it; "" in a home.
     """
 
     current: int | None = None
     last: int = 0
     bad: tuple[int, ...] = ()
     generation: int = 0
+    home: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError
 from forecache.files import move_durably, write_durably
 from forecache.folders import Folder
+from forecache.realtime.release.claim import home_of
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
@@ -55,7 +56,7 @@ def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
     missing = _push_files(folder, remote, pointer.current)
     if rolled_out is not None:
         missing |= _push_files(folder, remote, rolled_out.release)
-    ours = pointer_to_json(pointer)
+    ours = _as_pushed(folder, pointer)
     same = seen is not None and seen[0] == ours
     if not same and remote.swap(f"{root}/CURRENT", ours, seen[1] if seen else None) is None:
         if read_current(folder) != pointer:
@@ -72,6 +73,11 @@ def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
     return {"release": pointer.current, "files": len(missing), "bytes": sum(map(len, missing.values()))}
 
 
+def _as_pushed(folder: ReleaseFolder, pointer: ReleasePointer) -> bytes:
+    """The pointer as it is on a remote."""
+    return pointer_to_json(replace(pointer, home=home_of(folder)))
+
+
 def _push_files(folder: ReleaseFolder, remote: Folder, number: int) -> dict[str, bytes]:
     """Bring a remote one release; returns the files that it had not, by their name there."""
     release, place = read_release(folder, number), folder.release(number)
@@ -86,11 +92,19 @@ def _push_files(folder: ReleaseFolder, remote: Folder, number: int) -> dict[str,
     return {f"{target}/{name}": content for name, content in files.items()}
 
 
+def pushed_last_from(folder: ReleaseFolder, remote: Folder) -> bool:
+    """Whether it was this home that pushed last: what is here then goes on from what the remote has."""
+    target = f"{REALTIME}/{folder.name}/CURRENT"
+    seen = remote.read(target)
+    home = "" if seen is None else pointer_from_json(seen[0], what=f"The remote's {target}").home
+    return home != "" and home == home_of(folder)
+
+
 def is_behind(folder: ReleaseFolder, remote: Folder) -> bool:
     """Whether a remote has another pointer than is here, or the rollout at another step."""
     root = f"{REALTIME}/{folder.name}"
     seen, rollout = remote.read(f"{root}/CURRENT"), read_rollout(folder)
-    if seen is None or seen[0] != pointer_to_json(read_current(folder)):
+    if seen is None or seen[0] != _as_pushed(folder, read_current(folder)):
         return True
     theirs = remote_rollout(folder, remote)
     return rollout is not None and (theirs is None or moves(theirs) != moves(rollout))
@@ -124,7 +138,7 @@ def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False
     with writing(folder, action="pull"):
         travelled, *more = [_put(folder, remote, *each, verify=verify) for each in wanted]
         before = _pointer_here(folder, verify=verify)
-        after = replace(theirs, last=max(before.last, theirs.last), generation=before.generation)
+        after = replace(theirs, last=max(before.last, theirs.last), generation=before.generation, home="")
         moved = bool(travelled) or after != before
         if moved:
             after = replace(after, generation=before.generation + 1)
