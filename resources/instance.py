@@ -1,4 +1,8 @@
-"""The Dagster instance under the home folder: SQLite, no telemetry, ready before anything uses it."""
+"""The Dagster instance under the home folder: SQLite, no telemetry, ready before anything uses it.
+
+Dagster makes the tables of a new instance when it is opened, and two processes that do so at once fail. So one after
+the other opens it.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forecache.files import write_durably
+from forecache.files import lock, write_durably
 from forecache.pipeline.modules import import_from_project
 from forecache.settings import Settings
 
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 LOCATION = "forecache"
 _TEMPLATE = Path(__file__).with_name("dagster.yaml")
 _RUNNER_CONFIG = "runner.yaml"
+_OPENED = "opened"
+"""A file that is there once the instance was opened: its tables are there, too."""
 
 # Dagster takes the file descriptors of standard output for its logs; the command line draws its progress there.
 _RUNNER_ADDITION = """
@@ -70,8 +76,21 @@ def definitions_module(settings: Settings) -> str:
 @contextmanager
 def runner_instance(settings: Settings) -> Iterator["DagsterInstance"]:
     """The same instance for runs inside this process, whose output stays on the terminal."""
+    with _opened(ensure_instance(settings)) as instance:
+        yield instance
+
+
+def prepare_tables(home: Path) -> None:
+    """Have the tables of an instance made, before processes of Dagster's own open it."""
+    if not (home / _OPENED).exists():
+        with _opened(home):
+            pass
+
+
+def _opened(home: Path) -> "DagsterInstance":
     from dagster import DagsterInstance
 
-    home = ensure_instance(settings)
-    with DagsterInstance.from_config(str(home), config_filename=_RUNNER_CONFIG) as instance:
-        yield instance
+    with lock(home / f"{_OPENED}.lock"):
+        instance = DagsterInstance.from_config(str(home), config_filename=_RUNNER_CONFIG)
+        (home / _OPENED).touch()
+    return instance

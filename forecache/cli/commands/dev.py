@@ -28,7 +28,9 @@ def dev(context: click.Context, host: str, port: int | None) -> None:
     program = Path(sys.executable).with_name("dagster")
     if not program.is_file():
         raise UnavailableError(f"There is no {program}.", remedy="Run `make setup`.")
-    home = orchestrator("resources.instance").ensure_instance(current)
+    instance = orchestrator("resources.instance")
+    home = instance.ensure_instance(current)
+    instance.prepare_tables(home)
     # Dagster would first recommend another command, which this environment does not have.
     quiet = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:Function `dev_command`:FutureWarning"]))
     own = {"DAGSTER_HOME": str(home), "FORECACHE_HOME": str(current.home_path), "PYTHONWARNINGS": quiet}
