@@ -136,6 +136,8 @@ def whole_document(found: Documents) -> str:
         for section, subtitle in sections.items():
             if section in found[name]:
                 parts += _section(section, subtitle, found[name][section], rows_of)
+            elif found[name]:
+                parts += [f"### {section}: {subtitle}", "Not measured."]
     parts += ["## How good the models are", _MODELS, demo_benchmark.models_table(found["demo"]), _ELSEWHERE]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -55,6 +55,19 @@ install_realtime() { # NAME: a server that `make bench-realtime` measures, in an
     sha256sum <"$wanted" >"$place/benchmark.stamp"
 }
 
+install_bento_service() { # What `forecache bento` requires, in the versions of uv.lock, beside BentoML in those of its peer.
+    local place=.tools/realtime/bento_service peer=benchmarks/_realtime/peers/bento-requirements.txt
+    local locked=$place.locked.txt wanted=$place.txt
+    "$UV" export -q --frozen --no-dev --extra realtime --no-hashes --no-emit-project --no-annotate >"$locked"
+    cat "$peer" "$locked" >"$wanted"
+    if is_done "$place/benchmark.stamp" "$wanted"; then return 0; fi
+    step "Installing BentoML for the service that forecache bento writes into $place"
+    "$UV" venv -q --clear --python .venv/bin/python "$place"
+    "$UV" pip install -q --python "$place/bin/python" -r "$peer" -r "$locked" --override "$locked"
+    "$place/bin/python" -m compileall -q "$place/lib" >/dev/null || true
+    sha256sum <"$wanted" >"$place/benchmark.stamp"
+}
+
 install_programs() {
     if [ ! -x .tools/bin/vegeta ]; then
         step "Building vegeta $VEGETA, which drives loads at a constant rate"
@@ -70,6 +83,7 @@ parts=("$@")
 [ "${#parts[@]}" -gt 0 ] || parts=(feast small movielens programs)
 for part in "${parts[@]}"; do
     case "$part" in
+    realtime_bento_service) install_bento_service ;;
     realtime_*) install_realtime "${part#realtime_}" ;;
     *) "install_$part" ;;
     esac

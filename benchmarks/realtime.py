@@ -29,17 +29,32 @@ def main() -> int:
     path, failed = results.folder_of(sizes.name, work, arguments.results) / "realtime.json", []
     if not arguments.report:
         command.measure_this_tree()
-        from _realtime import balancers, cached, case, faults, lookup, overload, plain, prepare, swaps, throughput
+        from _realtime import (
+            balancers,
+            bento,
+            cached,
+            case,
+            faults,
+            lookup,
+            overload,
+            plain,
+            prepare,
+            swaps,
+            throughput,
+        )
 
         work.mkdir(parents=True, exist_ok=True)
         chosen = command.chosen(arguments, report.SECTIONS)
-        if chosen != [report.CACHED]:  # which asks no peer
+        if not set(chosen) <= set(report.WITHOUT_PEERS):
             prepare.prepare(work, sizes)
+        elif report.BENTO in chosen:
+            prepare.prepare_bento(work, sizes)
         if arguments.prepare:
             return 0
         measures = {
             case.NETWORK: partial(throughput.measure, work, sizes, case.NETWORK),
             case.TREES: partial(throughput.measure, work, sizes, case.TREES),
+            report.BENTO: partial(bento.measure, work, sizes),
             report.CACHED: partial(cached.measure, work, sizes),
             "overload": partial(overload.measure, work, sizes),
             "faults": partial(faults.measure, work, sizes),

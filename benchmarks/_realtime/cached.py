@@ -27,7 +27,6 @@ _FILL_WINDOWS = 3
 """Before what is measured, the cache fills for so many windows."""
 ROUNDS = {"tiny": 1, "hour": 4, "full": 6}
 _COMPARED = 200
-_PATIENCE = 100
 
 
 def drawn(distinct: int, count: int, seed: int) -> np.ndarray:
@@ -122,20 +121,11 @@ def compared(port: int, sides: dict[str, str], bodies: list[dict[str, Any]], exp
     """
     counted, asked, wrong = answers(port, sides[WITH]), 0, 0
     for body in bodies:
-        plain = _by_model(port, sides[WITHOUT], body)["items"]
+        plain = home.by_model(port, sides[WITHOUT], body)["items"]
         if fault := expected.fault_of(body, plain):
             raise BenchmarkError(f"The answer of {sides[WITHOUT]} is not the model's: {fault}.")
         for _ in range(2):
             asked += 1
-            wrong += _by_model(port, sides[WITH], body)["items"] != plain
+            wrong += home.by_model(port, sides[WITH], body)["items"] != plain
     hits = answers(port, sides[WITH])["hits"] - counted["hits"]
     return {"answers": asked, "cached": int(hits), "wrong": wrong}
-
-
-def _by_model(port: int, name: str, body: dict[str, Any]) -> dict[str, Any]:
-    """An answer whose items are all the model's: on a busy machine one may come from a lower rung."""
-    for _ in range(_PATIENCE):
-        answer = home.ask(port, f"/v1/{name}", body)
-        if answer.get("rung") == "model":
-            return answer
-    raise BenchmarkError(f"{name} answered {_PATIENCE} times without its model: the machine is too busy.")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from _common import machine
-from _store.processes import PYTHON, free_port, running
+from _store.processes import PYTHON, BenchmarkError, free_port, running
 from _store.progress import say
 from deltalake import DeltaTable, write_deltalake
 
@@ -36,7 +36,7 @@ VIEWS = {
     "product": (case.PRODUCT, case.PRODUCT_FEATURES),
     "wide": ("wide_id", case.WIDE_FEATURES),
 }
-_CHUNK = 100_000
+_CHUNK, _PATIENCE = 100_000, 100
 
 
 def features_table(view: str, ids: np.ndarray, stamp: int = 0) -> pa.Table:
@@ -163,6 +163,19 @@ def ask(port: int, path: str, body: Any) -> dict[str, Any]:
     with urllib.request.urlopen(request, timeout=10) as answer:
         found: dict[str, Any] = json.load(answer)
     return found
+
+
+def by_model(port: int, name: str, body: Any) -> dict[str, Any]:
+    """An answer of the reader whose items are all the model's: on a busy machine one may come from a lower rung.
+
+    Raises:
+        BenchmarkError: Too many answers were not.
+    """
+    for _ in range(_PATIENCE):
+        answer = ask(port, f"/v1/{name}", body)
+        if answer.get("rung") == "model":
+            return answer
+    raise BenchmarkError(f"{name} answered {_PATIENCE} times without its model: the machine is too busy.")
 
 
 def released_as_it_is(settings: Settings, name: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from _store.processes import OTHER_CORE, ROOT, BenchmarkError, run_checked
 from _store.progress import say
 
-from _realtime import case, home, load, peer_data
+from _realtime import bento, case, home, load, peer_data
 from _realtime.sizes import Sizes
 
 _PROGRAMS = {"redis-server": "redis-server", "redis-cli": "redis-tools", "wrk": "wrk", "taskset": "util-linux"}
@@ -29,8 +29,18 @@ def prepare(work: Path, sizes: Sizes) -> None:
         except BenchmarkError as error:
             say(f"{name} is not installed and will not be measured: {error}")
     case.write_models(work / "models")
-    home.published(work / "home", {"household": sizes.keys, "product": sizes.keys})
+    prepare_bento(work, sizes)
     home.published(work / "wide", {"wide": sizes.lookup_keys})
     for views in ({"household": sizes.keys, "product": sizes.keys}, {"wide": sizes.feast_keys}):
         with peer_data.feast(work, views, OTHER_CORE):
             pass
+
+
+def prepare_bento(work: Path, sizes: Sizes) -> None:
+    """What the section `bento` needs: its environment, the load generator, and our features; again at no cost."""
+    load.program()
+    try:
+        peer_data.install(bento.ENVIRONMENT)
+    except BenchmarkError as error:
+        say(f"BentoML for the section bento is not installed: {error}")
+    home.published(work / "home", {"household": sizes.keys, "product": sizes.keys})

@@ -5,13 +5,16 @@ from typing import Any
 import numpy as np
 from _common.rows import Asked, Row, Value
 
-from _realtime import cached_rows, case
+from _realtime import bento_rows, cached_rows, case
 from _realtime.best_rate import LIMITS, OURS
 
-CACHED = "cached"
+BENTO, CACHED = "bento", "cached"
+WITHOUT_PEERS = (BENTO, CACHED)
+"""Sections that need nothing of what `prepare` installs and loads for peers."""
 SECTIONS = {
     "network": f"Ranking 50 candidates by 32 looked-up features with {case.MODEL_TITLES[case.NETWORK]}, one core",
     "trees": f"The same with {case.MODEL_TITLES[case.TREES]}",
+    BENTO: "The same release in the reader and in BentoML, on one core",
     CACHED: "Both with a cache of their answers and without, for requests that repeat, in one reader on one core",
     "overload": "More requests than the model path holds, with a deadline of 50 ms",
     "faults": "A model that sleeps, spins, crashes or is stopped, with a deadline of 50 ms",
@@ -31,9 +34,9 @@ _FEAST_NAME, _REDIS_NAME = "Feast's SDK on Redis", "Redis MGET with hiredis"
 
 def rows_of(name: str, section: dict[str, Any]) -> list[Row]:
     makers = {
-        "network": _rate_rows, "trees": _rate_rows, CACHED: cached_rows.rows_of, "overload": _overload_rows,
-        "faults": _fault_rows, "swap": _swap_rows, "balancers": _balancer_rows, "lookup": _lookup_rows,
-        "plain": _plain_rows,
+        "network": _rate_rows, "trees": _rate_rows, BENTO: bento_rows.rows_of, CACHED: cached_rows.rows_of,
+        "overload": _overload_rows, "faults": _fault_rows, "swap": _swap_rows, "balancers": _balancer_rows,
+        "lookup": _lookup_rows, "plain": _plain_rows,
     }  # fmt: skip
     return makers[name](name, section)
 
