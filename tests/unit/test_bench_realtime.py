@@ -76,6 +76,20 @@ def test_one_disturbed_run_lowers_no_rate() -> None:
     assert best_rate.search(run, Limits(5.0), first=299.0, tries=1) < 300.0
 
 
+def test_a_rate_that_most_runs_cannot_hold_any_more_is_left_at_once() -> None:
+    rates = []
+
+    def run(rate: float) -> dict[str, Any]:
+        rates.append(round(rate))
+        slow = rate > 990.0 or rates.count(round(rate)) == 2  # at the rate that holds, the second run is disturbed
+        return {"failed": 0, "p99_ms": 9.0 if slow else 2.0}
+
+    runs = best_rate.measured(run, Limits(5.0), 1_000.0, 3)
+    assert rates == [1_000, 1_000, 950, 950, 950]
+    assert [each["p99_ms"] for each in runs] == [2.0, 9.0, 2.0]
+    assert best_rate.measured(lambda _: {"failed": 1, "p99_ms": 1.0}, Limits(5.0), 1_000.0, 3) == []
+
+
 def test_a_server_that_is_slow_at_every_rate_or_fails_has_none() -> None:
     assert best_rate.search(lambda _: {"failed": 0, "p99_ms": 9.0, "p999_ms": 9.0}, Limits(5.0), first=300.0) == 0.0
     assert best_rate.search(lambda _: {"failed": 1, "p99_ms": 1.0, "p999_ms": 1.0}, Limits(5.0), first=300.0) == 0.0
