@@ -4,14 +4,13 @@ A module that cannot be used takes only its own pipelines with it: it is named w
 loaded, and the others go on.
 """
 
-import difflib
 import logging
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import attrgetter, itemgetter
 from typing import TypeVar
 
-from forecache.errors import InputError, NotFoundError, SettingsError
+from forecache.errors import InputError, SettingsError
 from forecache.pipeline.checks.conflicts import (
     Declared,
     ambiguous,
@@ -30,11 +29,14 @@ from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.recommenders.second_table import SecondTable
 from forecache.pipeline.streams.stream import Stream
+from forecache.pipeline.unknown import unknown
 from forecache.settings import Settings
 
 _log = logging.getLogger(__name__)
 _told: set[str] = set()
 _T = TypeVar("_T")
+_PUBLISHED = "pipeline, recommender or feature view"
+_ALL = "pipeline, recommender, feature view or real-time model"
 
 
 def read_project(settings: Settings) -> Project:
@@ -82,23 +84,27 @@ def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
     return project.pipelines
 
 
-def load_served(settings: Settings, name: str) -> Published:
-    """One pipeline, recommender, or further table of a recommender, by name.
+def load_served(settings: Settings, name: str, *, models: Iterable[str] | None = None) -> Published:
+    """One pipeline, recommender, further table of a recommender, or feature view, by name.
+
+    Args:
+        models: Real-time models of which one would do as well, which the caller has looked for: the error names them,
+            too, and those that are declared.
 
     Raises:
         NotFoundError: Nothing has that name; the message lists what there is.
         InputError: It is a real-time model.
         SettingsError: Nothing has, and a module is broken that may declare it.
     """
-    return _served(settings, read_project(settings), name)
+    project = read_project(settings)
+    if models is None:
+        return _served(settings, project, name, _PUBLISHED, project.served)
+    return _served(settings, project, name, _ALL, [*project.served, *project.realtime, *models])
 
 
-def _served(settings: Settings, project: Project, name: str) -> Published:
+def _served(settings: Settings, project: Project, name: str, kinds: str, there: Iterable[str]) -> Published:
     if name in project.realtime:
-        raise InputError(
-            f"{name!r} is a real-time model: its answers are made when it is asked, and none is published.",
-            remedy=f"Ask it, POST /v1/{name}; `forecache releases {name}` lists what answers.",
-        )
+        raise of_requests(name)
     if name in project.streams:
         raise InputError(
             f"{name!r} is a stream: its rows are served as they come, and nothing is published.",
@@ -106,14 +112,16 @@ def _served(settings: Settings, project: Project, name: str) -> Published:
         )
     found = _find(project, name)
     if found is None:
-        there = [*project.served, *project.realtime]
-        close = difflib.get_close_matches(name, there, n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        listed = ", ".join(there) or "none"
-        raise NotFoundError(
-            f"There is no pipeline {name!r}.", remedy=f"{hint}Pipelines in {settings.project}: {listed}."
-        )
+        raise unknown(name, kinds, there, where=settings.project)
     return found
+
+
+def of_requests(name: str) -> InputError:
+    """The error where a real-time model is named, and something that is published is needed."""
+    return InputError(
+        f"{name!r} is a real-time model: its answers are made when it is asked, and none is published.",
+        remedy=f"Ask it, POST /v1/{name}; `forecache releases {name}` lists what answers.",
+    )
 
 
 def load_pipeline(settings: Settings, name: str) -> Pipeline:
@@ -126,7 +134,8 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
     project = read_project(settings)
     if name in project.realtime:
         return project.realtime[name].training_pipeline
-    found = _served(settings, project, name)
+    there = sorted({*project.pipelines, *project.realtime})
+    found = _served(settings, project, name, "pipeline or real-time model", there)
     if isinstance(found, FeatureView):
         raise InputError(f"{name!r} is a feature view: it has no model.", remedy="Name a pipeline that uses it.")
     if not isinstance(found, Pipeline):
@@ -150,10 +159,14 @@ def load_trained(settings: Settings, name: str) -> Pipeline:
     return found
 
 
-def load_realtime(settings: Settings, name: str) -> Realtime:
-    """One real-time model by name; raises as `load_served`."""
+def load_realtime(settings: Settings, name: str, *, released: Iterable[str] = ()) -> Realtime:
+    """One real-time model by name; raises as `load_served`.
+
+    Args:
+        released: Others that would do, which the caller has looked for: the error names them, too.
+    """
     project = read_project(settings)
-    return _one_of(settings, project, project.realtime, name, "real-time model")
+    return _one_of(settings, project, project.realtime, name, "real-time model", released)
 
 
 def load_stream(settings: Settings, name: str) -> Stream:
@@ -162,15 +175,14 @@ def load_stream(settings: Settings, name: str) -> Stream:
     return _one_of(settings, project, project.streams, name, "stream")
 
 
-def _one_of(settings: Settings, project: Project, found: Mapping[str, _T], name: str, kind: str) -> _T:
+def _one_of(
+    settings: Settings, project: Project, found: Mapping[str, _T], name: str, kind: str, others: Iterable[str] = ()
+) -> _T:
     _warn(project)
     if name not in found and project.broken:
         raise _broken_by(project, name)
     if name not in found:
-        close = difflib.get_close_matches(name, found, n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        listed = ", ".join(found) or "none"
-        raise NotFoundError(f"There is no {kind} {name!r}.", remedy=f"{hint}Those in {settings.project}: {listed}.")
+        raise unknown(name, kind, [*found, *others], where=settings.project)
     return found[name]
 
 
@@ -190,7 +202,7 @@ def load_nightly(settings: Settings, name: str) -> Nightly:
     project = read_project(settings)
     if name in project.realtime:
         return project.realtime[name]
-    found = _served(settings, project, name)
+    found = _served(settings, project, name, _ALL, [*project.served, *project.realtime])
     if isinstance(found, SecondTable):
         made_by = found.recommender.name
         raise InputError(

@@ -246,7 +246,7 @@ def test_pushed_versions_are_pulled_by_a_replica(
         (["get", "churn", ""], 4, "The key ''"),
         (["get", "churn", "00001", "--version", "9"], 3, "has no version 9"),
         (["publish", "churn", "--night", "1998-01-01"], 3, "1998-01-01"),
-        (["publish", "nope"], 3, "There is no pipeline 'nope'"),
+        (["publish", "nope"], 3, "There is no pipeline, recommender or feature view 'nope'"),
         (["versions", "spend"], 3, "Nothing is published for spend"),
         (["get", "spend", "00001"], 3, "Nothing is published for spend"),
         (["pin", "churn", "9"], 3, "has no version 9"),

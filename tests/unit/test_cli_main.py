@@ -131,7 +131,7 @@ def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 def test_unknown_pipeline_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "nope"]) == 3
-    assert re.search(r"There is no pipeline 'nope'.*churn, spend", capsys.readouterr().err)
+    assert re.search(r"feature view or real-time model 'nope'.*churn, spend", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_project_pipelines_are_found_by_name(settings: Settings) -> None:
 def test_unknown_pipeline_names_those_there_are(settings: Settings) -> None:
     with pytest.raises(
         NotFoundError,
-        match=r"no pipeline 'chrun'\. Did you mean 'churn'\? Pipelines in dagster_project: churn, spend\.",
+        match=r"no pipeline or real-time model 'chrun'\. Did you mean 'churn'\? Those in dagster_project: churn, spend",
     ):
         load_pipeline(settings, "chrun")
 

@@ -216,7 +216,7 @@ def test_it_is_found_in_its_project_with_its_views(project: Settings) -> None:
     with pytest.raises(InputError, match="'payments' is a real-time model.*POST /v1/payments"):
         load_served(project, "payments")
     with pytest.raises(
-        NotFoundError, match="no pipeline 'none'. Pipelines in .*: household, product, payments, search"
+        NotFoundError, match="or real-time model 'none'. Those in asked_project: household, product, payments, search"
     ):
         load_nightly(project, "none")
     assert check_project(project).found == "household, product, payments, search in asked_project"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import command, settings
+from forecache.cli.named import nothing_released, require_release
 from forecache.cli.output import print_json, show_table, wants_json
-from forecache.errors import NotFoundError
 
 if TYPE_CHECKING:
     from forecache.reader.versions.answers import Answers
@@ -89,10 +89,11 @@ def _current_release(current: "Settings", name: str) -> "LoadedRelease":
     from forecache.realtime.release.folder import open_releases, read_current
     from forecache.realtime.release.load import load_release
 
+    require_release(current, name)
     folder = open_releases(current, name)
     number = read_current(folder).current
     if number is None:
-        raise NotFoundError(f"Nothing is released of {name!r}.", remedy=f"Run `forecache release {name}`.")
+        raise nothing_released(name)
     return load_release(folder, number)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from forecache.cli.base import command, settings
+from forecache.cli.named import require_release
 from forecache.cli.output import print_json, wants_json
 
 
@@ -24,6 +25,7 @@ def bento(name: str, folder: Path | None, number: int | None) -> None:
     """
     from forecache.realtime.bento.write import views_not_here, write_bento
 
+    require_release(settings(), name)
     folder = folder or Path(f"bento_{name}")
     release = write_bento(settings(), name, folder, number=number)
     missing = views_not_here(settings(), release)

@@ -6,13 +6,14 @@ from typing import Any
 import click
 
 from forecache.cli.base import command, settings
+from forecache.cli.named import find_published, has_stream_alone, is_released
 from forecache.cli.output import print_json, show_table, size, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.runner import chosen_served
 from forecache.errors import ForecacheError, NotFoundError, SettingsError
-from forecache.pipeline import load_served
 from forecache.pipeline.models.trained import require_published
 from forecache.pipeline.names import check_name
+from forecache.pipeline.unknown import known
 from forecache.settings import Settings
 
 _PIPELINES = click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
@@ -79,10 +80,11 @@ def _exchange(
     told = [{"pipeline": name, "skipped": f"{name} has no version: its live layer is filled from its stream."}
             for name in streamed if not names or name in names]  # fmt: skip
     if stores or not names:
-        chosen = (stores or remote_pipelines(opened)) if pulling else chosen_served(current, stores)
+        # Of those that are named, each is looked for below.
+        chosen = stores or (remote_pipelines(opened) if pulling else chosen_served(current, ()))
     chosen = [name for name in chosen if name not in streamed]
     for name in () if pulling else stores:
-        require_published(load_served(current, name))
+        require_published(find_published(current, name, or_model=True))
     with StageProgress() as progress:
 
         def exchange(name: str) -> dict[str, Any]:
@@ -90,6 +92,12 @@ def _exchange(
                 folder = open_releases(current, name)
                 done = pull_releases(folder, opened, verify=verify) if pulling else push_owned(current, folder, opened)
                 return {"version": done.pop("release"), **done}
+            if pulling and names and opened.size(f"{name}/CURRENT") is None:
+                there = [*remote_pipelines(opened), *remote_releases(opened)]
+                raise NotFoundError(
+                    f"The remote serves nothing for {name}.",
+                    remedy=f"{known(name, there, where='the remote')} Else publish and push first.",
+                )
             store = open_store(current, name)
             if pulling:
                 return pull(store, opened, verify=verify, progress=progress.update)
@@ -104,6 +112,13 @@ def _exchange(
         return [*told, *_each([*chosen, *releases], exchange, nothing_there=nothing_there)]
 
 
+def _stores_among(current: Settings, names: tuple[str, ...]) -> list[str]:
+    """The names, each once, without real-time models that are released here, and streams: they have no versions."""
+    return [
+        name for name in dict.fromkeys(names) if not is_released(current, name) and not has_stream_alone(current, name)
+    ]
+
+
 def _unpublished(current: Settings, name: str) -> bool:
     from forecache.store import open_store
 
@@ -115,7 +130,8 @@ def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
     from forecache.store import open_redis_store, open_store
 
     current = settings()
-    chosen = [load_served(current, name) for name in chosen_served(current, names)]
+    stores = chosen_served(current, ()) if not names else _stores_among(current, names)
+    chosen = [find_published(current, name, or_model=True) for name in stores]
     with StageProgress() as progress:
 
         def load(name: str) -> dict[str, Any]:

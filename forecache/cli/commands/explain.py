@@ -7,6 +7,7 @@ import click
 
 from forecache.cli.base import Night, command, settings
 from forecache.cli.commands.get import provenance_text
+from forecache.cli.named import find_published, has_stream_alone
 from forecache.cli.output import cell, console, plain, print_json, wants_json
 from forecache.cli.trace import trace, trace_view
 from forecache.cli.trace_lists import trace_list
@@ -43,7 +44,7 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
     For a real-time model, it shows the logged answer to REQUEST_ID: its release, rung, times and store versions, the
     features as the model got them, what each contributed, and what the same request would get today.
     """
-    from forecache.pipeline import FeatureView, Pipeline, load_served
+    from forecache.pipeline import FeatureView, Pipeline
 
     current = settings()
     if _is_realtime(current, name):
@@ -53,14 +54,14 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
         return
     if item is not None or day is not None:
         raise click.UsageError(f"{name} is no real-time model: --item and --day are of those. Leave them out.")
-    if _has_stream_alone(current, name):
+    if has_stream_alone(current, name):
         chain = trace_stream(current, name, key)
         if wants_json():
             print_json(chain)
         else:
             _show(name, chain)
         return
-    served = load_served(current, name)
+    served = find_published(current, name, or_model=True)
     if isinstance(served, FeatureView):
         chain = trace_view(current, served, key, version=version)
     elif isinstance(served, Pipeline):
@@ -71,14 +72,6 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
         print_json(chain)
     else:
         _show(name, chain)
-
-
-def _has_stream_alone(current: "Settings", name: str) -> bool:
-    """Whether a store has a live layer and no version."""
-    from forecache.store import open_store
-
-    store = open_store(current, name)
-    return store.layout.live.exists() and store.pointer().serving is None
 
 
 def _is_realtime(current: "Settings", name: str) -> bool:

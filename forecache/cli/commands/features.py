@@ -10,7 +10,7 @@ import click
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.errors import InputError, NotFoundError
+from forecache.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,6 +81,7 @@ def find_views(current: "Settings", names: Sequence[str]) -> "list[FeatureView]"
         NotFoundError: Nothing has one of the names.
     """
     from forecache.pipeline.loading import read_project
+    from forecache.pipeline.unknown import unknown
 
     project = read_project(current)
     users: dict[str, Pipeline | Realtime] = {**project.pipelines, **project.realtime}
@@ -88,8 +89,8 @@ def find_views(current: "Settings", names: Sequence[str]) -> "list[FeatureView]"
     found: dict[str, FeatureView] = {}
     for name in names:
         if name not in users and name not in known:
-            listed = ", ".join(sorted({*users, *known}))
-            raise NotFoundError(f"There is no pipeline or feature view {name!r}.", remedy=f"There are {listed}.")
+            kinds, there = "pipeline, real-time model or feature view", sorted({*users, *known})
+            raise unknown(name, kinds, there, where=current.project)
         views = users[name].views if name in users else (known[name],)
         found |= {view.name: view for view in views}
     return list(found.values())

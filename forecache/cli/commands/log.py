@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import LazyGroup, Night, command, settings
+from forecache.cli.named import require_log
 from forecache.cli.output import plain, print_json, show_table, size, wants_json
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def show(name: str, day: date | None, request_id: str | None, last: int, follow:
     from forecache.realtime.log.record import table_of
 
     current = settings()
+    require_log(current, name)
     seen = open_table(current, table_of(name)).version()
     _print(_newest(current, name, day, request_id, last, seen))
     while follow:

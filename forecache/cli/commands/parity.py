@@ -8,6 +8,7 @@ import click
 
 from forecache.cli.base import Night, command, settings
 from forecache.cli.by_hand import show_in_dagster
+from forecache.cli.named import require_log
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.errors import CheckError
@@ -38,6 +39,7 @@ def parity(name: str, day: date | None, sample: float, processes: int | None) ->
     from forecache.monitoring.parity.run import parity as compare
 
     current = settings()
+    require_log(current, name)
     with StageProgress() as progress:
         result = compare(current, name, day, sample=sample, processes=processes, progress=progress.update)
     details = result.details

@@ -6,9 +6,10 @@ import click
 
 from forecache.cli.base import command, settings
 from forecache.cli.by_hand import show_in_dagster
+from forecache.cli.named import require_release
 from forecache.cli.output import print_json, show_table, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.errors import CheckError, DamagedError, NotFoundError
+from forecache.errors import CheckError, DamagedError
 
 if TYPE_CHECKING:
     from forecache.pipeline import Realtime
@@ -146,13 +147,6 @@ def releases(name: str) -> None:
     show_owner(owner)
 
 
-def is_released(current: "Settings", name: str) -> bool:
-    """Whether a name is that of a real-time model with a release here."""
-    from forecache.realtime.release.folder import open_releases
-
-    return bool(open_releases(current, name).numbers())
-
-
 def roll_release_back(current: "Settings", name: str, number: int | None, reason: str) -> None:
     """Go back to an earlier release, and say so."""
     from forecache.operations.release import roll_release_back as go_back
@@ -186,14 +180,11 @@ def release_champion(current: "Settings", name: str, *, at_once: bool = False) -
 
 def _folder(current: "Settings", name: str, *, elsewhere: bool) -> "ReleaseFolder":
     """The releases here; none are needed where another home has them."""
-    from forecache.pipeline import load_realtime
     from forecache.realtime.release.folder import open_releases
 
-    folder = open_releases(current, name)
-    if not folder.numbers() and not elsewhere:
-        load_realtime(current, name)
-        raise NotFoundError(f"Nothing is released of {name}.", remedy=f"Run `forecache release {name}`.")
-    return folder
+    if not elsewhere:
+        require_release(current, name)
+    return open_releases(current, name)
 
 
 def _listed(folder: "ReleaseFolder", newest: "RolloutState | None") -> list[dict[str, Any]]:

@@ -6,8 +6,9 @@ import click
 
 from forecache.cli.base import command, settings, trained_pipeline
 from forecache.cli.by_hand import actor, show_in_dagster, shown_where_it_stands
-from forecache.cli.commands.release import is_released, release_champion, roll_release_back
+from forecache.cli.commands.release import release_champion, roll_release_back
 from forecache.cli.commands.store import open_pipeline_store, say_served
+from forecache.cli.named import is_released
 from forecache.cli.progress import StageProgress
 from forecache.errors import CheckError
 
@@ -42,7 +43,7 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     if is_released(current, pipeline):
         roll_release_back(current, pipeline, version, reason)
         return
-    store = open_pipeline_store(pipeline)
+    store = open_pipeline_store(pipeline, or_model=True)
     declared = find_served(current, pipeline)
     with shown_where_it_stands(current, pipeline, reason), StageProgress() as progress:
         if isinstance(declared, Pipeline) and declared.is_trained:

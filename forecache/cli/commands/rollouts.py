@@ -10,6 +10,7 @@ import click
 from forecache.cli.base import CONTEXT_SETTINGS, LazyGroup, command, settings
 from forecache.cli.by_hand import show_in_dagster
 from forecache.cli.commands.release import ASSET
+from forecache.cli.named import require_model
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.errors import ConflictError, ForecacheError
 
@@ -42,6 +43,8 @@ def rollouts(names: Sequence[str], once: bool, every: float) -> None:
     from forecache.realtime.release.here import released_here
 
     current = settings()
+    for name in names:
+        require_model(current, name)
     while True:
         chosen = list(names) or sorted(released_here(current))
         under_way = running_rollouts(current, chosen)
@@ -159,6 +162,7 @@ def _moved(name: str, action: str, reason: str) -> None:
     from forecache.operations.rollout.controller import Look, by_hand
 
     current = settings()
+    require_model(current, name)
     tell(current, Look(by_hand(current, name, action, reason), moved=True))
 
 

@@ -8,6 +8,7 @@ import click
 
 from forecache.cli.base import Night, command, settings
 from forecache.cli.by_hand import show_in_dagster
+from forecache.cli.named import find_published
 from forecache.cli.output import duration, print_json, show_stages, show_table, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.errors import NotFoundError
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
 PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 
 
-def open_pipeline_store(pipeline: str) -> "Store":
-    """The store of a declared pipeline, or of what has a published version or a live layer."""
-    from forecache.pipeline import load_served
+def open_pipeline_store(pipeline: str, *, or_model: bool = False) -> "Store":
+    """The store of a declared pipeline, or of what has a published version or a live layer; raises as `find_published`.
+
+    Args:
+        or_model: The command takes real-time models, too, and has found no release of one by this name.
+    """
     from forecache.pipeline.models.trained import require_published
     from forecache.store import open_store
 
     current = settings()
     store = open_store(current, pipeline)
     if not store.version_numbers() and not store.layout.live.exists():
-        require_published(load_served(current, pipeline))
+        require_published(find_published(current, pipeline, or_model=or_model))
     return store
 
 
@@ -110,10 +114,9 @@ def publish(pipeline: str, night: date | None, full: bool, unchecked: bool) -> N
     failed them is never published.
     """
     from forecache.operations.publish import publish_night
-    from forecache.pipeline import load_served
 
     current = settings()
-    declared = load_served(current, pipeline)
+    declared = find_published(current, pipeline)
     with StageProgress() as progress:
         result = publish_night(current, declared, night=night, full=full, unchecked=unchecked, progress=progress.update)
     if not result.skipped:

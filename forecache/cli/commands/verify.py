@@ -17,13 +17,18 @@ def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb
     Disks and copies lose bits silently. Run this on a schedule to find the damage before a rollback needs that version;
     readers check the versions that they serve themselves.
     """
+    from forecache.pipeline.unknown import unknown
     from forecache.realtime.release.here import released_here
     from forecache.realtime.release.verify import verify_releases
-    from forecache.store.checkup import DamagedStores, verify_stores
+    from forecache.store.checkup import DamagedStores, stores_here, verify_stores
     from forecache.store.integrity import Pace
 
     pace, current = None if mb_per_s is None else Pace(mb_per_s * 1e6), settings()
-    released = [name for name in released_here(current) if not pipelines or name in pipelines]
+    models, here = released_here(current), [store.pipeline for store in stores_here(current)]
+    for name in pipelines:
+        if name not in models and name not in here:
+            raise unknown(name, "store or release", [*here, *models], where=str(current.store_path))
+    released = [name for name in models if not pipelines or name in pipelines]
     stores = [name for name in pipelines if name not in released]
     damaged: DamagedStores | None = None
     try:
