@@ -17,6 +17,10 @@ VERIFY_EVERY_S = 24 * 3600.0
 """How old the last verification of a segment may be when a publish builds on it."""
 
 
+class MissingFileError(DamagedError):
+    """A file of a version is not there: lost, or removed with a version that is retired."""
+
+
 @dataclass(frozen=True)
 class Pace:
     """How fast to read: `bytes_per_s`, with a sleep after every block."""
@@ -55,7 +59,7 @@ def check_size(path: Path, info: ShardInfo) -> None:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        raise DamagedError(f"The file {path} is missing.") from None
+        raise MissingFileError(f"The file {path} is missing.") from None
     if size != info.size_bytes:
         raise DamagedError(f"The file {path} has {size:,} bytes where {info.size_bytes:,} were written.")
 
@@ -70,7 +74,7 @@ def verify_file(path: Path, info: ShardInfo, *, pace: Pace | None = None) -> int
     try:
         found, read_bytes = _checksum(path, pace)
     except FileNotFoundError:
-        raise DamagedError(f"The file {path} is missing.") from None
+        raise MissingFileError(f"The file {path} is missing.") from None
     except OSError as error:
         raise DamagedError(f"The file {path} cannot be read: {error.strerror}.") from None
     if found != info.checksum:

@@ -1,9 +1,14 @@
 """What may be removed: leavings of publishes that died, and old versions that nobody holds."""
 
+import time
+from pathlib import Path
+
 from forecache.errors import UnavailableError
-from forecache.store.layout import remove_tree
+from forecache.store.layout import Layout, remove_tree
 from forecache.store.locks import eviction
 from forecache.store.store import Store, manifest_of
+
+_UNFINISHED_S = 3600.0
 
 
 def clean(store: Store) -> int:
@@ -19,10 +24,24 @@ def clean(store: Store) -> int:
         if number > last:  # its manifest was written, but the pointer never moved
             _remove_version(store, number)
             removed += 1
-    for path in [*layout.root.glob(".*.tmp*"), *layout.versions.glob(".*.tmp*")]:
+    for path in _unfinished(layout):
         path.unlink()
         removed += 1
     return removed + remove_unreferenced(store)
+
+
+def _unfinished(layout: Layout) -> list[Path]:
+    """What processes that died have left of files that they were about to replace."""
+    found = [*layout.root.glob(f".{layout.pointer.name}.*.tmp*"), *layout.versions.glob(".*.tmp*")]
+    # A stream that starts, and another publish, write LIVE without the publisher's lock.
+    return [*found, *filter(_is_old, layout.root.glob(f".{layout.live.name}.*.tmp"))]
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _UNFINISHED_S
+    except FileNotFoundError:
+        return False  # its writer has just finished it
 
 
 def retire(store: Store, *, keep: int) -> list[int]:

@@ -1,6 +1,7 @@
 """A pipeline's store: its versions, what is served, rollback and pin."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from forecache.errors import ConflictError, DamagedError, NotFoundError
@@ -33,8 +34,14 @@ class Store:
 
     def current(self) -> Manifest | None:
         """The manifest of the version that is served (the pinned one where one is pinned), None before the first."""
-        serving = self.pointer().serving
-        return None if serving is None else self.manifest(serving)
+        while True:
+            serving = self.pointer().serving
+            try:
+                return None if serving is None else self.manifest(serving)
+            except NotFoundError:
+                if self.pointer().serving == serving:
+                    raise
+                # A publish that keeps no version has removed it meanwhile.
 
     def manifest(self, version: int) -> Manifest:
         """The manifest of one version.
@@ -75,11 +82,11 @@ class Store:
 
     def quarantined(self) -> dict[int, str]:
         """Quarantined versions and why."""
-        return {
-            number: self.layout.quarantine(number).read_text().strip()
-            for number in self.version_numbers()
-            if self.layout.quarantine(number).exists()
-        }
+        found = {}
+        for number in self.version_numbers():
+            with suppress(FileNotFoundError):  # it is not, or no more: a publish may have removed the version
+                found[number] = self.layout.quarantine(number).read_text().strip()
+        return found
 
     def state(self, version: int) -> tuple[str, ...]:
         """What holds a version: any of "current", "pinned", "quarantined", "open"."""

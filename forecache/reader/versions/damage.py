@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forecache.errors import ConflictError, DamagedError, NotFoundError
 from forecache.store import Pointer, Snapshot, Store
-from forecache.store.integrity import Pace, verify_file, version_files
+from forecache.store.integrity import MissingFileError, Pace, verify_file, version_files
 
 logger = logging.getLogger("forecache.reader")
 SCRUB_BYTES_PER_S = 50e6
@@ -195,7 +195,7 @@ class Scrub:
                     if self._closed.is_set():
                         return
                     # A removed file is still mapped, but cannot be read by its path any more.
-                    if path.exists():
+                    with suppress(MissingFileError):
                         verify_file(path, info, pace=pace)
             except DamagedError as error:
                 self._found(store, snapshot, error.message)

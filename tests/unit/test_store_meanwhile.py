@@ -1,0 +1,105 @@
+"""What is said of a store, and what a publish tidies, while another process changes it."""
+
+from pathlib import Path
+
+import pytest
+from live_support import LAYER, live_store
+from second_process import repeating
+from segment_files import version
+
+from forecache.reader.versions.damage import Scrub
+from forecache.store import Pointer, Snapshot, Store
+from forecache.store.layout import Layout
+from forecache.store.live.layer import read_layer
+from forecache.store.pointer import write_pointer
+from forecache.store.retention import clean
+
+_QUARANTINES = """
+import sys
+from pathlib import Path
+path = Path(sys.argv[1])
+print(flush=True)
+while True:
+    path.write_text("rolled back")
+    path.unlink()
+"""
+_DECLARES = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from forecache.store.layout import Layout
+from forecache.store.live.layer import read_layer, write_layer
+layout = Layout(Path(sys.argv[1]))
+layers = [replace(read_layer(layout), max_lag_s=number) for number in (1.0, 2.0)]
+print(flush=True)
+while True:
+    for layer in layers:
+        write_layer(layout, layer)
+"""
+_PUBLISHES = """
+import sys
+from pathlib import Path
+from forecache.store.layout import Layout
+from forecache.store.pointer import Pointer
+layout, manifest = Layout(Path(sys.argv[1])), Path(sys.argv[2]).read_bytes()
+pointer = layout.root / "next"
+print(flush=True)
+for number in range(2, 1 << 30):
+    layout.manifest(number).write_bytes(manifest)
+    pointer.write_bytes(Pointer("0123", number, None, number).to_json())
+    pointer.replace(layout.pointer)  # without the wait for the disk
+    layout.manifest(number - 1).unlink()
+"""
+_TAKES_AWAY = """
+import os, sys
+print(flush=True)
+while True:
+    os.rename(sys.argv[1], sys.argv[1] + ".away")
+    os.rename(sys.argv[1] + ".away", sys.argv[1])
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with one version."""
+    with version(tmp_path / "churn", {b"key": b"{}"}, []) as snapshot:
+        layout = snapshot.layout
+        layout.lease(1).touch()
+        layout.manifest(1).write_bytes(snapshot.manifest.to_json())
+        write_pointer(layout, Pointer(snapshot.manifest.store, 1, None, 1))
+    return Store(layout.root)
+
+
+def test_quarantined_versions_are_listed_while_one_is_lifted(store: Store) -> None:
+    with repeating(_QUARANTINES, store.layout.quarantine(1)):
+        found = [store.quarantined() for _ in range(5000)]
+    assert {} in found
+    assert all(set(each) <= {1} for each in found)
+
+
+def test_the_current_version_is_found_while_a_publish_removes_the_one_before(store: Store) -> None:
+    layout = store.layout
+    with repeating(_PUBLISHES, layout.root, layout.manifest(1)):
+        assert all(store.current() is not None for _ in range(2500))
+
+
+def test_a_publish_tidies_while_a_stream_declares_its_layer(store: Store) -> None:
+    layout: Layout = live_store(store.layout.root.parent)
+    with repeating(_DECLARES, layout.root) as declaring:
+        for _ in range(300):
+            clean(store)
+        assert declaring.poll() is None
+    declared = read_layer(layout)
+    assert declared is not None
+    assert declared.stream == LAYER.stream
+
+
+def test_a_file_that_is_removed_while_it_is_scrubbed_is_not_taken_for_damaged(store: Store) -> None:
+    damaged: list[str] = []
+    with store.snapshot() as snapshot:
+        served: list[tuple[Store, Snapshot]] = [(store, snapshot)]
+        scrub = Scrub(lambda: served, lambda _, __, reason: damaged.append(reason), every_s=0)
+        with repeating(_TAKES_AWAY, snapshot.files()[0]):
+            for _ in range(1500):
+                scrub._turn(None)
+    assert damaged == []
