@@ -22,10 +22,13 @@ class Echo:
 
     def __init__(self) -> None:
         self.memory = BodyMemory(1 << 20)
+        self.goes_on = threading.Event()
         self.seen: list[str] = []
 
     def __call__(self, call: Call) -> Awaitable[None] | None:
         self.seen.append(call.path)
+        if call.path.startswith("/hold"):
+            self.goes_on.wait(30)  # the loop's thread, with all connections
         if call.path.startswith("/fail"):
             raise ValueError("as asked")
         if call.path.startswith("/unread"):
@@ -49,7 +52,7 @@ class Echo:
 
     async def read(self, call: Call) -> None:
         try:
-            self.answer(call, await call.read_body(LIMIT, self.memory, 1.0))
+            self.answer(call, await call.read_body(LIMIT, self.memory, 20.0))
         except ClientGone:
             self.seen.append("gone")
         except Problem as problem:
@@ -70,7 +73,7 @@ def serving(**limits: Any) -> Iterator[tuple[Echo, int, Connections]]:
 
     def run() -> None:
         asyncio.set_event_loop(loop)
-        made.append(Connections(loop, listener, echo, **{"most": 1000, "timeout_s": 1.0, **limits}))
+        made.append(Connections(loop, listener, echo, **{"most": 1000, "timeout_s": 20.0, **limits}))
         loop.call_soon(made[0].start)
         loop.call_soon(ready.set)
         loop.run_until_complete(stopped(made[0]))

@@ -166,9 +166,12 @@ def test_a_client_that_leaves_in_the_middle_is_noted() -> None:
 
 def test_a_client_that_sends_thousands_of_requests_at_once_lets_others_have_their_turn() -> None:
     with serving() as (echo, port, _):
-        with connect(port) as greedy, connect(port) as other:
+        with connect(port) as greedy, connect(port) as other, connect(port) as holder:
+            holder.sendall(request("/hold", None))
+            wait_for(lambda: "/hold" in echo.seen)
             greedy.sendall(request("/a", None) * 2000 + request("/last", None, more=CLOSE))
             other.sendall(request("/b", None, more=CLOSE))
+            echo.goes_on.set()
             assert bodies(rest(other)) == [b"GET /b "]
             assert len(bodies(rest(greedy))) == 2001
         assert echo.seen.index("/b") < echo.seen.index("/last")

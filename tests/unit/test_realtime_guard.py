@@ -42,9 +42,9 @@ def spin() -> None:
 
 def test_a_spin_is_ended_when_it_has_used_up_its_time_on_the_processor(guard: Guard) -> None:
     began = time.monotonic()
-    assert is_ended(guard, spin, cpu_ns=10 * MS, left_ns=10_000 * MS)
+    assert is_ended(guard, spin, cpu_ns=10 * MS, left_ns=100_000 * MS)
     assert guard.used_ns >= 10 * MS
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 50
 
 
 def test_a_sleep_is_ended_when_no_time_is_left_and_is_no_spin(guard: Guard) -> None:
@@ -62,7 +62,7 @@ def test_a_loop_that_catches_everything_is_ended_all_the_same(guard: Guard) -> N
             except BaseException as error:  # noqa: BLE001
                 caught.append(error)
 
-    assert not is_ended(guard, stubborn, cpu_ns=5 * MS, left_ns=10_000 * MS)
+    assert not is_ended(guard, stubborn, cpu_ns=5 * MS, left_ns=100_000 * MS)
     assert [type(each) for each in caught] == [Spun, Spun]
 
 
@@ -83,18 +83,18 @@ def test_the_alarm_of_one_call_serves_those_behind_it_and_none_is_set_without_ca
         lambda kind, after_s, *_, real=signal.setitimer: (sets.append(after_s), real(kind, after_s)),
     )
     calls, until = 0, time.monotonic() + 0.1
-    while time.monotonic() < until:
-        guard.arm(20 * MS, 50 * MS)
+    while time.monotonic() < until or calls < 1000:
+        guard.arm(20 * MS, 10_000 * MS)
         guard.disarm()
         calls += 1
     assert 1 <= len(sets) < calls / 10, "only when it has rung"
     time.sleep(0.05)
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0, "nobody calls, and it is not set again"
     sets.clear()
-    for left_ms in (10_000, 4):
+    for left_ms in (10_000, 400):
         guard.arm(10_000 * MS, left_ms * MS)
         guard.disarm()
-    assert sets == [5.0, 0.002], "a call with less time has it ring sooner"
+    assert sets == [5.0, 0.2], "a call with less time has it ring sooner"
 
 
 @pytest.mark.parametrize("left_ms", [2, 10, 50])

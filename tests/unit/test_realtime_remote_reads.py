@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import pytest
 
 from forecache.realtime.answer.model_path import TooLate
+from forecache.realtime.lookups import redis
 from forecache.realtime.lookups.redis import RemoteReads, RemoteUnavailable
 from forecache.realtime.workers.counters import Counters
 
@@ -29,7 +31,7 @@ class Slow(RemoteReads):
         return [b"%d" % number]
 
 
-def get(reads: RemoteReads, counters: Counters, *, within_s: float = 1.0) -> asyncio.Future:
+def get(reads: RemoteReads, counters: Counters, *, within_s: float = 60.0) -> asyncio.Future:
     return asyncio.ensure_future(reads.get([b"name"], time.monotonic() + within_s, counters))
 
 
@@ -58,19 +60,28 @@ def test_where_all_reads_are_slow_few_are_sent_a_second_time() -> None:
 
 def test_a_read_that_does_not_end_is_given_up_before_its_deadline_and_counts_as_late() -> None:
     async def ask() -> None:
-        reads, counters = Slow(lambda number: 60.0), Counters()
-        until = time.monotonic() + 0.05
-        with pytest.raises(TooLate):
-            await reads.get([b"name"], until, counters)
-        assert time.monotonic() < until + 0.02
-        assert counters.get("late_reads") == 1
-        await asyncio.sleep(0.6)
-        assert not reads._reading  # what nobody waits for ends by itself
+        behind_s = []
+        for _ in range(5):
+            reads, counters = Slow(lambda number: 60.0), Counters()
+            until = time.monotonic() + 0.05
+            with pytest.raises(TooLate):
+                await reads.get([b"name"], until, counters)
+            behind_s.append(time.monotonic() - until)
+            assert counters.get("late_reads") == 1
+        assert min(behind_s) < 0.02  # a busy machine may keep some of them longer
+        while reads._reading:  # what nobody waits for ends by itself, long before the minute that it would take
+            assert time.monotonic() < until + 30
+            await asyncio.sleep(0.01)
 
     asyncio.run(ask())
 
 
-def test_after_failures_in_a_row_the_server_is_asked_now_and_then_until_it_answers() -> None:
+def test_after_failures_in_a_row_the_server_is_asked_now_and_then_until_it_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=time.monotonic())
+    monkeypatch.setattr(redis, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
     async def ask() -> None:
         reads, counters = Slow(lambda number: -1.0 if number <= 5 else 0.001), Counters()
         for _ in range(5):
@@ -79,7 +90,7 @@ def test_after_failures_in_a_row_the_server_is_asked_now_and_then_until_it_answe
         with pytest.raises(RemoteUnavailable, match="a moment ago"):
             await get(reads, counters)
         assert reads.calls == 5
-        await asyncio.sleep(0.3)
+        clock.now += 0.3
         assert await get(reads, counters) == [b"6"]
         assert await get(reads, counters) in ([b"7"], [b"8"])  # on a busy machine a second read may be sooner
 

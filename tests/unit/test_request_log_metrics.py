@@ -32,11 +32,11 @@ def test_a_disk_that_hangs_costs_one_short_wait_and_what_is_known_is_told(
         return known
 
     monkeypatch.setattr(log_metrics, "_look_at", look_at)
-    monkeypatch.setattr(log_metrics, "_PATIENCE_S", 5.0)
+    monkeypatch.setattr(log_metrics, "_PATIENCE_S", 60.0)
     assert disk.of([tmp_path]) == {tmp_path: known}
-    monkeypatch.setattr(log_metrics, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(log_metrics, "_PATIENCE_S", 0.3)
     began = monotonic()
     assert [disk.of([tmp_path]) for _ in range(100)] == [{tmp_path: known}] * 100
     assert len(looks) == 2
-    assert monotonic() - began < 5
+    assert monotonic() - began < 20, "a wait for each would take half a minute"
     assert known.age_s > 1e6
