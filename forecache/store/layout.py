@@ -10,6 +10,7 @@
     filters/00000017-<hash>.bin  which delta segment may hold a key, for versions with delta segments
     staging/<name>/            a publish or pull under way; whatever is here is garbage once its owner is gone
     LOCK                       held with an exclusive flock by the publisher
+    TARGETS                    held so by whoever brings Redis or a remote up to the version that is served
     LIVE                       present where the store has a live layer: the stream, the key, the fields
     streamed/live.mdb          LMDB: the streamed rows, written by the tailer; `live.state` has its counters, mapped by
                                readers, and `live.lock` its writer
@@ -38,6 +39,10 @@ class Layout:
     @property
     def lock(self) -> Path:
         return self.root / "LOCK"
+
+    @property
+    def targets(self) -> Path:
+        return self.root / "TARGETS"
 
     @property
     def versions(self) -> Path:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from forecache.errors import ConflictError
 from forecache.files import lock, try_lock
+from forecache.results import Progress
 from forecache.store.layout import Layout
 
 
@@ -25,6 +26,21 @@ def publisher_lock(layout: Layout, *, action: str) -> Iterator[None]:
 
     layout.create()
     with lock(layout.lock, holder=f"process {os.getpid()} ({action})", refused=refused):
+        yield
+
+
+@contextmanager
+def targets_lock(layout: Layout, progress: Progress) -> Iterator[None]:
+    """Hold the lock for bringing other places up to the store; another process waits until this one has ended.
+
+    Whoever has it reads then what is served: older news never overwrite what was brought meanwhile, and what is not
+    served yet is not taken for retired.
+    """
+
+    def waiting(holder: str) -> None:
+        progress(f"Waiting for {holder}, which brings {layout.root.name} to other places", None)
+
+    with lock(layout.targets, holder=f"process {os.getpid()}", waiting=waiting):
         yield
 
 

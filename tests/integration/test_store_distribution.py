@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from second_process import running
 from store_services import minio_server
 from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_night
 
@@ -154,6 +155,47 @@ def test_two_publishers_to_one_remote_one_wins(
     monkeypatch.setattr(type(remote), "swap", lambda *_: None)
     with pytest.raises(ConflictError, match="another publisher"):
         publish(remote_settings, churn())
+
+
+_PUSHES_SLOWLY = """
+import sys, time
+from pathlib import Path
+from forecache.folders import LocalFolder
+from forecache.store import Store, push
+store, remote, go, moment = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+honest = getattr(LocalFolder, moment)
+def waits(self, *arguments):
+    print(flush=True)
+    while not go.exists():
+        time.sleep(0.005)
+    return honest(self, *arguments)
+setattr(LocalFolder, moment, waits)
+push(Store(store), LocalFolder(remote))
+"""
+
+
+@pytest.mark.parametrize("moment", ["read", "names"])
+def test_a_push_that_was_begun_before_a_publish_takes_nothing_back(
+    settings: Settings, tmp_path: Path, replica: Store, moment: str
+) -> None:
+    """Before it looks at the remote, and before it looks for what the remote no longer needs."""
+    remote, go = tmp_path / "remote", tmp_path / "go"
+    current = settings.model_copy(update={"store_remote": str(remote)})
+    write_night(current, predictions(scores(100)))
+    publish(current, churn())
+    publisher = open_store(current, "churn")
+    upsert(current, predictions({"00001": 0.125}))
+
+    def told(message: str, _: float | None) -> None:
+        if message.startswith("Waiting for process"):
+            go.touch()
+
+    with running(_PUSHES_SLOWLY, publisher.layout.root, remote, go, moment) as pushing:
+        publish(current, churn(), progress=told)
+        go.touch()
+        assert pushing.wait(30) == 0
+    assert pull(replica, LocalFolder(remote))["version"] == 2
+    assert content(replica) == content(publisher)
 
 
 def test_the_remote_forgets_what_the_publisher_has_retired(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+from second_process import running
 from store_services import redis_cluster, redis_server
 from store_tables import NEXT_NIGHT, OPEN_RULES, churn, prediction_table, predictions, scores, upsert, write_night
 from view_tables import OPEN, features, household, write_features
@@ -166,7 +167,7 @@ def test_a_push_loads_again_what_redis_has_dropped_or_changed(
     assert there.snapshot().get_entries(keys) != expected
     assert publish(redis_settings, IN_REDIS).skipped, "a publish that changes nothing does not read all of Redis"
     monkeypatch.setattr("forecache.cli.commands.distribution.settings", lambda: redis_settings)
-    monkeypatch.setattr("forecache.cli.commands.distribution.load_served", lambda *_: IN_REDIS)
+    monkeypatch.setattr("forecache.cli.commands.distribution.find_published", lambda *_, **__: IN_REDIS)
     monkeypatch.setattr("forecache.cli.commands.distribution.chosen_served", lambda *_: ["churn"])
     [row] = _load_redis(())
     assert (row["version"], row["loaded"], row["unlinked"]) == (2, 5, 0)
@@ -186,6 +187,49 @@ def test_two_publishers_to_redis_one_wins(redis_settings: Settings, monkeypatch:
     monkeypatch.setattr(RedisStore, "_verify", overtaken)
     with pytest.raises(ConflictError, match="flipped churn in Redis meanwhile"):
         publish(redis_settings, IN_REDIS)
+
+
+_LOADS_SLOWLY = """
+import sys, time
+from pathlib import Path
+from forecache.settings import load_settings
+from forecache.store import Store, open_redis_store
+from forecache.store.redis.versions import RedisStore
+store, url, go, moment = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4]
+honest = getattr(RedisStore, moment)
+def waits(self, *arguments):
+    print(flush=True)
+    while not go.exists():
+        time.sleep(0.005)
+    return honest(self, *arguments)
+setattr(RedisStore, moment, waits)
+open_redis_store(load_settings(redis_url=url), "churn").load(Store(store), verify=True)
+"""
+
+
+@pytest.mark.parametrize("moment", ["_state", "_unlink"])
+def test_a_load_that_was_begun_before_a_publish_takes_nothing_back(
+    redis_settings: Settings, tmp_path: Path, moment: str
+) -> None:
+    """Before it looks what Redis serves, and before it removes what nothing uses."""
+    write_night(redis_settings, predictions(scores(100)))
+    publish(redis_settings, IN_REDIS)
+    here, go = open_store(redis_settings, "churn"), tmp_path / "go"
+    upsert(redis_settings, predictions({"00001": 0.125}))
+
+    def told(message: str, _: float | None) -> None:
+        if message.startswith("Waiting for process"):
+            go.touch()
+
+    with running(_LOADS_SLOWLY, here.layout.root, redis_settings.redis_url, go, moment) as loading:
+        publish(redis_settings, IN_REDIS, progress=told)
+        go.touch()
+        assert loading.wait(30) == 0
+    there = open_redis_store(redis_settings, "churn").snapshot()
+    assert there.manifest == here.current()
+    with here.snapshot() as local:
+        keys = [key for key, _ in local.items()]
+        assert there.get_entries(keys) == local.get_entries(keys)
 
 
 def test_a_redis_that_is_not_there_is_named_without_its_password(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""A second real process that does something again and again, beside what is tested."""
+"""A second real process that does something beside what is tested."""
 
 import subprocess
 import sys
@@ -7,8 +7,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def repeating(program: str, *arguments: object) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a Python program beside the block, which begins once the program has printed a line; it is killed then."""
+def running(program: str, *arguments: object) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a Python program beside the block, which begins once the program has printed a line.
+
+    It is killed when the block ends, unless it has ended before.
+    """
     command = [sys.executable, "-c", program, *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from live_support import LAYER, live_store
-from second_process import repeating
+from second_process import running
 from segment_files import version
 
 from forecache.reader.versions.damage import Scrub
@@ -71,7 +71,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_quarantined_versions_are_listed_while_one_is_lifted(store: Store) -> None:
-    with repeating(_QUARANTINES, store.layout.quarantine(1)):
+    with running(_QUARANTINES, store.layout.quarantine(1)):
         found = [store.quarantined() for _ in range(5000)]
     assert {} in found
     assert all(set(each) <= {1} for each in found)
@@ -79,13 +79,13 @@ def test_quarantined_versions_are_listed_while_one_is_lifted(store: Store) -> No
 
 def test_the_current_version_is_found_while_a_publish_removes_the_one_before(store: Store) -> None:
     layout = store.layout
-    with repeating(_PUBLISHES, layout.root, layout.manifest(1)):
+    with running(_PUBLISHES, layout.root, layout.manifest(1)):
         assert all(store.current() is not None for _ in range(2500))
 
 
 def test_a_publish_tidies_while_a_stream_declares_its_layer(store: Store) -> None:
     layout: Layout = live_store(store.layout.root.parent)
-    with repeating(_DECLARES, layout.root) as declaring:
+    with running(_DECLARES, layout.root) as declaring:
         for _ in range(300):
             clean(store)
         assert declaring.poll() is None
@@ -99,7 +99,7 @@ def test_a_file_that_is_removed_while_it_is_scrubbed_is_not_taken_for_damaged(st
     with store.snapshot() as snapshot:
         served: list[tuple[Store, Snapshot]] = [(store, snapshot)]
         scrub = Scrub(lambda: served, lambda _, __, reason: damaged.append(reason), every_s=0)
-        with repeating(_TAKES_AWAY, snapshot.files()[0]):
+        with running(_TAKES_AWAY, snapshot.files()[0]):
             for _ in range(1500):
                 scrub._turn(None)
     assert damaged == []

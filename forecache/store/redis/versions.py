@@ -17,6 +17,7 @@ from typing import Any
 from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
+from forecache.store.locks import targets_lock
 from forecache.store.manifest import Manifest, SegmentInfo, now
 from forecache.store.manifest_json import manifest_from_json
 from forecache.store.read.snapshot import Snapshot
@@ -72,6 +73,8 @@ class RedisStore:
     def load(self, store: Store, *, verify: bool = False, progress: Progress = no_progress) -> dict[str, Any]:
         """Bring Redis up to a local store's served version: load what is missing, verify, flip, unlink the rest.
 
+        Another load from this store, as of a publish, waits meanwhile.
+
         Args:
             verify: Read what was loaded before, too, and load again the entries that Redis has dropped or changed.
 
@@ -83,8 +86,7 @@ class RedisStore:
             CheckError: What Redis reads back is not what the manifest says; its served version is untouched.
             ConflictError: Another publisher flipped Redis meanwhile.
         """
-        manifest = store.current()
-        if manifest is None:
+        if store.current() is None:
             raise NotFoundError(f"Nothing is published for {self.pipeline}.", remedy="Publish first.")
         if store.layout.live.exists():
             raise SettingsError(
@@ -100,19 +102,23 @@ class RedisStore:
                 remedy="Set maxmemory-policy to noeviction, or maxmemory to 0. Redis still serves the version before.",
             )
         self.client.sadd(_PIPELINES, self.pipeline)
+        with targets_lock(store.layout, progress), store.snapshot() as snapshot:
+            return self._load(snapshot, verify, progress)
+
+    def _load(self, snapshot: Snapshot, verify: bool, progress: Progress) -> dict[str, Any]:
+        manifest = snapshot.manifest
         raw, state = self._state()
         served = (state.get("store"), state.get("version")) == manifest.identity
         if served and not verify:
             return {"version": manifest.version, "loaded": 0, "unlinked": self._unlink(state)}
         complete = _segment_ids(state)
         loaded = 0
-        with store.snapshot(manifest.version) as snapshot:
-            for number, segment in enumerate(manifest.segments):
-                if segment.id not in complete:
-                    loaded += self._load_segment(snapshot, number, segment, progress)
-                elif verify:
-                    loaded += self._mend_segment(snapshot, number, segment, progress)
-            self._verify(snapshot, set() if verify else complete)
+        for number, segment in enumerate(manifest.segments):
+            if segment.id not in complete:
+                loaded += self._load_segment(snapshot, number, segment, progress)
+            elif verify:
+                loaded += self._mend_segment(snapshot, number, segment, progress)
+        self._verify(snapshot, set() if verify else complete)
         after = {
             "store": manifest.store,
             "version": manifest.version,

@@ -16,7 +16,7 @@ from forecache.store.content_hash import file_checksum
 from forecache.store.integrity import segment_files, verify_filter, verify_segment, version_files
 from forecache.store.layout import Layout, remove_tree
 from forecache.store.live.catch_up import wait_until_applied
-from forecache.store.locks import publisher_lock
+from forecache.store.locks import publisher_lock, targets_lock
 from forecache.store.manifest import Manifest, ShardInfo
 from forecache.store.manifest_json import manifest_from_json
 from forecache.store.pointer import Pointer, pointer_from_json, read_pointer, write_pointer
@@ -26,12 +26,13 @@ from forecache.store.replicas.layer import pull_layer, push_layer
 from forecache.store.retention import clean, retire
 from forecache.store.store import Store
 
-_TRANSFERS = 4
-_PULL_TRIES = 3
+_TRANSFERS, _PULL_TRIES = 4, 3
 
 
 def push(store: Store, remote: Folder, *, progress: Progress = no_progress) -> dict[str, Any]:
     """Bring a remote up to the served version: missing files, then the manifest, then the pointer.
+
+    Another push of this store, as of a publish, waits meanwhile; the version is kept until it is there.
 
     Returns:
         `{"version", "files", "bytes"}`: what the remote serves now and what travelled.
@@ -40,9 +41,13 @@ def push(store: Store, remote: Folder, *, progress: Progress = no_progress) -> d
         ConflictError: Another publisher moved the remote's pointer meanwhile.
         NotFoundError: Nothing is published.
     """
-    manifest = store.current()
-    if manifest is None:
+    if store.current() is None:
         raise NotFoundError(f"Nothing is published for {store.pipeline}.", remedy="Publish first.")
+    with targets_lock(store.layout, progress), store.snapshot() as snapshot:
+        return _push(store, snapshot.manifest, remote, progress)
+
+
+def _push(store: Store, manifest: Manifest, remote: Folder, progress: Progress) -> dict[str, Any]:
     root = store.pipeline
     seen = remote.read(f"{root}/CURRENT")
     before = pointer_from_json(seen[0]) if seen else Pointer()
@@ -60,8 +65,7 @@ def push(store: Store, remote: Folder, *, progress: Progress = no_progress) -> d
             done += info.size_bytes
             progress(f"Pushing version {manifest.version} to the remote", done / total)
     manifest_name = f"{root}/versions/{store.layout.manifest(manifest.version).name}"
-    there = remote.read(manifest_name)
-    if there is None or there[0] != manifest.to_json():
+    if (remote.read(manifest_name) or (b"",))[0] != manifest.to_json():
         remote.write(manifest_name, manifest.to_json())
     push_layer(store, remote)
     if (before.store, before.current) != manifest.identity:
