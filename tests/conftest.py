@@ -1,6 +1,7 @@
 """Fixtures that every test folder shares: settings with a home of their own, and one Spark session per worker."""
 
 import hashlib
+import inspect
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -53,6 +54,18 @@ def nothing_flushed() -> Iterator[None]:
         patched.setattr(os, "fsync", os.fstat)  # a descriptor that is none is an error as before
         yield
     event.remove(Engine, "connect", without_flushes)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_requests() -> Iterator[None]:
+    """Requests of tests wait for a minute, not for httpx's five seconds, for which a busy machine may stand still."""
+    import httpx
+
+    usual = inspect.signature(httpx.get).parameters["timeout"].default
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("connect", "read", "write", "pool"):
+            patched.setattr(usual, name, 60.0)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,25 +1,14 @@
 """From a prediction table to answers: published, changed by a delta, rolled back, under a running reader."""
 
-import time
-from collections.abc import Callable
 from datetime import datetime, timezone
 
 import httpx
-from reader_support import running_reader
+from reader_support import eventually, running_reader
 from store_tables import NEXT_NIGHT, churn, predictions, write_night
 
 from forecache.reader import Client
 from forecache.settings import Settings
 from forecache.store import open_store, publish
-
-
-def eventually(holds: Callable[[], bool], timeout_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_what_is_published_is_answered_and_what_left_is_gone(settings: Settings) -> None:

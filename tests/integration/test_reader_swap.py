@@ -35,7 +35,7 @@ class Load:
 
     def _ask(self, reader: RunningReader, which: int) -> None:
         keys = [f"{index:05d}" for index in range(0, 500, 5)]
-        with httpx.Client(base_url=reader.url, timeout=5) as http:
+        with httpx.Client(base_url=reader.url) as http:
             while not self._stop.is_set():
                 try:
                     if which == 0:

@@ -80,13 +80,13 @@ def slowness() -> float:
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def eventually(holds: Callable[[], bool], timeout_s: float = 15.0) -> bool:
+def eventually(holds: Callable[[], bool], timeout_s: float = 30.0) -> bool:
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         if holds():
             return True
         time.sleep(0.01)
-    return False
+    return holds()  # a machine that stalls may leave no time for another look
 
 
 def model_processes() -> set[int]:

@@ -26,13 +26,13 @@ def start(program: str) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-c", SCRIPT, program], text=True)
 
 
-def eventually(holds: Callable[[], bool], timeout_s: float = 20.0) -> bool:
+def eventually(holds: Callable[[], bool], timeout_s: float = 30.0) -> bool:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if holds():
             return True
         time.sleep(0.01)
-    return False
+    return holds()  # a machine that stalls may leave no time for another look
 
 
 def descendants(process: "subprocess.Popen[str]") -> list[psutil.Process]:
@@ -49,13 +49,13 @@ def test_no_process_is_left_once_it_is_told_to_end(told: signal.Signals) -> None
     assert eventually(lambda: sleeping(process))
     family = descendants(process)
     process.send_signal(told)
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
     assert not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in family)
 
 
 def test_the_program_s_own_end_and_exit_code_are_passed_on() -> None:
     process = start("setsid sleep 600 & exit 7")
-    assert process.wait(timeout=20) == 7
+    assert process.wait(timeout=60) == 7
     assert process.returncode == 7
 
 
