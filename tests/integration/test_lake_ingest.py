@@ -1,56 +1,21 @@
 """Every landing row ends in raw or quarantine, exactly once, whatever the file holds and however often it is run."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pytest
+from landed_orders import D1, HEADER, ORDERS, Land, landing, rows
 
-from forecache.errors import InputError
 from forecache.lake.delta.tables import open_table, table_version
 from forecache.lake.ingest.ingest import _count, ingest
-from forecache.lake.ingest.ingested import ingested_files, raw_state, require_days
 from forecache.lake.ledger import all_records
-from forecache.lake.query import query
-from forecache.pipeline import Column, Source
+from forecache.pipeline import Column
 from forecache.settings import Settings
-
-D1, D2, D3 = date(2026, 1, 1), date(2026, 1, 2), date(2026, 1, 3)
-HEADER = "order_id,customer_id,at,amount\n"
-
-ORDERS = Source(
-    "orders",
-    columns=(
-        Column("order_id", "string"),
-        Column("customer_id", "string"),
-        Column("at", "timestamp"),
-        Column("amount", "double", minimum=0, maximum=1000),
-    ),
-    event_time="at",
-    unique=("order_id",),
-    start=D1,
-)
-
-Land = Callable[[str, str | bytes], Path]
 
 
 @pytest.fixture
 def land(settings: Settings) -> Land:
-    folder = Path(settings.landing_uri) / ORDERS.name
-    folder.mkdir(parents=True)
-
-    def write(name: str, content: str | bytes) -> Path:
-        path = folder / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return write
-
-
-def rows(settings: Settings, sql: str) -> list[dict[str, Any]]:
-    return query(settings, sql).to_pylist()
+    return landing(settings)
 
 
 def test_bad_rows_go_to_quarantine_with_file_line_and_reason(settings: Settings, spark: Any, land: Land) -> None:
@@ -122,82 +87,6 @@ def test_csv_json_and_parquet_files_of_the_same_rows_give_the_same_raw_rows(
     assert {(row["customer_id"], row["at"], row["amount"]) for row in found} == {("a", at, 0.1)}
 
 
-def test_unreadable_and_empty_files_are_quarantined_whole_and_the_night_says_why(
-    settings: Settings, spark: Any, land: Land
-) -> None:
-    land("2026-01-01.csv", "")
-    land("2026-01-02.csv", "order_id,customer_id,at\no1,a,2026-01-02\n")
-    land("2026-01-03.csv", HEADER + "o1,a,2026-01-03T10:00:00Z,5\n")
-    result = ingest(spark, settings, ORDERS)
-    assert result.details["quarantined_files"] == {
-        "2026-01-01.csv": "the file is empty",
-        "2026-01-02.csv": "the column 'amount' is missing",
-    }
-    quarantined = rows(settings, "select source_file, source_line from quarantine_orders order by source_file")
-    assert quarantined == [{"source_file": f"2026-01-0{day}.csv", "source_line": 0} for day in (1, 2)]
-    require_days(settings, ORDERS, [D3])
-    with pytest.raises(InputError, match=r"'2026-01-02\.csv' of source 'orders' is in quarantine: the column 'amount'"):
-        require_days(settings, ORDERS, [D2])
-    with pytest.raises(InputError, match=r"night 2026-01-04 is empty"):
-        require_days(settings, ORDERS, [date(2026, 1, 4)])
-
-
-def test_changed_file_is_an_error_and_new_files_are_ingested_all_the_same(
-    settings: Settings, spark: Any, land: Land
-) -> None:
-    land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\n")
-    ingest(spark, settings, ORDERS)
-    land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,6\n")
-    land("2026-01-02.csv", HEADER + "o2,a,2026-01-02T10:00:00Z,7\n")
-    with pytest.raises(InputError, match=r"'2026-01-01\.csv' of source 'orders' has changed.*under a new name"):
-        ingest(spark, settings, ORDERS)
-    assert rows(settings, "select order_id, amount from raw_orders order by order_id") == [
-        {"order_id": "o1", "amount": 5.0},
-        {"order_id": "o2", "amount": 7.0},
-    ]
-
-
-def test_touched_file_with_the_same_content_is_no_error(settings: Settings, spark: Any, land: Land) -> None:
-    import os
-
-    path = land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\n")
-    ingest(spark, settings, ORDERS)
-    os.utime(path, (1, 1))
-    assert ingest(spark, settings, ORDERS).skipped
-
-
-def test_late_file_is_ingested_beside_the_first_and_moves_the_state_of_later_nights_only(
-    settings: Settings, spark: Any, land: Land
-) -> None:
-    for day in (1, 2, 3):
-        land(f"2026-01-0{day}.csv", HEADER + f"o{day},a,2026-01-0{day}T10:00:00Z,5\n")
-    ingest(spark, settings, ORDERS)
-    before = [raw_state(settings, ORDERS, night) for night in (D1, D2, D3)]
-    land("2026-01-02.late.csv", HEADER + "o9,a,2026-01-02T11:00:00Z,5\no1,a,2026-01-02T11:00:00Z,5\n")
-    result = ingest(spark, settings, ORDERS)
-    assert result.details["late_days"] == ["2026-01-02"]
-    assert (result.details["raw_rows"], result.details["quarantined_rows"]) == (1, 1)
-    after = [raw_state(settings, ORDERS, night) for night in (D1, D2, D3)]
-    assert [b == a for b, a in zip(before, after, strict=True)] == [True, False, False]
-
-
-def test_copy_of_a_file_of_the_same_day_is_quarantined_whole(settings: Settings, spark: Any, land: Land) -> None:
-    content = HEADER + "o1,a,2026-01-01T10:00:00Z,5\n"
-    land("2026-01-01.csv", content)
-    ingest(spark, settings, ORDERS)
-    land("2026-01-01.again.csv", content)
-    land("2026-01-02.a.csv", HEADER)
-    land("2026-01-02.b.csv", HEADER)
-    land("2026-01-03.a.csv", HEADER + "o2,a,2026-01-03T10:00:00Z,5\n")
-    land("2026-01-03.b.csv", HEADER + "o2,a,2026-01-03T10:00:00Z,5\n")
-    assert ingest(spark, settings, ORDERS).details["quarantined_files"] == {
-        "2026-01-01.again.csv": "it is a copy of '2026-01-01.csv', a file of the same day",
-        "2026-01-03.b.csv": "it is a copy of '2026-01-03.a.csv', a file of the same day",
-    }
-    found = rows(settings, "select order_id, source_file from raw_orders order by 1")
-    assert [row["source_file"] for row in found] == ["2026-01-01.csv", "2026-01-03.a.csv"]
-
-
 def test_rows_are_counted_apart_from_judging_them(
     settings: Settings, spark: Any, land: Land, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,18 +135,6 @@ def test_run_killed_before_the_files_were_entered_is_made_good_by_the_next(
     ingest(spark, settings, ORDERS)
     counts = "select (select count(*) from raw_orders) good, (select count(*) from quarantine_orders) bad"
     assert rows(settings, counts) == [{"good": 2, "bad": 1}]
-
-
-def test_counts_of_every_file_reconcile_and_files_being_written_are_left_alone(
-    settings: Settings, spark: Any, land: Land
-) -> None:
-    land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\no2,a,2026-01-01T10:00:00Z,-5\n")
-    land(".2026-01-02.csv", HEADER)
-    land("_SUCCESS", "")
-    ingest(spark, settings, ORDERS)
-    (file,) = ingested_files(settings, ORDERS)
-    assert file.landing_rows == file.raw_rows + file.quarantined_rows == 2
-    assert len(file.sha256) == 64
 
 
 def test_raw_table_is_partitioned_by_day_and_has_neither_deletion_vectors_nor_column_mapping(

@@ -1,33 +1,26 @@
-"""A start from the file of tiles has what a start from all rows has, to the bit, or leaves the file alone."""
+"""A start from the file of tiles has what a start from all rows has, to the bit."""
 
-import errno
-import logging
 import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from stream_sample import CUSTOMER, DAY, messages
-from tile_machine import SHOP, Machine, from_rows, payments_stream, random_payments
+from stream_sample import messages
+from tile_machine import NIGHT, STREAM, VALUES, Machine, from_rows, random_payments, took_in
 from waiting import wait_for
 
 from forecache.errors import ConflictError
 from forecache.lake.delta.log import open_if_exists
-from forecache.pipeline import Live, Stream
 from forecache.settings import Settings, load_settings
 from forecache.stream.spark import sink
 from forecache.stream.tiles import saver
 from forecache.stream.tiles.restore import tile_saver
 from forecache.stream.tiles.tile_file import TileWriter
-
-STREAM = payments_stream()
-NIGHT = DAY - timedelta(days=1)
 
 
 @pytest.fixture
@@ -91,18 +84,6 @@ def some_act(machine: Machine, generator: random.Random) -> None:
         machine.look()
 
 
-def took_in(settings: Settings, upto: int = 100, *, as_of: date = NIGHT, stream: Stream = STREAM) -> Machine:
-    """A stream that has taken in events, and stopped with a file of all of them."""
-    machine = Machine(settings, stream, VALUES, as_of=as_of, commits=1)
-    machine.take_in(upto)
-    machine.look()
-    machine.stop()
-    return machine
-
-
-VALUES = random_payments(200, random.Random(3))
-
-
 def test_a_start_reads_the_rows_behind_the_file(settings: Settings) -> None:
     took_in(settings)
     machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
@@ -125,132 +106,6 @@ def test_a_newer_night_takes_the_tiles_of_days_before_it_out_of_the_file(setting
     assert machine.read <= 10
     assert held == from_rows(settings, STREAM, later)
     assert len(held["customer"]) < len(from_rows(settings, STREAM, NIGHT)["customer"])
-
-
-def restored_from_a_copy(settings: Settings) -> None:
-    table = Path(open_if_exists(settings, STREAM.table).table_uri.removeprefix("file://"))
-    copy = settings.home_path / "copy"
-    if not copy.exists():
-        shutil.copytree(table, copy)
-        took_in(settings, 150)
-    shutil.rmtree(table)
-    shutil.copytree(copy, table)
-
-
-def rolled_back(settings: Settings) -> None:
-    """The table is as it was before, by a commit of its own."""
-    table = open_if_exists(settings, STREAM.table)
-    table.restore(table.version() - 3)
-
-
-def removed(settings: Settings) -> None:
-    shutil.rmtree(Path(open_if_exists(settings, STREAM.table).table_uri.removeprefix("file://")))
-
-
-def rows_removed(settings: Settings) -> None:
-    """As of a customer who wants to be forgotten."""
-    open_if_exists(settings, STREAM.table).delete("customer_id = 7")
-
-
-NO_LAST_ROW = "the table does not have its last row, so that it was made anew or restored"
-CHANGES = [
-    (restored_from_a_copy, NO_LAST_ROW),
-    (rolled_back, NO_LAST_ROW),
-    (removed, NO_LAST_ROW),
-    (
-        rows_removed,
-        "the table has another number of rows up to its last one: some were removed, or added by another process",
-    ),
-]
-
-
-@pytest.mark.parametrize(("change", "reason"), CHANGES, ids=[change.__name__ for change, _ in CHANGES])
-def test_a_table_with_another_history_makes_all_tiles_anew(
-    settings: Settings, change: Callable[[Settings], None], reason: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    took_in(settings)
-    change(settings)
-    with caplog.at_level(logging.WARNING, "forecache.stream"):
-        machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
-    said = [record.getMessage() for record in caplog.records if "TILES" in record.getMessage()]
-    assert len(said) == 1
-    assert said[0].endswith(f": {reason}.")
-    assert machine.held() == from_rows(settings, STREAM, NIGHT)
-    machine.close()
-    took_in(settings, 170)
-    machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
-    assert machine.read <= 10
-    assert machine.held() == from_rows(settings, STREAM, NIGHT)
-    machine.close()
-
-
-OTHERS = {
-    "a view more": payments_stream(CUSTOMER, SHOP, replace(CUSTOMER, name="again")),
-    "a view less": payments_stream(SHOP),
-    "other tiles": payments_stream(CUSTOMER, replace(SHOP, live=Live(nights=3, tile_minutes=30))),
-    "more nights": payments_stream(CUSTOMER, replace(SHOP, live=Live(nights=4, tile_minutes=15))),
-}
-
-
-@pytest.mark.parametrize("other", OTHERS)
-def test_a_stream_that_is_declared_otherwise_makes_all_tiles_anew(
-    settings: Settings, other: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    took_in(settings)
-    machine = Machine(settings, OTHERS[other], VALUES, as_of=NIGHT)
-    assert "it is of another declaration" in caplog.text
-    assert machine.read > 60
-    assert machine.held() == from_rows(settings, OTHERS[other], NIGHT)
-    machine.close()
-
-
-def test_an_older_night_makes_all_tiles_anew(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    """As after a rollback: tiles of days that it needs may have been dropped."""
-    took_in(settings, 200, as_of=NIGHT + timedelta(days=3))
-    machine = Machine(settings, STREAM, VALUES, as_of=NIGHT + timedelta(days=2))
-    assert "stands on an older night" in caplog.text
-    assert machine.held() == from_rows(settings, STREAM, NIGHT + timedelta(days=2))
-    machine.close()
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
-def test_a_damaged_file_makes_all_tiles_anew(
-    settings: Settings, share: float, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = took_in(settings).tiles.path
-    content = bytearray(path.read_bytes())
-    content[int(share * len(content))] ^= 4
-    path.write_bytes(content)
-    machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
-    assert "its bytes are not those that were written" in caplog.text
-    assert not path.exists(), "what is wrong for certain is removed"
-    assert machine.held() == from_rows(settings, STREAM, NIGHT)
-    machine.close()
-
-
-def test_a_file_that_cannot_be_read_for_a_moment_is_left_for_the_next_start(
-    settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = took_in(settings).tiles.path
-    content, opened = path.read_bytes(), Path.open
-
-    def fails(self: Path, *given: Any, **more: Any) -> Any:
-        if self == path:
-            raise OSError(errno.EIO, "Input/output error", str(path))
-        return opened(self, *given, **more)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", fails)
-        machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
-    assert "cannot be read now ([Errno 5] Input/output error" in caplog.text
-    assert machine.read > 60
-    assert machine.held() == from_rows(settings, STREAM, NIGHT)
-    machine.close()
-    assert path.read_bytes() == content
-    machine = Machine(settings, STREAM, VALUES, as_of=NIGHT)
-    assert machine.read == 0
-    assert machine.held() == from_rows(settings, STREAM, NIGHT)
-    machine.close()
 
 
 def test_a_second_engine_elsewhere_leaves_both_with_what_all_rows_give(settings: Settings, tmp_path: Path) -> None:

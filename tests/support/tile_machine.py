@@ -146,3 +146,17 @@ def from_rows(settings: Settings, stream: Stream, as_of: date) -> dict[str, dict
     rebuild(settings, stream, step)
     step.repeats.close()
     return {name: dict(view.entries) for name, view in step.views.items()}
+
+
+STREAM = payments_stream()
+NIGHT = DAY - timedelta(days=1)
+VALUES = random_payments(200, random.Random(3))
+
+
+def took_in(settings: Settings, upto: int = 100, *, as_of: date = NIGHT, stream: Stream = STREAM) -> Machine:
+    """A stream that has taken in events, and stopped with a file of all of them."""
+    machine = Machine(settings, stream, VALUES, as_of=as_of, commits=1)
+    machine.take_in(upto)
+    machine.look()
+    machine.stop()
+    return machine
