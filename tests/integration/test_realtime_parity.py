@@ -1,155 +1,41 @@
 """Transform and model on random requests: the same bits in Spark, in the reader over each protocol, and in BentoML."""
 
-import json
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta, timezone
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 
 import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
-from asked_project.views import SALES, household, product
 from bento_server import bento_server
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from parity_asked import CANDIDATES, HOUSEHOLDS, PRODUCTS, REQUEST, Asked, declared, requests
 from parity_code.models import NOT_A_NUMBER, chosen_feature
 from parity_code.scoring import SCHEMA, scoring
 from parity_code.transforms import FEATURES, mixed
-from reader_support import RunningReader, running_reader
+from parity_places import World, by_invocations, by_json, by_tensors, in_json, scores_of
+from reader_support import running_reader
 from realtime_support import HOUSEHOLD_KEY, PRODUCT_KEY, write_packed
 from release_support import HOUSEHOLD, PRODUCT, make_release
 
 from forecache.lake.examples.lookups import matrix_column
 from forecache.lake.examples.transform import transform_requests
-from forecache.pipeline import (
-    Baseline,
-    Candidates,
-    EstimatorModel,
-    Examples,
-    Feature,
-    Gate,
-    Lookup,
-    OrderGiven,
-    Realtime,
-    RequestField,
-)
 from forecache.realtime.bento.model import BentoModel
 from forecache.realtime.bento.write import write_bento
-from forecache.realtime.http.inference.tensors import Tensor, render_response
 from forecache.settings import Settings, load_settings
 from forecache.store import Store
 from forecache.store.fields import Field
 from forecache.store.keys import encode_columns
 
-REQUEST = (
-    RequestField("household_id", "bigint"),
-    RequestField("weight", "double", default=0.25),
-    RequestField("gold", "boolean", default=False),
-    RequestField("city", "string", default="nowhere"),
-    RequestField("at", "timestamp"),
-    RequestField("on", "date", default=date(2026, 2, 28)),
-    RequestField("chosen", "bigint", default=0),
-)
-CANDIDATES = Candidates(
-    (
-        RequestField("product_id", "string"),
-        RequestField("price", "double", default=-0.0),
-        RequestField("stock", "bigint", default=2**53 + 1),
-    )
-)
-TINY, HUGE = float(np.float32(1e-45)), float(np.finfo(np.float32).max)
-HOUSEHOLDS: Mapping[int, tuple[float, float]] = {
-    1: (10.0, 2.0),
-    2: (-0.0, float("nan")),
-    2**53 + 1: (TINY, HUGE),
-    -(2**63): (0.1, -0.0),
-    2**63 - 1: (float("nan"), 1.0),
-}
-PRODUCTS: Mapping[str, tuple[float]] = {
-    "a": (0.1,), "ä": (-0.0,), "a\u0308": (float("nan"),), "日本|語\\": (HUGE,), "😀": (TINY,), " ": (3.0,),
-}  # fmt: skip
 ARROW = {
     "bigint": pa.int64(), "double": pa.float64(), "boolean": pa.bool_(), "string": pa.string(),
     "timestamp": pa.timestamp("us", "UTC"), "date": pa.date32(),
 }  # fmt: skip
-
-
-def taken(rows: Any, first: date, last: date) -> Any:
-    raise NotImplementedError
-
-
-def build() -> Any:
-    raise NotImplementedError
-
-
-declared = Realtime(
-    name="parity",
-    request=REQUEST,
-    candidates=CANDIDATES,
-    lookups=(Lookup(household), Lookup(product)),
-    transform=mixed,
-    features=tuple(map(Feature, FEATURES)),
-    model=EstimatorModel(build),
-    ladder=(OrderGiven(),),
-    examples=Examples((SALES,), taken, label="taken", kind="ranking"),
-    gate=Gate("ndcg@5", {"ndcg@5": 0.3}, baseline=Baseline("price")),
-)
-
-WHOLE = st.one_of(
-    st.integers(-(2**63), 2**63 - 1),
-    st.integers(2**53 - 3, 2**53 + 3),
-    st.sampled_from(sorted(HOUSEHOLDS)),
-    st.integers(0, 9),
-)
-# JSON has no infinity, which the features of larger numbers are in float32.
-NUMBER = st.one_of(st.floats(-3e38, 3e38), st.sampled_from([0.0, -0.0, 5e-324, 0.1, 16777217.0]))
-ANY_NUMBER = st.one_of(st.floats(), st.sampled_from([float("nan"), float("inf"), float("-inf"), -0.0, 1e308]))
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
-ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
-MOMENT = st.datetimes(datetime(1960, 1, 2), datetime(2200, 1, 1), timezones=ZONES)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request; a field that is left out is null. In JSON, as the reader takes it, all numbers are finite."""
-
-    request: Mapping[str, Any]
-    candidates: list[Mapping[str, Any]]
-    is_json: bool
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> Asked:
-    is_json = draw(st.booleans())
-    number = NUMBER if is_json else ANY_NUMBER
-    optional = {
-        "weight": number, "gold": st.booleans(), "city": TEXT,
-        "on": st.dates(date(1600, 1, 1), date(2400, 1, 1)),
-    }  # fmt: skip
-    request = {"household_id": draw(WHOLE), "at": draw(MOMENT)}
-    request |= {name: draw(values) for name, values in optional.items() if draw(st.booleans())}
-    keys = st.one_of(st.sampled_from(sorted(PRODUCTS)), TEXT)
-    candidates = []
-    for product_id in draw(st.lists(keys, min_size=1, max_size=6, unique=True)):
-        candidate = {"product_id": product_id}
-        # A tensor holds a value for every candidate, JSON may leave some out.
-        if not is_json or draw(st.booleans()):
-            candidate |= {"price": draw(number), "stock": draw(WHOLE)}
-        candidates.append(candidate)
-    return Asked(request, candidates, is_json)
-
-
-@dataclass(frozen=True)
-class World:
-    settings: Settings
-    reader: RunningReader
-    bento: str
-    chosen_in_bento: BentoModel
 
 
 @pytest.fixture(scope="module")
@@ -268,83 +154,3 @@ def looked_up(settings: Settings, view: str, keys: list[Any]) -> pa.Array:
         snapshot.close()
     rows = [row if is_known else None for row, is_known in zip(matrix, known, strict=True)]
     return pa.array(rows, pa.list_(pa.float32()), from_pandas=False)
-
-
-def in_json(asked: Asked) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(asked.request, default=lambda moment: moment.isoformat()))
-    return {**plain, "candidates": asked.candidates}
-
-
-def by_json(http: httpx.Client, url: str, asked: Asked, model: str) -> np.ndarray:
-    body = json.dumps(in_json(asked), ensure_ascii=False).encode()
-
-    def ask() -> tuple[Any, str]:
-        answer = http.post(f"{url}/v1/{model}", content=body, headers={"content-type": "application/json"})
-        assert answer.status_code == 200, answer.text
-        told = answer.json()
-        return told, told.get("why", "")
-
-    return scores_of(by_the_model(ask), asked)
-
-
-def by_the_model(ask: Callable[[], tuple[Any, str]]) -> Any:
-    """What the model answers: a busy machine makes it late now and then, or has it moved to another process."""
-    for _ in range(50):
-        answer, why = ask()
-        if not why:
-            return answer
-        time.sleep(0.1)
-    raise AssertionError(answer)
-
-
-def scores_of(answer: Mapping[str, Any], asked: Asked) -> np.ndarray:
-    """The scores of a ranking in the order of the request."""
-    for each in answer["items"]:
-        assert each.get("rung", "model") == "model" or each["score"] is None, answer
-    by_product = {each["product_id"]: each["score"] for each in answer["items"]}
-    return np.array([by_product[each["product_id"]] for each in asked.candidates], np.float64)
-
-
-def by_invocations(http: httpx.Client, world: World, asked: Asked, model: str) -> np.ndarray:
-    request = in_json(asked)
-    rows = [{**request, **candidate} for candidate in request.pop("candidates")]
-
-    def ask() -> tuple[Any, str]:
-        answer = http.post(f"{world.reader.url}/invocations?model={model}", json={"dataframe_records": rows})
-        assert answer.status_code == 200, answer.text
-        return answer.json()["predictions"], answer.json().get("why", "")
-
-    return np.array(by_the_model(ask), np.float64)
-
-
-def by_tensors(http: httpx.Client, world: World, asked: Asked, model: str) -> np.ndarray:
-    """By the Open Inference Protocol with binary tensors."""
-    kinds = {"bigint": ("INT64", np.int64), "double": ("FP64", np.float64), "boolean": ("BOOL", np.bool_)}
-    columns = {name: [value] for name, value in asked.request.items()}
-    columns |= {name: [each[name] for each in asked.candidates] for name in asked.candidates[0]}
-    tensors = []
-    for field in declared.all_fields:
-        if field.name not in columns:
-            continue
-        values = columns[field.name]
-        datatype, dtype = kinds.get(field.type, ("BYTES", None))
-        texts = [value if isinstance(value, str) else value.isoformat() for value in values] if dtype is None else []
-        tensors.append(Tensor(field.name, datatype, texts if dtype is None else np.array(values, dtype)))
-    body, length = render_response({"parameters": {"binary_data_output": True}}, tensors, [True] * len(tensors))
-    head = body[:length].replace(b'"outputs":', b'"inputs":', 1)
-
-    def ask() -> tuple[Any, str]:
-        answer = http.post(
-            f"{world.reader.url}/v2/models/{model}/infer",
-            content=head + body[length:],
-            headers={"inference-header-content-length": str(len(head))},
-        )
-        assert answer.status_code == 200, answer.text
-        start = int(answer.headers["inference-header-content-length"])
-        described = json.loads(answer.content[:start])
-        size = described["outputs"][0]["parameters"]["binary_data_size"]
-        scores = np.frombuffer(answer.content[start : start + size], np.float64)
-        return scores, described["parameters"].get("why", "")
-
-    found: np.ndarray = by_the_model(ask)
-    return found

@@ -1,0 +1,168 @@
+"""Releases on a remote and on replicas: pushed, pulled, damaged, and pushed by two at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from asked_project.pipelines.payments import payments
+from released_payments import changed, scores
+
+from forecache.errors import CheckError, ConflictError, DamagedError, NotEverywhereError
+from forecache.folders import LocalFolder
+from forecache.operations.release import release, roll_release_back
+from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.replicas import pull_releases, push_releases, remote_releases
+from forecache.settings import Settings, load_settings
+
+
+def test_a_replica_pulls_what_was_pushed_and_nothing_twice(settings: Settings, tmp_path: Path) -> None:
+    remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
+    here, there = open_releases(settings, "payments"), open_releases(replica, "payments")
+    release(settings, payments)
+    assert push_releases(here, remote)["release"] == 1
+    assert push_releases(here, remote)["files"] == 0
+    assert remote_releases(remote) == ["payments"]
+    pulled = pull_releases(there, remote)
+    assert (pulled["release"], pulled["moved"]) == (1, True)
+    assert scores(replica, 1).tolist() == [10.0]
+    again = pull_releases(there, remote)
+    assert (again["files"], again["moved"]) == (0, False)
+    release(settings, changed(deadline_ms=20.0))
+    push_releases(here, remote)
+    generation = read_current(there).generation
+    assert pull_releases(there, remote)["release"] == 2
+    assert read_current(there).generation == generation + 1
+    roll_release_back(settings, "payments")
+    push_releases(here, remote)
+    assert pull_releases(there, remote) == {"release": 1, "files": 0, "bytes": 0, "moved": True}
+    assert read_current(there).bad == (2,)
+
+
+def test_a_file_that_was_changed_on_the_remote_is_not_taken(settings: Settings, tmp_path: Path) -> None:
+    remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
+    release(settings, payments)
+    push_releases(open_releases(settings, "payments"), remote)
+    (code,) = (tmp_path / "remote").rglob("scales.py")
+    code.write_text(code.read_text().replace("log1p", "expm1"))
+    there = open_releases(replica, "payments")
+    with pytest.raises(CheckError, match="scales.py does not have the checksum"):
+        pull_releases(there, remote)
+    assert read_current(there).current is None
+    assert there.numbers() == []
+
+
+def test_a_damaged_release_is_pulled_again(settings: Settings, tmp_path: Path) -> None:
+    remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
+    release(settings, payments)
+    push_releases(open_releases(settings, "payments"), remote)
+    there = open_releases(replica, "payments")
+    pull_releases(there, remote)
+    (there.release(1) / "model.bin").write_bytes(b"x")
+    assert not pull_releases(there, remote)["moved"]
+    assert pull_releases(there, remote, verify=True)["files"] > 0
+    assert scores(replica, 1).tolist() == [10.0]
+
+
+class Interrupted(LocalFolder):
+    """A remote to which something else happens just before something is done to it."""
+
+    def __init__(self, root: Path, before: str, then: Callable[[], object]) -> None:
+        super().__init__(root)
+        self.before, self.then = before, then
+
+    def _interrupt(self, at: str) -> None:
+        if at == self.before:
+            self.before = ""
+            self.then()
+
+    def swap(self, name: str, content: bytes, tag: str | None) -> str | None:
+        self._interrupt("swap")
+        return super().swap(name, content, tag)
+
+    def write(self, name: str, content: bytes) -> None:
+        self._interrupt("write")
+        super().write(name, content)
+
+    def delete(self, names: list[str]) -> None:
+        self._interrupt("delete")
+        super().delete(names)
+
+    def names(self, prefix: str = "") -> list[str]:
+        self._interrupt("names")
+        return super().names(prefix)
+
+
+@pytest.mark.parametrize("before", ["write", "swap", "names", "delete"])
+def test_two_pushes_at_once_leave_the_newest_release_whole(settings: Settings, tmp_path: Path, before: str) -> None:
+    plain, folder = LocalFolder(tmp_path / "remote"), open_releases(settings, "payments")
+
+    def release_another() -> None:
+        release(settings, changed(deadline_ms=20.0))
+        push_releases(folder, plain)
+
+    release(settings, payments)
+    push_releases(folder, Interrupted(tmp_path / "remote", before, release_another))
+    there = open_releases(load_settings(home=tmp_path / "replica"), "payments")
+    assert pull_releases(there, plain)["release"] == 2
+    assert scores(load_settings(home=tmp_path / "replica"), 2).tolist() == [10.0]
+
+
+def test_a_push_does_not_undo_that_of_another_publisher(settings: Settings, tmp_path: Path) -> None:
+    other = load_settings(home=tmp_path / "other")
+    plain = LocalFolder(tmp_path / "remote")
+
+    def push_another() -> None:
+        release(other, changed(deadline_ms=20.0))
+        push_releases(open_releases(other, "payments"), plain)
+
+    release(settings, payments)
+    with pytest.raises(ConflictError, match="moved by another process"):
+        push_releases(open_releases(settings, "payments"), Interrupted(tmp_path / "remote", "swap", push_another))
+
+
+def test_a_damaged_pointer_is_read_from_its_copy_and_both_can_be_had_again(settings: Settings, tmp_path: Path) -> None:
+    remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
+    here, there = open_releases(settings, "payments"), open_releases(replica, "payments")
+    release(settings, payments)
+    push_releases(here, remote)
+    pull_releases(there, remote)
+    for folder in (here, there):
+        known = read_current(folder)
+        for torn in (b"", folder.pointer_copy.read_bytes()[:40]):
+            folder.pointer.write_bytes(torn)
+            assert read_current(folder) == known
+        folder.pointer_copy.write_bytes(b"{}")
+        with pytest.raises(DamagedError, match=r"CURRENT and .*CURRENT\.copy.*`forecache pull --verify`"):
+            read_current(folder)
+    with pytest.raises(DamagedError):
+        pull_releases(there, remote)
+    assert pull_releases(there, remote, verify=True)["moved"]
+    assert read_current(there).current == 1
+    for path in (here.pointer, here.pointer_copy):
+        path.unlink()
+    assert release(settings, payments).details["release"] == 1
+    assert read_current(here).current == 1
+
+
+def test_with_a_remote_a_release_and_its_rollback_are_there_too(settings: Settings, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    distributed = load_settings(home=settings.home, store_remote=str(remote))
+    there = open_releases(load_settings(home=tmp_path / "replica"), "payments")
+    for deadline in (10.0, 20.0):
+        release(distributed, changed(deadline_ms=deadline))
+    assert pull_releases(there, LocalFolder(remote))["release"] == 2
+    roll_release_back(distributed, "payments")
+    assert pull_releases(there, LocalFolder(remote))["release"] == 1
+
+
+def test_a_remote_that_is_away_is_told_and_the_release_stands(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "remote").write_text("no folder")
+    distributed = load_settings(home=settings.home, store_remote=str(tmp_path / "remote"))
+    for _ in range(2):
+        with pytest.raises(NotEverywhereError, match="Release 1 of payments is current. That is done here"):
+            release(distributed, payments)
+    assert read_current(open_releases(settings, "payments")).current == 1
+    (tmp_path / "remote").unlink()
+    assert release(distributed, payments).skipped
+    there = open_releases(load_settings(home=tmp_path / "replica"), "payments")
+    assert pull_releases(there, LocalFolder(tmp_path / "remote"))["release"] == 1
