@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from live_support import live_row
+from second_process import running
 
 from forecache.errors import UnavailableError
 from forecache.store import Store
@@ -134,3 +135,25 @@ def test_a_failed_write_changes_nothing_and_the_writer_has_to_be_opened_again(
         with pytest.raises(UnavailableError, match="again"):
             pending.put(1, [(b"a", live_row(0, 2))], {0: 2})
         assert (reader.get(b"a") or live_row(0)).value == live_row(0, 1).value
+
+
+_STARTS_STREAMS = """
+import sys
+from pathlib import Path
+from forecache.store.layout import Layout
+from forecache.store.live.pending import open_pending_writer
+print(flush=True)
+for number in range(int(sys.argv[2])):
+    open_pending_writer(Layout(Path(sys.argv[1], str(number))), committed={}, version=0).close()
+"""
+
+
+def test_a_reader_follows_while_a_stream_makes_its_file_for_the_first_time(tmp_path: Path) -> None:
+    with running(_STARTS_STREAMS, tmp_path, 300) as starting:
+        for number in range(300):
+            with LiveReader(Layout(tmp_path / str(number))) as reader:
+                while not (tmp_path / str(number) / "streamed" / "pending.mdb").exists():
+                    reader.follow()
+                for _ in range(30):
+                    reader.follow()
+        assert starting.wait(10) == 0

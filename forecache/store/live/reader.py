@@ -187,7 +187,9 @@ class _Side:
         if self._mapped is None or self._mapped[1] != _inode(self._state):
             cells, inode = cells_of.read_cells(self._state), _inode(self._state)
             self._mapped = None if cells is None or inode is None else (cells, inode)
-        if self._mapped is None:
+        is_of_now = self._mapped is not None and cells_of.of_this_boot(self._mapped[0])
+        if self._mapped is None or not (is_of_now or self._is_durable):
+            # Nothing is there, the machine has crashed, or the writer of pending rows is about to make their file.
             self.cells = cells_of.NO_CELLS
             return
         if self._env is None:
@@ -195,11 +197,8 @@ class _Side:
             self.get = _nothing if self._env is None else self._env.get
         if self._env is None:
             self.cells = cells_of.NO_CELLS
-        elif cells_of.of_this_boot(self._mapped[0]):
-            self.cells = self._mapped[0]
-        else:
-            # The machine has crashed: what was not flushed is lost, of pending rows perhaps the whole file.
-            self.cells = cells_of.UNSURE if self._is_durable else cells_of.NO_CELLS
+        else:  # where the machine has crashed, counters that were not flushed are lost
+            self.cells = self._mapped[0] if is_of_now else cells_of.UNSURE
 
     def _opened(self) -> Environment | None:
         try:
