@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from log_support import commit_all, logged, spool
+from second_process import running
 
 from forecache.cli.main import main
 from forecache.realtime.log.spool.files import segments_of
@@ -79,3 +80,26 @@ def test_a_committer_goes_on_until_its_input_ends_and_commits_what_is_left(setti
         process.stdin.close()
         assert process.wait(timeout=60) == 0
     assert [row["request_id"] for row in logged(settings)] == ["a"]
+
+
+_ROTATES = """
+import os, sys
+from pathlib import Path
+from forecache.realtime.log.spool.stream import Stream
+stream = Stream(Path(sys.argv[1]), replica="here:8080#1", most_age_s=60.0)
+print(flush=True)
+while True:
+    stream.write(memoryview(b"frame"), 1, 0)
+    stream.close_segment()
+    for name in os.listdir(stream.folder):
+        if name.endswith(".log"):
+            os.unlink(stream.folder / name)
+"""
+
+
+def test_the_spool_is_shown_while_segments_are_closed_and_committed(
+    settings: Settings, said: Callable[..., str]
+) -> None:
+    with running(_ROTATES, settings.request_log_path / "search"):
+        for _ in range(800):
+            said("spool", "--json")

@@ -127,7 +127,7 @@ def spool() -> None:
     """Show how many rows of each model's log wait here for the lake, were committed, and were lost."""
     from forecache.realtime.log.commit.state import read_state
     from forecache.realtime.log.losses import lost_rows
-    from forecache.realtime.log.spool.files import models_in, segments_of, streams_of
+    from forecache.realtime.log.spool.files import models_in, segments_of, size_of, streams_of
 
     current = settings()
     root, found = current.request_log_path, []
@@ -135,9 +135,10 @@ def spool() -> None:
         state = read_state(root / name)
         segments = [each for stream in streams_of(root / name) for each in segments_of(stream)]
         figures = {each: value for each, value in asdict(state).items() if each in _FIGURES}
-        waiting = sum(each.path.stat().st_size for each in segments if each.path.exists())
         lost = lost_rows(current, name)
-        found.append({"name": name, "segments": len(segments), "bytes": waiting, "lost": lost, **figures})
+        found.append(
+            {"name": name, "segments": len(segments), "bytes": sum(map(size_of, segments)), "lost": lost, **figures}
+        )
     if wants_json():
         print_json(found)
         return

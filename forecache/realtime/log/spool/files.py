@@ -76,6 +76,14 @@ def segments_of(stream: Path) -> list[Segment]:
     return sorted(found, key=lambda each: each.number)
 
 
+def size_of(segment: Segment) -> int:
+    """Bytes of a segment; 0 where it has another name by now, or is gone."""
+    try:
+        return segment.path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def ready_of(stream: Path) -> tuple[list[Segment], bool]:
     """The segments of a stream that nobody writes any more, in their order, and whether its writer has ended."""
     has_ended = _has_ended(stream)
