@@ -29,11 +29,20 @@ _SAMPLING_S = 5.0
 
 def experiment_of(settings: Settings, client: "MlflowClient", pipeline: Pipeline) -> str:
     """Id of the pipeline's MLflow experiment, created where it is missing."""
+    from mlflow.exceptions import MlflowException
+
     found = client.get_experiment_by_name(pipeline.name)
     if found is not None:
         return str(found.experiment_id)
     location = f"{settings.mlflow_artifact_root}/{pipeline.name}"
-    return str(client.create_experiment(pipeline.name, artifact_location=location))
+    try:
+        return str(client.create_experiment(pipeline.name, artifact_location=location))
+    except MlflowException as error:
+        # Another training may have been faster.
+        found = client.get_experiment_by_name(pipeline.name) if error.error_code == "RESOURCE_ALREADY_EXISTS" else None
+        if found is None:
+            raise
+        return str(found.experiment_id)
 
 
 @contextmanager

@@ -70,3 +70,39 @@ def test_two_processes_that_prepare_a_home_at_once_leave_one_database(tmp_path: 
     both = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait(60) for process in both] == [0, 0]
     assert content(path)[2] == [("Default",)]
+
+
+EXPERIMENTS = """
+import os, sys
+from types import SimpleNamespace
+from forecache.settings import load_settings
+from forecache.tracking.client import tracking
+from forecache.tracking.runs import experiment_of
+settings = load_settings(home=sys.argv[1])
+tracking(settings)
+waits, starts = os.pipe()
+children = []
+for _ in range(3):
+    child = os.fork()
+    if not child:
+        os.close(starts)
+        os.read(waits, 1)  # until all have been made
+        try:
+            client = tracking(settings)
+            print(*[experiment_of(settings, client, SimpleNamespace(name=f"p{n}")) for n in range(20)], flush=True)
+        except BaseException as error:
+            print(f"{type(error).__name__}: {str(error)[:100]}", flush=True)
+        os._exit(0)
+    children.append(child)
+os.close(starts)
+for child in children:
+    os.waitpid(child, 0)
+"""
+
+
+def test_trainings_that_make_an_experiment_at_once_share_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", EXPERIMENTS, str(tmp_path)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120, check=True)
+    first, *others = done.stdout.splitlines()
+    assert len(set(first.split())) == 20
+    assert others == [first, first]
