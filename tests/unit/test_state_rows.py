@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
+from second_process import running
 
-from forecache.errors import InputError
+from forecache.errors import InputError, UnavailableError
 from forecache.lake.sources.state_rows import table_rows
 from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import Column, Snapshot, Static, TableSource
@@ -64,3 +65,31 @@ def test_a_file_that_is_gone_since_the_run_began_is_said_in_a_sentence(tmp_path:
     (tmp_path / "t" / "one.parquet").unlink()
     with pytest.raises(InputError, match="Source 't' cannot be read: a file of .* was removed since the run began"):
         table_rows(pinned, date(2026, 1, 1), ["a"])
+
+
+_WRITES_ANEW = """
+import os, shutil, sys
+print(flush=True)
+names = [os.path.join(sys.argv[1], name) for name in ("part-0.parquet", "part-1.parquet")]
+while True:
+    shutil.copyfile(names[0], names[1] + ".half")
+    os.rename(names[1] + ".half", names[1])
+    os.unlink(names[0])
+    names.reverse()
+"""
+
+
+def test_a_file_that_its_writer_removes_while_it_is_looked_at_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    folder.mkdir()
+    for name in ("part-0.parquet", "steady.parquet"):
+        pq.write_table(ROWS, folder / name)
+    source = TableSource("t", str(folder), COLUMNS, time=Static(), key=("a",), format="parquet")
+    settings = load_settings(home=tmp_path / "home")
+
+    def look_again_and_again() -> None:
+        while True:
+            assert Pins(settings).of(source).files
+
+    with running(_WRITES_ANEW, folder), pytest.raises(UnavailableError, match=r"part-\d.parquet in .* was removed"):
+        look_again_and_again()

@@ -50,12 +50,18 @@ def read_commits(place: Place, version: int) -> list[Commit]:
     entries = [(int(match[1]), info) for info in found if (match := _ENTRY.fullmatch(info.path))]
     with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="forecache-commits") as threads:
         known = sorted((entry for entry in entries if entry[0] <= version), key=itemgetter(0))
-        return list(threads.map(lambda entry: _commit(filesystem, *entry), known))
+        return [
+            commit for commit in threads.map(lambda entry: _commit(filesystem, *entry), known) if commit is not None
+        ]
 
 
-def _commit(filesystem: Any, version: int, info: Any) -> Commit:
-    with filesystem.open_input_file(info.path) as opened:
-        actions = [json.loads(line) for line in opened.read().splitlines() if line.strip()]
+def _commit(filesystem: Any, version: int, info: Any) -> Commit | None:
+    """A version; None where its entry was removed from the log since that was listed, as the oldest ones are."""
+    try:
+        with filesystem.open_input_file(info.path) as opened:
+            actions = [json.loads(line) for line in opened.read().splitlines() if line.strip()]
+    except FileNotFoundError:
+        return None
     told: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
     files = [action.get("add") or action.get("remove") for action in actions]
     changed = [file for file in files if file and file.get("dataChange", True)]
