@@ -60,7 +60,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         yield uri
     finally:
         os.killpg(process.pid, 15)
-        process.wait(30)
+        process.wait(120)
 
 
 def _answers(uri: str) -> bool:

@@ -193,7 +193,7 @@ def test_a_push_that_was_begun_before_a_publish_takes_nothing_back(
     with running(_PUSHES_SLOWLY, publisher.layout.root, remote, go, moment) as pushing:
         publish(current, churn(), progress=told)
         go.touch()
-        assert pushing.wait(30) == 0
+        assert pushing.wait(120) == 0
     assert pull(replica, LocalFolder(remote))["version"] == 2
     assert content(replica) == content(publisher)
 

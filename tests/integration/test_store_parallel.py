@@ -98,7 +98,7 @@ def _wait_until_gone(pid: int) -> None:
     try:
         process = psutil.Process(pid)
         if process.status() != psutil.STATUS_ZOMBIE:
-            process.wait(timeout=20)
+            process.wait(timeout=60)
     except psutil.NoSuchProcess:
         pass
 

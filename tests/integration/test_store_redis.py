@@ -224,7 +224,7 @@ def test_a_load_that_was_begun_before_a_publish_takes_nothing_back(
     with running(_LOADS_SLOWLY, here.layout.root, redis_settings.redis_url, go, moment) as loading:
         publish(redis_settings, IN_REDIS, progress=told)
         go.touch()
-        assert loading.wait(30) == 0
+        assert loading.wait(120) == 0
     there = open_redis_store(redis_settings, "churn").snapshot()
     assert there.manifest == here.current()
     with here.snapshot() as local:

@@ -39,7 +39,7 @@ def _balancer(command: list[str], port: int, log: Path) -> Iterator[int]:
     with open(log, "wb") as output:
         process = subprocess.Popen([program, *command[1:]], stdout=output, stderr=output)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not _listens(port):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -48,7 +48,7 @@ def _balancer(command: list[str], port: int, log: Path) -> Iterator[int]:
     finally:
         # HAProxy is one process, and under some parents leaves SIGTERM alone; nginx has to stop its workers.
         process.send_signal(signal.SIGKILL if command[0] == "haproxy" else signal.SIGTERM)
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def _listens(port: int) -> bool:
@@ -137,4 +137,4 @@ def replicas(settings: Sequence[Settings]) -> Iterator[list[Replica]]:
         for replica in running:  # together: each may drain for as long as it is set to
             replica.tell_to_stop()
         for replica in running:
-            replica.reader.process.wait(timeout=20)
+            replica.reader.process.wait(timeout=60)

@@ -51,7 +51,7 @@ def bento_server(folder: Path, settings: Settings) -> Iterator[str]:
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=20)
+            process.wait(timeout=60)
 
 
 def _is_ready(url: str) -> bool:

@@ -17,7 +17,7 @@ def own_together(home: Path, lake: dict[str, Any], barrier: Any) -> None:
 
     def wait(step: str) -> None:
         if step == "identified":
-            barrier.wait(60)
+            barrier.wait(120)
 
     claim_step.on_step = wait
     settings = load_settings(home=home, **lake)

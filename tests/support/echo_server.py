@@ -28,7 +28,7 @@ class Echo:
     def __call__(self, call: Call) -> Awaitable[None] | None:
         self.seen.append(call.path)
         if call.path.startswith("/hold"):
-            self.goes_on.wait(30)  # the loop's thread, with all connections
+            self.goes_on.wait(60)  # the loop's thread, with all connections
         if call.path.startswith("/fail"):
             raise ValueError("as asked")
         if call.path.startswith("/unread"):
@@ -87,18 +87,18 @@ def serving(**limits: Any) -> Iterator[tuple[Echo, int, Connections]]:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield echo, port, made[0]
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         assert echo.memory.free_bytes == 1 << 20, "all memory of bodies was given back"
 
 
 def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=10)
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
 def told(port: int, *parts: bytes) -> bytes:

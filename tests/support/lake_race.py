@@ -50,16 +50,16 @@ def write_at_once(home: Path, process: int, rounds: int, barrier: Any, told: Any
         nonlocal waiting
         if waiting and name == "decided":
             waiting = False
-            barrier.wait(30)
+            barrier.wait(120)
 
     lake_step.on_step = meet
     for number in range(rounds):
         said = []
         for inputs in (("same", "same"), ("again", "again"), ("mine 0", "mine 1")):
-            barrier.wait(30)
+            barrier.wait(120)
             waiting = True
             said.append(replace_day(settings, f"days_{number}", process, inputs[process]))
-        barrier.wait(30)
+        barrier.wait(120)
         waiting = True
         append_rows(settings, f"new_{number}", rows_of(process))
         told.send(said)

@@ -94,7 +94,7 @@ def maintain_until(home: Path, last: int, told: Any) -> None:
 def maintain_often(home: Path, barrier: Any, rounds: int) -> None:
     settings = load_settings(home=home, code_version="fixed")
     for _ in range(rounds):
-        barrier.wait(60)
+        barrier.wait(120)
         maintain(settings)
 
 
@@ -102,7 +102,7 @@ def write_often(home: Path, barrier: Any, rounds: int) -> None:
     """A nightly run beside it: rows, ledger and a training set, while the old files are merged and removed."""
     settings = load_settings(home=home, code_version="fixed")
     for number in range(rounds):
-        barrier.wait(60)
+        barrier.wait(120)
         for each in range(3):
             add_raw(settings, 100 + 3 * number + each)
             night = DAY + timedelta(days=100 + 3 * number + each)

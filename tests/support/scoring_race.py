@@ -84,19 +84,19 @@ def race(home: Path, lake: str, rounds: Sequence[tuple[date, Model]], barrier: A
         nonlocal met
         if name == "checked" and not met:
             met = True
-            barrier.wait(30)
+            barrier.wait(120)
 
     lake_step.on_step = meet
     for position, (night, model) in enumerate(rounds):
         met = False
-        barrier.wait(30)
+        barrier.wait(120)
         try:
             result = score_nights(settings, [night], model, f"{home.name}-{position}")
         except ConflictError as error:
             told.send(str(error))
         else:
             told.send(result.details["taken_over"])
-        barrier.wait(30)
+        barrier.wait(120)
 
 
 def score_when_told(home: Path, night: date, model: Model, told: Any, go: Any) -> None:

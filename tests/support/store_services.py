@@ -36,7 +36,7 @@ def _process(command: list[str], folder: Path, *, stop: int = signal.SIGTERM, **
         yield
     finally:
         process.send_signal(stop)
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def test_a_file_has_the_permissions_that_are_asked_for(tmp_path: Path) -> None:
 def _hold(path: Path, held: "multiprocessing.synchronize.Event", end: "multiprocessing.synchronize.Event") -> None:
     with lock(path, holder="process 7 (test)"):
         held.set()
-        end.wait(30)
+        end.wait(120)
 
 
 def test_a_lock_refuses_with_its_holder_or_waits_for_it(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_lock_refuses_with_its_holder_or_waits_for_it(tmp_path: Path) -> None:
     held, end = spawn.Event(), spawn.Event()
     process = spawn.Process(target=_hold, args=(path, held, end))
     process.start()
-    assert held.wait(30)
+    assert held.wait(120)
     told: list[str] = []
 
     def waiting(holder: str) -> None:

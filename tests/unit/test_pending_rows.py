@@ -156,4 +156,4 @@ def test_a_reader_follows_while_a_stream_makes_its_file_for_the_first_time(tmp_p
                     reader.follow()
                 for _ in range(30):
                     reader.follow()
-        assert starting.wait(10) == 0
+        assert starting.wait(60) == 0

@@ -125,12 +125,12 @@ def test_a_writer_that_hangs_costs_what_memory_does_not_hold_and_nothing_waits_f
 
     def hang(step: str) -> None:
         hangs.set()
-        goes_on.wait(30)
+        goes_on.wait(120)
 
     with writer_of(settings) as (_, channel):
         log_step.on_step = hang
         channel.add(b"x" * 1000)
-        assert hangs.wait(10)
+        assert hangs.wait(60)
         for _ in range(2000):
             channel.add(b"x" * 1000)
         taken = channel.counters.get("accepted")
@@ -153,7 +153,7 @@ def test_a_thread_that_died_is_replaced_when_memory_is_full(settings: Settings) 
         channel.add(b"x" * 1000)
         thread = writer.thread
         assert thread is not None
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         for _ in range(1100):
             channel.add(b"x" * 1000)

@@ -126,7 +126,7 @@ def test_memory_holds_the_newest_ids_and_files_the_others(tmp_path: Path) -> Non
             events = received(numbers[start : start + 50], [0] * 50)
             assert known.new(events) == list(range(50))
             known.committed(events, start)
-            assert known._writing().wait(10)
+            assert known._writing().wait(60)
         assert len(known._recent) + len(known._leaving) <= 2 * 128
     with opened(tmp_path) as known:
         assert known.mark is not None
