@@ -1,6 +1,5 @@
 """Verifying a store as it lies on the disk: every byte of every retained version, and on demand every row."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,7 +9,7 @@ from forecache.names import NAME
 from forecache.settings import Settings
 from forecache.store import content_hash as hashing
 from forecache.store.integrity import Pace, verify_filter, verify_segment
-from forecache.store.locks import take_lease
+from forecache.store.locks import kept
 from forecache.store.manifest import Manifest
 from forecache.store.pointer import pointer_from_json
 from forecache.store.read.snapshot import Snapshot
@@ -53,13 +52,9 @@ def verify_store(store: Store, *, content: bool = False, pace: Pace | None = Non
         return found  # without it nothing says which versions are of this store
     known: dict[str, str] = {}
     for number in sorted({*store.version_numbers(), *_needed(store)}):
-        lease = take_lease(store.layout, number)
-        try:
-            if lease is not None or number in _needed(store):
+        with kept(store.layout, number) as is_there:
+            if is_there or number in _needed(store):
                 found.append(_verify_version(store, number, known, content=content, pace=pace))
-        finally:
-            if lease is not None:
-                os.close(lease)
     return found
 
 

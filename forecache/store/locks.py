@@ -1,6 +1,7 @@
 """Locks between processes: one publisher per store, and leases that keep what a reader has open."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,6 +9,8 @@ from forecache.errors import ConflictError
 from forecache.files import lock, try_lock
 from forecache.results import Progress
 from forecache.store.layout import Layout
+
+_LEASE_TRIES, _LEASE_PAUSE_S = 10, 0.005
 
 
 @contextmanager
@@ -46,14 +49,31 @@ def targets_lock(layout: Layout, progress: Progress) -> Iterator[None]:
 
 def take_lease(layout: Layout, version: int) -> int | None:
     """Keep a version from being removed while the returned descriptor is open; None where it is already gone."""
-    try:
-        descriptor = os.open(layout.lease(version), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    if try_lock(descriptor, shared=True) and layout.manifest(version).exists():
-        return descriptor
-    os.close(descriptor)
+    for _ in range(_LEASE_TRIES):
+        try:
+            descriptor = os.open(layout.lease(version), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        is_held = try_lock(descriptor, shared=True)
+        if is_held and layout.manifest(version).exists():
+            return descriptor
+        os.close(descriptor)
+        if is_held:
+            return None
+        # It is being removed, or another process looks for a moment whether it is open.
+        time.sleep(_LEASE_PAUSE_S)
     return None
+
+
+@contextmanager
+def kept(layout: Layout, version: int) -> Iterator[bool]:
+    """Keep a version from being removed while the block runs; whether it is there."""
+    lease = take_lease(layout, version)
+    try:
+        yield lease is not None
+    finally:
+        if lease is not None:
+            os.close(lease)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -17,6 +18,7 @@ from logged_answers import (
     ARRIVED,
     LOOKUPS,
     NIGHT,
+    PRODUCT_VIEW,
     Answering,
     logged,
     publish_views,
@@ -25,11 +27,15 @@ from logged_answers import (
     requests,
     write_log,
 )
+from second_process import running
+from waiting import wait_for
 
+from forecache.monitoring.parity import stores
+from forecache.monitoring.parity.versions import StoreVersion
 from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
 from forecache.realtime.release.folder import open_releases
 from forecache.settings import Settings
-from forecache.store import open_store
+from forecache.store import open_store, publish
 
 
 @pytest.fixture
@@ -165,3 +171,41 @@ def test_lower_rungs_are_computed_again_from_their_stores(settings: Settings) ->
     assert [(each.request_id, each.kind) for each in report.found.first] == [("wrong", "score")]
     # Their features came from households, and the log of an answer without the model's names no such version.
     assert report.found.not_recomputed["not logged"] == 2
+
+
+_RETIRES = """
+import sys, time
+from pathlib import Path
+from forecache.store import Store
+from forecache.store.locks import publisher_lock
+from forecache.store.retention import retire
+store, go, done = (Path(each) for each in sys.argv[1:])
+print(flush=True)
+while not go.exists():
+    time.sleep(0.005)
+with publisher_lock(Store(store).layout, action="publish"):
+    retire(Store(store), keep=0)
+done.touch()
+"""
+
+
+def test_a_version_that_a_publish_would_remove_while_it_is_compared_is_no_difference(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_views(settings)
+    publish(settings, PRODUCT_VIEW, full=True)  # which shares no file with the version before
+    store = open_store(settings, "product")
+    source, identity = store.manifest(1).source, store.manifest(1).store
+    wanted = StoreVersion("product", 1, source.as_of, identity, source.table, source.delta_version)
+    go, done, honest = tmp_path / "go", tmp_path / "done", stores.verify_segment
+
+    def verified_late(*arguments: Any) -> int:
+        go.touch()
+        wait_for(done.exists)
+        return honest(*arguments)
+
+    monkeypatch.setattr(stores, "verify_segment", verified_late)
+    with running(_RETIRES, store.layout.root, go, done):
+        check = stores.check_store(settings=settings, wanted=wanted, contracts=(), folder=tmp_path / "rows")
+    assert (check.state, check.why) == ("equal", "")
+    assert store.version_numbers() == [1, 2]

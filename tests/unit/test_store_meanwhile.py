@@ -1,5 +1,6 @@
 """What is said of a store, and what a publish tidies, while another process changes it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from segment_files import version
 
 from forecache.reader.versions.damage import Scrub
 from forecache.store import Pointer, Snapshot, Store
+from forecache.store.checkup import verify_store
 from forecache.store.layout import Layout
 from forecache.store.live.layer import read_layer
 from forecache.store.pointer import write_pointer
@@ -49,6 +51,15 @@ for number in range(2, 1 << 30):
     pointer.write_bytes(Pointer("0123", number, None, number).to_json())
     pointer.replace(layout.pointer)  # without the wait for the disk
     layout.manifest(number - 1).unlink()
+"""
+_LOOKS_WHETHER_IT_IS_OPEN = """
+import sys
+from pathlib import Path
+from forecache.store.layout import Layout
+from forecache.store.locks import is_open
+print(flush=True)
+while True:
+    is_open(Layout(Path(sys.argv[1])), 1)
 """
 _TAKES_AWAY = """
 import os, sys
@@ -103,3 +114,13 @@ def test_a_file_that_is_removed_while_it_is_scrubbed_is_not_taken_for_damaged(st
             for _ in range(1500):
                 scrub._turn(None)
     assert damaged == []
+
+
+def test_every_version_is_verified_while_others_look_whether_it_is_open(store: Store) -> None:
+    layout = store.layout
+    layout.lease(2).touch()
+    layout.manifest(2).write_bytes(replace(store.manifest(1), version=2).to_json())
+    write_pointer(layout, Pointer(store.pointer().store, 2, None, 2))
+    with running(_LOOKS_WHETHER_IT_IS_OPEN, layout.root):
+        for _ in range(200):
+            assert [(found.version, found.problem) for found in verify_store(store)] == [(None, ""), (1, ""), (2, "")]

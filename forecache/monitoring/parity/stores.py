@@ -14,6 +14,7 @@ from forecache.monitoring.parity.versions import Kept, StoreVersion, like, retai
 from forecache.settings import Settings
 from forecache.store import Store
 from forecache.store.integrity import verify_filter, verify_segment
+from forecache.store.locks import kept
 from forecache.store.manifest import Manifest
 from forecache.store.store import open_store
 
@@ -43,10 +44,11 @@ def check_store(*, settings: Settings, wanted: StoreVersion, contracts: Sequence
         contracts: Those that releases of the log have for this view.
     """
     store = open_store(settings, wanted.name)
-    manifest = retained(store, wanted)
+    with kept(store.layout, wanted.version) as is_there:
+        manifest = retained(store, wanted) if is_there else None
+        damage = "" if manifest is None else _damage(store, manifest)
     if manifest is None:
         return _removed(settings, store, wanted, contracts, folder)
-    damage = _damage(store, manifest)
     source = manifest.source
     if (source.table, source.delta_version, source.as_of) != (wanted.table, wanted.delta_version, wanted.as_of):
         said = f"{source.table} at Delta version {source.delta_version}, as of {source.as_of}"
