@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from forecache.own_folder import own_folder
 from forecache.settings import Settings
 
 
@@ -16,9 +17,13 @@ def scratch_folder(settings: Settings) -> Path:
 
 @contextmanager
 def scratch_database(settings: Settings) -> Iterator[Any]:
-    """DuckDB with bounded memory that spills into the scratch folder."""
+    """DuckDB with bounded memory that spills into a folder of its own in the scratch folder.
+
+    DuckDB before 2.0 gives its files the same names in every process, and two that share a folder crash.
+    """
     import duckdb
 
-    config: dict[str, Any] = {"memory_limit": "512MB", "temp_directory": str(scratch_folder(settings))}
-    with duckdb.connect(":memory:", config=config) as connection:
-        yield connection
+    with own_folder(scratch_folder(settings), "duckdb-") as folder:
+        config: dict[str, Any] = {"memory_limit": "512MB", "temp_directory": str(folder)}
+        with duckdb.connect(":memory:", config=config) as connection:
+            yield connection
