@@ -149,7 +149,7 @@ def roll_release_back(settings: Settings, name: str, number: int | None = None, 
 
     Raises:
         NotFoundError: There is no such release, or none before.
-        ConflictError: Another home over the lake releases it.
+        ConflictError: Another home over the lake releases it, or another release has become current meanwhile.
         OwnerUnknownError: The lake does not say which home does, and `number` is after the current one.
         DamagedError: It is not what was written; or the claim is not, and `number` is after the current one.
         NotEverywhereError: It is done here, and not on the remote.
@@ -164,7 +164,7 @@ def roll_release_back(settings: Settings, name: str, number: int | None = None, 
     if number is None:
         number = before(folder, pointer)
     read_files(folder.release(number), read_release(folder, number).files)
-    moved = move_to(folder, number, leave=True)
+    moved = move_to(folder, number, leave=True, seen=pointer)
     _push(settings, folder, f"Release {number} of {name} is current.")
     return moved
 

@@ -1,6 +1,7 @@
 """Releasing a real-time model: when a release is made, what is refused, and going back."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ from asked_project import transforms
 from asked_project.pipelines.payments import payments
 from released_payments import changed, scores
 
-from forecache.errors import CheckError, DamagedError, InputError, NotFoundError
+from forecache.errors import CheckError, ConflictError, DamagedError, InputError, NotFoundError
 from forecache.lake.examples.recorded import recorded_requests_file
 from forecache.operations import release as module
 from forecache.operations.release import release, roll_release_back
@@ -105,6 +106,36 @@ def test_it_is_not_gone_back_to_a_release_that_is_damaged(settings: Settings) ->
     with pytest.raises(DamagedError, match=r"model\.bin"):
         roll_release_back(settings, "payments", 2)
     assert roll_release_back(settings, "payments").current == 1
+
+
+_RELEASES = """
+import sys
+from released_payments import changed
+from forecache.operations.release import release
+from forecache.settings import load_settings
+assert release(load_settings(home=sys.argv[1]), changed(deadline_ms=30.0)).details["release"] == 3
+"""
+
+
+def test_a_release_that_becomes_current_during_a_rollback_is_not_marked_as_bad(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(settings, payments)
+    release(settings, changed(deadline_ms=20.0))
+    honest = module.read_files
+
+    def late(*arguments: Any) -> Any:
+        command = [sys.executable, "-c", _RELEASES, str(settings.home_path)]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+        return honest(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "read_files", late)
+        with pytest.raises(ConflictError, match="Release 3 of payments has become current meanwhile"):
+            roll_release_back(settings, "payments")
+    pointer = read_current(open_releases(settings, "payments"))
+    assert (pointer.current, pointer.bad) == (3, ())
+    assert roll_release_back(settings, "payments").bad == (3,)
 
 
 @pytest.fixture

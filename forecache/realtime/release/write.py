@@ -81,18 +81,26 @@ def write_release(
     return written
 
 
-def move_to(folder: ReleaseFolder, number: int, *, leave: bool = False) -> ReleasePointer:
+def move_to(
+    folder: ReleaseFolder, number: int, *, leave: bool = False, seen: ReleasePointer | None = None
+) -> ReleasePointer:
     """Make a release the current one that is already there; the caller has read its files.
 
     Args:
         leave: Mark the one that was current, and those after `number`, as bad.
+        seen: The pointer by which that was decided.
 
     Raises:
         NotFoundError: There is no such release here.
-        ConflictError: Another process is writing one.
+        ConflictError: Another process is writing one, or has made another one current since `seen`.
     """
     with writing(folder, action="rollback"):
         pointer = read_current(folder)
+        if seen is not None and pointer.current != seen.current:
+            raise ConflictError(
+                f"Release {pointer.current} of {folder.name} has become current meanwhile; nothing was changed.",
+                remedy="Roll back once more if that one is to go, too.",
+            )
         if not folder.release(number).is_dir():
             raise NotFoundError(f"There is no release {number} of {folder.name}.")
         left = {each for each in folder.numbers() if each > number or each == pointer.current} if leave else set()
