@@ -81,7 +81,8 @@ def test_no_secret_is_on_a_command_line_or_in_a_log_and_executors_read_and_write
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[0] == f"4950 100 {OWN_SECRET}"
     assert any("org.apache.spark.deploy.SparkSubmit" in line for line in lines)
-    assert any("CoarseGrainedExecutorBackend" in line for line in lines) == master.startswith("spark://")
+    if master.startswith("spark://"):  # a test at the same time may have executors, too
+        assert any("CoarseGrainedExecutorBackend" in line for line in lines)
     settings.unlink()
     assert files_with("SparkListenerEnvironmentUpdate", events)
     for secret in (options["AWS_SECRET_ACCESS_KEY"], OWN_SECRET):

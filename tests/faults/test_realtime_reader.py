@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 from faulty_code import transforms
-from pool_support import alive, eventually, slowness
+from pool_support import alive, eventually, named_memory, slowness
 from reader_support import RunningReader, running_reader
 from realtime_support import write_views
 from release_support import CANDIDATES, REQUEST, make_release
@@ -168,7 +168,6 @@ def test_the_same_scores_come_from_a_process_as_from_the_loop(reader: RunningRea
 def test_nothing_is_left_of_a_reader_after_kill_9(settings: Settings, whom: str, fault: str) -> None:
     write_views(settings)
     release(settings)
-    shared = set(os.listdir("/dev/shm"))
     with running_reader(settings) as reader:
         assert eventually(lambda: _rung(reader) == "model")
         if fault:
@@ -177,6 +176,7 @@ def test_nothing_is_left_of_a_reader_after_kill_9(settings: Settings, whom: str,
         started = below(reader)
         templates = [child for child in main.children(recursive=True) if "template" in _command(child)]
         [template] = [each for each in templates if each.ppid() not in {one.pid for one in templates}]
+        shared = named_memory({*started, main.pid})
         victims = {"main": [main], "worker": [template.parent()], "template": [template]}
         for victim in victims.get(whom) or [*main.children(recursive=True), main]:
             victim.send_signal(signal.SIGKILL)
@@ -184,7 +184,7 @@ def test_nothing_is_left_of_a_reader_after_kill_9(settings: Settings, whom: str,
             assert eventually(lambda: _rung(reader) == "model")
             started |= below(reader)
     assert eventually(lambda: not any(map(alive, started)))
-    assert set(os.listdir("/dev/shm")) <= shared
+    assert not [path for path in shared if os.path.exists(path)]
 
 
 def _command(process: psutil.Process) -> list[str]:

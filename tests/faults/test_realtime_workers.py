@@ -13,7 +13,18 @@ import faulty_scorer
 import numpy as np
 import psutil
 import pytest
-from pool_support import SUPPORT, RunningPath, alive, eventually, model_processes, num_open, running_path, slowness
+from pool_support import (
+    SUPPORT,
+    TESTS,
+    RunningPath,
+    alive,
+    eventually,
+    model_processes,
+    named_memory,
+    num_open,
+    running_path,
+    slowness,
+)
 
 from forecache.errors import UnavailableError
 from forecache.realtime.answer.model_path import Failed, NoScores, Refused, TooLate, WorkerLost
@@ -28,6 +39,7 @@ BACK_S = 1.0
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), str(PROJECT_ROOT)]))
+    monkeypatch.setenv(TESTS, str(os.getpid()))
 
 
 @pytest.fixture
@@ -271,6 +283,7 @@ def test_closing_answers_what_is_under_way_and_ends_the_processes(tmp_path: Path
     before, opened = model_processes(), num_open()
     with running_path(tmp_path) as running:
         path = running.path
+        assert {*running.pids} <= model_processes()
         slow = path.score(faulty_scorer.request(fault="sleep200"), faulty_scorer.found(), time.monotonic() + 5)
         answer = asyncio.run_coroutine_threadsafe(slow, running.loop)
         time.sleep(0.05)
@@ -323,9 +336,10 @@ def test_a_reader_that_is_killed_leaves_no_model_process_whatever_that_does(
     assert len(pids) == 2
     assert reader.stdout.readline() == "asked\n"
     assert all(map(psutil.pid_exists, pids))
-    shared = set(os.listdir("/dev/shm"))
+    shared = named_memory([reader.pid, *pids])
     reader.send_signal(signalled)
-    reader.wait(10)
+    reader.wait(60)
     reader.stdout.close()
-    assert eventually(lambda: not any(map(alive, pids)), 5)
-    assert set(os.listdir("/dev/shm")) <= shared
+    assert eventually(lambda: not any(map(alive, pids)))
+    assert not [path for path in shared if os.path.exists(path)]
+    assert not model_processes()

@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from forecache.realtime.workers.pool import Pool
 from forecache.realtime.workers.staff import StaffPlan
 
 SUPPORT = Path(faulty_scorer.__file__).parent
+TESTS = "MODEL_PROCESSES_OF"
+"""Variable of the environment of model processes, by which a test knows those that it has started."""
 
 
 class RunningPath:
@@ -90,13 +92,27 @@ def eventually(holds: Callable[[], bool], timeout_s: float = 30.0) -> bool:
 
 
 def model_processes() -> set[int]:
-    """Ids of all model processes on this machine that are not zombies."""
-    found = set()
+    """Ids of all model processes that this one has started, and those below it, that are not zombies.
+
+    Tests that run beside these have model processes of their own, which come and go. An orphan is found, too: it has
+    the environment that it was started with.
+    """
+    own, found = f"{TESTS}={os.getpid()}".encode(), set()
     for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if "forecache.realtime.workers" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+        with suppress(psutil.Error, OSError):
+            is_one = "forecache.realtime.workers" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+            if is_one and own in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
                 found.add(process.pid)
     return found
+
+
+def named_memory(pids: Iterable[int]) -> set[str]:
+    """The files of shared memory and of semaphores that processes have mapped."""
+    found: set[str] = set()
+    for pid in pids:
+        with suppress(psutil.Error):
+            found |= {each.path for each in psutil.Process(pid).memory_maps(grouped=False)}
+    return {path for path in found if path.startswith("/dev/shm/")}
 
 
 def alive(pid: int) -> bool:
@@ -109,6 +125,7 @@ def alive(pid: int) -> bool:
 
 def num_open() -> int:
     """Descriptors and mapped memory of model processes that this process holds."""
+    uvloop.new_event_loop().close()  # libuv opens a pipe with its first loop, and keeps it
     process = psutil.Process()
     mapped = [each.path for each in process.memory_maps(grouped=False) if "forecache-model" in each.path]
     return process.num_fds() + len(mapped)

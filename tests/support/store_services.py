@@ -1,6 +1,7 @@
 """Real servers for tests, each on a free port in a folder of its own: Redis, Redis Cluster, MinIO, PostgreSQL."""
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -88,7 +89,7 @@ def minio_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
         pytest.fail(f"MinIO is not installed: {INSTALL} minio")
     (folder / "data" / bucket).mkdir(parents=True)
     port, console = free_port(), free_port()
-    user, password = "forecache", "forecache-secret"
+    user, password = "forecache", f"secret-{secrets.token_hex(8)}"  # tests at once look for their own
     command = [str(_MINIO), "server", "data", "--address", f"127.0.0.1:{port}", "--console-address"]
     environment = {"MINIO_ROOT_USER": user, "MINIO_ROOT_PASSWORD": password, "MINIO_BROWSER": "off"}
     with _process([*command, f"127.0.0.1:{console}"], folder, **environment):
