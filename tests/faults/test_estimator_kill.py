@@ -94,4 +94,4 @@ def test_a_fit_that_is_told_to_end_says_that_it_starts_anew(tmp_path: Path) -> N
     wait_for_start(folder)
     os.kill(fitting_process(folder), signal.SIGTERM)
     assert "was ended by signal 15 before it was done. Run it again to start anew" in told.recv()
-    process.join(60)
+    process.join(120)

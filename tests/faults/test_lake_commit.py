@@ -29,13 +29,13 @@ def said(settings: Settings) -> list[tuple[list[str], ...]]:
         theirs.close()
     heard = [tuple(_heard(ours) for ours, _ in pipes) for _ in range(_ROUNDS)]
     for process in started:
-        process.join(30)
+        process.join(120)
     assert [process.exitcode for process in started] == [0, 0]
     return heard
 
 
 def _heard(pipe: Any) -> Any:
-    assert pipe.poll(60), "a process says nothing"
+    assert pipe.poll(120), "a process says nothing"
     return pipe.recv()
 
 

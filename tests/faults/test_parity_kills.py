@@ -90,7 +90,7 @@ def test_two_at_once_leave_one_set_of_results(settings: Settings) -> None:
     both = [start(compare_until, settings.home_path, DAY, "", theirs) for _, theirs in pipes]
     errors = [error for error in (ours.recv() for ours, _ in pipes) if error]
     for process in both:
-        process.join(60)
+        process.join(120)
     assert all(error == ConflictError.__name__ for error in errors), errors
     assert len(errors) < 2
     assert summary(results(settings)) == (8, 6, 0)

@@ -25,7 +25,7 @@ from forecache.store import Store
 from forecache.store.pointer import read_pointer, write_pointer
 
 
-def eventually(holds: Callable[[], bool], timeout_s: float = 10.0) -> bool:
+def eventually(holds: Callable[[], bool], timeout_s: float = 60.0) -> bool:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if holds():
@@ -57,7 +57,7 @@ def status(reader: RunningReader, path: str = "/v1/churn/00001") -> int:
 
 
 def metric(reader: RunningReader, name: str) -> float:
-    text = httpx.get(f"{reader.url}/metrics", timeout=20).text
+    text = httpx.get(f"{reader.url}/metrics", timeout=60).text
     [value] = [line.split()[-1] for line in text.splitlines() if line.startswith(f"forecache_reader_{name} ")]
     return float(value)
 
@@ -180,7 +180,7 @@ def test_a_killed_worker_is_replaced_and_its_counts_stay(store: Settings) -> Non
         killed.kill()
         assert psutil.wait_procs([killed], timeout=5)[0]
         for _ in range(3):  # while it is replaced, connections wait; none is refused
-            assert httpx.get(f"{reader.url}/v1/churn/00001", timeout=20).status_code == 200
+            assert httpx.get(f"{reader.url}/v1/churn/00001", timeout=60).status_code == 200
         assert reader.workers() not in ([], [worker])
         assert metric(reader, 'hits_total{pipeline="churn"}') == 8
         assert metric(reader, "worker_crashes_total") == 1
@@ -253,7 +253,7 @@ def test_of_readers_started_at_one_instant_one_takes_the_port(store: Settings, t
             assert process.stdout is not None
             process.stdout.readline()
         go.touch()
-        assert eventually(lambda: sum(process.poll() is not None for process in started) == 2, 20)
+        assert eventually(lambda: sum(process.poll() is not None for process in started) == 2)
         [serving] = [process for process in started if process.poll() is None]
         RunningReader(serving, port).wait_until_ready()
         assert all("is in use" in process.communicate()[1] for process in started if process is not serving)
@@ -347,7 +347,7 @@ def test_a_thousand_silent_connections_hold_up_nobody(store: Settings) -> None:
             assert status(reader) == 200
             assert time.monotonic() - started < 1
             [worker] = reader.workers()
-            assert eventually(lambda: len(psutil.Process(worker).net_connections("tcp")) < 20, 15)
+            assert eventually(lambda: len(psutil.Process(worker).net_connections("tcp")) < 20)
         finally:
             for connection in silent:
                 connection.close()

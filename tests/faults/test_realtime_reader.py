@@ -159,7 +159,7 @@ def test_the_same_scores_come_from_a_process_as_from_the_loop(reader: RunningRea
     assert there["rung"] == here["rung"] == "model"
     assert there["items"] == here["items"]
     assert metric(reader, 'runs_in_loop{model="ranking"}') == 1
-    assert eventually(lambda: metric(reader, 'model_processes{model="ranking"}') == 0, 20)
+    assert eventually(lambda: metric(reader, 'model_processes{model="ranking"}') == 0)
 
 
 @pytest.mark.parametrize(

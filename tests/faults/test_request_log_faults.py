@@ -51,7 +51,7 @@ def serving(settings: Settings, *, within: Sequence[str] = (), **environment: st
     )
     reader = RunningReader(process, port)
     try:
-        reader.wait_until_ready(60)
+        reader.wait_until_ready()
         yield reader
     finally:
         reader.stop()
@@ -141,13 +141,13 @@ def test_after_kills_of_workers_and_committers_each_answer_is_logged_once_or_cou
         with Client(reader) as client:
             for _ in range(2):
                 before = len(client.answers)
-                assert eventually(lambda before=before: len(client.answers) > before + 100, 30)
-                assert eventually(lambda: all(map(bool, children(reader))), 30)
+                assert eventually(lambda before=before: len(client.answers) > before + 100)
+                assert eventually(lambda: all(map(bool, children(reader))))
                 workers, committers = children(reader)
                 os.kill(min(committers), signal.SIGKILL)
                 os.kill(min(workers), signal.SIGKILL)
                 before = len(client.answers)
-                assert eventually(lambda before=before: len(client.answers) > before + 100, 30)
+                assert eventually(lambda before=before: len(client.answers) > before + 100)
         assert set(client.statuses) <= {200, 503}  # a worker that comes after another one loads the model first
 
         def all_accounted_for() -> bool:
@@ -155,7 +155,7 @@ def test_after_kills_of_workers_and_committers_each_answer_is_logged_once_or_cou
             return accounted >= len(client.answers)
 
         # The memory of a killed worker is settled by the one that came after it, once it has loaded the model.
-        assert eventually(all_accounted_for, 30)
+        assert eventually(all_accounted_for)
         total = lost(reader)
     assert_each_is_logged_once(settings, client, total)
     assert len(client.answers) > 400
@@ -169,7 +169,7 @@ def lost(reader: RunningReader) -> float:
 def test_a_reader_that_is_stopped_without_a_committer_loses_nothing(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     with serving(settings, REQUEST_LOG_COMMITTER="off") as reader, Client(reader) as client:
-        assert eventually(lambda: len(client.answers) > 200, 30)
+        assert eventually(lambda: len(client.answers) > 200)
     assert_each_is_logged_once(settings, client, 0)
 
 
@@ -179,7 +179,7 @@ def test_a_full_disk_costs_rows_and_no_answer(tmp_path: Path) -> None:
     within = within_small_disk(spool, "300k")
     with serving(settings, within=within, REQUEST_LOG_SPOOL=str(spool), REQUEST_LOG_COMMITTER="off") as reader:
         with Client(reader) as client:
-            assert eventually(lambda: figures(reader, "rows_lost_total").get("disk", 0) > 50, 60)
+            assert eventually(lambda: figures(reader, "rows_lost_total").get("disk", 0) > 50)
         assert set(client.statuses) == {200}
         assert not client.failed
         assert {answer["rung"] for answer in client.answers.values()} == {"model"}

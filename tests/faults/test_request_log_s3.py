@@ -29,7 +29,7 @@ def test_committers_of_two_replicas_and_one_that_is_killed_commit_each_row_once_
         first = committer(homes[0], lake=lake, kill_at="rows committed")
         second = committer(homes[1], lake=lake)
         assert killed(first)
-        assert second.wait(timeout=60) == 0
+        assert second.wait(timeout=120) == 0
         for home in homes:
             commit_all(load_settings(home=str(home), lake=lake))
         assert Counter(row["request_id"] for row in logged(load_settings(home=str(homes[0]), lake=lake))) == wanted

@@ -167,7 +167,7 @@ def _from_feed(feed: Any) -> list[dict[str, Any]]:
 
 
 def _heard(pipe: Any) -> Any:
-    assert pipe.poll(60), "a process says nothing"
+    assert pipe.poll(120), "a process says nothing"
     return pipe.recv()
 
 
@@ -184,7 +184,7 @@ def raced(lake: Settings, rounds: list[list[tuple[date, Model]]]) -> list[tuple[
         theirs.close()
     said = [tuple(_heard(ours) for ours, _ in pipes) for _ in rounds[0]]
     for process in started:
-        process.join(60)
+        process.join(120)
     assert [process.exitcode for process in started] == [0, 0]
     return said
 
@@ -239,6 +239,6 @@ def test_a_second_run_on_the_same_machine_says_for_whom_it_waits_and_finds_nothi
     go.set()
     assert _heard(pipes[1][0]) is True
     for process in (first, second):
-        process.join(30)
+        process.join(120)
         assert process.exitcode == 0
     assert len(log_of(lake.table_uri(PIPELINE.prediction_table))) == 1

@@ -94,7 +94,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_table_and_little_extr
     left = FILES * ROWS - kept_rows(settings, pipeline)
     process, told = started(settings, engine)
     assert told.recv() == left
-    process.join(60)
+    process.join(120)
     assert process.exitcode == 0
     assert 0 < left < FILES * ROWS
     assert _content(settings, pipeline).equals(expected)

@@ -108,7 +108,7 @@ def test_a_stream_goes_on_when_its_broker_comes_back(ready: Settings, kafka: Any
         wait_for(lambda: "Kafka" in state_of(ready).last_error or "cannot be read" in state_of(ready).last_error)
         kafka.restart()
         kafka.send(topic, values[60:])
-        wait_for(lambda: state_of(ready).offsets.get("0") == len(values), seconds=60)
+        wait_for(lambda: state_of(ready).offsets.get("0") == len(values))
         wait_for(lambda: state_of(ready).last_error == "")
     assert_tables_hold(ready, values, topic=topic)
 

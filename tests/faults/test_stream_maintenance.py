@@ -48,7 +48,7 @@ def test_closed_hours_are_merged_by_two_at_once_beside_a_running_writer_and_afte
         maintain_table(settings, TABLE, ())
     finally:
         stop.set()
-        writer.join(60)
+        writer.join(120)
     assert writer.exitcode == 0
     assert steps >= 3
     assert told.value >= 50

@@ -139,7 +139,7 @@ def test_no_key_goes_back_for_a_polling_reader_while_tailer_and_publisher_are_ki
                 each.join()
             die(tailer)
             if publisher is not None:
-                publisher.join(60)
+                publisher.join(120)
     assert [each.back for each in pollers] == [[], []]
     assert min(each.polls for each in pollers) > 50
     assert min(each.live for each in pollers) > 0

@@ -35,12 +35,12 @@ def test_a_reader_brings_its_layers_forward_is_ready_when_they_are_near_and_ends
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_for(lambda: _status(f"{url}/readyz") == 200, seconds=60)
+        wait_for(lambda: _status(f"{url}/readyz") == 200)
         assert _score(url) == 2 / 8
         first = read_tail_state(store.layout).pid
         os.kill(first, signal.SIGKILL)
         stream.commit([click("00001", 0.75, moment(NEXT_NIGHT))])
-        wait_for(lambda: _score(url) == 0.75, seconds=60)
+        wait_for(lambda: _score(url) == 0.75)
         assert read_tail_state(store.layout).pid != first
         assert _status(f"{url}/readyz") == 200
     finally:

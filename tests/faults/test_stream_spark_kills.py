@@ -96,11 +96,11 @@ def test_a_table_that_is_made_anew_below_a_running_query_ends_it_and_then_gets_a
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_for(lambda: state_of(ready).offsets.get("0") == len(values), seconds=60)
+    wait_for(lambda: state_of(ready).offsets.get("0") == len(values))
     for table in ("stream_payments", "stream_quarantine_payments"):
         shutil.rmtree(Path(ready.table_uri(table)))
     kafka.send(topic, more)
-    thread.join(60)
+    thread.join(300)
     assert raised
     assert table_rows(ready, "stream_payments") == []
     run_with_spark(ready, topic)

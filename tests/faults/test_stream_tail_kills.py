@@ -52,7 +52,7 @@ def test_a_tailer_killed_at_any_step_goes_on_and_the_layer_is_what_the_table_is(
     if step == "caught up":
         stream.forget_log()
     process = tail_process(settings, step, nth)
-    process.join(60)
+    process.join(120)
     assert process.exitcode == -signal.SIGKILL
     last = stream.commit(clicks(2, 5, 0.75))
     following = tail_process(settings)

@@ -90,7 +90,7 @@ def test_sigterm_saves_the_position_from_which_another_number_of_workers_goes_on
     # The workers' server is a fork of the agent, which has imported torch already.
     assert "forecache.training.agent" in workers_of(psutil.Process(process.pid))[0].parent().cmdline()
     process.send_signal(signal.SIGTERM)
-    process.wait(30)
+    process.wait(120)
     assert not (spec.folder / RESULT_FILE).exists()
     events = read_events(spec)
     assert events[-1]["event"] == "interrupted"

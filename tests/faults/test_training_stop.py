@@ -75,7 +75,7 @@ def test_sigterm_during_an_evaluation_saves_before_it_is_over_and_the_next_run_e
     steps = 4_000 // 16
     wait_for_step(spec, steps)
     process.send_signal(signal.SIGTERM)
-    process.wait(30)
+    process.wait(120)
     assert not events_of(spec, "epoch")
     assert events_of(spec, "interrupted")
     assert events_of(spec, "checkpoint")[-1]["step"] == steps
@@ -96,7 +96,7 @@ def test_a_stop_whose_position_cannot_be_saved_says_why(tmp_path: Path) -> None:
     checkpoints.rename(tmp_path / "aside")
     checkpoints.touch()
     process.send_signal(signal.SIGTERM)
-    process.wait(60)
+    process.wait(120)
     error = json.loads((spec.folder / ERROR_FILE).read_text())
     assert str(checkpoints) in error["message"]
     assert not events_of(spec, "interrupted")

@@ -14,7 +14,7 @@ import pytest
 from free_ports import free_port
 
 _SCRIPT = Path(__file__).parents[2] / "scripts" / "kafka.sh"
-_READY_S = 60.0
+_READY_S = 120.0
 
 
 class KafkaBroker:

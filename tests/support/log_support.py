@@ -106,4 +106,4 @@ def writer(home: Path, ids: list[str], *, arrived_us: int, kill_at: str) -> "sub
 
 def killed(process: "subprocess.Popen[str]") -> bool:
     """Whether a process ended by SIGKILL."""
-    return process.wait(timeout=60) == -signal.SIGKILL
+    return process.wait(timeout=120) == -signal.SIGKILL

@@ -55,7 +55,7 @@ def started(command: list[str], folder: Path, ready: str) -> Iterator["subproces
     with open(folder / "log.txt", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while not _answers(ready):
                 assert process.poll() is None, (folder / "log.txt").read_text()
                 assert time.monotonic() < deadline, (folder / "log.txt").read_text()

@@ -101,7 +101,7 @@ def race(home: Path, lake: str, rounds: Sequence[tuple[date, Model]], barrier: A
 
 def score_when_told(home: Path, night: date, model: Model, told: Any, go: Any) -> None:
     """Score a night, hold before the commit until told to go on, and tell what is said and how it ended."""
-    lake_step.on_step = lambda name: go.wait(60) if name == "checked" else None
+    lake_step.on_step = lambda name: go.wait(120) if name == "checked" else None
     settings = load_settings(home=home, code_version="fixed")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(plan, "verified_folder", lambda *_: model.folder)

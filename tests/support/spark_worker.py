@@ -49,7 +49,7 @@ class SparkWorker:
     def close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=120)
 
 
 def main(home: str, cores: str) -> None:

@@ -21,7 +21,7 @@ _NODES = 3
 INSTALL = "bash scripts/install_test_services.sh"
 
 
-def _wait(check: Callable[[], bool], what: str, *, seconds: float = 30.0) -> None:
+def _wait(check: Callable[[], bool], what: str, *, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not check():
         if time.monotonic() > deadline:
@@ -101,7 +101,7 @@ def minio_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 return False
 
-        _wait(ready, "MinIO", seconds=60)
+        _wait(ready, "MinIO")
         yield {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
             "AWS_ACCESS_KEY_ID": user,

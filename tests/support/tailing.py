@@ -67,7 +67,7 @@ def compare_now(tailer: Tailer) -> None:
         follower.compared_at = float("-inf")
     tailer.turn()
     assert tailer._comparing is not None
-    tailer._comparing.result.result(timeout=60)
+    tailer._comparing.result.result(timeout=120)
     tailer.turn()
 
 

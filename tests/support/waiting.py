@@ -10,7 +10,7 @@ _Found = TypeVar("_Found")
 _LOOK_S = 0.02
 
 
-def wait_for(look: Callable[[], _Found], *, seconds: float = 30.0) -> _Found:
+def wait_for(look: Callable[[], _Found], *, seconds: float = 120.0) -> _Found:
     """Look again and again until what is found is true; returns it."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
