@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 from faulty_code import transforms
-from pool_support import alive, eventually, named_memory, slowness
+from pool_support import HeldUp, alive, eventually, named_memory, slowness
 from reader_support import RunningReader, running_reader
 from realtime_support import write_views
 from release_support import CANDIDATES, REQUEST, make_release
@@ -66,7 +66,7 @@ def reader(shared: Settings, fault_file: Path) -> Iterator[RunningReader]:
 
 
 def ask(reader: RunningReader, fault: str = "", client: Any = httpx) -> dict[str, Any]:
-    response = client.post(f"{reader.url}/v1/ranking", json={**ASKED, "fault": fault}, timeout=10)
+    response = client.post(f"{reader.url}/v1/ranking", json={**ASKED, "fault": fault})
     assert response.status_code == 200, response.text
     return response.json()
 
@@ -87,23 +87,27 @@ def metric(reader: RunningReader, name: str) -> float:
 def test_no_answer_is_late_and_the_model_is_back_within_a_second(
     reader: RunningReader, fault_file: Path, fault: str
 ) -> None:
-    with httpx.Client() as client:
+    [worker] = reader.workers()
+    with httpx.Client() as client, HeldUp(worker) as held_up:
         assert eventually(lambda: ask(reader, client=client)["rung"] == "model")
         quiet = statistics.median(_timed(reader, client)[1] for _ in range(20))
         fault_file.write_text(fault)
         until, took, rungs = time.monotonic() + 1.5, [], set()
         while time.monotonic() < until:
+            before = held_up.seconds
             answer, seconds = _timed(reader, client)
             took.append(seconds)
             rungs.add(answer["rung"])
-            assert answer["timings_ms"]["total"] <= DEADLINE_MS + 5 * slowness()
+            held_up_ms = 1000 * (held_up.seconds - before)
+            assert answer["timings_ms"]["total"] <= DEADLINE_MS + 5 * slowness() + held_up_ms
         assert rungs == {"order_given"}
         assert statistics.median(took) <= DEADLINE_MS / 1000 + quiet + 0.01 * slowness()
         fault_file.unlink()
-        mended = time.monotonic()
+        mended, before = time.monotonic(), held_up.seconds
         while ask(reader, client=client)["rung"] != "model":
-            assert time.monotonic() - mended < 2.0 * slowness() - 1.0  # a second on a quiet machine
-        assert [ask(reader, client=client)["rung"] for _ in range(20)].count("model") >= 18
+            # A second on a quiet machine.
+            assert time.monotonic() - mended < 2.0 * slowness() - 1.0 + 4 * (held_up.seconds - before)
+        assert eventually(lambda: [ask(reader, client=client)["rung"] for _ in range(20)].count("model") >= 18)
 
 
 def _timed(reader: RunningReader, client: httpx.Client) -> tuple[dict[str, Any], float]:
@@ -112,9 +116,13 @@ def _timed(reader: RunningReader, client: httpx.Client) -> tuple[dict[str, Any],
 
 
 def test_a_request_that_kills_its_process_is_answered_and_counted(reader: RunningReader) -> None:
-    answer = ask(reader, "crash")
-    assert answer["rung"] == "order_given"
-    assert answer["why"] == "worker_lost"
+    def is_told_in_time() -> bool:
+        assert eventually(lambda: ask(reader)["rung"] == "model")
+        answer = ask(reader, "crash")
+        assert (answer["rung"], answer["why"]) in [("order_given", "worker_lost"), ("order_given", "deadline")]
+        return bool(answer["why"] == "worker_lost")
+
+    assert eventually(is_told_in_time)  # on a busy machine the deadline may come first
     assert eventually(lambda: ask(reader)["rung"] == "model")
     assert metric(reader, 'model_processes_replaced_total{model="ranking",cause="crashed"}') >= 1
     assert eventually(lambda: metric(reader, 'model_processes{model="ranking"}') == 2)
@@ -133,30 +141,39 @@ def test_releases_are_swapped_under_load_without_a_failed_request(reader: Runnin
                 time.sleep(0.002)
 
     threads = [threading.Thread(target=ask_on) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for version in (2, 3, 4):
-        release(shared, version)
-        assert eventually(lambda wanted=version: answers and answers[-1]["release"] == wanted)
-    time.sleep(0.3)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    [worker] = reader.workers()
+    with HeldUp(worker) as held_up:
+        before = held_up.seconds
+        for thread in threads:
+            thread.start()
+        for version in (2, 3, 4):
+            release(shared, version)
+            assert eventually(lambda wanted=version: answers and answers[-1]["release"] == wanted)
+        time.sleep(0.3)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        held_up_ms = 1000 * (held_up.seconds - before)
     assert not errors
     without = [answer for answer in answers if answer["rung"] != "model"]
-    assert len(without) <= 0.02 * slowness() * len(answers)  # a busy machine may take one past its deadline
+    # A busy machine may take one past its deadline: of each thread, one in the time of half a deadline.
+    assert len(without) <= 0.02 * slowness() * len(answers) + 4 * held_up_ms / DEADLINE_MS
     assert {1, 2, 3, 4} <= {answer["release"] for answer in answers}
 
 
 def test_the_same_scores_come_from_a_process_as_from_the_loop(reader: RunningReader, shared: Settings) -> None:
-    answers = []
+    answers: list[dict[str, Any]] = []
+    by_model: list[dict[str, Any]] = []
     for runs in ("process", "loop"):
         number = release(shared, runs=runs)
-        assert eventually(lambda wanted=number: ask(reader)["release"] == wanted)
-        assert eventually(lambda: ask(reader)["rung"] == "model")
-        answers.append(ask(reader))
-    there, here = answers
-    assert there["rung"] == here["rung"] == "model"
+
+        def is_by_the_model(wanted: int = number) -> bool:
+            answers.append(ask(reader))
+            return (answers[-1]["release"], answers[-1]["rung"]) == (wanted, "model")
+
+        assert eventually(is_by_the_model)
+        by_model.append(answers[-1])
+    there, here = by_model
     assert there["items"] == here["items"]
     assert metric(reader, 'runs_in_loop{model="ranking"}') == 1
     assert eventually(lambda: metric(reader, 'model_processes{model="ranking"}') == 0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from pool_support import eventually, slowness
+from pool_support import HeldUp, eventually, slowness
 from reader_support import RunningReader, running_reader
 from realtime_support import write_views
 from release_support import a_request, make_release
@@ -41,9 +41,21 @@ def far_and_near(settings: Settings, tmp_path: Path, url: str) -> Iterator[tuple
 def ask(
     reader: RunningReader, household: int = 1, products: tuple[str, ...] = ("a", "b", "c", "new")
 ) -> dict[str, Any]:
-    response = httpx.post(f"{reader.url}/v1/ranking", content=a_request(household, ("a", "b", "c", "new")), timeout=10)
+    response = httpx.post(f"{reader.url}/v1/ranking", content=a_request(household, products))
     assert response.status_code == 200, response.text
     return response.json()
+
+
+def items_by_model(reader: RunningReader, household: int = 1) -> Any:
+    """The items of an answer by the model, which a busy machine may give at the second try."""
+    answers: list[dict[str, Any]] = []
+
+    def is_by_the_model() -> bool:
+        answers.append(ask(reader, household))
+        return bool(answers[-1]["rung"] == "model")
+
+    assert eventually(is_by_the_model)
+    return answers[-1]["items"]
 
 
 def test_scores_of_features_in_redis_are_those_of_a_local_store_and_a_frozen_redis_makes_no_answer_late(
@@ -53,23 +65,26 @@ def test_scores_of_features_in_redis_are_those_of_a_local_store_and_a_frozen_red
         redis_server(tmp_path / "redis") as port,
         far_and_near(settings, tmp_path, f"redis://127.0.0.1:{port}") as (far, near, client),
     ):
-        assert eventually(lambda: ask(far)["rung"] == "model")
         for household in (1, 2, 99):
-            assert ask(far, household)["items"] == ask(near, household)["items"]
+            assert items_by_model(far, household) == items_by_model(near, household)
         pid = client.info("server")["process_id"]
+        [worker] = far.workers()
         os.kill(pid, signal.SIGSTOP)
         try:
-            for _ in range(20):
-                answer = ask(far)
-                assert answer["rung"] == "order_given"
-                assert answer["timings_ms"]["total"] <= DEADLINE_MS + 5 * slowness()
+            with HeldUp(worker) as held_up:
+                for _ in range(20):
+                    before = held_up.seconds
+                    answer = ask(far)
+                    assert answer["rung"] == "order_given"
+                    held_up_ms = 1000 * (held_up.seconds - before)
+                    assert answer["timings_ms"]["total"] <= DEADLINE_MS + 5 * slowness() + held_up_ms
         finally:
             os.kill(pid, signal.SIGCONT)
-        assert eventually(lambda: ask(far)["rung"] == "model", 3 * slowness())
+        assert eventually(lambda: ask(far)["rung"] == "model")
         assert "forecache_realtime_late_reads_total" in httpx.get(f"{far.url}/metrics").text
         os.kill(pid, signal.SIGKILL)
-        assert eventually(lambda: ask(far)["rung"] == "order_given")
-        assert ask(far)["why"] == "lookup"
+        assert eventually(lambda: ask(far).get("why") == "lookup")
+        assert ask(far)["rung"] == "order_given"
 
 
 def test_a_version_that_redis_has_lost_is_not_taken_for_unknown_keys(settings: Settings, tmp_path: Path) -> None:
@@ -79,7 +94,7 @@ def test_a_version_that_redis_has_lost_is_not_taken_for_unknown_keys(settings: S
     ):
         assert eventually(lambda: ask(far)["rung"] == "model")
         client.flushall()
-        assert eventually(lambda: ask(far)["why"] == "lookup")
+        assert eventually(lambda: ask(far).get("why") == "lookup")
 
 
 def test_features_in_a_cluster_give_the_same_scores(settings: Settings, tmp_path: Path) -> None:
@@ -87,5 +102,4 @@ def test_features_in_a_cluster_give_the_same_scores(settings: Settings, tmp_path
         redis_cluster(tmp_path / "cluster") as port,
         far_and_near(settings, tmp_path, f"redis://127.0.0.1:{port}") as (far, near, _),
     ):
-        assert eventually(lambda: ask(far)["rung"] == "model")
-        assert ask(far)["items"] == ask(near)["items"]
+        assert items_by_model(far) == items_by_model(near)

@@ -53,11 +53,11 @@ def ask_steadily(
 ) -> list[tuple]:
     """Open-loop requests: (when it was sent, how it ended, seconds it took) of each.
 
-    None is later than its deadline, but for the time by which other work of this machine delays the loop at most.
+    None is later than its deadline, but for the longest time for which other work of this machine keeps the loop.
     """
     path = running.path
     outcomes: list[tuple] = []
-    most_lag = 0.0
+    longest = 0.0
 
     async def one() -> None:
         sent = time.monotonic()
@@ -71,17 +71,28 @@ def ask_steadily(
         outcomes.append((sent, outcome, time.monotonic() - sent))
 
     async def all_of_them() -> None:
-        nonlocal most_lag
-        began, tasks = time.monotonic(), []
-        while (now := time.monotonic()) < began + seconds:
-            tasks.append(asyncio.ensure_future(one()))
+        nonlocal longest
+        began, tasks, gathered = time.monotonic(), [], None
+        while gathered is None or not gathered.done():
+            if time.monotonic() < began + seconds:
+                tasks.append(asyncio.ensure_future(one()))
+            elif gathered is None:
+                gathered = asyncio.gather(*tasks)
+            slept = time.monotonic()
             await asyncio.sleep(1 / rate)
-            most_lag = max(most_lag, time.monotonic() - now - 1 / rate)
-        await asyncio.gather(*tasks)
+            # A timer that is due in the pause is late by no more than the pause as it became.
+            longest = max(longest, time.monotonic() - slept)
+            running.lag_s += time.monotonic() - slept - 1 / rate
+        await gathered
 
     running.run(all_of_them())
-    assert max(took for _, _, took in outcomes) <= deadline_ms / 1000 + most_lag + 0.002
+    assert max(took for _, _, took in outcomes) <= deadline_ms / 1000 + longest + 0.002
     return outcomes
+
+
+def is_busy(running: RunningPath) -> bool:
+    """Whether other work has taken much of the machine from it."""
+    return slowness() >= 1.5 or running.lag_s > 0.1
 
 
 def check_back(running: RunningPath, mended: float, outcomes: list[tuple]) -> None:
@@ -89,9 +100,9 @@ def check_back(running: RunningPath, mended: float, outcomes: list[tuple]) -> No
     assert all(outcome in (True, TooLate, WorkerLost, Refused, Failed) or issubclass(outcome, TooLate)
                for _, outcome, _ in outcomes if outcome is not True)  # fmt: skip
     first = min(sent + took for sent, outcome, took in outcomes if outcome is True and sent > mended)
-    assert first - mended < BACK_S * slowness()
+    assert first - mended < BACK_S * slowness() + 4 * running.lag_s
     last = [outcome for _, outcome, _ in sorted(outcomes, key=lambda each: each[0])[-20:]]
-    assert last.count(True) >= (18 if slowness() < 1.5 else 10)  # a busy machine makes some of them late
+    assert last.count(True) >= (10 if is_busy(running) else 18)  # a busy machine makes some of them late
 
 
 def test_scores_come_back_equal_and_one_process_is_kept_as_a_spare(running: RunningPath) -> None:
@@ -149,11 +160,14 @@ def test_whatever_the_model_does_no_answer_is_late_and_the_model_is_back_within_
 def test_a_model_that_sleeps_for_40_ms_misses_a_shorter_deadline_and_is_not_killed(running: RunningPath) -> None:
     pids = running.pids
     running.fail("sleep40")
-    began = time.monotonic()
-    with pytest.raises(TooLate):
-        running.score(deadline_ms=10)
-    assert time.monotonic() - began < 0.02
-    assert eventually(lambda: running.path.expected_s() < 0.001)
+    took: list[float] = []
+    while not took or (min(took) >= 0.02 and len(took) < 10):  # a busy machine may be late itself
+        began = time.monotonic()
+        with pytest.raises(TooLate):
+            running.score(deadline_ms=10)
+        took.append(time.monotonic() - began)
+        assert eventually(lambda: running.path.expected_s() < 0.001)
+    assert min(took) < 0.02
     running.mend()
     check_back(running, time.monotonic(), ask_steadily(running, 1.0 + BACK_S * slowness()))
     assert running.pids == pids
@@ -167,7 +181,8 @@ def test_a_process_that_a_signal_takes_is_replaced_while_the_spare_answers(
     os.kill(first, signalled)
     outcomes = ask_steadily(running, 1.0)
     answered = [outcome for _, outcome, _ in outcomes].count(True)
-    assert answered >= 0.8 * len(outcomes)  # what is on its way until it shows is lost
+    # What is on its way until it shows is lost, and what a busy machine makes late.
+    assert answered >= (0.5 if is_busy(running) else 0.8) * len(outcomes)
     assert eventually(lambda: len(running.pids) == 2)
     assert running.pids[0] == spare
     assert eventually(lambda: not alive(first))
@@ -286,9 +301,9 @@ def test_closing_answers_what_is_under_way_and_ends_the_processes(tmp_path: Path
         assert {*running.pids} <= model_processes()
         slow = path.score(faulty_scorer.request(fault="sleep200"), faulty_scorer.found(), time.monotonic() + 5)
         answer = asyncio.run_coroutine_threadsafe(slow, running.loop)
-        time.sleep(0.05)
+        assert eventually(lambda: any(worker.calls for worker in path.pool.workers))
         path.close()
-        assert np.array_equal(answer.result(1), EXPECTED)
+        assert np.array_equal(answer.result(60), EXPECTED)
     assert model_processes() == before
     assert eventually(lambda: num_open() <= opened)
 
@@ -301,7 +316,7 @@ def test_a_hung_process_does_not_keep_a_path_from_closing(tmp_path: Path) -> Non
             running.score(deadline_ms=30)
         began = time.monotonic()
         running.path.close()
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 30  # it hangs for an hour
     assert model_processes() == before
 
 

@@ -27,16 +27,21 @@ TESTS = "MODEL_PROCESSES_OF"
 
 
 class RunningPath:
-    """A path whose loop runs in a thread."""
+    """A path whose loop runs in a thread.
+
+    Attributes:
+        lag_s: How long other work has delayed the loop in all, as far as a test has looked.
+    """
 
     def __init__(self, path: WorkerPath, loop: asyncio.AbstractEventLoop, folder: Path) -> None:
         self.path, self.loop, self.folder = path, loop, folder
         self.counters = path.counters
+        self.lag_s = 0.0
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
-    def score(self, rows: int = faulty_scorer.ROWS, *, deadline_ms: float = 1000, fault: str = "") -> np.ndarray:
+    def score(self, rows: int = faulty_scorer.ROWS, *, deadline_ms: float = 10_000, fault: str = "") -> np.ndarray:
         request, found = faulty_scorer.request(rows, fault), faulty_scorer.found(rows)
         return self.run(self.path.score(request, found, time.monotonic() + deadline_ms / 1000))
 
@@ -80,6 +85,39 @@ def running_path(folder: Path, *, size: int = 1, slots: int = 32, **plan: Any) -
 def slowness() -> float:
     """How many processes want each core now, at least one: times that tests ask for hold on a machine of their own."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+class HeldUp:
+    """How long other work has kept a process from running, while the block runs: no fault of it if it is late by that.
+
+    The kernel counts how long its main thread has waited for a core. That the machine as a whole stood still is seen by
+    a thread here that sleeps for a moment again and again.
+    """
+
+    _PAUSE_S = 0.002
+
+    def __init__(self, pid: int) -> None:
+        self._schedstat, self._over = Path(f"/proc/{pid}/schedstat"), threading.Event()
+        self._overslept_s, self._thread = 0.0, threading.Thread(target=self._sleep, daemon=True)
+
+    def __enter__(self) -> "HeldUp":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def seconds(self) -> float:
+        """Until now."""
+        return int(self._schedstat.read_text().split()[1]) / 1e9 + self._overslept_s
+
+    def _sleep(self) -> None:
+        while not self._over.is_set():
+            began = time.monotonic()
+            time.sleep(self._PAUSE_S)
+            self._overslept_s += max(0.0, time.monotonic() - began - self._PAUSE_S)
 
 
 def eventually(holds: Callable[[], bool], timeout_s: float = 30.0) -> bool:
