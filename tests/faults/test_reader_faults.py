@@ -51,7 +51,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReade
 
 def status(reader: RunningReader, path: str = "/v1/churn/00001") -> int:
     try:
-        return httpx.get(f"{reader.url}{path}", timeout=5).status_code
+        return httpx.get(f"{reader.url}{path}").status_code
     except httpx.TransportError:
         return 0
 
@@ -64,7 +64,7 @@ def metric(reader: RunningReader, name: str) -> float:
 
 @contextmanager
 def connected(reader: RunningReader) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", reader.port), timeout=15) as connection:
+    with socket.create_connection(("127.0.0.1", reader.port), timeout=60) as connection:
         yield connection
 
 
@@ -91,34 +91,41 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 
 def test_sigterm_turns_readiness_off_first_then_drains_and_exits_0(store: Settings) -> None:
-    reader = start_reader(store, reader_workers=2, drain_s=1.5)
-    wrong: list[object] = []
-    stop = threading.Event()
+    drain_s = 4.0
+    reader = start_reader(store, reader_workers=2, drain_s=drain_s)
+    workers = reader.workers()
+    said: list[tuple[float, str, int, str]] = []
+    signalled = threading.Event()
 
-    def ask() -> None:
+    def ask(path: str) -> None:
         with httpx.Client(base_url=reader.url) as http:
-            while not stop.is_set():
-                answer = http.get("/v1/churn/00001")
-                if answer.status_code != 200:
-                    wrong.append(answer.status_code)
+            while not signalled.is_set() or time.monotonic() < started + drain_s:
+                try:
+                    answer = http.get(path)
+                    found = (answer.status_code, answer.text)
+                except httpx.TransportError as error:
+                    found = (0, repr(error))
+                said.append((time.monotonic(), path, *found))
                 time.sleep(0.005)
 
-    asking = threading.Thread(target=ask)
-    asking.start()
-    workers = reader.workers()
-    reader.process.send_signal(signal.SIGTERM)
+    asking = [threading.Thread(target=ask, args=(path,)) for path in ("/v1/churn/00001", "/readyz")]
     started = time.monotonic()
-    assert eventually(lambda: status(reader, "/readyz") == 503)
-    answer = httpx.get(f"{reader.url}/readyz").json()
-    assert "draining" in answer["detail"]
-    while time.monotonic() - started < 1.2:  # a balancer takes the reader out meanwhile; requests are answered
-        assert status(reader) == 200
-        time.sleep(0.05)
-    stop.set()
-    asking.join()
-    assert wrong == []
-    assert reader.process.wait(timeout=15) == 0
-    assert time.monotonic() - started > 1.4
+    for thread in asking:
+        thread.start()
+    assert eventually(lambda: {path for _, path, *_ in said} == {"/v1/churn/00001", "/readyz"})
+    started = time.monotonic()
+    signalled.set()
+    reader.process.send_signal(signal.SIGTERM)
+    for thread in asking:
+        thread.join()
+    # A balancer takes the reader out meanwhile, and requests are answered. What came after that proves nothing.
+    in_time = [found for at, *found in said if at < started + drain_s]
+    assert {code for path, code, _ in in_time if path != "/readyz"} == {200}
+    readiness = [code for path, code, _ in in_time if path == "/readyz"]
+    assert (set(readiness), readiness == sorted(readiness)) == ({200, 503}, True)
+    assert all("draining" in text for _, code, text in in_time if code == 503)
+    assert reader.process.wait(timeout=60) == 0
+    assert time.monotonic() - started >= drain_s
     assert len(workers) == 2
     assert not any(psutil.pid_exists(pid) for pid in workers)
     assert status(reader) == 0
@@ -136,15 +143,15 @@ def test_a_request_under_way_is_answered_before_the_exit(store: Settings) -> Non
         answer = read_to_end(connection)
     assert answer.startswith(b"HTTP/1.1 200")
     assert b'"found":true' in answer
-    assert reader.process.wait(timeout=15) == 0
+    assert reader.process.wait(timeout=60) == 0
 
 
 def test_a_second_signal_ends_the_wait(store: Settings) -> None:
-    reader = start_reader(store, drain_s=60)
+    reader = start_reader(store, drain_s=600)
     reader.process.send_signal(signal.SIGINT)
     assert eventually(lambda: status(reader, "/readyz") == 503)
     reader.process.send_signal(signal.SIGINT)
-    assert reader.process.wait(timeout=10) == 0
+    assert reader.process.wait(timeout=60) == 0
 
 
 def test_a_reader_whose_parent_ignores_sigterm_ends_all_the_same(store: Settings) -> None:
@@ -159,17 +166,18 @@ def test_a_signal_to_the_whole_process_group_drains_too(store: Settings) -> None
     port = free_port()
     code = (
         "import sys; from forecache.settings import load_settings; from forecache.reader import serve;"
-        "serve(load_settings(home=sys.argv[1]), port=int(sys.argv[2]), drain_s=1.0)"
+        "serve(load_settings(home=sys.argv[1]), port=int(sys.argv[2]), drain_s=float(sys.argv[3]))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(store.home), str(port)], start_new_session=True, text=True
+        [sys.executable, "-c", code, str(store.home), str(port), "600"], start_new_session=True, text=True
     )
     reader = RunningReader(process, port)
     reader.wait_until_ready()
     os.killpg(process.pid, signal.SIGINT)
     assert eventually(lambda: status(reader, "/readyz") == 503)
     assert status(reader) == 200
-    assert process.wait(timeout=15) == 0
+    process.send_signal(signal.SIGINT)  # no need to wait for the end of the drain
+    assert process.wait(timeout=60) == 0
 
 
 def test_a_killed_worker_is_replaced_and_its_counts_stay(store: Settings) -> None:
@@ -178,7 +186,7 @@ def test_a_killed_worker_is_replaced_and_its_counts_stay(store: Settings) -> Non
         [worker] = reader.workers()
         killed = psutil.Process(worker)
         killed.kill()
-        assert psutil.wait_procs([killed], timeout=5)[0]
+        assert psutil.wait_procs([killed], timeout=60)[0]
         for _ in range(3):  # while it is replaced, connections wait; none is refused
             assert httpx.get(f"{reader.url}/v1/churn/00001", timeout=60).status_code == 200
         assert reader.workers() not in ([], [worker])
@@ -317,7 +325,7 @@ def test_slow_clients_are_let_go_and_hold_up_nobody(impatient: RunningReader, se
         while time.monotonic() - started < 0.6:
             assert status(impatient) == 200
         answer = read_to_end(slow)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 9  # unless told otherwise, a reader waits for ten seconds
         assert answer.startswith(answered)
         assert bool(answer) == bool(answered)
 
@@ -328,25 +336,24 @@ def test_a_client_that_drips_its_request_is_let_go(impatient: RunningReader) -> 
         started = time.monotonic()
         slow.sendall(b"GET /v1/churn/00001 HTTP/1.1\r\n")
         closed = False
-        while not closed and time.monotonic() - started < 10:
+        while not closed and time.monotonic() - started < 20:
             try:
                 slow.sendall(b"X: y\r\n")
             except ConnectionError:
                 closed = True
             time.sleep(0.2)
         assert closed
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 9
 
 
 @pytest.mark.slow
 def test_a_thousand_silent_connections_hold_up_nobody(store: Settings) -> None:
-    with running_reader(store, reader_request_timeout_s=2.0) as reader:
+    with running_reader(store, reader_request_timeout_s=6.0) as reader:
+        [worker] = reader.workers()
         silent = [socket.create_connection(("127.0.0.1", reader.port)) for _ in range(1000)]
         try:
-            started = time.monotonic()
             assert status(reader) == 200
-            assert time.monotonic() - started < 1
-            [worker] = reader.workers()
+            assert len(psutil.Process(worker).net_connections("tcp")) >= 1000  # none had to go before
             assert eventually(lambda: len(psutil.Process(worker).net_connections("tcp")) < 20)
         finally:
             for connection in silent:
@@ -366,16 +373,16 @@ def test_one_client_that_takes_all_connections_keeps_nobody_waiting(store: Setti
         try:
             for _ in range(5):
                 started = time.monotonic()
-                assert httpx.get(f"{reader.url}/v1/churn/00001", timeout=10).status_code == 200
-                assert time.monotonic() - started < 5
-            assert metric(reader, "silent_connections_closed_total") >= 400
+                assert status(reader) == 200
+                assert time.monotonic() - started < 9  # before the silent ones have had their ten seconds
+            assert eventually(lambda: metric(reader, "silent_connections_closed_total") >= 400)
         finally:
             for connection in silent:
                 connection.close()
 
 
 def test_bodies_under_way_take_no_more_memory_than_they_may(store: Settings) -> None:
-    limits = {"reader_max_body_bytes": 100_000, "reader_max_bodies_bytes": 250_000}
+    limits = {"reader_max_body_bytes": 100_000, "reader_max_bodies_bytes": 250_000, "reader_request_timeout_s": 600}
     with running_reader(store, **limits) as reader, ExitStack() as stack:
         for _ in range(2):
             connection = stack.enter_context(connected(reader))
@@ -383,7 +390,7 @@ def test_bodies_under_way_take_no_more_memory_than_they_may(store: Settings) -> 
         body = b" " * 60_000 + b'{"keys": ["00001"]}'
 
         def ask() -> httpx.Response:
-            return httpx.post(f"{reader.url}/v1/churn", content=body, timeout=5)
+            return httpx.post(f"{reader.url}/v1/churn", content=body)
 
         assert eventually(lambda: ask().status_code == 503)
         refused = ask()
@@ -424,7 +431,7 @@ def test_a_request_that_never_ends_does_not_keep_the_reader_from_stopping(store:
         begin_post(connection, 100)
         started = time.monotonic()
         assert reader.stop() == 0
-        assert 8 < time.monotonic() - started < 15
+        assert 8 < time.monotonic() - started < 60  # its client has two minutes
     assert not any(psutil.pid_exists(pid) for pid in workers)
 
 
