@@ -18,6 +18,7 @@ import pytest
 from sample_project.pipelines.visits import returns
 from store_services import minio_server
 from training_sample import sample_spec
+from waiting import wait_for
 
 from forecache.errors import ConflictError
 from forecache.folders import BucketFolder
@@ -33,7 +34,8 @@ from forecache.training.torchrun import run_torchrun
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 URI = "s3://cloud/checkpoints/run"
-RENEW_S, EXPIRES_S = 0.3, 3.0
+RENEW_S, EXPIRES_S, SOON_S = 0.3, 60.0, 3.0
+"""A lease expires after the long time, which no holder misses; after `SOON_S` where that is tested."""
 _HOLDER = """
 import json, sys, time
 from dataclasses import replace
@@ -81,7 +83,7 @@ def holder(options: dict[str, str], *, renew_s: float = RENEW_S, **differs: str)
 
 
 def end(process: "subprocess.Popen[str]") -> None:
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
 
 
 def take(options: dict[str, str], said: list[str] | None = None) -> float:
@@ -102,7 +104,7 @@ def test_of_two_processes_the_second_is_refused_with_the_name_of_the_holder(
             ConflictError, match=rf"{URI} are being written by process {first.pid} on {host}, run run-a"
         ):
             take(options)
-        time.sleep(EXPIRES_S)  # renewed, it does not expire
+        time.sleep(10 * RENEW_S)  # renewed, it does not expire
         with pytest.raises(ConflictError, match="are being written by"):
             take(options)
     finally:
@@ -122,12 +124,15 @@ def test_a_killed_holder_of_this_machine_is_replaced_at_once(options: dict[str, 
     end(first)
 
 
-def test_a_killed_holder_of_another_machine_is_replaced_when_its_lease_has_expired(options: dict[str, str]) -> None:
+def test_a_killed_holder_of_another_machine_is_replaced_when_its_lease_has_expired(
+    options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "EXPIRES_S", SOON_S)
     first = holder(options, host="gpu-7", machine="another boot")
     first.kill()
     end(first)
     said: list[str] = []
-    assert EXPIRES_S <= take(options, said) < 2 * EXPIRES_S
+    assert SOON_S <= take(options, said) < EXPIRES_S
     assert len(said) == 1
     assert "process" in said[0]
     assert "on gpu-7" in said[0]
@@ -164,8 +169,9 @@ def test_of_many_contenders_for_a_lease_that_was_left_exactly_one_gets_it(option
 
 
 def test_a_holder_that_was_suspended_past_its_expiry_knows_and_leaves_the_new_lease_alone(
-    options: dict[str, str],
+    options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lease, "EXPIRES_S", SOON_S)
     first = holder(options, host="gpu-7", machine="another boot")
     first.send_signal(signal.SIGSTOP)
     with leased(BucketFolder(URI, options), run_id="run-b", report=lambda message: None) as second:
@@ -181,9 +187,8 @@ def test_a_holder_that_was_suspended_past_its_expiry_knows_and_leaves_the_new_le
 def test_a_lease_that_was_deleted_from_outside_is_made_again(options: dict[str, str]) -> None:
     with leased(BucketFolder(URI, options), run_id="run-b", report=lambda message: None) as own:
         BucketFolder(URI, options).delete([LEASE_FILE])
-        time.sleep(4 * RENEW_S)
+        wait_for(lambda: held_by(options) is not None)
         assert own.taken_by is None
-        assert held_by(options) is not None
 
 
 def test_a_release_waits_for_a_renewal_under_way(options: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +203,7 @@ def test_a_release_waits_for_a_renewal_under_way(options: dict[str, str], monkey
 
     monkeypatch.setattr("obstore.put", slow)
     with leased(BucketFolder(URI, options), run_id="run-b", report=lambda message: None):
-        assert renewing.wait(10)
+        assert renewing.wait(120)
     assert held_by(options) is None
 
 
@@ -211,7 +216,7 @@ def test_a_release_that_was_killed_before_its_delete_does_not_keep_the_next_one_
     found = held_by(options)
     assert found is not None
     assert found["released"]
-    assert take(options) < 10.0
+    assert take(options) < EXPIRES_S / 2
 
 
 def test_an_object_that_is_no_lease_is_named(options: dict[str, str]) -> None:
