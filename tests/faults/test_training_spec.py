@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -76,18 +77,21 @@ def test_the_first_save_that_is_killed_leaves_no_specification(tmp_path: Path) -
 def test_a_node_that_reads_while_it_is_written_again_never_sees_a_part(tmp_path: Path) -> None:
     spec = specified(tmp_path, "x" * 200_000)
     spec.save()
-    ended = threading.Event()
+    ended, enough = threading.Event(), threading.Event()
 
     def write() -> None:
-        for number in range(150):
+        for number in count():
             replace(spec, table_version=number).save()
+            if number >= 150 and enough.is_set():
+                break
         ended.set()
 
-    writer = threading.Thread(target=write)
+    writer = threading.Thread(target=write, daemon=True)
     writer.start()
     reads = 0
     while not ended.is_set():
         assert load_spec(tmp_path / SPEC_FILE).inputs == spec.inputs
         reads += 1
+        if reads > 10:
+            enough.set()
     writer.join()
-    assert reads > 10
