@@ -85,6 +85,7 @@ def run_chaos(
 
 def _kill_repeatedly(settings: Settings, spec: TrainingSpec, kills: int, rng: random.Random) -> list[Kind]:
     done: list[Kind] = []
+    order: list[Kind] = []
     process, seen = _launch(settings, spec), 0
     try:
         while len(done) < kills:
@@ -95,10 +96,11 @@ def _kill_repeatedly(settings: Settings, spec: TrainingSpec, kills: int, rng: ra
                 time.sleep(rng.uniform(0, _EARLY_S))
             else:
                 _await_steps(spec, process, seen, rng.randint(0, _MOST_STEPS))
-            kind = rng.choice(KINDS)
+            # Each as often as it is there, in an order of chance; one that found no workers comes again.
+            order = order or rng.sample(KINDS, len(KINDS))
             seen = _starts(spec)
-            if _kill(process, kind, rng):
-                done.append(kind)
+            if _kill(process, order[-1], rng):
+                done.append(order.pop())
     finally:
         _kill(process, "all", rng)
     return done
@@ -110,17 +112,25 @@ def _kill(process: "subprocess.Popen[bytes]", kind: Kind, rng: random.Random) ->
         return False
     if kind == "worker":
         workers = workers_of(psutil.Process(process.pid))
-        if workers:
-            rng.choice(workers).kill()
-        return bool(workers)
+        return bool(workers) and _end(rng.choice(workers))
     family = psutil.Process(process.pid).children(recursive=True)
     if kind == "terminate":
         process.send_signal(signal.SIGTERM)
     else:
-        for victim in (process, *family):
-            victim.kill()
-    process.wait(60)
-    psutil.wait_procs(family, timeout=60)
+        process.kill()
+        for victim in family:
+            _end(victim)
+    process.wait(120)
+    psutil.wait_procs(family, timeout=120)
+    return True
+
+
+def _end(victim: psutil.Process) -> bool:
+    """Whether it was there to be killed; it may have ended with another one."""
+    try:
+        victim.kill()
+    except psutil.NoSuchProcess:
+        return False
     return True
 
 

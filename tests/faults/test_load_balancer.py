@@ -1,5 +1,6 @@
 """Three readers behind nginx and behind HAProxy as deploy/ configures them: what a client notices of faults."""
 
+import os
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 from balancers import BALANCERS, Replica, replicas
 from free_ports import free_port
 from open_loop import OpenLoop, get, post
+from pool_support import HeldUp, slowness
 from reader_support import churn_rows, eventually, write_version
 from realtime_support import write_views
 from release_support import a_request, make_release
@@ -80,20 +82,24 @@ def test_killing_draining_and_restarting_replicas_under_load_loses_no_request(
     assert len(ranked) == len(load.asked) // 3
     assert sum(b'"rung":"model"' in one.body for one in ranked) > len(ranked) * 0.8
     assert len(load.asked) > 4 * RATE
-    assert load.quantile_ms(0.5) < 50
+    assert load.quantile_ms(0.5) < 50 * slowness()
 
 
 @pytest.mark.slow
 def test_a_frozen_replica_costs_its_requests_a_timeout_and_no_answer(balancer: Balancer, tmp_path: Path) -> None:
-    with cluster(balancer, tmp_path) as ((first, *_), port), OpenLoop(port, mixed, RATE) as load:
-        time.sleep(0.5)
-        frozen_s = load.now_s
-        with first.frozen():
-            time.sleep(2.0)
+    with cluster(balancer, tmp_path) as ((first, *_), port), HeldUp(os.getpid()) as held_up:
+        before = held_up.seconds
+        with OpenLoop(port, mixed, RATE) as load:
+            time.sleep(0.5)
+            frozen_s = load.now_s
+            with first.frozen():
+                time.sleep(4.0)
+        held_up_s = held_up.seconds - before
     assert load.lost()[:3] == []
     late = [one for one in load.asked if one.took_s > 0.4]
-    assert load.slowest().took_s < 1.5
-    assert len(late) < RATE / 2, "only those that it had when it froze, and few that tried it again"
+    assert load.slowest().took_s < 1.5 + held_up_s
+    # Only those that it had when it froze, and few that tried it again.
+    assert len(late) < RATE / 2 + RATE * held_up_s
     assert all(one.due_s > frozen_s - 0.5 for one in late)
 
 
@@ -182,13 +188,13 @@ def test_a_post_is_asked_again_elsewhere_whole_and_with_its_first_arrival(
 
 
 def test_a_body_that_arrives_in_pieces_is_asked_again_whole(balancer: Balancer, tmp_path: Path) -> None:
-    begun = []
+    went_on = []
 
     def in_pieces() -> bool:
-        begun.append(time.time())
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             client.sendall(b"POST /v1/churn HTTP/1.1\r\nhost: x\r\ncontent-length: 8000\r\n\r\n" + b"a" * 4000)
-            time.sleep(0.4)
+            time.sleep(1.0)
+            went_on.append(time.time())
             client.sendall(b"b" * 4000)
             return client.recv(100).startswith(b"HTTP/1.1 200")
 
@@ -196,8 +202,8 @@ def test_a_body_that_arrives_in_pieces_is_asked_again_whole(balancer: Balancer, 
         port = int(url.rpartition(":")[2])
         sent = until_seen(broken, in_pieces)
     arrivals = sorted(seconds(each) for server in others for each in server.seen)
-    late = [came - began for began, came in zip(begun, arrivals, strict=True)]
-    assert max(late) < 0.3, "they arrived with their first bytes"
+    early = [later - came for later, came in zip(went_on, arrivals, strict=True)]
+    assert min(early) > 0, "they arrived with their first bytes"
     assert [each[2] for server in others for each in server.seen] == [b"a" * 4000 + b"b" * 4000] * sent
 
 
@@ -234,7 +240,7 @@ def test_figures_are_asked_of_readers_not_of_the_balancer(balancer: Balancer, tm
 
 
 def test_with_no_reader_left_the_client_gets_an_error_at_once(balancer: Balancer, tmp_path: Path) -> None:
-    with balancer(tmp_path / "balancer", [free_port() for _ in range(3)]) as port:
-        began = time.monotonic()
-        assert httpx.get(f"http://127.0.0.1:{port}/v1/churn/1", timeout=5).status_code in (502, 503)
-        assert time.monotonic() - began < 2
+    with balancer(tmp_path / "balancer", [free_port() for _ in range(3)]) as port, HeldUp(os.getpid()) as held_up:
+        began, before = time.monotonic(), held_up.seconds
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/churn/1").status_code in (502, 503)
+        assert time.monotonic() - began < 2 + held_up.seconds - before

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -278,21 +279,32 @@ print("scored", result.details["scored_rows"], flush=True)
 """
 
 
-def test_a_worker_that_dies_during_a_run_changes_nothing(settings: Settings, cluster: Cluster, tmp_path: Path) -> None:
-    pipeline = make_pipeline()
-    write_features(settings, pipeline, [features_table(ROWS, seed=i, first=i * ROWS) for i in range(FILES)])
-    register_model(settings, pipeline)
+def caught_scoring(settings: Settings, cluster: Cluster, staged: Path) -> "subprocess.Popen[str] | None":
+    """A run that has scored some of the files and not all; None where this process had to wait until it had."""
     process = run(settings, cluster, SCORE)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    staged = Path(settings.table_uri(pipeline.prediction_table)) / f"as_of={NIGHT}"
     for _ in range(12_000):
-        done = len(list(staged.glob("*/shard=*/part-*.parquet"))) if staged.is_dir() else 0
+        done = len(list(staged.glob(f"as_of={NIGHT}/*/shard=*/part-*.parquet")))
         if done >= 4:
             break
         assert process.poll() is None
         time.sleep(0.01)
-    assert done < FILES
+    if done < FILES:
+        return process
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+    return None
+
+
+def test_a_worker_that_dies_during_a_run_changes_nothing(settings: Settings, cluster: Cluster, tmp_path: Path) -> None:
+    pipeline = make_pipeline()
+    write_features(settings, pipeline, [features_table(ROWS, seed=i, first=i * ROWS) for i in range(FILES)])
+    register_model(settings, pipeline)
+    staged = Path(settings.table_uri(pipeline.prediction_table))
+    while (process := caught_scoring(settings, cluster, staged)) is None:
+        shutil.rmtree(staged)
+        register_model(settings, pipeline)  # there is all to score again
     kill_group(cluster.workers[0])
     output, _ = process.communicate(timeout=300)
     assert output.splitlines()[-1] == f"scored {FILES * ROWS}"

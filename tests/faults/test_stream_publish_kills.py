@@ -111,8 +111,8 @@ def test_no_key_goes_back_for_a_polling_reader_while_tailer_and_publisher_are_ki
         for each in pollers:
             each.start()
         try:
-            give_up = time.monotonic() + 120
-            while published < 2 or killed < 2 or rolled_back < 1:
+            give_up = time.monotonic() + 300
+            while published < 2 or killed < 2 or rolled_back < 1 or min(each.polls for each in pollers) <= 50:
                 assert time.monotonic() < give_up
                 number += 1
                 stream.commit([click(key, number * _STEP, moment(NEXT_NIGHT)) for key in random.sample(_KEYS, 10)])
@@ -141,7 +141,6 @@ def test_no_key_goes_back_for_a_polling_reader_while_tailer_and_publisher_are_ki
             if publisher is not None:
                 publisher.join(120)
     assert [each.back for each in pollers] == [[], []]
-    assert min(each.polls for each in pollers) > 50
     assert min(each.live for each in pollers) > 0
     monkeypatch.setattr("forecache.stream.tail.follower.RISE_S", 0.0)
     with Tailer(settings) as finishing:

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -57,9 +58,10 @@ def lose(process: Any) -> int:
     parent = psutil.Process(process.pid)
     victims = [parent, *parent.children(recursive=True)]
     for victim in victims:
-        victim.kill()
+        with suppress(psutil.NoSuchProcess):  # those that end with the one that has started them
+            victim.kill()
     process.join()
-    psutil.wait_procs(victims, timeout=30)
+    psutil.wait_procs(victims, timeout=120)
     return len(victims)
 
 

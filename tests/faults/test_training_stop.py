@@ -70,12 +70,16 @@ def events_of(spec: TrainingSpec, name: str) -> list[dict[str, object]]:
 
 @pytest.mark.timeout(400)
 def test_sigterm_during_an_evaluation_saves_before_it_is_over_and_the_next_run_evaluates_again(tmp_path: Path) -> None:
-    settings, spec = prepare(tmp_path, slow, rows_per_date=2_000)
-    process = launch(settings, spec)
+    settings, prepared = prepare(tmp_path, slow, rows_per_date=2_000)
     steps = 4_000 // 16
-    wait_for_step(spec, steps)
-    process.send_signal(signal.SIGTERM)
-    process.wait(120)
+    for number in range(3):  # this process may have to wait for longer than an evaluation takes
+        spec = replace(prepared, run_dir=str(tmp_path / f"run-{number}"))
+        process = launch(settings, spec)
+        wait_for_step(spec, steps)
+        process.send_signal(signal.SIGTERM)
+        process.wait(120)
+        if not events_of(spec, "epoch"):
+            break
     assert not events_of(spec, "epoch")
     assert events_of(spec, "interrupted")
     assert events_of(spec, "checkpoint")[-1]["step"] == steps
@@ -131,8 +135,8 @@ def test_a_training_function_of_its_own_resumes_and_passes_through_the_same_stag
     wait_for_step(spec, 50)
     workers_of(psutil.Process(process.pid))[0].kill()
     assert process.wait(120) == 0
-    first, second = (event["step"] for event in events_of(spec, "start"))
-    assert first == 0 < second
+    first, *_, last = (event["step"] for event in events_of(spec, "start"))  # as above, there may be one more
+    assert first == 0 < last
     killed = json.loads((spec.folder / RESULT_FILE).read_text())
     assert killed["fit"] == "loop_project.pipelines.loops.by_momentum"
 

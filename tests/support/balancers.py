@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -100,7 +100,8 @@ class Replica:
     def kill(self) -> None:
         """Every process of it at once, as a machine that loses power."""
         for process in self._processes():
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # workers end with their main process
+                process.kill()
         self.reader.process.wait()
 
     @contextmanager
