@@ -62,8 +62,10 @@ def ingest(
         ConflictError: Another process ingested the same source at the same time, several times over.
     """
     started = time.perf_counter()
-    landed = [file for file in list_landing(settings, source) if days is None or file.day is None or file.day in days]
     with own_turn(settings, source.raw_table, run_id, progress):
+        # Listed now: while this run waited, another one may have landed a day anew and ingested it.
+        found = list_landing(settings, source)
+        landed = [file for file in found if days is None or file.day is None or file.day in days]
         known = {file.file: file for file in ingested_files(settings, source)}
         pending = files_to_ingest(landed, known.values(), correctable=correctable)
         done: dict[str, IngestedFile] = {}
