@@ -1,7 +1,10 @@
 """Registration, the gate, the champion alias and the promotion ledger, on a real MLflow and real Delta tables."""
 
 import json
+import os
+import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 import registry_sample as sample
 from deltalake import DeltaTable, write_deltalake
 from sample_project.pipelines.visits import basket, returns
+from second_process import running
 from training_sample import write_training_set
 
 from forecache.cli.main import main
@@ -168,6 +172,46 @@ def test_registering_again_gives_the_same_version(lake: Settings) -> None:
     recorded = last_record(lake, "register", "returns")
     assert recorded is not None
     assert recorded.details["model_version"] == 1
+
+
+_REGISTERS_SLOWLY = """
+import pickle, sys, time
+from pathlib import Path
+from sample_project.pipelines.visits import returns
+from forecache.registry.versions import register as module
+from forecache.settings import load_settings
+home, training, go = (Path(each) for each in sys.argv[1:])
+honest = module._log
+
+def late(*arguments):
+    print(flush=True)
+    while not go.exists():
+        time.sleep(0.005)
+    return honest(*arguments)
+
+module._log = late
+assert not module.register(load_settings(home=home), returns, pickle.loads(training.read_bytes())).skipped
+"""
+
+
+def test_two_processes_that_register_a_training_make_one_version(
+    lake: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = sample.made_up_training(lake, returns, sample.GOOD, training_version=2)
+    (tmp_path / "training").write_bytes(pickle.dumps(training))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    go = tmp_path / "go"
+
+    def told(message: str, _: float | None) -> None:
+        if message.startswith("waiting for process"):
+            go.touch()
+
+    with running(_REGISTERS_SLOWLY, lake.home_path, tmp_path / "training", go) as other:
+        second = register(lake, returns, training, progress=told)
+        go.touch()
+        assert other.wait(60) == 0
+    assert (second.skipped, second.details["model_version"]) == (True, 1)
+    assert len(models.list_models(lake, returns)) == 1
 
 
 def test_a_decision_cut_short_after_the_ledger_is_finished_by_the_next_call(

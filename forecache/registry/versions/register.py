@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.lake.code import code_version
 from forecache.lake.stage import Done, Stage
 from forecache.lake.training_sets.splits import training_classes
+from forecache.lake.turn import own_turn
 from forecache.pipeline import Pipeline, TorchModel
 from forecache.registry.gate.examples import read_examples
 from forecache.registry.gate.loaded_model import open_model
@@ -60,10 +61,12 @@ def register(
     started = time.perf_counter()
     tracking(settings)
     inputs = f"{training.details['inputs']} weights={training.details['weights_digest'][:16]}"
-    known = find_registered(settings, pipeline, inputs)
-    skipped = known is not None
-    if known is None:
-        known = _log(settings, pipeline, training, inputs, progress)
+    # Another process may be registering the same training, which would make a second version of it.
+    with own_turn(settings, f"model_{pipeline.name}", run_id, progress):
+        known = find_registered(settings, pipeline, inputs)
+        skipped = known is not None
+        if known is None:
+            known = _log(settings, pipeline, training, inputs, progress)
     evaluation = load_evaluation(settings, known)
     details = {
         "model_version": known.version,
