@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forecache.files import write_durably
 from forecache.lake.code import code_version
 from forecache.pipeline import Pipeline
 from forecache.settings import Settings
@@ -67,7 +68,8 @@ def training_run(
         }
         run = client.create_run(experiment_of(settings, client, pipeline), tags=tags).info.run_id
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RUN_FILE).write_text(json.dumps({"run_id": run, "tracking_uri": without_credentials(settings)}))
+        note = json.dumps({"run_id": run, "tracking_uri": without_credentials(settings)})
+        write_durably(folder / RUN_FILE, note)  # half a note would end each later training of the run
     client.update_run(run, status="RUNNING")
     try:
         with _system_metrics(run):
