@@ -106,7 +106,7 @@ def release(
     if known is not None and (known not in pointer.bad or not again):
         skipped = known in (pointer.current, *pointer.bad)
         # An earlier champion may be champion again.
-        rollout = "" if skipped else rollouts.take_up(settings, folder, realtime, known, why_at_once)
+        rollout = "" if skipped else rollouts.take_up(settings, folder, realtime, known, why_at_once, seen=pointer)
         if known == pointer.current:
             rollouts.give_up(folder, f"Champion and declaration are those of release {known} again.")
         # Also where nothing has changed: an earlier push may have failed.

@@ -138,6 +138,33 @@ def test_a_release_that_becomes_current_during_a_rollback_is_not_marked_as_bad(
     assert roll_release_back(settings, "payments").bad == (3,)
 
 
+_ROLLS_BACK = """
+import sys
+from forecache.operations.release import roll_release_back
+from forecache.settings import load_settings
+assert roll_release_back(load_settings(home=sys.argv[1]), "payments", 1).bad == (2, 3)
+"""
+
+
+def test_an_earlier_release_that_is_rolled_back_meanwhile_is_not_taken_up_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for deadline_ms in (10.0, 20.0, 30.0):
+        release(settings, changed(deadline_ms=deadline_ms))
+    honest = module.rollouts.take_up
+
+    def late(*arguments: Any, **more: Any) -> Any:
+        command = [sys.executable, "-c", _ROLLS_BACK, str(settings.home_path)]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+        return honest(*arguments, **more)
+
+    monkeypatch.setattr(module.rollouts, "take_up", late)
+    with pytest.raises(ConflictError, match="Release 1 of payments has become current meanwhile"):
+        release(settings, changed(deadline_ms=20.0))
+    pointer = read_current(open_releases(settings, "payments"))
+    assert (pointer.current, pointer.bad) == (1, (2, 3))
+
+
 @pytest.fixture
 def registered(settings: Settings, tmp_path: Path) -> Realtime:
     register(settings, onnx_model(tmp_path / "one"))

@@ -8,7 +8,7 @@ from forecache.operations.rollout.count import logged_version, step_id
 from forecache.operations.rollout.seen import Seen, write_seen
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.realtime.release.claim import home_of
-from forecache.realtime.release.folder import ReleaseFolder, read_current, read_release
+from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_current, read_release
 from forecache.realtime.release.write import move_to, writing
 from forecache.realtime.rollout.state import RolloutState, Step, read_rollout, running, write_rollout
 from forecache.settings import Settings
@@ -67,10 +67,25 @@ def start_rollout(settings: Settings, folder: ReleaseFolder, realtime: Realtime,
         return state
 
 
-def take_up(settings: Settings, folder: ReleaseFolder, realtime: Realtime, number: int, why_at_once: str) -> str:
-    """Begin the rollout of a release that is there, or make it current; returns what of the two, and why."""
+def take_up(
+    settings: Settings,
+    folder: ReleaseFolder,
+    realtime: Realtime,
+    number: int,
+    why_at_once: str,
+    *,
+    seen: ReleasePointer | None = None,
+) -> str:
+    """Begin the rollout of a release that is there, or make it current; returns what of the two, and why.
+
+    Args:
+        seen: The pointer by which that was decided.
+
+    Raises:
+        ConflictError: It is to be made current, and a person has rolled back, or another became current, since `seen`.
+    """
     if why_at_once:
-        move_to(folder, number)
+        move_to(folder, number, seen=seen)
         return why_at_once
     under_way = rolling_out(folder)
     if under_way is not None and under_way.release == number:

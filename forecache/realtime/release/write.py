@@ -99,7 +99,7 @@ def move_to(
         if seen is not None and pointer.current != seen.current:
             raise ConflictError(
                 f"Release {pointer.current} of {folder.name} has become current meanwhile; nothing was changed.",
-                remedy="Roll back once more if that one is to go, too.",
+                remedy="Run it again where that one is to go, too.",
             )
         if not folder.release(number).is_dir():
             raise NotFoundError(f"There is no release {number} of {folder.name}.")
