@@ -34,7 +34,7 @@ NAME = "ranking"
 def settings_in(home: Path) -> Settings:
     settings = load_settings(home=str(home), lake=str(home / "lake"))
     write_views(settings)
-    make_release(settings, deadline_ms=5000.0, log=Log("household_id"))
+    make_release(settings, deadline_ms=30_000.0, log=Log("household_id"))
     return settings
 
 

@@ -47,7 +47,7 @@ def test_a_reader_brings_its_layers_forward_is_ready_when_they_are_near_and_ends
         reader.terminate()
         wait_for(lambda: _status(f"{url}/readyz") != 200)
         reader.terminate()  # no load balancer has to notice first
-        reader.communicate(timeout=30)
+        reader.communicate(timeout=120)
     wait_for(lambda: not is_followed(store.layout))
 
 

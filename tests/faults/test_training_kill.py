@@ -164,4 +164,5 @@ def wait_for_event(spec: TrainingSpec, name: str, *, timeout_s: float = 120) -> 
 
 def read_events(spec: TrainingSpec) -> list[dict[str, Any]]:
     path = spec.folder / METRICS_FILE
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may be half there

@@ -98,8 +98,9 @@ def _waiting_for_nobody(arguments: list[str]) -> list[str]:
 
 
 def events_of(folder: Path, name: str) -> list[dict[str, Any]]:
-    lines = [line for path in folder.rglob(METRICS_FILE) for line in path.read_text().splitlines()]
-    return [event for event in map(json.loads, lines) if event["event"] == name]
+    lines = [line for path in folder.rglob(METRICS_FILE) for line in path.read_text().splitlines(keepends=True)]
+    whole = [line for line in lines if line.endswith("\n")]  # the last one may be half there
+    return [event for event in map(json.loads, whole) if event["event"] == name]
 
 
 def samples_of(folder: Path) -> Any:

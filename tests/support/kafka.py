@@ -81,8 +81,8 @@ class KafkaBroker:
                     break
                 except BufferError:
                     producer.poll(0.1)
-        left = producer.flush(60)
-        assert not left, f"{left} messages were not delivered in a minute"
+        left = producer.flush(120)
+        assert not left, f"{left} messages were not delivered in two minutes"
         assert not failed, failed[0]
 
     def messages(self, topic: str, *, committed_only: bool = True) -> list[Any]:
@@ -101,8 +101,8 @@ class KafkaBroker:
             for partition in sorted(consumer.list_topics(topic, timeout=30).topics[topic].partitions):
                 consumer.assign([TopicPartition(topic, partition, 0)])
                 while True:
-                    message = consumer.poll(30)
-                    assert message is not None, f"Partition {partition} of {topic} does not end within 30 s"
+                    message = consumer.poll(120)
+                    assert message is not None, f"Partition {partition} of {topic} does not end within 120 s"
                     if message.error():
                         break  # the end of the partition
                     found.append(message)

@@ -19,6 +19,8 @@ from forecache.settings import Settings, load_settings
 TABLE = "commits"
 ROWS = 3
 INTENT = "intent"
+KILLED = "killed.enough"
+"""File that is there once no writer is killed any more."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Writer:
     folder: str
     settings: dict[str, Any] = field(hash=False)
     read_after: str = ""
+
+    @property
+    def last_after_kills(self) -> int:
+        """The number of the first commit that it makes only after all kills: none is to come too late."""
+        return self.count - 2
 
     @property
     def log(self) -> Path:
@@ -72,6 +79,8 @@ def write(writer: Writer) -> None:
             say("done", intents[-1], version) if version is not None else say("lost", intents[-1])
         missing = [number for number in range(writer.count) if number not in writer.said()[1]]
         for number in missing:
+            if number >= writer.last_after_kills:
+                _wait_for(Path(writer.folder) / KILLED)
             say(INTENT, number)
             say("done", number, append(settings, writer, number))
     if writer.read_after:
@@ -147,12 +156,16 @@ def _read_with_spark(settings: Settings, go: Path) -> None:
     from forecache.lake.delta.tables import read_table
     from forecache.lake.spark.session import spark_session
 
-    while not go.exists():
-        time.sleep(0.1)
+    _wait_for(go)
     rows = read_table(spark_session(settings), settings, TABLE).groupBy("writer", "number").count().collect()
     unfinished = go.with_suffix(".unfinished")
     unfinished.write_text(json.dumps([list(row) for row in rows]))
     unfinished.rename(go.with_suffix(".json"))
+
+
+def _wait_for(file: Path) -> None:
+    while not file.exists():
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

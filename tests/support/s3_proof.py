@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fault_proxy import Faults, fault_proxy
-from s3_commits import Writer, check, rows_expected
+from s3_commits import KILLED, Writer, check, rows_expected
 from store_services import minio_server
 
 from forecache.settings import load_settings
@@ -110,7 +110,7 @@ def _run(
                     gave_up[writer.kind] += 1
                     assert gave_up[writer.kind] < writer.count / 10, process.log.read_text()[-3000:]
                     process.start()
-                due = after[writer] <= _progress(writer) < writer.count - 1
+                due = min(after[writer], writer.last_after_kills) <= _progress(writer) < writer.count - 1
                 if due and killed[writer.kind] < kills.get(writer.kind, 0):
                     time.sleep(dice.uniform(0, 0.3))
                     process.kill()
@@ -118,6 +118,8 @@ def _run(
                     process.start()
                     left = writer.count - _progress(writer)
                     after[writer] = _progress(writer) + dice.randint(1, max(1, 2 * left // (kills[writer.kind] + 1)))
+            if all(killed[kind] >= number for kind, number in kills.items()):
+                (folder / KILLED).touch()
             if time.monotonic() > told + 10:
                 told = time.monotonic()
                 say(f"{_progresses(writers)}, {killed.total()} kills")
