@@ -47,6 +47,17 @@ def require_log(current: "Settings", name: str) -> None:
         require_model(current, name)
 
 
+def require_spool(current: "Settings", name: str) -> None:
+    """Refuse a name that is no real-time model's and of which nothing waits here either; raises `NotFoundError`.
+
+    It asks no lake: rows are spooled while that is away, too.
+    """
+    from forecache.realtime.log.spool.files import models_in
+
+    if name not in models_in(current.request_log_path):
+        require_model(current, name)
+
+
 def require_release(current: "Settings", name: str) -> None:
     """Refuse a name of which nothing is released here; raises `NotFoundError`."""
     if not is_released(current, name):

@@ -55,7 +55,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
                 "search, ranking.",
             )
             for command in ("releases NAME", "rollouts NAME --once", "rollout return NAME", "bento NAME", "advise NAME",
-                            "parity NAME", "log show NAME")
+                            "parity NAME", "log show NAME", "log commit NAME --once", "log commit search NAME --once")
         ),
         ("release NAME", "paymentz", f"{MODEL} 'paymentz'. Did you mean 'payments'? Those in asked_project: payments, "
                                      "search."),
@@ -75,6 +75,11 @@ def test_an_unknown_name_is_told_with_all_that_was_looked_for(
     assert main(words) == NotFoundError.exit_code
     assert f"Not found: {said}" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_log_of_a_model_that_only_the_spool_knows_is_committed(home: Settings) -> None:
+    (home.request_log_path / "elsewhere").mkdir(parents=True)
+    assert main(["log", "commit", "elsewhere", "--once"]) == 0
 
 
 @pytest.mark.usefixtures("home")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import LazyGroup, Night, command, settings
-from forecache.cli.named import require_log
+from forecache.cli.named import require_log, require_spool
 from forecache.cli.output import plain, print_json, show_table, size, wants_json
 
 if TYPE_CHECKING:
@@ -179,10 +179,11 @@ def commit(names: tuple[str, ...], once: bool, until_input_ends: bool) -> None:
     from forecache.beside import stop_event
     from forecache.realtime.log.commit.run import run_committer
 
+    current = settings()
+    for name in names:
+        require_spool(current, name)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
     stop = stop_event(until_input_ends=until_input_ends)
     if once:
         stop.set()
-    run_committer(
-        settings(), names, stop=stop, waiting=lambda: click.echo("Another committer is at work here.", err=True)
-    )
+    run_committer(current, names, stop=stop, waiting=lambda: click.echo("Another committer is at work here.", err=True))
