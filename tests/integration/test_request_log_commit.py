@@ -2,16 +2,19 @@
 
 import time
 from collections import Counter
-from datetime import date, timedelta
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from log_support import commit_all, committer, killed, logged, spool, writer
+from reader_support import today
 
 from forecache.lake.delta.tables import append_rows, open_table
 from forecache.realtime.log.commit import commit
 from forecache.realtime.log.commit.keep import merge_small, remove_old
+from forecache.realtime.log.commit.rows import EXPIRED_DAYS
 from forecache.realtime.log.commit.state import read_state
 from forecache.realtime.log.losses import lost_rows
 from forecache.realtime.log.record import schema, table_of
@@ -147,36 +150,56 @@ def test_rows_that_waited_a_month_are_given_up_and_counted(settings: Settings) -
     assert read_state(settings.request_log_path / "search").lost_expired == 20
 
 
+@pytest.fixture(params=["Pacific/Kiritimati", "Etc/GMT+12"])
+def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The local time is 14 hours ahead or 12 behind: in one of both it is another day than in UTC."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", request.param)
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("zone")
+def test_rows_are_given_up_by_the_day_in_utc_wherever_the_committer_runs(settings: Settings) -> None:
+    noon = datetime.combine(today(), datetime.min.time(), timezone.utc) + timedelta(hours=12)
+    for segment, days in enumerate((EXPIRED_DAYS, EXPIRED_DAYS + 1)):
+        arrived = noon - timedelta(days=days)
+        spool(settings, IDS[segment : segment + 1], arrived_us=int(arrived.timestamp() * 1e6)).close()
+    assert commit_all(settings) == 20
+    assert ids(settings) == Counter(IDS[0])
+
+
 def rows_of(day: date, names: list[str]) -> pa.Table:
     return pa.Table.from_pylist([{"request_id": name, "day": day, "items": 1} for name in names], schema=schema())
 
 
 def test_small_files_are_merged_and_old_days_removed_while_rows_are_committed(settings: Settings) -> None:
-    today = date.today()
-    old, before = today - timedelta(days=31), today - timedelta(days=1)
+    now = today()
+    old, before = now - timedelta(days=31), now - timedelta(days=1)
     for day in (old, before):
         for number in range(3):
             append_rows(settings, table_of("search"), rows_of(day, [f"{day}-{number}"]), partition_by=("day",))
     spool(settings, IDS[:1], arrived_us=now_us()).close()
     commit_all(settings)
     whole = ids(settings)
-    assert merge_small(settings, "search", today=today) == 6
+    assert merge_small(settings, "search", today=now) == 6
     assert ids(settings) == whole
     assert len(open_table(settings, table_of("search")).file_uris()) == 3
-    assert merge_small(settings, "search", today=today) == 0
-    assert remove_old(settings, "search", before=today - timedelta(days=30)) == 3
+    assert merge_small(settings, "search", today=now) == 0
+    assert remove_old(settings, "search", before=now - timedelta(days=30)) == 3
     assert ids(settings) == Counter({name: count for name, count in whole.items() if not name.startswith(str(old))})
-    assert remove_old(settings, "search", before=today - timedelta(days=30)) == 0
+    assert remove_old(settings, "search", before=now - timedelta(days=30)) == 0
     assert sorted(row["request_id"] for row in logged(settings, days=[before])) == [f"{before}-{n}" for n in range(3)]
 
 
 def test_a_committer_merges_nothing_that_another_one_merged(settings: Settings) -> None:
-    before = date.today() - timedelta(days=1)
+    before = today() - timedelta(days=1)
     for number in range(3):
         append_rows(settings, table_of("search"), rows_of(before, [str(number)]), partition_by=("day",))
     version = open_table(settings, table_of("search")).version()
-    assert merge_small(settings, "search", today=date.today()) == 3
-    assert merge_small(settings, "search", today=date.today()) == 0
+    assert merge_small(settings, "search", today=today()) == 3
+    assert merge_small(settings, "search", today=today()) == 0
     assert open_table(settings, table_of("search")).version() == version + 1
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from log_support import logged, spool
+from reader_support import today
 from waiting import beside, wait_for
 
 from forecache.lake.delta.tables import append_rows, open_table
@@ -20,7 +21,7 @@ from forecache.realtime.log.commit.tend import tend
 from forecache.realtime.log.record import schema, table_of
 from forecache.settings import Settings, load_settings
 
-YESTERDAY = date.today() - timedelta(days=1)
+YESTERDAY = today() - timedelta(days=1)
 SMALL = 3
 
 
@@ -72,7 +73,7 @@ def test_a_merge_that_is_stopped_leaves_the_table_and_the_next_one_merges(settin
     stop, before = Event(), ids(settings)
     stop.set()
     with pytest.raises(Stopped):
-        merge_small(settings, "search", today=date.today(), stop=stop)
+        merge_small(settings, "search", today=today(), stop=stop)
     tend(settings, ["search"], stop=stop)
     assert (files(settings), ids(settings)) == (SMALL, before)
     tend(settings, ["search"], stop=Event())

@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pyarrow as pa
@@ -50,7 +50,8 @@ def read_segments(segments: Sequence[Segment]) -> Read:
         FileNotFoundError: Another committer has removed one.
     """
     by_day: dict[str, list[dict[str, Any]]] = {}
-    counts, newest_us, oldest = [], 0, date.today() - timedelta(days=EXPIRED_DAYS)
+    counts, newest_us = [], 0
+    oldest = datetime.now(timezone.utc).date() - timedelta(days=EXPIRED_DAYS)
     for segment in segments:
         found, damaged = _rows_of(segment)
         expired = 0
