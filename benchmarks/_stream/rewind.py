@@ -97,6 +97,11 @@ def _run(
             rolled_back = roll_back(environment)
             publisher.rolled_back_file(settings).touch()
             sent = sender.result()
+            home.wait_for(
+                "a kill of each",
+                lambda: all(kills.counts().values()) or publishing.is_done or bool(kills.failed),
+                seconds=_PUBLISH_S,
+            )
             kills.stop()
             say(f"rewind: all is sent after {len(kills.done)} kills; the rest is published")
             services_up = [engine, tailer, reader.service, publishing]

@@ -130,11 +130,12 @@ def test_a_reader_that_is_killed_leaves_no_model_process_whatever_that_does(
     pids = [int(pid) for pid in reader.stdout.readline().split()]
     assert len(pids) == 2
     assert reader.stdout.readline() == "asked\n"
-    assert all(map(psutil.pid_exists, pids))
+    pids = [*{*pids, *model_processes()}]  # those that have replaced one that hangs are to go, too
+    assert any(map(alive, pids))
     shared = named_memory([reader.pid, *pids])
     reader.send_signal(signalled)
     reader.wait(60)
     reader.stdout.close()
     assert eventually(lambda: not any(map(alive, pids)))
+    assert eventually(lambda: not model_processes())  # one that was about to start, too
     assert not [path for path in shared if os.path.exists(path)]
-    assert not model_processes()
