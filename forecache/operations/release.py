@@ -14,6 +14,7 @@ from forecache.operations.rollout import ownership
 from forecache.operations.rollout import start as rollouts
 from forecache.operations.rollout.controller import by_hand
 from forecache.operations.rollout.distribute import push_owned, show_in_lake
+from forecache.operations.rollout.settle import settle
 from forecache.operations.targets import reporting_replica_failure
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.models.applied import FunctionModel
@@ -100,6 +101,7 @@ def release(
         ownership.take_over(settings, folder)
     else:
         ownership.own(settings, folder)
+    settle(settings, folder)
     pointer = read_current(folder)
     known = same_inputs(folder, pointer, inputs)
     why_at_once = "It was asked for." if at_once else rollouts.why_at_once(folder, realtime)
@@ -142,7 +144,8 @@ def release(
 def roll_release_back(settings: Settings, name: str, number: int | None = None, *, reason: str = "") -> ReleasePointer:
     """Answer by an earlier release again; the one that was current, and those after it, do not come back by themselves.
 
-    A release that is rolled out is returned instead: the one before it answers still.
+    A release that is rolled out is returned instead: the one before it answers still. Where a return was killed, it is
+    finished, and nothing else is done.
 
     Args:
         number: None: the newest before the current one that was not rolled back and is whole.
@@ -161,10 +164,16 @@ def roll_release_back(settings: Settings, name: str, number: int | None = None, 
     pointer = read_current(folder)
     is_back = number is None or pointer.current is None or number <= pointer.current
     ownership.own(settings, folder, urgent=is_back)
+    finished = settle(settings, folder)
+    if number is None and finished is not None and finished.stage == "returned" and finished.is_bad:
+        _push(settings, folder, f"Release {finished.release} of {name} is returned.")
+        return read_current(folder)
+    pointer = pointer if finished is None else read_current(folder)
     if number is None:
         number = before(folder, pointer)
     read_files(folder.release(number), read_release(folder, number).files)
     moved = move_to(folder, number, leave=True, seen=pointer)
+    settle(settings, folder)  # a rollout between other releases than these is over
     _push(settings, folder, f"Release {number} of {name} is current.")
     return moved
 

@@ -22,11 +22,13 @@ from rollout_support import (
 )
 
 from forecache.errors import InputError, NotFoundError
-from forecache.operations.rollout import controller
+from forecache.operations.release import roll_release_back
+from forecache.operations.rollout import tell
 from forecache.operations.rollout.controller import by_hand, running_rollouts
 from forecache.pipeline import Guards
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, write_current
 from forecache.realtime.release.replicas import is_behind, pull_releases, push_releases
+from forecache.realtime.release.write import move_to
 from forecache.realtime.rollout.state import rollout_file
 from forecache.settings import Settings
 from forecache.store.replicas.sync import open_remote
@@ -66,7 +68,7 @@ def test_a_release_that_does_harm_is_returned_and_marked_and_says_why(
     settings: Settings, told: dict[str, Any], guard: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alerts: list[Any] = []
-    monkeypatch.setattr(controller, "notify", lambda settings, more: alerts.extend(more))
+    monkeypatch.setattr(tell, "notify", lambda settings, more: alerts.extend(more))
     two_releases(settings)
     begin(settings)
     until(settings, "canary")
@@ -127,7 +129,7 @@ def test_arms_of_one_release_that_differ_pause_it_and_a_person_resumes_it(settin
 
 def test_a_person_pauses_returns_and_finishes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     alerts: list[Any] = []
-    monkeypatch.setattr(controller, "notify", lambda settings, more: alerts.extend(more))
+    monkeypatch.setattr(tell, "notify", lambda settings, more: alerts.extend(more))
     two_releases(settings)
     folder = open_releases(settings, NAME)
     begin(settings)
@@ -157,6 +159,35 @@ def test_a_release_that_is_made_current_by_hand_ends_it_without_blame(settings: 
     state = looked(settings)
     assert (state.stage, state.why) == ("returned", "Release 7 was made current meanwhile.")
     assert read_current(folder).bad == ()
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["current meanwhile", "rolled out"])
+def test_a_candidate_that_was_rolled_back_is_never_made_current_by_its_requests(
+    settings: Settings, at_once: bool
+) -> None:
+    two_releases(settings)
+    folder = open_releases(settings, NAME)
+    begin(settings, stage="canary", share=0.5, slow_us=1e6)
+    answered(settings)  # as well as the last step asks for
+    if at_once:
+        move_to(folder, 2)
+    moved = roll_release_back(settings, NAME, None if at_once else 1)
+    assert (moved.current, moved.bad) == (1, (2,))
+    assert state_of(settings).is_over
+    assert looked(settings).is_over
+    assert (read_current(folder).current, read_current(folder).bad) == (1, (2,))
+    assert running_rollouts(settings, [NAME]) == []
+
+
+def test_a_rollout_whose_candidate_is_marked_as_bad_by_the_pointer_is_returned(settings: Settings) -> None:
+    two_releases(settings)
+    folder = open_releases(settings, NAME)
+    begin(settings, stage="canary", share=0.5, slow_us=1e6)
+    answered(settings)
+    move_to(folder, 1, leave=True)  # whoever did so was killed before the state followed
+    state = looked(settings)
+    assert (state.stage, state.why) == ("returned", "Release 2 was rolled back.")
+    assert (read_current(folder).current, read_current(folder).bad) == (1, (2,))
 
 
 def test_guards_that_are_left_out_are_not_looked_at(settings: Settings) -> None:
@@ -190,11 +221,11 @@ def test_a_pause_is_told_although_the_look_that_found_its_reason_was_killed(
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(controller, "notify", killed)
+    monkeypatch.setattr(tell, "notify", killed)
     with pytest.raises(KeyboardInterrupt):
         looked(settings)
     assert state_of(settings).paused
-    monkeypatch.setattr(controller, "notify", lambda settings, more: alerts.extend(more))
+    monkeypatch.setattr(tell, "notify", lambda settings, more: alerts.extend(more))
     looked(settings)
     assert [each.kind for each in alerts] == ["rollout_paused"]
     by_hand(settings, NAME, "resume", "")

@@ -11,10 +11,11 @@ from asked_project.pipelines.payments import payments
 
 from assets.rollout import build_rollout
 from forecache.cli.main import main
-from forecache.errors import NotEverywhereError
+from forecache.errors import ConflictError, NotEverywhereError
 from forecache.folders import LocalFolder
 from forecache.operations.release import release, roll_release_back
 from forecache.operations.rollout.controller import by_hand, look, running_rollouts
+from forecache.operations.rollout.start import take_up
 from forecache.pipeline import Log, Realtime, Rollout
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.remote_rollout import push_rollout
@@ -102,6 +103,17 @@ def test_a_rollback_returns_what_is_rolled_out(begun: Settings) -> None:
     assert release(begun, SECOND).details["rolled_back"] == 2
     assert release(begun, SECOND, again=True).details["rollout"] == "begun"
     assert state_of(begun).release == 3
+
+
+@pytest.mark.parametrize("why_at_once", ["", "It was asked for."], ids=["rolled out", "at once"])
+def test_a_candidate_that_is_returned_while_it_is_released_is_not_released(begun: Settings, why_at_once: str) -> None:
+    folder = open_releases(begun, "payments")
+    seen = read_current(folder)
+    by_hand(begun, "payments", "return", "complaints")
+    before = (state_of(begun), read_current(folder))
+    with pytest.raises(ConflictError, match="Release 2 of payments was rolled back, or returned, meanwhile"):
+        take_up(begun, folder, SECOND, 2, why_at_once, seen=seen)
+    assert (state_of(begun), read_current(folder)) == before
 
 
 def test_replicas_get_the_candidate_and_the_state_and_every_move(begun: Settings, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rollout_support import NAME, QUICK, answered, begin, looked, two_releases
 
-from forecache.operations.rollout import controller
+from forecache.operations.rollout import tell
 from forecache.operations.rollout.controller import by_hand
 from forecache.settings import Settings
 
@@ -16,7 +16,7 @@ def test_a_step_that_waits_longer_than_declared_is_told_with_what_it_waits_for(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alerts: list[Any] = []
-    monkeypatch.setattr(controller, "notify", lambda settings, more: alerts.extend(more))
+    monkeypatch.setattr(tell, "notify", lambda settings, more: alerts.extend(more))
     two_releases(settings)
     begin(settings, replace(QUICK, requests=10_000, alert_after_h=48.0))
     answered(settings, 200)

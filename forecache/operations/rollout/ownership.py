@@ -19,7 +19,7 @@ from forecache.realtime.release.claim import (
 from forecache.realtime.release.folder import ReleaseFolder, read_current
 from forecache.realtime.release.replicas import pull_releases, pushed_last_from, remote_releases
 from forecache.realtime.release.write import writing
-from forecache.realtime.rollout.state import RolloutState, read_rollout, running, write_rollout
+from forecache.realtime.rollout.state import RolloutState, is_settled, read_rollout, write_rollout
 from forecache.settings import Settings
 from forecache.steps import claim_step
 from forecache.store.replicas.sync import open_remote
@@ -113,13 +113,18 @@ def is_of_here(folder: ReleaseFolder, state: RolloutState) -> bool:
     return state.home == home_of(folder)
 
 
-def refuse_pulled(folder: ReleaseFolder, state: RolloutState) -> None:
-    """Raises `ConflictError` for a rollout of another home, which was pulled."""
-    if not is_of_here(folder, state):
-        raise ConflictError(
-            f"The rollout of {state.name} is another home's, and was pulled from the remote.",
-            remedy=f"Move it there; `forecache releases {state.name}` names that home where it is over the same lake.",
-        )
+def refuse_pulled(settings: Settings, folder: ReleaseFolder, state: RolloutState) -> None:
+    """Raises `ConflictError` for a rollout of another home, which was pulled, unless this one has the model by now."""
+    if is_of_here(folder, state):
+        return
+    with suppress(UnavailableError):
+        found = claim_of(settings, folder.name)
+        if found is not None and found.home == home_of(folder):
+            return  # a take-over was killed, which `own` ends
+    raise ConflictError(
+        f"The rollout of {state.name} is another home's, and was pulled from the remote.",
+        remedy=f"Move it there; `forecache releases {state.name}` names that home where it is over the same lake.",
+    )
 
 
 def left(folder: ReleaseFolder, state: RolloutState, owner: Claim) -> RolloutState:
@@ -131,15 +136,22 @@ def left(folder: ReleaseFolder, state: RolloutState, owner: Claim) -> RolloutSta
 
 
 def _adopt(folder: ReleaseFolder, ours: Claim) -> None:
-    """Have this home move a rollout on that it pulled, now that the model is its own."""
+    """Have this home move a rollout on that it pulled, or finish its end, now that the model is its own."""
     with suppress(DamagedError):  # who looks at it is told so
-        state = read_rollout(folder)
-        if state is not None and state.home != ours.home:
+        if _adoptable(folder, ours) is not None:
             with writing(folder, action="take-over"):
-                state = running(read_rollout(folder), read_current(folder))
-                if state is not None and state.home != ours.home:
+                state = _adoptable(folder, ours)
+                if state is not None:
                     write_rollout(folder, replace(state, home=ours.home))
     claim_step("adopted")
+
+
+def _adoptable(folder: ReleaseFolder, ours: Claim) -> RolloutState | None:
+    """A rollout of another home with which there is something left to do; None where there is none."""
+    state = read_rollout(folder)
+    if state is None or state.home == ours.home or (state.is_over and is_settled(state, read_current(folder))):
+        return None
+    return state
 
 
 def _follow(settings: Settings, folder: ReleaseFolder) -> None:

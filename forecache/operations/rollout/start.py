@@ -6,10 +6,11 @@ from datetime import datetime, timezone
 from forecache.errors import DamagedError, NotFoundError
 from forecache.operations.rollout.count import logged_version, step_id
 from forecache.operations.rollout.seen import Seen, write_seen
+from forecache.operations.rollout.settle import settle
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.realtime.release.claim import home_of
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_current, read_release
-from forecache.realtime.release.write import move_to, writing
+from forecache.realtime.release.write import move_to, refuse_bad, writing
 from forecache.realtime.rollout.state import RolloutState, Step, read_rollout, running, write_rollout
 from forecache.settings import Settings
 
@@ -44,7 +45,7 @@ def start_rollout(settings: Settings, folder: ReleaseFolder, realtime: Realtime,
     """Begin with the A/A step; one that is under way for another release ends with that.
 
     Raises:
-        ConflictError: Another process is changing the releases.
+        ConflictError: Another process is changing the releases, or has rolled this one back meanwhile.
     """
     assert realtime.rollout is not None
     plan = {**asdict(realtime.rollout), "deadline_ms": realtime.deadline_ms}
@@ -52,6 +53,7 @@ def start_rollout(settings: Settings, folder: ReleaseFolder, realtime: Realtime,
     began = datetime.now(timezone.utc).isoformat(timespec="microseconds")
     with writing(folder, action="rollout"):
         pointer, before = read_current(folder), read_rollout(folder)
+        refuse_bad(folder, pointer, number)
         under_way = running(before, pointer)
         if under_way is not None and under_way.release == number:
             return under_way
@@ -82,8 +84,10 @@ def take_up(
         seen: The pointer by which that was decided.
 
     Raises:
-        ConflictError: It is to be made current, and a person has rolled back, or another became current, since `seen`.
+        ConflictError: It was returned meanwhile; or it is to be made current, and a person has rolled back, or another
+            became current, since `seen`.
     """
+    settle(settings, folder)  # a candidate whose return was killed meanwhile is marked before its state is replaced
     if why_at_once:
         move_to(folder, number, seen=seen)
         return why_at_once

@@ -121,6 +121,17 @@ def write_current(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
     write_durably(folder.pointer_copy, pointer_to_json(pointer))
 
 
+def mend_copy(folder: ReleaseFolder) -> None:
+    """Have the pointer's copy say the same where a writer was killed between the two; the caller holds the lock."""
+    try:
+        content = folder.pointer.read_bytes()
+        pointer_from_json(content, what=f"The file {folder.pointer}")
+    except (FileNotFoundError, DamagedError):
+        return  # the copy is read in its place, and the next move writes both
+    if not folder.pointer_copy.is_file() or folder.pointer_copy.read_bytes() != content:
+        write_durably(folder.pointer_copy, content)
+
+
 def read_release(folder: ReleaseFolder, number: int) -> Release:
     """What a release says of itself.
 

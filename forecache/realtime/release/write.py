@@ -15,6 +15,7 @@ from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
     file_of,
+    mend_copy,
     read_current,
     write_current,
 )
@@ -92,7 +93,8 @@ def move_to(
 
     Raises:
         NotFoundError: There is no such release here.
-        ConflictError: Another process is writing one, or has made another one current since `seen`.
+        ConflictError: Another process is writing one, or has made another one current since `seen`; or, without
+            `leave`, `number` was rolled back meanwhile.
     """
     with writing(folder, action="rollback"):
         pointer = read_current(folder)
@@ -103,12 +105,23 @@ def move_to(
             )
         if not folder.release(number).is_dir():
             raise NotFoundError(f"There is no release {number} of {folder.name}.")
+        if not leave:
+            refuse_bad(folder, pointer, number)
         left = {each for each in folder.numbers() if each > number or each == pointer.current} if leave else set()
         bad = tuple(sorted({*pointer.bad, *left} - {number}))
         moved = replace(pointer, current=number, bad=bad, generation=pointer.generation + 1)
         write_current(folder, moved)
         release_step("pointer moved")
     return moved
+
+
+def refuse_bad(folder: ReleaseFolder, pointer: ReleasePointer, number: int) -> None:
+    """Raises `ConflictError` where a release that is about to move forward is marked as bad by now."""
+    if number in pointer.bad:
+        raise ConflictError(
+            f"Release {number} of {folder.name} was rolled back, or returned, meanwhile; nothing was changed.",
+            remedy=f"`forecache release {folder.name} --again` releases it all the same.",
+        )
 
 
 @contextmanager
@@ -131,6 +144,7 @@ def writing(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
     with lock(folder.lock, holder=holder, refused=refused, wait_s=_WAIT_S):
         for left in folder.staging.iterdir():
             shutil.rmtree(left, ignore_errors=True)
+        mend_copy(folder)
         release_step("locked")
         yield
 

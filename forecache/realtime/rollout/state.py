@@ -150,6 +150,13 @@ def running(state: RolloutState | None, pointer: ReleasePointer) -> RolloutState
     return state
 
 
+def is_settled(state: RolloutState, pointer: ReleasePointer) -> bool:
+    """Whether state and pointer say the same: nobody was killed between them, and has something left to do."""
+    if not state.is_over:
+        return running(state, pointer) is not None
+    return state.stage == "done" or not state.is_bad or state.release in (pointer.current, *pointer.bad)
+
+
 def write_rollout(folder: ReleaseFolder, state: RolloutState) -> RolloutState:
     """Replace the state, in its next generation; the caller holds the lock of the releases."""
     state = replace(state, generation=state.generation + 1)

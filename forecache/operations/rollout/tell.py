@@ -1,0 +1,29 @@
+"""Telling people of a rollout: that its release was returned, that it needs one of them, or may wait for ever."""
+
+from datetime import datetime, timedelta
+
+from forecache.alerts.alert import Alert, Kind, Severity
+from forecache.alerts.notify import notify
+from forecache.realtime.rollout.state import RolloutState
+from forecache.settings import Settings
+
+
+def tell(settings: Settings, state: RolloutState, now: datetime) -> None:
+    """Alert people where there is something to tell; what was told already is told once."""
+    kind: Kind
+    severity: Severity
+    if state.stage == "returned" and state.is_bad:
+        kind, severity, occasion = "release_returned", "critical", f"{state.release} {state.started_at}"
+    elif state.paused and state.step.verdict == "paused":  # also by a look that was killed before it told
+        kind, severity, occasion = "rollout_paused", "warning", f"{state.release} {state.step.since}"
+    elif _is_long(state, now):
+        kind, severity, occasion = "rollout_waits", "warning", f"{state.release} {state.step.since}"
+    else:
+        return
+    details = {"release": state.release, "stage": state.step.stage, "share": state.step.share}
+    notify(settings, [Alert(kind, state.name, severity, state.why, details, now, occasion)])
+
+
+def _is_long(state: RolloutState, now: datetime) -> bool:
+    lasted = now - datetime.fromisoformat(state.step.since)
+    return not (state.is_over or state.paused) and lasted > timedelta(hours=state.plan["alert_after_h"])

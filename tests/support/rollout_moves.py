@@ -1,0 +1,95 @@
+"""Moves of the rollout of `payments` that are killed after each file they write, and all that homes hold of it then."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from claim_homes import FIRST, SECOND
+
+from forecache.alerts.journal import open_alerts
+from forecache.operations.release import release, roll_release_back
+from forecache.operations.rollout.controller import by_hand
+from forecache.settings import Settings, load_settings
+
+CANDIDATE = replace(FIRST, deadline_ms=30.0)
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(\+00:00|Z)?")
+_LEFT_OUT = re.compile(r"(^|/)(LOCK|\..*\.lock|ROLLOUT\.(seen|told))$|(^|/)staging/")
+"""Locks; what is counted anew, or told again, where it is missing."""
+
+MOVES: dict[str, Callable[[Settings], object]] = {
+    "release": lambda settings: release(settings, CANDIDATE),
+    "return": lambda settings: by_hand(settings, "payments", "return", "complaints"),
+    "rollback": lambda settings: roll_release_back(settings, "payments", reason="complaints"),
+    "finish": lambda settings: by_hand(settings, "payments", "finish", "urgent"),
+    "take over": lambda settings: release(settings, CANDIDATE, take_over=True),
+}
+
+
+def homes_in(base: Path) -> tuple[Settings, Settings]:
+    """The home that rolls out, and another one over the same lake, with the same remote."""
+    shared = {"lake": str(base / "lake"), "store_remote": str(base / "remote")}
+    return load_settings(home=base / "ours", **shared), load_settings(home=base / "other", **shared)
+
+
+def begin_third(settings: Settings) -> None:
+    """Releases 1 and 2, which is current, and the rollout of 3."""
+    release(settings, FIRST)
+    release(settings, SECOND, at_once=True)
+    release(settings, CANDIDATE)
+
+
+def move_until(base: Path, home: int, move: str, writes: int) -> None:
+    """Move, and die as soon as so many files are in their place."""
+    left, moved = writes, os.replace
+
+    def replaced(*places: Any, **options: Any) -> None:
+        nonlocal left
+        moved(*places, **options)
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replaced
+    MOVES[move](homes_in(base)[home])
+
+
+def held(base: Path, *, without: str = "") -> dict[str, Any]:
+    """All that two homes, their lake and their remote hold of the model, without times, counters and paths.
+
+    Args:
+        without: The name of a field that is left out, too.
+    """
+    ids = {}
+    for home in ("ours", "other"):
+        file = next((base / home).glob("**/.realtime/HOME"), None)
+        ids |= {} if file is None else {file.read_text(): home}
+    files = sorted(path for path in base.rglob("*") if path.is_file() and "/.realtime/" in str(path))
+    found: dict[str, Any] = {}
+    for path in files:
+        name = str(path.relative_to(base))
+        if not _LEFT_OUT.search(name):
+            found[name] = _plain(path, {**ids, str(base): "BASE"}, {"checksum", "generation", "path", without})
+    for home, settings in zip(("ours", "other"), homes_in(base), strict=True):
+        found[f"alerts of {home}"] = [(each.kind, each.summary) for each in open_alerts(settings)]
+    return found
+
+
+def _plain(path: Path, words: dict[str, str], left_out: set[str]) -> Any:
+    content = path.read_bytes()
+    if path.name not in ("HOME", "CLAIM", "CURRENT", "CURRENT.copy", "ROLLOUT"):
+        return content
+    text = _TIME.sub("TIME", content.decode())
+    for word, called in words.items():
+        text = text.replace(word, called)
+    return text if path.name == "HOME" else _without(json.loads(text), left_out)
+
+
+def _without(value: Any, names: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _without(each, names) for name, each in value.items() if name not in names}
+    return [_without(each, names) for each in value] if isinstance(value, list) else value
