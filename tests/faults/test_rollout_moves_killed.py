@@ -21,8 +21,10 @@ from forecache.operations.rollout.controller import look, running_rollouts
 from forecache.operations.rollout.ownership import claim_of
 from forecache.realtime.release.claim import home_of
 from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.replicas import push_releases
 from forecache.realtime.rollout.state import is_settled, read_rollout
 from forecache.settings import Settings
+from forecache.store.replicas.sync import open_remote
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 OURS, OTHER = 0, 1
@@ -138,3 +140,14 @@ def test_what_follows_a_take_over_that_was_killed_is_refused_or_finds_it_done(ho
             after = held(base)
             assert {name: after[name] for name in before} == before
     assert (any(is_done), all(is_done)) == (True, False)
+
+
+def test_a_home_that_takes_over_marks_a_candidate_whose_return_was_killed_before_that(homes: Homes) -> None:
+    base = homes.copy(homes.killed(OURS, "return")[0])
+    ours, other = homes_in(base)
+    assert is_unfinished(ours)
+    push_releases(open_releases(ours, "payments"), open_remote(ours.store_remote, ours.storage_options))
+    done = MOVES["take over"](other)
+    assert getattr(done, "details", {})["rolled_back"] == 3
+    pointer = read_current(open_releases(other, "payments"))
+    assert (pointer.current, pointer.bad) == (2, (3,))

@@ -132,6 +132,15 @@ def test_a_take_over_goes_on_from_the_remote_and_the_other_home_stops(begun: tup
         release(other, SECOND)
 
 
+def test_a_take_over_rolls_nothing_out_again_that_the_other_home_returned(begun: tuple[Settings, Settings]) -> None:
+    ours, other = begun
+    by_hand(ours, "payments", "return", "complaints")
+    assert release(other, SECOND, take_over=True).details["rolled_back"] == 2
+    assert (read_current(folder_of(other)).current, read_current(folder_of(other)).bad) == (1, (2,))
+    again = release(other, SECOND, again=True)
+    assert (again.details["release"], again.details["rollout"]) == (3, "begun")
+
+
 def test_a_home_that_is_gone_is_taken_over_with_its_releases(begun: tuple[Settings, Settings]) -> None:
     ours, _ = begun
     claimed = claim_of(ours, "payments")

@@ -158,7 +158,7 @@ def _follow(settings: Settings, folder: ReleaseFolder) -> None:
     """Have what the remote has of a model, so that its releases and their numbers go on from there."""
     with _asked_remote(settings, folder.name) as remote:
         if remote is not None and folder.name in remote_releases(remote):
-            pull_releases(folder, remote)
+            pull_releases(folder, remote, rolled_back=True)
 
 
 @contextmanager

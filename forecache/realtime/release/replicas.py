@@ -1,6 +1,7 @@
 """Releases on other machines: pushed to a folder or bucket, pulled from it, every byte compared before they answer."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,14 @@ from forecache.realtime.release.format import RELEASE_FILE, Release, release_fro
 from forecache.realtime.release.here import REALTIME
 from forecache.realtime.release.remote_rollout import moves, push_rollout, remote_rollout
 from forecache.realtime.release.write import retire, staged, writing
-from forecache.realtime.rollout.state import read_rollout, rollout_file, rollout_to_json, running
+from forecache.realtime.rollout.state import (
+    RolloutState,
+    is_settled,
+    read_rollout,
+    rollout_file,
+    rollout_to_json,
+    running,
+)
 from forecache.steps import release_step
 
 
@@ -110,11 +118,15 @@ def is_behind(folder: ReleaseFolder, remote: Folder) -> bool:
     return rollout is not None and (theirs is None or moves(theirs) != moves(rollout))
 
 
-def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False) -> dict[str, Any]:
+def pull_releases(
+    folder: ReleaseFolder, remote: Folder, *, verify: bool = False, rolled_back: bool = False
+) -> dict[str, Any]:
     """Bring a replica up to the current release of a remote: fetch it, compare every byte, then move the pointer.
 
     Args:
         verify: Read a release that is here already, too, and fetch it anew where it is damaged.
+        rolled_back: Bring also those that were rolled back, as far as the remote has them whole: a home that releases
+            the model from now on is not to make the same again.
 
     Returns:
         `{"release", "files", "bytes", "moved"}`.
@@ -135,7 +147,11 @@ def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False
     wanted = [_described(folder, remote, theirs.current)]
     if rolled_out is not None:
         wanted.append(_described(folder, remote, rolled_out.release))
+    not_again = _rolled_back(folder, remote, theirs, rollout) if rolled_back else []
     with writing(folder, action="pull"):
+        for each in not_again:
+            with suppress(CheckError, NotFoundError):
+                _put(folder, remote, *each, verify=verify)
         travelled, *more = [_put(folder, remote, *each, verify=verify) for each in wanted]
         before = _pointer_here(folder, verify=verify)
         after = replace(theirs, last=max(before.last, theirs.last), generation=before.generation, home="")
@@ -150,6 +166,18 @@ def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False
         release_step("retired")
     files = [content for each in (travelled, *more) for content in each.values()]
     return {"release": theirs.current, "files": len(files), "bytes": sum(map(len, files)), "moved": moved}
+
+
+def _rolled_back(
+    folder: ReleaseFolder, remote: Folder, pointer: ReleasePointer, rollout: RolloutState | None
+) -> list[tuple[Release, bytes]]:
+    """Releases that were rolled back, or returned and not marked yet, as far as the remote has them whole."""
+    unmarked = [] if rollout is None or is_settled(rollout, pointer) else [rollout.release]
+    found = []
+    for number in (*pointer.bad, *unmarked):
+        with suppress(DamagedError, NotFoundError):
+            found.append(_described(folder, remote, number))
+    return found
 
 
 def _described(folder: ReleaseFolder, remote: Folder, number: int) -> tuple[Release, bytes]:
