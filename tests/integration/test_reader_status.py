@@ -190,9 +190,9 @@ def test_a_damaged_version_is_at_the_top_with_its_remedy(tmp_path: Path) -> None
 def test_a_draining_reader_says_so_while_it_still_answers(tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path / "home")
     write_version(settings.store_path, "churn", churn_rows(5))
-    with running_reader(settings, drain_s=3.0) as reader:
+    with running_reader(settings, drain_s=60.0) as reader:  # a second signal, at the end, has it wait no longer
         reader.process.send_signal(signal.SIGTERM)
-        assert eventually(lambda: not status(reader)["ready"], 2)
+        assert eventually(lambda: not status(reader)["ready"])
         found = status(reader)
         assert (found["state"], found["attention"][0]["severity"]) == ("critical", "critical")
         assert "draining" in found["attention"][0]["what"]
@@ -320,10 +320,10 @@ def test_the_page_says_when_the_reader_has_gone(tmp_path: Path, page: Page) -> N
     with running_reader(settings) as reader:
         page.goto(f"{reader.url}/status")
         assert page.locator("h1").inner_text() == "All is well"
-    page.locator(".lost").wait_for(state="visible", timeout=15_000)
+    page.locator(".lost").wait_for(state="visible")
     assert "has not answered since" in page.locator(".lost").inner_text()
     with running_reader(settings, port=reader.port):
-        page.locator(".lost").wait_for(state="hidden", timeout=15_000)
+        page.locator(".lost").wait_for(state="hidden")
 
 
 @needs_browser
