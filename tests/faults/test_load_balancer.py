@@ -64,25 +64,29 @@ def mixed(number: int) -> bytes:
 def test_killing_draining_and_restarting_replicas_under_load_loses_no_request(
     balancer: Balancer, tmp_path: Path
 ) -> None:
-    with cluster(balancer, tmp_path) as ((first, second, _), port), OpenLoop(port, mixed, RATE) as load:
-        time.sleep(0.5)
-        first.kill()
-        time.sleep(1.0)
-        first.start()
-        time.sleep(1.0)
-        assert second.reader.stop() == 0
-        make_release(second.settings, version=2)
-        time.sleep(0.5)
-        second.start()
-        new = eventually(lambda: any(b'"release":2' in one.body for one in load.asked[-RATE:]))
-        time.sleep(0.5)
+    with cluster(balancer, tmp_path) as ((first, second, _), port), HeldUp(os.getpid()) as held_up:
+        before = held_up.seconds
+        with OpenLoop(port, mixed, RATE) as load:
+            time.sleep(0.5)
+            first.kill()
+            time.sleep(1.0)
+            first.start()
+            time.sleep(1.0)
+            assert second.reader.stop() == 0
+            make_release(second.settings, version=2)
+            time.sleep(0.5)
+            second.start()
+            new = eventually(lambda: any(b'"release":2' in one.body for one in load.asked[-RATE:]))
+            time.sleep(0.5)
+        held_up_s = held_up.seconds - before
     assert load.lost()[:3] == []
     assert new, "the restarted replica answers again, by its new release"
     ranked = [one for one in load.asked if b'"release":' in one.body]
     assert len(ranked) == len(load.asked) // 3
-    assert sum(b'"rung":"model"' in one.body for one in ranked) > len(ranked) * 0.8
+    # What was due while this process stood still is asked at once, and is more than the models can do.
+    assert sum(b'"rung":"model"' in one.body for one in ranked) > len(ranked) * 0.8 - RATE * held_up_s
     assert len(load.asked) > 4 * RATE
-    assert load.quantile_ms(0.5) < 50 * slowness()
+    assert load.quantile_ms(0.5) < 50 * slowness() or held_up_s > 2
 
 
 @pytest.mark.slow
@@ -168,7 +172,8 @@ def test_the_arrival_is_stamped_and_what_the_client_says_of_it_is_replaced(balan
         before = time.time()
         httpx.post(f"{url}/v1/churn", content=b"{}", headers={"X-Request-Start": "t=1", "X-Deadline-Ms": "20"})
         after = time.time()
-    [asked] = [each for server in servers for each in server.seen]
+    asked, *again = [each for server in servers for each in server.seen]
+    assert {arrival(each) for each in again} <= {arrival(asked)}  # where this process answered too late
     _, headers, body = asked
     assert before - 0.05 <= seconds(asked) <= after
     assert (headers["x-deadline-ms"], body) == ("20", b"{}")
@@ -182,7 +187,7 @@ def test_a_post_is_asked_again_elsewhere_whole_and_with_its_first_arrival(
     with upstreams(balancer, tmp_path, fault, "ok", "ok") as ((broken, *others), url):
         sent = until_seen(broken, lambda: httpx.post(f"{url}/v1/churn", content=body).status_code == 200)
     answered = [each for server in others for each in server.seen]
-    assert len(answered) == sent
+    assert len({arrival(each) for each in answered}) == sent  # one that this process answered too late is asked again
     assert all(each[2] == body for each in broken.seen + answered)
     assert {arrival(each) for each in broken.seen} <= {arrival(each) for each in answered}
 
@@ -201,17 +206,18 @@ def test_a_body_that_arrives_in_pieces_is_asked_again_whole(balancer: Balancer, 
     with upstreams(balancer, tmp_path, "closes", "ok", "ok") as ((broken, *others), url):
         port = int(url.rpartition(":")[2])
         sent = until_seen(broken, in_pieces)
-    arrivals = sorted(seconds(each) for server in others for each in server.seen)
+    arrivals = sorted({seconds(each) for server in others for each in server.seen})
     early = [later - came for later, came in zip(went_on, arrivals, strict=True)]
     assert min(early) > 0, "they arrived with their first bytes"
-    assert [each[2] for server in others for each in server.seen] == [b"a" * 4000 + b"b" * 4000] * sent
+    assert len(arrivals) == sent
+    assert {each[2] for server in others for each in server.seen} == {b"a" * 4000 + b"b" * 4000}
 
 
 def test_a_body_larger_than_a_balancer_keeps_arrives_whole(balancer: Balancer, tmp_path: Path) -> None:
     body = b"x" * 900_000
     with upstreams(balancer, tmp_path, "ok", "ok", "ok") as (servers, url):
         assert httpx.post(f"{url}/v1/churn", content=body).status_code == 200
-    assert [each[2] == body for server in servers for each in server.seen] == [True]
+    assert {each[2] for server in servers for each in server.seen} == {body}
 
 
 def until_seen(broken: Upstream, answered: Callable[[], bool]) -> int:

@@ -94,7 +94,7 @@ def test_no_answer_is_late_and_the_model_is_back_within_a_second(
         quiet = statistics.median(_timed(reader, client)[1] for _ in range(20))
         fault_file.write_text(fault)
         until, took, rungs = time.monotonic() + 1.5, [], set()
-        while time.monotonic() < until:
+        while time.monotonic() < until or len(took) < 10:
             before = held_up.seconds
             answer, seconds = _timed(reader, client)
             took.append(seconds)
