@@ -176,5 +176,5 @@ def test_command_keeps_order_and_columns_of_files(
 
 def test_names_are_those_of_pipelines_or_views(settings: Settings) -> None:
     assert [view.name for view in find_views(settings, ["churn", "customer", "spend"])] == ["customer"]
-    with pytest.raises(NotFoundError, match="no pipeline or feature view 'custmer'. There are churn, customer, spend"):
+    with pytest.raises(NotFoundError, match="real-time model or feature view 'custmer'. Did you mean 'customer'"):
         find_views(settings, ["custmer"])
