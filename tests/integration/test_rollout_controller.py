@@ -26,8 +26,9 @@ from forecache.operations.release import roll_release_back
 from forecache.operations.rollout import tell
 from forecache.operations.rollout.controller import by_hand, running_rollouts
 from forecache.pipeline import Guards
+from forecache.realtime.release.ahead import is_behind
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, write_current
-from forecache.realtime.release.replicas import is_behind, pull_releases, push_releases
+from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.realtime.release.write import move_to
 from forecache.realtime.rollout.state import rollout_file
 from forecache.settings import Settings

@@ -54,10 +54,11 @@ def _exchange(
     names: tuple[str, ...], remote: str | None, *, pulling: bool, verify: bool = False
 ) -> list[dict[str, Any]]:
     """Push or pull the pipelines; returns what was transferred, one row per pipeline or real-time model."""
-    from forecache.operations.rollout.distribute import push_owned
+    from forecache.operations.rollout.distribute import pull_owned, push_owned
+    from forecache.realtime.release.ahead import AheadError
     from forecache.realtime.release.folder import open_releases
     from forecache.realtime.release.here import released_here
-    from forecache.realtime.release.replicas import pull_releases, remote_releases
+    from forecache.realtime.release.replicas import remote_releases
     from forecache.store import open_remote, open_store, pull, push
     from forecache.store.replicas.layer import pull_streamed, push_streamed
     from forecache.store.replicas.sync import remote_pipelines
@@ -90,7 +91,11 @@ def _exchange(
         def exchange(name: str) -> dict[str, Any]:
             if name in releases:
                 folder = open_releases(current, name)
-                done = pull_releases(folder, opened, verify=verify) if pulling else push_owned(current, folder, opened)
+                try:
+                    done = (pull_owned(current, folder, opened, verify=verify) if pulling
+                            else push_owned(current, folder, opened))  # fmt: skip
+                except AheadError as error:
+                    return {"skipped": f"{error.message} {error.remedy}"}
                 return {"version": done.pop("release"), **done}
             if pulling and names and opened.size(f"{name}/CURRENT") is None:
                 there = [*remote_pipelines(opened), *remote_releases(opened)]
@@ -188,7 +193,8 @@ def pull_command(pipelines: tuple[str, ...], remote: str | None, verify: bool) -
     """Copy the served versions of PIPELINEs from the remote to this replica, and verify them before they are served.
 
     Without names, all pipelines that the remote serves; no declarations are needed here. If one fails, the others are
-    still pulled.
+    still pulled. In the home that releases a real-time model, nothing is pulled of it that would take back what was
+    done here and is not pushed yet.
     """
     rows = _exchange(pipelines, remote, pulling=True, verify=verify)
     if wants_json():

@@ -5,14 +5,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from forecache.errors import DamagedError, ForecacheError
+from forecache.errors import DamagedError, ForecacheError, UnavailableError
 from forecache.files import write_durably
 from forecache.folders import Folder
 from forecache.operations.rollout.ownership import asked, claim_of, is_of_here
 from forecache.operations.targets import reporting_replica_failure
+from forecache.realtime.release.ahead import is_behind, pushed_last_from
 from forecache.realtime.release.claim import home_of, refused, show_rollout
 from forecache.realtime.release.folder import ReleaseFolder
-from forecache.realtime.release.replicas import is_behind, push_releases
+from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.realtime.rollout.state import RolloutState, read_rollout
 from forecache.settings import Settings
 from forecache.store.replicas.sync import open_remote
@@ -44,6 +45,27 @@ def push_owned(settings: Settings, folder: ReleaseFolder, remote: Folder) -> dic
     if found is not None and found.home != home_of(folder):
         raise refused(found)
     return push_releases(folder, remote)
+
+
+def pull_owned(settings: Settings, folder: ReleaseFolder, remote: Folder, *, verify: bool = False) -> dict[str, Any]:
+    """`pull_releases`, unless this home releases the model and has what the remote has not.
+
+    Raises:
+        AheadError: It has.
+        Others as `pull_releases`.
+    """
+    return pull_releases(folder, remote, verify=verify, is_ours=lambda: _releases_here(settings, folder, remote))
+
+
+def _releases_here(settings: Settings, folder: ReleaseFolder, remote: Folder) -> bool:
+    """Whether this home releases a model, by its claim, or else by who pushed last. Replicas ask no lake."""
+    if not home_of(folder):
+        return False
+    try:
+        found = claim_of(settings, folder.name)
+    except UnavailableError:
+        found = None
+    return pushed_last_from(folder, remote) if found is None else found.home == home_of(folder)
 
 
 def show_in_lake(settings: Settings, folder: ReleaseFolder) -> int | None:

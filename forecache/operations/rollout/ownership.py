@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from forecache.errors import ConflictError, DamagedError, ForecacheError, UnavailableError
 from forecache.folders import Folder, open_folder
+from forecache.realtime.release.ahead import pushed_last_from
 from forecache.realtime.release.claim import (
     Claim,
     home_of,
@@ -17,7 +18,7 @@ from forecache.realtime.release.claim import (
     refused,
 )
 from forecache.realtime.release.folder import ReleaseFolder, read_current
-from forecache.realtime.release.replicas import pull_releases, pushed_last_from, remote_releases
+from forecache.realtime.release.replicas import pull_releases, remote_releases
 from forecache.realtime.release.write import writing
 from forecache.realtime.rollout.state import RolloutState, is_settled, read_rollout, write_rollout
 from forecache.settings import Settings

@@ -1,6 +1,7 @@
 """Releases on other machines: pushed to a folder or bucket, pulled from it, every byte compared before they answer."""
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -8,13 +9,13 @@ from typing import Any
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError
 from forecache.files import move_durably, write_durably
 from forecache.folders import Folder
+from forecache.realtime.release.ahead import ahead, as_pushed, rollout_here, takes_back
 from forecache.realtime.release.claim import home_of
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
     file_of,
     pointer_from_json,
-    pointer_to_json,
     read_current,
     read_files,
     read_release,
@@ -64,7 +65,7 @@ def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
     missing = _push_files(folder, remote, pointer.current)
     if rolled_out is not None:
         missing |= _push_files(folder, remote, rolled_out.release)
-    ours = _as_pushed(folder, pointer)
+    ours = as_pushed(folder, pointer)
     same = seen is not None and seen[0] == ours
     if not same and remote.swap(f"{root}/CURRENT", ours, seen[1] if seen else None) is None:
         if read_current(folder) != pointer:
@@ -81,11 +82,6 @@ def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
     return {"release": pointer.current, "files": len(missing), "bytes": sum(map(len, missing.values()))}
 
 
-def _as_pushed(folder: ReleaseFolder, pointer: ReleasePointer) -> bytes:
-    """The pointer as it is on a remote."""
-    return pointer_to_json(replace(pointer, home=home_of(folder)))
-
-
 def _push_files(folder: ReleaseFolder, remote: Folder, number: int) -> dict[str, bytes]:
     """Bring a remote one release; returns the files that it had not, by their name there."""
     release, place = read_release(folder, number), folder.release(number)
@@ -100,26 +96,13 @@ def _push_files(folder: ReleaseFolder, remote: Folder, number: int) -> dict[str,
     return {f"{target}/{name}": content for name, content in files.items()}
 
 
-def pushed_last_from(folder: ReleaseFolder, remote: Folder) -> bool:
-    """Whether it was this home that pushed last: what is here then goes on from what the remote has."""
-    target = f"{REALTIME}/{folder.name}/CURRENT"
-    seen = remote.read(target)
-    home = "" if seen is None else pointer_from_json(seen[0], what=f"The remote's {target}").home
-    return home != "" and home == home_of(folder)
-
-
-def is_behind(folder: ReleaseFolder, remote: Folder) -> bool:
-    """Whether a remote has another pointer than is here, or the rollout at another step."""
-    root = f"{REALTIME}/{folder.name}"
-    seen, rollout = remote.read(f"{root}/CURRENT"), read_rollout(folder)
-    if seen is None or seen[0] != _as_pushed(folder, read_current(folder)):
-        return True
-    theirs = remote_rollout(folder, remote)
-    return rollout is not None and (theirs is None or moves(theirs) != moves(rollout))
-
-
 def pull_releases(
-    folder: ReleaseFolder, remote: Folder, *, verify: bool = False, rolled_back: bool = False
+    folder: ReleaseFolder,
+    remote: Folder,
+    *,
+    verify: bool = False,
+    rolled_back: bool = False,
+    is_ours: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Bring a replica up to the current release of a remote: fetch it, compare every byte, then move the pointer.
 
@@ -127,6 +110,7 @@ def pull_releases(
         verify: Read a release that is here already, too, and fetch it anew where it is damaged.
         rolled_back: Bring also those that were rolled back, as far as the remote has them whole: a home that releases
             the model from now on is not to make the same again.
+        is_ours: Whether this home releases the model, asked where something here would be taken back.
 
     Returns:
         `{"release", "files", "bytes", "moved"}`.
@@ -134,6 +118,7 @@ def pull_releases(
     Raises:
         NotFoundError: The remote has none.
         CheckError: A file is not what the release says; what answers is untouched.
+        AheadError: This home releases the model, and has what the remote has not; nothing was changed.
         ConflictError: Another process is changing the releases.
     """
     root = f"{REALTIME}/{folder.name}"
@@ -149,23 +134,32 @@ def pull_releases(
         wanted.append(_described(folder, remote, rolled_out.release))
     not_again = _rolled_back(folder, remote, theirs, rollout) if rolled_back else []
     with writing(folder, action="pull"):
+        before = _pointer_here(folder, verify=verify)
+        if takes_back(folder, before, theirs, rollout) and is_ours():
+            raise ahead(folder.name)
         for each in not_again:
             with suppress(CheckError, NotFoundError):
                 _put(folder, remote, *each, verify=verify)
         travelled, *more = [_put(folder, remote, *each, verify=verify) for each in wanted]
-        before = _pointer_here(folder, verify=verify)
         after = replace(theirs, last=max(before.last, theirs.last), generation=before.generation, home="")
         moved = bool(travelled) or after != before
         if moved:
-            after = replace(after, generation=before.generation + 1)
+            after = replace(after, generation=_next(folder, before, theirs))
             write_current(folder, after)
             release_step("pointer moved")
-        if rollout is not None:
+        here = rollout_here(folder)
+        if rollout is not None and (here is None or moves(here) != moves(rollout)):
             write_durably(rollout_file(folder), rollout_to_json(rollout))
         retire(folder, after)
         release_step("retired")
     files = [content for each in (travelled, *more) for content in each.values()]
     return {"release": theirs.current, "files": len(files), "bytes": sum(map(len, files)), "moved": moved}
+
+
+def _next(folder: ReleaseFolder, before: ReleasePointer, theirs: ReleasePointer) -> int:
+    """The generation of the pointer that was pulled; where this home pushed it, it counts on from there."""
+    is_from_here = theirs.home != "" and theirs.home == home_of(folder)
+    return max(before.generation + 1, theirs.generation if is_from_here else 0)
 
 
 def _rolled_back(
