@@ -13,6 +13,7 @@ import click
 from forecache.cli.base import LazyGroup, Night, command, settings
 from forecache.cli.named import require_log, require_spool
 from forecache.cli.output import plain, print_json, show_table, size, wants_json
+from forecache.errors import NotFoundError, SettingsError
 
 if TYPE_CHECKING:
     from forecache.settings import Settings
@@ -181,7 +182,12 @@ def commit(names: tuple[str, ...], once: bool, until_input_ends: bool) -> None:
 
     current = settings()
     for name in names:
-        require_spool(current, name)
+        try:
+            require_spool(current, name)
+        except (NotFoundError, SettingsError) as error:  # on a replica there may be no project
+            if once or not current.store_remote:
+                raise
+            click.echo(f"Waiting for rows of {name}, a model that `forecache pull` may bring here. {error}", err=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
     stop = stop_event(until_input_ends=until_input_ends)
     if once:
