@@ -36,8 +36,8 @@ def publisher_lock(layout: Layout, *, action: str) -> Iterator[None]:
 def targets_lock(layout: Layout, progress: Progress) -> Iterator[None]:
     """Hold the lock for bringing other places up to the store; another process waits until this one has ended.
 
-    Whoever has it reads then what is served: older news never overwrite what was brought meanwhile, and what is not
-    served yet is not taken for retired.
+    What is served is read under the lock. So a slower process neither brings an older version over a newer one, nor
+    removes one that is about to be served.
     """
 
     def waiting(holder: str) -> None:

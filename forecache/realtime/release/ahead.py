@@ -50,8 +50,8 @@ def takes_back(
 ) -> bool:
     """Whether a pull would undo what the home that releases a model has done since it pushed.
 
-    What another home has pushed would always. What this home has pushed would not where it is newer, because the store
-    folder was restored from a backup.
+    To pull what another home has pushed always would. To pull what this home has pushed would not where that is newer
+    than what is here, as after the store folder was restored from a backup.
 
     Args:
         before: The pointer here.

@@ -61,7 +61,7 @@ def _listing(source: TableSource, place: Place, filesystem: Any) -> list[Any]:
     try:
         found = list_entries(filesystem, "", recursive=True)
     except OSError as error:
-        raise _closed(source, place.uri, error) from error
+        raise _does_not_open(source, place.uri, error) from error
     if any(info.path.startswith("_delta_log/") for info in found):
         raise lacks(source, f"{place.uri} is a Delta table", 'Declare format="delta".')
     files = [
@@ -80,7 +80,7 @@ def _listing(source: TableSource, place: Place, filesystem: Any) -> list[Any]:
     return sorted(files, key=lambda info: info.path)
 
 
-def _closed(source: TableSource, uri: str, error: OSError) -> UnavailableError:
+def _does_not_open(source: TableSource, uri: str, error: OSError) -> UnavailableError:
     return UnavailableError(
         f"Source {source.name!r} cannot be read: {uri} does not open: {str(error).splitlines()[0]}.",
         remedy="Check its `uri` and FORECACHE_STORAGE_OPTIONS.",
@@ -100,7 +100,7 @@ def _checked(source: TableSource, place: Place, filesystem: Any, info: Any) -> t
             remedy="Run again once whoever writes them has ended.",
         ) from error
     except OSError as error:
-        raise _closed(source, f"{place.uri}/{info.path}", error) from error
+        raise _does_not_open(source, f"{place.uri}/{info.path}", error) from error
     file = described(info.path, info.size, metadata)
     schema = metadata.schema.to_arrow_schema()
     types = {field.name: str(getattr(field.type, "value_type", field.type)) for field in schema}
