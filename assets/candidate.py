@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.metadata import stage_metadata
+from assets.metadata import owners_of, stage_metadata
 from assets.stage import Step, explained
 from assets.views import training_view
 from forecache.pipeline import Pipeline, TorchModel
@@ -26,7 +26,7 @@ def build_candidate(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=__doc__,
         group_name="training",
         kinds={"pytorch", "python"} if isinstance(pipeline.model, TorchModel) else {"python"},
-        owners=[pipeline.owner],
+        owners=owners_of(pipeline),
     )
     @explained
     def candidate(

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.metadata import prediction_schema
+from assets.metadata import owners_of, prediction_schema
 from assets.partitions import pipeline_partitions
 from forecache.pipeline import Pipeline
 
@@ -15,7 +15,7 @@ def build_challenger(pipeline: Pipeline) -> dg.AssetSpec:
         description=__doc__,
         group_name="predictions",
         kinds={"deltalake", "spark"},
-        owners=[pipeline.owner],
+        owners=owners_of(pipeline),
         metadata={"dagster/column_schema": prediction_schema(pipeline)},
         partitions_def=pipeline_partitions(pipeline),
     )

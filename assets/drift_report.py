@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.metadata import stage_metadata
+from assets.metadata import owners_of, stage_metadata
 from assets.partitions import pipeline_partitions
 from assets.stage import Step, explained
 from forecache.pipeline import Pipeline
@@ -33,7 +33,7 @@ def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=__doc__,
         group_name="monitoring",
         kinds={"html"},
-        owners=[pipeline.owner],
+        owners=owners_of(pipeline),
         partitions_def=pipeline_partitions(pipeline),
         backfill_policy=dg.BackfillPolicy.single_run(),
         op_tags=_PRIORITY,

@@ -12,7 +12,7 @@ import dagster as dg
 
 from assets import checks
 from assets.freshness import as_of_freshness
-from assets.metadata import details_json, feature_columns, key_columns, stage_metadata
+from assets.metadata import details_json, feature_columns, key_columns, owners_of, stage_metadata
 from assets.partitions import as_of_partitions, source_dependencies
 from assets.stage import Step, explained
 from assets.waiting import ingest_waiting
@@ -54,7 +54,7 @@ def _features(
         description=f"{declared.description}\n\n{__doc__}".strip(),
         group_name="features",
         kinds={"deltalake", "spark"},
-        owners=[declared.owner],
+        owners=owners_of(declared),
         metadata={"dagster/column_schema": dg.TableSchema([*key_columns(declared), *feature_columns(declared)])},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.metadata import source_schema
+from assets.metadata import owners_of, source_schema
 from forecache.pipeline import Source, StreamDay
 from forecache.pipeline.names import STREAM
 from resources.settings import SettingsResource
@@ -29,7 +29,7 @@ def build_landing(source: Source) -> dg.AssetSpec:
         deps=[STREAM + source.extract.stream] if isinstance(source.extract, StreamDay) else [],
         group_name="landing",
         kinds={"csv", "json", "parquet"},
-        owners=[source.owner],
+        owners=owners_of(source),
         metadata={"file_pattern": source.file_pattern, "dagster/column_schema": source_schema(source)},
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from assets.metadata import stage_metadata
+from assets.metadata import owners_of, stage_metadata
 from assets.released import released_name
 from assets.stage import Step, explained
 from assets.views import monitoring_figures, monitoring_view
@@ -41,7 +41,7 @@ def build_logged_drift(realtime: Realtime) -> dg.AssetsDefinition:
         description=__doc__,
         group_name="monitoring",
         kinds={"deltalake", "python"},
-        owners=[realtime.owner],
+        owners=owners_of(realtime),
         check_specs=[
             dg.AssetCheckSpec(
                 CHECK,

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.metadata import details_json, stage_metadata
+from assets.metadata import details_json, owners_of, stage_metadata
 from assets.published import published_name
 from assets.stage import Step, explained
 from assets.table import source_asset
@@ -33,7 +33,7 @@ def build_mailed(mailing: Mailing) -> dg.AssetsDefinition:
         description=f"{mailing.description}\n\n{__doc__}",
         group_name="serving",
         kinds={"deltalake", "email"},
-        owners=[mailing.owner],
+        owners=owners_of(mailing),
     )
     @explained
     def mailed(context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource) -> Iterator[Any]:

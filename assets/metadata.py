@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import dagster as dg
 
@@ -14,6 +14,16 @@ from forecache.pipeline.recommenders.similar import SimilarItems
 from forecache.pipeline.recommenders.vectors import Vectors
 from forecache.results import StageResult
 from forecache.settings import Settings
+
+
+class _Owned(Protocol):
+    @property
+    def owner(self) -> str: ...
+
+
+def owners_of(declared: _Owned) -> list[str]:
+    """The declared owner as Dagster takes it; empty if the declaration names none."""
+    return [declared.owner] if declared.owner else []
 
 
 def stage_metadata(settings: Settings, result: StageResult) -> dict[str, Any]:

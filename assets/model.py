@@ -10,7 +10,7 @@ import dagster as dg
 
 from assets import checks
 from assets.candidate import candidate_name
-from assets.metadata import plots, stage_metadata
+from assets.metadata import owners_of, plots, stage_metadata
 from assets.stage import Step, explained
 from assets.views import evaluation_plots, metrics_view, verdict_view
 from forecache.pipeline import Pipeline, RegisteredModel, TorchModel
@@ -38,7 +38,7 @@ def registered_model(pipeline: Pipeline, model: RegisteredModel) -> dg.AssetSpec
         description=f"{model.uri} in MLflow, which is resolved whenever a night is scored.",
         group_name="registry",
         kinds={"mlflow"},
-        owners=[pipeline.owner],
+        owners=owners_of(pipeline),
         metadata={"model_uri": model.uri},
     )
 
@@ -54,7 +54,7 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=__doc__,
         group_name="registry",
         kinds={"mlflow", "onnx"} if isinstance(pipeline.model, TorchModel) else {"mlflow"},
-        owners=[pipeline.owner],
+        owners=owners_of(pipeline),
         check_specs=[
             dg.AssetCheckSpec(
                 GATE,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.metadata import stage_metadata
+from assets.metadata import owners_of, stage_metadata
 from assets.partitions import pipeline_partitions
 from assets.stage import Step, explained
 from assets.views import monitoring_figures, monitoring_view
@@ -64,7 +64,7 @@ def build_monitoring(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=__doc__,
         group_name="monitoring",
         kinds={"deltalake", "python"},
-        owners=[pipeline.owner],
+        owners=owners_of(pipeline),
         partitions_def=pipeline_partitions(pipeline),
         backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=[

@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets import checks
-from assets.metadata import markdown_table, stage_metadata
+from assets.metadata import markdown_table, owners_of, stage_metadata
 from assets.released import released_name
 from assets.stage import Step, explained
 from forecache.pipeline import Realtime
@@ -42,7 +42,7 @@ def build_parity(realtime: Realtime) -> dg.AssetsDefinition:
         description=__doc__,
         group_name="monitoring",
         kinds={"deltalake", "python"},
-        owners=[realtime.owner],
+        owners=owners_of(realtime),
         check_specs=[
             dg.AssetCheckSpec(
                 EQUAL,

@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets import checks, drift
 from assets.freshness import nightly_freshness
-from assets.metadata import prediction_schema, stage_metadata
+from assets.metadata import owners_of, prediction_schema, stage_metadata
 from assets.model import model_name
 from assets.partitions import pipeline_partitions
 from assets.stage import Step, explained
@@ -32,7 +32,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=f"{pipeline.description}\n\n{__doc__}",
         group_name="predictions",
         kinds={"deltalake", "spark"} | ({"onnx"} if isinstance(pipeline.model, TorchModel) else set()),
-        owners=[pipeline.owner],
+        owners=owners_of(pipeline),
         metadata={"dagster/column_schema": prediction_schema(pipeline)},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from assets.freshness import nightly_freshness
-from assets.metadata import details_json, stage_metadata
+from assets.metadata import details_json, owners_of, stage_metadata
 from assets.recommendations import require_none_refused
 from assets.stage import Step, explained
 from forecache.pipeline import FeatureView, Recommender, Served
@@ -43,7 +43,7 @@ def build_published(pipeline: Served, *, after: Sequence[str] = ()) -> dg.Assets
         description=__doc__,
         group_name="serving",
         kinds={pipeline.publishing.backend, "http"},
-        owners=[pipeline.owner],
+        owners=owners_of(pipeline),
         freshness_policy=nightly_freshness(pipeline),
     )
     @explained

@@ -12,7 +12,7 @@ import dagster as dg
 
 from assets import checks
 from assets.freshness import raw_freshness
-from assets.metadata import details_json, source_schema, stage_metadata
+from assets.metadata import details_json, owners_of, source_schema, stage_metadata
 from assets.partitions import source_partitions
 from assets.stage import Step, explained
 from forecache.pipeline import Source
@@ -35,7 +35,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
     partitions = source_partitions(source)
     common: dict[str, Any] = {
         "kinds": {"deltalake", "spark"},
-        "owners": [source.owner],
+        "owners": owners_of(source),
         "deps": [f"landing_{source.name}"],
         "group_name": "raw",
         # A day without a file that was read is not materialized.

@@ -11,7 +11,7 @@ import dagster as dg
 
 from assets import checks
 from assets.freshness import nightly_freshness
-from assets.metadata import details_json, recommendation_schema, stage_metadata
+from assets.metadata import details_json, owners_of, recommendation_schema, stage_metadata
 from assets.partitions import pipeline_partitions, source_dependencies
 from assets.predictions import check_predictions
 from assets.stage import Step, explained
@@ -37,7 +37,7 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
         description=f"{recommender.description}\n\n{__doc__}",
         group_name="predictions",
         kinds={"deltalake", "numpy"},
-        owners=[recommender.owner],
+        owners=owners_of(recommender),
         metadata={"dagster/column_schema": recommendation_schema(recommender)},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -105,7 +105,7 @@ def build_second_table(second: SimilarItems | Vectors) -> dg.AssetsDefinition:
         description=f"{second.description} Written together with the lists of users, and checked here.",
         group_name="predictions",
         kinds={"deltalake", "numpy"},
-        owners=[second.owner],
+        owners=owners_of(second),
         metadata={"dagster/column_schema": recommendation_schema(second)},
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),

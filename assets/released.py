@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from assets.features import checked
-from assets.metadata import details_json, stage_metadata
+from assets.metadata import details_json, owners_of, stage_metadata
 from assets.model import model_name
 from assets.night import resolved_night
 from assets.partitions import as_of_partitions
@@ -50,7 +50,7 @@ def build_released(realtime: Realtime) -> dg.AssetsDefinition:
         description=f"{realtime.description}\n\n{__doc__}".strip(),
         group_name="serving",
         kinds={"http"},
-        owners=[realtime.owner],
+        owners=owners_of(realtime),
     )
     @explained
     def released(context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource) -> Iterator[Any]:

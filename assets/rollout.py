@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.metadata import markdown_table
+from assets.metadata import markdown_table, owners_of
 from assets.released import released_name
 from assets.stage import explained
 from forecache.pipeline import Realtime
@@ -31,7 +31,7 @@ def build_rollout(realtime: Realtime) -> dg.AssetsDefinition:
         description=__doc__,
         group_name="serving",
         kinds={"deltalake"},
-        owners=[realtime.owner],
+        owners=owners_of(realtime),
     )
     @explained
     def rollout(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from assets.metadata import declared_columns, markdown_table
+from assets.metadata import declared_columns, markdown_table, owners_of
 from forecache.monitoring.streams.overview import StreamNow, described, stream_now
 from forecache.monitoring.streams.verdicts import CHECKS, Check, Judged, judged
 from forecache.pipeline import Stream
@@ -37,7 +37,7 @@ def build_topic(stream: Stream) -> dg.AssetSpec:
         description=f"{topic.source.description}\n\nThe Kafka topic `{topic.topic}`: events as they happen.".strip(),
         group_name="streams",
         kinds={"kafka"},
-        owners=[topic.source.owner],
+        owners=owners_of(topic.source),
         metadata={"topic": topic.topic, "format": type(topic.format).__name__},
     )
 
@@ -52,7 +52,7 @@ def build_stream(stream: Stream) -> dg.AssetSpec:
         description=f"{stream.description}\n\n{__doc__}".strip(),
         group_name="streams",
         kinds={"deltalake", "kafka"},
-        owners=[stream.owner],
+        owners=owners_of(stream),
         metadata={"dagster/column_schema": dg.TableSchema(columns), "engine": stream.engine},
     )
 
@@ -71,7 +71,7 @@ def build_live_layers(stream: Stream, published: Sequence[str]) -> list[dg.Asset
             "tailer follows the stream's table, and compares the layer with it every minute.",
             group_name="serving",
             kinds={"lmdb", "http"},
-            owners=[stream.owner],
+            owners=owners_of(stream),
         )
         for store in stream.live_names
     ]

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.metadata import declared_columns
+from assets.metadata import declared_columns, owners_of
 from forecache.pipeline import AnySource, TableSource
 
 
@@ -13,7 +13,7 @@ def build_table(source: TableSource) -> dg.AssetSpec:
         description=f"{source.description}\n\n{__doc__}",
         group_name="tables",
         kinds={"deltalake" if source.format == "delta" else "parquet"},
-        owners=[source.owner],
+        owners=owners_of(source),
         metadata={"dagster/uri": source.uri, "dagster/column_schema": dg.TableSchema(declared_columns(source))},
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets import checks
-from assets.metadata import feature_columns, key_columns, stage_metadata
+from assets.metadata import feature_columns, key_columns, owners_of, stage_metadata
 from assets.night import TrainingNight
 from assets.stage import Step, explained
 from assets.table import source_asset
@@ -80,7 +80,7 @@ def training_set_asset(
         description=description,
         group_name="training",
         kinds={"deltalake", "spark"},
-        owners=[declared.owner],
+        owners=owners_of(declared),
         metadata={"dagster/column_schema": dg.TableSchema(list(columns))},
         check_specs=[dg.AssetCheckSpec(SEPARATE, asset=table, blocking=True, description=apart)],
     )

@@ -109,7 +109,7 @@ def store_definitions() -> dg.Definitions:
 
 def cost_definitions(project: Project) -> dg.Definitions:
     """The cost of everything, owned by all who own something."""
-    asset = build_cost(sorted({declared.owner for declared in project.nightly.values()}))
+    asset = build_cost(sorted({declared.owner for declared in project.nightly.values()} - {""}))
     job = build_cost_job(asset)
     return dg.Definitions(assets=[asset], jobs=[job], schedules=[build_cost_schedule(job)])
 

@@ -59,7 +59,7 @@ class Pipeline(PipelineTables):
         shadow: Every night scores a challenger beside the champion, where one is named.
         retraining: What asks for a training before the scheduled one; None: nothing does.
         expectations: What the prediction table has to satisfy besides the declared bounds.
-        owner: Whom Dagster's UI names for the assets.
+        owner: An e-mail address or `team:NAME`, shown at the assets in Dagster's UI; empty: none.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Pipeline(PipelineTables):
     retraining: Retraining | None = None
     expectations: tuple[Expectation, ...] = ()
     description: str = ""
-    owner: str = "ml-platform@example.com"
+    owner: str = ""
 
     def __post_init__(self) -> None:
         owner = self.declared

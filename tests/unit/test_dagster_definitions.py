@@ -1,5 +1,6 @@
 """The definitions as a snapshot, and what holds for every asset."""
 
+import dataclasses
 import subprocess
 import sys
 from datetime import date, datetime, timedelta, timezone
@@ -11,6 +12,8 @@ import yaml
 
 from assets.freshness import raw_freshness
 from assets.partitions import daily
+from assets.predictions import build_predictions
+from forecache.pipeline.loading import load_pipeline
 from forecache.settings import PROJECT_ROOT, load_settings
 from jobs.common import night_tags
 from jobs.definitions import build_definitions
@@ -76,14 +79,20 @@ def test_pipelines_that_share_a_view_select_its_one_asset_in_their_nights(reposi
         assert shared in repository.asset_graph.get(dg.AssetKey(name)).parent_keys
 
 
-def test_every_asset_has_group_kinds_owner_and_description(repository: dg.RepositoryDefinition) -> None:
+def test_every_asset_has_group_kinds_and_description_and_an_owner_only_if_one_is_declared(
+    repository: dg.RepositoryDefinition,
+) -> None:
     groups = ["landing", "raw", "features", "training", "registry", "predictions", "serving", "monitoring"]
     for key in repository.asset_graph.get_all_asset_keys():
         node = repository.asset_graph.get(key)
         assert node.group_name in groups, key
         assert node.kinds, key
-        assert node.owners, key
+        assert not node.owners, key
         assert len(node.description or "") > 40, key
+    churn = load_pipeline(load_settings(), "churn")
+    for owner in ("ml@shop.example", "team:ml"):
+        asset = build_predictions(dataclasses.replace(churn, owner=owner))
+        assert {tuple(spec.owners) for spec in asset.specs} == {(owner,)}
 
 
 def test_predictions_are_of_kind_onnx_only_where_the_model_is_an_exported_network(

@@ -45,7 +45,7 @@ class FeatureView:
             features that are numbers, integers, texts or vectors; a null is NaN.
         schedule: Of a published view, which days are its as-of dates, as of those that use it; and when it runs where
             nothing does.
-        owner: Whom Dagster's UI names for the asset.
+        owner: An e-mail address or `team:NAME`, shown at the asset in Dagster's UI; empty: none.
         live: Of published windows, features are merged with the events of a stream when they are read; None: they are
             those of the night.
     """
@@ -59,7 +59,7 @@ class FeatureView:
     publish: Publish | None = None
     schedule: Schedule = field(default_factory=Schedule)
     description: str = ""
-    owner: str = "ml-platform@example.com"
+    owner: str = ""
     live: Live | None = None
 
     def __post_init__(self) -> None:

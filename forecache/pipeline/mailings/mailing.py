@@ -69,7 +69,7 @@ class Mailing:
     in_doubt: Literal["send", "skip"] = "send"
     was_accepted: Callable[[str], bool] | None = None
     description: str = ""
-    owner: str = "ml-platform@example.com"
+    owner: str = ""
 
     def __post_init__(self) -> None:
         owner = f"Mailing {self.name!r}"

@@ -78,7 +78,7 @@ class Realtime:
     log: Log | None = None
     rollout: Rollout | None = None
     description: str = ""
-    owner: str = "ml-platform@example.com"
+    owner: str = ""
 
     def __post_init__(self) -> None:
         owner = f"Realtime {self.name!r}"

@@ -99,7 +99,7 @@ class Recommender(Predictions):
     schedule: Schedule = field(default_factory=Schedule)
     seed: int = 7
     description: str = ""
-    owner: str = "ml-platform@example.com"
+    owner: str = ""
 
     def __post_init__(self) -> None:
         owner = f"Recommender {self.name!r}"

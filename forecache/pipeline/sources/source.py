@@ -55,7 +55,7 @@ class Source:
     file_pattern: str = r"(?P<day>\d{4}-\d{2}-\d{2})[^/]*\.(csv|jsonl|parquet)"
     expectations: tuple[Expectation, ...] = ()
     description: str = ""
-    owner: str = "data-platform@example.com"
+    owner: str = ""
 
     def __post_init__(self) -> None:
         owner = f"Source {self.name!r}"

@@ -48,7 +48,7 @@ class TableSource:
     key: tuple[str, ...] = ()
     missing: Missing = "fail"
     description: str = ""
-    owner: str = "data-platform@example.com"
+    owner: str = ""
 
     def __post_init__(self) -> None:
         owner = f"Source {self.name!r}"

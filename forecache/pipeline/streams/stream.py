@@ -53,7 +53,7 @@ class Stream:
     max_lag_s: float = 60.0
     keep_features: bool = False
     description: str = ""
-    owner: str = "ml-platform@example.com"
+    owner: str = ""
 
     def __post_init__(self) -> None:
         owner = f"Stream {self.name!r}"
