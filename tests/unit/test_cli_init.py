@@ -1,6 +1,8 @@
 """`forecache init`: what it writes, and what it refuses."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,10 +27,32 @@ def test_a_project_has_a_pipeline_that_loads_under_its_name(
         text = (tmp_path / "init-shop" / name).read_text()
         assert "new_project" not in text
         assert "@BIN@" not in text
+        assert name == "local.mk" or sys.prefix not in text  # a colleague's environment lies elsewhere
     monkeypatch.syspath_prepend(str(tmp_path / "init-shop"))
     project = read_project(load_settings(home=tmp_path / "home", project="init_shop"))
     assert list(project.pipelines) == ["returns"]
     assert not project.broken
+
+
+def test_a_project_finds_forecache_by_local_mk_the_environment_or_path_and_says_so_if_there_is_none(
+    tmp_path: Path,
+) -> None:
+    project, other = tmp_path / "shop-b", tmp_path / "other" / "bin"
+    assert main(["init", str(project)]) == 0
+    other.mkdir(parents=True)
+    (other / "forecache").symlink_to(sys.executable)
+
+    def demo(**variables: str) -> str:
+        environment = {"PATH": "/usr/bin:/bin", **variables}
+        command = ["make", "--dry-run", "demo"]
+        ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+        return ran.stdout.strip() or ran.stderr.strip()
+
+    assert demo(VIRTUAL_ENV=str(other.parent)) == f"{Path(sys.executable).parent}/forecache demo"
+    (project / "local.mk").unlink()
+    assert demo(VIRTUAL_ENV=str(other.parent)) == f"{other}/forecache demo"
+    assert demo(PATH=f"{other}:/usr/bin:/bin") == f"{other}/forecache demo"
+    assert "forecache is not on PATH: activate its environment, or run `make BIN=" in demo()
 
 
 @pytest.mark.parametrize(
