@@ -140,9 +140,19 @@ def test_the_command_runs_a_stream_and_says_why_it_cannot(ready: Settings, kafka
     missing = forecache(ready, "nowhere", "payments", "--until-caught-up")
     assert missing.returncode == 3
     assert "There is no topic 'nowhere'" in missing.stderr
+    assert "forecache stream NAME --create-topic" in missing.stderr
     unknown = forecache(ready, topic, "orders")
     assert unknown.returncode == 3
     assert "orders" in unknown.stderr
+
+
+def test_a_topic_that_is_missing_is_created_if_the_command_is_told_to(ready: Settings, kafka: Any) -> None:
+    for _ in range(2):  # the second finds the topic that the first created
+        done = forecache(ready, "created-by-the-command", "payments", "--until-caught-up", "--create-topic")
+        assert done.returncode == 0, done.stderr
+    kafka.send("created-by-the-command", [payment(1)])
+    assert forecache(ready, "created-by-the-command", "payments", "--until-caught-up").returncode == 0
+    assert len(table_rows(ready, "stream_payments")) == 1
 
 
 def test_a_broker_that_is_not_there_is_one_sentence(ready: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import click
 from forecache.cli.base import DefaultGroup, Night, command, settings
 
 _HERE = "forecache.cli.commands"
+_CREATE_TIMEOUT_S = 30.0
 
 
 @click.group(
@@ -25,6 +26,7 @@ def stream() -> None:
     "run",
     examples="""
     forecache stream cards
+    forecache stream cards --create-topic
     forecache stream cards --until-caught-up
     forecache stream run cards --skip-lost                # "run" may be left out, as above
     forecache stream cards --backfill 2026-03-01 2026-03-03
@@ -32,6 +34,9 @@ def stream() -> None:
     """,
 )
 @click.argument("name", metavar="NAME")
+@click.option(
+    "--create-topic", is_flag=True, help="Create the topic first unless it exists, as the broker's defaults have it."
+)
 @click.option("--until-caught-up", is_flag=True, help="End when what the topic holds now is committed.")
 @click.option(
     "--skip-lost", is_flag=True,
@@ -53,6 +58,7 @@ def stream() -> None:
 def run(
     context: click.Context,
     name: str,
+    create_topic: bool,
     until_caught_up: bool,
     skip_lost: bool,
     landed: tuple[date, date] | None,
@@ -72,6 +78,10 @@ def run(
 
     current = settings()
     declared = load_stream(current, name)
+    if create_topic:
+        from forecache.stream.kafka import client
+
+        client.create_topic(current, declared.topic.topic, timeout_s=_CREATE_TIMEOUT_S)
     if landed or recompute:
         from forecache.cli.stream_tables import backfill_days, recompute_table
 

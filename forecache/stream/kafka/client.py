@@ -45,3 +45,33 @@ def topic_id(options: Mapping[str, Any], topic: str, *, timeout_s: float) -> str
     future = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)[topic]
     found = getattr(future.result(timeout_s + 1), "topic_id", None)
     return "" if found is None else str(found)
+
+
+def create_topic(settings: Settings, topic: str, *, partitions: int = -1, timeout_s: float) -> bool:
+    """Create a topic unless it exists; clusters usually create none by themselves.
+
+    Args:
+        partitions: Their number; -1: the broker's default. Replicas are the broker's default.
+
+    Returns:
+        Whether it was created here.
+
+    Raises:
+        UnavailableError: No broker answers, or this user may not create topics.
+    """
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin = AdminClient(client_options(settings))
+    try:
+        if topic in admin.list_topics(timeout=timeout_s).topics:
+            return False
+        admin.create_topics([NewTopic(topic, partitions, -1)])[topic].result(timeout_s)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False
+        raise UnavailableError(
+            f"The topic {topic} cannot be created: {error.args[0].str()} (brokers: {settings.kafka_brokers}).",
+            remedy="Create it by hand, or allow this user to create topics.",
+        ) from error
+    return True

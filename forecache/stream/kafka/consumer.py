@@ -87,7 +87,8 @@ class TopicReader:
     def _no_topic(self) -> NotFoundError:
         return NotFoundError(
             f"There is no topic {self._topic!r} at {self._settings.kafka_brokers}.",
-            remedy="Create it, or correct the `topic` of the declaration.",
+            remedy="Create it (`forecache stream NAME --create-topic`, with the stream's name), or correct the `topic` "
+            "of the declaration.",
         )
 
     def _take_partitions(self) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from forecache.errors import UnavailableError
 from forecache.settings import Settings
-from forecache.stream.kafka.client import client_options, unreachable
+from forecache.stream.kafka.client import client_options, create_topic, unreachable
 from forecache.stream.record import OFFSET, PARTITION
 
 SUFFIX = "-dead-letters"
@@ -59,26 +58,9 @@ class DeadLetters:
         from confluent_kafka import Producer
 
         if self._producer is None:
+            create_topic(self._settings, self.topic, partitions=1, timeout_s=_TIMEOUT_S)
             options = client_options(self._settings)
-            self._create(options)
             self._producer = Producer(
                 {**options, "enable.idempotence": True, "linger.ms": 5, "delivery.timeout.ms": int(_TIMEOUT_S * 1000)}
             )
         return self._producer
-
-    def _create(self, options: dict[str, Any]) -> None:
-        """Make the topic where there is none: clusters make none by themselves."""
-        from confluent_kafka import KafkaError, KafkaException
-        from confluent_kafka.admin import AdminClient, NewTopic
-
-        admin = AdminClient(options)
-        try:
-            if self.topic not in admin.list_topics(timeout=_TIMEOUT_S).topics:
-                admin.create_topics([NewTopic(self.topic, 1, -1)])[self.topic].result(_TIMEOUT_S)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
-                return
-            raise UnavailableError(
-                f"The topic {self.topic} for bad messages cannot be made: {error.args[0].str()}.",
-                remedy="Make it by hand, or let this user make topics.",
-            ) from error
