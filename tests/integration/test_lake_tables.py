@@ -5,10 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Schema
 from warm import assert_valid_log
 
 from forecache.errors import InputError, NotFoundError
+from forecache.lake.delta.commit import Change, State, Target, commit
 from forecache.lake.delta.listing import list_tables
 from forecache.lake.delta.tables import (
     append_rows,
@@ -19,7 +20,7 @@ from forecache.lake.delta.tables import (
     table_version,
     write_partitions,
 )
-from forecache.lake.delta.writers import write_frame
+from forecache.lake.delta.writers import write_frame, write_rows
 from forecache.lake.ledger import StageRecord, last_record, last_records, record
 from forecache.lake.query import query
 from forecache.settings import Settings
@@ -175,3 +176,26 @@ def test_spark_reads_the_change_feed_of_a_partition_that_was_replaced(settings: 
     feed = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", version)
     rows = feed.load(settings.table_uri("features_t")).select("_change_type", "customer_id", "score").collect()
     assert sorted(map(tuple, rows)) == [("delete", "a", 1.0), ("delete", "b", 2.0), ("insert", "a", 3.0)]
+
+
+def test_a_commit_that_loses_its_first_attempts_tries_again_however_long_they_took(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forecache.lake.delta.commit._PATIENCE_S", 0.0)  # each attempt took longer than all patience
+    rows, schema = pa.table({"key": [1]}), Schema.from_arrow(pa.schema([("key", pa.int64())]))
+
+    def append() -> None:
+        commit(Target(settings, "busy", schema), lambda _: Change(write_rows(rows, settings, "busy")))
+
+    append()
+    tries = 0
+
+    def decide(state: State) -> Change:
+        nonlocal tries
+        tries += 1
+        if tries <= 5:
+            append()  # another's commit, between this one's look and its own commit
+        return Change(write_rows(rows, settings, "busy"))
+
+    assert commit(Target(settings, "busy", schema), decide) == 6
+    assert DeltaTable(settings.table_uri("busy")).to_pyarrow_table().num_rows == 7

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable, Schema
 
 
-# How long a commit goes on trying while others commit to the same table, and how long it waits in between.
-_PATIENCE_S = 120.0
+# How long a commit goes on trying while others commit to the same table, how often at least (an attempt may merge files
+# for minutes), and how long it waits in between.
+_PATIENCE_S, _LEAST_TRIES = 120.0, 10
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 
 
@@ -97,12 +98,12 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
         The Delta version of the commit, or the newest where there was nothing to do.
 
     Raises:
-        ConflictError: Others committed to the table without a pause for two minutes.
+        ConflictError: Others committed to the table at each of at least ten attempts, for two minutes.
         InputError: A column has another type in the table than in the rows, or the table lacks it and is to get none.
         UnavailableError: No space is left on the device; the table is as it was. Or the object store failed time and
             again.
     """
-    mark, pause, failures = uuid.uuid4().hex, _FIRST_PAUSE_S, 0
+    mark, pause, failures, tries = uuid.uuid4().hex, _FIRST_PAUSE_S, 0, 0
     give_up = time.monotonic() + _PATIENCE_S
     while True:
         version = -1
@@ -127,9 +128,9 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
             )
             if known is None:
                 raise
-            failures += isinstance(known, UnavailableError)
+            failures, tries = failures + isinstance(known, UnavailableError), tries + 1
             is_over = failures > (STORE_FAILURES if target.settings.lake_is_remote else 0)
-            if is_over or time.monotonic() > give_up:
+            if is_over or (tries >= _LEAST_TRIES and time.monotonic() > give_up):
                 raise known from error
         time.sleep(random.uniform(0.5, 1.0) * pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)

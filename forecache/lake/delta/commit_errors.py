@@ -27,8 +27,8 @@ def as_known_error(name: str, error: Exception) -> ForecacheError | None:
         )
     if type(error).__name__ == "CommitFailedError" or "table already exists" in text:
         return ConflictError(
-            f"Another writer changed the table {name!r} at the same time.",
-            remedy="Run again when it has ended.",
+            f"Other processes (runs, streams, log committers, maintenance) kept changing the table {name!r} meanwhile.",
+            remedy="Run the same command again; nothing is written twice.",
         )
     return file_gone(error)
 

@@ -42,7 +42,7 @@ class Tender:
             try:
                 tend(self._settings, self._names(), stop=self._stop)
             except OSError as error:  # the spool cannot be listed now
-                logger.warning("The request logs were not put in order: %s", error)
+                logger.warning("The files of the request logs are merged at the next try: %s", error)
             # Committers of other replicas tend to the same tables: rarely at the same time.
             self._stop.wait(random.uniform(0.5, 1.5) * _EVERY_S)
 
@@ -60,7 +60,7 @@ def tend(settings: Settings, names: Sequence[str], *, stop: Event) -> None:
         except Stopped:
             return
         except Exception as error:  # noqa: BLE001  # it is tried again
-            logger.warning("The request log of %s was not put in order: %s", name, error)
+            logger.warning("The files of the request log of %s are merged at the next try: %s", name, error)
 
 
 def _keep_days(settings: Settings, name: str) -> int | None:
