@@ -16,12 +16,12 @@ from forecache.results import StageResult
 from forecache.settings import Settings
 
 
-class _Owned(Protocol):
+class _HasOwner(Protocol):
     @property
     def owner(self) -> str: ...
 
 
-def owners_of(declared: _Owned) -> list[str]:
+def owners_of(declared: _HasOwner) -> list[str]:
     """The declared owner as Dagster takes it; empty if the declaration names none."""
     return [declared.owner] if declared.owner else []
 

@@ -32,7 +32,7 @@ def build_ingest_job(source: Source) -> AssetJob:
 
 
 def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:
-    """Requests one run for each stretch of days with new files; the cursor is a digest of those requested last."""
+    """Requests one run for each range of days with new files; the cursor is a digest of those requested last."""
 
     @dg.sensor(
         name=f"{source.name}_landed",
@@ -59,7 +59,8 @@ def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:
         if digest == context.cursor:
             return dg.SkipReason(f"The {len(pending)} waiting files were requested before: see the runs of {job.name}.")
         requests = [
-            dg.RunRequest(run_key=f"{digest} {first}", tags=night_tags(first, last)) for first, last in day_ranges(days)
+            dg.RunRequest(run_key=f"{digest} {first}", tags=night_tags(first, last))
+            for first, last in day_ranges(days, others={file.day for file in landing})
         ]
         events = landing_events(source, landing)
         return dg.SensorResult(run_requests=requests, cursor=digest, asset_events=events)

@@ -29,7 +29,8 @@ Nights = tuple[date, date]
 def run(
     settings: Settings,
     *,
-    pipelines: Sequence[str],
+    pipelines: Sequence[str] = (),
+    sources: Sequence[str] = (),
     nights: Nights | None = None,
     job: Job = "nightly",
     progress: Progress = no_progress,
@@ -39,6 +40,7 @@ def run(
     """Run a job for pipelines, after ingesting what waits in the landing zone of their sources.
 
     Args:
+        sources: Landed sources to ingest, besides those of the pipelines.
         nights: First and last as-of date; None: the newest one. Training takes the last. With job "ingest" they are
             landing days, and None means all.
         on_stage: Called as each stage ends.
@@ -49,31 +51,35 @@ def run(
 
     Raises:
         PipelinesFailed: Some of several pipelines failed; the others ran to their end.
-        ForecacheError: What made a stage or a blocking check of the only pipeline fail. Stages before it stay done.
+        ForecacheError: What made a stage or a blocking check of the only pipeline or source fail. Stages before it stay
+            done.
     """
     chosen = [load_nightly(settings, name) for name in pipelines]
-    if not chosen:
+    landed = [read_project(settings).landed_sources[name] for name in sources]
+    if not chosen and not landed:
         return []
     failures: dict[str, BaseException] = {}
     spans: dict[str, Nights] = {}
     for pipeline in chosen if job != "ingest" else ():
         with _noted(failures, pipeline.name):
             spans[pipeline.name] = _span(pipeline, nights)
-    if len(failures) < len(chosen):
+    num_chosen = len(chosen) + len(landed)
+    if len(failures) < num_chosen:
         from resources.session import Session
 
         session = Session(settings, progress, on_stage)
-        _run_all(session, chosen, spans, failures, nights=nights, job=job, rebuild=rebuild)
-    if failures and len(chosen) == 1:
+        _run_all(session, chosen, landed, spans, failures, nights=nights, job=job, rebuild=rebuild)
+    if failures and num_chosen == 1:
         raise next(iter(failures.values()))
     if failures:
-        raise PipelinesFailed(failures, of=len(chosen))
+        raise PipelinesFailed(failures, of=num_chosen)
     return session.results
 
 
 def _run_all(
     session: "Session",
     chosen: Sequence[Nightly],
+    landed: Sequence[Source],
     spans: Mapping[str, Nights],
     failures: dict[str, BaseException],
     *,
@@ -89,6 +95,7 @@ def _run_all(
         runner = JobRunner(session.settings, instance, session)
         runner.close_abandoned_runs()
         own = {s.name: s for pipeline in chosen for s in pipeline.all_sources if isinstance(s, Source)}
+        own |= {source.name: source for source in landed}
         of_mailings = {source.name: source for source in _addresses(session.settings, chosen)}
         unread: dict[str, BaseException] = {}
         for source in own.values():
@@ -96,6 +103,7 @@ def _run_all(
                 only = job == "ingest"
                 days = nights if only else None
                 _ingest(session.settings, runner, source, days=days, rebuild=rebuild and only)
+        failures.update({source.name: unread[source.name] for source in landed if source.name in unread})
         for name in of_mailings.keys() - own.keys():
             with _noted(failures, name):
                 _ingest(session.settings, runner, of_mailings[name], days=None)
@@ -133,7 +141,7 @@ def _noted(failures: dict[str, BaseException], name: str) -> Iterator[None]:
 def _ingest(
     settings: Settings, runner: "JobRunner", source: Source, *, days: Nights | None, rebuild: bool = False
 ) -> None:
-    """One run for each stretch of days with something new; with nothing new, one for the last day records that.
+    """One run for each range of days with something new; with nothing new, one for the last day records that.
 
     Args:
         rebuild: Ask the source's database again for all the days.
@@ -152,7 +160,8 @@ def _ingest(
             runner.instance.report_runless_asset_event(event)
     waiting = pending_days(pending_files(settings, source, landed=landed), first=first, last=last)
     waiting |= set(days_to_extract(settings, source, first=first, last=last))
-    spans = [(first, last)] if rebuild else day_ranges(waiting) or [(last, last)]
+    ranges = day_ranges(waiting, others={file.day for file in landed})
+    spans = [(first, last)] if rebuild else ranges or [(last, last)]
     for span in spans:
         runner.run(ingest_job_name(source), nights=span, rebuild=rebuild)
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Literal
 
+from forecache.errors import NotFoundError
 from forecache.pipeline.loading import (
     load_nightly,
     load_pipeline,
@@ -15,6 +16,7 @@ from forecache.pipeline.loading import (
     load_trained,
     read_project,
 )
+from forecache.pipeline.unknown import unknown
 from forecache.results import Progress, StageResult
 from forecache.settings import Settings
 
@@ -45,6 +47,20 @@ def chosen_nightly(settings: Settings, names: Sequence[str]) -> list[str]:
     return [load_nightly(settings, name).name for name in dict.fromkeys(names)]
 
 
+def chosen_to_ingest(settings: Settings, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The given names, each checked, as those of all that has a nightly run and those of sources with landing files."""
+    project = read_project(settings)
+    sources = [name for name in dict.fromkeys(names) if name in project.landed_sources and name not in project.nightly]
+    others = [name for name in dict.fromkeys(names) if name not in sources]
+    try:
+        return [load_nightly(settings, name).name for name in others], sources
+    except NotFoundError:
+        lacking = next(name for name in others if name not in project.nightly)
+        there = [*project.nightly, *project.landed_sources]
+        kinds = "pipeline, recommender, feature view, real-time model or source with landing files"
+        raise unknown(lacking, kinds, there, where=settings.project) from None
+
+
 def chosen_pipelines(settings: Settings, names: Sequence[str]) -> list[str]:
     """The given names, each checked; those of all pipelines and real-time models if none is given."""
     if not names:
@@ -63,6 +79,7 @@ def run_job(
     settings: Settings,
     *,
     pipelines: list[str],
+    sources: Sequence[str] = (),
     nights: tuple[date, date] | None,
     job: Job,
     progress: Progress,
@@ -72,10 +89,17 @@ def run_job(
     """Run a job through the orchestrator, so that its UI shows the run; returns results in the order stages ended.
 
     Raises:
-        PipelinesFailed: Some of several pipelines failed.
-        ForecacheError: The error of a single pipeline.
+        PipelinesFailed: Some of several pipelines or sources failed.
+        ForecacheError: The error of a single one.
     """
     results = orchestrator("jobs.runner").run(
-        settings, pipelines=pipelines, nights=nights, job=job, progress=progress, on_stage=on_stage, rebuild=rebuild
+        settings,
+        pipelines=pipelines,
+        sources=sources,
+        nights=nights,
+        job=job,
+        progress=progress,
+        on_stage=on_stage,
+        rebuild=rebuild,
     )
     return list(results)

@@ -10,6 +10,7 @@ from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.recommenders.similar import SimilarItems
 from forecache.pipeline.recommenders.vectors import Vectors, second_tables_of
+from forecache.pipeline.sources.source import Source
 from forecache.pipeline.streams.stream import Stream
 
 Published = Pipeline | Recommender | SimilarItems | Vectors | FeatureView
@@ -49,6 +50,13 @@ class Project:
         """What trains a model here, by name; of real-time models their `training_pipeline`."""
         found = {**self.pipelines, **{name: each.training_pipeline for name, each in self.realtime.items()}}
         return {name: each for name, each in found.items() if each.is_trained}
+
+    @property
+    def landed_sources(self) -> dict[str, Source]:
+        """The sources with landing files, of all that has a nightly run and of mailings, by name."""
+        users: list[Nightly | Mailing] = [*self.nightly.values(), *self.mailings.values()]
+        found = {source.name: source for each in users for source in each.all_sources if isinstance(source, Source)}
+        return dict(sorted(found.items()))
 
     @property
     def views_of_their_own(self) -> dict[str, FeatureView]:

@@ -10,6 +10,8 @@ import dagster as dg
 import pytest
 from shop_project.pipelines.orders import ORDERS
 
+from forecache.cli.commands import run as run_commands
+from forecache.cli.main import main
 from forecache.errors import CheckError, InputError, NotFoundError
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ingest.ingest import ingest
@@ -88,6 +90,43 @@ def test_a_day_is_materialized_only_where_a_file_was_read(shop: Settings, instan
     }
     launch(shop, instance, "ingest_orders", DAYS[1], DAYS[1])
     assert materialized(instance, "raw_orders") == there
+
+
+def run_ranges(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
+    """First and last day of each run, in the order they began."""
+    start, end = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+    tags = [run.tags for run in reversed(instance.get_runs())]
+    return [(tag.get(start) or tag["dagster/partition"], tag.get(end) or tag["dagster/partition"]) for tag in tags]
+
+
+@pytest.mark.slow
+def test_days_without_a_landing_file_do_not_split_an_ingestion(shop: Settings, instance: dg.DagsterInstance) -> None:
+    land(shop, DAYS[0], DAYS[3])
+    run(shop, sources=["orders"], job="ingest")
+    assert run_ranges(instance) == [("2026-01-01", "2026-01-04")]
+    assert materialized(instance, "raw_orders") == {"2026-01-01", "2026-01-04"}
+    land(shop, DAYS[1], DAYS[2], DAYS[5])  # the fourth day, which is ingested, is left alone
+    run(shop, pipelines=["orders"], job="ingest")
+    assert run_ranges(instance)[1:] == [("2026-01-02", "2026-01-03"), ("2026-01-06", "2026-01-06")]
+    assert read_days(ingested_files(shop, ORDERS)) == {*DAYS[:4], DAYS[5]}
+
+
+@pytest.mark.slow
+def test_a_source_is_ingested_by_its_name_and_files_of_other_days_are_named(
+    shop: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_commands, "settings", lambda: shop)
+    land(shop, DAYS[0], DAYS[3])
+    assert main(["ingest", "orders", "--night", "2026-01-04"]) == 0
+    assert read_days(ingested_files(shop, ORDERS)) == {DAYS[3]}
+    waits = "! Not read yet: 1 landing file of orders, of 2026-01-01. `forecache ingest orders` reads all."
+    assert waits in capsys.readouterr().err
+    assert main(["ingest", "orders"]) == 0
+    assert read_days(ingested_files(shop, ORDERS)) == {DAYS[0], DAYS[3]}
+    assert "Not read yet" not in capsys.readouterr().err
+    assert main(["ingest", "ordres"]) == 3
+    told = capsys.readouterr().err
+    assert "source with landing files 'ordres'. Did you mean 'orders'?" in told
 
 
 def test_days_are_materialized_although_another_file_failed_the_run_or_nobody_told_dagster(

@@ -59,12 +59,11 @@ def test_a_file_outside_the_sources_dates_goes_with_the_last_day_where_it_is_qua
     assert [request.tags for request in tick(None).run_requests] == [{"dagster/partition": "2026-01-06"}]
 
 
-def test_asks_for_one_run_for_each_stretch_of_days_and_only_once(shop: Settings, tick: Tick) -> None:
+def test_asks_for_one_run_over_days_without_a_file_and_only_once(shop: Settings, tick: Tick) -> None:
     _land(shop, "2026-01-01.csv", "2026-01-02.csv", "2026-01-02.b.csv", "2026-01-05.csv")
     first = tick(None)
     assert [request.tags for request in first.run_requests] == [
-        {"dagster/asset_partition_range_start": "2026-01-01", "dagster/asset_partition_range_end": "2026-01-02"},
-        {"dagster/partition": "2026-01-05"},
+        {"dagster/asset_partition_range_start": "2026-01-01", "dagster/asset_partition_range_end": "2026-01-05"}
     ]
     seen, names = first.asset_events
     assert names.passed
@@ -74,7 +73,7 @@ def test_asks_for_one_run_for_each_stretch_of_days_and_only_once(shop: Settings,
 
     _land(shop, "2026-01-06.csv")
     again = tick(first.cursor)
-    assert len(again.run_requests) == 2
+    assert len(again.run_requests) == 1
     assert not {r.run_key for r in again.run_requests} & {r.run_key for r in first.run_requests}
 
 

@@ -279,6 +279,16 @@ def test_a_project_without_a_usable_pipeline_fails_before_anything_starts(
     assert "all_broken.pipelines.bad cannot be used: ValueError: no" in capsys.readouterr().err
 
 
+def test_a_night_that_has_not_ended_is_an_error_without_an_empty_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(tmp_path))
+    assert cli.main(["run", "churn", "--night", "2099-01-01"]) == 4
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "The night 2099-01-01 lies outside 'churn'." in err
+
+
 def test_a_rebuild_of_an_ingestion_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "--job", "ingest", "--rebuild"]) == 2
     assert "a landing file is read once" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Running pipelines through the orchestrator: `run`, `train`, `ingest`."""
 
+from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import click
 from forecache.cli.base import Night, NightRange, command, one_range, settings
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.cli.runner import Job, chosen_nightly, chosen_trained, run_job
+from forecache.cli.runner import Job, chosen_nightly, chosen_to_ingest, chosen_trained, run_job
 from forecache.errors import ForecacheError, NotFoundError, PipelinesFailed
 from forecache.pipeline.loading import read_project
 from forecache.results import StageResult
@@ -23,7 +24,10 @@ _NIGHTS = click.option("--nights", type=NightRange(), help="A range of as-of dat
 def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, rebuild: bool = False) -> None:
     current = settings()
     failures: dict[str, BaseException] = {}
-    if names:
+    sources: list[str] = []
+    if names and job == "ingest":
+        pipelines, sources = chosen_to_ingest(current, names)
+    elif names:
         pipelines = (chosen_trained if job == "training" else chosen_nightly)(current, names)
     else:
         project = read_project(current)
@@ -49,6 +53,7 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, 
             run_job(
                 current,
                 pipelines=pipelines,
+                sources=sources,
                 nights=nights,
                 job=job,
                 progress=progress.update,
@@ -61,15 +66,37 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, 
             only = error
     if wants_json():
         print_json([stage_dict(result) for result in results])
-    else:
+    elif results or (only is None and not failures):
         show_stages(results)
         _show_verdicts(current, results)
+    if job == "ingest" and nights:
+        _show_unread(current, pipelines, sources, nights)
     if only is not None and not failures:
         raise only
+    chosen = [*pipelines, *sources]
     if only is not None:
-        failures[pipelines[0]] = only
+        failures[chosen[0]] = only
     if failures:
-        raise PipelinesFailed(failures, of=len(pipelines) + len(failures.keys() - {*pipelines})) from only
+        raise PipelinesFailed(failures, of=len(chosen) + len(failures.keys() - {*chosen})) from only
+
+
+def _show_unread(
+    current: "Settings", pipelines: Sequence[str], sources: Sequence[str], days: tuple[date, date]
+) -> None:
+    """Say which landing files of other days wait: an ingestion of some days leaves them unread."""
+    from forecache.lake.ingest.pending import pending_files
+
+    project = read_project(current)
+    of_pipelines = {source.name for name in pipelines for source in project.nightly[name].all_sources}
+    for name, source in project.landed_sources.items():
+        if name not in of_pipelines and name not in sources:
+            continue
+        others = [file.day for file in pending_files(current, source) if file.day]
+        waiting = sorted(day for day in others if source.start <= day and not days[0] <= day <= days[1])
+        if waiting:
+            files = "1 landing file" if len(waiting) == 1 else f"{len(waiting)} landing files"
+            first = f"of {waiting[0]}" if len(waiting) == 1 else f"the first of {waiting[0]}"
+            click.echo(f"! Not read yet: {files} of {name}, {first}. `forecache ingest {name}` reads all.", err=True)
 
 
 def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
@@ -128,17 +155,24 @@ def train(pipelines: tuple[str, ...], night: date | None) -> None:
     _run(pipelines, one_range(night, None), "training")
 
 
-@command("ingest", examples="forecache ingest\nforecache ingest churn --nights 1998-06-01..1998-06-30")
-@click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
-@_NIGHT
-@_NIGHTS
+@command(
+    "ingest",
+    examples="""
+    forecache ingest
+    forecache ingest purchases                              # a source
+    forecache ingest churn --nights 1998-06-01..1998-06-30  # the sources of a pipeline
+    """,
+)
+@click.argument("names", nargs=-1, metavar="[PIPELINE|SOURCE]...")
+@click.option("--night", type=Night(), help="A landing day; default: every day on which something waits.")
+@click.option("--nights", type=NightRange(), help="A range of landing days, both ends included.")
 @click.option("--rebuild", is_flag=True, help="Ask databases again for the days of --night or --nights.")
-def ingest(pipelines: tuple[str, ...], night: date | None, nights: tuple[date, date] | None, rebuild: bool) -> None:
-    """Ingest the landing files of PIPELINEs' sources (default: all) into the lake, bad rows into quarantine.
+def ingest(names: tuple[str, ...], night: date | None, nights: tuple[date, date] | None, rebuild: bool) -> None:
+    """Ingest landing files of sources, or of the sources of pipelines (default: all), bad rows into quarantine.
 
     Sources with a query ask their database first for the days that have no file.
     """
     days = one_range(night, nights)
     if rebuild and days is None:
         raise click.UsageError("Give --night or --nights with --rebuild.")
-    _run(pipelines, days, "ingest", rebuild=rebuild)
+    _run(names, days, "ingest", rebuild=rebuild)

@@ -1,8 +1,9 @@
 """What landed and waits to be ingested, which of it is there already, and the runs of days that would ingest it."""
 
+from bisect import bisect
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from datetime import date, timedelta
+from datetime import date
 
 from forecache.errors import InputError
 from forecache.lake.ingest.ingested import IngestedFile, ingested_files
@@ -48,11 +49,12 @@ def pending_days(files: Collection[LandingFile], *, first: date, last: date) -> 
     return {day for day in days if first <= day <= last}
 
 
-def day_ranges(days: Collection[date]) -> list[tuple[date, date]]:
-    """Consecutive days as (first, last), ascending."""
+def day_ranges(days: Collection[date], *, others: Collection[date | None] = ()) -> list[tuple[date, date]]:
+    """Days as ranges (first, last), ascending: as few as possible of which none holds one of the other days."""
+    apart = sorted({day for day in others if day} - {*days})
     ranges: list[tuple[date, date]] = []
     for day in sorted(set(days)):
-        if ranges and day - ranges[-1][1] == timedelta(days=1):
+        if ranges and bisect(apart, ranges[-1][1]) == bisect(apart, day):
             ranges[-1] = (ranges[-1][0], day)
         else:
             ranges.append((day, day))
