@@ -56,7 +56,7 @@ def renewing(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
 
 
 def is_gone(tags: Mapping[str, str]) -> bool:
-    """Whether the process that executes a run by itself is not there any more; False of a run without its tags."""
+    """Look for the process that executes a run by itself; True if it is not there, False of a run without its tags."""
     machine, _, pid = tags.get(PROCESS_TAG, "").rpartition(" ")
     heartbeat = float(tags.get(HEARTBEAT_TAG, "inf"))
     if machine == _machine():
@@ -96,7 +96,7 @@ class LocalRunLauncher(OwnRunHealth, DefaultRunLauncher):
 
 
 def _is_running(pid: int, heartbeat: float) -> bool:
-    """Whether a process of this machine runs and is not another one, which got the same number later."""
+    """Look for a process of this machine; False if it ended, or if another one got its number later."""
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < heartbeat + _CLOCK_S

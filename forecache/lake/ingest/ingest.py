@@ -50,7 +50,7 @@ def ingest(
 
     Args:
         correctable: Days from which nothing may be built yet, such as those that failed a check: their files are read
-            again, and their rows replaced, if they have other content since.
+            again, and their rows replaced, if they were landed again since.
 
     Returns:
         A result with the landing rows of this call, or where it had nothing to do those there are.

@@ -40,18 +40,28 @@ def files_to_ingest(
     *,
     correctable: Collection[date] = (),
 ) -> list[LandingFile]:
-    """Files that were never ingested, and of correctable days also those that have other content since."""
+    """Files that were never ingested, and of correctable days also those that were landed again since.
+
+    A database's answers have to differ in content, as all of their days are correctable and others may be built from
+    them. Nothing is built from the refused days of other sources: their files are read again if their time differs.
+    """
     known = {file.file: file for file in ingested}
-    return [
-        file
-        for file in landed
-        if file.name not in known or (file.day in correctable and has_changed(settings, source, file, known[file.name]))
-    ]
+
+    def is_landed_again(file: LandingFile) -> bool:
+        before = known[file.name]
+        return looks_different(file, before) if source.extract is None else has_changed(settings, source, file, before)
+
+    return [file for file in landed if file.name not in known or (file.day in correctable and is_landed_again(file))]
+
+
+def looks_different(file: LandingFile, known: IngestedFile) -> bool:
+    """Compare the sizes and times of a file alone."""
+    return (file.size_bytes, file.modified_at) != (known.size_bytes, known.modified_at)
 
 
 def has_changed(settings: Settings, source: Source, file: LandingFile, known: IngestedFile) -> bool:
     """Compare a file with what was ingested, by content: copies and restored files have other times alone."""
-    if (file.size_bytes, file.modified_at) == (known.size_bytes, known.modified_at):
+    if not looks_different(file, known):
         return False
     return file.size_bytes != known.size_bytes or checksum_at(settings, source, file) != known.sha256
 
