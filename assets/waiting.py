@@ -40,7 +40,7 @@ def ingest_waiting(step: Step, source: AnySource, *, last: date) -> None:
     landed = list_landing(step.settings, source)
     # A database's answers may be asked for again, and replace the files.
     correctable = {file.day for file in landed if file.day} if source.extract else known.refused
-    waiting = files_to_ingest(landed, files, correctable=correctable)
+    waiting = files_to_ingest(step.settings, source, landed, files, correctable=correctable)
     days = pending_days(waiting, first=source.start, last=last)
     if days:
         try:

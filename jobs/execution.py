@@ -1,12 +1,10 @@
 """Executing a Dagster job in this process so that it belongs to the code location that the UI shows."""
 
-import socket
 from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
 import dagster as dg
-import psutil
 
 from assets.stage import REBUILD_TAG
 from forecache.errors import CheckError, ForecacheError, NotFoundError
@@ -23,10 +21,9 @@ from resources.dagster_internals import (
     execute_run_iterator,
 )
 from resources.instance import LOCATION, definitions_module
+from resources.own_runs import process_tags, renewing
 from resources.session import Session, listening
 
-# Dagster hides tags with this prefix from people.
-PROCESS_TAG = ".dagster/forecache_process"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -60,14 +57,14 @@ class JobRunner:
             job,
             run_config={**_QUIET, **(config or {})},
             tags={
-                PROCESS_TAG: _this_process(),
+                **process_tags(),
                 **(night_tags(*nights) if nights else {}),
                 **({REBUILD_TAG: "true"} if rebuild else {}),
             },
             remote_job_origin=self._origin(job_name),
         )
         self._session.error, self._session.objections = None, []
-        with listening(self._session):
+        with listening(self._session), renewing(self.instance, run.run_id):
             events = list(execute_run_iterator(InMemoryJob(job), run, self.instance))
         finished = self.instance.get_run_by_id(run.run_id)
         assert finished is not None
@@ -89,13 +86,6 @@ class JobRunner:
             return CheckError(f"{objections[0].rstrip('.')}.", remedy=f"And so: {error}")
         return error
 
-    def close_abandoned_runs(self) -> None:
-        """Mark runs as failed whose process on this machine was killed: they would count as going on for ever."""
-        going_on = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED]
-        for run in self.instance.get_runs(filters=dg.RunsFilter(statuses=going_on)):
-            if _is_gone(run.tags.get(PROCESS_TAG, "")):
-                self.instance.report_run_failed(run, message="The process of this run was killed.")
-
 
 def _errors(events: list[dg.DagsterEvent]) -> list[Any]:
     errors = [getattr(event.event_specific_data, "error", None) for event in events if event.is_failure]
@@ -113,20 +103,3 @@ def _failure(job_name: str, run_id: str, events: list[dg.DagsterEvent]) -> Forec
         f"The run {run_id} of {job_name} failed: {reasons[-1] if reasons else 'without a reason given'}.",
         remedy="`forecache dev` shows its log.",
     )
-
-
-def _this_process() -> str:
-    process = psutil.Process()
-    return f"{socket.gethostname()} {process.pid} {process.create_time()}"
-
-
-def _is_gone(owner: str) -> bool:
-    """Whether a PROCESS_TAG names a process of this machine that is not there any more."""
-    host, _, rest = owner.partition(" ")
-    if not rest or host != socket.gethostname():
-        return False
-    pid, created = rest.split()
-    try:
-        return psutil.Process(int(pid)).create_time() != float(created)
-    except psutil.NoSuchProcess:
-        return True

@@ -89,11 +89,12 @@ def _run_all(
 ) -> None:
     """Ingest every source and run every pipeline; what fails is noted, and stops only what depends on it."""
     from jobs.execution import JobRunner
+    from resources.own_runs import close_abandoned_runs
 
     session.progress("starting Dagster", None)
     with runner_instance(session.settings) as instance:
         runner = JobRunner(session.settings, instance, session)
-        runner.close_abandoned_runs()
+        close_abandoned_runs(instance)
         own = {s.name: s for pipeline in chosen for s in pipeline.all_sources if isinstance(s, Source)}
         own |= {source.name: source for source in landed}
         of_mailings = {source.name: source for source in _addresses(session.settings, chosen)}

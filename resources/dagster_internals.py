@@ -13,6 +13,7 @@ from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionI
 from dagster._core.events import ASSET_EVENTS
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.api import execute_run_iterator
+from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, RunLauncher, WorkerStatus
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteJobOrigin,
@@ -43,9 +44,11 @@ __all__ = [
     "PARTITION_NAME_TAG",
     "RUN_KEY_TAG",
     "AssetCheckEvaluationTargetMaterializationData",
+    "CheckRunHealthResult",
     "ConfigurableClassData",
     "DagsterAssetCheckFailedError",
     "DagsterExecutionInterruptedError",
+    "DefaultRunLauncher",
     "EventLogEntry",
     "InMemoryJob",
     "LoadableTargetOrigin",
@@ -53,9 +56,11 @@ __all__ = [
     "NoOpComputeLogManager",
     "RemoteJobOrigin",
     "RemoteRepositoryOrigin",
+    "RunLauncher",
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",
     "SqliteEventLogStorage",
     "UnresolvedAssetJobDefinition",
+    "WorkerStatus",
     "execute_run_iterator",
 ]

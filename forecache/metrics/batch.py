@@ -31,7 +31,9 @@ STORE_AS_OF = gauge(
     "forecache_store_as_of_timestamp_seconds", "The midnight (UTC) that ends its as-of date.", "pipeline"
 )
 STORE_STALE_AFTER = gauge(
-    "forecache_store_stale_after_timestamp_seconds", "When it becomes older than its declaration allows.", "pipeline"
+    "forecache_store_stale_after_timestamp_seconds",
+    "When it becomes older than its declaration allows; no value if its sources have ended.",
+    "pipeline",
 )
 CHAMPION = gauge("forecache_gate_champion_version", "Version of the champion by the promotion ledger.", "pipeline")
 GATE_PASSED = gauge(

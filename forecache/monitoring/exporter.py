@@ -73,7 +73,8 @@ def _stores(page: Page, current: dict[str, Manifest]) -> None:
         (((name,), _seconds(each.published)) for name, each in current.items()),
     )
     page.add(metrics.STORE_AS_OF, (((name,), _seconds(each.as_of_end)) for name, each in current.items()))
-    page.add(metrics.STORE_STALE_AFTER, (((name,), _seconds(each.stale_after)) for name, each in current.items()))
+    overdue = {name: each.overdue_after for name, each in current.items()}
+    page.add(metrics.STORE_STALE_AFTER, (((name,), _seconds(at)) for name, at in overdue.items() if at is not None))
 
 
 def _gate(page: Page, rows: list[Promotion]) -> None:

@@ -75,7 +75,8 @@ def publish_night(
 
 def _record(settings: Settings, result: StageResult, *, run_id: str) -> None:
     """Tell the ledger what a publish took; the manifest says what it published."""
-    row = StageRecord(STAGE, result.subject, None, "", "", -1, result.rows, result.seconds,
+    [night] = result.nights
+    row = StageRecord(STAGE, result.subject, night, "", "", -1, result.rows, result.seconds,
                       {"version": result.details["version"]}, run_id=run_id)  # fmt: skip
     try:
         record(settings, [row])

@@ -116,6 +116,7 @@ class Manifest:
             includes (-1: none): a row of the live layer answers if its position is above the cut.
         states: Of a live view, the columns of 8 bytes that follow the fields in an entry; they are copied, never shown.
         streamed: Rows of this version that the stream made and not the batch.
+        source_end: The last as-of date that the declared sources have, None while they go on.
     """
 
     pipeline: str
@@ -146,6 +147,7 @@ class Manifest:
     stream: str = ""
     cut: int = -1
     streamed: int = 0
+    source_end: str | None = None
     format: int = FORMAT
 
     @property
@@ -198,6 +200,19 @@ class Manifest:
     def stale_after(self) -> datetime:
         """From this moment on answers are stale."""
         return self.as_of_end + timedelta(hours=self.policy.max_age_h)
+
+    @cached_property
+    def overdue_after(self) -> datetime | None:
+        """From this moment on a newer version has to be published; None if the sources have ended with this one.
+
+        Readers, alerts, the status and metrics judge by this alone. If answers are refused for their age, it is overdue
+        in any case, as requests fail.
+        """
+        is_last = self.source_end is not None and self.as_of >= self.source_end
+        return None if is_last and self.policy.on_stale != "refuse" else self.stale_after
+
+    def is_overdue(self, now: datetime) -> bool:
+        return self.overdue_after is not None and now >= self.overdue_after
 
     @cached_property
     def published(self) -> datetime:

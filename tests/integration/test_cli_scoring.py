@@ -1,6 +1,7 @@
 """`drift`, `challenge` and `shadow` on a real registry and real tables."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +11,11 @@ from sample_project.pipelines.visits import returns
 from scoring_support import NIGHT, features_table, write_features
 from training_sample import sample_rows, write_training_set
 
+from assets.drift import drift_view
 from forecache.cli import main as cli
+from forecache.monitoring.drift.drift import check_drift
+from forecache.monitoring.stage import monitor
+from forecache.monitoring.table import measurements
 from forecache.registry.challenger import find_challenger
 from forecache.registry.gate.gate import run_gate
 from forecache.registry.versions.models import list_models
@@ -69,3 +74,23 @@ def test_drift_is_told_in_words_and_figures_and_a_challenger_is_named_scored_and
     assert answer(capsys, "challenge", "returns", "--stop") == {"pipeline": "returns", "challenger": None}
     assert find_challenger(scored, returns) is None
     assert len(list_models(scored, returns)) == 2
+
+
+@pytest.mark.slow
+def test_the_page_the_command_the_check_and_the_monitor_have_one_psi_of_the_score(
+    scored: Settings, capsys: pytest.CaptureFixture[str], spark: object
+) -> None:
+    command = answer(capsys, "drift", "returns", "--report")
+    psi = command["distances"]["test split"]["psi"]
+    row = re.search(
+        r"return_probability</td>\s*<td[^>]*>([\d.,]+)</td>.*?<td><span[^>]*>([\w ]+)</span>",
+        Path(command["report"]).read_text(),
+        re.DOTALL,
+    )
+    assert row is not None
+    assert row.groups() == (f"{psi:.4f}", command["distances"]["test split"]["level"])
+    check = drift_view(check_drift(scored, returns, [NIGHT], spark=None)[NIGHT])
+    monitor(None, scored, returns, [NIGHT])
+    monitored = [each.effect for each in measurements(scored, "returns") if each.reference == "test split"]
+    assert check["test_split_psi"] == psi
+    assert psi in monitored

@@ -154,6 +154,14 @@ def test_day_that_was_ingested_is_not_asked_for_again_when_its_file_is_gone(two_
     assert days_to_extract(two_days, SALES, first=D[0], last=D[1], now=NOW) == []
 
 
+def test_home_that_was_copied_without_times_of_files_ingests_nothing_anew(two_days: Settings, spark: Any) -> None:
+    before = source_state(two_days, SALES, D[:2])
+    for file in (Path(two_days.landing_uri) / "sales").iterdir():
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+    ingest(spark, two_days, SALES, correctable=D[:2])
+    assert source_state(two_days, SALES, D[:2]) == before
+
+
 def test_rebuilt_day_takes_the_place_of_the_one_before(two_days: Settings, spark: Any, database: Any) -> None:
     database.execute("update shop.sales set amount = 99 where sale_id = 1")
     result = extract(two_days, SALES, [D[0]], rebuild=True, now=NOW)

@@ -61,11 +61,11 @@ def test_as_of_a_date_counts_the_last_state_up_to_it(settings: Settings, spark: 
     assert seen == [(D[0], D[1], 1), (D[0], D[1], 2), (D[1], D[3], 1), (D[1], D[3], 3)]
 
 
-def test_of_several_files_of_a_day_the_one_written_last_counts(settings: Settings, spark: Any) -> None:
+def test_of_several_files_of_a_day_the_one_ingested_last_counts(settings: Settings, spark: Any) -> None:
     land(settings, PRODUCTS, f"{D[1]}.csv", "1,10", "2,20")
     ingest(spark, settings, PRODUCTS)
     before = source_state(settings, PRODUCTS, D[:3])
-    land(settings, PRODUCTS, f"{D[1]}.2.csv", "1,15", written=60)
+    land(settings, PRODUCTS, f"{D[1]}.2.csv", "1,15", written=-60)  # a copy that kept its time
     ingest(spark, settings, PRODUCTS)
     assert known(spark, settings, PRODUCTS, D[2]) == {D[2]: [(1, 15.0)]}
     after = source_state(settings, PRODUCTS, D[:3])

@@ -420,3 +420,25 @@ def test_addresses_may_be_an_existing_table_of_which_the_latest_row_counts(lake:
         assert mail(settings, dataclasses.replace(mailing, addresses=state)).details["without_address"] > 0
         write_deltalake(tmp_path / "people", table.slice(2, 1).cast(table.schema), mode="overwrite")
         assert mail(settings, dataclasses.replace(mailing, addresses=state)).rows == 0
+
+
+def test_a_home_that_was_copied_without_the_times_of_its_files_sends(
+    spark: "SparkSession", lake: Settings, tmp_path: Path
+) -> None:
+    from forecache.lake.ingest.ingest import ingest
+    from forecache.lake.ingest.pending import pending_files
+
+    copy_of(lake, tmp_path / "home")
+    with smtp_server(tmp_path / "record") as port:
+        settings = mail_settings(tmp_path / "home", port)
+        day = LAST - timedelta(days=1)
+        land_contacts(settings, day, [f"c00{n},c00{n}@example.com,false,Old {n},{day}" for n in range(3)])
+        ingest(spark, settings, CONTACTS)
+        [landed] = (Path(settings.landing_uri) / "contacts").iterdir()
+        os.utime(landed, (1_000_000_000, 1_000_000_000))
+        assert mail(settings, declared).rows == 3
+
+        content = landed.read_bytes()
+        landed.write_bytes(content.replace(b"false", b"true ", 1))
+        assert landed.stat().st_size == len(content)
+        assert [file.name for file in pending_files(settings, CONTACTS)] == [landed.name]

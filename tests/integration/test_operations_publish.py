@@ -14,6 +14,7 @@ from forecache.lake.ledger import all_records, records_since
 from forecache.lineage.stages import stage_facts
 from forecache.operations.cost.unrecorded import unrecorded
 from forecache.operations.publish import publish_night
+from forecache.operations.status.nights import last_nights
 from forecache.pipeline import AS_OF, Drift, expect
 from forecache.quality.verdicts import check_nights
 from forecache.settings import Settings
@@ -53,8 +54,12 @@ def test_the_ledger_has_what_each_publish_took_and_the_cost_says_which_are_missi
     result = publish_night(settings, churn(), run_id="run-1")
     assert publish_night(settings, churn()).skipped
     [row] = all_records(settings, "publish", "churn")
-    assert (row.night, row.rows, row.seconds, row.run_id) == (None, 50, result.seconds, "run-1")
+    assert (row.night, row.rows, row.seconds, row.run_id) == (NIGHT, 50, result.seconds, "run-1")
     assert row.details == {"version": 1}
+    nights = last_nights(settings, datetime.now(timezone.utc))["rows"]
+    assert [(each["as_of"], each["stages"], each["rows"]) for each in nights if each["subject"] == "churn"] == [
+        (NIGHT.isoformat(), ["publish"], 50)
+    ]
     assert unrecorded(settings, [row], long_ago) == []
     assert "publish" not in {fact.stage for fact in stage_facts(settings, [])}, "the manifest tells it"
     upsert(settings, predictions({"00001": 0.125}))

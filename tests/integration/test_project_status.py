@@ -3,20 +3,25 @@
 import os
 import subprocess
 import sys
-from datetime import timedelta
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from reader_support import churn_rows, write_version, yesterday
+from reader_support import churn_rows, running_reader, write_version, yesterday
+from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, scores, write_night
 
 from forecache.alerts.database import database_file
 from forecache.cli.main import main
+from forecache.monitoring.exporter import batch_page
 from forecache.operations.status.beside import ProjectPart
 from forecache.operations.status.project import project_status
 from forecache.pipeline import load_pipeline
 from forecache.realtime.log.commit.state import CommitterState, write_state
 from forecache.settings import Settings
+from forecache.store import publish
 
 
 def test_a_stale_version_needs_attention_unless_it_is_the_last_or_nobody_declares_it(
@@ -35,7 +40,7 @@ def test_a_stale_version_needs_attention_unless_it_is_the_last_or_nobody_declare
     }
     assert [each["what"].split(",")[0] for each in found["attention"]] == ["Version 1 of churn"]
 
-    write_version(settings.store_path, "churn", churn_rows(3), as_of=str(end))
+    write_version(settings.store_path, "churn", churn_rows(3), as_of=str(end), source_end=str(end))
     found = project_status(settings)
     assert found["versions"][0] | {"stale": True, "no_alert": "ended"} == found["versions"][0]
     assert found["attention"] == []
@@ -47,6 +52,29 @@ def test_a_stale_version_needs_attention_unless_it_is_the_last_or_nobody_declare
     assert text.startswith("All is well. No reader answers")
     assert "Stale, but nothing is wrong: these have the last data of their sources: churn." in text
     assert "Stale, but no alert: no module of the project that can be loaded declares removed." in text
+
+
+def publish_until(settings: Settings, end: date) -> None:
+    [source] = churn().sources
+    publish(settings, churn(sources=(replace(source, end=end),)))
+
+
+def test_the_last_version_of_ended_sources_is_well_with_a_reader_and_without(settings: Settings) -> None:
+    write_night(settings, predictions(scores(3)))
+    publish_until(settings, NIGHT)
+    with running_reader(settings, reader_workers=1) as reader:
+        [row] = (document := httpx.get(f"{reader.url}/status.json").json())["versions"]
+        assert (row["state"], row["stale"], row["overdue"]) == ("stale", True, False)
+        assert (document["state"], document["attention"]) == ("well", [])
+    assert project_status(settings)["attention"] == []
+    assert 'stale_after_timestamp_seconds{pipeline="churn"}' not in batch_page(settings)
+
+    publish_until(settings, NEXT_NIGHT)
+    with running_reader(settings, reader_workers=1) as reader:
+        document = httpx.get(f"{reader.url}/status.json").json()
+        assert [each["what"].partition(":")[0] for each in document["attention"]] == ["churn is stale"]
+    assert [each["what"].split(",")[0] for each in project_status(settings)["attention"]] == ["Version 2 of churn"]
+    assert 'stale_after_timestamp_seconds{pipeline="churn"}' in batch_page(settings)
 
 
 def test_a_project_that_cannot_be_imported_is_said_once(settings: Settings) -> None:

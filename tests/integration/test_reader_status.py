@@ -78,7 +78,7 @@ def test_every_worker_tells_the_sums_of_all(reader: RunningReader) -> None:
     assert (workers["alive"], workers["wanted"], len(workers["processes"])) == (2, 2, 2)
     assert sum(row["requests"] for row in workers["processes"]) == before + 25 * 8
     churn = named(asked[-1]["versions"], "churn")
-    assert (churn["state"], churn["version"], churn["keys"], churn["kind"]) == ("served", 1, 2357, "pipeline")
+    assert (churn["state"], churn["version"], churn["keys"], churn["kind"]) == ("served", NIGHTS, 2357, "pipeline")
 
 
 def test_rates_and_shares_come_with_the_next_sample(reader: RunningReader) -> None:
@@ -116,7 +116,7 @@ def test_the_last_nights_are_read_beside_the_reader(reader: RunningReader) -> No
     assert eventually(is_read, 60)
     churn = [row for row in rows if row["subject"] == "churn"]
     assert len(churn) == NIGHTS
-    assert churn[0]["stages"] == ["score", "check", "publish"]
+    assert (churn[0]["stages"], churn[0]["rows"]) == (["features", "score", "publish"], 2357)
     assert churn[0]["as_of"] > churn[-1]["as_of"]
 
 
@@ -251,7 +251,7 @@ def test_the_command_shows_the_same_on_80_columns_and_tells_cron(reader: Running
     assert done.returncode == 1, done.stderr  # spend is stale
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert done.stdout.startswith("!")
-    for word in ("spend is stale", "READER", "churn", "search", "LAST NIGHTS", "score, check, publish"):
+    for word in ("spend is stale", "READER", "churn", "search", "LAST NIGHTS", "features, score, publish"):
         assert word in done.stdout
 
 

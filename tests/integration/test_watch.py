@@ -3,12 +3,12 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from alert_receivers import Receiver, receiver
-from reader_support import churn_rows, write_version, yesterday
+from reader_support import Policy, churn_rows, write_version, yesterday
 from store_tables import churn
 
 from forecache.alerts.alert import LASTING, Alert
@@ -81,10 +81,11 @@ def test_a_served_version_beyond_its_age_is_stale_unless_it_is_the_last_of_its_d
     assert found.summary.startswith("Version 1 of churn, as of 2026-01-01, is ")
     assert found.at > datetime(2026, 1, 2, tzinfo=timezone.utc)
     assert list(stale_versions(settings, Project({}, {}))) == [], "what is not declared any more is nobody's concern"
-    source = replace(churn().all_sources[0], end=date(2026, 1, 1))
-    ended = replace(churn(), sources=(source,))
-    assert ended.end == date(2026, 1, 1)
-    assert list(stale_versions(settings, Project({"churn": ended}, {}))) == []
+    ended = {"as_of": "2026-01-01", "source_end": "2026-01-01"}
+    write_version(settings.store_path, "churn", churn_rows(3), **ended)
+    assert list(stale_versions(settings, project)) == []
+    write_version(settings.store_path, "churn", churn_rows(3), policy=Policy(36.0, "refuse"), **ended)
+    assert [each.severity for each in stale_versions(settings, project)] == ["critical"], "requests fail"
     write_version(settings.store_path, "churn", churn_rows(3), as_of=yesterday())
     assert list(stale_versions(settings, project)) == []
 

@@ -14,7 +14,8 @@ def version_row(**more: Any) -> dict[str, Any]:
     return {
         "name": "churn", "state": "served", "kind": "pipeline", "version": 7, "model": {"name": "churn", "version": 3},
         "keys": 2357, "as_of": "2026-11-26", "published_at": "2026-11-27T01:04:10Z", "age_s": 9000, "max_age_h": 36.0,
-        "on_stale": "flag", "stale": False, "refused": False, "fallback_for": None, "size_bytes": 123456,
+        "on_stale": "flag", "stale": False, "refused": False, "overdue": False, "source_end": None,
+        "fallback_for": None, "size_bytes": 123456,
         "carried_forward": 0, "old_publish": False, "keys_per_s": 12.5, "found_share": 0.999, "keys_found": 10,
         "keys_not_found": 1, **more,
     }  # fmt: skip

@@ -14,23 +14,31 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 from ranking_code import transforms
 from reader_support import RunningReader, churn_rows, eventually, running_reader, today, write_version
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
+from scoring_support import features_table, make_pipeline, register_model, write_features
+from store_tables import churn
 from ui_support import browser_page, save_picture
 from waiting import beside
 
-from forecache.lake.ledger import StageRecord, record
+from forecache.monitoring.drift.drift import check_drift
+from forecache.operations.publish import publish_night
 from forecache.pipeline import Log
 from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
 from forecache.pipeline.realtime.request import RequestField
 from forecache.realtime.drift.reference import ColumnBins, Reference
 from forecache.realtime.log.commit.beside import committing_beside
+from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
 from forecache.store import Provenance
 from forecache.store.manifest import Policy
 
+CUSTOMERS = 2357
+_DEMO = make_pipeline(num_features=4)
+CHURN = churn(features=_DEMO.features, gate=_DEMO.gate)
 POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
 NIGHTS = 4
 PAID = Reference(
@@ -44,8 +52,8 @@ PAID = Reference(
 
 
 def write_sample(settings: Settings) -> None:
-    """Two pipelines, of which one is stale, two views, two real-time models, and four nights in the ledger."""
-    write_version(settings.store_path, "churn", churn_rows(2357))
+    """Two pipelines, of which one is stale, two views, two real-time models, and four nights of the other one."""
+    run_nights(settings)
     spend = Provenance("spend", 2, 5, "2026-11-25T01:00:00.000000Z", "run-2")
     old = (today() - timedelta(days=4)).isoformat()
     write_version(
@@ -58,11 +66,21 @@ def write_sample(settings: Settings) -> None:
         request=(RequestField("household_id", "bigint"), RequestField("amount", "double")), lookups=(HOUSEHOLD,),
         warmup=[b'{"household_id":1,"amount":3.0}'], bins=PAID.to_json(),
     )  # fmt: skip
+
+
+def run_nights(settings: Settings) -> None:
+    """Score, measure and publish the last nights by the stages themselves: the ledger has what they write."""
+    register_model(settings, CHURN)
     for back in range(NIGHTS, 0, -1):
         night = today() - timedelta(days=back)
-        rows = [("ingest", "purchases", 120_000), ("features", "customer", 2357), ("score", "churn", 2357),
-                ("check", "churn", 2357), ("publish", "churn", 2357)]  # fmt: skip
-        record(settings, [StageRecord(stage, of, night, f"{back}", of, 1, n, 3.5) for stage, of, n in rows])
+        rows = features_table(CUSTOMERS, num_features=4, seed=back, night=night)
+        keys = pa.array([f"{number:05d}" for number in range(CUSTOMERS)])
+        write_features(
+            settings, CHURN, [rows.drop_columns(["user_id"]).add_column(0, "customer_id", keys)], night=night
+        )
+        score(None, settings, CHURN, [night], engine="arrow")
+        check_drift(settings, CHURN, [night], spark=None)
+        publish_night(settings, CHURN, night=night, unchecked=True)
 
 
 def release_search(settings: Settings, **declared: Any) -> None:

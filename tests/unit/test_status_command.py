@@ -45,6 +45,13 @@ def test_a_night_has_its_stages_in_the_order_of_their_ends() -> None:
     ]  # fmt: skip
 
 
+def test_rows_are_those_that_a_stage_made_and_not_those_of_a_sample_or_a_report() -> None:
+    stages = ("score", 40, 23_570), ("check", 30, 5), ("drift_report", 20, 20_000), ("monitoring", 10, 35)
+    rows = [row(stage, ended_min=ended_min, rows=number) for stage, ended_min, number in stages]
+    assert [each["rows"] for each in night_rows(rows, NOW)] == [23_570]
+    assert [each["rows"] for each in night_rows(rows[1:], NOW)] == [35]
+
+
 def test_of_a_stage_that_was_done_again_the_last_counts() -> None:
     found = night_rows(
         [row("score", ended_min=90), row("publish", ended_min=80), row("score", ended_min=5, rows=9)], NOW

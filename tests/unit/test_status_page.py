@@ -214,8 +214,8 @@ def test_what_is_not_well_is_said_with_a_remedy_the_worst_first() -> None:
     found = [
         *of_version(version_row(state="fallback", fallback_for=8)),
         *of_version(version_row(state="damaged", version=None)),
-        *of_version(version_row(state="stale", stale=True)),
-        *of_version(version_row(state="refused", stale=True, refused=True)),
+        *of_version(version_row(state="stale", stale=True, overdue=True)),
+        *of_version(version_row(state="refused", stale=True, refused=True, overdue=True)),
         *of_version(version_row(state="waiting", version=None)),
         *of_version(version_row(old_publish=True)),
     ]

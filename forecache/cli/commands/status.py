@@ -70,7 +70,7 @@ def collected(url: str | None, token_file: Path | None) -> dict[str, Any]:
         if url is not None:
             attention.append({"severity": "critical", "what": error.message, "remedy": error.remedy})
     attention += [] if reader is None else reader["attention"]
-    stale = [] if reader is None else [row["name"] for row in reader["versions"] if row["stale"] or row["refused"]]
+    stale = [] if reader is None else [row["name"] for row in reader["versions"] if row["overdue"]]
     project = project_status(current, told=stale)
     known = {each["what"] for each in attention}
     attention += [each for each in project["attention"] if each["what"] not in known]

@@ -18,9 +18,9 @@ from forecache.lake.delta.tables import table_exists, table_version
 from forecache.lake.ingest.commit import commit_quarantine, commit_raw, patiently, require_newest
 from forecache.lake.ingest.ingested import IngestedFile, enter_files, ingested_files
 from forecache.lake.ingest.judge import judge
-from forecache.lake.ingest.landing import LandingFile, list_landing, read_checksum, source_uri
+from forecache.lake.ingest.landing import LandingFile, list_landing, source_uri
 from forecache.lake.ingest.parsing import parse_files, parsed_columns, with_days
-from forecache.lake.ingest.pending import copied_files, files_to_ingest, looks_different
+from forecache.lake.ingest.pending import copied_files, files_to_ingest, has_changed
 from forecache.lake.ledger import StageRecord, record
 from forecache.lake.turn import own_turn
 from forecache.pipeline import Source
@@ -50,7 +50,7 @@ def ingest(
 
     Args:
         correctable: Days from which nothing may be built yet, such as those that failed a check: their files are read
-            again, and their rows replaced, where they look different since.
+            again, and their rows replaced, if they were landed again since.
 
     Returns:
         A result with the landing rows of this call, or where it had nothing to do those there are.
@@ -67,7 +67,7 @@ def ingest(
         found = list_landing(settings, source)
         landed = [file for file in found if days is None or file.day is None or file.day in days]
         known = {file.file: file for file in ingested_files(settings, source)}
-        pending = files_to_ingest(landed, known.values(), correctable=correctable)
+        pending = files_to_ingest(settings, source, landed, known.values(), correctable=correctable)
         done: dict[str, IngestedFile] = {}
         if pending:
             progress(f"reading {len(pending)} landing files of {source.name}", None)
@@ -76,7 +76,7 @@ def ingest(
             patiently(lambda: done.update(_ingest_files(spark, settings, source, pending, run_id=run_id)), tries=_TRIES)
             _record(settings, source, list(done.values()), time.perf_counter() - began, run_id=run_id)
     as_before = [file for file in landed if file.name in known and file.name not in done]
-    changed = [file for file in as_before if _has_changed(settings, source, file, known[file.name])]
+    changed = [file for file in as_before if has_changed(settings, source, file, known[file.name])]
     if changed:
         raise InputError(
             f"The landing file {changed[0].name!r} of source {source.name!r} has changed since it was ingested.",
@@ -91,12 +91,6 @@ def _record(settings: Settings, source: Source, done: list[IngestedFile], second
     rows = sum(file.landing_rows for file in done)
     record(settings, [StageRecord(STAGE, source.name, None, "", "", -1, rows, seconds, {"files": len(done)},
                                   run_id=run_id)])  # fmt: skip
-
-
-def _has_changed(settings: Settings, source: Source, file: LandingFile, known: IngestedFile) -> bool:
-    if not looks_different(file, known):
-        return False
-    return file.size_bytes != known.size_bytes or read_checksum(settings, source, file.name) != known.sha256
 
 
 def _ingest_files(

@@ -138,9 +138,13 @@ def _stands_in(source: Source, read: Collection[date], night: date) -> bool:
 
 
 def file_of_state(source: Source, files: Iterable[IngestedFile], night: date) -> IngestedFile | None:
-    """The file of a snapshot, or of rows without time, that counts on a night; None where there is none."""
+    """The file of a snapshot, or of rows without time, that counts on a night; None if there is none.
+
+    Of several files of a day the one counts that was ingested last: copies have other times. Only between files of one
+    ingestion the time of the file decides.
+    """
     usable = [
-        (file.event_day, file.modified_at, file.file, file)
+        (file.event_day, file.ingested_at, file.modified_at, file.file, file)
         for file in files
         if file.error is None and file.event_day and (isinstance(source.time, Static) or file.event_day <= night)
     ]

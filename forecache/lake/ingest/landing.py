@@ -29,6 +29,9 @@ class LandingFile:
     modified_at: datetime
 
 
+_checksums: dict[tuple[str, LandingFile], str] = {}
+
+
 def file_system(uri: str, storage_options: dict[str, str]) -> "FileSystem":
     """An Arrow file system rooted at a folder or object store URI, through delta-rs's object store."""
     from deltalake.fs import DeltaStorageHandler
@@ -87,3 +90,14 @@ def read_checksum(settings: Settings, source: Source, name: str) -> str:
     """SHA-256 of a landing file's bytes."""
     with open_landing(source_uri(settings, source), settings.storage_options, name) as stream:
         return checksum(stream)
+
+
+def checksum_at(settings: Settings, source: Source, file: LandingFile) -> str:
+    """`read_checksum` of a file as it was listed; read once in a process while its size and time stay the same.
+
+    A sensor asks again every minute.
+    """
+    key = (source_uri(settings, source), file)
+    if key not in _checksums:
+        _checksums[key] = read_checksum(settings, source, file.name)
+    return _checksums[key]

@@ -7,7 +7,14 @@ from datetime import date
 
 from forecache.errors import InputError
 from forecache.lake.ingest.ingested import IngestedFile, ingested_files
-from forecache.lake.ingest.landing import LandingFile, list_landing, open_landing, read_checksum, source_uri
+from forecache.lake.ingest.landing import (
+    LandingFile,
+    checksum_at,
+    list_landing,
+    open_landing,
+    read_checksum,
+    source_uri,
+)
 from forecache.lake.ingest.row_count import count_rows
 from forecache.pipeline import Source
 from forecache.settings import Settings
@@ -16,31 +23,48 @@ from forecache.settings import Settings
 def pending_files(
     settings: Settings, source: Source, *, landed: Sequence[LandingFile] | None = None
 ) -> list[LandingFile]:
-    """Files that were not ingested, and those that look different from when they were; by name.
+    """Files that were not ingested, and those that have other content than when they were; by name.
 
     Args:
         landed: The source's landing files; None: listed here.
     """
     known = {file.file: file for file in ingested_files(settings, source)}
     landed = list_landing(settings, source) if landed is None else landed
-    return [file for file in landed if file.name not in known or looks_different(file, known[file.name])]
+    return [file for file in landed if file.name not in known or has_changed(settings, source, file, known[file.name])]
 
 
 def files_to_ingest(
-    landed: Iterable[LandingFile], ingested: Iterable[IngestedFile], *, correctable: Collection[date] = ()
+    settings: Settings,
+    source: Source,
+    landed: Iterable[LandingFile],
+    ingested: Iterable[IngestedFile],
+    *,
+    correctable: Collection[date] = (),
 ) -> list[LandingFile]:
-    """Files that were never ingested, and of correctable days also those that look different since."""
+    """Files that were never ingested, and of correctable days also those that were landed again since.
+
+    A database's answers have to differ in content, as all of their days are correctable and others may be built from
+    them. Nothing is built from the refused days of other sources: their files are read again if their time differs.
+    """
     known = {file.file: file for file in ingested}
-    return [
-        file
-        for file in landed
-        if file.name not in known or (file.day in correctable and looks_different(file, known[file.name]))
-    ]
+
+    def is_landed_again(file: LandingFile) -> bool:
+        before = known[file.name]
+        return looks_different(file, before) if source.extract is None else has_changed(settings, source, file, before)
+
+    return [file for file in landed if file.name not in known or (file.day in correctable and is_landed_again(file))]
 
 
 def looks_different(file: LandingFile, known: IngestedFile) -> bool:
-    """Whether a file's size or time of change is another one than when it was ingested."""
+    """Compare the sizes and times of a file alone."""
     return (file.size_bytes, file.modified_at) != (known.size_bytes, known.modified_at)
+
+
+def has_changed(settings: Settings, source: Source, file: LandingFile, known: IngestedFile) -> bool:
+    """Compare a file with what was ingested, by content: copies and restored files have other times alone."""
+    if not looks_different(file, known):
+        return False
+    return file.size_bytes != known.size_bytes or checksum_at(settings, source, file) != known.sha256
 
 
 def pending_days(files: Collection[LandingFile], *, first: date, last: date) -> set[date]:

@@ -86,15 +86,15 @@ def measure_drift(
     for night in nights:
         require_scored(pipeline, night, scored)
     if pipeline.output_specs[0].kind not in JUDGED:
-        return {n: unjudged(pipeline, n, _model_of(scored[n]), scored[n].rows) for n in sorted(set(nights))}
+        return {n: unjudged(pipeline, n, model_of(scored[n]), scored[n].rows) for n in sorted(set(nights))}
     by_model: dict[int | None, list[date]] = {}
     for night in sorted(set(nights)):
-        by_model.setdefault(_model_of(scored[night]), []).append(night)
+        by_model.setdefault(model_of(scored[night]), []).append(night)
     known = {version.version: version for version in list_models(settings, pipeline)}
     reports: dict[date, DriftReport] = {}
     for version, group in by_model.items():
         window = pipeline.drift.last if last is None else last
-        before = {night: _nights_before(scored, night, version, window) for night in group}
+        before = {night: nights_before(scored, night, version, window) for night in group}
         test = scores_on_test(settings, known.get(version)) if version is not None else None
         edges = test[0] if test else _edges(settings, pipeline, version, group, before)
         wanted = {*group, *(day for days in before.values() for day in days)}
@@ -124,26 +124,27 @@ def _report(
         pipeline=pipeline.name,
         output=pipeline.output_specs[0].judged_column,
         night=night,
-        model_version=_model_of(scored[night]),
+        model_version=model_of(scored[night]),
         edges=cast("tuple[float, ...] | tuple[str, ...]", tuple(edges)),
         counts=tuple(counts[night]),
         references=references,
         distances={name: distance(reference, counts[night]) for name, reference in references.items()},
         nights=tuple(past),
-        models_before=tuple(sorted({_model_of(scored[day]) or 0 for day in past})),
+        models_before=tuple(sorted({model_of(scored[day]) or 0 for day in past})),
         limits=pipeline.drift,
     )
 
 
-def _model_of(scored: StageRecord) -> int | None:
+def model_of(scored: StageRecord) -> int | None:
+    """The version of the model that scored a night, None if its record does not say."""
     version = scored.details.get("model_version")
     return None if version is None else int(version)
 
 
-def _nights_before(scored: Mapping[date, StageRecord], night: date, version: int | None, last: int) -> list[date]:
+def nights_before(scored: Mapping[date, StageRecord], night: date, version: int | None, last: int) -> list[date]:
     """The last nights before a night that the same model scored; where it scored none, the last ones at all."""
     before = sorted(day for day in scored if day < night)
-    same = [day for day in before if _model_of(scored[day]) == version]
+    same = [day for day in before if model_of(scored[day]) == version]
     return (same or before)[-last:] if last else []
 
 

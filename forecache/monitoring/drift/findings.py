@@ -46,6 +46,11 @@ class DriftReport:
         """Whether the nights before were scored by other models only: their scores differ for that reason."""
         return bool(self.nights) and (self.model_version or 0) not in self.models_before
 
+    @property
+    def main_reference(self) -> str:
+        """The reference that a page shows: the test split, else the nights before; "" if there is neither."""
+        return next((name for name in (TEST_SPLIT, NIGHTS_BEFORE) if name in self.distances), "")
+
     def effect(self, reference: str) -> Effect | None:
         """The effect against a reference, None where it is not judged: too few rows, or another model's scores."""
         apart = self.distances[reference]

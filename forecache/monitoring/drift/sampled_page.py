@@ -1,6 +1,6 @@
 """The page of a sampled report: each column of a night beside its reference, in figures and as a small plot."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.monitoring.bins import BINS
+from forecache.monitoring.drift.findings import DriftReport
 from forecache.pipeline import Effect, Pipeline
 from forecache.reports.page import make_page
 from forecache.statistics import Distance, bin_counts, distance, equal_mass_edges
@@ -23,32 +24,45 @@ class ColumnDrift:
     """How a column moved; pairs are of the night and of the reference.
 
     Attributes:
+        effect: None if it is not judged.
         unknown: Share of rows that are null or not a number.
         plot: Both distributions as SVG.
     """
 
     name: str
     distance: Distance
-    effect: Effect
+    effect: Effect | None
     means: tuple[float, float]
     unknown: tuple[float, float]
     plot: str
 
 
-def sampled_page(pipeline: Pipeline, night: date, current: Any, reference: Any, *, beside: str) -> str:
+def sampled_page(
+    pipeline: Pipeline, night: date, current: Any, reference: Any, *, beside: str, report: DriftReport
+) -> str:
     """The page as HTML.
 
     Args:
         current, reference: pandas frames of the same numeric columns, each with a known value on both sides.
         beside: What the reference is.
+        report: What was measured of the night's output, on all rows: its figures are those of the output's column.
     """
     columns = [
         column_drift(pipeline, name, *(frame[name].to_numpy(dtype=np.float64) for frame in (current, reference)))
         for name in current.columns
     ]
+    columns = [_as_measured(column, report) for column in columns]
     columns.sort(key=lambda column: -column.distance.psi)
     rows = (len(current), len(reference))
     return make_page(_TEMPLATE, pipeline=pipeline, night=night, rows=rows, reference=beside, columns=columns)
+
+
+def _as_measured(column: ColumnDrift, report: DriftReport) -> ColumnDrift:
+    """The column; if it is the output, with the figures of the report, so that the page says what the check says."""
+    reference = report.main_reference
+    if column.name != report.output or not reference:
+        return column
+    return replace(column, distance=report.distances[reference], effect=report.effect(reference))
 
 
 def column_drift(pipeline: Pipeline, name: str, current: Floats, reference: Floats) -> ColumnDrift:

@@ -15,6 +15,7 @@ from forecache.lake.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.stage import Done, Stage
 from forecache.lake.training_sets.splits import count_split
+from forecache.monitoring.drift.drift import model_of, nights_before, prediction_drift
 from forecache.monitoring.drift.sampled_page import sampled_page
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.gate.judge import judged_values
@@ -48,7 +49,8 @@ def write_drift_report(
     """Write `HOME/reports/drift/<pipeline>/<night>.html` and keep the newest of them, as declared.
 
     The reference is the test split of the model that scored the night, or, for a model without one, the night before.
-    The page is also an artifact of the model's MLflow run, `drift/newest.html`, which the next one replaces.
+    The figures of the score are those of the drift check: of all rows, in its bins. The page is also an artifact of the
+    model's MLflow run, `drift/newest.html`, which the next one replaces.
 
     Returns:
         `rows` of the night in the sample; `details`: reference (None where there is nothing to compare with: then no
@@ -63,7 +65,7 @@ def write_drift_report(
     scored = {day: row for day, row in last_records(settings, SCORE_STAGE, pipeline.name).items() if day is not None}
     require_scored(pipeline, night, scored)
     model = _model(settings, pipeline, scored[night])
-    before = max((day for day in scored if day < night), default=None)
+    before = next(iter(nights_before(scored, night, model_of(scored[night]), last=1)), None)
     has_test = model is not None and "training_table" in model.tags
     name = f"test split of model {model.version}" if has_test and model else f"night {before}" if before else None
     state = " ".join(f"{scored[day].inputs} at {scored[day].delta_version}" for day in (before, night) if day)
@@ -82,7 +84,9 @@ def write_drift_report(
             reference = _night_sample(spark, settings, pipeline, scored[before])
         columns = [c for c in reference.columns if reference[c].notna().any() and current[c].notna().any()]
         progress(f"writing the drift report of {pipeline.name}", 0.4)
-        write_page(path, sampled_page(pipeline, night, current[columns], reference[columns], beside=name))
+        report = prediction_drift(settings, pipeline, night, spark=spark, last=1)
+        page = sampled_page(pipeline, night, current[columns], reference[columns], beside=name, report=report)
+        write_page(path, page)
         _keep_newest(path, pipeline.drift.keep_reports)
         details = {"path": str(path), "mlflow_artifact": _attach(settings, model, path), "reference": name}
         return Done(len(current), {**details, "reference_rows": len(reference), "columns": columns})
@@ -95,7 +99,7 @@ def write_drift_report(
 
 def _model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> ModelVersion | None:
     known = {model.version: model for model in list_models(settings, pipeline)}
-    return known.get(scored.details.get("model_version", -1))
+    return known.get(model_of(scored) or -1)
 
 
 def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Any:

@@ -10,6 +10,8 @@ from forecache.settings import Settings
 
 MOST_NIGHTS, MOST_ROWS = 5, 40
 _LATELY = timedelta(days=14)
+_MAKING = {"ingest", "tiles", "features", "recommend", "score", "publish"}
+"""Stages whose rows are those of the date; others report on rows, on a sample of them or in figures."""
 
 
 def last_nights(settings: Settings, now: datetime) -> dict[str, Any]:
@@ -41,7 +43,8 @@ def _not_here(settings: Settings) -> str:
 def night_rows(found: Sequence[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
     """Rows of the ledger by as-of date and subject, the newest first, at most `MOST_NIGHTS` dates and `MOST_ROWS`.
 
-    Rows and seconds: of the stage that ended last, and of all of them. Of a stage that was done again, the last counts.
+    Rows: of the last stage that made rows; if there is none, of the last one. Seconds: of all stages. If a stage was
+    done again, the last time counts.
     """
     groups: dict[tuple[date, str], dict[str, dict[str, Any]]] = {}
     for row in sorted(found, key=lambda row: row["recorded_at"]):
@@ -56,13 +59,14 @@ def night_rows(found: Sequence[dict[str, Any]], now: datetime) -> list[dict[str,
     rows = []
     for (night, subject), stages in newest:
         last = list(stages.values())[-1]
+        made = [row["rows"] for name, row in stages.items() if name in _MAKING]
         ended = last["recorded_at"].astimezone(timezone.utc)
         rows.append(
             {
                 "as_of": night.isoformat(),
                 "subject": subject,
                 "stages": list(stages),
-                "rows": last["rows"],
+                "rows": made[-1] if made else last["rows"],
                 "seconds": round(sum(row["seconds"] for row in stages.values()), 2),
                 "ended_at": ended.isoformat(timespec="seconds").replace("+00:00", "Z"),
                 "ended_s_ago": int((now - ended).total_seconds()),

@@ -10,7 +10,6 @@ from forecache.monitoring.streams.overview import described, streams_now
 from forecache.operations.status.alerts import alerts_now
 from forecache.operations.status.alerts import described as told_of
 from forecache.operations.status.nights import last_nights
-from forecache.operations.watch.versions import is_last
 from forecache.pipeline.loading import read_project
 from forecache.pipeline.project import Published
 from forecache.reader.status.attention import Attention, in_order
@@ -86,10 +85,9 @@ def _versions(
 
 def _no_alert(served: Mapping[str, Published], manifest: Manifest) -> NoAlert:
     """Why there is no alert of a stale version; "" where there is one."""
-    declared = served.get(manifest.pipeline)
-    if declared is None:
+    if manifest.pipeline not in served:
         return "undeclared"
-    return "ended" if is_last(declared, manifest) else ""
+    return "ended" if manifest.overdue_after is None else ""
 
 
 def _releases(settings: Settings, found: list[Attention]) -> Iterator[dict[str, Any]]:

@@ -1,25 +1,20 @@
 """Served versions that are older than their declaration allows."""
 
 from collections.abc import Iterator
-from datetime import date, datetime, timezone
+from datetime import datetime, timezone
 
 from forecache.alerts.alert import Alert
-from forecache.pipeline.project import Project, Published
+from forecache.pipeline.project import Project
 from forecache.settings import Settings
 from forecache.store.checkup import stores_here
-from forecache.store.manifest import Manifest
 
 
 def stale_versions(settings: Settings, project: Project) -> Iterator[Alert]:
-    """An alert for each store whose current version is stale. Where the data have ended, its last one never is."""
+    """An alert for each declared store whose current version is overdue."""
     served, now = project.served, datetime.now(timezone.utc)
     for store in stores_here(settings):
-        declared, manifest = served.get(store.pipeline), None
-        if declared is not None:
-            manifest = store.current()
-        if declared is None or manifest is None or now < manifest.stale_after:
-            continue
-        if is_last(declared, manifest):
+        manifest = store.current() if store.pipeline in served else None
+        if manifest is None or not manifest.is_overdue(now):
             continue
         age_h = (now - manifest.as_of_end).total_seconds() / 3600
         yield Alert(
@@ -36,8 +31,3 @@ def stale_versions(settings: Settings, project: Project) -> Iterator[Alert]:
             },
             manifest.stale_after,
         )
-
-
-def is_last(declared: Published, manifest: Manifest) -> bool:
-    """Whether the sources have ended with this version, so that no later one can come."""
-    return declared.end is not None and date.fromisoformat(manifest.as_of) >= declared.end

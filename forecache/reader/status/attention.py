@@ -62,12 +62,15 @@ def of_version(row: Mapping[str, Any]) -> Iterator[Attention]:
     elif row["old_publish"]:
         what = f"The current version of {name} cannot be opened; version {version} stays served."
         yield Attention("warning", what, repair)
+    run = f"Run `forecache run {name}`; `forecache doctor` checks what it needs."
     if row["refused"]:
+        has_ended = row["source_end"] is not None and row["as_of"] >= row["source_end"]
+        ended = f'Its sources ended on {row["source_end"]}: declare `on_stale="flag"` and publish it.'
         what = f"{name} is as of {row['as_of']}, older than its declaration allows, and is refused."
-        yield Attention("critical", what, f"Run `forecache run {name}`; `forecache doctor` checks what it needs.")
-    elif row["stale"]:
+        yield Attention("critical", what, ended if has_ended else run)
+    elif row["overdue"]:
         what = f"{name} is stale: as of {row['as_of']}, and its declaration allows {row['max_age_h']:g} h."
-        yield Attention("warning", what, f"Run `forecache run {name}`; `forecache doctor` checks what it needs.")
+        yield Attention("warning", what, run)
 
 
 def in_order(found: Sequence[Attention]) -> list[Attention]:

@@ -1,6 +1,7 @@
 """The rows of what is served from stores: pipelines and feature views, also those that wait or are damaged."""
 
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 from forecache.reader.status.history import History, Line
@@ -73,6 +74,8 @@ def _served(answers: Answers, now: float) -> dict[str, Any]:
         "on_stale": manifest.policy.on_stale,
         "stale": stale,
         "refused": refused,
+        "overdue": manifest.is_overdue(datetime.fromtimestamp(now, timezone.utc)),
+        "source_end": manifest.source_end,
         "fallback_for": answers.fallback_for,
         "size_bytes": manifest.size_bytes,
         "carried_forward": manifest.carried,
@@ -81,5 +84,5 @@ def _served(answers: Answers, now: float) -> dict[str, Any]:
 
 _NOTHING: dict[str, Any] = dict.fromkeys(
     ("kind", "version", "model", "keys", "as_of", "published_at", "age_s", "max_age_h", "on_stale", "fallback_for",
-     "size_bytes", "carried_forward", "live")
-) | {"stale": False, "refused": False}  # fmt: skip
+     "size_bytes", "carried_forward", "live", "source_end")
+) | {"stale": False, "refused": False, "overdue": False}  # fmt: skip

@@ -121,6 +121,7 @@ class Publication:
             # What is merged when rows are read tells by its days what the batch has seen: no position hides it.
             cut=-1 if self.overlay is None or self.overlay.is_merged else self.overlay.cut,
             streamed=0 if self.overlay is None else self.overlay.num_rows,
+            source_end=None if self.pipeline.end is None else self.pipeline.end.isoformat(),
         )
 
     def clean_up(self) -> None:

@@ -123,7 +123,7 @@ def publish(
 
 def content_inputs(pipeline: Served, source: NightSource, overlay: Overlay | None = None) -> str:
     """What the content of a version depends on."""
-    rules = (max_age_h(pipeline), pipeline.publishing.on_stale)
+    rules = [max_age_h(pipeline), pipeline.publishing.on_stale, *([pipeline.end] if pipeline.end else [])]
     parts = [*pipeline.key, "->", *pipeline.served_fields, *rules, source.source.as_of]
     contract = [pipeline.packed.contract, *pipeline.packed.states] if pipeline.packed else []
     streamed = [overlay.digest] if overlay is not None and overlay.num_rows else []

@@ -31,6 +31,8 @@ def versions_section(rows: Sequence[Mapping[str, Any]]) -> Markup:
 
 def _version(row: Mapping[str, Any]) -> list[Content]:
     about = "feature view" if row["kind"] == "view" else _model(row["model"])
+    if row["stale"] and not row["overdue"]:
+        about = f"{about}, the last of its sources" if about else "the last of its sources"
     name = joined([tag("span", row["name"], class_="name"), tag("span", about, class_="about") if about else None])
     state = tag("span", row["state"], class_=f"chip {_STATES[row['state']]}")
     served = row["version"] is not None

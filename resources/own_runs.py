@@ -1,0 +1,116 @@
+"""Runs that a process executes by itself, with no run launcher: who executes them, and whether that process is there.
+
+`forecache run` makes such runs. The process renews a tag of its run, so that another process, on this machine or on
+another one, tells a run that goes on from one whose process was killed.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import dagster as dg
+import psutil
+
+from resources.dagster_internals import CheckRunHealthResult, DefaultRunLauncher, RunLauncher, WorkerStatus
+
+logger = logging.getLogger("forecache")
+# Dagster hides tags with this prefix from people.
+PROCESS_TAG = ".dagster/forecache_process"
+HEARTBEAT_TAG = ".dagster/forecache_heartbeat"
+RENEW_S = 20.0
+SILENT_S = 600.0
+"""A process of another machine that has not renewed its tag for so long is gone; clocks may differ by less."""
+_CLOCK_S = 60.0
+"""A process that began later than this after a heartbeat is not the one that renewed it."""
+_GOING_ON = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED]
+
+
+def process_tags() -> dict[str, str]:
+    """The tags of a run that this process is going to execute."""
+    return {PROCESS_TAG: f"{_machine()} {os.getpid()}", HEARTBEAT_TAG: _now()}
+
+
+@contextmanager
+def renewing(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Renew the heartbeat of a run while the block executes it."""
+    stop = threading.Event()
+
+    def renew() -> None:
+        while not stop.wait(RENEW_S):
+            try:
+                instance.add_run_tags(run_id, {HEARTBEAT_TAG: _now()})
+            except Exception as error:  # noqa: BLE001  # the database may be away for a while, and the run goes on
+                logger.warning("The heartbeat of the run %s was not renewed: %s", run_id, error)
+
+    thread = threading.Thread(target=renew, name="forecache-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def is_gone(tags: Mapping[str, str]) -> bool:
+    """Look for the process that executes a run by itself; True if it is not there, False of a run without its tags."""
+    machine, _, pid = tags.get(PROCESS_TAG, "").rpartition(" ")
+    heartbeat = float(tags.get(HEARTBEAT_TAG, "inf"))
+    if machine == _machine():
+        return not _is_running(int(pid), heartbeat)
+    return time.time() - heartbeat > SILENT_S
+
+
+def close_abandoned_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs as failed whose own process was killed: they would count as going on for ever."""
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=_GOING_ON)):
+        if is_gone(run.tags):
+            instance.report_run_failed(run, message="The process of this run was killed.")
+
+
+class OwnRunHealth(RunLauncher):
+    """A mixin of run launchers, before the launcher's class: answers for runs that their own process executes.
+
+    Dagster's run monitoring asks the launcher about every run, and marks as failed what the launcher does not know.
+    """
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        if PROCESS_TAG in run.tags:
+            if is_gone(run.tags):
+                return CheckRunHealthResult(WorkerStatus.FAILED, "Its process was killed.")
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        if super().supports_check_run_worker_health:
+            return super().check_run_worker_health(run)
+        return CheckRunHealthResult(WorkerStatus.RUNNING, "Its launcher does not look at workers.")
+
+
+class LocalRunLauncher(OwnRunHealth, DefaultRunLauncher):
+    """Dagster's default launcher, which also answers for runs that their own process executes."""
+
+
+def _is_running(pid: int, heartbeat: float) -> bool:
+    """Look for a process of this machine; False if it ended, or if another one got its number later."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < heartbeat + _CLOCK_S
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _machine() -> str:
+    """The host and, if there are such, the namespace in which a process number names a process."""
+    try:
+        return f"{socket.gethostname()}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _now() -> str:
+    return f"{time.time():.0f}"

@@ -1,0 +1,119 @@
+"""Runs that `forecache run` executes by itself, as Dagster's run monitoring and the next `forecache run` judge them."""
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import dagster as dg
+import pytest
+from dagster._core.storage.dagster_run import RunRecord
+from dagster._daemon.monitoring.run_monitoring import monitor_started_run
+from reader_support import eventually
+
+from forecache.settings import load_settings
+from resources import own_runs
+from resources.instance import ensure_instance, prepare_tables
+from resources.own_runs import HEARTBEAT_TAG, PROCESS_TAG, SILENT_S, close_abandoned_runs, process_tags
+
+SCRIPT = Path(__file__).parent.parent / "support" / "own_run.py"
+STARTED, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An instance with the configuration that is shipped."""
+    home = ensure_instance(load_settings(home=tmp_path))
+    prepare_tables(home)
+    return home
+
+
+@pytest.fixture
+def instance(home: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+
+
+@contextmanager
+def own_run(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that executes a run of its own."""
+    started = home / "started"
+    process = subprocess.Popen([sys.executable, str(SCRIPT), str(home), str(started)])
+    try:
+        assert eventually(lambda: started.is_file() or process.poll() is not None, 120)
+        assert process.poll() is None
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def monitored(instance: dg.DagsterInstance) -> dg.DagsterRunStatus:
+    """The status of the only run after Dagster's run monitoring has looked at it."""
+    [entry] = instance.get_run_records()
+    monitor_started_run(instance, cast("Any", None), cast("RunRecord", entry), logging.getLogger("test"))
+    return instance.get_run_records()[0].dagster_run.status
+
+
+def started_elsewhere(instance: dg.DagsterInstance, *, silent_s: float) -> None:
+    """A run of another machine that renewed its heartbeat so long ago."""
+    tags = {PROCESS_TAG: "another-pod/4026531836 17", HEARTBEAT_TAG: str(time.time() - silent_s)}
+
+    @dg.job
+    def nightly() -> None: ...
+
+    run = instance.create_run_for_job(nightly, tags=tags, status=STARTED)
+    assert instance.get_run_by_id(run.run_id) is not None
+
+
+def test_monitoring_leaves_a_run_that_goes_on_and_fails_it_once_its_process_was_killed(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    assert instance.run_monitoring_enabled
+    with own_run(home) as process:
+        assert monitored(instance) == STARTED
+        close_abandoned_runs(instance)
+        assert monitored(instance) == STARTED
+        process.kill()
+        process.wait()
+        assert monitored(instance) == FAILURE
+
+
+@pytest.mark.parametrize(("silent_s", "status"), [(0.0, STARTED), (SILENT_S / 2, STARTED), (SILENT_S + 5, FAILURE)])
+def test_a_run_of_another_machine_goes_on_until_its_heartbeat_stopped(
+    instance: dg.DagsterInstance, silent_s: float, status: dg.DagsterRunStatus
+) -> None:
+    started_elsewhere(instance, silent_s=silent_s)
+    assert monitored(instance) == status
+
+
+def test_the_next_run_closes_those_of_other_machines_whose_heartbeat_stopped(instance: dg.DagsterInstance) -> None:
+    started_elsewhere(instance, silent_s=0.0)
+    started_elsewhere(instance, silent_s=SILENT_S + 5)
+    close_abandoned_runs(instance)
+    assert sorted(run.status.value for run in instance.get_runs()) == ["FAILURE", "STARTED"]
+
+
+def test_the_heartbeat_is_renewed_while_the_run_is_executed(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dg.job
+    def nightly() -> None: ...
+
+    def heartbeat() -> float:
+        return float(instance.get_runs()[0].tags[HEARTBEAT_TAG])
+
+    monkeypatch.setattr(own_runs, "RENEW_S", 0.02)
+    run = instance.create_run_for_job(nightly, tags={**process_tags(), HEARTBEAT_TAG: "0"}, status=STARTED)
+    with own_runs.renewing(instance, run.run_id):
+        assert eventually(lambda: heartbeat() > 0)
+
+
+def test_a_process_number_that_was_given_again_is_another_process(instance: dg.DagsterInstance) -> None:
+    assert not own_runs.is_gone(process_tags())
+    assert own_runs.is_gone({**process_tags(), HEARTBEAT_TAG: "1000"}), "this process began after that heartbeat"
+    assert not own_runs.is_gone({}), "a run of a launcher"
