@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.stream_tables import hour_of
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import Column, FeatureView, Live, Publish, Source, Stream, Table, Topic, Window
@@ -60,7 +61,7 @@ def main() -> None:
 def started(home: str) -> str:
     """Start on the table; files are complete and merged afterwards."""
     settings = load_settings(home=home)
-    open_table(settings, STREAM.table).to_pyarrow_dataset()
+    open_dataset(open_table(settings, STREAM.table))
     before = anonymous_bytes()
     with closing(Repeats(("payment_id",), 2)) as known:
         began = time.perf_counter()

@@ -10,6 +10,7 @@ import psutil
 from _common.memory import proportional_bytes, watching
 
 from _features.ways import START, WAYS
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.settings import load_settings
 
@@ -42,7 +43,7 @@ def main() -> None:
         cpu_before, started = cpu_s(process), time.perf_counter()
         build(spark, settings, nights[-1:] if how == "next" else nights)
         seconds, cpu_now = time.perf_counter() - started, cpu_s(process)
-    rows = open_table(settings, table).to_pyarrow_dataset().count_rows()
+    rows = open_dataset(open_table(settings, table)).count_rows()
     told = {"seconds": seconds, "cpu_s": cpu_now - cpu_before, "before_s": before_s}
     print(json.dumps({**told, "all_cpu_s": cpu_now - cpu_at_start, "peak_bytes": peak, "rows": rows}))
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 from _common.memory import high_water_bytes
 from scipy.sparse import csr_matrix
 
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.partitions import look
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, Column, Recommender, Source
@@ -56,7 +57,7 @@ def delta(num_users: int) -> dict[str, Any]:
     )
     write_lists(settings, recommender, lists, NIGHT, source_version=0, seen=look(settings, "x", AS_OF), inputs="")
     seconds = time.perf_counter() - started
-    rows = open_table(settings, recommender.prediction_table).to_pyarrow_dataset()
+    rows = open_dataset(open_table(settings, recommender.prediction_table))
     assert rows.count_rows() == num_users
     sample = rows.head(64).to_pylist()
     for row in sample:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from _store import rows
+from forecache.lake.delta.dataset import open_dataset
 from forecache.settings import Settings, load_settings
 
 TABLE = rows.pipeline().prediction_table
@@ -77,7 +78,7 @@ class Lake:
         return picked
 
     def num_rows(self, night: date) -> int:
-        return int(DeltaTable(self.uri).to_pyarrow_dataset(partitions=[("as_of", "=", str(night))]).count_rows())
+        return int(open_dataset(DeltaTable(self.uri), partitions=[("as_of", "=", str(night))]).count_rows())
 
 
 class Curtain:

@@ -12,6 +12,7 @@ from _store import backends, rows
 from _store.lake import Lake
 from _store.processes import BenchmarkError, run_checked
 from _store.progress import say
+from forecache.lake.delta.dataset import open_dataset
 
 
 def measure(work: Path, num_rows: int) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def measure(work: Path, num_rows: int) -> dict[str, Any]:
 
 
 def _batches(lake: Lake) -> Any:
-    dataset = DeltaTable(lake.uri).to_pyarrow_dataset()
+    dataset = open_dataset(DeltaTable(lake.uri))
     return dataset.to_batches(columns=[rows.KEY, *rows.FIELDS], batch_size=1 << 18)
 
 

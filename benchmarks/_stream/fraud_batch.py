@@ -8,6 +8,7 @@ from datetime import date
 
 from cards.pipelines.card_fraud import card_fraud
 
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.lake.examples.build import build_examples
 from forecache.lake.ingest.ingest import ingest
@@ -27,7 +28,7 @@ def main() -> None:
     finally:
         stop_spark()
     columns = ["request_id", *card_fraud.feature_names]
-    dataset = open_table(settings, card_fraud.training_pipeline.training_table).to_pyarrow_dataset()
+    dataset = open_dataset(open_table(settings, card_fraud.training_pipeline.training_table))
     import pyarrow.dataset as ds
 
     rows = dataset.to_table(columns=columns, filter=ds.field("split") == "test")

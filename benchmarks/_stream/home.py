@@ -17,6 +17,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from _stream.services import environment_of
 from _stream.supervised import Service
+from forecache.lake.delta.dataset import open_dataset
 from forecache.settings import Settings, load_settings
 from forecache.stream_state import read_state
 
@@ -61,7 +62,7 @@ def forget_stream(settings: Settings, stream: str, *stores: str) -> None:
 def rows_of(settings: Settings, table: str, columns: list[str]) -> pa.Table:
     """Columns of a table of the lake at its newest version; None of its rows where there is none yet."""
     try:
-        dataset: ds.Dataset = DeltaTable(settings.table_uri(table)).to_pyarrow_dataset()
+        dataset: ds.Dataset = open_dataset(DeltaTable(settings.table_uri(table)))
     except TableNotFoundError:
         return pa.table({name: pa.array([], pa.int64()) for name in columns})
     return dataset.to_table(columns=columns)
@@ -69,7 +70,7 @@ def rows_of(settings: Settings, table: str, columns: list[str]) -> pa.Table:
 
 def count_rows(settings: Settings, table: str) -> int:
     try:
-        return int(DeltaTable(settings.table_uri(table)).to_pyarrow_dataset().count_rows())
+        return int(open_dataset(DeltaTable(settings.table_uri(table))).count_rows())
     except TableNotFoundError:
         return 0
 

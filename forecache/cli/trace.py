@@ -9,6 +9,7 @@ from forecache.cli.live_rows import open_answers
 from forecache.cli.output import plain
 from forecache.cli.trace_live import live_link
 from forecache.errors import NotFoundError, UnavailableError
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.small_tables import read_rows
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import LEDGER_TABLE
@@ -128,13 +129,13 @@ def row_of(current: Settings, table: str, version: int, where: dict[str, Any], n
 def _rows(
     current: Settings, table: str, version: int | None, where: dict[str, Any], link: dict[str, Any]
 ) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
     from deltalake.exceptions import DeltaError
 
     filters = [(name, "=", value) for name, value in where.items()]
     try:
-        rows: list[dict[str, Any]] = (
-            open_table(current, table, version=version).to_pyarrow_table(filters=filters).to_pylist()
-        )
+        dataset = open_dataset(open_table(current, table, version=version))
+        rows: list[dict[str, Any]] = dataset.to_table(filter=pq.filters_to_expression(filters)).to_pylist()
     except (NotFoundError, DeltaError, FileNotFoundError) as error:
         link["missing"] = str(error).splitlines()[0]
         return []

@@ -87,14 +87,15 @@ def live_title(link: dict[str, Any]) -> str:
 
 
 def _rows(current: Settings, table: str, where: dict[str, Any], link: dict[str, Any]) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
     from deltalake.exceptions import DeltaError
 
+    from forecache.lake.delta.dataset import open_dataset
     from forecache.lake.delta.tables import open_table
 
     try:
-        found = open_table(current, table).to_pyarrow_table(
-            filters=[(name, "=", value) for name, value in where.items()]
-        )
+        condition = pq.filters_to_expression([(name, "=", value) for name, value in where.items()])
+        found = open_dataset(open_table(current, table)).to_table(filter=condition)
     except (ForecacheError, DeltaError, FileNotFoundError) as error:
         link["missing"] = str(error).splitlines()[0]
         return []

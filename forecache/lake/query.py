@@ -1,38 +1,75 @@
 """SQL over the lake's tables by name: DuckDB over delta-rs, without a JVM, a network or a file in the statement."""
 
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError
+from forecache.lake.delta.damage import named
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.listing import table_names
 from forecache.lake.delta.tables import open_table
+from forecache.own_folder import own_folder
+from forecache.pipeline.unknown import known
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
+
+# Of several statements, and of those that DuckDB makes several of, it says itself that it takes one.
+_READING = {"SELECT", "EXPLAIN", "PRAGMA", "CALL", "MULTI"}
+_NO_TABLE = re.compile(r"Table with name (.+?) does not exist")
 
 
 def query(settings: Settings, sql: str) -> "pa.Table":
     """Run one statement; every table of the lake is there under its name, at its newest version.
 
+    What does not fit memory is spilled into the system's temporary folder.
+
     Raises:
-        InputError: The statement is wrong or names something that is not a table of the lake.
+        InputError: The statement is wrong, does more than read, or names something that is not a table of the lake.
+        DamagedError: A data file of a table is missing or damaged.
     """
     import duckdb
 
-    known = table_names(settings)
-    with duckdb.connect(":memory:") as connection:
+    tables = table_names(settings)
+    with (
+        own_folder(Path(tempfile.gettempdir()), "forecache-query-") as folder,
+        duckdb.connect(":memory:", config={"temp_directory": str(folder)}) as connection,
+    ):
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
         try:
-            for name in connection.get_table_names(sql) & set(known):
-                connection.register(name, open_table(settings, name).to_pyarrow_dataset())
+            _require_reading(connection.extract_statements(sql))
+            for name in connection.get_table_names(sql) & set(tables):
+                connection.register(name, open_dataset(open_table(settings, name)))
             return connection.sql(sql).to_arrow_table()
         except duckdb.CatalogException as error:
-            raise InputError(
-                f"The query failed: {_first_line(error)}.",
-                remedy=f"Tables: {', '.join(known) or 'none yet'}.",
-            ) from None
+            raise _unknown_name(error, tables) from None
         except duckdb.Error as error:
+            if (damaged := named(error)) is not None:
+                raise damaged from None
             raise InputError(f"The query failed: {_first_line(error)}.", remedy="Change the statement.") from None
+
+
+def _require_reading(statements: "Sequence[duckdb.Statement]") -> None:
+    for statement in statements:
+        if statement.type.name not in _READING:
+            raise InputError(
+                f"A query only reads the lake's tables, and the statement is {statement.type.name}.",
+                remedy="Ask with SELECT. The runs of a pipeline write its tables; to change one by hand use delta-rs.",
+            )
+
+
+def _unknown_name(error: "duckdb.CatalogException", tables: Sequence[str]) -> InputError:
+    """The error of a name that is not there: of a table with those of the lake, not DuckDB's own."""
+    missing = _NO_TABLE.search(str(error))
+    if missing is None:
+        return InputError(f"The query failed: {_first_line(error)}.", remedy="Change the statement.")
+    name = missing[1].strip('"')
+    return InputError(f"The lake has no table {name!r}.", remedy=known(name, tables, where="the lake"))
 
 
 def _first_line(error: Exception) -> str:

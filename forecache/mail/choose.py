@@ -7,6 +7,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import NotFoundError
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.mail.recipients import Recipients, key_texts
 from forecache.pipeline import AS_OF
@@ -75,7 +76,7 @@ def published(settings: Settings, mailing: Mailing) -> Published:
             remedy=f"`forecache run {pipeline.name}` makes and publishes it.",
         )
     as_of, [key] = date.fromisoformat(manifest.as_of), pipeline.key
-    table = open_table(settings, manifest.source.table, version=manifest.source.delta_version).to_pyarrow_dataset()
+    table = open_dataset(open_table(settings, manifest.source.table, version=manifest.source.delta_version))
     keys = table.to_table([key], ds.field(AS_OF) == as_of)[key]
     users = dict(zip(key_texts(keys), keys.to_pylist(), strict=True))
     return Published(manifest, as_of, users, (key, *pipeline.served_fields), table)

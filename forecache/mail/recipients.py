@@ -5,6 +5,7 @@ from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.existing import open_existing
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ingest.ingested import file_of_state, ingested_files, read_days
@@ -112,7 +113,7 @@ def _read(settings: Settings, mailing: Mailing, delta: "DeltaTable") -> dict[str
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    dataset, source = delta.to_pyarrow_dataset(), mailing.addresses
+    dataset, source = open_dataset(delta), mailing.addresses
     assert not isinstance(source, TableSource)
     where = source.name if isinstance(source, Source) else source
     for name in mailing.columns:

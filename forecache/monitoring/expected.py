@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.monitoring.drift.findings import TEST_SPLIT
 from forecache.monitoring.estimate import estimate, estimated_metrics
@@ -115,8 +116,8 @@ def night_scores(settings: Settings, pipeline: Pipeline, night: date, classes: S
     """
     spec = pipeline.output_specs[0]
     column = spec.columns[1] if spec.kind == "classes" else spec.judged_column
-    dataset = open_table(settings, pipeline.prediction_table).to_pyarrow_dataset(
-        partitions=[(AS_OF, "=", night.isoformat())]
+    dataset = open_dataset(
+        open_table(settings, pipeline.prediction_table), partitions=[(AS_OF, "=", night.isoformat())]
     )
     values = dataset.to_table(columns=[column]).column(0).combine_chunks().drop_null()
     if spec.kind != "classes":

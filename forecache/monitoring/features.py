@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table, read_table
 from forecache.lake.stage import Done, Stage
 from forecache.lake.training_sets.splits import count_split, split_batches
@@ -99,8 +100,8 @@ def feature_drift(
         partition = read_table(spark, settings, pipeline.feature_table).where(F.col(AS_OF) == F.lit(night))
         counts = count_frame(partition, reference.edges)
     else:
-        dataset = open_table(settings, pipeline.feature_table).to_pyarrow_dataset(
-            partitions=[(AS_OF, "=", night.isoformat())]
+        dataset = open_dataset(
+            open_table(settings, pipeline.feature_table), partitions=[(AS_OF, "=", night.isoformat())]
         )
         counts = count_batches(dataset.to_batches(columns=list(champion.features)), reference.edges)
     found = []

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from forecache.errors import InputError, NotFoundError
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.existing import place_of_uri
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.listing import table_names
@@ -179,5 +180,5 @@ def _streamed(settings: Settings) -> Named:
 
 def _rows(settings: Settings, name: str, columns: list[str]) -> Iterator[dict[str, Any]]:
     if table_exists(settings, name):
-        for batch in open_table(settings, name).to_pyarrow_dataset().to_batches(columns=columns):
+        for batch in open_dataset(open_table(settings, name)).to_batches(columns=columns):
             yield from batch.to_pylist()

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ingest.ingested import IngestedFile, ingested_files
 from forecache.pipeline import Source
@@ -116,7 +117,7 @@ def _rows_by_file(settings: Settings, table: str, *, days: Collection[date] | No
     import pyarrow.compute as pc
 
     partitions = None if days is None else [("event_day", "in", sorted(day.isoformat() for day in days))]
-    dataset = open_table(settings, table).to_pyarrow_dataset(partitions=partitions)
+    dataset = open_dataset(open_table(settings, table), partitions=partitions)
     for batch in dataset.scanner(columns=["source_file"], filter=pc.field("source_line") > 0).to_batches():
         for value in batch.column("source_file").value_counts().to_pylist():
             counts[value["values"]] += value["counts"]

@@ -3,6 +3,7 @@
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import Recommender
 from forecache.recommend.interactions import Interactions
@@ -38,7 +39,7 @@ def read_days(settings: Settings, recommender: Recommender, night: date, columns
     chosen = ds.field("event_day") <= night
     if recommender.history_days is not None:
         chosen &= ds.field("event_day") > night - timedelta(days=recommender.history_days)
-    return open_table(settings, recommender.source.raw_table).to_pyarrow_dataset().to_table(columns, chosen)
+    return open_dataset(open_table(settings, recommender.source.raw_table)).to_table(columns, chosen)
 
 
 def _groups(rows: "pa.Table", item: str, group: str, time: str) -> dict[Any, Any]:

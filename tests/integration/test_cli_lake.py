@@ -50,7 +50,8 @@ def test_query_of_an_unknown_table_is_one_sentence(capsys: pytest.CaptureFixture
     code = main(["query", "select * from predictions_chrun"])
     said = capsys.readouterr().err
     assert code in (3, 4)
-    assert "predictions_chrun" in said
+    assert "Did you mean 'predictions_churn'?" in said
+    assert "pg_" not in said  # DuckDB proposes its own tables
     assert said.count("\n") == 1
 
 
@@ -59,8 +60,24 @@ def test_query_with_wrong_sql_is_one_sentence(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_query_cannot_write(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["query", "drop table predictions_churn"]) != 0
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "drop table predictions_churn",
+        "delete from predictions_churn",
+        "update predictions_churn set score = 0",
+        "create table mine as select * from predictions_churn",
+        "copy predictions_churn to 'mine.csv'",
+        "attach 'mine.db'",
+        "select 1; drop table predictions_churn",
+    ],
+)
+def test_a_statement_that_writes_is_refused_in_one_sentence(statement: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["query", statement]) == 4
+    said = capsys.readouterr().err
+    assert "A query only reads" in said
+    assert "Ask with SELECT" in said
+    assert said.count("\n") == 1
     assert main(["query", "select count(*) n from predictions_churn", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [{"n": 3}]
 

@@ -14,6 +14,7 @@ from forecache.errors import InputError
 from forecache.inference.choose_runtime import plan_scoring
 from forecache.inference.encoding import ENCODING, read_encoding
 from forecache.inference.kernel import load_kernel
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.lake.feature_tables.features import build_features, build_view, view_frame
 from forecache.lake.ingest.ingest import ingest
@@ -72,7 +73,7 @@ def trained(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def rows_of(settings: Settings, table: str, night: date = LAST) -> list[dict[str, Any]]:
-    delta = open_table(settings, table).to_pyarrow_dataset(partitions=[("as_of", "=", night.isoformat())])
+    delta = open_dataset(open_table(settings, table), partitions=[("as_of", "=", night.isoformat())])
     return sorted(delta.to_table().to_pylist(), key=lambda row: row["customer"])
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from forecache.cli.main import main
 from forecache.errors import InputError
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.lake.feature_tables.features import build_features
 from forecache.lake.ledger import last_records
@@ -45,7 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: object) -> Sett
 
 
 def as_of_dates_of(settings: Settings, table: str) -> list[date]:
-    rows = open_table(settings, table).to_pyarrow_dataset().to_table(columns=["as_of"])
+    rows = open_dataset(open_table(settings, table)).to_table(columns=["as_of"])
     return sorted(set(rows.column("as_of").to_pylist()))
 
 
@@ -101,7 +102,7 @@ def test_a_weekly_pipeline_from_landing_to_store(
 
 
 def predictions(settings: Settings) -> list[tuple[object, ...]]:
-    rows = open_table(settings, "predictions_weekly").to_pyarrow_dataset().to_table()
+    rows = open_dataset(open_table(settings, "predictions_weekly")).to_table()
     return sorted(tuple(row[name] for name in ("as_of", "customer", "next_spend")) for row in rows.to_pylist())
 
 

@@ -1,10 +1,20 @@
 """A statement that DuckDB refuses is answered in one sentence, with the names that it proposes."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from forecache.errors import InputError
 from forecache.lake.query import query
 from forecache.settings import Settings
+
+
+def test_a_statement_spills_into_a_folder_of_its_own_that_is_gone_afterwards(settings: Settings) -> None:
+    [row] = query(settings, "select current_setting('temp_directory') as folder").to_pylist()
+    folder = Path(row["folder"])
+    assert folder.parent == Path(tempfile.gettempdir())
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,7 @@ def _read(current: "Settings", spine: str, views: "Sequence[FeatureView]", times
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from forecache.lake.delta.dataset import open_dataset
     from forecache.lake.delta.existing import open_existing
     from forecache.pipeline.checks.keys import key_types
 
@@ -111,7 +112,7 @@ def _read(current: "Settings", spine: str, views: "Sequence[FeatureView]", times
             return pq.read_table(spine)
         if spine.endswith(".csv"):
             return _read_csv(spine, timestamp, {name: arrow[kind] for name, kind in kinds.items()})
-        return open_existing(current, spine, what="The spine").to_pyarrow_table()
+        return open_dataset(open_existing(current, spine, what="The spine")).to_table()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"The spine {spine!r} cannot be read: {str(error).splitlines()[0]}.") from error
 

@@ -16,7 +16,7 @@ _FILE = re.compile(r"(?:([A-Za-z][A-Za-z0-9_]*)/)?((?:[A-Za-z0-9_]+(?:=|%3D)[^/\
 _SIGNS = (
     "no such file", "not found", "filenotfound", "does not exist", "failed_read_file", "parquet magic", "corrupt",
     "invalid parquet", "not a parquet file", "could not read", "couldn't deserialize", "unexpected end", "eof",
-    "external error", "kernel error", "snappy", "thrift", "decompress", "footer", "page",
+    "external error", "kernel error", "snappy", "thrift", "decompress", "footer", "page", "parquet file size",
 )  # fmt: skip
 _REMEDIES = (
     (PREDICTIONS, "`forecache run PIPELINE --night NIGHT --rebuild` scores the night again."),

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from forecache.errors import UnavailableError
+from forecache.lake.delta.dataset import open_dataset, open_native
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ingest.ingested import file_of_state, ingested_files
 from forecache.lake.sources.tables.delta_source import open_delta, require_version
@@ -32,7 +33,7 @@ def state_rows(settings: Settings, source: AnySource, day: date, columns: Sequen
     if state is None:
         return None
     chosen = (ds.field("event_day") == state.event_day) & (ds.field("source_file") == state.file)
-    return open_table(settings, source.raw_table).to_pyarrow_dataset().to_table(list(columns), chosen)
+    return open_dataset(open_table(settings, source.raw_table)).to_table(list(columns), chosen)
 
 
 def table_rows(pinned: PinnedTable, day: date, columns: Sequence[str]) -> pa.Table | None:
@@ -78,13 +79,14 @@ def _dataset(pinned: PinnedTable, version: int | None) -> Any:
         schema = pa.schema([(column.name, _ARROW[column.type]) for column in source.columns])
         paths = [file.path for file in pinned.files]
         parts = ds.partitioning(schema, flavor="hive")
-        return ds.dataset(paths, schema, format="parquet", filesystem=place.open(), partitioning=parts)
+        filesystem = open_native(place.uri, place.options) or place.open()
+        return ds.dataset(paths, schema, format="parquet", filesystem=filesystem, partitioning=parts)
     from deltalake.exceptions import DeltaError
 
     require_version(pinned, version)
     table = open_delta(source, place, version)
     try:
-        return table.to_pyarrow_dataset()
+        return open_dataset(table)
     except DeltaError as error:
         what = f"version {version} of {place.uri} can be read by Spark only: {str(error).splitlines()[0]}"
         raise lacks(source, what, "Rewrite it without deletion vectors and column mapping.") from error

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from forecache.errors import InputError
 from forecache.lake.contracts import class_order
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import Pipeline
 from forecache.settings import Settings
@@ -23,7 +24,7 @@ def count_split(settings: Settings, table: str, *, version: int, split: str) -> 
     """Rows of a split; reads the column `split` and nothing else."""
     import pyarrow.dataset as ds
 
-    dataset = open_table(settings, table, version=version).to_pyarrow_dataset()
+    dataset = open_dataset(open_table(settings, table, version=version))
     return int(dataset.count_rows(filter=ds.field(_SPLIT) == split))
 
 
@@ -81,7 +82,7 @@ def split_batches(
     """
     import pyarrow.dataset as ds
 
-    dataset = open_with_columns(settings, table, columns, version=version).to_pyarrow_dataset()
+    dataset = open_dataset(open_with_columns(settings, table, columns, version=version))
     for fragment in sorted(dataset.get_fragments(), key=lambda fragment: str(fragment.path)):
         batches = fragment.to_batches(
             schema=dataset.schema,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table, read_table
 from forecache.pipeline import AS_OF
 from forecache.settings import Settings
@@ -35,9 +36,7 @@ def binned_counts(
     if spark is not None:
         return _count_in_spark(spark, settings, table, column, nights, edges)
     counted: dict[date, list[int]] = {}
-    dataset = open_table(settings, table).to_pyarrow_dataset(
-        partitions=[(AS_OF, "in", [n.isoformat() for n in nights])]
-    )
+    dataset = open_dataset(open_table(settings, table), partitions=[(AS_OF, "in", [n.isoformat() for n in nights])])
     for batch in dataset.to_batches(columns=[column, AS_OF], batch_size=131_072):
         days = batch.column(AS_OF)
         for day in days.unique().to_pylist():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from forecache.lake.contracts import class_order
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.digest import partition_digests
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, last_records
@@ -226,7 +227,7 @@ def _found_bins(settings: Settings, pipeline: Pipeline, night: date) -> Bins:
     import pyarrow.compute as pc
 
     delta = open_table(settings, pipeline.prediction_table)
-    dataset = delta.to_pyarrow_dataset(partitions=[(AS_OF, "=", night.isoformat())])
+    dataset = open_dataset(delta, partitions=[(AS_OF, "=", night.isoformat())])
     digest: list[float] = []
     names: set[str] = set()
     spec = pipeline.output_specs[0]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.existing import open_existing
 from forecache.pipeline.realtime.rollout import Outcome
 from forecache.settings import Settings
@@ -19,9 +20,8 @@ def outcomes(settings: Settings, outcome: Outcome, request_ids: np.ndarray) -> n
 
     table = open_existing(settings, outcome.table, what="The table of outcomes")
     ids = pa.array(request_ids.tolist(), pa.string())
-    rows = table.to_pyarrow_table(
-        columns=[outcome.by, outcome.value], filters=pc.is_in(pc.field(outcome.by), value_set=ids)
-    )
+    condition = pc.is_in(pc.field(outcome.by), value_set=ids)
+    rows = open_dataset(table).to_table([outcome.by, outcome.value], filter=condition)
     sums = pa.table({"id": rows.column(outcome.by), "value": rows.column(outcome.value).cast(pa.float64())})
     known = sums.group_by("id").aggregate([("value", "sum")])
     by_id = dict(zip(known.column("id").to_pylist(), known.column("value_sum").to_pylist(), strict=True))

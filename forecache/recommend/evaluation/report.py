@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from forecache.errors import NotFoundError
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import last_record
 from forecache.pipeline import AS_OF, Recommender
@@ -57,7 +58,7 @@ def _examples(settings: Settings, recommender: Recommender, night: date) -> list
         .sort_by([(f"{item}_count", "descending"), (user, "ascending")])
     )
     chosen = counts[user].take(sorted({0, (len(counts) - 1) // 2, len(counts) - 1})[:_USERS])
-    table = open_table(settings, recommender.prediction_table).to_pyarrow_dataset()
+    table = open_dataset(open_table(settings, recommender.prediction_table))
     found = table.to_table([user, "items"], (ds.field(AS_OF) == night) & pc.is_in(ds.field(user), value_set=chosen))
     lists = dict(zip(found[user].to_pylist(), found["items"].to_pylist(), strict=True))
     examples = []

@@ -15,6 +15,7 @@ import numpy as np
 from forecache.errors import CheckError, InputError
 from forecache.inference.kernel import load_kernel
 from forecache.inference.outputs import known_outputs, score_values, source_of
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.existing import open_existing
 from forecache.lake.ledger import StageRecord, all_records, record
 from forecache.lake.training_sets.splits import label_numbers
@@ -184,7 +185,7 @@ def _batches(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    dataset = table.to_pyarrow_dataset()
+    dataset = open_dataset(table)
     missing = [name for name in (*names, judged_on.label) if name not in dataset.schema.names]
     if missing:
         raise InputError(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from forecache.errors import InputError
 from forecache.inference.encoding import Encoded, Encoding
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.training_sets.splits import label_numbers, open_with_columns, split_batches, training_classes
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.pipeline.names import REQUEST_ID
@@ -84,12 +85,14 @@ def read_examples(
         NotFoundError: The table or the version does not exist.
         InputError: The table lacks a feature, or the split is empty.
     """
+    import pyarrow.compute as pc
+
     names = features or pipeline.feature_names
     encoding = encoding or Encoding(tuple(Encoded(name, "number") for name in names))
     delta = open_with_columns(settings, table, names, version=version)
     columns = [*pipeline.key, AS_OF, *names, *pipeline.trained_label.columns]
     classes = training_classes(settings, pipeline, version=version, table=table)
-    rows: pa.Table = delta.to_pyarrow_table(columns=columns, filters=[("split", "=", split)])
+    rows: pa.Table = open_dataset(delta).to_table(columns, filter=pc.field("split") == split)
     if not rows.num_rows:
         raise InputError(f"The split {split!r} of {table!r} is empty at version {version}.")
     rows = rows.sort_by([(name, "ascending") for name in (*pipeline.key, AS_OF)])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.scratch import scratch_database
@@ -33,7 +34,7 @@ def compare(settings: Settings, pipeline: Pipeline, night: date) -> dict[str, An
     old, new = (f"{side}.{value}" if value else "NULL::DOUBLE" for side in ("champion", "challenger"))
     with scratch_database(settings) as connection:
         for side, table in (("champion", pipeline.prediction_table), ("challenger", pipeline.challenger_table)):
-            rows = open_table(settings, table).to_pyarrow_dataset(partitions=[(AS_OF, "=", night.isoformat())])
+            rows = open_dataset(open_table(settings, table), partitions=[(AS_OF, "=", night.isoformat())])
             connection.register(f"{side}_table", rows)
             connection.execute(f"CREATE VIEW {side} AS FROM {side}_table WHERE {AS_OF} = DATE '{night}'")
         figures = connection.execute(

@@ -10,6 +10,7 @@ from deltalake import DeltaTable
 
 from forecache.errors import InputError, NotFoundError
 from forecache.lake.delta.comparison.partition import PartitionReader, Piece
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.digest import files_digest, partition_files
 from forecache.lake.delta.tables import open_table
 from forecache.lake.feature_tables.features import STAGE, feature_versions
@@ -44,7 +45,7 @@ class NightSource:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        return self.table.to_pyarrow_dataset().schema
+        return open_dataset(self.table).schema
 
     @cached_property
     def reader(self) -> "NightReader":

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.errors import NotFoundError
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.settings import Settings
 from forecache.store.encoding.streamed_rows import EVENT_DAY, HOUR, PLACE, POSITION, moments_of
@@ -48,7 +49,7 @@ class StreamTable:
             where: A further condition.
         """
         if self.version >= 0:
-            dataset = self._opened().to_pyarrow_dataset()
+            dataset = open_dataset(self._opened())
             yield from self._scanned(dataset, columns, above=above, up_to=up_to, where=where)
 
     def in_order(
@@ -63,7 +64,7 @@ class StreamTable:
         table = self._opened()
         for hour in sorted({str(values[HOUR]) for values in table.partitions()}):
             # A data set keeps the footers of all files that it has read, so each hour has its own.
-            of_hour = table.to_pyarrow_dataset(file_pruning_predicate=[(HOUR, "=", hour)])
+            of_hour = open_dataset(table, partitions=[(HOUR, "=", hour)])
             parts = list(self._scanned(of_hour, [*columns, PLACE], above=above, up_to=up_to, where=where))
             if parts:
                 rows = pa.concat_tables(parts)

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.errors import InputError
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.log import open_if_exists
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import Stream
@@ -35,7 +36,7 @@ def landed_events(settings: Settings, stream: Stream, day: date) -> pa.Table:
         NotFoundError: The source has no raw table.
     """
     source, fields = stream.source, event_fields(stream.topic)
-    dataset = open_table(settings, source.raw_table).to_pyarrow_dataset(partitions=[(EVENT_DAY, "=", day.isoformat())])
+    dataset = open_dataset(open_table(settings, source.raw_table), partitions=[(EVENT_DAY, "=", day.isoformat())])
     rows = dataset.to_table(columns=[field.name for field in fields])
     if not rows.num_rows:
         raise InputError(
@@ -59,7 +60,7 @@ def not_in_table(settings: Settings, stream: Stream, day: date, events: pa.Table
     delta, unique = open_if_exists(settings, stream.table), list(stream.source.unique)
     if delta is None:
         return events
-    there = delta.to_pyarrow_dataset().to_table(columns=unique, filter=pc.field(EVENT_DAY) == pa.scalar(day))
+    there = open_dataset(delta).to_table(columns=unique, filter=pc.field(EVENT_DAY) == pa.scalar(day))
     place = "place_in_day"
     numbered = events.append_column(place, pa.array(range(events.num_rows), pa.int64()))
     left = numbered.select([*unique, place]).join(there, keys=unique, join_type="left anti")

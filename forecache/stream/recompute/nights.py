@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.errors import DamagedError, NotFoundError
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.stream_tables import nights_of
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, FeatureView, Stream
@@ -34,7 +35,7 @@ class LakeNight:
         schema, wanted = key_schema(stream.topic, view.key), plan_of(view).base_columns
         try:
             table = open_table(settings, view.feature_table, version=version)
-            dataset = table.to_pyarrow_dataset(partitions=[(AS_OF, "=", as_of.isoformat())])
+            dataset = open_dataset(table, partitions=[(AS_OF, "=", as_of.isoformat())])
             rows = dataset.to_table(columns=[*view.key, *(column.name for column in wanted)])
         except KeyError as error:
             raise DamagedError(

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from forecache.lake.delta.dataset import open_dataset
 from forecache.stream.mark import Mark, last_mark
 from forecache.stream.record import OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 
@@ -21,7 +22,7 @@ class TableRows:
     """
 
     def __init__(self, delta: Any) -> None:
-        self.dataset = delta.to_pyarrow_dataset()
+        self.dataset = open_dataset(delta)
         self._delta = delta
 
     def in_order(self, columns: Sequence[str], where: pc.Expression) -> Iterator[pa.Table]:

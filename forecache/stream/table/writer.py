@@ -20,6 +20,7 @@ import xxhash
 
 from forecache.errors import ConflictError
 from forecache.lake.delta.commit import Change, State, Target, commit
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.files import DataFile, new_path, place_of, tried, write_file
 from forecache.lake.delta.log import Kept, open_if_exists
 from forecache.lake.delta.stream_tables import STREAM_PROPERTIES, hour_of
@@ -190,7 +191,7 @@ class StreamWriter:
         for partition, end in offsets_of(delta, self._stream.name).items():
             start = self.offsets.get(partition, 0)
             again |= (pc.field(PARTITION) == partition) & (pc.field(OFFSET) >= start) & (pc.field(OFFSET) < end)
-        return set(_places(delta.to_pyarrow_dataset().to_table([PARTITION, OFFSET], filter=again)))
+        return set(_places(open_dataset(delta).to_table([PARTITION, OFFSET], filter=again)))
 
     def _written(self, table: str, rows: pa.Table, hour: str) -> DataFile:
         filesystem, path = place_of(self._settings, table).open(), new_path(new_folder(), {HOUR: hour})

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import open_if_exists, read_entry
 from forecache.settings import Settings
@@ -48,7 +49,7 @@ class CommittedRows:
         if delta is None or delta.version() <= self.version:
             return
         newest = int(delta.version())
-        found = delta.to_pyarrow_dataset().to_table(filter=pc.field(POSITION) > self.version)
+        found = open_dataset(delta).to_table(filter=pc.field(POSITION) > self.version)
         found = found.sort_by([(POSITION, "ascending"), (PLACE, "ascending")])
         for position in pc.unique(found[POSITION]).to_pylist():
             self.version = position

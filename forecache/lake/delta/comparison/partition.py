@@ -10,6 +10,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
+from forecache.lake.delta.dataset import open_dataset
+
 BATCH_ROWS = 1 << 17
 _Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
 
@@ -41,7 +43,7 @@ class PartitionReader:
     """
 
     def __init__(self, table: DeltaTable, column: str, value: str) -> None:
-        dataset = table.to_pyarrow_dataset(partitions=[(column, "=", value)])
+        dataset = open_dataset(table, partitions=[(column, "=", value)])
         found = dataset.get_fragments(filter=ds.field(column) == date.fromisoformat(value))
         self._fragments = {fragment.path: fragment for fragment in sorted(found, key=lambda fragment: fragment.path)}
         self._column, self._table_schema = column, dataset.schema

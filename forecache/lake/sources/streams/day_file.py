@@ -4,6 +4,7 @@ from datetime import date
 from pathlib import Path
 
 from forecache.errors import InputError
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import Source
 from forecache.pipeline.names import STREAM
@@ -30,7 +31,7 @@ def write_day(settings: Settings, source: Source, extract: StreamDay, day: date,
     import pyarrow.dataset as ds
     import pyarrow.parquet as pq
 
-    dataset = open_table(settings, STREAM + extract.stream).to_pyarrow_dataset()
+    dataset = open_dataset(open_table(settings, STREAM + extract.stream))
     there = set(dataset.schema.names)
     for column in source.columns:
         if column.required and column.name not in there:

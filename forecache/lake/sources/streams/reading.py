@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta, timezone
 
+from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.log import active_files, open_if_exists
 from forecache.lake.delta.stream_tables import HOUR, hour_of
 from forecache.lake.delta.tables import open_table
@@ -67,7 +68,7 @@ def _newest_read(settings: Settings, table: str, end: datetime) -> dict[int, dat
     some = sorted({*hours[:2], *hours[-2:]})
     if not some:
         return {}
-    rows = delta.to_pyarrow_table(partitions=[(HOUR, "in", some)], columns=["kafka_partition", "kafka_at"])
+    rows = open_dataset(delta, partitions=[(HOUR, "in", some)]).to_table(["kafka_partition", "kafka_at"])
     newest = rows.group_by("kafka_partition").aggregate([("kafka_at", "max")])
     return dict(zip(newest["kafka_partition"].to_pylist(), newest["kafka_at_max"].to_pylist(), strict=True))
 
@@ -82,7 +83,7 @@ def days_with_more(settings: Settings, stream: str, landed: Mapping[date, int], 
     import pyarrow.dataset as ds
 
     rows = (ds.field(HOUR) >= f"{since}T00") & (ds.field(_DAY) <= max(landed))
-    dataset = open_table(settings, STREAM + stream).to_pyarrow_dataset()
+    dataset = open_dataset(open_table(settings, STREAM + stream))
     # Files are passed over by their statistics: hardly any has rows of days that are long over.
     newer = dataset.to_table(columns=[_DAY, _POSITION], filter=rows).group_by(_DAY).aggregate([(_POSITION, "max")])
     found = zip(newer[_DAY].to_pylist(), newer[f"{_POSITION}_max"].to_pylist(), strict=True)

@@ -1,0 +1,96 @@
+"""Arrow datasets of Delta tables, which Arrow reads by itself: from a disk or a bucket, without a call of Python.
+
+delta-rs's own file system is called back from Arrow's threads. A query with a limit has its rows while these threads
+still read ahead, and calls into an interpreter that ends crash or hang the process.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import pyarrow.fs
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from pyarrow.dataset import FileSystemDataset
+
+# delta-rs's options of S3 by what Arrow's client calls them, without their prefix `aws_`; the first that is set holds.
+_CREDENTIALS = {
+    "access_key_id": "access_key",
+    "secret_access_key": "secret_key",
+    "session_token": "session_token",
+    "token": "session_token",
+}
+_PLACE = {"endpoint_url": "endpoint", "endpoint": "endpoint", "region": "region", "default_region": "region"}
+_WAYS = {"virtual_hosted_style_request": "force_virtual_addressing", "skip_signature": "anonymous"}
+# What is about writing, or about how long to try.
+_WITHOUT_EFFECT = {
+    "allow_http", "checksum_algorithm", "conditional_put", "connect_timeout", "copy_if_not_exists", "disable_tagging",
+    "max_retries", "retry_timeout", "s3_allow_unsafe_rename", "s3_express", "timeout", "unsigned_payload",
+}  # fmt: skip
+_TRIES = 6
+_CONNECT_S = 10.0
+
+
+def open_dataset(delta: "DeltaTable", *, partitions: list[tuple[str, str, Any]] | None = None) -> "FileSystemDataset":
+    """Open a table, as of the version at which it is open, for Arrow or DuckDB to read.
+
+    Args:
+        partitions: Conditions on partition columns, as (column, operator, value); files of others are left out.
+
+    Raises:
+        deltalake.exceptions.DeltaProtocolError: The table has features that only Spark reads, as deletion vectors.
+    """
+    filesystem = open_native(delta.table_uri, delta._storage_options or {})
+    return delta.to_pyarrow_dataset(file_pruning_predicate=partitions, filesystem=filesystem)
+
+
+def open_native(uri: str, options: Mapping[str, str]) -> pyarrow.fs.FileSystem | None:
+    """Open Arrow's own file system, rooted at a folder or a prefix of a bucket, for reading.
+
+    Args:
+        uri: A path, or a URI, URL-encoded.
+        options: Object store options as delta-rs takes them; what they lack is taken from `AWS_...` variables.
+
+    Returns:
+        None: Arrow has none for this object store, or not with these options.
+    """
+    if "://" not in uri:
+        return pyarrow.fs.SubTreeFileSystem(uri, pyarrow.fs.LocalFileSystem())
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return pyarrow.fs.SubTreeFileSystem(unquote(parts.path), pyarrow.fs.LocalFileSystem())
+    arguments = _s3_arguments(options) if parts.scheme in ("s3", "s3a") else None
+    if arguments is None:
+        return None
+    return pyarrow.fs.SubTreeFileSystem(parts.netloc + unquote(parts.path), _s3(tuple(sorted(arguments.items()))))
+
+
+def _s3_arguments(options: Mapping[str, str]) -> dict[str, Any] | None:
+    """Arguments of Arrow's S3 client for options of delta-rs; None: it has no such option."""
+    given = {key.lower().removeprefix("aws_"): value for key, value in options.items()}
+    if given.keys() - {*_CREDENTIALS, *_PLACE, *_WAYS, *_WITHOUT_EFFECT}:
+        return None
+    outside = {key.lower().removeprefix("aws_"): value for key, value in os.environ.items() if key.startswith("AWS_")}
+    given = {**{name: outside[name] for name in (*_PLACE, *_WAYS) if name in outside}, **given}
+    found: dict[str, Any] = {
+        argument: True for name, argument in _WAYS.items() if given.get(name, "").lower() in ("true", "1")
+    }
+    # Without keys, Arrow's client looks for those of the workload, as delta-rs does.
+    has_keys = given.get("access_key_id") and given.get("secret_access_key") and "anonymous" not in found
+    for name, argument in {**(_CREDENTIALS if has_keys else {}), **_PLACE}.items():
+        if given.get(name):
+            found.setdefault(argument, given[name])
+    if endpoint := found.pop("endpoint", ""):
+        scheme, _, found["endpoint_override"] = endpoint.rstrip("/").rpartition("://")
+        found["scheme"] = scheme or "https"
+        found.setdefault("region", "us-east-1")
+    return found
+
+
+@lru_cache(maxsize=8)
+def _s3(arguments: tuple[tuple[str, Any], ...]) -> pyarrow.fs.FileSystem:
+    retries = pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=_TRIES)
+    return pyarrow.fs.S3FileSystem(**dict(arguments), connect_timeout=_CONNECT_S, retry_strategy=retries)
