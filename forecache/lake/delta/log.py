@@ -1,15 +1,19 @@
 """What a table's log says: its files as of its newest version, by partition, what was removed, and single entries."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from forecache.lake.delta.files import DataFile, partition_text
+from forecache.lake.delta.files import DataFile, list_entries, partition_text
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+
+_ENTRY = re.compile(r"(\d{20})\.json")
+_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.\d{10}\.(\d{10}))?\.parquet")
 
 
 def open_if_exists(settings: Settings, name: str) -> "DeltaTable | None":
@@ -80,41 +84,58 @@ def read_entry(filesystem: Any, version: int) -> list[dict[str, Any]]:
         return [json.loads(line) for line in stream.read().splitlines() if line.strip()]
 
 
-def removed_files(filesystem: Any) -> dict[str, int]:
+def removed_files(filesystem: Any) -> dict[str, int] | None:
     """By path, when files were removed that the newest checkpoint or a later entry remembers as such, in ms since 1970.
+
+    `_last_checkpoint` is optional in Delta's protocol and may be old, lost or torn, so the log's folder is listed.
 
     Args:
         filesystem: As for `read_entry`.
+
+    Returns:
+        None if that is not known: an entry after the newest checkpoint, or from the first on, is not in the log (any
+        more), as where another commit cleans the log at this moment.
     """
-    version, found = _checkpoint(filesystem)
-    while True:
-        version += 1
-        try:
-            actions = read_entry(filesystem, version)
-        except FileNotFoundError:
-            return found
-        for action in actions:
-            if "remove" in action:
-                found[unquote(action["remove"]["path"])] = action["remove"].get("deletionTimestamp") or 0
+    names = [info.path.rpartition("/")[2] for info in list_entries(filesystem, "_delta_log")]
+    checkpoint, parts = newest_checkpoint(names)
+    entries = (_ENTRY.fullmatch(name) for name in names)
+    later = sorted(int(entry[1]) for entry in entries if entry and int(entry[1]) > checkpoint)
+    if not (later or parts) or later != list(range(checkpoint + 1, checkpoint + 1 + len(later))):
+        return None
+    found: dict[str, int] = {}
+    try:
+        for part in parts:
+            found |= _removed_in_checkpoint(filesystem, part)
+        for version in later:
+            for action in read_entry(filesystem, version):
+                if "remove" in action:
+                    found[unquote(action["remove"]["path"])] = action["remove"].get("deletionTimestamp") or 0
+    except FileNotFoundError:
+        return None
+    return found
 
 
-def _checkpoint(filesystem: Any) -> tuple[int, dict[str, int]]:
-    """The version of the newest checkpoint, -1 where there is none, and what it remembers as removed."""
+def newest_checkpoint(names: Iterable[str]) -> tuple[int, list[str]]:
+    """The version of the newest checkpoint whose parts are all there, and their names; -1 and none if there is none.
+
+    Args:
+        names: Of the files in the log's folder.
+    """
+    found: dict[tuple[int, int], list[str]] = {}
+    for name in names:
+        if match := _CHECKPOINT.fullmatch(name):
+            found.setdefault((int(match[1]), int(match[2] or 1)), []).append(name)
+    whole = [(version, sorted(parts)) for (version, count), parts in found.items() if len(parts) == count]
+    return max(whole, default=(-1, []))
+
+
+def _removed_in_checkpoint(filesystem: Any, name: str) -> dict[str, int]:
     import pyarrow.parquet as pq
 
-    try:
-        with filesystem.open_input_stream("_delta_log/_last_checkpoint") as stream:
-            last = json.loads(stream.read())
-    except FileNotFoundError:
-        return -1, {}
-    version, parts = int(last["version"]), last.get("parts")
-    names = [f"{version:020d}.checkpoint.parquet"]
-    if parts:
-        names = [f"{version:020d}.checkpoint.{part:010d}.{parts:010d}.parquet" for part in range(1, parts + 1)]
-    found: dict[str, int] = {}
-    for name in names:
-        with filesystem.open_input_file(f"_delta_log/{name}") as source:
-            for row in pq.read_table(source, columns=["remove"])["remove"].to_pylist():
-                if row is not None and row["path"] is not None:
-                    found[unquote(row["path"])] = row["deletionTimestamp"] or 0
-    return version, found
+    with filesystem.open_input_file(f"_delta_log/{name}") as source:
+        rows = pq.read_table(source, columns=["remove"])["remove"].to_pylist()
+    return {
+        unquote(row["path"]): row["deletionTimestamp"] or 0
+        for row in rows
+        if row is not None and row["path"] is not None
+    }
