@@ -12,7 +12,6 @@ from maintenance_lake import age
 from warm import assert_valid_log, log_of
 from watched_streams import StreamTable
 
-from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import active_files, removed_files
 from forecache.lake.delta.stream_tables import KEPT, hour_of, stream_bases
 from forecache.lake.delta.tables import open_table
@@ -100,7 +99,7 @@ def test_files_that_were_merged_moments_ago_stay_though_they_are_old(settings: S
     age(settings)
     maintain_table(settings, TABLE, ())
     assert maintain_table(settings, TABLE, ()).removed == 0
-    assert len(removed_files(place_of(settings, TABLE).open()) or ()) == 6
+    assert len(removed_files(settings, TABLE) or ()) == 6
 
 
 @pytest.mark.parametrize("hint", ["fresh", "stale", "stale, its checkpoint gone", "lost", "torn", "empty"])
@@ -130,7 +129,7 @@ def test_files_that_were_merged_moments_ago_stay_whatever_the_log_s_hint_says(
         (log / "_last_checkpoint").unlink()
     assert maintain_table(settings, TABLE, ()).removed == 0
     assert sorted(reader.to_pyarrow_table()["payment_id"].to_pylist()) == before
-    assert len(removed_files(place_of(settings, TABLE).open()) or ()) == 6
+    assert len(removed_files(settings, TABLE) or ()) == 6
     assert len(rows_of(settings)) == 26
 
 
@@ -154,12 +153,11 @@ def test_nothing_is_removed_if_the_log_does_not_say_what_was_removed_lately(sett
     maintain_table(settings, TABLE, ())
     table.commit([now], at=now)
     delta = open_table(settings, TABLE)
-    files = place_of(settings, TABLE).open()
     delta.create_checkpoint()
     (log / f"{12:020d}.json").unlink()  # the merge's
-    assert len(removed_files(files) or ()) == 6
+    assert len(removed_files(settings, TABLE) or ()) == 6
     (log / f"{13:020d}.checkpoint.parquet").rename(log / f"{13:020d}.checkpoint.0000000001.0000000002.parquet")
-    assert removed_files(files) is None, "the checkpoint is not whole"
+    assert removed_files(settings, TABLE) is None, "the checkpoint is not whole"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(remove, "open_table", lambda *_: delta)
         assert remove.removable(settings, TABLE, (), KEPT) == []
@@ -176,7 +174,7 @@ def test_checkpoints_keep_the_log_short_and_remember_what_was_removed(settings: 
         table.commit([now], at=now)
     last = json.loads((log / "_last_checkpoint").read_text())
     assert last["version"] >= 99
-    assert len(removed_files(place_of(settings, TABLE).open()) or ()) == 90, "read from the checkpoint"
+    assert len(removed_files(settings, TABLE) or ()) == 90, "read from the checkpoint"
     before = rows_of(settings)
     # A day later: the log's entries are old, and the next checkpoint removes them.
     import os

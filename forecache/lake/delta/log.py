@@ -1,28 +1,33 @@
 """What a table's log says: its files as of its newest version, by partition, what was removed, and single entries."""
 
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from forecache.lake.delta.files import DataFile, list_entries, partition_text
+from forecache.lake.delta.files import DataFile, list_entries, partition_text, place_of
+from forecache.lake.delta.read_errors import (
+    LOG,
+    damaged_file,
+    entries_after,
+    newest_checkpoint,
+    open_data_file,
+    reading_log,
+)
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-_ENTRY = re.compile(r"(\d{20})\.json")
-_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.\d{10}\.(\d{10}))?\.parquet")
-
 
 def open_if_exists(settings: Settings, name: str) -> "DeltaTable | None":
-    """A table at its newest version, None where there is none."""
+    """A table at its newest version, None where there is none; DamagedError names a damaged file of its log."""
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
     try:
-        return DeltaTable(settings.table_uri(name), storage_options=settings.storage_options)
+        with reading_log(place_of(settings, name), name):
+            return DeltaTable(settings.table_uri(name), storage_options=settings.storage_options)
     except TableNotFoundError:
         return None
 
@@ -74,40 +79,47 @@ def grouped(files: Sequence[DataFile], column: str) -> dict[str, list[DataFile]]
     return found
 
 
-def read_entry(filesystem: Any, version: int) -> list[dict[str, Any]]:
-    """The actions of one entry of a table's log; FileNotFoundError where it is not there (any more).
+def read_entry(filesystem: Any, version: int, table: str) -> list[dict[str, Any]]:
+    """The actions of one entry of a table's log.
 
     Args:
         filesystem: Of the table, see `forecache.lake.delta.files.Place.open`.
+        table: Its name, for the error.
+
+    Raises:
+        FileNotFoundError: It is not there (any more).
+        DamagedError: It is not what was written.
     """
-    with filesystem.open_input_stream(f"_delta_log/{version:020d}.json") as stream:
-        return [json.loads(line) for line in stream.read().splitlines() if line.strip()]
+    path = f"{LOG}/{version:020d}.json"
+    with filesystem.open_input_stream(path) as stream:
+        content = stream.read()
+    try:
+        return [json.loads(line) for line in content.splitlines() if line.strip()]
+    except ValueError as error:
+        raise damaged_file(path, table) from error
 
 
-def removed_files(filesystem: Any) -> dict[str, int] | None:
+def removed_files(settings: Settings, name: str) -> dict[str, int] | None:
     """By path, when files were removed that the newest checkpoint or a later entry remembers as such, in ms since 1970.
 
     `_last_checkpoint` is optional in Delta's protocol and may be old, lost or torn, so the log's folder is listed.
-
-    Args:
-        filesystem: As for `read_entry`.
 
     Returns:
         None if that is not known: an entry after the newest checkpoint, or from the first on, is not in the log (any
         more), as where another commit cleans the log at this moment.
     """
-    names = [info.path.rpartition("/")[2] for info in list_entries(filesystem, "_delta_log")]
+    filesystem = place_of(settings, name).open()
+    names = [info.path.rpartition("/")[2] for info in list_entries(filesystem, LOG)]
     checkpoint, parts = newest_checkpoint(names)
-    entries = (_ENTRY.fullmatch(name) for name in names)
-    later = sorted(int(entry[1]) for entry in entries if entry and int(entry[1]) > checkpoint)
+    later = entries_after(names, checkpoint)
     if not (later or parts) or later != list(range(checkpoint + 1, checkpoint + 1 + len(later))):
         return None
     found: dict[str, int] = {}
     try:
         for part in parts:
-            found |= _removed_in_checkpoint(filesystem, part)
+            found |= _removed_in_checkpoint(filesystem, f"{LOG}/{part}", name)
         for version in later:
-            for action in read_entry(filesystem, version):
+            for action in read_entry(filesystem, version, name):
                 if "remove" in action:
                     found[unquote(action["remove"]["path"])] = action["remove"].get("deletionTimestamp") or 0
     except FileNotFoundError:
@@ -115,24 +127,10 @@ def removed_files(filesystem: Any) -> dict[str, int] | None:
     return found
 
 
-def newest_checkpoint(names: Iterable[str]) -> tuple[int, list[str]]:
-    """The version of the newest checkpoint whose parts are all there, and their names; -1 and none if there is none.
-
-    Args:
-        names: Of the files in the log's folder.
-    """
-    found: dict[tuple[int, int], list[str]] = {}
-    for name in names:
-        if match := _CHECKPOINT.fullmatch(name):
-            found.setdefault((int(match[1]), int(match[2] or 1)), []).append(name)
-    whole = [(version, sorted(parts)) for (version, count), parts in found.items() if len(parts) == count]
-    return max(whole, default=(-1, []))
-
-
-def _removed_in_checkpoint(filesystem: Any, name: str) -> dict[str, int]:
+def _removed_in_checkpoint(filesystem: Any, path: str, table: str) -> dict[str, int]:
     import pyarrow.parquet as pq
 
-    with filesystem.open_input_file(f"_delta_log/{name}") as source:
+    with open_data_file(filesystem, path, table) as source:
         rows = pq.read_table(source, columns=["remove"])["remove"].to_pylist()
     return {
         unquote(row["path"]): row["deletionTimestamp"] or 0

@@ -67,7 +67,7 @@ def removable(settings: Settings, name: str, pins: Collection[Pin], retention: t
     if not unused:
         return []
     # Entries of the log that are cleaned, or a file removed after such an entry, are known by the newest checkpoint.
-    removed_ms = removed_files(place_of(settings, name).open())
+    removed_ms = removed_files(settings, name)
     if removed_ms is None:
         return []
     unused = [info for info in unused if removed_ms.get(info.path, 0) / 1000 < cutoff.timestamp()]
@@ -104,7 +104,7 @@ def _spans(settings: Settings, name: str, versions: Sequence[int]) -> dict[str, 
 
     def read(version: int) -> list[dict[str, Any]]:
         with suppress(FileNotFoundError):
-            return read_entry(filesystem, version)
+            return read_entry(filesystem, version, name)
         return []  # an append has cleaned the log since it was listed
 
     found: dict[str, list[_Span]] = {}
