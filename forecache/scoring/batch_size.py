@@ -16,6 +16,7 @@ import pyarrow as pa
 from forecache.inference.choose_runtime import Plan
 from forecache.inference.kernel_spec import KERNEL_VERSION
 from forecache.lake.delta.files import place_of
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.lake.stage import Done, Stage
 from forecache.output_kinds import OutputSpec
 from forecache.scoring.night import Night
@@ -151,7 +152,8 @@ def _read_sample(work: Work, night: Night) -> tuple[list[pa.Array], list[pa.Arra
 
     started = time.perf_counter()
     names = model_features(work.pipeline, work.plan.spec.inputs)
-    with place_of(work.settings, work.pipeline.feature_table).open().open_input_file(night.files[0].path) as opened:
+    table = work.pipeline.feature_table
+    with open_data_file(place_of(work.settings, table).open(), night.files[0].path, table) as opened:
         parquet = pq.ParquetFile(opened)
         stored = [name for name in names if name in parquet.schema_arrow.names]
         batch = next(parquet.iter_batches(SAMPLE_ROWS, columns=[*work.pipeline.key, *stored], use_threads=False))

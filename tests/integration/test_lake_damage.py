@@ -1,15 +1,21 @@
 """Missing and damaged data files: found by reading, and named with table and remedy whichever engine met them."""
 
 import json
+from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from deltalake import DeltaTable
 from store_tables import NEXT_NIGHT, churn, predictions, scores, write_night
 
 from forecache.cli.main import main
+from forecache.lake.delta import small_tables
 from forecache.lake.delta.damage import damaged_files, named
 from forecache.lake.delta.tables import read_table
+from forecache.lake.ledger import StageRecord, record
+from forecache.registry.promotions import Promotion, record_promotion
 from forecache.settings import Settings
 from forecache.store import publish
 
@@ -83,3 +89,72 @@ def test_spark_s_own_error_is_named_too(settings: Settings, file: Path, spark: "
 def test_an_error_about_something_else_is_not_taken_for_a_damaged_file() -> None:
     assert named(ValueError("the column 'page' is not in raw_x/part-1.csv")) is None
     assert named(RuntimeError("lake/raw_x/part-1.parquet was written")) is None
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x80
+    path.write_bytes(content)
+
+
+def first_entry(table: Path) -> Path:
+    return table / "_delta_log" / f"{0:020d}.json"
+
+
+def last_entry(table: Path) -> Path:
+    return max((table / "_delta_log").glob("*.json"))
+
+
+def checkpoint(table: Path) -> Path:
+    DeltaTable(str(table)).create_checkpoint()
+    [found] = (table / "_delta_log").glob("*.checkpoint.parquet")
+    return found
+
+
+def rows_file(table: Path) -> Path:
+    return max(table.glob("**/part-*.parquet"))
+
+
+COMMANDS = [
+    ("stage_ledger", ["publish", "churn", "--unchecked"]),
+    ("stage_ledger", ["cost"]),
+    ("stage_ledger", ["maintain"]),
+    ("promotion_ledger", ["rollback", "churn"]),
+    ("predictions_churn", ["query", "select count(*) from predictions_churn"]),
+    ("predictions_churn", ["publish", "churn", "--unchecked"]),
+    ("predictions_churn", ["maintain", "predictions_churn"]),
+]
+OF_LOG = [(*command, damaged) for command in COMMANDS for damaged in (first_entry, last_entry, checkpoint)]
+OF_ROWS = [(*COMMANDS[1], rows_file), (*COMMANDS[3], rows_file)]
+
+
+@pytest.mark.parametrize(("name", "command", "damaged"), [*OF_LOG, *OF_ROWS])
+def test_a_damaged_file_of_a_table_or_its_log_is_named_by_each_command(
+    settings: Settings,
+    file: Path,
+    name: str,
+    command: list[str],
+    damaged: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for number in range(3):
+        record(settings, [StageRecord("score", "churn", NEXT_NIGHT, f"i{number}", "", -1, 1, 0.1)])
+        record_promotion(settings, a_promotion(number))
+    monkeypatch.setenv("FORECACHE_HOME", str(settings.home_path))
+    path = damaged(Path(settings.table_uri(name)))
+    flip(path, path.stat().st_size - 6 if path.suffix == ".parquet" else path.stat().st_size // 2)
+    small_tables._reader.cache_clear()  # each command is a process of its own
+    assert main(command) == 7
+    said = " ".join(capsys.readouterr().err.split())
+    assert path.name in said
+    assert f"of the table '{name}' is missing or damaged" in said
+    [found] = damaged_files(settings)
+    assert (found.table, Path(found.path).name) == (name, path.name)
+
+
+def a_promotion(version: int) -> Promotion:
+    return Promotion(
+        recorded_at=datetime.now(timezone.utc), pipeline="churn", action="gate", actor="test", from_version=None,
+        to_version=version, verdict="passed", reason="", training_table="", training_version=-1,
+    )  # fmt: skip

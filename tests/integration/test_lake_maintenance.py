@@ -71,6 +71,16 @@ def test_small_files_are_merged_and_old_versions_that_nothing_names_go(lake: Set
     assert open_table(lake, TRAINING, version=2).to_pyarrow_table()["x"].to_pylist() == [2, 2, 2]
 
 
+def test_what_was_merged_now_stays_though_the_log_is_cleaned_meanwhile(lake: Settings) -> None:
+    merged = by_table(maintain(lake, ["stage_ledger"]))["stage_ledger"]
+    assert (merged.merged, merged.removed) == (7, 0)
+    delta = open_table(lake, "stage_ledger")
+    delta.create_checkpoint()
+    for entry in Path(lake.table_uri("stage_ledger"), "_delta_log").glob("*.json"):
+        entry.unlink()
+    assert by_table(maintain(lake, ["stage_ledger"]))["stage_ledger"].removed == 0
+
+
 def test_a_dry_run_says_what_would_go_and_changes_nothing(lake: Settings) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(lake.lake_uri).rglob("*")}
     done = by_table(maintain(lake, dry_run=True))

@@ -12,10 +12,10 @@ from maintenance_lake import age
 from warm import assert_valid_log, log_of
 from watched_streams import StreamTable
 
-from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import active_files, removed_files
 from forecache.lake.delta.stream_tables import KEPT, hour_of, stream_bases
 from forecache.lake.delta.tables import open_table
+from forecache.lake.maintenance import remove
 from forecache.lake.maintenance.maintain import maintain_table
 from forecache.operations.maintain import pinned_versions
 from forecache.settings import Settings
@@ -99,7 +99,68 @@ def test_files_that_were_merged_moments_ago_stay_though_they_are_old(settings: S
     age(settings)
     maintain_table(settings, TABLE, ())
     assert maintain_table(settings, TABLE, ()).removed == 0
-    assert len(removed_files(place_of(settings, TABLE).open())) == 6
+    assert len(removed_files(settings, TABLE) or ()) == 6
+
+
+@pytest.mark.parametrize("hint", ["fresh", "stale", "stale, its checkpoint gone", "lost", "torn", "empty"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_files_that_were_merged_moments_ago_stay_whatever_the_log_s_hint_says(
+    settings: Settings, now: datetime, hint: str, parts: int
+) -> None:
+    table, log = write(settings, now), Path(settings.table_uri(TABLE)) / "_delta_log"
+    age(settings)
+    DeltaTable(settings.table_uri(TABLE)).create_checkpoint()
+    old = (log / "_last_checkpoint").read_bytes()
+    reader = DeltaTable(settings.table_uri(TABLE))  # such as a tailer, or a query that goes on
+    before = sorted(reader.to_pyarrow_table()["payment_id"].to_pylist())
+    assert maintain_table(settings, TABLE, ()).merged == 6
+    table.commit([now], at=now)
+    DeltaTable(settings.table_uri(TABLE)).create_checkpoint()
+    split_checkpoint(log, 13, parts)
+    table.commit([now], at=now)
+    # As a commit cleans the log: what is older than the newest checkpoint goes.
+    for path in log.glob("0*"):
+        if int(path.name[:20]) < 13 and (path.suffix == ".json" or hint != "stale"):
+            path.unlink()
+    content = {"fresh": None, "lost": None, "torn": old[: len(old) // 2], "empty": b""}.get(hint, old)
+    if content is not None:
+        (log / "_last_checkpoint").write_bytes(content)
+    elif hint == "lost":
+        (log / "_last_checkpoint").unlink()
+    assert maintain_table(settings, TABLE, ()).removed == 0
+    assert sorted(reader.to_pyarrow_table()["payment_id"].to_pylist()) == before
+    assert len(removed_files(settings, TABLE) or ()) == 6
+    assert len(rows_of(settings)) == 26
+
+
+def split_checkpoint(log: Path, version: int, parts: int) -> None:
+    """Write a checkpoint in several files, as Spark may."""
+    whole = log / f"{version:020d}.checkpoint.parquet"
+    if parts > 1:
+        rows = pq.read_table(whole)
+        whole.unlink()
+        size = -(-rows.num_rows // parts)
+        for part in range(parts):
+            name = f"{version:020d}.checkpoint.{part + 1:010d}.{parts:010d}.parquet"
+            pq.write_table(rows.slice(part * size, size), log / name)
+        last = json.loads((log / "_last_checkpoint").read_text())
+        (log / "_last_checkpoint").write_text(json.dumps({"version": version, "size": last["size"], "parts": parts}))
+
+
+def test_nothing_is_removed_if_the_log_does_not_say_what_was_removed_lately(settings: Settings, now: datetime) -> None:
+    table, log = write(settings, now), Path(settings.table_uri(TABLE)) / "_delta_log"
+    age(settings)
+    maintain_table(settings, TABLE, ())
+    table.commit([now], at=now)
+    delta = open_table(settings, TABLE)
+    delta.create_checkpoint()
+    (log / f"{12:020d}.json").unlink()  # the merge's
+    assert len(removed_files(settings, TABLE) or ()) == 6
+    (log / f"{13:020d}.checkpoint.parquet").rename(log / f"{13:020d}.checkpoint.0000000001.0000000002.parquet")
+    assert removed_files(settings, TABLE) is None, "the checkpoint is not whole"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(remove, "open_table", lambda *_: delta)
+        assert remove.removable(settings, TABLE, (), KEPT) == []
 
 
 @pytest.mark.slow
@@ -113,7 +174,7 @@ def test_checkpoints_keep_the_log_short_and_remember_what_was_removed(settings: 
         table.commit([now], at=now)
     last = json.loads((log / "_last_checkpoint").read_text())
     assert last["version"] >= 99
-    assert len(removed_files(place_of(settings, TABLE).open())) == 90, "read from the checkpoint"
+    assert len(removed_files(settings, TABLE) or ()) == 90, "read from the checkpoint"
     before = rows_of(settings)
     # A day later: the log's entries are old, and the next checkpoint removes them.
     import os

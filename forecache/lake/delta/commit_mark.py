@@ -22,7 +22,7 @@ def mark_of(settings: Settings, name: str, version: int) -> str | None:
     """
     for attempt in range(STORE_FAILURES):
         try:
-            actions = read_entry(place_of(settings, name).open(), version)
+            actions = read_entry(place_of(settings, name).open(), version, name)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -8,25 +8,20 @@ from urllib.parse import unquote
 from forecache.errors import DamagedError, ForecacheError, chain_of
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.listing import table_names
+from forecache.lake.delta.read_errors import LOG, damaged_file, damaged_log_file, remedy_for
 from forecache.lake.delta.tables import open_table
-from forecache.pipeline.names import FEATURES, PREDICTIONS, QUARANTINE, RAW, TILES, TRAINING_SET
 from forecache.settings import Settings
 
-_FILE = re.compile(r"(?:([A-Za-z][A-Za-z0-9_]*)/)?((?:[A-Za-z0-9_]+(?:=|%3D)[^/\s'\"]*/)*[^/\s'\"=]+\.parquet)")
+_SENTENCE = re.compile(r"The (?:log|data) file (\S+) of the table '([^']+)' is missing or damaged")
+_FILE = re.compile(
+    r"(?:([A-Za-z][A-Za-z0-9_]*)/)?((?:written-[0-9a-f]+/)?"
+    r"(?:[A-Za-z0-9_]+(?:=|%3D)[^/\s'\"]*/)*[^/\s'\"=]+\.parquet)"
+)
 _SIGNS = (
     "no such file", "not found", "filenotfound", "does not exist", "failed_read_file", "parquet magic", "corrupt",
     "invalid parquet", "not a parquet file", "could not read", "couldn't deserialize", "unexpected end", "eof",
     "external error", "kernel error", "snappy", "thrift", "decompress", "footer", "page", "parquet file size",
 )  # fmt: skip
-_REMEDIES = (
-    (PREDICTIONS, "`forecache run PIPELINE --night NIGHT --rebuild` scores the night again."),
-    (FEATURES, "`forecache run PIPELINE --night NIGHT --rebuild` builds the night's features again."),
-    (TILES, "Delete the table's folder: the next night that is built makes its tiles again."),
-    (TRAINING_SET, "`forecache train PIPELINE` builds the training set again."),
-    (RAW, "Restore the file from a copy: what was ingested is not read from the landing zone again."),
-    (QUARANTINE, "Restore the file from a copy, or do without: only rows that were set aside are in it."),
-    ("", "Restore the file from a copy of the lake."),
-)
 
 
 @dataclass(frozen=True)
@@ -39,12 +34,7 @@ class DamagedFile:
 
     @property
     def remedy(self) -> str:
-        return remedy_for(self.table)
-
-
-def remedy_for(table: str) -> str:
-    """What to do about a damaged file of a table."""
-    return next(remedy for prefix, remedy in _REMEDIES if table.startswith(prefix))
+        return remedy_for(self.table, self.path)
 
 
 def damaged_files(settings: Settings) -> Iterator[DamagedFile]:
@@ -64,7 +54,8 @@ def _of_table(settings: Settings, name: str) -> Iterator[DamagedFile]:
         table = open_table(settings, name)
         actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
     except (ForecacheError, DeltaError, OSError) as error:
-        yield DamagedFile(name, "_delta_log", f"The log cannot be read: {_line(error)}.")
+        path = damaged_log_file(place_of(settings, name)) or LOG
+        yield DamagedFile(name, path, f"The log cannot be read: {_line(error)}.")
         return
     files = place_of(settings, name).open()
     for action in actions.to_pylist():
@@ -94,16 +85,13 @@ def _line(error: BaseException) -> str:
 
 
 def named(error: BaseException) -> DamagedError | None:
-    """The sentence for an error of Spark, Arrow or delta-rs that is about a data file of a table; None for others."""
+    """The sentence for an error of Spark, Arrow or delta-rs that is about a file of a table; None for others."""
     for each in chain_of(error):
         text = str(each)
+        if (known := _SENTENCE.search(text)) is not None:  # of a worker of Spark's
+            return damaged_file(known[1], known[2])
         found = _FILE.search(text)
         if found is not None and any(sign in text.lower() for sign in _SIGNS):
             table, path = found.groups()
-            whose = f" of the table {table!r}" if table else ""
-            remedy = f"{remedy_for(table)} " if table else ""
-            return DamagedError(
-                f"The data file {path}{whose} is missing or damaged.",
-                remedy=f"{remedy}`forecache doctor --deep` names every such file, its table and what to do.",
-            )
+            return damaged_file(path, table or "")
     return None

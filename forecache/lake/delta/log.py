@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from forecache.lake.delta.files import DataFile, partition_text
+from forecache.lake.delta.files import DataFile, list_entries, partition_text, place_of
+from forecache.lake.delta.read_errors import (
+    LOG,
+    damaged_file,
+    entries_after,
+    newest_checkpoint,
+    open_data_file,
+    reading_log,
+)
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -13,12 +21,13 @@ if TYPE_CHECKING:
 
 
 def open_if_exists(settings: Settings, name: str) -> "DeltaTable | None":
-    """A table at its newest version, None where there is none."""
+    """A table at its newest version, None where there is none; DamagedError names a damaged file of its log."""
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
     try:
-        return DeltaTable(settings.table_uri(name), storage_options=settings.storage_options)
+        with reading_log(place_of(settings, name), name):
+            return DeltaTable(settings.table_uri(name), storage_options=settings.storage_options)
     except TableNotFoundError:
         return None
 
@@ -70,51 +79,61 @@ def grouped(files: Sequence[DataFile], column: str) -> dict[str, list[DataFile]]
     return found
 
 
-def read_entry(filesystem: Any, version: int) -> list[dict[str, Any]]:
-    """The actions of one entry of a table's log; FileNotFoundError where it is not there (any more).
+def read_entry(filesystem: Any, version: int, table: str) -> list[dict[str, Any]]:
+    """The actions of one entry of a table's log.
 
     Args:
         filesystem: Of the table, see `forecache.lake.delta.files.Place.open`.
+        table: Its name, for the error.
+
+    Raises:
+        FileNotFoundError: It is not there (any more).
+        DamagedError: It is not what was written.
     """
-    with filesystem.open_input_stream(f"_delta_log/{version:020d}.json") as stream:
-        return [json.loads(line) for line in stream.read().splitlines() if line.strip()]
+    path = f"{LOG}/{version:020d}.json"
+    with filesystem.open_input_stream(path) as stream:
+        content = stream.read()
+    try:
+        return [json.loads(line) for line in content.splitlines() if line.strip()]
+    except ValueError as error:
+        raise damaged_file(path, table) from error
 
 
-def removed_files(filesystem: Any) -> dict[str, int]:
+def removed_files(settings: Settings, name: str) -> dict[str, int] | None:
     """By path, when files were removed that the newest checkpoint or a later entry remembers as such, in ms since 1970.
 
-    Args:
-        filesystem: As for `read_entry`.
+    `_last_checkpoint` is optional in Delta's protocol and may be old, lost or torn, so the log's folder is listed.
+
+    Returns:
+        None if that is not known: an entry after the newest checkpoint, or from the first on, is not in the log (any
+        more), as where another commit cleans the log at this moment.
     """
-    version, found = _checkpoint(filesystem)
-    while True:
-        version += 1
-        try:
-            actions = read_entry(filesystem, version)
-        except FileNotFoundError:
-            return found
-        for action in actions:
-            if "remove" in action:
-                found[unquote(action["remove"]["path"])] = action["remove"].get("deletionTimestamp") or 0
+    filesystem = place_of(settings, name).open()
+    names = [info.path.rpartition("/")[2] for info in list_entries(filesystem, LOG)]
+    checkpoint, parts = newest_checkpoint(names)
+    later = entries_after(names, checkpoint)
+    if not (later or parts) or later != list(range(checkpoint + 1, checkpoint + 1 + len(later))):
+        return None
+    found: dict[str, int] = {}
+    try:
+        for part in parts:
+            found |= _removed_in_checkpoint(filesystem, f"{LOG}/{part}", name)
+        for version in later:
+            for action in read_entry(filesystem, version, name):
+                if "remove" in action:
+                    found[unquote(action["remove"]["path"])] = action["remove"].get("deletionTimestamp") or 0
+    except FileNotFoundError:
+        return None
+    return found
 
 
-def _checkpoint(filesystem: Any) -> tuple[int, dict[str, int]]:
-    """The version of the newest checkpoint, -1 where there is none, and what it remembers as removed."""
+def _removed_in_checkpoint(filesystem: Any, path: str, table: str) -> dict[str, int]:
     import pyarrow.parquet as pq
 
-    try:
-        with filesystem.open_input_stream("_delta_log/_last_checkpoint") as stream:
-            last = json.loads(stream.read())
-    except FileNotFoundError:
-        return -1, {}
-    version, parts = int(last["version"]), last.get("parts")
-    names = [f"{version:020d}.checkpoint.parquet"]
-    if parts:
-        names = [f"{version:020d}.checkpoint.{part:010d}.{parts:010d}.parquet" for part in range(1, parts + 1)]
-    found: dict[str, int] = {}
-    for name in names:
-        with filesystem.open_input_file(f"_delta_log/{name}") as source:
-            for row in pq.read_table(source, columns=["remove"])["remove"].to_pylist():
-                if row is not None and row["path"] is not None:
-                    found[unquote(row["path"])] = row["deletionTimestamp"] or 0
-    return version, found
+    with open_data_file(filesystem, path, table) as source:
+        rows = pq.read_table(source, columns=["remove"])["remove"].to_pylist()
+    return {
+        unquote(row["path"]): row["deletionTimestamp"] or 0
+        for row in rows
+        if row is not None and row["path"] is not None
+    }

@@ -180,7 +180,7 @@ def _last_writers(settings: Settings, name: str, column: str, wanted: set[str], 
         if not missing:
             break
         try:
-            actions = read_entry(filesystem, version)
+            actions = read_entry(filesystem, version, name)
         except FileNotFoundError:
             return found | dict.fromkeys(missing, Writer(version))
         found |= {key: writer for key, writer in _writers(actions, column, version) if key in missing}

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from forecache.lake.delta.commit import Change, State, Target, commit
 from forecache.lake.delta.files import DataFile, new_path, place_of, write_file
 from forecache.lake.delta.log import open_if_exists
+from forecache.lake.delta.read_errors import damaged_file, open_data_file
 from forecache.lake.delta.writers import new_folder, write_rows
 from forecache.settings import Settings
 
@@ -122,7 +123,7 @@ def _without(settings: Settings, name: str, state: State, keys: pa.Table) -> tup
     filters = [(column, "in", keys[column].unique().to_pylist()) for column in keys.column_names]
     paths = {unquote(path) for path in actions.filter(_may_hold(actions, filters))["path"].to_pylist()}
     for file in state.files:
-        rows = _whole([_read(filesystem, file.path)], state.delta) if file.path in paths else None
+        rows = _whole([_read(filesystem, name, file.path)], state.delta) if file.path in paths else None
         if rows is None:
             continue
         stays = [row not in wanted for row in zip(*rows.select(keys.column_names).to_pydict().values(), strict=True)]
@@ -135,7 +136,7 @@ def _without(settings: Settings, name: str, state: State, keys: pa.Table) -> tup
 def merge_files(settings: Settings, name: str, state: State, files: Sequence[DataFile]) -> DataFile:
     """Write the rows of some files of a small table as one file that is sorted by what look-ups ask for."""
     filesystem = place_of(settings, name).open()
-    rows = _whole([_read(filesystem, file.path) for file in files], state.delta)
+    rows = _whole([_read(filesystem, name, file.path) for file in files], state.delta)
     rows = rows.sort_by([(column, "ascending") for column in SORTED_BY[name]])
     groups = (rows.slice(first, _GROUP_ROWS) for first in range(0, max(1, rows.num_rows), _GROUP_ROWS))
     return write_file(filesystem, new_path(new_folder(), {}), rows.schema, groups)
@@ -167,7 +168,7 @@ class _Reader:
             self._kept = {path: rows for path, rows in self._kept.items() if path in active}
             files = files.filter(_may_hold(files, filters)).select(["path", "num_records"])
             tables = [
-                self._rows(filesystem, unquote(file["path"]), file["num_records"], filters)
+                self._rows(filesystem, name, unquote(file["path"]), file["num_records"], filters)
                 for file in files.to_pylist()
             ]
             return _whole(tables, delta).to_pylist()
@@ -190,12 +191,12 @@ class _Reader:
         self._entry = None if self._delta is None else _entry(filesystem, self._delta)
         return self._delta
 
-    def _rows(self, filesystem: Any, path: str, num_rows: int | None, filters: Sequence[Filter]) -> pa.Table:
+    def _rows(self, filesystem: Any, name: str, path: str, num_rows: int | None, filters: Sequence[Filter]) -> pa.Table:
         expression = pq.filters_to_expression([list(filters)]) if filters else None
         if num_rows is None or num_rows > _KEPT_FILE_ROWS:
-            return _read(filesystem, path, expression)
+            return _read(filesystem, name, path, expression)
         if path not in self._kept:
-            self._kept[path] = _read(filesystem, path)
+            self._kept[path] = _read(filesystem, name, path)
         rows = self._kept[path]
         return rows if expression is None else rows.filter(expression)
 
@@ -222,9 +223,12 @@ def _may_hold(files: pa.Table, filters: Sequence[Filter]) -> pa.ChunkedArray:
     return found
 
 
-def _read(filesystem: Any, path: str, expression: Any = None) -> pa.Table:
-    with filesystem.open_input_file(path) as source:
-        return pq.read_table(source, filters=expression, use_threads=False)
+def _read(filesystem: Any, name: str, path: str, expression: Any = None) -> pa.Table:
+    try:
+        with open_data_file(filesystem, path, name) as source:
+            return pq.read_table(source, filters=expression, use_threads=False)
+    except FileNotFoundError as error:
+        raise damaged_file(path, name) from error
 
 
 def _whole(tables: Sequence[pa.Table], delta: "DeltaTable | None") -> pa.Table:

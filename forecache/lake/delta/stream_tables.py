@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.log import active_files, open_if_exists
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.pipeline.names import STREAM
 from forecache.settings import Settings
 
@@ -77,7 +78,7 @@ def stream_bases(settings: Settings, table: str) -> set[str]:
     files = [file for file in active_files(delta) if (file.partition.get(HOUR) or "") >= since]
     filesystem, found = place_of(settings, table).open(), set[str]()
     for file in files:
-        with filesystem.open_input_file(file.path) as source:
+        with open_data_file(filesystem, file.path, table) as source:
             rows = pq.ParquetFile(source, read_dictionary=[BASE]).read(columns=[BASE], use_threads=False)
             found |= {base for base in rows[BASE].unique().to_pylist() if base}
     return found

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from forecache.errors import InputError, NotFoundError
 from forecache.lake.delta.commit import Change, State, Target, commit
-from forecache.lake.delta.files import DataFile
+from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.partitions import Committed, Seen, look, replace_partitions
+from forecache.lake.delta.read_errors import reading_log
 from forecache.lake.delta.spread import write_spread
 from forecache.lake.delta.writers import Remainder, plain_types, write_frame, write_rows
 from forecache.lake.spark.session import spark_path
@@ -33,13 +34,15 @@ def open_table(settings: Settings, name: str, *, version: int | None = None) -> 
 
     Raises:
         NotFoundError: The table, or that version of it, does not exist.
+        DamagedError: A file of its log is damaged.
     """
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
     from deltalake.exceptions import TableNotFoundError as DeltaTableNotFoundError
 
     try:
-        return DeltaTable(settings.table_uri(name), version=version, storage_options=settings.storage_options)
+        with reading_log(place_of(settings, name), name):
+            return DeltaTable(settings.table_uri(name), version=version, storage_options=settings.storage_options)
     except DeltaTableNotFoundError:
         raise NotFoundError(
             f"The lake has no table {name!r}.", remedy="`forecache tables` lists those there are."

@@ -18,6 +18,7 @@ from forecache.lake.delta.commit import State
 from forecache.lake.delta.commit_errors import as_known_error, other_type
 from forecache.lake.delta.files import DataFile, list_files, new_path, place_of, tried, write_file
 from forecache.lake.delta.log import open_if_exists
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.lake.refusals import refusal_in
 from forecache.lake.spark.session import spark_path
 from forecache.settings import Settings
@@ -97,7 +98,7 @@ class Remainder:
 
     def __init__(self, settings: Settings, name: str, column: str, values: frozenset[str]) -> None:
         self._settings, self._filesystem = settings, place_of(settings, name).open()
-        self._column = column
+        self._name, self._column = name, column
         self._values = pa.array(sorted(values), pa.string())
         self._folder = new_folder()
         self._done: dict[str, tuple[bool, DataFile | None]] = {}
@@ -116,7 +117,7 @@ class Remainder:
         return replaced, rest
 
     def _look_at(self, state: State, file: DataFile) -> tuple[bool, DataFile | None]:
-        with self._filesystem.open_input_file(file.path) as source:
+        with open_data_file(self._filesystem, file.path, self._name) as source:
             parquet = pq.ParquetFile(source)
             dropped = sum(
                 pc.sum(pc.is_in(batch.column(0).cast(pa.string()), self._values)).as_py() or 0

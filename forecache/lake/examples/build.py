@@ -10,6 +10,7 @@ import xxhash
 from forecache.errors import InputError
 from forecache.lake.contracts import name_of, require_labels
 from forecache.lake.delta.files import DataFile, place_of
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.lake.delta.tables import replace_table
 from forecache.lake.delta.writers import write_frame
 from forecache.lake.examples.answered import logged_state
@@ -165,7 +166,7 @@ def _read(settings: Settings, realtime: Realtime, files: Sequence[DataFile]) -> 
     parts = [schema.empty_table()]
     filesystem = place_of(settings, pipeline.training_table).open()
     for file in files:
-        with filesystem.open_input_file(file.path) as source:
+        with open_data_file(filesystem, file.path, pipeline.training_table) as source:
             parts.append(pq.read_table(source, columns=columns).cast(schema))
     return pa.concat_tables(parts)
 

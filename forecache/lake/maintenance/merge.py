@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from forecache.errors import DamagedError
 from forecache.lake.delta.commit import Change, State, Target, commit
 from forecache.lake.delta.files import DataFile, new_path, place_of, write_file
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.lake.delta.small_tables import SORTED_BY, merge_files
 from forecache.lake.delta.stream_tables import HOUR, in_order, is_closed, is_stream_table
 from forecache.lake.delta.tables import open_table
@@ -82,7 +83,8 @@ def _merged(settings: Settings, name: str, state: State, files: Sequence[DataFil
         partition = files[0].partition
         schema = pa.schema([field for field in pa.schema(state.delta.schema()) if field.name not in partition])
         filesystem = place_of(settings, name).open()
-        written = write_file(filesystem, new_path(new_folder(), partition), schema, _rows(filesystem, files, schema))
+        rows = _rows(filesystem, name, files, schema)
+        written = write_file(filesystem, new_path(new_folder(), partition), schema, rows)
     known = [file.rows for file in files]
     if min(known) >= 0 and written.rows != sum(known):
         raise DamagedError(
@@ -92,9 +94,9 @@ def _merged(settings: Settings, name: str, state: State, files: Sequence[DataFil
     return written
 
 
-def _rows(filesystem: Any, files: Sequence[DataFile], schema: pa.Schema) -> Iterator[pa.Table]:
+def _rows(filesystem: Any, name: str, files: Sequence[DataFile], schema: pa.Schema) -> Iterator[pa.Table]:
     for file in files:
-        with filesystem.open_input_file(file.path) as source:
+        with open_data_file(filesystem, file.path, name) as source:
             for batch in pq.ParquetFile(source).iter_batches(_BATCH_ROWS, use_threads=False):
                 names = batch.schema.names
                 columns = [

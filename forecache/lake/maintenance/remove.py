@@ -55,7 +55,10 @@ def _is_data(info: Any) -> bool:
 
 
 def removable(settings: Settings, name: str, pins: Collection[Pin], retention: timedelta) -> list[Any]:
-    """The files that neither the newest version nor a pinned one has, and none had in the time of the retention."""
+    """The files that neither the newest version nor a pinned one has, and none had in the time of the retention.
+
+    None is returned if the log does not say what was removed lately.
+    """
     cutoff = datetime.now(timezone.utc) - retention
     # Listed before the table is opened: what is committed in between is not taken for left over.
     listing = _listing(settings, name)
@@ -63,8 +66,14 @@ def removable(settings: Settings, name: str, pins: Collection[Pin], retention: t
     unused = [info for info in listing if _is_data(info) and info.path not in active and info.mtime < cutoff]
     if not unused:
         return []
+    # Entries of the log that are cleaned, or a file removed after such an entry, are known by the newest checkpoint.
+    removed_ms = removed_files(settings, name)
+    if removed_ms is None:
+        return []
+    unused = [info for info in unused if removed_ms.get(info.path, 0) / 1000 < cutoff.timestamp()]
+    # Nothing names old versions of a stream's table, so its log's entries, 86,400 a day, are not read.
     if is_stream_table(name):
-        return _unremembered(settings, name, unused, cutoff)
+        return unused
     versions = sorted(int(found[1]) for info in listing if (found := _ENTRY.fullmatch(info.path)))
     spans, oldest = _spans(settings, name, versions), versions[0] if versions else 0
     # The log may not go back to the first version: what it does not mention may be in one before.
@@ -81,15 +90,6 @@ def removable(settings: Settings, name: str, pins: Collection[Pin], retention: t
     return [info for info in unused if is_removable(info)]
 
 
-def _unremembered(settings: Settings, name: str, unused: Sequence[Any], cutoff: datetime) -> list[Any]:
-    """Of a stream's unused files those that were not removed since a time: nothing names old versions of its table.
-
-    The newest checkpoint remembers what was removed lately. The log's entries, 86,400 a day, are not read.
-    """
-    removed_ms = removed_files(place_of(settings, name).open())
-    return [info for info in unused if removed_ms.get(info.path, 0) / 1000 < cutoff.timestamp()]
-
-
 def _is_pinned(path: str, span: _Span, pin: Pin) -> bool:
     if span.removed is None or not span.added <= pin.version < span.removed:
         return False
@@ -104,7 +104,7 @@ def _spans(settings: Settings, name: str, versions: Sequence[int]) -> dict[str, 
 
     def read(version: int) -> list[dict[str, Any]]:
         with suppress(FileNotFoundError):
-            return read_entry(filesystem, version)
+            return read_entry(filesystem, version, name)
         return []  # an append has cleaned the log since it was listed
 
     found: dict[str, list[_Span]] = {}

@@ -14,6 +14,7 @@ from forecache.lake.contracts import (
     require_one_row_each,
 )
 from forecache.lake.delta.files import DataFile, place_of
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.lake.delta.tables import replace_table
 from forecache.lake.delta.writers import write_frame
 from forecache.lake.feature_tables.feature_rows import feature_frame, source_states
@@ -161,7 +162,7 @@ def _read_checked(settings: Settings, pipeline: Pipeline, files: Sequence[DataFi
     parts = [typed.empty_table()]
     filesystem = place_of(settings, pipeline.training_table).open()
     for file in files:
-        with filesystem.open_input_file(file.path) as source:
+        with open_data_file(filesystem, file.path, pipeline.training_table) as source:
             rows = pq.read_table(source, columns=[*pipeline.key, "split", AS_OF, *columns])
         require_one_row_each(rows, pipeline)
         parts.append(rows.select(["split", AS_OF, *columns]).cast(parts[0].schema))

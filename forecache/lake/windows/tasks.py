@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from forecache.lake.delta.files import DataFile, Place, new_path, tried, write_file
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.lake.windows.asked import key_hashes
 from forecache.lake.windows.merge import Merge
 from forecache.windows.states import State, as_tiles, combine
@@ -68,9 +69,9 @@ class TileTask:
         return combine(tile, self.key, self.states) if tile.num_rows else tile
 
     def _rows(self) -> Iterator[pa.Table]:
-        filesystem = self.raw.open()
+        filesystem, table = self.raw.open(), self.raw.uri.rpartition("/")[2]
         for path in self.paths:
-            with filesystem.open_input_file(path) as source:
+            with open_data_file(filesystem, path, table) as source:
                 parquet = pq.ParquetFile(source)
                 known = [name for name in self.read.names if name in parquet.schema_arrow.names]
                 for batch in parquet.iter_batches(_READ_ROWS, columns=known, use_threads=False):
@@ -107,11 +108,11 @@ class NightTask:
 
     def _tiles(self) -> pa.Table:
         """All tiles of the keys, and where only some keys are asked for, of no others."""
-        asked = self.merge.asked
+        asked, table = self.merge.asked, self.tiles.uri.rpartition("/")[2]
         filesystem, parts = self.tiles.open(), [self.read.append(pa.field(DAY, pa.date32())).empty_table()]
         for day, paths in self.days:
             for path in paths:
-                with filesystem.open_input_file(path) as source:
+                with open_data_file(filesystem, path, table) as source:
                     parquet = pq.ParquetFile(source)
                     groups = [i for i in range(parquet.num_row_groups) if self._may_hold(parquet.metadata.row_group(i))]
                     known = [name for name in self.read.names if name in parquet.schema_arrow.names]

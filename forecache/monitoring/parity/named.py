@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from forecache.errors import ForecacheError
 from forecache.lake.delta.files import place_of
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.monitoring.parity.chunk import Piece
 from forecache.monitoring.parity.live.looks import Need, needs_of
 from forecache.monitoring.parity.versions import StoreVersion, distinct_versions
@@ -39,7 +40,7 @@ def named_by(settings: Settings, name: str, pieces: Sequence[Piece]) -> Named:
     named = Named()
     filesystem = place_of(settings, table_of(name)).open()
     for piece in pieces:
-        with filesystem.open_input_file(piece.path) as source:
+        with open_data_file(filesystem, piece.path, table_of(name)) as source:
             file = pq.ParquetFile(source)
             # A file that is older than a column lacks it.
             columns = [column for column in _COLUMNS if column in file.schema_arrow.names]

@@ -14,6 +14,7 @@ from forecache.lake.delta.commit import Target
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.log import active_files
 from forecache.lake.delta.partitions import look, replace_partitions
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.lake.delta.tables import open_table
 from forecache.lake.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, record
@@ -145,7 +146,7 @@ def _pieces(logged: _Day) -> Iterator[Piece]:
 
     filesystem = place_of(logged.settings, table_of(logged.name)).open()
     for file in sorted(logged.files, key=lambda each: each.path):
-        with filesystem.open_input_file(file.path) as source:
+        with open_data_file(filesystem, file.path, table_of(logged.name)) as source:
             metadata = pq.read_metadata(source)
         for group in range(metadata.num_row_groups):
             yield Piece(file.path, group, metadata.row_group(group).num_rows)

@@ -134,8 +134,10 @@ def _added(settings: Settings, name: str, versions: range) -> "Iterator[pa.Recor
     """The rows that some versions of the log added; FileNotFoundError where they are not there any more."""
     import pyarrow.parquet as pq
 
-    filesystem = place_of(settings, table_of(name)).open()
-    entries = [action["add"] for version in versions for action in read_entry(filesystem, version) if "add" in action]
+    table = table_of(name)
+    filesystem = place_of(settings, table).open()
+    actions = (action for version in versions for action in read_entry(filesystem, version, table))
+    entries = [action["add"] for action in actions if "add" in action]
     paths = [unquote(each["path"]) for each in entries if each.get("dataChange", True)]
     files = [pq.ParquetFile(filesystem.open_input_file(path)) for path in paths]
     return (

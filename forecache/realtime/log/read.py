@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.log import active_files
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.lake.delta.tables import open_table
 from forecache.realtime.log.record import DAY, schema, table_of
 from forecache.settings import Settings
@@ -55,7 +56,7 @@ def read_log(
     files = [file for file in active_files(table) if asked is None or file.partition[DAY] in asked]
     for file in sorted(files, key=lambda each: (str(each.partition[DAY]), each.path)):
         stored = [each for each in wanted if each != DAY]
-        with filesystem.open_input_file(file.path) as source:
+        with open_data_file(filesystem, file.path, table_of(name)) as source:
             if filters is not None:
                 batches = pq.read_table(source, columns=stored, filters=filters, use_threads=False).to_batches()
             else:

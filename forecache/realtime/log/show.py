@@ -9,6 +9,7 @@ import orjson
 
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import read_entry
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.pipeline.realtime.logged import features_of, order_of, scores_of
 from forecache.realtime.log.record import DAY, TIMES, schema, table_of
 from forecache.settings import Settings
@@ -43,16 +44,17 @@ def committed_since(settings: Settings, name: str, version: int) -> "Iterator[tu
     """
     import pyarrow.parquet as pq
 
-    filesystem = place_of(settings, table_of(name)).open()
+    table = table_of(name)
+    filesystem = place_of(settings, table).open()
     while True:
         try:
-            actions = read_entry(filesystem, version + 1)
+            actions = read_entry(filesystem, version + 1, table)
         except FileNotFoundError:
             return
         version += 1
         for action in actions:
             if "add" in action and action["add"].get("dataChange", True):
-                with filesystem.open_input_file(unquote(action["add"]["path"])) as source:
+                with open_data_file(filesystem, unquote(action["add"]["path"]), table) as source:
                     yield version, pq.read_table(source, use_threads=False)
 
 

@@ -80,7 +80,8 @@ def feed_share(settings: Settings, pipeline: Pipeline, base: State, target: Stat
     day = target.night.isoformat()
     changed = 0
     for version in range(base.version + 1, target.version + 1):
-        ours = [action for action in read_entry(filesystem, version) if _partition(action) == day]
+        actions = read_entry(filesystem, version, pipeline.feature_table)
+        ours = [action for action in actions if _partition(action) == day]
         feed = [action["cdc"]["size"] for action in ours if "cdc" in action]
         rewritten = [(action.get("add") or action.get("remove") or {}).get("size", 0) for action in ours]
         changed += sum(feed) if feed else sum(rewritten)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from forecache.hashes import row_hashes
 from forecache.lake.delta.comparison.hash_buckets import BUCKETS, HashBuckets
 from forecache.lake.delta.files import place_of
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.pipeline import Pipeline
 from forecache.scoring.partitions.staged_files import StagedFile
 from forecache.scoring.scratch import scratch_database, scratch_folder
@@ -46,7 +47,7 @@ def count_keys(settings: Settings, pipeline: Pipeline, table: str, files: Sequen
 
     def read(file: StagedFile) -> None:
         some: list[np.ndarray] = []
-        for hashes in _hashes(filesystem, pipeline.key, file.path):
+        for hashes in _hashes(filesystem, pipeline.key, file.path, table):
             some.append(hashes)
             if sum(map(len, some)) >= _DIVIDED_ROWS:
                 buckets.add(np.concatenate(some).reshape(-1, 1))
@@ -65,8 +66,8 @@ def _all_differ(hashes: np.ndarray) -> bool:
     return not (hashes[1:] == hashes[:-1]).any()
 
 
-def _hashes(filesystem: Any, key: Sequence[str], path: str) -> Iterator[np.ndarray]:
-    with filesystem.open_input_file(path) as opened:
+def _hashes(filesystem: Any, key: Sequence[str], path: str, table: str) -> Iterator[np.ndarray]:
+    with open_data_file(filesystem, path, table) as opened:
         for batch in pq.ParquetFile(opened).iter_batches(_BATCH_ROWS, columns=list(key), use_threads=False):
             yield row_hashes([batch.column(name) for name in key])
 

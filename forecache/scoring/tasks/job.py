@@ -7,6 +7,7 @@ from datetime import date
 from forecache.errors import InputError
 from forecache.inference.outputs import known_outputs
 from forecache.lake.delta.files import place_of
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.scoring.night import FeatureFile
 from forecache.scoring.scratch import scratch_folder
@@ -98,7 +99,8 @@ def tasks_of(work: Work, job: Job) -> list[Task]:
 def _by_row_group(work: Work, file: FeatureFile) -> Iterator[FeatureFile]:
     import pyarrow.parquet as pq
 
-    with place_of(work.settings, work.pipeline.feature_table).open().open_input_file(file.path) as opened:
+    table = work.pipeline.feature_table
+    with open_data_file(place_of(work.settings, table).open(), file.path, table) as opened:
         groups = row_groups(pq.read_metadata(opened))
     for rows in groups:
         first = max(rows.start, file.first)

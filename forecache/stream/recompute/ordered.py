@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import active_files, open_if_exists
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.settings import Settings
 from forecache.stream.record import PLACE, POSITION
 
@@ -36,7 +37,7 @@ def ordered_rows(settings: Settings, table: str) -> Iterator[pa.Table]:
     schema = pa.schema(delta.schema())
     filesystem = place_of(settings, table).open()
     for files in _overlapping(_files(delta)):
-        rows = pa.concat_tables([_read(filesystem, file, schema) for file in files])
+        rows = pa.concat_tables([_read(filesystem, table, file, schema) for file in files])
         yield rows.sort_by([(POSITION, "ascending"), (PLACE, "ascending")])
 
 
@@ -59,9 +60,9 @@ def _overlapping(files: Sequence[_File]) -> Iterator[list[_File]]:
         yield group
 
 
-def _read(filesystem: Any, file: _File, schema: pa.Schema) -> pa.Table:
+def _read(filesystem: Any, table: str, file: _File, schema: pa.Schema) -> pa.Table:
     """The rows of a file with all columns of the table."""
-    with filesystem.open_input_file(file.path) as source:
+    with open_data_file(filesystem, file.path, table) as source:
         rows = pq.ParquetFile(source).read()
     columns = []
     for field in schema:

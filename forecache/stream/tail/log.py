@@ -12,6 +12,7 @@ from forecache.errors import DamagedError
 from forecache.lake.delta.comparison.partition import plain
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import read_entry
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.settings import Settings
 from forecache.store.encoding.stream_source import StreamTable, open_stream_table
 from forecache.store.encoding.streamed_rows import PLACE, POSITION
@@ -63,7 +64,7 @@ class TableLog:
         return found
 
     def _read(self, version: int) -> Commit:
-        actions = read_entry(self._files, version)
+        actions = read_entry(self._files, version, self.table)
         added = [action["add"] for action in actions if "add" in action]
         parts = [self._rows(add) for add in added if add.get("dataChange", True)]
         removes = any(action["remove"].get("dataChange", True) for action in actions if "remove" in action)
@@ -74,7 +75,7 @@ class TableLog:
         return Commit(version, rows if rows is not None and len(rows) else None, removes)
 
     def _rows(self, add: dict[str, Any]) -> pa.Table:
-        with self._files.open_input_file(unquote(add["path"])) as source:
+        with open_data_file(self._files, unquote(add["path"]), self.table) as source:
             return plain(pq.ParquetFile(source, coerce_int96_timestamp_unit="us").read())
 
     def _check(self, rows: pa.Table, version: int) -> None:

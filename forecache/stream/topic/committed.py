@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import open_if_exists, read_entry
+from forecache.lake.delta.read_errors import open_data_file
 from forecache.settings import Settings
 from forecache.stream.record import PLACE, POSITION
 
@@ -59,7 +60,7 @@ class CommittedRows:
     def _next(self) -> pa.Table | None:
         """The rows of the next entry of the log; None where it is not there."""
         try:
-            entry = read_entry(self._files, self.version + 1)
+            entry = read_entry(self._files, self.version + 1, self._table)
         except FileNotFoundError:
             return None
         adds = [action["add"] for action in entry if action.get("add", {}).get("dataChange")]
@@ -70,7 +71,7 @@ class CommittedRows:
     def _rows(self, add: Any) -> pa.Table:
         from urllib.parse import unquote
 
-        with self._files.open_input_file(unquote(add["path"])) as source:
+        with open_data_file(self._files, unquote(add["path"]), self._table) as source:
             rows = pq.ParquetFile(source).read()
         for name, value in add["partitionValues"].items():
             rows = rows.append_column(name, pa.array([value] * rows.num_rows, pa.string()))

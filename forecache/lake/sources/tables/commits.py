@@ -1,6 +1,5 @@
 """When the versions of an existing Delta table were committed, and which of them changed its rows."""
 
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from forecache.lake.delta.files import Place
+from forecache.lake.delta.log import read_entry
 
 _ENTRY = re.compile(r"_delta_log/(\d{20})\.json")
 _READ_AT_ONCE = 16
@@ -44,22 +44,21 @@ def read_commits(place: Place, version: int) -> list[Commit]:
 
     Raises:
         OSError: The object store does not answer.
+        DamagedError: An entry is not what was written.
     """
-    filesystem = place.open()
+    filesystem, table = place.open(), place.uri.rstrip("/").rpartition("/")[2]
     found = filesystem.get_file_info(pa.fs.FileSelector("_delta_log"))
     entries = [(int(match[1]), info) for info in found if (match := _ENTRY.fullmatch(info.path))]
     with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="forecache-commits") as threads:
         known = sorted((entry for entry in entries if entry[0] <= version), key=itemgetter(0))
-        return [
-            commit for commit in threads.map(lambda entry: _commit(filesystem, *entry), known) if commit is not None
-        ]
+        commits = threads.map(lambda entry: _commit(filesystem, table, *entry), known)
+        return [commit for commit in commits if commit is not None]
 
 
-def _commit(filesystem: Any, version: int, info: Any) -> Commit | None:
+def _commit(filesystem: Any, table: str, version: int, info: Any) -> Commit | None:
     """A version; None where its entry was removed from the log since that was listed, as the oldest ones are."""
     try:
-        with filesystem.open_input_file(info.path) as opened:
-            actions = [json.loads(line) for line in opened.read().splitlines() if line.strip()]
+        actions = read_entry(filesystem, version, table)
     except FileNotFoundError:
         return None
     told: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
