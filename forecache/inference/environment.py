@@ -1,14 +1,18 @@
 """The packages that a model was trained with against those installed here: an error or a recorded warning.
 
 The driver compares the model's requirements with what it has itself, and tells the workers which versions it found of
-the packages that decide about a value; a worker with others refuses before it scores a row. Runs inside Spark's Python
-workers: imports nothing heavy.
+the packages that decide about a value; a worker with others refuses before it scores a row. A package counts as
+installed if another one provides the same module: a model that requires `xgboost` runs with `xgboost-cpu`. Runs inside
+Spark's Python workers: imports nothing heavy.
 """
 
 import re
 import socket
 import sys
 from collections.abc import Collection, Mapping
+from functools import cache
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from forecache.errors import InputError
@@ -24,8 +28,10 @@ def deciding_versions(model_path: Path, runtime: Runtime) -> dict[str, str]:
     file = model_path / "requirements.txt"
     if runtime.generic:
         wanted = re.findall(r"(?m)^\s*([\w.-]+)", file.read_text().lower()) if file.is_file() else []
-        names = tuple(name for name in names if name in wanted)
-    return {name: found for name in names if (found := _installed(name)) is not None}
+        modules = {_module_of(name) for name in wanted}
+        names = tuple(name for name in names if _module_of(name) in modules)
+    providers = dict.fromkeys(found for name in names if (found := _provider(name)) is not None)
+    return {name: metadata.version(name) for name in providers}
 
 
 def require_versions(packages: Mapping[str, str]) -> None:
@@ -49,12 +55,27 @@ def other_versions(packages: Mapping[str, str]) -> list[tuple[str, str, str]]:
 
 
 def _installed(name: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
+    """The version of a package, or of the one that provides its module."""
+    provider = _provider(name)
+    return None if provider is None else metadata.version(provider)
 
+
+@cache
+def _provider(name: str) -> str | None:
+    """The installed package of a name; else the one that provides the module of that name, None if none does."""
     try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        module = _module_of(name)
+        if find_spec(module) is None:
+            return None
+        return next(iter(metadata.packages_distributions().get(module, ())), None)
+    return name
+
+
+def _module_of(name: str) -> str:
+    """The module that a package provides, of which builds for other devices or of other sizes have a suffix."""
+    return re.sub(r"[-_.]+", "_", re.sub(r"[-_.](cpu|gpu|cuda|skinny|headless|binary)$", "", name.lower()))
 
 
 def compare_environment(model_path: Path, packages: Collection[str]) -> tuple[str, ...]:
@@ -75,6 +96,7 @@ def compare_environment(model_path: Path, packages: Collection[str]) -> tuple[st
     file = model_path / "requirements.txt"
     if not file.is_file():
         return ()
+    modules = {_module_of(name) for name in packages}
     warnings: list[str] = []
     for line in file.read_text().splitlines():
         text = line.split(" #")[0].strip()
@@ -87,7 +109,7 @@ def compare_environment(model_path: Path, packages: Collection[str]) -> tuple[st
             continue
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
-        major = wanted.name.lower() in packages
+        major = _module_of(wanted.name) in modules
         installed = _installed(wanted.name)
         if installed is None:
             if major:

@@ -6,7 +6,7 @@ from forecache.errors import CheckError, ConflictError, NotFoundError
 from forecache.pipeline import Pipeline
 from forecache.registry.moves import begun, described_move
 from forecache.registry.promotions import Promotion, past_champions, promotions, rolled_back
-from forecache.registry.versions.models import champion, model_version, verified_folder
+from forecache.registry.versions.models import champion, list_models, model_version, verified_folder
 from forecache.settings import Settings
 from forecache.store.manifest import Manifest
 from forecache.store.store import Store
@@ -27,7 +27,8 @@ def plan_move(
     Raises:
         NotFoundError: There is no champion, or the model version does not exist.
         CheckError: The model was never champion, or its artifact was changed.
-        ConflictError: The model is the champion and the version is current: there is nothing to move.
+        ConflictError: The model, or one with the same weights, is the champion and the version is current: there is
+            nothing to move.
     """
     entries = promotions(settings, pipeline.name)
     current, served = champion(settings, pipeline).version, store.pointer().current
@@ -41,6 +42,11 @@ def plan_move(
             remedy=f"Past champions: {listed}. To go back with the predictions alone, add --keep-model.",
         )
     chosen = model_version(settings, pipeline, model)
+    if model != current and is_same_model(settings, pipeline, model, current):
+        raise ConflictError(
+            f"Model {pipeline.name!r} version {model} has the same weights as the champion, version {current}.",
+            remedy="Name a version with other weights; without a number, the latest one is taken.",
+        )
     verified_folder(settings, chosen)
     entry = begun(described_move(settings, pipeline, chosen, action="rollback", actor=actor, reason=reason))
     if published is None:
@@ -55,21 +61,35 @@ def plan_move(
 
 
 def previous_champion(settings: Settings, pipeline: Pipeline) -> int:
-    """The latest earlier champion that was not rolled back.
+    """The latest earlier champion that was not rolled back, and whose weights are not those of one that was.
 
     Raises:
-        NotFoundError: There is no champion, or none before it.
+        NotFoundError: There is no champion, or none before it with other weights.
     """
     current = champion(settings, pipeline).version
     entries = promotions(settings, pipeline.name)
     excluded = rolled_back(entries) | {current}
+    weights = weights_by_version(settings, pipeline)
+    same = {weights[version] for version in excluded if version in weights}
     past = [version for version in past_champions(entries) if version not in excluded]
+    past = [version for version in past if weights.get(version) not in same]
     if not past:
         raise NotFoundError(
             f"Model {pipeline.name!r} version {current} is its first champion.",
             remedy="There is nothing to go back to.",
         )
     return past[0]
+
+
+def weights_by_version(settings: Settings, pipeline: Pipeline) -> dict[int, str]:
+    """By version of a pipeline's model, the digest of its weights, as far as it is known."""
+    return {v.version: v.weights for v in list_models(settings, pipeline) if v.weights is not None}
+
+
+def is_same_model(settings: Settings, pipeline: Pipeline, first: int, second: int) -> bool:
+    """Tell if two versions are one, or have the same weights, as two trainings at once on two machines make them."""
+    weights = weights_by_version(settings, pipeline)
+    return first == second or (first in weights and weights[first] == weights.get(second))
 
 
 def published_by(store: Store, model: int) -> Manifest:

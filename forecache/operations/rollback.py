@@ -6,19 +6,27 @@ about a model, scores or publishes then finishes the rollback first (`recover_in
 is gone or damaged.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
 from forecache.errors import DamagedError, NotFoundError
-from forecache.operations.plan import plan_move, previous_champion, published_by, versions_to_quarantine
+from forecache.operations.plan import (
+    is_same_model,
+    plan_move,
+    previous_champion,
+    published_by,
+    versions_to_quarantine,
+)
 from forecache.operations.targets import reporting_replica_failure
+from forecache.operations.undo import quarantine_reason, undo_operation
 from forecache.pipeline import Pipeline
-from forecache.registry.moves import ended, finish_move, mark_rolled_back, undo_move
+from forecache.registry.aliases import finish_move, mark_rolled_back, reconcile_aliases
+from forecache.registry.moves import close_operation, ended
 from forecache.registry.promotions import Promotion, promotions, record_promotion, unfinished
-from forecache.registry.versions.models import model_version, registry_lock
+from forecache.registry.versions.models import champion, model_version, registry_lock
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 from forecache.steps import rollback_step
@@ -68,7 +76,7 @@ def roll_back(
     Raises:
         NotFoundError: There is no such version to go back to, or its model is not registered any more.
         CheckError: Its model was never champion, or that model's artifact was changed. Nothing has moved.
-        ConflictError: Another process is changing the store.
+        ConflictError: Another process is changing the store, or another decision was recorded meanwhile.
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
     with _locked_store(settings, pipeline) as store:
@@ -78,11 +86,15 @@ def roll_back(
         target = store.rollback_target(version)
         current = store.pointer().current
         assert current is not None
-        if keep_model or _model_of(store, current) in (None, target.model):
+        model, left = target.provenance.model_version, _model_of(store, current)
+        if keep_model or left is None or is_same_model(settings, pipeline, left, model):
             return _move_store_only(settings, pipeline, store, current, target, progress)
-        model = target.provenance.model_version
+        entries = reconcile_aliases(settings, pipeline)
+        now = champion(settings, pipeline).version
+        if is_same_model(settings, pipeline, now, model):
+            model = now
         entry = plan_move(settings, pipeline, store, model=model, published=target, actor=actor, reason=reason)
-        return _begin(settings, pipeline, store, entry, progress)
+        return _begin(settings, pipeline, store, entry, entries, progress)
 
 
 def roll_model_back(
@@ -107,20 +119,22 @@ def roll_model_back(
     Raises:
         NotFoundError: There is no champion, none before it, or the store retains no version with its predictions.
         CheckError: The version was never champion, or its artifact was changed. Nothing has moved.
-        ConflictError: Another process is changing the store, or there is nothing to move.
+        ConflictError: Another process is changing the store, another decision about the model was recorded meanwhile,
+            or there is nothing to move.
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
     with _locked_store(settings, pipeline) as store:
         interrupted = unfinished(promotions(settings, pipeline.name))
         if interrupted is not None:
             return _resume(settings, pipeline, store, interrupted, progress)
+        entries = reconcile_aliases(settings, pipeline)
         model = previous_champion(settings, pipeline) if to is None else to
         anything = store.pointer().current is not None
         published = published_by(store, model) if anything and not keep_published else None
         if published is not None:
             store.verified(published.version)
         entry = plan_move(settings, pipeline, store, model=model, published=published, actor=actor, reason=reason)
-        return _begin(settings, pipeline, store, entry, progress)
+        return _begin(settings, pipeline, store, entry, entries, progress)
 
 
 def recover_interrupted(
@@ -146,10 +160,10 @@ def _locked_store(settings: Settings, pipeline: Pipeline) -> Iterator[Store]:
         yield store
 
 
-def _model_of(store: Store, version: int) -> dict[str, Any] | None:
+def _model_of(store: Store, version: int) -> int | None:
     """The model that made a version; None if the manifest is damaged or gone, which says nothing against the model."""
     try:
-        return store.manifest(version).model
+        return store.manifest(version).provenance.model_version
     except (DamagedError, NotFoundError):
         return None
 
@@ -164,9 +178,17 @@ def _move_store_only(
         return RolledBack(target, targets=sync_targets(settings, pipeline, store, progress))
 
 
-def _begin(settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, progress: Progress) -> RolledBack:
+def _begin(
+    settings: Settings,
+    pipeline: Pipeline,
+    store: Store,
+    entry: Promotion,
+    entries: Sequence[Promotion],
+    progress: Progress,
+) -> RolledBack:
+    """Record the opening row after the rows that the decision was made on, and carry the operation out."""
     rollback_step("planned")
-    record_promotion(settings, entry)
+    record_promotion(settings, entry, after=entries[-1] if entries else None)
     rollback_step("begun")
     return _complete(settings, pipeline, store, entry, progress)
 
@@ -180,7 +202,7 @@ def _complete(settings: Settings, pipeline: Pipeline, store: Store, entry: Promo
     rollback_step("model marked")
     if entry.to_published is not None:
         for version in versions_to_quarantine(store, entry):
-            store.quarantine(version, _quarantine_reason(entry))
+            store.quarantine(version, quarantine_reason(entry))
         rollback_step("quarantined")
         # A version that was published after this rollback began stays current: nobody decided about it.
         pointer = store.pointer()
@@ -196,8 +218,7 @@ def _complete(settings: Settings, pipeline: Pipeline, store: Store, entry: Promo
                 targets = sync_targets(settings, pipeline, store, progress)
             rollback_step("targets synced")
     finally:
-        closing = ended(entry)
-        record_promotion(settings, closing)
+        closing = close_operation(settings, pipeline, ended(entry))
     rollback_step("recorded")
     return RolledBack(store.current(), closing, targets)
 
@@ -209,38 +230,13 @@ def _resume(settings: Settings, pipeline: Pipeline, store: Store, entry: Promoti
         if entry.to_published is not None:
             store.verified(entry.to_published)
     except (NotFoundError, DamagedError) as gone:
-        return _undo(settings, pipeline, store, entry, f"undone after an interruption: {gone.message}", progress)
+        reason = f"undone after an interruption: {gone.message}"
+        closing = undo_operation(settings, pipeline, store, entry, reason=reason)
+        with reporting_replica_failure(pipeline.name, f"The {entry.action} is undone."):
+            targets = {} if store.pointer().serving is None else sync_targets(settings, pipeline, store, progress)
+        return RolledBack(store.current(), closing, targets, resumed=True)
     done = replace(_complete(settings, pipeline, store, entry, progress), resumed=True)
     pinned = store.pointer().pinned
     stays = "" if pinned is None else f"; version {pinned} stays pinned"
     progress(f"finished the interrupted {entry.action} of {pipeline.name}{stays}", None)
     return done
-
-
-def _undo(
-    settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, reason: str, progress: Progress
-) -> RolledBack:
-    for version, why in store.quarantined().items():
-        if why == _quarantine_reason(entry):
-            store.lift_quarantine(version)
-    pointer = store.pointer()
-    if entry.from_published is not None and pointer.current == entry.to_published:
-        store.serve_again(entry.from_published, pinned=pointer.pinned)
-    undo_move(settings, pipeline, entry)
-    closing = replace(
-        entry,
-        verdict="undone",
-        reason=reason,
-        to_version=entry.from_version,
-        to_published=entry.from_published,
-        predictions_version=None,
-        recorded_at=datetime.now(timezone.utc),
-    )
-    record_promotion(settings, closing)
-    with reporting_replica_failure(pipeline.name, f"The {entry.action} is undone."):
-        targets = {} if store.pointer().serving is None else sync_targets(settings, pipeline, store, progress)
-    return RolledBack(store.current(), closing, targets, resumed=True)
-
-
-def _quarantine_reason(entry: Promotion) -> str:
-    return f"rolled back to version {entry.to_published} at {timestamp(entry.recorded_at)}"

@@ -2,6 +2,8 @@
 
 from forecache.errors import CheckError
 from forecache.pipeline import Pipeline
+from forecache.registry.aliases import reconcile_aliases
+from forecache.registry.moves import find_equal_champion
 from forecache.registry.versions.models import (
     CHALLENGER,
     CHAMPION,
@@ -29,11 +31,17 @@ def name_challenger(settings: Settings, pipeline: Pipeline, version: int) -> Mod
 
     Raises:
         NotFoundError: The version does not exist.
-        CheckError: It is the champion, did not pass the gate, was rejected by a person, or was rolled back.
+        CheckError: It is the champion or has the same inputs and weights as one, did not pass the gate, was rejected by
+            a person, or was rolled back.
+        ConflictError: A rollback or a person's promotion is under way on another machine, or was interrupted.
     """
     with registry_lock(settings):
+        entries = reconcile_aliases(settings, pipeline)
         chosen = model_version(settings, pipeline, version)
-        objection = _objection(chosen)
+        equal = find_equal_champion(settings, pipeline, chosen, entries)
+        objection = _objection(chosen) or (
+            equal and f"it has the same inputs and weights as version {equal.version}, which has been champion"
+        )
         if objection:
             raise CheckError(
                 f"Model {pipeline.name!r} version {version} cannot be the challenger: {objection}.",

@@ -1,22 +1,33 @@
-"""Moving the alias `champion`: by the gate, by a person, or by a rollback. Each move is first written to the ledger."""
+"""Moving the alias `champion`: by the gate, by a person, or by a rollback.
 
+Each move is first written to the ledger, whose last row says which version is the champion; the aliases follow it.
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from forecache.errors import CheckError, ConflictError
 from forecache.pipeline import Pipeline
+from forecache.registry.aliases import end_challenge, finish_move, reconcile_aliases
 from forecache.registry.gate.verdicts import outdated
-from forecache.registry.promotions import Promotion, record_promotion
+from forecache.registry.promotions import (
+    OtherDecisionError,
+    Promotion,
+    closing_row,
+    past_champions,
+    promotions,
+    record_promotion,
+)
 from forecache.registry.versions.models import (
-    CHALLENGER,
     CHAMPION,
-    PREVIOUS,
     REJECTED,
     ROLLED_BACK,
     WAITING,
     ModelVersion,
     find_champion,
+    list_models,
     model_version,
     registry_lock,
     verified_folder,
@@ -43,14 +54,17 @@ def promote(
 
     Raises:
         NotFoundError: The version does not exist.
-        ConflictError: It is the champion already.
+        ConflictError: It, or a version with the same inputs and weights, is the champion already; or another decision
+            was recorded meanwhile or is under way.
         CheckError: It did not pass the gate, its artifact was changed, or it waits for approval with a verdict that is
             outdated because the champion or the gate's declaration has changed.
     """
     with registry_lock(settings):
+        entries = reconcile_aliases(settings, pipeline)
         chosen = model_version(settings, pipeline, version)
         if CHAMPION in chosen.aliases:
             raise ConflictError(f"Model {pipeline.name!r} version {version} is the champion already.")
+        _refuse_equal(settings, pipeline, chosen, entries)
         if chosen.gate not in ("passed", WAITING, ROLLED_BACK):
             why = chosen.tags.get("gate_reason", "it was never judged")
             raise CheckError(
@@ -64,11 +78,20 @@ def promote(
             entry = replace(entry, outdated_verdict=True, reason=f"{reason} (on an outdated verdict: {why})".strip())
         verified_folder(settings, chosen)
         entry = begun(entry)
-        record_promotion(settings, entry)
+        record_promotion(settings, entry, after=entries[-1] if entries else None)
         finish_move(settings, pipeline, entry)
-        closing = ended(entry)
-        record_promotion(settings, closing)
-        return closing
+        return close_operation(settings, pipeline, ended(entry))
+
+
+def _refuse_equal(settings: Settings, pipeline: Pipeline, chosen: ModelVersion, entries: Sequence[Promotion]) -> None:
+    equal = find_equal_champion(settings, pipeline, chosen, entries)
+    if equal is not None:
+        is_champion = CHAMPION in equal.aliases
+        raise ConflictError(
+            f"Model {pipeline.name!r} version {chosen.version} has the same inputs and weights as version "
+            f"{equal.version}, which {'is the champion already' if is_champion else 'was champion before'}.",
+            remedy="" if is_champion else f"`forecache promote {pipeline.name} {equal.version}` brings that back.",
+        )
 
 
 def _outdated(pipeline: Pipeline, version: int, why: str) -> CheckError:
@@ -89,15 +112,16 @@ def reject(
 
     Raises:
         NotFoundError: The version does not exist.
-        ConflictError: It does not wait for approval.
+        ConflictError: It does not wait for approval, or another decision was recorded meanwhile or is under way.
     """
     with registry_lock(settings):
+        entries = reconcile_aliases(settings, pipeline)
         chosen = model_version(settings, pipeline, version)
         if chosen.gate != WAITING:
             raise ConflictError(f"Model {pipeline.name!r} version {version} does not wait for approval: {chosen.gate}.")
         entry = described_move(settings, pipeline, chosen, action="reject", actor=actor, reason=reason, run_id=run_id)
         entry = replace(entry, to_version=entry.from_version, candidate=version, verdict="failed")
-        record_promotion(settings, entry)
+        record_promotion(settings, entry, after=entries[-1] if entries else None)
         end_challenge(settings, pipeline, version)
         client = tracking(settings)
         client.set_model_version_tag(pipeline.name, str(version), "gate_reason", f"rejected by {actor}: {reason}")
@@ -144,40 +168,42 @@ def ended(entry: Promotion) -> Promotion:
     return replace(entry, verdict="passed", recorded_at=datetime.now(timezone.utc))
 
 
-def finish_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
-    """Move the aliases as the ledger row says; idempotent.
+def find_equal_champion(
+    settings: Settings, pipeline: Pipeline, version: ModelVersion, entries: Sequence[Promotion]
+) -> ModelVersion | None:
+    """Another version with the same inputs and weights that has been champion, None without one.
 
-    A challenger that becomes the champion loses the alias `challenger`.
+    Two machines that train at once register two such versions. If both have been champion, only the present champion is
+    in the way of the other one.
     """
-    client = tracking(settings)
-    assert entry.to_version is not None
-    end_challenge(settings, pipeline, entry.to_version)
-    if entry.from_version is not None and entry.from_version != entry.to_version:
-        client.set_registered_model_alias(pipeline.name, PREVIOUS, str(entry.from_version))
-    client.set_registered_model_alias(pipeline.name, CHAMPION, str(entry.to_version))
-    client.set_model_version_tag(pipeline.name, str(entry.to_version), "gate", "passed")
+    past = past_champions(entries)
+    if "inputs" not in version.tags:
+        return None
+    return next(
+        (
+            other
+            for other in list_models(settings, pipeline)
+            if other.version != version.version
+            and other.tags.get("inputs") == version.tags["inputs"]
+            and (CHAMPION in other.aliases or (other.version in past and version.version not in past))
+        ),
+        None,
+    )
 
 
-def end_challenge(settings: Settings, pipeline: Pipeline, version: int) -> None:
-    """Remove the alias `challenger` from a version, if it has it."""
-    if CHALLENGER in model_version(settings, pipeline, version).aliases:
-        tracking(settings).delete_registered_model_alias(pipeline.name, CHALLENGER)
-
-
-def undo_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
-    """Move the aliases back to where they were before the ledger row; idempotent."""
-    client = tracking(settings)
-    client.delete_registered_model_alias(pipeline.name, PREVIOUS)
-    if entry.from_version is None:
-        client.delete_registered_model_alias(pipeline.name, CHAMPION)
-        return
-    client.set_registered_model_alias(pipeline.name, CHAMPION, str(entry.from_version))
-    client.set_model_version_tag(pipeline.name, str(entry.from_version), "gate", "passed")
-
-
-def mark_rolled_back(settings: Settings, pipeline: Pipeline, version: int) -> None:
-    """Tag a version as rolled back, so that only a person can promote it again."""
-    tracking(settings).set_model_version_tag(pipeline.name, str(version), "gate", ROLLED_BACK)
+def close_operation(settings: Settings, pipeline: Pipeline, closing: Promotion) -> Promotion:
+    """Append the closing row of an operation, unless another machine has closed it; returns the row that closes it."""
+    while True:
+        entries = promotions(settings, pipeline.name)
+        other = closing_row(entries, closing.operation)
+        if other is not None:
+            reconcile_aliases(settings, pipeline)
+            return other
+        try:
+            record_promotion(settings, closing, after=entries[-1])
+        except OtherDecisionError:
+            continue
+        return closing
 
 
 def diff_models(settings: Settings, pipeline: Pipeline, first: int, second: int) -> dict[str, tuple[Any, Any]]:

@@ -1,5 +1,8 @@
 """The promotion ledger: an append-only Delta table of every decision about which model is the champion.
 
+The commit of a row decides between machines: a decision is recorded only if the last row about the model is the one
+that it was made on. MLflow's aliases follow the ledger.
+
 A rollback and a person's promotion are two rows of one `operation`: "begun" before anything moves, "passed" (or
 "undone") after. An opening row without a closing one is an interrupted decision, which
 `forecache.operations.rollback.recover_interrupted` finishes or undoes. The gate's move is one row: an interrupted gate
@@ -12,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from forecache.errors import ConflictError
 from forecache.lake.code import code_version
 from forecache.settings import Settings
 
@@ -68,13 +72,45 @@ class Promotion:
         return self.candidate if self.candidate is not None else self.to_version
 
 
-def record_promotion(settings: Settings, entry: Promotion) -> None:
-    """Append a decision to the ledger; this sets `code_version` and `position`."""
+class OtherDecisionError(ConflictError):
+    """Another decision about the model was recorded since the ledger was read; nothing was written."""
+
+
+def record_promotion(settings: Settings, entry: Promotion, *, after: Promotion | None) -> None:
+    """Append a decision to the ledger if no other one was recorded; this sets `code_version` and `position`.
+
+    Args:
+        after: The last row about the pipeline's model when the decision was made, None without one.
+
+    Raises:
+        OtherDecisionError: Another row about the pipeline's model is the last one now.
+    """
     from forecache.lake.delta.small_tables import append_rows, row_schema
 
     row = {**vars(entry), "metrics": json.dumps(dict(entry.metrics)), "code_version": code_version(settings)}
     schema = row_schema(Promotion, int32=("from_version", "to_version", "candidate"))
-    append_rows(settings, PROMOTION_TABLE, schema, lambda newest: [{**row, "position": newest}])
+
+    def rows_at(newest: int) -> list[dict[str, Any]]:
+        last = last_promotion(settings, entry.pipeline)
+        if last is not None and _place(last) != _place(after):
+            raise OtherDecisionError(
+                f"Another decision about model {entry.pipeline!r} was recorded meanwhile: {last.action} by "
+                f"{last.actor}, champion {last.to_version}.",
+                remedy=f"Look at `forecache models list {entry.pipeline}`, and decide again.",
+            )
+        return [{**row, "position": newest}]
+
+    append_rows(settings, PROMOTION_TABLE, schema, rows_at)
+
+
+def _place(entry: Promotion | None) -> tuple[int | None, datetime] | None:
+    return None if entry is None else (entry.position, entry.recorded_at)
+
+
+def last_promotion(settings: Settings, pipeline: str) -> Promotion | None:
+    """The newest row about a pipeline's model, None without one."""
+    entries = promotions(settings, pipeline)
+    return entries[-1] if entries else None
 
 
 def promotions(settings: Settings, pipeline: str) -> list[Promotion]:
@@ -107,6 +143,11 @@ def past_champions(entries: Sequence[Promotion]) -> list[int]:
     """Versions that have been champion, the latest first."""
     decided = [entry.to_version for entry in entries if entry.verdict == "passed" and entry.to_version is not None]
     return list(dict.fromkeys(reversed(decided)))
+
+
+def closing_row(entries: Sequence[Promotion], operation: str) -> Promotion | None:
+    """The row that ended an operation, None if it has not ended."""
+    return next((entry for entry in entries if entry.operation == operation and entry.verdict != "begun"), None)
 
 
 def rolled_back(entries: Sequence[Promotion]) -> set[int]:

@@ -321,7 +321,8 @@ def test_a_ledger_from_before_rollbacks_were_operations_is_read_and_added_to(hom
     new = ["operation", "from_published", "to_published", "predictions_version"]
     write_deltalake(uri, older.drop_columns(new), mode="overwrite", schema_mode="overwrite")
     assert recover_interrupted(home, PIPELINE) is None
-    record_promotion(home, promotions(home, "returns")[-1])
+    last = promotions(home, "returns")[-1]
+    record_promotion(home, last, after=last)
     assert len(promotions(home, "returns")) == 3
 
 

@@ -18,6 +18,7 @@ from deltalake import DeltaTable, write_deltalake
 from rules_project.pipelines import rules as functions
 from scoring_support import NIGHT, features_table, predictions, quiet, write_features
 
+from forecache.cli.checks.applied import check_registered_models
 from forecache.errors import CheckError, InputError, NotFoundError, UnavailableError
 from forecache.lake.delta.tables import table_exists
 from forecache.lake.ledger import all_records, last_record
@@ -27,6 +28,7 @@ from forecache.registry.applied.numbers import met_models, number_of
 from forecache.results import StageResult
 from forecache.scoring.run import score
 from forecache.settings import Settings
+from forecache.tracking.artifacts import download
 from forecache.tracking.client import tracking
 
 if TYPE_CHECKING:
@@ -52,6 +54,48 @@ def lake(settings: Settings) -> Settings:
 def feature_columns(settings: Settings) -> dict[str, np.ndarray]:
     table = DeltaTable(settings.table_uri("features_demo")).to_pyarrow_table().sort_by("user_id")
     return {name: table[name].to_numpy() for name in NAMES}
+
+
+def test_an_xgboost_model_that_mlflow_logs_here_is_applied_and_one_of_another_major_version_fails_the_doctor(
+    lake: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow.xgboost
+    import xgboost
+
+    quiet()
+    prepare(lake)
+    tracking(lake)
+    found = xgboost.__version__
+    frame = pd.DataFrame(feature_columns(lake)).fillna(0.0).astype(np.float32)
+    booster = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(frame, frame["f1"] > 0), 5)
+    expected = booster.predict(xgboost.DMatrix(frame))
+    mlflow.set_experiment("others")
+    with mlflow.start_run():
+        mlflow.xgboost.log_model(
+            booster,
+            name="model",
+            signature=mlflow.models.infer_signature(frame, expected),
+            registered_model_name="churn_model",
+            model_format="json",
+            # As MLflow infers them, which takes it 13 s.
+            pip_requirements=[f"{name}=={found}" for name in ("xgboost-cpu", "xgboost")],
+        )
+    tracking(lake).set_registered_model_alias("churn_model", "production", "1")
+    pipeline = applied(RegisteredModel(URI))
+    project = type("Project", (), {"pipelines": {"demo": pipeline}})
+    monkeypatch.setattr("forecache.pipeline.loading.read_project", lambda _: project)
+    assert check_registered_models(lake).state == "ok"
+    run(lake, pipeline)
+    missing = np.isnan(np.stack(list(feature_columns(lake).values()))).any(axis=0)
+    scored = predictions(lake, pipeline)["probability"].to_numpy()
+    assert np.array_equal(scored[~missing], expected[~missing])
+
+    folder = Path(shutil.copytree(download(lake, artifact_uri="models:/churn_model/1"), tmp_path / "older"))
+    (folder / "requirements.txt").write_text("xgboost==1.7.6")
+    register(lake, folder)
+    finding = check_registered_models(lake)
+    assert finding.state == "fail"
+    assert "The model needs xgboost==1.7.6, and version" in finding.found
 
 
 def run(settings: Settings, pipeline: Pipeline, **more: Any) -> StageResult:

@@ -22,7 +22,7 @@ from forecache.operations.watch.versions import stale_versions
 from forecache.pipeline import load_pipeline
 from forecache.pipeline.project import Project
 from forecache.realtime.log.commit.state import CommitterState, write_state
-from forecache.registry.promotions import Promotion, record_promotion
+from forecache.registry.promotions import Promotion, last_promotion, record_promotion
 from forecache.settings import Settings, load_settings
 
 SUPPORT = Path(__file__).parent.parent / "support"
@@ -60,7 +60,7 @@ def test_a_refusal_of_the_gate_is_told_for_each_decision_of_the_last_days(settin
         decision("failed", 5),
         decision("failed", 8, action="reject"),
     ):
-        record_promotion(settings, entry)
+        record_promotion(settings, entry, after=last_promotion(settings, entry.pipeline))
     found = sorted(gate_decisions(settings), key=lambda alert: alert.occasion)
     assert [(alert.kind, alert.severity, alert.occasion) for alert in found] == [
         ("gate_refused", "warning", "5, decision 0"),

@@ -30,7 +30,7 @@ def write_lake(home: Path) -> Settings:
     file = IngestedFile("orders", "2026-01-01.csv", NIGHTS[0], 90, now, "00", 9, 7, 2, None, 0, now, RUN, "code1")
     enter_files(settings, [file])
     record(settings, list(stage_rows()))
-    record_promotion(settings, promotion(now))
+    record_promotion(settings, promotion(now), after=None)
     write_version(settings.store_path, "churn", churn_rows(3), as_of="2026-01-03")
     MailLedger(settings, "letters", "home").record(list(mails(now)))
     return settings

@@ -11,7 +11,7 @@ from release_support import FEATURES, a_request
 from forecache.lake.ledger import StageRecord, record
 from forecache.monitoring.table import Measurement, append_measurements
 from forecache.realtime.drift.reference import SCORE, ColumnBins, Reference
-from forecache.registry.promotions import Promotion, record_promotion
+from forecache.registry.promotions import Promotion, last_promotion, record_promotion
 from forecache.settings import Settings
 from forecache.store.layout import Layout
 from forecache.store.live.rows import LiveRow
@@ -53,6 +53,7 @@ def make_batch(settings: Settings) -> None:
                 recorded_at=datetime.now(timezone.utc), pipeline="churn", from_version=None, to_version=1,
                 candidate=number, verdict=verdict, **decided,
             ),
+            after=last_promotion(settings, "churn"),
         )  # fmt: skip
 
 

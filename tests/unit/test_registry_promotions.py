@@ -6,8 +6,12 @@ from datetime import datetime, timedelta, timezone
 from threading import Barrier
 from typing import Any
 
+import pytest
+
 from forecache.registry.promotions import (
+    OtherDecisionError,
     Promotion,
+    last_promotion,
     past_champions,
     promotions,
     record_promotion,
@@ -45,23 +49,38 @@ def test_decisions_stand_in_the_order_they_were_written_whatever_the_clocks_say(
         for entry, clock in zip([UP[2], UP[3], *BACK], clocks, strict=True)
     ]
     for entry in written:
-        record_promotion(settings, entry)
+        record_promotion(settings, entry, after=last_promotion(settings, "churn"))
     found = promotions(settings, "churn")
     assert [entry.recorded_at for entry in found] == [entry.recorded_at for entry in written]
     assert [entry.position for entry in found] == [-1, 0, 1, 2]
     assert rolled_back(found) == {4}
 
 
-def test_decisions_of_one_moment_have_a_position_each(settings: Settings) -> None:
+def test_of_decisions_of_one_moment_on_the_same_row_one_is_recorded(settings: Settings) -> None:
     together = Barrier(4)
 
-    def write(number: int) -> None:
+    def write(number: int) -> bool:
         together.wait()
-        record_promotion(settings, row("gate", number, number + 1))
+        try:
+            record_promotion(settings, row("gate", 1, number), after=None)
+        except OtherDecisionError:
+            return False
+        return True
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(write, range(4)))
-    assert [entry.position for entry in promotions(settings, "churn")] == [-1, 0, 1, 2]
+        recorded = list(pool.map(write, range(2, 6)))
+    [entry] = promotions(settings, "churn")
+    assert recorded == [number == entry.to_version for number in range(2, 6)]
+
+
+def test_a_decision_about_another_model_is_in_nobodys_way(settings: Settings) -> None:
+    record_promotion(settings, row("gate", None, 1), after=None)
+    first = last_promotion(settings, "churn")
+    record_promotion(settings, replace(row("gate", None, 1), pipeline="spend"), after=None)
+    record_promotion(settings, row("gate", 1, 2), after=first)
+    with pytest.raises(OtherDecisionError):
+        record_promotion(settings, row("gate", 1, 3), after=first)
+    assert [(entry.to_version, entry.position) for entry in promotions(settings, "churn")] == [(1, -1), (2, 1)]
 
 
 def test_past_champions_are_those_that_went_live_the_latest_first() -> None:

@@ -40,9 +40,23 @@ def test_another_version_of_another_package_is_a_warning(tmp_path: Path) -> None
 
 
 def test_a_missing_runtime_is_an_error_and_a_missing_helper_a_warning(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="xgboost is not installed"):
-        compare(tmp_path, "xgboost==2.0", runtime="pyfunc")
-    assert "is not installed" in compare(tmp_path, "xgboost==2.0", runtime="onnx")[0]
+    with pytest.raises(InputError, match="catboost is not installed"):
+        compare(tmp_path, "catboost==1.2", runtime="pyfunc")
+    assert "is not installed" in compare(tmp_path, "catboost==1.2", runtime="onnx")[0]
+
+
+def test_a_package_that_provides_the_module_of_the_required_one_will_do(tmp_path: Path) -> None:
+    found = version("xgboost-cpu")
+    for runtime in ("xgboost", "pyfunc", "onnx"):
+        assert compare(tmp_path, f"xgboost=={found}", f"mlflow-skinny=={version('mlflow')}", runtime=runtime) == ()
+        assert compare(tmp_path, f"xgboost-gpu=={found}", runtime=runtime) == ()
+    assert compare(tmp_path, "xgboost==3.0.0") == (f"the model was logged with xgboost==3.0.0; {found} is installed",)
+    for runtime in ("xgboost", "pyfunc"):
+        with pytest.raises(InputError, match=r"needs xgboost-cpu==1\.7, and version .* another major version"):
+            compare(tmp_path, "xgboost-cpu==1.7", runtime=runtime)
+        (tmp_path / "requirements.txt").write_text("XGBoost\n")
+        assert deciding_versions(tmp_path, RUNTIMES[runtime]) == {"xgboost-cpu": found}
+    require_versions({"xgboost": found})  # as a driver says that has the other package
 
 
 def test_lines_that_are_no_requirement_and_foreign_markers_are_passed_over(tmp_path: Path) -> None:

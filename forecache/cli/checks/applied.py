@@ -1,4 +1,4 @@
-"""Whether the models that pipelines apply are where their declarations say."""
+"""The models that pipelines apply: each is where its declaration says, and a night could be scored with it here."""
 
 import os
 
@@ -8,7 +8,7 @@ from forecache.settings import Settings
 
 
 def check_registered_models(settings: Settings) -> Finding:
-    """Ask MLflow what each registered model's URI means now."""
+    """Ask MLflow what each registered model's URI means now, and load it as a night does."""
     from forecache.pipeline import RegisteredModel
     from forecache.pipeline.loading import read_project
 
@@ -16,6 +16,7 @@ def check_registered_models(settings: Settings) -> Finding:
     applied = [(pipeline, pipeline.model) for pipeline in pipelines if isinstance(pipeline.model, RegisteredModel)]
     if not applied:
         return Finding("models", "ok", "no pipeline applies a registered model")
+    from forecache.registry.applied.plan import plan_model
     from forecache.registry.applied.resolve import resolve
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # for minutes otherwise; a run has them
@@ -23,6 +24,7 @@ def check_registered_models(settings: Settings) -> Finding:
     for pipeline, model in applied:
         try:
             version = resolve(settings, pipeline, model)
+            plan_model(settings, pipeline, version)
             found.append(f"{pipeline.name}: {model.uri} is {f'version {version.version}' if model.name else 'there'}")
         except ForecacheError as error:
             problems.append(error)

@@ -4,11 +4,13 @@ Candidate and champion are scored on the same rows: the test split of the traini
 the candidate was trained on.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from forecache.errors import InputError
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.pipeline import Pipeline
+from forecache.registry.aliases import end_challenge, finish_move, reconcile_aliases
 from forecache.registry.gate.baselines import Scored, scored_baselines
 from forecache.registry.gate.checks import (
     Check,
@@ -28,9 +30,9 @@ from forecache.registry.gate.judge import judge_of
 from forecache.registry.gate.loaded_model import open_model, score
 from forecache.registry.gate.metrics import Array
 from forecache.registry.gate.plots import draw_verdict
-from forecache.registry.gate.verdicts import Verdict, load_verdict, outdated, save_verdict
-from forecache.registry.moves import described_move, end_challenge, finish_move
-from forecache.registry.promotions import Promotion, promotions, record_promotion
+from forecache.registry.gate.verdicts import Verdict, load_verdict, outdated, save_verdict, verdict_of_equal
+from forecache.registry.moves import described_move, find_equal_champion
+from forecache.registry.promotions import OtherDecisionError, Promotion, record_promotion
 from forecache.registry.versions.models import (
     CHAMPION,
     REJECTED,
@@ -53,7 +55,8 @@ def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str
     registered with the tags `gate=failed` and `gate_reason`.
 
     No lock is held while the gate judges, because that can take long and a rollback must not wait. If the champion or
-    the version changes meanwhile, the gate judges again.
+    the version changes meanwhile, here or on another machine, the gate judges again. If a version with the same inputs
+    and weights, which another machine registered, was promoted before, the verdict says so and nothing moves.
 
     Args:
         actor: Person or job that runs the gate, for the promotion ledger.
@@ -61,20 +64,34 @@ def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str
     Raises:
         NotFoundError: The version does not exist, or its training table is gone.
         CheckError: The artifact does not match its checksums.
+        ConflictError: A rollback or a person's promotion is under way on another machine, or was interrupted.
     """
     while True:
+        with registry_lock(settings):
+            entries = reconcile_aliases(settings, pipeline)
         candidate, before = model_version(settings, pipeline, version), find_champion(settings, pipeline)
         stored = _stored_verdict(pipeline, candidate, before)
         if stored is not None:
             return stored
+        equal = find_equal_champion(settings, pipeline, candidate, entries)
+        if equal is not None:
+            verdict = verdict_of_equal(candidate, before, equal)
+            save_verdict(tracking(settings), pipeline, candidate, verdict, {})
+            return verdict
         verdict, plots = _judge(settings, pipeline, candidate, before)
         with registry_lock(settings):
+            entries = reconcile_aliases(settings, pipeline)
             champion_now = find_champion(settings, pipeline)
             if (champion_now.version if champion_now else None) != verdict.champion_before:
                 continue
             if model_version(settings, pipeline, version).tags != candidate.tags:
                 continue
-            verdict = _decide(settings, pipeline, candidate, verdict, actor=actor, run_id=run_id)
+            if find_equal_champion(settings, pipeline, candidate, entries):
+                continue
+            try:
+                verdict = _decide(settings, pipeline, candidate, verdict, entries, actor=actor, run_id=run_id)
+            except OtherDecisionError:
+                continue
             save_verdict(tracking(settings), pipeline, candidate, verdict, plots)
             return verdict
 
@@ -162,21 +179,28 @@ def _against_champion(
 
 
 def _decide(
-    settings: Settings, pipeline: Pipeline, candidate: ModelVersion, verdict: Verdict, *, actor: str, run_id: str
+    settings: Settings,
+    pipeline: Pipeline,
+    candidate: ModelVersion,
+    verdict: Verdict,
+    entries: Sequence[Promotion],
+    *,
+    actor: str,
+    run_id: str,
 ) -> Verdict:
     asked = pipeline.trained_gate.approval or any(check.confirm for check in verdict.checks)
     if verdict.passed and asked and verdict.champion_before != candidate.version:
         verdict = replace(verdict, awaiting=True)
     state = verdict.state
-    entries = promotions(settings, pipeline.name)
     last = entries[-1] if entries else None
     if last is None or not _is_row_of(last, verdict):
+        seen = last
         reason = "; ".join(verdict.reasons)
         last = described_move(settings, pipeline, candidate, action="gate", actor=actor, reason=reason, run_id=run_id)
         if state != "passed":
             stays = last.from_version
             last = replace(last, to_version=stays, candidate=candidate.version, verdict=state)
-        record_promotion(settings, replace(last, metrics=verdict.metrics))
+        record_promotion(settings, replace(last, metrics=verdict.metrics), after=seen)
     if state == "passed":
         finish_move(settings, pipeline, last)
     elif state == "failed":

@@ -64,6 +64,23 @@ class Verdict:
         return f"{self.pipeline} {self.model_version} {state}: {'; '.join(self.reasons)}"
 
 
+def verdict_of_equal(candidate: ModelVersion, champion: ModelVersion | None, equal: ModelVersion) -> Verdict:
+    """The verdict on a version that is the same model as one that has been champion."""
+    number = None if champion is None else champion.version
+    state = "is the champion" if number == equal.version else "was champion before"
+    return Verdict(
+        pipeline=candidate.name,
+        model_version=candidate.version,
+        passed=True,
+        reasons=(f"version {equal.version}, which has the same inputs and weights, {state}",),
+        metrics=candidate.metrics,
+        baseline={},
+        champion={},
+        champion_before=number,
+        champion_after=number,
+    )
+
+
 def save_verdict(
     client: "MlflowClient", pipeline: Pipeline, version: ModelVersion, verdict: Verdict, plots: Mapping[str, str]
 ) -> None:

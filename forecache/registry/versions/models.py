@@ -57,6 +57,11 @@ class ModelVersion:
         return tuple(json.loads(self.tags.get("features", "[]")))
 
     @property
+    def weights(self) -> str | None:
+        """Digest of the weights, None if Forecache did not register the version."""
+        return self.tags.get("inputs", "").rpartition(" weights=")[2] or None
+
+    @property
     def is_own(self) -> bool:
         """Whether Forecache registered the version, so that its tags name its training data."""
         return "training_table" in self.tags and "training_version" in self.tags

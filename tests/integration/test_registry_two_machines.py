@@ -1,0 +1,324 @@
+"""Decisions about one model on two machines at once: two processes with homes of their own, one lake and one MLflow.
+
+Each process stops where the test says, so that the other one decides at the instant between judging and promoting.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import registry_sample as sample
+from sample_project.pipelines.visits import returns
+from training_sample import write_training_set
+
+from forecache.errors import CheckError, ConflictError
+from forecache.operations.rollback import recover_interrupted, roll_model_back
+from forecache.registry import moves
+from forecache.registry.aliases import finish_move
+from forecache.registry.challenger import name_challenger
+from forecache.registry.gate.gate import run_gate
+from forecache.registry.promotions import promotions, record_promotion
+from forecache.registry.versions import models
+from forecache.registry.versions.register import register
+from forecache.settings import Settings, load_settings
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+BETTER = (-0.03, 0.0, 0.8, 0.7, 0.05)
+
+_MACHINE = """
+import json, sys
+import registry_sample as sample
+from sample_project.pipelines.visits import returns
+from forecache.errors import ForecacheError
+from forecache.operations.rollback import roll_model_back
+from forecache.registry import moves
+from forecache.registry.gate import gate
+from forecache.registry.versions import register as registration
+from forecache.settings import load_settings
+from forecache.steps import rollback_step
+
+settings, todo = load_settings(), json.loads(sys.argv[1])
+
+def stop(*said):
+    print(json.dumps(said), flush=True)
+    sys.stdin.readline()
+
+def stop_before(module, name):
+    honest = getattr(module, name)
+    def stopped(*arguments, **more):
+        stop(name)
+        setattr(module, name, honest)
+        return honest(*arguments, **more)
+    setattr(module, name, stopped)
+
+for module, name in todo["stops"]:
+    stop_before({"registration": registration, "gate": gate, "moves": moves}[module], name)
+rollback_step.on_step = lambda name: stop(name) if name == todo.get("step") else None
+try:
+    if "weights" in todo:
+        training = sample.made_up_training(settings, returns, tuple(todo["weights"]), training_version=2)
+        version = registration.register(settings, returns, training).details["model_version"]
+        verdict = gate.run_gate(settings, returns, version, actor="machine")
+        print(json.dumps([version, verdict.passed, verdict.line, verdict.champion_after]), flush=True)
+    elif "promote" in todo:
+        moves.promote(settings, returns, todo["promote"], actor="machine")
+        print(json.dumps(["promoted"]), flush=True)
+    else:
+        roll_model_back(settings, returns, actor="machine")
+        print(json.dumps(["rolled back"]), flush=True)
+except ForecacheError as error:
+    print(json.dumps([type(error).__name__, str(error)]), flush=True)
+"""
+
+
+class Machine:
+    """A process with a home of its own that stops before each of some functions."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def said(self) -> list[Any]:
+        """What it says next: where it stops, or how it has ended."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "it has ended without a word"
+        return list(json.loads(line))
+
+    def go_on(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with a training set and an MLflow in which version 1 is the champion, to be copied."""
+    settings = _settings(tmp_path_factory.mktemp("machines") / "prepared", "first")
+    write_training_set(settings, returns)
+    training = sample.made_up_training(settings, returns, sample.SLIGHTLY_WORSE, training_version=2)
+    register(settings, returns, training)
+    assert run_gate(settings, returns, 1, actor="test").champion_after == 1
+    return settings.home_path.parent
+
+
+def _settings(folder: Path, home: str) -> Settings:
+    return load_settings(
+        home=folder / home,
+        project="sample_project",
+        lake=str(folder / "lake"),
+        mlflow_uri=f"sqlite:///{folder}/mlflow.db",
+        mlflow_artifacts=(folder.with_name("artifacts")).as_uri(),
+    )
+
+
+@pytest.fixture
+def shared(prepared: Path, request: pytest.FixtureRequest) -> Path:
+    """A lake and an MLflow for one test; artifacts stay beside, as MLflow names them by their place."""
+    return Path(shutil.copytree(prepared, prepared.with_name(f"shared-{abs(hash(request.node.name))}")))
+
+
+@pytest.fixture
+def here(shared: Path) -> Settings:
+    """A third machine, which looks at what became of it."""
+    return _settings(shared, "here")
+
+
+@contextmanager
+def machines(shared: Path, *todos: dict[str, Any]) -> Iterator[list[Machine]]:
+    path = os.pathsep.join(path for path in sys.path if path)
+    with ExitStack() as stack:
+        started = []
+        for number, todo in enumerate(todos):
+            settings = _settings(shared, f"machine-{number}")
+            environment = {
+                **os.environ,
+                "FORECACHE_HOME": str(settings.home_path),
+                "FORECACHE_PROJECT": "sample_project",
+                "FORECACHE_LAKE": settings.lake,
+                "FORECACHE_MLFLOW_URI": settings.mlflow_uri,
+                "FORECACHE_MLFLOW_ARTIFACTS": settings.mlflow_artifacts,
+                "PYTHONPATH": path,
+            }
+            process = subprocess.Popen(
+                [sys.executable, "-c", _MACHINE, json.dumps(todo)],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            started.append(Machine(process))
+        yield started
+
+
+def moved(settings: Settings) -> list[tuple[str, int | None, int | None, str]]:
+    rows = promotions(settings, returns.name)
+    return [(row.action, row.from_version, row.to_version, row.verdict) for row in rows]
+
+
+def aliases(settings: Settings) -> dict[str, int]:
+    return {alias: v.version for v in models.list_models(settings, returns) for alias in v.aliases}
+
+
+TWICE_AT_ONCE = {"weights": BETTER, "stops": [("registration", "_log"), ("gate", "_decide")]}
+
+
+def test_one_of_two_equal_versions_is_promoted_and_the_other_machine_takes_it_over(
+    shared: Path, here: Settings
+) -> None:
+    with machines(shared, TWICE_AT_ONCE, TWICE_AT_ONCE) as (first, second):
+        for where in ("_log", "_decide"):
+            for each in (first, second):
+                assert each.said() == [where]
+                if where == "_log":
+                    each.go_on()
+        first.go_on()
+        version, passed, _, after = first.said()
+        assert (passed, after) == (True, version)
+        second.go_on()
+        twin, passed, line, after = second.said()
+    assert {version, twin} == {2, 3}
+    assert (passed, after) == (True, version)
+    assert line == (f"returns {twin} passed: version {version}, which has the same inputs and weights, is the champion")
+    assert moved(here) == [("gate", None, 1, "passed"), ("gate", 1, version, "passed")]
+    assert aliases(here) == {"champion": version, "previous": 1}
+    assert run_gate(here, returns, twin, actor="nightly").champion_after == version
+    with pytest.raises(ConflictError, match=f"same inputs and weights as version {version}, which is the champion"):
+        moves.promote(here, returns, twin, actor="person")
+    with pytest.raises(CheckError, match=f"same inputs and weights as version {version}"):
+        name_challenger(here, returns, twin)
+    assert moved(here) == [("gate", None, 1, "passed"), ("gate", 1, version, "passed")]
+
+    back = roll_model_back(here, returns, actor="person").entry
+    assert back is not None
+    assert (back.from_version, back.to_version) == (version, 1)
+    run_gate(here, returns, twin, actor="nightly")
+    assert aliases(here)["champion"] == 1
+
+
+def test_a_version_is_judged_against_the_champion_that_another_machine_promoted_at_that_instant(
+    shared: Path, here: Settings
+) -> None:
+    worse = {"weights": (-0.03, 0.0, 0.8, 0.7, 0.5), "stops": [("gate", "_decide")]}
+    with machines(shared, worse) as (slow,):
+        assert slow.said() == ["_decide"]  # it has passed against champion 1
+        training = sample.made_up_training(here, returns, sample.GOOD, training_version=2)
+        assert register(here, returns, training).details["model_version"] == 3
+        assert run_gate(here, returns, 3, actor="test").champion_after == 3
+        slow.go_on()
+        version, passed, line, after = slow.said()
+    assert (version, passed, after) == (2, False, 3)
+    assert "worse than champion 3" in line
+    assert moved(here)[1:] == [("gate", 1, 3, "passed"), ("gate", 3, 3, "failed")]
+    assert aliases(here) == {"champion": 3, "previous": 1}
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_the_aliases_follow_the_ledger_of_a_machine_that_stops_between_them(
+    shared: Path, here: Settings, is_killed: bool
+) -> None:
+    with machines(shared, {"weights": BETTER, "stops": [("gate", "finish_move")]}) as (stopped,):
+        assert stopped.said() == ["finish_move"]
+        if is_killed:
+            stopped.kill()
+        assert moved(here)[1:] == [("gate", 1, 2, "passed")]
+        assert aliases(here)["champion"] == 1
+        training = sample.made_up_training(here, returns, sample.GOOD, training_version=2)
+        assert register(here, returns, training).details["model_version"] == 3
+        verdict = run_gate(here, returns, 3, actor="test")
+        assert (verdict.champion_before, verdict.champion_after) == (2, 3)
+        if not is_killed:
+            stopped.go_on()
+            assert stopped.said()[0] == 2
+    assert moved(here)[1:] == [("gate", 1, 2, "passed"), ("gate", 2, 3, "passed")]
+    assert aliases(here)["champion"] == 3
+
+
+def test_a_rollback_that_was_planned_before_another_decision_moves_nothing(shared: Path, here: Settings) -> None:
+    def promoted(weights: tuple[float, ...]) -> int:
+        training = sample.made_up_training(here, returns, weights, training_version=2)
+        version = int(register(here, returns, training).details["model_version"])
+        assert run_gate(here, returns, version, actor="test").champion_after == version
+        return version
+
+    assert promoted(BETTER) == 2
+    with machines(shared, {"stops": [], "step": "planned"}) as (slow,):
+        assert slow.said() == ["planned"]
+        assert promoted(sample.GOOD) == 3
+        slow.go_on()
+        kind, sentence = slow.said()
+    assert kind == "OtherDecisionError"
+    assert sentence.startswith(
+        "Another decision about model 'returns' was recorded meanwhile: gate by test, champion 3."
+    )
+    assert moved(here)[1:] == [("gate", 1, 2, "passed"), ("gate", 2, 3, "passed")]
+    assert aliases(here) == {"champion": 3, "previous": 2}
+
+
+def test_a_rollback_that_another_machine_finishes_is_closed_once_and_others_wait_for_it(
+    shared: Path, here: Settings
+) -> None:
+    training = sample.made_up_training(here, returns, BETTER, training_version=2)
+    register(here, returns, training)
+    run_gate(here, returns, 2, actor="test")
+    with machines(shared, {"stops": [], "step": "begun"}) as (slow,):
+        assert slow.said() == ["begun"]
+        with pytest.raises(ConflictError, match="A rollback of model 'returns' to version 1 by machine is under way"):
+            moves.promote(here, returns, 2, actor="person")
+        with pytest.raises(ConflictError, match="is under way on another machine, or was interrupted"):
+            run_gate(here, returns, 2, actor="nightly")
+        recovered = recover_interrupted(here, returns)
+        assert recovered is not None
+        slow.go_on()
+        assert slow.said() == ["rolled back"]
+    assert moved(here)[2:] == [("rollback", 2, 1, "begun"), ("rollback", 2, 1, "passed")]
+    assert aliases(here)["champion"] == 1
+
+
+def test_a_promotion_that_was_decided_on_another_champion_moves_nothing(shared: Path, here: Settings) -> None:
+    for weights in (BETTER, sample.GOOD):
+        training = sample.made_up_training(here, returns, weights, training_version=2)
+        version = int(register(here, returns, training).details["model_version"])
+        run_gate(here, returns, version, actor="test")
+    roll_model_back(here, returns, actor="person")
+    with machines(shared, {"promote": 3, "stops": [("moves", "record_promotion")]}) as (slow,):
+        assert slow.said() == ["record_promotion"]
+        roll_model_back(here, returns, actor="person")
+        slow.go_on()
+        assert slow.said()[0] == "OtherDecisionError"
+    assert aliases(here)["champion"] == 1
+    assert moved(here)[-1] == ("rollback", 2, 1, "passed")
+
+
+def test_a_rollback_skips_a_twin_of_the_champion_that_was_promoted_once(shared: Path, here: Settings) -> None:
+    numbers = []
+    for home in ("here", "other"):
+        settings = _settings(shared, home)
+        training = sample.made_up_training(settings, returns, BETTER, training_version=2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("forecache.registry.versions.register.find_registered", lambda *_: None)
+            numbers.append(int(register(settings, returns, training).details["model_version"]))
+    assert numbers == [2, 3]
+    for number in numbers:  # as two machines promoted both before the ledger decided between them
+        entry = moves.described_move(
+            here, returns, models.model_version(here, returns, number), action="gate", actor="test"
+        )
+        record_promotion(here, entry, after=promotions(here, returns.name)[-1])
+        finish_move(here, returns, entry)
+    with pytest.raises(ConflictError, match="version 2 has the same weights as the champion, version 3"):
+        roll_model_back(here, returns, to=2, actor="person")
+    roll_model_back(here, returns, actor="person")
+    assert aliases(here)["champion"] == 1
