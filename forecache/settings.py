@@ -137,10 +137,13 @@ def load_settings(**overrides: object) -> Settings:
         field = str(first["loc"][0]) if first["loc"] else "*"
         is_shown = field not in Settings.model_fields or Settings.model_fields[field].repr
         value = f"has the value {first.get('input')!r}" if is_shown else "has a value that is not shown"
-        raise SettingsError(
-            f"Setting FORECACHE_{field.upper()} {value}: {first['msg']}.",
-            remedy="`forecache settings` shows what each setting takes.",
-        ) from None
+        if field.endswith("_port") and str(first.get("input")).startswith("tcp://"):
+            remedy = (
+                "Kubernetes set it for a Service of that name: write `enableServiceLinks: false` in the pod's spec."
+            )
+        else:
+            remedy = "`forecache settings` shows what each setting takes."
+        raise SettingsError(f"Setting FORECACHE_{field.upper()} {value}: {first['msg']}.", remedy=remedy) from None
 
 
 def _unreadable() -> SettingsError:
