@@ -82,7 +82,7 @@ class Settings(
 
     @cached_property
     def mlflow_tracking_uri(self) -> str:
-        return self.mlflow_uri or f"sqlite:///{self.home_path / 'mlflow' / 'mlflow.db'}"
+        return _name_driver(self.mlflow_uri) or f"sqlite:///{self.home_path / 'mlflow' / 'mlflow.db'}"
 
     @cached_property
     def mlflow_artifact_root(self) -> str:
@@ -107,9 +107,19 @@ class Settings(
     def dagster_home(self) -> Path:
         return self.home_path / "dagster"
 
+    @property
+    def dagster_database(self) -> str:
+        """URL of Dagster's database as SQLAlchemy takes it; empty: SQLite in `dagster_home`."""
+        return _name_driver(self.dagster_uri)
+
     def table_uri(self, table: str) -> str:
         """URI of a lake table as delta-rs takes it."""
         return f"{self.lake_uri}/{table}"
+
+
+def _name_driver(uri: str) -> str:
+    """A PostgreSQL URL with the driver psycopg2, which Dagster needs; SQLAlchemy 2.1 takes psycopg 3 without one."""
+    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", uri)
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -127,10 +137,13 @@ def load_settings(**overrides: object) -> Settings:
         field = str(first["loc"][0]) if first["loc"] else "*"
         is_shown = field not in Settings.model_fields or Settings.model_fields[field].repr
         value = f"has the value {first.get('input')!r}" if is_shown else "has a value that is not shown"
-        raise SettingsError(
-            f"Setting FORECACHE_{field.upper()} {value}: {first['msg']}.",
-            remedy="`forecache settings` shows what each setting takes.",
-        ) from None
+        if field.endswith("_port") and str(first.get("input")).startswith("tcp://"):
+            remedy = (
+                "Kubernetes set it for a Service of that name: write `enableServiceLinks: false` in the pod's spec."
+            )
+        else:
+            remedy = "`forecache settings` shows what each setting takes."
+        raise SettingsError(f"Setting FORECACHE_{field.upper()} {value}: {first['msg']}.", remedy=remedy) from None
 
 
 def _unreadable() -> SettingsError:

@@ -33,7 +33,7 @@ from dagster._core.storage.tags import (
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._serdes import ConfigurableClassData
 
-CHECKED_WITH = "1.13.28"
+CHECKED_WITH = "1.13.27"
 
 __all__ = [
     "ASSET_EVENTS",

@@ -1,4 +1,4 @@
-"""The Dagster instance under the home folder: SQLite, no telemetry, ready before anything uses it.
+"""The Dagster instance under the home folder: SQLite or PostgreSQL, no telemetry, ready before anything uses it.
 
 Dagster makes the tables of a new instance when it is opened, and two processes that do so at once fail. So one after
 the other opens it.
@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forecache.errors import SettingsError
 from forecache.files import lock, write_durably
 from forecache.pipeline.modules import import_from_project
 from forecache.settings import Settings
@@ -22,6 +23,21 @@ _TEMPLATE = Path(__file__).with_name("dagster.yaml")
 _RUNNER_CONFIG = "runner.yaml"
 _OPENED = "opened"
 """A file that is there once the instance was opened: its tables are there, too."""
+
+_SQLITE_STORAGE = """# SQLite, in batches: a range of nights records thousands of events.
+event_log_storage:
+  module: resources.event_log
+  class: BatchedSqliteEventLogStorage
+  config:
+    base_dir: $home/history/runs
+"""
+# Without its URL, which holds a password: each process reads the setting.
+_POSTGRES_STORAGE = """storage:
+  custom:
+    module: resources.postgres
+    class: PostgresStorage
+    config: {}
+"""
 
 # Dagster takes the file descriptors of standard output for its logs; the command line draws its progress there.
 _RUNNER_ADDITION = """
@@ -43,13 +59,21 @@ def ensure_instance(settings: Settings) -> Path:
     The configuration is the project's `dagster.yaml` where it has one, else the one beside this module.
 
     Raises:
-        SettingsError: The project package cannot be imported.
+        SettingsError: The project package cannot be imported, or its `dagster.yaml` leaves FORECACHE_DAGSTER_URI out.
         OSError: The home folder cannot be written.
     """
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
     own = Path(import_from_project(settings, settings.project).__path__[0], _TEMPLATE.name)
-    text = (own if own.is_file() else _TEMPLATE).read_text().replace("$home", str(home))
+    template = own if own.is_file() else _TEMPLATE
+    text = template.read_text()
+    if settings.dagster_uri and "$storage" not in text:
+        raise SettingsError(
+            f"FORECACHE_DAGSTER_URI is set, and {template} does not take it.",
+            remedy="Write the line $storage in the place of its storage, or unset FORECACHE_DAGSTER_URI.",
+        )
+    storage = _POSTGRES_STORAGE if settings.dagster_uri else _SQLITE_STORAGE
+    text = text.replace("$storage\n", storage).replace("$home", str(home))
     files = {
         "dagster.yaml": text,
         _RUNNER_CONFIG: text + _RUNNER_ADDITION,
@@ -92,5 +116,17 @@ def _opened(home: Path) -> "DagsterInstance":
 
     with lock(home / f"{_OPENED}.lock"):
         instance = DagsterInstance.from_config(str(home), config_filename=_RUNNER_CONFIG)
+        _require_driver(instance)
         (home / _OPENED).touch()
     return instance
+
+
+def _require_driver(instance: "DagsterInstance") -> None:
+    """Refuse a PostgreSQL storage of a project's own `dagster.yaml` whose runs would fail at their first event."""
+    engine = getattr(instance.event_log_storage, "_engine", None)
+    if engine is not None and engine.dialect.name == "postgresql" and engine.dialect.driver != "psycopg2":
+        instance.dispose()
+        raise SettingsError(
+            f"The project's {_TEMPLATE.name} stores with {engine.dialect.driver}; Dagster's events need psycopg2.",
+            remedy="Write its URL as postgresql+psycopg2://..., or the line $storage with FORECACHE_DAGSTER_URI set.",
+        )

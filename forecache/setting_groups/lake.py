@@ -35,6 +35,13 @@ class LakeSettings(BaseSettings):
     mlflow_uri: str = Field("", description="MLflow tracking and registry URI. Default: SQLite in HOME/mlflow.")
     mlflow_artifacts: str = Field("", description="MLflow artifact root. Default: HOME/mlflow/artifacts.")
 
+    dagster_uri: str = Field(
+        "",
+        repr=False,
+        description="PostgreSQL database of Dagster's instance, such as postgresql://user:secret@host/dagster. "
+        "Default: SQLite in HOME/dagster.",
+    )
+
     spark_master: str = Field("local[*]", description="Spark master.")
     spark_driver_memory: str = Field("2g", description="Spark driver memory; on a local master all of Spark's.")
     spark_conf: dict[str, str] = Field(

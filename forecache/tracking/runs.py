@@ -152,7 +152,7 @@ def without_credentials(settings: Settings) -> str:
     """The tracking URI as files may hold it: without user, password and query; "home" for the home's own database."""
     if not settings.mlflow_uri:
         return "home"
-    scheme, separator, rest = settings.mlflow_tracking_uri.partition("://")
+    scheme, separator, rest = settings.mlflow_uri.partition("://")
     authority, slash, path = rest.partition("?")[0].partition("/")
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 

@@ -49,7 +49,8 @@ SURFACES = {
     "dagster": "import dagster_project.definitions",
     "recommend": "import implicit, scipy, threadpoolctl\n" + every("forecache.recommend", "forecache.mail"),
     "redis": "import redis",
-    "s3": "import obstore",
+    "cluster": "import dagster_k8s, dagster_project.definitions, resources.postgres",
+    "s3": "import boto3, obstore",
     "sql": "import psycopg, sqlalchemy\n" + every("forecache.lake.sources"),
 }
 ABSENT = {
@@ -62,6 +63,7 @@ ABSENT = {
     "spark": ("dagster", "torch"),
     "train": ("dagster", "pyspark"),
     "dagster": ("pyspark", "torch", "mlflow"),
+    "cluster": ("pyspark", "torch", "mlflow"),
     "recommend": ("dagster", "pyspark", "torch", "mlflow"),
     "sql": ("dagster", "pyspark", "torch", "mlflow"),
 }

@@ -22,8 +22,9 @@ from forecache.store.replicas.sync import open_remote
 
 REQUIREMENTS = PROJECT_ROOT / "deploy" / "reader-requirements.txt"
 UV = str(PROJECT_ROOT / ".tools" / "uv" / "bin" / "uv")
+# Without boto3, which MLflow alone needs.
 EXTRAS = "--extra reader --extra realtime --extra redis --extra s3"
-EXPORT = f"uv export --quiet --frozen --no-dev --no-emit-project --no-header {EXTRAS}"
+EXPORT = f"uv export --quiet --frozen --no-dev --no-emit-project --no-header --prune boto3 {EXTRAS}"
 LARGEST_BYTES = 400 * 10**6
 
 

@@ -17,7 +17,8 @@ from forecache.settings import Settings
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
 CUSTOM = {"kustomization.yaml", "keda.yaml"}  # of kinds that are no part of Kubernetes
-FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name not in CUSTOM)
+TRAINING = ROOT / "deploy" / "kubernetes-training" / "training.yaml"
+FILES = [*sorted(path for path in FOLDER.glob("*.yaml") if path.name not in CUSTOM), TRAINING]
 OLDEST_VERSION = "1.31"  # podFailurePolicy and sidecar containers are in every cluster from there on
 
 
@@ -54,8 +55,9 @@ def test_the_schema_would_notice_a_misspelt_field() -> None:
 
 
 def test_kustomization_lists_files_that_exist() -> None:
-    listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
-    assert set(listed) == {path.name for path in FILES} - {"training.yaml"}
+    for folder in (FOLDER, TRAINING.parent):
+        listed = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+        assert set(listed) == {path.name for path in FILES if path.parent == folder}
 
 
 def test_services_and_budgets_select_their_pods() -> None:
@@ -113,7 +115,7 @@ def test_images_have_a_version_and_every_one_of_them_is_built_here() -> None:
     version = importlib.metadata.version("forecache")
     used = {container["image"] for spec in pod_specs() for container in containers(spec)}
     assert used == {f"forecache:{version}", f"forecache-reader:{version}"}
-    listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["images"]
+    listed = yaml.safe_load((ROOT / "deploy" / "kubernetes-images" / "kustomization.yaml").read_text())["images"]
     assert {f"{image['name']}:{image['newTag']}" for image in listed} == used
     for name in ("Containerfile", "Containerfile.reader"):
         lines = (ROOT / "deploy" / name).read_text().splitlines()

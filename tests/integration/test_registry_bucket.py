@@ -1,0 +1,85 @@
+"""Models in MLflow on PostgreSQL with their artifacts in a bucket: one configuration reaches both, from any machine."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from sample_project.pipelines.visits import returns
+from store_services import minio_server, postgres_server
+from training_sample import write_training_set
+
+from forecache.settings import load_settings
+
+pytestmark = pytest.mark.slow
+
+_PASSWORD = "orchard-7"
+_TRAINS = """
+import registry_sample as sample
+from sample_project.pipelines.visits import returns
+from forecache.registry.gate.gate import run_gate
+from forecache.registry.versions.register import register
+from forecache.settings import load_settings
+
+settings = load_settings()
+for number, weights in enumerate((sample.SLIGHTLY_WORSE, sample.GOOD), 1):
+    training = sample.made_up_training(settings, returns, weights, training_version=2)
+    assert register(settings, returns, training).details["model_version"] == number
+    assert run_gate(settings, returns, number, actor="test").champion_after == number
+"""
+_LOADS = """
+from sample_project.pipelines.visits import returns
+from forecache.registry.gate.verdicts import load_gate_plots
+from forecache.registry.versions import models
+from forecache.settings import load_settings
+
+settings = load_settings()
+champion = models.champion(settings, returns)
+assert champion.version == 2
+assert set(load_gate_plots(settings, champion)) == {"gains", "shift"}
+print(*sorted(path.name for path in models.verified_folder(settings, champion).iterdir()))
+"""
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """MLflow's database as an operator writes its URL, and the options of an object store."""
+    folder = tmp_path_factory.mktemp("services")
+    with postgres_server(folder / "pg", password=_PASSWORD) as url, minio_server(folder / "minio", "cloud") as options:
+        yield url, options
+
+
+def run(program: str, home: Path, lake: str, services: tuple[str, Mapping[str, str]]) -> str:
+    """Run a program on a machine that has nothing but Forecache's settings; returns its output."""
+    url, options = services
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_"))}
+    variables = {
+        "HOME": str(home.parent),
+        "FORECACHE_HOME": str(home),
+        "FORECACHE_LAKE": lake,
+        "FORECACHE_PROJECT": "sample_project",
+        "FORECACHE_MLFLOW_URI": url,
+        "FORECACHE_MLFLOW_ARTIFACTS": "s3://cloud/mlflow",
+        "FORECACHE_STORAGE_OPTIONS": json.dumps(options),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=bare | variables, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for secret in (_PASSWORD, options["AWS_SECRET_ACCESS_KEY"]):
+        assert secret not in done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(500)
+def test_models_are_registered_judged_and_loaded_elsewhere_with_the_options_of_the_lake(
+    tmp_path: Path, services: tuple[str, Mapping[str, str]]
+) -> None:
+    settings = load_settings(home=tmp_path / "home", project="sample_project")
+    write_training_set(settings, returns)
+    run(_TRAINS, settings.home_path, settings.lake_uri, services)
+    assert "model.onnx" in run(_LOADS, tmp_path / "another machine", settings.lake_uri, services).split()
+    assert not (settings.home_path / "mlflow").exists()
