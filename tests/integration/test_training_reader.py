@@ -140,6 +140,10 @@ def test_fewer_rows_than_lanes_still_come_once_each(tmp_path: Path) -> None:
     assert sorted(number for step in numbers(order, 0, world_size=2) for number in step) == [0, 1, 2, 3]
 
 
+def test_a_folder_whose_name_has_a_space_is_read(tmp_path: Path) -> None:
+    assert split_of(write_numbered(tmp_path / "a folder 1%", 50)).rows == 40
+
+
 def test_reading_stays_at_the_pinned_version(table: DeltaTable) -> None:
     pinned = DeltaTable(table.table_uri, version=table.version())
     write_numbered(Path(table.table_uri.removeprefix("file://")), 500)

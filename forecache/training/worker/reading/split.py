@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -142,7 +143,7 @@ class Split:
 
 
 def _file_system(table: DeltaTable) -> fs.FileSystem:
-    uri = table.table_uri.removeprefix("file://")
+    uri = unquote(table.table_uri.removeprefix("file://"))
     if "://" not in uri:
         return fs.SubTreeFileSystem(uri, fs.LocalFileSystem())  # Python's file objects would cost a third of the speed
     return fs.PyFileSystem(DeltaStorageHandler.from_table(table._table))
