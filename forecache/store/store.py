@@ -66,9 +66,7 @@ class Store:
 
     def version_numbers(self) -> list[int]:
         """Retained versions, ascending."""
-        if not self.layout.versions.is_dir():
-            return []
-        return sorted(int(path.stem) for path in self.layout.versions.glob("[0-9]*.json"))
+        return self.layout.version_numbers()
 
     def versions(self) -> list[Manifest]:
         """Manifests of the retained versions that can be read, ascending."""
