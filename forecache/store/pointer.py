@@ -8,6 +8,8 @@ from forecache.files import write_durably
 from forecache.store.layout import Layout
 from forecache.store.sealed import sealed, unsealed
 
+_MOVES = 100
+
 
 @dataclass(frozen=True)
 class Pointer:
@@ -20,6 +22,7 @@ class Pointer:
         pinned: The version that is served instead while it is pinned.
         last: The highest version number ever given out; numbers are never used twice.
         generation: Counts the moves of the pointer.
+        moves: Random ids of its last moves, in any home, the newest last: what this state came from.
     """
 
     store: str = ""
@@ -27,6 +30,7 @@ class Pointer:
     pinned: int | None = None
     last: int = 0
     generation: int = 0
+    moves: str = ""
 
     @property
     def serving(self) -> int | None:
@@ -34,7 +38,13 @@ class Pointer:
 
     def moved(self, **changes: object) -> "Pointer":
         """The pointer after one more move."""
-        return replace(self, generation=self.generation + 1, **changes)  # type: ignore[arg-type]
+        moves = " ".join([*self.moves.split()[1 - _MOVES :], secrets.token_hex(4)])
+        return replace(self, generation=self.generation + 1, moves=moves, **changes)  # type: ignore[arg-type]
+
+    def has_seen(self, other: "Pointer") -> bool:
+        """Return whether this pointer is the other one, or was moved on from it: then it takes nothing of it back."""
+        last = other.moves.split()[-1:]
+        return last[0] in self.moves.split() if last else self.store == other.store
 
     def to_json(self) -> bytes:
         return sealed(asdict(self))

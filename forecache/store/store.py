@@ -219,7 +219,9 @@ class Store:
         """Lift the quarantine of a version."""
         with publisher_lock(self.layout, action="unquarantine"):
             self.manifest(version)
-            self.lift_quarantine(version)
+            if self.layout.quarantine(version).exists():
+                self.lift_quarantine(version)
+                write_pointer(self.layout, self.pointer().moved())  # so that a home which has not seen it is refused
 
 
 def manifest_of(layout: Layout, version: int) -> Manifest:

@@ -81,6 +81,7 @@ def test_a_store_published_anew_under_the_same_numbers_is_no_other_for_replica_a
             shutil.rmtree(settings.home_path / "lake")
             new = publish_two(settings, NEW)
             assert new.pointer().current == old.pointer().current == 2
+            shutil.rmtree(tmp_path / "remote")
             push(new, remote)
             assert pull(replica, remote)["moved"]
             there.load(new)
@@ -99,7 +100,8 @@ def test_a_replica_that_pinned_a_version_of_the_store_before_keeps_it_until_it_i
     push(store, remote)
     pull(replica, remote)
     replica.pin(2)
-    shutil.rmtree(settings.store_path / "churn")
+    for lost in (settings.store_path / "churn", tmp_path / "remote"):
+        shutil.rmtree(lost)
     publish(settings, churn())
     push(open_store(settings, "churn"), remote)
     with pytest.raises(ConflictError, match=r"Version 2 of churn is pinned here.*forecache unpin churn"):
