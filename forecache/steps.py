@@ -37,6 +37,9 @@ publish_step = Steps(
     *("manifest written", "pointer moved", "retired"),
 )
 
+push_step = Steps("remote read", "uploaded", "manifest created", "pointer moved")
+"""Of a version on its way to a remote that several homes push to; then what is retired there is removed."""
+
 rollback_step = Steps(
     *("planned", "begun", "champion moved", "model marked", "quarantined", "pointer moved"),
     *("targets synced", "recorded"),

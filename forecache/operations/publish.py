@@ -34,6 +34,7 @@ def publish_night(
     night: date | None = None,
     full: bool = False,
     unchecked: bool = False,
+    replace_remote: bool = False,
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
@@ -42,6 +43,7 @@ def publish_night(
     Args:
         night: As-of date to publish; None: the newest that was scored.
         unchecked: Publish rows that were never checked, or that changed since; not if their last check failed.
+        replace_remote: As `forecache.store.publish` has it.
 
     Raises:
         InputError: The pipeline is not published.
@@ -67,7 +69,8 @@ def publish_night(
     _declare_layer(settings, pipeline)
     if isinstance(pipeline, Pipeline):
         recover_interrupted(settings, pipeline, progress=progress)
-    result = publish(settings, pipeline, night=night, full=full, run_id=run_id, progress=progress, approve=approve)
+    result = publish(settings, pipeline, night=night, full=full, replace_remote=replace_remote, run_id=run_id,
+                     progress=progress, approve=approve)  # fmt: skip
     if not result.skipped:
         _record(settings, result, run_id=run_id)
     return result

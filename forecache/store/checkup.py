@@ -9,9 +9,9 @@ from forecache.names import NAME
 from forecache.settings import Settings
 from forecache.store import content_hash as hashing
 from forecache.store.integrity import Pace, verify_filter, verify_segment
-from forecache.store.locks import kept
+from forecache.store.locks import is_being_changed, kept
 from forecache.store.manifest import Manifest
-from forecache.store.pointer import pointer_from_json
+from forecache.store.pointer import is_copied, pointer_from_json
 from forecache.store.read.snapshot import Snapshot
 from forecache.store.store import Store, open_store
 
@@ -45,7 +45,7 @@ def verify_store(store: Store, *, content: bool = False, pace: Pace | None = Non
         content: Look up every key through the reader's code, too, and compare row count and content hash with the
             manifest's: an incremental publish reads back only what it changed.
     """
-    found = [Verified(store.pipeline, None, (), _pointer_problem(store))]
+    found = [Verified(store.pipeline, None, (), pointer_problem(store))]
     try:
         store.pointer()
     except UnavailableError:
@@ -135,7 +135,8 @@ def _remedy(item: Verified) -> str:
     return "Versions that are not current are not served, and later publishes remove them; do not roll back to them."
 
 
-def _pointer_problem(store: Store) -> str:
+def pointer_problem(store: Store) -> str:
+    """The problem of the pointer or its copy, in a sentence; "" if both are whole and equal."""
     if not store.layout.pointer.exists() and not store.layout.pointer_copy.exists() and not store.version_numbers():
         return ""  # nothing was published yet
     for path in (store.layout.pointer, store.layout.pointer_copy):
@@ -145,6 +146,9 @@ def _pointer_problem(store: Store) -> str:
             return f"The file {path} is missing."
         except UnavailableError as error:
             return error.message
+    # Asked twice: the second time, a move that was under way the first time has ended, or is found to go on.
+    if not is_copied(store.layout) and not is_being_changed(store.layout) and not is_copied(store.layout):
+        return f"The file {store.layout.pointer_copy} is not a copy of {store.layout.pointer.name}."
     return ""
 
 

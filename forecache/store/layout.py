@@ -2,7 +2,7 @@
 
 <store>/<pipeline>/
     CURRENT                    the pointer: which version is served (replaced by rename)
-    CURRENT.copy               its copy, written after it, read where the pointer is damaged or missing
+    CURRENT.copy               its copy, written before it, read where the pointer is damaged or missing
     versions/00000017.json     a version's manifest, never changed
     versions/00000017.lease    held with a shared flock by every open snapshot of the version
     versions/00000017.bad      present where the version is quarantined; says why
@@ -82,6 +82,12 @@ class Layout:
 
     def filter(self, file: str) -> Path:
         return self.filters / file
+
+    def version_numbers(self) -> list[int]:
+        """Versions whose manifest is here, ascending."""
+        if not self.versions.is_dir():
+            return []
+        return sorted(int(path.stem) for path in self.versions.glob("[0-9]*.json"))
 
     def create(self) -> None:
         for folder in (self.versions, self.segments, self.filters, self.staging):

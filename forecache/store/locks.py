@@ -9,6 +9,7 @@ from forecache.errors import ConflictError
 from forecache.files import lock, try_lock
 from forecache.results import Progress
 from forecache.store.layout import Layout
+from forecache.store.pointer import mend_pointer
 
 _LEASE_TRIES, _LEASE_PAUSE_S = 10, 0.005
 
@@ -16,6 +17,8 @@ _LEASE_TRIES, _LEASE_PAUSE_S = 10, 0.005
 @contextmanager
 def publisher_lock(layout: Layout, *, action: str) -> Iterator[None]:
     """Hold the store's exclusive lock; the kernel frees it when the process dies.
+
+    The pointer and its copy are made equal first, if the holder before was killed between the two.
 
     Raises:
         ConflictError: Another process holds it; the message says which one and what it does.
@@ -29,7 +32,20 @@ def publisher_lock(layout: Layout, *, action: str) -> Iterator[None]:
 
     layout.create()
     with lock(layout.lock, holder=f"process {os.getpid()} ({action})", refused=refused):
+        mend_pointer(layout)
         yield
+
+
+def is_being_changed(layout: Layout) -> bool:
+    """Return whether another process holds the store's lock at this moment."""
+    try:
+        descriptor = os.open(layout.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not try_lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

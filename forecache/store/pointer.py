@@ -8,6 +8,8 @@ from forecache.files import write_durably
 from forecache.store.layout import Layout
 from forecache.store.sealed import sealed, unsealed
 
+_MOVES = 100
+
 
 @dataclass(frozen=True)
 class Pointer:
@@ -20,6 +22,7 @@ class Pointer:
         pinned: The version that is served instead while it is pinned.
         last: The highest version number ever given out; numbers are never used twice.
         generation: Counts the moves of the pointer.
+        moves: Random ids of its last moves, in any home, the newest last: what this state came from.
     """
 
     store: str = ""
@@ -27,6 +30,7 @@ class Pointer:
     pinned: int | None = None
     last: int = 0
     generation: int = 0
+    moves: str = ""
 
     @property
     def serving(self) -> int | None:
@@ -34,7 +38,13 @@ class Pointer:
 
     def moved(self, **changes: object) -> "Pointer":
         """The pointer after one more move."""
-        return replace(self, generation=self.generation + 1, **changes)  # type: ignore[arg-type]
+        moves = " ".join([*self.moves.split()[1 - _MOVES :], secrets.token_hex(4)])
+        return replace(self, generation=self.generation + 1, moves=moves, **changes)  # type: ignore[arg-type]
+
+    def has_seen(self, other: "Pointer") -> bool:
+        """Return whether this pointer is the other one, or was moved on from it: then it takes nothing of it back."""
+        last = other.moves.split()[-1:]
+        return last[0] in self.moves.split() if last else self.store == other.store
 
     def to_json(self) -> bytes:
         return sealed(asdict(self))
@@ -53,6 +63,8 @@ def pointer_from_json(content: bytes, *, what: str = "The pointer of a remote") 
 def read_pointer(layout: Layout) -> Pointer:
     """The pointer, or its copy where the pointer is damaged or missing; an empty one before the first publish.
 
+    A version that is quarantined is not taken from the copy: a rollback may have been killed before it moved either.
+
     Raises:
         DamagedError: Both are damaged, or an older Forecache wrote it.
     """
@@ -60,7 +72,7 @@ def read_pointer(layout: Layout) -> Pointer:
         return pointer_from_json(layout.pointer.read_bytes(), what=f"The file {layout.pointer}")
     except (FileNotFoundError, DamagedError) as problem:
         try:
-            return pointer_from_json(layout.pointer_copy.read_bytes(), what=f"The file {layout.pointer_copy}")
+            copy = pointer_from_json(layout.pointer_copy.read_bytes(), what=f"The file {layout.pointer_copy}")
         except FileNotFoundError:
             if isinstance(problem, FileNotFoundError):
                 return Pointer()
@@ -70,9 +82,50 @@ def read_pointer(layout: Layout) -> Pointer:
                 f"The pointer of {layout.root.name} and its copy in {layout.root} are damaged.",
                 remedy="Remove the pipeline's store folder and publish again; on a replica, `forecache pull --verify`.",
             ) from None
+        return _without_quarantined(layout, copy)
+
+
+def _without_quarantined(layout: Layout, pointer: Pointer) -> Pointer:
+    """The pointer with the newest version before the current one that is not quarantined, and without such a pin."""
+    pinned, current = pointer.pinned, pointer.current
+    if pinned is not None and layout.quarantine(pinned).exists():
+        pinned = None
+    if current is not None and layout.quarantine(current).exists():
+        earlier = [number for number in layout.version_numbers() if number < current]
+        current = max((number for number in earlier if not layout.quarantine(number).exists()), default=None)
+    return replace(pointer, current=current, pinned=pinned)
 
 
 def write_pointer(layout: Layout, pointer: Pointer) -> None:
-    """Move the pointer; the caller holds the store's lock."""
-    write_durably(layout.pointer, pointer.to_json())
+    """Move the pointer; the caller holds the store's lock.
+
+    The copy is written first: it never names what the pointer has left, wherever a kill comes between the two.
+    """
     write_durably(layout.pointer_copy, pointer.to_json())
+    write_durably(layout.pointer, pointer.to_json())
+
+
+def mend_pointer(layout: Layout) -> None:
+    """Write what of pointer and copy is missing, damaged or older than the other; the caller holds the store's lock."""
+    try:
+        pointer = read_pointer(layout)
+    except DamagedError:
+        return  # both are: a pull that verifies, or a person, has to replace them
+    if pointer != Pointer() and _differ(layout, pointer):
+        write_pointer(layout, pointer)
+
+
+def is_copied(layout: Layout) -> bool:
+    """Return whether pointer and copy say the same, also before the first publish.
+
+    Raises:
+        DamagedError: Both are damaged.
+    """
+    pointer = read_pointer(layout)
+    return pointer == Pointer() or not _differ(layout, pointer)
+
+
+def _differ(layout: Layout, pointer: Pointer) -> bool:
+    content = pointer.to_json()
+    paths = (layout.pointer, layout.pointer_copy)
+    return any(not path.is_file() or path.read_bytes() != content for path in paths)

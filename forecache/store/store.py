@@ -66,9 +66,7 @@ class Store:
 
     def version_numbers(self) -> list[int]:
         """Retained versions, ascending."""
-        if not self.layout.versions.is_dir():
-            return []
-        return sorted(int(path.stem) for path in self.layout.versions.glob("[0-9]*.json"))
+        return self.layout.version_numbers()
 
     def versions(self) -> list[Manifest]:
         """Manifests of the retained versions that can be read, ascending."""
@@ -221,7 +219,9 @@ class Store:
         """Lift the quarantine of a version."""
         with publisher_lock(self.layout, action="unquarantine"):
             self.manifest(version)
-            self.lift_quarantine(version)
+            if self.layout.quarantine(version).exists():
+                self.lift_quarantine(version)
+                write_pointer(self.layout, self.pointer().moved())  # so that a home which has not seen it is refused
 
 
 def manifest_of(layout: Layout, version: int) -> Manifest:

@@ -132,7 +132,8 @@ def test_release_lets_a_quarantined_version_be_published_and_rolled_back_to_agai
 
 
 def served_by(remote: Path) -> int:
-    return int(json.loads((remote / "churn" / "CURRENT").read_text())["current"])
+    pointer = json.loads((remote / "churn" / "CURRENT").read_text())
+    return int(pointer["pinned"] or pointer["current"])
 
 
 def test_a_remote_follows_rollback_release_pin_and_unpin(

@@ -1,5 +1,6 @@
 """Releases on a remote and on replicas: pushed, pulled, damaged, and pushed by two at once."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,11 @@ def test_a_replica_pulls_what_was_pushed_and_nothing_twice(settings: Settings, t
     here, there = open_releases(settings, "payments"), open_releases(replica, "payments")
     release(settings, payments)
     assert push_releases(here, remote)["release"] == 1
+    left = tmp_path / f"remote/.realtime/payments/.CURRENT.{'0a' * 8}.tmp"  # by a push that was killed long ago
+    left.touch()
+    os.utime(left, (0, 0))
     assert push_releases(here, remote)["files"] == 0
+    assert not left.exists()
     assert remote_releases(remote) == ["payments"]
     pulled = pull_releases(there, remote)
     assert (pulled["release"], pulled["moved"]) == (1, True)

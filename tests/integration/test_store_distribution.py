@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,10 @@ from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_n
 
 from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError
 from forecache.folders import BucketFolder, Folder, LocalFolder
-from forecache.settings import Settings
+from forecache.reader.versions.damage import Damage, open_best
+from forecache.settings import Settings, load_settings
 from forecache.store import Store, open_remote, open_store, publish, pull, push, sync_targets
+from forecache.store.pointer import write_pointer
 from forecache.store.replicas.sync import remote_pipelines
 
 _FOLDERS = itertools.count()
@@ -207,11 +210,116 @@ def test_the_remote_forgets_what_the_publisher_has_retired(
     pull(replica, remote)
     publish(remote_settings, churn(rules=rules), full=True)
     publisher = open_store(remote_settings, "churn")
-    assert remote.names("churn/versions") == ["churn/versions/00000002.json"]
+    assert [name for name in remote.names("churn/versions") if name.endswith(".json")] == [
+        "churn/versions/00000002.json"
+    ]
     assert len(remote.names("churn/segments")) == 1
     assert content(replica) == content(publisher), "a replica goes on serving what it has"
     assert pull(replica, remote, keep=0)["version"] == 2
     assert replica.version_numbers() == [2]
+
+
+@pytest.fixture
+def other_home(remote_settings: Settings, tmp_path: Path) -> Settings:
+    """A home with an empty disk over the same lake and the same remote."""
+    names = ("store_remote", "storage_options")
+    shared = {name: getattr(remote_settings, name) for name in names}
+    return load_settings(home=tmp_path / "other", lake=remote_settings.lake_uri, **shared)
+
+
+def publish_scores(settings: Settings, count: int) -> None:
+    write_night(settings, predictions(scores(count)))
+    publish(settings, churn())
+
+
+def test_an_empty_home_publishes_over_a_store_in_the_remote_only_after_a_pull_or_if_told(
+    remote_settings: Settings, other_home: Settings, remote: Folder, replica: Store
+) -> None:
+    publish_scores(remote_settings, 100)
+    write_night(remote_settings, predictions(scores(200)))
+    before = {name: remote.read(name) for name in remote.names()}
+    with pytest.raises(ConflictError, match=r"The remote has version 1 of churn.*`forecache pull churn`"):
+        publish(other_home, churn())
+    assert {name: remote.read(name) for name in remote.names()} == before
+    theirs, ours = open_store(other_home, "churn"), open_store(remote_settings, "churn")
+    assert theirs.pointer().current is None
+    pull(theirs, remote)
+    assert publish(other_home, churn()).details["version"] == 2
+    assert theirs.pointer().store == ours.pointer().store
+    for act in (lambda: publish(remote_settings, churn()), lambda: push(ours, remote)):
+        with pytest.raises(ConflictError, match=r"moved by another publisher.*`forecache pull churn`"):
+            act()
+    pull(replica, remote)
+    shutil.rmtree(theirs.layout.root)
+    assert publish(other_home, churn(), replace_remote=True).details["version"] == 3
+    assert theirs.pointer().store != ours.pointer().store
+    assert pull(replica, remote) == {"version": 3, "files": 1, "bytes": theirs.manifest(3).size_bytes, "moved": True}
+    assert content(replica) == content(theirs)
+
+
+def test_quarantine_and_pin_of_a_remote_hold_in_every_home_that_pulls(
+    remote_settings: Settings, other_home: Settings, remote: Folder, replica: Store
+) -> None:
+    ours, theirs = open_store(remote_settings, "churn"), open_store(other_home, "churn")
+    publish_scores(remote_settings, 100)
+    publish_scores(remote_settings, 200)
+    ours.rollback()
+    sync_targets(remote_settings, churn(), ours)
+    pull(theirs, remote)
+    with pytest.raises(CheckError, match="those of version 2, which is quarantined"):
+        publish(other_home, churn())
+    ours.pin(1)
+    sync_targets(remote_settings, churn(), ours)
+    for store in (theirs, replica):
+        pull(store, remote)
+    publish_scores(other_home, 300)
+    assert (theirs.pointer().current, theirs.pointer().pinned) == (3, 1)
+    assert len(content(theirs)) == 100
+    assert pull(replica, remote)["version"] == 1
+    theirs.unpin()
+    sync_targets(other_home, churn(), theirs)
+    for store in (ours, replica):
+        assert pull(store, remote)["version"] == 3
+        assert len(content(store)) == 300
+    assert sorted(ours.quarantined()) == [2]
+    ours.unquarantine(2)
+    sync_targets(remote_settings, churn(), ours)
+    pull(theirs, remote)
+    write_night(other_home, predictions(scores(200)))
+    assert publish(other_home, churn()).details["version"] == 4
+
+
+def test_a_replica_takes_another_content_of_the_same_number(settings: Settings, tmp_path: Path, replica: Store) -> None:
+    """Of a home that was restored from a copy, say, and its remote with it."""
+    publish_scores(settings, 100)
+    copy = load_settings(home=tmp_path / "copy")
+    shutil.copytree(settings.home_path, copy.home_path)
+    for home, count in ((settings, 200), (copy, 300)):
+        publish_scores(home, count)
+    ours, theirs = open_store(settings, "churn"), open_store(copy, "churn")
+    push(ours, LocalFolder(tmp_path / "remote"))
+    pull(replica, LocalFolder(tmp_path / "remote"))
+    write_pointer(theirs.layout, ours.pointer())
+    push(theirs, LocalFolder(tmp_path / "copied"))
+    with open_best(replica, replica.pointer(), None, Damage()) as served:
+        assert pull(replica, LocalFolder(tmp_path / "copied"))["version"] == 2
+        assert content(replica) == content(theirs)
+        with open_best(replica, replica.pointer(), served, Damage()) as reopened:
+            assert dict(reopened.items()) == content(theirs), "a reader that has the first content open"
+
+
+def test_a_push_removes_what_killed_pushes_left_in_a_folder(settings: Settings, tmp_path: Path) -> None:
+    current = settings.model_copy(update={"store_remote": str(tmp_path / "remote")})
+    publish_scores(current, 100)
+    folder = tmp_path / "remote" / "churn"
+    names = [f"{place}.{stem}.{'0a' * 8}.tmp{ending}" for place, stem, ending in
+             (("", "CURRENT", ""), ("segments/gone/", "000", ".mdb"), ("versions/", "00000002", ".json"))]  # fmt: skip
+    for name, age_s in [(name, 4000) for name in names] + [(f".CURRENT.{'1b' * 8}.tmp", 60)]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age_s,) * 2)
+    push(open_store(current, "churn"), LocalFolder(tmp_path / "remote"))
+    assert [path.name for path in folder.rglob("*.tmp*")] == [f".CURRENT.{'1b' * 8}.tmp"]
 
 
 def test_a_replica_that_has_pinned_goes_on_serving_that(
@@ -230,15 +338,15 @@ def test_a_replica_that_has_pinned_goes_on_serving_that(
 
 _KILLED_PULL = (
     "import os, signal, sys\nfrom pathlib import Path\n"
-    "from forecache.store import Store, open_remote, pull\nfrom forecache.store.replicas import push_pull\n"
+    "from forecache.store import Store, open_remote, pull\nfrom forecache.store.replicas import push_pull, transfer\n"
     "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
-    "setattr(push_pull, sys.argv[3], kill)\n"
+    "setattr(push_pull if hasattr(push_pull, sys.argv[3]) else transfer, sys.argv[3], kill)\n"
     "pull(Store(Path(sys.argv[1])), open_remote(sys.argv[2], {}))"
 )
 
 
 def killed_pull(replica: Store, remote: str, place: str) -> None:
-    """Pull in a process that is killed where it calls the named function of the module `push_pull`."""
+    """Pull in a process that is killed where it calls the named function of the modules that pull."""
     command = [sys.executable, "-c", _KILLED_PULL, str(replica.layout.root), remote, place]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ), timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -256,13 +364,13 @@ def test_a_pull_that_was_killed_after_it_moved_the_pointer_leaves_nothing_for_ev
     pull(replica, remote)
     publisher = open_store(current, "churn")
     shutil.rmtree(publisher.layout.root)  # lost, and published anew: another store
-    publish(current, churn())
+    publish(current, churn(), replace_remote=True)
     (replica.layout.staging / "pull-another").mkdir()
     killed_pull(replica, current.store_remote, "_tidy")
     assert content(replica) == content(publisher)
-    assert replica.version_numbers() == [1, 2]
-    assert pull(replica, remote) == {"version": 1, "files": 0, "bytes": 0, "moved": False}
-    assert replica.version_numbers() == [1]
+    assert replica.version_numbers() == [2, 3]
+    assert pull(replica, remote) == {"version": 3, "files": 0, "bytes": 0, "moved": False}
+    assert replica.version_numbers() == [3]
     assert len(list(replica.layout.segments.iterdir())) == 1
     assert list(replica.layout.filters.iterdir()) == list(replica.layout.staging.iterdir()) == []
     assert content(replica) == content(publisher)

@@ -21,6 +21,7 @@ from forecache.settings import Settings
 from forecache.steps import publish_step
 from forecache.store import Store, checkup, open_remote, open_store, publish, pull, push
 from forecache.store.checkup import DamagedStores, verify_store, verify_stores
+from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest
 from forecache.store.redis.versions import RedisStore
 from forecache.store.retention import retire
@@ -80,6 +81,7 @@ def test_a_store_published_anew_under_the_same_numbers_is_no_other_for_replica_a
             shutil.rmtree(settings.home_path / "lake")
             new = publish_two(settings, NEW)
             assert new.pointer().current == old.pointer().current == 2
+            shutil.rmtree(tmp_path / "remote")
             push(new, remote)
             assert pull(replica, remote)["moved"]
             there.load(new)
@@ -98,7 +100,8 @@ def test_a_replica_that_pinned_a_version_of_the_store_before_keeps_it_until_it_i
     push(store, remote)
     pull(replica, remote)
     replica.pin(2)
-    shutil.rmtree(settings.store_path / "churn")
+    for lost in (settings.store_path / "churn", tmp_path / "remote"):
+        shutil.rmtree(lost)
     publish(settings, churn())
     push(open_store(settings, "churn"), remote)
     with pytest.raises(ConflictError, match=r"Version 2 of churn is pinned here.*forecache unpin churn"):
@@ -184,6 +187,24 @@ def test_a_pointer_that_is_lost_is_read_from_its_copy(settings: Settings, store:
     flip(store.layout.pointer_copy)
     with pytest.raises(DamagedError, match="and its copy"):
         store.pointer()
+
+
+def test_verify_and_doctor_name_a_copy_of_the_pointer_that_says_something_else(
+    settings: Settings, store: Store
+) -> None:
+    copy = store.layout.pointer_copy
+    older = copy.read_bytes()
+    store.pin(1)
+    copy.write_bytes(older)
+    with pytest.raises(DamagedStores, match=r"churn pointer\. The file .*CURRENT.copy is not a copy of CURRENT"):
+        verify_stores(settings)
+    assert "CURRENT.copy is not a copy of CURRENT" in check_stores(settings).found
+    publish(settings, churn())
+    assert check_stores(settings).state == "ok"
+    assert store.pointer().pinned == 1
+    with publisher_lock(store.layout, action="test"):
+        copy.write_bytes(older)
+        assert check_stores(settings).state == "ok", "the pointer is being moved"
 
 
 def test_a_manifest_that_is_lost_is_damage_of_the_version_that_is_current(settings: Settings, store: Store) -> None:

@@ -65,8 +65,8 @@ def check_mlflow(settings: Settings) -> Finding:
 
 
 def check_stores(settings: Settings) -> Finding:
-    """Whether the served versions' files exist and have their sizes; `check_bytes` reads them."""
-    from forecache.store.checkup import stores_here
+    """Whether pointers are whole, and served versions' files exist and have their sizes; `check_bytes` reads them."""
+    from forecache.store.checkup import pointer_problem, stores_here
     from forecache.store.integrity import check_sizes
 
     served, problems = [], []
@@ -76,6 +76,9 @@ def check_stores(settings: Settings) -> Finding:
             if manifest is not None:
                 check_sizes(store.layout, manifest)
                 served.append(f"{store.pipeline} {manifest.version}")
+            problem = pointer_problem(store)
+            if problem:
+                problems.append(f"{store.pipeline}: {problem}")
         except (UnavailableError, NotFoundError) as error:
             problems.append(f"{store.pipeline}: {error.message}")
     if problems:

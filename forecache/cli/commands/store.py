@@ -107,7 +107,12 @@ def say_served(
 @click.option("--night", type=Night(), help="The as-of date; default: the newest one there is.")
 @click.option("--full", is_flag=True, help="Write a new base even if a small segment would do.")
 @click.option("--unchecked", is_flag=True, help="Publish also rows that were not checked since they changed.")
-def publish(pipeline: str, night: date | None, full: bool, unchecked: bool) -> None:
+@click.option(
+    "--replace-remote",
+    is_flag=True,
+    help="Put what this home has in the place of a store in the remote that it has not seen.",
+)
+def publish(pipeline: str, night: date | None, full: bool, unchecked: bool, replace_remote: bool) -> None:
     """Publish an as-of date of PIPELINE, or of a feature view: build, verify, then serve it at once.
 
     An as-of date is published only if its present rows passed their checks, which `forecache run` makes. One that
@@ -118,7 +123,10 @@ def publish(pipeline: str, night: date | None, full: bool, unchecked: bool) -> N
     current = settings()
     declared = find_published(current, pipeline)
     with StageProgress() as progress:
-        result = publish_night(current, declared, night=night, full=full, unchecked=unchecked, progress=progress.update)
+        result = publish_night(
+            current, declared, night=night, full=full, unchecked=unchecked, replace_remote=replace_remote,
+            progress=progress.update,
+        )  # fmt: skip
     if not result.skipped:
         what = {"night": result.nights[0], "version": result.details["version"]}
         show_in_dagster(current, f"published_{pipeline}", what, result=result)

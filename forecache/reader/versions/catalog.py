@@ -165,7 +165,7 @@ class Catalog:
             manifest, served = current[name], self.answers.get(name)
             if manifest is None:
                 waiting.add(name)
-            elif served is None or served.manifest.identity != manifest.identity:
+            elif served is None or served.manifest != manifest:
                 self.history[name] = remote.history(manifest)
                 self._swap(name, source.version(manifest), install, time.perf_counter())
         return waiting

@@ -2,7 +2,7 @@
 
 <store>/.realtime/<name>/
     CURRENT                    the pointer, replaced in one step
-    CURRENT.copy               its copy, written after it, read where the pointer is damaged or missing
+    CURRENT.copy               its copy, written before it, read where the pointer is damaged or missing
     LOCK                       held with an exclusive flock by whoever writes
     releases/00000003/         one release, never changed: release.json, model.bin, warmup.json, code/...
     staging/<token>/           a release that is being written; garbage once its writer is gone
@@ -116,9 +116,12 @@ def pointer_to_json(pointer: ReleasePointer) -> bytes:
 
 
 def write_current(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
-    """Move the pointer; the caller holds the lock."""
-    write_durably(folder.pointer, pointer_to_json(pointer))
+    """Move the pointer; the caller holds the lock.
+
+    The copy is written first: it never names a release that was rolled back, wherever a kill comes between the two.
+    """
     write_durably(folder.pointer_copy, pointer_to_json(pointer))
+    write_durably(folder.pointer, pointer_to_json(pointer))
 
 
 def mend_copy(folder: ReleaseFolder) -> None:

@@ -34,6 +34,7 @@ from forecache.realtime.rollout.state import (
     running,
 )
 from forecache.steps import release_step
+from forecache.store.replicas.forget import remove_unfinished
 
 
 def remote_releases(remote: Folder) -> list[str]:
@@ -60,6 +61,7 @@ def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
     pointer = read_current(folder)
     if pointer.current is None:
         raise NotFoundError(f"Nothing is released of {folder.name}.", remedy=f"Run `forecache release {folder.name}`.")
+    remove_unfinished(remote, root)
     rollout = read_rollout(folder)
     rolled_out = running(rollout, pointer)
     missing = _push_files(folder, remote, pointer.current)

@@ -1,7 +1,7 @@
 """Publishing: the newest night of predictions or features becomes the served version, verified before it does."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
@@ -31,6 +31,7 @@ from forecache.store.publishing.incremental import build_incremental
 from forecache.store.publishing.publication import PendingVersion, Publication
 from forecache.store.publishing.streamed.overlay import Overlay, open_overlay
 from forecache.store.publishing.worker_pool import Pool, num_workers
+from forecache.store.replicas.remote_state import start_from
 from forecache.store.replicas.sync import sync_targets
 from forecache.store.retention import clean, retire
 from forecache.store.store import Store, open_store
@@ -42,6 +43,7 @@ def publish(
     *,
     night: date | None = None,
     full: bool = False,
+    replace_remote: bool = False,
     run_id: str = "",
     progress: Progress = no_progress,
     approve: Callable[[NightSource], None] = lambda _: None,
@@ -56,6 +58,7 @@ def publish(
     Args:
         night: As-of date to publish, None: the newest.
         full: Build a new base even where a small segment would do, and even where nothing has changed.
+        replace_remote: Publish and push over what other homes pushed and this one has not seen.
         approve: Called under the publisher's lock with the night that is going to be published, at its Delta version;
             refuses it by raising.
 
@@ -64,7 +67,7 @@ def publish(
         InputError: Null, duplicate or too long keys, or types that cannot be published.
         CheckError: `approve`, a publish gate or the verification says no, or the content is that of a quarantined
             version.
-        ConflictError: Another process is changing the store.
+        ConflictError: Another process is changing the store; or the remote has what this home has not seen.
     """
     started = time.perf_counter()
     store = open_store(settings, pipeline.name)
@@ -79,12 +82,13 @@ def publish(
         inputs = content_inputs(pipeline, source, overlay)
         clean(store)
         publish_step("cleaned")
-        pointer = read_pointer(store.layout)
+        start = start_from(settings, store.pipeline, read_pointer(store.layout), replace_remote=replace_remote)
+        pointer = start.pointer
         current, damage = _current(store, pointer)
-        if current is not None and current.inputs == inputs and not full and not damage:
+        if current is not None and current.inputs == inputs and not (full or damage or replace_remote):
             targets = sync_targets(settings, pipeline, store, progress)
             return _result(pipeline, current, started, {"changed": 0, "removed": 0, "targets": targets}, skipped=True)
-        _refuse_quarantined(store, inputs)
+        _refuse_quarantined(store, inputs, start.quarantined)
         publication = Publication(
             settings=settings,
             pipeline=pipeline,
@@ -137,14 +141,16 @@ def served_fields(schema: pa.Schema, pipeline: Served) -> tuple[Field, ...]:
     return field_list(schema, pipeline.served_fields)
 
 
-def _refuse_quarantined(store: Store, inputs: str) -> None:
+def _refuse_quarantined(store: Store, inputs: str, in_remote: Mapping[str, tuple[int, str]]) -> None:
     inputs_of = {manifest.version: manifest.inputs for manifest in store.versions()}
-    for number, reason in store.quarantined().items():
-        if inputs_of.get(number) == inputs:
-            raise CheckError(
-                f"These rows are those of version {number}, which is quarantined ({reason}).",
-                remedy=f"Score again, or lift the quarantine with `forecache unquarantine {store.pipeline} {number}`.",
-            )
+    here = {inputs_of[number]: (number, why) for number, why in store.quarantined().items() if number in inputs_of}
+    found = here.get(inputs) or in_remote.get(inputs)
+    if found is not None:
+        number, reason = found
+        raise CheckError(
+            f"These rows are those of version {number}, which is quarantined ({reason}).",
+            remedy=f"Score again, or lift the quarantine with `forecache unquarantine {store.pipeline} {number}`.",
+        )
 
 
 def _current(store: Store, pointer: Pointer) -> tuple[Manifest | None, str]:

@@ -21,6 +21,7 @@ import mmap
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ class Snapshot:
     """
 
     __slots__ = (
-        "__weakref__", "_filter_inode", "_handles", "_layers", "_matrix", "_release",
+        "__weakref__", "_handles", "_inodes", "_layers", "_matrix", "_release",
         "get", "get_entries", "get_entry", "layout", "manifest",
     )  # fmt: skip
 
@@ -63,7 +64,10 @@ class Snapshot:
         self.layout = layout
         self.manifest = manifest
         self._handles: list[segments.SegmentHandle] = []
-        self._filter_inode: tuple[int, int] | None = None
+        self._inodes: dict[Path, tuple[int, int]] = {}
+        path = layout.manifest(manifest.version)
+        with suppress(FileNotFoundError):  # a version that is verified before it has one
+            self._inodes[path] = segments.inode_of(path)
         filter_map: mmap.mmap | None = None
         try:
             check_sizes(layout, manifest)
@@ -71,7 +75,7 @@ class Snapshot:
                 self._open_segment(segment)
             if manifest.filter is not None:
                 path = layout.filter(manifest.filter.file)
-                filter_map, self._filter_inode = _map_filter(path, deltas=len(manifest.segments) - 1)
+                filter_map, self._inodes[path] = _map_filter(path, deltas=len(manifest.segments) - 1)
         except BaseException:
             _release(self._handles, lease)
             raise
@@ -202,11 +206,9 @@ class Snapshot:
             handle.verified = False
 
     def replaced(self) -> bool:
-        """Whether other files lie now where those lay that are mapped; a file that is gone is not replaced."""
-        if any(handle.replaced() for handle in self._handles):
-            return True
-        info, inode = self.manifest.filter, self._filter_inode
-        return info is not None and inode is not None and segments.is_another(self.layout.filter(info.file), inode)
+        """Whether other files lie now where its own lay, the manifest too; a file that is gone is not replaced."""
+        files = self._inodes.items()
+        return any(handle.replaced() for handle in self._handles) or any(segments.is_another(*file) for file in files)
 
     def close(self) -> None:
         """Unmap the files and give up the lease; gets fail afterwards."""

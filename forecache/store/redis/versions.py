@@ -108,7 +108,7 @@ class RedisStore:
     def _load(self, snapshot: Snapshot, verify: bool, progress: Progress) -> dict[str, Any]:
         manifest = snapshot.manifest
         raw, state = self._state()
-        served = (state.get("store"), state.get("version")) == manifest.identity
+        served = state.get("manifest") == json.loads(manifest.to_json())
         if served and not verify:
             return {"version": manifest.version, "loaded": 0, "unlinked": self._unlink(state)}
         complete = _segment_ids(state)

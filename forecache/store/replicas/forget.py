@@ -1,15 +1,62 @@
-"""Removing from a remote what its publisher has retired."""
+"""Removing from a remote what is retired there, and what killed pushes have left in a folder."""
 
-from forecache.folders import Folder
+import time
+from contextlib import suppress
+
+from forecache.errors import DamagedError
+from forecache.folders import Folder, LocalFolder
 from forecache.store.integrity import version_files
-from forecache.store.store import Store
+from forecache.store.layout import Layout
+from forecache.store.manifest import Manifest
+from forecache.store.manifest_json import manifest_from_json
+from forecache.store.pointer import Pointer
+from forecache.store.replicas.remote_files import content_of, manifest_name, quarantine_name, remote_versions
+
+_UNFINISHED_S = 3600.0
+"""A file that nobody has written to for so long is no push's any more."""
 
 
-def forget(store: Store, remote: Folder) -> None:
-    """Delete from the remote what no retained version of the publisher uses, manifests first."""
-    root = store.pipeline
-    retained = store.versions()
-    keep = {f"{root}/versions/{store.layout.manifest(manifest.version).name}" for manifest in retained}
-    keep |= {f"{root}/{name}" for manifest in retained for _, name, _ in version_files(store.layout, manifest)}
-    for folder in ("versions", "segments", "filters"):
-        remote.delete([name for name in remote.names(f"{root}/{folder}") if name not in keep])
+def forget(layout: Layout, remote: Folder, pointer: Pointer, *, keep: int) -> None:
+    """Delete the versions of a remote beyond the newest `keep` besides the current and the pinned one.
+
+    Of their files those go that no other version there names: what no manifest names may be another home's, which is
+    about to push. Nothing goes while a manifest is damaged, or if another home has moved the pointer meanwhile.
+    """
+    name = layout.root.name
+    numbers = sorted(remote_versions(remote, name))
+    others = [number for number in numbers if number not in (pointer.current, pointer.pinned)]
+    retired = set(others[: max(0, len(others) - keep)])
+    if not retired:
+        return
+    try:
+        manifests = [manifest for number in numbers if (manifest := _manifest_there(remote, name, number)) is not None]
+    except DamagedError:
+        return
+    needed = {file for each in manifests if each.version not in retired for file in _files(layout, each)}
+    unneeded = {file for each in manifests if each.version in retired for file in _files(layout, each)} - needed
+    if content_of(remote, f"{name}/CURRENT") != pointer.to_json():
+        return
+    gone = [manifest_name(name, number) for number in sorted(retired)]
+    remote.delete([*gone, *(quarantine_name(name, number) for number in sorted(retired))])
+    if isinstance(remote, LocalFolder):
+        remote.delete([f"{name}/versions/.{number:08d}.json.lock" for number in sorted(retired)])
+    remote.delete(sorted(unneeded))
+
+
+def remove_unfinished(remote: Folder, name: str) -> None:
+    """Delete what killed processes left of files that they were writing; a bucket shows no half of a file."""
+    if not isinstance(remote, LocalFolder):
+        return
+    for path in (remote.root / name).rglob(".*.tmp*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _UNFINISHED_S:
+                path.unlink()
+
+
+def _manifest_there(remote: Folder, name: str, number: int) -> Manifest | None:
+    content = content_of(remote, manifest_name(name, number))
+    return None if content is None else manifest_from_json(content, what=f"The remote's version {number} of {name}")
+
+
+def _files(layout: Layout, manifest: Manifest) -> set[str]:
+    return {f"{layout.root.name}/{file}" for _, file, _ in version_files(layout, manifest)}

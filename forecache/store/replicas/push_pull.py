@@ -1,83 +1,138 @@
 """Distribution: a publisher pushes versions to a remote, replicas on other machines pull them.
 
 Segments never change and their names are unique, so only those that the other side lacks travel; a night of small
-changes travels as one small segment. The pointer moves last on both sides.
+changes travels as one small segment. A manifest is created and never replaced. The pointer moves last on both sides; a
+remote's is the pointer of the home that pushed last, and moves only from a state that the home which moves it has seen.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
-from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError
-from forecache.files import move_durably, sync, write_durably
+from forecache.errors import ConflictError, DamagedError, NotFoundError
+from forecache.files import write_durably
 from forecache.folders import Folder
 from forecache.results import Progress, no_progress
-from forecache.store.content_hash import file_checksum
-from forecache.store.integrity import segment_files, verify_filter, verify_segment, version_files
-from forecache.store.layout import Layout, remove_tree
+from forecache.steps import push_step
+from forecache.store.layout import Layout
 from forecache.store.live.catch_up import wait_until_applied
 from forecache.store.locks import publisher_lock, targets_lock
-from forecache.store.manifest import Manifest, ShardInfo
+from forecache.store.manifest import Manifest
 from forecache.store.manifest_json import manifest_from_json
 from forecache.store.pointer import Pointer, pointer_from_json, read_pointer, write_pointer
 from forecache.store.read.snapshot import Snapshot
-from forecache.store.replicas.forget import forget
+from forecache.store.replicas.forget import forget, remove_unfinished
 from forecache.store.replicas.layer import pull_layer, push_layer
+from forecache.store.replicas.quarantine import pull_quarantine, push_quarantine
+from forecache.store.replicas.remote_files import content_of, manifest_name
+from forecache.store.replicas.remote_state import moved_by_another, require_seen
+from forecache.store.replicas.transfer import (
+    discard_damaged,
+    fetch_manifests,
+    fetch_segments,
+    has_version,
+    upload_missing,
+)
 from forecache.store.retention import clean, retire
 from forecache.store.store import Store
 
-_TRANSFERS, _PULL_TRIES = 4, 3
+_PULL_TRIES = 3
 
 
-def push(store: Store, remote: Folder, *, progress: Progress = no_progress) -> dict[str, Any]:
+def push(store: Store, remote: Folder, *, keep: int | None = None, progress: Progress = no_progress) -> dict[str, Any]:
     """Bring a remote up to the served version: missing files, then the manifest, then the pointer.
 
     Another push of this store, as of a publish, waits meanwhile; the version is kept until it is there.
+
+    Args:
+        keep: How many versions the remote retains besides the current and the pinned one; None: all.
 
     Returns:
         `{"version", "files", "bytes"}`: what the remote serves now and what travelled.
 
     Raises:
-        ConflictError: Another publisher moved the remote's pointer meanwhile.
+        ConflictError: Another home pushed what this one has not seen; the remote is as it was.
         NotFoundError: Nothing is published.
     """
     if store.current() is None:
         raise NotFoundError(f"Nothing is published for {store.pipeline}.", remedy="Publish first.")
-    with targets_lock(store.layout, progress), store.snapshot() as snapshot:
-        return _push(store, snapshot.manifest, remote, progress)
+    with targets_lock(store.layout, progress), ExitStack() as opened:
+        pointer, manifests = _open_served(store, opened)
+        return _push(store, pointer, manifests, remote, keep, progress)
 
 
-def _push(store: Store, manifest: Manifest, remote: Folder, progress: Progress) -> dict[str, Any]:
+def _open_served(store: Store, opened: ExitStack) -> tuple[Pointer, list[Manifest]]:
+    """The pointer and what it names: the served version, and the current one if another one is pinned."""
+    while True:
+        pointer = store.pointer()
+        assert pointer.serving is not None
+        try:
+            manifests = [opened.enter_context(store.snapshot(pointer.serving)).manifest]
+        except NotFoundError:
+            if store.pointer() == pointer:
+                raise
+            continue  # a publish that keeps no version has removed it meanwhile
+        if pointer.current not in (None, pointer.serving):
+            with suppress(DamagedError, NotFoundError):  # which may be why another one is pinned
+                manifests.append(opened.enter_context(store.snapshot(pointer.current)).manifest)
+        return pointer, manifests
+
+
+def _push(
+    store: Store, pointer: Pointer, manifests: list[Manifest], remote: Folder, keep: int | None, progress: Progress
+) -> dict[str, Any]:
     root = store.pipeline
     seen = remote.read(f"{root}/CURRENT")
-    before = pointer_from_json(seen[0]) if seen else Pointer()
-    missing = [
-        (path, f"{root}/{name}", info)
-        for path, name, info in version_files(store.layout, manifest)
-        if remote.size(f"{root}/{name}") != info.size_bytes
-    ]
-    done = 0
-    total = sum(info.size_bytes for _, _, info in missing) or 1
-    with ThreadPoolExecutor(_TRANSFERS) as threads:
-        uploads = [(threads.submit(remote.upload, path, name), info) for path, name, info in missing]
-        for upload, info in uploads:
-            upload.result()
-            done += info.size_bytes
-            progress(f"Pushing version {manifest.version} to the remote", done / total)
-    manifest_name = f"{root}/versions/{store.layout.manifest(manifest.version).name}"
-    if (remote.read(manifest_name) or (b"",))[0] != manifest.to_json():
-        remote.write(manifest_name, manifest.to_json())
+    there = pointer_from_json(seen[0]) if seen else None
+    require_seen(root, pointer, there)
+    push_step("remote read")
+    remove_unfinished(remote, root)
+    for manifest in manifests:
+        _replaceable(remote, manifest, there)
+    uploaded, done = upload_missing(store.layout, manifests, remote, progress)
+    push_step("uploaded")
+    for manifest in manifests:
+        found = _replaceable(remote, manifest, there)
+        if not _swap(remote, manifest_name(root, manifest.version), manifest.to_json(), found):
+            remote.delete(uploaded)  # no manifest names them
+            raise moved_by_another(root)
+    push_step("manifest created")
     push_layer(store, remote)
-    if (before.store, before.current) != manifest.identity:
-        last = max(before.last, manifest.version) if before.store == manifest.store else manifest.version
-        after = before.moved(store=manifest.store, current=manifest.version, pinned=None, last=last)
-        if remote.swap(f"{root}/CURRENT", after.to_json(), seen[1] if seen else None) is None:
-            raise ConflictError(
-                f"The remote's {root}/CURRENT was moved by another publisher meanwhile.",
-                remedy="Its version stands; publish again.",
-            )
-    forget(store, remote)
-    return {"version": manifest.version, "files": len(missing), "bytes": done}
+    lifted = push_quarantine(store, remote)
+    if not _swap(remote, f"{root}/CURRENT", pointer.to_json(), seen):
+        raise moved_by_another(root)
+    push_step("pointer moved")
+    remote.delete(lifted)
+    if keep is not None:
+        forget(store.layout, remote, pointer, keep=keep)
+    return {"version": manifests[0].version, "files": len(uploaded), "bytes": done}
+
+
+def _swap(remote: Folder, name: str, content: bytes, seen: tuple[bytes, Any] | None) -> bool:
+    """Write a small file that is still as it was seen; whether it has the content now, by an earlier try as well."""
+    if seen is not None and seen[0] == content:
+        return True
+    is_written = remote.swap(name, content, seen[1] if seen else None) is not None
+    return is_written or content_of(remote, name) == content
+
+
+def _replaceable(remote: Folder, manifest: Manifest, there: Pointer | None) -> tuple[bytes, Any] | None:
+    """The remote's manifest of this version and its tag, if it is this one or nobody's: damaged, or of a lost store.
+
+    Raises:
+        ConflictError: Another home gave the number to another content.
+    """
+    name = manifest_name(manifest.pipeline, manifest.version)
+    found = remote.read(name)
+    if found is None or found[0] == manifest.to_json():
+        return found
+    try:
+        other = manifest_from_json(found[0], what=f"The remote's {name}")
+    except DamagedError:
+        return found
+    if other.store != manifest.store and (there is None or there.store == manifest.store):
+        return found
+    raise moved_by_another(manifest.pipeline)
 
 
 def pull(
@@ -112,48 +167,59 @@ def pull(
 
 def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progress) -> dict[str, Any]:
     root, layout = store.pipeline, store.layout
-    seen = remote.read(f"{root}/CURRENT")
-    if seen is None:
+    content = content_of(remote, f"{root}/CURRENT")
+    if content is None:
         raise NotFoundError(f"The remote serves nothing for {root}.", remedy="Publish and push first.")
-    theirs = pointer_from_json(seen[0])
-    wanted = theirs.current
-    assert wanted is not None
+    theirs = pointer_from_json(content)
     with publisher_lock(layout, action="pull"):
         pull_layer(store, remote)
         pointer = _replica_pointer(layout, verify)
-        same = (pointer.store, pointer.current) == (theirs.store, wanted)
-        if same and not verify and layout.manifest(wanted).exists():
+        manifests = fetch_manifests(remote, root, theirs)
+        served = manifests[0]
+        is_here = all(has_version(layout, manifest) for manifest in manifests)
+        same = (pointer.store, pointer.current) == (theirs.store, theirs.current) and pointer.has_seen(theirs)
+        if same and is_here and not verify:
             _tidy(store, keep)  # a pull that died after it had moved the pointer
-            return {"version": wanted, "files": 0, "bytes": 0, "moved": False}
-        if pointer.store != theirs.store and pointer.pinned is not None:
-            raise ConflictError(
-                f"Version {pointer.pinned} of {root} is pinned here, and the remote's store has taken the place of "
-                "the one that it is of.",
-                remedy=f"`forecache unpin {root}`, then pull again.",
-            )
-        name = f"{root}/versions/{layout.manifest(wanted).name}"
-        found = remote.read(name)
-        if found is None:
-            raise _gone(name)
-        manifest = manifest_from_json(found[0], what=f"The remote's {name}")
-        if manifest.store != theirs.store:
-            raise NotFoundError(f"The remote's {name} is about to be replaced.", remedy="Pull again.")
-        if verify:
-            _discard_damaged(layout, manifest)
-        files, travelled = _fetch_segments(layout, remote, root, manifest, progress)
-        with Snapshot(layout, manifest) as snapshot:
-            snapshot.warm()
-        if pointer.store != theirs.store:
-            layout.quarantine(wanted).unlink(missing_ok=True)  # it was about another store's version of this number
-        layout.lease(wanted).touch()
-        write_durably(layout.manifest(wanted), found[0])
+            return {"version": served.version, "files": 0, "bytes": 0, "moved": False}
+        after = _follow(root, pointer, theirs)
+        files = travelled = 0
+        for manifest in manifests:
+            if verify:
+                discard_damaged(layout, manifest)
+            fetched = fetch_segments(layout, remote, root, manifest, progress)
+            files, travelled = files + fetched[0], travelled + fetched[1]
+            with Snapshot(layout, manifest) as snapshot:
+                snapshot.warm()
+            layout.lease(manifest.version).touch()
+            if not has_version(layout, manifest):  # a reader opens a version anew whose manifest is replaced
+                write_durably(layout.manifest(manifest.version), manifest.to_json())
         if not same:
-            # As in a publish; and where this version is an older one, the tailer brings back what it had removed.
-            wait_until_applied(layout, manifest.cut)
-            last = max(pointer.last, wanted) if pointer.store == theirs.store else wanted
-            write_pointer(layout, pointer.moved(store=theirs.store, current=wanted, last=last))
+            pull_quarantine(layout, remote, lift=pointer.store != theirs.store or theirs.has_seen(pointer))
+            # As in a publish; and if this version is an older one, the tailer brings back what it had removed.
+            wait_until_applied(layout, served.cut)
+            write_pointer(layout, after)
         _tidy(store, keep)
-    return {"version": wanted, "files": files, "bytes": travelled, "moved": not same}
+    is_served = is_here and (pointer.store, pointer.serving) == (after.store, after.serving)
+    return {"version": served.version, "files": files, "bytes": travelled, "moved": not (same or is_served)}
+
+
+def _follow(root: str, pointer: Pointer, theirs: Pointer) -> Pointer:
+    """The pointer of a replica that follows a remote's, with the version that was pinned here and not there.
+
+    Raises:
+        ConflictError: That one is of another store.
+    """
+    last = max(pointer.last, theirs.last) if pointer.store == theirs.store else theirs.last
+    after = replace(theirs, last=last, generation=max(pointer.generation, theirs.generation) + 1)
+    if pointer.pinned is None or theirs.has_seen(pointer):
+        return after
+    if pointer.store != theirs.store:
+        raise ConflictError(
+            f"Version {pointer.pinned} of {root} is pinned here, and the remote's store has taken the place of "
+            "the one that it is of.",
+            remedy=f"`forecache unpin {root}`, then pull again.",
+        )
+    return after.moved(pinned=pointer.pinned)
 
 
 def _tidy(store: Store, keep: int) -> None:
@@ -169,82 +235,3 @@ def _replica_pointer(layout: Layout, verify: bool) -> Pointer:
         if not verify:
             raise
         return Pointer()
-
-
-def _discard_damaged(layout: Layout, manifest: Manifest) -> None:
-    """Remove what is here of a version and is not what the manifest says, so that it is fetched."""
-    for segment in manifest.segments:
-        try:
-            verify_segment(layout, segment)
-        except DamagedError:
-            remove_tree(layout.segment(segment.id))
-    try:
-        verify_filter(layout, manifest)
-    except DamagedError:
-        assert manifest.filter is not None
-        layout.filter(manifest.filter.file).unlink(missing_ok=True)
-
-
-def _fetch_segments(
-    layout: Layout, remote: Folder, root: str, manifest: Manifest, progress: Progress
-) -> tuple[int, int]:
-    """Fetch the segments and the filter that are missing; (files, bytes) that travelled."""
-    missing = [segment for segment in manifest.segments if not layout.segment(segment.id).exists()]
-    total = sum(segment.size_bytes for segment in missing) or 1
-    files = travelled = 0
-    for segment in missing:
-        folder = layout.staging / f"pull-{segment.id}"
-        folder.mkdir(exist_ok=True)
-        infos = [info for _, _, info in segment_files(layout, segment)]
-        with ThreadPoolExecutor(_TRANSFERS) as threads:
-            transfers = [
-                threads.submit(fetch_file, remote, f"{root}/segments/{segment.id}/{info.file}", folder, info)
-                for info in infos
-            ]
-            for transfer in transfers:
-                travelled += transfer.result()
-                files += 1
-                progress(f"Pulling version {manifest.version}", min(1.0, travelled / total))
-        sync(folder)
-        move_durably(folder, layout.segment(segment.id))
-    info = manifest.filter
-    if info is not None and not layout.filter(info.file).exists():
-        travelled += fetch_file(remote, f"{root}/filters/{info.file}", layout.staging, info)
-        files += 1
-        move_durably(layout.staging / info.file, layout.filter(info.file))
-    return files, travelled
-
-
-def fetch_file(remote: Folder, name: str, folder: Path, info: ShardInfo) -> int:
-    """Fetch one file, from where an earlier try stopped; returns the bytes that travelled.
-
-    Raises:
-        CheckError: What arrived does not have the checksum of the manifest; it is removed, so that a new try starts
-            from nothing.
-    """
-    target, part = folder / info.file, folder / f"{info.file}.part"
-    if target.exists():
-        return 0
-    start = part.stat().st_size if part.exists() else 0
-    travelled = 0
-    if start < info.size_bytes:
-        try:
-            with open(part, "ab") as file:
-                for chunk in remote.chunks(name, start):
-                    file.write(chunk)
-                    travelled += len(chunk)
-        except FileNotFoundError:
-            raise _gone(name) from None
-    sync(part)
-    if part.stat().st_size != info.size_bytes or file_checksum(part) != info.checksum:
-        part.unlink()
-        raise CheckError(
-            f"The file {name} does not have the checksum that the manifest says.",
-            remedy="What is served is unchanged. Pull again; if it repeats, publish a full version.",
-        )
-    move_durably(part, target)
-    return travelled
-
-
-def _gone(name: str) -> NotFoundError:
-    return NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.")

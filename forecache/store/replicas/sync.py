@@ -50,7 +50,8 @@ def sync_targets(
         from forecache.store.replicas.push_pull import push
 
         remote = open_remote(settings.store_remote, settings.storage_options)
-        done["remote"] = push(store, remote, progress=progress)
+        keep = None if pipeline is None else pipeline.publishing.keep
+        done["remote"] = push(store, remote, keep=keep, progress=progress)
         push_streamed(settings, remote)
     return done
 

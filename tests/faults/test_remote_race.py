@@ -1,0 +1,134 @@
+"""Two homes that publish to one remote: stopped or killed at any step, a replica gets one of them whole."""
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from remote_race import RULES, publish_at, settings_of
+from store_services import minio_server
+from store_tables import churn, predictions, scores, write_night
+from waiting import wait_for
+from warm import start
+
+from forecache.settings import Settings
+from forecache.steps import push_step
+from forecache.store import Store, open_remote, open_store, publish, pull
+from forecache.store.pointer import pointer_from_json
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+_FOLDERS = itertools.count()
+HOMES = {"ours": scores(300), "other": scores(200, start=500)}
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with minio_server(tmp_path_factory.mktemp("minio"), "races") as options:
+        yield options
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, str]]:
+    """The remote's URI and its options."""
+    if request.param == "folder":
+        return str(tmp_path / "remote"), {}
+    return f"s3://races/{next(_FOLDERS)}", request.getfixturevalue("s3")
+
+
+@pytest.fixture
+def homes(tmp_path: Path, place: tuple[str, dict[str, str]]) -> dict[str, Settings]:
+    """Two homes that have both seen version 1, and whose lakes have other rows by now."""
+    found = {name: settings_of(tmp_path / name, *place) for name in HOMES}
+    write_night(found["ours"], predictions(scores(100)))
+    publish(found["ours"], churn(rules=RULES))
+    shutil.copytree(tmp_path / "ours", tmp_path / "other")
+    for name, rows in HOMES.items():
+        write_night(found[name], predictions(rows))
+    return found
+
+
+def rows_of(store: Store) -> set[str]:
+    with store.snapshot() as snapshot:
+        return {key.decode() for key, _ in snapshot.items()}
+
+
+def outcomes(homes: dict[str, Settings]) -> dict[str, str]:
+    files = {name: settings.home_path / "outcome" for name, settings in homes.items()}
+    return {name: file.read_text() for name, file in files.items() if file.exists()}
+
+
+class Replicas:
+    """Replicas that start with nothing, and one that follows."""
+
+    def __init__(self, folder: Path, place: tuple[str, dict[str, str]]) -> None:
+        self.folder, self.remote = folder, open_remote(*place)
+        self.following = Store(folder / "following" / "churn")
+
+    def require(self, rows: set[str]) -> int:
+        """Pull into both, and compare all that they have; returns the version."""
+        empty = Store(self.folder / f"empty-{next(_FOLDERS)}" / "churn")
+        for replica in (empty, self.following):
+            version = int(pull(replica, self.remote)["version"])
+            assert rows_of(replica) == rows
+        found = self.remote.read("churn/CURRENT")
+        assert found is not None
+        assert pointer_from_json(found[0]).current == version
+        return version
+
+
+def go_on(homes: dict[str, Settings], replicas: Replicas, name: str, before: int) -> None:
+    """Publish from a home that was refused, after the pull that the refusal names."""
+    pull(open_store(homes[name], "churn"), replicas.remote)
+    publish(homes[name], churn(rules=RULES))
+    assert replicas.require(set(HOMES[name])) > before
+
+
+@pytest.mark.parametrize("step", push_step.names)
+def test_of_two_homes_that_publish_one_wins_and_the_other_goes_on_after_a_pull(
+    homes: dict[str, Settings], place: tuple[str, dict[str, str]], tmp_path: Path, step: str
+) -> None:
+    replicas = Replicas(tmp_path, place)
+    replicas.require(set(scores(100)))
+    first = start(publish_at, homes["ours"].home_path, *place, step, str(tmp_path))
+    wait_for((tmp_path / "reached-ours").exists, seconds=60)
+    second = start(publish_at, homes["other"].home_path, *place, "")
+    second.join(120)
+    (tmp_path / "go").touch()
+    first.join(120)
+    winner, loser = ("ours", "other") if step == "pointer moved" else ("other", "ours")
+    assert outcomes(homes) == {winner: "published", loser: "ConflictError"}
+    go_on(homes, replicas, loser, replicas.require(set(HOMES[winner])))
+
+
+@pytest.mark.parametrize("step", push_step.names)
+def test_two_homes_that_are_at_the_same_step_of_a_push_do_not_mix(
+    homes: dict[str, Settings], place: tuple[str, dict[str, str]], tmp_path: Path, step: str
+) -> None:
+    replicas = Replicas(tmp_path, place)
+    both = [start(publish_at, homes[name].home_path, *place, step, str(tmp_path)) for name in homes]
+    reached = [tmp_path / f"reached-{name}" for name in homes]
+    ended = [settings.home_path / "outcome" for settings in homes.values()]
+    wait_for(lambda: all(a.exists() or b.exists() for a, b in zip(reached, ended, strict=True)), seconds=60)
+    (tmp_path / "go").touch()
+    for process in both:
+        process.join(120)
+    assert sorted(outcomes(homes).values()) == ["ConflictError", "published"]
+    [winner] = [name for name, outcome in outcomes(homes).items() if outcome == "published"]
+    [loser] = homes.keys() - {winner}
+    go_on(homes, replicas, loser, replicas.require(set(HOMES[winner])))
+
+
+@pytest.mark.parametrize("step", push_step.names)
+def test_a_push_that_is_killed_keeps_no_home_from_publishing(
+    homes: dict[str, Settings], place: tuple[str, dict[str, str]], tmp_path: Path, step: str
+) -> None:
+    replicas = Replicas(tmp_path, place)
+    killed = start(publish_at, homes["ours"].home_path, *place, step, "", True)
+    killed.join(120)
+    assert killed.exitcode == -9
+    moved = step == "pointer moved"
+    before = replicas.require(set(HOMES["ours"]) if moved else set(scores(100)))
+    go_on(homes, replicas, "other", before)
+    go_on(homes, replicas, "ours", before)
