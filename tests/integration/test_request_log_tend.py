@@ -1,8 +1,9 @@
 """The log's table is put in order beside the committer: rows do not wait for a merge, and the end does not either."""
 
+import os
 import time
 from collections import Counter
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -10,16 +11,20 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from log_support import logged, spool
+from maintenance_lake import age
 from reader_support import today
 from waiting import beside, wait_for
 
+from forecache.lake.delta.log import active_files
 from forecache.lake.delta.tables import append_rows, open_table
+from forecache.lake.maintenance.remove import data_files
 from forecache.realtime.log.commit import keep
-from forecache.realtime.log.commit.keep import Stopped, merge_small
+from forecache.realtime.log.commit.keep import Stopped, merge_small, remove_merged
 from forecache.realtime.log.commit.run import run_committer
 from forecache.realtime.log.commit.tend import tend
 from forecache.realtime.log.record import schema, table_of
 from forecache.settings import Settings, load_settings
+from forecache.steps import lake_step
 
 YESTERDAY = today() - timedelta(days=1)
 SMALL = 3
@@ -77,4 +82,54 @@ def test_a_merge_that_is_stopped_leaves_the_table_and_the_next_one_merges(settin
     tend(settings, ["search"], stop=stop)
     assert (files(settings), ids(settings)) == (SMALL, before)
     tend(settings, ["search"], stop=Event())
+    assert (files(settings), ids(settings)) == (1, before)
+
+
+def add(settings: Settings, request_id: str, day: date, num_bytes: int = 0) -> None:
+    row = {"request_id": request_id, "day": day, "items": 1, "features": os.urandom(num_bytes)}
+    append_rows(settings, table_of("search"), pa.Table.from_pylist([row], schema=schema()), partition_by=("day",))
+
+
+def test_a_merge_writes_its_files_once_however_often_others_commit_meanwhile(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = iter(range(3))
+
+    def commit_one(step: str) -> None:
+        if step == "decided" and (number := next(more, None)) is not None:
+            monkeypatch.setattr(lake_step, "on_step", lambda step: None)
+            add(settings, f"new-{number}", YESTERDAY)
+            monkeypatch.setattr(lake_step, "on_step", commit_one)
+
+    monkeypatch.setattr(lake_step, "on_step", commit_one)
+    assert merge_small(settings, "search", today=today()) == SMALL
+    assert next(more, None) is None, "others committed at three attempts"
+    assert sum(ids(settings).values()) == SMALL + 3
+    assert len(data_files(settings, table_of("search"))) == SMALL + 3 + 1
+
+
+def test_bytes_on_disk_stay_a_few_times_those_of_the_rows_however_often_a_day_is_merged(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keep, "MOST_SMALL", 5)
+    merges = 0
+    for number in range(40):
+        add(settings, str(number), today(), 20_000)
+        merges += bool(merge_small(settings, "search", today=today()))
+    live = active_files(open_table(settings, table_of("search")))
+    on_disk = sum(info.size for info in data_files(settings, table_of("search")))
+    assert merges >= 4
+    assert len(live) < 20
+    assert on_disk < 4 * sum(file.size_bytes for file in live)
+    assert sum(ids(settings).values()) == SMALL + 40
+
+
+def test_files_that_were_merged_stay_for_a_day_and_go_then(settings: Settings) -> None:
+    age(settings)
+    before = ids(settings)
+    tend(settings, ["search"], stop=Event())
+    assert len(data_files(settings, table_of("search"))) == SMALL + 1, "they were in the table a moment ago"
+    age(settings)
+    assert remove_merged(settings, "search") == SMALL
+    assert remove_merged(settings, "search") == 0
     assert (files(settings), ids(settings)) == (1, before)

@@ -48,6 +48,17 @@ def test_a_list_of_a_recommender_is_a_prediction_of_its_own(priced: Settings) ->
     assert report["price_per_million_predictions"] == pytest.approx((by_part["stage"] + by_part["storage"]) / 4)
 
 
+def test_each_table_of_the_lake_has_a_line_that_names_it(priced: Settings) -> None:
+    record(priced, [row("score", rows=1)])
+    for name, num_bytes in (("request_log_rank", 2_000_000), ("raw_events", 1_000_000)):
+        folder = Path(priced.lake_uri) / name
+        folder.mkdir()
+        (folder / "part.parquet").write_bytes(bytes(num_bytes))
+    lines = [line for line in cost_report(priced, days=7, cores=1).lines if line.what == "lake"]
+    assert [line.subject for line in lines] == ["request_log_rank", "raw_events", "stage_ledger"]
+    assert lines[0].amount == pytest.approx(0.002)
+
+
 def test_a_training_on_demand_would_not_have_repeated_what_preemption_wasted(priced: Settings) -> None:
     [line] = training_lines(priced, [trained(7200.0, 1800.0), trained(7200.0, 1800.0)], 1.0)
     assert (line.amount, line.wasted) == (4.0, 1.0)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.log import active_files, open_if_exists
 from forecache.lake.delta.read_errors import open_data_file
-from forecache.pipeline.names import STREAM
+from forecache.pipeline.names import REQUEST_LOG, STREAM
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ _CLOSED_AFTER = timedelta(minutes=5)
 def is_stream_table(name: str) -> bool:
     """Whether a stream writes the table: its rows, or its quarantine."""
     return name.startswith(STREAM)
+
+
+def has_short_log(name: str) -> bool:
+    """The log goes back a day only, and nothing names older versions: a stream's table, or a request log."""
+    return is_stream_table(name) or name.startswith(REQUEST_LOG)
 
 
 def hour_of(at: datetime) -> str:

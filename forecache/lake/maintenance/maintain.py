@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from forecache.lake.delta.log import active_files
-from forecache.lake.delta.stream_tables import KEPT, is_stream_table
+from forecache.lake.delta.stream_tables import KEPT, has_short_log
 from forecache.lake.delta.tables import open_table
 from forecache.lake.maintenance.merge import merge, merge_groups, no_ingestion
 from forecache.lake.maintenance.remove import Pin, data_files, removable, remove
 from forecache.settings import Settings
 
 RETENTION = timedelta(days=7)
-"""A file is removed only once it has been out of its table, or was never in it, for this long; a stream's for a day."""
+"""A file is removed only once it has been out of its table, or was never in it, for this long; if it is a
+stream's or a request log's, for a day."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def maintain_table(
         DamagedError: A file has other rows than the log says; the table is as it was.
         ConflictError, UnavailableError: See `forecache.lake.delta.commit.commit`.
     """
-    if is_stream_table(name):
+    if has_short_log(name):
         retention = min(retention, KEPT)
     before, table_before = data_files(settings, name), active_files(open_table(settings, name))
     with no_ingestion(settings, name):

@@ -1,8 +1,9 @@
-"""Merging a table's small files in one commit."""
+"""Merging a table's small files in one commit: which ones, and how. Request logs are merged by it too."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ from forecache.results import no_progress
 from forecache.settings import Settings
 
 _MERGED_TABLES = (RAW, QUARANTINE)
-_SMALL_BYTES, _MERGED_BYTES = 32 << 20, 128 << 20
+SMALL_BYTES, MERGED_BYTES = 32 << 20, 128 << 20
 _MERGED_ROWS = 1 << 17
 _BATCH_ROWS = 1 << 16
 
@@ -48,9 +49,9 @@ def merge_groups(name: str, files: Sequence[DataFile]) -> list[list[DataFile]]:
         return []
     groups: dict[tuple[tuple[str, str | None], ...], list[list[DataFile]]] = {}
     for file in files:
-        if file.size_bytes < _SMALL_BYTES:
+        if file.size_bytes < SMALL_BYTES:
             of_partition = groups.setdefault(tuple(file.partition.items()), [[]])
-            if sum(each.size_bytes for each in of_partition[-1]) > _MERGED_BYTES:
+            if sum(each.size_bytes for each in of_partition[-1]) > MERGED_BYTES:
                 of_partition.append([])
             of_partition[-1].append(file)
     return [group for of_partition in groups.values() for group in of_partition if len(group) > 1]
@@ -58,21 +59,59 @@ def merge_groups(name: str, files: Sequence[DataFile]) -> list[list[DataFile]]:
 
 def merge(settings: Settings, name: str) -> int:
     """Merge small files in one commit; how many."""
+
+    def choose(state: State) -> list[list[DataFile]]:
+        files = in_order(state.delta, state.files) if state.delta and is_stream_table(name) else state.files
+        return merge_groups(name, files)
+
+    target = Target(settings, name, open_table(settings, name).schema())
+    return commit_merged(target, choose, partial(_merged, settings, name))
+
+
+def commit_merged(
+    target: Target,
+    choose: Callable[[State], list[list[DataFile]]],
+    write: Callable[[State, Sequence[DataFile]], DataFile],
+) -> int:
+    """Merge groups of a table's files in one commit, beside whoever else commits; returns how many files were merged.
+
+    Args:
+        choose: The groups of files that become one each, of the table at its newest version.
+        write: Writes the rows of a group as one file.
+    """
     groups: list[list[DataFile]] = []
     merged: list[DataFile] = []
 
     def decide(state: State) -> Change:
         nonlocal groups, merged
         there = {file.path for file in state.files}
-        # What was merged for an earlier attempt holds while its files are in the table: files never change.
+        # What was merged for an earlier attempt holds while its files are in the table: files never change. A choice
+        # anew would differ by each file that was committed meanwhile, and write all rows again at each attempt.
         if not groups or any(file.path not in there for group in groups for file in group):
-            files = in_order(state.delta, state.files) if state.delta and is_stream_table(name) else state.files
-            groups = merge_groups(name, files)
-            merged = [_merged(settings, name, state, group) for group in groups]
+            groups = choose(state)
+            merged = [write(state, group) for group in groups]
         return Change(merged, [file for group in groups for file in group], rearranged=True)
 
-    commit(Target(settings, name, open_table(settings, name).schema()), decide)
+    commit(target, decide)
     return sum(map(len, groups))
+
+
+def similar_in_size(files: Sequence[DataFile], *, least: int, growth: int) -> list[DataFile]:
+    """The most of the smallest files among which none has more than 1/`growth` of the bytes of all of them.
+
+    If files are merged so, the file of a row is at least `growth` times as large after each merge. A row is written
+    again a few times only (the logarithm of the largest file to this base), however often rows are added.
+
+    Args:
+        least: Return none if they are fewer.
+    """
+    smallest = sorted(files, key=lambda file: (file.size_bytes, file.path))
+    total, count = 0, 0
+    for number, file in enumerate(smallest, 1):
+        total += file.size_bytes
+        if file.size_bytes * growth <= total:
+            count = number
+    return smallest[:count] if count >= least else []
 
 
 def _merged(settings: Settings, name: str, state: State, files: Sequence[DataFile]) -> DataFile:
@@ -83,7 +122,7 @@ def _merged(settings: Settings, name: str, state: State, files: Sequence[DataFil
         partition = files[0].partition
         schema = pa.schema([field for field in pa.schema(state.delta.schema()) if field.name not in partition])
         filesystem = place_of(settings, name).open()
-        rows = _rows(filesystem, name, files, schema)
+        rows = rows_of(filesystem, name, files, schema)
         written = write_file(filesystem, new_path(new_folder(), partition), schema, rows)
     known = [file.rows for file in files]
     if min(known) >= 0 and written.rows != sum(known):
@@ -94,10 +133,13 @@ def _merged(settings: Settings, name: str, state: State, files: Sequence[DataFil
     return written
 
 
-def _rows(filesystem: Any, name: str, files: Sequence[DataFile], schema: pa.Schema) -> Iterator[pa.Table]:
+def rows_of(
+    filesystem: Any, name: str, files: Sequence[DataFile], schema: pa.Schema, batch_rows: int = _BATCH_ROWS
+) -> Iterator[pa.Table]:
+    """The rows of files of a table; a file that is older than a column has it as nulls."""
     for file in files:
         with open_data_file(filesystem, file.path, name) as source:
-            for batch in pq.ParquetFile(source).iter_batches(_BATCH_ROWS, use_threads=False):
+            for batch in pq.ParquetFile(source).iter_batches(batch_rows, use_threads=False):
                 names = batch.schema.names
                 columns = [
                     batch.column(field.name).cast(field.type)

@@ -14,7 +14,7 @@ import pyarrow.fs
 
 from forecache.lake.delta.files import list_entries, place_of
 from forecache.lake.delta.log import active_files, read_entry, removed_files
-from forecache.lake.delta.stream_tables import is_stream_table
+from forecache.lake.delta.stream_tables import has_short_log
 from forecache.lake.delta.tables import open_table
 from forecache.settings import Settings
 from forecache.steps import lake_step
@@ -71,8 +71,8 @@ def removable(settings: Settings, name: str, pins: Collection[Pin], retention: t
     if removed_ms is None:
         return []
     unused = [info for info in unused if removed_ms.get(info.path, 0) / 1000 < cutoff.timestamp()]
-    # Nothing names old versions of a stream's table, so its log's entries, 86,400 a day, are not read.
-    if is_stream_table(name):
+    # Nothing names old versions of such a table, so its log's entries, up to 86,400 a day, are not read.
+    if has_short_log(name):
         return unused
     versions = sorted(int(found[1]) for info in listing if (found := _ENTRY.fullmatch(info.path)))
     spans, oldest = _spans(settings, name, versions), versions[0] if versions else 0

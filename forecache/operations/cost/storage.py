@@ -12,14 +12,18 @@ _REMOTE = "://"
 
 
 def storage_lines(settings: Settings) -> list[Line]:
-    """The lake, each store, and each pipeline's versions on the remote; empty ones are left out."""
+    """Each table of the lake, each store, and each pipeline's versions on the remote; empty ones are left out."""
     if settings.lake_is_remote:  # walking all versions would list every file of a bucket
-        tables = sum(table.size_bytes for table in list_tables(settings))
-        lines = [stored(settings, "", "lake, newest versions", tables, in_object_store=True)]
+        lines = [
+            stored(settings, table.name, "lake, newest version", table.size_bytes, in_object_store=True)
+            for table in list_tables(settings)
+        ]
     else:
-        lines = [stored(settings, "", "lake", _bytes_under(Path(settings.lake_uri)), in_object_store=False)]
-    root = settings.store_path
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else ():
+        lines = [
+            stored(settings, folder.name, "lake", _bytes_under(folder), in_object_store=False)
+            for folder in _folders_in(Path(settings.lake_uri))
+        ]
+    for folder in _folders_in(settings.store_path):
         lines.append(stored(settings, folder.name, "store", _bytes_under(folder), in_object_store=False))
     if settings.store_remote:
         remote = open_remote(settings.store_remote, settings.storage_options)
@@ -27,6 +31,10 @@ def storage_lines(settings: Settings) -> list[Line]:
             size = sum(remote.size(file) or 0 for file in remote.names(name))
             lines.append(stored(settings, name, "remote", size, in_object_store=_REMOTE in settings.store_remote))
     return [line for line in lines if line.amount]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def _bytes_under(folder: Path) -> int:

@@ -38,6 +38,7 @@ _CONFIGURATION = {
     "delta.setTransactionRetentionDuration": f"interval {TRANSACTIONS_KEPT_DAYS} days",
     # A log that is committed every few seconds has tens of thousands of entries a day.
     "delta.logRetentionDuration": "interval 1 days",
+    "delta.deletedFileRetentionDuration": "interval 1 days",
 }
 _TRIES = 10
 

@@ -1,29 +1,32 @@
 """The table of a request log over time: small files are merged, and days are removed that are kept no longer.
 
-Files that leave the table so stay in its folder until `forecache maintain` removes them, a week later, unless a version
-that a training run has read names them.
+Files that leave the table so stay in its folder for a day, as long as its Delta log goes back: nothing names older
+versions of it, for trainings copy what they read, and parity and rollouts read its newest version.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from threading import Event
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
-import pyarrow.parquet as pq
 
 from forecache.lake.delta.commit import Change, State, Target, commit
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.log import grouped, open_if_exists
+from forecache.lake.delta.stream_tables import KEPT
+from forecache.lake.maintenance.merge import MERGED_BYTES, SMALL_BYTES, commit_merged, rows_of, similar_in_size
+from forecache.lake.maintenance.remove import removable, remove
 from forecache.realtime.log.commit.files import write_day
 from forecache.realtime.log.record import DAY, table_of
 from forecache.settings import Settings
 
-SMALL_BYTES, MERGED_BYTES = 32 << 20, 128 << 20
-MOST_SMALL = 48
-"""A day with so many small files has them merged; fewer are left until the day is over."""
+MOST_SMALL, GROWTH = 48, 4
+"""So many files of a day are merged if together they are so many times as large as the largest of them; others are left
+until the day is over."""
 _BATCH_ROWS = 4096
 
 
@@ -43,23 +46,20 @@ def merge_small(settings: Settings, name: str, *, today: date, stop: Event | Non
     delta = open_if_exists(settings, table_of(name))
     if delta is None:
         return 0
-    done: dict[tuple[str, ...], DataFile] = {}
 
-    def decide(state: State) -> Change:
-        groups = [group for day, files in grouped(state.files, DAY).items() for group in _groups(day, files, today)]
-        merged = []
-        for group in groups:
-            paths = tuple(file.path for file in group)
-            # What was merged for an earlier attempt holds: files never change.
-            if paths not in done:
-                done[paths] = _merged(settings, name, state, group, stop or Event())
-            merged.append(done[paths])
-        decided[:] = [file for group in groups for file in group]
-        return Change(merged, decided, rearranged=True)
+    def choose(state: State) -> list[list[DataFile]]:
+        return [group for day, files in grouped(state.files, DAY).items() for group in _groups(day, files, today)]
 
-    decided: list[DataFile] = []
-    commit(_target(settings, name, delta), decide)
-    return len(decided)
+    return commit_merged(_target(settings, name, delta), choose, partial(_write_merged, settings, name, stop or Event()))
+
+
+def remove_merged(settings: Settings, name: str) -> int:
+    """Remove files that have been out of the table for a day; returns how many."""
+    if open_if_exists(settings, table_of(name)) is None:
+        return 0
+    unused = removable(settings, table_of(name), (), KEPT)
+    remove(settings, table_of(name), unused)
+    return len(unused)
 
 
 def remove_old(settings: Settings, name: str, *, before: date) -> int:
@@ -87,12 +87,12 @@ def _target(settings: Settings, name: str, delta: Any) -> Target:
 
 
 def _groups(day: str, files: Sequence[DataFile], today: date) -> Iterator[list[DataFile]]:
-    """Files that become one: while the day goes on only many of them, later all that are small."""
-    small = sorted((file for file in files if file.size_bytes < SMALL_BYTES), key=lambda file: file.path)
-    if len(small) < (MOST_SMALL if date.fromisoformat(day) >= today else 2):
-        return
+    """Files that become one: while the day goes on only many of them, later also two of about the same size."""
+    small = [file for file in files if file.size_bytes < SMALL_BYTES]
+    is_over = date.fromisoformat(day) < today
+    some = similar_in_size(small, least=2 if is_over else MOST_SMALL, growth=2 if is_over else GROWTH)
     group: list[DataFile] = []
-    for file in small:
+    for file in some:
         group.append(file)
         if sum(each.size_bytes for each in group) >= MERGED_BYTES:
             yield group
@@ -101,11 +101,11 @@ def _groups(day: str, files: Sequence[DataFile], today: date) -> Iterator[list[D
         yield group
 
 
-def _merged(settings: Settings, name: str, state: State, files: Sequence[DataFile], stop: Event) -> DataFile:
+def _write_merged(settings: Settings, name: str, stop: Event, state: State, files: Sequence[DataFile]) -> DataFile:
     assert state.delta is not None
     known = pa.schema(state.delta.schema())
     stored = known.remove(known.get_field_index(DAY))
-    rows = _Rows(place_of(settings, table_of(name)).open(), files, stored, stop)
+    rows = _Rows(place_of(settings, table_of(name)).open(), table_of(name), files, stored, stop)
     return write_day(settings, name, str(files[0].partition[DAY]), rows, stored)
 
 
@@ -114,20 +114,13 @@ class _Rows:
     """The rows of some files, read anew whenever they are gone through: a few thousand are in memory at a time."""
 
     filesystem: pyarrow.fs.FileSystem
+    table: str
     files: Sequence[DataFile]
     stored: pa.Schema
     stop: Event
 
     def __iter__(self) -> Iterator[pa.Table]:
-        for file in self.files:
-            with self.filesystem.open_input_file(file.path) as source:
-                for batch in pq.ParquetFile(source).iter_batches(_BATCH_ROWS, use_threads=False):
-                    if self.stop.is_set():
-                        raise Stopped
-                    rows = pa.Table.from_batches([batch])
-                    # A file that is older than a column has it as nulls.
-                    yield pa.table(
-                        [rows[each.name].cast(each.type) if each.name in rows.column_names
-                         else pa.nulls(rows.num_rows, each.type) for each in self.stored],
-                        schema=self.stored,
-                    )  # fmt: skip
+        for rows in rows_of(self.filesystem, self.table, self.files, self.stored, _BATCH_ROWS):
+            if self.stop.is_set():
+                raise Stopped
+            yield rows

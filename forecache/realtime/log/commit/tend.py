@@ -5,19 +5,22 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
+from itertools import count
 from threading import Event, Thread
 
 from forecache.errors import ForecacheError
-from forecache.realtime.log.commit.keep import Stopped, first_kept, merge_small, remove_old
+from forecache.realtime.log.commit.keep import Stopped, first_kept, merge_small, remove_merged, remove_old
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.request_log")
-_EVERY_S = 60.0
+_EVERY_S, _REMOVING_EACH = 60.0, 60
 
 
 class Tender:
     """Merges small files and removes old days of each model's log, about once a minute, in a thread of its own.
+
+    About once an hour it also removes files that left the table a day ago.
 
     Args:
         names: Of the models, asked each time.
@@ -38,17 +41,23 @@ class Tender:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        for number in count():
+            if self._stop.is_set():
+                return
             try:
-                tend(self._settings, self._names(), stop=self._stop)
+                tend(self._settings, self._names(), stop=self._stop, is_removing=number % _REMOVING_EACH == 0)
             except OSError as error:  # the spool cannot be listed now
                 logger.warning("The files of the request logs are merged at the next try: %s", error)
             # Committers of other replicas tend to the same tables: rarely at the same time.
             self._stop.wait(random.uniform(0.5, 1.5) * _EVERY_S)
 
 
-def tend(settings: Settings, names: Sequence[str], *, stop: Event) -> None:
-    """Put the logs of models in order once; what fails is logged, and tried again the next time."""
+def tend(settings: Settings, names: Sequence[str], *, stop: Event, is_removing: bool = True) -> None:
+    """Put the logs of models in order once; what fails is logged, and tried again the next time.
+
+    Args:
+        is_removing: Also remove files that left the tables a day ago, which lists the folders of the tables.
+    """
     today = datetime.now(timezone.utc).date()
     for name in names:
         if stop.is_set():
@@ -57,6 +66,8 @@ def tend(settings: Settings, names: Sequence[str], *, stop: Event) -> None:
             merge_small(settings, name, today=today, stop=stop)
             if (keep_days := _keep_days(settings, name)) is not None:
                 remove_old(settings, name, before=first_kept(today, keep_days))
+            if is_removing:
+                remove_merged(settings, name)
         except Stopped:
             return
         except Exception as error:  # noqa: BLE001  # it is tried again
