@@ -11,6 +11,7 @@ from time import monotonic, perf_counter
 
 from forecache.errors import ForecacheError
 from forecache.reader.http.extension import Context
+from forecache.reader.versions.failures import failure_of
 from forecache.reader.versions.watcher import RunOnLoop
 from forecache.realtime.answer.guard import Guard
 from forecache.realtime.answer.in_loop import InLoopPath
@@ -240,9 +241,8 @@ class Models:
         again = before is not None and before.generation == generation
         pause_s = min(2 * before.pause_s, _LONGEST_PAUSE_S) if before is not None and again else _FIRST_PAUSE_S
         self._paused[name] = _Pause(generation, pause_s, monotonic() + pause_s)
-        reason = f"{type(error).__name__}: {error}"
-        if self.failures.get(name) != reason:
+        found = failure_of(error)
+        if self.failures.get(name) != found.reason:
             self.metrics.of(name).cells[CELL["swap_failures"]] += 1
-            trace = None if isinstance(error, ForecacheError) else error
-            logger.error("The current release of %s cannot be served: %s", name, error, exc_info=trace)
-        self.failures[name] = reason
+            logger.error("The current release of %s cannot be served: %s", name, found.text, exc_info=found.trace)
+        self.failures[name] = found.reason

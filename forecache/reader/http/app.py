@@ -68,7 +68,7 @@ class ReaderApp:
             extension.open(loop)
         own = [self._note_readiness, self._in_flight.turn, *self.routes.follow]
         follow = [*(each.turn for each in self._extensions), *own]
-        self.catalog.watch(loop, each_turn=self._each_turn, after_turn=follow)
+        self.catalog.watch(loop, self._each_turn, follow)
 
     def close(self) -> None:
         """Stop what `open` has started."""
@@ -106,7 +106,7 @@ class ReaderApp:
     def _answer_one(self, call: Call, answers: Any, key: str) -> bool:
         """Answer a plain request for one key, at most with a limit; False if the request is another one or fails."""
         now = time()
-        if now >= answers.valid_until:
+        if not answers.valid_from <= now < answers.valid_until:
             answers.refresh(now)
         query, limit = call.query_string, 0
         if query:

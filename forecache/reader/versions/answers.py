@@ -27,7 +27,7 @@ class Answers:
     """Answers from an open version.
 
     Everything that changes with time (age, stale, the header with the ETag) is made anew each second: callers call
-    `refresh(now)` when `now >= valid_until`.
+    `refresh(now)` unless `valid_from <= now < valid_until`; a clock that was ahead is set back.
 
     Attributes:
         headers: Header fields of an answer from this version.
@@ -61,7 +61,7 @@ class Answers:
         self._own = {
             name: _members(manifest, fallback_for, each.made_by) for name, each in manifest.provenances.items()
         }
-        self.valid_until = 0.0
+        self.valid_from = self.valid_until = 0.0
         self.headers: Headers = ()
         self.etag = ""
         self.refused = False
@@ -87,7 +87,7 @@ class Answers:
         manifest = self.manifest
         second = int(now)
         past = second >= self._stale_from
-        self.valid_until = second + 1.0
+        self.valid_from, self.valid_until = float(second), second + 1.0
         self.age_s = max(0, int(second - self._age_from))
         self.stale = past and manifest.policy.on_stale != "serve"
         self.refused = past and manifest.policy.on_stale == "refuse"
