@@ -48,6 +48,8 @@ def live_link(
     """
     link: dict[str, Any] = {"stream": declared.stream, "table": declared.table}
     link |= {name: answer[name] for name in ("position", "event_time", "verified_through")}
+    if link["event_time"] is None:
+        return link | {"missing": f"no event has come since {answer['base']}, which is merged as of {answer['as_of']}"}
     if link["position"] is None:
         return link | {"missing": "the row is pending: the commit that will hold it has not been made yet"}
     rows = _rows(current, declared.table, {"position": link["position"], **where}, link)
@@ -81,6 +83,8 @@ def live_lines(link: dict[str, Any]) -> list[str]:
 
 
 def live_title(link: dict[str, Any]) -> str:
+    if link["event_time"] is None:
+        return f"no event of the stream {link['stream']}"
     if link["position"] is None:
         return f"pending row of the stream {link['stream']}"
     return f"streamed row in {link['table']} at position {link['position']}, place {link.get('place', '?')}"

@@ -31,6 +31,11 @@ RELEASE = gauge(
     "Number of the release that answers; the lowest where workers differ for a moment.",
     "model",
 )
+DAMAGED = gauge(
+    "forecache_realtime_damaged",
+    "1 while the current release is damaged: an earlier one answers, or none.",
+    "model",
+)
 RUNS_IN_LOOP = gauge(
     "forecache_realtime_runs_in_loop",
     "1 where the model runs on the event loop, 0 in processes of its own.",

@@ -12,13 +12,15 @@ class Answer:
 
     Attributes:
         value: The served fields, or the requested ones; None if `found` is False.
-        source: "precomputed", or "live" where a stream made the value.
+        source: "precomputed", or "live" where a stream made the value, or it is merged with a stream when it is read.
         store_version, published_at: Of a precomputed answer; -1 and None of a live one.
         model_name, model_version, scored_at: Of a prediction; "", -1 and None of features, which no model made.
-        as_of: As-of date of the value; of a live one the date of its event; None of a key that is in no stream.
-        age_s: Seconds from the midnight (UTC) that ended `as_of`, or from `event_time`, until the reader answered.
+        as_of: As-of date of the value; of a live one the date of its event, of a live view today's (UTC); None of a key
+            that is in no stream.
+        age_s: Seconds from the newest that the value may know, until the reader answered: from `event_time`, else from
+            the midnight (UTC) that ended the as-of date of the version.
         stale: Whether `age_s` is more than the pipeline's declaration allows.
-        event_time: Of a live answer, when its event happened.
+        event_time: Of a live answer, when its event happened; None of a live view if none has come since the night.
         position: Of a live answer, the version of the stream's table that holds it; None while none does.
         verified_through: Of a live answer, the version of the table at which the live layer was last found equal to
             it; -1: never.
@@ -56,8 +58,8 @@ def _answer(row: Mapping[str, Any], common: Mapping[str, Any]) -> Answer:
     # What a live answer does not say of itself is not that of the version beside it.
     told = row if is_live else {**common, **row}
     model = told.get("model") or {"name": "", "version": told.get("model_version", -1)}
-    event_time = _moment(told["event_time"]) if is_live else None
-    day = event_time.date() if event_time else told.get("as_of")
+    event_time = _moment(told["event_time"]) if told.get("event_time") else None
+    day = told.get("as_of") or (event_time.date() if event_time else None)
     return Answer(
         key=row["key"],
         found=row.get("found", True),

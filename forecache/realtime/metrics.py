@@ -24,7 +24,7 @@ CELLS = (
     *(f"why_{reason}" for reason in REASONS),
     *(f"stage_{stage}" for stage in STAGES),
     "answers", "in_time", "late", "flagged", "seconds", "release", "live", "in_loop",
-    "swaps", "swap_failures", "p99_us",
+    "swaps", "swap_failures", "p99_us", "damaged",
 )  # fmt: skip
 CELL = {name: place for place, name in enumerate(CELLS)}
 _LATENCY = len(CELLS)
@@ -36,7 +36,7 @@ CANDIDATE = "@candidate"
 _MODEL_BYTES = 64 * 1024
 MAX_MODELS = _MODEL_BYTES // (_BLOCK * 8 + _NAME_BYTES)
 assert _MODEL_BYTES < EXTENSION_BYTES
-GAUGES = ("release", "live", "in_loop", "p99_us")
+GAUGES = ("release", "live", "in_loop", "p99_us", "damaged")
 
 
 class ModelCells:

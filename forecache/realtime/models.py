@@ -6,11 +6,11 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic, perf_counter
 
-from forecache.errors import ForecacheError
+from forecache.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.reader.http.extension import Context
+from forecache.reader.versions.failures import failure_of
 from forecache.reader.versions.watcher import RunOnLoop
 from forecache.realtime.answer.guard import Guard
 from forecache.realtime.answer.in_loop import InLoopPath
@@ -21,6 +21,7 @@ from forecache.realtime.drift.watch import open_watch
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.writer import LogWriter
 from forecache.realtime.metrics import CELL, RealtimeMetrics
+from forecache.realtime.pauses import Pauses
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
@@ -30,7 +31,7 @@ from forecache.realtime.release.folder import (
 )
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.here import released_here
-from forecache.realtime.release.load import LoadedRelease, OpenRelease, load_release
+from forecache.realtime.release.load import LoadedRelease, OpenRelease, load_earlier, load_release
 from forecache.realtime.rollout.follow import Rollouts
 from forecache.realtime.rollout.shadow import Shadow
 from forecache.realtime.served import Served, serve_release
@@ -38,18 +39,8 @@ from forecache.realtime.served import Served, serve_release
 logger = logging.getLogger("forecache.realtime")
 SLOWEST_S = 0.002
 """The 99th percentile above which a model does not run on the event loop."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _RETIRE_S = 10.0
 """A release stays open for so long after a swap, and twice its deadline: requests under way still use it."""
-
-
-@dataclass(frozen=True)
-class _Pause:
-    """When a release that failed is tried again, unless the pointer moves before."""
-
-    generation: int
-    pause_s: float
-    until: float
 
 
 class Models:
@@ -75,7 +66,7 @@ class Models:
         self.failures: dict[str, str] = {}
         self.known: frozenset[str] = frozenset(released_here(context.settings))
         self._retired: list[tuple[float, Served]] = []
-        self._paused: dict[str, _Pause] = {}
+        self._pauses = Pauses()
         self._compared: dict[str, ReleasePointer] = {}
         self._log_writer: LogWriter | None = None
         self._rollouts = Rollouts(
@@ -106,19 +97,13 @@ class Models:
             served.loaded.close()
 
     def _is_paused(self, name: str) -> bool:
-        """Whether what failed is not tried again yet: loading a release takes time that the answers need."""
-        pause = self._paused.get(name)
-        if pause is None or monotonic() >= pause.until:
-            return False
-        return self._failed(name)
+        """Whether what failed is not tried again yet."""
+        return self._pauses.is_waiting(name) and self._failed(name)
 
     def _failed(self, name: str) -> bool:
         """Whether the release that the pointer leads to was tried and cannot be served."""
-        pause = self._paused.get(name)
-        return (
-            pause is not None
-            and read_current(open_releases(self._context.settings, name)).generation == pause.generation
-        )
+        failed = self._pauses.generation(name)
+        return failed is not None and read_current(open_releases(self._context.settings, name)).generation == failed
 
     def _follow(self, name: str, run_on_loop: RunOnLoop) -> None:
         folder = open_releases(self._context.settings, name)
@@ -138,14 +123,34 @@ class Models:
             self._settled(name)
             return
         began = perf_counter()
-        loaded = load_release(folder, pointer.current)
+        try:
+            loaded = load_release(folder, pointer.current)
+        except (DamagedError, NotFoundError):
+            self._fall_back(folder, pointer, run_on_loop)
+            raise
+        self._serve(loaded, began, run_on_loop)
+        self._settled(name)
+
+    def _fall_back(self, folder: ReleaseFolder, pointer: ReleasePointer, run_on_loop: RunOnLoop) -> None:
+        """Answer by an earlier release than a damaged one; what answers already stays, unless it was rolled back."""
+        name = folder.name
+        self.metrics.of(name).cells[CELL["damaged"]] = 1
+        served = self.served.get(name)
+        if served is not None and served.number not in pointer.bad:
+            return
+        began = perf_counter()
+        if (loaded := load_earlier(folder, pointer)) is not None:
+            self._serve(loaded, began, run_on_loop)
+            logger.error("That is a fallback: release %s of %s is damaged.", pointer.current, name)
+
+    def _serve(self, loaded: LoadedRelease, began: float, run_on_loop: RunOnLoop) -> None:
         try:
             self._swap_in(loaded, self._path_of(loaded), run_on_loop)
         except BaseException:
             loaded.close()
             raise
-        self._settled(name)
-        logger.info("%s answers by release %d, ready after %.3f s.", name, pointer.current, perf_counter() - began)
+        name, number = loaded.release.name, loaded.release.number
+        logger.info("%s answers by release %d, ready after %.3f s.", name, number, perf_counter() - began)
 
     def _is_current(self, served: Served, folder: ReleaseFolder, pointer: ReleasePointer) -> bool:
         """Whether the pointer leads to what is served: after a publisher's store was lost, numbers begin at 1 again."""
@@ -159,7 +164,8 @@ class Models:
 
     def _settled(self, name: str) -> None:
         self.failures.pop(name, None)
-        self._paused.pop(name, None)
+        self._pauses.end(name)
+        self.metrics.of(name).cells[CELL["damaged"]] = 0
 
     def _path_of(self, loaded: LoadedRelease) -> ModelPath:
         """The way to a model, warm: on the loop where the model is native and fast."""
@@ -236,13 +242,9 @@ class Models:
             generation = read_current(open_releases(self._context.settings, name)).generation
         except ForecacheError:
             generation = -1
-        before = self._paused.get(name)
-        again = before is not None and before.generation == generation
-        pause_s = min(2 * before.pause_s, _LONGEST_PAUSE_S) if before is not None and again else _FIRST_PAUSE_S
-        self._paused[name] = _Pause(generation, pause_s, monotonic() + pause_s)
-        reason = f"{type(error).__name__}: {error}"
-        if self.failures.get(name) != reason:
+        self._pauses.lengthen(name, generation)
+        found = failure_of(error)
+        if self.failures.get(name) != found.reason:
             self.metrics.of(name).cells[CELL["swap_failures"]] += 1
-            trace = None if isinstance(error, ForecacheError) else error
-            logger.error("The current release of %s cannot be served: %s", name, error, exc_info=trace)
-        self.failures[name] = reason
+            logger.error("The current release of %s cannot be served: %s", name, found.text, exc_info=found.trace)
+        self.failures[name] = found.reason

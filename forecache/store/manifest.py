@@ -55,18 +55,25 @@ class SegmentInfo:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a prediction comes from. In a row only where it differs from the version's."""
+    """Where a prediction comes from. In a row only where it differs from the version's.
+
+    Attributes:
+        scored_at: Of a row that a stream made, the hour in which it did, so that few rows differ.
+        as_of: Of a row that a stream made, the day that it is about; "": that of the version.
+    """
 
     model_name: str
     model_version: int
     feature_version: int
     scored_at: str
     run_id: str
+    as_of: str = ""
 
     @property
     def id(self) -> str:
         """Sixteen hex digits that name this provenance in the rows that carry it."""
-        return xxhash.xxh3_64_hexdigest(json.dumps(asdict(self), sort_keys=True).encode())
+        parts = {name: value for name, value in asdict(self).items() if name != "as_of" or value}
+        return xxhash.xxh3_64_hexdigest(json.dumps(parts, sort_keys=True).encode())
 
     @property
     def made_by(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from live_view_sample import CHECK, PAYMENTS, START, VIEW, features_at, land, us
 from published_live_view import ALL, AS_OF, AT, CARDS, DAYS, PLAN, TODAY, commit, keys, looked_up, streamed, truth
 
+from forecache.cli.commands.get import provenance_text
 from forecache.errors import InputError, UnavailableError
 from forecache.lake.delta.tables import open_table
 from forecache.lake.examples.build import build_examples
@@ -19,6 +20,7 @@ from forecache.lake.feature_tables.historical import historical_features
 from forecache.lake.feature_tables.known import features_known
 from forecache.lake.feature_tables.live_rows import live_features
 from forecache.lake.ingest.ingest import ingest
+from forecache.reader.answer import answer_from, answers_from
 from forecache.reader.http.problems import Problem
 from forecache.reader.versions.answers import Answers
 from forecache.reader.versions.layers import Layers
@@ -234,6 +236,7 @@ def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(
                 continue
             one = orjson.loads(body)
             assert (one["source"], one["position"]) == ("live", 7)
+            assert (one["as_of"], one["base"].split("@")[0]) == (str(AS_OF + timedelta(days=1)), f"{VIEW.name}={AS_OF}")
             assert one["value"] == many[key.decode()]["value"] == rows[place]
             assert moments[place].timestamp() * 1e6 == AT
             shown = [np.nan if value is None else value for value in one["value"].values()]
@@ -243,3 +246,27 @@ def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(
         with pytest.raises(Problem, match="publish a newer as-of date"):
             answers.one(asked[0])
     layers.close()
+
+
+def test_an_answer_without_an_event_since_the_night_says_that_it_is_of_now(
+    published: Settings, layered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forecache.reader.versions.live_views.time.time_ns", lambda: AT * 1000)
+    layers, store = Layers(), open_store(published, VIEW.name)
+    card = keys(published)[1]
+    with store.snapshot() as snapshot:
+        answers = answers_of(snapshot, layers.of(store))
+        answers.refresh(AT / 1e6)
+        one, many = orjson.loads(answers.one(card) or b""), orjson.loads(answers.many([card])[0])
+        base = f"{VIEW.name}={AS_OF}@{snapshot.manifest.source.delta_version}"
+    layers.close()
+    value, key = one.pop("value"), one.pop("key")
+    assert one == {
+        "source": "live", "position": None, "event_time": None, "verified_through": -1,
+        "as_of": str(AS_OF + timedelta(days=1)), "base": base, "age_s": 700 * 60, "stale": one["stale"],
+    }  # fmt: skip
+    assert many == {"results": [{"key": key, "found": True, "value": value}], **one}
+    [answer] = answers_from(many)
+    assert (answer.source, answer.as_of, answer.event_time) == ("live", AS_OF + timedelta(days=1), None)
+    assert answer == answer_from({**one, "key": key, "value": value})
+    assert provenance_text(one).startswith(f"live: {base} and no event since, as of {AS_OF + timedelta(days=1)}, age ")

@@ -1,5 +1,6 @@
 """What the Open Inference Protocol and MLflow's share: models in processes of their own, and whatever a body holds."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from ranking_code import transforms
-from reader_support import RunningReader, eventually, running_reader
+from reader_support import RunningReader, churn_rows, eventually, running_reader, write_version
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
 
@@ -26,6 +27,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReader]:
     """With a model on the event loop, and two in processes of their own: one for candidates, one for single values."""
     settings = load_settings(home=tmp_path_factory.mktemp("reader"))
     write_views(settings)
+    write_version(settings.store_path, "churn", churn_rows(10))
     make_release(settings, deadline_ms=5000.0)
     make_release(settings, name="aside", runs="process", deadline_ms=5000.0)
     make_release(
@@ -122,3 +124,21 @@ def test_any_bytes_are_refused_with_a_reason(reader: RunningReader, body: bytes,
     answer = HTTP.post(f"{reader.url}/v2/models/ranking/infer", content=body, headers=headers)
     assert answer.status_code in (400, 415)
     assert json.loads(HTTP.post(f"{reader.url}/v1/ranking", content=a_request()).content)["rung"] == "model"
+
+
+def test_every_route_that_takes_a_body_refuses_a_compressed_one_in_the_same_words(reader: RunningReader) -> None:
+    described = HTTP.get(f"{reader.url}/openapi.json").json()["paths"]
+    places = {"{pipeline}": "churn", "{name}": "ranking", "{model}": "ranking", "{version}": "1"}
+    paths = {path for path, operations in described.items() if "post" in operations}
+    assert {"/get-online-features", "/v1/{pipeline}", "/v1/ranking"} <= paths
+    of_others = {"/invocations", "/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"}
+    for path in sorted(paths | of_others):
+        for place, value in places.items():
+            path = path.replace(place, value)
+        query = "?model=ranking" if path == "/invocations" else ""
+        headers = {"content-type": "application/json", "content-encoding": "gzip"}
+        refused = HTTP.post(f"{reader.url}{path}{query}", content=gzip.compress(a_request()), headers=headers)
+        assert (path, refused.status_code) == (path, 415)
+        assert "The body is compressed; send it as it is." in refused.text
+    as_it_is = {"content-type": "application/json", "content-encoding": "identity"}
+    assert HTTP.post(f"{reader.url}/v1/ranking", content=a_request(), headers=as_it_is).status_code == 200

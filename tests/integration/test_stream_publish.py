@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from store_tables import NEXT_NIGHT, NIGHT, OPEN_RULES, churn, predictions, scores, upsert, write_night
 from stream_rows import StreamTable, click, live_churn, moment
 
+from forecache.reader.versions.answers import Answers
 from forecache.settings import Settings, load_settings
 from forecache.store import Store, open_store, publish, split_entry
 
@@ -63,6 +64,25 @@ def test_a_full_publish_overlays_what_the_batch_cannot_have_seen(settings: Setti
     provenance = manifest.provenances[made_by]
     assert (provenance.model_version, provenance.feature_version, provenance.run_id) == (3, 7, "stream clicks")
     assert provenance.scored_at == "1998-07-01T09:00:00.000000Z"
+
+
+def test_an_overlaid_row_says_the_day_and_the_hour_in_which_the_stream_made_it(settings: Settings) -> None:
+    write_night(settings, predictions(scores(50)))
+    store, stream = live_churn(settings), StreamTable(settings)
+    later, late = moment(NIGHT + DAY, 9), moment(NIGHT - DAY)
+    stream.commit([click("00002", 0.25, later), click("00003", 0.5, late, late=True, base=f"{NIGHT}@3")])
+    publish(settings, churn())
+    with store.snapshot() as snapshot:
+        answers = Answers(snapshot)
+        said = [json.loads(answers.one(key) or b"") for key in (b"00001", b"00002", b"00003")]
+        many = json.loads(answers.many([b"00001", b"00002"])[0])
+        moments = answers.dated_rows([b"00001", b"00002", b"nobody"])[1]
+    assert [each["as_of"] for each in said] == [str(NIGHT), str(NIGHT + DAY), str(NIGHT)]
+    assert said[1]["scored_at"] == "1998-07-01T09:00:00.000000Z"
+    assert (many["as_of"], many["results"][1]["as_of"]) == (str(NIGHT), str(NIGHT + DAY))
+    assert [moment.isoformat() for moment in moments] == [
+        "1998-07-01T00:00:00+00:00", "1998-07-01T09:00:00+00:00", "1998-07-01T00:00:00+00:00",
+    ]  # fmt: skip
 
 
 def test_a_publish_of_the_same_night_and_stream_is_skipped_and_one_more_row_is_published(settings: Settings) -> None:

@@ -18,7 +18,7 @@ class Worker:
         self.runtime = Runtime(made.path, SLOT_BYTES)
         self.metrics = WorkerMetrics.claimed(self.runtime)
         self.catalog: Any = SimpleNamespace(
-            warm=False, damaged=set(), answers={"churn": None}, lag=SimpleNamespace(reason="")
+            warm=False, is_following=True, damaged=set(), answers={"churn": None}, lag=SimpleNamespace(reason="")
         )
         self.readiness = Readiness(self.runtime, self.metrics, self.catalog, (), workers=2)
 
@@ -96,4 +96,17 @@ def test_the_first_worker_waits_for_a_live_layer_and_later_lag_takes_nobody_out(
     assert one.readiness.reason() == two.readiness.reason() == ""
     one.catalog.lag.reason = "The live layer of churn is behind."
     one.turn()
+    assert one.readiness.reason() == two.readiness.reason() == ""
+
+
+def test_a_worker_that_cannot_look_for_new_versions_is_not_ready(made: Runtime) -> None:
+    one, two = Worker(made), Worker(made)
+    one.turn()
+    two.turn()
+    two.catalog.is_following = False
+    two.turn()
+    assert one.readiness.reason() == two.readiness.reason()
+    assert "cannot look for new versions" in one.readiness.reason()
+    two.catalog.is_following = True
+    two.turn()
     assert one.readiness.reason() == two.readiness.reason() == ""

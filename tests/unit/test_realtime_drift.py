@@ -124,7 +124,7 @@ def test_a_release_with_more_features_gets_another_block_and_the_old_one_is_used
     always(large, memory)
     cells = DriftCells(memory)
     assert [block.key for block in cells.blocks()] == [large.key]
-    other = cells.open("basket", small.key, num_counts(small), time.time())
+    other = cells.open("basket", small.key, num_counts(small), time.monotonic())
     assert other is not None
     assert [block.name for block in cells.blocks()] == ["basket", "search"]
 
@@ -138,7 +138,7 @@ def test_the_window_holds_what_was_counted_in_the_last_one_to_two(
     memory: memoryview, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of, clock = reference(score=False), [10_000.0]
-    monkeypatch.setattr(watch_module, "time", lambda: clock[0])
+    monkeypatch.setattr(watch_module, "monotonic", lambda: clock[0])
     watch = always(of, memory, window_s=100)
     [block] = DriftCells(memory).blocks()
     seen = []
@@ -156,7 +156,7 @@ def share_of_counting() -> float:
     """Real times of counting 50 candidates of 32 features, against answers of 290 us."""
     columns = tuple(ColumnBins(f"f{place}", EVEN, (*[100] * 10, 0), 0.0, 1.0) for place in range(32))
     of = Reference((*columns, ColumnBins(SCORE, EVEN, (*[100] * 10, 0))), "")
-    block = DriftCells(memoryview(bytearray(64 * 1024))).open("search", of.key, num_counts(of), time.time())
+    block = DriftCells(memoryview(bytearray(64 * 1024))).open("search", of.key, num_counts(of), time.monotonic())
     assert block is not None
     watch = DriftWatch(of, block, window_s=3600)
     features = np.random.default_rng(2).random((50, 32), np.float32)

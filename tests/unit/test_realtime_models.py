@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -12,8 +13,10 @@ from release_support import make_release
 from forecache.errors import UnavailableError
 from forecache.reader.processes.metrics import EXTENSION_BYTES
 from forecache.realtime.answer.in_loop import InLoopPath
+from forecache.realtime.metrics import CELL
 from forecache.realtime.models import Models
-from forecache.settings import load_settings
+from forecache.realtime.release.folder import open_releases, read_current, write_current
+from forecache.settings import Settings, load_settings
 
 
 def test_a_new_release_is_served_although_the_one_before_can_neither_stay_on_the_loop_nor_leave_it(
@@ -44,3 +47,91 @@ def test_a_new_release_is_served_although_the_one_before_can_neither_stay_on_the
     assert not models.failures
     models.close()
     assert {name for name in sys.modules if name.startswith("_forecache_release_")} == before
+
+
+class Following:
+    """A worker's models, with their counters."""
+
+    def __init__(self, settings: Settings) -> None:
+        context: Any = SimpleNamespace(
+            settings=settings,
+            metrics=SimpleNamespace(extension=memoryview(bytearray(EXTENSION_BYTES))),
+            catalog=SimpleNamespace(answers={}),
+        )
+        self.models = Models(context, asyncio.new_event_loop())
+        self.folder = open_releases(settings, "ranking")
+
+    def turn(self) -> int | None:
+        """The release that answers after a turn."""
+        self.models.turn(lambda action: action())
+        served = self.models.served.get("ranking")
+        return None if served is None else served.number
+
+    def damage(self, number: int, name: str = "model.bin") -> None:
+        (self.folder.release(number) / name).write_bytes(b"{}")
+
+    def cell(self, name: str) -> int:
+        return int(self.models.metrics.of("ranking").cells[CELL[name]])
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(home=str(tmp_path))
+
+
+def released(settings: Settings, count: int) -> None:
+    for version in range(1, count + 1):
+        make_release(settings, runs="loop", version=version)
+
+
+@pytest.mark.parametrize("file", ["model.bin", "release.json"])
+def test_the_newest_whole_release_that_was_not_rolled_back_answers_instead_of_a_damaged_one(
+    settings: Settings, file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    released(settings, 5)
+    following = Following(settings)
+    following.damage(5, file)
+    following.damage(4)
+    write_current(following.folder, replace(read_current(following.folder), bad=(3,)))
+    assert following.turn() == 2
+    assert "damaged" in following.models.failures["ranking"]
+    assert (following.cell("damaged"), following.cell("live")) == (1, 1)
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages.count("That is a fallback: release 5 of ranking is damaged.") == 1
+    following.models._pauses.end("ranking")
+    assert following.turn() == 2  # the same one, which is not loaded again
+    assert following.cell("swaps") == 1
+    make_release(settings, runs="loop", version=6)
+    assert following.turn() == 6
+    assert (following.models.failures, following.cell("damaged")) == ({}, 0)
+    following.models.close()
+
+
+def test_a_release_that_answers_stays_while_a_damaged_one_is_current(settings: Settings) -> None:
+    released(settings, 2)
+    following = Following(settings)
+    assert following.turn() == 2
+    released(settings, 1)
+    following.damage(3)
+    assert (following.turn(), following.cell("swaps"), following.cell("damaged")) == (2, 1, 1)
+    following.models.close()
+
+
+def test_what_was_rolled_back_does_not_go_on_although_the_release_before_it_is_damaged(settings: Settings) -> None:
+    released(settings, 3)
+    following = Following(settings)
+    assert following.turn() == 3
+    following.damage(2)
+    write_current(following.folder, replace(read_current(following.folder), current=2, bad=(3,), generation=9))
+    assert following.turn() == 1
+    following.models.close()
+
+
+def test_without_a_whole_release_nothing_answers(settings: Settings) -> None:
+    released(settings, 2)
+    following = Following(settings)
+    following.damage(1)
+    following.damage(2)
+    assert (following.turn(), following.cell("damaged")) == (None, 1)
+    assert "damaged" in following.models.failures["ranking"]
+    following.models.close()

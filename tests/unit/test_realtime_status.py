@@ -35,7 +35,7 @@ def test_counters_of_all_workers_come_back_by_their_names(runtime: Runtime, tmp_
     history = History(runtime.history)
     workers = [WorkerMetrics.claimed(runtime) for _ in range(2)]
     none = Traffic(0, 0, 0, [0] * 24)
-    history.add(1000.0, none, {}, {"search": Counted([0] * 24, [])})
+    history.add(1000.0, none, {}, {"search": Counted([0] * 24, [])}, clock_s=0.0)
     for worker in workers:
         worker.beat()
         block = RealtimeMetrics(worker.extension).of("search")
@@ -51,7 +51,7 @@ def test_counters_of_all_workers_come_back_by_their_names(runtime: Runtime, tmp_
         block.cells[CELL["live"]], block.cells[CELL["release"]] = 1, 3
         block.guards.add("cache_hits", 3)
         block.guards.add("cache_misses", 1)
-    history.add(1002.0, none, {}, counted_of(runtime))
+    history.add(1002.0, none, {}, counted_of(runtime), clock_s=2.0)
     models: Any = SimpleNamespace(known=frozenset({"search"}), served={}, failures={})
     found, troubles = part(models, runtime, history, load_settings(home=tmp_path))
     (row,) = found["models"]

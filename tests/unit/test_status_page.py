@@ -77,7 +77,7 @@ def test_the_history_has_rates_of_each_step_and_sums_of_each_window() -> None:
     for step in range(4):
         traffic = Traffic(100 * step, 10 * step, 2 * step, in_bucket(7, 112 * step))
         models = {"search": Counted(in_bucket(9, 6 * step), [step, 2 * step])}
-        history.add(1000.0 + 2 * step, traffic, {"churn": (80 * step, 20 * step)}, models)
+        history.add(1000.0 + 2 * step, traffic, {"churn": (80 * step, 20 * step)}, models, clock_s=2.0 * step)
     other = History(memory)  # another worker's view
     series = other.series()
     assert series["at_s"] == [1000, 1002, 1004, 1006]
@@ -98,7 +98,7 @@ def test_the_history_is_bounded_in_time_and_in_names() -> None:
     history = History(memoryview(bytearray(HISTORY_BYTES)))
     none = Traffic(0, 0, 0, [0] * BUCKETS)
     for step in range(LENGTH + 20):
-        history.add(2.0 * step, none, {f"pipeline_{step % 90}": (1, 0)}, {})
+        history.add(2.0 * step, none, {f"pipeline_{step % 90}": (1, 0)}, {}, clock_s=2.0 * step)
     assert len(history.series()["at_s"]) == LENGTH
     assert history.pipeline("pipeline_3", 10).seconds > 0
     assert history.pipeline("pipeline_89", 10).seconds == 0

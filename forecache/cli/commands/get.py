@@ -93,6 +93,9 @@ def provenance_text(answer: dict[str, Any]) -> str:
 def _live_text(answer: dict[str, Any]) -> str:
     if "event_time" not in answer:
         return f"live: rows of the stream {answer['stream']}"
+    if answer["event_time"] is None:
+        said = f"live: {answer['base']} and no event since, as of {answer['as_of']}, age {duration(answer['age_s'])}"
+        return said + (" (stale)" if answer["stale"] else "")
     position = answer["position"]
     where = "pending, in no commit yet" if position is None else f"position {position}"
     return f"live: {where}, event at {answer['event_time'][:19]}Z, age {duration(answer['age_s'])}"

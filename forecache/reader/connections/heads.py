@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from math import floor
 from time import time
 
 import orjson
@@ -17,13 +18,14 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class _Date:
     """The header field `date`, made once a second."""
 
-    line, until = b"", 0.0
+    line, since, until = b"", 0, 0
 
     @classmethod
     def now(cls) -> bytes:
         now = time()
-        if now >= cls.until:
-            cls.line, cls.until = b"date: " + formatdate(now, usegmt=True).encode() + b"\r\n", int(now) + 1.0
+        if not cls.since <= now < cls.until:  # a clock that was ahead is set back
+            cls.line = b"date: " + formatdate(now, usegmt=True).encode() + b"\r\n"
+            cls.since, cls.until = floor(now), floor(now) + 1
         return cls.line
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import logging
-import re
 import sys
 from collections.abc import Awaitable, Sequence
 from time import perf_counter_ns, time
@@ -14,6 +13,7 @@ from forecache.reader.connections.call import Call, ClientGone
 from forecache.reader.connections.connections import Connections
 from forecache.reader.http import problems
 from forecache.reader.http.access import Access
+from forecache.reader.http.body_types import check_json_body
 from forecache.reader.http.extension import Context, MakeExtension
 from forecache.reader.http.limits import MAX_PATH_BYTES, BodyMemory
 from forecache.reader.http.parsing import pipeline_and_key, plain_limit
@@ -32,7 +32,6 @@ logger = logging.getLogger("forecache.reader")
 GZIP_FROM_BYTES = 1024
 GZIP_IN_THREAD_FROM_BYTES = 32 * 1024
 _ONE = ROUTE["one"]
-_JSON_TYPE = re.compile(r"application/([!-~]+\+)?json")
 
 
 class ReaderApp:
@@ -68,7 +67,7 @@ class ReaderApp:
             extension.open(loop)
         own = [self._note_readiness, self._in_flight.turn, *self.routes.follow]
         follow = [*(each.turn for each in self._extensions), *own]
-        self.catalog.watch(loop, each_turn=self._each_turn, after_turn=follow)
+        self.catalog.watch(loop, self._each_turn, follow)
 
     def close(self) -> None:
         """Stop what `open` has started."""
@@ -106,7 +105,7 @@ class ReaderApp:
     def _answer_one(self, call: Call, answers: Any, key: str) -> bool:
         """Answer a plain request for one key, at most with a limit; False if the request is another one or fails."""
         now = time()
-        if now >= answers.valid_until:
+        if not answers.valid_from <= now < answers.valid_until:
             answers.refresh(now)
         query, limit = call.query_string, 0
         if query:
@@ -132,7 +131,7 @@ class ReaderApp:
             _check_path(request)
             if self._access is not None:
                 self._access.identify(call.headers)  # clients without a token must not send a body
-            check_media_type(call.headers.get("content-type"))
+            check_json_body(call.headers)
             body = call.whole_body(settings.reader_max_body_bytes, self._bodies)
         except Problem as problem:
             self._refuse(call, request, problem)
@@ -216,18 +215,6 @@ def _check_path(request: Request) -> None:
 
 def problem_reply(problem: Problem) -> Reply:
     return Reply(problem.kind.status, problem.header_list(), problem.body())
-
-
-def check_media_type(content_type: str | None) -> None:
-    """Accept JSON, and requests without a media type."""
-    if content_type is None or content_type == "application/json":
-        return
-    if not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip().lower()):
-        raise Problem(
-            problems.MEDIA_TYPE,
-            f"The body has the media type {quoted(content_type)}; send application/json.",
-            headers=[("accept", "application/json")],
-        )
 
 
 def _accepts_gzip(headers: Any) -> bool:

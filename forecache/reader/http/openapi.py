@@ -209,6 +209,7 @@ def _schemas() -> Schema:
         required=["key", "found"],
         description="`value` if found. Own provenance members if the row was carried forward or streamed.",
     )
+    many = {"results": _array(result), **provenance, **made_by, **fallback, "source": {"enum": ["precomputed", "live"]}}
     state = _array({"enum": ["serving", "current", "pinned", "quarantined"]})
     kept = {**version, "kind": _TEXT, "keys": _NUMBER, "source_delta_version": _NUMBER, "content_hash": _TEXT,
             "size_bytes": _NUMBER, "state": state}  # fmt: skip
@@ -222,9 +223,7 @@ def _schemas() -> Schema:
                 _object({**found, **streamed, **made_by}, required=[*found, *streamed]),
             ]
         },
-        "Many": _object(
-            {"results": _array(result), **provenance, **made_by, **fallback}, required=["results", *provenance]
-        ),
+        "Many": _object(many, required=["results", "source", *freshness]),
         "Metadata": _object({**pipeline, **described, **made_by, **packed}, required=[*pipeline, *described]),
         "Pipelines": _object({"pipelines": _array(_object({**pipeline, **made_by}, required=list(pipeline)))}),
         "History": _object({"pipeline": _TEXT, "versions": _array(entry)}),
@@ -236,10 +235,11 @@ def _schemas() -> Schema:
 
 def _streamed() -> Schema:
     """The members of a live answer beside its key and value."""
-    position = {"type": ["integer", "null"], "description": "Version of the stream's table; null before its commit."}
+    position = {"type": ["integer", "null"], "description": "Version of the stream's table; null if no commit has it."}
+    event = _TIME | {"type": ["string", "null"], "description": "Null if none has come to a live view."}
     verified = {"description": "Version of the table at which the live layer was found equal to it; -1: never."}
-    age = {"minimum": 0, "description": "Seconds since `event_time`."}
-    told = {"position": position, "event_time": _TIME, "verified_through": _NUMBER | verified}
+    age = {"minimum": 0, "description": "Seconds since `event_time`, or since the midnight (UTC) that ended the night."}
+    told = {"position": position, "event_time": event, "verified_through": _NUMBER | verified}
     return {"source": {"enum": ["live"]}, **told, "age_s": _NUMBER | age, "stale": _FLAG}
 
 

@@ -12,7 +12,7 @@ from forecache.reader.versions.catalog import Catalog
 class State(IntEnum):
     """What a worker has noted in its slot. A slot that no worker has had yet is `STARTING`."""
 
-    STARTING, READY, EMPTY, DAMAGED, EXTENSION, BEHIND = range(6)
+    STARTING, READY, EMPTY, DAMAGED, EXTENSION, BEHIND, UNWATCHED = range(7)
 
 
 _LOADING = "The reader is still reading the published versions into memory."
@@ -22,6 +22,7 @@ _REASONS = {
     State.EMPTY: "No pipeline has a published version that can be read.",
     State.BEHIND: "A worker of the reader waits until a live layer is near its stream.",
     State.EXTENSION: "A worker of the reader is still loading what it answers in real time.",
+    State.UNWATCHED: "A worker of the reader cannot look for new versions; see the reader's log.",
 }
 
 
@@ -73,6 +74,8 @@ class Readiness:
 
     def _own(self) -> tuple[State, str]:
         catalog = self._catalog
+        if not catalog.is_following:
+            return State.UNWATCHED, _REASONS[State.UNWATCHED]
         if not catalog.warm:
             return State.STARTING, _LOADING
         if catalog.damaged:

@@ -112,7 +112,7 @@ class Routes:
         if self._access is not None:
             self._access.check(request.headers, name)
         if answers is not None:
-            if request.now >= answers.valid_until:
+            if not answers.valid_from <= request.now < answers.valid_until:
                 answers.refresh(request.now)
             return answers
         retry = [("retry-after", "5")]
@@ -175,7 +175,7 @@ class Routes:
         rows = []
         for name, answers in sorted(self._catalog.answers.items()):
             if token is None or token.covers(name):
-                if request.now >= answers.valid_until:
+                if not answers.valid_from <= request.now < answers.valid_until:
                     answers.refresh(request.now)
                 rows.append(pipeline_row(answers))
         models = [row for extension in self._extensions for row in extension.listed()]

@@ -112,7 +112,8 @@ class WorkerMetrics:
 
     def beat(self) -> None:
         """Record that the worker is alive; only gauges of live workers are reported."""
-        self.cells[_HEARTBEAT] = int(time.time())
+        # Seconds since the machine started, which all of its processes share: the date of the machine may be set back.
+        self.cells[_HEARTBEAT] = 1 + int(time.monotonic())
 
     def note_state(self, state: int) -> None:
         """Tell the other workers whether this one is ready; see `forecache.reader.http.readiness`."""
@@ -160,7 +161,8 @@ class WorkerMetrics:
 
     @property
     def alive(self) -> bool:
-        return time.time() - self.cells[_HEARTBEAT] < _STALE_HEARTBEAT_S
+        heartbeat = self.cells[_HEARTBEAT]
+        return heartbeat > 0 and 1 + time.monotonic() - heartbeat < _STALE_HEARTBEAT_S
 
     def pipelines(self) -> Iterator[tuple[str, int]]:
         """Names of the counted pipelines and the offsets of their cells."""

@@ -34,7 +34,7 @@ class Runtime:
         self.slot_bytes = slot_bytes
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._map = mmap.mmap(self._descriptor, os.fstat(self._descriptor).st_size)
-        self._head = memoryview(self._map)[:_HEAD_BYTES].cast("Q")
+        self._head = memoryview(self._map)[:_HEAD_BYTES].cast("q")
         self.num_slots = (len(self._map) - _HEAD_BYTES - self._head[_HISTORY_BYTES]) // slot_bytes
         self._claimed: set[int] = set()
         self._records = False
@@ -57,7 +57,7 @@ class Runtime:
         for start in range(0, size, _RESERVE_CHUNK_BYTES):
             os.write(descriptor, bytes(min(_RESERVE_CHUNK_BYTES, size - start)))
         head = bytearray(_HEAD_BYTES)
-        cells = memoryview(head).cast("Q")
+        cells = memoryview(head).cast("q")  # signed, as a clock may say that it is before 1970
         cells[_STARTED], cells[_BEGAN_NS], cells[_HISTORY_BYTES] = int(time.time()), _process_began_ns(), history_bytes
         os.pwrite(descriptor, head, 0)
         return cls(path, slot_bytes)

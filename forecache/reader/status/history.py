@@ -20,7 +20,7 @@ MORE_CELLS = 28
 """Most counters of a model beside its histogram."""
 _NAME_BYTES = 64
 
-_AT, _OK, _CLIENT_ERRORS, _SERVER_ERRORS, _BUCKETS = range(5)
+_AT, _CLOCK, _OK, _CLIENT_ERRORS, _SERVER_ERRORS, _BUCKETS = range(6)
 _PER_S = _BUCKETS + BUCKETS
 _FAILED_PER_S, _P50_US, _P99_US = _PER_S + 1, _PER_S + 2, _PER_S + 3
 _HEAD = _P99_US + 1
@@ -124,19 +124,27 @@ class History:
         return self._ring.newest
 
     def add(
-        self, at: float, traffic: Traffic, pipelines: Mapping[str, tuple[int, int]], models: Mapping[str, Counted]
+        self,
+        at: float,
+        traffic: Traffic,
+        pipelines: Mapping[str, tuple[int, int]],
+        models: Mapping[str, Counted],
+        *,
+        clock_s: float,
     ) -> None:
         """Add a sample.
 
         Args:
-            at: Unix time.
+            at: Unix time, which may be set back.
             pipelines: Keys found and not found.
+            clock_s: Time of `time.monotonic()`, by which seconds are counted.
         """
         self._pipelines.add(pipelines)
         self._models.add(models)
         before = self._ring.sample(self._ring.newest) if self._ring.newest else None
         sample = [
-            int(at * 1000), traffic.ok, traffic.client_errors, traffic.server_errors, *traffic.buckets, 0, 0, 0, 0,
+            int(at * 1000), int(clock_s * 1000),
+            traffic.ok, traffic.client_errors, traffic.server_errors, *traffic.buckets, 0, 0, 0, 0,
             *chain.from_iterable(pipelines.get(name, (0, 0)) for name in self._pipelines),
         ]  # fmt: skip
         sample += [0] * (_MODELS_AT - len(sample))
@@ -151,7 +159,7 @@ class History:
         self._ring.append(sample)
 
     def _derive(self, sample: list[int], before: list[int]) -> None:
-        seconds = max(sample[_AT] - before[_AT], 1) / 1000
+        seconds = max(sample[_CLOCK] - before[_CLOCK], 1) / 1000
         change = [max(0, now - was) for now, was in zip(sample, before, strict=True)]
         buckets = change[_BUCKETS:_PER_S]
         answered = change[_OK] + change[_CLIENT_ERRORS] + change[_SERVER_ERRORS]
@@ -207,7 +215,7 @@ class History:
         oldest = max(ring.oldest, newest - seconds // STEP_S)
         if oldest >= newest:
             return Line(0.0, [0] * count)
-        began, ended = ring.sample(oldest, _AT, 1)[0], ring.sample(newest, _AT, 1)[0]
+        began, ended = ring.sample(oldest, _CLOCK, 1)[0], ring.sample(newest, _CLOCK, 1)[0]
         before, after = ring.sample(oldest, first, count), ring.sample(newest, first, count)
         return Line((ended - began) / 1000, [max(0, now - was) for now, was in zip(after, before, strict=True)])
 

@@ -57,7 +57,7 @@ class StatusPages:
         """Make anew what is being looked at, in the watching thread."""
         now = time.time()
         for form, asked_at in self._asked_at.items():
-            if now - asked_at < _VIEWED_S and now - self._made[form].at >= _EVERY_S:
+            if abs(now - asked_at) < _VIEWED_S and abs(now - self._made[form].at) >= _EVERY_S:
                 self._make(form, now)
 
     def _body(self, request: Request, form: str) -> bytes:

@@ -24,8 +24,8 @@ class Recorder:
 
     def turn(self, _: RunOnLoop) -> None:
         """Add a sample where it is time and this worker has the task."""
-        now = time.time()
-        step = int(now) // STEP_S
+        clock_s = time.monotonic()
+        step = int(clock_s) // STEP_S
         if step == self._step or not self._runtime.records():
             return
         self._step = step
@@ -33,7 +33,7 @@ class Recorder:
         for extension in self._extensions:
             models.update(extension.counted())
         traffic = traffic_of(self._workers, ANSWERING)
-        self._history.add(now, traffic, keys_of(self._workers), models)
+        self._history.add(time.time(), traffic, keys_of(self._workers), models, clock_s=clock_s)
 
 
 def keys_of(workers: Sequence[WorkerMetrics]) -> dict[str, tuple[int, int]]:

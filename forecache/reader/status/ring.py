@@ -21,7 +21,7 @@ class Ring:
         self.width, self.length = width, length
         self._rows = length + 1
         self._newest = memory[:_HEAD_BYTES].cast("Q")
-        self._cells = memory[_HEAD_BYTES : _HEAD_BYTES + self._rows * width * 8].cast("Q")
+        self._cells = memory[_HEAD_BYTES : _HEAD_BYTES + self._rows * width * 8].cast("q")
 
     @staticmethod
     def size(width: int, length: int) -> int:

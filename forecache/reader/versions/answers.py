@@ -12,7 +12,7 @@ from forecache.reader.processes.metrics import HITS, STALE_HITS
 from forecache.reader.versions.layers import Layer
 from forecache.reader.versions.request_keys import RequestKeys
 from forecache.reader.versions.version import Version
-from forecache.store import Manifest, split_entry
+from forecache.store import Manifest, Provenance, split_entry
 from forecache.store.lists import cut_lists
 from forecache.store.packed import json_renderer, rows_of
 
@@ -27,7 +27,7 @@ class Answers:
     """Answers from an open version.
 
     Everything that changes with time (age, stale, the header with the ETag) is made anew each second: callers call
-    `refresh(now)` when `now >= valid_until`.
+    `refresh(now)` unless `valid_from <= now < valid_until`; a clock that was ahead is set back.
 
     Attributes:
         headers: Header fields of an answer from this version.
@@ -57,11 +57,14 @@ class Answers:
         self.carried = bool(manifest.carried)
         self._age_from = manifest.as_of_end.timestamp()
         self._stale_from = manifest.stale_after.timestamp()
-        self._common = _members(manifest, fallback_for, manifest.made_by)
-        self._own = {
-            name: _members(manifest, fallback_for, each.made_by) for name, each in manifest.provenances.items()
+        self._common = _members(manifest, fallback_for, manifest.provenance)
+        self._own = {name: _members(manifest, fallback_for, each) for name, each in manifest.provenances.items()}
+        self._streamed_at = {
+            name: datetime.fromisoformat(each.scored_at.replace("Z", "+00:00"))
+            for name, each in manifest.provenances.items()
+            if each.as_of
         }
-        self.valid_until = 0.0
+        self.valid_from = self.valid_until = 0.0
         self.headers: Headers = ()
         self.etag = ""
         self.refused = False
@@ -87,7 +90,7 @@ class Answers:
         manifest = self.manifest
         second = int(now)
         past = second >= self._stale_from
-        self.valid_until = second + 1.0
+        self.valid_from, self.valid_until = float(second), second + 1.0
         self.age_s = max(0, int(second - self._age_from))
         self.stale = past and manifest.policy.on_stale != "serve"
         self.refused = past and manifest.policy.on_stale == "refuse"
@@ -178,8 +181,18 @@ class Answers:
         return [None if value is None else orjson.loads(value) for value in self.snapshot.get_many(keys)]
 
     def dated_rows(self, keys: Sequence[bytes]) -> tuple[list[dict[str, Any] | None], list[datetime]]:
-        """As `rows`, and the time of each: the midnight (UTC) that ended the as-of date."""
-        return self.rows(keys), [self.manifest.as_of_end] * len(keys)
+        """As `rows`, and the time of each: the midnight (UTC) that ended the as-of date, or the hour in which a stream
+        made it.
+        """
+        return self.rows(keys), self.moments(keys)
+
+    def moments(self, keys: Sequence[bytes]) -> list[datetime]:
+        """The time of each key's row in the version, as of `dated_rows`."""
+        found = [self.manifest.as_of_end] * len(keys)
+        for place, entry in enumerate(self.get_entries(keys) if self._streamed_at else ()):
+            if entry is not None and _NEWLINE in entry:
+                found[place] = self._streamed_at.get(split_entry(entry)[1], found[place])
+        return found
 
     def not_found(self, key: str) -> Problem:
         """The problem of a key that is not there."""
@@ -219,15 +232,15 @@ def select(value: bytes, fields: Sequence[str]) -> bytes:
     return orjson.dumps({field: row[field] for field in fields})
 
 
-def _members(manifest: Manifest, fallback_for: int | None, made_by: Mapping[str, Any]) -> bytes:
-    """The members that every answer of a version has, as JSON that ends in a comma."""
+def _members(manifest: Manifest, fallback_for: int | None, provenance: Provenance) -> bytes:
+    """The members that every answer of a version with this provenance has, as JSON that ends in a comma."""
     return (
         orjson.dumps(
             {
                 "source": "precomputed",
                 "store_version": manifest.version,
-                **made_by,
-                "as_of": manifest.as_of,
+                **provenance.made_by,
+                "as_of": provenance.as_of or manifest.as_of,
                 "published_at": manifest.published_at,
                 **({} if fallback_for is None else {"fallback_for": fallback_for}),
             }

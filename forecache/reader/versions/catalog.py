@@ -5,7 +5,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from forecache.errors import DamagedError, ForecacheError, NotFoundError
@@ -15,6 +14,7 @@ from forecache.reader.versions import redis as remote
 from forecache.reader.versions.answers import Answers
 from forecache.reader.versions.damage import Damage, Scrub, open_best, verify_opened
 from forecache.reader.versions.describe import history, mark
+from forecache.reader.versions.failures import failure_of
 from forecache.reader.versions.lag import LayerLag
 from forecache.reader.versions.layers import Layers, refuse_redis
 from forecache.reader.versions.live import NoVersion, answers_of
@@ -69,8 +69,7 @@ class Catalog:
         for name in self._pipelines():
             store = open_store(self.settings, name)
             try:
-                manifest = store.current()
-                offset = self._metrics.pipeline_offset(name)
+                manifest, offset = store.current(), self._metrics.pipeline_offset(name)
                 if manifest is None or self._metrics.cells[offset + VERIFIED] != mark(manifest):
                     continue
                 started, layer = time.perf_counter(), self._layers.of(store)
@@ -78,13 +77,11 @@ class Catalog:
             except (ForecacheError, OSError):
                 continue  # the watching thread reports the error
 
-    def watch(
-        self, loop: asyncio.AbstractEventLoop, *, each_turn: Callable[[], None], after_turn: Sequence[Follow] = ()
-    ) -> None:
-        """Start the watching thread: a few times a second it calls `each_turn`, and `after_turn` after the versions."""
+    def watch(self, loop: asyncio.AbstractEventLoop, each_turn: Callable[[], None], after: Sequence[Follow]) -> None:
+        """Start the watching thread: a few times a second it calls `each_turn`, and `after` behind the versions."""
 
         def install(name: str, answers: Answers | None) -> None:
-            watcher.run_on(loop, lambda: self._install(name, answers))
+            watcher.run_on_loop(lambda: self._install(name, answers))
 
         def turn() -> None:
             if not self.warm:
@@ -92,12 +89,15 @@ class Catalog:
             each_turn()
             self._poll(install)
             self.warm = True
-            for follow in after_turn:
-                follow(partial(watcher.run_on, loop))
 
-        watcher = self._watcher = Watcher(turn, self._metrics.beat)
+        watcher = self._watcher = Watcher(loop, turn, self._metrics.beat, after)
         watcher.start()
         self._scrub.start()
+
+    @property
+    def is_following(self) -> bool:
+        """True while new versions are looked for; see `Watcher.is_polling`."""
+        return self._watcher is None or self._watcher.is_polling
 
     def suspect(self) -> None:
         """Look for damage now, because a read failed in a way that is impossible with undamaged files."""
@@ -243,8 +243,8 @@ class Catalog:
             self.answers[name] = answers
 
     def _fail(self, name: str, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        if self.failures.get(name) != reason:
+        found = failure_of(error)
+        if self.failures.get(name) != found.reason:
             self._metrics.cells[self._metrics.pipeline_offset(name) + SWAP_FAILURES] += 1
-            logger.error("The current version of %s cannot be served.", name, exc_info=error)
-        self.failures[name] = reason
+            logger.error("The current version of %s cannot be served: %s", name, found.text, exc_info=found.trace)
+        self.failures[name] = found.reason

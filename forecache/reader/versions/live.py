@@ -100,7 +100,7 @@ class LiveAnswers(Answers):
         self, keys: Sequence[bytes], streamed: dict[int, Found]
     ) -> tuple[list[dict[str, Any] | None], list[datetime]]:
         rows: list[dict[str, Any] | None] = [None] * len(keys) if self._is_refused else super().rows(keys)
-        moments = [self.manifest.as_of_end] * len(keys)
+        moments = self.moments(keys)
         for place, row in streamed.items():
             rows[place], moments[place] = orjson.loads(row[_VALUE]), moment_of(row[_EVENT_US])
         return rows, moments

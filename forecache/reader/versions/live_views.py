@@ -18,11 +18,12 @@ from forecache.store.packed import json_renderer, rows_of
 from forecache.store.read.live_view import LiveView
 
 logger = logging.getLogger("forecache.reader")
+_WITHOUT_EVENT = b'"source":"live","position":null,"event_time":null,"verified_through":%d,%b,'
 
 
 class ViewAnswers(LiveAnswers):
-    """Answers of a live view. Those without an event since the night say that they are precomputed: their windows have
-    moved on, and nothing has come.
+    """Answers of a live view. All say that they are live and of today: also without an event since the night, the
+    windows have moved on.
 
     Raises:
         UnavailableError: The version was published by another declaration than the live layer.
@@ -32,6 +33,14 @@ class ViewAnswers(LiveAnswers):
         self._view = LiveView(layer.declared.plan, version.manifest)
         self._json_of = json_renderer(version.manifest.fields)
         super().__init__(version, layer, offset=offset, fallback_for=fallback_for)
+
+    def refresh(self, now: float) -> None:
+        super().refresh(now)
+        manifest, today = self.manifest, moment_of(self._second * 1_000_000).date()
+        night = f"{manifest.pipeline}={manifest.as_of}@{manifest.source.delta_version}"
+        self._made_of = b'{"as_of":"%b","base":"%b"}' % (today.isoformat().encode(), night.encode())
+        self._common = _WITHOUT_EVENT % (self.live.verified_through, self._made_of[1:-1])
+        self.tail = b"," + self._common + self._moment
 
     def one(self, key: bytes, fields: Sequence[str] = (), limit: int = 0) -> bytes | None:
         entries, streamed = self._merged([key])
@@ -50,7 +59,7 @@ class ViewAnswers(LiveAnswers):
 
     def _members(self, row: Found) -> bytes:
         position, event_us, value, _ = row
-        return super()._members((position, event_us, value, b""))
+        return super()._members((position, event_us, value, self._made_of))
 
     def rows(self, keys: Sequence[bytes]) -> list[dict[str, Any] | None]:
         return self.dated_rows(keys)[0]

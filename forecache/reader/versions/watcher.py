@@ -5,10 +5,16 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from forecache.reader.versions.failures import failure_of
 
 logger = logging.getLogger("forecache.reader")
 POLL_S = 0.25
+MOST_FAILING_S = 10.0
+"""For so long a poll may fail, as while there are too many open files, until the reader says that it is not ready."""
 RunOnLoop = Callable[[Callable[[], None]], None]
 """Runs an action on the event loop's thread and waits until it is done."""
 Follow = Callable[[RunOnLoop], None]
@@ -16,34 +22,59 @@ Follow = Callable[[RunOnLoop], None]
 
 
 class Watcher:
-    """Calls `turn` a few times a second until it is closed; if the reader's main process is gone, the worker stops.
+    """Polls the store a few times a second until it is closed; if the reader's main process is gone, the worker stops.
+
+    The thread goes on whatever a call raises. A failure is logged once, until it is another one or the call succeeds.
 
     Args:
-        turn: Polls the store; its errors are logged.
+        loop: The event loop that answers.
+        poll: Polls the store.
         beat: Records that this worker is alive.
+        others: Called after each poll, from the first one on that succeeds.
     """
 
-    def __init__(self, turn: Callable[[], None], beat: Callable[[], None]) -> None:
-        self._turn, self._beat = turn, beat
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poll: Callable[[], None],
+        beat: Callable[[], None],
+        others: Sequence[Follow] = (),
+    ) -> None:
+        self._loop, self._poll, self._beat = loop, poll, beat
+        self._others = [partial(each, self.run_on_loop) for each in others]
         self._parent = os.getppid()
         self._stop = threading.Event()
+        self._failures: dict[Callable[[], None], str] = {}
+        self._has_polled, self._polled_s = False, time.monotonic()
         self._thread = threading.Thread(target=self._run, name="forecache-swap", daemon=True)
 
     def start(self) -> None:
-        self._beat()
+        self._try(self._beat)
         self._thread.start()
 
-    def run_on(self, loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
-        """Run an action on the loop's thread and wait until it is done."""
+    @property
+    def is_polling(self) -> bool:
+        """False once each poll of the last `MOST_FAILING_S` or more has failed."""
+        return self._poll not in self._failures or time.monotonic() - self._polled_s < MOST_FAILING_S
+
+    def run_on_loop(self, action: Callable[[], None]) -> None:
+        """Run an action on the loop's thread and wait until it is done; raises what it raises."""
         done = threading.Event()
+        raised: list[Exception] = []
 
         def run() -> None:
-            action()
-            done.set()
+            try:
+                action()
+            except Exception as error:  # noqa: BLE001  # raised in the thread that waits
+                raised.append(error)
+            finally:
+                done.set()
 
-        loop.call_soon_threadsafe(run)
+        self._loop.call_soon_threadsafe(run)
         while not done.wait(0.5) and not self._stop.is_set():
             pass
+        if raised:
+            raise raised[0]
 
     def close(self) -> None:
         self._stop.set()
@@ -51,14 +82,28 @@ class Watcher:
 
     def _run(self) -> None:
         while True:
-            try:
-                self._turn()
-            except Exception:
-                logger.exception("Polling the store failed; the served versions stay.")
+            if self._try(self._poll):
+                self._has_polled, self._polled_s = True, time.monotonic()
+            for each in self._others if self._has_polled else ():
+                self._try(each)
             if self._stop.wait(POLL_S):
                 return
-            self._beat()
+            self._try(self._beat)
             if os.getppid() != self._parent:
                 logger.error("The reader's main process is gone; this worker stops.")
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
+
+    def _try(self, call: Callable[[], None]) -> bool:
+        """Make a call; whether it succeeded."""
+        try:
+            call()
+        except Exception as error:  # the thread outlives it
+            found = failure_of(error)
+            if self._failures.get(call) != found.reason:
+                what = "Polling the store" if call is self._poll else "Work after a poll of the store"
+                logger.error("%s fails, and is tried again: %s", what, found.text, exc_info=found.trace)
+            self._failures[call] = found.reason
+            return False
+        self._failures.pop(call, "")
+        return True

@@ -127,7 +127,7 @@ class _Numbers:
                     *(declared.store, declared.store),
                 )
             raise Unavailable
-        if now >= answers.valid_until:
+        if not answers.valid_from <= now < answers.valid_until:
             answers.refresh(now)
         if answers.refused:
             raise Unavailable

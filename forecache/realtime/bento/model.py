@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class BentoModel:
         self._parser = RequestParser(release)
         self._stores = _Stores(store_path, sorted({each.view for each in release.lookups}))
         self._lookups = Lookups(release.lookups, self._stores.served, refuses=release.on_contract == "refuse")
-        self._stores.look(time())
+        self._stores.look()
         for name in self._stores.missing():
             logger.warning("The view %s has no version in %s. %s", name, store_path, only_here(name))
         # A version that is replaced is closed at once, which nobody may be reading then.
@@ -58,7 +58,7 @@ class BentoModel:
             return self._asked(request, time())
 
     def _asked(self, request: Mapping[str, Any], now: float) -> dict[str, Any]:
-        self._stores.look(now)
+        self._stores.look()
         try:
             parsed = self._parser.of_members(request)
             found = self._lookups.read(parsed, now)
@@ -118,17 +118,17 @@ class _Stores:
         self._stores = [Store(folder / name) for name in names]
         self._layers = Layers()
         self._seen: dict[str, Any] = {}
-        self._look_at = 0.0
+        self._look_at = float("-inf")
 
     def missing(self) -> list[str]:
         """The stores that have no version here."""
         return [store.pipeline for store in self._stores if store.pipeline not in self.served]
 
-    def look(self, now: float) -> None:
+    def look(self) -> None:
         """Follow the pointers; a version that cannot be opened leaves the one before in its place."""
-        if now < self._look_at:
+        if monotonic() < self._look_at:
             return
-        self._look_at = now + LOOK_EVERY_S
+        self._look_at = monotonic() + LOOK_EVERY_S
         for store in self._stores:
             try:
                 pointer, layer = store.pointer(), self._layers.of(store)

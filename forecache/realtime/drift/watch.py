@@ -2,7 +2,7 @@
 
 import logging
 from random import random
-from time import monotonic, perf_counter_ns, time
+from time import monotonic, perf_counter_ns
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def open_watch(memory: memoryview, name: str, reference: Reference | None, *, wi
     """The counting of one model's answers; None where its bins are not known, or no memory is left, which is logged."""
     if reference is None:
         return None
-    block = DriftCells(memory).open(name, reference.key, num_counts(reference), time())
+    block = DriftCells(memory).open(name, reference.key, num_counts(reference), monotonic())
     if block is None:
         logger.error("There is no memory left to count the drift of %s: too many models or features.", name)
         return None
@@ -76,7 +76,7 @@ class DriftWatch:
                 values[:, -1] = answered.scores
         counts = self._reference.count(values)
         block = self._block
-        block.turn(time(), self._window_s)
+        block.turn(monotonic(), self._window_s)
         block.total[: len(counts)] += counts.astype(np.uint64)
         block.total[REQUESTS] += np.uint64(1)
         block.total[ROWS] += np.uint64(len(features))

@@ -85,7 +85,7 @@ def live_drift(
         memories: Of all workers, those that have ended included.
         references: By model, the bins of the release that is served here.
     """
-    now = time.time()
+    now = time.monotonic()
     found: dict[str, ModelDrift] = {}
     for memory in memories:
         for block in DriftCells(memory).blocks():

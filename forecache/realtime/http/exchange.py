@@ -9,6 +9,7 @@ from typing import Any
 
 from forecache.reader.connections.call import Call
 from forecache.reader.http import problems
+from forecache.reader.http.body_types import check_encoding
 from forecache.reader.http.extension import Context
 from forecache.reader.http.problems import Problem
 from forecache.realtime.answer.answered import Answered, Times
@@ -45,8 +46,7 @@ class Exchange:
         context, settings, headers = self.context, self.context.settings, call.headers
         if context.access is not None:
             context.access.check(headers, served.name)
-        if headers.get("content-encoding", "identity") != "identity":
-            raise Problem(problems.MEDIA_TYPE, "The body is compressed; send it as it is.")
+        check_encoding(headers)
         clock = clock_of(call, served.loaded.release.deadline_ms)
         body = await call.read_body(settings.reader_max_body_bytes, context.bodies, settings.reader_request_timeout_s)
         return body, clock

@@ -8,7 +8,7 @@ import orjson
 
 from forecache.reader.connections.call import Call, ClientGone
 from forecache.reader.http import problems
-from forecache.reader.http.app import check_media_type
+from forecache.reader.http.body_types import check_json_body
 from forecache.reader.http.extension import Handler
 from forecache.reader.http.problems import Problem, quoted
 from forecache.reader.http.replies import NO_STORE, Reply
@@ -50,7 +50,7 @@ class MlflowProtocol:
         try:
             if call.method != "POST":
                 raise Problem(problems.METHOD, "Send a POST to /invocations.", headers=[("allow", "POST")])
-            check_media_type(call.headers.get("content-type"))
+            check_json_body(call.headers)
             served = self._served(call)
             body, clock = await self._exchange.body(served, call)
             release = served.loaded.release

@@ -6,7 +6,8 @@ from time import perf_counter_ns
 
 from forecache.reader.connections.call import Call, ClientGone
 from forecache.reader.http import problems
-from forecache.reader.http.app import check_media_type, problem_reply
+from forecache.reader.http.app import problem_reply
+from forecache.reader.http.body_types import check_json_body
 from forecache.reader.http.extension import Context
 from forecache.reader.http.problems import Problem
 from forecache.reader.http.replies import NO_STORE, Reply
@@ -40,7 +41,7 @@ class OwnProtocol:
         try:
             if context.access is not None:
                 context.access.check(headers, served.name)
-            check_media_type(headers.get("content-type"))
+            check_json_body(headers)
             clock = clock_of(call, served.loaded.release.deadline_ms)
             body = call.whole_body(self._limit_bytes, context.bodies)
         except Problem as problem:

@@ -37,11 +37,11 @@ def page(runtime: Runtime, spool: Path, references: Mapping[str, Reference], *, 
     """
     workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
     all_of = _by_model(workers)
-    live_of = {
-        name: [each for each in blocks if each.cells[CELL["live"]]]
-        for name, blocks in _by_model([worker for worker in workers if worker.alive]).items()
-    }
+    alive = _by_model([worker for worker in workers if worker.alive])
+    live_of = {name: [each for each in blocks if each.cells[CELL["live"]]] for name, blocks in alive.items()}
     made = Page()
+    damaged = {name: max(each.cells[CELL["damaged"]] for each in blocks) for name, blocks in alive.items()}
+    made.add(metrics.DAMAGED, (((name,), value) for name, value in damaged.items()))
     _add(made, all_of, live_of)
     add_guards(made, all_of, live_of)
     add_log(made, all_of, live_of, spool)

@@ -70,7 +70,7 @@ class Lookups:
         answers = self._served.get(view)
         if answers is None:
             raise NotServed(f"The view {view} has no published version here.")
-        if now >= answers.valid_until:
+        if not answers.valid_from <= now < answers.valid_until:
             answers.refresh(now)
         if answers.refused:
             raise NotServed(f"Version {answers.manifest.version} of the view {view} is too old to be served.")

@@ -1,5 +1,7 @@
 """Finding one of the releases that are kept: the same made before, and the one to go back to."""
 
+from collections.abc import Iterator
+
 from forecache.errors import DamagedError, NotFoundError
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release
 
@@ -24,15 +26,20 @@ def before(folder: ReleaseFolder, pointer: ReleasePointer) -> int:
     Raises:
         NotFoundError: There is none.
     """
-    current = pointer.current or 0
-    for number in sorted(folder.numbers(), reverse=True):
-        if number < current and number not in pointer.bad:
-            try:
-                read_files(folder.release(number), read_release(folder, number).files)
-            except DamagedError:
-                continue
-            return number
+    for number in numbers_before(folder, pointer):
+        try:
+            read_files(folder.release(number), read_release(folder, number).files)
+        except DamagedError:
+            continue
+        return number
     raise NotFoundError(
         f"There is no release of {folder.name} before {pointer.current or 'the first'} to go back to.",
         remedy=f"`forecache releases {folder.name}` lists those that are here.",
     )
+
+
+def numbers_before(folder: ReleaseFolder, pointer: ReleasePointer) -> Iterator[int]:
+    """The releases before the current one that were not rolled back, the newest first."""
+    for number in reversed(folder.numbers()):
+        if number < (pointer.current or 0) and number not in pointer.bad:
+            yield number

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from forecache.errors import CheckError, InputError
+from forecache.errors import CheckError, DamagedError, InputError, NotFoundError
 from forecache.inference.declared.function import FunctionKernel
 from forecache.inference.environment import other_versions
 from forecache.inference.kernel import new_kernel
@@ -23,7 +23,8 @@ from forecache.pipeline.realtime.rows import Rows
 from forecache.realtime.drift.reference import Reference
 from forecache.realtime.release.alone import importing_alone
 from forecache.realtime.release.code import ReleaseCode
-from forecache.realtime.release.folder import ReleaseFolder, read_files, read_release
+from forecache.realtime.release.earlier import numbers_before
+from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release
 from forecache.realtime.release.format import BINS_FILE, CODE_FOLDER, MODEL_FILE, WARMUP_FILE, Release
 
 NATIVE = ("onnx", "lightgbm", "xgboost")
@@ -137,6 +138,16 @@ def load_release(folder: ReleaseFolder, number: int) -> LoadedRelease:
     warmup = tuple(text.encode() for text in json.loads(files[WARMUP_FILE]))
     loaded = from_parts(release, place, model=files[MODEL_FILE], code=code, warmup=warmup)
     return replace(loaded, reference=Reference.from_json(files[BINS_FILE])) if BINS_FILE in files else loaded
+
+
+def load_earlier(folder: ReleaseFolder, pointer: ReleasePointer) -> LoadedRelease | None:
+    """Load the newest release before the current one that can be loaded and was not rolled back; None for none."""
+    for number in numbers_before(folder, pointer):
+        try:
+            return load_release(folder, number)
+        except (NotFoundError, DamagedError, InputError):
+            continue
+    return None
 
 
 def from_parts(

@@ -19,6 +19,8 @@ from forecache.store.keys import KeyColumn, KeySchema
 from forecache.store.manifest import Provenance, timestamp
 
 _PACKED_NUMBERS = 1 << 26
+ROW_AS_OF = "as_of of the row"
+"""Column of a row's own as-of date as a text, which only rows of a stream have; no declared name has a space."""
 
 
 @dataclass(frozen=True)
@@ -156,13 +158,14 @@ def provenance_suffixes(
         if only == default:
             return None, {}, 0
         return pa.repeat("}\n" + only.id, len(batch)), {only.id: only}, len(batch)
-    columns = [_column(batch, name) for name in PROVENANCE_COLUMNS]
+    names = [*PROVENANCE_COLUMNS, *([ROW_AS_OF] if ROW_AS_OF in batch.schema.names else [])]
+    columns = [_column(batch, name) for name in names]
     same = all(_constant(column) for column in columns)
     if len(batch) == 0 or (same and provenance_of([column[0].as_py() for column in columns]) == default):
         return None, {}, 0
-    table = pa.Table.from_arrays(columns, list(PROVENANCE_COLUMNS))
-    distinct = table.group_by(list(PROVENANCE_COLUMNS)).aggregate([([], "count_all")])
-    combinations = [[row[name] for name in PROVENANCE_COLUMNS] for row in distinct.to_pylist()]
+    table = pa.Table.from_arrays(columns, names)
+    distinct = table.group_by(names).aggregate([([], "count_all")])
+    combinations = [[row[name] for name in names] for row in distinct.to_pylist()]
     provenances = [provenance_of(values) for values in combinations]
     others = {item.id: item for item in provenances if item != default}
     carried = sum(
@@ -196,14 +199,17 @@ def _constant(column: pa.Array) -> bool:
 
 
 def provenance_of(values: list[Any]) -> Provenance:
-    """From values in the order of PROVENANCE_COLUMNS: model_name, model_version, feature_version, scored_at, run_id."""
-    name, model_version, feature_version, scored_at, run_id = values
+    """From values in the order of PROVENANCE_COLUMNS: model_name, model_version, feature_version, scored_at, run_id;
+    and ROW_AS_OF if there is one.
+    """
+    name, model_version, feature_version, scored_at, run_id, *as_of = values
     return Provenance(
         model_name=name or "",
         model_version=-1 if model_version is None else model_version,
         feature_version=-1 if feature_version is None else feature_version,
         scored_at="" if scored_at is None else timestamp(scored_at),
         run_id=run_id or "",
+        as_of=as_of[0] or "" if as_of else "",
     )
 
 

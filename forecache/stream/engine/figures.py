@@ -30,7 +30,7 @@ class Figures:
         self.state = StreamState(pid=os.getpid(), started_at=time.time(), engine=engine, freshness=freshness)
         # Of each commit: when, how many rows, and some of their delays.
         self._commits: deque[tuple[float, int, np.ndarray]] = deque()
-        self._write_at = self._look_at = 0.0
+        self._began, self._write_at, self._look_at = time.monotonic(), 0.0, 0.0
 
     def committed(self, version: int, offsets: Mapping[int, int], arrived_us: np.ndarray) -> None:
         """Count a commit.
@@ -43,7 +43,7 @@ class Figures:
         state.committed_version, state.committed_at = version, now
         state.offsets = {str(partition): offset for partition, offset in sorted(offsets.items())}
         step = max(1, len(arrived_us) // _KEPT_DELAYS)
-        self._commits.append((now, len(arrived_us), now - arrived_us[::step] / 1e6))
+        self._commits.append((time.monotonic(), len(arrived_us), now - arrived_us[::step] / 1e6))
 
     def write(self, ends: Mapping[int, int] | None = None, *, now: bool = False) -> None:
         """Write the state where a second has passed, or at once."""
@@ -58,10 +58,10 @@ class Figures:
                 max(0, offset - state.offsets.get(partition, 0)) for partition, offset in state.end_offsets.items()
             )
         state.written_at = time.time()
-        while self._commits and self._commits[0][0] < state.written_at - _WINDOW_S:
+        while self._commits and self._commits[0][0] < at - _WINDOW_S:
             self._commits.popleft()
         commits = list(self._commits)
-        lasted = min(_WINDOW_S, max(_EVERY_S, state.written_at - state.started_at))
+        lasted = min(_WINDOW_S, max(_EVERY_S, at - self._began))
         state.rows_per_s = round(sum(rows for _, rows, _ in commits) / lasted, 3)
         state.delay_p50_s, state.delay_p99_s = _percentiles([delays for _, _, delays in commits])
         if at >= self._look_at or now:

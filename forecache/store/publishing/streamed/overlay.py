@@ -17,7 +17,7 @@ import xxhash
 from forecache.pipeline import PROVENANCE_COLUMNS
 from forecache.settings import Settings
 from forecache.store.encoding.encoder import Encoder
-from forecache.store.encoding.entries import Encoding, encode_keys
+from forecache.store.encoding.entries import ROW_AS_OF, Encoding, encode_keys
 from forecache.store.encoding.stream_source import StreamTable, open_stream_table
 from forecache.store.encoding.streamed_rows import (
     BASE,
@@ -45,8 +45,8 @@ class Overlay:
     Attributes:
         cut: Delta version of the stream's table up to which the version includes the stream; -1 where it has no table.
         is_merged: Whether the stream's part is merged when rows are read, as tiles are: then nothing is overlaid.
-        rows: Of each key the last row that the batch cannot have seen, with `model_version`, `base` and `received_at`;
-            None for none.
+        rows: Of each key the last row that the batch cannot have seen, with `model_version`, `base`, `received_at` and
+            `event_day`; None for none.
     """
 
     stream: str
@@ -97,6 +97,8 @@ class Overlay:
         rows = served_types(rows, self.fields).combine_chunks()
         numbers = pc.extract_regex(rows.column(BASE), r"@(?P<version>[0-9]+)")
         base = pc.struct_field(numbers, "version").cast(pa.int64())
+        # A late event is about an earlier day, but its row has all that the night of its base has.
+        day = pc.max_element_wise(rows.column(EVENT_DAY).cast(pa.string()), _nights_of(rows))
         told = (
             pa.repeat(model_name, len(rows)),
             rows.column(MODEL_VERSION).cast(pa.int32()),
@@ -104,7 +106,7 @@ class Overlay:
             hour_of(rows.column(RECEIVED_AT)),
             pa.repeat(f"stream {self.stream}", len(rows)),
         )
-        for name, column in zip(PROVENANCE_COLUMNS, told, strict=True):
+        for name, column in zip((*PROVENANCE_COLUMNS, ROW_AS_OF), (*told, day), strict=True):
             place = rows.schema.get_field_index(name)
             rows = rows.append_column(name, column) if place < 0 else rows.set_column(place, name, column)
         return rows
@@ -146,6 +148,10 @@ def unseen_rows(
 
 def _is_unseen(rows: pa.Table, night: date) -> pa.ChunkedArray:
     """Which rows are of a later day, or late and made on a base that is as new as the night."""
-    base = pc.struct_field(pc.extract_regex(rows.column(BASE), r"(?P<night>[0-9]{4}-[0-9]{2}-[0-9]{2})@"), "night")
-    late = pc.and_(rows.column(LATE), pc.greater_equal(base, night.isoformat()))
+    late = pc.and_(rows.column(LATE), pc.greater_equal(_nights_of(rows), night.isoformat()))
     return pc.or_(pc.greater(rows.column(EVENT_DAY), pa.scalar(night)), late.combine_chunks().fill_null(False))
+
+
+def _nights_of(rows: pa.Table) -> pa.ChunkedArray:
+    """The night that each row stands on, as a text."""
+    return pc.struct_field(pc.extract_regex(rows.column(BASE), r"(?P<night>[0-9]{4}-[0-9]{2}-[0-9]{2})@"), "night")
