@@ -50,7 +50,9 @@ def merge_small(settings: Settings, name: str, *, today: date, stop: Event | Non
     def choose(state: State) -> list[list[DataFile]]:
         return [group for day, files in grouped(state.files, DAY).items() for group in _groups(day, files, today)]
 
-    return commit_merged(_target(settings, name, delta), choose, partial(_write_merged, settings, name, stop or Event()))
+    return commit_merged(
+        _target(settings, name, delta), choose, partial(_write_merged, settings, name, stop or Event())
+    )
 
 
 def remove_merged(settings: Settings, name: str) -> int:
