@@ -23,8 +23,7 @@ from forecache.store.pointer import Pointer, pointer_from_json, read_pointer, wr
 from forecache.store.read.snapshot import Snapshot
 from forecache.store.replicas.forget import forget, remove_unfinished
 from forecache.store.replicas.layer import pull_layer, push_layer
-from forecache.store.replicas.quarantine import pull_quarantine, push_quarantine
-from forecache.store.replicas.remote_files import content_of, manifest_name
+from forecache.store.replicas.remote_files import content_of, manifest_name, pull_quarantine, push_quarantine
 from forecache.store.replicas.remote_state import moved_by_another, require_seen
 from forecache.store.replicas.transfer import (
     discard_damaged,

@@ -7,14 +7,13 @@ from forecache.errors import ConflictError
 from forecache.settings import Settings
 from forecache.store.manifest_json import manifest_from_json
 from forecache.store.pointer import Pointer, pointer_from_json
-from forecache.store.replicas.quarantine import quarantined_there
-from forecache.store.replicas.remote_files import content_of, manifest_name, remote_versions
+from forecache.store.replicas.remote_files import content_of, manifest_name, quarantined_there, remote_versions
 from forecache.store.replicas.sync import open_remote
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a publish starts from.
+    """The state that a publish starts from.
 
     Attributes:
         pointer: That of this home, with the highest number that was given out here or in the remote.
@@ -26,7 +25,7 @@ class Start:
 
 
 def start_from(settings: Settings, name: str, pointer: Pointer, *, replace_remote: bool) -> Start:
-    """What to publish from, beside what the remote has.
+    """Find the state to publish from, beside that of the remote.
 
     A remote that cannot be read keeps nobody from publishing here: the push looks again, and fails.
 
