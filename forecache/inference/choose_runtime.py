@@ -118,13 +118,12 @@ def _bounded_as(declared: Sequence[OutputSpec], logged: Sequence[Mapping[str, An
 def _local_path(model_uri: str) -> Path:
     if "://" not in model_uri and not model_uri.startswith(("models:", "runs:")) and Path(model_uri).is_dir():
         return Path(model_uri)
-    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    from forecache.tracking.artifacts import refuse_changed
+    from forecache.tracking.artifacts import download_from_mlflow, refuse_changed
 
     try:
-        path = Path(download_artifacts(artifact_uri=model_uri))
+        path = download_from_mlflow(artifact_uri=model_uri)
         if model_uri.startswith("models:/"):
             refuse_changed(path, model_uri)
     except (MlflowException, OSError) as error:

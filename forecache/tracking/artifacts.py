@@ -5,6 +5,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from forecache.errors import CheckError
 from forecache.settings import Settings
@@ -22,14 +23,29 @@ def download(settings: Settings, **artifact: str) -> Path:
         artifact: `artifact_uri`, or `run_id` and `artifact_path`.
     """
     tracking(settings)
+    return download_from_mlflow(**artifact)
+
+
+def download_from_mlflow(**artifact: str) -> Path:
+    """As `download`, from the MLflow server or database that this process has been told of already."""
     import mlflow
 
-    here = settings.mlflow_tracking_uri.startswith("sqlite:") and (
-        "://" not in settings.mlflow_artifact_root or settings.mlflow_artifact_root.startswith("file:")
-    )
-    # Left to itself, MLflow leaves a folder in /tmp for each copy.
-    target = None if here else tempfile.mkdtemp(dir=scratch_folder())
+    # Left to itself, MLflow leaves a folder in TMPDIR for each copy; of what a run logged it makes one in any case.
+    target = None if _lies_here(artifact.get("artifact_uri", "")) else tempfile.mkdtemp(dir=scratch_folder())
     return Path(mlflow.artifacts.download_artifacts(**artifact, dst_path=target))
+
+
+def _lies_here(uri: str) -> bool:
+    """Tell if MLflow answers with the artifact's own place on this machine, and not with a copy."""
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+
+    if not uri.startswith("models:"):
+        return uri.startswith("file:")
+    repository: Any = ModelsArtifactRepository(ModelsArtifactRepository.split_models_uri(uri)[0])
+    while isinstance(repository, ModelsArtifactRepository):
+        repository = repository.repo
+    return isinstance(repository, LocalArtifactRepository)
 
 
 def refuse_changed(folder: Path, uri: str) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -539,6 +540,45 @@ def test_a_challenger_that_becomes_the_champion_loses_the_alias_and_another_one_
     models.tracking(lake).set_model_version_tag("returns", str(other), "gate", "passed")
     moves.promote(lake, returns, other, actor="person")
     assert models.model_version(lake, returns, by_gate).aliases == ("challenger",)
+
+
+_READS = """
+import sys
+from pathlib import Path
+from sample_project.pipelines.visits import returns
+from forecache.inference.choose_runtime import plan_scoring
+from forecache.registry.gate.verdicts import load_gate_plots
+from forecache.registry.versions import models
+from forecache.registry.versions.register import load_evaluation
+from forecache.settings import load_settings
+from forecache.tracking.artifacts import download
+
+settings = load_settings(home=sys.argv[1])
+champion = models.champion(settings, returns)
+assert load_evaluation(settings, champion)["rows"]["test"] > 0
+assert load_gate_plots(settings, champion)
+of_run = f"runs:/{champion.run_id}/model"
+assert download(settings, artifact_uri=of_run) != models.verified_folder(settings, champion)
+assert plan_scoring(of_run).payload == plan_scoring("models:/returns@champion").payload
+kept = models.verified_folder(settings, champion)
+assert Path(sys.argv[1]) in kept.parents or Path(sys.argv[2]) in kept.parents
+"""
+
+
+def test_a_process_that_reads_what_runs_logged_leaves_no_copies(
+    after: After, homes: dict[tuple[Step, ...], Path], tmp_path: Path
+) -> None:
+    lake, scratch = after(good), tmp_path / "scratch"
+    scratch.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", _READS, str(lake.home_path), str(homes[()].parent)],
+        env={**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [path.name for path in scratch.iterdir() if path.is_dir()] == []
 
 
 def test_diff_shows_what_changed_between_versions(after: After) -> None:
