@@ -18,6 +18,7 @@ Kind = Literal[
     "rollout_waits",
     "log_rows_lost",
     "log_stuck",
+    "model_unasked",
     "stream_dead",
     "stream_behind",
     "stream_delayed",
@@ -37,6 +38,7 @@ TITLES: Mapping[Kind, str] = {
     "rollout_waits": "Rollout waits at a step",
     "log_rows_lost": "Request log lost rows",
     "log_stuck": "Request log cannot be committed",
+    "model_unasked": "Model is not asked",
     "stream_dead": "Stream does not run",
     "stream_behind": "Stream is behind",
     "stream_delayed": "Stream is slow",
@@ -46,7 +48,7 @@ TITLES: Mapping[Kind, str] = {
 }
 LASTING: frozenset[Kind] = frozenset(
     {
-        *("check_failed", "run_failed", "version_stale", "night_waiting", "log_stuck"),
+        *("check_failed", "run_failed", "version_stale", "night_waiting", "log_stuck", "model_unasked"),
         *("stream_dead", "stream_behind", "stream_delayed", "stream_bad", "stream_unverified"),
     }
 )

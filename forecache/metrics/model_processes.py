@@ -6,6 +6,16 @@ PROCESSES = gauge(
     "forecache_realtime_model_processes", "Warm model processes, spares included, over all workers.", "model"
 )
 STARTED = counter("forecache_realtime_model_processes_started_total", "Model processes that were started.", "model")
+TEMPLATES_STARTED = counter(
+    "forecache_realtime_templates_started_total",
+    "Templates that were started: processes that import what a model needs, and copy themselves into model processes.",
+    "model",
+)
+TEMPLATE_FAILURES = counter(
+    "forecache_realtime_template_failures_total",
+    "Templates that did not start in time, ended, were stopped, or hung.",
+    "model",
+)
 REPLACED = counter(
     "forecache_realtime_model_processes_replaced_total",
     "Model processes that were replaced, by the cause: crashed, hung, stopped, memory or start.",

@@ -1,6 +1,7 @@
 """Model processes that cannot start, are replaced, or whose reader ends or is killed: nothing is left of them."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from pool_support import (
 
 from forecache.errors import UnavailableError
 from forecache.realtime.answer.model_path import TooLate
+from forecache.realtime.workers import template
 from forecache.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.faults
@@ -98,6 +100,37 @@ def test_a_hung_process_does_not_keep_a_path_from_closing(tmp_path: Path) -> Non
         running.path.close()
         assert time.monotonic() - began < 30  # it hangs for an hour
     assert model_processes() == before
+
+
+@pytest.mark.slow
+def test_a_template_whose_start_takes_longer_than_its_limit_comes_back_and_the_model_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(template, "LEAST_START_S", 1.0)
+    monkeypatch.setattr(template, "START_TIMES", 1.0)
+    with running_path(tmp_path) as running:
+        first, spare = running.pids
+        os.kill(first, signal.SIGKILL)  # its replacement is a copy, which is warm in a fraction of the template's time
+        assert eventually(lambda: len(running.pids) == 2 and first not in running.pids)
+        made = running.path.pool._staff._template
+        monkeypatch.setenv(faulty_scorer.IMPORT_S, str(2 * made.limit_s))
+        with caplog.at_level(logging.WARNING, logger="forecache.realtime"):
+            os.kill(psutil.Process(spare).ppid(), signal.SIGKILL)
+            assert eventually(lambda: running.counters.get("template_failures") >= 2, 120)
+            assert eventually(lambda: len(running.pids) == 2, 300)
+        assert np.array_equal(running.score(), EXPECTED)
+        assert running.counters.get("templates_started") == running.counters.get("template_failures") + 1
+    logged = [record.getMessage() for record in caplog.records]
+    for reason in ("was killed by signal 9", "had not imported what the model needs in time, within"):
+        assert len([each for each in logged if "The template" in each and reason in each]) == 1, logged
+    assert any("is ready after" in each for each in logged)
+
+
+def test_a_template_that_ends_at_once_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'template' in sys.argv: os._exit(3)\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(SUPPORT), str(PROJECT_ROOT)]))
+    with pytest.raises(UnavailableError, match="the template that makes it ended"), running_path(tmp_path):
+        pass
 
 
 READER = """

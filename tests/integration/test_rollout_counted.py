@@ -30,7 +30,7 @@ from forecache.realtime.log.commit.keep import merge_small
 from forecache.realtime.release.folder import open_releases
 from forecache.settings import Settings
 
-LOOSE = Guards(0.99, 0.99, 0.99, 20.0, 0.99, 0.99)
+LOOSE = Guards(0.99, 0.99, 0.99, 20.0, 0.99, 0.99, 0.99)
 
 
 def test_rows_from_before_every_replica_knew_the_step_are_not_compared(settings: Settings) -> None:

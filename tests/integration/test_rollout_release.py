@@ -10,13 +10,16 @@ import pytest
 from asked_project.pipelines.payments import payments
 
 from assets.rollout import build_rollout
+from forecache import pipeline
+from forecache.cli.checks.releases import check_rollouts
 from forecache.cli.main import main
 from forecache.errors import ConflictError, NotEverywhereError
 from forecache.folders import LocalFolder
 from forecache.operations.release import release, roll_release_back
 from forecache.operations.rollout.controller import by_hand, look, running_rollouts
 from forecache.operations.rollout.start import take_up
-from forecache.pipeline import Log, Realtime, Rollout
+from forecache.pipeline import Log, Outcome, Realtime, Rollout, loading
+from forecache.pipeline.project import Project
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.remote_rollout import push_rollout
 from forecache.realtime.release.replicas import pull_releases, push_releases
@@ -75,6 +78,38 @@ def test_without_a_log_it_answers_at_once_and_says_so(
     release(settings, before)
     assert why in release(settings, declared).details["rollout"]
     assert current(settings) == 2
+
+
+def test_a_rollout_that_is_added_is_said_to_be_of_the_next_release_and_what_it_cannot_see(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORECACHE_HOME", str(settings.home))
+
+    def said(declared: Realtime) -> str:
+        monkeypatch.setattr(pipeline, "load_realtime", lambda *_: declared)
+        assert main(["release", "payments"]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "answers now" in said(replace(FIRST, rollout=None))
+    assert said(replace(FIRST, rollout=None)).endswith("is current already: model payments 1.")
+    added = said(FIRST)
+    assert "is current already: model payments 1. The next release will be rolled out in steps." in added
+    assert added.endswith("no shadow step: scores of noise that are distributed as usual reach all requests.")
+    seeing = said(replace(FIRST, rollout=replace(ROLLOUT, outcome=Outcome("orders", "bought"))))
+    assert seeing.endswith("The next release will be rolled out in steps.")
+    begun = said(replace(SECOND, rollout=replace(ROLLOUT, shadow_share=0.1)))
+    assert "is rolled out from now on" in begun
+    assert begun.endswith("and not whether answers are worse.")
+
+
+def test_doctor_warns_of_a_rollout_without_an_outcome(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(rollout: Rollout | None) -> str:
+        project = Project({}, {}, realtime={"payments": replace(FIRST, rollout=rollout)})
+        monkeypatch.setattr(loading, "read_project", lambda _: project)
+        return check_rollouts(settings).state
+
+    states = [found(None), found(ROLLOUT), found(replace(ROLLOUT, outcome=Outcome("orders", "bought")))]
+    assert states == ["ok", "warn", "ok"]
 
 
 def test_it_answers_at_once_where_that_is_asked_for_also_in_the_middle(begun: Settings) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from alert_receivers import Receiver, receiver
 from reader_support import Policy, churn_rows, write_version, yesterday
@@ -13,15 +14,17 @@ from store_tables import churn
 
 from forecache.alerts.alert import LASTING, Alert
 from forecache.alerts.notify import notify
+from forecache.lake.delta.tables import append_rows
 from forecache.operations.watch import look as looking
-from forecache.operations.watch.log import log_losses, stuck_logs
+from forecache.operations.watch.log import log_losses, stuck_logs, unasked_models
 from forecache.operations.watch.models import gate_decisions
 from forecache.operations.watch.nights import waiting_nights
 from forecache.operations.watch.tell import tell
 from forecache.operations.watch.versions import stale_versions
-from forecache.pipeline import load_pipeline
+from forecache.pipeline import Log, load_pipeline, load_realtime
 from forecache.pipeline.project import Project
 from forecache.realtime.log.commit.state import CommitterState, write_state
+from forecache.realtime.log.record import schema
 from forecache.registry.promotions import Promotion, last_promotion, record_promotion
 from forecache.settings import Settings, load_settings
 
@@ -139,6 +142,46 @@ def test_a_log_that_cannot_be_committed_is_told_after_five_minutes(settings: Set
         assert len(found) == expected
     assert found[0].summary.endswith("UTC: The disk is full.")
     assert found[0].kind in LASTING
+
+
+def test_a_model_that_a_reader_does_not_ask_is_told_once_and_once_more_when_it_is_asked_again(
+    tmp_path: Path, there: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    settings = load_settings(home=tmp_path / "home", project="asked_project", alert_webhook=there.url)
+    declared = replace(load_realtime(settings, "payments"), log=Log("household_id"))
+    monkeypatch.setattr(looking, "read_project", lambda _: Project({}, {}, realtime={"payments": declared}))
+
+    def answers(seconds_ago: list[int], *, replica: str, why: str = "refused", arm: str = "current") -> None:
+        now = datetime.now(timezone.utc)
+        rows = [
+            {"request_id": f"{replica} {ago}", "arrived_at": now - timedelta(seconds=ago), "day": now.date(),
+             "arm": arm, "why": why, "rung": "last_night" if why else "model", "replica": replica}
+            for ago in seconds_ago
+        ]  # fmt: skip
+        append_rows(
+            settings, "request_log_payments", pa.Table.from_pylist(rows, schema=schema()), partition_by=("day",)
+        )
+
+    def found() -> list[Alert]:
+        return list(unasked_models(settings, Project({}, {}, realtime={"payments": declared})))
+
+    assert found() == []
+    answers([3000, 2900, 2800, 2700, 2600, 2500], replica="old:80#0")
+    answers([200, 150, 100, 90, 80, 70], replica="late:80#0", why="deadline")
+    answers([200, 150, 100, 90, 80, 70], replica="canary:80#0", arm="canary")
+    answers([200, 199, 198, 197, 196, 195], replica="brief:80#0")
+    assert found() == []
+    answers([250], replica="a:80#1", why="")
+    answers([220, 180, 140, 100, 60], replica="a:80#1")
+    (alert,) = found()
+    assert (alert.kind, alert.severity, alert.name) == ("model_unasked", "critical", "payments")
+    assert "by a:80#1: the last 5 requests were answered by last_night" in alert.summary
+    for _ in range(2):
+        tell(settings)
+    answers([1], replica="a:80#1", why="")
+    tell(settings)
+    assert [each.content["groups"][0]["state"] for each in there.posted] == ["firing", "resolved"]
 
 
 def test_a_look_that_fails_ends_no_alert_of_its_kind(

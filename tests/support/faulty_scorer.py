@@ -13,6 +13,9 @@ from forecache.realtime.request.parsed import Found, ParsedRequest
 ROWS, WIDTH = 50, 32
 FAULT = "fault"
 """File in the folder."""
+IMPORT_S = "FAULTY_IMPORT_S"
+"""Variable of the environment: seconds that the import of this module takes in a process that is started with it."""
+time.sleep(float(os.environ.get(IMPORT_S, "0")))
 
 
 class FaultyScorer:

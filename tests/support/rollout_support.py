@@ -71,13 +71,16 @@ def log_rows(
     seed: int = 1,
     candidate: dict[str, Any] | None = None,
     state: RolloutState | None = None,
+    request_id: str = "",
 ) -> list[dict[str, Any]]:
     """Append what replicas log of so many requests of the present step, a millisecond apart.
 
     Args:
         first: Number of the first request.
         candidate: How answers of the other arm differ: `score` is added to each score, `release`, `why`, `late` and
-            `total_us` take the place of what a good one has.
+            `total_us` take the place of what a good one has, `noise` replaces its scores by others of
+            the same distribution.
+        request_id: Of all requests; "": each has its own.
     """
     state = state or state_of(settings)
     generator = np.random.default_rng([seed, first])
@@ -87,7 +90,8 @@ def log_rows(
         in_share = bucket_of(key.encode(), state.salt) < int(state.share * BUCKETS)
         scores = generator.normal(0, 1, 5)
         row = {
-            "request_id": f"r{number}", "arrived_at": at + timedelta(milliseconds=number - first), "day": at.date(),
+            "request_id": request_id or f"r{number}", "day": at.date(),
+            "arrived_at": at + timedelta(milliseconds=number - first),
             "key": key, "items": 5, "release": 1, "model_version": 1, "arm": "current", "rung": "model", "why": "",
             "score_dtype": "<f8", "late": False, "deadline_ms": 50.0, "replica": "a:1#0",
             "total_us": int(generator.integers(300, 900)), "model_us": 50, "flags": [],
@@ -97,7 +101,7 @@ def log_rows(
             rows.append({**row, "scores": scores.tobytes()})
         if in_share:
             told = dict(candidate or {}) if state.stage != "aa" else {}
-            scores = scores + told.pop("score", 0.0)
+            scores = (generator.normal(0, 1, 5) if told.pop("noise", False) else scores) + told.pop("score", 0.0)
             row |= {**other, **told}
         row["scores"] = None if row["why"] else scores.tobytes()
         rows.append(row)

@@ -46,6 +46,21 @@ def check_releases(settings: Settings) -> Finding:
     return Finding("releases", "ok", f"current: {', '.join(current)}")
 
 
+def check_rollouts(settings: Settings) -> Finding:
+    """Whether each declared rollout compares what requests led to; without that, no guard sees worse answers."""
+    from forecache.operations.rollout.start import blind_spot
+    from forecache.pipeline.loading import read_project
+
+    declared = [each for each in read_project(settings).realtime.values() if each.rollout is not None]
+    if not declared:
+        return Finding("rollouts", "ok", "none is declared")
+    blind = [spot for each in declared if (spot := blind_spot(each))]
+    if blind:
+        remedy = 'Declare `Rollout(outcome=Outcome("a table", "its column"))`, if the outcome is known soon enough.'
+        return Finding("rollouts", "warn", " ".join(blind), remedy)
+    return Finding("rollouts", "ok", f"compare outcomes: {', '.join(each.name for each in declared)}")
+
+
 def _differences(folder: "ReleaseFolder", number: int, declared: "Realtime | None") -> Iterator[str]:
     """Where the views that are declared now are not those that a release was trained with; its files are read, too."""
     from forecache.inference.environment import other_versions

@@ -10,7 +10,7 @@ from forecache.cli.checks.alerts import check_alerts
 from forecache.cli.checks.applied import check_registered_models
 from forecache.cli.checks.finding import Finding
 from forecache.cli.checks.mail import check_mail
-from forecache.cli.checks.releases import check_releases
+from forecache.cli.checks.releases import check_releases, check_rollouts
 from forecache.cli.checks.sources import check_sources
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.errors import ForecacheError
@@ -33,6 +33,7 @@ def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
         ("models", lambda: check_registered_models(settings)),
         ("stores", lambda: state.check_stores(settings)),
         ("releases", lambda: check_releases(settings)),
+        ("rollouts", lambda: check_rollouts(settings)),
         ("mail", lambda: check_mail(settings)),
         ("alerts", lambda: check_alerts(settings)),
         ("rollbacks", lambda: state.check_rollbacks(settings)),

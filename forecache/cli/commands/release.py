@@ -70,14 +70,15 @@ def release(name: str, again: bool, now: bool, take_over: bool, watch: bool, eve
     if wants_json():
         print_json(stage_dict(result))
         return
-    click.echo(_said(declared, result))
+    click.echo(_said(current, declared, result))
     if watch and result.details.get("rollout") in (BEGUN, UNDER_WAY):
         _watch(current, name, every)
 
 
-def _said(declared: "Realtime", result: "StageResult") -> str:
-    """What was done, in a sentence or two."""
-    from forecache.operations.rollout.start import BEGUN, UNDER_WAY
+def _said(current: "Settings", declared: "Realtime", result: "StageResult") -> str:
+    """Sentences on what was done, what the rollout that is declared will do, and what it cannot see."""
+    from forecache.operations.rollout.start import BEGUN, UNDER_WAY, blind_spot, why_at_once
+    from forecache.realtime.release.folder import open_releases
 
     model, rollout = result.details["model"], result.details.get("rollout", "")
     of = f"Release {result.details['release']} of {declared.name}"
@@ -87,10 +88,16 @@ def _said(declared: "Realtime", result: "StageResult") -> str:
     if rollout == BEGUN:
         return (
             f"{of} is rolled out from now on: {what}. `forecache rollouts`, or Dagster, moves it on; "
-            f"`forecache releases {declared.name}` shows how far."
-        )
+            f"`forecache releases {declared.name}` shows how far. {blind_spot(declared)}"
+        ).rstrip()
     if result.skipped:
-        return f"{of} is current already: {what}."
+        done = f"{of} is current already: {what}."
+        if declared.rollout is None:
+            return done
+        why = why_at_once(open_releases(current, declared.name), declared)
+        if why:
+            return f"{done} The next release will answer all requests at once, without the rollout: {why}"
+        return f"{done} The next release will be rolled out in steps. {blind_spot(declared)}".rstrip()
     why = f" There is no rollout: {rollout}" if declared.rollout is not None else ""
     return f"{of} answers now: {what}.{why}"
 
@@ -175,7 +182,7 @@ def release_champion(current: "Settings", name: str, *, at_once: bool = False) -
     if not result.skipped:
         show_in_dagster(current, f"{ASSET}{name}", dict(result.details), result=result)
     if not wants_json():
-        click.echo(_said(declared, result))
+        click.echo(_said(current, declared, result))
 
 
 def _folder(current: "Settings", name: str, *, elsewhere: bool) -> "ReleaseFolder":

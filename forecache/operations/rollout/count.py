@@ -12,6 +12,7 @@ import numpy as np
 from forecache.errors import ForecacheError
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import open_if_exists, read_entry
+from forecache.operations.rollout.order import Pairs, disorder
 from forecache.operations.rollout.outcomes import outcomes
 from forecache.operations.rollout.seen import GUARD, GUARDS, KEPT, Seen, Waiting
 from forecache.operations.rollout.values import COLUMNS, Rows
@@ -45,8 +46,10 @@ def counted(settings: Settings, state: RolloutState, seen: Seen, *, now: datetim
     if seen.after < begin:
         seen = replace(seen, after=begin)
     seen, batches = _new_batches(settings, state, seen)
+    pairs = Pairs()
     for batch in batches:
-        seen = _with_rows(seen, Rows(batch, state), state)
+        seen = _with_rows(seen, Rows(batch, state), state, pairs)
+    seen = _with_order(seen, pairs, state)
     outcome = state.plan.get("outcome")
     return seen if outcome is None else _with_outcomes(settings, seen, Outcome(**outcome), now)
 
@@ -55,7 +58,7 @@ def microseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1e6)
 
 
-def _with_rows(seen: Seen, rows: Rows, state: RolloutState) -> Seen:
+def _with_rows(seen: Seen, rows: Rows, state: RolloutState, pairs: Pairs) -> Seen:
     if not len(rows):
         return seen
     seen = replace(seen, newest=max(seen.newest, int(rows.at.max())))
@@ -78,12 +81,26 @@ def _with_rows(seen: Seen, rows: Rows, state: RolloutState) -> Seen:
         more["kept_us"] = np.concatenate([seen.kept_us, rows.total_us[good]])[:KEPT]
         more["kept_scores"] = np.concatenate([seen.kept_scores, rows.all_scores(good)])[:KEPT]
     if state.stage == "shadow":
-        agree = rows.agreement()
-        more["agree"] = np.append(seen.agree[:3] + agree[:3], max(seen.agree[3], agree[3]))
+        pairs.add(rows, there)
     if state.stage == "canary" and state.plan.get("outcome") is not None:
         waiting = Waiting(rows.request_id[there], rows.bucket[there], rows.arm[there], rows.at[there])
         more["waiting"] = seen.waiting.and_(waiting)
     return replace(seen, **more).adding(rows.bucket[good], rows.arm[good], values[good])
+
+
+def _with_order(seen: Seen, pairs: Pairs, state: RolloutState) -> Seen:
+    """With how far both releases agree, of requests that both have scored."""
+    agree, buckets, values = seen.agree.copy(), [], []
+    for bucket, current, candidate in pairs.matched():
+        apart = np.abs(candidate - current)
+        agree[:3] += (1, np.argmax(candidate) == np.argmax(current), apart.mean())
+        agree[3] = max(agree[3], apart.max())
+        buckets.append(bucket)
+        values.append(disorder(current, candidate, state.edges))
+    found = np.full((2 * len(values), len(GUARDS)), np.nan)
+    found[:, GUARD["order"]] = [*(0.0 * np.array(values)), *values]  # the current release is in its own order
+    arm = np.repeat([0, 1], len(values))
+    return replace(seen, agree=agree).adding(np.tile(np.array(buckets, np.uint64), 2), arm, found)
 
 
 def _whys(seen: Seen, rows: Rows, without: np.ndarray) -> dict[str, list[int]]:

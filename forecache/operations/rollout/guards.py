@@ -14,10 +14,12 @@ TWO_SIDED = ("score_level", "score_spread")
 """Guards for which a difference in either direction does harm."""
 _OF_STAGE: Mapping[str, tuple[str, ...]] = {
     "aa": ("without_model", "late", "slow", "score_level", "score_spread"),
-    "shadow": ("without_model", "score_level", "score_spread"),
+    "shadow": ("without_model", "score_level", "score_spread", "order"),
     "canary": ("without_model", "late", "slow", "score_level", "score_spread", "outcome"),
 }
 _LEAST_SCALE = 0.01
+_BY_CHANCE = 0.5
+"""Mean that scores of noise have for the guard of the order: what lies between it and the limit has to be found."""
 
 
 def errors_of(plan: Mapping[str, Any], stage: Stage) -> dict[str, float]:
@@ -77,7 +79,7 @@ def harm_of(plan: Mapping[str, Any], name: str, found: Difference, base: Any, er
         harm = found.mean * (-1 if outcome.better == "more" else 1)
         return harm, found.bound(error, outcome.finds * base), outcome.tolerated * base
     tolerated = plan["guards"][name]
-    scale = max(tolerated, _LEAST_SCALE)
+    scale = max(_BY_CHANCE - tolerated if name == "order" else tolerated, _LEAST_SCALE)
     if name in TWO_SIDED:
         return np.abs(found.mean), found.bound(error / 2, scale), tolerated
     return found.mean, found.bound(error, scale), tolerated

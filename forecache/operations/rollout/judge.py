@@ -16,6 +16,7 @@ _SAID = {
     "slow": "slow answers",
     "score_level": "level of the scores",
     "score_spread": "spread of the scores",
+    "order": "order beside that of the current release, 0 if it is the same and 0.5 if it is unrelated",
     "outcome": "outcome",
 }
 
@@ -44,6 +45,7 @@ class Counts:
         keys: Of these requests.
         keys_in_all: Also of requests that say nothing, for the split.
         outcomes: Requests whose outcome is known.
+        ordered: Requests that both releases have scored in the shadow step, whose orders are compared.
         straggler, fault: As `Seen` has them.
     """
 
@@ -51,6 +53,7 @@ class Counts:
     keys: tuple[int, int]
     keys_in_all: tuple[int, int]
     outcomes: tuple[int, int] = (0, 0)
+    ordered: int = 0
     straggler: str = ""
     fault: str = ""
 
@@ -70,6 +73,7 @@ def counts_of(seen: Seen) -> Counts:
         pair((of_guards > 0).sum(1)),
         pair((seen.n[:, :, GUARD["split"]] > 0).sum(1)),
         pair(seen.n[:, :, GUARD["outcome"]].sum(1)),
+        int(seen.n[1, :, GUARD["order"]].sum()),
         seen.straggler,
         seen.fault,
     )
@@ -122,6 +126,8 @@ def _why_it_waits(state: RolloutState, counts: Counts, found: tuple[Compared, ..
             return f"{count:,} of {wanted:,} requests of {arm} are in the log."
     if min(counts.keys) < LEAST_KEYS:
         return f"The requests are of {min(counts.keys)} keys in the smaller arm; a comparison takes {LEAST_KEYS}."
+    if "order" in errors_of(state.plan, state.stage) and counts.ordered < wanted:
+        return f"{counts.ordered:,} of {wanted:,} requests are in the log with scores of both releases."
     if counts.fault:
         return counts.fault
     known = min(counts.outcomes)

@@ -12,7 +12,7 @@ import xxhash
 from forecache.files import write_durably
 from forecache.realtime.release.folder import ReleaseFolder
 
-GUARDS = ("without_model", "late", "slow", "score_level", "score_spread", "outcome", "split")
+GUARDS = ("without_model", "late", "slow", "score_level", "score_spread", "order", "outcome", "split")
 """What is counted of each request; `split` of all, also of those that say nothing of a release."""
 GUARD = {name: place for place, name in enumerate(GUARDS)}
 KEPT = 50_000

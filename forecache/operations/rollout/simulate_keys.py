@@ -21,6 +21,8 @@ _RATES: Mapping[str, float] = {
     "without_model": 0.005, "late": 0.01, "slow": 0.05, "score_level": 0.5, "score_spread": 0.5,
 }  # fmt: skip
 """Mean by guard. The value of a request is 0 or 1, also of the scores, where that is the most that it can vary."""
+_DISORDER = 0.25
+"""A rank correlation of 0.5: a model that is as good, and its own."""
 _PATIENCE = 20
 """A step that is not passed in so many times the time that it takes at least is given up."""
 
@@ -84,12 +86,13 @@ def _ended(
 ) -> tuple[str, str]:
     """How one ended: "passed", "returned", "paused" or "waits"; the step and guard where it did."""
     rates = {**_RATES, "outcome": traffic.rate}
-    own = np.full((len(GUARDS), keys), 0.0)
+    own = np.full((len(GUARDS), keys), 0.0)  # the order of the current release is the one that is compared with
     for name, rate in rates.items():
         own[GUARD[name]] = _rates_of_keys(generator, rate, traffic.alike, keys)
     other = own.copy()
+    other[GUARD["order"]] = _rates_of_keys(generator, _DISORDER, traffic.alike, keys)
     for name, more in worse.items():
-        other[GUARD[name]] = np.clip(own[GUARD[name]] + more, 0, 1)
+        other[GUARD[name]] = np.clip(other[GUARD[name]] + more, 0, 1)
     mean = np.full(keys, traffic.requests_per_key)
     mean[0] += traffic.heaviest / (1 - traffic.heaviest) * mean.sum()
     places = generator.random(keys)

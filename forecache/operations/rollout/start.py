@@ -36,6 +36,23 @@ def why_at_once(folder: ReleaseFolder, realtime: Realtime) -> str:
     return ""
 
 
+def blind_spot(realtime: Realtime) -> str:
+    """What harm the declared rollout of a model cannot see, in a sentence; "" if it compares what requests led to."""
+    rollout = realtime.rollout
+    if rollout is None or realtime.log is None or rollout.outcome is not None:
+        return ""
+    if rollout.shadow_share and rollout.guards.order is not None:
+        return (
+            f"The rollout of {realtime.name} has no `Outcome`: it finds scores whose order is unrelated to the current "
+            "release's, and not whether answers are worse."
+        )
+    why = "no shadow step" if not rollout.shadow_share else "Guards(order=None)"
+    return (
+        f"The rollout of {realtime.name} has no `Outcome` and {why}: scores of noise that are distributed as usual "
+        "reach all requests."
+    )
+
+
 def rolling_out(folder: ReleaseFolder) -> RolloutState | None:
     """The rollout that is under way; None where there is none."""
     return running(read_rollout(folder), read_current(folder))

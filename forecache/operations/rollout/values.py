@@ -75,30 +75,17 @@ class Rows:
             if state.slow_us:
                 found[:, GUARD["slow"]] = np.where(self.loading, np.nan, self.total_us > state.slow_us)
         if state.edges:
-            level, spread = _places(self._of_model, np.array(state.edges), len(self))
+            level, spread = _places(self.scores_of_model, np.array(state.edges), len(self))
             found[:, GUARD["score_level"]], found[:, GUARD["score_spread"]] = level, spread
         return found
 
     def all_scores(self, rows: np.ndarray) -> np.ndarray:
         """The scores of some rows, one after the other."""
-        picked = [each for each, wanted in zip(self._of_model, rows, strict=True) if wanted and len(each)]
+        picked = [each for each, wanted in zip(self.scores_of_model, rows, strict=True) if wanted and len(each)]
         return np.concatenate(picked) if picked else np.zeros(0)
 
-    def agreement(self) -> np.ndarray:
-        """How far both releases agree, of requests that both scored; see `Seen.agree`."""
-        found, scores = np.zeros(4), self._of_model
-        shadows = {self.request_id[place]: place for place in np.flatnonzero(self.arm == 1) if len(scores[place])}
-        for place in np.flatnonzero(self.arm == 0):
-            other = shadows.get(self.request_id[place])
-            if other is not None and len(scores[place]) == len(scores[other]):
-                apart = np.abs(scores[other] - scores[place])
-                same = np.argmax(scores[other]) == np.argmax(scores[place])
-                found[:3] += (1, same, float(apart.mean()))
-                found[3] = max(found[3], float(apart.max()))
-        return found
-
     @cached_property
-    def _of_model(self) -> list[np.ndarray]:
+    def scores_of_model(self) -> list[np.ndarray]:
         """The scores of each row that the model of its release gave, float64; none where it did not."""
         none = np.zeros(0)
         found = []
@@ -115,12 +102,16 @@ def _buckets(keys: Sequence[Any], salt: bytes) -> np.ndarray:
     return np.array([known[key] for key in keys], np.uint64)
 
 
+def place_among(scores: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Where scores [n] lie among those of the current release, from 0 to 1."""
+    return (np.searchsorted(edges, scores, "left") + np.searchsorted(edges, scores, "right")) / (2 * len(edges))
+
+
 def _places(scores: Sequence[np.ndarray], edges: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Where the scores of each row lie among those of the current release, from 0 to 1, and how far from the middle."""
     lengths = np.array([len(each) for each in scores], np.int64)
     flat = np.concatenate(scores) if len(scores) else np.zeros(0)
-    below = np.searchsorted(edges, flat, "left") + np.searchsorted(edges, flat, "right")
-    place = below / (2 * len(edges))
+    place = place_among(flat, edges)
     row = np.repeat(np.arange(rows), lengths)
     with np.errstate(invalid="ignore", divide="ignore"):
         level = np.bincount(row, place, rows) / lengths

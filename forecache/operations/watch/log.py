@@ -1,18 +1,28 @@
-"""Rows of request logs that were lost, and logs that cannot be committed."""
+"""Alerts by the request logs: rows that were lost, logs that cannot be committed, and models that are not asked."""
 
 import json
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from forecache.alerts.alert import Alert
 from forecache.alerts.journal import cursor
+from forecache.lake.delta.log import open_if_exists
+from forecache.pipeline.project import Project
+from forecache.realtime.answer.model_path import Refused
 from forecache.realtime.log.commit.state import read_state
 from forecache.realtime.log.losses import lost_rows
+from forecache.realtime.log.read import read_log
+from forecache.realtime.log.record import table_of
 from forecache.realtime.log.spool.files import models_in
 from forecache.settings import Settings
 
 _PATIENCE_S = 300.0
+_RECENT = timedelta(minutes=10)
+_UNASKED_FOR, _UNASKED_REQUESTS = timedelta(minutes=1), 5
+"""A model process is replaced in less; one request may be refused by chance."""
+_CANDIDATES = ("canary", "shadow")
+"""Arms of a candidate, which is judged by its rollout."""
 
 
 def log_losses(settings: Settings, cursors: dict[str, str]) -> Iterator[Alert]:
@@ -43,6 +53,44 @@ def stuck_logs(settings: Settings) -> Iterator[Alert]:
                 f"The request log of {model} cannot be committed since {since:%Y-%m-%d %H:%M} UTC: {state.failure}"
             )
             yield Alert("log_stuck", model, "warning", summary, {}, since)
+
+
+def unasked_models(settings: Settings, project: Project) -> Iterator[Alert]:
+    """An alert for each model that a reader has not asked for a minute or longer, by the newest requests of its log.
+
+    A reader does not ask a model that has no process that makes progress, or whose circuit breaker is open.
+    """
+    since = datetime.now(timezone.utc) - _RECENT
+    columns = ["arrived_at", "replica", "arm", "rung", "why"]
+    for name, declared in project.realtime.items():
+        if declared.log is None or open_if_exists(settings, table_of(name)) is None:
+            continue
+        by_replica: dict[str, list[tuple[datetime, str, str]]] = {}
+        for batch in read_log(settings, name, since=since, columns=columns):
+            for row in batch.to_pylist():
+                if row["arm"] not in _CANDIDATES:
+                    answer = (row["arrived_at"], row["why"] or "", row["rung"] or "")
+                    by_replica.setdefault(row["replica"], []).append(answer)
+        refused = {replica: last for replica, rows in by_replica.items() if (last := _last_refused(rows))}
+        if refused:
+            began = min(last[0][0] for last in refused.values())
+            answers = [each for last in refused.values() for each in last]
+            count, rungs = len(answers), sorted({rung for _, _, rung in answers})
+            summary = (
+                f"{name} is not asked since {began:%Y-%m-%d %H:%M} UTC by {', '.join(sorted(refused))}: the last "
+                f"{count:,} requests were answered by {', '.join(rungs)}. The log of the reader says why no process of "
+                f"the model answers; `forecache rollback {name}` goes back to the release before."
+            )
+            yield Alert("model_unasked", name, "critical", summary, {"requests": count, "rungs": rungs}, began)
+
+
+def _last_refused(rows: list[tuple[datetime, str, str]]) -> list[tuple[datetime, str, str]]:
+    """The newest answers of a replica, the oldest first, if all of a minute or longer came without asking the model."""
+    rows.sort()
+    newest_asked = max((place for place, (_, why, _) in enumerate(rows) if why != Refused.reason), default=-1)
+    last = rows[newest_asked + 1 :]
+    is_enough = len(last) >= _UNASKED_REQUESTS and last[-1][0] - last[0][0] >= _UNASKED_FOR
+    return last if is_enough else []
 
 
 def _since(before: int, total: int) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from forecache.alerts.alert import LASTING, Alert, Kind
 from forecache.errors import ForecacheError
-from forecache.operations.watch.log import log_losses, stuck_logs
+from forecache.operations.watch.log import log_losses, stuck_logs, unasked_models
 from forecache.operations.watch.models import gate_decisions
 from forecache.operations.watch.nights import waiting_nights
 from forecache.operations.watch.streams import STREAM_KINDS, streams_not_well
@@ -45,6 +45,7 @@ def look(settings: Settings) -> Found:
         ("gate_refused",): lambda: gate_decisions(settings),
         ("log_stuck",): lambda: stuck_logs(settings),
         ("log_rows_lost",): lambda: log_losses(settings, cursors),
+        ("model_unasked",): lambda: unasked_models(settings, project),
         STREAM_KINDS: lambda: streams_not_well(settings, project),
     }
     alerts: list[Alert] = []

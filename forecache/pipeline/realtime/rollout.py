@@ -22,6 +22,8 @@ class Guards:
         score_level: How far the scores of a request lie, on average, from where they did among those of the current
             release, in shares of its scores: 0.5 is from the middle to an end.
         score_spread: The same of how far they lie from the middle.
+        order: How far the candidates of a request may lie out of the order of the current release, in the shadow step:
+            0 is the same order, 0.5 one by chance, 1 the reverse. 0.45 is a rank correlation of 0.1.
     """
 
     without_model: float | None = 0.01
@@ -30,10 +32,11 @@ class Guards:
     slow_ms: float | None = None
     score_level: float | None = 0.1
     score_spread: float | None = 0.1
+    order: float | None = 0.45
 
     def __post_init__(self) -> None:
         check_fields("`Guards`", self)
-        for name in ("without_model", "late", "slow", "score_level", "score_spread"):
+        for name in ("without_model", "late", "slow", "score_level", "score_spread", "order"):
             value = getattr(self, name)
             check_value("`Guards`", name, value, value is None or 0 <= value < 1, "A share from 0 to below 1.")
         if self.slow_ms is not None:

@@ -9,6 +9,8 @@ from forecache.realtime.workers.counters import BATCHES, CAUSES, CELLS
 
 _COUNTERS = (
     (metrics.STARTED, "started"),
+    (metrics.TEMPLATES_STARTED, "templates_started"),
+    (metrics.TEMPLATE_FAILURES, "template_failures"),
     (metrics.ABANDONED, "abandoned"),
     (metrics.HANDED_ON, "requeued"),
     (metrics.BREAKER_OPENED, "breaker_opened"),

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.log import active_files
@@ -13,6 +14,7 @@ from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from deltalake import DeltaTable
 
 _BATCH_ROWS = 4096
 
@@ -30,6 +32,7 @@ def read_log(
     *,
     days: Collection[date] | None = None,
     request_id: str | None = None,
+    since: datetime | None = None,
     columns: Sequence[str] | None = None,
     version: int | None = None,
 ) -> "Iterator[pa.RecordBatch]":
@@ -38,6 +41,7 @@ def read_log(
     Args:
         days: Dates in UTC; None: all.
         request_id: Only the answers to this request.
+        since: Only the answers to requests that arrived at this time, with its zone, or later.
         columns: Names; None: all of `forecache.realtime.log.record.schema`.
         version: Delta version of the table; None: the newest.
 
@@ -54,6 +58,11 @@ def read_log(
     asked = None if days is None else {day.isoformat() for day in days}
     filters = None if request_id is None else pc.field("request_id") == request_id
     files = [file for file in active_files(table) if asked is None or file.partition[DAY] in asked]
+    if since is not None:
+        arrived = pc.field("arrived_at") >= pa.scalar(since, pa.timestamp("us", tz="UTC"))
+        filters = arrived if filters is None else filters & arrived
+        recent = _paths_since(table, since)
+        files = [file for file in files if file.path in recent]
     for file in sorted(files, key=lambda each: (str(each.partition[DAY]), each.path)):
         stored = [each for each in wanted if each != DAY]
         with open_data_file(filesystem, file.path, table_of(name)) as source:
@@ -65,3 +74,12 @@ def read_log(
                 day = pa.array([date.fromisoformat(str(file.partition[DAY]))] * batch.num_rows, pa.date32())
                 arrays = [day if each == DAY else batch.column(each) for each in wanted]
                 yield pa.RecordBatch.from_arrays(arrays, schema=pa.schema([schema().field(each) for each in wanted]))
+
+
+def _paths_since(table: "DeltaTable", since: datetime) -> set[str]:
+    """Paths of the files that may have requests that arrived since, as far as the Delta log says so."""
+    actions = table.get_add_actions(flatten=True)
+    if "max.arrived_at" not in actions.schema.names:
+        return {unquote(path) for path in actions.column("path").to_pylist()}
+    pairs = zip(actions.column("path").to_pylist(), actions.column("max.arrived_at").to_pylist(), strict=True)
+    return {unquote(path) for path, newest in pairs if newest is None or newest >= since}

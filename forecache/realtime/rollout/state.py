@@ -19,7 +19,7 @@ from forecache.store.sealed import sealed, unsealed
 
 Stage = Literal["aa", "shadow", "canary", "done", "returned"]
 STAGES: tuple[Stage, ...] = ("aa", "shadow", "canary", "done", "returned")
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 
 CELLS = (
     "started",
+    "templates_started",
+    "template_failures",
     *(f"replaced_{cause}" for cause in CAUSES),
     "processes",
     "abandoned",

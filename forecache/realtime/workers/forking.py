@@ -38,7 +38,7 @@ def run_template(orders: Orders, channel: int) -> int:
     """Be the template of a release until the reader closes its end of the channel.
 
     Each message asks for a copy and brings the descriptors of its memory and channel. The answer is its process id,
-    with a descriptor of the process.
+    with a descriptor of the process. The first message goes to the reader: everything is imported.
     """
     asked = socket.socket(fileno=channel)
     asked.settimeout(_REAP_EVERY_S)
@@ -47,6 +47,7 @@ def run_template(orders: Orders, channel: int) -> int:
     gc.collect()
     gc.freeze()
     alone = len(os.listdir("/proc/self/task")) == 1
+    asked.send(b"\0")
     while True:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:

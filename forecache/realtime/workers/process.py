@@ -23,7 +23,7 @@ class ModelProcess:
     """One process and the thread that keeps it.
 
     Args:
-        start_s: Longest time until it is warm.
+        start_s: Longest time from its start by the template until it is warm.
         call_s: Longest time of one call while it is warmed.
         grows_bytes: Memory that it may take on top of what it has when it is warm.
         on_ready: Called in the thread once the process is warm.
@@ -32,7 +32,7 @@ class ModelProcess:
         on_end: Called in the thread when the process has ended.
 
     Attributes:
-        ready_s: Seconds from the start until it was warm.
+        ready_s: Seconds from its start by the template until it was warm.
     """
 
     def __init__(
@@ -70,17 +70,19 @@ class ModelProcess:
         self._thread.join(timeout_s)
 
     def _keep(self) -> None:
-        began = time.monotonic()
         try:
-            self.pid, process = self._template.copy(self._descriptor, self._theirs.fileno(), timeout_s=self._start_s)
+            self.pid, process = self._template.copy(
+                self._descriptor, self._theirs.fileno(), timeout_s=self._start_s, cancelled=self._ending
+            )
         except OSError as error:
             process = 0
-            self._on_unfit(self, "start", f"A model process cannot be started: {error}.")
+            if not self._ending.is_set():
+                self._on_unfit(self, "start", f"A model process cannot be started: {error}.")
         finally:
             os.close(self._descriptor)
             self._theirs.close()
         if process:
-            if self._becomes_warm(began):
+            if self._becomes_warm(time.monotonic()):
                 self._watch(process)
             self._finish(process)
         self.channel.close()

@@ -20,7 +20,10 @@ logger = logging.getLogger("forecache.realtime")
 HANG_S, HANG_CALLS = 0.25, 10.0
 """A process without progress for this time, and for this many of the usual time of a call, is killed."""
 LEAST_START_S = 5.0
-"""A replacement has this time to become warm, and so many of the time that the last one took."""
+"""A replacement has this time to become warm, or `HANG_CALLS` times what the last one took; after failures, longer.
+
+It is the time of a process alone: `Template` has a limit of its own for its start.
+"""
 RETRY_S = 0.3
 """Pause after a process that did not become warm; then one is tried at a time."""
 _DRAIN_S = 2.0
@@ -67,7 +70,7 @@ class Staff:
     ) -> None:
         self._plan, self._orders, self._loop, self._counters = plan, orders, loop, counters
         self._on_readable, self._on_ready, self._on_lost = on_readable, on_ready, on_lost
-        self._template = Template(orders)
+        self._template = Template(orders, counters, start_s=plan.start_s)
         self.workers: list[Worker] = []
         self._draining: list[Worker] = []
         self._processes: set[ModelProcess] = set()
@@ -215,6 +218,7 @@ class Staff:
             self._fault = told
             self._starting -= 1
             self._retrying = True
+            self._start_s = min(self._plan.start_s, 2 * self._start_s)
             self._counters.replaced(cause)
             if not self._starting and not self._closing:
                 self._loop.call_later(RETRY_S, self._retry)

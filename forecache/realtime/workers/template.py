@@ -2,18 +2,27 @@
 
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
 import threading
+import time
 
+from forecache.realtime.workers.counters import Counters
 from forecache.realtime.workers.forking import MODULE
 from forecache.realtime.workers.orders import Orders
 from forecache.realtime.workers.proc import is_stopped
 
 logger = logging.getLogger("forecache.realtime")
-_RETRY_S = 0.3
+LEAST_START_S, START_TIMES = 5.0, 10.0
+"""A start has this time, or so many times what the last one took if that is more."""
+_MOST_LIMITS = 10.0
+"""Limit of a start after many failed ones, as a multiple of the first limit."""
+_RETRY_S, _MOST_RETRY_S = 0.3, 10.0
+"""Pause before the template is started again: it doubles with each failure in a row."""
 _WATCH_EVERY_S = 0.2
+_LOOK_EVERY_S = 0.05
 _ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
@@ -26,11 +35,22 @@ class Template:
 
     The kernel kills the template, and with it all its copies, when the thread that started it ends; so that thread
     lives as long as the template.
+
+    Args:
+        start_s: Longest time of the first start. Later limits are learned from starts of the template alone, since a
+            copy takes a fraction of that time, and double with each start that fails.
+
+    Attributes:
+        limit_s: Longest time of the next start, until it has imported what the model needs.
     """
 
-    def __init__(self, orders: Orders) -> None:
-        self._orders = orders
-        self._closing, self._running, self._hung = threading.Event(), threading.Event(), threading.Event()
+    def __init__(self, orders: Orders, counters: Counters, *, start_s: float) -> None:
+        self._orders, self._counters = orders, counters
+        self.limit_s, self._most_s = start_s, _MOST_LIMITS * start_s
+        self._failures = 0
+        """In a row, since it last made a copy."""
+        self._fault, self._logged_fault = "is ended", ""
+        self._closing, self._ready, self._hung = threading.Event(), threading.Event(), threading.Event()
         self._asking = threading.Lock()
         self._channel: socket.socket | None = None
         self._thread = threading.Thread(target=self._keep, name="forecache-template", daemon=True)
@@ -38,26 +58,37 @@ class Template:
     def start(self) -> None:
         self._thread.start()
 
-    def copy(self, memory: int, channel: int, *, timeout_s: float) -> tuple[int, int]:
-        """A new model process with these descriptors: its id, and a descriptor of it.
+    def copy(self, memory: int, channel: int, *, timeout_s: float, cancelled: threading.Event) -> tuple[int, int]:
+        """Make a model process with these descriptors, as soon as the template is ready.
+
+        Args:
+            timeout_s: Longest time that a template that is ready may take.
+            cancelled: Set if the process is not needed any more.
+
+        Returns:
+            Its id, and a descriptor of it.
 
         Raises:
-            OSError: The template has ended, or does not answer in time.
+            OSError: The template could not be started, ended, or does not answer in time; or it was `cancelled`.
         """
-        self._running.wait(timeout_s)
+        failures = self._failures
+        while not self._ready.wait(_LOOK_EVERY_S):
+            if self._failures != failures or self._closing.is_set() or cancelled.is_set():
+                raise OSError(f"the template that makes it {self._fault}")
         with self._asking:
             talks = self._channel
-            if talks is None:
-                raise OSError("the template of the model's processes is not running")
+            if talks is None or self._hung.is_set():
+                raise OSError("the template that makes it is started again")
             talks.settimeout(timeout_s)
             try:
                 socket.send_fds(talks, [b"\0"], [memory, channel])
                 message, given, _, _ = socket.recv_fds(talks, 8, 1)
             except TimeoutError:
                 self._hung.set()
-                raise
+                raise OSError(f"the template that makes it did not answer within {timeout_s:.1f} s") from None
         if not given:
-            raise OSError("the template of the model's processes ended")
+            raise OSError("the template that makes it ended")
+        self._failures = 0
         return int.from_bytes(message, "little"), given[0]
 
     def close(self) -> None:
@@ -68,38 +99,91 @@ class Template:
 
     def _keep(self) -> None:
         while not self._closing.is_set():
-            self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            told = [self._orders.to_json(), str(theirs.fileno()), str(os.getpid())]
-            try:
-                with theirs:
-                    process = subprocess.Popen(
-                        [sys.executable, "-m", MODULE, "template", *told],
-                        stdin=subprocess.DEVNULL,
-                        pass_fds=(theirs.fileno(),),
-                        start_new_session=True,  # Ctrl-C in a terminal reaches the reader alone
-                        env={**_ENVIRONMENT, **os.environ},
-                    )
-            except OSError as error:
-                logger.error("The template of a model's processes cannot be started: %s.", error)
-            else:
-                self._watch(process)
-            with self._asking:
-                self._channel.close()
-                self._channel = None
-            self._closing.wait(_RETRY_S)
+            fault, figure = self._run()
+            if self._closing.is_set():
+                return
+            self._counters.add("template_failures")
+            if fault != self._logged_fault:
+                logger.error(
+                    "The template of the model processes of %s %s%s; it is started again.",
+                    self._orders.folder, fault, figure,
+                )  # fmt: skip
+            self._fault = self._logged_fault = fault
+            self._failures += 1
+            self._closing.wait(min(_MOST_RETRY_S, _RETRY_S * 2 ** (self._failures - 1)))
 
-    def _watch(self, process: "subprocess.Popen[bytes]") -> None:
+    def _run(self) -> tuple[str, str]:
+        """Start the template and watch it until it fails or is not needed; returns why it failed, and a figure."""
+        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._hung.clear()
-        self._running.set()
-        while not (
-            self._closing.wait(_WATCH_EVERY_S)
-            or process.poll() is not None
-            or self._hung.is_set()
-            or is_stopped(process.pid)
-        ):
-            pass
-        self._running.clear()
-        if not self._closing.is_set():
-            logger.error("The template %d of a model's processes is replaced.", process.pid)
-        process.kill()
-        process.wait()
+        self._counters.add("templates_started")
+        began = time.monotonic()
+        command = [sys.executable, "-m", MODULE, "template", self._orders.to_json(), str(theirs.fileno())]
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    [*command, str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # Ctrl-C in a terminal reaches the reader alone
+                    env={**_ENVIRONMENT, **os.environ},
+                )
+        except OSError as error:
+            channel.close()
+            return "cannot be started", f": {error}"
+        try:
+            fault = self._wait_until_ready(process, channel, began)
+            if not (any(fault) or self._closing.is_set()):
+                self._learn(time.monotonic() - began)
+                self._channel = channel
+                self._ready.set()
+                fault = self._watch(process)
+            return fault
+        finally:
+            self._ready.clear()
+            process.kill()
+            process.wait()
+            with self._asking:
+                self._channel = None
+                channel.close()
+
+    def _learn(self, took_s: float) -> None:
+        if self._failures > 1:
+            logger.warning(
+                "The template of the model processes of %s is ready after %d failures: it took %.1f s.",
+                self._orders.folder, self._failures, took_s,
+            )  # fmt: skip
+        self._logged_fault = ""
+        self.limit_s = min(self._most_s, max(LEAST_START_S, START_TIMES * took_s))
+
+    def _wait_until_ready(
+        self, process: "subprocess.Popen[bytes]", channel: socket.socket, began: float
+    ) -> tuple[str, str]:
+        """Wait for its message that it has imported everything; returns why it failed, "" if it did not."""
+        poll = select.poll()
+        poll.register(channel, select.POLLIN)
+        while not self._closing.is_set():
+            if poll.poll(_LOOK_EVERY_S * 1000):
+                return ("", "") if channel.recv(1) else _how_it_ended(process)
+            if is_stopped(process.pid):
+                return "was stopped by a signal", ""
+            if time.monotonic() - began > self.limit_s:
+                limit_s, self.limit_s = self.limit_s, min(self._most_s, 2 * self.limit_s)
+                return "had not imported what the model needs in time", f", within {limit_s:.1f} s"
+        return "", ""
+
+    def _watch(self, process: "subprocess.Popen[bytes]") -> tuple[str, str]:
+        """Wait until it fails; returns why, "" if it is not needed any more."""
+        while not self._closing.wait(_WATCH_EVERY_S):
+            if process.poll() is not None:
+                return _how_it_ended(process)
+            if self._hung.is_set():
+                return "did not make a model process in time", ""
+            if is_stopped(process.pid):
+                return "was stopped by a signal", ""
+        return "", ""
+
+
+def _how_it_ended(process: "subprocess.Popen[bytes]") -> tuple[str, str]:
+    code = process.wait()
+    return ("was killed", f" by signal {-code}") if code < 0 else ("ended", f" with exit code {code}")

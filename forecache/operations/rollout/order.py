@@ -1,0 +1,83 @@
+"""How far a candidate ranks otherwise than the current release, by requests that both have scored in the shadow step.
+
+Scores may be distributed as those of the current release and mean nothing: only their order shows that. The value of a
+request is 0 for the same order, 0.5 for an unrelated one, as noise has it, and 1 for the reverse. For several
+candidates it is made of Spearman's rank correlation r, as (1 - r) / 2. A single score has no order within its request:
+its place among the scores of the current release is compared, by Spearman's footrule, which is as far from 0 for noise.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from forecache.operations.rollout.values import Rows, place_among
+
+MOST_PAIRS = 50_000
+"""Requests of a look that are compared: they prove enough, and take some seconds."""
+_OF_FOOTRULE = 1.4
+"""Two independent places of ten are 0.37 apart on average, and a value is at most 1."""
+
+
+class Pairs:
+    """Requests of one look by their id. An id that comes twice, as a client may send it, is left out."""
+
+    def __init__(self) -> None:
+        self._found: tuple[dict[str, tuple[int, np.ndarray] | None], ...] = ({}, {})
+
+    def add(self, rows: Rows, wanted: np.ndarray) -> None:
+        """Add those of some rows that have scores of their model.
+
+        Args:
+            wanted: Which rows, [rows] booleans.
+        """
+        scores = rows.scores_of_model
+        for place in np.flatnonzero(wanted).tolist():
+            found = self._found[int(rows.arm[place])]
+            request_id = str(rows.request_id[place])
+            if request_id in found:
+                found[request_id] = None
+            elif len(scores[place]) and len(found) < 2 * MOST_PAIRS:
+                found[request_id] = (int(rows.bucket[place]), scores[place])
+
+    def matched(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Bucket of the key, scores of the current release, scores of the candidate; each float64 [n]."""
+        current, candidate = self._found
+        num_pairs = 0
+        for request_id, one in current.items():
+            other = candidate.get(request_id)
+            if one is None or other is None or len(one[1]) != len(other[1]):
+                continue
+            yield one[0], one[1], other[1]
+            num_pairs += 1
+            if num_pairs == MOST_PAIRS:
+                return
+
+
+def disorder(current: np.ndarray, candidate: np.ndarray, edges: Sequence[float]) -> float:
+    """How far the order of the candidate's scores is from that of the current release, from 0 to 1.
+
+    Args:
+        current, candidate: Scores of one request, float64 [n].
+        edges: Between which the scores of the current release fall evenly.
+
+    Returns:
+        NaN for a single score before it is known where scores lie.
+    """
+    if len(current) == 1:
+        if not edges:
+            return float("nan")
+        places = place_among(np.concatenate([current, candidate]), np.array(edges))
+        return min(1.0, _OF_FOOTRULE * abs(float(places[0] - places[1])))
+    one, other = _centred_ranks(current), _centred_ranks(candidate)
+    size = float(np.sqrt((one @ one) * (other @ other)))
+    if not size:  # all scores of one are equal, which is an order only if those of the other are
+        return 0.0 if not one.any() and not other.any() else 0.5
+    return float(np.clip(0.5 * (1 - (one @ other) / size), 0.0, 1.0))
+
+
+def _centred_ranks(scores: np.ndarray) -> np.ndarray:
+    """Ranks [n] less their mean; equal scores have the mean of their ranks."""
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks = (last - (counts - 1) / 2)[inverse]
+    return ranks - (len(scores) + 1) / 2
