@@ -1,4 +1,4 @@
-"""MLflow's client, ready to use: telemetry off, the SQLite database created once, this process pointed at it."""
+"""MLflow's client, ready to use: telemetry off, the database created once, this process pointed at it."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.settings import Settings
-from forecache.tracking.database import prepare_database
+from forecache.tracking.database import prepare_database, prepare_shared_database
 from forecache.tracking.relocation import artifact_root
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _VARIABLES = {
 
 
 def tracking(settings: Settings) -> "MlflowClient":
-    """MLflow ready to use: telemetry off, the SQLite database created once under a lock, this process pointed at it.
+    """MLflow ready to use: telemetry off, its database created once under a lock, this process pointed at it.
 
     Artifacts in a bucket are reached with the options of the project's object store.
 
@@ -46,6 +46,8 @@ def tracking(settings: Settings) -> "MlflowClient":
     uri = settings.mlflow_tracking_uri
     if uri.startswith("sqlite:///"):
         prepare_database(Path(uri.removeprefix("sqlite:///")), uri, artifact_root(settings))
+    elif uri.startswith("postgresql"):
+        prepare_shared_database(uri)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)

@@ -1,11 +1,14 @@
-"""MLflow's SQLite database under the home folder: created once, and its artifacts found where a home was moved."""
+"""MLflow's database: created once; of an SQLite one in the home the artifacts are found where the home was moved."""
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 from forecache.files import lock
 from forecache.settings import PROJECT_ROOT
 from forecache.tracking.relocation import relocate
+
+_LOCK = 0x666F7265  # one of Forecache's own among the database's
 
 
 def prepare_database(path: Path, uri: str, root: str) -> None:
@@ -27,6 +30,17 @@ def prepare_database(path: Path, uri: str, root: str) -> None:
             if root:
                 relocate(path, before=ready.read_text() if ready.exists() else "", now=root)
             ready.write_text(root)
+
+
+@cache
+def prepare_shared_database(uri: str) -> None:
+    """Create the tables of a PostgreSQL database, one process of whatever machine after the other."""
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.pool import NullPool
+
+    with create_engine(uri, poolclass=NullPool).connect() as connection:
+        connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})  # until the connection is closed
+        _migrate(uri)
 
 
 def _template() -> Path:

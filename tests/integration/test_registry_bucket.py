@@ -42,6 +42,16 @@ assert champion.version == 2
 assert set(load_gate_plots(settings, champion)) == {"gains", "shift"}
 print(*sorted(path.name for path in models.verified_folder(settings, champion).iterdir()))
 """
+_OPENS = """
+import sys
+import mlflow
+from forecache.settings import load_settings
+from forecache.tracking.client import tracking
+
+print("ready", flush=True)
+sys.stdin.readline()
+tracking(load_settings()).search_experiments(max_results=1)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +93,24 @@ def test_models_are_registered_judged_and_loaded_elsewhere_with_the_options_of_t
     run(_TRAINS, settings.home_path, settings.lake_uri, services)
     assert "model.onnx" in run(_LOADS, tmp_path / "another machine", settings.lake_uri, services).split()
     assert not (settings.home_path / "mlflow").exists()
+
+
+def test_processes_of_several_machines_may_be_the_first_at_once(tmp_path: Path) -> None:
+    with postgres_server(tmp_path / "pg", password=_PASSWORD) as url:
+        pods = [
+            subprocess.Popen(
+                [sys.executable, "-c", _OPENS],
+                env=os.environ | {"FORECACHE_HOME": str(tmp_path / f"home {number}"), "FORECACHE_MLFLOW_URI": url},
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for number in range(3)
+        ]  # fmt: skip
+        for pod in pods:
+            assert pod.stdout is not None
+            assert pod.stdout.readline() == "ready\n"
+        for pod in pods:
+            assert pod.stdin is not None
+            pod.stdin.write("go\n")
+            pod.stdin.flush()
+        said = [pod.communicate(timeout=240)[1][-2000:] for pod in pods]
+        assert [pod.returncode for pod in pods] == [0, 0, 0], said
