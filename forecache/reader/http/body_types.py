@@ -1,4 +1,4 @@
-"""What the header fields of a request say of its body: refused before the body is read if it cannot be taken."""
+"""Checks of the header fields that describe a request's body: it is refused before it is read if it cannot be taken."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the log says of an error in the watching thread: a sentence for what is expected, a traceback for a defect."""
+"""Failures of the watching thread as they are logged: a sentence for what is expected, a traceback for a defect."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ class Failure(NamedTuple):
 
 
 def failure_of(error: Exception) -> Failure:
-    """How an error is logged. For want of open files each try fails at another file or import: that is one reason."""
+    """The failure of an error. For want of open files each try fails at another file or import: that is one reason."""
     if any(map(_is_out_of_files, _chain(error))):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         text = (
