@@ -46,8 +46,7 @@ def _answered(found: Mapping[str, Any]) -> list[str]:
     times = ", ".join(f"{name} {us / 1e3:g}" for name, us in found["times_us"].items() if us and name != "total")
     total, late = found["times_us"]["total"] / 1e3, ", late" if found["late"] else ""
     lines = [
-        f"answered {found['arrived_at'][:19]}Z by release {found['release']}, model version {found['model_version']}, "
-        f"arm {found['arm']}",
+        f"answered {found['arrived_at'][:19]}Z by release {found['release']}, {_model(found)}, arm {found['arm']}",
         f"rung {found['rung']}{', as the model did not answer: ' + found['why'] if found['why'] else ''}",
         f"took {total:g} ms of {found['deadline_ms']:g}{late} ({times}), at {found['replica']}",
     ]
@@ -57,6 +56,11 @@ def _answered(found: Mapping[str, Any]) -> list[str]:
         for each in found["also_logged"]
     ]
     return lines
+
+
+def _model(found: Mapping[str, Any]) -> str:
+    runtime = f" ({found['model_runtime']})" if found["model_runtime"] else ""
+    return f"model version {found['model_version']}{runtime}"
 
 
 def _read(stores: Sequence[Mapping[str, Any]] | None) -> list[str]:
@@ -73,7 +77,7 @@ def _today(found: Mapping[str, Any]) -> list[str]:
     why = f", as the model does not answer: {now['problem'] or now['why']}" if now["why"] else ""
     then = found["explained"]["score"]
     lines = [
-        f"release {now['release']}, model version {now['model_version']}, rung {now['rung']}{why}",
+        f"release {now['release']}, {_model(now)}, rung {now['rung']}{why}",
         f"score {_figure(now['score'])}, then {_figure(then)}",
     ]
     return lines + [f"flag: {flag}" for flag in now["flags"]] + _read(now["stores"])

@@ -232,7 +232,8 @@ def _result(
     **more: Any,
 ) -> StageResult:  # fmt: skip
     told = {"rollout": rollout} if rollout and realtime.rollout is not None else {}
-    details = {"release": number, "model": {"name": model.name, "version": model.version}, **told, **more}
+    said = {"model": {"name": model.name, "version": model.version}, "model_uri": model.uri}
+    details = {"release": number, **said, **told, **more}
     return StageResult(STAGE, realtime.name, 0, time.perf_counter() - started, skipped=skipped, details=details)
 
 

@@ -35,6 +35,8 @@ class RealtimeAnswer:
         rungs: How many candidates come from each.
         why: Why the model did not answer; "" if it did.
         flags: What is wrong with what the model was given, each a sentence.
+        model_runtime: What runs the model: "lightgbm", "onnx", "function", ... A function's versions are numbered apart
+            from those in the registry.
         stores: By name, the `version`, `as_of`, `age_s` and `stale` of each that was read.
         late: Whether the deadline had passed when the answer was ready.
         timings_ms: By stage, and their `total` since the arrival of the request.
@@ -50,6 +52,7 @@ class RealtimeAnswer:
     flags: tuple[str, ...]
     model_name: str
     model_version: int
+    model_runtime: str
     release: int
     stores: Mapping[str, Mapping[str, Any]]
     deadline_ms: float
@@ -149,6 +152,7 @@ def realtime_answer_from(data: Mapping[str, Any]) -> RealtimeAnswer:
         flags=tuple(data.get("flags", ())),
         model_name=data["model"]["name"],
         model_version=data["model"]["version"],
+        model_runtime=data["model"]["runtime"],
         release=data["release"],
         stores=data["stores"],
         deadline_ms=data["deadline_ms"],

@@ -61,7 +61,7 @@ class RealtimeExtension:
             {
                 "name": name,
                 "release": each.number,
-                "model": {"name": each.loaded.release.model.name, "version": each.loaded.release.model.version},
+                "model": each.loaded.release.model.summary,
                 "deadline_ms": each.loaded.release.deadline_ms,
             }
             for name, each in served

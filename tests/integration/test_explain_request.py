@@ -99,6 +99,8 @@ def test_nothing_has_changed_while_release_and_stores_are_the_same(
     found = explain_answer(settings, "ranking", "r00005")
     assert found["today"]["score"] == found["explained"]["score"]
     assert found["today"]["rung"] == "model"
+    assert (found["model_version"], found["model_runtime"]) == (1, "onnx")
+    assert (found["today"]["model_version"], found["today"]["model_runtime"]) == (1, "onnx")
     assert not any(each["changed"] for each in found["explained"]["features"])
     assert all(each["position"] == each["position_today"] for each in found["candidates"])
 
@@ -263,5 +265,6 @@ def test_a_model_without_candidates_is_explained(settings: Settings, said: Calla
     assert found["explained"]["contributions"]["sum"] == pytest.approx(found["explained"]["score"], rel=1e-5)
     text = said("ranking", "q4")
     assert "request q4: score 4.8889" in text
+    assert text.count("model version 1 (function)") == 2
     alone = explain_answer(settings, "ranking", "q4")["explained"]["contributions"]["background"]
     assert alone.startswith("4 rows of this and 4 other logged requests")

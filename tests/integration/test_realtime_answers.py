@@ -77,7 +77,7 @@ def test_a_ranking_says_for_each_candidate_its_score_and_rung_and_where_they_com
     assert scores == sorted(scores, reverse=True)
     assert answer["rung"] == "model"
     assert answer["rungs"] == {"model": 3}
-    assert answer["model"] == {"name": "ranking", "version": 1}
+    assert answer["model"] == {"name": "ranking", "version": 1, "runtime": "onnx"}
     assert answer["release"] == 1
     assert {name: (each["version"], each["stale"]) for name, each in answer["stores"].items()} == {
         "household": (1, False), "product": (1, False),

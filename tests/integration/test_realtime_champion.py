@@ -60,7 +60,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert new_champion(settings, weights) == number
         done = release(settings, search)
         assert not done.skipped
-        assert done.details == {"release": number, "model": {"name": "search", "version": number}}
+        model = {"name": "search", "version": number}
+        assert done.details == {"release": number, "model": model, "model_uri": f"models:/search/{number}"}
     return settings.home_path
 
 
@@ -81,7 +82,7 @@ def test_the_champion_answers_until_it_is_rolled_back(
     monkeypatch.setenv("FORECACHE_HOME", str(champions.home))
     monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
     assert main(["models", "rollback", "search", "--reason", "worse"]) == 0
-    assert "Release 1 of search answers now: model search 1." in capsys.readouterr().out
+    assert "Release 1 of search answers now: model search 1 (models:/search/1)." in capsys.readouterr().out
     assert read_current(folder).current == 1
     assert release(champions, search).skipped
     assert main(["releases", "search", "--json"]) == 0
@@ -130,7 +131,7 @@ def test_a_model_that_is_promoted_by_hand_answers_requests(
     monkeypatch.setenv("FORECACHE_HOME", str(champions.home))
     monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
     assert main(["promote", "search", "3"]) == 0
-    assert "Release 3 of search answers now: model search 3." in capsys.readouterr().out
+    assert "Release 3 of search answers now: model search 3 (models:/search/3)." in capsys.readouterr().out
     assert read_release(open_releases(champions, "search"), 3).model.version == 3
 
 

@@ -84,7 +84,7 @@ def test_the_command_line_says_what_it_did(
     monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
     release(settings, changed(deadline_ms=20.0))
     assert main(["release", "payments"]) == 0
-    assert "Release 2 of payments answers now: model payments 1." in capsys.readouterr().out
+    assert "Release 2 of payments answers now: model payments 1 (function asked_project" in capsys.readouterr().out
     assert main(["rollback", "payments"]) == 0
     assert "Release 1 of payments answers now." in capsys.readouterr().out
     assert main(["release", "payments"]) == 6

@@ -82,7 +82,7 @@ def _said(current: "Settings", declared: "Realtime", result: "StageResult") -> s
 
     model, rollout = result.details["model"], result.details.get("rollout", "")
     of = f"Release {result.details['release']} of {declared.name}"
-    what = f"model {model['name']} {model['version']}"
+    what = f"model {model['name']} {model['version']} ({result.details['model_uri']})"
     if rollout == UNDER_WAY:
         return f"{of} is rolled out already: {what}. `forecache releases {declared.name}` shows how far."
     if rollout == BEGUN:

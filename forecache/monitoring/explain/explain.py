@@ -45,6 +45,7 @@ def explain_answer(
     found: dict[str, Any] = {
         "name": name,
         **{column: record[column] for column in _AS_LOGGED},
+        "model_runtime": None if release is None else release.model.runtime,
         "arrived_at": record["arrived_at"].astimezone(timezone.utc).isoformat().replace("+00:00", "Z"),
         "times_us": {column.removesuffix("_us"): record[column] for column in TIMES},
         "stores": record["stores"],
@@ -182,6 +183,7 @@ def _today(now: Today | str, place: int) -> dict[str, Any]:
     return {
         "release": now.release.number,
         "model_version": now.release.model.version,
+        "model_runtime": now.release.model.runtime,
         "rung": now.rung,
         "why": now.why,
         "problem": now.problem,

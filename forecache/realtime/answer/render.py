@@ -28,7 +28,7 @@ class Renderer:
         self._head = orjson.dumps({"name": release.name})[:-1] + b',"request_id":'
         self._model = (
             b',"model":'
-            + orjson.dumps({"name": release.model.name, "version": release.model.version})
+            + orjson.dumps(release.model.summary)
             + (b',"arm":"%b"' % arm.encode() if arm else b"")
             + b',"release":%d,"stores":{' % release.number
         )

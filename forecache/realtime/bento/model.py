@@ -86,7 +86,7 @@ class BentoModel:
             ]
         if found.flags:
             answer["flags"] = list(found.flags)
-        answer["model"] = {"name": release.model.name, "version": release.model.version}
+        answer["model"] = release.model.summary
         answer["release"] = release.number
         answer["stores"] = {
             name: {

@@ -19,7 +19,7 @@ def description(served: Served, models: Models) -> dict[str, Any]:
         "description": release.description,
         "release": release.number,
         "created_at": release.created_at,
-        "model": {"name": release.model.name, "version": release.model.version, "runtime": release.model.runtime},
+        "model": release.model.summary,
         "request": [_field(field) for field in release.request],
         "candidates": None,
         "features": list(release.features),

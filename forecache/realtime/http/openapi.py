@@ -85,7 +85,7 @@ def _answer(release: Release) -> Schema:
         **shown,
         "rung": _TEXT,
         "rungs": {"type": "object", "additionalProperties": _WHOLE},
-        "model": _object({"name": _TEXT, "version": _WHOLE}),
+        "model": _object({"name": _TEXT, "version": _WHOLE, "runtime": _TEXT}),
         "release": _WHOLE,
         "stores": {"type": "object", "additionalProperties": store},
         "deadline_ms": _TYPES["double"],

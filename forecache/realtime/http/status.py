@@ -120,7 +120,7 @@ def _release(name: str, models: Models) -> dict[str, Any]:
         "state": "earlier" if failed else "served",
         "release": release.number,
         "created_at": release.created_at,
-        "model": {"name": release.model.name, "version": release.model.version},
+        "model": release.model.summary,
         "deadline_ms": release.deadline_ms,
         "runs": "loop" if without_cache(served.path).in_loop else "process",
         "ladder": ["model", *(rung.name for rung in served.rungs)],

@@ -8,6 +8,7 @@ from forecache.realtime.answer.answered import Times
 from forecache.realtime.answer.render import lowest
 from forecache.realtime.deadline.clock import Clock
 from forecache.realtime.http.scored import Scored
+from forecache.realtime.release.format import Release
 from forecache.realtime.served import Served
 
 _STAGES = {name: f"timings_ms.{name}" for name in ("wait", "parse", "lookup", "transform", "model", "ladder")}
@@ -20,13 +21,13 @@ def said(served: Served, answers: Sequence[Scored], clock: Clock) -> dict[str, A
     told: dict[str, Any] = {
         "rung": lowest(rungs) if rungs else "",
         "release": release.number,
-        "model": f"{release.model.name}/{release.model.version}",
+        **_model(release),
         "deadline_ms": clock.deadline_ms,
         **_timings(answers, now - clock.arrived),
     }
     if served.split is not None and answers:
         by = answers[0].served
-        told["release"], told["model"] = by.number, f"{by.loaded.release.model.name}/{by.loaded.release.model.version}"
+        told |= {"release": by.number, **_model(by.loaded.release)}
         told["arm"] = " ".join(dict.fromkeys(each.served.arm for each in answers))
     if clock.is_late(now):
         told["late"] = True
@@ -45,6 +46,10 @@ def said(served: Served, answers: Sequence[Scored], clock: Clock) -> dict[str, A
                 f"stores.{name}.stale": store.stale,
             })  # fmt: skip
     return told
+
+
+def _model(release: Release) -> dict[str, str]:
+    return {"model": f"{release.model.name}/{release.model.version}", "model_runtime": release.model.runtime}
 
 
 def _timings(answers: Sequence[Scored], elapsed: int) -> dict[str, float]:

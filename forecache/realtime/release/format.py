@@ -61,6 +61,11 @@ class ReleasedModel:
     def runtime(self) -> str:
         return self.spec.runtime
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The model as answers say it; version 1 of a function is another model than version 1 in the registry."""
+        return {"name": self.name, "version": self.version, "runtime": self.runtime}
+
 
 @dataclass(frozen=True)
 class ReleaseFile:
