@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 STAGE = "log_monitoring"
 _COLUMNS = ("release", "arm", "items", "features", "scores", "score_dtype", "rung")
-_CURRENT = "current"
+_CURRENT = ("current", "control")
+"""Arms of the current release during canary steps."""
 
 
 @dataclass
@@ -97,13 +98,15 @@ def monitor_log(
 
 def _count(settings: Settings, name: str, day: date) -> tuple[dict[int, _Counted], int]:
     """By release, what its current arm was given and answered; and how many answers there are."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     found: dict[int, _Counted] = {}
     answers = 0
     for batch in read_log(settings, name, days=[day], columns=_COLUMNS):
         answers += batch.num_rows
-        rows = batch.filter(pc.and_(pc.equal(batch["arm"], _CURRENT), batch["features"].is_valid()))
+        is_current = pc.is_in(batch["arm"], pa.array(_CURRENT))
+        rows = batch.filter(pc.and_(is_current, batch["features"].is_valid()))
         for number in pc.unique(rows["release"]).to_pylist():
             if number not in found:
                 found[number] = _opened(settings, name, number)

@@ -4,13 +4,14 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from faulty_code import transforms
 from log_support import commit_all
@@ -23,6 +24,8 @@ from rollout_support import LOG, NAME, QUICK, begin, state_of
 from forecache.operations.rollout.controller import Look, by_hand, look
 from forecache.pipeline import Guards
 from forecache.pipeline.realtime.request import RequestField
+from forecache.realtime.log.read import read_log
+from forecache.realtime.log.record import ARMS
 from forecache.realtime.log.sampling import BUCKETS, bucket_of
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.rollout.state import RolloutState, write_rollout
@@ -136,6 +139,17 @@ def looked_until_over(settings: Settings) -> RolloutState:
     return looked_until(settings, lambda _: False)
 
 
+def processes_of(reader: RunningReader) -> set[int]:
+    """Ids of the templates and model processes below a reader."""
+    [worker] = reader.workers()
+    found = set()
+    for child in psutil.Process(worker).children(recursive=True):
+        with suppress(psutil.Error):
+            if "forecache.realtime.workers" in child.cmdline():
+                found.add(child.pid)
+    return found
+
+
 CANARY: dict[str, Any] = {"stage": "canary", "share": 0.5, "slow_us": 1e6}
 
 
@@ -161,13 +175,13 @@ def test_a_candidate_that_fails_once_it_answers_is_returned_and_hurts_no_other_r
     assert (state.stage, state.step.verdict) == ("returned", "returned"), state.why
     assert next(each.guard for each in state.step.compared if each.harmful) in ("without_model", "late")
     assert number in read_current(open_releases(settings, NAME)).bad
-    others = asking.of("current")
+    others = [*asking.of("current"), *asking.of("control")]
     assert len(others) > 100
     hurt = sum(each["rung"] != "model" or each.get("late", False) for each in others)
     assert hurt <= len(others) / 50 + 2 * held_up_ms / DEADLINE_MS  # of each client, one in so much of a busy machine
     arms: dict[int, set[str]] = {}
     for each in asking.answers:
-        arms.setdefault(each["household"], set()).add(each.get("arm", ""))
+        arms.setdefault(each["household"], set()).add(each.get("arm", "").replace("control", "current"))
     assert all({"current", "canary"} - found for found in arms.values())  # no key was in both
 
 
@@ -222,11 +236,33 @@ def test_a_key_is_in_the_same_arm_whatever_the_protocol(settings: Settings, read
         assert eventually(lambda: any(own(key)["release"] == number for key in range(20)))
         for household in range(40):
             in_share = bucket_of(str(household).encode(), salt) < BUCKETS // 2
-            expected = ("canary", number) if in_share else ("current", 1)
+            expected = ("canary", number) if in_share else ("control", 1)
             for ask in (own, infer, invoke):
                 answer = ask(household)
                 assert (answer["arm"], answer["release"]) == expected, ask
     by_hand(settings, NAME, "return", "enough")
+
+
+def test_a_canary_is_compared_with_the_current_release_in_processes_and_other_keys_stay_on_the_event_loop(
+    settings: Settings, reader: RunningReader
+) -> None:
+    number, began, own = candidate(settings, version=6), now(), processes_of(reader)
+    roll_out(settings, number, at=began, stage="canary", share=0.25, slow_us=1e6)
+    with traffic(reader) as asking:
+        assert eventually(lambda: all(len(asking.of(arm)) > 50 for arm in ("canary", "control", "current")), 120)
+        assert len(processes_of(reader) - own) >= 2 * (1 + 2)  # two releases, each a template and two processes
+    commit_all(settings, NAME)
+    rows = [row for batch in read_log(settings, NAME, since=began) for row in batch.to_pylist()]
+    of_arm = {arm: [row for row in rows if row["arm"] == arm and row["release"] in (1, number)] for arm in ARMS}
+    salt = state_of(settings).salt
+    for arm, first, last in (("canary", 0.0, 0.25), ("control", 0.25, 0.5)):
+        places = [bucket_of(row["key"].encode(), salt) / BUCKETS for row in of_arm[arm][-50:]]
+        assert all(first <= place < last for place in places)
+    scores = {row["key"]: row["scores"] for row in rows if row["arm"] in ("", "current") and row["why"] == ""}
+    asked = [row for row in of_arm["control"] if row["why"] == "" and row["key"] in scores]
+    assert all(row["scores"] == scores[row["key"]] and row["release"] == 1 for row in asked)
+    by_hand(settings, NAME, "return", "enough")
+    assert eventually(lambda: not processes_of(reader) - own, 60)
 
 
 def test_a_good_release_goes_from_a_a_to_all_and_a_replica_may_start_in_the_middle(
@@ -246,7 +282,7 @@ def test_a_good_release_goes_from_a_a_to_all_and_a_replica_may_start_in_the_midd
     assert [step.stage for step in state.steps] == ["aa", "shadow", "canary", "canary"]
     assert state.stage == "done"
     assert state.steps[1].shown["same_first_share"] == 1.0
-    assert {"aa", "current", "canary"} <= {each.get("arm") for each in asking.answers}
+    assert {"aa", "current", "canary", "control"} <= {each.get("arm") for each in asking.answers}
     assert not any("arm" in each for each in asking.answers[-10:])
     rungs = [each["rung"] for each in [*asking.answers, *more.answers]]
     assert rungs.count("model") >= 0.9 * len(rungs)  # a busy machine may be late

@@ -44,7 +44,7 @@ def test_a_good_release_goes_through_all_steps_and_answers_all(settings: Setting
         if state.is_over:
             break
         stages.append((state.stage, state.share))
-        answered(settings, first=1000 * turn)
+        answered(settings, 1200, first=2000 * turn)
         looked(settings)
     assert stages == [("aa", 0.5), ("shadow", 0.5), ("canary", 0.2), ("canary", 0.5)], state_of(settings).why
     state, pointer = state_of(settings), read_current(open_releases(settings, NAME))
@@ -81,6 +81,35 @@ def test_a_release_that_does_harm_is_returned_and_marked_and_says_why(
     assert "Release 2 does harm" in state.why
     [alert] = [each for each in alerts if each.kind == "release_returned"]
     assert (alert.name, alert.summary) == (NAME, state.why)
+
+
+def test_an_equal_release_is_not_returned_for_the_way_to_its_processes_on_a_busy_machine(settings: Settings) -> None:
+    two_releases(settings)
+    begin(settings)
+    until(settings, "canary")
+    busy = {"total_us": 36_000, "late": True}
+    answered(settings, 3000, first=9000, candidate=busy, control=busy)
+    state = looked(settings)
+    assert (state.steps[2].verdict, state.stage) == ("passed", "canary"), state.why
+    assert {each.guard: each.current for each in state.steps[2].compared}["slow"] == 1.0
+
+
+def test_a_candidate_that_is_slower_than_the_control_is_returned(settings: Settings) -> None:
+    two_releases(settings)
+    begin(settings)
+    until(settings, "canary")
+    answered(settings, 3000, first=9000, candidate={"total_us": 36_000}, control={"total_us": 9_000})
+    assert looked(settings).stage == "returned"
+
+
+def test_without_a_control_a_canary_waits_since_nothing_is_known_of_its_times(settings: Settings) -> None:
+    two_releases(settings)
+    begin(settings)
+    until(settings, "canary")
+    answered(settings, 3000, first=9000, candidate={"total_us": 36_000}, control={"arm": "current"})
+    state = looked(settings)
+    assert (state.stage, state.step.verdict) == ("canary", "waits")
+    assert "0 of 100 requests of the current release, placed as the candidate is, are in the log" in state.why
 
 
 def test_a_candidate_whose_shadow_fails_never_answers_anybody(settings: Settings) -> None:
@@ -217,7 +246,7 @@ def test_a_pause_is_told_although_the_look_that_found_its_reason_was_killed(
     two_releases(settings)
     begin(settings, replace(QUICK, requests=10_000), stage="canary", share=0.5, slow_us=1e6)
     answered(settings, 3000, keys=4000)
-    replace_log(settings, [row for row in logged_rows(settings) if row["arm"] == "current" or int(row["key"]) % 2])
+    replace_log(settings, [row for row in logged_rows(settings) if row["arm"] != "canary" or int(row["key"]) % 2])
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt

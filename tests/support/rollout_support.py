@@ -18,6 +18,7 @@ from forecache.realtime.log.record import schema, table_of
 from forecache.realtime.log.sampling import BUCKETS, bucket_of
 from forecache.realtime.release.claim import home_of
 from forecache.realtime.release.folder import open_releases
+from forecache.realtime.rollout.split import control_share
 from forecache.realtime.rollout.state import RolloutState, Step, read_rollout, write_rollout
 from forecache.settings import Settings
 
@@ -70,6 +71,7 @@ def log_rows(
     first: int = 0,
     seed: int = 1,
     candidate: dict[str, Any] | None = None,
+    control: dict[str, Any] | None = None,
     state: RolloutState | None = None,
     request_id: str = "",
 ) -> list[dict[str, Any]]:
@@ -80,6 +82,7 @@ def log_rows(
         candidate: How answers of the other arm differ: `score` is added to each score, `release`, `why`, `late` and
             `total_us` take the place of what a good one has, `noise` replaces its scores by others of
             the same distribution.
+        control: How answers of the control differ.
         request_id: Of all requests; "": each has its own.
     """
     state = state or state_of(settings)
@@ -87,12 +90,15 @@ def log_rows(
     rows: list[dict[str, Any]] = []
     for number in range(first, first + count):
         key = str(int(generator.integers(keys)))
-        in_share = bucket_of(key.encode(), state.salt) < int(state.share * BUCKETS)
+        bucket = bucket_of(key.encode(), state.salt)
+        in_share = bucket < int(state.share * BUCKETS)
+        in_control = state.stage == "canary" and not in_share and bucket < control_share(state.share) * BUCKETS
         scores = generator.normal(0, 1, 5)
         row = {
             "request_id": request_id or f"r{number}", "day": at.date(),
             "arrived_at": at + timedelta(milliseconds=number - first),
-            "key": key, "items": 5, "release": 1, "model_version": 1, "arm": "current", "rung": "model", "why": "",
+            "key": key, "items": 5, "release": 1, "model_version": 1, "rung": "model", "why": "",
+            "arm": "control" if in_control else "current",
             "score_dtype": "<f8", "late": False, "deadline_ms": 50.0, "replica": "a:1#0",
             "total_us": int(generator.integers(300, 900)), "model_us": 50, "flags": [],
         }  # fmt: skip
@@ -103,6 +109,8 @@ def log_rows(
             told = dict(candidate or {}) if state.stage != "aa" else {}
             scores = (generator.normal(0, 1, 5) if told.pop("noise", False) else scores) + told.pop("score", 0.0)
             row |= {**other, **told}
+        elif in_control:
+            row |= control or {}
         row["scores"] = None if row["why"] else scores.tobytes()
         rows.append(row)
     append_rows(settings, table_of(NAME), pa.Table.from_pylist(rows, schema=schema()), partition_by=("day",))

@@ -67,6 +67,18 @@ def test_the_split_is_that_of_the_controller() -> None:
     assert arms(split(0.2)) == expected
 
 
+@pytest.mark.parametrize(("share", "of_control"), [(0.05, 0.05), (0.2, 0.2), (0.5, 0.5), (0.6, 0.4)])
+def test_the_control_has_as_many_keys_as_the_candidate_and_none_of_its_own(share: float, of_control: float) -> None:
+    with_control = Split(
+        state(share), Sampler(), current=arm("current"), other=arm("canary"), stand_in=arm("stand-in"),
+        control=arm("control"),
+    )  # type: ignore[arg-type]  # fmt: skip
+    found, before = np.array(arms(with_control)), np.array(arms(split(share)))
+    assert ((found == "canary") == (before == "canary")).all()
+    assert (found == "control").mean() == pytest.approx(of_control, abs=0.02)
+    assert (share < 0.5) == ("current" in found)
+
+
 def refusing(*names: str) -> Any:
     def parse(served: Any) -> ParsedRequest:
         if served.name in names:

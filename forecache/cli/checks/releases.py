@@ -47,7 +47,7 @@ def check_releases(settings: Settings) -> Finding:
 
 
 def check_rollouts(settings: Settings) -> Finding:
-    """Whether each declared rollout compares what requests led to; without that, no guard sees worse answers."""
+    """Check that each declared rollout compares what requests led to; without that, no guard sees worse answers."""
     from forecache.operations.rollout.start import blind_spot
     from forecache.pipeline.loading import read_project
 

@@ -74,9 +74,9 @@ def _with_rows(seen: Seen, rows: Rows, state: RolloutState, pairs: Pairs) -> See
     values, there = rows.values(state), good & ~rows.loading
     times = seen.times.copy()
     for arm in (0, 1):
-        of_arm = there & (rows.arm == arm)
+        of_arm = there & rows.alike & (rows.arm == arm)
         times[arm] += (of_arm.sum(), rows.total_us[of_arm].sum(), rows.model_us[of_arm].sum())
-    more: dict[str, Any] = {"times": times, "whys": _whys(seen, rows, there & ~rows.by_model)}
+    more: dict[str, Any] = {"times": times, "whys": _whys(seen, rows, there & rows.alike & ~rows.by_model)}
     if state.stage == "aa" and len(seen.kept_us) < KEPT:
         more["kept_us"] = np.concatenate([seen.kept_us, rows.total_us[good]])[:KEPT]
         more["kept_scores"] = np.concatenate([seen.kept_scores, rows.all_scores(good)])[:KEPT]
@@ -91,7 +91,7 @@ def _with_rows(seen: Seen, rows: Rows, state: RolloutState, pairs: Pairs) -> See
 def _with_order(seen: Seen, pairs: Pairs, state: RolloutState) -> Seen:
     """With how far both releases agree, of requests that both have scored."""
     agree, buckets, values = seen.agree.copy(), [], []
-    for bucket, current, candidate in pairs.matched():
+    for bucket, current, candidate in pairs.match():
         apart = np.abs(candidate - current)
         agree[:3] += (1, np.argmax(candidate) == np.argmax(current), apart.mean())
         agree[3] = max(agree[3], apart.max())

@@ -121,7 +121,8 @@ def _why_it_waits(state: RolloutState, counts: Counts, found: tuple[Compared, ..
         where = f"; {counts.straggler} answered by an earlier step" if counts.straggler else ""
         return f"The request log has no request of this step{where}: without requests nothing moves on."
     wanted = state.plan["requests"]
-    for arm, count in zip(("the current release", "the other arm"), counts.requests, strict=True):
+    placed = ", placed as the candidate is," if state.stage == "canary" else ""
+    for arm, count in zip((f"the current release{placed}", "the other arm"), counts.requests, strict=True):
         if count < wanted:
             return f"{count:,} of {wanted:,} requests of {arm} are in the log."
     if min(counts.keys) < LEAST_KEYS:

@@ -1,4 +1,4 @@
-"""How far a candidate ranks otherwise than the current release, by requests that both have scored in the shadow step.
+"""The order of a candidate's scores beside the current release's, by requests that both scored in the shadow step.
 
 Scores may be distributed as those of the current release and mean nothing: only their order shows that. The value of a
 request is 0 for the same order, 0.5 for an unrelated one, as noise has it, and 1 for the reverse. For several
@@ -39,8 +39,8 @@ class Pairs:
             elif len(scores[place]) and len(found) < 2 * MOST_PAIRS:
                 found[request_id] = (int(rows.bucket[place]), scores[place])
 
-    def matched(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Bucket of the key, scores of the current release, scores of the candidate; each float64 [n]."""
+    def match(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield the requests that both have scored: bucket, scores of the current release and of the candidate, [n]."""
         current, candidate = self._found
         num_pairs = 0
         for request_id, one in current.items():
@@ -54,7 +54,7 @@ class Pairs:
 
 
 def disorder(current: np.ndarray, candidate: np.ndarray, edges: Sequence[float]) -> float:
-    """How far the order of the candidate's scores is from that of the current release, from 0 to 1.
+    """Measure how far the order of the candidate's scores is from that of the current release, from 0 to 1.
 
     Args:
         current, candidate: Scores of one request, float64 [n].

@@ -15,12 +15,15 @@ from forecache.operations.rollout.judge import following, judged
 from forecache.operations.rollout.seen import GUARD, GUARDS, Seen
 from forecache.operations.rollout.simulate import BEGAN, Traffic, state_at
 from forecache.pipeline.realtime.rollout import Outcome, Rollout
+from forecache.realtime.rollout.split import control_share
 from forecache.realtime.rollout.state import RolloutState, Stage
 
 _RATES: Mapping[str, float] = {
     "without_model": 0.005, "late": 0.01, "slow": 0.05, "score_level": 0.5, "score_spread": 0.5,
 }  # fmt: skip
 """Mean by guard. The value of a request is 0 or 1, also of the scores, where that is the most that it can vary."""
+_OF_CONTROL = ("without_model", "late", "slow")
+"""Guards that compare a canary with the control alone."""
 _DISORDER = 0.25
 """A rank correlation of 0.5: a model that is as good, and its own."""
 _PATIENCE = 20
@@ -100,7 +103,7 @@ def _ended(
     while after is not None:
         state = state_at(rollout, *after)
         of_arms = (own, own if state.stage == "aa" else other)
-        verdict, where = _step(generator, state, places < state.share, mean / looks, of_arms, looks)
+        verdict, where = _step(generator, state, places, mean / looks, of_arms, looks)
         if verdict != "passed":
             return verdict, where
         after = following(state)
@@ -110,22 +113,27 @@ def _ended(
 def _step(
     generator: Generator,
     state: RolloutState,
-    in_share: np.ndarray,
+    places: np.ndarray,
     mean: np.ndarray,
     own: tuple[np.ndarray, np.ndarray],
     looks: int,
 ) -> tuple[str, str]:
     """The verdict on a step, and the step with the guard that made it."""
     name = f"{state.stage} {state.share:g}" if state.stage == "canary" else state.stage
-    counted = in_share if state.stage == "shadow" else np.ones_like(in_share)
-    arms = [counted if state.stage == "shadow" else ~in_share, in_share]
+    in_share = places < state.share
+    arms = [in_share if state.stage == "shadow" else ~in_share, in_share]
+    says = np.ones((2, len(mean), len(GUARDS)))
+    if state.stage == "canary":
+        without_control = places >= control_share(state.share)
+        for guard in _OF_CONTROL:
+            says[0, without_control, GUARD[guard]] = 0
     seen = Seen("", n=np.zeros((2, len(mean), len(GUARDS))), x=np.zeros((2, len(mean), len(GUARDS))))
     for look in range(1, _PATIENCE * looks + 1):
         more = generator.poisson(mean)
         for arm, there in enumerate(arms):
             rows = np.flatnonzero(there & (more > 0))
-            seen.n[arm, rows] += more[rows, None]
-            seen.x[arm, rows] += generator.binomial(more[rows], own[arm][:, rows]).T
+            seen.n[arm, rows] += more[rows, None] * says[arm, rows]
+            seen.x[arm, rows] += generator.binomial(more[rows], own[arm][:, rows]).T * says[arm, rows]
         now = BEGAN + timedelta(hours=look * state.plan["hours"] / looks)
         found = judged(state, seen, now=now)
         if found.verdict != "waits":

@@ -37,7 +37,7 @@ def why_at_once(folder: ReleaseFolder, realtime: Realtime) -> str:
 
 
 def blind_spot(realtime: Realtime) -> str:
-    """What harm the declared rollout of a model cannot see, in a sentence; "" if it compares what requests led to."""
+    """The harm that the rollout of a model cannot see, in a sentence; "" if it compares what requests led to."""
     rollout = realtime.rollout
     if rollout is None or realtime.log is None or rollout.outcome is not None:
         return ""

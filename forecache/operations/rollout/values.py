@@ -29,6 +29,8 @@ class Rows:
         counts: Whether the row is compared: at the shadow step, those of the share are.
         by_model: Whether the model of the arm's release gave all of the answer, or nothing was asked.
         loading: Whether the current release stood in for a candidate that was not there yet.
+        alike: Whether the release was placed as that of the other arm: a canary runs in processes of its own, and its
+            times, and what it had no time for, are compared with the control alone.
         why: Why it did not; "" also where its scores were not numbers, or another release answered.
     """
 
@@ -36,12 +38,15 @@ class Rows:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        arms = ("current", state.stage, *(("loading",) if state.stage == "canary" else ()))
+        arms = ("current", state.stage, *(("loading", "control") if state.stage == "canary" else ()))
         batch = batch.filter(pc.is_in(batch.column("arm"), pa.array(arms)))
         column = {name: batch.column(name) for name in batch.schema.names}
         self.request_id = np.array(column["request_id"].to_pylist(), dtype="U")
         self.at = np.asarray(column["arrived_at"].cast(pa.int64()))
-        self.arm = np.asarray(pc.not_equal(column["arm"], "current")).astype(np.int64)
+        self.arm = np.asarray(pc.invert(pc.is_in(column["arm"], pa.array(("current", "control"))))).astype(np.int64)
+        self.alike = np.ones(len(self.arm), np.bool_)
+        if state.stage == "canary":
+            self.alike = ~np.asarray(pc.equal(column["arm"], "current")).astype(bool)
         self.loading = np.asarray(pc.equal(column["arm"], "loading")).astype(bool)
         self.bucket = _buckets(column["key"].to_pylist(), state.salt)
         # The same comparison as where requests are answered, of whole numbers; a float has not enough digits.
@@ -69,11 +74,12 @@ class Rows:
         """What each row says to each guard, [rows, guards] from 0 to 1; NaN where it says nothing."""
         found = np.full((len(self), len(GUARDS)), np.nan)
         found[:, GUARD["split"]] = 0.0
-        found[:, GUARD["without_model"]] = np.where(self.loading, np.nan, ~self.by_model)
+        says = self.alike & ~self.loading
+        found[:, GUARD["without_model"]] = np.where(says, ~self.by_model, np.nan)
         if state.stage != "shadow":
-            found[:, GUARD["late"]] = np.where(self.loading, np.nan, self.late)
+            found[:, GUARD["late"]] = np.where(says, self.late, np.nan)
             if state.slow_us:
-                found[:, GUARD["slow"]] = np.where(self.loading, np.nan, self.total_us > state.slow_us)
+                found[:, GUARD["slow"]] = np.where(says, self.total_us > state.slow_us, np.nan)
         if state.edges:
             level, spread = _places(self.scores_of_model, np.array(state.edges), len(self))
             found[:, GUARD["score_level"]], found[:, GUARD["score_spread"]] = level, spread
@@ -103,7 +109,7 @@ def _buckets(keys: Sequence[Any], salt: bytes) -> np.ndarray:
 
 
 def place_among(scores: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Where scores [n] lie among those of the current release, from 0 to 1."""
+    """Places of scores [n] among those of the current release, from 0 to 1."""
     return (np.searchsorted(edges, scores, "left") + np.searchsorted(edges, scores, "right")) / (2 * len(edges))
 
 

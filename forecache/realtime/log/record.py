@@ -11,9 +11,10 @@ from forecache.pipeline.names import REQUEST_LOG
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ARMS = ("current", "canary", "aa", "shadow", "loading")
-"""Who answered: the current release, a canary, the same release under the name of one, one that is never sent, or the
-current release in the place of a canary that was still being loaded."""
+ARMS = ("current", "canary", "control", "aa", "shadow", "loading")
+"""Who answered: the current release, a canary, the current release in processes of its own as a canary is, the same
+release under the name of one, one that is never sent, or the current release in the place of a canary that was still
+being loaded."""
 TIMES = ("wait_us", "parse_us", "lookup_us", "transform_us", "model_us", "ladder_us", "total_us")
 """Microseconds of the stages, and from the arrival of the request until its answer was written."""
 DAY = "day"

@@ -1,7 +1,8 @@
-"""A candidate in a reader: in processes of its own, whatever it is, so that nothing it does is done in the reader's.
+"""A candidate in a reader, in processes of its own, whatever it is, so that nothing it does is done in the reader's.
 
 Not even its modules are imported there: code that hangs, ends the process or writes over its memory can do so when it
-is loaded. The current release runs on the event loop or not, as ever.
+is loaded. The current release runs on the event loop or not, as ever; beside a canary, the control is opened like a
+candidate: the current release, for as many keys, so that times of equally placed models are compared.
 """
 
 import asyncio
@@ -62,7 +63,7 @@ class NoPath:
 
 
 class Candidate:
-    """The release that is rolled out, opened in a thread of its own: it may take as long as it likes.
+    """The release that is rolled out, or its control, opened in a thread of its own: it may take as long as it likes.
 
     Attributes:
         loaded: What it says of itself; None while that cannot be read.
@@ -133,6 +134,6 @@ class Candidate:
         with self._closed:
             if not self._is_closed:
                 self.path, self.failure = path, ""
-                logger.info("Release %d of %s is ready to be rolled out.", self.number, self._folder.name)
+                logger.info("Release %d of %s is ready in processes of its own.", self.number, self._folder.name)
                 return
         path.close()

@@ -9,6 +9,7 @@ from time import monotonic
 from forecache.errors import ForecacheError
 from forecache.reader.versions.answers import Answers
 from forecache.realtime.answer.render import Renderer
+from forecache.realtime.cache import without_cache
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.sampling import Sampler
 from forecache.realtime.metrics import ModelCells
@@ -30,10 +31,16 @@ ShadowOf = Callable[[Served], Shadow]
 
 @dataclass
 class _Followed:
-    """A rollout in this worker; `shown` is what its arms were made of."""
+    """A rollout in this worker; `shown` is what its arms were made of.
+
+    Attributes:
+        control: The current release in processes of its own, which the canary's times are compared with; None where it
+            runs in processes anyway, or before there is a canary.
+    """
 
     state: RolloutState
     candidate: Candidate
+    control: Candidate | None = None
     shown: tuple[object, ...] = ()
 
 
@@ -91,16 +98,18 @@ class Rollouts:
         followed = self._followed.get(name)
         if followed is None or (followed.state.release, followed.state.started_at) != (state.release, state.started_at):
             self._leave(name)
-            counters = self._cells_of(name).guards
-            candidate = Candidate(
-                self._settings, open_releases(self._settings, name), state.release,
-                loop=self._loop, counters=counters,
-            )  # fmt: skip
-            followed = self._followed[name] = _Followed(state, candidate)
+            followed = self._followed[name] = _Followed(state, self._opened_apart(name, state.release))
         followed.state = state
-        followed.candidate.turn()
-        candidate = followed.candidate
-        shown = (state.stage, state.share, candidate.path, candidate.is_late, candidate.loaded, served.path)
+        if state.stage == "canary" and followed.control is None and without_cache(served.path).in_loop:
+            followed.control = self._opened_apart(name, state.current)
+        candidate, control = followed.candidate, followed.control
+        for each in (candidate, control):
+            if each is not None:
+                each.turn()
+        shown = (
+            state.stage, state.share, candidate.path, candidate.is_late, candidate.loaded, served.path,
+            *(() if control is None else (control.path, control.is_late)),
+        )  # fmt: skip
         if followed.shown == shown and served.split is not None:
             return served
         arranged = self._with_arms(replace(served, split=None, renderer=_plain(served)), followed)
@@ -108,12 +117,21 @@ class Rollouts:
         return arranged if arranged.split is not None or served.split is not None else served
 
     def close(self) -> None:
-        for candidate in [*(each.candidate for each in self._followed.values()), *(each for _, each in self._retired)]:
+        for followed in self._followed.values():
+            followed.candidate.close()
+            if followed.control is not None:
+                followed.control.close()
+        for _, candidate in self._retired:
             candidate.close()
 
     def failures(self) -> dict[str, str]:
         """Why candidates cannot be asked, by model."""
         return {name: each.candidate.failure for name, each in self._followed.items() if each.candidate.failure}
+
+    def _opened_apart(self, name: str, number: int) -> Candidate:
+        """A release that is opened in processes of its own at its next turns."""
+        folder, counters = open_releases(self._settings, name), self._cells_of(name).guards
+        return Candidate(self._settings, folder, number, loop=self._loop, counters=counters)
 
     def _state_of(self, name: str) -> RolloutState | None:
         folder = open_releases(self._settings, name)
@@ -139,7 +157,7 @@ class Rollouts:
             if state.stage == "shadow":
                 if of_candidate is not None:
                     shadow = self._shadow_of(of_candidate)
-            elif of_candidate is not None and candidate.path is not None:
+            elif of_candidate is not None and candidate.path is not None and not _is_awaited(followed.control):
                 other = of_candidate
             else:
                 other = self._as_arm(base, "canary" if candidate.is_late else LOADING)
@@ -147,9 +165,22 @@ class Rollouts:
             return base
         current = self._as_arm(base, "current")
         split = Split(
-            state, sampler, current=current, other=other, stand_in=self._as_arm(base, "canary"), shadow=shadow
+            state, sampler, current=current, other=other, stand_in=self._as_arm(base, "canary"), shadow=shadow,
+            control=self._control(base, followed) if state.stage == "canary" else None,
         )  # fmt: skip
         return replace(current, split=split)
+
+    def _control(self, base: Served, followed: _Followed) -> Served | None:
+        """The current release as a canary is placed, in processes; None while it is not there."""
+        control = followed.control
+        if control is None:
+            return self._as_arm(base, "control")
+        loaded, path = control.loaded, control.path
+        if loaded is None or path is None:
+            return None
+        log = self._log_of(loaded.release, "control")
+        served = serve_release(loaded, path, self._versions, base.cells, log)
+        return replace(served, arm="control", renderer=Renderer(loaded.release, arm="control"), drift=base.drift)
 
     def _served(self, candidate: Candidate, stage: str) -> Served | None:
         """The candidate as what answers; None while nothing is known of it."""
@@ -172,6 +203,8 @@ class Rollouts:
             loaded = followed.candidate.loaded
             stay_s = _RETIRE_S if loaded is None else max(_RETIRE_S, 2 * loaded.release.deadline_ms / 1e3)
             self._retired.append((monotonic() + stay_s, followed.candidate))
+            if followed.control is not None:
+                self._retired.append((monotonic() + stay_s, followed.control))
 
     def _close_retired(self) -> None:
         now = monotonic()
@@ -179,6 +212,11 @@ class Rollouts:
         self._retired = [each for each in self._retired if each[0] > now]
         for candidate in due:
             candidate.close()
+
+
+def _is_awaited(control: Candidate | None) -> bool:
+    """Return whether the control is still being opened; one that cannot be opened is not waited for."""
+    return control is not None and control.path is None and not control.is_late
 
 
 def _plain(served: Served) -> Renderer:

@@ -22,6 +22,8 @@ class Split:
             release in its place while the candidate cannot be asked.
         stand_in: The current release under the arm of the candidate, for requests that the candidate does not take.
         shadow: Has the candidate score requests that are answered; None at other steps.
+        control: The current release, placed as the candidate is, for as many keys as `other` has; None: `current`
+            answers them.
     """
 
     def __init__(
@@ -33,10 +35,13 @@ class Split:
         other: Served,
         stand_in: Served,
         shadow: Shadow | None = None,
+        control: Served | None = None,
     ) -> None:
         self._sampler, self._salt = sampler, state.salt
         self._below = int(state.share * BUCKETS)
+        self._control_below = control_share(state.share) * BUCKETS if control is not None else 0.0
         self._current, self._other, self._stand_in = current, other, stand_in
+        self._control = control if control is not None else current
         self._same = same_requests(current.loaded.release, other.loaded.release)
         self.shadow = shadow
 
@@ -53,8 +58,11 @@ class Split:
             request = parse(self._current)
         except Problem:
             return self._only_taken_by_candidate(parse)
-        if self.shadow is not None or not self._has(request):
+        if self.shadow is not None:
             return self._current, request
+        bucket = self._bucket(request)
+        if bucket >= self._below:
+            return (self._control if bucket < self._control_below else self._current), request
         if self._same:
             return self._other, request
         try:
@@ -69,7 +77,10 @@ class Split:
             self.shadow.offer(request, parse, clock)
 
     def _has(self, request: ParsedRequest) -> bool:
-        return bucket_of(self._sampler.key_of(request), self._salt) < self._below
+        return self._bucket(request) < self._below
+
+    def _bucket(self, request: ParsedRequest) -> int:
+        return bucket_of(self._sampler.key_of(request), self._salt)
 
     def _only_taken_by_candidate(self, parse: Callable[[Served], ParsedRequest]) -> tuple[Served, ParsedRequest]:
         """A request that the current release refuses is answered by the candidate where its key is the candidate's."""
@@ -82,6 +93,11 @@ class Split:
                 if self._has(request):
                     return self._other, request
         return self._current, parse(self._current)  # which says what is wrong with it
+
+
+def control_share(share: float) -> float:
+    """The end of the control's keys, which lie behind those of a candidate with this share: as many, or all others."""
+    return min(1.0, 2 * share)
 
 
 def same_requests(one: Release, other: Release) -> bool:
