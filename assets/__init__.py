@@ -7,7 +7,7 @@ import warnings
 
 import dagster as dg
 
-# Partitioned checks and single-run backfills are marked preview and beta: said once in the documentation, not for
-# every asset at every start.
+# Partitioned checks and single-run backfills are marked preview and beta; the documentation says so, and a warning for
+# every asset at every start does not help.
 for _category in (dg.PreviewWarning, dg.BetaWarning):
     warnings.filterwarnings("ignore", category=_category)

@@ -1,4 +1,4 @@
-"""What a person did on the command line, as an event of the asset: who, when, with which command. It has no run."""
+"""Events of assets for actions that a person took on the command line: who, when, with which command; without a run."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -28,10 +28,10 @@ def report(
     """Record an event of an asset in the instance that the UI reads.
 
     Args:
-        metadata: Who, with which command, and what else there is to say.
-        result: The stage that has made the asset anew: a materialization. Without, what is told is an observation.
-        night: The partition that was made.
-        figures: What monitoring has measured of that night.
+        metadata: Who, with which command, and further figures.
+        result: The stage that materialized the asset; None records an observation instead of a materialization.
+        night: The partition that was materialized.
+        figures: Measurements of monitoring for that as-of date.
     """
     told = {name: value if isinstance(value, int | float) else str(value) for name, value in metadata.items()}
     if result is None:

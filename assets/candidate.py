@@ -1,4 +1,4 @@
-"""Candidate: a model trained on the pinned training set. It is nothing yet but a folder of a run."""
+"""Candidate: a model trained on the pinned training set. It lies in the folder of its run and is not registered yet."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ def candidate_name(pipeline: Pipeline) -> str:
 
 
 def build_candidate(pipeline: Pipeline) -> dg.AssetsDefinition:
-    """The newest training run of a pipeline. A network's resumes from its checkpoint, so that a retry is cheap."""
+    """The newest training run of a pipeline. A network resumes from its checkpoint, so that a retry is cheap."""
 
     @dg.asset(
         name=candidate_name(pipeline),

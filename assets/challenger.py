@@ -1,4 +1,4 @@
-"""Challenger: a second model's scores of the same night, beside the champion's. Nothing publishes from them."""
+"""Challenger: scores of a second model for the same as-of dates as the champion's. They are never published."""
 
 import dagster as dg
 
@@ -8,7 +8,7 @@ from forecache.pipeline import Pipeline
 
 
 def build_challenger(pipeline: Pipeline) -> dg.AssetSpec:
-    """The challenger's table: the asset of the prediction table writes it where the alias `challenger` is given."""
+    """The challenger's table; the asset of the prediction table writes it if a version has the alias `challenger`."""
     return dg.AssetSpec(
         pipeline.challenger_table,
         deps=[pipeline.feature_table],

@@ -1,4 +1,4 @@
-"""The framework's verdicts as Dagster asset checks: one evaluation for each night, with the reason in a sentence."""
+"""The framework's verdicts as Dagster asset checks: one evaluation for each as-of date, with a reason in a sentence."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ WARNINGS = "has_no_warnings"
 
 @dataclass(frozen=True)
 class Verdict:
-    """One evaluation of a check: the reason says why it passed, too."""
+    """One evaluation of a check, with the reason why it passed or failed."""
 
     passed: bool
     reason: str
@@ -29,7 +29,7 @@ class Verdict:
 
 
 def expectation_specs(asset: str, partitions: dg.PartitionsDefinition[str], *, about: str) -> list[dg.AssetCheckSpec]:
-    """A blocking check for the critical expectations, and one that only shows, for the warnings."""
+    """A blocking check of the critical expectations, and a check of the warnings that never blocks."""
     return [
         dg.AssetCheckSpec(EXPECTATIONS, asset=asset, blocking=True, partitions_def=partitions, description=about),
         dg.AssetCheckSpec(
@@ -75,11 +75,11 @@ def check_events(
 ) -> Iterator[Any]:
     """Evaluations of a partitioned check, to be yielded after the asset's MaterializeResult.
 
-    Dagster gives the result of a check its partition only in a run for one; in a run for a range this does.
+    Dagster sets the partition of a check result only in a run of one partition; in a run of a range it is set here.
 
     Args:
-        verdicts: One for each night of the run that the check has something to say about.
-        others: Verdicts on nights that are not in this run.
+        verdicts: By as-of date of the run; dates that the check does not apply to are left out.
+        others: Verdicts on as-of dates that are not in this run.
     """
     yield from evaluations(context, asset, check, others or {}, blocking=False)
     if context.has_partition_key and verdicts:
@@ -98,7 +98,7 @@ def check_events(
 def evaluations(
     context: dg.AssetExecutionContext, asset: str, check: str, verdicts: Mapping[date, Verdict], *, blocking: bool
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """A partitioned check's verdicts as events, about the newest materialization of each night."""
+    """A partitioned check's verdicts as events, each about the newest materialization of its as-of date."""
     key = dg.AssetKey(asset)
     targets = context.instance.event_log_storage.get_latest_storage_id_by_partition(
         key, dg.DagsterEventType.ASSET_MATERIALIZATION, {night.isoformat() for night in verdicts}
@@ -121,7 +121,7 @@ def evaluations(
 
 
 def result(asset: str, check: str, verdict: Verdict, *, blocking: bool = False) -> dg.AssetCheckResult:
-    """A verdict as the result of a check of one partition or of none; `blocking` as its specification has it."""
+    """A verdict as the result of a check of one partition or of none; `blocking` as in the check's specification."""
     if not verdict.passed:
         tell_session(verdict, blocking=blocking)
     return dg.AssetCheckResult(
@@ -135,7 +135,7 @@ def result(asset: str, check: str, verdict: Verdict, *, blocking: bool = False) 
 
 
 def tell_session(verdict: Verdict, *, blocking: bool) -> None:
-    """A blocking check that fails fails the run; the caller of the runner gets its reason as the error."""
+    """Give the session the reason of a failed check: as the run's error if the check blocks, else as an objection."""
     session = current_session()
     if session and blocking and verdict.severity == dg.AssetCheckSeverity.ERROR:
         session.error = CheckError(verdict.reason, remedy="What was published stays. Mend the cause and run again.")

@@ -1,7 +1,7 @@
-"""Cost: what stages, training, streams, storage and replicas took and cost a day, as means of the last week.
+"""Cost: amounts and prices a day of stages, training, streams, storage and replicas, as means of the last week.
 
-Prices are those of FORECACHE_PRICES; where one is missing the amounts are shown without it. Each materialization's
-figures are a point in Dagster's plots of this asset. `forecache cost` shows the same.
+Prices come from FORECACHE_PRICES; an amount without a price is shown without one. Each materialization adds a point
+to Dagster's plots of this asset. `forecache cost` shows the same.
 """
 
 import os
@@ -22,7 +22,7 @@ DAYS = 7
 
 
 def build_cost(owners: Sequence[str]) -> dg.AssetsDefinition:
-    """The figures of the whole project."""
+    """The cost of the whole project."""
 
     @dg.asset(name="cost", description=__doc__, group_name="monitoring", kinds={"python"}, owners=list(owners))
     @explained

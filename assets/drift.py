@@ -1,4 +1,4 @@
-"""Checks on how the scores of a night are distributed: prediction drift, and the challenger beside the champion."""
+"""Checks of the distribution of an as-of date's scores: prediction drift, and the challenger against the champion."""
 
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -20,7 +20,7 @@ _WARN, _ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 
 
 def drift_specs(pipeline: Pipeline, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetCheckSpec]:
-    """The check on drift, and the one on the challenger where the declaration asks for one."""
+    """The check of drift and, if a challenger is declared, the one of its scores."""
     table, limits = pipeline.prediction_table, pipeline.drift
     specs = [
         dg.AssetCheckSpec(
@@ -44,7 +44,7 @@ def drift_specs(pipeline: Pipeline, partitions: dg.PartitionsDefinition[str]) ->
 def drift_events(
     context: dg.AssetExecutionContext, pipeline: Pipeline, reports: Mapping[date, "DriftReport"]
 ) -> Iterator[Any]:
-    """An evaluation for each night: a small effect is a warning, a large one an error."""
+    """An evaluation for each as-of date: a small effect is a warning, a large one an error."""
     verdicts = {
         night: checks.Verdict(
             report.level == "none", report.sentence, drift_view(report), _ERROR if report.level == "large" else _WARN
@@ -89,7 +89,7 @@ def _bin_names(edges: tuple[float, ...] | tuple[str, ...]) -> list[str]:
 
 
 def challenger_materializations(pipeline: Pipeline, result: StageResult) -> Iterator[dg.AssetMaterialization]:
-    """What the scan wrote into the challenger's table, one for each night."""
+    """A materialization of the challenger's table for each as-of date that the scoring run wrote into it."""
     challenger = result.details.get("challenger", {"nights": {}})
     for night, found in challenger["nights"].items():
         if "error" not in found:
@@ -107,7 +107,7 @@ def challenger_materializations(pipeline: Pipeline, result: StageResult) -> Iter
 def challenger_events(
     context: dg.AssetExecutionContext, pipeline: Pipeline, result: StageResult, nights: tuple[date, ...]
 ) -> Iterator[Any]:
-    """An evaluation for each night; a challenger is meant to differ, so that a large effect is a warning."""
+    """An evaluation for each as-of date; a challenger is meant to differ, so a large effect is only a warning."""
     challenger = result.details.get("challenger")
     verdicts = {night: _challenger_verdict(pipeline.drift, challenger, night) for night in nights}
     yield from checks.check_events(context, pipeline.prediction_table, CHALLENGER, verdicts)

@@ -1,7 +1,7 @@
-"""Drift report: a page on how far scores and features have moved, for people. Nothing waits for it.
+"""Drift report: an HTML page on the drift of scores and features. No other asset depends on it.
 
-It is written for the last night of a run, from a sample, and lies in the folder of reports and in the model's MLflow
-run. The check on the prediction table is what judges; see there.
+It is written for the last as-of date of a run, from a sample, into the folder of reports and the model's MLflow run.
+The verdict on drift is the check of the prediction table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from forecache.pipeline import Pipeline
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
-# Below the publisher's 0: answers come first, then pages about them.
+# Below the publisher's 0: predictions are published before reports about them are written.
 _PRIORITY = {"dagster/priority": "-1"}
 
 

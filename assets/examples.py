@@ -1,7 +1,7 @@
-"""Training set of a real-time model: past requests with features as they were known, transformed as when it is asked.
+"""Training set of a real-time model: past requests with the features known at the time, transformed as in serving.
 
-Each request sees the features of the as-of date that had ended when it was made; the declared transform is called for
-it by the code that answers. Splits follow in time, so that no outcome reaches into a later split.
+Each request gets the features of the newest as-of date that had ended when it was made; the code that answers requests
+calls the declared transform for it. Splits follow in time, so that no outcome reaches into a later split.
 """
 
 from datetime import date
@@ -35,7 +35,7 @@ def build_asked_training_set(realtime: Realtime) -> dg.AssetsDefinition:
         return step.run(build_examples, step.session(), step.settings, realtime, night, rebuild=step.rebuild)
 
     def separate(result: StageResult) -> checks.Verdict:
-        # Of a request of a day the outcome is known after the horizon's last day.
+        # The outcome of a request is known only after the last day of the horizon.
         found = splits_found(result, of.horizon_days + 1)
         apart = f"{of.horizon_days} days without requests lie between the splits: every outcome is known by then."
         return checks.Verdict(found.success, apart if found.success else found.sentence)

@@ -1,7 +1,7 @@
-"""Features: one row for each entity known on a night, from events up to that night only. Partitioned by night.
+"""Features: one row for each entity known on an as-of date, from events up to that date only. Partitioned by date.
 
-What landed up to the night and waits is ingested first. Only nights whose raw rows or code changed are built again. A
-late landing file makes the nights after it stale; the check `is_current` fails for them.
+Pending landing files up to the date are ingested first. Only dates whose raw rows or code changed are built again. A
+late landing file makes the dates after it stale; the check `is_current` fails for them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,9 +32,9 @@ def build_features(view: FeatureView, schedule: Schedule) -> dg.AssetsDefinition
 
 
 def build_joined_features(pipeline: Pipeline) -> dg.AssetsDefinition:
-    """The feature table of a pipeline that joins views; their tables are built on the way where they are not current.
+    """The feature table of a pipeline that joins views; its step also builds those of their tables that are stale.
 
-    Views whose sources begin on other days cannot be in a job with it: a job of Dagster has one range of partitions.
+    Views whose sources begin on other days cannot be in a job with it: a Dagster job has one range of partitions.
     """
     views = [dg.AssetDep(view.feature_table) for view in pipeline.views]
     of_entities = source_dependencies(pipeline.schedule, pipeline.entities.sources if pipeline.entities else ())
@@ -84,7 +84,7 @@ def _features(
         reports = checked(step, declared, nights)
         for view in declared.views if isinstance(declared, Pipeline) else ():
             if view.publish is not None:
-                checked(step, view, nights)  # it may have been built on the way
+                checked(step, view, nights)  # the stage may have built the view's table
         yield from checks.expectation_events(context, table, reports)
         built = dict.fromkeys(nights, checks.Verdict(True, "It was built from the raw rows and the code of today."))
         stale = _stale(set(stale_nights(current, declared)) - set(nights))
@@ -94,7 +94,7 @@ def _features(
 
 
 def checked(step: Step, declared: FeatureView | Pipeline, nights: Sequence[date]) -> Mapping[date, CheckReport]:
-    """What the expectations say of nights of a feature table; a night is published only if it passed."""
+    """Check as-of dates of a feature table against its expectations; only dates that pass are published."""
     from forecache.lake.feature_tables.features import feature_versions
     from forecache.quality.expectations import feature_expectations
     from forecache.quality.verdicts import check_nights
@@ -108,7 +108,7 @@ def checked(step: Step, declared: FeatureView | Pipeline, nights: Sequence[date]
 
 
 def _stale(nights: Iterable[date]) -> dict[date, checks.Verdict]:
-    """Verdicts on nights that are not in the run, the newest few of them."""
+    """Verdicts on stale as-of dates that are not in the run; the newest 31 at most."""
     reason = "Its raw rows or the code changed since it was built: run this night again."
     stale = checks.Verdict(False, reason, severity=dg.AssetCheckSeverity.WARN)
     return dict.fromkeys(sorted(nights)[-_MAX_STALE_SHOWN:], stale)

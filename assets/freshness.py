@@ -1,4 +1,4 @@
-"""One freshness policy for all: what a run makes is there three hours after its schedule starts it."""
+"""One freshness policy for all assets: the output of a run exists three hours after its schedule starts it."""
 
 from datetime import date, timedelta
 
@@ -10,17 +10,17 @@ _RUN_H = 3
 
 
 def raw_freshness(end: date | None) -> dg.FreshnessPolicy | None:
-    """The policy of a source's days, or None for a source that has ended: it is never going to be fresh again."""
+    """The policy of a source's days, or None for a source that has ended."""
     return as_of_freshness(Schedule(), end)
 
 
 def nightly_freshness(pipeline: Served) -> dg.FreshnessPolicy | None:
-    """The policy of a pipeline's as-of dates, or None for data that have ended."""
+    """The policy of a pipeline's as-of dates, or None if its data have ended."""
     return as_of_freshness(pipeline.schedule, pipeline.end)
 
 
 def as_of_freshness(schedule: Schedule, end: date | None) -> dg.FreshnessPolicy | None:
-    """The policy of a schedule's as-of dates, or None for data that have ended."""
+    """The policy of a schedule's as-of dates, or None if the data have ended."""
     if end is not None:
         return None
     deadline = schedule.runs.later(_RUN_H)

@@ -1,4 +1,4 @@
-"""Landing zone: the files of a source as they arrive, one or more a day. Whoever sends them owns them."""
+"""Landing zone: the files of a source as they arrive, one or more a day. They belong to whoever sends them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ def landing_name(source: Source) -> str:
 
 
 def build_landing(source: Source) -> dg.AssetSpec:
-    """An asset that this project only watches; the ingest sensor reports the files that it sees."""
+    """An external asset; the ingest sensor reports the files that it finds."""
     return dg.AssetSpec(
         landing_name(source),
         description=f"{source.description}\n\n{__doc__}",
@@ -35,7 +35,7 @@ def build_landing(source: Source) -> dg.AssetSpec:
 
 
 def build_landing_check(source: Source) -> dg.AssetChecksDefinition:
-    """Whether every file's name says a day of the source. The sensor and `forecache run` evaluate it as they look."""
+    """The check that every file name has a day of the source; the sensor and `forecache run` also evaluate it."""
 
     @dg.asset_check(
         asset=landing_name(source),
@@ -54,7 +54,7 @@ def build_landing_check(source: Source) -> dg.AssetChecksDefinition:
 def landing_events(
     source: Source, files: Sequence["LandingFile"]
 ) -> list[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
-    """What is in the landing zone now, as an event of the landing asset, and its check."""
+    """Events for the present files of the landing zone: the landing asset's materialization, and its check."""
     days = sorted(file.day for file in files if file.day)
     seen = dg.AssetMaterialization(
         landing_name(source),

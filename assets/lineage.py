@@ -1,4 +1,4 @@
-"""OpenLineage events of the stages that a run calls: what each has recorded, or that it failed."""
+"""OpenLineage events of the stages that a run calls: the facts that each recorded, or its failure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,8 +24,11 @@ _STAGES = {
     "publish_night": "publish",
     "write_drift_report": "drift_report",
     "monitor": "monitoring",
+    "check_parity": "parity",
+    "register_trained_model": "register",
+    "release_model": "release",
 }
-"""Stages by the function that does them, where that is called otherwise."""
+"""Name of the stage by name of the function, if the two differ."""
 
 
 @contextmanager
@@ -35,7 +38,7 @@ def told_in_lineage(
     stage: Callable[..., Any],
     arguments: Sequence[Any],
 ) -> Iterator[None]:
-    """Send what the stage recorded, or that it failed; nothing is loaded where no receiver is set."""
+    """Send lineage events for the facts that the stage records, or for its failure, if a receiver is set."""
     if not (settings.openlineage_url or settings.openlineage_file):
         yield
         return
@@ -65,12 +68,12 @@ def told_in_lineage(
         emit_failure(settings, fact, job_names=names)
         raise
     finally:
-        # Also of a stage that failed: it may have done some of its dates.
+        # A stage that failed may have done some of its dates.
         emit_new(settings, job_names=names)
 
 
 def _nights(tags: Mapping[str, str]) -> list[date]:
-    """First and last as-of date of a run; none where its partitions are no dates."""
+    """First and last as-of date of a run; empty if its partitions are no dates."""
     names = (PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
     try:
         return [date.fromisoformat(tags[name]) for name in names if name in tags]

@@ -1,7 +1,6 @@
-"""Drift of a real-time model: a day's logged requests against its training data, in all of the log's rows.
+"""Drift of a real-time model: all logged requests of a day against its training data, and its expected performance.
 
-The reader counts a sample of them as they come; here is every one, with what its performance can be expected to be. The
-figures are rows of the table `monitoring`.
+The reader's live drift covers only a sample of the requests. The figures are rows of the table `monitoring`.
 """
 
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from resources.settings import SettingsResource
 
 CHECK = "close_to_training"
 SHIFT = 0.25
-"""Population stability index from which on one speaks of a shift (Siddiqi 2006)."""
+"""A population stability index above this is a shift (Siddiqi 2006)."""
 
 
 class DriftDay(dg.Config):
@@ -33,7 +32,7 @@ def logged_drift_name(realtime: Realtime) -> str:
 
 
 def build_logged_drift(realtime: Realtime) -> dg.AssetsDefinition:
-    """The figures of a day's logged requests."""
+    """The drift of a day's logged requests."""
 
     @dg.asset(
         name=logged_drift_name(realtime),

@@ -1,7 +1,7 @@
-"""Mailed: a message about what is published to each user who has an address and has not opted out, sent once by SMTP.
+"""Mailed: one message by SMTP about the published predictions to each user with an address and without an opt-out.
 
-What became of each message is in the table `mail_ledger`; addresses and opt-outs are read when messages are sent. A
-message that the server could not take is tried again by the next run.
+The outcome of each message is in the table `mail_ledger`; addresses and opt-outs are read when messages are sent. A
+message that the server did not accept is sent again by the next run.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a materialization says about itself: rows, table, version, seconds, and columns from the declaration."""
+"""Metadata of materializations: rows, table, version, seconds, and column schemas from the declaration."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ class _HasOwner(Protocol):
 
 
 def owners_of(declared: _HasOwner) -> list[str]:
-    """The declared owner as Dagster takes it; empty if the declaration names none."""
+    """The declared owner as a list for Dagster; empty if the declaration names none."""
     return [declared.owner] if declared.owner else []
 
 
@@ -42,7 +42,7 @@ def stage_metadata(settings: Settings, result: StageResult) -> dict[str, Any]:
 
 
 def details_json(result: StageResult) -> dg.JsonMetadataValue:
-    """The stage's further figures as they are."""
+    """The details of a stage's result as JSON."""
     return dg.MetadataValue.json(json.loads(json.dumps(dict(result.details), default=str)))
 
 

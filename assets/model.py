@@ -1,6 +1,6 @@
-"""Model: the candidate in the registry, judged by the gate. Passing makes it the champion, which scores from then on.
+"""Model: the candidate in the registry, judged by the gate. If it passes, it is the champion and scores from then on.
 
-A model that the gate turns down stays registered with the reason, and the champion stays what it was.
+A model that the gate rejects stays registered with the reason, and the champion does not change.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def _how_to_approve(pipeline: Pipeline, version: int) -> str:
 
 
 def registered_model(pipeline: Pipeline, model: RegisteredModel) -> dg.AssetSpec:
-    """The model of a pipeline that others train and register: this project only watches it."""
+    """An external asset for a pipeline's model that is trained and registered outside this project."""
     return dg.AssetSpec(
         model_name(pipeline),
         description=f"{model.uri} in MLflow, which is resolved whenever a night is scored.",

@@ -1,7 +1,8 @@
-"""Monitoring: how far features and predictions moved since the champion was trained, and how well it turned out to do.
+"""Monitoring: drift of features and predictions since the champion was trained, and the champion's real performance.
 
-The performance of a night is known once its label horizon has passed, and belongs to the night that completes it. The
-figures are rows of the table `monitoring`; where the pipeline declares when to train again, its sensor reads them.
+The performance of an as-of date is known once its label horizon has passed, and is measured with the date that
+completes it. The figures are rows of the table `monitoring`; the sensor of a pipeline that declares retraining reads
+them.
 """
 
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def _most_drop(pipeline: Pipeline) -> float:
 
 
 def _expected_results(pipeline: Pipeline, figures: "list[Measurement]", night: date) -> list[dg.AssetCheckResult]:
-    """The verdict on the expected performance of a night, where its task has one."""
+    """The check of the expected performance of an as-of date; empty for tasks without an estimate."""
     if pipeline.task not in ("binary", "multiclass"):
         return []
     metric = pipeline.trained_gate.metric
@@ -56,7 +57,7 @@ def _expected_results(pipeline: Pipeline, figures: "list[Measurement]", night: d
 
 
 def build_monitoring(pipeline: Pipeline) -> dg.AssetsDefinition:
-    """The figures of a pipeline's nights."""
+    """Drift and performance of a pipeline's as-of dates."""
 
     @dg.asset(
         name=monitoring_name(pipeline),

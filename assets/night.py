@@ -15,19 +15,19 @@ class TrainingNight(dg.Config):
     night: str = Field("", description="As-of date (YYYY-MM-DD) to train for. Default: the newest one.")
 
     def resolve(self, declared: Scheduled, context: dg.AssetExecutionContext) -> date:
-        """The configured date, else `resolved_night`.
+        """Return the configured date, else the one that `resolved_night` finds.
 
         Raises:
-            InputError: What is configured is no date.
+            InputError: The configured text is no date.
         """
         return resolved_night(declared, context, self.night)
 
 
 def resolved_night(declared: Scheduled, context: dg.AssetExecutionContext, configured: str = "") -> date:
-    """The configured date, else the last of the run's partitions, else the newest as-of date of what is declared.
+    """Choose the configured date, else the last of the run's partitions, else the newest as-of date of the declaration.
 
     Raises:
-        InputError: What is configured is no date.
+        InputError: The configured text is no date.
     """
     from forecache.errors import InputError
     from forecache.pipeline.schedules.as_of import newest_as_of

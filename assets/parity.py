@@ -1,7 +1,7 @@
-"""Parity: yesterday's logged answers, computed again from the lake's and the stores' side, are to be the same bits.
+"""Parity: yesterday's logged answers are computed again from the lake and the stores and must be equal to the bit.
 
-Requests, versions, ages, features and scores come from the request log; releases, stores and lake give the rest. The
-figures of each day are rows of the table `parity_<model>`.
+Requests, versions, ages, features and scores come from the request log; the inputs of the computation come from
+releases, stores and lake. The figures of each day are rows of the table `parity_<model>`.
 """
 
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def build_parity(realtime: Realtime) -> dg.AssetsDefinition:
 
 
 def parity_view(result: StageResult) -> dict[str, Any]:
-    """The figures of a day: what was compared, each feature, each version, and the first differences."""
+    """The figures of a day: counts, each feature, each version, and the first differences."""
     details = result.details
     counted = {name: details[name] for name in ("day", "requests", "equal", "differ")}
     features = [

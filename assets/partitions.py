@@ -1,4 +1,4 @@
-"""The partitions of the lake's tables, declared once: a source's landing days and a pipeline's as-of dates."""
+"""Landing days and as-of dates in Dagster: the partitions of tables, their freshness policy, the date to train for."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta, timezone
@@ -40,15 +40,15 @@ def as_of_partitions(schedule: Schedule, sources: Sequence[AnySource]) -> dg.Tim
         end=_end(schedule, end),
         fmt="%Y-%m-%d",
         timezone="UTC",
-        # Dagster's windows begin with the date that they are named for. One that begins with the date's last minute,
-        # and counts while it goes on, is there as soon as the date is over.
+        # A window of Dagster begins with the date in its name. One that begins with the date's last minute, and that
+        # counts while it is open (end_offset), exists as soon as the date is over.
         cron_schedule=f"59 23 {_day_fields(schedule)}",
         end_offset=1,
     )
 
 
 def source_dependencies(schedule: Schedule, sources: Sequence[AnySource]) -> list[dg.AssetDep]:
-    """What an as-of date is made from: of raw tables the days since the as-of date before it, and existing tables."""
+    """The inputs of an as-of date: the days of raw tables since the previous as-of date, and existing tables."""
     if schedule.every == "day":
         return [dg.AssetDep(source_asset(source)) for source in sources]
     mapping = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1, allow_nonexistent_upstream_partitions=True)
@@ -65,7 +65,7 @@ def _day_fields(schedule: Schedule) -> str:
 
 
 def _end(schedule: Schedule, end: date | None) -> str | None:
-    """Where the last window ends; None until then: Dagster leaves out one that an end cuts short."""
+    """End of the last window; None before that moment, because Dagster drops a window that its end cuts short."""
     if end is None:
         return None
     window_end = datetime.combine(schedule.following(end + _DAY) + _DAY, time(), timezone.utc)

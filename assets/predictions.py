@@ -1,4 +1,4 @@
-"""Predictions: every entity of a night scored by the champion, once. Partitioned by night; this is what SQL reads."""
+"""Predictions: every entity of an as-of date, scored once by the champion. Partitioned by date; the table for SQL."""
 
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -74,7 +74,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
 
 
 def _floor_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
-    """The check on a registered model that has floors; it holds nothing up, as the last accepted version scores."""
+    """The check of a registered model that has floors; it never blocks, because the last accepted version scores."""
     if not isinstance(pipeline.model, RegisteredModel) or not pipeline.model.floors:
         return []
     about = f"The version that {pipeline.model.uri} means reaches its floors; else the last one that did scores."
@@ -82,7 +82,7 @@ def _floor_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
 
 
 def _models(pipeline: Pipeline) -> list[str]:
-    """The asset of the model, where there is one: a function and an SQL expression stand in the declaration."""
+    """The asset of the model; empty for a function or an SQL expression, which the declaration contains."""
     has_asset = pipeline.is_trained or isinstance(pipeline.model, RegisteredModel)
     return [model_name(pipeline)] if has_asset else []
 
@@ -90,10 +90,10 @@ def _models(pipeline: Pipeline) -> list[str]:
 def check_predictions(
     step: Step, table: str, expectations: Sequence[Expectation], *, nights: Sequence[date] | None = None
 ) -> Iterator[Any]:
-    """Check as-of dates of a prediction table as it is now; yields both checks of `expectation_specs`.
+    """Check as-of dates of the current version of a prediction table; yields both checks of `expectation_specs`.
 
     Args:
-        nights: None: those of the step.
+        nights: As-of dates to check; None: those of the step.
     """
     from forecache.lake.delta.digest import partition_digests
     from forecache.lake.delta.tables import open_table

@@ -1,7 +1,7 @@
-"""Published: the version of the precompute store that the reader answers from, verified before it goes live.
+"""Published: the version of the precompute store that the reader answers from, verified before it becomes current.
 
-It holds the newest night of a table of predictions, or of a view's features, and only if that night passed its checks:
-Dagster records a partition as materialized even where a check failed, so the verdict in the lake decides.
+It holds the newest as-of date of a prediction table, or of a view's features, and only if that date passed its checks.
+The verdict in the lake decides, because Dagster records a partition as materialized even if a check failed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ def build_published(pipeline: Served, *, after: Sequence[str] = ()) -> dg.Assets
     """The current store version of a pipeline or a feature view.
 
     Args:
-        after: Assets that make the table on their way, and which it therefore waits for.
+        after: Assets whose step also builds the table, so that they run first.
     """
 
     stage, subject = "score", pipeline.name

@@ -1,7 +1,7 @@
 """Raw: every good landing row, typed, once, with its file and line. Partitioned by day.
 
-Rows that break the declaration go to the quarantine table with the reason; the two always add up to what landed. A day
-is materialized where at least one of its landing files was read, and no other day is.
+Rows that break the declaration go to the quarantine table with the reason; the rows of both tables add up to the
+landing rows. A day is materialized if at least one of its landing files was read.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -87,7 +87,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
             correctable = days if source.extract else raw_verdicts(current, source).refused
             result = ingest_days(step, source, days, correctable=correctable)
         except Exception:
-            # The days that were ingested although a file failed the run are there.
+            # Some days were ingested before a file failed the run.
             tell_of_days(step, source, ingested_files(current, source))
             raise
         files = ingested_files(current, source)
@@ -108,7 +108,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
 
 
 def extract_days(step: Step, source: Source, days: Collection[date], *, rebuild: bool = False) -> None:
-    """Write the landing files of days that have none, where a database or a stream has their rows."""
+    """Write the landing files of days that have none, if the source's rows come from a database or a stream."""
     from forecache.lake.sources.days_to_extract import not_extracted
     from forecache.lake.sources.extract import extract
 
@@ -132,7 +132,7 @@ def tell_of_days(
     of: Collection[date] | None = None,
     exclude: Collection[date] = (),
 ) -> None:
-    """Record days whose files were read as materialized, where Dagster does not do it by itself.
+    """Record days whose files were read as materialized, if Dagster does not record them itself.
 
     Args:
         files: The source's ingested files.
@@ -176,7 +176,7 @@ def _materialized(
 def day_verdicts(
     step: Step, source: Source, days: Collection[date], files: Sequence["IngestedFile"]
 ) -> dict[str, dict[date, checks.Verdict]]:
-    """By check, the verdicts on the days that have a file; expectations are about days with a file that was read."""
+    """Verdicts by check and day, for days that have a file; expectations cover only days with a file that was read."""
     from forecache.lake.ingest.ingested import read_days
     from forecache.quality.expectations import raw_expectations
     from forecache.quality.raw_days import reconcile_days, row_states

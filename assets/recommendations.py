@@ -1,7 +1,7 @@
-"""Recommendations: a list of items for every user, ranked by a model that is fitted anew on what users took so far.
+"""Recommendations: a list of items for every user, ranked by a model that is fitted on all interactions so far.
 
-The lists of an as-of date are written only where the model passes its gate: it ranks what users took in the last weeks,
-which it was not shown, better than popularity and repeat purchase do. Partitioned by as-of date.
+The lists of an as-of date are written only if the model passes its gate: it ranks the held-out interactions of the last
+weeks better than popularity and repeat purchase do. Partitioned by as-of date.
 """
 
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
         )
 
         yield from check_predictions(step, table, recommendation_expectations(recommender), nights=result.nights)
-        # The step does not fail for them: the lists of the others are published first.
+        # Refused dates do not fail the step: the lists of the other dates are published first.
         refusal = refused_dates(result)
         yield checks.result(table, NONE_REFUSED, checks.Verdict(not refusal, refusal or "None was refused."))
 
@@ -76,10 +76,10 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
 
 
 def require_none_refused(context: dg.AssetExecutionContext, recommender: Recommender) -> None:
-    """Fail the run for the dates that it refused, once the others are published.
+    """Fail the run if it refused dates; called once the other dates are published.
 
     Raises:
-        CheckError: The message has each date and why.
+        CheckError: Dates were refused; the message has each date and its reason.
     """
     from forecache.errors import CheckError
 
@@ -94,7 +94,7 @@ def require_none_refused(context: dg.AssetExecutionContext, recommender: Recomme
 
 
 def build_second_table(second: SimilarItems | Vectors) -> dg.AssetsDefinition:
-    """A further table, such as of lists from item to item, which the recommender's run has written."""
+    """A second table that the recommender's run writes, such as lists of similar items."""
     table, recommender = second.prediction_table, second.recommender
     partitions = pipeline_partitions(second)
     each = f"Each {second.key[0]} once, with a {'vector' if isinstance(second, Vectors) else 'list'}."

@@ -1,8 +1,7 @@
-"""Released: what the reader answers requests with, as one unit: the champion, its transform, and the contracts of its
-features.
+"""Released: the champion, its transform and the contracts of its features, which answer requests as one unit.
 
-A new release is written where the champion or the declaration has changed; it is proved with recorded requests first.
-Views that no other step of the run builds, because their sources begin on other days, are built and published here.
+A new release is written if the champion or the declaration has changed; recorded requests test it first. Views that no
+other step of the run builds, because their sources begin on other days, are built and published here.
 """
 
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ def released_name(realtime: Realtime) -> str:
 
 
 def views_together(realtime: Realtime) -> tuple[FeatureView, ...]:
-    """The looked-up views that a job may hold together: a job of Dagster has assets of one range of partitions."""
+    """The looked-up views that can be in one job, which are those with the same range of partitions as the first."""
     if not realtime.views:
         return ()
     first = as_of_partitions(realtime.schedule, realtime.views[0].sources)

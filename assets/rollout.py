@@ -1,7 +1,7 @@
-"""Rollout: how far a new release of a real-time model has come, step by step, and what the request log says of it.
+"""Rollout: the steps by which a new release of a real-time model takes over, and its figures from the request log.
 
-Each run looks once: what was logged since is counted, then the rollout waits, goes on to its next step, or the release
-is returned. `forecache rollouts` does the same without Dagster; any number of both may run.
+Each run counts the answers that were logged since the last run; then the rollout waits, takes its next step, or rolls
+the release back. `forecache rollouts` does the same without Dagster; any number of both may run.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def build_rollout(realtime: Realtime) -> dg.AssetsDefinition:
 
 
 def rollout_metadata(state: RolloutState) -> dict[str, Any]:
-    """What a materialization says of a rollout: where it stands, its steps, what each guard of the last one says."""
+    """Metadata of a rollout: its state, its steps, and the figures of each guard of the last judged step."""
     steps = [
         (step.stage, step.share, step.since[:19], *step.requests, step.verdict, step.why) for step in state.steps
     ]  # fmt: skip
@@ -77,5 +77,5 @@ def rollout_metadata(state: RolloutState) -> dict[str, Any]:
 
 
 def _shown(figure: str, value: float) -> object:
-    """A figure as a person reads it: those of Unix times as times."""
+    """A figure for people; Unix times are written as times."""
     return f"{datetime.fromtimestamp(value, timezone.utc):%Y-%m-%d %H:%M:%S}" if figure.endswith("_at") else value

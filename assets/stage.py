@@ -1,4 +1,4 @@
-"""One step of a run: an asset calls a stage of the framework, with progress, errors and retries, the same for all."""
+"""Steps of a run: assets and ops call stages of the framework with the same progress, errors, retries and lineage."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,17 +25,17 @@ _PASSING = (ConflictError, UnavailableError, OSError)
 _LOG_EVERY_S = 2.0
 
 REBUILD_TAG = "forecache/rebuild"
-"""A run with this tag, "true", does again also what is current."""
+"""A run in which this tag is "true" also rebuilds what is up to date."""
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 
 
 def explained(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """Decorate the function of an asset or an op: what makes it fail is said in the error's own sentence.
+    """Decorate the function of an asset or an op, so that the UI shows an error's own sentence if it fails.
 
-    A retry, after 5 and then 10 seconds, follows only where another try can help: the table was being written by
-    somebody else, or something outside did not answer. The listening session gets the error as it was. (A RetryPolicy
-    would do less: Dagster retries by it even what a person interrupted.)
+    It is tried again after 5 and then 10 seconds, but only if that can help: another process was writing the table, or
+    something outside did not answer. The session gets the original error. (A RetryPolicy of Dagster would also retry
+    after a person interrupted the run.)
     """
 
     @wraps(stage)
@@ -58,15 +58,15 @@ class Step:
     """A step of a run as the function of an asset or an op sees it.
 
     Attributes:
-        nights: The as-of dates, or landing days, that the step is about, ascending.
-        rebuild: Whether the run was asked to do again also what is current.
-        progress: Tells the listening session at once, and the log at most every two seconds: each line there is a row.
+        nights: The as-of dates, or landing days, of the step, ascending.
+        rebuild: Also rebuild what is up to date.
+        progress: Reports to the session at once, and to Dagster's log, where each line is a row, every two seconds.
     """
 
     def __init__(self, context: Context, settings: Settings, spark: SparkResource | None = None) -> None:
         self.context, self.settings, self._spark = context, settings, spark
         self.rebuild = context.run.tags.get(REBUILD_TAG) == "true"
-        self._session = current_session()  # progress also comes from threads, which have none
+        self._session = current_session()  # progress also comes from threads, which have no current session
         self._last_logged = float("-inf")
 
     @property
@@ -87,13 +87,13 @@ class Step:
         for night, rows in result.details.get("rows_by_night", {}).items():
             self.context.add_asset_metadata({"dagster/row_count": rows}, partition_key=night)
         if self._session:
-            if self.context.retry_number:  # the error of the try before; one of another step stays
+            if self.context.retry_number:  # removes the error of this step's previous try, not that of another step
                 self._session.error = None
             self._session.done(result)
         return result
 
     def tell(self, message: str) -> None:
-        """Say what goes on between stages, such as a check."""
+        """Report work between stages, such as a check."""
         self._last_logged = float("-inf")
         self.progress(message)
 

@@ -1,8 +1,8 @@
 """Stream: the rows of a topic's events, which an engine outside of Dagster commits about once a second.
 
-Dagster watches it: the sensor `streams` reports the table's newest version and what the checks say. Its table feeds the
-live layers, and the landing files of a source with `extract=StreamDay(...)`. That events are answered with last night's
-versions is not drawn: a graph with the nights that are made from the stream would have a circle.
+Dagster only watches it: the sensor `streams` reports the table's newest version and its check results. The table feeds
+the live layers, and the landing files of a source with `extract=StreamDay(...)`. The published versions that the engine
+reads to answer events are not drawn as inputs: the graph would have a circle.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ def live_name(store: str) -> str:
 
 
 def build_topic(stream: Stream) -> dg.AssetSpec:
-    """The topic, which others write."""
+    """An external asset for the topic."""
     topic = stream.topic
     return dg.AssetSpec(
         topic_name(stream),
@@ -58,10 +58,10 @@ def build_stream(stream: Stream) -> dg.AssetSpec:
 
 
 def build_live_layers(stream: Stream, published: Sequence[str]) -> list[dg.AssetSpec]:
-    """The live layers that a stream feeds, each above the version that is published beside it.
+    """The live layers that a stream feeds, each above a published version.
 
     Args:
-        published: Names of what is published as assets.
+        published: Names of the pipelines and views that have an asset of published versions.
     """
     return [
         dg.AssetSpec(
@@ -78,7 +78,7 @@ def build_live_layers(stream: Stream, published: Sequence[str]) -> list[dg.Asset
 
 
 def build_stream_checks(stream: Stream) -> dg.AssetChecksDefinition:
-    """The checks of a stream: the sensor evaluates them as it looks, and a person may at any time."""
+    """The checks of a stream; the sensor evaluates them periodically, and a person may at any time."""
 
     @dg.multi_asset_check(
         name=f"check_{stream.table}",
@@ -95,7 +95,7 @@ def build_stream_checks(stream: Stream) -> dg.AssetChecksDefinition:
 
 
 def checks_of(stream: Stream) -> list[tuple[Check, str]]:
-    """Name and meaning of each check; without live layers there is nothing to verify."""
+    """Name and meaning of each check; a stream without live layers has no check `verified`."""
     return [(name, about) for name, about in CHECKS.items() if name != "verified" or stream.live_names]
 
 
@@ -123,7 +123,7 @@ def stream_made(settings: Settings, now: StreamNow) -> dg.AssetMaterialization:
 
 
 def layers_made(now: StreamNow) -> list[dg.AssetMaterialization]:
-    """How far each live layer is, as events; none of those that have applied nothing here."""
+    """The progress of each live layer as events; layers that have not applied a version yet are left out."""
     return [
         dg.AssetMaterialization(
             live_name(layer.store),
@@ -137,7 +137,7 @@ def layers_made(now: StreamNow) -> list[dg.AssetMaterialization]:
 
 
 def stream_evaluations(now: StreamNow) -> list[dg.AssetCheckEvaluation]:
-    """What the checks say, as events."""
+    """The results of all checks as events."""
     return [
         dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey(now.stream.table), check_name=each.check, passed=each.passed, metadata={},
@@ -148,7 +148,7 @@ def stream_evaluations(now: StreamNow) -> list[dg.AssetCheckEvaluation]:
 
 
 def _all_judged(now: StreamNow) -> list[Judged]:
-    """Of every check; what is not known yet has not failed."""
+    """Results of every check; a check without data yet passes."""
     found = {each.check: each for each in judged(now)}
     return [
         found.get(name) or Judged(name, True, f"Not known: {now.stream.name} has never run here.")

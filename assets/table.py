@@ -1,4 +1,4 @@
-"""An existing table, which others write: this project reads it where it lies, at a version that each run pins."""
+"""An existing table, which others write: this project reads it in place, at a version that each run pins."""
 
 import dagster as dg
 
@@ -7,7 +7,7 @@ from forecache.pipeline import AnySource, TableSource
 
 
 def build_table(source: TableSource) -> dg.AssetSpec:
-    """An asset that this project only reads."""
+    """An external asset for an existing table."""
     return dg.AssetSpec(
         source.asset_name,
         description=f"{source.description}\n\n{__doc__}",
@@ -19,5 +19,5 @@ def build_table(source: TableSource) -> dg.AssetSpec:
 
 
 def source_asset(source: AnySource) -> str:
-    """The asset that the stages depend on which read a source."""
+    """Name of the asset that stages which read a source depend on."""
     return source.asset_name if isinstance(source, TableSource) else source.raw_table

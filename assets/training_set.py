@@ -69,9 +69,9 @@ def training_set_asset(
     """The asset of a training set.
 
     Args:
-        apart: Describes its check.
-        build: Writes it for a night.
-        separate: The verdict of its check.
+        apart: Description of the check that the splits are apart.
+        build: Writes the training set for an as-of date.
+        separate: Returns the verdict of that check.
     """
 
     @dg.asset(
@@ -103,7 +103,7 @@ def training_set_asset(
 
 
 def splits_found(result: StageResult, horizon_days: int) -> "Separation":
-    """What `separation` finds of the splits of a training set."""
+    """Check that the splits of a training set are apart, by the details of its stage."""
     from forecache.quality.splits import separation
 
     as_of = {split: [date.fromisoformat(day) for day in days] for split, days in result.details["as_of"].items()}

@@ -1,4 +1,4 @@
-"""What people see of a stage: its figures as tables, bars and plots in the metadata."""
+"""The figures of stages as tables, bars and plots in the metadata of Dagster's UI."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -46,7 +46,7 @@ def _listed(dates: Sequence[str]) -> str:
 
 
 def training_view(result: StageResult) -> dict[str, Any]:
-    """A training run: what it ran with and the losses of its epochs or rounds, at most some fifty of them."""
+    """A training run: its configuration, its cost, and the losses of at most some fifty of its epochs or rounds."""
     details = result.details
     unit = details.get("unit", "epoch")
     shown = ("epochs", "best_epoch", "validation_loss", "workers", "device", "training_version", "seed", "run_dir")
@@ -64,7 +64,7 @@ def training_view(result: StageResult) -> dict[str, Any]:
 
 
 def cost_view(cost: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
-    """What a training run cost over all its attempts, and its prices where the settings know the device's."""
+    """The cost of a training run over all its attempts, with prices if the settings have the device's."""
     rows = [(name, cost[name]) for name in ("attempts", "device_s", "wasted_s", "steps_repeated")]
     if "saving" in cost:
         rows += [("price on demand", cost["price_on_demand"]), ("price on spot", cost["price_spot"])]
@@ -73,7 +73,7 @@ def cost_view(cost: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
 
 
 def tuning_view(pipeline: Pipeline, result: StageResult) -> dict[str, Any]:
-    """A search: the declared values against the best, and how its trials ended."""
+    """A search of hyperparameters: the declared values against the best, and counts of its trials."""
     details = result.details
     rows = [(name, getattr(pipeline.training, name), value) for name, value in details["best"].items()]
     rows.append(("validation loss", details["declared_loss"], details["best_loss"]))
@@ -104,7 +104,7 @@ def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
 
 
 def evaluation_plots(evaluation: dict[str, Any]) -> dg.MarkdownMetadataValue:
-    """The plots that matter most; the report has all of them."""
+    """The most important plots; the report has all of them."""
     from forecache.registry.report.plots import draw
 
     return plots({name: svg for name, svg in draw(evaluation, standalone=True).items() if name in _PLOTS})
@@ -117,7 +117,7 @@ def verdict_view(found: Iterable["Check"]) -> dg.MarkdownMetadataValue:
 
 
 def scoring_view(settings: Settings, pipeline: Pipeline, result: StageResult) -> dict[str, Any]:
-    """With which model and how fast, and how the outputs of the last night are distributed."""
+    """Model, speed and plan of a scoring run, and the distribution of the outputs of its last as-of date."""
     from forecache.quality.distribution import output_bins, segment_rows
 
     last = result.nights[-1]
@@ -133,7 +133,7 @@ def scoring_view(settings: Settings, pipeline: Pipeline, result: StageResult) ->
 
 
 def plan_view(details: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's plan beside what came of it, its batches, and what it warns of; empty where nothing was scored."""
+    """The predicted and the actual figures of a scoring run, its batches and warnings; empty if nothing was scored."""
     if not details.get("actual"):
         return {}
     predicted, actual = details.get("predicted") or {}, details["actual"]
@@ -152,7 +152,7 @@ def plan_view(details: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def monitoring_view(figures: Iterable["Measurement"], night: "date") -> dg.MarkdownMetadataValue:
-    """What was measured of a night, the largest effects first."""
+    """Measurements of an as-of date, the largest effects first."""
     rows = [
         (m.kind, m.name, m.reference, m.effect, _number(m.js), _number(m.value), _number(m.reference_value), m.rows)
         for m in sorted(figures, key=lambda m: (m.kind, -m.effect))
@@ -163,7 +163,7 @@ def monitoring_view(figures: Iterable["Measurement"], night: "date") -> dg.Markd
 
 
 def monitoring_figures(figures: Iterable["Measurement"], night: "date") -> dict[str, float]:
-    """The figures of a night that the UI plots over the nights."""
+    """The figures of an as-of date that the UI plots over the dates."""
     of_night = [m for m in figures if m.night == night]
     features = [m.effect for m in of_night if m.kind == "feature"]
     return {
@@ -175,7 +175,7 @@ def monitoring_figures(figures: Iterable["Measurement"], night: "date") -> dict[
 
 
 def report_view(report: CheckReport, severity: str) -> dict[str, Any]:
-    """The expectations of one severity, each with what was found."""
+    """The expectations of one severity, each with its outcome."""
     chosen = [result for result in report.results if result.severity == severity]
     rows = [
         (

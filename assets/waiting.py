@@ -1,4 +1,4 @@
-"""What an asset that reads raw tables does first: ingest what waits, and stop where a check refuses a day."""
+"""Pending landing files of an asset's sources: they are ingested first, and a day that fails a check stops the run."""
 
 from collections.abc import Collection, Sequence
 from datetime import date
@@ -18,10 +18,10 @@ _EVALUATION = dg.DagsterEventType.ASSET_CHECK_EVALUATION.value
 
 
 def ingest_waiting(step: Step, source: AnySource, *, last: date) -> None:
-    """Ingest what landed up to a day and waits, in the step of an asset that needs it, and refuse what a check refuses.
+    """Ingest the pending landing files of a source up to a day, in the step of an asset that reads it.
 
-    Days that were ingested and not judged since, such as by a run that was killed in between, are judged here. An
-    existing table is read where it lies.
+    Days that were ingested and not checked since, such as by a run that was killed in between, are checked here. For an
+    existing table there is nothing to do.
 
     Raises:
         CheckError: A blocking check refuses a day up to `last`, in this run or since an earlier one.
@@ -38,7 +38,7 @@ def ingest_waiting(step: Step, source: AnySource, *, last: date) -> None:
     extract_days(step, source, days_to_extract(step.settings, source, first=source.start, last=last))
     files, known = ingested_files(step.settings, source), raw_verdicts(step.settings, source)
     landed = list_landing(step.settings, source)
-    # A database's answers may be asked for again, and replace the files.
+    # A database can be queried again, and its new answers replace the files.
     correctable = {file.day for file in landed if file.day} if source.extract else known.refused
     waiting = files_to_ingest(step.settings, source, landed, files, correctable=correctable)
     days = pending_days(waiting, first=source.start, last=last)
@@ -69,7 +69,7 @@ def _judge(step: Step, source: Source, days: Collection[date], files: Sequence["
     context = step.context
     for check, verdicts in day_verdicts(step, source, days, files).items():
         for event in checks.evaluations(context, source.raw_table, check, verdicts, blocking=check in BLOCKING):
-            # Of this run: outside of runs Dagster takes one evaluation of a day, ever.
+            # Reported for this run: outside of runs Dagster accepts only one evaluation of a day, ever.
             report = dg.DagsterEvent(_EVALUATION, context.job_name, event_specific_data=event)
             context.instance.report_dagster_event(report, run_id=context.run_id)
         refused |= {day: v.reason for day, v in verdicts.items() if check in BLOCKING and not v.passed}

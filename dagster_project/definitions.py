@@ -1,6 +1,6 @@
-"""What Dagster loads of this project: all that its pipelines make.
+"""The definitions that Dagster loads for this project: everything that its pipelines declare.
 
-Add assets and jobs of your own with `dg.Definitions.merge`. A project without this module is loaded just the same.
+Add assets and jobs of your own with `dg.Definitions.merge`. Dagster also loads a project without this module.
 """
 
 import dagster as dg

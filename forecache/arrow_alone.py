@@ -1,7 +1,7 @@
-"""Arrow without pandas, in processes that have no use for pandas.
+"""Import of pyarrow without pandas, for processes that do not use pandas.
 
-Where pandas is installed, pyarrow imports it at the first array, to see whether that is made from one of its objects:
-0.3 s and 35 MB for each process of a stream. It looks once; `to_pandas` imports pandas later all the same.
+If pandas is installed, pyarrow imports it at the first array, to check if the array is made from a pandas object: 0.3 s
+and 35 MB for each process of a stream. It tries only once; `to_pandas` still imports pandas later.
 """
 
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class _NoPandas:
-    """Finds no pandas."""
+    """Import finder that reports pandas as not installed."""
 
     @staticmethod
     def find_spec(name: str, *_: Any) -> None:
@@ -18,9 +18,9 @@ class _NoPandas:
 
 
 def arrow_without_pandas() -> None:
-    """Have pyarrow look for pandas now and find none, unless this process has imported it.
+    """Let pyarrow look for pandas now and not find it, unless this process has imported pandas.
 
-    Called before other threads run, by a process that gives pyarrow no object of pandas.
+    Call it before other threads run, in a process that gives pyarrow no pandas objects.
     """
     if "pandas" in sys.modules:
         return

@@ -1,6 +1,6 @@
-"""A process beside another one: started once needed, again where it ends, and ended with the other one.
+"""A sidecar: a child process that is started once it is needed, restarted if it ends, and stopped with its parent.
 
-`running_beside` is called in the other one, and `stop_event` in the process itself.
+The parent calls `running_beside`, and the sidecar calls `stop_event`.
 """
 
 import logging
@@ -20,14 +20,14 @@ _LAST_S = 5.0
 
 @contextmanager
 def running_beside(arguments: Sequence[str], *, what: str, is_needed: Callable[[], bool]) -> Iterator[None]:
-    """Have `forecache ARGUMENTS --until-input-ends` run beside this process while the block runs.
+    """Keep `forecache ARGUMENTS --until-input-ends` running as a child process while the block runs.
 
-    It is another process, since a lake that hangs must not take time from answers.
+    It is a process of its own, because a lake that hangs must not delay answers.
 
     Args:
-        arguments: Of a command that ends when its standard input does, so also when this process is killed.
-        what: Names the process in the log.
-        is_needed: Whether there is something to do; asked each second until there is.
+        arguments: Arguments of a command that ends with its standard input, and so also if this process is killed.
+        what: Name of the process in the log.
+        is_needed: Returns True once there is something to do; called each second until then.
     """
     stop = threading.Event()
     thread = threading.Thread(
@@ -42,10 +42,10 @@ def running_beside(arguments: Sequence[str], *, what: str, is_needed: Callable[[
 
 
 def stop_event(*, until_input_ends: bool) -> threading.Event:
-    """An event that is set when this process is told to stop: by SIGTERM, SIGINT or, if so, the end of its input.
+    """An event that is set when this process is to stop: at SIGTERM, SIGINT or the end of its input.
 
     Args:
-        until_input_ends: Whether `running_beside` has started this process; then it also gives way to the other one.
+        until_input_ends: Stop also at the end of the input, and lower the priority: this process is a sidecar.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -90,4 +90,4 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     try:
         process.wait(_LAST_S)
     except subprocess.TimeoutExpired:
-        process.kill()  # at any moment: what it has not done, the next one does
+        process.kill()  # safe at any moment: the next process does the rest

@@ -1,4 +1,4 @@
-"""Buckets of object stores through obstore, which is an optional extra, reached by the lake's own storage options."""
+"""Buckets of object stores through obstore, an optional extra, with the storage options of the lake."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -15,7 +15,7 @@ def open_bucket(uri: str, options: Mapping[str, str], *, patience_s: float | Non
     Args:
         uri: Starts with one of `SCHEMES` and `://`.
         options: Object store options as delta-rs takes them.
-        patience_s: How long a request that fails is tried again; None: as obstore does, for minutes.
+        patience_s: Seconds for which a failing request is retried; None: obstore's default, some minutes.
 
     Raises:
         UnavailableError: `obstore` is not installed.
@@ -30,7 +30,7 @@ def open_bucket(uri: str, options: Mapping[str, str], *, patience_s: float | Non
         if config.pop(name, "false").lower() in ("true", "1"):
             client["allow_http"] = True
     for name in ("conditional_put", "aws_conditional_put", "aws_s3_allow_unsafe_rename"):
-        config.pop(name, None)  # delta-rs's own; obstore puts conditionally by ETag
+        config.pop(name, None)  # options of delta-rs only; obstore puts conditionally by ETag
     retry: Any = None
     if patience_s is not None:
         client["timeout"] = client["connect_timeout"] = f"{patience_s:g}s"
@@ -39,5 +39,5 @@ def open_bucket(uri: str, options: Mapping[str, str], *, patience_s: float | Non
 
 
 def tag_of(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What identifies the state of an object, for a conditional put."""
+    """Tag and version that identify the state of an object, for a conditional put."""
     return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}

@@ -15,7 +15,7 @@ class Words:
     """The texts of a column, eight bytes at a time.
 
     Attributes:
-        lengths: Bytes of every value, integers [n]; whatever where it is null.
+        lengths: Bytes of every value, integers [n]; undefined for nulls.
     """
 
     lengths: np.ndarray
@@ -38,16 +38,16 @@ class Words:
         return cls(np.diff(offsets), offsets[:-1].astype(np.int64) - first, text)
 
     def little(self, position: int, rows: "slice | np.ndarray" = slice(None)) -> np.ndarray:
-        """Bytes `position` to `position + 8` of the rows' values, the first the least, zero beyond the end; uint64."""
+        """Bytes `position` to `position + 8` of the rows' values as little-endian uint64, zero beyond the end."""
         return self._windows("<u8")[self._starts[rows] + position] & _LITTLE[self._left(position, rows)]
 
     def big(self, position: int) -> np.ndarray:
-        """The same of all values, the first byte the greatest, so that the numbers are in the order of the bytes."""
+        """The same of all values, big-endian, so that the order of the numbers is the order of the bytes."""
         return self._windows(">u8")[self._starts + position].astype(np.uint64) & _BIG[self._left(position, slice(None))]
 
     def _left(self, position: int, rows: "slice | np.ndarray") -> np.ndarray:
         return np.clip(self.lengths[rows] - position, 0, WORD)
 
     def _windows(self, kind: str) -> np.ndarray:
-        """A number begins at every byte: a view of eight bytes each, one byte apart."""
+        """View of the text as overlapping eight-byte numbers, one beginning at every byte."""
         return np.ndarray(len(self._text) - WORD + 1, kind, self._text, strides=(1,))

@@ -21,7 +21,7 @@ class ForecacheError(Exception):
         self.remedy = remedy
 
     def __reduce__(self) -> "tuple[Any, ...]":
-        # Made again from its parts: a worker's error reaches its parent as it was raised.
+        # Pickled by its parts, so that a worker's error reaches its parent unchanged.
         return _made_again, (type(self), self.message, self.remedy, self.__dict__)
 
 
@@ -36,7 +36,7 @@ class PipelinesFailed(ForecacheError):
     """Some of several pipelines failed; the others are done.
 
     Attributes:
-        failures: By pipeline, source or module, what made it fail.
+        failures: The error of each pipeline, source or module that failed.
     """
 
     title = "Failed"
@@ -50,7 +50,7 @@ class PipelinesFailed(ForecacheError):
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:
-    """An error and, one after the other, those that led to it; each once, also where one is its own cause."""
+    """An error and, one after the other, its causes; each once, even if the chain has a circle."""
     seen: set[int] = set()
     each: BaseException | None = error
     while each is not None and id(each) not in seen:
@@ -74,7 +74,7 @@ class SettingsError(ForecacheError):
 
 
 class NotFoundError(ForecacheError):
-    """A pipeline, night, key, version, table or model that does not exist."""
+    """A pipeline, as-of date, key, version, table or model that does not exist."""
 
     exit_code = 3
     status = 404
@@ -82,7 +82,7 @@ class NotFoundError(ForecacheError):
 
 
 class InputError(ForecacheError):
-    """Input that cannot be used: a changed file, a missing column, an empty night, a bad key."""
+    """Input that cannot be used: a changed file, a missing column, an as-of date without rows, a bad key."""
 
     exit_code = 4
     status = 400
@@ -98,7 +98,7 @@ class ConflictError(ForecacheError):
 
 
 class CheckError(ForecacheError):
-    """A check or a gate said no; what was there before is untouched."""
+    """A check or a gate refused; the previous state is unchanged."""
 
     exit_code = 6
     status = 422
@@ -114,7 +114,7 @@ class UnavailableError(ForecacheError):
 
 
 class NotYetError(ForecacheError):
-    """What a night waits for has not been delivered; nothing is wrong, and the same call succeeds once it has."""
+    """A source has not delivered yet; nothing is wrong, and the same call succeeds once it has."""
 
     exit_code = 8
     status = 503
@@ -122,7 +122,7 @@ class NotYetError(ForecacheError):
 
 
 class NotEverywhereError(UnavailableError):
-    """The change is made here; Redis or the remote could not follow."""
+    """The change is made on this machine; Redis or the remote could not be updated."""
 
 
 class DamagedError(UnavailableError):

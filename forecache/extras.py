@@ -1,4 +1,4 @@
-"""Which extra of the package brings a library, for the error that says what to install."""
+"""The extra of the package that installs a library, for the error that names it."""
 
 EXTRA_OF = {
     "httptools": "reader",

@@ -1,4 +1,4 @@
-"""Files that outlive a crash, and locks between the processes of a machine."""
+"""Durable files, locks between the processes of a machine, and folders that are removed with their process."""
 
 import fcntl
 import os
@@ -14,9 +14,9 @@ _HOLDER_BYTES = 200
 
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
-    """An empty file to write at, which takes the place of `path` in one step when the block ends without an error.
+    """Yield the path of an empty file, which atomically replaces `path` when the block ends without an error.
 
-    After a crash, of the machine too, `path` holds either the old content or the new one, whole.
+    After a crash, even of the machine, `path` has either the old content or the complete new one.
 
     Args:
         mode: Permissions, less the umask.
@@ -65,15 +65,15 @@ def lock(
     wait_s: float = 0.0,
     mode: int = 0o666,
 ) -> Iterator[int]:
-    """Hold an exclusive lock on a file, which is made where it is missing; yields its descriptor.
+    """Hold an exclusive lock on a file, which is created if it is missing; yields its descriptor.
 
     The kernel frees it when no process has the descriptor open any more.
 
     Args:
-        holder: What others are told about this process.
-        waiting: Called once where there is another holder to wait for, with what that one tells.
-        refused: The error to raise where another process holds it after `wait_s`, made from what that one tells;
-            None: wait as long as it takes.
+        holder: Text about this process, which other processes can show.
+        waiting: Called once with the other holder's text if the lock is taken.
+        refused: Makes the error to raise from the other holder's text if the lock is still taken after `wait_s`; None:
+            wait without a limit.
         mode: Permissions of a new file, less the umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def lock(
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock an open file or folder for as long as its descriptor is open; False where another process's lock forbids."""
+    """Lock an open file or folder for as long as its descriptor is open; False if another process has a lock on it."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -14,35 +14,35 @@ from forecache.errors import SettingsError
 from forecache.files import lock, replacing, sync, write_durably
 
 _CHUNK_BYTES = 8 << 20
-"""Of a request to a bucket while a file is read."""
+"""Bytes of one request to a bucket while a file is read."""
 
 
 class Folder(Protocol):
-    """A folder anywhere; names are relative paths with `/`, and folders in it are made as files need them."""
+    """A local or remote folder; names are relative paths with `/`, and folders in it are created as files need them."""
 
     durable: bool
-    """Whether a file that was closed survives a crash of the machine; else its descriptor has to be synced first."""
+    """True if a closed file survives a crash of the machine; else its descriptor has to be synced first."""
 
     def read(self, name: str) -> tuple[bytes, Any] | None:
-        """A small file's content and the tag that identifies this state of it; None where there is no such file."""
+        """Content of a small file, and the tag that identifies this state of it; None if there is no such file."""
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file durably; it appears whole or not at all."""
 
     def swap(self, name: str, content: bytes, tag: Any) -> Any:
-        """Write a small file that still has this tag (None: is not there); its new tag, None where it has another."""
+        """Write a small file if it still has this tag (None: it does not exist); returns its new tag, else None."""
 
     def upload(self, source: Path, name: str) -> None:
         """Copy a local file durably; it appears whole or not at all."""
 
     def open(self, name: str, mode: str) -> IO[bytes]:
-        """A file to write ("wb") or to read from any position ("rb"); FileNotFoundError where there is none."""
+        """Open a file to write ("wb") or to read from any position ("rb"); FileNotFoundError if there is none."""
 
     def chunks(self, name: str, start: int) -> Iterator[Any]:
-        """The bytes of a file from a position on; FileNotFoundError where there is no such file."""
+        """The bytes of a file from a position on; FileNotFoundError if there is no such file."""
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, None where there is no such file."""
+        """Size of a file in bytes; None if there is no such file."""
 
     def names(self, prefix: str = "") -> list[str]:
         """Names of the files under a folder, at any depth."""
@@ -54,7 +54,7 @@ class Folder(Protocol):
         """Give a small file another name."""
 
     def delete(self, names: list[str]) -> None:
-        """Delete files; one that is gone already is fine."""
+        """Delete files; missing ones are ignored."""
 
 
 def open_folder(uri: str, options: Mapping[str, str], *, setting: str, patience_s: float | None = None) -> Folder:
@@ -62,8 +62,8 @@ def open_folder(uri: str, options: Mapping[str, str], *, setting: str, patience_
 
     Args:
         options: Object store options as delta-rs takes them.
-        setting: Where the URI comes from, for the error.
-        patience_s: How long a request to an object store that fails is tried again; None: for minutes.
+        setting: Name of the setting with the URI, for the error.
+        patience_s: Seconds for which a failing request to an object store is retried; None: some minutes.
 
     Raises:
         SettingsError: The URI has a scheme that is not supported.
@@ -141,11 +141,11 @@ class LocalFolder:
         for name in names:
             (self.root / name).unlink(missing_ok=True)
         for folder in {(self.root / name).parent for name in names}:
-            with suppress(OSError):  # it is not empty, or gone
+            with suppress(OSError):  # not empty, or already removed
                 folder.rmdir()
 
     def _made(self, name: str) -> Path:
-        """The path of a file whose folder is there."""
+        """The path of a file, after its folder was created durably."""
         path = self.root / name
         if not path.parent.is_dir():
             missing = [folder for folder in path.parents if not folder.exists()]
@@ -156,7 +156,7 @@ class LocalFolder:
 
 
 class BucketFolder:
-    """A prefix of a bucket; what is put there appears whole and is durable."""
+    """A prefix of a bucket; objects appear whole and are durable."""
 
     durable = True
 
@@ -223,7 +223,7 @@ class BucketFolder:
 
 
 class _Ranges(io.RawIOBase):
-    """An object as a file that is read in ranges: never whole in memory."""
+    """An object as a file that is read in ranges, so that it is never whole in memory."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader

@@ -1,9 +1,9 @@
 """Hashes of rows, 64 bits each, by which two states of a table are compared and keys are counted.
 
-A row's hash takes in one number after the other by a step that can be reversed (xor, a multiplication by an odd
-number, a shifted xor), and ends with the finaliser of splitmix64 (G. Steele et al., "Fast Splittable Pseudorandom
-Number Generators", 2014). So rows that differ in one number never have the same hash, and rows that differ in more
-have it by chance only, once in 2**64. The same holds of lists that differ in one item, and in more.
+The numbers of a row are mixed into its hash one after the other by a reversible step (xor, a multiplication by an odd
+number, a shifted xor), and the finaliser of splitmix64 ends it (G. Steele et al., "Fast Splittable Pseudorandom Number
+Generators", 2014). So rows that differ in one number never have the same hash, and rows that differ in more numbers
+have it only by chance, once in 2**64. The same holds for lists that differ in one item, or in more.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ _NULL = np.uint64(0xD1B54A32D192ED03)
 _NOT_A_NUMBER = np.uint64(0x7FF8000000000000)
 _SHIFT = np.uint64(32)
 _BLOCK_ROWS = 1 << 15
-"""Hashed at a time: what is between fits a core's cache, and is memory that was used before."""
+"""Rows that are hashed at a time: intermediate arrays fit a core's cache, and reuse its memory."""
 
 
 def row_hashes(columns: Sequence[pa.Array], numbers: "np.ndarray | np.uint64 | None" = None) -> np.ndarray:
     """The hash of every row, given its columns of n rows each; uint64 [n]. Equal rows have equal hashes.
 
     Args:
-        numbers: Further ones that belong to the rows, uint64 [n], or one for all.
+        numbers: Further numbers of the rows, uint64 [n], or one for all rows.
     """
     hashes = np.empty(len(columns[0]), np.uint64)
     for start in range(0, len(hashes), _BLOCK_ROWS):
@@ -84,7 +84,7 @@ def _take_in_column(hashes: np.ndarray, column: pa.Array) -> None:
 
 
 def _numbers(column: pa.Array) -> np.ndarray:
-    """The bits of every value of a column whose values are numbers; whatever where it is null."""
+    """The bits of every value of a column of numbers, uint64 [n]; undefined for nulls."""
     kind = column.type
     if pa.types.is_floating(kind):
         values = column.cast(pa.float64()).fill_null(0.0).to_numpy()
@@ -100,7 +100,7 @@ def _numbers(column: pa.Array) -> np.ndarray:
 
 
 def _take_in_texts(hashes: np.ndarray, column: pa.Array, valid: np.ndarray | None) -> None:
-    """Take in the length of every text and then its bytes, eight at a time."""
+    """Mix in the length of every text and then its bytes, eight at a time."""
     words = Words.of(column)
     lengths = words.lengths if valid is None else np.where(valid, words.lengths, 0)
     _take_in(hashes, lengths.astype(np.uint64))
@@ -115,7 +115,7 @@ def _take_in_texts(hashes: np.ndarray, column: pa.Array, valid: np.ndarray | Non
 
 
 def _take_in_lists(hashes: np.ndarray, column: pa.Array) -> None:
-    """Take in the length of every list, and then the sum of its items' hashes, each mixed with its position."""
+    """Mix in the length of every list, and then the sum of its items' hashes, each mixed with its position."""
     lengths = pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
     ends = np.cumsum(lengths)
     items = row_hashes([column.flatten()])

@@ -1,4 +1,4 @@
-"""The types that a key column can have: in a declaration, in Arrow, and in the store. Nothing else decides that."""
+"""The types that a key column can have in a declaration, in Arrow, and in the store; defined only here."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,10 @@ KEY_TYPES = ("string", "int", "uuid", "date")
 """A key column's type as the store names it."""
 
 DECLARED = {"string": "string", "int": "int", "bigint": "int", "date": "date"}
-"""Of each type of a source's column that can be a key, the store's. Doubles have no one text, booleans two values."""
+"""The store's type by the declared type of a column that can be a key.
+
+Doubles cannot: they have several texts; nor can booleans, which have only two values.
+"""
 
 ALLOWED = "Keys are strings, integers, dates, or UUIDs as 16 bytes."
 

@@ -1,4 +1,4 @@
-"""What a pipeline, a source or a table can be named: the name is part of paths, URLs and table names."""
+"""The pattern of names of pipelines, sources and tables, which are parts of paths, URLs and table names."""
 
 import re
 

@@ -1,7 +1,6 @@
-"""The kinds of outputs, the columns that each has in a prediction table, and those columns' types in Arrow, Delta and
-Spark. Nothing else decides that.
+"""The kinds of outputs, their columns in a prediction table, and the types of those columns in Arrow, Delta and Spark.
 
-Runs inside Spark's Python workers: imports pyarrow only, and that inside functions.
+They are defined only here. The module runs inside Spark's Python workers: it imports only pyarrow, inside functions.
 """
 
 from dataclasses import dataclass
@@ -21,14 +20,14 @@ JUDGED = ("number", "classes", "quantiles")
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """An output in plain values, as workers and a model's metadata have it.
+    """An output in plain values, for workers and for a model's metadata.
 
     Attributes:
-        minimum, maximum: Of a number, of quantiles, and of every value of a vector.
+        minimum, maximum: Bounds of a number, of quantiles, or of every value of a vector.
         classes: Names of the classes in the order of the model's probabilities; empty until a model is known.
-        top: Most probabilities of a row that are kept, the largest; None: all; 0: there is no such column.
-        levels: Of the quantiles, ascending.
-        width: Values of a vector.
+        top: Number of a row's largest probabilities that are stored; None: all; 0: there is no such column.
+        levels: Levels of the quantiles, ascending.
+        width: Number of values of a vector.
         fields: Name and type of each field of a structure.
     """
 
@@ -69,25 +68,25 @@ class OutputSpec:
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        """Those of the columns that hold one number a row: what bounds, segments and bins are about."""
+        """The columns with one number a row, to which bounds, segments and bins apply."""
         return self.columns if self.kind in ("number", "quantiles") else ()
 
     @property
     def judged_column(self) -> str:
-        """The column whose distribution stands for the output: of quantiles the one nearest to the median."""
+        """The column whose distribution represents the output; for quantiles the one nearest to the median."""
         if self.kind != "quantiles":
             return self.name
         return self.columns[min(range(len(self.levels)), key=lambda i: (abs(self.levels[i] - 0.5), i))]
 
     @property
     def values(self) -> int | None:
-        """Numbers that a model returns a row; None where it does not return a fixed number of them."""
+        """Count of the numbers that a model returns a row; None if it is not fixed."""
         fixed = {"number": 1, "quantiles": len(self.levels), "vector": self.width, "classes": len(self.classes)}
         return fixed.get(self.kind)
 
     @property
     def is_array(self) -> bool:
-        """Whether a model returns several numbers a row under the output's name."""
+        """True if a model returns several numbers a row under the output's name."""
         return self.kind in ("quantiles", "vector", "classes")
 
 
@@ -100,7 +99,7 @@ def arrow_type(name: str) -> "pa.DataType":
 
 
 def spark_name(kind: "pa.DataType") -> str:
-    """What Spark and Delta call an Arrow type of a prediction table."""
+    """The name that Spark and Delta use for an Arrow type of a prediction table."""
     import pyarrow as pa
 
     if pa.types.is_list(kind):

@@ -1,4 +1,4 @@
-"""A folder of one process, which is gone with it: at its end, or at the start of a later one where it was killed."""
+"""Folders of one process, removed at its end or, if it was killed, at the start of a later process."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ _YOUNG_S = 60.0
 
 @contextmanager
 def own_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder while the block runs; those that killed processes have left in `parent` are removed."""
+    """Yield a new folder for the duration of the block; removes folders of killed processes in `parent`."""
     remove_left(parent, prefix)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as made:
         descriptor = hold(made)
@@ -26,16 +26,16 @@ def own_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def hold(folder: str) -> int:
-    """Lock a folder for as long as the returned descriptor is open, so that `remove_left` leaves it alone."""
+    """Lock a folder for as long as the returned descriptor is open, so that `remove_left` does not remove it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try_lock(descriptor)
     return descriptor
 
 
 def remove_left(parent: Path, prefix: str) -> None:
-    """Remove the folders whose names begin so and which no living process holds."""
+    """Remove the folders in `parent` whose names begin with `prefix` and that no living process has locked."""
     for path in parent.glob(f"{prefix}*"):
-        with suppress(OSError):  # somebody else's, or gone meanwhile
+        with suppress(OSError):  # owned by another user, or already removed
             if time.time() - path.stat().st_mtime < _YOUNG_S:
                 continue  # its process may be about to lock it
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""JSON by HTTP POST to a URL of the settings, which may itself be a secret."""
+"""HTTP POST of JSON to a URL from the settings, which may itself be a secret."""
 
 import base64
 import http.client
@@ -16,18 +16,18 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 _READ_BYTES = 4096
 _SHOWN = 200
 _REFUSED = (400, 413, 422)
-"""Codes that say that this message is not taken, at any time."""
+"""Status codes after which the same message is never accepted."""
 _LONGEST_WAIT_S = 3600.0
 
 
 @dataclass(frozen=True)
 class Failed:
-    """That a receiver did not take what it was sent.
+    """A failed delivery to a receiver.
 
     Attributes:
-        reason: In a sentence, without secrets.
-        refused: It never will take this, such as a message that is too large.
-        retry_after_s: What the receiver asks to wait at the least.
+        reason: A sentence without secrets.
+        refused: The receiver will never accept this message, for example because it is too large.
+        retry_after_s: Least seconds that the receiver asks to wait before the next try.
     """
 
     reason: str
@@ -36,7 +36,7 @@ class Failed:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirected POST would arrive as a GET, without its content."""
+    """Refuses redirects: a redirected POST would arrive as a GET, without its content."""
 
     def redirect_request(
         self, request: Any, file: IO[bytes], code: int, message: str, headers: Headers, new_url: str
@@ -45,7 +45,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def post_json(url: str, content: Any, *, headers: Mapping[str, str], timeout_s: float) -> Failed | None:
-    """POST; None where the answer's code is 2xx. What is said of a failure has neither the URL nor the headers."""
+    """POST JSON; None if the answer's code is 2xx. The reason of a failure contains neither the URL nor the headers."""
     where, request = urlsplit(url).hostname, _request(url, content, headers)
     secrets = _secrets(url, request)
     try:
@@ -62,7 +62,7 @@ def post_json(url: str, content: Any, *, headers: Mapping[str, str], timeout_s: 
 
 
 def _request(url: str, content: Any, headers: Mapping[str, str]) -> urllib.request.Request:
-    """The request; a user and password in the URL go into its header."""
+    """The request; user and password of the URL become its Authorization header."""
     parts = urlsplit(url)
     user, at, place = parts.netloc.rpartition("@")
     login = {"Authorization": f"Basic {base64.b64encode(unquote(user).encode()).decode()}"} if at else {}
@@ -75,7 +75,7 @@ def _request(url: str, content: Any, headers: Mapping[str, str]) -> urllib.reque
 
 
 def _secrets(url: str, request: urllib.request.Request) -> list[str]:
-    """What an error must not repeat, the longest first: the path of a URL can be a token, and headers can be."""
+    """Texts that an error must not repeat, the longest first: the path of a URL or a header can be a token."""
     parts = urlsplit(url)
     authorization = request.get_header("Authorization", "").partition(" ")[2]
     found = [url, request.full_url, parts.path.strip("/"), parts.query, parts.password or "", authorization]
@@ -97,7 +97,7 @@ def _body(error: urllib.error.HTTPError) -> str:
 
 
 def _wait_s(text: str) -> float:
-    """Seconds of a Retry-After, which has a number or a date; an hour at most."""
+    """Seconds of a Retry-After header, which is a number or a date; an hour at most."""
     try:
         seconds = float(text) if text.strip().isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
     except (ValueError, TypeError):

@@ -1,10 +1,10 @@
-"""How good the order is that scores give the candidates of a request, request by request.
+"""Ranking metrics of each request: the quality of the order that scores give its candidates.
 
-`label` and `score` are float64 [n], the rows of a request one after the other; `sizes`, int64 [requests], says how many
-rows each has. A label is how good a candidate is, 0 and up. Candidates with equal scores have no order: a metric is
-then its mean over all orders that they could have (McSherry and Najork, "Computing information retrieval performance
-measures efficiently in the presence of tied scores", 2008), so that equal scores for all are worth what a random order
-is. A request without a candidate above 0 is NaN: no order of it is better than another.
+`label` and `score` are float64 [n], the rows of a request one after the other; `sizes`, int64 [requests], is the number
+of rows of each. A label is the relevance of a candidate, 0 and up. Candidates with equal scores have no order: a metric
+is then its mean over all their orders (McSherry and Najork, "Computing information retrieval performance measures
+efficiently in the presence of tied scores", 2008), so that equal scores for all are worth as much as a random order. A
+request without a candidate above 0 is NaN: no order of it is better than another.
 """
 
 import math
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 Sizes = NDArray[np.int64]
 PerRequest = Callable[[Array, Array, Sizes], Array]
 DEFAULT_PLACES = 10
-"""What a ranking is judged by where no number of places is named."""
+"""The number of places by which a ranking is judged by default."""
 
 
 def ndcg(label: Array, score: Array, sizes: Sizes, *, places: int) -> Array:
@@ -57,12 +57,12 @@ def reciprocal_rank(label: Array, score: Array, sizes: Sizes) -> Array:
 
 
 def weight_of_requests(weight: Array | None, sizes: Sizes) -> Array:
-    """How much each request counts, float64 [requests]: as its rows do, which all have the same weight."""
+    """The weight of each request, float64 [requests]: that of its rows, which all have the same weight."""
     return np.ones(len(sizes)) if weight is None else weight[_starts(sizes)]
 
 
 def mean_of_requests(values: Array, weight: Array) -> float:
-    """The mean of what is not NaN; NaN without any."""
+    """The weighted mean of the values that are not NaN; NaN if there are none."""
     known = ~np.isnan(values) & (weight > 0)
     return float(np.average(values[known], weights=weight[known])) if known.any() else float("nan")
 
@@ -76,13 +76,13 @@ def sizes_of(requests: NDArray[np.object_]) -> Sizes:
 
 
 def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether each value but the first differs from the one before it, bool [n - 1]; infinite ones can be equal."""
+    """True where a value differs from the one before it, bool [n - 1]; infinite values can be equal."""
     differs: NDArray[np.bool_] = values[1:] != values[:-1]
     return differs
 
 
 def _sum_by_place(gain: Array, score: Array, sizes: Sizes, worth: Array) -> Array:
-    """By request, the sum of each row's gain times what its place is worth; rows that tie share what theirs are."""
+    """Sum of gain times worth of the place over each request's rows; tied rows share the mean worth of their places."""
     request, order = _request_of(sizes), _order(score, sizes)
     tied, _ = _ties(score[order], request)
     of_place = worth[np.arange(len(order)) - _starts(sizes)[request]]
@@ -96,7 +96,7 @@ def _order(score: Array, sizes: Sizes) -> NDArray[np.int64]:
 
 
 def _ties(ordered: Array, request: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each row in order, the number of its run of equal scores [n]; and the first row of each run."""
+    """The number of each ordered row's run of equal scores [n], and the first row of each run."""
     new = np.append(True, changes(ordered) | changes(request))[: len(ordered)]
     return np.cumsum(new) - 1, np.flatnonzero(new)
 
@@ -116,7 +116,7 @@ def _sums(values: Array, sizes: Sizes) -> Array:
 
 @lru_cache(maxsize=1 << 16)
 def _expected_reciprocal(before: int, rows: int, good: int) -> float:
-    """The mean of 1 / place of the first good one of `rows` in any order, behind `before` others."""
+    """The mean of 1 / place of the first good one of `rows` tied candidates over all orders, after `before` others."""
     ways = math.comb(rows, good)
     later = range(1, rows - good + 2)
     return sum(math.comb(rows - place, good - 1) / ways / (before + place) for place in later)
@@ -127,5 +127,5 @@ def _ratio(over: Array, under: Array) -> Array:
 
 
 def best_first(scores: NDArray[Any]) -> NDArray[np.intp]:
-    """Places of the scores [n], the highest first; equal ones in the order given, NaN last."""
+    """Positions of the scores [n], the highest first; equal ones in the given order, NaN last."""
     return (-scores).argsort(kind="stable")

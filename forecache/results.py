@@ -1,4 +1,4 @@
-"""What every stage of a pipeline returns, so that the command line, Dagster and the report read one shape."""
+"""The result that every stage of a pipeline returns, for the command line, Dagster and reports alike."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ class StageResult:
     Attributes:
         stage: The stage's name: "ingest", "features", "training_set", "train", "register", "score", "publish".
         subject: The pipeline's or, for ingestion, the source's name.
-        nights: The nights (or landing days) that the result is about, ascending; empty where a stage has none.
-        rows: Rows written, or rows already there where the stage was skipped.
+        nights: The as-of dates (or landing days) of the result, ascending; empty for a stage without dates.
+        rows: Rows written, or rows already there if the stage was skipped.
         seconds: Wall time of the stage.
-        table: Name of the lake table written, "" where none is.
-        delta_version: Delta version of that table after the stage, None where none was written.
-        skipped: True where everything was already current, so that nothing was written.
+        table: Name of the lake table written; "" if there is none.
+        delta_version: Delta version of that table after the stage; None if none was written.
+        skipped: True if everything was up to date, so that nothing was written.
         details: Further figures for people: JSON-serialisable values only.
     """
 
@@ -34,8 +34,8 @@ class StageResult:
 
 
 Progress = Callable[[str, float | None], None]
-"""Called by long stages with a sentence and the share done in [0, 1], or None where that is not known."""
+"""Called by long stages with a sentence and the share done in [0, 1], or None if that is not known."""
 
 
 def no_progress(message: str, share: float | None = None) -> None:
-    """The default `Progress`: says nothing."""
+    """The default `Progress`: does nothing."""

@@ -32,7 +32,7 @@ from forecache.setting_groups.work import WorkSettings
 __all__ = ["PREFIX", "PROJECT_ROOT", "Settings", "given_variables", "load_settings", "unknown_variables"]
 
 PREFIX = "FORECACHE_"
-# Those of the benchmarks, and what Kubernetes sets for services that are named like this project.
+# Variables of the benchmarks, and those that Kubernetes sets for services that are named like this project.
 _NO_SETTINGS = re.compile(r"FORECACHE_(BENCH_\w+|\w+_SERVICE_(HOST|PORT)\w*|\w+_PORT(_\d+_\w+)?)")
 
 
@@ -55,7 +55,7 @@ class Settings(
 
     @cached_property
     def home_path(self) -> Path:
-        """Absolute home folder; created by the stages that write into it."""
+        """Absolute home folder; stages that write into it create it."""
         return self.home.expanduser().resolve()
 
     @cached_property
@@ -68,7 +68,7 @@ class Settings(
 
     @property
     def lake_is_remote(self) -> bool:
-        """Whether the lake is in an object store."""
+        """True if the lake is in an object store."""
         return "://" in self.lake_uri
 
     @cached_property
@@ -118,7 +118,7 @@ class Settings(
 
 
 def _name_driver(uri: str) -> str:
-    """A PostgreSQL URL with the driver psycopg2, which Dagster needs; SQLAlchemy 2.1 takes psycopg 3 without one."""
+    """A PostgreSQL URL with the driver psycopg2, which Dagster needs; the default of SQLAlchemy 2.1 is psycopg 3."""
     return re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", uri)
 
 
@@ -126,7 +126,7 @@ def load_settings(**overrides: object) -> Settings:
     """Read the settings; keyword arguments win over the environment.
 
     Raises:
-        SettingsError: A setting has a wrong value; the message names the variable, the value and what it takes.
+        SettingsError: A setting has a wrong value; the message names the variable, the value and the allowed values.
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
@@ -147,7 +147,7 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def _unreadable() -> SettingsError:
-    """The error for the first setting whose text is no JSON."""
+    """The error about the first setting whose text is not JSON."""
     for name, text in given_variables().items():
         field = Settings.model_fields.get(name.removeprefix(PREFIX).lower())
         if field is None or not _takes_json(field.annotation):
@@ -175,7 +175,7 @@ def given_variables() -> dict[str, str]:
 
 
 def unknown_variables() -> dict[str, str]:
-    """Variables that look like settings and are none, each with the setting that may be meant, or ""."""
+    """Variables that look like settings and are not, each with the most similar setting, or ""."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     unknown = sorted(name for name in given_variables() if name not in known and not _NO_SETTINGS.fullmatch(name))
     return {name: _meant(name.removeprefix(PREFIX)) for name in unknown}

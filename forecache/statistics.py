@@ -1,4 +1,4 @@
-"""How far two distributions are apart: bins, counts, population stability index, Jensen-Shannon distance; intervals.
+"""Statistics: distances of distributions (PSI, Jensen-Shannon) over bins, losses of rows, bootstrap intervals.
 
 Every figure of Forecache that compares distributions is computed here, so that the same rows have the same figure in
 the gate, at a publish, in drift checks and in reports.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column
 
 _SMALLEST_SHARE = 1e-4
-"""A share below this counts as this much, so that an empty bin does not make the index infinite."""
+"""Smaller shares are raised to this, so that an empty bin does not make the index infinite."""
 
 _SMALLEST_PROBABILITY = 1e-7
 _RESAMPLES = 400
@@ -27,11 +27,11 @@ Numbers = Sequence[float] | NDArray[Any]
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a distribution moved from a reference.
+    """Distance of a distribution from a reference.
 
     Attributes:
         psi: Population stability index: below 0.1 stable, above 0.25 a shift (Siddiqi 2006).
-        js: Jensen-Shannon distance, base 2: 0 where equal, 1 where nothing overlaps (Endres and Schindelin 2003).
+        js: Jensen-Shannon distance, base 2: 0 if equal, 1 if nothing overlaps (Endres and Schindelin 2003).
     """
 
     psi: float
@@ -49,7 +49,7 @@ def distance(reference: Sequence[int], counts: Sequence[int]) -> Distance:
 def psi(reference: Numbers, counts: Numbers) -> float:
     """Population stability index of two histograms over the same bins: sum of (q - p) * ln(q / p) over their shares.
 
-    Siddiqi, "Credit Risk Scorecards" (2006). 0.0 where a side has no rows.
+    Siddiqi, "Credit Risk Scorecards" (2006). 0.0 if a histogram has no rows.
     """
     old, new = np.asarray(reference, float), np.asarray(counts, float)
     if old.sum() <= 0 or new.sum() <= 0:
@@ -60,7 +60,7 @@ def psi(reference: Numbers, counts: Numbers) -> float:
 
 
 def cross_entropy(label: Floats, probability: Floats) -> NDArray[np.float64]:
-    """Of each row, in nats, float64 [n]; probabilities are clipped to [1e-7, 1 - 1e-7]."""
+    """Binary cross-entropy of each row, in nats, float64 [n]; probabilities are clipped to [1e-7, 1 - 1e-7]."""
     clipped = np.clip(probability.astype(np.float64), _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
     return -np.where(label > 0.5, np.log(clipped), np.log1p(-clipped))
 
@@ -69,7 +69,7 @@ def class_losses(label: Floats, shares: Floats) -> NDArray[np.float64]:
     """Cross-entropy of each row, in nats, float64 [n].
 
     Args:
-        label: Position of the class that is true, [n].
+        label: Index of the true class, [n].
         shares: Probability of each class, [n, classes]; clipped from below to 1e-7.
     """
     true = np.take_along_axis(shares.astype(np.float64), label.astype(np.int64)[:, None], axis=1)[:, 0]
@@ -93,9 +93,9 @@ def quantile_edges(values: Floats, bins: int) -> NDArray[np.float64]:
 
 
 def equal_mass_edges(values: Floats, bins: int) -> list[float]:
-    """Like `quantile_edges`, each edge one of the values; a value that fills several bins gets one of its own.
+    """Like `quantile_edges`, but each edge is one of the values; a value that fills several bins gets its own bin.
 
-    NaN is left out; empty where there is nothing else.
+    NaN is left out; the result is empty if there is nothing else.
     """
     known = np.sort(values[~np.isnan(values)]).astype(np.float64)
     if not len(known):
@@ -113,7 +113,7 @@ def bin_counts(edges: Numbers, values: Floats) -> NDArray[np.int64]:
 
 
 def bin_of(column: "Column", edges: Numbers) -> "Column":
-    """The number of the bin that a value of a Spark column is in, as `bin_counts` counts them."""
+    """The index of the bin of each value of a Spark column, by the rule of `bin_counts`."""
     from pyspark.sql import functions as F
 
     return sum(((column >= F.lit(float(edge))).cast("int") for edge in edges), F.lit(0))
@@ -142,7 +142,7 @@ def bootstrap_interval(
     """The 95 percent interval of a statistic, by percentiles of a bootstrap of 400 resamples (Efron 1979).
 
     Args:
-        statistic: Of how often each row was drawn, float64 [rows]; NaN where it is not defined is left out.
+        statistic: Function of the number of times that each row was drawn, float64 [rows]; NaN results are left out.
     """
     rng = np.random.default_rng(seed)
     values = np.empty(_RESAMPLES)
@@ -154,7 +154,7 @@ def bootstrap_interval(
 
 
 def mean_difference_interval(ours: Floats, theirs: Floats, *, seed: int) -> tuple[float, float]:
-    """The interval of the mean of ours - theirs, float [rows] each, where both are of the same rows (paired)."""
+    """The interval of the mean of ours - theirs, float [rows] each, paired by row."""
     difference = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
     return bootstrap_interval(lambda weights: float(weights @ difference / weights.sum()), len(difference), seed=seed)
 

@@ -1,13 +1,13 @@
-"""The named steps of work that a kill may cut short anywhere, so that tests can kill it at each."""
+"""Named steps of work that a kill may interrupt anywhere, so that tests can kill it after each step."""
 
 from collections.abc import Callable
 
 
 class Steps:
-    """Called with a step's name just after the step is done.
+    """Called with the name of each step just after the step is done.
 
     Attributes:
-        names: Of the steps, in order.
+        names: Names of the steps, in order.
         on_step: Called with each name; only tests set it.
     """
 
@@ -29,7 +29,7 @@ lake_step = Steps(*COMMIT_STEPS, "file removed")
 extract_step = Steps("batch extracted", "file landed")
 
 MERGE_STEPS = ("merged", "merged base moved", "merged base verified")
-"""Only where base and deltas are merged into a new base."""
+"""Steps only of a publish that merges base and deltas into a new base."""
 
 publish_step = Steps(
     *("locked", "stream read", "cleaned", "encoded", "built", "segments moved", "verified"),
@@ -38,7 +38,7 @@ publish_step = Steps(
 )
 
 push_step = Steps("remote read", "uploaded", "manifest created", "pointer moved")
-"""Of a version on its way to a remote that several homes push to; then what is retired there is removed."""
+"""Steps of pushing a version to a remote that several installations push to, before retired versions are removed."""
 
 rollback_step = Steps(
     *("planned", "begun", "champion moved", "model marked", "quarantined", "pointer moved"),
@@ -48,10 +48,10 @@ rollback_step = Steps(
 RELEASE_STEPS = ("locked", "staged", "moved", "pointer moved", "retired")
 
 release_step = Steps(*RELEASE_STEPS, "set aside")
-"""A release is set aside only where a pull puts another one of its number in its place."""
+"""A release is set aside only if a pull replaces it by another one of the same number."""
 
 claim_step = Steps("identified", "claimed", "taken over", "adopted")
-"""Of a home that comes to release a model: it has an identity, then the claim, and what it took over is its own."""
+"""Steps of an installation that starts to release a model: it gets an identity and the claim, and adopts releases."""
 
 LOG_STEPS = ("frames written", "segment closed", "rows written", "rows committed", "counted", "segment removed")
 """From an answer's bytes in the spool to its row in the lake."""
@@ -60,8 +60,8 @@ log_step = Steps(*LOG_STEPS)
 ROLLOUT_STEPS = ("counted", "state written", "pointer moved", "marked")
 
 rollout_step = Steps(*ROLLOUT_STEPS)
-"""Of a look of the controller: requests counted, state replaced; at the end of a rollout also the pointer, by which the
-candidate answers all, or is marked as bad."""
+"""Steps of the rollout controller: requests counted, state replaced; at the end of a rollout the pointer moved to the
+candidate, or the candidate marked as bad."""
 
 STREAM_STEPS = (
     *("judged", "pending written", "bad messages sent", "bad messages committed"),
@@ -72,14 +72,14 @@ STREAM_STEPS = (
 stream_step = Steps(*STREAM_STEPS)
 
 ids_step = Steps("ids written", "list saved", "ids merged")
-"""Of the files with the ids of a stream's events: a file written, the list of files replaced, files merged into one."""
+"""Steps for the files of event ids of a stream: a file written, the list of files replaced, files merged into one."""
 
 tiles_step = Steps("tiles read", "tiles written", "tiles replaced")
-"""Of the file with a stream's tiles: what the views hold is read, the new file is whole, it has the old one's place."""
+"""Steps for the file of a stream's tiles: tiles of the views read, new file written, old file replaced."""
 
 tail_step = Steps("commit read", "applied", "caught up", "rows read", "replaced", "pruned", "verified")
-"""Of a tailer: a commit of the stream's table read and applied; behind a gap, rows taken from the table; a layer made
-anew; rows removed that no version needs; the layer found equal to the table."""
+"""Steps of a tailer: a commit of the stream's table read and applied; after a gap, rows read from the table; a layer
+rebuilt; rows removed that no version needs; the layer compared and equal to the table."""
 
 topic_step = Steps("produced", "flushed", "sent")
-"""Of answers that are sent to a topic: a message, all of a transaction before its commit, the commit."""
+"""Steps of sending answers to a topic: a message, all messages of a transaction before its commit, the commit."""

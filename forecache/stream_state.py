@@ -1,6 +1,6 @@
-"""What a running stream says of itself: a small file that its engine replaces once a second, read by whoever watches.
+"""The state file of a running stream, which its engine replaces once a second and monitoring reads.
 
-The folder `HOME/streams/<name>/` holds it, the lock of the running process, and what the process wrote to its log.
+It lies in the folder `HOME/streams/<name>/`, with the lock of the running process and its log.
 """
 
 import json
@@ -19,26 +19,26 @@ class StreamState:
     """Figures of a stream, counted since its process started. Times are Unix times; 0: never.
 
     Attributes:
-        pid: Of the process that wrote it.
+        pid: Process that wrote it.
         started_at: When that process started.
         written_at: When it wrote this.
-        stopped_at: When it ended because it was told to; 0: it runs, or died.
+        stopped_at: When it was stopped; 0: it runs, or died.
         engine, freshness: As declared.
         offsets: By partition, the offset after the last event that is committed.
         end_offsets: By partition, the offset after the last event in the topic.
         lag_events: Events in the topic that are not committed.
         rows: Rows that were committed.
-        rows_per_s: Of the last minute.
+        rows_per_s: Rate of the last minute.
         bad: Messages that could not be used and went to the quarantine.
-        repeats: Events that were dropped since they were there already.
+        repeats: Duplicate events that were dropped.
         unknown: Events with members that are not declared, which are left out.
-        late: Rows of days that a night had been made from already.
+        late: Rows of days that an as-of date was already built from.
         delay_p50_s, delay_p99_s: Seconds from an event until its row is committed, of the last minute; None: no rows.
         committed_version: Delta version of the last commit; -1: none.
-        committed_at: When that was.
-        release: Of the real-time model that answers; None: the stream asks none.
-        cpu_s: CPU seconds of the process and its children, looked at every five seconds; None: not known.
-        last_error: What is wrong, or went wrong since the last commit, as a sentence; "" for nothing.
+        committed_at: Time of that commit.
+        release: Release of the real-time model that answers; None: the stream has no model.
+        cpu_s: CPU seconds of the process and its children, measured every five seconds; None: not known.
+        last_error: The present error, or the last one since the last commit, as a sentence; "" if there is none.
     """
 
     pid: int = 0
@@ -71,7 +71,7 @@ def stream_folder(home: Path, name: str) -> Path:
 
 
 def read_state(home: Path, name: str) -> StreamState | None:
-    """What a stream said last; None where it never ran here, or its file cannot be read."""
+    """The last state of a stream; None if it never ran here, or its file cannot be read."""
     with suppress(OSError, ValueError, TypeError, AttributeError):
         found = json.loads((stream_folder(home, name) / STATE).read_bytes())
         known = {each.name for each in fields(StreamState)}
@@ -80,7 +80,7 @@ def read_state(home: Path, name: str) -> StreamState | None:
 
 
 def write_state(home: Path, name: str, state: StreamState) -> None:
-    """Replace what a stream says; where the disk is full, what it said before stays."""
+    """Replace the state of a stream; if the disk is full, the previous state stays."""
     folder = stream_folder(home, name)
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,18 +89,18 @@ def write_state(home: Path, name: str, state: StreamState) -> None:
 
 
 def is_running(home: Path, name: str) -> bool:
-    """Whether a process of this machine holds the stream's lock."""
+    """Tell if a process of this machine holds the stream's lock."""
     return is_locked(stream_folder(home, name) / LOCK)
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process of this machine holds the lock on a file, which is not made where it is missing."""
+    """Tell if a process of this machine holds the lock on a file; a missing file is not created."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        # Shared, so that two that look at the same moment do not take each other for the holder.
+        # Shared, so that two callers at the same moment do not take each other for the holder.
         return not try_lock(descriptor, shared=True)
     finally:
         os.close(descriptor)

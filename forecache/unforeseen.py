@@ -1,4 +1,4 @@
-"""The sentence for an error that no part of Forecache foresaw, the same on the command line and in the UI."""
+"""Sentences for errors of other libraries and the system, the same on the command line and in the UI."""
 
 import sys
 
@@ -9,10 +9,10 @@ _READ_ONLY = ("read-only file system", "readonly database", "unable to open data
 
 
 def explain(error: BaseException, *, hint: str = "") -> ForecacheError:
-    """The error of Forecache's that an error comes from or amounts to.
+    """The Forecache error that an error was caused by or is equivalent to.
 
     Args:
-        hint: Remedy of an error about which nothing is known but its own text.
+        hint: Remedy of an unknown error, of which only the text is shown.
     """
     for each in chain_of(error):
         known = _as_known(each)
@@ -20,7 +20,7 @@ def explain(error: BaseException, *, hint: str = "") -> ForecacheError:
             return known
         if isinstance(each.__cause__, ForecacheError):
             return each.__cause__
-    # No table was opened without delta-rs, which the reader's environment does not have.
+    # An error about a table needs delta-rs, which the reader's environment does not have.
     if "deltalake" in sys.modules:
         from forecache.lake.delta.damage import named
 
@@ -32,7 +32,7 @@ def explain(error: BaseException, *, hint: str = "") -> ForecacheError:
 
 
 def _as_known(error: BaseException) -> UnavailableError | None:
-    """The sentence for an error of Python, the operating system or SQLite that a user can act on; None for others."""
+    """The error for one of Python, the operating system or SQLite that a user can act on; None for others."""
     if isinstance(error, ModuleNotFoundError):
         return _not_installed(error.name or "")
     if "No space left on device" in str(error):

@@ -1,7 +1,7 @@
-"""The sensor that tells of failed checks and runs, and of what the lake and the stores say.
+"""Alerts from Dagster's event log, and the sensor that sends them together with those of the lake and the stores.
 
-Open-source Dagster has no alerts. One tick reads all that was recorded since the last one, so that a backfill whose 500
-runs fail is one message. `forecache alerts` does the same from the command line, and goes on where the sensor stopped.
+Open-source Dagster has no alerts. One tick reads all events since the last one, so that a backfill whose 500 runs fail
+is one message. `forecache alerts` does the same from the command line, and continues from the sensor's cursors.
 """
 
 import dagster as dg
@@ -17,13 +17,13 @@ _EVERY_S = 60
 
 
 def news_of_home(settings: Settings) -> News:
-    """What the event log of the home's Dagster instance says; for the command line."""
+    """Read new alerts from the event log of the installation's Dagster instance; for the command line."""
     with runner_instance(settings) as instance:
         return event_news(settings, instance)
 
 
 def build_alerts_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Runs from the start where a sink is set."""
+    """The alert sensor; it is on by default if a receiver is set."""
     runs = dg.DefaultSensorStatus.RUNNING if has_sinks(settings) else dg.DefaultSensorStatus.STOPPED
 
     @dg.sensor(

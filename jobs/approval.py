@@ -1,6 +1,6 @@
-"""The approval job of a pipeline whose gate asks for one: a person confirms or rejects the model that waits.
+"""The approval job of a pipeline whose gate requires one: a person approves or rejects the waiting model.
 
-Where the champion has changed since the verdict, the job says so, and judges again before a person decides.
+If the champion has changed since the verdict, the job says so; a person can have the gate judge again before deciding.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from resources.settings import SettingsResource
 
 
 class Decision(dg.Config):
-    """What the person who launches the job fills in."""
+    """Configuration of an approval: the decision of the person who launches the job."""
 
     confirmed_by: str = Field(min_length=1, description="Who decides, for the promotion ledger.")
     decision: Literal["approve", "reject", "judge"] = Field(
@@ -38,7 +38,7 @@ def _moved(before: int | None, after: int | None) -> str:
 
 
 def build_approval_job(pipeline: Pipeline) -> dg.JobDefinition:
-    """One step that asks for a name in the launchpad, and moves the alias or not."""
+    """One step that takes a name and a decision from the launchpad, and sets the champion if the model is approved."""
 
     @dg.op(name=f"decide_{pipeline.name}", description=f"Approve or reject the model of {pipeline.name} that waits.")
     @explained

@@ -1,4 +1,4 @@
-"""What the jobs share: how a run says which as-of dates it is about."""
+"""As-of dates of runs: their partition tags, the schedule of the newest dates, the sensor for dates that came late."""
 
 from datetime import date
 
@@ -18,19 +18,19 @@ __all__ = ["AssetJob", "delivered_name", "late_sources", "newest_night_schedule"
 
 
 def night_tags(first: date, last: date) -> dict[str, str]:
-    """Tags of a run for one night, or for a range as one run."""
+    """Tags of a run for one as-of date, or for a range of dates in one run."""
     if first == last:
         return {PARTITION_NAME_TAG: first.isoformat()}
     return {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
 
 
 def delivered_name(job: AssetJob) -> str:
-    """The sensor that starts a job once all is there that it waits for."""
+    """Name of the sensor that starts a job once all its sources have delivered."""
     return f"{job.name}_delivered"
 
 
 def late_sources(pipeline: Scheduled, settings: Settings, first: date, last: date) -> str:
-    """What the first of the as-of dates lacks of sources that wait, as "orders has not delivered 2026-01-02"; ""."""
+    """The sources that are late for the first such as-of date, as "orders has not delivered 2026-01-02"; else ""."""
     from forecache.lake.sources.state import awaited
 
     for night in pipeline.schedule.dates(first, last):
@@ -47,17 +47,17 @@ def not_yet(job: AssetJob, late: str) -> str:
 def newest_night_schedule(
     pipeline: Scheduled, job: AssetJob, *, description: str, hours_later: int = 0
 ) -> dg.ScheduleDefinition:
-    """For the as-of dates that a run of the pipeline's schedule is about; once its data have ended, their last one.
+    """A schedule for the due as-of dates of a pipeline; after the end of its data, for the last one.
 
-    It skips where a source waits for the delivery of one of them.
+    It skips if a source with missing="wait" has not delivered one of the dates.
 
     Args:
-        hours_later: How long after the start of that run.
+        hours_later: Hours between the start of the pipeline's own schedule and the start of this one.
     """
     schedule = pipeline.schedule
     runs = schedule.runs
     waits = any(source.missing == "wait" for source in pipeline.all_sources)
-    # Where that is after midnight of dates that the expression names: every day, also without a run before it.
+    # A later hour past midnight cannot be written for the days of the expression: then it starts every day.
     cron = runs.later(hours_later) or f"{runs.minute} {(runs.hour + hours_later) % 24} * * *"
 
     @dg.schedule(
@@ -76,7 +76,7 @@ def newest_night_schedule(
         try:
             late = late_sources(pipeline, context.resources.settings.load(), first, last) if waits else ""
         except ForecacheError as error:
-            # A tick that fails is not made up for; a run says what is wrong, and tries again.
+            # A failed tick is not repeated; a run reports the error, and is retried.
             context.log.warning(str(error))
             late = ""
         if late:

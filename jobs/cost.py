@@ -4,7 +4,7 @@ import dagster as dg
 
 from jobs.common import AssetJob
 
-CRON = "0 7 * * *"
+COST_CRON = "0 7 * * *"
 
 
 def build_cost_job(asset: dg.AssetsDefinition) -> AssetJob:
@@ -15,8 +15,8 @@ def build_cost_job(asset: dg.AssetsDefinition) -> AssetJob:
 
 
 def build_cost_schedule(job: AssetJob) -> dg.ScheduleDefinition:
-    """Every day at 07:00 UTC, after the nights."""
+    """Every day at 07:00 UTC, after the nightly runs."""
     return dg.ScheduleDefinition(
-        name=f"{job.name}_schedule", job=job, cron_schedule=CRON, execution_timezone="UTC",
+        name=f"{job.name}_schedule", job=job, cron_schedule=COST_CRON, execution_timezone="UTC",
         description="Every day at 07:00 UTC: what everything cost in the last week.",
     )  # fmt: skip

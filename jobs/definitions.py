@@ -1,4 +1,4 @@
-"""What Dagster loads: the assets, jobs, schedules and sensors of every pipeline of a project, put together."""
+"""The definitions that Dagster loads: assets, jobs, schedules and sensors of every pipeline of a project."""
 
 import dagster as dg
 
@@ -94,7 +94,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 
 
 def broken_module(name: str, reason: str) -> dg.AssetSpec:
-    """What the graph shows in place of the pipelines of a module that cannot be used."""
+    """An asset that the graph shows in place of the pipelines of a module that cannot be used."""
     title = f"broken_{name.rpartition('.')[2]}"
     return dg.AssetSpec(title, group_name="broken", description=reason, kinds={"python"})
 
@@ -108,7 +108,7 @@ def store_definitions() -> dg.Definitions:
 
 
 def cost_definitions(project: Project) -> dg.Definitions:
-    """The cost of everything, owned by all who own something."""
+    """The cost of the whole project, owned by all owners of declarations."""
     asset = build_cost(sorted({declared.owner for declared in project.nightly.values()} - {""}))
     job = build_cost_job(asset)
     return dg.Definitions(assets=[asset], jobs=[job], schedules=[build_cost_schedule(job)])
@@ -139,7 +139,7 @@ def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:
 
 
 def training_definitions(pipeline: Pipeline) -> dg.Definitions:
-    """The jobs of a pipeline that trains its model, beside the nightly one."""
+    """The further jobs of a pipeline that trains its model."""
     training, monitoring = build_training_job(pipeline), build_monitoring_job(pipeline)
     # An estimator's parameters are its own, and its library searches them.
     searches = [build_tuning_job(pipeline)] if isinstance(pipeline.model, TorchModel) else []
@@ -168,7 +168,7 @@ def recommender_definitions(recommender: Recommender) -> dg.Definitions:
 
 
 def view_definitions(view: FeatureView, project: Project) -> dg.Definitions:
-    """A published view: its version in the store, and a job, with a schedule where no other job publishes it."""
+    """A published view: its version in the store, a job, and a schedule if no other job publishes the view."""
     job = build_view_job(view)
     asset = build_published(view, after=built_on_the_way(view, project.pipelines.values()))
     if view.name not in project.views_of_their_own:
@@ -187,7 +187,7 @@ def mailing_definitions(mailing: Mailing) -> dg.Definitions:
 
 
 def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Every stage after the features, and what the declaration asks for beside them."""
+    """The assets of every stage after the features, and of optional parts of the declaration."""
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build_predictions(pipeline)]
     if pipeline.is_trained:
         assets += [build(pipeline) for build in TRAINING_ASSETS]
@@ -229,5 +229,5 @@ def project_definitions() -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What Dagster loads of a project that has no `definitions` of its own."""
+    """The definitions that Dagster loads for a project that has no module `definitions`."""
     return project_definitions()

@@ -13,10 +13,10 @@ _FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 def build_delivered_sensors(pipeline: Scheduled, job: AssetJob) -> list[dg.SensorDefinition]:
-    """A sensor where a source of the pipeline has missing="wait"; an empty list elsewhere.
+    """A sensor, if a source of the pipeline has missing="wait"; else an empty list.
 
-    The sensor asks for a run of the due nights once, and not where the job already has a run of them, such as the
-    schedule's. A failed run does not count: somebody may have started it before the delivery.
+    The sensor requests a run of the due dates once, unless the job already has a run of them, such as the schedule's. A
+    failed run does not count: somebody may have started it before the delivery.
     """
     if all(source.missing != "wait" for source in pipeline.all_sources):
         return []

@@ -1,4 +1,4 @@
-"""What Dagster's event log says of checks and runs since the last look, as alerts."""
+"""Alerts about checks and runs from the new events of Dagster's event log."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,19 +24,25 @@ from resources.dagster_internals import (
 
 _FIRST_LOOK_S = 86400.0
 _MOST = 5000
-"""So many events of a type are read at once; the next look goes on."""
+"""Most events of a type that are read at once; the next call reads on."""
 _EVALUATED, _FAILED, _SUCCEEDED = (
     dg.DagsterEventType.ASSET_CHECK_EVALUATION,
     dg.DagsterEventType.RUN_FAILURE,
     dg.DagsterEventType.RUN_SUCCESS,
 )
 _TOLD_ELSEWHERE = (DagsterAssetCheckFailedError.__name__, DagsterExecutionInterruptedError.__name__)
-"""Errors of a step that are no news: its check is told itself, and whoever interrupts a run knows."""
+"""Errors of a step that need no alert of the run: the failed check has its own, and an interruption is intended."""
 
 
 @dataclass
 class News:
-    """What happened, to be noted together with the cursors."""
+    """New alerts and ended ones, with the cursors to save together with them.
+
+    Attributes:
+        alerts: Failed checks and runs.
+        well: Subjects of alerts that have ended.
+        cursors: By type of event, the id of the last event that was read.
+    """
 
     alerts: list[Alert] = field(default_factory=list)
     well: list[Subject] = field(default_factory=list)
@@ -44,9 +50,9 @@ class News:
 
 
 def event_news(settings: Settings, instance: dg.DagsterInstance) -> News:
-    """Checks that failed or pass again, and runs that failed or whose dates a later run did.
+    """Read which checks failed or pass again, and which runs failed or were made up for by a later run of their dates.
 
-    The first look goes back one day.
+    The first call reads the events of one day.
     """
     news = News()
     evaluations = [entry for _, entry in _since_last_look(settings, instance, _EVALUATED, news.cursors)]
@@ -59,7 +65,7 @@ def event_news(settings: Settings, instance: dg.DagsterInstance) -> News:
     for _, entry in sorted(runs, key=lambda each: each[0]):
         has_failed = entry.dagster_event_type == _FAILED
         of_job = [alert for alert in open_ if alert.name == entry.job_name]
-        # Most runs succeed where nothing of their job has failed: those of a backfill are not looked up.
+        # A run that succeeded is looked up only if its job has an open alert: a backfill has many runs.
         run = instance.get_run_by_id(entry.run_id) if has_failed or of_job else None
         if run is None:
             continue
@@ -77,14 +83,14 @@ def event_news(settings: Settings, instance: dg.DagsterInstance) -> News:
 def _since_last_look(
     settings: Settings, instance: dg.DagsterInstance, kind: dg.DagsterEventType, cursors: dict[str, str]
 ) -> list[tuple[int, EventLogEntry]]:
-    """Events by their id in the log, ascending; notes the last one's in `cursors`."""
+    """Events with their ids in the log, ascending; writes the last id to `cursors`."""
     storage, name = instance.event_log_storage, f"dagster {kind.value}"
     # Dagster's SQLite storage has these types in its database of all runs, too, which only the base class reads.
     newest = SqlEventLogStorage.get_event_records(storage, dg.EventRecordsFilter(kind), limit=1)
     if not newest:
         return []
     before = int(cursor(settings, name) or 0)
-    # Another database has ids of its own: where it was replaced, the look begins anew.
+    # Another database has other ids: after a replacement the cursor is unknown, and reading starts one day back.
     known = 0 < before <= newest[0].storage_id
     since = dg.EventRecordsFilter(
         kind,
@@ -97,13 +103,13 @@ def _since_last_look(
 
 
 def _judge_checks(entries: Sequence[EventLogEntry], news: News) -> None:
-    """Of each check and partition the last evaluation decides; one that failed in between is told, and its end too."""
+    """Add alerts of failed checks; the last evaluation of a check and partition decides if its alert has also ended."""
     alerts: dict[Subject, Alert] = {}
     passed: dict[Subject, bool] = {}
     for entry in entries:
         found = entry.get_dagster_event().asset_check_evaluation_data
         if found.asset_key.path[-1].startswith(STREAM):
-            continue  # the look at the streams tells of them, and of more
+            continue  # streams have alerts of their own
         name = f"{found.asset_key.to_user_string()}.{found.check_name}"
         subject = Subject("check_failed", name, found.partition or "")
         passed[subject] = found.passed
@@ -122,7 +128,7 @@ def _judge_checks(entries: Sequence[EventLogEntry], news: News) -> None:
 
 
 def _run_failed(instance: dg.DagsterInstance, run: dg.DagsterRun, entry: EventLogEntry) -> Iterator[Alert]:
-    """An alert, unless all that failed is told elsewhere."""
+    """An alert of a failed run, unless each failed step has an alert of its own or was interrupted."""
     records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
     steps = [record.event_log_entry.get_dagster_event() for record in records]
     errors = [step.step_failure_data for step in steps]
@@ -153,14 +159,14 @@ def _reason(error: Any) -> str:
 
 
 def _nights(tags: Mapping[str, str]) -> list[str]:
-    """First and last as-of date of a run, none where it has none."""
+    """First and last as-of date of a run; empty for a run without dates."""
     one = tags.get(PARTITION_NAME_TAG)
     ends = [one, one] if one else [tags.get(ASSET_PARTITION_RANGE_START_TAG), tags.get(ASSET_PARTITION_RANGE_END_TAG)]
     return [end for end in ends if end]
 
 
 def _covers(tags: Mapping[str, str], failed: Mapping[str, str]) -> bool:
-    """Whether a run did the as-of dates of one that failed; both may have none."""
+    """Tell if a run included all as-of dates of a failed run; True also if neither has dates."""
     done, missed = _nights(tags), [night for night in failed["nights"].split("..") if night]
     if not done or not missed:
         return not done and not missed

@@ -1,4 +1,4 @@
-"""Executing a Dagster job in this process so that it belongs to the code location that the UI shows."""
+"""Execution of a Dagster job in this process, so that the run belongs to the code location that the UI shows."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -43,14 +43,14 @@ class JobRunner:
         config: Mapping[str, Any] | None = None,
         rebuild: bool = False,
     ) -> None:
-        """Run a job for a range of nights in one run, or without nights.
+        """Run a job for a range of as-of dates in one run, or without dates.
 
         Args:
-            rebuild: Do again also what is current.
+            rebuild: Also rebuild what is up to date.
 
         Raises:
-            ForecacheError: What made a stage or a blocking check fail.
-            KeyboardInterrupt: The run was interrupted; it is marked as failed by that.
+            ForecacheError: A stage or a blocking check failed; it is the original error.
+            KeyboardInterrupt: The run was interrupted; Dagster marks it as failed.
         """
         job = self._repository.get_job(job_name)
         run = self.instance.create_run_for_job(
@@ -74,13 +74,13 @@ class JobRunner:
             raise self._reason() or _failure(job_name, run.run_id, events)
 
     def _origin(self, job_name: str) -> RemoteJobOrigin:
-        """The job as the workspace has it, so that the UI links the run to it."""
+        """The job's origin in the workspace, so that the UI links the run to the job."""
         target = LoadableTargetOrigin(module_name=definitions_module(self._session.settings))
         location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name=LOCATION)
         return RemoteJobOrigin(RemoteRepositoryOrigin(location, self._repository.name), job_name)
 
     def _reason(self) -> Exception | None:
-        """What made the run fail; where the gate turned down the only model there is, that."""
+        """The error that made the run fail; if the gate rejected the only model, that rejection."""
         error, objections = self._session.error, self._session.objections
         if isinstance(error, NotFoundError) and objections:
             return CheckError(f"{objections[0].rstrip('.')}.", remedy=f"And so: {error}")
@@ -97,7 +97,7 @@ def _was_interrupted(events: list[dg.DagsterEvent]) -> bool:
 
 
 def _failure(job_name: str, run_id: str, events: list[dg.DagsterEvent]) -> ForecacheError:
-    """For a failure outside any stage, such as a wrong run configuration: what Dagster says of it."""
+    """The error of a failure outside any stage, such as a wrong run configuration, with Dagster's reason."""
     reasons = [error.message.strip().splitlines()[0] for error in _errors(events)]
     return ForecacheError(
         f"The run {run_id} of {job_name} failed: {reasons[-1] if reasons else 'without a reason given'}.",

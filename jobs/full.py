@@ -1,4 +1,4 @@
-"""The first run of a pipeline: train, let the gate decide, and score and publish a night with what it let through."""
+"""The first run of a pipeline: training, the gate, and the nightly job with the model that passed."""
 
 import dagster as dg
 
@@ -13,7 +13,7 @@ def full_job_name(pipeline: Pipeline) -> str:
 
 
 def build_full_job(pipeline: Pipeline) -> AssetJob:
-    """Training and the nightly job in one run, in that order."""
+    """The first run of a pipeline: training, and then the nightly job with the model that passed the gate."""
     return dg.define_asset_job(
         full_job_name(pipeline),
         selection=training_selection(pipeline) | nightly_selection(pipeline),

@@ -1,4 +1,4 @@
-"""Maintenance: a weekly job that merges the lake's small files and removes what nothing needs any more."""
+"""Weekly jobs that keep lake and stores in order: maintenance of tables, and verification of the stores' bytes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,11 +8,11 @@ import dagster as dg
 from assets.stage import Step, explained
 from resources.settings import SettingsResource
 
-CRON = "0 1 * * 0"
+MAINTENANCE_CRON = "0 1 * * 0"
 
 
 def build_maintenance_job() -> dg.JobDefinition:
-    """One step that shows what was merged and removed of each table."""
+    """One step that merges small files and removes unused ones, with counts for each table."""
 
     @dg.op(name="maintain_tables", description="Merge small files; remove those that no version needs.")
     @explained
@@ -42,8 +42,8 @@ def build_maintenance_job() -> dg.JobDefinition:
 
 
 def build_maintenance_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
-    """Sundays at 01:00 UTC, before the night's run."""
+    """Sundays at 01:00 UTC, before the nightly runs."""
     return dg.ScheduleDefinition(
-        name=f"{job.name}_schedule", job=job, cron_schedule=CRON, execution_timezone="UTC",
+        name=f"{job.name}_schedule", job=job, cron_schedule=MAINTENANCE_CRON, execution_timezone="UTC",
         description="Sundays at 01:00 UTC: the lake's small files are merged, what nothing needs is removed.",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Monitoring of a pipeline: a job for its figures, a schedule after the nightly run, a sensor that trains again."""
+"""Jobs for figures: monitoring of a pipeline, with the sensor that trains it again, and the daily cost report."""
 
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ def monitoring_job_name(pipeline: Pipeline) -> str:
 
 
 def build_monitoring_job(pipeline: Pipeline) -> AssetJob:
-    """The figures of scored nights; a job of its own, so that nothing published waits for it."""
+    """The figures of scored as-of dates; a job of its own, so that publishing does not wait for it."""
     return dg.define_asset_job(
         monitoring_job_name(pipeline),
         selection=dg.AssetSelection.assets(monitoring_name(pipeline)),
@@ -39,7 +39,7 @@ def build_monitoring_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleD
 
 
 def build_retraining_sensor(pipeline: Pipeline, job: AssetJob) -> dg.SensorDefinition:
-    """Requests one training, as of the latest night, for each occasion that the figures give."""
+    """Requests one training, as of the latest date, each time that the figures exceed their limits."""
 
     @dg.sensor(
         name=f"{pipeline.name}_drifted",
@@ -70,7 +70,7 @@ def _training_config(pipeline: Pipeline, decision: "Decision") -> dict[str, obje
 
 
 def _requested(instance: dg.DagsterInstance, run_key: str) -> str:
-    """What became of the run that was requested for the same occasion, "" where none was."""
+    """A sentence about the run that was already requested for the same reason; "" if there is none."""
     runs = instance.get_runs(filters=dg.RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1)
     if not runs:
         return ""
@@ -79,7 +79,7 @@ def _requested(instance: dg.DagsterInstance, run_key: str) -> str:
 
 
 def _under_way(instance: dg.DagsterInstance, pipeline: Pipeline) -> str:
-    """That a training has not ended yet, "" where none is under way."""
+    """A sentence about a training that is running; "" if there is none."""
     for name in (training_job_name(pipeline), full_job_name(pipeline)):
         runs = instance.get_runs(filters=dg.RunsFilter(job_name=name, statuses=NOT_FINISHED_STATUSES), limit=1)
         if runs:

@@ -1,7 +1,7 @@
-"""The nightly job of a pipeline: what waits is ingested, then features, predictions and a published version.
+"""The nightly job of a pipeline: pending files are ingested, then features and predictions built, and published.
 
-It is for a night or a range of nights. The step of the features ingests: sources may begin on other days than the
-pipeline, and a job of Dagster has assets of one range of partitions only.
+It runs for an as-of date or a range of them. The step of the features ingests: sources may begin on other days than the
+pipeline, and a Dagster job has assets of one range of partitions only.
 """
 
 from collections.abc import Iterable
@@ -31,18 +31,18 @@ def nightly_selection(pipeline: Pipeline) -> dg.AssetSelection:
 
 
 def _is_in_job(view: FeatureView, pipeline: Pipeline) -> bool:
-    """A view whose sources begin on other days has other partitions; the step of the join builds it."""
+    """Tell if a view has the partitions of the pipeline; else the step of the join builds it."""
     return as_of_partitions(pipeline.schedule, view.sources) == pipeline_partitions(pipeline)
 
 
 def built_on_the_way(view: FeatureView, pipelines: Iterable[Pipeline]) -> list[str]:
-    """The tables of joined features whose step builds the view, as it is not in the job of their pipeline."""
+    """Joined feature tables whose step builds the view, because the view is not in the job of their pipeline."""
     users = [each for each in pipelines if each.is_joined and view in each.views]
     return [each.feature_table for each in users if not _is_in_job(view, each)]
 
 
 def build_nightly_job(pipeline: Pipeline) -> AssetJob:
-    """Everything that a night needs once its files have landed; a range of nights is one run."""
+    """All stages of an as-of date whose files have landed; a range of dates is one run."""
     return dg.define_asset_job(
         nightly_job_name(pipeline),
         selection=nightly_selection(pipeline),
@@ -74,7 +74,7 @@ def build_recommender_job(recommender: Recommender) -> AssetJob:
 
 
 def build_nightly_schedule(pipeline: Served, job: AssetJob) -> dg.ScheduleDefinition:
-    """The as-of dates that have ended since the run before; for a pipeline whose data have ended, their last one."""
+    """The as-of dates that have ended since the previous run; for a pipeline whose data have ended, their last one."""
     schedule = pipeline.schedule
     about = (
         f"{schedule.cron} ({schedule.time_zone}): {pipeline.name} for the as-of dates that have ended since the run "

@@ -8,7 +8,7 @@ from jobs.common import AssetJob
 
 
 def build_parity_job(realtime: Realtime) -> AssetJob:
-    """A job of its own, so that nothing published waits for it."""
+    """The comparison of logged answers; a job of its own, so that publishing does not wait for it."""
     return dg.define_asset_job(
         f"{parity_name(realtime)}_job",
         selection=dg.AssetSelection.assets(parity_name(realtime)),

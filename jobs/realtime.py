@@ -1,4 +1,4 @@
-"""The jobs of a real-time model: nights of its views and their stores, its training, and its release."""
+"""The jobs of a real-time model: its views and release every night, its training, its drift, and its parity."""
 
 import dagster as dg
 
@@ -33,7 +33,7 @@ def asked_training_selection(realtime: Realtime) -> dg.AssetSelection:
 
 
 def build_asked_nightly_job(realtime: Realtime) -> AssetJob:
-    """Ingest, features, their stores, and a new release where something has changed."""
+    """Ingest, features, their stores, and a new release if something has changed."""
     return dg.define_asset_job(
         nightly_job_name(realtime.training_pipeline),
         selection=asked_night_selection(realtime),
@@ -43,7 +43,7 @@ def build_asked_nightly_job(realtime: Realtime) -> AssetJob:
 
 
 def build_asked_training_jobs(realtime: Realtime) -> list[AssetJob]:
-    """Training alone, and the first run: training, and the night with what the gate let through."""
+    """Training alone, and the first run: training, then the nightly job with the model that passed the gate."""
     training, night = asked_training_selection(realtime), asked_night_selection(realtime)
     return [
         dg.define_asset_job(
@@ -62,7 +62,7 @@ def build_asked_training_jobs(realtime: Realtime) -> list[AssetJob]:
 
 
 def parity_definitions(realtime: Realtime) -> dg.Definitions:
-    """The comparison of logged answers, where the model has a log."""
+    """The comparison of logged answers; empty if the model has no log."""
     if realtime.log is None:
         return dg.Definitions()
     job = build_parity_job(realtime)

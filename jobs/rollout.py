@@ -1,4 +1,4 @@
-"""The job that looks at a rollout, and the sensor that starts it once a minute while one is under way."""
+"""The job that advances a rollout, and the sensor that starts it once a minute while a rollout is running."""
 
 import dagster as dg
 
@@ -30,7 +30,7 @@ def build_rollout_job(realtime: Realtime) -> AssetJob:
 
 
 def build_rollout_sensor(realtime: Realtime, job: AssetJob) -> dg.SensorDefinition:
-    """Runs from the start: a rollout that nobody looks at never ends."""
+    """The rollout sensor; it is on by default, because a rollout that is not advanced never ends."""
 
     @dg.sensor(
         name=f"{rollout_name(realtime)}_under_way",

@@ -1,7 +1,7 @@
-"""Running jobs inside this process, against the instance that the UI reads: what `forecache run` calls.
+"""Jobs run inside this process, against the Dagster instance that the UI reads; `forecache run` calls this.
 
-A run from here looks in the UI like any other, with its assets, checks and job. Its stages are reported as they end,
-and what made it fail is raised as it was.
+The UI shows such a run like any other, with its assets, checks and job. Its stages are reported as they end, and the
+original error of a failure is raised.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,22 +37,21 @@ def run(
     on_stage: Callable[[StageResult], None] = lambda result: None,
     rebuild: bool = False,
 ) -> list[StageResult]:
-    """Run a job for pipelines, after ingesting what waits in the landing zone of their sources.
+    """Run a job for pipelines, after ingesting the pending landing files of their sources.
 
     Args:
         sources: Landed sources to ingest, besides those of the pipelines.
         nights: First and last as-of date; None: the newest one. Training takes the last. With job "ingest" they are
             landing days, and None means all.
         on_stage: Called as each stage ends.
-        rebuild: Build, train and score again also what is current; with job "ingest", ask databases again for the days.
+        rebuild: Also build, train and score what is up to date; with job "ingest", query databases again for the days.
 
     Returns:
         The stages in the order they ended.
 
     Raises:
         PipelinesFailed: Some of several pipelines failed; the others ran to their end.
-        ForecacheError: What made a stage or a blocking check of the only pipeline or source fail. Stages before it stay
-            done.
+        ForecacheError: A stage or a blocking check of the only pipeline or source failed. Earlier stages stay done.
     """
     chosen = [load_nightly(settings, name) for name in pipelines]
     landed = [read_project(settings).landed_sources[name] for name in sources]
@@ -87,7 +86,7 @@ def _run_all(
     job: Job,
     rebuild: bool,
 ) -> None:
-    """Ingest every source and run every pipeline; what fails is noted, and stops only what depends on it."""
+    """Ingest every source and run every pipeline; a failure is collected, and stops only what depends on it."""
     from jobs.execution import JobRunner
     from resources.own_runs import close_abandoned_runs
 
@@ -124,7 +123,7 @@ def _run_all(
 
 
 def _addresses(settings: Settings, chosen: Sequence[Nightly]) -> list[Source]:
-    """The sources of addresses of the mailings about some pipelines."""
+    """The sources of addresses for the mailings of some pipelines."""
     names = {pipeline.name for pipeline in chosen}
     mailings = read_project(settings).mailings.values()
     return [source for mailing in mailings if mailing.pipeline.name in names for source in mailing.landed]
@@ -132,7 +131,7 @@ def _addresses(settings: Settings, chosen: Sequence[Nightly]) -> list[Source]:
 
 @contextmanager
 def _noted(failures: dict[str, BaseException], name: str) -> Iterator[None]:
-    """Note an error under a name and go on; an interrupt ends everything."""
+    """Collect an error of the block under a name and continue; an interrupt ends everything."""
     try:
         yield
     except Exception as error:  # noqa: BLE001  (whatever it is, it is raised at the end)
@@ -142,10 +141,10 @@ def _noted(failures: dict[str, BaseException], name: str) -> Iterator[None]:
 def _ingest(
     settings: Settings, runner: "JobRunner", source: Source, *, days: Nights | None, rebuild: bool = False
 ) -> None:
-    """One run for each range of days with something new; with nothing new, one for the last day records that.
+    """Run once for each range of days with something new; if nothing is new, once for the last day, which records that.
 
     Args:
-        rebuild: Ask the source's database again for all the days.
+        rebuild: Query the source's database again for all the days.
     """
     from assets.landing import landing_events
     from forecache.lake.ingest.landing import list_landing
@@ -168,7 +167,7 @@ def _ingest(
 
 
 def _job_of(settings: Settings, declared: Nightly, job: Job) -> Job:
-    """The job that is run: of what trains no model the nightly one is all, and a real-time model is trained first."""
+    """Choose the job: "nightly" for a declaration without training, "full" for a real-time model without a champion."""
     if not isinstance(declared, (Pipeline, Realtime)) or not declared.is_trained:
         return "nightly"
     if job != "nightly" or isinstance(declared, Pipeline):
@@ -187,7 +186,7 @@ def _config(declared: Nightly, job: Job, spans: Mapping[str, Nights]) -> dict[st
 
 
 def _span(pipeline: Scheduled, nights: Nights | None) -> Nights:
-    """The as-of dates asked for, the first and the last, or the newest one."""
+    """First and last of the requested as-of dates; by default the newest one."""
     newest = newest_as_of(pipeline)
     return as_of_range(pipeline, *(nights or (newest, newest)))
 

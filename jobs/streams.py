@@ -1,7 +1,6 @@
-"""Streams in Dagster: the sensor that watches them and starts those that died, and the merging of their small files.
+"""Streams in Dagster: the sensor that watches them and restarts those that died, and the job that merges small files.
 
-Streams themselves run outside of Dagster: a run that never ends would be lost with the daemon, and would hide beneath
-its logs.
+Streams themselves run outside of Dagster: a run that never ends would die with the daemon and have an endless log.
 """
 
 import json
@@ -29,12 +28,12 @@ from resources.settings import SettingsResource
 CRON = "10 * * * *"
 _EVERY_S = 30
 _MADE_S, _CHECKED_S = 300.0, 3600.0
-"""Events in the log: a version is reported every five minutes at most, a verdict when it changes, or hourly."""
+"""A version is reported every five minutes at most, a check result when it changes, or hourly."""
 Cursor = dict[str, dict[str, Any]]
 
 
 def stream_definitions(project: Project) -> dg.Definitions:
-    """Assets, checks, the sensor, and the hourly maintenance; nothing where no stream is declared."""
+    """Assets, checks, the sensor, and the hourly maintenance; empty if no stream is declared."""
     streams = list(project.streams.values())
     if not streams:
         return dg.Definitions()
@@ -51,7 +50,7 @@ def stream_definitions(project: Project) -> dg.Definitions:
 
 
 def build_streams_sensor(streams: Sequence[Stream]) -> dg.SensorDefinition:
-    """Looks at every stream: what it committed and what its checks say become events, and one that died is started."""
+    """The sensor that reports commits and check results of every stream as events, and restarts streams that died."""
 
     @dg.sensor(
         name="streams",
@@ -77,7 +76,7 @@ def build_streams_sensor(streams: Sequence[Stream]) -> dg.SensorDefinition:
 
 
 def kept_running(settings: Settings, streams: Sequence[Stream]) -> list[str]:
-    """Start what does not run, where the settings ask for it; what was done, in words."""
+    """Start streams that do not run, if the settings say so; returns a phrase for each that was started or waits."""
     if not settings.stream_keep_running:
         return []
     from forecache.operations.streams.start import keep_running
@@ -91,10 +90,11 @@ def kept_running(settings: Settings, streams: Sequence[Stream]) -> list[str]:
 
 
 def news_of(settings: Settings, now: StreamNow, before: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """What is to be recorded of a stream, and what is known of it after that.
+    """New events of a stream, and its state after they are recorded.
 
     Args:
-        before: What was recorded last: `version`, `made_at`, `checks` (by name, whether it passed) and `checked_at`.
+        before: State after the last recorded events: `version`, `made_at`, `checks` (True by name if passed) and
+            `checked_at`.
     """
     events: list[Any] = []
     after = dict(before)
@@ -142,7 +142,7 @@ def build_stream_maintenance_job(streams: Sequence[Stream]) -> dg.JobDefinition:
 
 
 def build_stream_maintenance_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
-    """Ten minutes after each hour: then no commit adds to it any more."""
+    """Ten minutes after each hour, when no commit adds files to that hour any more."""
     return dg.ScheduleDefinition(
         name=f"{job.name}_schedule", job=job, cron_schedule=CRON, execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,

@@ -1,4 +1,4 @@
-"""The training job of a pipeline: training set, candidate, and the model that the gate judges."""
+"""The jobs that train a pipeline's model: training, the first run with all stages, and the hyperparameter search."""
 
 import dagster as dg
 
@@ -17,7 +17,7 @@ def training_selection(pipeline: Pipeline) -> dg.AssetSelection:
 
 
 def build_training_job(pipeline: Pipeline) -> AssetJob:
-    """Train as of the newest night, or of the one in the configuration of the training set."""
+    """Train as of the newest date, or of the date in the configuration of the training set."""
     return dg.define_asset_job(
         training_job_name(pipeline),
         selection=training_selection(pipeline),
@@ -27,7 +27,7 @@ def build_training_job(pipeline: Pipeline) -> AssetJob:
 
 
 def build_training_schedule(pipeline: Pipeline | Realtime, job: AssetJob) -> dg.ScheduleDefinition:
-    """When the pipeline's schedule says, as of its newest as-of date."""
+    """The training times of the pipeline's schedule, as of its newest as-of date."""
     schedule = pipeline.schedule
     return dg.ScheduleDefinition(
         name=f"{job.name}_schedule",

@@ -14,7 +14,7 @@ from resources.settings import SettingsResource
 
 
 class TuningConfig(dg.Config):
-    """How far the search goes."""
+    """Configuration of a hyperparameter search."""
 
     trials: int = Field(20, ge=1, description="Finished trials in all; a search that was interrupted goes on.")
 
@@ -24,7 +24,7 @@ def tuning_job_name(pipeline: Pipeline) -> str:
 
 
 def build_tuning_job(pipeline: Pipeline) -> dg.JobDefinition:
-    """Search on the newest training set; it changes no declaration and says which values to write there."""
+    """Search on the newest training set; the job shows the best values and changes no declaration."""
 
     @dg.op(name=f"tune_{pipeline.name}", description=f"Search the hyperparameters of {pipeline.name}.")
     @explained

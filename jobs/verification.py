@@ -8,11 +8,14 @@ import dagster as dg
 from assets.stage import explained
 from resources.settings import SettingsResource
 
-CRON = "0 6 * * 6"
+VERIFICATION_CRON = "0 6 * * 6"
 
 
 def build_verification_job() -> dg.JobDefinition:
-    """One step that fails where a version is damaged, and names what is."""
+    """One step that reads every byte of the stores, so that damage is found before a version is needed.
+
+    It fails if a version is damaged, and names the damaged files.
+    """
 
     @dg.op(name="verify_stores_on_disk", description="Read every byte of every retained version.")
     @explained
@@ -36,6 +39,6 @@ def build_verification_job() -> dg.JobDefinition:
 def build_verification_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
     """Saturdays at 06:00 UTC."""
     return dg.ScheduleDefinition(
-        name=f"{job.name}_schedule", job=job, cron_schedule=CRON, execution_timezone="UTC",
+        name=f"{job.name}_schedule", job=job, cron_schedule=VERIFICATION_CRON, execution_timezone="UTC",
         description="Saturdays at 06:00 UTC: whether the stores' bytes are those that were written.",
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """An SQLite event log that writes many events in one transaction for each of its two databases.
 
 Dagster records a planned and a done event for every partition of a range and an evaluation for every check of each,
-and its SQLite storage opens and syncs two databases for every one: 546 nights of two assets with two checks took 80 s.
-Here they take 4. What is stored is the same, row for row.
+and its SQLite storage opens and syncs two databases for every event: 546 partitions of two assets with two checks took
+80 s. Here they take 4 s, with the same rows.
 """
 
 import os
@@ -27,15 +27,15 @@ BATCH_SIZE = 500
 
 
 def enable_batches() -> None:
-    """Let Dagster hand the events of this process over in batches, where it makes any."""
+    """Let Dagster hand over the events of this process in batches."""
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(BATCH_SIZE))
 
 
 class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
-    """Dagster's own storage but for how many events share a transaction.
+    """Dagster's own storage, except that many events share a transaction.
 
-    Evaluations of partitioned checks come one by one and are held until the next other event of the run, which follows
-    at once: the step's end.
+    Evaluations of partitioned checks come one by one and are buffered until the next other event of the run, which
+    follows at once: the step's end.
     """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
@@ -43,7 +43,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         self._open_connections: dict[tuple[int, str], Any] = {}
         self._tables: set[str] = set()
         super().__init__(base_dir, inst_data)
-        # One thread may hold the index open; the others wait, as they do for each single statement otherwise.
+        # While one thread holds the index open, the others wait, as they otherwise do for each statement.
         self._db_lock = threading.RLock()
 
     @classmethod
@@ -92,7 +92,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         return rows
 
     def has_table(self, table_name: str) -> bool:
-        """Whether the index database has a table, which it then keeps: Dagster asks again for every single event."""
+        """Tell if the index database has a table; True is cached, because Dagster calls this for every event."""
         if table_name not in self._tables and super().has_table(table_name):
             self._tables.add(table_name)
         return table_name in self._tables
@@ -132,7 +132,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
 
 
 def _insert(connection: Any, row: Mapping[str, Any]) -> int:
-    """Insert an event; its id."""
+    """Insert an event; returns its id."""
     return int(connection.execute(SqlEventLogStorageTable.insert(), row).inserted_primary_key[0])
 
 

@@ -1,7 +1,7 @@
-"""The Dagster instance under the home folder: SQLite or PostgreSQL, no telemetry, ready before anything uses it.
+"""The Dagster instance under the home folder: SQLite or PostgreSQL, no telemetry, tables created before first use.
 
-Dagster makes the tables of a new instance when it is opened, and two processes that do so at once fail. So one after
-the other opens it.
+Dagster creates the tables of a new instance when it is opened, and two processes that do so at once fail. A lock lets
+only one process at a time open it.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ LOCATION = "forecache"
 _TEMPLATE = Path(__file__).with_name("dagster.yaml")
 _RUNNER_CONFIG = "runner.yaml"
 _OPENED = "opened"
-"""A file that is there once the instance was opened: its tables are there, too."""
+"""A file that exists once the instance was opened, and its tables with it."""
 
 _SQLITE_STORAGE = """# SQLite, in batches: a range of nights records thousands of events.
 event_log_storage:
@@ -54,9 +54,9 @@ load_from:
 
 
 def ensure_instance(settings: Settings) -> Path:
-    """Write the instance's configuration and the workspace where they are missing or old; returns DAGSTER_HOME.
+    """Write the instance's configuration and the workspace if they are missing or old; returns DAGSTER_HOME.
 
-    The configuration is the project's `dagster.yaml` where it has one, else the one beside this module.
+    The configuration is the project's `dagster.yaml` if it has one, else the one beside this module.
 
     Raises:
         SettingsError: The project package cannot be imported, or its `dagster.yaml` leaves FORECACHE_DAGSTER_URI out.
@@ -87,7 +87,7 @@ def ensure_instance(settings: Settings) -> Path:
 
 
 def definitions_module(settings: Settings) -> str:
-    """The module that Dagster loads: the project's `definitions` where it has one, else the one that serves them all.
+    """The module that Dagster loads: the project's `definitions` if it has one, else `jobs.definitions`.
 
     Raises:
         SettingsError: The project package cannot be imported.
@@ -99,13 +99,13 @@ def definitions_module(settings: Settings) -> str:
 
 @contextmanager
 def runner_instance(settings: Settings) -> Iterator["DagsterInstance"]:
-    """The same instance for runs inside this process, whose output stays on the terminal."""
+    """Open the instance for runs inside this process, whose output stays on the terminal."""
     with _opened(ensure_instance(settings)) as instance:
         yield instance
 
 
 def prepare_tables(home: Path) -> None:
-    """Have the tables of an instance made, before processes of Dagster's own open it."""
+    """Let Dagster create the tables of an instance, before Dagster's own processes open it."""
     if not (home / _OPENED).exists():
         with _opened(home):
             pass

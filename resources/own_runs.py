@@ -1,7 +1,7 @@
-"""Runs that a process executes by itself, with no run launcher: who executes them, and whether that process is there.
+"""Runs that a process executes itself, without a run launcher: their process, its heartbeat, and its death.
 
-`forecache run` makes such runs. The process renews a tag of its run, so that another process, on this machine or on
-another one, tells a run that goes on from one whose process was killed.
+`forecache run` executes runs so. The process renews a tag of its run, so that another process, on this machine or on
+another one, can distinguish a running run from one whose process was killed.
 """
 
 import logging
@@ -23,14 +23,14 @@ PROCESS_TAG = ".dagster/forecache_process"
 HEARTBEAT_TAG = ".dagster/forecache_heartbeat"
 RENEW_S = 20.0
 SILENT_S = 600.0
-"""A process of another machine that has not renewed its tag for so long is gone; clocks may differ by less."""
+"""A process of another machine that has not renewed its tag for this long is dead; clocks must differ by less."""
 _CLOCK_S = 60.0
 """A process that began later than this after a heartbeat is not the one that renewed it."""
 _GOING_ON = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED]
 
 
 def process_tags() -> dict[str, str]:
-    """The tags of a run that this process is going to execute."""
+    """Tags of a run that this process will execute."""
     return {PROCESS_TAG: f"{_machine()} {os.getpid()}", HEARTBEAT_TAG: _now()}
 
 
@@ -43,7 +43,7 @@ def renewing(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
         while not stop.wait(RENEW_S):
             try:
                 instance.add_run_tags(run_id, {HEARTBEAT_TAG: _now()})
-            except Exception as error:  # noqa: BLE001  # the database may be away for a while, and the run goes on
+            except Exception as error:  # noqa: BLE001  # the database may be unavailable for a while; the run goes on
                 logger.warning("The heartbeat of the run %s was not renewed: %s", run_id, error)
 
     thread = threading.Thread(target=renew, name="forecache-heartbeat", daemon=True)
@@ -56,7 +56,7 @@ def renewing(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
 
 
 def is_gone(tags: Mapping[str, str]) -> bool:
-    """Look for the process that executes a run by itself; True if it is not there, False of a run without its tags."""
+    """Look for the process that executes a run itself; True if it is dead, False also for a run without such tags."""
     machine, _, pid = tags.get(PROCESS_TAG, "").rpartition(" ")
     heartbeat = float(tags.get(HEARTBEAT_TAG, "inf"))
     if machine == _machine():
@@ -65,16 +65,16 @@ def is_gone(tags: Mapping[str, str]) -> bool:
 
 
 def close_abandoned_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs as failed whose own process was killed: they would count as going on for ever."""
+    """Mark runs as failed whose own process was killed: they would count as running for ever."""
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_GOING_ON)):
         if is_gone(run.tags):
             instance.report_run_failed(run, message="The process of this run was killed.")
 
 
 class OwnRunHealth(RunLauncher):
-    """A mixin of run launchers, before the launcher's class: answers for runs that their own process executes.
+    """A mixin for run launchers, listed before the launcher's class: reports the health of runs without a launcher.
 
-    Dagster's run monitoring asks the launcher about every run, and marks as failed what the launcher does not know.
+    Dagster's run monitoring asks the launcher about every run, and marks runs as failed that it does not know.
     """
 
     @property
@@ -92,7 +92,7 @@ class OwnRunHealth(RunLauncher):
 
 
 class LocalRunLauncher(OwnRunHealth, DefaultRunLauncher):
-    """Dagster's default launcher, which also answers for runs that their own process executes."""
+    """Dagster's default launcher, which also reports the health of runs that their own process executes."""
 
 
 def _is_running(pid: int, heartbeat: float) -> bool:
@@ -105,7 +105,7 @@ def _is_running(pid: int, heartbeat: float) -> bool:
 
 
 def _machine() -> str:
-    """The host and, if there are such, the namespace in which a process number names a process."""
+    """The host and, on Linux, the namespace of its process ids."""
     try:
         return f"{socket.gethostname()}/{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:

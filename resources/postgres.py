@@ -1,6 +1,6 @@
-"""Dagster's instance in the PostgreSQL of FORECACHE_DAGSTER_URI: `storage` of `dagster.yaml` names it.
+"""Storage of Dagster's instance in the PostgreSQL of FORECACHE_DAGSTER_URI; `storage` of `dagster.yaml` names it.
 
-The URL has a password, so it stands neither in that file nor on the command lines of the processes that Dagster starts.
+The URL has a password, so it is written neither to that file nor to command lines of processes that Dagster starts.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from resources.event_log import enable_batches
 
 
 class PostgresStorage(DagsterPostgresStorage):
-    """Runs, events and schedules in one database, over psycopg2, with the events of a range in batches."""
+    """Stores runs, events and schedules in one database, over psycopg2, with the events of a range in batches."""
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:

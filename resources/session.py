@@ -1,6 +1,6 @@
-"""Who is listening to the runs of this process: `forecache run` hands its settings in and gets stages out.
+"""The session of `forecache run`: it gives settings to the runs of this process, and receives their stages and errors.
 
-A run that Dagster started has no listener: its settings come from the environment and its stages go to the event log.
+A run that Dagster started has no session: its settings come from the environment and its stages go to the event log.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,8 +18,8 @@ class Session:
 
     Attributes:
         results: The stages that ended, in order.
-        error: What made a stage fail, the last one where several did.
-        objections: What checks had against a stage without failing it, such as the gate's verdict on a model.
+        error: The error of the last stage that failed.
+        objections: Reasons of failed checks that did not fail their stage, such as the gate's verdict on a model.
     """
 
     settings: Settings
@@ -38,13 +38,13 @@ _current: ContextVar[Session | None] = ContextVar("forecache_session", default=N
 
 
 def current_session() -> Session | None:
-    """The session that runs in this context execute under, None in a process that Dagster started."""
+    """The session of runs in this context; None in a process that Dagster started."""
     return _current.get()
 
 
 @contextmanager
 def listening(session: Session) -> Iterator[Session]:
-    """Make a session the current one for the runs executed inside."""
+    """Make a session the current one for runs that the block executes."""
     token = _current.set(session)
     try:
         yield session

@@ -1,4 +1,4 @@
-"""The settings, as every asset, sensor and schedule gets them."""
+"""The Dagster resource by which assets, sensors and schedules get the settings."""
 
 import dagster as dg
 from pydantic import Field
@@ -8,13 +8,13 @@ from resources.session import current_session
 
 
 class SettingsResource(dg.ConfigurableResource):
-    """Builds `Settings` from FORECACHE_* variables; only what places them on disk is shown, never a secret."""
+    """Builds `Settings` from FORECACHE_* variables; the UI shows only the fields below, never a secret."""
 
     home: str = Field(description="Folder that holds everything the project writes.")
     project: str = Field("dagster_project", description="Package of the project, with `pipelines/`.")
 
     def load(self) -> Settings:
-        """The settings of the listening session, or those of the environment.
+        """The settings of the current session, else those of the environment.
 
         Raises:
             SettingsError: A variable has a wrong value.

@@ -31,7 +31,7 @@ class SparkResource(dg.ConfigurableResource):
 
 @cache
 def _load_checks() -> None:
-    """Import the library of the checks while Spark's JVM starts: each takes five seconds of one core."""
+    """Import Great Expectations while Spark's JVM starts: each takes five seconds of one core."""
     # Needed by both threads: modules that import each other must not be imported by two threads at once.
     import pandas  # noqa: F401
     import pyspark.sql  # noqa: F401

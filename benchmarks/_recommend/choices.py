@@ -18,7 +18,7 @@ from _recommend.peers import Peer
 from _recommend.ratings import movielens
 from forecache.recommend.evaluation.evaluate import MODEL, evaluate
 from forecache.recommend.evaluation.metrics import ndcg
-from forecache.recommend.evaluation.split import Split, split_by_user
+from forecache.recommend.evaluation.split import TrainTestSplit, split_by_user
 from forecache.recommend.models import Als, Ease, RecommenderModel, TwoTowers
 
 _INNER_SEED = 1000
@@ -58,12 +58,12 @@ CANDIDATES: dict[str, list[RecommenderModel | Peer]] = {
 }
 
 
-def nested(seed: int) -> Split:
+def nested(seed: int) -> TrainTestSplit:
     train = split_by_user(movielens(), test_share=TEST_SHARE, seed=seed).train
     return split_by_user(train, test_share=TEST_SHARE, seed=_INNER_SEED + seed)
 
 
-def figure(model: RecommenderModel | Peer, split: Split) -> float:
+def figure(model: RecommenderModel | Peer, split: TrainTestSplit) -> float:
     """Mean nDCG@10 over the users of the inner test side."""
     if isinstance(model, Peer):
         relevant: csr_matrix = split.test.matrix()

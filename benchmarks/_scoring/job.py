@@ -310,7 +310,7 @@ def kept(home: str, number: int) -> dict[str, Any]:
     """
     from forecache.lake.ledger import last_records
     from forecache.registry.versions.models import champion
-    from forecache.scoring.night import STAGE, describe_nights
+    from forecache.scoring.night_inputs import STAGE, describe_nights
     from forecache.scoring.partitions.staged_files import list_staged
 
     settings, pipeline = settings_of(Path(home)), _killed(number)

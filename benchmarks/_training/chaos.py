@@ -15,14 +15,14 @@ import psutil
 
 from forecache.settings import Settings
 from forecache.training.spec import HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.training.torchrun import command, environment
+from forecache.training.torchrun import command, worker_environment
 
 Kind = Literal["worker", "all", "terminate"]
 KINDS: tuple[Kind, ...] = ("worker", "worker", "all", "terminate")
 _EARLY_SHARE, _EARLY_S = 0.15, 3.0
 _MOST_STEPS = 150
 _LONGEST_WAIT_S = 120.0
-_LAYOUT = struct.Struct("<qd")  # of forecache.training.worker.reporting.heartbeat, which would load torch
+_LAYOUT = struct.Struct("<qd")  # of forecache.training.worker.reporting.events, which would load torch
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _launch(settings: Settings, spec: TrainingSpec) -> "subprocess.Popen[bytes]"
     spec.folder.mkdir(parents=True, exist_ok=True)
     spec.save()
     with (spec.folder / "chaos.log").open("ab") as log:
-        return subprocess.Popen(command(settings, spec), stdout=log, stderr=log, env=environment(settings))
+        return subprocess.Popen(command(settings, spec), stdout=log, stderr=log, env=worker_environment(settings))
 
 
 def _events(spec: TrainingSpec) -> Iterator[dict[str, Any]]:

@@ -28,15 +28,14 @@ from _training.progress import say
 from _training.project.pipelines.bench import LABEL, NAMES, bench_narrow
 from forecache.folders import LocalFolder
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.distributed.group import Group
-from forecache.training.worker.loop.loop import Loop
-from forecache.training.worker.loop.session import Session
+from forecache.training.worker.distributed.group import WorkerGroup
+from forecache.training.worker.loop.loop import TrainingLoop
+from forecache.training.worker.loop.session import TrainingSession
 from forecache.training.worker.model.model import Prepare, fit_statistics, log_mask
 from forecache.training.worker.model.objective import Objective
-from forecache.training.worker.reading.batch import Batch
 from forecache.training.worker.reading.order import EpochOrder
-from forecache.training.worker.reading.reader import Reader
-from forecache.training.worker.reading.split import Split
+from forecache.training.worker.reading.reader import BatchReader, TrainingBatch
+from forecache.training.worker.reading.split import TableSplit
 
 _NEVER = 1 << 60
 _CHECKPOINT_STEPS = 50
@@ -49,14 +48,14 @@ class Timed:
     memory and frames have been loaded before, which flatters them.
     """
 
-    def __init__(self, reader: Any, seconds: float, session: Session) -> None:
+    def __init__(self, reader: Any, seconds: float, session: TrainingSession) -> None:
         self.reader, self.seconds, self.session = reader, seconds, session
         self.lanes, self.digests = reader.lanes, reader.digests
         self.rows = self.epochs = 0
         self.first_batch_s = 0.0
         self.started = 0.0
 
-    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[TrainingBatch]:
         self.started = time.perf_counter()
         while True:
             for batch in self.reader.epoch(self.epochs):
@@ -84,10 +83,10 @@ class Bench:
         self.first_batch_s: dict[str, list[float]] = {}
         self.folder = Path(tempfile.mkdtemp(prefix="forecache-checkpoints-"))
 
-    def new_split(self, name: str, *, cache_bytes: int = 0) -> Split:
-        return Split(self.delta, name, features=NAMES, label=LABEL, cache_bytes=cache_bytes)
+    def new_split(self, name: str, *, cache_bytes: int = 0) -> TableSplit:
+        return TableSplit(self.delta, name, features=NAMES, label=LABEL, cache_bytes=cache_bytes)
 
-    def order(self, split: Split) -> EpochOrder:
+    def order(self, split: TableSplit) -> EpochOrder:
         batch_rows = bench_narrow.training.batch_size
         return EpochOrder(split, seed=7, batch_rows=batch_rows, lanes=8, shuffle_rows=1 << 18)
 
@@ -97,7 +96,7 @@ class Bench:
         """Samples per second of the loop over some seconds; waits for checkpoints to be on disk."""
         torch.manual_seed(7)
         order = self.order(self.split)
-        session = Session(
+        session = TrainingSession(
             self.group,
             replace(bench_narrow.training, epochs=1000),
             prepare=self.prepare,
@@ -112,7 +111,7 @@ class Bench:
         session.reader.close()
         timed = Timed(make_reader(order), seconds, session)
         session.reader = timed
-        Loop(session, bench_narrow.model.build(len(NAMES))).train_epoch()
+        TrainingLoop(session, bench_narrow.model.build(len(NAMES))).train_epoch()
         session.checkpoints.wait()
         took = time.perf_counter() - timed.started
         self.first_batch_s.setdefault(name, []).append(timed.first_batch_s)
@@ -121,14 +120,14 @@ class Bench:
         return timed.rows / took
 
 
-def _group() -> Group:
+def _group() -> WorkerGroup:
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "GLOO_SOCKET_IFNAME": "lo"}
-    return Group("cpu")
+    return WorkerGroup("cpu")
 
 
-def _stream(order: EpochOrder) -> Reader:
-    return Reader(order, rank=0, world_size=1)
+def _stream(order: EpochOrder) -> BatchReader:
+    return BatchReader(order, rank=0, world_size=1)
 
 
 def reading(bench: Bench, seconds: float, repeats: int) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Alerts out of the project: what is wrong is told once to each sink of the settings, and so is that it is over."""
+"""Alerts: each problem, and its end, is sent once to every receiver that the settings name."""

@@ -52,9 +52,9 @@ LASTING: frozenset[Kind] = frozenset(
         *("stream_dead", "stream_behind", "stream_delayed", "stream_bad", "stream_unverified"),
     }
 )
-"""Kinds that are over at some time, which is told too. The others are about one moment."""
+"""Kinds of problems that last; receivers are also notified of their end. The other kinds are about one moment."""
 REPEATED: frozenset[Kind] = LASTING - {"run_failed"}
-"""Kinds that are told again while they last. Of a failed run nobody can say that it still matters."""
+"""Kinds that are sent again while they last. A failed run is sent once: nothing shows that it still matters."""
 
 Severity = Literal["critical", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
@@ -67,15 +67,15 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class Alert:
-    """One thing to tell. Alerts of equal kind, name and occasion are the same one, however often they are noticed.
+    """One problem to notify people of. Alerts of equal kind, name and occasion are one alert, however often found.
 
     Attributes:
-        name: What it is about: a pipeline, a model, a job, or an asset and its check as "predictions_churn.has_rows".
+        name: Its subject: a pipeline, a model, a job, or an asset and its check as "predictions_churn.has_rows".
         summary: One sentence with the thing and the value, without secrets.
         details: JSON-serialisable figures and names.
-        at: When it happened, or began, as far as known; UTC.
-        occasion: Which of several of that kind and name: an as-of date, a run's id, a version; "" where there can be
-            one at a time only.
+        at: Time at which it happened, or began, as far as known; UTC.
+        occasion: Tells alerts of one kind and name apart: an as-of date, a run's id, a version; "" if there can be
+            only one at a time.
     """
 
     kind: Kind
@@ -96,10 +96,10 @@ class Alert:
         return Subject(self.kind, self.name, self.occasion)
 
     def id(self, before: int = 0) -> str:
-        """The same for the same alert on every machine.
+        """An id that is equal on every machine for equal alerts.
 
         Args:
-            before: How many alerts there were of this subject.
+            before: Number of earlier alerts of this subject.
         """
         text = "\0".join((*self.subject.parts, self.at.astimezone(timezone.utc).isoformat(), str(before)))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -107,7 +107,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class Subject:
-    """What an alert is about; a lasting one is over once its subject is said to be well."""
+    """The subject of an alert. A lasting alert is resolved when its subject is reported as well."""
 
     kind: Kind
     name: str

@@ -1,8 +1,8 @@
-"""The database of alerts: SQLite in the home, which survives a kill anywhere and several processes at once.
+"""The database of alerts: SQLite in the home folder, safe under kills and for several processes at once.
 
-An alert that is noticed becomes a notice for each sink, in one transaction. Notices that are sent together become a
-message with an id, in another, before anything is sent; after the sink took it, a third says so. Where a process ends
-in between, the same message is sent again with the same id.
+A new alert becomes one notice for each receiver ("sink" in the schema), in one transaction. Notices that are sent
+together become a message with an id in a second transaction, before anything is sent; a third records that the receiver
+accepted it. If a process ends in between, the same message is sent again with the same id.
 """
 
 import sqlite3
@@ -32,28 +32,28 @@ _SCHEMA = (
 
 
 def folder(settings: Settings) -> Path:
-    """Where the database and the locks of the sinks are."""
+    """The folder of the database and of the receivers' locks."""
     return settings.home_path / "alerts"
 
 
 def database_file(settings: Settings) -> Path:
-    """The database; there is none before something was noted."""
+    """The database file; it does not exist before the first alert is recorded."""
     return folder(settings) / "journal.sqlite"
 
 
 @contextmanager
 def transaction(settings: Settings) -> Iterator[sqlite3.Connection]:
-    """A transaction that alone may write, on the disk when it ends; undone where an error leaves it.
+    """An exclusive write transaction, durable when the block ends; an error in the block rolls it back.
 
     Raises:
-        OSError, sqlite3.Error: The home cannot be written.
+        OSError, sqlite3.Error: The home folder cannot be written.
     """
     folder(settings).mkdir(parents=True, exist_ok=True, mode=0o700)
     with closing(sqlite3.connect(database_file(settings), timeout=_WAIT_S, isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        with connection:  # commits, or rolls back, unless SQLite has done so itself, as where the disk is full
+        with connection:  # commits or rolls back, unless SQLite has rolled back itself, as on a full disk
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
                 for statement in _SCHEMA:

@@ -1,4 +1,4 @@
-"""What is wrong and since when: alerts are noted here, each with a notice for every sink that has to be told."""
+"""The journal of alerts: records problems and their ends, with a notice for each receiver to be notified."""
 
 import json
 import sqlite3
@@ -22,13 +22,13 @@ def note(
     complete: Collection[Kind] = (),
     cursors: Mapping[str, str] | None = None,
 ) -> None:
-    """Note what is wrong, then what is well again, in one transaction.
+    """Record alerts, then resolved subjects, in one transaction.
 
     Args:
-        well: Subjects of alerts that are over, where they were noted.
-        sinks: Who has to be told.
-        complete: Lasting kinds of which `alerts` has all that is wrong: others of these kinds are over.
-        cursors: By name, up to where was looked for `alerts` and `well`.
+        well: Subjects whose recorded alerts are over.
+        sinks: Names of the receivers to be notified.
+        complete: Lasting kinds of which `alerts` has every open alert: recorded ones that are not in it are over.
+        cursors: By name, the position up to which `alerts` and `well` were read.
     """
     with transaction(settings) as connection:
         _note(connection, settings, alerts, well, sinks, complete)
@@ -56,7 +56,7 @@ def _note(
 def would_tell(
     settings: Settings, alerts: Iterable[Alert], well: Iterable[Subject], *, sink: str, complete: Collection[Kind]
 ) -> list[Notice]:
-    """What a sink would be told now, in the order of `Message.groups`; nothing is noted."""
+    """The notices that a receiver would get now, as `Message.groups` orders them; nothing is recorded."""
     found: list[Notice] = []
     with suppress(_Undone), transaction(settings) as connection:
         _note(connection, settings, alerts, well, [sink], complete)
@@ -75,7 +75,7 @@ class _Undone(Exception):
 
 
 def cursor(settings: Settings, name: str) -> str | None:
-    """Up to where was looked before; None where that was never noted."""
+    """The recorded position of a cursor; None if there is none."""
     if not database_file(settings).is_file():
         return None
     with transaction(settings) as connection:
@@ -128,8 +128,8 @@ def _note_firing(
 
 
 def _number_of(connection: sqlite3.Connection, alert: Alert, now: float) -> int:
-    """The number of the alert's row, made where it is new; what is said of one that lasts is brought up to date."""
-    # A file's name may have bytes that are no text, which an error of a run names.
+    """Insert the alert, or update the row of the open alert with its subject; returns the number of the row."""
+    # The error of a run may name a file whose name has bytes that are no text.
     summary = alert.summary.encode(errors="replace").decode()
     content = (alert.severity, summary, json.dumps(dict(alert.details), default=str))
     of_subject = "WHERE kind = ? AND name = ? AND occasion = ?"

@@ -1,4 +1,4 @@
-"""A message to a sink: the alerts that are told at once, equal ones grouped, so that 500 failed dates are one line."""
+"""A message to a receiver: alerts that are sent together, grouped by kind and name: 500 failed dates are one line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from typing import Literal
 from forecache.alerts.alert import SEVERITIES, TITLES, Alert
 
 NAMED = 20
-"""So many groups a message for people names; the rest are counted."""
+"""Number of groups that a message for people names; the rest are counted."""
 
 State = Literal["firing", "resolved"]
 
 
 @dataclass(frozen=True)
 class Notice:
-    """That an alert is firing, or was resolved.
+    """The information that an alert is firing, or was resolved.
 
     Attributes:
         id: Of the alert, from its beginning to its end.
-        number: How often it was told as firing before: 0 at first, more where it is repeated.
+        number: Number of earlier notices that it is firing: 0 for the first, more for repeats.
         ended_at: None while it lasts, and for alerts about a moment.
     """
 
@@ -56,7 +56,7 @@ class Group:
 
     @property
     def text(self) -> str:
-        """The first one's summary, and which others there are."""
+        """The summary of the first, and the range of the others."""
         first, last = self.notices[0].alert, self.notices[-1].alert
         if len(self.notices) == 1:
             return first.summary
@@ -65,11 +65,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Message:
-    """What one sink gets at once.
+    """One message to one receiver.
 
     Attributes:
-        id: The same at each try to deliver it, so that a receiver can drop a repeat.
-        project: Whose alerts these are.
+        id: Equal at each try to deliver it, so that a receiver can drop duplicates.
+        project: The project that the alerts are from.
     """
 
     id: str
@@ -90,7 +90,7 @@ class Message:
 
     @property
     def subject(self) -> str:
-        """One line: the first group, and how many more."""
+        """One line: the first group and the number of the others."""
         groups = self.groups
         more = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
         return f"[{self.project}] {groups[0].title}{more}"
@@ -101,6 +101,6 @@ class Message:
 
     @property
     def unnamed(self) -> str:
-        """How many groups are not named, in a sentence; "" where all are."""
+        """A sentence with the number of groups that are not named; "" if all are."""
         left = len(self.groups) - NAMED
         return f"And {left} more: `forecache alerts` lists them." if left > 0 else ""

@@ -1,4 +1,4 @@
-"""Telling of alerts: note them, then send each sink what waits for it."""
+"""Notify receivers of alerts: record the alerts, then send each receiver the notices that wait for it."""
 
 import logging
 import sqlite3
@@ -25,19 +25,19 @@ _GIVEN_UP_S = 3 * 86400.0
 _log = logging.getLogger(__name__)
 
 alert_step = Steps("noted", "made", "sent", "recorded")
-"""Of telling a sink, as tests kill them."""
+"""Steps of notifying a receiver, after each of which tests kill the process."""
 
 
 @dataclass(frozen=True)
 class Told:
-    """What a sink got in one call.
+    """The result of notifying one receiver.
 
     Attributes:
-        sink: Its name; "" where nothing could be noted, or the settings are wrong.
-        messages: That it took.
-        notices: In these messages.
-        waiting: Notices that it has not got yet, such as because it does not answer, or had its messages of this hour.
-        reason: Why it did not take a message; "" where it did.
+        sink: Name of the receiver; "" if nothing could be recorded, or the settings are wrong.
+        messages: Number of accepted messages.
+        notices: Number of notices in these messages.
+        waiting: Number of notices not sent yet, because it does not answer or had its messages of this hour.
+        reason: Reason why it did not accept a message; "" if it did.
     """
 
     sink: str
@@ -55,17 +55,17 @@ def notify(
     complete: Collection[Kind] = (),
     cursors: Mapping[str, str] | None = None,
 ) -> list[Told]:
-    """Tell each sink of the settings what it has not been told: what is wrong, and what is well again.
+    """Notify each configured receiver of new problems and of problems that are over.
 
-    Also what earlier calls could not tell is sent. An alert that was told is told again only where it lasts, after
-    FORECACHE_ALERT_REPEAT_H. It raises nothing and takes at most FORECACHE_ALERT_TIMEOUT_S for each sink, several times
-    that where a sink is slow rather than silent: what cannot be sent now waits, and a warning is logged.
+    Notices that earlier calls could not send are sent too. An alert that was sent is sent again only while it lasts,
+    every FORECACHE_ALERT_REPEAT_H. It raises nothing and takes at most FORECACHE_ALERT_TIMEOUT_S for each receiver, or
+    several times that if a receiver is slow rather than silent: what cannot be sent waits, and a warning is logged.
 
     Args:
-        well, complete, cursors: See `forecache.alerts.journal.note`.
+        well, complete, cursors: See `forecache.alerts.journal.record_alerts`.
 
     Returns:
-        What became of it, by sink; empty where the settings name none.
+        The result for each receiver; empty if none is configured.
     """
     try:
         sinks = chosen_sinks(settings)
@@ -74,22 +74,22 @@ def notify(
         alert_step("noted")
         return [_tell(settings, sink) for sink in sinks]
     except (ForecacheError, OSError, sqlite3.Error) as error:
-        _log.warning("Alerts could not be told: %s", error)
+        _log.warning("Alerts could not be recorded or sent: %s", error)
         return [Told("", reason=str(error))]
 
 
 def failures(told: Sequence[Told]) -> str:
-    """Why some sinks were not told, in a sentence each; "" where all were."""
+    """The reasons of receivers that could not be notified, a sentence each; "" if all were."""
     return " ".join(f"{each.sink or 'alerts'}: {each.reason}" for each in told if each.reason)
 
 
 def _tell(settings: Settings, sink: Sink) -> Told:
-    """Send a sink its messages; one process at a time does."""
+    """Send a receiver its messages, under a lock: one process at a time does."""
     outbox, messages, notices, reason = Outbox(settings, sink.name), 0, 0, ""
     path = folder(settings) / f"{quote(sink.name, safe=' @')[:200]}.lock"
     try:
         with lock(path, refused=_busy, wait_s=2 * settings.alert_timeout_s):
-            # Another process may note more while this one sends; it relies on this one where it did not get the lock.
+            # Another process that did not get the lock relies on this one to send what it records meanwhile.
             while not reason and (message := outbox.next_message()) is not None:
                 alert_step("made")
                 failed = _send(sink, message)
@@ -107,9 +107,9 @@ def _tell(settings: Settings, sink: Sink) -> Told:
                         outbox.given_up(message)
                 alert_step("recorded")
     except ConflictError:
-        _log.info("Another process is telling %s.", sink.name)
+        _log.info("Another process is sending alerts to %s.", sink.name)
     if reason:
-        _log.warning("Alerts could not be told to %s: %s", sink.name, reason)
+        _log.warning("Alerts could not be sent to %s: %s", sink.name, reason)
     waiting = outbox.waiting()
     return Told(sink.name, messages, notices, waiting.notices, reason or waiting.reason)
 
@@ -117,9 +117,9 @@ def _tell(settings: Settings, sink: Sink) -> Told:
 def _send(sink: Sink, message: Message) -> Failed | None:
     try:
         return sink.send(message)
-    except Exception as error:  # noqa: BLE001  (what tells of failures must not be one: it is tried again)
+    except Exception as error:  # noqa: BLE001  (a defect of a receiver must not fail its caller: it is tried again)
         name = type(error).__name__
-        # Where, and not what the error says: that may have the sink's URL, which may be a secret.
+        # The frames, and not the error's text: that may have the receiver's URL, which may be a secret.
         _log.error("A message to %s was not sent, by a defect: %s\n%s", sink.name, name, _frames(error))
         return Failed(f"{name} while the message was sent.")
 
@@ -129,4 +129,4 @@ def _frames(error: Exception) -> str:
 
 
 def _busy(holder: str) -> ConflictError:
-    return ConflictError("Another process is telling this sink.")
+    return ConflictError("Another process is sending alerts to this receiver.")

@@ -1,4 +1,4 @@
-"""The messages of one sink: what waits, what was made and not taken yet, and when the sink is tried again."""
+"""The outbox of one receiver: waiting notices, messages that were not accepted yet, and the time of the next try."""
 
 import sqlite3
 import time
@@ -18,12 +18,12 @@ _HOUR_S = 3600.0
 
 @dataclass(frozen=True)
 class Waiting:
-    """What a sink has not got yet.
+    """The notices that a receiver has not got yet.
 
     Attributes:
-        notices: That wait for it.
-        reason: Why it did not take the last message; "" where it did.
-        next_at: When it is tried again, None where it works.
+        notices: Number of waiting notices.
+        reason: Reason why it did not accept the last message; "" if it did.
+        next_at: Time of the next try, None if it works.
     """
 
     notices: int
@@ -32,15 +32,15 @@ class Waiting:
 
 
 class Outbox:
-    """What one sink gets."""
+    """The queue of messages to one receiver."""
 
     def __init__(self, settings: Settings, sink: str) -> None:
         self._settings, self._sink = settings, sink
 
     def next_message(self) -> Message | None:
-        """The message to send now: one that was made and not taken, or else one of all notices that wait.
+        """The message to send now: one that was not accepted yet, or else a new one of all waiting notices.
 
-        None where nothing waits, where the sink is not to be tried yet, or where it had its messages of this hour.
+        None if nothing waits, if the receiver is not to be tried yet, or if it had its messages of this hour.
         """
         with transaction(self._settings) as connection:
             now = time.time()
@@ -54,19 +54,19 @@ class Outbox:
             return None if made is None else self._read(connection, *made)
 
     def taken(self, message: Message) -> None:
-        """Note that the sink took a message, and so works."""
+        """Record that the receiver accepted a message, and so works."""
         self._end(message, "taken", works=True)
 
     def refused(self, message: Message) -> None:
-        """Note that the sink never will take a message; it works for others."""
+        """Record that the receiver refused a message for good; it works for others."""
         self._end(message, "refused", works=True)
 
     def given_up(self, message: Message) -> None:
-        """Note that a message is not tried any more."""
+        """Record that a message is not tried any more."""
         self._end(message, "given up", works=False)
 
     def failed(self, reason: str, *, at_least_s: float) -> None:
-        """Note that the sink took nothing: it is tried again after 30 s, then 1 min, 2 min and so on up to an hour."""
+        """Record that the receiver failed: it is tried again after 30 s, then 1 min, 2 min and so on up to an hour."""
         with transaction(self._settings) as connection:
             row = connection.execute("SELECT failed FROM sinks WHERE name = ?", (self._sink,)).fetchone()
             failed = row[0] if row else 0
@@ -75,7 +75,7 @@ class Outbox:
             connection.execute("INSERT OR REPLACE INTO sinks VALUES (?, ?, ?, ?)", values)
 
     def waiting(self) -> Waiting:
-        """What the sink has not got."""
+        """The notices that wait, and the state of the receiver."""
         with transaction(self._settings) as connection:
             (notices,) = connection.execute(
                 "SELECT count(*) FROM notices n LEFT JOIN messages m ON m.id = n.message "
@@ -87,7 +87,7 @@ class Outbox:
 
     def _is_paused(self, connection: sqlite3.Connection, now: float) -> bool:
         row = connection.execute("SELECT next_at FROM sinks WHERE name = ?", (self._sink,)).fetchone()
-        # Where the clock was set back meanwhile, the pause is over rather than very long.
+        # If the clock was set back meanwhile, the pause ends rather than lasts very long.
         return row is not None and now < row["next_at"] <= now + _LONGEST_PAUSE_S
 
     def _make(self, connection: sqlite3.Connection, now: float) -> tuple[str, float] | None:

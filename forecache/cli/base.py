@@ -1,4 +1,4 @@
-"""Shared parts of all commands: `--json` and `--debug`, lazy loading, and argument types."""
+"""Shared parts of all commands: `--json` and `--debug`, lazily imported groups, and parameter types."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ class Flags:
 
 
 FLAGS = Flags()
-_TOLD: set[str] = set()
+_WARNED: set[str] = set()
 
 
 def _set_flag(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -92,7 +92,7 @@ class LazyGroup(click.Group):
 
 
 class DefaultGroup(LazyGroup):
-    """A LazyGroup that runs one of its commands if the first argument is none: "list", or the one that is named."""
+    """A LazyGroup that runs its default command ("list", unless given) if the first argument is no command."""
 
     def __init__(self, *args: Any, default: str = "list", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -142,7 +142,7 @@ class NightRange(click.ParamType):  # type: ignore[type-arg]
 
 
 def one_range(night: date | None, nights: tuple[date, date] | None) -> tuple[date, date] | None:
-    """The range that `--night` or `--nights` asks for; both together are a usage error."""
+    """The range given by `--night` or `--nights`; both together are a usage error."""
     if night is not None and nights is not None:
         raise click.UsageError("Give --night or --nights, not both.")
     return (night, night) if night is not None else nights
@@ -153,8 +153,8 @@ def settings() -> "Settings":
     from forecache.settings import load_settings, unknown_variables
 
     for name, close in unknown_variables().items():
-        if name not in _TOLD:
-            _TOLD.add(name)
+        if name not in _WARNED:
+            _WARNED.add(name)
             hint = f"Did you mean {close}?" if close else "`forecache settings` lists all settings."
             click.echo(f"Warning: there is no setting {name}. {hint}", err=True)
     return load_settings()

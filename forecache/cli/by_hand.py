@@ -1,4 +1,4 @@
-"""Shows in Dagster's UI what a command changed, with the name of the person who ran it."""
+"""Record changes by commands in Dagster's UI, with the name of the person who ran the command."""
 
 import getpass
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def actor() -> str:
 
 @contextmanager
 def shown_where_it_stands(settings: Settings, pipeline: str, reason: str) -> Iterator[None]:
-    """Record the event also of a change that stands here while Redis or the remote could not follow."""
+    """Record the event also if a change is done here but Redis or the remote could not be updated."""
     try:
         yield
     except NotEverywhereError as error:
@@ -38,8 +38,8 @@ def shown_where_it_stands(settings: Settings, pipeline: str, reason: str) -> Ite
 def show_in_dagster(settings: Settings, asset: str, metadata: dict[str, Any] | None = None, **made: Any) -> None:
     """Record an event of an asset: who ran this command, and its result.
 
-    The change itself is done, so that a failure here is only a warning. Without a Dagster instance in the home nothing
-    is recorded.
+    The change itself is done, so a failure here is only a warning. Without a Dagster instance in this installation,
+    nothing is recorded.
 
     Args:
         metadata: The result; None as a value is shown as "none".

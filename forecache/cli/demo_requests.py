@@ -1,4 +1,4 @@
-"""What `forecache demo` asks of real-time models: a past request, over HTTP."""
+"""The requests of `forecache demo` to real-time models: a past request of each, over HTTP."""
 
 import json
 from typing import Any
@@ -15,10 +15,10 @@ _SHOWN = 5
 
 
 def asked(settings: Settings, reader: ReaderProcess, realtime: Realtime) -> list[dict[str, Any]]:
-    """A request of the last day that has examples, and the answer to it: the first one that the model gave, if any did.
+    """Send a request of the last day that has examples, again until the model itself answers it, a few times at most.
 
     Returns:
-        One with `name`, `request` and `answer`; none of a model that has no examples.
+        One entry with `name`, `request` and `answer`; [] for a model without examples.
     """
     from forecache.lake.examples.recorded import recorded_requests_file
 

@@ -1,4 +1,4 @@
-"""A logged answer of a real-time model that was explained, for people."""
+"""Print an explained logged answer of a real-time model for people."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ def show_answer(found: Mapping[str, Any], *, most: int) -> None:
     """Print what `forecache.monitoring.explain.explain.explain_answer` found.
 
     Args:
-        most: Candidates, and features, that are shown.
+        most: Most candidates, and most features, that are shown.
     """
     from rich.markup import escape
     from rich.tree import Tree

@@ -1,4 +1,4 @@
-"""What the command line says of a store's live layer."""
+"""The answers of a store with its live layer, and the layer's figures, for commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_answers(name: str, version: int | None = None) -> "Iterator[Answers]":
-    """What the reader would answer from now: the served version and the live layer above it.
+    """Open the answers that the reader would serve now: the served version with the live layer above it.
 
     Args:
-        version: A retained version: then it answers alone, without the live layer; None: the served one.
+        version: A retained version, opened without the live layer; None: the served one.
 
     Raises:
-        NotFoundError: Nothing is published, and no stream has a live layer here.
+        NotFoundError: Nothing is published, and there is no live layer here.
     """
     import time
 
@@ -45,10 +45,10 @@ def open_answers(name: str, version: int | None = None) -> "Iterator[Answers]":
 
 
 def live_layer(store: "Store", *versions: "Manifest") -> dict[str, Any] | None:
-    """The live layer of a store with the stable keys of `--json`; None where it has none.
+    """The live layer of a store with the stable keys of `--json`; None if it has none.
 
     Args:
-        versions: `above` counts, by their numbers, the keys whose streamed row wins over each.
+        versions: `above` has, for each of their numbers, the number of keys whose streamed row wins over it.
     """
     from forecache.store.live.layer import read_layer
     from forecache.store.live.reader import LiveReader

@@ -25,7 +25,7 @@ _STOP_S = 20.0
 
 @contextmanager
 def local_s3(home: Path) -> Iterator[None]:
-    """Run MinIO on a folder below `home` during the block, and set environment variables so that settings use it.
+    """Run MinIO on a folder below `home` during the block, and set environment variables so that the settings use it.
 
     Landing zone, lake, training checkpoints and the store's remote are in the bucket; the rest is in `home`.
 

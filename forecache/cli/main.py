@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo("Interrupted; what was committed is kept, run again to continue.", err=True)
         return 130
     except BrokenPipeError:
-        # The reader of this output has exited, as in `forecache query ... | head`; nothing more can be printed.
+        # The process that reads this output has ended, as in `forecache query ... | head`; nothing more can be printed.
         sys.stdout = None
         return 141
     except ForecacheError as error:

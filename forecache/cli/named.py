@@ -1,4 +1,4 @@
-"""What a name on the command line means, among what the project declares and the models that are released here."""
+"""Find a name on the command line among the project's declarations and the models released here."""
 
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,10 @@ def find_published(current: "Settings", name: str, *, or_model: bool = False) ->
     """A pipeline, recommender or feature view by name.
 
     Args:
-        or_model: The command takes real-time models, too, and has found no release of one by this name.
+        or_model: True if the command accepts real-time models, too, and has found no release with this name.
 
     Raises:
-        NotFoundError: Nothing has that name; the message says what was looked for, and lists what there is.
+        NotFoundError: Nothing has that name; the message has the kinds that were searched, and the known names.
         InputError: It is a real-time model, declared or only released here, or a stream.
     """
     from forecache.pipeline.loading import load_served, of_requests, read_project
@@ -48,9 +48,9 @@ def require_log(current: "Settings", name: str) -> None:
 
 
 def require_spool(current: "Settings", name: str) -> None:
-    """Refuse a name that is no real-time model's and of which nothing waits here either; raises `NotFoundError`.
+    """Refuse a name that is no real-time model's and that has no spooled rows here; raises `NotFoundError`.
 
-    It asks no lake: rows are spooled while that is away, too.
+    It does not read the lake: rows are spooled while the lake is unavailable, too.
     """
     from forecache.realtime.log.spool.files import models_in
 
@@ -59,21 +59,21 @@ def require_spool(current: "Settings", name: str) -> None:
 
 
 def require_release(current: "Settings", name: str) -> None:
-    """Refuse a name of which nothing is released here; raises `NotFoundError`."""
+    """Refuse a name without a release here; raises `NotFoundError`."""
     if not is_released(current, name):
         require_model(current, name)
         raise nothing_released(name)
 
 
 def is_released(current: "Settings", name: str) -> bool:
-    """Whether a name is that of a real-time model with a release here."""
+    """True if a real-time model with this name has a release here."""
     from forecache.realtime.release.folder import open_releases
 
     return bool(open_releases(current, name).numbers())
 
 
 def has_stream_alone(current: "Settings", name: str) -> bool:
-    """Whether a store has a live layer and no version."""
+    """True if a store has a live layer and no version."""
     from forecache.store import open_store
 
     store = open_store(current, name)
@@ -88,5 +88,5 @@ def released_models(current: "Settings") -> list[str]:
 
 
 def nothing_released(name: str) -> NotFoundError:
-    """The error where a real-time model has no release here."""
+    """The error for a real-time model without a release here."""
     return NotFoundError(f"Nothing is released of {name}.", remedy=f"Run `forecache release {name}`.")

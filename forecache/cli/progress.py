@@ -16,7 +16,7 @@ PLAIN_INTERVAL_S = 5.0
 class StageProgress:
     """Shows the running stage and each finished one; silent with `--json`.
 
-    Use as a context manager; `update` is a `Progress` callback, `done` takes each finished `StageResult`.
+    Use as a context manager; `update` is a `Progress` callback, `print_stage` takes each finished `StageResult`.
     Everything goes to standard error, so that standard output has only the result.
     """
 

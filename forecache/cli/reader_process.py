@@ -98,7 +98,7 @@ class ReaderProcess:
             return answer
 
     def stop(self) -> None:
-        """Send SIGTERM twice, as no load balancer has to notice first; SIGKILL to the group if that is not enough."""
+        """Send SIGTERM twice, so that it does not wait for a load balancer; then SIGKILL to its process group."""
         if self._process is None or self._process.poll() is not None:
             return
         self._process.terminate()

@@ -16,11 +16,11 @@ def ask_status(url: str, token: str = "") -> dict[str, Any]:
     """The document of a reader's `/status.json`.
 
     Args:
-        url: Where the reader is, such as http://127.0.0.1:8080.
+        url: Address of the reader, such as http://127.0.0.1:8080.
         token: Bearer token that covers `+metrics`; "" if the reader asks for none.
 
     Raises:
-        InputError: The address is none, or the token is not accepted.
+        InputError: `url` is no address, or the token is not accepted.
         UnavailableError: No reader answers there.
     """
     if not url.startswith(("http://", "https://")):

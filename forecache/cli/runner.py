@@ -1,4 +1,4 @@
-"""The bridge to the orchestrator, Dagster: loaded by name, so that the framework does not import it."""
+"""The bridge to the orchestrator, Dagster, whose modules are imported by name: the framework must not import them."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ Job = Literal["nightly", "training", "ingest", "full"]
 
 
 def orchestrator(module: str) -> ModuleType:
-    """A module of the orchestrator's packages, such as `jobs.runner`."""
+    """Import a module of the orchestrator's packages, such as `jobs.runner`."""
     return importlib.import_module(module)
 
 
 def ran_here(settings: Settings) -> bool:
-    """Whether the orchestrator is installed and has ever run in this home."""
+    """True if the orchestrator is installed and has run in this installation before."""
     return find_spec("dagster") is not None and settings.dagster_home.is_dir()
 
 
@@ -41,14 +41,14 @@ def chosen_served(settings: Settings, names: Sequence[str]) -> list[str]:
 
 
 def chosen_nightly(settings: Settings, names: Sequence[str]) -> list[str]:
-    """The given names, each checked; those of all that has a nightly run if none is given."""
+    """The given names, each checked; the names of everything with a nightly run if none is given."""
     if not names:
         return list(read_project(settings).nightly)
     return [load_nightly(settings, name).name for name in dict.fromkeys(names)]
 
 
 def chosen_to_ingest(settings: Settings, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The given names, each checked, as those of all that has a nightly run and those of sources with landing files."""
+    """Split the given names, each checked, into those with a nightly run and those of sources with landing files."""
     project = read_project(settings)
     sources = [name for name in dict.fromkeys(names) if name in project.landed_sources and name not in project.nightly]
     others = [name for name in dict.fromkeys(names) if name not in sources]
@@ -69,7 +69,7 @@ def chosen_pipelines(settings: Settings, names: Sequence[str]) -> list[str]:
 
 
 def chosen_trained(settings: Settings, names: Sequence[str]) -> list[str]:
-    """The given names, each checked; those of all that train their model if none is given."""
+    """The given names, each checked; the names of all pipelines and models that are trained here if none is given."""
     if not names:
         return list(read_project(settings).trained)
     return [load_trained(settings, name).name for name in dict.fromkeys(names)]

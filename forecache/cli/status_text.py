@@ -12,7 +12,7 @@ Line = str
 
 
 def status_text(status: Mapping[str, Any]) -> str:
-    """What `forecache status` shows of its own document: `reader`, `why_no_reader`, `project`, `attention`."""
+    """The text of `forecache status` for its document (`reader`, `why_no_reader`, `project`, `attention`)."""
     lines = list(_attention(status["attention"]))
     if status["reader"] is not None:
         lines += ["", *_reader(status["url"], status["reader"])]
@@ -76,7 +76,7 @@ def _model(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _below(row: Mapping[str, Any]) -> Iterator[Line]:
-    """The lines of a model below the table: rungs of its scores, drift, and its rollout."""
+    """The lines of a model below the table: fallbacks (rungs) of its scores, drift, and its rollout."""
     total = sum(row["rungs"].values())
     if total:
         shares = ", ".join(f"{words.reason(name)} {words.percent(n / total)}" for name, n in row["rungs"].items())
@@ -125,7 +125,7 @@ def _project(project: Mapping[str, Any], *, with_versions: bool) -> Iterator[Lin
 
 
 def streams_table(streams: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
-    """A line for each stream, and below it one for each of its live layers, as `described` has them."""
+    """A line for each stream, and one for each live layer below; `streams` has documents of `described`."""
     rows = [
         (row["name"], row["state"], words.count(row["lag_events"]), f"{words.rate(row['rows_per_s'])} /s",
          words.delays(row), words.ago(row["committed_s_ago"]), words.count(row["bad"]))
@@ -142,7 +142,7 @@ def streams_table(streams: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
 
 
 def _stale_without_alert(versions: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
-    """Why versions may be stale below "All is well."."""
+    """The reason why versions may be stale although "All is well." is shown."""
     ended = ", ".join(row["name"] for row in versions if row["no_alert"] == "ended")
     undeclared = ", ".join(row["name"] for row in versions if row["no_alert"] == "undeclared")
     if ended:
@@ -152,7 +152,7 @@ def _stale_without_alert(versions: Sequence[Mapping[str, Any]]) -> Iterator[Line
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> Iterator[Line]:
-    """Rows in columns as wide as they need; where a line does not fit, the widest columns are cut."""
+    """Rows in columns of the needed width; if a line does not fit, the widest columns are cut."""
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     while sum(widths) + _GAP * (len(widths) - 1) > WIDTH:
         widths[widths.index(max(widths))] -= 1

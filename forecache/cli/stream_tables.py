@@ -1,4 +1,4 @@
-"""What `forecache stream NAME` says of a table that it fills from the lake, or computes again."""
+"""Backfill a stream's table from the lake, or recompute it, for `forecache stream NAME`."""
 
 from dataclasses import asdict
 from datetime import date
@@ -11,7 +11,7 @@ from forecache.settings import Settings
 
 
 def backfill_days(settings: Settings, stream: Stream, first: date, last: date) -> None:
-    """Take landed days in, and say of each what became of it."""
+    """Add the events of landed days to a stream's table, and print the result of each day."""
     from forecache.stream.backfill.backfill import Backfilled, backfill
 
     def told(day: Backfilled) -> None:
@@ -24,7 +24,7 @@ def backfill_days(settings: Settings, stream: Stream, first: date, last: date) -
 
 
 def recompute_table(settings: Settings, stream: Stream) -> bool:
-    """Compute a stream's table again; whether all that was compared is equal."""
+    """Compute a stream's table again; returns True if all compared rows are equal."""
     from forecache.stream.recompute.recompute import recompute
 
     found = recompute(settings, stream)

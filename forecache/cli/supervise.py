@@ -1,4 +1,4 @@
-"""Runs a program and ends it with all its child processes, whichever signal stops this process."""
+"""Run a program, and end it with all its child processes whichever signal stops this process."""
 
 import ctypes
 import os

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Answered(NamedTuple):
-    """What answers for a key: the served version, the answer, the key's columns, and the live layer if that answers."""
+    """The answer for a key with its origin: the served version, the key's columns, and the live layer if it answers."""
 
     manifest: "Manifest"
     answer: dict[str, Any]
@@ -35,7 +35,7 @@ def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | N
     """The chain from an answer to its sources, one entry per link.
 
     Returns:
-        `answer`, of a live answer `live`, `store`, `prediction`, `features`, `raw` (a list, one per source) and
+        `answer`, `live` (for a live answer), `store`, `prediction`, `features`, `raw` (a list, one per source) and
         `model`. A link whose Delta version was vacuumed, or whose model was deleted, has `missing` with the reason.
 
     Raises:
@@ -75,7 +75,7 @@ def trace_view(current: Settings, view: "FeatureView", key: str, *, version: int
 
 
 def answered(name: str, key: str, version: int | None) -> Answered:
-    """The version that answers, its answer for a key, the key's columns, and the live layer where that answers.
+    """Find the answer for a key, with the version, the key's columns, and the live layer if it answers.
 
     Raises:
         NotFoundError: Nothing is published, or the version does not have the key.
@@ -96,7 +96,7 @@ def answered(name: str, key: str, version: int | None) -> Answered:
 
 
 def answer_links(current: Settings, found: Answered) -> dict[str, Any]:
-    """The first links of a chain: `answer`, of a live one `live`, and `store`, the version that lies below it."""
+    """The first links of a chain: `answer`, `live` for a live answer, and `store`, the served version."""
     live = {} if found.live is None else {"live": live_link(current, found.live, found.answer, found.where)}
     return {"answer": found.answer, **live, "store": store_link(found.manifest)}
 
@@ -160,7 +160,7 @@ def recorded(
 def _source(
     current: Settings, source: "AnySource", made: dict[str, Any], where: dict[str, Any], night: date
 ) -> dict[str, Any]:
-    """What a source had of a key; of an existing table, which state of it was read."""
+    """The events of a key in a source; for an existing table, the version that was read."""
     from forecache.pipeline import TableSource
 
     if isinstance(source, TableSource):
@@ -179,7 +179,7 @@ def _source(
 def _made_of(
     current: Settings, pipeline: "Pipeline", view: "FeatureView", made: dict[str, Any], night: date
 ) -> dict[str, Any]:
-    """The record of a view's night that features were made from: their own, or of a join the one that it names."""
+    """The ledger record of a view's as-of date: that of the features, or if they are joined, the one that it names."""
     if not pipeline.is_joined:
         return made
     version = _raw_version(made.get("inputs", ""), view.feature_table)

@@ -13,11 +13,11 @@ from forecache.settings import Settings
 def trace_list(
     current: Settings, served: Recommender | SecondTable, key: str, *, version: int | None = None
 ) -> dict[str, Any]:
-    """The chain from a list or a vector to its sources, one entry per link.
+    """The chain from a recommender's list or vector to its sources, one entry per link.
 
     Returns:
-        `answer`, `store`, `prediction`, `interactions` (of the user, or of the item) and `model`: what is declared, and
-        the gate's figures. A link whose Delta version was vacuumed has `missing` with the reason.
+        `answer`, `store`, `prediction`, `interactions` (of the user, or of the item) and `model`: the declared
+        model and the gate's figures. A link whose Delta version was vacuumed has `missing` with the reason.
 
     Raises:
         NotFoundError: Nothing is published, or the version does not have the key.
@@ -32,7 +32,7 @@ def trace_list(
     if recommender.history_days is not None:
         interactions["since"] = (night - timedelta(days=recommender.history_days - 1)).isoformat()
     record = last_record(current, "recommend", recommender.name, night)
-    # The record is about the last time that the date was done, which may not be the one that is served.
+    # The record is of the latest run of the date, whose result may not be the served one.
     is_same = record is not None and record.details.get("source_version") == made_from
     return {
         **answer_links(current, found),

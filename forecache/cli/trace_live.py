@@ -15,7 +15,7 @@ _OF_MODEL = ("model_version", "release", "base")
 
 
 def trace_stream(current: Settings, name: str, key: str) -> dict[str, Any]:
-    """The chain of a key that only a stream has: `answer` and `live`, as of `live_link`."""
+    """The chain of a key that only a stream has: `answer` and `live`, see `live_link`."""
     import json
 
     from forecache.errors import NotFoundError
@@ -39,12 +39,12 @@ def trace_stream(current: Settings, name: str, key: str) -> dict[str, Any]:
 def live_link(
     current: Settings, declared: "LiveLayer", answer: dict[str, Any], where: dict[str, Any]
 ) -> dict[str, Any]:
-    """Where a live answer comes from.
+    """The link from a live answer to its row in the stream's table.
 
     Returns:
-        `stream`, `table`, `position`, `event_time`, `verified_through`; of the row of the table `place`,
-        `kafka_partition`, `kafka_offset`, `kafka_at`, `received_at`, `late`, what made it (`model_version`, `release`,
-        `base`) and its other columns as `row`. `missing` says why there is no row.
+        `stream`, `table`, `position`, `event_time`, `verified_through`; from the row of the table `place`,
+        `kafka_partition`, `kafka_offset`, `kafka_at`, `received_at`, `late`, its model (`model_version`, `release`,
+        `base`) and the other columns as `row`. `missing` has the reason if there is no row.
     """
     link: dict[str, Any] = {"stream": declared.stream, "table": declared.table}
     link |= {name: answer[name] for name in ("position", "event_time", "verified_through")}
@@ -66,7 +66,7 @@ def live_link(
 
 
 def live_lines(link: dict[str, Any]) -> list[str]:
-    """A link for people, a line for each thing that it says."""
+    """The lines of a link for people."""
     if "missing" in link:
         return [f"not available: {link['missing']}"]
     made = ", ".join(f"{name.replace('_', ' ')} {link[name]}" for name in _OF_MODEL if link[name] not in (None, ""))

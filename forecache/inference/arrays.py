@@ -1,4 +1,6 @@
-"""Arrow arrays as a model wants them: a numpy matrix without a Python loop over rows, or a pandas frame; and back.
+"""Conversion of Arrow arrays into a model's input, a numpy matrix or a pandas frame, and of its output into Arrow.
+
+No conversion loops over rows in Python.
 
 Runs inside Spark's Python workers: imports numpy and pyarrow only.
 """
@@ -22,7 +24,7 @@ def to_columns(arrays: Sequence[pa.Array], names: Sequence[str]) -> list[pa.Arra
 
     Args:
         arrays: One struct array with the model's columns, or one array for each of them, all of n rows.
-        names: The model's input names; empty where its signature has none.
+        names: The model's input names; empty if its signature has none.
 
     Raises:
         InputError: A column is missing or there are too many or too few.
@@ -48,12 +50,12 @@ def to_columns(arrays: Sequence[pa.Array], names: Sequence[str]) -> list[pa.Arra
 
 
 def to_matrix(arrays: Sequence[pa.Array], names: Sequence[str], width: int | None, dtype: Any) -> np.ndarray:
-    """A C-contiguous [n, width] matrix; nulls become NaN. No copy where one array column has the dtype and no nulls.
+    """A C-contiguous [n, width] matrix; nulls become NaN. One array column of the dtype without nulls is not copied.
 
     Args:
         arrays: One list or fixed-size-list column, one struct column, or one array for each column; n rows.
-        names: The model's input names, to pick struct fields by.
-        width: Number of features the model takes; None where it does not say.
+        names: The model's input names, by which struct fields are picked.
+        width: Number of features the model takes; None if it does not say.
         dtype: numpy dtype of the model's input.
 
     Raises:
@@ -66,7 +68,7 @@ def to_matrix(arrays: Sequence[pa.Array], names: Sequence[str], width: int | Non
         matrix = np.empty((len(columns[0]), len(columns)), dtype=dtype)
         for position, column in enumerate(columns):
             name = names[position] if names else f"#{position}"
-            matrix[:, position] = fitted(_numeric(column, name), dtype, name)
+            matrix[:, position] = cast_numbers(_numeric(column, name), dtype, name)
     require_width(matrix, width)
     return matrix
 
@@ -79,12 +81,12 @@ def to_frame(
 
     Args:
         arrays: As for `to_columns`.
-        names: The model's input names; empty where its signature has none.
-        types: Spark type names of those inputs, into which numbers are converted; empty: as they come.
+        names: The model's input names; empty if its signature has none.
+        types: Spark type names of those inputs, into which numbers are converted; empty: no conversion.
         optional: Names that a struct may lack.
 
     Raises:
-        InputError: As `to_matrix`; also where a number is unknown or no whole one and the model takes whole numbers.
+        InputError: As `to_matrix`; or a number is null or not whole and the model takes whole numbers.
     """
     import pandas as pd  # type: ignore[import-untyped]
 
@@ -106,15 +108,15 @@ def to_frame(
 
 
 def _as_input(column: pa.Array, wanted: str | None, name: Any) -> Any:
-    """A column for pandas: numbers as the model's type, moments without a zone as Spark's own pandas functions do."""
+    """A column for pandas: numbers in the model's type, timestamps without a zone as in Spark's pandas functions."""
     if wanted in _NUMBERS and _is_number(column.type):
-        return fitted(_numeric(column, name), _NUMBERS[wanted].to_pandas_dtype(), name)
+        return cast_numbers(_numeric(column, name), _NUMBERS[wanted].to_pandas_dtype(), name)
     values = column.to_pandas()
     return values.dt.tz_localize(None) if pa.types.is_timestamp(column.type) and column.type.tz else values
 
 
 def require_width(matrix: np.ndarray, width: int | None) -> None:
-    """Refuse a matrix [n, num_features] that is not as wide as the model's; None: it does not say."""
+    """Refuse a matrix [n, num_features] of another width than the model's; None: the model does not say."""
     if width is not None and matrix.shape[1] != width:
         raise InputError(
             f"The model takes {width} features and was given {matrix.shape[1]}.",
@@ -122,8 +124,8 @@ def require_width(matrix: np.ndarray, width: int | None) -> None:
         )
 
 
-def fitted(values: np.ndarray, dtype: Any, name: Any) -> np.ndarray:
-    """Numbers as a model's type, rounded where that is a smaller float.
+def cast_numbers(values: np.ndarray, dtype: Any, name: Any) -> np.ndarray:
+    """Cast numbers to a model's type; a smaller float rounds.
 
     Raises:
         InputError: The model takes whole numbers, and a value is unknown, not whole, or too large for the type.
@@ -144,8 +146,8 @@ def fitted(values: np.ndarray, dtype: Any, name: Any) -> np.ndarray:
     return whole
 
 
-def in_blocks(matrix: np.ndarray, run: Callable[[np.ndarray], list[np.ndarray]]) -> list[np.ndarray]:
-    """The outputs of a matrix, computed in blocks of a fixed number of rows; the last one is filled up with zeros."""
+def run_in_blocks(matrix: np.ndarray, run: Callable[[np.ndarray], list[np.ndarray]]) -> list[np.ndarray]:
+    """Run a model over a matrix in blocks of a fixed number of rows, the last one filled up with zeros."""
     parts = []
     for first in range(0, len(matrix), _BLOCK_ROWS):
         block = matrix[first : first + _BLOCK_ROWS]
@@ -157,9 +159,9 @@ def in_blocks(matrix: np.ndarray, run: Callable[[np.ndarray], list[np.ndarray]])
 
 
 def from_numpy(values: np.ndarray, unknown: np.ndarray | None = None) -> pa.Array:
-    """An Arrow array [n]; null where `unknown`, bool [n], is true, which only numbers may be."""
-    # pyarrow.array would import pandas to see whether it was given one of its objects: half a second a worker. What a
-    # model in Python leaves unknown among words, is None or not a number.
+    """An Arrow array [n], null where `unknown`, bool [n], is true; only numbers may have `unknown`."""
+    # pyarrow.array would import pandas to check for its objects: half a second a worker. An unknown text that a Python
+    # model returns is None or NaN.
     if values.dtype.kind in "fiu" and values.dtype.isnative:
         valid = None if unknown is None else pa.py_buffer(np.packbits(~unknown, bitorder="little"))
         content = pa.py_buffer(np.ascontiguousarray(values))
@@ -173,7 +175,7 @@ def matrix_columns(matrix: np.ndarray) -> list[pa.Array]:
 
 
 def column_values(column: pa.Array) -> np.ndarray:
-    """A column [n] as numpy has it: numbers with NaN for null, everything else as objects with None for null."""
+    """A column as a numpy array [n]: numbers with NaN for null, everything else as objects with None for null."""
     return _numeric(column, "") if _is_number(column.type) else np.array(column.to_pylist(), dtype=object)
 
 
@@ -195,23 +197,23 @@ def _from_lists(lists: pa.Array, width: int | None, dtype: Any) -> np.ndarray:
     rows = len(lists)
     if lists.null_count:
         if np.dtype(dtype).kind in "iu":
-            fitted(np.array([np.nan]), dtype, "of arrays")
+            cast_numbers(np.array([np.nan]), dtype, "of arrays")
         filled = np.full((rows, width or _first_width(lists)), np.nan, dtype=dtype)
         valid = lists.drop_null()
         if len(valid):
-            filled[plain(lists.is_valid().cast(pa.uint8())).astype(bool)] = _from_lists(valid, width, dtype)
+            filled[numpy_view(lists.is_valid().cast(pa.uint8())).astype(bool)] = _from_lists(valid, width, dtype)
         return filled
     if rows == 0:
         return np.empty((0, width or 0), dtype=dtype)
     values = lists.flatten()
     if not pa.types.is_fixed_size_list(lists.type):
-        lengths = np.diff(plain(lists.offsets))
+        lengths = np.diff(numpy_view(lists.offsets))
         if (lengths != lengths[0]).any():
             raise InputError(
                 f"The array column has rows of {lengths.min()} and of {lengths.max()} values.",
                 remedy=f"Every row needs {width or 'the same number of'} values; use nulls for what is unknown.",
             )
-    flat = fitted(_numeric(values, "of arrays"), dtype, "of arrays")
+    flat = cast_numbers(_numeric(values, "of arrays"), dtype, "of arrays")
     return np.ascontiguousarray(flat.reshape(rows, -1))
 
 
@@ -234,13 +236,13 @@ def _numeric(column: pa.Array, name: str) -> np.ndarray:
     if pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     if column.null_count:
-        values = plain(column if pa.types.is_floating(kind) else column.cast(pa.float64())).copy()
-        values[plain(column.is_valid().cast(pa.uint8())) == 0] = np.nan
+        values = numpy_view(column if pa.types.is_floating(kind) else column.cast(pa.float64())).copy()
+        values[numpy_view(column.is_valid().cast(pa.uint8())) == 0] = np.nan
         return values
-    return plain(column)
+    return numpy_view(column)
 
 
-def plain(column: pa.Array) -> np.ndarray:
+def numpy_view(column: pa.Array) -> np.ndarray:
     """A view of numbers without nulls. `to_numpy`, `fill_null` and even a dtype would import pandas in every worker."""
     kind = column.type
     letter = "f" if pa.types.is_floating(kind) else "i" if pa.types.is_signed_integer(kind) else "u"

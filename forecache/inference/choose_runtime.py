@@ -1,14 +1,14 @@
-"""Which runtime scores a model, and why: the rule, the bytes that workers get, the plan that a run records.
+"""Choice of the runtime that scores a model: the rule, the bytes for workers, and the plan that a run records.
 
-The rule, in order, where every input is a number:
+The rule, in order, if every input is a number:
 1. `onnx`: the model has an ONNX flavour whose graph takes one matrix [rows, features] or one tensor a column, and
    returns plain tensors, as many as the signature names.
 2. `lightgbm`, `xgboost`: a Booster saved in its library's own format; XGBoost's with the signature's columns in order.
 3. `sklearn`: a scikit-learn estimator that Forecache trained and saved with skops, of types known to be safe.
-4. `skops`: a scikit-learn estimator that others saved with skops, of such types, where pickles are not allowed.
+4. `skops`: a scikit-learn estimator that others saved with skops, of such types, if pickles are not allowed.
 5. `torch`: a torch flavour saved as an exported program (pt2) with one matrix as input.
-6. `pyfunc`: everything else, also where columns may be left out, and every model that is given a `model_config`,
-   which only `mlflow.pyfunc` understands.
+6. `pyfunc`: everything else, also if columns may be left out, and every model that is given a `model_config`, which
+   only `mlflow.pyfunc` understands.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import NotFoundError, SettingsError
 from forecache.inference.description import describe_model
-from forecache.inference.encoding import ENCODING, encoding_in
+from forecache.inference.encoding import ENCODING, find_encoding
 from forecache.inference.environment import compare_environment, deciding_versions
 from forecache.inference.kernel_spec import KERNEL_VERSION, OUTPUTS, KernelSpec
 from forecache.inference.runtimes.registry import RUNTIMES
-from forecache.inference.runtimes.runtime import Packed, Runtime, StoredModel
+from forecache.inference.runtimes.runtime import PackedModel, Runtime, StoredModel
 from forecache.inference.signature import read_signature, resolve_result
 from forecache.output_kinds import OutputSpec
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a model will be scored; `metadata()` is what a run records.
+class ScoringPlan:
+    """Plan for scoring a model; a run records its `metadata()`.
 
     Attributes:
-        payload: What workers load: the model's file, or the model's folder as a zip archive.
-        reason: Why this runtime.
+        payload: Bytes that workers load: the model's file, or the model's folder as a zip archive.
+        reason: Reason for this runtime.
         warnings: Differences between the model's environment and this one that do not stop the run.
     """
 
@@ -68,13 +68,13 @@ def plan_scoring(
     model_config: Mapping[str, Any] | None = None,
     runtime: str = "auto",
     outputs: Sequence[OutputSpec] = (),
-) -> Plan:
-    """Resolve a model URI, choose its runtime, and prove that its result and its environment fit.
+) -> ScoringPlan:
+    """Resolve a model URI, choose its runtime, and check that its result and its environment fit.
 
     Args:
-        runtime: "auto" chooses by the rule above; a name insists.
-        outputs: Outputs whose bounds count in place of those that Forecache logged the model with; a model that was
-            logged by others has none.
+        runtime: "auto" chooses by the rule above; a name requires that runtime.
+        outputs: Outputs whose bounds replace those that Forecache logged the model with; a model that was logged by
+            others has none.
 
     Raises:
         NotFoundError: The URI leads to no model.
@@ -89,9 +89,9 @@ def plan_scoring(
     model = StoredModel(path, described.flavours, described.metadata, signature, returned)
     chosen, packed, reason = _choose(model, runtime, with_config=model_config is not None)
     warnings = compare_environment(path, chosen.packages)
-    logged = {OUTPUTS: _bounded_as(outputs, model.metadata[OUTPUTS])} if OUTPUTS in model.metadata else {}
+    logged = {OUTPUTS: _with_declared_bounds(outputs, model.metadata[OUTPUTS])} if OUTPUTS in model.metadata else {}
     spec = replace(packed.spec, shape=shape, outputs=returned, options={**packed.spec.options, **logged})
-    encoding = encoding_in(described.metadata)
+    encoding = find_encoding(described.metadata)
     if encoding is not None:
         spec = replace(
             spec,
@@ -105,11 +105,11 @@ def plan_scoring(
     digest.update(json.dumps([KERNEL_VERSION, repr(spec), model_config], sort_keys=True).encode())
     packages = deciding_versions(path, chosen)
     spec = replace(spec, model_config=model_config, packages=packages, checksum=digest.hexdigest()[:20])
-    return Plan(model_uri, spec, packed.payload, reason, warnings)
+    return ScoringPlan(model_uri, spec, packed.payload, reason, warnings)
 
 
-def _bounded_as(declared: Sequence[OutputSpec], logged: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The outputs of a model's metadata, with the declared bounds; a single one may be declared by another name."""
+def _with_declared_bounds(declared: Sequence[OutputSpec], logged: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The outputs of a model's metadata with the declared bounds; a single one may have another name."""
     limits = {output.name: {"minimum": output.minimum, "maximum": output.maximum} for output in declared}
     only = next(iter(limits.values())) if len(declared) == len(logged) == 1 else {}
     return [{**output, **limits.get(output["name"], only)} for output in logged]
@@ -134,8 +134,8 @@ def _local_path(model_uri: str) -> Path:
     return path
 
 
-def _choose(model: StoredModel, wanted: str, *, with_config: bool) -> tuple[Runtime, Packed, str]:
-    """The first runtime that can run the model, or the one asked for; the packed model, and why this runtime."""
+def _choose(model: StoredModel, wanted: str, *, with_config: bool) -> tuple[Runtime, PackedModel, str]:
+    """The first runtime that can run the model, or the one asked for; the packed model, and the reason."""
     if wanted not in ("auto", *RUNTIMES):
         raise SettingsError(f"There is no runtime {wanted!r}.", remedy=f"The runtimes are auto, {', '.join(RUNTIMES)}.")
     refusals: dict[str, str] = {}
@@ -143,7 +143,7 @@ def _choose(model: StoredModel, wanted: str, *, with_config: bool) -> tuple[Runt
         if wanted not in ("auto", name):
             continue
         packed = _refusal(runtime, model, with_config) or runtime.pack(model)
-        if isinstance(packed, Packed):
+        if isinstance(packed, PackedModel):
             others = "; ".join(f"{other}: it {why}" for other, why in refusals.items())
             return runtime, packed, f"{name}: {packed.reason}" if packed.reason else f"{name} ({others or 'asked for'})"
         refusals[name] = packed
@@ -152,7 +152,7 @@ def _choose(model: StoredModel, wanted: str, *, with_config: bool) -> tuple[Runt
 
 
 def _refusal(runtime: Runtime, model: StoredModel, with_config: bool) -> str:
-    """Why a runtime cannot run a model, whatever its files hold."""
+    """The reason why a runtime cannot run a model regardless of the model's files; "" if there is none."""
     if ENCODING in model.metadata:
         # The other columns of its signature are those of the matrix.
         if runtime.generic or with_config:

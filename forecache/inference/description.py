@@ -1,4 +1,4 @@
-"""What an MLflow model says of itself, read from its MLmodel file: importing MLflow for that would take two seconds."""
+"""Description of an MLflow model, read from its MLmodel file: importing MLflow for that would take two seconds."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ class ModelDescription:
 
     Attributes:
         flavours: Each flavour's own settings, by its name.
-        metadata: What whoever logged the model added.
-        inputs, outputs: Of the signature, as its JSON describes them; None where it has none.
+        metadata: Metadata that the model was logged with.
+        inputs, outputs: Of the signature, as its JSON describes them; None without one.
     """
 
     flavours: Mapping[str, Mapping[str, Any]]

@@ -1,7 +1,7 @@
-"""The matrix that a model takes of features that are not all numbers: codes of categories, numbers of vectors in order.
+"""Encoding of features into a model's matrix: numbers, codes of categories, and the numbers of vectors in order.
 
-The encoding is a part of the registered model (its metadata), so that training, the gate, batch and whoever loads the
-model make the same matrix. Runs inside Spark's Python workers: imports numpy and pyarrow only.
+The encoding is part of the registered model (its metadata), so that training, the gate, scoring and everybody who loads
+the model make the same matrix. Runs inside Spark's Python workers: imports numpy and pyarrow only.
 """
 
 import json
@@ -16,26 +16,26 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from forecache.errors import InputError
-from forecache.inference.arrays import plain, to_matrix
+from forecache.inference.arrays import numpy_view, to_matrix
 
 if TYPE_CHECKING:
     from forecache.pipeline import Feature
 
 ENCODING = "forecache_encoding"
-"""In a model's metadata and a kernel's options: how its features become a matrix, as JSON."""
+"""Key in a model's metadata and a kernel's options: the encoding of its features as JSON."""
 
 NULL_CODE, UNKNOWN_CODE, FIRST_CODE = 0, 1, 2
-"""Codes of a category that is null, of one that the model does not know, and of the first one that it knows."""
+"""Codes of a null, of a category that the model does not know, and of the first one that it knows."""
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """How one feature becomes columns of the matrix.
+class FeatureEncoding:
+    """Encoding of one feature into columns of the matrix.
 
     Attributes:
         type: As in `forecache.pipeline.Feature`.
-        size: Columns of a vector (or of a text, which is one in the table); 1 of all others.
-        categories: The known ones, in the order of their codes.
+        size: Columns of a vector, or of a text, which is a vector in the table; 1 for all others.
+        categories: The known categories, in the order of their codes.
     """
 
     name: str
@@ -79,14 +79,14 @@ class Encoded:
             raise InputError(
                 f"The category {self.name!r} was given as {column.type}.", remedy="Give it as texts, as in the table."
             )
-        found = pc.index_in(column.cast(pa.string()), self._known)
-        # The empty text, which is a null, comes first, and so the first category has one less than its code.
-        codes = np.where(plain(found) == 0, NULL_CODE, plain(found) + FIRST_CODE - 1)
+        found = pc.index_in(column.cast(pa.string()), self._known_texts)
+        # The empty text, which counts as null, comes first, so a category's index is one less than its code.
+        codes = np.where(numpy_view(found) == 0, NULL_CODE, numpy_view(found) + FIRST_CODE - 1)
         codes = np.where(_mask(found.is_valid()), codes, UNKNOWN_CODE)
         return np.where(_mask(column.is_valid()), codes, NULL_CODE).astype(np.float32)
 
     @cached_property
-    def _known(self) -> pa.Array:
+    def _known_texts(self) -> pa.Array:
         """The empty text and the categories. `pyarrow.array` would import pandas in every worker."""
         texts = [b"", *(text.encode() for text in self.categories)]
         offsets = np.cumsum([0, *map(len, texts)]).astype(np.int32)
@@ -94,10 +94,10 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """The features of a model in its order."""
+class MatrixEncoding:
+    """Encoding of a model's features, in its order, into its matrix."""
 
-    features: tuple[Encoded, ...]
+    features: tuple[FeatureEncoding, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -114,12 +114,12 @@ class Encoding:
 
     @property
     def is_plain(self) -> bool:
-        """Whether every feature is a number, which needs no encoding."""
+        """True if every feature is a number, which needs no encoding."""
         return all(feature.type == "number" for feature in self.features)
 
     @cached_property
     def places(self) -> Mapping[str, slice]:
-        """Where each feature's columns are."""
+        """Columns of each feature in the matrix."""
         found, start = {}, 0
         for feature in self.features:
             found[feature.name] = slice(start, start + feature.size)
@@ -128,7 +128,7 @@ class Encoding:
 
     @property
     def categories(self) -> Mapping[str, tuple[int, int]]:
-        """Of each category, its column of the matrix, and how many codes it has."""
+        """Column in the matrix and number of codes of each category feature."""
         return {f.name: (self.places[f.name].start, f.num_codes) for f in self.features if f.type == "category"}
 
     def matrix(self, columns: Sequence[pa.Array]) -> NDArray[np.float32]:
@@ -143,36 +143,36 @@ class Encoding:
             matrix[:, self.places[feature.name]] = feature.matrix(column)
         return matrix
 
-    def text(self) -> str:
+    def to_json(self) -> str:
         return json.dumps([asdict(feature) for feature in self.features])
 
 
 def _mask(flags: pa.Array) -> NDArray[np.bool_]:
-    return plain(flags.cast(pa.uint8())).astype(bool)
+    return numpy_view(flags.cast(pa.uint8())).astype(bool)
 
 
-def read_encoding(text: str) -> Encoding:
-    """What `Encoding.text` wrote."""
+def read_encoding(text: str) -> MatrixEncoding:
+    """Read an encoding from its JSON."""
     rows = json.loads(text)
-    return Encoding(tuple(Encoded(**{**row, "categories": tuple(row["categories"])}) for row in rows))
+    return MatrixEncoding(tuple(FeatureEncoding(**{**row, "categories": tuple(row["categories"])}) for row in rows))
 
 
-def encoding_of(features: "Sequence[Feature]", vocabularies: Mapping[str, Sequence[str]]) -> Encoding:
+def encoding_of(features: "Sequence[Feature]", vocabularies: Mapping[str, Sequence[str]]) -> MatrixEncoding:
     """The encoding of declared features.
 
     Args:
-        vocabularies: By name of a category whose categories are not declared, those that a model has learned.
+        vocabularies: Categories that a model has learned, by name of a feature without declared ones.
     """
 
-    def encoded(feature: "Feature") -> Encoded:
+    def encode_feature(feature: "Feature") -> FeatureEncoding:
         known = feature.categories if feature.categories is not None else vocabularies.get(feature.name, ())
-        return Encoded(
+        return FeatureEncoding(
             feature.name, feature.type, feature.size or 1, tuple(known) if feature.type == "category" else ()
         )
 
-    return Encoding(tuple(encoded(feature) for feature in features))
+    return MatrixEncoding(tuple(encode_feature(feature) for feature in features))
 
 
-def encoding_in(options: Mapping[str, Any]) -> Encoding | None:
-    """The encoding that a model's metadata or a kernel's options hold; None where all features are numbers."""
+def find_encoding(options: Mapping[str, Any]) -> MatrixEncoding | None:
+    """The encoding in a model's metadata or a kernel's options; None if all features are numbers."""
     return read_encoding(options[ENCODING]) if ENCODING in options else None

@@ -1,7 +1,7 @@
-"""The packages that a model was trained with against those installed here: an error or a recorded warning.
+"""Comparison of a model's required packages with the installed ones: an error or a recorded warning.
 
-The driver compares the model's requirements with what it has itself, and tells the workers which versions it found of
-the packages that decide about a value; a worker with others refuses before it scores a row. A package counts as
+The driver compares the model's requirements with its own packages, and sends the workers the versions of those that
+decide about a value; a worker with other versions refuses before it scores a row. A package counts as
 installed if another one provides the same module: a model that requires `xgboost` runs with `xgboost-cpu`. Runs inside
 Spark's Python workers: imports nothing heavy.
 """
@@ -18,12 +18,12 @@ from pathlib import Path
 from forecache.errors import InputError
 from forecache.inference.runtimes.runtime import Runtime
 
-# Operators whose version is one that the model can do with; of the others it is the first that it cannot.
+# Operators whose version the model accepts; other operators name the first version that it does not accept.
 _ASKS = ("==", "~=", ">=", "<=")
 
 
 def deciding_versions(model_path: Path, runtime: Runtime) -> dict[str, str]:
-    """The installed packages that decide what a runtime computes, of a generic one those that the model requires."""
+    """Installed packages that decide about a runtime's values; for a generic runtime those that the model requires."""
     names = runtime.packages
     file = model_path / "requirements.txt"
     if runtime.generic:
@@ -35,12 +35,12 @@ def deciding_versions(model_path: Path, runtime: Runtime) -> dict[str, str]:
 
 
 def require_versions(packages: Mapping[str, str]) -> None:
-    """Refuse to score here with other packages than where the plan was made.
+    """Refuse to score if packages here have other versions than on the driver.
 
     Raises:
         InputError: A package is missing or has another version.
     """
-    for name, planned, here in other_versions(packages):
+    for name, planned, here in differing_versions(packages):
         raise InputError(
             f"The worker {socket.gethostname()} ({sys.executable}) has {name} {here}, "
             f"and the driver, which compared the model with its own packages, has {planned}.",
@@ -48,13 +48,13 @@ def require_versions(packages: Mapping[str, str]) -> None:
         )
 
 
-def other_versions(packages: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Of the packages that have another version here, their name, the version given, and the one here."""
-    here = {name: _installed(name) for name in packages}
+def differing_versions(packages: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Name, given version and version here of each package whose version here differs."""
+    here = {name: _installed_version(name) for name in packages}
     return [(name, wanted, here[name] or "not installed") for name, wanted in packages.items() if here[name] != wanted]
 
 
-def _installed(name: str) -> str | None:
+def _installed_version(name: str) -> str | None:
     """The version of a package, or of the one that provides its module."""
     provider = _provider(name)
     return None if provider is None else metadata.version(provider)
@@ -62,7 +62,7 @@ def _installed(name: str) -> str | None:
 
 @cache
 def _provider(name: str) -> str | None:
-    """The installed package of a name; else the one that provides the module of that name, None if none does."""
+    """The installed package of this name, else the one that provides the module of that name; None without one."""
     try:
         metadata.distribution(name)
     except metadata.PackageNotFoundError:
@@ -74,7 +74,7 @@ def _provider(name: str) -> str | None:
 
 
 def _module_of(name: str) -> str:
-    """The module that a package provides, of which builds for other devices or of other sizes have a suffix."""
+    """The module that a package provides; suffixes of builds for other devices or sizes are removed."""
     return re.sub(r"[-_.]+", "_", re.sub(r"[-_.](cpu|gpu|cuda|skinny|headless|binary)$", "", name.lower()))
 
 
@@ -110,7 +110,7 @@ def compare_environment(model_path: Path, packages: Collection[str]) -> tuple[st
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
         major = _module_of(wanted.name) in modules
-        installed = _installed(wanted.name)
+        installed = _installed_version(wanted.name)
         if installed is None:
             if major:
                 raise InputError(

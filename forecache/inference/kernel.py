@@ -35,7 +35,7 @@ def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable
         folder: Returns a folder of this machine into which an archive may be unpacked.
 
     Raises:
-        InputError: A package that decides about a value has another version here than where the plan was made.
+        InputError: A package that decides about a value has another version here than on the driver.
     """
     if spec.checksum not in _loaded:
         _loaded[spec.checksum] = new_kernel(spec, payload, folder)
@@ -48,7 +48,7 @@ def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable
 def new_kernel(
     spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str], *, load: Load | None = None
 ) -> Kernel:
-    """A kernel of the caller's own; arguments and errors as of `load_kernel`.
+    """Load a kernel outside the process's cache; arguments and errors as of `load_kernel`.
 
     Args:
         load: Loads the model in place of its runtime.
@@ -57,34 +57,34 @@ def new_kernel(
     with _one_thread():
         kernel = (load or LOADERS[spec.runtime])(spec, payload, folder)
     if OUTPUTS in spec.options:
-        kernel = _Finished(kernel, _own_outputs(spec))
+        kernel = _BoundedKernel(kernel, _own_outputs(spec))
     if PICKED in spec.options:
-        kernel = _Picked(kernel, spec.options[PICKED])
+        kernel = _PickingKernel(kernel, spec.options[PICKED])
     return kernel
 
 
-class _Picked:
-    """A kernel of which some outputs are wanted, or one value of an output that has several a row."""
+class _PickingKernel:
+    """A kernel that returns some of a model's outputs, or one value of an output with several a row."""
 
     def __init__(self, kernel: Kernel, picked: Sequence[tuple[int, int | None]]) -> None:
         self._kernel, self._picked = kernel, picked
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
-        return self._chosen(self._kernel.run(arrays), len(arrays[0]))
+        return self._pick_outputs(self._kernel.run(arrays), len(arrays[0]))
 
     def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
-        return self._chosen(self._kernel.run_matrix(matrix), len(matrix))
+        return self._pick_outputs(self._kernel.run_matrix(matrix), len(matrix))
 
-    def _chosen(self, values: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
+    def _pick_outputs(self, values: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
         found = []
         for position, place in self._picked:
             one = np.asarray(values[position])
-            found.append(one if place is None else _place(one, rows, place))
+            found.append(one if place is None else _pick_value(one, rows, place))
         return found
 
 
-def _place(values: np.ndarray, rows: int, place: int) -> np.ndarray:
-    """A value of each row, [n], of an output [n, width]."""
+def _pick_value(values: np.ndarray, rows: int, place: int) -> np.ndarray:
+    """The value at a position of each row, [n], of an output [n, width]."""
     matrix = values.reshape(rows, -1)
     if place >= matrix.shape[1]:
         raise CheckError(
@@ -95,52 +95,54 @@ def _place(values: np.ndarray, rows: int, place: int) -> np.ndarray:
 
 
 def _own_outputs(spec: KernelSpec) -> list[OutputSpec | None]:
-    """What the model itself returns, in its order; None for what it says nothing of."""
+    """Specifications of the model's own outputs, in its order; None for an output without one."""
     if OWN in spec.options:
         return [None if output is None else read_output(output) for output in spec.options[OWN]]
     outputs = [read_output(output) for output in spec.options[OUTPUTS]]
     return own_outputs(outputs, spec)
 
 
-class _Finished:
-    """A kernel of a model that was trained here: its numbers are kept within their bounds, its quantiles in order."""
+class _BoundedKernel:
+    """A kernel of a model that was trained here: clips numbers to their bounds and sorts quantiles."""
 
     def __init__(self, kernel: Kernel, outputs: Sequence[OutputSpec | None]) -> None:
         self._kernel, self._outputs = kernel, outputs
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
-        return self._finished(self._kernel.run(arrays))
+        return self._bound_outputs(self._kernel.run(arrays))
 
     def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
-        return self._finished(self._kernel.run_matrix(matrix))
+        return self._bound_outputs(self._kernel.run_matrix(matrix))
 
-    def _finished(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _bound_outputs(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [
-            value if output is None else finished(output, value)
+            value if output is None else bound_output(output, value)
             for output, value in zip(self._outputs, values, strict=True)
         ]
 
 
-def finished(output: OutputSpec, values: np.ndarray) -> np.ndarray:
-    """Values within the output's bounds; quantiles that cross sorted (Chernozhukov, Fernández-Val, Galichon 2010);
-    the probabilities of all classes."""
+def bound_output(output: OutputSpec, values: np.ndarray) -> np.ndarray:
+    """Clip values to the output's bounds, sort quantiles that cross, and return the probabilities of all classes.
+
+    Sorting follows Chernozhukov, Fernández-Val and Galichon, "Quantile and Probability Curves Without Crossing" (2010).
+    """
     if output.kind == "classes" and values.ndim == 1:
         return np.column_stack([1 - values, values])  # of two classes, a library returns the second's probability
     if output.kind == "quantiles":
         values = np.sort(values, axis=1)
-    return bounded(values, (output.minimum, output.maximum)) if output.numbers else values
+    return clip_to_bounds(values, (output.minimum, output.maximum)) if output.numbers else values
 
 
-def bounded(values: np.ndarray, limits: Sequence[float | None]) -> np.ndarray:
-    """Values within (smallest, largest), each a number or None; what is cut off becomes the nearest number inside."""
+def clip_to_bounds(values: np.ndarray, limits: Sequence[float | None]) -> np.ndarray:
+    """Clip values to (smallest, largest), each a number or None, and never beyond these in the values' own type."""
     low, high = limits
     if low is None and high is None:
         return values
-    return np.clip(values, _inside(low, values.dtype, np.inf), _inside(high, values.dtype, -np.inf))
+    return np.clip(values, _inner_limit(low, values.dtype, np.inf), _inner_limit(high, values.dtype, -np.inf))
 
 
-def _inside(limit: float | None, dtype: np.dtype, inwards: float) -> Any:
-    """A limit as a number of a type, which is not beyond the limit: float32 has no 0.1, but one a little above it."""
+def _inner_limit(limit: float | None, dtype: np.dtype, inwards: float) -> Any:
+    """The nearest number of a type that does not exceed a limit: float32 has no 0.1, only one a little above it."""
     if limit is None or dtype.kind != "f":
         return limit
     nearest = dtype.type(limit)
@@ -168,7 +170,7 @@ def score_stream(
     folder: Callable[[], str],
     batches: Iterator[pa.Array | tuple[pa.Array, ...]],
 ) -> Iterator[pa.Array]:
-    """What the UDF runs in a worker: one array of predictions for each batch of one or several input arrays."""
+    """Score batches in a UDF's worker: one array of predictions for each batch of one or several input arrays."""
     kernel = load_kernel(spec, payload, folder)
     for batch in batches:
         yield score_arrays(kernel, spec, batch if isinstance(batch, tuple) else (batch,))
@@ -199,7 +201,7 @@ def _output_array(value: np.ndarray, column: OutputColumn, rows: int, time_zone:
 
 
 def _cast(values: np.ndarray, kind: pa.DataType, time_zone: str) -> pa.Array:
-    # Not a number is what a model returns where it knows nothing. In Spark it would be larger than every number.
+    # A model returns NaN for an unknown value. In Spark NaN would be larger than every number.
     unknown = np.isnan(values) if values.dtype.kind == "f" else None
     array = from_numpy(values, unknown if unknown is not None and unknown.any() else None)
     if array.type == kind:

@@ -1,4 +1,4 @@
-"""What a worker must know about a model beside its bytes, and the types in which its predictions travel."""
+"""Specification of a model for workers, beside its bytes, and the Arrow types of its predictions."""
 
 import os
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from forecache.output_kinds import arrow_type
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# pyarrow is imported by what needs types: a replica without it pulls and verifies releases.
+# pyarrow is imported inside the functions that need types: a replica without it pulls and verifies releases.
 
 ALLOW_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
-"""MLflow's own switch, which Forecache takes as off where it is not set."""
+"""MLflow's own switch, which Forecache takes as off if it is not set."""
 
 OUTPUTS = "forecache_outputs"
 """In the metadata of a model that was trained here, and in a kernel's options: its outputs, each as a `dict` of
@@ -23,18 +23,18 @@ PICKED = "forecache_picked"
 """In a kernel's options: for each output, its position among the model's, and which value of a row, or None."""
 
 OWN = "forecache_own"
-"""Beside `PICKED`, of a model that was trained here: for each output that the model itself returns, what `OUTPUTS` says
-of it, or None."""
+"""Beside `PICKED`, of a model that was trained here: for each output that the model itself returns, its entry of
+`OUTPUTS`, or None."""
 
 CLASSES = "forecache_classes"
-"""In a kernel's options: the classes that an estimator of others says its probabilities are of, in order."""
+"""In a kernel's options: the classes of a third-party estimator's probabilities, in order."""
 
-# Bump where a change of this code can change a prediction: what was scored before is then scored again.
+# Increase it if a change of this code can change a prediction: all is then scored again.
 KERNEL_VERSION = 6
 
 
 def pickle_allowed() -> bool:
-    """Whether a model may be loaded that runs code of its file."""
+    """True if a model may be loaded that runs code of its file."""
     return os.environ.get(ALLOW_PICKLE, "false").lower() in ("true", "1")
 
 
@@ -54,22 +54,22 @@ class OutputColumn:
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """All that a worker needs to know beside the model's bytes; small, it travels with every task.
+    """A model's specification for workers; it is small, because every task carries it.
 
     Attributes:
         runtime: Name of the library that runs the model, as in `forecache.inference.runtimes.registry`.
         checksum: Of the model's content, its configuration and the runtime: the key of the process's cache.
-        inputs: Input names of the signature, in order; empty where it has none (a tensor).
-        width: Number of features, where known.
+        inputs: Input names of the signature, in order; empty if it has none (a tensor).
+        width: Number of features, if known.
         dtype: numpy dtype of the matrix that the model takes.
-        outputs: What the UDF returns, in order.
+        outputs: Columns that the UDF returns, in order.
         shape: "scalar" (one output), "array" (one output of several values) or "struct".
         options: Of the runtime, such as the names of the ONNX outputs.
         model_config: As for `mlflow.pyfunc.load_model`.
-        input_types: Spark type names of the inputs, "array" for arrays of whatever; empty where they have no names.
+        input_types: Spark type names of the inputs, "array" for arrays of any type; empty if they have no names.
         optional: Inputs that a struct may lack.
         packages: Versions of the packages that decide about a value; a worker with others does not score.
-        time_zone: In which a model's timestamps without a zone are.
+        time_zone: Zone of a model's timestamps without one.
     """
 
     runtime: str

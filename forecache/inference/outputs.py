@@ -17,13 +17,13 @@ from forecache.output_kinds import OutputSpec, probabilities_column
 
 
 def read_output(stored: Mapping[str, Any]) -> OutputSpec:
-    """An output as a model's metadata have it, which knows lists only."""
+    """Read an output from a model's metadata, in which tuples are lists."""
     values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in stored.items()}
     return OutputSpec(**{**values, "fields": tuple(tuple(field) for field in stored.get("fields", ()))})
 
 
 def own_outputs(logged: Sequence[OutputSpec], spec: KernelSpec) -> list[OutputSpec | None]:
-    """Of each output that a model returns, what it was logged with: by its name, or the only one; None of others."""
+    """Logged specification of each output that a model returns: by its name, or the only one; None for others."""
     if spec.shape != "struct":
         return list(logged)
     known = {output.name: output for output in logged}
@@ -34,8 +34,8 @@ def known_outputs(declared: Sequence[OutputSpec], spec: KernelSpec) -> tuple[Out
     """The declared outputs with the classes that the model knows.
 
     Raises:
-        InputError: The model has several outputs and none of a declared name, was trained on other quantiles, or knows
-            other classes, or none where the declaration leaves them to it.
+        InputError: The model has several outputs and none of a declared name, was trained on other quantiles, knows
+            other classes, or knows none although the declaration leaves them to it.
     """
     stored = {output.name: output for output in map(read_output, spec.options.get(OUTPUTS, ()))}
     found = []
@@ -65,15 +65,17 @@ def known_outputs(declared: Sequence[OutputSpec], spec: KernelSpec) -> tuple[Out
 
 
 def _estimator_classes(output: OutputSpec, spec: KernelSpec) -> tuple[str, ...]:
-    """Those that an estimator of others knows; none where the declaration gives all of them other names."""
+    """Classes that a third-party estimator knows; none if the declaration renames all of them."""
     known = tuple(spec.options.get(CLASSES, ())) if output.kind == "classes" else ()
     renamed = bool(output.classes) and len(output.classes) == len(known) and not set(output.classes) & set(known)
     return () if renamed else known
 
 
 def source_of(spec: KernelSpec, output: OutputSpec) -> tuple[int, ...]:
-    """Which of a model's outputs an output comes from: the only one, whatever it is called, or the one of its name; of
-    classes that of their probabilities before that of their names; of quantiles also one for each.
+    """Positions of the model's outputs that an output is made from.
+
+    It is the model's only output, under any name, or the one of the same name; for classes their probabilities come
+    before their names; quantiles may also be one output each.
 
     Raises:
         InputError: The model has several outputs and none of that name.
@@ -104,12 +106,12 @@ def score_values(
     """The values of each output for a batch of feature columns in the model's order.
 
     Returns:
-        Of a number, a text, a boolean and structures [n]; of quantiles, a vector and classes [n, values], for classes
-        the probabilities; where a model returns the names of classes alone, these, [n].
+        For a number, a text, a boolean and structures [n]; for quantiles, a vector and classes [n, values], for classes
+        the probabilities; [n] if a model returns only the names of classes.
 
     Raises:
         InputError: The model has several outputs and none of that name.
-        CheckError: The model returned other rows than it was given, or another number of values a row.
+        CheckError: The model returned another number of rows, or of values a row.
     """
     return returned_values(spec, kernel.run(features), len(features[0]), outputs)
 
@@ -117,7 +119,7 @@ def score_values(
 def returned_values(
     spec: KernelSpec, returned: Sequence[np.ndarray], rows: int, outputs: Sequence[OutputSpec]
 ) -> list[np.ndarray]:
-    """The values of each output of what a kernel returned for some rows, with the errors of `score_values`."""
+    """The values of each output, from the arrays that a kernel returned for some rows; errors as of `score_values`."""
     return [_values(output, [returned[i] for i in source_of(spec, output)], rows) for output in outputs]
 
 
@@ -127,12 +129,14 @@ def _values(output: OutputSpec, returned: Sequence[np.ndarray], rows: int) -> np
         values = np.column_stack([np.asarray(each).reshape(rows, -1) for each in returned])
     if output.kind == "structs":
         if len(values) != rows:
-            raise _wrong(output, f"{len(values)} lists", rows)
+            raise _wrong_count_error(output, f"{len(values)} lists", rows)
         return values
     names = output.kind == "classes" and values.size == rows and (output.top == 0 or values.dtype.kind != "f")
     width = output.values if output.is_array and not names else None
     if values.size != rows * (1 if width is None else width):
-        raise _wrong(output, f"{values.size} values", rows, each="" if width is None else f" of {width} values")
+        raise _wrong_count_error(
+            output, f"{values.size} values", rows, each="" if width is None else f" of {width} values"
+        )
     values = values.reshape(rows) if width is None else values.reshape(rows, width)
     if names:
         return _class_names(output, values)
@@ -140,7 +144,7 @@ def _values(output: OutputSpec, returned: Sequence[np.ndarray], rows: int) -> np
 
 
 def _class_names(output: OutputSpec, values: np.ndarray) -> np.ndarray:
-    """Names of classes, [n]; whole numbers came as floats where a value is unknown, which then is None."""
+    """Names of classes, [n]; whole numbers that are floats because of an unknown value become int, and NaN None."""
     if values.dtype.kind != "f":
         return values
     unknown = np.isnan(values)
@@ -153,7 +157,7 @@ def _class_names(output: OutputSpec, values: np.ndarray) -> np.ndarray:
 
 
 def _as_numbers(output: OutputSpec, values: np.ndarray) -> np.ndarray:
-    """Numbers as they are, and as float64 where they came as objects."""
+    """Numbers unchanged, or as float64 if they are objects."""
     if values.dtype.kind in "fiub":
         return values
     try:
@@ -168,7 +172,7 @@ def _as_numbers(output: OutputSpec, values: np.ndarray) -> np.ndarray:
         ) from None
 
 
-def _wrong(output: OutputSpec, found: str, rows: int, *, each: str = "") -> CheckError:
+def _wrong_count_error(output: OutputSpec, found: str, rows: int, *, each: str = "") -> CheckError:
     return CheckError(
         f"The model returned {found} of {output.name!r} for {rows} rows{each}.",
         remedy="A model must return one prediction for each row.",

@@ -1,4 +1,4 @@
-"""What a model takes and returns: its MLflow signature as Spark types, and whether a result type fits it."""
+"""A model's inputs and outputs: its MLflow signature as Spark types, and the check of a result type against it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ _SPARK_NAMES = {
 _NUMPY_NAMES = {"float32": "float", "float64": "double", "int32": "int", "int64": "bigint", "bool": "boolean"}
 _FIELD = re.compile(r"\s*(?:`([^`]+)`|(\w+))\s*:?\s*(\w+|array\s*<[^<>]*>)\s*")
 _NUMBERS = ("boolean", "int", "bigint", "float", "double")
-# A number may become another one where no value changes its meaning; a double may be rounded to a float on request.
+# Casts that change no value; and double to float, which rounds, on request.
 _CASTS = {
     "boolean": {"int", "bigint", "float", "double"},
     "int": {"bigint", "float", "double"},
@@ -41,12 +41,12 @@ class Signature:
     """A model's inputs and outputs.
 
     Attributes:
-        inputs: Column names in order; empty where the signature is a tensor or there is none.
+        inputs: Column names in order; empty if the signature is a tensor or there is none.
         input_types: Spark type names of those columns.
-        tensor: numpy dtype name of a tensor input, None where the inputs are columns.
-        width: Number of features, None where unknown.
+        tensor: numpy dtype name of a tensor input, None if the inputs are columns.
+        width: Number of features, None if unknown.
         optional: Columns that may be left out.
-        outputs: Output columns, None where the model has no output signature.
+        outputs: Output columns, None if the model has no output signature.
     """
 
     inputs: tuple[str, ...]
@@ -64,7 +64,7 @@ class Signature:
 def read_signature(
     inputs: Sequence[Mapping[str, Any]] | None, outputs: Sequence[Mapping[str, Any]] | None
 ) -> Signature:
-    """The signature of a model from what its MLmodel file says of its inputs and outputs.
+    """Read a model's signature from the inputs and outputs of its MLmodel file.
 
     Raises:
         InputError: An input or output has a type that Spark columns cannot carry.
@@ -129,7 +129,7 @@ def resolve_result(
 
     Raises:
         SettingsError: The result type does not fit the signature (the message names both), is one that scoring does
-            not return, or is missing where the model has no output signature.
+            not return, or is missing and the model has no output signature.
     """
     if result_type is None:
         if outputs is None:
@@ -200,7 +200,7 @@ def _ddl(wanted: tuple[Sequence[OutputColumn], str]) -> str:
     return f"struct<{', '.join(f'{column.name}: {column.ddl}' for column in columns)}>"
 
 
-def describe(outputs: Sequence[OutputColumn]) -> str:
+def describe_outputs(outputs: Sequence[OutputColumn]) -> str:
     """The outputs as a Spark type, for people."""
     return _ddl((outputs, _shape(outputs)))
 
@@ -219,6 +219,6 @@ def _require_fit(outputs: Sequence[OutputColumn], wanted: tuple[Sequence[OutputC
         fits = fits and same_shape and (have.type == want.type or want.type in _CASTS.get(have.type, set()))
     if not fits:
         raise SettingsError(
-            f"The result_type is {asked}, and the model returns {describe(outputs)}.",
+            f"The result_type is {asked}, and the model returns {describe_outputs(outputs)}.",
             remedy="Leave result_type out to take the model's, and cast or pick fields in Spark.",
         )

@@ -1,4 +1,4 @@
-"""What code wrote a row: the setting, the git commit, or a hash of the installed source."""
+"""The version of the code that wrote a row: the setting, the git commit, or a hash of the installed source."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ _SOURCE = (".py", ".sql", ".toml", ".yaml", ".json", ".lock")
 def code_version(settings: Settings) -> str:
     """FORECACHE_CODE_VERSION, else the git commit, else the package's version with a hash of its source.
 
-    Where files differ from the commit, `+dirty.` and a hash of all the differences follow, untracked source files
+    If files differ from the commit, `+dirty.` and a hash of all the differences follow, untracked source files
     included, so that two states of the code have two versions.
     """
     return settings.code_version or _installed_code_version(PROJECT_ROOT, settings.project)
@@ -53,7 +53,7 @@ def _hash_of_packages(packages: Iterable[str]) -> str:
 
 
 def _hash_of_files(root: Path, paths: Iterable[Path], beside: bytes) -> str:
-    """Eight letters of names and contents, and of other bytes; empty where there is nothing of either."""
+    """Eight hex digits of the hash of the files' names and contents and of `beside`; "" if there is nothing to hash."""
     paths = sorted(paths)
     if not paths and not beside:
         return ""
@@ -65,7 +65,7 @@ def _hash_of_files(root: Path, paths: Iterable[Path], beside: bytes) -> str:
 
 
 def _git(root: Path, *arguments: str) -> bytes | None:
-    """What git says; None where it is not there, refuses, or takes too long."""
+    """Standard output of a git command; None if git is not installed, fails, or takes too long."""
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *arguments], capture_output=True, check=False, timeout=_GIT_TIMEOUT_S

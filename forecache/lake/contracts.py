@@ -1,4 +1,4 @@
-"""What the functions of a declaration have to return, checked before or as soon as Spark has it."""
+"""Checks of the frames and rows that the functions of a declaration return: columns, types, labels, unique keys."""
 
 import functools
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ def require_numbers(
 
     Args:
         names: Columns that have to be numbers, beside the key and `as_of`.
-        function: What returned the frame.
-        kind: What the columns are, "feature" or "label".
+        function: The function that returned the frame, for the message.
+        kind: "feature" or "label", for the message.
 
     Raises:
         InputError: With declaration, column and type.
@@ -50,7 +50,7 @@ def require_columns(
 
 
 MOST_RELEVANT = 30.0
-"""The largest label of a ranking: LightGBM and XGBoost take none above it."""
+"""The largest label of a ranking that LightGBM and XGBoost accept."""
 
 
 def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
@@ -60,7 +60,7 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
         written: `as_of`, `split` and the label (double) of every row of the training set.
 
     Raises:
-        InputError: A label is null or no finite number, or not 0 or 1 where it is binary.
+        InputError: A label is null or not a finite number, or a binary label is not 0 or 1.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -154,7 +154,7 @@ def require_classes(written: "pa.Table", pipeline: Pipeline) -> tuple[str, ...]:
 
 
 def class_order(names: Sequence[str | None]) -> tuple[str, ...]:
-    """Names of classes, ascending: as numbers where all are whole numbers, else as texts; without null."""
+    """Names of classes, ascending: as numbers if all are whole numbers, else as texts; without null."""
     known = [name for name in names if name is not None]
     whole = all(name.removeprefix("-").isdigit() for name in known)
     return tuple(sorted(known, key=lambda name: (int(name) if whole else 0, name)))
@@ -182,7 +182,7 @@ def require_one_row_each(rows: "pa.Table", pipeline: Pipeline) -> None:
 
 
 def name_of(function: Any) -> str:
-    """How a message calls a function, a partial or an object that is called."""
+    """Name of a function, a partial or a callable object, for messages."""
     if function is None:
         return "the source"
     while isinstance(function, functools.partial):

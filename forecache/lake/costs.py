@@ -1,4 +1,4 @@
-"""What the core seconds (or device seconds) of a stage cost, from one price table in the settings."""
+"""Prices of core hours and device hours, from the price table in the settings, and the cost of a stage's core time."""
 
 from collections.abc import Mapping
 
@@ -9,13 +9,16 @@ CPU, REPLICA, STORAGE = "cpu", "replica", "storage"
 
 
 def hourly_price(device_name: str, prices: Mapping[str, tuple[float, float]]) -> tuple[float, float] | None:
-    """(on demand, spot) of a device-hour, or of a core-hour for "cpu": by the longest part of the name."""
+    """(on demand, spot) of a device-hour, or of a core-hour for "cpu": of the longest name that `device_name` contains.
+
+    None if there is none.
+    """
     fitting = [name for name in prices if name.lower() in device_name.lower()]
     return prices[max(fitting, key=len)] if fitting else None
 
 
 def core_cost(settings: Settings, core_s: float) -> dict[str, float]:
-    """`core_s`, and where a core-hour has a price `price_on_demand` and `price_spot` in the prices' currency."""
+    """`core_s`, and if a core-hour has a price, `price_on_demand` and `price_spot` in the currency of the prices."""
     price = hourly_price(CPU, settings.prices)
     if price is None:
         return {"core_s": round(core_s, 6)}

@@ -1,8 +1,8 @@
 """The stage ledger: one row for every stage that did work, so that a later run knows what is still current.
 
-A stage states what its result depends on as an `inputs` string. It is current for a night where the last row has
-the same inputs; then running it again does nothing. Rows are only ever appended, and the last one is that of the
-newest commit: the clocks of two machines may differ, the table's log has one order.
+A stage states what its result depends on as an `inputs` string. It is current for an as-of date if the last row has
+the same inputs; then running it again does nothing. Rows are only appended. The last row is the one of the newest
+commit and not of the newest time, as the clocks of two machines may differ.
 """
 
 import json
@@ -22,11 +22,11 @@ class StageRecord:
     """One row of the ledger.
 
     Attributes:
-        night: The night the row is about, None for a stage without nights.
+        night: The as-of date the row is about, None for a stage without as-of dates.
         inputs: What the result depends on; equal inputs mean an equal result.
-        delta_version: Delta version of `table` that the stage committed, -1 where it wrote none.
+        delta_version: Delta version of `table` that the stage committed, -1 if it wrote none.
         details: JSON-serialisable figures.
-        commit_version: Delta version of the ledger that the row was written by.
+        commit_version: Delta version of the ledger whose commit added the row.
     """
 
     stage: str
@@ -65,14 +65,14 @@ def record(settings: Settings, records: Sequence[StageRecord]) -> None:
 
 
 def last_records(settings: Settings, stage: str, subject: str) -> dict[date | None, StageRecord]:
-    """The latest row of each night for one stage of one pipeline or source; empty where there is none."""
+    """The latest row of each as-of date for one stage of one pipeline or source; empty if there is none."""
     return last_of_stages(settings, [stage], subject)[stage]
 
 
 def last_of_stages(
     settings: Settings, stages: Collection[str], subject: str
 ) -> dict[str, dict[date | None, StageRecord]]:
-    """By stage, the latest row of each night of one pipeline or source, in one read."""
+    """By stage, the latest row of each as-of date of one pipeline or source, in one read."""
     found: dict[str, dict[date | None, StageRecord]] = {stage: {} for stage in stages}
     for row in _rows(settings, [("stage", "in", list(stages)), ("subject", "=", subject)]):
         found[row.stage][row.night] = row
@@ -85,7 +85,7 @@ def all_records(settings: Settings, stage: str, subject: str) -> list[StageRecor
 
 
 def records_since(settings: Settings, moment: datetime) -> list[StageRecord]:
-    """Every row of any stage that was recorded from a moment on, the latest last."""
+    """Every row of any stage that was recorded at or after a time, the latest last."""
     return _rows(settings, [("recorded_at", ">=", moment)])
 
 
@@ -95,13 +95,13 @@ def ledger_records(settings: Settings) -> list[StageRecord]:
 
 
 def newest_night(settings: Settings, stage: str, subject: str) -> date | None:
-    """The newest night that a stage has done, None where it has done none."""
+    """The newest as-of date with a row of a stage; None if there is none."""
     return max((night for night in last_records(settings, stage, subject) if night is not None), default=None)
 
 
 def last_record(settings: Settings, stage: str, subject: str, night: date | None = None) -> StageRecord | None:
-    """The latest row of one night, None where there is none."""
-    # A filter cannot ask for null, which is the night of a stage without nights.
+    """The latest row of one as-of date; None if there is none."""
+    # A filter cannot match null, which is the as-of date of a stage without as-of dates.
     of_night = [] if night is None else [("night", "=", night)]
     rows = _rows(settings, [("stage", "=", stage), ("subject", "=", subject), *of_night])
     return {row.night: row for row in rows}.get(night)
@@ -113,6 +113,6 @@ def _rows(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[Stage
 
     rows = read_rows(settings, LEDGER_TABLE, filters)
     records = [StageRecord(**{**row, "details": json.loads(row["details"])}) for row in rows]
-    # Rows without a version were written before there were any.
+    # Rows without a commit version were written before the column existed.
     records.sort(key=lambda row: (-1 if row.commit_version is None else row.commit_version, row.recorded_at))
     return records

@@ -1,4 +1,4 @@
-"""SQL over the lake's tables by name: DuckDB over delta-rs, without a JVM, a network or a file in the statement."""
+"""SQL over the lake's tables by name: DuckDB over delta-rs, without a JVM and without access to files or network."""
 
 import re
 import tempfile
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-# Of several statements, and of those that DuckDB makes several of, it says itself that it takes one.
+# MULTI: DuckDB itself refuses several statements with a clear message.
 _READING = {"SELECT", "EXPLAIN", "PRAGMA", "CALL", "MULTI"}
 _NO_TABLE = re.compile(r"Table with name (.+?) does not exist")
 
 
 def query(settings: Settings, sql: str) -> "pa.Table":
-    """Run one statement; every table of the lake is there under its name, at its newest version.
+    """Run one statement, in which every table of the lake has its name, at its newest version.
 
-    What does not fit memory is spilled into the system's temporary folder.
+    Data that do not fit memory are spilled into the system's temporary folder.
 
     Raises:
         InputError: The statement is wrong, does more than read, or names something that is not a table of the lake.
@@ -64,7 +64,7 @@ def _require_reading(statements: "Sequence[duckdb.Statement]") -> None:
 
 
 def _unknown_name(error: "duckdb.CatalogException", tables: Sequence[str]) -> InputError:
-    """The error of a name that is not there: of a table with those of the lake, not DuckDB's own."""
+    """The error for an unknown name; for a table it proposes names of the lake instead of DuckDB's own tables."""
     missing = _NO_TABLE.search(str(error))
     if missing is None:
         return InputError(f"The query failed: {_first_line(error)}.", remedy="Change the statement.")
@@ -73,7 +73,7 @@ def _unknown_name(error: "duckdb.CatalogException", tables: Sequence[str]) -> In
 
 
 def _first_line(error: Exception) -> str:
-    """What DuckDB says, with the names that it proposes, and without the statement that it repeats."""
+    """DuckDB's message with the names that it proposes, without the statement that it repeats."""
     lines = [line.strip() for line in str(error).splitlines()]
     proposed = [line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
     return ". ".join(line.rstrip(".!") for line in [*lines[:1], *proposed])

@@ -1,15 +1,15 @@
-"""Values that a Spark job refuses in the middle of its work, and how the refusal comes out of Spark's error."""
+"""Errors that a Spark task raises for a value, and how to find them in the error of the Spark job."""
 
 import re
 
 from forecache.errors import InputError
 
 REFUSED = "forecache refuses:"
-"""Before the sentence of a refusal, which ends with the line."""
+"""Marks the message of a refused value in the error of a Spark job; the message ends at the end of the line."""
 
 
 def refusal_in(error: Exception) -> InputError | None:
-    """The refusal of a value that made a Spark job fail, None where it failed for another reason."""
+    """The error of a value that a task refused; None if the Spark job failed for another reason."""
     found = re.search(rf"{REFUSED} ([^\n]*)", str(error))
     if found is None:
         return None

@@ -1,7 +1,8 @@
-"""The stage runner: a stage works where its inputs differ from those of its last record, and then records what it did.
+"""The stage runner, and the lock under which one run at a time writes a table.
 
-The work is committed before it is recorded. A stage that is killed in between finds its own work at the next run, or
-does it again; neither changes the result.
+A stage works if its inputs differ from those of its last record, and then records what it did. The work is committed
+before it is recorded: a stage that is killed in between finds its own work at the next run, or does it again; neither
+changes the result.
 """
 
 import time
@@ -18,12 +19,12 @@ _Night = TypeVar("_Night", date, date | None)
 
 @dataclass(frozen=True)
 class Done:
-    """What a stage did, as its record keeps it.
+    """Result of a stage's work on an as-of date, as the ledger records it.
 
     Attributes:
-        delta_version: Delta version of `table` that it committed; -1 where it wrote none.
+        delta_version: Delta version of `table` that it committed; -1 if it wrote none.
         details: JSON-serialisable figures.
-        seconds: None: an equal share of the time that the nights took which were done together.
+        seconds: None: an equal share of the time of all nights that were done in the same call.
     """
 
     rows: int
@@ -58,12 +59,12 @@ class Stage:
         rebuild: bool = False,
         usable: Callable[[StageRecord], bool] = lambda _: True,
     ) -> tuple[StageRecord, bool]:
-        """Work unless the last record has the same inputs.
+        """Do the work unless the last record has the same inputs.
 
         Args:
-            inputs: All that the result depends on.
+            inputs: Text that names all that the result depends on.
             rebuild: Work in any case.
-            usable: Whether what the last record stands for is still there.
+            usable: Whether the result of the last record still exists.
 
         Returns:
             The stage's record, and whether it was skipped.
@@ -85,14 +86,14 @@ class Stage:
         find: Callable[[Mapping[date, str]], NightsDone] | None = None,
         progress: Callable[[Sequence[date], float], None] = lambda _, __: None,
     ) -> tuple[dict[date, StageRecord], list[date]]:
-        """Work on the nights whose last record has other inputs.
+        """Do the work for the nights whose last record has other inputs.
 
         Args:
-            inputs: By night, all that its result depends on.
+            inputs: By night, text that names all that its result depends on.
             work: Does several nights together, at most `at_once`.
-            find: Gets the inputs of the nights that are left; returns those whose data an earlier run committed and did
+            find: Called with the inputs of the nights to do; returns those whose data an earlier run committed but did
                 not record.
-            progress: Gets the nights that come next, and the share that is done.
+            progress: Called with the nights that come next, and the share that is done.
 
         Returns:
             Each night's record, and the nights worked on.
@@ -112,7 +113,7 @@ class Stage:
         return records, pending
 
     def record_news(self, inputs: Mapping[date, str], found: NightsDone, seconds: float) -> None:
-        """Record what was found about nights, but for those whose last record says just that."""
+        """Record findings about nights, except those whose last record has the same inputs and details."""
         before = last_records(self.settings, self.name, self.subject) if found else {}
         news = {
             night: done
@@ -124,10 +125,10 @@ class Stage:
     def record(
         self, done: Mapping[_Night, Done], inputs: Mapping[_Night, str], seconds: float
     ) -> dict[_Night, StageRecord]:
-        """Record nights that were done together, or None for a stage without nights.
+        """Append ledger rows for nights that were done together, or for None of a stage without nights.
 
         Args:
-            seconds: What they took together.
+            seconds: Time that all of them took together.
         """
         rows = {
             night: StageRecord(
@@ -164,5 +165,5 @@ def stale(
 
 
 def span(nights: Sequence[date]) -> str:
-    """The nights, ascending, for people."""
+    """Text for messages: the first and the last of ascending nights."""
     return str(nights[0]) if len(nights) == 1 else f"{nights[0]} to {nights[-1]}"

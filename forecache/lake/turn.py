@@ -1,7 +1,4 @@
-"""One run at a time writes a table from one machine: a second one waits, and finds that there is nothing left to do.
-
-Runs on other machines do not wait; there the commit decides (see `forecache.lake.delta.partitions`).
-"""
+"""The lock that lets one run at a time write a table from one machine."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +11,11 @@ from forecache.settings import Settings
 
 @contextmanager
 def own_turn(settings: Settings, table: str, run_id: str, progress: Progress) -> Iterator[None]:
-    """Hold an exclusive lock on the table for this machine; the kernel releases it when the process dies."""
+    """Hold an exclusive lock on the table for this machine; the kernel releases it when the process dies.
+
+    A second run waits, and then usually finds nothing left to do. Runs on other machines do not wait: between these the
+    commit decides, see `forecache.lake.delta.partitions`.
+    """
 
     def waiting(holder: str) -> None:
         progress(f"waiting for {holder}, which writes {table}", None)

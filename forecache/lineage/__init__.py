@@ -1,1 +1,1 @@
-"""OpenLineage events of what stages have recorded: which job made which version of which dataset from what."""
+"""OpenLineage events of the stages' records: the job, and the versions of the datasets that it read and wrote."""

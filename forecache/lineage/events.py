@@ -30,16 +30,16 @@ _VERSIONS = {
     "version": "1-0-1/DatasetVersionDatasetFacet",
 }
 _OF_INPUTS = ("dataQualityAssertions", "dataQualityMetrics")
-"""Facets that say something of a dataset as this run read it."""
+"""Facets of a dataset as the run read it."""
 UNKNOWN_JOB = "run"
-"""What a parent run is called whose job is not known."""
+"""Job name of a parent run whose job is not known."""
 
 
 def events_of(settings: Settings, fact: Fact, *, job_names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """The beginning and the end of the run that the fact is about.
 
     Args:
-        job_names: By the orchestrator's run id, the name of its job.
+        job_names: Name of the orchestrator's job by its run id.
     """
     run: dict[str, Any] = {
         "runId": fact.event_run_id(settings.lake_uri),
@@ -69,7 +69,7 @@ def run_event(
     inputs: list[dict[str, Any]],
     outputs: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """An event of a kind of OpenLineage's, such as "START"."""
+    """An OpenLineage event of a type such as "START"."""
     return {
         "eventType": kind,
         "eventTime": moment(at),
@@ -142,7 +142,7 @@ def moment(at: datetime) -> str:
 
 @cache
 def package_version() -> str:
-    """Of Forecache."""
+    """Version of the installed Forecache."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -1,4 +1,4 @@
-"""A fact: one piece of work that is recorded, as OpenLineage's event of a run will tell it."""
+"""A fact: one recorded piece of work, from which the OpenLineage events of a run are made."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 _IDS = uuid.UUID("6f1b7a52-3d0e-5c41-9a57-0c5a1d2b7e90")
-"""Of the names that make run ids (RFC 9562, version 5)."""
+"""Namespace of the UUIDs that are run ids (RFC 9562, version 5)."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Dataset:
 
     Attributes:
         namespace, name: By OpenLineage's naming conventions.
-        version: "" where it is not known.
-        rows: None where they are not known.
-        facets: Further ones, without `_producer` and `_schemaURL`.
+        version: "" if unknown.
+        rows: None if unknown.
+        facets: Further facets, without `_producer` and `_schemaURL`.
     """
 
     namespace: str
@@ -30,16 +30,16 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Fact:
-    """What one stage did at once.
+    """Work that one stage did in one go.
 
     Attributes:
-        source: Which record it was read from, such as "stage_ledger".
-        position: Where in that record: facts of a source are told in its order.
-        identity: Names the fact within its source.
-        nights: As-of dates, ascending; none where the stage has none.
-        run_id: Of the orchestrator's run, "" where there was none.
+        source: The record it was read from, such as "stage_ledger".
+        position: Position in that record; facts of a source are sent in this order.
+        identity: Unique within the source.
+        nights: As-of dates, ascending; empty for a stage without them.
+        run_id: Of the orchestrator's run, "" without one.
         details: For the facet `forecache_stage`.
-        error: Why it failed; "" where it did not.
+        error: Reason of a failure, "" without one.
     """
 
     source: str
@@ -66,12 +66,12 @@ class Fact:
         return self.ended_at - timedelta(seconds=self.seconds)
 
     def event_run_id(self, lake: str) -> str:
-        """The same each time that the fact is told: a receiver takes a repeat for what it is."""
+        """The run id, equal each time that the fact is sent, so that a receiver recognises a duplicate."""
         return named_run_id(lake, self.source, self.identity)
 
 
 def named_run_id(*names: str) -> str:
-    """The run id that these names make."""
+    """The run id that is derived from these names."""
     return str(uuid.uuid5(_IDS, "\0".join(names)))
 
 

@@ -12,8 +12,8 @@ from forecache.settings import Settings
 _SAME_AS = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "abfss"}
 
 
-def place(uri: str) -> tuple[str, str]:
-    """Namespace and name of what is in a folder or an object store."""
+def namespace_and_name(uri: str) -> tuple[str, str]:
+    """Namespace and name of a dataset in a folder or an object store, by its URI."""
     if "://" not in uri:
         return "file", str(Path(uri).expanduser().absolute())
     parts = urlsplit(uri)
@@ -24,8 +24,8 @@ def place(uri: str) -> tuple[str, str]:
 
 
 def table(settings: Settings, name: str, version: int | None, *, rows: int | None = None, **facets: Any) -> Dataset:
-    """A Delta table of the lake at a version, with its schema where the log still has it."""
-    namespace, path = place(settings.table_uri(name))
+    """A Delta table of the lake at a version, with its schema if the log still has it."""
+    namespace, path = namespace_and_name(settings.table_uri(name))
     found: dict[str, Any] = {
         "datasetType": {"datasetType": "TABLE"},
         "storage": {"storageLayer": "delta", "fileFormat": "parquet"},
@@ -55,8 +55,8 @@ def _schema(uri: str, version: int, options: tuple[tuple[str, str], ...]) -> tup
 
 
 def existing_table(uri: str, version: Any) -> Dataset:
-    """A table of somebody else that a source reads where it lies."""
-    namespace, path = place(uri)
+    """An existing table outside the lake that a source reads in place."""
+    namespace, path = namespace_and_name(uri)
     text = "" if version is None else str(version)
     return Dataset(namespace, path, text, None, {"datasetType": {"datasetType": "TABLE"}})
 
@@ -69,19 +69,19 @@ def topic(settings: Settings, name: str, **facets: Any) -> Dataset:
 
 def live_layer(settings: Settings, name: str, **facets: Any) -> Dataset:
     """The streamed rows above the versions of a precompute store."""
-    namespace, path = place(str(settings.store_path / name / "live"))
+    namespace, path = namespace_and_name(str(settings.store_path / name / "live"))
     return Dataset(namespace, path, facets={"storage": {"storageLayer": "forecache"}, **facets})
 
 
 def landing_folder(settings: Settings, source: str) -> Dataset:
     """The landing files of a source."""
-    namespace, path = place(f"{settings.landing_uri}/{source}")
+    namespace, path = namespace_and_name(f"{settings.landing_uri}/{source}")
     return Dataset(namespace, path, facets={"datasetType": {"datasetType": "FILE"}})
 
 
 def store(settings: Settings, name: str, version: int, *, rows: int | None = None, **facets: Any) -> Dataset:
     """A pipeline's precompute store at a published version."""
-    namespace, path = place(str(settings.store_path / name))
+    namespace, path = namespace_and_name(str(settings.store_path / name))
     return Dataset(namespace, path, str(version), rows, {"storage": {"storageLayer": "forecache"}, **facets})
 
 
@@ -97,12 +97,12 @@ def training_run(settings: Settings, run_id: str) -> Dataset:
 
 def release(settings: Settings, name: str, number: int) -> Dataset:
     """A release of a real-time model."""
-    namespace, path = place(str(settings.store_path / ".realtime" / name))
+    namespace, path = namespace_and_name(str(settings.store_path / ".realtime" / name))
     return Dataset(namespace, path, str(number), None, {"datasetType": {"datasetType": "MODEL"}})
 
 
 def _mlflow(settings: Settings) -> str:
-    """Namespace of what MLflow has: its server, or the file of its database."""
+    """Namespace of MLflow's models and runs: its server, or the file of its database."""
     parts = urlsplit(settings.mlflow_tracking_uri)
     place_of = parts.netloc.rpartition("@")[2]
     if parts.scheme in ("http", "https"):

@@ -1,4 +1,4 @@
-"""Where events go: a file of JSON lines, or a server that takes OpenLineage's events over HTTP."""
+"""Receivers of events: a file of JSON lines, or a server that takes OpenLineage's events over HTTP."""
 
 import json
 import os
@@ -17,13 +17,13 @@ class Receiver(Protocol):
     """Takes events.
 
     Attributes:
-        name: Names it in the home.
+        name: Name of its cursor file.
     """
 
     name: str
 
-    def take(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
-        """Hand over the events of one run, in order; None where all were taken."""
+    def send(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
+        """Send the events of one run, in order; None if all were taken."""
 
 
 class EventFile:
@@ -34,7 +34,7 @@ class EventFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def take(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
+    def send(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
         lines = "".join(json.dumps(event, ensure_ascii=False, default=str) + "\n" for event in events)
         content = lines.encode(errors="replace")
         path = self._path.expanduser()
@@ -47,7 +47,7 @@ class EventFile:
         return None
 
 
-class Server:
+class LineageServer:
     """POSTs each event to `/api/v1/lineage`, as OpenLineage's clients do."""
 
     name = "server"
@@ -55,7 +55,7 @@ class Server:
     def __init__(self, url: str, api_key: str) -> None:
         self._url, self._api_key = f"{url.rstrip('/')}/api/v1/lineage", api_key
 
-    def take(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
+    def send(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
         headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
         for event in events:
             failed = post_json(self._url, event, headers=headers, timeout_s=_TIMEOUT_S)
@@ -64,18 +64,18 @@ class Server:
         return None
 
 
-def chosen_receivers(settings: Settings) -> list[Receiver]:
-    """The receivers that the settings name; none where none is set."""
+def configured_receivers(settings: Settings) -> list[Receiver]:
+    """The receivers that the settings name."""
     found: list[Receiver] = []
     if settings.openlineage_file:
         found.append(EventFile(Path(settings.openlineage_file)))
     if settings.openlineage_url:
-        found.append(Server(settings.openlineage_url, settings.openlineage_api_key))
+        found.append(LineageServer(settings.openlineage_url, settings.openlineage_api_key))
     return found
 
 
 def _append(path: Path, content: bytes) -> None:
-    """Append all or nothing; a part of a line that a power cut left is ended first."""
+    """Append all or nothing; an incomplete last line, which a power cut left, is ended first."""
     # Without a buffer: what is left in one is written when the file is closed, after the truncation.
     with path.open("a+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""OpenLineage's events of a run of a stream: START, RUNNING while it goes on, and the end that it came to."""
+"""OpenLineage events of a run of a stream: START, RUNNING, and COMPLETE, FAIL or ABORT at its end."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class StreamRun:
 
     Attributes:
         started_at: Unix time.
-        inputs, outputs: What it reads and writes, as far as the declaration says it.
+        inputs, outputs: Datasets that it reads and writes, by the declaration.
     """
 
     stream: str
@@ -43,8 +43,8 @@ class StreamRun:
         Args:
             at: Unix time.
             figures: For the facet `forecache_stream`.
-            outputs: With what is known of them at that moment; None: as they are declared.
-            error: Why it failed.
+            outputs: With their current figures; None: as they are declared.
+            error: Reason of a failure.
         """
         run_id = named_run_id(settings.lake_uri, "stream", self.stream, repr(self.started_at))
         facets = {

@@ -1,4 +1,4 @@
-"""Who is written to now, in which order, and what was published for them."""
+"""Selection of the users of a mailing that get a message now, their order, and the rows published for them."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Published:
-    """The served version of a pipeline as its prediction table has it.
+class PublishedVersion:
+    """The store version that is current, as rows of the pipeline's prediction table.
 
     Attributes:
-        users: By key as text, the key.
+        users: Each user's key by its text.
         fields: The columns for templates.
     """
 
@@ -35,20 +35,20 @@ class Published:
     fields: tuple[str, ...]
     table: "Dataset"
 
-    def of(self, users: Sequence[str]) -> "Values":
-        """What was published for some users."""
+    def read_rows(self, users: Sequence[str]) -> "PublishedRows":
+        """The rows that were published for some users."""
         import pyarrow as pa
         import pyarrow.dataset as ds
 
         key = self.fields[0]
         wanted = pa.array([self.users[user] for user in users], self.table.schema.field(key).type)
         rows = self.table.to_table([*self.fields], (ds.field(AS_OF) == self.as_of) & ds.field(key).isin(wanted))
-        return Values(self.as_of, rows, {user: number for number, user in enumerate(key_texts(rows[key]))})
+        return PublishedRows(self.as_of, rows, {user: number for number, user in enumerate(key_texts(rows[key]))})
 
 
 @dataclass(frozen=True)
-class Values:
-    """What was published for some users; `positions` are their rows."""
+class PublishedRows:
+    """Rows that were published for some users; `positions` has the row number of each user."""
 
     as_of: date
     rows: "pa.Table"
@@ -60,11 +60,11 @@ class Values:
         return row | {AS_OF: self.as_of}
 
 
-def published(settings: Settings, mailing: Mailing) -> Published:
-    """What is served of the mailing's pipeline at this moment.
+def open_published(settings: Settings, mailing: Mailing) -> PublishedVersion:
+    """Open the current version of the mailing's pipeline.
 
     Raises:
-        NotFoundError: Nothing is published, or the lake does not have it any more.
+        NotFoundError: Nothing is published, or the lake no longer has its rows.
     """
     import pyarrow.dataset as ds
 
@@ -79,18 +79,18 @@ def published(settings: Settings, mailing: Mailing) -> Published:
     table = open_dataset(open_table(settings, manifest.source.table, version=manifest.source.delta_version))
     keys = table.to_table([key], ds.field(AS_OF) == as_of)[key]
     users = dict(zip(key_texts(keys), keys.to_pylist(), strict=True))
-    return Published(manifest, as_of, users, (key, *pipeline.served_fields), table)
+    return PublishedVersion(manifest, as_of, users, (key, *pipeline.served_fields), table)
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Who is written to now.
+class MailSelection:
+    """The users that get a message now, and figures about the others.
 
     Attributes:
         users: In the order of sending.
-        waiting: How many could be written to and are beyond the limit.
-        opted_out, without_address: How many users of the published version are not written to.
-        unusable: Users whose address cannot be written to.
+        waiting: Number of users that could get a message and are beyond the limit.
+        opted_out, without_address: Number of users of the published version that get no message for this reason.
+        unusable: Users whose address is not a valid one.
     """
 
     users: tuple[str, ...]
@@ -101,13 +101,13 @@ class Chosen:
 
 
 def choose(
-    found: Published, recipients: Recipients, *, done: Collection[str], last: Collection[str], budget: int
-) -> Chosen:
-    """The next users: by a hash of as-of date and key, so that nobody is the last one every night.
+    found: PublishedVersion, recipients: Recipients, *, done: Collection[str], last: Collection[str], budget: int
+) -> MailSelection:
+    """Select the next users, ordered by a hash of as-of date and key, so that the last ones differ from day to day.
 
     Args:
         done: Users who need no message of this date any more.
-        last: Users who come after all others, since their message was tried in vain.
+        last: Users who come after all others, because an earlier attempt for them failed.
         budget: Most users.
     """
     open_, opted_out, without, unusable = [], 0, 0, []
@@ -122,11 +122,11 @@ def choose(
             unusable.append(user)
         else:
             open_.append(user)
-    open_.sort(key=lambda user: (user in last, place(found.as_of, user)))
+    open_.sort(key=lambda user: (user in last, sending_order(found.as_of, user)))
     users = tuple(open_[: max(0, budget)])
-    return Chosen(users, len(open_) - len(users), opted_out, without, tuple(unusable))
+    return MailSelection(users, len(open_) - len(users), opted_out, without, tuple(unusable))
 
 
-def place(as_of: date, user: str) -> bytes:
-    """Where a user stands in the order of an as-of date."""
+def sending_order(as_of: date, user: str) -> bytes:
+    """Sort key of a user in the order of an as-of date."""
     return hashlib.sha256(f"{as_of}\0{user}".encode()).digest()

@@ -1,8 +1,8 @@
-"""What this machine knows of the batch that it is sending: which message was at its last byte, and what was answered.
+"""Local journal of the batch that is being sent: the messages whose last byte was sent, and the server's answers.
 
-The ledger learns of a batch when it is over. Where a run is killed within one, this file, of which every line is on the
-disk before the next step, says of each message that it was not sent, or what the server said, or, for the one message
-whose last byte was about to go, that nobody here can know.
+The ledger gets the results of a batch when the batch has ended. If a run is killed within one, this file has the state
+of each message: not sent, answered, or, for the one message whose last byte was about to be sent, unknown. Each line is
+on disk before the next step.
 """
 
 import errno
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from forecache.mail.ledger import State
 
 mail_step = Steps("begun", "intended", "at the last byte", "sent", "answered", "noted", "recorded")
-"""Of a message or its batch, as tests kill them."""
+"""Steps of a message or its batch, at which tests kill the process."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the server said of a message."""
+class ServerAnswer:
+    """The server's answer to a message."""
 
     state: "State"
     code: int
@@ -35,19 +35,19 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Noted:
-    """What is known of a batch.
+class BatchRecord:
+    """State of a batch.
 
     Attributes:
-        answers: By user, the server's answer; None: the last byte may have been sent, and nothing was heard.
+        answers: The server's answer by user; None: the last byte may have been sent, and no answer was read.
     """
 
     batch: str
-    answers: dict[str, Answer | None]
+    answers: dict[str, ServerAnswer | None]
 
 
 class Journal:
-    """The journal of one mailing in one home."""
+    """The journal of one mailing in one installation."""
 
     def __init__(self, settings: Settings, mailing: str) -> None:
         self._folder = settings.home_path / "mail"
@@ -56,7 +56,7 @@ class Journal:
 
     @property
     def home(self) -> str:
-        """A name for this home that no other has; it stays."""
+        """A unique and permanent id of this installation."""
         path = self._folder / "home"
         if not path.exists():
             with lock(self._folder / "home.lock"):
@@ -64,19 +64,19 @@ class Journal:
                     write_durably(path, secrets.token_hex(8))
         return path.read_text()
 
-    def noted(self) -> Noted | None:
-        """The last batch that was begun here; None where none was. A line that was cut short was not written."""
+    def read_last_batch(self) -> BatchRecord | None:
+        """The last batch that was begun here, None without one; an incomplete last line is ignored."""
         if not self._path.exists():
             return None
         lines = [json.loads(line) for line in self._path.read_text().split("\n")[:-1]]
         if not lines:
             return None
-        answers = {line["user"]: Answer(**line["answer"]) if line["answer"] else None for line in lines[1:]}
-        return Noted(lines[0]["batch"], answers)
+        answers = {line["user"]: ServerAnswer(**line["answer"]) if line["answer"] else None for line in lines[1:]}
+        return BatchRecord(lines[0]["batch"], answers)
 
     @contextmanager
-    def batch(self, name: str) -> Iterator[None]:
-        """Begin a batch: what was noted of the one before, which the ledger knows by now, is gone."""
+    def begin_batch(self, name: str) -> Iterator[None]:
+        """Begin a batch, and drop the notes of the one before, whose results the ledger has."""
         self._folder.mkdir(parents=True, exist_ok=True)
         write_durably(self._path, json.dumps({"batch": name}) + "\n", mode=0o600)
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
@@ -86,12 +86,12 @@ class Journal:
         finally:
             os.close(self._descriptor)
 
-    def at_last_byte(self, user: str) -> None:
-        """Note that the message's last byte is about to be sent: from then on the server may have it."""
+    def record_last_byte(self, user: str) -> None:
+        """Record that the message's last byte is about to be sent: from then on the server may have the message."""
         self._note({"user": user, "answer": None})
         mail_step("at the last byte")
 
-    def answered(self, user: str, answer: Answer) -> None:
+    def record_answer(self, user: str, answer: ServerAnswer) -> None:
         self._note({"user": user, "answer": vars(answer)})
         mail_step("noted")
 

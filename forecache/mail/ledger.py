@@ -1,7 +1,7 @@
-"""The ledger of mailings: for each as-of date and user what became of the message, in the lake's table `mail_ledger`.
+"""The ledger of mailings: the state of each user's message of each as-of date, in the lake's table `mail_ledger`.
 
-Rows are only ever appended; of a user's rows for an as-of date the one of the newest commit counts. A message is
-intended, by a commit, before anything of it is sent, and what became of it is committed with its batch.
+Rows are only appended; of a user's rows for an as-of date the one of the newest commit counts. A commit marks a message
+as intended before any byte of it is sent; the result is committed with its batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from forecache.settings import Settings
 
 MAIL_TABLE = "mail_ledger"
 CLAIM = timedelta(minutes=15)
-"""For so long a batch that another home intended is taken to be under way."""
+"""A batch that another installation has marked as intended counts as being sent for this time."""
 
 State = Literal["intended", "accepted", "refused", "skipped", "deferred", "in doubt", "unusable"]
 FINAL: tuple[State, ...] = ("accepted", "refused", "skipped")
@@ -32,13 +32,13 @@ class MailRecord:
         user: Key of the user, as text. Addresses are not kept.
         state: "intended": about to be sent; "accepted": by the server (250); "refused": for ever (5xx); "deferred": not
             sent, and to be tried again; "in doubt": sent, without an answer; "skipped": in doubt and not to be sent
-            again; "unusable": the address or what the template was given was not usable.
-        code: The server's answer, 0 where there was none.
-        reason: Its words, or why.
+            again; "unusable": the address or the template's values were not usable.
+        code: The server's answer, 0 without one.
+        reason: The server's text, or another reason for the state.
         at: UTC.
-        batch: Names the messages that were intended by one commit.
-        home: Names the home whose journal knows the batch.
-        table, delta_version, store_version: What was published, and what the message says.
+        batch: Id of the messages that were marked as intended by one commit.
+        home: Id of the installation whose journal has the batch.
+        table, delta_version, store_version: The published version that the message was made from.
     """
 
     mailing: str
@@ -57,7 +57,7 @@ class MailRecord:
     reason: str = ""
     commit_version: int | None = None
 
-    def became(self, state: State, *, code: int = 0, reason: str = "") -> "MailRecord":
+    def with_state(self, state: State, *, code: int = 0, reason: str = "") -> "MailRecord":
         now = datetime.now(timezone.utc)
         return replace(self, state=state, code=code, reason=reason[:300], at=now, commit_version=None)
 
@@ -66,18 +66,18 @@ class MailLedger:
     """The rows of one mailing.
 
     Attributes:
-        home: Names this home; another's batches may be under way.
+        home: Id of this installation; another one may be sending batches, too.
     """
 
     def __init__(self, settings: Settings, mailing: str, home: str) -> None:
         self._settings, self._mailing, self.home = settings, mailing, home
         self._seen = -1
 
-    def last(self, as_of: date) -> dict[str, MailRecord]:
-        """By user, the row that counts for an as-of date.
+    def latest_rows(self, as_of: date) -> dict[str, MailRecord]:
+        """The row that counts of each user for an as-of date.
 
         Raises:
-            ConflictError: Another home's batch may be under way.
+            ConflictError: Another installation may be sending a batch.
         """
         exists = table_exists(self._settings, MAIL_TABLE)
         self._seen = table_version(self._settings, MAIL_TABLE) if exists else -1
@@ -85,38 +85,39 @@ class MailLedger:
         last = {row.user: row for row in found}
         for row in last.values():
             if row.state == "intended" and row.home != self.home and datetime.now(timezone.utc) - row.at < CLAIM:
-                raise self._busy(row)
+                raise self._busy_error(row)
         return last
 
-    def of_batch(self, batch: str) -> list[MailRecord]:
+    def batch_rows(self, batch: str) -> list[MailRecord]:
         """The row that counts of each message of a batch."""
         return list({(row.as_of, row.user): row for row in self._rows([("batch", "=", batch)])}.values())
 
     def sent_since(self, moment: datetime) -> int:
-        """Messages of all as-of dates that were, or may have been, sent since a moment."""
+        """Number of messages of all as-of dates that were, or may have been, sent since a moment."""
         last = {(row.as_of, row.user): row for row in self._rows([("at", ">=", moment)])}
         return sum(row.state in _COUNTED for row in last.values())
 
-    def claim(self, records: Sequence[MailRecord]) -> None:
+    def commit_intent(self, records: Sequence[MailRecord]) -> None:
         """Commit that messages are intended.
 
         Raises:
-            ConflictError: Another home has written of this mailing since `last`; nothing was written.
+            ConflictError: Another installation has written rows of this mailing since they were last read; nothing
+                was written.
         """
 
         def require_alone() -> None:
             for row in self._rows([("commit_version", ">=", self._seen + 1)]):
                 if row.home != self.home:
-                    raise self._busy(row)
+                    raise self._busy_error(row)
 
         self._append(records, require_alone)
 
     def record(self, records: Sequence[MailRecord]) -> None:
-        """Commit what became of messages."""
+        """Commit the results of messages."""
         if records:
             self._append(records, lambda: None)
 
-    def _busy(self, row: MailRecord) -> ConflictError:
+    def _busy_error(self, row: MailRecord) -> ConflictError:
         run = f"Run {row.run_id!r}" if row.run_id else "Another run"
         return ConflictError(
             f"{run} sends the mailing {self._mailing} of {row.as_of} from another home.",

@@ -20,7 +20,7 @@ _NOT_IN_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class Recipient:
-    """Whom a message goes to.
+    """The user that a message is for.
 
     Attributes:
         user: Key, as text.
@@ -33,7 +33,7 @@ class Recipient:
 
 
 def message_id(mailing: Mailing, as_of: date, user: str) -> str:
-    """The same for the same mailing, as-of date and user, in every try: servers that drop copies know them by it."""
+    """Message id, equal in every attempt for the same mailing, as-of date and user: servers drop duplicates by it."""
     digest = hashlib.sha256("\0".join((mailing.name, as_of.isoformat(), user)).encode()).hexdigest()
     return f"<{digest[:32]}@{address_of(mailing.sender).rpartition('@')[2]}>"
 
@@ -47,7 +47,7 @@ def message_of(
     become spaces.
 
     Args:
-        values: What the templates are given.
+        values: Values for the templates.
 
     Raises:
         ValueError: A template cannot be filled with these values, or the header cannot be written.
@@ -80,7 +80,7 @@ def one_line(text: object) -> str:
 
 
 def usable_address(text: str | None) -> str:
-    """The address as SMTP takes it, its domain in ASCII (IDNA); "" where it is none."""
+    """The address as SMTP takes it, its domain in ASCII (IDNA); "" if it is not valid."""
     local, _, domain = (text or "").strip().rpartition("@")
     try:
         found = f"{local}@{domain if domain.isascii() else domain.encode('idna').decode()}"

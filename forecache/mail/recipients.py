@@ -1,4 +1,4 @@
-"""Addresses and opt-outs of a mailing, as they are at the moment."""
+"""Current addresses and opt-outs of a mailing."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timezone
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Recipients:
-    """Whom a mailing may write to; each call of `refresh` reads again what has changed since."""
+    """The users that a mailing may send to; `refresh` reads their table again if it has changed."""
 
     def __init__(self, settings: Settings, mailing: Mailing) -> None:
         self._settings, self._mailing = settings, mailing
@@ -35,9 +35,9 @@ class Recipients:
         """Read the addresses if their table has a newer version.
 
         Raises:
-            NotFoundError: The table is not there.
-            InputError: A column is not there or of another type, a user is there twice, or files of the source wait or
-                are in quarantine: an opt-out may be in them.
+            NotFoundError: The table does not exist.
+            InputError: A column is missing or has another type, a user occurs twice, or files of the source are not
+                ingested yet or are in quarantine: an opt-out may be in them.
         """
         source = self._mailing.addresses
         if isinstance(source, TableSource):
@@ -46,7 +46,7 @@ class Recipients:
         if isinstance(source, Source):
             _require_read(self._settings, source)
         delta = _open(self._settings, source)
-        state = f"{delta.metadata().id} {delta.version()}"  # a table that was made anew begins at 0 again
+        state = f"{delta.metadata().id} {delta.version()}"  # a table that was created again starts at version 0
         if state != self._state:
             self._rows = _read(self._settings, self._mailing, delta)
             self._state = state
@@ -62,18 +62,20 @@ class Recipients:
         if rows is None:
             raise lacks(source, f"{pinned.place.uri} has no state of {today} or before", "Write it, and run again.")
         rows = rows.filter(rows[mailing.user].is_valid())
-        self._rows = _by_user(mailing, _by_time(mailing, rows, time) if time else rows, source.name, bool(time))
+        self._rows = _index_by_user(
+            mailing, _sort_by_time(mailing, rows, time) if time else rows, source.name, bool(time)
+        )
         self._state = state
 
     def opted_out(self, user: str) -> bool:
-        """Whether a user wants no mail; an empty cell counts as that."""
+        """True if a user wants no mail; an empty cell counts as an opt-out."""
         return user in self._rows and self._rows[user][self._mailing.opted_out] is not False
 
     def __contains__(self, user: str) -> bool:
         return user in self._rows
 
     def recipient(self, user: str) -> Recipient | None:
-        """Whom to write to; None where there is no usable address."""
+        """The recipient of a user's message; None without a usable address."""
         row = self._rows.get(user)
         if row is None:
             return None
@@ -109,7 +111,7 @@ def _open(settings: Settings, source: Source | str) -> "DeltaTable":
 
 
 def _read(settings: Settings, mailing: Mailing, delta: "DeltaTable") -> dict[str, Mapping[str, Any]]:
-    """By user, as text, the columns of the mailing."""
+    """The mailing's columns of each user, by the user's key as text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -144,11 +146,11 @@ def _read(settings: Settings, mailing: Mailing, delta: "DeltaTable") -> dict[str
     rows = dataset.to_table(list(dict.fromkeys((*mailing.columns, *order))), chosen)
     if order:
         rows = rows.sort_by([(name, "ascending") for name in order])
-    return _by_user(mailing, rows, where, bool(order))
+    return _index_by_user(mailing, rows, where, bool(order))
 
 
-def _by_time(mailing: Mailing, rows: "pa.Table", time: str) -> "pa.Table":
-    """Rows without a time first. Of rows of the same time an opt-out is the last, and so is an empty cell."""
+def _sort_by_time(mailing: Mailing, rows: "pa.Table", time: str) -> "pa.Table":
+    """Sort by time, rows without one first; of rows with equal times, opt-outs and empty cells come last."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -157,8 +159,8 @@ def _by_time(mailing: Mailing, rows: "pa.Table", time: str) -> "pa.Table":
     return pa.concat_tables([part.sort_by([(time, "ascending"), (mailing.opted_out, "ascending")]) for part in parts])
 
 
-def _by_user(mailing: Mailing, rows: "pa.Table", where: str, is_ordered: bool) -> dict[str, Mapping[str, Any]]:
-    """By user, as text, the last row; a user has one only where the rows have no order."""
+def _index_by_user(mailing: Mailing, rows: "pa.Table", where: str, is_ordered: bool) -> dict[str, Mapping[str, Any]]:
+    """The last row of each user, by key as text; rows without an order may have only one per user."""
     users = key_texts(rows[mailing.user])
     found = dict(zip(users, rows.select(mailing.columns).to_pylist(), strict=True))
     if not is_ordered and len(found) != len(users):
@@ -172,7 +174,7 @@ def _by_user(mailing: Mailing, rows: "pa.Table", where: str, is_ordered: bool) -
 
 
 def key_texts(column: "pa.ChunkedArray") -> list[str]:
-    """Keys as the ledger and messages name them."""
+    """Keys as texts, as the ledger and messages have them."""
     import pyarrow as pa
 
     return list(map(str, column.cast(pa.string()).to_pylist()))

@@ -1,4 +1,4 @@
-"""The SMTP server that messages are handed to, and what it answers for each."""
+"""The SMTP server that sends the messages, and its answer to each."""
 
 import re
 import smtplib
@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 
 from forecache.errors import SettingsError, UnavailableError
-from forecache.mail.journal import Answer, mail_step
+from forecache.mail.journal import ServerAnswer, mail_step
 from forecache.settings import Settings
 
 _TRIES, _PAUSE_S = 3, 1.0
@@ -18,7 +18,7 @@ _ADDRESS = re.compile(r"[^\s<>@]+@[^\s<>@]+")
 
 
 class Relay:
-    """A connection to the SMTP server of the settings, made when it is first needed and again where it was lost."""
+    """A connection to the SMTP server of the settings, opened on first use and again if it was lost."""
 
     def __init__(self, settings: Settings, *, tries: int = _TRIES) -> None:
         if not settings.smtp_host:
@@ -46,9 +46,9 @@ class Relay:
         Raises:
             UnavailableError: The server cannot be used.
         """
-        self._connected()
+        self._connection()
 
-    def send(self, sender: str, address: str, content: bytes, *, last_byte: Callable[[], None]) -> Answer:
+    def send(self, sender: str, address: str, content: bytes, *, last_byte: Callable[[], None]) -> ServerAnswer:
         """Hand over one message.
 
         Args:
@@ -57,9 +57,9 @@ class Relay:
                 4.1.1.4).
 
         Raises:
-            UnavailableError: The server cannot be reached, or takes nothing from this sender.
+            UnavailableError: The server cannot be reached, or refuses this sender.
         """
-        server, at_last = self._connected(), False
+        server, at_last = self._connection(), False
         try:
             code, text = server.mail(sender)
             if code != 250:
@@ -79,21 +79,21 @@ class Relay:
         except (OSError, smtplib.SMTPException) as error:
             self._close()
             reason = f"The connection was lost: {self._without_addresses(str(error))}"
-            return Answer("in doubt" if at_last else "deferred", 0, reason)
+            return ServerAnswer("in doubt" if at_last else "deferred", 0, reason)
         return self._answer(code, text)
 
-    def _answer(self, code: int, text: bytes) -> Answer:
-        """What an answer means: 2xx accepted, 5xx refused for ever, anything else to be tried again."""
+    def _answer(self, code: int, text: bytes) -> ServerAnswer:
+        """Translate an SMTP code: 2xx is accepted, 5xx is refused for ever, anything else is tried again later."""
         if code == 421:
             self._close()
         elif code != 250 and self._server is not None:
             with suppress(OSError, smtplib.SMTPException):
                 self._server.rset()
         words = self._without_addresses(text.decode(errors="replace"))
-        return Answer("accepted" if 200 <= code < 300 else "refused" if code >= 500 else "deferred", code, words)
+        return ServerAnswer("accepted" if 200 <= code < 300 else "refused" if code >= 500 else "deferred", code, words)
 
-    def _connected(self) -> smtplib.SMTP:
-        """The connection, however many tries it takes."""
+    def _connection(self) -> smtplib.SMTP:
+        """The open connection; connects if there is none, in up to `tries` attempts."""
         for attempt in range(self._tries):
             if self._server is not None:
                 return self._server
@@ -132,19 +132,20 @@ class Relay:
         if isinstance(error, smtplib.SMTPResponseException):
             return self._unavailable("does not take connections", error.smtp_code, error.smtp_error)
         return UnavailableError(
-            f"The SMTP server {self._where} cannot be used: {error}.", remedy="Check the FORECACHE_SMTP_ settings."
+            f"The SMTP server {self._host_and_port} cannot be used: {error}.",
+            remedy="Check the FORECACHE_SMTP_ settings.",
         )
 
     def _unavailable(self, what: str, code: int, text: bytes | str) -> UnavailableError:
         self._close()
         words = text if isinstance(text, str) else text.decode(errors="replace")
         return UnavailableError(
-            f"The SMTP server {self._where} {what} ({code}{f' {words}' if words else ''}).",
+            f"The SMTP server {self._host_and_port} {what} ({code}{f' {words}' if words else ''}).",
             remedy="Nothing of this message was sent: mend that and run again.",
         )
 
     @property
-    def _where(self) -> str:
+    def _host_and_port(self) -> str:
         return f"{self._settings.smtp_host}:{self._settings.smtp_port}"
 
     @staticmethod

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta, timezone
 from datetime import time as clock
 
 from forecache.errors import InputError, UnavailableError
-from forecache.mail.choose import Chosen, Published, Values, choose
-from forecache.mail.journal import Answer, Journal, mail_step
+from forecache.mail.choose import MailSelection, PublishedRows, PublishedVersion, choose
+from forecache.mail.journal import Journal, ServerAnswer, mail_step
 from forecache.mail.ledger import CLAIM, FINAL, MailLedger, MailRecord
 from forecache.mail.message import Recipient, message_id, message_of
 from forecache.mail.recipients import Recipients
@@ -20,16 +20,16 @@ from forecache.settings import Settings
 BATCH = 50
 """Messages that are intended by one commit."""
 _FAILED_IN_A_ROW = 20
-_NOT_TRIED = Answer("deferred", 0, "Not tried.")
-_IN_DOUBT = Answer("in doubt", 0, "The run ended when its last byte may have been sent.")
+_NOT_TRIED = ServerAnswer("deferred", 0, "Not tried.")
+_IN_DOUBT = ServerAnswer("in doubt", 0, "The run ended when its last byte may have been sent.")
 
 
 @dataclass
-class Sending:
+class MailingRun:
     """One run of a mailing.
 
     Attributes:
-        last: By user, the ledger's row as the run began.
+        last: The ledger's row of each user at the start of the run.
         counts: Messages of this run by state.
         first_failure: By state, the user and the reason of this run's first message in it.
         last_reason: The reason of its last message.
@@ -37,7 +37,7 @@ class Sending:
 
     settings: Settings
     mailing: Mailing
-    found: Published
+    found: PublishedVersion
     recipients: Recipients
     journal: Journal
     ledger: MailLedger
@@ -54,7 +54,7 @@ class Sending:
     def num_done(self) -> int:
         return sum(row.state in FINAL for row in self.last.values())
 
-    def choose(self, limit: int | None) -> Chosen:
+    def choose(self, limit: int | None) -> MailSelection:
         midnight = datetime.combine(datetime.now(timezone.utc).date(), clock(), timezone.utc)
         budget = self.mailing.daily_limit - self.ledger.sent_since(midnight)
         return choose(
@@ -65,14 +65,16 @@ class Sending:
             budget=budget if limit is None else min(budget, limit),
         )
 
-    def note_unusable(self, chosen: Chosen) -> None:
+    def record_unusable(self, chosen: MailSelection) -> None:
         """Record addresses that cannot be written to, each once."""
         known = {user for user, row in self.last.items() if row.state == "unusable"}
         new = [user for user in chosen.unusable if user not in known]
-        self.ledger.record([self._record(user, "").became("unusable", reason="No address.") for user in new])
+        self.ledger.record([self._record(user, "").with_state("unusable", reason="No address.") for user in new])
 
-    def letters(self, users: Sequence[str], values: Values, at: datetime) -> Iterator[tuple[str, Recipient, bytes]]:
-        """The messages of users who may still be written to, in their order."""
+    def messages(
+        self, users: Sequence[str], values: PublishedRows, at: datetime
+    ) -> Iterator[tuple[str, Recipient, bytes]]:
+        """The messages of those users who may still get one, in their order."""
         for user in users:
             recipient = None if self.recipients.opted_out(user) else self.recipients.recipient(user)
             if recipient is None:
@@ -82,60 +84,60 @@ class Sending:
                 content = message_of(self.mailing, recipient, given, as_of=self.found.as_of, at=at)
             except ValueError as error:
                 self._count(user, "unusable", str(error))
-                self.unwritable.append(self._record(user, "").became("unusable", reason=str(error)))
+                self.unwritable.append(self._record(user, "").with_state("unusable", reason=str(error)))
                 continue
             yield user, recipient, content
 
-    def batch(self, users: Sequence[str], values: Values, relay: Relay) -> None:
+    def send_batch(self, users: Sequence[str], values: PublishedRows, relay: Relay) -> None:
         """Intend, send and record the messages of some users."""
         self.recipients.refresh()
         at, name = datetime.now(timezone.utc), secrets.token_hex(8)
-        letters = list(self.letters(users, values, at))
+        letters = list(self.messages(users, values, at))
         self.ledger.record(self.unwritable)
         self.unwritable.clear()
         records = {user: self._record(user, name) for user, _, _ in letters}
         if not records:
             return
-        answers: dict[str, Answer] = {}
-        with self.journal.batch(name):
-            self.ledger.claim(list(records.values()))
+        answers: dict[str, ServerAnswer] = {}
+        with self.journal.begin_batch(name):
+            self.ledger.commit_intent(list(records.values()))
             mail_step("intended")
             try:
                 for _, recipient, content in letters:
                     self._require_time(at)
                     self._require_acceptance()
                     self._send(relay, recipient, content, answers)
-            finally:  # also where somebody interrupts: what is known now is known for good
-                ended = [_became(row, answers.get(user, _NOT_TRIED)) for user, row in records.items()]
+            finally:  # also on an interrupt: this is the last moment at which the answers are known
+                ended = [_with_answer(row, answers.get(user, _NOT_TRIED)) for user, row in records.items()]
                 self.failed = [row for row in self._failed_since_accepted(ended) if row.state != "accepted"]
                 # A user has one row in a commit: the ledger has no order within it.
-                self.ledger.record(list({row.user: row for row in (*ended, *self._forgiven())}.values()))
+                self.ledger.record(list({row.user: row for row in (*ended, *self._refusals_to_retry())}.values()))
             mail_step("recorded")
 
-    def _send(self, relay: Relay, recipient: Recipient, content: bytes, answers: dict[str, Answer]) -> None:
-        """Send one message; `answers` has what is known of it at each moment."""
+    def _send(self, relay: Relay, recipient: Recipient, content: bytes, answers: dict[str, ServerAnswer]) -> None:
+        """Send one message; `answers` has its state at each moment."""
         user = recipient.user
 
         def last_byte() -> None:
-            self.journal.at_last_byte(user)
+            self.journal.record_last_byte(user)
             answers[user] = _IN_DOUBT
 
         answer = relay.send(address_of(self.mailing.sender), recipient.address, content, last_byte=last_byte)
         answers[user] = answer
-        self.journal.answered(user, answer)
+        self.journal.record_answer(user, answer)
         self._count(user, answer.state, f"{answer.code} {answer.reason}")
 
     def _failed_since_accepted(self, ended: Sequence[MailRecord]) -> list[MailRecord]:
-        """The rows since the last message that was accepted, those of batches before too."""
+        """The rows since the last accepted message, those of earlier batches included."""
         places = [number for number, row in enumerate(ended) if row.state == "accepted"]
         return list(ended[places[-1] + 1 :]) if places else [*self.failed, *ended]
 
-    def _forgiven(self) -> list[MailRecord]:
-        """Refusals by a server that takes nothing at all: they say nothing of the users, who are tried again."""
+    def _refusals_to_retry(self) -> list[MailRecord]:
+        """Refusals of a server that refuses all messages: they do not depend on the user and are tried again."""
         if self.failed_in_a_row < _FAILED_IN_A_ROW:
             return []
         refused = [row for row in self.failed if row.state == "refused"]
-        return [row.became("deferred", code=row.code, reason=row.reason) for row in refused]
+        return [row.with_state("deferred", code=row.code, reason=row.reason) for row in refused]
 
     def _require_acceptance(self) -> None:
         if self.failed_in_a_row >= _FAILED_IN_A_ROW:
@@ -159,8 +161,8 @@ class Sending:
         self.first_failure.setdefault(state, f"{user!r}: {reason}")
         self.last_reason = reason
 
-    def tell_failures(self) -> None:
-        """Raise where messages could not be written, or have to be tried again."""
+    def raise_failures(self) -> None:
+        """Raise an error if messages could not be written, or have to be tried again."""
         accepted = f"{self.counts['accepted']:,} messages of {self.mailing.name} were accepted"
         again = self.counts["deferred"] + self.counts["in doubt"]
         if again:
@@ -194,5 +196,5 @@ class Sending:
         )
 
 
-def _became(row: MailRecord, answer: Answer) -> MailRecord:
-    return row.became(answer.state, code=answer.code, reason=answer.reason)
+def _with_answer(row: MailRecord, answer: ServerAnswer) -> MailRecord:
+    return row.with_state(answer.state, code=answer.code, reason=answer.reason)

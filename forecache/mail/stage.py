@@ -1,8 +1,8 @@
-"""The stage of a mailing: a message about what is published to each user, sent once.
+"""The stage of a mailing: one message to each user about the published version.
 
-A message is intended in the ledger, then sent, then recorded. Where a run is killed, the next one finds out what became
-of each message that was intended: see `forecache.mail.journal`. What remains is a message whose last byte was sent and
-whose answer nobody read; of that the mailing says what to do.
+A message is marked as intended in the ledger, then sent, then its result is recorded. After a killed run the next one
+finds the result of each intended message in `forecache.mail.journal`. The only unknown one is a message whose last byte
+was sent and whose answer was not read; the mailing declares what happens to it.
 """
 
 import time
@@ -10,17 +10,49 @@ from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import quote
 
+from forecache.errors import UnavailableError
 from forecache.lake.turn import own_turn
-from forecache.mail.choose import published
-from forecache.mail.journal import Journal
-from forecache.mail.ledger import MAIL_TABLE, MailLedger
+from forecache.mail.choose import open_published
+from forecache.mail.journal import Journal, ServerAnswer
+from forecache.mail.ledger import MAIL_TABLE, MailLedger, MailRecord
 from forecache.mail.recipients import Recipients
 from forecache.mail.relay import Relay
-from forecache.mail.sending import BATCH, Sending
-from forecache.mail.settle import decided, settle
+from forecache.mail.sending import BATCH, MailingRun
 from forecache.pipeline.mailings.mailing import Mailing
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
+
+
+def recover_batch(mailing: Mailing, ledger: MailLedger, journal: Journal) -> None:
+    """Record the journal's results of a batch that a killed run left."""
+    noted = journal.read_last_batch()
+    settled = []
+    for row in ledger.batch_rows(noted.batch) if noted else ():
+        if row.state != "intended" or noted is None:
+            continue
+        answer = noted.answers.get(row.user, ServerAnswer("deferred", 0, "The run ended before it was sent."))
+        if answer is None:
+            answer = ServerAnswer("in doubt", 0, "The run ended when its last byte may have been sent.")
+        settled.append(row.with_state(answer.state, code=answer.code, reason=answer.reason))
+    ledger.record(settled)
+
+
+def resolve_doubt(mailing: Mailing, row: MailRecord) -> MailRecord:
+    """Decide about a message that the server may have: accepted, to be skipped, or to be sent again."""
+    if mailing.was_accepted is not None:
+        try:
+            is_there = mailing.was_accepted(row.message_id)
+        except Exception as error:
+            raise UnavailableError(
+                f"Whether the server has a message of mailing {mailing.name!r} cannot be found out: {error}.",
+                remedy="Nothing was sent: mend `was_accepted` and run again.",
+            ) from error
+        reason = "The server was asked."
+        return row.with_state("accepted" if is_there else "deferred", reason=reason)
+    if mailing.in_doubt == "skip":
+        return row.with_state("skipped", reason="It may have been sent.")
+    return row.with_state("deferred", reason="It may have been sent, and is sent again.")
+
 
 STAGE = "mail"
 
@@ -33,31 +65,31 @@ def mail(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """Send what is published to all users who have had no message of its as-of date.
+    """Send the published version to all users who have had no message of its as-of date.
 
     Args:
-        limit: Most messages now, below the mailing's daily limit; None: that alone.
+        limit: Most messages now, within the mailing's daily limit; None: only the daily limit.
 
     Returns:
-        Rows: messages that the server accepted now. `details` has `as_of`, `store_version`, `delta_version`, and how
-        many users are in which state, `waiting` for another run because of the limit among them.
+        Rows: messages that the server accepted now. `details` has `as_of`, `store_version`, `delta_version`, and the
+        number of users in each state; `waiting` are those beyond the limit.
 
     Raises:
         NotFoundError: Nothing is published, or there are no addresses.
         InputError: The addresses cannot be used, or some messages could not be written; the others are sent.
         UnavailableError: The server cannot be used, or some messages have to be tried again; the others are sent.
-        ConflictError: Another home sends the mailing.
+        ConflictError: Another installation sends the mailing.
     """
     started = time.perf_counter()
     with own_turn(settings, f"mail_{mailing.name}", run_id, progress):
         sending = _begin(settings, mailing, run_id)
         chosen = sending.choose(limit)
-        sending.note_unusable(chosen)
-        values = sending.found.of(chosen.users)
+        sending.record_unusable(chosen)
+        values = sending.found.read_rows(chosen.users)
         with Relay(settings) as relay:
             for first in range(0, len(chosen.users), BATCH):
                 progress(f"sending {mailing.name} of {sending.found.as_of}", first / len(chosen.users))
-                sending.batch(chosen.users[first : first + BATCH], values, relay)
+                sending.send_batch(chosen.users[first : first + BATCH], values, relay)
     counts, manifest = sending.counts, sending.found.manifest
     details = {
         "as_of": manifest.as_of,
@@ -70,7 +102,7 @@ def mail(
         "waiting": chosen.waiting,
         "done_before": sending.num_done,
     }
-    sending.tell_failures()
+    sending.raise_failures()
     return StageResult(
         stage=STAGE,
         subject=mailing.name,
@@ -92,25 +124,25 @@ def write_messages(settings: Settings, mailing: Mailing, folder: Path, *, limit:
     sending = _begin(settings, mailing, "", dry=True)
     folder.mkdir(parents=True, exist_ok=True)
     users, written = sending.choose(limit).users, []
-    for _, recipient, content in sending.letters(users, sending.found.of(users), datetime.now(timezone.utc)):
+    for _, recipient, content in sending.messages(users, sending.found.read_rows(users), datetime.now(timezone.utc)):
         path = folder / f"{quote(recipient.user, safe='')[:200]}.eml"
         path.write_bytes(content)
         written.append(path)
-    sending.tell_failures()
+    sending.raise_failures()
     return written
 
 
-def _begin(settings: Settings, mailing: Mailing, run_id: str, *, dry: bool = False) -> Sending:
-    found, recipients = published(settings, mailing), Recipients(settings, mailing)
+def _begin(settings: Settings, mailing: Mailing, run_id: str, *, dry: bool = False) -> MailingRun:
+    found, recipients = open_published(settings, mailing), Recipients(settings, mailing)
     recipients.refresh()
     journal = Journal(settings, mailing.name)
     ledger = MailLedger(settings, mailing.name, journal.home)
     if not dry:
-        settle(mailing, ledger, journal)
-    last = ledger.last(found.as_of)
+        recover_batch(mailing, ledger, journal)
+    last = ledger.latest_rows(found.as_of)
     if not dry:
         open_ = [row for row in last.values() if row.state in ("in doubt", "intended")]
-        settled = [decided(mailing, row) for row in open_]
+        settled = [resolve_doubt(mailing, row) for row in open_]
         ledger.record(settled)
-        last = ledger.last(found.as_of) if settled else last
-    return Sending(settings, mailing, found, recipients, journal, ledger, last, run_id)
+        last = ledger.latest_rows(found.as_of) if settled else last
+    return MailingRun(settings, mailing, found, recipients, journal, ledger, last, run_id)

@@ -1,4 +1,4 @@
 """Every metric that Forecache exports to Prometheus: declared once, written to a page, listed in a glossary.
 
-One module holds the metrics of one part. `docs/metrics.md` is made from them (`make metrics-doc`).
+One module declares the metrics of one part. `docs/metrics.md` is generated from them (`make metrics-doc`).
 """

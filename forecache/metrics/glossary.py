@@ -30,7 +30,7 @@ def all_metrics() -> dict[str, Metric]:
 
 
 def glossary() -> str:
-    """A section with a table for each part, in Markdown."""
+    """The glossary in Markdown: a section with a table for each part."""
     return "\n".join(_lines())
 
 

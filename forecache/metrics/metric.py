@@ -18,8 +18,8 @@ class Metric:
     """One metric.
 
     Attributes:
-        name: In base units; a counter's ends in `_total`.
-        help: What it counts or measures, as a sentence.
+        name: Name in base units; a counter's ends in `_total`.
+        help: Meaning of the metric, as a sentence.
         labels: Names of its labels, in the order that samples give their values.
 
     Raises:
@@ -48,15 +48,15 @@ class Metric:
 
 
 def counter(name: str, help_: str, *labels: str) -> Metric:
-    """A number that only grows, from 0 at the start of the process that counts."""
+    """Declare a number that only grows, from 0 at the start of the process that counts."""
     return Metric(name, "counter", help_, labels)
 
 
 def gauge(name: str, help_: str, *labels: str) -> Metric:
-    """A number that goes up and down."""
+    """Declare a number that goes up and down."""
     return Metric(name, "gauge", help_, labels)
 
 
 def histogram(name: str, help_: str, *labels: str) -> Metric:
-    """Counts of observations up to bounds, their sum, and their number."""
+    """Declare counts of observations up to bounds, their sum, and their number."""
     return Metric(name, "histogram", help_, labels)

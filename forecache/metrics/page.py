@@ -65,15 +65,15 @@ def _written(names: Sequence[str], values: Sequence[str]) -> str:
 
 
 def power_of_two_bounds(first: int, buckets: int) -> list[str]:
-    """Bounds in seconds of a histogram whose bucket i holds what takes less than 2**i microseconds.
+    """Bounds in seconds of a histogram whose bucket i counts durations below 2**i microseconds.
 
     Args:
-        first: The first bucket that is shown; those below it are part of it.
+        first: The first bucket that is shown; it includes those below it.
         buckets: Number of buckets, of which the last has no bound.
     """
     return [f"{2**bucket / 1e6:.6f}" for bucket in range(first, buckets - 1)]
 
 
 def from_bucket(first: int, counts: Sequence[int]) -> list[int]:
-    """Counts of the buckets that `power_of_two_bounds` shows."""
+    """Counts of the buckets that `power_of_two_bounds` shows; those below `first` are added to it."""
     return [sum(counts[: first + 1]), *counts[first + 1 :]]

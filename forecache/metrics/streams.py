@@ -1,7 +1,7 @@
-"""Streams and their live layers, from what engines and tailers on the machine of `forecache metrics` say.
+"""Streams and their live layers, from the state of engines and tailers on the machine of `forecache metrics`.
 
-`store` is the view, pipeline or stream beside whose store a live layer lies. Counters begin again where a stream is
-started again.
+`store` is the view, pipeline or stream whose store a live layer belongs to. Counters start at 0 again if a stream is
+restarted.
 """
 
 from forecache.metrics.metric import counter, gauge
@@ -13,8 +13,10 @@ LAG = gauge(
 )
 ROWS = counter("forecache_stream_rows_total", "Rows that were committed.", "stream")
 BAD = counter("forecache_stream_bad_messages_total", "Messages that went to the quarantine.", "stream")
-REPEATS = counter("forecache_stream_repeated_events_total", "Events that were dropped as repeats.", "stream")
-LATE = counter("forecache_stream_late_events_total", "Rows of days that a night had been made from already.", "stream")
+REPEATS = counter("forecache_stream_repeated_events_total", "Duplicate events that were dropped.", "stream")
+LATE = counter(
+    "forecache_stream_late_events_total", "Rows of days that an as-of date was already built from.", "stream"
+)
 DELAY = gauge(
     "forecache_stream_delay_seconds",
     "Time from an event until its row is committed: percentiles of the last minute; no sample where no event came.",
@@ -32,7 +34,7 @@ LAYER_VERIFIED = gauge(
     "forecache_live_verified_version", "Version at which it was last found equal to the table.", "stream", "store"
 )
 LAYER_DIFFERED = counter(
-    "forecache_live_differed_total", "Times that it was not equal to the table, and was made anew.", "stream", "store"
+    "forecache_live_differed_total", "Times that it was not equal to the table, and was rebuilt.", "stream", "store"
 )
 LAYER_VERIFIED_AT = gauge(
     "forecache_live_verified_timestamp_seconds", "When it was last found equal to the table.", "stream", "store"

@@ -1,5 +1,6 @@
-"""Monitoring: what moved since the champion was trained, how well it does, and whether that asks for a new training.
+"""Monitoring: drift of features and predictions, expected and realised performance, and the decision to train again.
 
-Features are held against the champion's training split, outputs against its scores on the test split, and, once a
-night's labels are known, the gate's metric against the test split's. The figures are rows of the table `monitoring`.
+Features are compared with the champion's training split, outputs with its scores on the test split, and, once the
+labels of an as-of date are known, the gate's metric with the test split's. The figures are rows of the table
+`monitoring`.
 """

@@ -1,7 +1,7 @@
-"""Counting many columns in bins at once, nulls in a bin of their own: in Spark, or over Arrow batches here.
+"""Counts many columns in bins at once, nulls in a bin of their own: in Spark, or over Arrow batches in this process.
 
-A text is counted by category: in the bin of one of the named ones, or with all others. A vector is counted by its
-length, the root of the sum of its squares.
+A text is counted by category: named categories have a bin each, all others share one. A vector is counted by its
+Euclidean length.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 BINS = 10
 
 Edges = Mapping[str, Sequence[Any]]
-"""By column, the inner edges of its bins; of a text, the categories that have a bin of their own."""
+"""By column, the inner edges of its bins; for a text, the categories that have a bin of their own."""
 Counts = dict[str, list[int]]
 
 
 def count_batches(batches: Iterable["pa.RecordBatch"], edges: Edges) -> Counts:
-    """Rows in each bin: below the first edge, between two, from the last on; and, as the last count, null or NaN.
+    """Count rows in each bin: below the first edge, between two, from the last on; and, as the last count, null or NaN.
 
-    Of a text: other categories, then each of the named ones, then null.
+    For a text: other categories, then each of the named ones, then null.
     """
     counts = {name: np.zeros(len(cuts) + 2, dtype=np.int64) for name, cuts in edges.items()}
     for batch in batches:
@@ -47,7 +47,7 @@ def _bins(column: "pa.Array", cuts: Sequence[Any]) -> np.ndarray:
 
 
 def numbers_of(column: "pa.Array") -> np.ndarray:
-    """float64 [n], NaN for null; of vectors their lengths, in which an unknown number counts as zero."""
+    """Convert to float64 [n], NaN for null; a vector gives its length, in which an unknown number counts as zero."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -60,7 +60,7 @@ def numbers_of(column: "pa.Array") -> np.ndarray:
 
 
 def value_ranges(batches: Iterable["pa.RecordBatch"]) -> dict[str, list[float]]:
-    """Smallest and largest known value of each column of numbers, of vectors of their lengths."""
+    """Return the smallest and largest known value of each column of numbers; for vectors, of their lengths."""
     import pyarrow as pa
 
     found: dict[str, list[float]] = {}
@@ -75,7 +75,7 @@ def value_ranges(batches: Iterable["pa.RecordBatch"]) -> dict[str, list[float]]:
 
 
 def count_frame(frame: "DataFrame", edges: Edges) -> Counts:
-    """What `count_batches` counts, of a Spark frame in one aggregation."""
+    """Count the rows of a Spark frame as `count_batches` does, in one aggregation."""
     from pyspark.sql import functions as F
 
     cells, kinds = [], dict(frame.dtypes)
@@ -104,7 +104,7 @@ def _bin_column(kind: str, name: str, cuts: Sequence[Any]) -> "Column":
 
 
 def every(batches: Iterable["pa.RecordBatch"], step: int) -> Iterator["pa.RecordBatch"]:
-    """Each `step`-th row."""
+    """Yield every `step`-th row."""
     position = 0
     for batch in batches:
         first = -position % step

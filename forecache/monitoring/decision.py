@@ -1,4 +1,4 @@
-"""Whether to train again: a pure function of the figures, the rules, and the last training."""
+"""The rules that decide from figures and the last training whether to train again."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from forecache.monitoring.table import Kind, Measurement
 from forecache.pipeline import Retraining
 
 _REFERENCES: dict[Kind, str] = {"feature": TRAINING_SPLIT, "prediction": TEST_SPLIT, "performance": TEST_SPLIT}
-"""By the kinds of figures that may ask for a training: an estimate is no proof, the realised performance is."""
+"""References by kinds of figures that may cause a training: realised performance may, an estimate may not."""
 
 
 @dataclass(frozen=True)
 class LastTraining:
-    """The last training: as of which night, and when it ended."""
+    """As-of date and end of the last training."""
 
     night: date
     ended_at: datetime
@@ -23,11 +23,11 @@ class LastTraining:
 
 @dataclass(frozen=True)
 class Cause:
-    """A figure that was beyond its limit on each of the latest nights.
+    """A figure that was beyond its limit on each of the latest as-of dates.
 
     Attributes:
-        effect: Its latest value; see `Measurement`.
-        nights: The nights by which it was known.
+        effect: Its latest effect; see `Measurement`.
+        nights: The as-of dates by which it was known.
     """
 
     kind: Kind
@@ -49,16 +49,16 @@ class Cause:
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from the figures.
+    """The decision whether to train again.
 
     Attributes:
-        retrain: A training is asked for.
-        causes: What is beyond its limit, whether or not a training may follow now; the largest effect first, measured
-            in limits.
+        retrain: True if a training is requested.
+        causes: Figures beyond their limits, also if no training may follow now; the largest effect first, measured in
+            limits.
         reason: Why, or why not, in a sentence.
-        night: The latest night of the causes: the one as of which to train.
-        key: Names the occasion. It stays the same until another training has ended or another model is champion, so
-            that an occasion asks for one training only.
+        night: The latest as-of date of the causes, as of which to train.
+        key: Identifies the occasion. It stays the same until another training has ended or another model is champion,
+            so that an occasion causes one training only.
     """
 
     retrain: bool
@@ -76,12 +76,12 @@ def decide(
     last: LastTraining | None,
     now: datetime,
 ) -> Decision:
-    """Decide from the figures about the champion that were not known yet to the last training.
+    """Decide from the figures about the champion that are newer than the last training.
 
     Args:
-        figures: Each once, in any order; see `forecache.monitoring.table.measurements`.
-        champion: Its version, None where there is none.
-        last: The last training, whatever became of its model; None where the ledger has none.
+        figures: Each once, in any order; see `forecache.monitoring.measurements.measurements`.
+        champion: Its version; None if there is none.
+        last: The last training, whether or not its model was promoted; None if the ledger has none.
         now: With a time zone.
     """
     if champion is None:
@@ -107,7 +107,7 @@ def decide(
 
 
 def find_causes(rules: Retraining, figures: Iterable[Measurement]) -> tuple[Cause, ...]:
-    """The figures that are beyond their limit on each of the latest `min_nights` nights they were measured on."""
+    """Find the figures that are beyond their limit on each of the latest `min_nights` as-of dates with a value."""
     limits: dict[Kind, float | None] = {
         "feature": rules.max_feature_psi,
         "prediction": rules.max_prediction_psi,
@@ -129,7 +129,7 @@ def find_causes(rules: Retraining, figures: Iterable[Measurement]) -> tuple[Caus
 
 
 def _is_beyond(row: Measurement, limit: float) -> bool:
-    """Beyond the limit, and for a metric surely worse: even the better end of its interval is worse."""
+    """True if beyond the limit and, for a metric, certainly worse: even the better end of its interval is worse."""
     return row.effect > limit and (row.effect_low is None or row.effect_low > 0)
 
 

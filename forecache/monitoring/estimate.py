@@ -1,12 +1,12 @@
-"""What to expect of a classifier before its labels are known: confidence-based performance estimation (CBPE).
+"""Estimates a classifier's metrics before labels are known: confidence-based performance estimation (CBPE).
 
-Each row counts as a positive one by the share that its calibrated probability says, and as a negative one by the rest;
-a metric of those weighted rows is what can be expected. NannyML, "Confidence-based Performance Estimation",
+Each row counts as positive with a weight equal to its calibrated probability, and as negative with the rest; the metric
+of the weighted rows is the expected one. NannyML, "Confidence-based Performance Estimation",
 https://nannyml.readthedocs.io/en/stable/how_it_works/performance_estimation.html
 
-It holds while a score means what it meant on the test split: inputs may move (covariate shift) as far as the test split
-has rows like them. It cannot see that the label comes to depend on the inputs in another way (concept drift): then the
-realised performance alone shows it, a label horizon later.
+It holds as long as the calibration does: inputs may move (covariate shift) as far as the test split has similar rows.
+It does not detect that the label depends on the inputs in another way (concept drift): only the realised performance
+shows that, a label horizon later.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from forecache.registry.gate.metrics import BINARY, Array
 from forecache.registry.report.calibration import Calibration
 
 MOST_ROWS = 50_000
-"""Of more rows, so many are taken, evenly spread."""
+"""Of more rows, so many are used, evenly spread."""
 _DRAWS = 100
 _TAIL = (1 - 0.95) / 2
 MetricFunction = Callable[..., float]
@@ -27,11 +27,11 @@ MetricFunction = Callable[..., float]
 
 @dataclass(frozen=True)
 class Estimate:
-    """What can be expected of a metric.
+    """The expected value of a metric.
 
     Attributes:
-        low, high: Where 95 of 100 realised values lie if the calibration holds: labels are drawn, and so are the test
-            rows that the calibration comes from.
+        low, high: Interval of 95 percent of the realised values if the calibration holds: labels are drawn, and so are
+            the test rows that the calibration comes from.
     """
 
     value: float
@@ -41,12 +41,12 @@ class Estimate:
 
 
 def accuracy(label: Array, score: Array, weight: Array | None = None) -> float:
-    """Share of rows whose score is on the label's side of 0.5."""
+    """Compute the share of rows whose score is on the label's side of 0.5."""
     return float(np.average((score >= 0.5) == (label > 0.5), weights=weight))
 
 
 def f1(label: Array, score: Array, weight: Array | None = None) -> float:
-    """Harmonic mean of precision and recall of the rows with a score of at least 0.5; NaN where nothing is positive."""
+    """Compute the F1 score at a threshold of 0.5; NaN if no label and no score is positive."""
     weights = np.ones(len(label)) if weight is None else weight
     positive, chosen = label > 0.5, score >= 0.5
     both = weights[positive].sum() + weights[chosen].sum()
@@ -64,7 +64,7 @@ _CLASSES: Mapping[str, MetricFunction] = {
 
 
 def estimated_metrics(classes: int) -> Mapping[str, MetricFunction]:
-    """The metrics that are estimated, by name.
+    """Return the metrics that are estimated, by name.
 
     Args:
         classes: Number of classes; 1: the label is binary.
@@ -73,11 +73,11 @@ def estimated_metrics(classes: int) -> Mapping[str, MetricFunction]:
 
 
 def estimate(score: Array, calibrations: Sequence[Calibration], *, seed: int = 0) -> dict[str, Estimate]:
-    """What can be expected of each metric; a metric without a value on these rows is left out.
+    """Estimate each metric; a metric without a value on these rows is left out.
 
     Args:
-        score: Of a binary label [n], else [n, classes], without NaN.
-        calibrations: One, or one for each class.
+        score: [n] for a binary label, else [n, classes], without NaN.
+        calibrations: One for a binary label, else one for each class.
     """
     step = -(-len(score) // MOST_ROWS) or 1
     score = score[::step].astype(np.float64)
@@ -92,7 +92,8 @@ def estimate(score: Array, calibrations: Sequence[Calibration], *, seed: int = 0
     for name, value in values.items():
         known = [each for each in draws[name] if not np.isnan(each)]
         if known and not np.isnan(value):
-            # A fit to the noise of its rows makes a model look better; fitted to drawn rows it does so once more.
+            # Calibrating on the test rows overfits their noise, which makes a model look better; calibrating on drawn
+            # rows adds the same bias once more, so it can be measured and subtracted.
             bias = float(np.mean(known)) - value
             low, high = np.quantile(known, [_TAIL, 1 - _TAIL]) - 2 * bias
             found[name] = Estimate(value - bias, float(low), float(high), len(score))
@@ -100,7 +101,7 @@ def estimate(score: Array, calibrations: Sequence[Calibration], *, seed: int = 0
 
 
 def confusion(score: Array, calibration: Calibration) -> dict[str, float]:
-    """The expected confusion matrix at 0.5 of binary scores [n], in rows."""
+    """Compute the expected confusion matrix of binary scores [n] at 0.5, in rows."""
     likely, chosen = calibration.probabilities(score.astype(np.float64)), score >= 0.5
     return {
         "true_positive": float(likely[chosen].sum()),
@@ -111,7 +112,7 @@ def confusion(score: Array, calibration: Calibration) -> dict[str, float]:
 
 
 def _shares(score: Array, calibrations: Sequence[Calibration]) -> Array:
-    """The probability of each class, float64 [n, classes]; of a binary label of 0, then of 1."""
+    """The probability of each class, float64 [n, classes]; for a binary label, of 0 and of 1."""
     if len(calibrations) == 1:
         likely = calibrations[0].probabilities(score)
         return np.column_stack([1 - likely, likely])
@@ -121,7 +122,7 @@ def _shares(score: Array, calibrations: Sequence[Calibration]) -> Array:
 
 
 def _expected(metrics: Mapping[str, MetricFunction], score: Array, shares: Array) -> dict[str, float]:
-    """Each metric of the rows, once for each label that they may have, weighted by the probability of that."""
+    """Compute each metric on all pairs of row and possible label, weighted by the probability of the label."""
     rows, classes = shares.shape
     label = np.repeat(np.arange(classes, dtype=np.float64), rows)
     repeated = np.concatenate([score] * classes)
@@ -130,7 +131,7 @@ def _expected(metrics: Mapping[str, MetricFunction], score: Array, shares: Array
 
 
 def _drawn_labels(shares: Array, rng: np.random.Generator) -> Array:
-    """A label for each row, float64 [n], by its probabilities."""
+    """Draw a label for each row by its probabilities, float64 [n]."""
     below = np.cumsum(shares, axis=1)[:, :-1]
     found: Array = (rng.random((len(shares), 1)) >= below).sum(axis=1).astype(np.float64)
     return found

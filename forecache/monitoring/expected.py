@@ -1,4 +1,4 @@
-"""Expected performance of a night's predictions, before their labels are known, for the table `monitoring`."""
+"""Expected performance of the predictions of an as-of date, before their labels are known, as rows of `monitoring`."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -21,14 +21,14 @@ from forecache.registry.versions.register import load_evaluation
 from forecache.settings import Settings
 
 CALIBRATIONS = "calibrations"
-"""Name in an evaluation of what makes probabilities of scores; a version that was registered before has none."""
+"""Key of the score calibrations in an evaluation; model versions from before they were recorded have none."""
 NO_CALIBRATION = "no estimate: version {} was registered without a calibration of its scores; train it again"
 
 
 def expected_performance(
     settings: Settings, pipeline: Pipeline, model: ModelVersion, night: date, *, run_id: str = ""
 ) -> tuple[list[Measurement], str]:
-    """What can be expected of each metric on a night's predictions, and why there is nothing; one of both is empty.
+    """Estimate each metric on the predictions of a date; returns the figures, or why there are none.
 
     Args:
         model: The version that made the predictions.
@@ -48,7 +48,7 @@ def expected_performance(
 
 
 def evaluation_of(settings: Settings, model: ModelVersion) -> Mapping[str, Any]:
-    """What was kept of a version's evaluation; empty of one that was not evaluated here."""
+    """Load the evaluation of a version; empty if it was not evaluated here."""
     return load_evaluation(settings, model) if "test_metrics" in model.tags else {}
 
 
@@ -61,11 +61,11 @@ def estimates(
     *,
     run_id: str = "",
 ) -> list[Measurement]:
-    """What can be expected of each metric on scores of a date, held against the test split.
+    """Estimate each metric on scores of a date, and compare it with the test split's.
 
     Args:
-        evaluation: That of the model, with calibrations.
-        score: Without NaN: of a binary label [n], else [n, classes]; n > 0.
+        evaluation: The evaluation of the model, with calibrations.
+        score: [n] for a binary label, else [n, classes], without NaN; n > 0.
     """
     calibrations = [Calibration.from_json(each) for each in evaluation[CALIBRATIONS]]
     references = {**_expected_on_test(calibrations), **model.metrics}
@@ -98,7 +98,7 @@ def estimates(
 
 
 def _expected_on_test(calibrations: Sequence[Calibration]) -> dict[str, float]:
-    """What the test split's groups let expect of the metrics of a binary label that the registry does not have."""
+    """Estimate from the calibration the test split's metrics of a binary label that the registry does not have."""
     if len(calibrations) != 1:
         return {}
     [own] = calibrations
@@ -110,9 +110,9 @@ def _expected_on_test(calibrations: Sequence[Calibration]) -> dict[str, float]:
 
 
 def night_scores(settings: Settings, pipeline: Pipeline, night: date, classes: Sequence[str]) -> Array:
-    """The scores of a night, float64 [n], of classes [n, classes] in their order; rows without a score are left out.
+    """Read the scores of a date, float64 [n], or [n, classes] in their order; rows without a score are left out.
 
-    A class that is not among them is left out.
+    Probabilities of classes that are not in `classes` are left out.
     """
     spec = pipeline.output_specs[0]
     column = spec.columns[1] if spec.kind == "classes" else spec.judged_column
@@ -127,7 +127,7 @@ def night_scores(settings: Settings, pipeline: Pipeline, night: date, classes: S
 
 
 def class_scores(values: "pa.ListArray", classes: Sequence[str]) -> Array:
-    """Probabilities of classes, float64 [n, classes], of lists of structures with `class` and `probability`."""
+    """Convert lists of structs with `class` and `probability` to probabilities, float64 [n, classes]."""
     import pyarrow.compute as pc
 
     items = values.flatten()

@@ -1,4 +1,4 @@
-"""A small HTTP server that answers each scrape with a page that is made then."""
+"""A small HTTP server that makes a page of metrics for each scrape."""
 
 import logging
 import threading
@@ -11,7 +11,7 @@ logger = logging.getLogger("forecache.metrics")
 
 
 def export_server(host: str, port: int, make: Callable[[], str]) -> ThreadingHTTPServer:
-    """A server whose `/metrics` is what `make` returns, one call at a time; 503 while that fails.
+    """Make a server whose `/metrics` returns the page of `make`, one call at a time; 503 if that fails.
 
     Args:
         port: 0: a free one; see `server_address`.
@@ -44,6 +44,6 @@ def export_server(host: str, port: int, make: Callable[[], str]) -> ThreadingHTT
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Scrapes are not logged."""
+            """Do not log scrapes."""
 
     return ThreadingHTTPServer((host, port), Handler)

@@ -1,6 +1,6 @@
-"""The metrics of the batch half and of streams as a page for Prometheus: stages, stores, gate, monitoring, streams.
+"""Exports metrics to Prometheus: stages, stores, gate, monitoring and streams, as a page and as a small HTTP server.
 
-They are read from tables that the stages have written anyway, so nothing that runs waits for them.
+They are read from tables and files that stages and streams write anyway, so exporting does not slow them down.
 """
 
 import time
@@ -29,7 +29,7 @@ _OF_METRICS: tuple[tuple[Metric, Callable[[Measurement], float | None]], ...] = 
 
 
 def batch_page(settings: Settings) -> str:
-    """The page, in Prometheus's text format; metrics of what has not happened yet have no samples."""
+    """Make the page in Prometheus's text format; metrics of events that have not happened yet have no samples."""
     page = Page()
     _stages(page, ledger_records(settings))
     _stores(page, _current(settings))
@@ -57,7 +57,7 @@ def _stages(page: Page, rows: list[StageRecord]) -> None:
 def _current(settings: Settings) -> dict[str, Manifest]:
     found = {}
     for store in stores_here(settings):
-        with suppress(ForecacheError):  # damaged: the reader's metrics and `forecache verify` say so
+        with suppress(ForecacheError):  # a damaged store: the reader's metrics and `forecache verify` report it
             if (manifest := store.current()) is not None:
                 found[store.pipeline] = manifest
     return found
@@ -97,7 +97,7 @@ def _gate(page: Page, rows: list[Promotion]) -> None:
 
 
 def _monitoring(page: Page, rows: Iterable[Measurement]) -> None:
-    """The figures of the newest as-of date of each pipeline and kind."""
+    """Add the figures of the newest as-of date of each pipeline and kind."""
     newest: dict[Of, date] = {}
     for row in rows:
         about = (row.pipeline, row.kind)

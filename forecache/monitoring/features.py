@@ -1,4 +1,4 @@
-"""Feature drift: a night's features against the split that the champion was trained on, in bins cut there."""
+"""Feature drift: compares the features of an as-of date with the champion's training split, in bins of that split."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ _SAMPLE_ROWS = 200_000
 
 @dataclass(frozen=True)
 class FeatureReference:
-    """How each feature is distributed in a training split: inner edges, and the rows in each bin, nulls last.
+    """The distribution of each feature in a training split: inner edges, and the rows in each bin, nulls last.
 
-    See `forecache.monitoring.bins`; of a category, the edges are its most frequent values.
+    See `forecache.monitoring.bins`; for a category, the edges are its most frequent values.
 
     Attributes:
-        ranges: Smallest and largest value of each feature that is numbers; none of one that is null in every row.
+        ranges: Smallest and largest value of each numeric feature with a value.
     """
 
     edges: Mapping[str, Sequence[Any]]
@@ -44,12 +44,12 @@ class FeatureReference:
 
 
 def feature_reference(settings: Settings, pipeline: Pipeline, champion: ModelVersion) -> FeatureReference:
-    """The distribution in the champion's training split, counted once and kept in the stage ledger.
+    """Count the champion's training split, once: the result is kept in the stage ledger.
 
-    The bins are cut on at most some 200,000 rows, evenly spread; every row is counted.
+    The edges come from about 200,000 rows at most, evenly spread; every row is counted.
 
     Raises:
-        NotFoundError: The pinned version of the training table is gone.
+        NotFoundError: The pinned version of the training table no longer exists.
     """
     table, version = champion.training_table
     inputs = f"{table}@{version} bins={BINS} ranges features={','.join(champion.features)}"
@@ -88,7 +88,7 @@ def feature_drift(
     spark: "SparkSession | None" = None,
     run_id: str = "",
 ) -> list[Measurement]:
-    """One figure for each of the champion's features, in its order; none where the night's partition is empty.
+    """Measure the drift of each of the champion's features, in its order; no figures if the date has no rows.
 
     Args:
         spark: The session that aggregates; None: this process does.

@@ -1,6 +1,6 @@
-"""Drift and expected performance of a day's requests, exactly, from all of its logged answers.
+"""Measures drift and expected performance of a day's requests from all of its logged answers.
 
-The same bins as those that a reader counts a sample in; see `forecache.realtime.drift`.
+The bins are those in which a reader counts its sample; see `forecache.realtime.drift`.
 """
 
 import time
@@ -42,11 +42,11 @@ _CURRENT = ("current", "control")
 
 @dataclass
 class _Counted:
-    """What a day has of one release.
+    """The counts and scores of one release on a day.
 
     Attributes:
-        counts: As `Reference.count` has them; None where the release has no bins.
-        scores: Those that the model gave, without NaN.
+        counts: Counts of `DriftReference.count`; None if the release has no bins.
+        scores: Scores by the model, without NaN.
     """
 
     release: Release
@@ -63,11 +63,11 @@ def monitor_log(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """Measure a day (UTC) of a real-time model's log: drift of features and scores, and the performance to expect.
+    """Measure a day (UTC) of a real-time model's log: drift of features and scores, and expected performance.
 
     Returns:
-        `rows`: logged answers of the day; `details["notes"]`: what could not be measured. Skipped where the day's rows
-        are those that were measured before.
+        `rows`: logged answers of the day; `details["notes"]`: what could not be measured. Skipped if the day's rows are
+        those that were measured before.
 
     Raises:
         NotFoundError: Nothing of the model was logged on the day.
@@ -97,7 +97,7 @@ def monitor_log(
 
 
 def _count(settings: Settings, name: str, day: date) -> tuple[dict[int, _Counted], int]:
-    """By release, what its current arm was given and answered; and how many answers there are."""
+    """Count inputs and scores of the current arm by release; returns also the number of all answers."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -146,7 +146,7 @@ def _add(counted: _Counted, rows: "pa.RecordBatch") -> None:
 def _figures(
     settings: Settings, realtime: Realtime, day: date, counted: Sequence[_Counted], run_id: str
 ) -> tuple[list[Measurement], list[str]]:
-    """The figures of a day by model version; releases of one version in the same bins are counted together."""
+    """Compute the figures of a day by model version; releases of one version with the same bins are added up."""
     figures: list[Measurement] = []
     notes: list[str] = []
     together: dict[tuple[int, int], _Counted] = {}
@@ -212,9 +212,9 @@ def expected_of_logged(
     *,
     run_id: str = "",
 ) -> tuple[list[Measurement], str]:
-    """What can be expected of a version on the scores that it gave, and why there is nothing.
+    """Estimate the metrics of a version on its logged scores; returns the figures, or why there are none.
 
-    Both are empty where the model is not a classifier of two classes that was trained here.
+    Both are empty if the model is no binary classifier that was trained here.
 
     Args:
         parts: The scores, floats [n] without NaN.

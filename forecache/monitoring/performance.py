@@ -1,4 +1,4 @@
-"""Realised performance: predictions of a night against the labels that became known a horizon later."""
+"""Realised performance: compares predictions of an as-of date with the labels that became known a horizon later."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -33,12 +33,11 @@ Labelled = tuple[Array, Array, Array | None]
 def labelled_predictions(
     spark: "SparkSession", settings: Settings, pipeline: Pipeline, as_of: Sequence[date]
 ) -> dict[date, Labelled]:
-    """Label, float64 [n], score, [n] or [n, values], and weight, [n] or None, of the predictions of some nights whose
-    label horizon has passed.
+    """Read label, float64 [n], score, [n] or [n, values], and weight, [n] or None, of the predictions of some dates.
 
-    A class that the model of a row does not know counts as one that it gave no probability. Rows are in the order of
-    score and label. Of nights with more than 200,000, that many or fewer, chosen by a hash of the key. A night without
-    a labelled prediction is left out, and every night where the probabilities of some classes are not kept.
+    The label horizon of the dates has passed. A class that the model of a row does not know has the probability 0. Rows
+    are sorted by score and label; of more than 200,000 rows, at most so many are chosen by a hash of the key. Dates
+    without labelled predictions are left out, and all dates if the probabilities of some classes are not stored.
     """
     from pyspark.sql import functions as F
 
@@ -46,7 +45,7 @@ def labelled_predictions(
     step = -(-max(rows.values()) // _MOST_ROWS) or 1
     entity, spec = [*pipeline.key, AS_OF], pipeline.output_specs[0]
     if spec.top is not None:
-        return {}  # without the probabilities of all classes
+        return {}  # the probabilities of some classes are missing
     columns = spec.columns[1:] if spec.kind == "classes" else spec.columns
     predicted = read_table(spark, settings, pipeline.prediction_table).where(F.col(AS_OF).isin(list(as_of)))
     predicted = predicted.where(F.pmod(F.xxhash64(*pipeline.key), F.lit(step)) == 0).select(
@@ -66,10 +65,10 @@ def labelled_predictions(
 
 
 def _arrays(table: pa.Table, classes: bool, declared: Sequence[str] = ()) -> Labelled:
-    """The arrays of a table with the columns `_label_0`, perhaps `_label_1`, and `_score_0` and further ones.
+    """Convert a table with the columns `_label_0`, perhaps `_label_1`, `_score_0` and further scores to arrays.
 
-    Classes have the positions that they have in the model, on which a metric of one's own may depend; those of labels
-    that no model knows follow.
+    Classes have their positions in the model, on which a user's metric may depend; classes of labels that no model
+    knows follow.
     """
     weight = table.column("_label_1").to_numpy().astype(np.float64) if "_label_1" in table.column_names else None
     names = [name for name in table.column_names if name.startswith("_score_")]
@@ -105,15 +104,15 @@ def performance(
     night: date,
     run_id: str = "",
 ) -> Measurement | None:
-    """How much worse the gate's metric is than the one recorded for the model on its test split.
+    """Measure how much worse the gate's metric is than the model's recorded one on its test split.
 
-    The interval is that of the night's rows; the test split's metric counts as known.
+    The interval reflects the sampling of the date's rows; the test split's metric counts as exact.
 
     Args:
         night: The first as-of date by which the labels are known.
 
     Returns:
-        None where the metric has no value on these rows, such as an area under the curve of one class.
+        None if the metric has no value on these rows, such as an area under the curve of one class.
     """
     metric, judge = pipeline.trained_gate.metric, judge_of(pipeline)
     value = judge.metrics[metric](label, score, weight)

@@ -1,4 +1,4 @@
-"""The decision about a pipeline as things stand: the monitoring table, the registry and the ledger put together."""
+"""Decides whether to train a pipeline again, from the monitoring table, the registry and the stage ledger."""
 
 from datetime import date, datetime, timezone
 
@@ -13,7 +13,7 @@ from forecache.training.launch import STAGE as TRAIN
 
 
 def retraining_decision(settings: Settings, pipeline: Pipeline, *, now: datetime | None = None) -> Decision:
-    """Whether the pipeline asks to be trained again now.
+    """Decide whether the pipeline has to be trained again now.
 
     Args:
         now: With a time zone; default: the clock.
@@ -30,7 +30,7 @@ def retraining_decision(settings: Settings, pipeline: Pipeline, *, now: datetime
     figures = measurements(settings, pipeline.name, first=last.night if last else None)
     return decide(
         pipeline.retraining,
-        # The figures of a metric that was the gate's before are still in the table.
+        # Without the figures of an earlier metric of the gate, which are still in the table.
         [row for row in figures if row.kind != "performance" or row.name == pipeline.trained_gate.metric],
         champion=model.version if model else None,
         last=last,
@@ -39,7 +39,7 @@ def retraining_decision(settings: Settings, pipeline: Pipeline, *, now: datetime
 
 
 def last_training(settings: Settings, pipeline: Pipeline) -> LastTraining | None:
-    """The last training in the stage ledger, None where there was none."""
+    """Read the last training from the stage ledger; None if there was none."""
     row = last_record(settings, TRAIN, pipeline.name)
     if row is None:
         return None

@@ -1,4 +1,4 @@
-"""The monitoring stage: the figures of nights, measured once from the same inputs and kept in the monitoring table."""
+"""The monitoring stage: measures as-of dates, once for the same inputs, and appends figures to the monitoring table."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +23,8 @@ from forecache.pipeline import Pipeline
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.registry.versions.models import ModelVersion, champion, list_models
 from forecache.results import Progress, StageResult, no_progress
-from forecache.scoring.night import STAGE as SCORE
-from forecache.scoring.night import require_scored
+from forecache.scoring.night_inputs import STAGE as SCORE
+from forecache.scoring.night_inputs import require_scored
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 STAGE = "monitoring"
 _FORMAT = 2
 _NIGHTS_AT_ONCE = 31
-# Up to here one process has counted a night before Spark has planned the job.
+# Up to so many rows one process counts a date faster than Spark plans the job.
 _SPARK_ROWS = 5_000_000
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What the nights of one call share."""
+    """Inputs that all as-of dates of one call share."""
 
     settings: Settings
     pipeline: Pipeline
@@ -59,16 +59,16 @@ def monitor(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """Measure scored nights: drift, the performance to expect, and the realised one of a label horizon before.
+    """Measure scored dates: drift, expected performance, and the realised performance of a label horizon before.
 
     Args:
-        session: Gives the Spark session; called where labels are computed, and where a night has millions of rows.
+        session: Returns the Spark session; called only to compute labels, and for dates with millions of rows.
 
     Returns:
-        `rows` is the number of figures; `details`: `measured` (nights) and, by night, `notes` on what could not be.
+        `rows` is the number of figures; `details`: `measured` (dates) and, by date, `notes` on what was not measured.
 
     Raises:
-        NotFoundError: There is no champion, or a night has no features or no predictions.
+        NotFoundError: There is no champion, or a date has no features or no predictions.
     """
     started = time.perf_counter()
     versions = {version.version: version for version in list_models(settings, pipeline)}
@@ -106,7 +106,7 @@ def _inputs(run: _Run, nights: Sequence[date]) -> dict[date, str]:
         require_scored(run.pipeline, night, run.scored)
         days = [day for day in labelled_by(run.pipeline, night) if day in run.scored]
         labelled = [_state(run.scored[day]) for day in days]
-        # The state of a night says nothing of those before it, which labels have.
+        # The state of a date does not cover the days before it, on which labels depend.
         histories = [
             state_history(run.settings, source, min(days) + timedelta(days=1), night, pins=pins)
             for source in (run.pipeline.label_sources if days else ())
@@ -121,7 +121,7 @@ def _inputs(run: _Run, nights: Sequence[date]) -> dict[date, str]:
 
 
 def declared_inputs(pipeline: Pipeline) -> str:
-    """What the figures depend on of the declaration itself; the drift's limits only judge them."""
+    """Return the parts of the declaration that figures depend on; the drift's limits do not change them."""
     gate = pipeline.trained_gate
     own = f" own={fingerprint(metrics=gate.metrics)}" if gate.metrics else ""
     return (
@@ -135,7 +135,7 @@ def _state(scored: StageRecord) -> str:
 
 
 def labelled_by(pipeline: Pipeline, night: date) -> Sequence[date]:
-    """The as-of dates whose labels are known by an as-of date, and were not by the one before it."""
+    """Return the as-of dates whose labels are known by an as-of date, and were not by the one before it."""
     horizon, day = timedelta(days=pipeline.trained_label.horizon_days), timedelta(days=1)
     return pipeline.schedule.dates(pipeline.schedule.latest(night - day) - horizon + day, night - horizon)
 
@@ -156,7 +156,7 @@ def _measure(run: _Run, nights: Sequence[date]) -> dict[date, Done]:
 
 
 def _drift(run: _Run, nights: Sequence[date]) -> dict[date, list[Measurement]]:
-    """The drift of the champion's features, and of the scores of whichever version made a night's predictions."""
+    """The drift of the champion's features, and of the scores of the version that made a date's predictions."""
     large = max(run.scored[night].rows for night in nights) > _SPARK_ROWS
     spark = run.session() if large else None
     reports = measure_drift(run.settings, run.pipeline, nights, spark=spark)
@@ -185,7 +185,7 @@ def _drift(run: _Run, nights: Sequence[date]) -> dict[date, list[Measurement]]:
 
 
 def _estimate(run: _Run, night: date) -> tuple[list[Measurement], str]:
-    """The expected performance of a night's predictions, by the version that made them."""
+    """The expected performance of a date's predictions, by the version that made them."""
     model = run.versions.get(int(run.scored[night].details["model_version"]))
     if model is None:
         return [], ""
@@ -193,7 +193,7 @@ def _estimate(run: _Run, night: date) -> tuple[list[Measurement], str]:
 
 
 def _performance(run: _Run, nights: Sequence[date]) -> list[tuple[date, Measurement | None, str]]:
-    """The performance of each as-of date whose labels became known, or why it has none, with the night of that."""
+    """The realised performance of dates whose labels became known, or why there is none, each with the date of that."""
     metric = run.pipeline.trained_gate.metric
     result: list[tuple[date, Measurement | None, str]] = []
     models: dict[date, tuple[date, ModelVersion]] = {}

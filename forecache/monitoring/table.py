@@ -1,4 +1,4 @@
-"""The monitoring table: an append-only Delta table with one row for each figure of each night."""
+"""The monitoring table: an append-only Delta table with one row for each figure of each as-of date."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ class Measurement:
     """One figure.
 
     Attributes:
-        night: The as-of date by which it could be known.
-        as_of: The as-of date of the rows that it is about: the night, or a label horizon before it for "performance".
+        night: The as-of date by which it was known.
+        as_of: The as-of date of its rows: `night`, or for "performance" a label horizon before it.
         kind: "feature", "prediction", "estimate" (of the performance, before labels) or "performance".
         name: The feature, the output or the metric.
-        reference: What it is held against: "training split", "test split" or "nights before".
+        reference: What it is compared with: "training split", "test split" or "nights before".
         model_version: The champion, or, for predictions and performance, the version that made the predictions.
         effect: Population stability index; for a metric how much worse than the reference (negative: better).
         effect_low, effect_high: Interval of the effect, for metrics.
         js: Jensen-Shannon distance, None for metrics.
         value, reference_value: For a feature the shares of nulls, for a metric its values, else None.
-        reference_rows: None where the reference is a figure of the registry.
-        recorded_at: Filled in when it is stored.
+        reference_rows: None if the reference is a figure of the registry.
+        recorded_at: Set when it is stored.
     """
 
     pipeline: str
@@ -52,7 +52,7 @@ class Measurement:
 
 
 def append_measurements(settings: Settings, rows: Sequence[Measurement]) -> None:
-    """Append figures in one commit; a figure that is there already is superseded by the newer one."""
+    """Append figures in one commit; a newer figure supersedes an older one of the same kind, name and date."""
     from forecache.lake.delta.small_tables import append_rows, row_schema
 
     now = datetime.now(timezone.utc)
@@ -63,7 +63,7 @@ def append_measurements(settings: Settings, rows: Sequence[Measurement]) -> None
 def measurements(
     settings: Settings, pipeline: str, *, first: date | None = None, last: date | None = None
 ) -> list[Measurement]:
-    """The newest value of each figure of a pipeline's nights from `first` to `last`, by night."""
+    """Read the newest value of each figure of a pipeline, from `first` to `last`, by as-of date."""
     filters: list[tuple[str, str, Any]] = [("pipeline", "=", pipeline)]
     filters += [("night", ">=", first)] if first else []
     filters += [("night", "<=", last)] if last else []
@@ -71,7 +71,7 @@ def measurements(
 
 
 def all_measurements(settings: Settings) -> list[Measurement]:
-    """The newest value of each figure of every pipeline's nights, by night."""
+    """Read the newest value of each figure of every pipeline, by as-of date."""
     return _read(settings, [])
 
 
@@ -83,6 +83,6 @@ def _read(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[Measu
 
 
 def newest(rows: Iterable[Measurement]) -> list[Measurement]:
-    """Of figures in the order they were recorded, the last of each; by night, in that order otherwise."""
+    """Keep the last of each figure, given in the order of recording; sorted by as-of date, else in that order."""
     last = {(row.pipeline, row.night, row.kind, row.name, row.reference, row.model_version): row for row in rows}
     return sorted(last.values(), key=lambda row: row.night)

@@ -1,1 +1,1 @@
-"""Operations that move a model and the store together; each completes or is undone."""
+"""Operations on a whole project: publish, release, roll out, roll back, maintain, and report status and cost."""

@@ -1,4 +1,4 @@
-"""What the live features and scores of a release are held against: the training data of its model, in bins."""
+"""The reference for drift of a release's live features and scores: the training data of its model, in bins."""
 
 import logging
 
@@ -15,7 +15,7 @@ logger = logging.getLogger("forecache.operations")
 
 
 def live_bins(settings: Settings, realtime: Realtime, model: ModelVersion) -> bytes | None:
-    """What `live_reference` returns, as a file of the release."""
+    """The result of `live_reference` as the content of a file of the release."""
     reference = live_reference(settings, realtime, model)
     return None if reference is None else reference.to_json()
 
@@ -23,7 +23,7 @@ def live_bins(settings: Settings, realtime: Realtime, model: ModelVersion) -> by
 def live_reference(settings: Settings, realtime: Realtime, model: ModelVersion) -> Reference | None:
     """The bins of a model's training split and of its scores on the test split.
 
-    None of a model that was not trained here, and of one whose training data is gone.
+    None for a model that was not trained here, or whose training data is gone.
     """
     if not realtime.is_trained or not model.is_own:
         return None
@@ -42,7 +42,7 @@ def live_reference(settings: Settings, realtime: Realtime, model: ModelVersion) 
 
 
 def _feature(name: str, reference: FeatureReference) -> ColumnBins:
-    """The bins of a feature; one bin without rows where the model does not take it."""
+    """The bins of a feature; one bin without rows if the model does not take it."""
     if name not in reference.edges:
         return ColumnBins(name, (), (0, 0))
     low, high = reference.ranges.get(name, (None, None))

@@ -2,7 +2,7 @@
 
 References to old Delta versions come from retained published versions, the ledger (features and predictions of an as-of
 date, training sets), registered models, promotions, training runs that may resume from a checkpoint, and rows of
-streams, which name the nights that they stand on.
+streams, which name the as-of dates of the features that they were computed from.
 """
 
 import json
@@ -59,7 +59,7 @@ def maintain(
         if name not in here:
             raise NotFoundError(f"The lake has no table {name!r}.", remedy="`forecache tables` lists those there are.")
     wanted, done = list(names) or here, []
-    # Nothing names old versions of the tables of streams, which are maintained each hour.
+    # Nothing refers to old versions of the tables of streams, which are maintained each hour.
     pins = {} if all(map(is_stream_table, wanted)) else pinned_versions(settings)
     for number, name in enumerate(wanted):
         progress(f"maintaining {name}", number / len(wanted))
@@ -68,7 +68,7 @@ def maintain(
 
 
 def foreign_tables(settings: Settings) -> dict[str, str]:
-    """Existing tables that lie in the lake's folder and are only read, with the name of a source that reads each."""
+    """Tables in the lake's folder that the project only reads, with the name of a source that reads each."""
     project = read_project(settings)
     making = (*project.served.values(), *project.realtime.values(), *project.streams.values())
     sources = [source for each in (*making, *project.mailings.values()) for source in each.all_sources]
@@ -108,13 +108,13 @@ def pinned_versions(settings: Settings) -> dict[str, set[Pin]]:
 
 
 def _published(settings: Settings) -> Named:
-    """The predictions of the retained versions, and the features, or interactions, that they were made from."""
+    """The predictions of retained versions, and the features, or interactions, that they were made from."""
     made_from = _made_from(settings)
     for store in stores_here(settings):
         for manifest in store.versions():
             yield manifest.source.table, Pin(manifest.source.delta_version, manifest.source.as_of)
             for provenance in (manifest.provenance, *manifest.provenances.values()):
-                # Lists from item to item are made by another name than they are served under.
+                # Lists of similar items are made under another name than they are served under.
                 for name in {manifest.pipeline, provenance.model_name}:
                     for table in made_from.get((name, provenance.feature_version), ()):
                         yield table, Pin(provenance.feature_version)
@@ -168,7 +168,7 @@ def _trained(settings: Settings) -> Named:
 
 
 def _streamed(settings: Settings) -> Named:
-    """The nights of views that rows of streams stand on, so that these rows can be computed again."""
+    """The versions of views that rows of streams were computed from, so that these rows can be computed again."""
     for stream in read_project(settings).streams.values():
         tables = {view.name: view.feature_table for view in stream.views}
         for base in stream_bases(settings, stream.table):

@@ -1,4 +1,4 @@
-"""The target of a rollback: the model version and the store version that belong together."""
+"""The target of a rollback: a model version, and the store version with its predictions."""
 
 from dataclasses import replace
 
@@ -82,12 +82,12 @@ def previous_champion(settings: Settings, pipeline: Pipeline) -> int:
 
 
 def weights_by_version(settings: Settings, pipeline: Pipeline) -> dict[int, str]:
-    """By version of a pipeline's model, the digest of its weights, as far as it is known."""
+    """The known digests of weights by version of a pipeline's model."""
     return {v.version: v.weights for v in list_models(settings, pipeline) if v.weights is not None}
 
 
 def is_same_model(settings: Settings, pipeline: Pipeline, first: int, second: int) -> bool:
-    """Tell if two versions are one, or have the same weights, as two trainings at once on two machines make them."""
+    """Tell if two versions are equal or have the same weights, as two machines that train at once make them."""
     weights = weights_by_version(settings, pipeline)
     return first == second or (first in weights and weights[first] == weights.get(second))
 

@@ -38,17 +38,17 @@ def publish_night(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """`forecache.store.publish`, after checking that the rows passed their checks and their model was not rolled back.
+    """Publish an as-of date, after checking that its rows passed their checks and its model was not rolled back.
 
     Args:
         night: As-of date to publish; None: the newest that was scored.
         unchecked: Publish rows that were never checked, or that changed since; not if their last check failed.
-        replace_remote: As `forecache.store.publish` has it.
+        replace_remote: See `forecache.store.publish`.
 
     Raises:
         InputError: The pipeline is not published.
         CheckError: The rows were not checked or failed, their model was rolled back, or features were computed by
-            another declaration; and what `publish` raises.
+            another declaration; also what `publish` raises.
         ConflictError: A rollback was interrupted a moment ago.
     """
 
@@ -77,7 +77,7 @@ def publish_night(
 
 
 def _record(settings: Settings, result: StageResult, *, run_id: str) -> None:
-    """Tell the ledger what a publish took; the manifest says what it published."""
+    """Record the time that a publish took; the manifest describes what it published."""
     [night] = result.nights
     row = StageRecord(STAGE, result.subject, night, "", "", -1, result.rows, result.seconds,
                       {"version": result.details["version"]}, run_id=run_id)  # fmt: skip
@@ -88,7 +88,7 @@ def _record(settings: Settings, result: StageResult, *, run_id: str) -> None:
 
 
 def _declare_layer(settings: Settings, pipeline: Served) -> None:
-    """Make the store live where a declared stream writes to it, also on a machine where the stream never ran.
+    """Give the store a live layer if a declared stream writes to it, even on a machine on which the stream never ran.
 
     A publish overlays the rows of the stream that the file LIVE names.
     """
@@ -98,7 +98,7 @@ def _declare_layer(settings: Settings, pipeline: Served) -> None:
 
 
 def _refuse_other_features(settings: Settings, view: FeatureView, source: NightSource) -> None:
-    """Refuse features that the view computed as it was declared before: the version would say that they are of now."""
+    """Refuse features that an earlier declaration of the view computed: the version would claim the present one."""
     built = last_record(settings, BUILT, view.name, source.night)
     code = code_of(built.inputs) if built else ""
     if code not in ("", view.fingerprint):

@@ -1,4 +1,4 @@
-"""Releasing a real-time model: the champion, its transform and the contracts of its features become one unit."""
+"""Release a real-time model: the champion, its transform and the contracts of its features as one unit."""
 
 import json
 import time
@@ -43,7 +43,7 @@ from forecache.store.replicas.sync import open_remote
 
 STAGE = "release"
 _REQUESTS = 50
-"""Recorded requests that a release keeps."""
+"""Number of recorded requests that a release keeps."""
 
 
 def release(
@@ -57,30 +57,30 @@ def release(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """Write a release of the champion and of the declaration, where one of them has changed, and make it current.
+    """Write a release of the champion and the declaration, if one of them has changed, and make it current.
 
-    A release that is kept here and has both is made current again instead. Where the declaration has a rollout, that is
-    begun, and makes it current at its end; `details["rollout"]` says which, or why not.
+    If a retained release has both, it is made current again instead. If the declaration has a rollout, the rollout
+    begins and makes the release current at its end; `details["rollout"]` has its state, or why there is none.
 
     Args:
-        warmup: Requests in the reader's own JSON that it is proved and warmed with; none: those that the training has
-            recorded, or one that is made up.
-        again: Also where the same was rolled back.
-        at_once: It answers all requests at once, also where a rollout is declared or under way.
-        take_over: Take the model over where another home over the lake releases it.
+        warmup: Requests in the reader's own JSON with which it is tested and warmed up; empty: those that the training
+            has recorded, or a generated one.
+        again: Release it even if an equal release was rolled back.
+        at_once: Answer all requests with it at once, even if a rollout is declared or under way.
+        take_over: Make this installation the owner of the model, if another one over the lake is.
 
     Returns:
-        Skipped where the current release, or one that is rolled out already, is of the same model and declaration, or
-        one that is was rolled back, which `details["rolled_back"]` names.
+        Skipped if the release with this model and declaration is current, is being rolled out already, or was rolled
+        back; `details["rolled_back"]` names the last.
 
     Raises:
         NotFoundError: There is no champion.
         InputError: The runtime of the model does not answer requests, or the code cannot be packed.
         CheckError: The champion was trained with another transform or other features than are declared, or the release
             does not answer requests.
-        ConflictError: Another process, or another home over the lake, is releasing it.
-        OwnerUnknownError: The lake does not say which home releases it.
-        NotEverywhereError: It is released here, and not on the remote.
+        ConflictError: Another process is releasing it, or another installation over the lake owns it.
+        OwnerUnknownError: The lake does not say which installation owns it.
+        NotEverywhereError: It is released here, but not on the remote.
     """
     started = time.perf_counter()
     folder, pipeline = open_releases(settings, realtime.name), realtime.training_pipeline
@@ -111,7 +111,7 @@ def release(
         rollout = "" if skipped else rollouts.take_up(settings, folder, realtime, known, why_at_once, seen=pointer)
         if known == pointer.current:
             rollouts.give_up(folder, f"Champion and declaration are those of release {known} again.")
-        # Also where nothing has changed: an earlier push may have failed.
+        # Pushed even if nothing has changed: an earlier push may have failed.
         what = "rolled out" if rollout in (rollouts.BEGUN, rollouts.UNDER_WAY) else "current"
         _push(settings, folder, f"Release {known} of {realtime.name} is {what}.")
         told = {"rolled_back": known} if known in pointer.bad else {}
@@ -142,20 +142,20 @@ def release(
 
 
 def roll_release_back(settings: Settings, name: str, number: int | None = None, *, reason: str = "") -> ReleasePointer:
-    """Answer by an earlier release again; the one that was current, and those after it, do not come back by themselves.
+    """Make an earlier release current again; the present one, and those after it, are marked as rolled back.
 
-    A release that is rolled out is returned instead: the one before it answers still. Where a return was killed, it is
-    finished, and nothing else is done.
+    A release that is being rolled out is returned instead, and the one before it goes on answering. If a return was
+    killed, it is finished, and nothing else is done.
 
     Args:
-        number: None: the newest before the current one that was not rolled back and is whole.
+        number: The release; None: the newest complete one before the current that was not rolled back.
 
     Raises:
         NotFoundError: There is no such release, or none before.
-        ConflictError: Another home over the lake releases it, or another release has become current meanwhile.
-        OwnerUnknownError: The lake does not say which home does, and `number` is after the current one.
-        DamagedError: It is not what was written; or the claim is not, and `number` is after the current one.
-        NotEverywhereError: It is done here, and not on the remote.
+        ConflictError: Another installation over the lake owns it, or another release has become current meanwhile.
+        OwnerUnknownError: The lake does not say which one does, and `number` is after the current release.
+        DamagedError: The release is damaged; or the claim is, and `number` is after the current release.
+        NotEverywhereError: It is done here, but not on the remote.
     """
     folder = open_releases(settings, name)
     if number is None and rollouts.rolling_out(folder) is not None:
@@ -173,13 +173,13 @@ def roll_release_back(settings: Settings, name: str, number: int | None = None, 
         number = before(folder, pointer)
     read_files(folder.release(number), read_release(folder, number).files)
     moved = move_to(folder, number, leave=True, seen=pointer)
-    settle(settings, folder)  # a rollout between other releases than these is over
+    settle(settings, folder)  # ends a rollout of other releases than these
     _push(settings, folder, f"Release {number} of {name} is current.")
     return moved
 
 
 def recorded_requests(settings: Settings, realtime: Realtime) -> list[bytes]:
-    """Requests of the examples that the training has kept, or one that is made up."""
+    """Requests that the training has recorded, or a generated one."""
     file = recorded_requests_file(settings, realtime.name)
     if not file.is_file():
         return made_up_requests(realtime.request, realtime.candidates)
@@ -187,7 +187,7 @@ def recorded_requests(settings: Settings, realtime: Realtime) -> list[bytes]:
 
 
 def _refuse_other_features(realtime: Realtime, model: ModelVersion) -> None:
-    """Refuse a champion that learned from what another transform, or other views, have made."""
+    """Refuse a champion that was trained with another transform or other views."""
     if not realtime.is_trained:
         return
     if model.tags.get(FEATURES_TAG) != realtime.training_pipeline.fingerprints.features:
@@ -238,7 +238,7 @@ def _result(
 
 
 def _push(settings: Settings, folder: ReleaseFolder, what: str) -> None:
-    """Bring the other homes and the replicas what has changed here."""
+    """Publish the change to the other installations, by the lake, and to replicas, by the remote."""
     show_in_lake(settings, folder)
     if settings.store_remote:
         with reporting_replica_failure(folder.name, what):

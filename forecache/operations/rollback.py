@@ -1,4 +1,4 @@
-"""Rollback: the alias `champion` and the published predictions go back together, or not at all.
+"""Rollback: an earlier champion and its published predictions become current together, or not at all.
 
 A rollback writes a row to the promotion ledger ("begun") before it moves anything, and a second row ("passed") at the
 end. A process that dies in between leaves the first row without the second. The next operation that rolls back, decides
@@ -44,7 +44,7 @@ class RolledBack:
         served: The version that is served now, None if nothing is published.
         entry: The closing ledger row, None if only the store moved.
         targets: The changes in Redis and in the remote, by target.
-        resumed: Whether an earlier, interrupted command began it; `entry.verdict` says whether it was finished.
+        resumed: True if it finished or undid an earlier, interrupted operation, as `entry.verdict` says.
     """
 
     served: Manifest | None
@@ -65,8 +65,8 @@ def roll_back(
 ) -> RolledBack:
     """Serve an earlier version again, and make the model of its predictions the champion.
 
-    The present version is quarantined and, if another model made it, that model is marked as rolled back: neither comes
-    back by itself. An interrupted rollback is finished instead, and nothing else is done.
+    The present version is quarantined and, if another model made it, that model is marked as rolled back: no later run
+    makes them current again. An interrupted rollback is finished instead, and nothing else is done.
 
     Args:
         version: Store version to serve; None: the newest retained one before the current that is not quarantined.
@@ -74,7 +74,7 @@ def roll_back(
         actor, reason: Who decided and why, for the promotion ledger.
 
     Raises:
-        NotFoundError: There is no such version to go back to, or its model is not registered any more.
+        NotFoundError: There is no such version, or its model is not registered any more.
         CheckError: Its model was never champion, or that model's artifact was changed. Nothing has moved.
         ConflictError: Another process is changing the store, or another decision was recorded meanwhile.
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
@@ -161,7 +161,7 @@ def _locked_store(settings: Settings, pipeline: Pipeline) -> Iterator[Store]:
 
 
 def _model_of(store: Store, version: int) -> int | None:
-    """The model that made a version; None if the manifest is damaged or gone, which says nothing against the model."""
+    """The model that made a version; None if the manifest is damaged or gone, for which the model is not to blame."""
     try:
         return store.manifest(version).provenance.model_version
     except (DamagedError, NotFoundError):
@@ -204,7 +204,7 @@ def _complete(settings: Settings, pipeline: Pipeline, store: Store, entry: Promo
         for version in versions_to_quarantine(store, entry):
             store.quarantine(version, quarantine_reason(entry))
         rollback_step("quarantined")
-        # A version that was published after this rollback began stays current: nobody decided about it.
+        # A version that was published after this rollback began stays current: the decision was not about it.
         pointer = store.pointer()
         if pointer.current == entry.from_published:
             # A pin that was set after the rollback began is a later decision, and stays.

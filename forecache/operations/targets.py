@@ -1,4 +1,4 @@
-"""Errors of Redis and the remote after a change of the local store, which is not undone."""
+"""The error for a change that is done in the local store, but not in Redis or on the remote."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from forecache.errors import ForecacheError, NotEverywhereError
 
 @contextmanager
 def reporting_replica_failure(pipeline: str, what: str) -> Iterator[None]:
-    """Turn any error while replicas are updated into one that says that the local change is done, and what to do.
+    """Turn any error of the block, which updates replicas, into one that says that the local change is done.
 
     Args:
         what: The local change, in a sentence.

@@ -1,4 +1,4 @@
-"""Undoing an interrupted rollback or promotion: its target is gone or damaged, so nothing of it is to stay."""
+"""Undo an interrupted rollback or promotion whose target is gone or damaged."""
 
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -34,5 +34,5 @@ def undo_operation(settings: Settings, pipeline: Pipeline, store: Store, entry: 
 
 
 def quarantine_reason(entry: Promotion) -> str:
-    """The reason with which an operation quarantines versions, by which undoing it finds them again."""
+    """The quarantine reason of an operation, by which its undo finds the versions."""
     return f"rolled back to version {entry.to_published} at {timestamp(entry.recorded_at)}"

@@ -1,4 +1,4 @@
-"""The declaration a user writes: what is particular to one pipeline, and nothing about how it runs.
+"""The declarations that a user writes: what is particular to one pipeline, and nothing about how it runs.
 
 A project is a package with a `pipelines` sub-package; every module-level `Pipeline`, `Recommender`, `Realtime`,
 `Stream` or `Mailing` in it is found by `read_project`. Declarations hold plain values and functions; heavy libraries

@@ -1,4 +1,4 @@
-"""One pipeline: its parts, whether they fit together, and the names of its tables."""
+"""A pipeline: its parts, the checks that they fit together, and the names of its tables."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -41,25 +41,25 @@ class Pipeline(PipelineTables):
 
     Attributes:
         name: Part of the names of tables, jobs, the store and the reader's route.
-        key: Columns that a prediction is about; the features have them, and at least one source declares each.
-        features: What the model sees: `Features` of its own, a view of this key that other pipelines may share, or
+        key: Columns that identify a prediction; the features have them, and at least one source declares each.
+        features: The model's inputs: `Features` of its own, a view of this key that other pipelines may share, or
             several views, which are joined.
-        entities: Of joined views, which keys have a row; None: those of the first view that has the pipeline's key.
-        label: The function from events to what the model learns; a model that is not trained here has none.
-        sources: What the label, and features that are a function, are computed from; none: the sources of the view.
-        model: What is trained, or what is applied as it is.
-        training: How it is trained, and on which as-of dates.
-        outputs: What the model returns, as columns of the prediction table; the first is what it learns of the label.
-        segments: Columns that are cut from an output, such as "low" and "high".
-        gate: What a model that is trained here has to pass before it scores.
+        entities: The keys that have a row if views are joined; None: those of the first view with the pipeline's key.
+        label: The function from events to what the model learns; None for a model that is not trained here.
+        sources: The sources of the label and of features that are a function; (): the sources of the view.
+        model: The model that is trained, or applied as it is.
+        training: How the model is trained, and on which as-of dates.
+        outputs: What the model returns, as columns of the prediction table; the first one is learned from the label.
+        segments: Columns with the range that an output lies in, such as "low" or "high".
+        gate: The checks that a model that is trained here has to pass before it scores.
         schedule: When it runs and trains, and which days are its as-of dates.
-        publish: What is served, when it counts as stale, and what a new version may not do; None: the prediction table
-            is all that there is.
-        drift: How far a night's scores may be from those of other nights.
-        shadow: Every night scores a challenger beside the champion, where one is named.
-        retraining: What asks for a training before the scheduled one; None: nothing does.
-        expectations: What the prediction table has to satisfy besides the declared bounds.
-        owner: An e-mail address or `team:NAME`, shown at the assets in Dagster's UI; empty: none.
+        publish: What is served, when an answer is stale, and when a new version is refused; None: nothing is published,
+            and the prediction table is the result.
+        drift: How far the scores of an as-of date may be from those of other dates.
+        shadow: Each nightly run also scores the challenger, if there is one.
+        retraining: The limits beyond which a training starts before the scheduled one; None: no such training.
+        expectations: Expectations of the prediction table besides the declared bounds.
+        owner: An e-mail address or `team:NAME`, shown at the assets in Dagster's UI; "": none.
     """
 
     name: str
@@ -105,17 +105,17 @@ class Pipeline(PipelineTables):
 
     @property
     def is_of_requests(self) -> bool:
-        """Whether it is the `training_pipeline` of a real-time model."""
+        """True for the `training_pipeline` of a real-time model, whose rows are those of requests."""
         return self.key == REQUEST_KEY
 
     @property
     def declared(self) -> str:
-        """How a message begins about what the user declared: "Pipeline 'churn'", "Realtime 'search'"."""
+        """The name at the beginning of a message: "Pipeline 'churn'", "Realtime 'search'"."""
         return f"{'Realtime' if self.is_of_requests else 'Pipeline'} {self.name!r}"
 
     @property
     def called(self) -> str:
-        """The same inside a sentence: "pipeline 'churn'", "real-time model 'search'"."""
+        """The name inside a sentence: "pipeline 'churn'", "real-time model 'search'"."""
         return f"{'real-time model' if self.is_of_requests else 'pipeline'} {self.name!r}"
 
     @property
@@ -129,7 +129,7 @@ class Pipeline(PipelineTables):
 
     @property
     def task(self) -> Task:
-        """What a model that is trained here learns of the label, by which metrics and plots are chosen."""
+        """The task that metrics and plots are chosen by, see `task_of`."""
         return task_of(self)
 
     @property
@@ -142,10 +142,10 @@ class Pipeline(PipelineTables):
 
     @property
     def publishing(self) -> Publish:
-        """How the predictions are published.
+        """Settings of the publish.
 
         Raises:
-            InputError: They are not.
+            InputError: The pipeline declares `publish=None`.
         """
         if self.publish is None:
             raise not_published(self.name)
@@ -153,7 +153,7 @@ class Pipeline(PipelineTables):
 
     @property
     def is_trained(self) -> bool:
-        """Whether the model is trained here, rather than applied as it is."""
+        """True if the model is trained here, False if it is applied as it is."""
         return isinstance(self.model, TRAINED)
 
     @property
@@ -186,7 +186,7 @@ class Pipeline(PipelineTables):
 
     @cached_property
     def views(self) -> tuple[FeatureView, ...]:
-        """What the features come from; features of its own are a view that nothing else uses."""
+        """The views of the features; features of the pipeline's own are a view that no other pipeline uses."""
         if isinstance(self.features, Features):
             view = FeatureView(self.name, self.key, self.sources, self.features)
             return (replace(view, description=self.description, owner=self.owner),)
@@ -194,7 +194,7 @@ class Pipeline(PipelineTables):
 
     @property
     def is_joined(self) -> bool:
-        """Whether the features are joined from views into a table of the pipeline's own."""
+        """True if the features are joined from views into a table of the pipeline's own."""
         return len(self.views) > 1 or self.entities is not None
 
     @property
@@ -211,7 +211,7 @@ class Pipeline(PipelineTables):
 
     @cached_property
     def all_sources(self) -> tuple[AnySource, ...]:
-        """What features and label are computed from, each once."""
+        """The sources of features, entities and label, each once."""
         of_views = (source for view in self.views for source in view.sources)
         of_entities = self.entities.sources if self.entities else ()
         return each_once(f"pipeline {self.name!r}", [*self.sources, *of_views, *of_entities])
@@ -230,13 +230,13 @@ class Pipeline(PipelineTables):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that the stages read of the declaration."""
+        """Hash of the fingerprints of all stages."""
         return hashlib.sha256(repr(self.fingerprints).encode()).hexdigest()[:16]
 
     @cached_property
     def fingerprints(self) -> Fingerprints:
         """Hashes of what each stage reads of the declaration and of the project's code.
 
-        Stages compare them to decide whether what they wrote before is still what this declaration means.
+        A stage compares its hash with the recorded one to decide whether its earlier result is still current.
         """
         return fingerprints(self)

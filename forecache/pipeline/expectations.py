@@ -1,4 +1,4 @@
-"""What a table has to satisfy, as Great Expectations names it."""
+"""Expectations of a table, by their names in Great Expectations."""
 
 import difflib
 import importlib.util
@@ -16,7 +16,7 @@ from forecache.pipeline.checks.checking import check_fields
 class Expectation:
     """One Great Expectations expectation by its snake-case type, such as `expect_column_values_to_not_be_null`.
 
-    A critical one that fails blocks what is downstream; a warning is shown and lets the run go on.
+    If a critical one fails, the stages after it do not run; a failed warning is only shown.
     """
 
     type: str
@@ -35,21 +35,21 @@ class Expectation:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that it is about."""
+        """The columns that it checks."""
         named = (self.arguments[name] for name in ("column", "column_A", "column_B") if name in self.arguments)
         return (*named, *self.arguments.get("column_list", ()))
 
 
 @cache
 def known_types() -> frozenset[str]:
-    """The expectations of the Great Expectations that is installed, read off its files: its import takes seconds."""
+    """Names of the expectations in the installed Great Expectations, from its file names: its import takes seconds."""
     spec = importlib.util.find_spec("great_expectations")
     places = (spec.submodule_search_locations if spec else None) or ()
     return frozenset(f.stem for place in places for f in (Path(place) / "expectations" / "core").glob("expect_*.py"))
 
 
 def check_columns(owner: str, expectations: Iterable[Expectation], columns: Collection[str]) -> None:
-    """Refuse expectations about columns that a table does not have."""
+    """Refuse expectations of columns that a table does not have."""
     for expectation in expectations:
         for column in expectation.columns:
             if column not in columns:
@@ -60,5 +60,5 @@ def check_columns(owner: str, expectations: Iterable[Expectation], columns: Coll
 
 
 def expect(type_: str, /, *, severity: Literal["critical", "warning"] = "critical", **arguments: Any) -> Expectation:
-    """Shorthand: `expect("expect_column_values_to_be_between", column="amount", min_value=0)`."""
+    """Make an `Expectation`: `expect("expect_column_values_to_be_between", column="amount", min_value=0)`."""
     return Expectation(type_, arguments, severity)

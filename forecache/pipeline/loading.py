@@ -1,7 +1,7 @@
 """The pipelines of a project, found by importing the modules of its `pipelines` sub-package.
 
-A module that cannot be used takes only its own pipelines with it: it is named with its error wherever pipelines are
-loaded, and the others go on.
+A module that cannot be imported or has a wrong declaration makes only its own pipelines unusable: its error is kept
+in `Project.broken` and logged, and the others are loaded.
 """
 
 import logging
@@ -33,14 +33,14 @@ from forecache.pipeline.unknown import unknown
 from forecache.settings import Settings
 
 _log = logging.getLogger(__name__)
-_told: set[str] = set()
+_warned: set[str] = set()
 _T = TypeVar("_T")
 _PUBLISHED = "pipeline, recommender or feature view"
 _ALL = "pipeline, recommender, feature view or real-time model"
 
 
 def read_project(settings: Settings) -> Project:
-    """Load every module of the project's pipelines; one that is broken is run again each time.
+    """Load every module of the project's pipelines; a broken one is imported again at each call.
 
     Raises:
         SettingsError: The project package cannot be imported.
@@ -55,7 +55,7 @@ def read_project(settings: Settings) -> Project:
             found[module] = declared_in(module)
         except SettingsError as error:
             broken[module] = error
-    # A store or a stream may be declared in a module that is broken.
+    # A store or a stream may be declared in a broken module, so these checks need all modules.
     elsewhere = {} if broken else {**of_unread_rungs(found), **of_other_streams(found)}
     broken |= {**elsewhere, **ambiguous(found), **of_other_dates(found)}
     usable = sorted(
@@ -74,7 +74,7 @@ def read_project(settings: Settings) -> Project:
 
 
 def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
-    """Every usable pipeline of the project by name, in alphabetical order; a warning is logged of each broken module.
+    """The usable pipelines of the project by name, in alphabetical order; logs a warning for each broken module.
 
     Raises:
         SettingsError: The project package cannot be imported.
@@ -85,16 +85,16 @@ def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
 
 
 def load_served(settings: Settings, name: str, *, models: Iterable[str] | None = None) -> Published:
-    """One pipeline, recommender, further table of a recommender, or feature view, by name.
+    """One pipeline, recommender, second table of a recommender, or feature view by name.
 
     Args:
-        models: Real-time models of which one would do as well, which the caller has looked for: the error names them,
-            too, and those that are declared.
+        models: Names of released real-time models, if the caller accepts real-time models too and has not found `name`
+            among them: the error then lists these and the declared ones.
 
     Raises:
-        NotFoundError: Nothing has that name; the message lists what there is.
-        InputError: It is a real-time model.
-        SettingsError: Nothing has, and a module is broken that may declare it.
+        NotFoundError: Nothing has that name; the message lists the names.
+        InputError: It is a real-time model or a stream.
+        SettingsError: Nothing has that name, and a broken module may declare it.
     """
     project = read_project(settings)
     if models is None:
@@ -117,7 +117,7 @@ def _served(settings: Settings, project: Project, name: str, kinds: str, there: 
 
 
 def of_requests(name: str) -> InputError:
-    """The error where a real-time model is named, and something that is published is needed."""
+    """The error for the name of a real-time model if something published is needed."""
     return InputError(
         f"{name!r} is a real-time model: its answers are made when it is asked, and none is published.",
         remedy=f"Ask it, POST /v1/{name}; `forecache releases {name}` lists what answers.",
@@ -125,10 +125,10 @@ def of_requests(name: str) -> InputError:
 
 
 def load_pipeline(settings: Settings, name: str) -> Pipeline:
-    """One pipeline by name that is no recommender; of a real-time model, its `training_pipeline`.
+    """One pipeline by name; for a real-time model, its `training_pipeline`.
 
     Raises:
-        InputError: It is a recommender.
+        InputError: It is a recommender or a feature view.
         Others as `load_served`.
     """
     project = read_project(settings)
@@ -147,10 +147,10 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
 
 
 def load_trained(settings: Settings, name: str) -> Pipeline:
-    """One pipeline by name, with a model that is trained here; of a real-time model, its `training_pipeline`.
+    """One pipeline by name whose model is trained here; for a real-time model, its `training_pipeline`.
 
     Raises:
-        InputError: It is a recommender, or its model is not trained here.
+        InputError: It is a recommender or a feature view, or its model is not trained here.
         Others as `load_served`.
     """
     found = load_pipeline(settings, name)
@@ -163,7 +163,7 @@ def load_realtime(settings: Settings, name: str, *, released: Iterable[str] = ()
     """One real-time model by name; raises as `load_served`.
 
     Args:
-        released: Others that would do, which the caller has looked for: the error names them, too.
+        released: Names of models that are released here, which the caller accepts; the error lists them, too.
     """
     project = read_project(settings)
     return _one_of(settings, project, project.realtime, name, "real-time model", released)
@@ -196,7 +196,7 @@ def load_nightly(settings: Settings, name: str) -> Nightly:
     """One pipeline, recommender, published view or real-time model by name.
 
     Raises:
-        InputError: It is a further table of a recommender, which that one's run makes.
+        InputError: It is a second table of a recommender, which the run of the recommender makes.
         Others as `load_served`.
     """
     project = read_project(settings)
@@ -212,10 +212,10 @@ def load_nightly(settings: Settings, name: str) -> Nightly:
 
 
 def find_served(settings: Settings, name: str) -> Published | None:
-    """One pipeline or recommender by name, None where it is not declared.
+    """One pipeline, recommender, second table or view by name; None if it is not declared.
 
     Raises:
-        SettingsError: No pipeline has that name, and a module is broken that may declare it.
+        SettingsError: Nothing has that name, and a broken module may declare it.
     """
     return _find(read_project(settings), name)
 
@@ -228,13 +228,13 @@ def _find(project: Project, name: str) -> Published | None:
 
 
 def _broken_by(project: Project, name: str) -> SettingsError:
-    """Why something is not found: the error of the module that is called like it, or of another."""
+    """The error of the broken module with this name, else of the first broken module."""
     own = [error for module, error in project.broken.items() if module.rpartition(".")[2] == name]
     return (own or list(project.broken.values()))[0]
 
 
 def _warn(project: Project) -> None:
     for error in project.broken.values():
-        if str(error) not in _told:
-            _told.add(str(error))
+        if str(error) not in _warned:
+            _warned.add(str(error))
             _log.warning("%s The other pipelines go on without it.", error)

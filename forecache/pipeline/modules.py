@@ -1,4 +1,4 @@
-"""The modules of a project: importing them, and what they declare."""
+"""Import the modules of a project and find their declarations."""
 
 import importlib
 import sys
@@ -42,18 +42,22 @@ def import_from_project(settings: Settings, module: str) -> ModuleType:
 
 
 def _is_declared(value: object) -> TypeGuard[Declared]:
-    """Whether it stands for itself; a view that is not published is a part of the pipelines that use it."""
+    """True for a declaration, except a view that is not published: that is a part of the pipelines that use it."""
     return isinstance(value, Declared) and not (isinstance(value, FeatureView) and value.publish is None)
 
 
 def declared_in(module_name: str) -> list[Declared]:
+    """Import a module and return its declarations, each checked.
+
+    Raises:
+        SettingsError: The import or a check failed.
+    """
     try:
         module = importlib.import_module(module_name)
         found = {id(value): value for value in vars(module).values() if _is_declared(value)}
         for each in found.values():
-            assert (
-                isinstance(each, Mailing) or each.fingerprint
-            )  # of the source as it was loaded, and refused here where it cannot be told
+            # Computed now, from the source that was loaded; raises if a value cannot be compared between two runs.
+            assert isinstance(each, Mailing) or each.fingerprint
             assert not isinstance(each, Realtime) or each.is_tried
         return list(found.values())
     except (Exception, SystemExit) as error:

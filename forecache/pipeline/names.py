@@ -1,4 +1,4 @@
-"""Names that the framework puts into tables itself, and the checks of those that a declaration gives."""
+"""Names of tables and of the framework's own columns, checks of declared names, and the error for unknown names."""
 
 from collections.abc import Sequence
 
@@ -6,20 +6,20 @@ from forecache.errors import SettingsError
 from forecache.names import NAME
 
 RAW, QUARANTINE, TABLE = "raw_", "quarantine_", "table_"
-"""What the tables of a source are called, before its name."""
+"""Prefixes of the tables of a source."""
 TILES = "tiles_"
-"""What the table of a view's tiles is called, before its name."""
+"""Prefix of the table of a view's tiles."""
 REQUEST_LOG = "request_log_"
-"""What the table of a real-time model's logged answers is called, before its name."""
+"""Prefix of the table of a real-time model's logged answers."""
 STREAM, STREAM_QUARANTINE = "stream_", "stream_quarantine_"
-"""What the tables of a stream's rows and of its bad messages are called, before its name."""
+"""Prefixes of the tables of a stream's rows and of its bad messages."""
 FEATURES, TRAINING_SET, PREDICTIONS = "features_", "training_set_", "predictions_"
-"""What the tables of a pipeline are called, before its name."""
+"""Prefixes of the tables of a pipeline."""
 AS_OF = "as_of"
 REQUEST_ID, POSITION, EVENT_TIMESTAMP = "request_id", "position", "event_timestamp"
-"""Of the examples of a real-time model: which request, the place of a candidate in it, and when it was made."""
+"""Columns of a real-time model's examples: request, place of the candidate in it, and time of the request."""
 REQUEST_KEY = (REQUEST_ID, POSITION)
-"""The key of a pipeline whose rows are those of requests to a real-time model."""
+"""The key of the training pipeline of a real-time model."""
 PROVENANCE_COLUMNS = ("model_name", "model_version", "feature_version", "scored_at", "run_id")
 SOURCE_COLUMNS = ("event_day", "source_file", "source_line", "ingested_at")
 
@@ -33,7 +33,7 @@ def check_name(kind: str, name: str) -> None:
 
 
 def check_column(owner: str, name: str) -> None:
-    """Refuse a column name that Delta or SQL would not take as it stands."""
+    """Refuse a column name that Delta or SQL would not take without quotes."""
     if not name or any(character in " ,;{}()\n\t=`\"'" for character in name):
         raise SettingsError(
             f"{owner} has the column name {name!r}, which a table cannot have.",

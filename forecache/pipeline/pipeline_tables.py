@@ -1,4 +1,4 @@
-"""What the Delta tables of a pipeline are called, and which columns they have."""
+"""Names and columns of the Delta tables of a pipeline."""
 
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.names import FEATURES, PREDICTIONS, TRAINING_SET
@@ -6,7 +6,7 @@ from forecache.pipeline.served import Predictions
 
 
 class PipelineTables(Predictions):
-    """The tables of a pipeline, by its name and whether its features are joined."""
+    """Names and columns of the Delta tables of a pipeline."""
 
     name: str
 
@@ -35,5 +35,5 @@ class PipelineTables(Predictions):
 
     @property
     def challenger_table(self) -> str:
-        """Delta table of the challenger's predictions, as the prediction table; nothing publishes from it."""
+        """Delta table of the challenger's predictions, with the prediction table's columns; it is never published."""
         return f"{self.prediction_table}_challenger"

@@ -1,4 +1,4 @@
-"""What is decided without a person: what is served, how far scores may move, when to train."""
+"""Declared limits that are applied without a person: what is published, how far scores may drift, when to retrain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,21 +13,23 @@ Effect = Literal["none", "small", "large"]
 
 @dataclass(frozen=True)
 class Publish:
-    """What goes to the precompute store and when a version may become current.
+    """The fields that are published to the precompute store, and the conditions for a version to become current.
 
     Attributes:
-        fields: Columns to serve, None: every output and segment.
+        fields: Columns to serve; None: every output and segment.
         backend: "lmdb" or "redis".
-        max_age_h: Age of the as-of date (since the midnight that ended it, UTC) beyond which an answer is stale; None:
-            what fits the schedule, which is 36 for a run every night; see `Schedule.max_age_h`.
-        on_stale: "serve" without more, "flag" with `stale: true`, "refuse" with 503.
+        max_age_h: Hours since the midnight (UTC) that ended the as-of date, beyond which an answer is stale; None: what
+            fits the schedule, which is 36 for a run every night; see `Schedule.max_age_h`.
+        on_stale: A stale answer is served as it is ("serve"), with `stale: true` ("flag"), or refused with status 503
+            ("refuse").
         keep: Versions kept beside the current and pinned ones.
-        max_row_change: Largest relative change of the row count against the current version; None: any.
+        max_row_change: Largest relative change of the number of rows from the current version; None: any.
         max_null_share: Largest share of nulls in any served field; None: no null in predictions, any number in the
-            features of a view, where null is unknown.
+            features of a view, in which null means unknown.
         max_psi: Largest population stability index of a served number against the current version; None: any. Classes
-            are compared by `Drift`, which keeps a night from being published where it is `blocking`.
-        compact_share: Share of the keys above which a publish is full, or its small segments are merged with the base.
+            are compared by `Drift`; with `Drift(blocking=True)` a night with a large effect is not published.
+        compact_share: If more than this share of the keys changed, the publish is full; if the small segments together
+            hold more than this share, they are merged with the base.
         max_segments: Most segments of a version, the base included, before they are merged; at most 64.
     """
 
@@ -69,21 +71,21 @@ class Publish:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a night's scores may move, by the size of the effect: a small one warns, a large one is an error.
+    """Limits for the drift of a night's scores: a small effect is a warning, a large one an error.
 
-    The index's limits are the customary ones (Siddiqi 2006). Chance alone moves ten bins of `min_rows` rows by less
-    than half of the small ones.
+    The limits of the population stability index are the customary ones (Siddiqi 2006). With ten bins and `min_rows`
+    rows, chance alone stays below half of `small_psi` and `small_js`.
 
     Attributes:
-        last: Nights before, scored by the same model, that a night is compared with.
+        last: Number of earlier nights, scored by the same model, that a night is compared with.
         small_psi: Population stability index above which an effect counts as small.
         large_psi: The one above which it counts as large.
-        small_js: Jensen-Shannon distance above which an effect counts as small, whatever the index says.
+        small_js: Jensen-Shannon distance above which an effect counts as small, even if the index is below its limit.
         large_js: The one above which it counts as large.
-        min_rows: With fewer rows on either side the figures are shown and not judged.
+        min_rows: If either side has fewer rows, the figures are shown but not compared with the limits.
         blocking: A night with a large effect is not published.
-        report_rows: Most rows of the night, and of its reference, in the sampled report; 0: there is no report.
-        keep_reports: Reports kept on disk, the newest.
+        report_rows: Most rows of the night, and of its reference, in the sampled report; 0: no report.
+        keep_reports: Number of reports kept on disk, the newest ones.
     """
 
     last: int = 7
@@ -115,20 +117,21 @@ class Drift:
 
 @dataclass(frozen=True)
 class Retraining:
-    """When to train between the scheduled trainings: an effect beyond its limit on each of the latest nights.
+    """Train between the scheduled trainings if an effect exceeds its limit on each of the latest nights.
 
-    See `forecache.monitoring` for what is measured. The new model has to pass the gate like any other. A limit of None
-    is off.
+    See `forecache.monitoring` for the measurements. The new model has to pass the gate like any other. A limit of None
+    is not checked.
 
     Attributes:
         max_feature_psi: Largest population stability index of a feature against the champion's training split.
-        max_prediction_psi: Largest one of the output against the champion's scores on its test split.
-        max_metric_drop: How much worse than on the test split the gate's metric may be once labels are known. It has to
-            be surely worse, too: its bootstrap interval lies on that side.
-        ignore: Features that move by their nature, such as an age.
-        min_nights: The latest measured nights that all have to be beyond the limit.
+        max_prediction_psi: Largest population stability index of the output against the champion's scores on its test
+            split.
+        max_metric_drop: How much worse than on the test split the gate's metric may be once labels are known. A larger
+            drop counts only if its whole bootstrap interval lies on the worse side.
+        ignore: Features that drift by their nature, such as an age.
+        min_nights: Number of the latest measured nights that all have to exceed the limit.
         min_rows: A night with fewer rows does not count.
-        cool_down_days: Days since the last training in which no other is asked for.
+        cool_down_days: Days after a training in which no other is started.
     """
 
     max_feature_psi: float | None = 0.25

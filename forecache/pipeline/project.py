@@ -1,4 +1,4 @@
-"""What was found in a project, by name."""
+"""The declarations of a project, by name."""
 
 from dataclasses import dataclass, field
 
@@ -19,14 +19,14 @@ Nightly = Pipeline | Recommender | FeatureView | Realtime
 
 @dataclass(frozen=True)
 class Project:
-    """What was found in a project.
+    """The declarations of a project.
 
     Attributes:
         pipelines, recommenders: By name, in alphabetical order.
-        broken: By the name of a module whose pipelines cannot be used, why.
+        broken: The error of each module that cannot be used, by the name of the module.
         mailings: By name, in alphabetical order.
         views: The published feature views, by name, in alphabetical order.
-        realtime: The models that are asked in real time, by name, in alphabetical order.
+        realtime: The real-time models, by name, in alphabetical order.
         streams: By name, in alphabetical order.
     """
 
@@ -40,14 +40,16 @@ class Project:
 
     @property
     def nightly(self) -> dict[str, Nightly]:
-        """What has a nightly run by schedule, by name, in alphabetical order; real-time models, which may fall back on
-        what the others publish, behind the others."""
+        """The declarations with a scheduled nightly run, by name, in alphabetical order.
+
+        Real-time models come last: their fallbacks may read what the others publish.
+        """
         found: dict[str, Nightly] = {**self.pipelines, **self.recommenders, **self.views_of_their_own}
         return {name: found[name] for name in sorted(found)} | self.realtime
 
     @property
     def trained(self) -> dict[str, Pipeline]:
-        """What trains a model here, by name; of real-time models their `training_pipeline`."""
+        """The pipelines whose model is trained here, by name; for a real-time model its `training_pipeline`."""
         found = {**self.pipelines, **{name: each.training_pipeline for name, each in self.realtime.items()}}
         return {name: each for name, each in found.items() if each.is_trained}
 
@@ -67,7 +69,7 @@ class Project:
 
     @property
     def served(self) -> dict[str, Published]:
-        """What can be published: also the further tables of recommenders, and feature views."""
+        """Pipelines, recommenders with their second tables, and published feature views, by name."""
         second = [table for each in self.recommenders.values() for table in second_tables_of(each)]
         found: dict[str, Published] = {**self.pipelines, **self.recommenders, **self.views}
         found |= {each.name: each for each in second}

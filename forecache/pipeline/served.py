@@ -1,4 +1,4 @@
-"""What every declaration that is published has, whatever makes its rows: what publishing and the nightly job need."""
+"""The interface of declarations that are published, for publishing and the nightly job."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from forecache.pipeline.sources.table_source import AnySource
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows that are published as packed float32 numbers, which are read as a matrix.
+    """The layout of rows that are published as packed float32 numbers and read as a matrix.
 
     Attributes:
-        sizes: Of each field that is a vector, how many numbers it has; the other fields are one number each.
-        contract: Hash of what the numbers mean, by which a model knows the features that it was trained with.
-        states: Of a live view, the columns of 8 bytes that are published behind the numbers, see
-            `forecache.windows.plan.Plan.base_columns`.
+        sizes: Number of values of each field that is a vector; every other field is one number.
+        contract: Hash of the columns and their definitions; a model compares it with that of its training.
+        states: The columns of 8 bytes that a live view publishes after the numbers, see
+            `forecache.windows.plan.MergePlan.base_columns`.
     """
 
     sizes: Mapping[str, int]
@@ -27,7 +27,7 @@ class Packed:
 
 
 class Predictions:
-    """What all declarations of predictions have in common: their table is what is published, as JSON."""
+    """Base of declarations whose prediction table is published, as JSON."""
 
     packed: ClassVar[None] = None
 
@@ -44,13 +44,13 @@ class Served(Protocol):
     """A declaration whose rows are published: a `Pipeline`, a `Recommender`, or a `FeatureView`.
 
     Attributes:
-        all_sources: What its rows come from, each once: they are ingested before a night.
+        all_sources: The sources of its rows, each once; they are ingested before a nightly run.
         schedule: When it runs, and which days are its as-of dates.
-        publish: None where the rows are not published; `publishing` raises InputError then.
+        publish: None if the rows are not published; `publishing` then raises InputError.
         served_table: Delta table that is published: key, as_of (date, partition), the served fields and others.
-        packed: How rows are packed; None: they are JSON objects.
+        packed: The layout of packed rows; None: rows are JSON objects.
         start: First as-of date.
-        end: Last one; None while the sources go on.
+        end: Last as-of date; None if the sources have no end.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""The error of a name that nothing has: what was looked for, the name that is close to it, and those there are."""
+"""The error for an unknown name, with the closest name and all known ones."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,18 +7,18 @@ from forecache.errors import NotFoundError
 
 
 def unknown(name: str, kinds: str, there: Iterable[str], *, where: str) -> NotFoundError:
-    """The error.
+    """The error for a name that is not found, with the closest name and all known ones.
 
     Args:
-        kinds: All that was looked for, such as "pipeline or real-time model".
-        there: The names of those.
-        where: Where they are, such as the name of the project.
+        kinds: The kinds that were searched, such as "pipeline or real-time model".
+        there: The known names.
+        where: The place that has them, such as the name of the project.
     """
     return NotFoundError(f"There is no {kinds} {name!r}.", remedy=known(name, there, where=where))
 
 
 def known(name: str, there: Iterable[str], *, where: str) -> str:
-    """A remedy for a name that is not found: the one that is close, and all there are."""
+    """A remedy for a name that is not found: the closest name and all known ones."""
     found = list(dict.fromkeys(there))
     close = difflib.get_close_matches(name, found, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""

@@ -18,7 +18,7 @@ from forecache.pipeline.recommenders.vectors import Vectors
 
 
 def raw_expectations(source: Source) -> tuple[Expectation, ...]:
-    """For a raw table: what ingestion guarantees about each column, and the source's own expectations."""
+    """For a raw table: the guarantees of ingestion about each column, and the source's own expectations."""
     derived = [expect("expect_column_values_to_not_be_null", column="event_day")]
     for column in source.columns:
         if column.required:
@@ -52,7 +52,7 @@ def prediction_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:
 
 
 def recommendation_expectations(recommender: Recommender | SimilarItems | Vectors) -> tuple[Expectation, ...]:
-    """Of one as-of date of a recommender's table: each user or item once, with a list or vector, with provenance."""
+    """For one as-of date of a recommender's table: each user or item once, with a list or vector, with provenance."""
     columns = (*recommender.output_columns, *PROVENANCE_COLUMNS)
     derived = [expect("expect_column_values_to_not_be_null", column=column) for column in columns]
     return (*_keyed(recommender.key), *derived)

@@ -14,7 +14,7 @@ from forecache.settings import Settings
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Counts of a day's landing rows, and of where they are now.
+    """Counts of a day's landing rows, and of the same rows in the raw and quarantine tables.
 
     Attributes:
         raw: Rows of these files in the raw table.

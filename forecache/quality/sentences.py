@@ -1,4 +1,4 @@
-"""Expectations and the outcomes of their checks, in plain English."""
+"""Descriptions of expectations and of the outcomes of their checks, in plain English."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ def sentence(
     unexpected_count: int | None,
     unexpected_percent: float | None,
 ) -> str:
-    """The expectation in one sentence and, if it failed, by how much."""
+    """Describe an expectation in one sentence and, if it failed, by how much."""
     wanted = f"{', '.join(expectation.columns) or 'The table'} {_demand(expectation)}"
     if success:
         return f"{wanted}: holds."

@@ -9,7 +9,7 @@ _ORDER = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Separation:
-    """Whether the splits are far enough apart, and why, in a sentence."""
+    """Verdict on the distance of the splits, with the reason in a sentence."""
 
     success: bool
     sentence: str

@@ -93,7 +93,7 @@ def _with_position(expectation: Expectation, position: int) -> Any:
 
 
 def load() -> Any:
-    """The module with Great Expectations' expectation classes; importing it takes six seconds."""
+    """Import the module with Great Expectations' expectation classes, which takes six seconds."""
     # Great Expectations reads this once, at import; by default it reports usage to its makers.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
 """Verdicts: the result of the checks on each as-of date of a table, kept in the stage ledger.
 
 Dagster records a partition as materialized even if its blocking check failed, so every reader of an as-of date, above
-all the publisher, has to ask for its verdict. An as-of date with the same rows and expectations is not checked again.
+all the publisher, has to read its verdict. An as-of date with the same rows and expectations is not checked again.
 """
 
 import hashlib

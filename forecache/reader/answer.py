@@ -17,10 +17,10 @@ class Answer:
         model_name, model_version, scored_at: Of a prediction; "", -1 and None of features, which no model made.
         as_of: As-of date of the value; of a live one the date of its event, of a live view today's (UTC); None of a key
             that is in no stream.
-        age_s: Seconds from the newest that the value may know, until the reader answered: from `event_time`, else from
-            the midnight (UTC) that ended the as-of date of the version.
+        age_s: Age of the value when the reader answered, in seconds: since `event_time`, else since the midnight (UTC)
+            that ended the as-of date of the version.
         stale: Whether `age_s` is more than the pipeline's declaration allows.
-        event_time: Of a live answer, when its event happened; None of a live view if none has come since the night.
+        event_time: Of a live answer, when its event happened; None of a live view without one since the as-of date.
         position: Of a live answer, the version of the stream's table that holds it; None while none does.
         verified_through: Of a live answer, the version of the table at which the live layer was last found equal to
             it; -1: never.
@@ -55,7 +55,7 @@ def answers_from(data: Mapping[str, Any]) -> list[Answer]:
 
 def _answer(row: Mapping[str, Any], common: Mapping[str, Any]) -> Answer:
     is_live = row.get("source") == "live"
-    # What a live answer does not say of itself is not that of the version beside it.
+    # The common members describe the version: a live answer does not inherit them.
     told = row if is_live else {**common, **row}
     model = told.get("model") or {"name": "", "version": told.get("model_version", -1)}
     event_time = _moment(told["event_time"]) if told.get("event_time") else None

@@ -1,4 +1,4 @@
-"""The calls of both clients: what they send, how they read the answer, when they try again."""
+"""The requests of both clients: content, reading of the response, and retries."""
 
 import random
 import time
@@ -38,12 +38,12 @@ class Call:
 
     @property
     def sent(self) -> dict[str, Any]:
-        """What is sent, as `httpx` names it."""
+        """Keyword arguments of `httpx` for this request."""
         return {"params": self.params, "json": self.json, "content": self.content, "headers": self.headers}
 
 
 class Calls:
-    """Requests and retries of both clients; every call only reads, so that it may be sent again."""
+    """Base class of both clients: requests and retries. Every call only reads, so it is safe to repeat."""
 
     def __init__(
         self,

@@ -25,18 +25,18 @@ _NOT_IN_A_PATH = frozenset({".", ".."})
 
 @dataclass(frozen=True)
 class RealtimeAnswer:
-    """The answer of a real-time model, with what it comes from.
+    """The answer of a real-time model, with its origin.
 
     Attributes:
-        items: The candidates, best first, each with its score (None where its rung has none) and its rung; empty where
-            the answer is a value.
-        value: By output; empty where the answer is a ranking.
-        rung: The lowest rung that a part of the answer comes from: "model", or one below it.
-        rungs: How many candidates come from each.
-        why: Why the model did not answer; "" if it did.
-        flags: What is wrong with what the model was given, each a sentence.
-        model_runtime: What runs the model: "lightgbm", "onnx", "function", ... A function's versions are numbered apart
-            from those in the registry.
+        items: The candidates, best first, each with its score (None if its fallback has none) and its `rung`, the
+            fallback that scored it; empty if the answer is a value.
+        value: By output; empty if the answer is a ranking.
+        rung: "model", or the last fallback in the order that a part of the answer comes from.
+        rungs: Number of candidates by what scored them.
+        why: Reason why the model did not answer; "" if it did.
+        flags: Problems of the model's inputs, each a sentence.
+        model_runtime: The library or kind that runs the model: "lightgbm", "onnx", "function", ... A function's versions
+            are numbered apart from those in the registry.
         stores: By name, the `version`, `as_of`, `age_s` and `stale` of each that was read.
         late: Whether the deadline had passed when the answer was ready.
         timings_ms: By stage, and their `total` since the arrival of the request.

@@ -1,1 +1,1 @@
-"""The real-time path: a request is answered by a model with features looked up online, within a deadline."""
+"""The real-time path: answer a request by a model with features looked up online, within a deadline."""

@@ -1,4 +1,4 @@
-"""A circuit breaker: a model that fails again and again is asked only now and then, until it answers."""
+"""A circuit breaker: a model that fails repeatedly gets only a probe now and then, until one succeeds."""
 
 PROBE_S = 0.25
 """While it is open, a request is let through this often."""
@@ -15,7 +15,7 @@ class Breaker:
         self._probe_at = 0.0
 
     def allows(self, now: float) -> bool:
-        """Whether a request may be given to the model; while open, True says that this one is the probe."""
+        """Return True if a request may be sent to the model. While the breaker is open, that request is the probe."""
         if not self.is_open:
             return True
         if now < self._probe_at:
@@ -24,7 +24,7 @@ class Breaker:
         return True
 
     def would_allow(self, now: float) -> bool:
-        """As `allows`, without taking the probe."""
+        """Return the same as `allow_request`, without using up the probe."""
         return not self.is_open or now >= self._probe_at
 
     def succeeded(self) -> None:

@@ -1,4 +1,4 @@
-"""Scores of requests that come again: kept by what they follow from, so that none is ever out of date.
+"""Cache of scores for repeated requests, keyed by everything that the scores depend on, so no entry becomes stale.
 
 The key is made of all fields of the request, of the segments of each store version that was read, and of which keys
 had a row; the cache belongs to one release. So a publish or a release changes the key, and no time to live is needed.
@@ -21,17 +21,17 @@ from forecache.realtime.workers.memory import joined_texts
 ENTRY_BYTES = 400
 """Memory of an entry beside its scores and features: key, array and place in the order."""
 _Entry = tuple[np.ndarray, bytes | None]
-"""Scores, and the bytes of the features that they were made of, where answers are logged."""
+"""Scores, and the bytes of the features that they were computed from if answers are logged."""
 _MARGIN_S = 0.001
 _WEIGHT = 0.05
 
 
 class CachedPath:
-    """A path whose scores are kept, and which is asked once for equal requests that come together.
+    """A `ModelPath` with a cache; equal requests that arrive together share one call of the model.
 
     Args:
-        most_bytes: Memory that the scores may take; those that were not asked for the longest time go first.
-        keeps_features: Whether the features are kept with them, for the request log.
+        most_bytes: Memory that the scores may take; the least recently used entries are removed first.
+        keeps_features: Also cache the features, for the request log.
 
     Attributes:
         inner: The path to the model.
@@ -73,10 +73,10 @@ class CachedPath:
                 self._save()
                 scores, found.features = entry
                 return scores
-            # That one had less time, or bad luck.
+            # The other request had less time, or failed: try again.
 
     def expected_s(self) -> float:
-        # Whether the request is in the cache is not known here: where the model has no time, it must still be asked.
+        # The request is not known here: it may be in the cache even if the model has no time.
         return 0.0 if self._kept or self._flights else self.inner.expected_s()
 
     def close(self) -> None:
@@ -153,7 +153,7 @@ def without_cache(path: ModelPath) -> ModelPath:
 
 
 def key_of(request: ParsedRequest, found: Found) -> bytes:
-    """Sixteen bytes that are the same for no two requests whose scores could differ."""
+    """Return 16 bytes that differ for any two requests whose scores could differ."""
     parts: list[bytes] = []
     for name, column in request.columns.items():
         if column.dtype == object:
@@ -164,7 +164,7 @@ def key_of(request: ParsedRequest, found: Found) -> bytes:
     for name, answers in found.versions.items():
         segments = " ".join(segment.id for segment in answers.manifest.segments)
         parts.append(f"{name} {answers.manifest.version} {segments} ".encode())
-    for name in found.merged:  # with a live layer, of which no version tells
+    for name in found.merged:  # merged with a live layer, which no version identifies
         parts += (f"{name} {found.views[name].shape} ".encode(), found.views[name].tobytes())
     for name, known in found.known.items():
         parts += (f"{name} {len(known)} ".encode(), known.tobytes())
@@ -172,10 +172,10 @@ def key_of(request: ParsedRequest, found: Found) -> bytes:
 
 
 async def _landed(flight: "asyncio.Future[_Entry | None]", until: float) -> _Entry | None:
-    """What an equal request that is under way gets, None if it gets no scores.
+    """Wait for the scores of an equal request that is being computed; None if it gets no scores.
 
     Raises:
-        TooLate: It takes too long.
+        TooLate: The scores do not arrive in time.
     """
     try:
         return await asyncio.wait_for(asyncio.shield(flight), max(0.0, until - _MARGIN_S - time.monotonic()))

@@ -1,6 +1,6 @@
-"""Counters of the real-time models of one worker, in the part of its shared slot that extensions have.
+"""Counters of the real-time models of one worker, in the extension part of its slot of shared memory.
 
-A model has a block of 64-bit cells under its name, so that the page for Prometheus is the sum over all workers.
+Each model has a named block of 64-bit cells; the Prometheus page adds up the blocks of all workers.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ RUNGS = ("model", "dot_product", "last_night", "default", "order_given")
 REASONS = ("deadline", "overload", "lookup", "contract", "failed", "worker_lost", "refused")
 STAGES = ("wait", "parse", "lookup", "transform", "model", "ladder", "render")
 BUCKETS = 24
-"""Bucket i counts answers in less than 2**i microseconds since their arrival; the last one all later ones."""
+"""Bucket i counts answers sent less than 2**i microseconds after arrival; the last bucket counts all slower ones."""
 
 CELLS = (
     *(f"rung_{rung}" for rung in RUNGS),
@@ -48,7 +48,7 @@ class ModelCells:
         self.cells = cells
 
     def observe(self, elapsed_ns: int) -> None:
-        """Count an answer and its time since arrival."""
+        """Count an answer and the time since its request arrived."""
         cells = self.cells
         bucket = (elapsed_ns // 1000).bit_length()
         cells[_LATENCY + (bucket if bucket < BUCKETS else BUCKETS - 1)] += 1
@@ -56,7 +56,7 @@ class ModelCells:
         cells[_SECONDS] += elapsed_ns
 
     def count(self, answered: Answered, *, elapsed: int, late: bool) -> None:
-        """Count an answer, its rungs, and the nanoseconds of its stages."""
+        """Count an answer, the fallbacks that it came from, and the nanoseconds of its stages."""
         cells, times = self.cells, answered.times
         self.observe(elapsed)
         if answered.rung:
@@ -80,17 +80,17 @@ class ModelCells:
 
     @property
     def workers(self) -> memoryview:
-        """Cells for the counters of the model's own processes and of its cache."""
+        """Cells of the `PathCounters`: of the model's worker processes, circuit breaker and cache."""
         return self.cells[_WORKERS:_LOG]
 
     @property
     def guards(self) -> Counters:
-        """Counts what `workers` holds."""
+        """Counters over `path_cells`."""
         return Counters(self.workers)
 
     @property
     def log(self) -> LogCounters:
-        """Counts what becomes of its request log's rows."""
+        """Counters of the rows of its request log."""
         return LogCounters(self.cells[_LOG:])
 
     @property
@@ -106,7 +106,7 @@ class RealtimeMetrics:
     """The blocks in one worker's slot.
 
     Attributes:
-        drift: What is left of it, for `forecache.realtime.drift.cells`.
+        drift: The rest of the memory, for `forecache.realtime.drift.cells`.
     """
 
     def __init__(self, memory: memoryview) -> None:
@@ -115,7 +115,7 @@ class RealtimeMetrics:
         self.drift = memory[_MODEL_BYTES:]
 
     def of(self, name: str) -> ModelCells:
-        """The cells of a model, new ones where it has none yet.
+        """Return the cells of a model; a block is assigned if it has none yet.
 
         Raises:
             LookupError: There are more models than blocks.
@@ -131,7 +131,7 @@ class RealtimeMetrics:
         raise LookupError(f"A reader counts at most {MAX_MODELS} real-time models.")
 
     def of_candidate(self, name: str) -> ModelCells:
-        """The cells of a release that is rolled out: its own where there is room, by a name that no model has."""
+        """Return the cells of a release that is being rolled out; those of the model if no block is free."""
         try:
             return self.of(f"{name}{CANDIDATE}")
         except (LookupError, ValueError):
@@ -145,7 +145,7 @@ class RealtimeMetrics:
             yield name.decode(), ModelCells(self._blocks[place * _BLOCK : (place + 1) * _BLOCK])
 
     def reset_gauges(self) -> None:
-        """Forget what an earlier worker of the slot served."""
+        """Set the gauges of an earlier worker with this slot to 0."""
         for _, block in self.models():
             for name in GAUGES:
                 block.cells[CELL[name]] = 0

@@ -1,4 +1,7 @@
-"""The release of each real-time model that answers: new ones are loaded, warmed with recorded requests, swapped in."""
+"""The releases that one worker serves: follow the pointers, load new releases, warm them and swap them in.
+
+A release that could not be loaded is tried again after a pause, as loading takes time from the answers.
+"""
 
 import asyncio
 import gc
@@ -40,7 +43,7 @@ logger = logging.getLogger("forecache.realtime")
 SLOWEST_S = 0.002
 """The 99th percentile above which a model does not run on the event loop."""
 _RETIRE_S = 10.0
-"""A release stays open for so long after a swap, and twice its deadline: requests under way still use it."""
+"""A replaced release stays open for this time or twice its deadline: running requests still use it."""
 
 
 class Models:
@@ -52,7 +55,7 @@ class Models:
         served: By name.
         failures: Models whose current release cannot be served, and why; an earlier one may still answer.
         known: Names of all that have a folder.
-        shadow_of: Makes what has a candidate score requests that were answered; set before the first turn.
+        shadow_of: Makes the scorer of shadow requests for a candidate; set before the first `follow_pointers`.
     """
 
     shadow_of: Callable[[Served], Shadow]
@@ -75,7 +78,7 @@ class Models:
         )  # fmt: skip
 
     def turn(self, run_on_loop: RunOnLoop) -> None:
-        """Follow the pointers, in the watching thread."""
+        """Load, swap in and close releases as their pointers say; called in the watching thread."""
         settings = self._context.settings
         self.known = frozenset(released_here(settings))
         for name in sorted(self.known):
@@ -88,7 +91,7 @@ class Models:
         self._close_retired()
 
     def close(self) -> None:
-        """Write the log, end the ways to the models, and forget the releases' modules."""
+        """Write the log, close the paths to the models, and unload the releases' modules."""
         if self._log_writer is not None:
             self._log_writer.close()
         self._rollouts.close()
@@ -97,11 +100,11 @@ class Models:
             served.loaded.close()
 
     def _is_paused(self, name: str) -> bool:
-        """Whether what failed is not tried again yet."""
+        """Return True while a release that failed is not to be tried again."""
         return self._pauses.is_waiting(name) and self._failed(name)
 
     def _failed(self, name: str) -> bool:
-        """Whether the release that the pointer leads to was tried and cannot be served."""
+        """Return True if the current release was tried and cannot be served."""
         failed = self._pauses.generation(name)
         return failed is not None and read_current(open_releases(self._context.settings, name)).generation == failed
 
@@ -132,7 +135,7 @@ class Models:
         self._settled(name)
 
     def _fall_back(self, folder: ReleaseFolder, pointer: ReleasePointer, run_on_loop: RunOnLoop) -> None:
-        """Answer by an earlier release than a damaged one; what answers already stays, unless it was rolled back."""
+        """Serve an earlier release in place of a damaged one. The served release stays, unless it was rolled back."""
         name = folder.name
         self.metrics.of(name).cells[CELL["damaged"]] = 1
         served = self.served.get(name)
@@ -153,7 +156,7 @@ class Models:
         logger.info("%s answers by release %d, ready after %.3f s.", name, number, perf_counter() - began)
 
     def _is_current(self, served: Served, folder: ReleaseFolder, pointer: ReleasePointer) -> bool:
-        """Whether the pointer leads to what is served: after a publisher's store was lost, numbers begin at 1 again."""
+        """Compare the served release with the current one by content: numbers restart at 1 if the store was lost."""
         if served.number != pointer.current:
             return False
         if self._compared.get(served.name) != pointer:
@@ -168,7 +171,7 @@ class Models:
         self.metrics.of(name).cells[CELL["damaged"]] = 0
 
     def _path_of(self, loaded: LoadedRelease) -> ModelPath:
-        """The way to a model, warm: on the loop where the model is native and fast."""
+        """Open the path to a model: on the event loop if the model is native and fast, else in worker processes."""
         release = loaded.release
         if release.runs != "process" and loaded.is_native:
             p99_s = warmed_s(loaded, self._context.catalog.answers)
@@ -187,7 +190,7 @@ class Models:
         return open_worker_path(loaded, settings=self._context.settings, loop=self._loop, counters=counters)
 
     def _move_out(self, served: Served, run_on_loop: RunOnLoop) -> None:
-        """Go on in a process of its own with a model that has stopped the event loop once."""
+        """Move a model that has blocked the event loop into worker processes."""
         self._swap_in(served.loaded, self._worker_path(served.loaded), run_on_loop)
 
     def _swap_in(self, loaded: OpenRelease, path: ModelPath, run_on_loop: RunOnLoop) -> None:
@@ -214,7 +217,7 @@ class Models:
             self._retired.append((monotonic() + stay_s, old))
 
     def _log_of(self, release: Release, arm: str) -> AnswerLog | None:
-        """The log of a release's answers in an arm; None where it declares none."""
+        """Return the log of a release's answers in an arm; None if the release declares no log."""
         if release.log is None:
             return None
         if self._log_writer is None:

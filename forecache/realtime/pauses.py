@@ -13,13 +13,13 @@ class _Pause(NamedTuple):
 
 
 class Pauses:
-    """The models whose current release failed, each for one generation of its pointer."""
+    """Pauses before the current release of a model is loaded again, each for one generation of its pointer."""
 
     def __init__(self) -> None:
         self._of: dict[str, _Pause] = {}
 
     def lengthen(self, name: str, generation: int) -> None:
-        """Wait before the next try, twice as long as before this one if the pointer has not moved."""
+        """Start a pause: twice as long as the last one if the pointer has not moved since."""
         before = self._of.get(name)
         again = before is not None and before.generation == generation
         pause_s = min(2 * before.pause_s, _LONGEST_PAUSE_S) if before is not None and again else _FIRST_PAUSE_S
@@ -30,7 +30,7 @@ class Pauses:
         return pause is not None and monotonic() < pause.until
 
     def generation(self, name: str) -> int | None:
-        """The pointer's generation that failed; None: none has."""
+        """Return the generation of the pointer whose release failed; None if none has failed."""
         pause = self._of.get(name)
         return None if pause is None else pause.generation
 

@@ -1,6 +1,6 @@
-"""Real-time models in the reader: what `forecache serve` adds to every worker.
+"""The reader extension that serves real-time models in every worker of `forecache serve`.
 
-It loads numpy and the libraries of the models when there is a release, not before.
+Numpy and the libraries of the models are imported once there is a release, not before.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ logger = logging.getLogger("forecache.realtime")
 
 
 class RealtimeExtension:
-    """The extension of one worker. What is wrong with a release, or its packages, never keeps plain reads from answers.
+    """The extension of one worker. A broken release or a missing package never affects look-ups by key.
 
-    The watching thread loads everything; until it has, requests to models are answered that the reader is not ready.
+    The watching thread loads everything; until then, requests to models get 503.
     """
 
     def __init__(self, context: Context) -> None:
@@ -125,7 +125,7 @@ class RealtimeExtension:
 
 
 def extension_alone(context: Context) -> RealtimeExtension:
-    """The extension in a process of the reader's own, which trains nothing."""
+    """Make the extension in a process that only answers requests, where training libraries need not be imported."""
     from forecache.realtime.release.alone import only_answer
 
     only_answer()
@@ -133,5 +133,5 @@ def extension_alone(context: Context) -> RealtimeExtension:
 
 
 def extension(context: Context) -> RealtimeExtension:
-    """What `forecache.reader.serve` takes as an extension."""
+    """Make the extension of a worker; an argument of `forecache.reader.serve`."""
     return RealtimeExtension(context)

@@ -1,4 +1,4 @@
-"""A release as it is served: loaded, warmed, with its way to the model."""
+"""A served release: loaded, warmed, with the path to its model, its look-ups, fallbacks and log."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Served:
-    """One release.
+    """A release and all that is needed to answer requests by it.
 
     Attributes:
         path: To transform and model.
-        costs: Of each rung of the ladder, in its order.
-        model_cost: Of an answer by the model, from its parsing to its last byte, on the loop's thread alone.
-        low_cost: Of an answer by the last rung.
-        log: Of its answers; None: they are not logged.
+        rungs: The fallbacks, in their order.
+        costs: Of each fallback, in the same order.
+        model_cost: Of an answer by the model, from parsing to the last byte; only time on the loop's thread.
+        low_cost: Of an answer by the last fallback.
+        log: Of its answers; None if they are not logged.
         arm: Which requests it answers: "current" are all while no release is rolled out.
-        split: Says which release answers a request, while one is rolled out.
-        drift: Counts its answers; None: the bins of its training data are not known.
+        split: Assigns requests to releases while one is being rolled out.
+        drift: Counts its answers; None if the bins of its training data are not known.
     """
 
     loaded: OpenRelease
@@ -60,18 +61,18 @@ class Served:
         return self.loaded.release.number
 
     def learn(self, answered: Answered, spent_ns: int) -> bool:
-        """Learn what an answer costs from the time that it took; returns whether it is the model's."""
+        """Update the cost estimates with the time of an answer; return True if the model gave it."""
         if answered.why:
             if answered.rung == self.rungs[-1].name:
                 self.low_cost.took(spent_ns)
             return False
-        if answered.scores is None:  # nothing was asked
+        if answered.scores is None:  # there were no candidates
             return False
         self.model_cost.took(spent_ns)
         return True
 
     def on_loop_ns(self, times: Times) -> int:
-        """Of the stages of an answer, the nanoseconds that the loop's thread had to do with them."""
+        """Return the nanoseconds of an answer's stages that were spent on the event loop's thread."""
         lookup = 0 if self.lookups.remote() else times.lookup
         return times.parse + lookup + (times.model if self.path.in_loop else 0)
 
@@ -84,10 +85,10 @@ def serve_release(
     log: AnswerLog | None = None,
     drift: DriftWatch | None = None,
 ) -> Served:
-    """Put together what answers requests by a release.
+    """Make a served release of a loaded one.
 
     Args:
-        versions: What the reader serves by name, as it is at each moment.
+        versions: The served versions by store name, kept up to date by the reader.
     """
     release = loaded.release
     rungs = rungs_of(release.ladder)

@@ -1,4 +1,4 @@
-"""Which items may be on a user's list: in stock, allowed where the user is, not bought lately, not all of one kind."""
+"""Filters of lists: items out of stock, not available in the user's region, taken lately, or too many of one group."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,13 +15,13 @@ _OVERSIZE = 4
 
 @dataclass(frozen=True)
 class Filters:
-    """What keeps an item from a list. Without anything, every item may be on every list.
+    """Restrictions of lists; without any, every item may be on every list.
 
     Attributes:
         seen: Items that a user has and is not to get again, CSR [users, items]; entries count, not their values.
-        available: Whether an item may be on any list at all (it is in stock), bool [items].
+        available: True if an item may be on lists at all (it is in stock), bool [items].
         region_of_user: Region of each user, int [users]; needs `available_in`.
-        available_in: Whether an item may be on a list in a region, bool [regions, items].
+        available_in: True if an item may be on lists in a region, bool [regions, items].
         group_of_item: Group of each item, such as its category, int [items]; needs `most_of_group`.
         most_of_group: Most items of one group on a list.
     """
@@ -47,31 +47,31 @@ class Filters:
         return self.most_of_group is not None
 
     def depth(self, k: int) -> int:
-        """How many of the best items are looked at to find a list of k."""
+        """Number of best items from which a list of k is taken."""
         return k * _OVERSIZE if self.limits_groups else k
 
     def reachable(self, num_items: int) -> np.ndarray:
-        """Items that some user may have, bool [items]."""
+        """True for items that may be on some user's list, bool [items]."""
         found = np.ones(num_items, bool) if self.available is None else self.available.copy()
         return found if self.available_in is None else found & self.available_in.any(axis=0)
 
-    def of_users(self, users: np.ndarray) -> "Filters":
-        """The same for some users, who are numbered anew in that order."""
+    def select_users(self, users: np.ndarray) -> "Filters":
+        """The filters of some users, who are numbered from 0 in the order given."""
         return replace(
             self,
             seen=None if self.seen is None else self.seen[users],
             region_of_user=None if self.region_of_user is None else self.region_of_user[users],
         )
 
-    def renumbered(self, codes: np.ndarray, num_items: int) -> "Filters":
-        """The same for the items `codes` in that order; items are still known to `spread` by their codes."""
+    def renumber_items(self, codes: np.ndarray, num_items: int) -> "Filters":
+        """The filters of the items `codes`, numbered from 0 in that order; `spread` still takes the original codes."""
         seen = None
         if self.seen is not None:
             position = np.full(num_items, len(codes), np.int32)
             position[codes] = np.arange(len(codes), dtype=np.int32)
             seen = self.seen.copy()
             seen.indices = position[seen.indices]
-            seen = _Columns(seen.indptr, seen.indices)
+            seen = _CsrColumns(seen.indptr, seen.indices)
         return replace(
             self,
             seen=seen,
@@ -80,7 +80,7 @@ class Filters:
         )
 
     def allows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Whether items are available where users are, bool [n]; what a user has taken is left aside.
+        """True for items that are available to a user, bool [n]; items that the user has taken are not excluded.
 
         Args:
             users, items: Numbers of users and items, int [n].
@@ -113,13 +113,13 @@ class Filters:
             scores[rows[within], columns[within]] = -np.inf
 
     def spread(self, items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The first k of each row's items of which no more than `most_of_group` are of one group.
+        """The first k items of each row with at most `most_of_group` of one group.
 
         Args:
             items, scores: Lists, the best first, [n, depth]; -1 behind the end.
 
         Returns:
-            Items and scores [n, k], and whether each list is what all items would give, bool [n].
+            Items and scores [n, k], and for each list whether it equals the one from all items, bool [n].
         """
         assert self.group_of_item is not None
         assert self.most_of_group is not None
@@ -147,7 +147,7 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class _Columns:
+class _CsrColumns:
     """Columns by row, as in a CSR matrix."""
 
     indptr: np.ndarray

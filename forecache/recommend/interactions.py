@@ -1,4 +1,4 @@
-"""Who did what with which item, how much and when: the input of every recommender."""
+"""Interactions of users with items, with weight and day: the input of every recommender."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -26,8 +26,8 @@ class Interactions:
 
     Attributes:
         users, items: Codes, int32 [n].
-        weights: How much an interaction counts, float32 [n]: finite, 0 or more.
-        days: Its day in UTC, datetime64[D] [n].
+        weights: Weight of each interaction, float32 [n]: finite, 0 or more.
+        days: Day of each in UTC, datetime64[D] [n].
         user_keys, item_keys: Keys by code, Arrow arrays without nulls or duplicates.
     """
 
@@ -42,7 +42,7 @@ class Interactions:
     def from_table(
         cls, table: pa.Table, *, user: str, item: str, time: str, weight: str | None = None
     ) -> "Interactions":
-        """Read a table's columns; the vocabularies are its keys in ascending order, whatever the order of rows.
+        """Read a table's columns; the vocabularies are its keys in ascending order, independent of the order of rows.
 
         Args:
             user, item: Columns of keys: texts, whole numbers, dates or UUIDs.
@@ -56,12 +56,13 @@ class Interactions:
         for column in (user, item, time, *([weight] if weight is not None else [])):
             if column not in table.column_names:
                 raise InputError(
-                    f"The interactions have no column {column!r}.", remedy=f"They have {_listed(table.column_names)}."
+                    f"The interactions have no column {column!r}.",
+                    remedy=f"They have {_join_names(table.column_names)}.",
                 )
         if not table.num_rows:
             raise InputError("There are no interactions.", remedy="Give a table with at least one row.")
-        user_keys, users = _coded(table, user)
-        item_keys, items = _coded(table, item)
+        user_keys, users = _encode_keys(table, user)
+        item_keys, items = _encode_keys(table, item)
         return cls(users, items, _weights(table, weight), _days(table, time), user_keys, item_keys)
 
     def __len__(self) -> int:
@@ -79,7 +80,7 @@ class Interactions:
 
     @property
     def last_day(self) -> date:
-        """The day of the latest interaction; raises InputError where there is none."""
+        """The day of the latest interaction; raises InputError without any."""
         if not len(self):
             raise InputError("There are no interactions.", remedy="Choose days that have some.")
         last: date = self.days.max().item()
@@ -89,7 +90,7 @@ class Interactions:
         """The sum of each pair's weights, CSR float32 [users, items] with sorted indices.
 
         Args:
-            weights: Others than the interactions' own, float [n].
+            weights: Used instead of the interactions' own, float [n].
         """
         from scipy.sparse import csr_matrix
 
@@ -99,16 +100,16 @@ class Interactions:
         found.sum_duplicates()
         return found.astype(np.float32)
 
-    def before(self, day: date) -> "Interactions":
-        """Those earlier than a day, with the same vocabularies."""
-        return self.where(self.days < np.datetime64(day, "D"))
+    def select_before(self, day: date) -> "Interactions":
+        """Interactions before a day, with the same vocabularies."""
+        return self.select(self.days < np.datetime64(day, "D"))
 
-    def between(self, first: date, last: date) -> "Interactions":
-        """Those of the days from `first` to `last`, both included, with the same vocabularies."""
-        return self.where((self.days >= np.datetime64(first, "D")) & (self.days <= np.datetime64(last, "D")))
+    def select_between(self, first: date, last: date) -> "Interactions":
+        """Interactions from `first` to `last`, both included, with the same vocabularies."""
+        return self.select((self.days >= np.datetime64(first, "D")) & (self.days <= np.datetime64(last, "D")))
 
-    def where(self, chosen: NDArray[Any]) -> "Interactions":
-        """Some of them, by bool [n] or positions, with the same vocabularies."""
+    def select(self, chosen: NDArray[Any]) -> "Interactions":
+        """Select interactions by bool [n] or positions; the vocabularies stay."""
         return replace(
             self,
             users=self.users[chosen],
@@ -117,8 +118,8 @@ class Interactions:
             days=self.days[chosen],
         )
 
-    def recoded(self, *, item_keys: pa.Array, user_keys: pa.Array | None = None) -> "Interactions":
-        """The same in a model's codes: interactions with items that it does not know are left out.
+    def recode(self, *, item_keys: pa.Array, user_keys: pa.Array | None = None) -> "Interactions":
+        """Translate the codes into a model's; interactions with items that it does not know are dropped.
 
         Args:
             item_keys: The model's items by code.
@@ -126,18 +127,18 @@ class Interactions:
                 keep their codes.
         """
         items = codes_of(self.item_keys, item_keys)[self.items]
-        found = self.where(items >= 0)
+        found = self.select(items >= 0)
         found = replace(found, items=items[items >= 0], item_keys=item_keys)
         if user_keys is None:
             return found
         codes = codes_of(self.user_keys, user_keys)
         unknown = codes < 0
         codes[unknown] = len(user_keys) + np.arange(unknown.sum(), dtype=np.int32)
-        theirs, ours = _of_one_type(user_keys, self.user_keys.filter(pa.array(unknown)))
+        theirs, ours = _cast_to_one_type(user_keys, self.user_keys.filter(pa.array(unknown)))
         return replace(found, users=codes[found.users], user_keys=pa.concat_arrays([theirs, ours]))
 
 
-def _coded(table: pa.Table, name: str) -> tuple[pa.Array, Codes]:
+def _encode_keys(table: pa.Table, name: str) -> tuple[pa.Array, Codes]:
     """The distinct keys of a column, ascending, and the code of each row."""
     import pyarrow.compute as pc
 
@@ -155,15 +156,15 @@ def _coded(table: pa.Table, name: str) -> tuple[pa.Array, Codes]:
 
 
 def codes_of(keys: pa.Array, vocabulary: pa.Array) -> Codes:
-    """The position of each key in a vocabulary, -1 where it is not there."""
+    """The position of each key in a vocabulary, -1 for an unknown key."""
     import pyarrow.compute as pc
 
-    vocabulary, keys = _of_one_type(vocabulary, keys)
+    vocabulary, keys = _cast_to_one_type(vocabulary, keys)
     positions = pc.index_in(keys, value_set=vocabulary)
     return np.array(positions.fill_null(-1).to_numpy(zero_copy_only=False), np.int32)
 
 
-def _of_one_type(vocabulary: pa.Array, keys: pa.Array) -> tuple[pa.Array, pa.Array]:
+def _cast_to_one_type(vocabulary: pa.Array, keys: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Both as one Arrow type: an int32 of a model is the same key as an int64 of a table."""
     if vocabulary.type == keys.type:
         return vocabulary, keys
@@ -214,5 +215,5 @@ def _refuse(name: str, bad: Any, what: str, *, remedy: str) -> None:
         )
 
 
-def _listed(names: Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))

@@ -1,4 +1,4 @@
-"""The largest scores of a block of users, exactly: a bound that enough items reach, and a sort of what is above it."""
+"""Exact selection of the largest scores of a block of users: a bound that enough items reach, then a sort above it."""
 
 from collections.abc import Callable
 
@@ -12,18 +12,18 @@ _LOWEST = np.float32(np.finfo(np.float32).min)
 
 
 def _groups(depth: int) -> int:
-    """Groups of items whose maxima bound the best `depth` scores closely."""
+    """Number of groups of items whose maxima bound the best `depth` scores closely."""
     return int(max(256, 1 << (2 * depth - 1).bit_length()))
 
 
-def padded(width: int, depth: int) -> int:
-    """Columns of a block: whole groups of items."""
+def padded_width(width: int, depth: int) -> int:
+    """Columns of a block: `width`, rounded up to whole groups of items."""
     groups = _groups(depth)
     return -(-max(width, 1) // groups) * groups
 
 
 def bound_of(block: np.ndarray, depth: int) -> np.ndarray:
-    """A score that at least `depth` items of each row reach where it has so many, float32 [rows]."""
+    """A score that at least `depth` items of each row reach, if it has that many, float32 [rows]."""
     rows, width = block.shape
     groups = _groups(depth)
     maxima = block.reshape(rows, width // groups, groups).max(axis=1)
@@ -32,7 +32,7 @@ def bound_of(block: np.ndarray, depth: int) -> np.ndarray:
     return np.maximum(np.partition(maxima, groups - depth, axis=1)[:, groups - depth], _LOWEST)
 
 
-def best(
+def best_of_block(
     block: np.ndarray,
     k: int,
     filters: Filters,
@@ -44,22 +44,22 @@ def best(
 
     Args:
         codes: The item of each column; None: its number.
-        whole: Where the block has not all items: a row's scores of all of them, float32 [1, columns].
+        whole: Returns a row's scores of all items, float32 [1, columns], if the block does not have all of them.
     """
     depth = filters.depth(k)
-    items, scores = _sorted(block, bound_of(block, depth), depth, codes)
+    items, scores = _sort_best(block, bound_of(block, depth), depth, codes)
     if not filters.limits_groups:
         return items, scores
     items, scores, complete = filters.spread(items, scores, k)
     for row in np.flatnonzero(~complete):
         scored = block[row : row + 1] if whole is None else whole(int(row))
-        everything = _sorted(scored, np.array([_LOWEST]), scored.shape[1], codes)
+        everything = _sort_best(scored, np.array([_LOWEST]), scored.shape[1], codes)
         items[row], scores[row], _ = (each[0] for each in filters.spread(*everything, k))
     return items, scores
 
 
-def _sorted(block: np.ndarray, bound: np.ndarray, k: int, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of those columns of each row that reach its bound; -1 and -inf where there are fewer."""
+def _sort_best(block: np.ndarray, bound: np.ndarray, k: int, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of those columns of each row that reach its bound; -1 and -inf behind the end of a shorter list."""
     rows, width = block.shape
     flat = np.flatnonzero(block >= bound[:, None])
     row, column = np.divmod(flat, width)

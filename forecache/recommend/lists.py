@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.pipeline import Recommender
-from forecache.recommend.available import Available
+from forecache.recommend.catalogue import Availability
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.models import Factors, Fitted
@@ -62,7 +62,7 @@ class Lists:
 
 
 def list_type(item_keys: pa.Array) -> pa.DataType:
-    """Of lists of (item, score, reason); items have the type that they have in the interactions."""
+    """Arrow type of lists of (item, score, reason); items have their type in the interactions."""
     item = pa.struct([("item", item_keys.type), ("score", pa.float32()), ("reason", pa.string())])
     return pa.list_(pa.field("element", item))
 
@@ -72,8 +72,8 @@ def as_lists(keys: pa.Array, items: np.ndarray, scores: np.ndarray, reasons: pa.
 
     Args:
         keys: The items by code.
-        items, scores: [n, k]; an item of -1 is none.
-        reasons: Of those that there are, in their order.
+        items, scores: [n, k]; -1 is no item.
+        reasons: Of the existing items, in their order.
     """
     there = items >= 0
     offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
@@ -89,37 +89,37 @@ def lists_of(
     interactions: Interactions,
     night: date,
     groups: Mapping[Any, Any] | None,
-    available: Available | None = None,
+    available: Availability | None = None,
 ) -> Lists:
     """Rank for every user of the interactions.
 
     Args:
-        available: What may be on whose list; None: all may.
-        groups: Group by item key, where the declaration limits how many of a group are on a list; an item that is not
-            there has none.
+        available: Availability of items; None: all are available.
+        groups: Group by item key, if the declaration limits the number of a group on a list; an item that is not a key
+            has no group.
     """
-    known = interactions.recoded(item_keys=fitted.item_keys)
-    history = fitted.weighted(known)
+    known = interactions.recode(item_keys=fitted.item_keys)
+    history = fitted.weight_interactions(known)
     filters = filters_of(recommender, fitted, known, night, groups, available=available)
     return Lists(interactions.user_keys, history, fitted, rank(fitted, history, recommender.k, filters))
 
 
 def rank(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> Iterator[TopK]:
-    """The k best items, or all where there are fewer, for each row of a history (see `Fitted.history`).
+    """The k best items, or all if there are fewer, for each row of a history (see `Fitted.history`).
 
-    None for a user about whom the model cannot say anything: all its scores would be equal.
+    A user whom the model cannot rank for has an empty list: all scores would be equal.
     """
-    for part in _ranked(fitted, history, k, filters):
+    for part in _rank_parts(fitted, history, k, filters):
         users = fitted.can_rank(history[part.first : part.first + len(part.items)])[:, None]
         yield replace(part, items=np.where(users, part.items, np.int32(-1)), scores=np.where(users, part.scores, _NONE))
 
 
-def _ranked(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> Iterator[TopK]:
+def _rank_parts(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> Iterator[TopK]:
     threads, k = len(os.sched_getaffinity(0)), min(k, fitted.num_items)
     if isinstance(fitted, FittedWithFallback) and isinstance(fitted.model, Factors):
-        return map(partial(_completed, fitted, history, filters), _ranked(fitted.model, history, k, filters))
+        return map(partial(_complete_lists, fitted, history, filters), _rank_parts(fitted.model, history, k, filters))
     if isinstance(fitted, Factors):
-        # A dot product ranks also what training never saw.
+        # Without this filter, dot products would also rank items that training never saw.
         known = fitted.known_items if filters.available is None else filters.available & fitted.known_items
         filters = replace(filters, available=known)
         users = [fitted.user_vectors(history[first : first + _USERS_AT_ONCE]) for first in _starts(history.shape[0])]
@@ -131,8 +131,8 @@ def _ranked(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> 
     return top_k(score, history.shape[0], fitted.num_items, k, filters=filters, threads=threads)
 
 
-def _completed(fitted: FittedWithFallback, history: "csr_matrix", filters: Filters, part: TopK) -> TopK:
-    """A part of lists by vectors, where those that are too short are made from all scores, the fallback's too."""
+def _complete_lists(fitted: FittedWithFallback, history: "csr_matrix", filters: Filters, part: TopK) -> TopK:
+    """Make the lists that are too short in a part again, from all scores, those of the fallback included."""
     rows = slice(part.first, part.first + len(part.items))
     lacking = np.flatnonzero(~fitted.model.can_rank(history[rows]) | (part.items[:, -1] < 0))
     if not len(lacking):
@@ -144,7 +144,7 @@ def _completed(fitted: FittedWithFallback, history: "csr_matrix", filters: Filte
 
     items, scores = part.items.copy(), part.scores.copy()
     k = items.shape[1]
-    for found in top_k(score, len(lacking), fitted.num_items, k, filters=filters.of_users(part.first + lacking)):
+    for found in top_k(score, len(lacking), fitted.num_items, k, filters=filters.select_users(part.first + lacking)):
         some = lacking[found.first : found.first + len(found.items)]
         items[some], scores[some] = found.items, found.scores
     return replace(part, items=items, scores=scores)
@@ -162,30 +162,33 @@ def filters_of(
     groups: Mapping[Any, Any] | None,
     users: np.ndarray | None = None,
     *,
-    available: Available | None = None,
+    available: Availability | None = None,
 ) -> Filters:
-    """What the declaration keeps off the lists of an as-of date.
+    """The filters that the declaration has for the lists of an as-of date.
 
     Args:
         known: The interactions in the model's item codes.
-        users: Codes of the users ranked for, int [n]; None: all.
+        users: Codes of the users with lists, int [n]; None: all.
     """
-    seen = seen_of(recommender, known, night)
+    seen = excluded_items(recommender, known, night)
     codes = None
     if groups is not None:
         numbers = {name: number for number, name in enumerate(dict.fromkeys(groups.values()))}
-        # An item without a group is one of its own.
+        # An item without a group gets one of its own.
         items = enumerate(fitted.item_keys.to_pylist(), start=len(numbers))
         codes = np.array([numbers[groups[key]] if key in groups else own for own, key in items])
     there = Filters() if available is None else available.filters(fitted.item_keys, known.user_keys)
     filters = replace(there, seen=seen, group_of_item=codes, most_of_group=recommender.most_of_group)
-    return filters if users is None else filters.of_users(users)
+    return filters if users is None else filters.select_users(users)
 
 
-def seen_of(recommender: Recommender, known: Interactions, night: date) -> "csr_matrix | None":
-    """What users are not recommended on an as-of date since they took it, CSR [users, items]; entries count."""
+def excluded_items(recommender: Recommender, known: Interactions, night: date) -> "csr_matrix | None":
+    """Items that users took within the declared days up to an as-of date, CSR [users, items]; None: none are excluded.
+
+    An entry counts with any value.
+    """
     if recommender.exclude_days is None:
         return known.matrix()
     if not recommender.exclude_days:
         return None
-    return known.between(night - timedelta(days=recommender.exclude_days - 1), night).matrix()
+    return known.select_between(night - timedelta(days=recommender.exclude_days - 1), night).matrix()

@@ -1,4 +1,4 @@
-"""Lists of similar items for every item: by the model where it has such, else by the users who took both."""
+"""Lists of similar items for every item: by the model's similarities if it has any, else by users who took both."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.lists import as_lists, list_type
 from forecache.recommend.models import Fitted
-from forecache.recommend.top_k import TopK, in_order, top_k
+from forecache.recommend.top_k import TopK, compute_in_order, top_k
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -24,7 +24,7 @@ class ItemLists:
 
     Attributes:
         keys: The items by code.
-        taken: Which user took which item, CSR [items, users] of ones.
+        taken: Ones for the users who took an item, CSR [items, users].
     """
 
     keys: pa.Array
@@ -39,7 +39,7 @@ class ItemLists:
     def parts(self, rows: int) -> Iterator[tuple[pa.Array, pa.Array]]:
         """Keys and lists of items, some at a time: list of (item, score float32, reason).
 
-        On a list are only items with a score above 0; the reason says how many users took both.
+        A list has only items with a score above 0; the reason is the number of users who took both.
         """
         for top in self.found:
             items = np.where(top.scores > 0, top.items, -1)
@@ -57,16 +57,16 @@ def item_lists_of(fitted: Fitted, interactions: Interactions, k: int, *, filters
     A model without similarities of its own has the cosine of the items' users: the share of those who took both.
 
     Args:
-        filters: Items that may be on no list are not on these either; what is about users is left aside.
+        filters: Items that are not available at all are excluded; filters by user do not apply.
     """
-    taken = interactions.recoded(item_keys=fitted.item_keys).matrix()
+    taken = interactions.recode(item_keys=fitted.item_keys).matrix()
     taken.eliminate_zeros()
     taken.data[:] = 1
     taken = taken.T.tocsr()
     available = None if filters is None else filters.available
     k = min(k, fitted.num_items)
     if fitted.similar(np.zeros(0, np.int32)) is None:
-        return ItemLists(fitted.item_keys, fitted, taken, _by_users(taken, k, available))
+        return ItemLists(fitted.item_keys, fitted, taken, _rank_by_shared_users(taken, k, available))
 
     def score(first: int, last: int, out: np.ndarray) -> None:
         out[:] = fitted.similar(np.arange(first, last, dtype=np.int32))
@@ -76,8 +76,8 @@ def item_lists_of(fitted: Fitted, interactions: Interactions, k: int, *, filters
     return ItemLists(fitted.item_keys, fitted, taken, found)
 
 
-def _by_users(taken: "csr_matrix", k: int, available: np.ndarray | None) -> Iterator[TopK]:
-    """By the cosine of the items' users; only pairs that somebody took both of are looked at."""
+def _rank_by_shared_users(taken: "csr_matrix", k: int, available: np.ndarray | None) -> Iterator[TopK]:
+    """Rank by the cosine of the items' users; only pairs that some user took both of are computed."""
     norms = np.sqrt(np.maximum(np.diff(taken.indptr), 1)).astype(np.float32)
     weights = 1 / norms
     if available is not None:
@@ -94,19 +94,19 @@ def _by_users(taken: "csr_matrix", k: int, available: np.ndarray | None) -> Iter
             codes, values = both.indices[some], both.data[some]
             values[codes == first + row] = 0
             near = np.flatnonzero(values >= _bound(values, k))
-            # Equal ones at the end of the list are told apart by their codes.
+            # Codes decide between equal values at the end of the list.
             best = near[np.lexsort((codes[near], -values[near]))[:k]]
             items[row, : len(best)], scores[row, : len(best)] = codes[best], values[best]
         return TopK(first, items, scores / norms[first:last, None])
 
-    return in_order(part, taken.shape[0], len(os.sched_getaffinity(0)))
+    return compute_in_order(part, taken.shape[0], len(os.sched_getaffinity(0)))
 
 
 def _bound(values: np.ndarray, k: int) -> np.float32:
-    """A value that at least k of some values reach, and few more; the lowest where there are fewer."""
+    """A value that at least k of the values reach, and few more; -inf if there are at most k."""
     groups = 8 * k
     if len(values) < 2 * groups:
         return np.float32(-np.inf) if len(values) <= k else np.partition(values, -k)[-k]
-    # The largest of each group are k values at least, wherever they are.
+    # At least k values reach the k-th largest maximum of groups.
     largest = values[: len(values) // groups * groups].reshape(-1, groups).max(axis=0)
     return np.partition(largest, -k)[-k]

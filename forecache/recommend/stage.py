@@ -15,8 +15,8 @@ from forecache.lake.stage import Done, Stage
 from forecache.lake.turn import own_turn
 from forecache.pipeline import Recommender
 from forecache.pipeline.schedules.as_of import require_as_of
-from forecache.recommend.evaluation.gate import first_of_test
-from forecache.recommend.night import Night, Tables
+from forecache.recommend.build_date import PendingDate, RecommenderTables
+from forecache.recommend.evaluation.gate import first_test_day
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 
@@ -37,16 +37,16 @@ def recommend(
     A date that is refused does not stop the others.
 
     Args:
-        rebuild: Write those of all the dates.
+        rebuild: Write the lists of all dates.
 
     Returns:
-        Rows (users) over all dates asked for; `details` has `built` (dates written), `refused` (why, by date),
-        `rows_by_night` and, by date, `nights` with the gate's figures, the number of items and what the steps took.
+        Rows (users) over all given dates; `details` has `built` (dates written), `refused` (reason by date),
+        `rows_by_night` and `nights` by date with the gate's figures, the number of items and the times of the steps.
 
     Raises:
-        InputError: A date is no as-of date; or every date is refused, the first one since it has no landing file, or
+        InputError: A date is no as-of date; or every date is refused, the first one because it has no landing file, or
             its interactions cannot be learned from.
-        CheckError: Every date is refused, the first one by the gate; what was written before stays.
+        CheckError: Every date is refused, the first one by the gate; earlier lists stay.
         ConflictError: Another run wrote one of the dates from other inputs meanwhile.
     """
     started = time.perf_counter()
@@ -55,7 +55,7 @@ def recommend(
     with own_turn(settings, table, run_id, progress):
         require_as_of(recommender, nights)
         pins = Pins(settings)
-        tables = Tables.looked_at(settings, recommender, pins)
+        tables = RecommenderTables.open(settings, recommender, pins)
         files = ingested_files(settings, source)
         inputs: dict[date, str] = {}
         versions: dict[date, int] = {}
@@ -72,14 +72,14 @@ def recommend(
         def work(some: Sequence[date]) -> dict[date, Done]:
             [day] = some
             try:
-                done = tables.write(Night(day, versions[day], inputs[day]), run_id=run_id, progress=progress)
+                done = tables.build(PendingDate(day, versions[day], inputs[day]), run_id=run_id, progress=progress)
             except (CheckError, InputError) as error:
                 refused[day] = error
                 return {}
             return {day: done}
 
         def find(stale: Mapping[date, str]) -> dict[date, Done]:
-            found = tables.find(dict(stale))
+            found = tables.find_done(dict(stale))
             about = {"source_table": source.raw_table}
             return {n: replace(done, details={**about, "source_version": versions[n]}) for n, done in found.items()}
 
@@ -88,7 +88,11 @@ def recommend(
         )
     if refused and not records:
         first = refused[min(refused)]
-        raise first if len(refused) == 1 else type(first)(f"All {_told(recommender.name, refused, len(refused))}")
+        raise (
+            first
+            if len(refused) == 1
+            else type(first)(f"All {_format_refusals(recommender.name, refused, len(refused))}")
+        )
     built = [night for night in pending if night not in refused]
     return StageResult(
         stage=STAGE,
@@ -109,8 +113,8 @@ def recommend(
 
 
 def _inputs(settings: Settings, recommender: Recommender, night: date, pins: Pins) -> str:
-    """What the lists of a date depend on: its sources, the declaration, and the catalogue by which the gate judges."""
-    eve = first_of_test(recommender, night) - timedelta(days=1)
+    """Inputs of a date's lists: states of the sources, the declaration, and the catalogue on the gate's eve."""
+    eve = first_test_day(recommender, night) - timedelta(days=1)
     states = [source_state(settings, each, [night], pins=pins)[night] for each in recommender.all_sources]
     before = recommender.catalogue.sources if recommender.catalogue is not None else ()
     states += [f"before:{source_state(settings, each, [eve], pins=pins)[eve]}" for each in before]
@@ -118,13 +122,13 @@ def _inputs(settings: Settings, recommender: Recommender, night: date, pins: Pin
 
 
 def refused_dates(result: StageResult) -> str:
-    """A sentence with each date that a run refused, and why; "" where it refused none."""
+    """A sentence with each date that a run refused and the reason; "" if it refused none."""
     refused: Mapping[str, str] = result.details["refused"]
     if not refused:
         return ""
-    return f"{len(refused)} of {_told(result.subject, refused, len(refused) + len(result.nights))}"
+    return f"{len(refused)} of {_format_refusals(result.subject, refused, len(refused) + len(result.nights))}"
 
 
-def _told(name: str, refused: Mapping[Any, Any], num_dates: int) -> str:
+def _format_refusals(name: str, refused: Mapping[Any, Any], num_dates: int) -> str:
     reasons = " ".join(f"{night}: {refused[night]}" for night in sorted(refused))
     return f"{num_dates} dates of {name} were refused. {reasons}"

@@ -15,7 +15,7 @@ import numpy as np
 
 from forecache.errors import InputError
 from forecache.recommend.filters import Filters
-from forecache.recommend.largest import best, bound_of, padded
+from forecache.recommend.largest import best_of_block, bound_of, padded_width
 
 USERS_AT_ONCE = 1024
 """Users of a part, which one thread works on; results come in parts."""
@@ -50,7 +50,7 @@ def top_k(
 
     Args:
         score: Called from several threads at once; -inf keeps an item out of a list.
-        filters: Which items a user may not have.
+        filters: Items that a user may not have.
         threads: Parts worked on at once. The libraries below should use one thread each.
 
     Yields:
@@ -66,17 +66,17 @@ def top_k(
 
     def part(first: int, last: int) -> TopK:
         found = []
-        buffer = np.empty((_ROWS, padded(num_items, depth)), np.float32)
+        buffer = np.empty((_ROWS, padded_width(num_items, depth)), np.float32)
         for start in range(first, last, _ROWS):
             rows = np.arange(start, min(start + _ROWS, last))
             block = buffer[: len(rows)]
             score(start, start + len(rows), block[:, :num_items])
             filters.apply(block[:, :num_items], rows)
             block[:, num_items:] = -np.inf
-            found.append(best(block, k, filters))
-        return TopK(first, *_stacked(found))
+            found.append(best_of_block(block, k, filters))
+        return TopK(first, *_stack_lists(found))
 
-    return in_order(part, num_users, threads)
+    return compute_in_order(part, num_users, threads)
 
 
 def top_k_of_factors(
@@ -105,11 +105,11 @@ def top_k_of_factors(
                 remedy="Train again with a lower learning rate or more regularization.",
             )
     ranked = _RankedItems(user_vectors, item_vectors, k, filters or Filters())
-    return in_order(ranked.part, len(user_vectors), threads)
+    return compute_in_order(ranked.part, len(user_vectors), threads)
 
 
 class _RankedItems:
-    """Items by descending norm: a prefix of them is all that a user's list can come from."""
+    """Items by descending norm: a user's list comes from a prefix of them."""
 
     def __init__(self, user_vectors: np.ndarray, item_vectors: np.ndarray, k: int, filters: Filters) -> None:
         norms = np.linalg.norm(item_vectors.astype(np.float64), axis=1)
@@ -119,17 +119,17 @@ class _RankedItems:
         self._rising = -norms[order]
         self._depth = filters.depth(k)
         # Padded, so that every block of scores is one piece of memory.
-        self._items = np.zeros((item_vectors.shape[1], padded(len(order), self._depth)), np.float32)
+        self._items = np.zeros((item_vectors.shape[1], padded_width(len(order), self._depth)), np.float32)
         self._items[:, : len(order)] = item_vectors[order].T
         self._users = user_vectors
         self._k = k
-        self._filters = filters.renumbered(self._codes, len(item_vectors))
+        self._filters = filters.renumber_items(self._codes, len(item_vectors))
         self._prunes = len(order) > 2 * _FIRST_ITEMS and self._is_worth_pruning()
 
     def _is_worth_pruning(self) -> bool:
-        """Whether a sample of users needs much less than all items; where norms are alike, nobody does."""
+        """True if a sample of users needs much less than all items, which is not so if the norms are alike."""
         sample = np.arange(len(self._users))[:: max(1, len(self._users) // _SAMPLE)]
-        needed = self._needed(sample, np.empty(_ROWS * self._items.shape[1], np.float32))
+        needed = self._num_needed_items(sample, np.empty(_ROWS * self._items.shape[1], np.float32))
         return bool(needed.sum() < _WORTHWHILE_SHARE * needed.size * len(self._codes))
 
     def part(self, first: int, last: int) -> TopK:
@@ -137,31 +137,31 @@ class _RankedItems:
         items = np.full((len(rows), self._k), -1, np.int32)
         scores = np.full((len(rows), self._k), -np.inf, np.float32)
         buffer = np.empty(_ROWS * self._items.shape[1], np.float32)
-        needed = self._needed(rows, buffer) if self._prunes else np.full(len(rows), len(self._codes))
+        needed = self._num_needed_items(rows, buffer) if self._prunes else np.full(len(rows), len(self._codes))
         order = np.argsort(needed, kind="stable")  # users who need about as many items share a block
         for start in range(0, len(rows), _ROWS):
             some = order[start : start + _ROWS]
             users, width = rows[some], int(needed[some].max(initial=0))
             block = self._scores(users, width, buffer)
-            whole = None if width >= len(self._codes) else partial(self._of_one, users)
-            items[some], scores[some] = best(block, self._k, self._filters, codes=self._codes, whole=whole)
+            whole = None if width >= len(self._codes) else partial(self._score_all_items, users)
+            items[some], scores[some] = best_of_block(block, self._k, self._filters, codes=self._codes, whole=whole)
         return TopK(first, items, scores)
 
-    def _of_one(self, users: np.ndarray, row: int) -> np.ndarray:
-        """Scores of all items for one of some users: what its best items lack of other groups may be anywhere."""
+    def _score_all_items(self, users: np.ndarray, row: int) -> np.ndarray:
+        """Scores of all items for one of some users: items of other groups that its list lacks may have any norm."""
         return self._scores(users[row : row + 1], len(self._codes), np.empty(self._items.shape[1], np.float32))
 
     def _scores(self, rows: np.ndarray, width: int, buffer: np.ndarray) -> np.ndarray:
         """Scores of the first `width` items, float32 [rows, columns]; -inf in the padding."""
-        columns = padded(width, self._depth)
+        columns = padded_width(width, self._depth)
         block = buffer[: len(rows) * columns].reshape(len(rows), columns)
         np.matmul(self._users[rows], self._items[:, :columns], out=block)
         self._filters.apply(block[:, :width], rows)
         block[:, width:] = -np.inf
         return block
 
-    def _needed(self, rows: np.ndarray, buffer: np.ndarray) -> np.ndarray:
-        """For each user, how many items of the largest norms hold the whole list."""
+    def _num_needed_items(self, rows: np.ndarray, buffer: np.ndarray) -> np.ndarray:
+        """For each user, the number of items of the largest norms that contain the whole list."""
         bounds = np.empty(len(rows), np.float64)
         for start in range(0, len(rows), _ROWS):
             some = slice(start, start + _ROWS)
@@ -180,12 +180,12 @@ def _check_k(k: int, num_items: int) -> None:
         )
 
 
-def _stacked(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _stack_lists(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([items for items, _ in found]), np.concatenate([scores for _, scores in found])
 
 
-def in_order(part: Callable[[int, int], TopK], num_users: int, threads: int) -> Iterator[TopK]:
-    """Parts in the order of users, computed a few ahead."""
+def compute_in_order(part: Callable[[int, int], TopK], num_users: int, threads: int) -> Iterator[TopK]:
+    """Compute parts in threads, a few ahead, and yield them in the order of users."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads, thread_name_prefix="forecache-top-k") as pool:

@@ -38,9 +38,9 @@ class VectorRows:
 
 
 def vector_rows(table: Vectors, fitted: Fitted, interactions: Interactions) -> VectorRows:
-    """The vectors that a table has: of users from all their interactions, as their lists are made from.
+    """The vectors of a table of users or of items; a user's vector is the one that the user's list is made from.
 
-    What the model cannot rank, or rank for, has a vector of zeros.
+    Items that the model cannot rank, and users whom it cannot rank for, have a vector of zeros.
     """
     assert isinstance(fitted, Factors), type(fitted)
     if table.of == "item":

@@ -36,12 +36,16 @@ def write_lists(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> int:
-    """Write rows, which are made while they are written, and let the partition consist of them; its Delta version.
+    """Replace the partition of an as-of date by rows, which are made while they are written.
 
     Args:
         source_version: Delta version of the interactions.
-        seen: The table as it was before the work.
-        inputs: What decides the lists; another run's from the same inputs are taken over.
+        seen: State of the table before the work.
+        inputs: Text that identifies everything the lists depend on; lists that another run committed meanwhile from the
+            same inputs are taken over.
+
+    Returns:
+        The table's Delta version.
 
     Raises:
         ConflictError: Another run wrote the date from other inputs meanwhile.

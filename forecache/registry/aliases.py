@@ -21,7 +21,7 @@ from forecache.tracking.client import tracking
 def reconcile_aliases(settings: Settings, pipeline: Pipeline) -> list[Promotion]:
     """Move the aliases to where the ledger's last row says, if they are elsewhere; returns the ledger's rows.
 
-    Whoever decided may have died between the row and the aliases, or may be about to move them on another machine.
+    The process that recorded a decision may have died before it moved the aliases, or be about to on another machine.
 
     Raises:
         ConflictError: A rollback, or a promotion by a person, is under way on another machine or was interrupted.
@@ -44,7 +44,7 @@ def reconcile_aliases(settings: Settings, pipeline: Pipeline) -> list[Promotion]
 
 
 def _is_registered(settings: Settings, pipeline: Pipeline, entries: Sequence[Promotion]) -> bool:
-    """Tell if the registry has the ledger's champion, and not another version of its number in a registry made anew."""
+    """Tell if the registry has the ledger's champion; a new registry may have another version under its number."""
     number = entries[-1].to_version
     promoted = [(e.training_table, e.training_version) for e in entries if e.to_version == number == e.about]
     return any(
@@ -58,7 +58,7 @@ def finish_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> Non
 
     A challenger that becomes the champion loses the alias `challenger`.
     """
-    # Whoever moves them last has read the ledger after it, so that a slow machine cannot leave them at its own row.
+    # Each mover reads the ledger again after its move, so that a slow machine cannot leave them at its own row.
     while True:
         _move_aliases(settings, pipeline, entry)
         last = last_promotion(settings, pipeline.name)

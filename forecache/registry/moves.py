@@ -1,4 +1,4 @@
-"""Moving the alias `champion`: by the gate, by a person, or by a rollback.
+"""Moves of the alias `champion`: by the gate, by a person, or by a rollback.
 
 Each move is first written to the ledger, whose last row says which version is the champion; the aliases follow it.
 """
@@ -171,10 +171,10 @@ def ended(entry: Promotion) -> Promotion:
 def find_equal_champion(
     settings: Settings, pipeline: Pipeline, version: ModelVersion, entries: Sequence[Promotion]
 ) -> ModelVersion | None:
-    """Another version with the same inputs and weights that has been champion, None without one.
+    """Another version with the same inputs and weights that has been champion, None if there is none.
 
-    Two machines that train at once register two such versions. If both have been champion, only the present champion is
-    in the way of the other one.
+    Two machines that train at once register two such versions. If both have been champion, only the
+    present champion counts for the other one.
     """
     past = past_champions(entries)
     if "inputs" not in version.tags:

@@ -1,7 +1,7 @@
 """The promotion ledger: an append-only Delta table of every decision about which model is the champion.
 
-The commit of a row decides between machines: a decision is recorded only if the last row about the model is the one
-that it was made on. MLflow's aliases follow the ledger.
+A decision is recorded only if the last row about the model is still the one that the decision was made on, so of two
+machines one wins. MLflow's aliases follow the ledger.
 
 A rollback and a person's promotion are two rows of one `operation`: "begun" before anything moves, "passed" (or
 "undone") after. An opening row without a closing one is an interrupted decision, which
@@ -31,17 +31,17 @@ class Promotion:
         actor: Person or job that decided.
         from_version: The champion before, None without one.
         to_version: The champion after; equal to `from_version` if the champion did not change.
-        candidate: The judged version, if that is not `to_version`.
+        candidate: The judged version, if it is not `to_version`.
         verdict: "passed", "failed" or "awaiting_approval"; of an operation "begun", then "passed" or "undone".
         reason: The verdict in one line.
         metrics: The judged version's test metrics.
         training_table, training_version: Table and Delta version on which the version was trained and judged.
         operation: Id shared by the rows of one operation.
         from_published, to_published: Store versions served before and after, if the decision moved the store, too.
-        from_pinned: Store version that was pinned when a rollback began; the rollback removes that pin, no later one.
+        from_pinned: Store version that was pinned when a rollback began; the rollback removes it, but no later pin.
         predictions_version: Delta version of the prediction table from which `to_published` was published.
         position: Delta version of the ledger before this row, which orders decisions of machines whose clocks differ.
-        outdated_verdict: A person promoted the version although its verdict was outdated; `reason` says why it was.
+        outdated_verdict: A person promoted the version although its verdict was outdated, for a cause in `reason`.
     """
 
     recorded_at: datetime
@@ -151,7 +151,7 @@ def closing_row(entries: Sequence[Promotion], operation: str) -> Promotion | Non
 
 
 def rolled_back(entries: Sequence[Promotion]) -> set[int]:
-    """Versions that a rollback left and that were not promoted again since."""
+    """Versions that were rolled back and not promoted again since."""
     versions: set[int] = set()
     for entry in entries:
         if entry.verdict == "passed" and entry.to_version is not None:

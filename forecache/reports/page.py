@@ -1,4 +1,4 @@
-"""Making a page from a template, and writing it so that it appears whole."""
+"""HTML pages made from templates, and written so that they appear whole."""
 
 from datetime import datetime, timezone
 from pathlib import Path
@@ -8,10 +8,10 @@ from forecache.files import write_durably
 
 
 def make_page(template: Path, **values: object) -> str:
-    """The page of a template that extends `base.html.j2`; its filters are `number`, `took` and those given.
+    """Render a template that extends `base.html.j2`; its filters are `number`, `took` and the given ones.
 
     Args:
-        values: What the template names; a function is a filter under its name.
+        values: Variables of the template; a function is a filter under its name.
     """
     import jinja2
 
@@ -28,13 +28,13 @@ def make_page(template: Path, **values: object) -> str:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Put a page under its path in one step."""
+    """Write a page to its path in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_durably(path, page)
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """A figure with thousands separators and as many decimals as its size deserves; a dash where there is none."""
+    """A figure with thousands separators, with fewer decimals from 10 on; a dash for None and NaN."""
     if value is None or value != value:
         return "–"
     if isinstance(value, int) or (value and float(value).is_integer()):
@@ -43,7 +43,7 @@ def number(value: Any, digits: int = 4) -> str:
 
 
 def took(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """A duration in minutes and seconds, seconds, or milliseconds, by its size."""
     if seconds >= 60:
         return f"{int(seconds // 60)} min {seconds % 60:.0f} s"
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

@@ -1,6 +1,6 @@
-"""How many rows a model is given at once: set, or found by a short measured sweep over a sample of the features.
+"""Batch size of a run: the setting, or the result of a short measured sweep over a sample of the features.
 
-A prediction has the same bits whatever the batch, so that the size decides about time and memory only. A sweep's
+A prediction has the same bits for any batch size, so the size affects time and memory only. A sweep's
 result is kept in the stage ledger by model, kernel and memory setting: a resumed or nightly run does not measure again.
 """
 
@@ -13,27 +13,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from forecache.inference.choose_runtime import Plan
+from forecache.inference.choose_runtime import ScoringPlan
 from forecache.inference.kernel_spec import KERNEL_VERSION
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.read_errors import open_data_file
 from forecache.lake.stage import Done, Stage
 from forecache.output_kinds import OutputSpec
-from forecache.scoring.night import Night
-from forecache.scoring.tasks.job import job_spec, model_features, scorer_here
+from forecache.scoring.night_inputs import ScoringNight
+from forecache.scoring.run_context import ScoringWork
+from forecache.scoring.tasks.job import job_spec, local_scorer, model_features
 from forecache.scoring.tasks.prediction_rows import file_schema
-from forecache.scoring.work import Work
 from forecache.settings import Settings
 
 SIZES = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072)
 SAMPLE_ROWS = 131_072
 BUDGET_S = 0.8
-# Within this share of the fastest the smallest size wins: it takes less memory, and the next run's noise is larger.
+# The smallest size within this share of the fastest wins: it takes less memory, and runs differ by more than this.
 _TOLERANCE = 0.03
 _BATCH_SHARE = 0.25
 _VALUE_BYTES, _LISTED_VALUES = 8, 64
 # A probability in the model's type, as float64, negated and sorted by class (measured: 32), and in Arrow with its class
-# (21), also where most are not kept.
+# (21), also if most are not kept.
 _CLASS_BYTES = 64
 
 Score = Callable[[int, int], object]
@@ -41,15 +41,15 @@ Score = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """The batch size of a run and how it came about.
+class BatchSize:
+    """The batch size of a run and its origin.
 
     Attributes:
-        rows: Rows that a model is given at once.
+        rows: Rows of a batch.
         source: "set", "calibrated" now, or "kept" from an earlier run.
         batch_bytes: Memory of a batch: the features, the model's matrix and the predictions.
-        rows_per_second: Of one core at that size; None where the size was set.
-        rates: The same by size, as measured.
+        rows_per_second: Of one core at that size; None if the size was set.
+        rates: Measured rows per second by size.
     """
 
     rows: int
@@ -64,15 +64,15 @@ class Calibration:
         return {"batch_rows": self.rows, "batch_source": self.source, "batch_bytes": self.batch_bytes, "rates": rates}
 
 
-def calibrate(work: Work, nights: Sequence[Night]) -> Calibration:
-    """The batch size for nights: the setting, what an earlier run found, or a sweep over a sample of at most a second.
+def calibrate(work: ScoringWork, nights: Sequence[ScoringNight]) -> BatchSize:
+    """The batch size for nights: the setting, the result of an earlier run, or of a sweep of at most a second.
 
     Raises:
         InputError: The features do not fit the model.
     """
     settings, pipeline, plan = work.settings, work.pipeline, work.plan
     if settings.scoring_batch_rows:
-        return Calibration(settings.scoring_batch_rows, "set")
+        return BatchSize(settings.scoring_batch_rows, "set")
     largest = max(nights, key=lambda night: night.files[0].rows)
     stage, wanted = f"calibrate_{work.stage}", min(SAMPLE_ROWS, largest.files[0].rows)
     memory = _memory(settings)
@@ -89,12 +89,12 @@ def calibrate(work: Work, nights: Sequence[Night]) -> Calibration:
         rates = {size: 1 / (1 / rate + read_s / num_rows) for size, rate in rates.items()}
         return Done(num_rows, {"rates": rates, "bytes_a_row": a_row})
 
-    # A sample half as large says as much; a much smaller one was too small for the larger sizes.
+    # A sample of at least half the size is enough; a smaller one did not allow the larger batch sizes.
     row, kept = Stage(settings, stage, pipeline.name, work.run_id).once(
         inputs, measure, usable=lambda known: 2 * known.rows >= wanted
     )
     rates = {int(size): rate for size, rate in row.details["rates"].items()}
-    return _chosen(rates, "kept" if kept else "calibrated", row.details["bytes_a_row"], memory)
+    return _choose_size(rates, "kept" if kept else "calibrated", row.details["bytes_a_row"], memory)
 
 
 def sweep(
@@ -105,15 +105,16 @@ def sweep(
     budget_s: float = BUDGET_S,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[int, float]:
-    """Rows per second by batch size, the best of two rounds, ascending sizes first; what the budget does not reach
-    is left out, so that a slow model is measured at the smallest sizes only.
+    """Measure rows per second by batch size, the best of two rounds of ascending sizes.
+
+    Sizes that do not fit the budget are left out, so that a slow model is measured at the smallest sizes only.
 
     Args:
-        sizes: Ascending, none larger than the sample; the first is measured whatever it takes.
+        sizes: Ascending, none larger than the sample; the first is always measured.
     """
     rates: dict[int, float] = {}
     started = clock()
-    score(sizes[0], sizes[0])  # what a model does at its first call only
+    score(sizes[0], sizes[0])  # the first call of a model is slower than others
     rate = 0.0
     for size in [*sizes, *sizes]:
         left = budget_s - (clock() - started)
@@ -129,16 +130,16 @@ def sweep(
     return rates
 
 
-def fastest(rates: Mapping[int, float]) -> int:
-    """The smallest size whose rate is next to the best."""
+def fastest_size(rates: Mapping[int, float]) -> int:
+    """The smallest size whose rate is within 3 % of the best."""
     best = max(rates.values())
     return min(size for size, rate in rates.items() if rate >= (1 - _TOLERANCE) * best)
 
 
-def _chosen(rates: Mapping[int, float], source: str, bytes_a_row: float, memory: int) -> Calibration:
-    size = fastest(rates)
+def _choose_size(rates: Mapping[int, float], source: str, bytes_a_row: float, memory: int) -> BatchSize:
+    size = fastest_size(rates)
     rows = min(max(size, SIZES[0]), max(1, int(memory / bytes_a_row)))
-    return Calibration(rows, source, round(rows * bytes_a_row), rates[size], rates)
+    return BatchSize(rows, source, round(rows * bytes_a_row), rates[size], rates)
 
 
 def _memory(settings: Settings) -> int:
@@ -146,8 +147,8 @@ def _memory(settings: Settings) -> int:
     return int(settings.scoring_worker_memory_mb * _BATCH_SHARE) << 20
 
 
-def _read_sample(work: Work, night: Night) -> tuple[list[pa.Array], list[pa.Array], float]:
-    """Features in the model's order and keys of the first rows of a night's largest file; seconds."""
+def _read_sample(work: ScoringWork, night: ScoringNight) -> tuple[list[pa.Array], list[pa.Array], float]:
+    """Read the first rows of a night's largest file: features in the model's order, keys, and the seconds it took."""
     import pyarrow.parquet as pq
 
     started = time.perf_counter()
@@ -161,7 +162,7 @@ def _read_sample(work: Work, night: Night) -> tuple[list[pa.Array], list[pa.Arra
     return features, [batch.column(name) for name in work.pipeline.key], time.perf_counter() - started
 
 
-def bytes_a_row(plan: Plan, sample: Sequence[pa.Array], outputs: Sequence[OutputSpec]) -> float:
+def bytes_a_row(plan: ScoringPlan, sample: Sequence[pa.Array], outputs: Sequence[OutputSpec]) -> float:
     """Memory that a row of a batch takes: its features, the model's matrix, and the predictions on their way.
 
     Args:
@@ -177,11 +178,11 @@ def _output_bytes(output: OutputSpec) -> int:
     return (_CLASS_BYTES if output.kind == "classes" else 2 * _VALUE_BYTES) * (output.values or 1)
 
 
-def _as_a_worker(work: Work, sample: list[pa.Array], keys: list[pa.Array]) -> Score:
-    """What a thread or a Spark task does with a batch, into memory."""
+def _as_a_worker(work: ScoringWork, sample: list[pa.Array], keys: list[pa.Array]) -> Score:
+    """A function that scores batches as a thread or a Spark task does, and writes them into memory."""
     import pyarrow.parquet as pq
 
-    scorer = scorer_here(work)
+    scorer = local_scorer(work)
     fields = [pa.field(name, key.type) for name, key in zip(work.pipeline.key, keys, strict=True)]
     schema = file_schema(scorer.spec.layout, fields)
 

@@ -1,7 +1,6 @@
-"""The plan of a run: rows per second, time, cost and memory, predicted before it and measured after it.
+"""Cost of a run: rows per second, time, price and memory, predicted before it and measured after it.
 
-What comparable nights took, as the stage ledger has it, is the best prediction; before there are any, the
-calibration's rate of one core.
+The prediction is based on comparable nights in the stage ledger or, without any, on the calibration's rate of one core.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,21 +15,21 @@ from forecache.results import StageResult
 from forecache.settings import Settings
 
 _NIGHTS = 7
-# A night of another order of magnitude says little: the start of a job is all of a small one.
+# Nights of another order of magnitude do not compare: a small one consists of the job's start only.
 _COMPARABLE = 4.0
 _START_S = {"spark": 1.0, "arrow": 0.1}
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Rows that a run handles, how fast, and with what.
+class RunFigures:
+    """Rows, time and resources of a run.
 
     Attributes:
-        rows: Rows of the nights; of a run that was taken up, those that were left.
-        seconds: Of scoring; the checks and the commit come after it.
+        rows: Rows of the nights; of a resumed run, the remaining ones.
+        seconds: Of scoring, without the checks and the commit after it.
         cores: Cores that the engine keeps busy.
-        worker_bytes: Largest memory of a process that scores; None where it is not known.
-        basis: What a prediction rests on; "measured" for what happened.
+        worker_bytes: Largest memory of a process that scores; None if unknown.
+        basis: Basis of a prediction; "measured" for actual figures.
     """
 
     rows: int
@@ -56,9 +55,9 @@ class Figures:
         }
 
     @staticmethod
-    def of(metadata: Mapping[str, Any]) -> "Figures":
-        """The figures that `metadata` was made of."""
-        return Figures(*(metadata[name] for name in ("rows", "seconds", "cores", "worker_bytes", "basis")))
+    def from_metadata(metadata: Mapping[str, Any]) -> "RunFigures":
+        """Read figures from their `metadata`."""
+        return RunFigures(*(metadata[name] for name in ("rows", "seconds", "cores", "worker_bytes", "basis")))
 
 
 def predict(
@@ -70,13 +69,13 @@ def predict(
     runtime: str,
     mode: str = "full",
     core_rate: float | None = None,
-) -> Figures | None:
-    """What some nights will take, None where neither comparable nights nor a calibration say anything.
+) -> RunFigures | None:
+    """Predict the figures of some nights; None without comparable nights and a calibration.
 
     Args:
         before: The latest ledger row of each night.
         rows: Of those nights together.
-        runtime: That of the model's plan, such as "onnx".
+        runtime: Of the model's plan, such as "onnx".
         mode: "full" or "incremental": only nights of the same mode compare.
         core_rate: Rows per second of one core in the calibration.
     """
@@ -92,19 +91,19 @@ def predict(
         rate = median(run["rows"] / max(run["seconds"], 1e-6) / run["cores"] for run in past) * cores
         memory = [run["worker_bytes"] for run in past if run["worker_bytes"]]
         basis = f"{len(past)} earlier {'night' if len(past) == 1 else 'nights'}"
-        return Figures(rows, rows / rate, cores, max(memory, default=None), basis)
+        return RunFigures(rows, rows / rate, cores, max(memory, default=None), basis)
     if core_rate is None:
         return None
     seconds = _START_S[engine] + rows / core_rate / cores
-    return Figures(rows, seconds, cores, None, "calibration")
+    return RunFigures(rows, seconds, cores, None, "calibration")
 
 
-def together(parts: Sequence[Figures | None]) -> Figures | None:
-    """The plan of a run of several parts, one after the other; None where one is not known."""
+def combine_figures(parts: Sequence[RunFigures | None]) -> RunFigures | None:
+    """Figures of several parts of a run, one after the other; None if those of one are unknown."""
     known = [part for part in parts if part is not None]
     if len(known) < len(parts) or not known:
         return None
-    return Figures(
+    return RunFigures(
         rows=sum(part.rows for part in known),
         seconds=sum(part.seconds for part in known),
         cores=max(part.cores for part in known),
@@ -113,21 +112,25 @@ def together(parts: Sequence[Figures | None]) -> Figures | None:
     )
 
 
-def plans_together(settings: Settings, results: Sequence[StageResult]) -> dict[str, Any]:
-    """`predicted` and `actual` of runs one after the other: None where that of one is not known, nothing where no run
-    scored anything."""
+def combine_plans(settings: Settings, results: Sequence[StageResult]) -> dict[str, Any]:
+    """Combined `predicted` and `actual` of runs, one after the other.
+
+    An entry is None if that of one run is unknown; empty if no run scored anything.
+    """
     scored = [result.details for result in results if result.details.get("actual")]
     if not scored:
         return {}
     found: dict[str, Any] = {}
     for side in ("predicted", "actual"):
-        whole = together([Figures.of(details[side]) if details[side] else None for details in scored])
+        whole = combine_figures(
+            [RunFigures.from_metadata(details[side]) if details[side] else None for details in scored]
+        )
         found[side] = whole.metadata(settings) if whole else None
     return found
 
 
-def sentence(figures: Figures, settings: Settings) -> str:
-    """A plan for people."""
+def format_plan(figures: RunFigures, settings: Settings) -> str:
+    """Format predicted figures as a sentence."""
     cost = core_cost(settings, figures.seconds * figures.cores)
     price = f", {cost['price_on_demand']:.4g} on demand" if "price_on_demand" in cost else ""
     return (
@@ -136,8 +139,8 @@ def sentence(figures: Figures, settings: Settings) -> str:
     )
 
 
-def too_much_memory(figures: Figures | None, settings: Settings) -> list[str]:
-    """A warning where a process that scored took more memory than the settings give it."""
+def memory_warnings(figures: RunFigures | None, settings: Settings) -> list[str]:
+    """A warning if a process that scored took more memory than the settings allow."""
     limit = settings.scoring_worker_memory_mb
     if figures is None or not figures.worker_bytes or figures.worker_bytes <= limit << 20:
         return []

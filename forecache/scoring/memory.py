@@ -1,4 +1,4 @@
-"""Memory of the processes that score: each Spark worker tells its largest after a task, this process knows its own."""
+"""Peak memory of the processes that score: each Spark worker reports its own after a task."""
 
 import os
 import resource
@@ -22,13 +22,13 @@ def own_peak() -> Peaks:
     return {f"{socket.gethostname()}:{os.getpid()}": peak_bytes()}
 
 
-def merged(first: Peaks, second: Peaks) -> Peaks:
-    """Both, and the larger where a process is in both."""
+def merge_peaks(first: Peaks, second: Peaks) -> Peaks:
+    """Merge two, with the larger peak of a process that is in both."""
     return first | {process: max(peak, first.get(process, 0)) for process, peak in second.items()}
 
 
 def worker_peaks(context: "SparkContext") -> "Accumulator[Peaks]":
-    """What the workers of a job add `own_peak()` to."""
+    """An accumulator to which the workers of a job add `own_peak()`."""
     from pyspark.accumulators import AccumulatorParam
 
     class PeaksParam(AccumulatorParam[Peaks]):
@@ -36,6 +36,6 @@ def worker_peaks(context: "SparkContext") -> "Accumulator[Peaks]":
             return {}
 
         def addInPlace(self, value1: Peaks, value2: Peaks) -> Peaks:
-            return merged(value1, value2)
+            return merge_peaks(value1, value2)
 
     return context.accumulator({}, PeaksParam())

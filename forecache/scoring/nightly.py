@@ -1,4 +1,4 @@
-"""Scoring as the nightly does it: the champion and, where the declaration asks for it, a challenger beside it."""
+"""Scoring by the nightly run: with the champion and, if it is declared, with a challenger."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from forecache.pipeline import Pipeline
 from forecache.registry.challenger import find_challenger
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.challenger.shadow import score_shadow
-from forecache.scoring.cost_estimate import plans_together
+from forecache.scoring.cost_estimate import combine_plans
 from forecache.scoring.run import score
 from forecache.settings import Settings
 
@@ -27,15 +27,15 @@ def score_nights(
     progress: Progress = no_progress,
     rebuild: bool = False,
 ) -> StageResult:
-    """Score nights with the champion and, where there is a challenger, with that too.
+    """Score nights with the champion and with the challenger, if there is one.
 
-    A challenger that cannot be scored, or whose predictions are wrong, holds nothing up: its error stands where its
-    comparison would. With `rebuild`, nights that are current are scored too.
+    An error of the challenger does not stop the run: it is recorded in place of the comparison. With `rebuild`, nights
+    that are current are scored, too.
 
     Returns:
-        What `forecache.scoring.run.score` does, with `predicted` and `actual` of all that was scored here, by both
-        models; `details["challenger"]` has the challenger's `model`, `table` and, by night (ISO), either `rows` and the
-        `comparison` of `score_shadow` or the `error`. It is missing where nobody challenges the champion.
+        The result of `forecache.scoring.run.score`, with `predicted` and `actual` of both models together;
+        `details["challenger"]` has the challenger's `model`, `table` and, by night (ISO), either `rows` and the
+        `comparison` of `score_shadow` or the `error`. It is missing without a challenger.
 
     Raises:
         NotFoundError, InputError, CheckError, ConflictError: As `score`.
@@ -60,7 +60,7 @@ def score_nights(
         result,
         details={
             **result.details,
-            **plans_together(settings, [result, *shadows]),
+            **combine_plans(settings, [result, *shadows]),
             "challenger": {
                 "model": f"{challenger.name}@{challenger.version}",
                 "table": pipeline.challenger_table,

@@ -1,8 +1,8 @@
 """The scoring run: nights whose inputs changed are scored, checked and committed, each exactly once.
 
-A night is current where the last row of the stage ledger has the same inputs (model version, feature version,
-declaration, kernel). Small nights share a job and a commit; a large one is a commit of its own whose shards survive a
-kill. What is written becomes visible by one commit to the Delta log, after the checks.
+A night is current if its last row in the stage ledger has the same inputs (model version, feature version, declaration,
+kernel). Small nights share a job and a commit; a large one has a commit of its own, and its shards survive a kill. The
+files become visible by one commit to the Delta log, after the checks.
 """
 
 import time
@@ -22,14 +22,14 @@ from forecache.registry.applied.choose import scoring_model
 from forecache.registry.applied.plan import plan_model
 from forecache.registry.versions.models import ModelVersion
 from forecache.results import Progress, StageResult, no_progress
-from forecache.scoring.batch_size import Calibration, calibrate
-from forecache.scoring.cost_estimate import Figures, predict, sentence, together, too_much_memory
-from forecache.scoring.incremental.incremental import Base, Mode, find_base
-from forecache.scoring.night import STAGE, Night, describe_nights
+from forecache.scoring.batch_size import BatchSize, calibrate
+from forecache.scoring.cost_estimate import RunFigures, combine_figures, format_plan, memory_warnings, predict
+from forecache.scoring.incremental.score_changes import BasePredictions, Mode, find_base
+from forecache.scoring.night_inputs import STAGE, ScoringNight, describe_nights
 from forecache.scoring.partitions.commit import commit, record_committed
 from forecache.scoring.partitions.shards import stage_changes, stage_nights
+from forecache.scoring.run_context import Engine, ScoringRun, ScoringWork, num_cores
 from forecache.scoring.tasks.prediction_rows import Stamp
-from forecache.scoring.work import Engine, Run, Work, num_cores
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,18 +57,18 @@ def score(
         spark: The session; may be None with engine="arrow".
         engine: "spark", or "arrow" for one machine without a JVM: the same rows, the same table, the same ledger.
         model: Another version than the champion.
-        mode: "auto" carries predictions forward where a night that was scored before had few of its features changed;
-            "incremental" also from the latest night before it that was scored alike; "full" never. See
-            `forecache.scoring.incremental.incremental`.
+        mode: "auto" carries predictions forward if a night that was scored before had few of its features changed;
+            "incremental" also from the latest earlier night with the same model, declaration and kernel; "full" never.
+            See `forecache.scoring.incremental.score_changes`.
         rebuild: True: score every night in full, current or not; dates: only these.
 
     Returns:
-        Rows over all nights asked for; `details` has `scored` (nights), `rows_by_night`, `scored_rows` (rows that this
-        run scored; fewer where it took up another's shards or carried forward), `carried_rows`, `rows_per_second`,
-        `plan` (of the model), `batch` (see `forecache.scoring.batch_size`), `predicted` and `actual` (see
-        `forecache.scoring.cost_estimate`; predicted is None where nothing is known yet), `warnings`, `checks` by
-        night, `judged` (of a registered model with floors: `accepted`, `reason`), and `taken_over`: by night, the run
-        that committed the same predictions meanwhile.
+        Rows over all given nights; `details` has `scored` (nights), `rows_by_night`, `scored_rows` (rows that this run
+        scored; fewer if it reused another's shards or carried forward), `carried_rows`, `rows_per_second`, `plan` (of
+        the model), `batch` (see `forecache.scoring.batch_size`), `predicted` and `actual` (see
+        `forecache.scoring.cost_estimate`; predicted is None if nothing is known yet), `warnings`, `checks` by night,
+        `judged` (for a registered model with floors: `accepted`, `reason`), and `taken_over`: by night, the run that
+        committed the same predictions meanwhile.
 
     Raises:
         NotFoundError: There is no champion, or a night has no features.
@@ -79,7 +79,7 @@ def score(
     if engine == "spark" and spark is None:
         raise SettingsError("Scoring with engine 'spark' needs a Spark session.", remedy="Pass one, or engine='arrow'.")
     with own_turn(settings, pipeline.prediction_table, run_id, progress):
-        run = Run(
+        run = ScoringRun(
             spark=spark,
             settings=settings,
             pipeline=pipeline,
@@ -93,11 +93,11 @@ def score(
         return score_stale(run, nights, mode=mode, rebuild=set(nights) if rebuild is True else set(rebuild or ()))
 
 
-def score_stale(run: Run, nights: Sequence[date], *, mode: Mode, rebuild: Collection[date]) -> StageResult:
-    """Score those of the nights that are not current; as `score`, by whoever has the turn to write the table.
+def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild: Collection[date]) -> StageResult:
+    """Score those of the nights that are not current; as `score`, by a caller who holds the table's lock.
 
     Args:
-        rebuild: Nights that are scored again also where they are current.
+        rebuild: Nights that are scored again also if they are current.
     """
     started = time.perf_counter()
     settings, pipeline, model = run.settings, run.pipeline, run.model
@@ -118,7 +118,7 @@ def score_stale(run: Run, nights: Sequence[date], *, mode: Mode, rebuild: Collec
     if pending:
         plan = plan_model(settings, pipeline, model)
         stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run.run_id)
-        work = Work(**vars(run), plan=plan, stamp=stamp, seen=seen)
+        work = ScoringWork(**vars(run), plan=plan, stamp=stamp, seen=seen)
         inputs = {night.night: night.inputs for night in pending if night.night not in rebuild}
         written = find_committed(settings, run.table, column=AS_OF, inputs=inputs)
         recorded, pending = [n for n in pending if n.night in written], [n for n in pending if n.night not in written]
@@ -138,10 +138,13 @@ def score_stale(run: Run, nights: Sequence[date], *, mode: Mode, rebuild: Collec
     )
 
 
-def _predicted(
-    work: Work, parts: Sequence[Sequence[Night]], before: Mapping[date | None, StageRecord], batch: Calibration | None
-) -> Figures | None:
-    """The plan of the nights to score in full, and of those to score incrementally."""
+def _predict_run(
+    work: ScoringWork,
+    parts: Sequence[Sequence[ScoringNight]],
+    before: Mapping[date | None, StageRecord],
+    batch: BatchSize | None,
+) -> RunFigures | None:
+    """Predict the figures of the nights to score in full and of those to score incrementally, together."""
     known = {"engine": work.engine, "runtime": work.plan.spec.runtime}
     rate = batch.rows_per_second if batch else None
     found = []
@@ -150,11 +153,11 @@ def _predicted(
             rows = sum(night.rows for night in nights)
             cores = num_cores() if mode == "incremental" else work.cores
             found += [predict(before, rows=rows, cores=cores, core_rate=rate, mode=mode, **known)]
-    return together(found)
+    return combine_figures(found)
 
 
-def _within(progress: Progress, first: float, last: float) -> Progress:
-    """A progress whose shares are between two of the whole."""
+def _scaled_progress(progress: Progress, first: float, last: float) -> Progress:
+    """A progress callback that maps shares from 0 to 1 to those from `first` to `last`."""
 
     def report(message: str, share: float | None = None) -> None:
         progress(message, None if share is None else first + share * (last - first))
@@ -163,8 +166,8 @@ def _within(progress: Progress, first: float, last: float) -> Progress:
 
 
 def _score_pending(
-    work: Work,
-    pending: Sequence[Night],
+    work: ScoringWork,
+    pending: Sequence[ScoringNight],
     before: Mapping[date | None, StageRecord],
     mode: Mode,
     rebuild: Collection[date],
@@ -176,9 +179,9 @@ def _score_pending(
     }
     full = [night for night in pending if night.night not in bases]
     batch = calibrate(work, full) if full else None
-    predicted = _predicted(work, [full, [n for n in pending if n.night in bases]], before, batch)
+    predicted = _predict_run(work, [full, [n for n in pending if n.night in bases]], before, batch)
     if predicted is not None:
-        work.progress(sentence(predicted, work.settings), None)
+        work.progress(format_plan(predicted, work.settings), None)
     return {
         "batch": batch.metadata() if batch else None,
         "predicted": predicted.metadata(work.settings) if predicted else None,
@@ -186,17 +189,19 @@ def _score_pending(
     }
 
 
-def _score_chunks(work: Work, pending: Sequence[Night], bases: Mapping[date, Base]) -> dict[str, Any]:
+def _score_chunks(
+    work: ScoringWork, pending: Sequence[ScoringNight], bases: Mapping[date, BasePredictions]
+) -> dict[str, Any]:
     checks: dict[str, Any] = {}
     taken_over: dict[str, str] = {}
     scored_rows, carried_rows, seconds = 0, 0, 0.0
-    measured: list[Figures] = []
+    measured: list[RunFigures] = []
     rows, done = sum(night.rows for night in pending), 0
     for chunk in _chunks(pending, alone=bases):
         first, upto = chunk[0].night, done + sum(night.rows for night in chunk)
         about = f"scoring {span([night.night for night in chunk])}"
         work.progress(f"{about} with {work.stamp.model_name} version {work.stamp.model_version}", done / rows)
-        within = replace(work, progress=_within(work.progress, done / rows, upto / rows))
+        within = replace(work, progress=_scaled_progress(work.progress, done / rows, upto / rows))
         staged = stage_changes(within, chunk[0], bases[first]) if first in bases else stage_nights(within, chunk)
         outcome = commit(work, chunk, staged)
         checks |= outcome.checks
@@ -205,7 +210,7 @@ def _score_chunks(work: Work, pending: Sequence[Night], bases: Mapping[date, Bas
         measured += [staged.figures] if staged.figures else []
         scored_rows, seconds = scored_rows + staged.scored_rows, seconds + staged.seconds
         carried_rows += staged.details.get("carried", 0)
-    actual = together(measured)
+    actual = combine_figures(measured)
     return {
         "scored": [night.night.isoformat() for night in pending],
         "scored_rows": scored_rows,
@@ -213,15 +218,15 @@ def _score_chunks(work: Work, pending: Sequence[Night], bases: Mapping[date, Bas
         "rows_per_second": round(scored_rows / seconds) if seconds and scored_rows else 0,
         "plan": work.plan.metadata(),
         "actual": actual.metadata(work.settings) if actual else None,
-        "warnings": [*work.plan.warnings, *too_much_memory(actual, work.settings)],
+        "warnings": [*work.plan.warnings, *memory_warnings(actual, work.settings)],
         "checks": checks,
         "taken_over": taken_over,
     }
 
 
-def _chunks(nights: Sequence[Night], *, alone: Collection[date]) -> list[list[Night]]:
-    """Nights that share a job and a commit, ascending; a night that is large or incremental stays alone."""
-    chunks: list[list[Night]] = []
+def _chunks(nights: Sequence[ScoringNight], *, alone: Collection[date]) -> list[list[ScoringNight]]:
+    """Group nights, ascending, that share a job and a commit; a large or incremental night has a group of its own."""
+    chunks: list[list[ScoringNight]] = []
     for night in nights:
         apart = night.night in alone or (chunks and chunks[-1][-1].night in alone)
         if chunks and not apart and sum(other.rows for other in chunks[-1]) + night.rows <= _ROWS_AT_ONCE:

@@ -1,4 +1,4 @@
-"""The Spark column function of a model: called as `mlflow.pyfunc.spark_udf`, without its costs and surprises."""
+"""Spark column function of a model, called like `mlflow.pyfunc.spark_udf`; docs/scoring.md compares the two."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from forecache.errors import SettingsError
-from forecache.inference.choose_runtime import Plan, plan_scoring
+from forecache.inference.choose_runtime import ScoringPlan, plan_scoring
 from forecache.inference.kernel import score_stream
 from forecache.inference.kernel_spec import KernelSpec
 from forecache.lake.spark.python_worker import unpack_folder
@@ -24,11 +24,11 @@ class ScoringUdf:
     Attributes:
         plan: Metadata of the choice of runtime: runtime, reason, returned columns, checksum, warnings.
         returns: The Spark type of the predictions.
-        inputs: The columns that the signature names, in order; empty where it names none.
+        inputs: The columns that the signature names, in order; empty if it names none.
         shape: "scalar", "array" or "struct".
     """
 
-    def __init__(self, spark: "SparkSession", plan: Plan) -> None:
+    def __init__(self, spark: "SparkSession", plan: ScoringPlan) -> None:
         self.inputs = plan.spec.inputs
         self.shape = plan.spec.shape
         self._udf, self.returns = _build(spark, plan)
@@ -75,9 +75,9 @@ def scoring_udf(
 
     Args:
         model_uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/NAME` or a model's folder.
-        result_type: Spark type of the predictions, where it is to be another than the signature's.
+        result_type: Spark type of the predictions, if it is to differ from the signature's.
         model_config: As for `mlflow.pyfunc.load_model`; reaches the model on every kind of master.
-        runtime: "auto" chooses by the rule in `forecache.inference.choose_runtime`; a name insists.
+        runtime: "auto" chooses by the rule in `forecache.inference.choose_runtime`; a name requires that runtime.
 
     Raises:
         NotFoundError: There is no such model.
@@ -89,7 +89,7 @@ def scoring_udf(
     )
 
 
-def _build(spark: "SparkSession", plan: Plan) -> "tuple[Any, DataType]":
+def _build(spark: "SparkSession", plan: ScoringPlan) -> "tuple[Any, DataType]":
     from pyspark.sql.pandas.functions import arrow_udf
 
     context: SparkContext = spark.sparkContext

@@ -1,1 +1,1 @@
-"""The settings by what they are for, each group a class; `forecache.settings.Settings` is all of them."""
+"""Groups of settings, each a class; `forecache.settings.Settings` combines them."""

@@ -1,4 +1,4 @@
-"""The settings of where things are: the project, its lake, its store, its registry, and Spark."""
+"""The settings of the lake, the store and the registry, of Spark, and of training and scoring."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
 class LakeSettings(BaseSettings):
-    """Where the project, its tables and its models are, and how Spark runs."""
+    """Locations of the project, its tables and its models, and the configuration of Spark."""
 
     home: Path = Field(Path(".forecache"), description="Folder that holds everything the project writes.")
     project: str = Field(

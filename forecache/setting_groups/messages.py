@@ -1,4 +1,4 @@
-"""The settings of what leaves the project: mail, alerts, lineage."""
+"""The settings of messages to the outside: mail, alerts, lineage."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings
 
 
 class MessageSettings(BaseSettings):
-    """Where messages go."""
+    """Servers and receivers of messages."""
 
     smtp_host: str = Field("", description="SMTP server that mailings are handed to.")
     smtp_port: int = Field(587, ge=1, le=65535, description="Its port.")

@@ -1,4 +1,4 @@
-"""The settings of the reader, and of the copies that it reads."""
+"""The settings of the reader, of its request log, and of the remote that published versions are copied from."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings
 
 
 class ReaderSettings(BaseSettings):
-    """What the reader takes, and where versions are copied to."""
+    """Limits of the reader, and the remote of published versions."""
 
     reader_host: str = Field("127.0.0.1", description="Address the reader listens on.")
     reader_port: int = Field(8080, ge=1, le=65535, description="Port the reader listens on.")

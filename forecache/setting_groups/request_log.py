@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings
 
 
 class RequestLogSettings(BaseSettings):
-    """Where logged answers wait for the lake, how many may, and for how long."""
+    """The spool where logged answers wait for the lake, its limits, and its committer."""
 
     request_log_spool: Path | None = Field(
         None, description="Folder where logged answers wait for the committer. Default: HOME/spool."

@@ -1,11 +1,11 @@
-"""The settings of streams."""
+"""The settings of streams, and of the tailer, which fills live layers from the tables of streams."""
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
 
 class StreamSettings(BaseSettings):
-    """Where the events of streams come from."""
+    """Kafka's brokers, and how streams run."""
 
     kafka_brokers: str = Field(
         "localhost:9092", description="Kafka's brokers, as host:port, several separated by commas."

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings
 
 
 class TailSettings(BaseSettings):
-    """Who follows the tables of streams, how often it looks, and how often it compares."""
+    """The process that fills live layers, its polling, and its comparisons with the tables."""
 
     stream_tailer: Literal["auto", "off"] = Field(
         "auto",

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings
 
 
 class WorkSettings(BaseSettings):
-    """How models are trained and tables are scored, and what an hour of it costs."""
+    """Workers, memory and devices of training and scoring, and their prices."""
 
     training_workers: int = Field(2, ge=1, description="torchrun workers per node.")
     training_nodes: str = Field(

@@ -1,4 +1,4 @@
-"""The precompute store: verified, immutable versions of a pipeline's predictions, and how to read and publish them.
+"""The precompute store: verified, immutable versions of a pipeline's predictions; reading and publishing them.
 
 The names load when they are first used: publishing needs Arrow and delta-rs, reading does not, and a client of the
 reader needs the keys alone.

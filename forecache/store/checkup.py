@@ -1,4 +1,4 @@
-"""Verifying a store as it lies on the disk: every byte of every retained version, and on demand every row."""
+"""Verification of stores on disk: every byte of every retained version, and on demand every row."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ _BLOCK_KEYS = 1 << 13
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found of a version, or of the pointer where `version` is None.
+    """The result for a version, or for the pointer if `version` is None.
 
     Attributes:
-        problem: What is damaged, in a sentence; "" where it is whole.
-        read_bytes: What was read for it; files shared with an older version are read once.
-        rows: Keys whose answers were read and compared, where that was asked for.
+        problem: The damage, in a sentence; "" if there is none.
+        read_bytes: Bytes read for it; files shared with an older version are read once.
+        rows: Keys whose entries were read and compared, if `content` was set.
     """
 
     pipeline: str
@@ -39,17 +39,17 @@ class Verified:
 def verify_store(store: Store, *, content: bool = False, pace: Pace | None = None) -> list[Verified]:
     """Verify the pointer, and every version of a store, the oldest first.
 
-    None is removed while it is read; one that is removed before is left out.
+    No version is removed while it is read; one that is removed before is left out.
 
     Args:
-        content: Look up every key through the reader's code, too, and compare row count and content hash with the
-            manifest's: an incremental publish reads back only what it changed.
+        content: Also look up every key through the reader's code, and compare row count and content hash with the
+            manifest's. An incremental publish reads back only the keys that it changed.
     """
     found = [Verified(store.pipeline, None, (), pointer_problem(store))]
     try:
         store.pointer()
     except UnavailableError:
-        return found  # without it nothing says which versions are of this store
+        return found  # without it nobody knows which versions belong to this store
     known: dict[str, str] = {}
     for number in sorted({*store.version_numbers(), *_needed(store)}):
         with kept(store.layout, number) as is_there:
@@ -59,7 +59,7 @@ def verify_store(store: Store, *, content: bool = False, pace: Pace | None = Non
 
 
 def _needed(store: Store) -> set[int]:
-    """The versions that have to be there."""
+    """The versions that must exist."""
     pointer = store.pointer()
     return {number for number in (pointer.current, pointer.pinned) if number is not None}
 
@@ -85,11 +85,11 @@ def verify_stores(
     content: bool = False,
     pace: Pace | None = None,
 ) -> list[Verified]:
-    """`verify_store` of the named pipelines, or of every store that is here.
+    """`verify_store` of the named pipelines, or of every store on this machine.
 
     Raises:
         NotFoundError: There is no store of that name.
-        CheckError: Something is damaged; its `found` is the whole list.
+        DamagedStoresError: Something is damaged; its `found` is the whole list.
     """
     here = {store.pipeline: store for store in stores_here(settings)}
     for name in names:
@@ -115,7 +115,7 @@ def stores_here(settings: Settings) -> list[Store]:
 
 
 class DamagedStores(CheckError):
-    """What `verify_stores` found, where some of it is damaged."""
+    """Raised by `verify_stores` if something is damaged; has all results."""
 
     def __init__(self, found: list[Verified]) -> None:
         self.found = found
@@ -146,14 +146,14 @@ def pointer_problem(store: Store) -> str:
             return f"The file {path} is missing."
         except UnavailableError as error:
             return error.message
-    # Asked twice: the second time, a move that was under way the first time has ended, or is found to go on.
+    # Compared twice: a move in progress at the first time has ended by the second, or holds the lock in between.
     if not is_copied(store.layout) and not is_being_changed(store.layout) and not is_copied(store.layout):
         return f"The file {store.layout.pointer_copy} is not a copy of {store.layout.pointer.name}."
     return ""
 
 
 def _verify_files(store: Store, manifest: Manifest, known: dict[str, str], pace: Pace | None) -> int:
-    """Read what older versions do not share; a damaged segment is remembered for the versions that do."""
+    """Read the segments that no older version shares; remember damaged ones for versions that share them."""
     fresh = [segment for segment in manifest.segments if segment.id not in known]
     read_bytes = 0
     for segment in fresh:
@@ -169,7 +169,7 @@ def _verify_files(store: Store, manifest: Manifest, known: dict[str, str], pace:
 
 
 def _verify_content(snapshot: Snapshot) -> int:
-    """Look up every key that the pages hold; how many there are.
+    """Look up every key of the segments' pages; return their number.
 
     Raises:
         DamagedError: Row count or content hash are not those of the manifest.

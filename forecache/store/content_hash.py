@@ -1,4 +1,4 @@
-"""The content hash: the sum modulo 2**128 of each row's XXH3-128, independent of order and able to lose rows.
+"""The content hash: the sum modulo 2**128 of each row's XXH3-128. Independent of order; rows can be subtracted.
 
 XXH3: Y. Collet, https://github.com/Cyan4973/xxHash. Sums of row hashes as incremental set hashes: M. Bellare and
 D. Micciancio, "A New Paradigm for Collision-Free Hashing" (1997), AdHash. It guards against faults, not against an
@@ -27,7 +27,7 @@ def row_hashes(rows: Iterable[bytes]) -> np.ndarray:
 
 def hash_sum(hashes: np.ndarray) -> int:
     """Sum of row hashes as `row_hashes` returns them."""
-    # Four columns of 32 bits, which a sum of 64 bits holds for four thousand million rows.
+    # Four columns of 32 bits: their sums of four thousand million rows fit into 64 bits.
     columns = hashes.sum(axis=0, dtype=np.uint64).tolist()
     return sum(column << 32 * place for place, column in enumerate(reversed(columns))) % _MODULUS
 

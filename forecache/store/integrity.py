@@ -1,4 +1,4 @@
-"""Whether a version's files are those that were written: sizes at every open, checksums when all bytes are read."""
+"""Integrity of a version's files: sizes are checked at every open, checksums when all bytes are read."""
 
 import os
 import time
@@ -14,16 +14,16 @@ from forecache.store.manifest import Manifest, SegmentInfo, ShardInfo
 
 _BLOCK_BYTES = 1 << 20
 VERIFY_EVERY_S = 24 * 3600.0
-"""How old the last verification of a segment may be when a publish builds on it."""
+"""Greatest age of a segment's last verification when a publish builds on it."""
 
 
 class MissingFileError(DamagedError):
-    """A file of a version is not there: lost, or removed with a version that is retired."""
+    """A file of a version is missing: lost, or removed with a retired version."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast to read: `bytes_per_s`, with a sleep after every block."""
+    """The rate at which files are read, by a sleep after every block."""
 
     bytes_per_s: float
 
@@ -32,7 +32,7 @@ class Pace:
 
 
 def segment_files(layout: Layout, segment: SegmentInfo) -> Iterator[tuple[Path, str, ShardInfo]]:
-    """Every file of a segment: (local path, name below the store's root, what it must be)."""
+    """Every file of a segment: (local path, name below the store's root, expected size and checksum)."""
     for info in (*segment.shards, *([segment.hashes] if segment.hashes else [])):
         yield layout.segment(segment.id) / info.file, f"segments/{segment.id}/{info.file}", info
 
@@ -49,7 +49,7 @@ def check_sizes(layout: Layout, manifest: Manifest) -> None:
     """Refuse a version of which a file is missing or has another size: reading a mapping past its file's end kills.
 
     Raises:
-        DamagedError: With the file.
+        DamagedError: Names the file.
     """
     for path, _, info in version_files(layout, manifest):
         check_size(path, info)
@@ -65,7 +65,7 @@ def check_size(path: Path, info: ShardInfo) -> None:
 
 
 def verify_file(path: Path, info: ShardInfo, *, pace: Pace | None = None) -> int:
-    """Read a file and compare its size and checksum with the manifest's; the bytes read.
+    """Read a file and compare its size and checksum with the manifest's; return the bytes read.
 
     Raises:
         DamagedError: They differ, or the file is missing or cannot be read.
@@ -83,21 +83,21 @@ def verify_file(path: Path, info: ShardInfo, *, pace: Pace | None = None) -> int
 
 
 def verify_segment(layout: Layout, segment: SegmentInfo, *, pace: Pace | None = None) -> int:
-    """`verify_file` of every file of a segment; the bytes read."""
+    """`verify_file` of every file of a segment; return the bytes read."""
     return sum(verify_file(path, info, pace=pace) for path, _, info in segment_files(layout, segment))
 
 
 def verify_filter(layout: Layout, manifest: Manifest, *, pace: Pace | None = None) -> int:
-    """`verify_file` of a version's filter, where it has one; the bytes read."""
+    """`verify_file` of a version's filter, if it has one; return the bytes read."""
     info = manifest.filter
     return 0 if info is None else verify_file(layout.filter(info.file), info, pace=pace)
 
 
 def verify_version(layout: Layout, manifest: Manifest) -> int:
-    """Verify every file of a version and remember when; the bytes read.
+    """Verify every file of a version and record the time; return the bytes read.
 
     Raises:
-        DamagedError: With the first file that is damaged.
+        DamagedError: Names the first damaged file.
     """
     read_bytes = 0
     for segment in manifest.segments:
@@ -110,7 +110,7 @@ def verify_overdue(layout: Layout, manifest: Manifest) -> None:
     """Check the sizes of a version's files, and the checksums of segments that were not verified for a day.
 
     Raises:
-        DamagedError: With the first file that is damaged.
+        DamagedError: Names the first damaged file.
     """
     check_sizes(layout, manifest)
     for segment in manifest.segments:
@@ -121,11 +121,11 @@ def verify_overdue(layout: Layout, manifest: Manifest) -> None:
 
 
 def _remember(layout: Layout, segment: SegmentInfo) -> None:
-    # The folder's own time, which nothing else needs: its files never change.
+    # As the modification time of the folder, which has no other use: its files never change.
     try:
         os.utime(layout.segment(segment.id))
     except OSError:
-        return  # a store that is only read here
+        return  # the store is read-only for this process
 
 
 def _checksum(path: Path, pace: Pace | None) -> tuple[str, int]:

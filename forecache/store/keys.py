@@ -1,7 +1,7 @@
 """Keys: from a row's key columns or a URL's text to the bytes that a segment is searched for.
 
-The key bytes are the UTF-8 text of the key, so that a reader can take them from a URL as they stand. A key of one
-column is the column's text: a string as it is, an integer in decimal, a UUID in its 36 lower-case characters. A
+The key bytes are the UTF-8 text of the key, so that a reader can take them unchanged from a URL. A key of one column is
+the column's text: a string as it is, an integer in decimal, a UUID in its 36 lower-case characters. A
 composite key is its columns' texts joined by `|`, with `%` and `|` inside a text written `%25` and `%7C`.
 """
 
@@ -73,16 +73,16 @@ def encode_key(schema: KeySchema, values: object) -> bytes:
 
 
 def encode_columns(schema: KeySchema, columns: "Sequence[np.ndarray | Sequence[Any]]") -> list[bytes]:
-    """Key bytes of n keys, given the values of each key column: the same as `encode_key` of each, many times faster.
+    """Key bytes of n keys from the values of each key column; equal to `encode_key` of each, but many times faster.
 
     Args:
         columns: For each key column n values: a numpy array (whole numbers, datetime64[D] or texts), or a sequence.
 
     Raises:
-        InputError: As `encode_key`, for the first key that is none.
+        InputError: As `encode_key`, for the first invalid key.
     """
     if len(columns) == 1 == len(schema.columns) and schema.columns[0].type == "int":
-        texts = _texts_of_whole(columns[0])  # asked first: it is what most requests have
+        texts = _texts_of_whole(columns[0])  # first, as most requests have integer keys
         if texts is not None:
             return texts  # 20 characters at most
     try:
@@ -109,7 +109,7 @@ def _parts(column: KeyColumn, values: "np.ndarray | Sequence[Any]") -> list[byte
 
 
 def _texts_of_whole(values: Any) -> list[bytes] | None:
-    """The texts of an array of whole numbers, made all at once; None if it is something else."""
+    """The texts of an array of whole numbers, all at once; None for other values."""
     dtype = getattr(values, "dtype", None)
     if dtype is None or dtype.kind not in "iu" or not dtype.isnative or not len(values):
         return None
@@ -127,7 +127,7 @@ def _escaped(parts: list[bytes]) -> list[bytes]:
 
 
 def parse_key(schema: KeySchema, text: str) -> bytes:
-    """Key bytes of a key in its text form, as it stands in a URL after percent-decoding.
+    """Key bytes of a key in its text form, as in a URL after percent-decoding.
 
     Raises:
         InputError: The text is not a key of this schema.
@@ -176,7 +176,7 @@ def _checked(text: str) -> bytes:
 
 
 def _text(column: KeyColumn, value: object) -> str:
-    """The text of one value; text that already is in the column's form is normalised (an integer, a UUID)."""
+    """The text of one value; integers and UUIDs that are given as text are normalised."""
     kind, text = column.type, str(value)
     if value is None:
         raise InputError(f"The key column {column.name!r} is null.", remedy="Every key column needs a value.")

@@ -1,20 +1,20 @@
-"""Where a store's files lie.
+"""Paths of a store's files.
 
 <store>/<pipeline>/
     CURRENT                    the pointer: which version is served (replaced by rename)
-    CURRENT.copy               its copy, written before it, read where the pointer is damaged or missing
+    CURRENT.copy               its copy, written before it, read if the pointer is damaged or missing
     versions/00000017.json     a version's manifest, never changed
     versions/00000017.lease    held with a shared flock by every open snapshot of the version
-    versions/00000017.bad      present where the version is quarantined; says why
+    versions/00000017.bad      present if the version is quarantined; contains the reason
     segments/<segment id>/     LMDB files `000.mdb` ... (a base's with an index), a delta's `hashes.u64`; never changed
-    filters/00000017-<hash>.bin  which delta segment may hold a key, for versions with delta segments
-    staging/<name>/            a publish or pull under way; whatever is here is garbage once its owner is gone
+    filters/00000017-<hash>.bin  which delta segments may hold a key, for versions with delta segments
+    staging/<name>/            a publish or pull in progress; garbage once its process has ended
     LOCK                       held with an exclusive flock by the publisher
-    TARGETS                    held so by whoever brings Redis or a remote up to the version that is served
-    LIVE                       present where the store has a live layer: the stream, the key, the fields
+    TARGETS                    held the same way while Redis or a remote is updated to the served version
+    LIVE                       present if the store has a live layer: the stream, the key, the fields
     streamed/live.mdb          LMDB: the streamed rows, written by the tailer; `live.state` has its counters, mapped by
                                readers, and `live.lock` its writer
-    streamed/pending.mdb       the same of rows that are computed and not yet committed, written by the stream
+    streamed/pending.mdb       the same for rows that are computed and not yet committed, written by the stream
 """
 
 import shutil
@@ -84,7 +84,7 @@ class Layout:
         return self.filters / file
 
     def version_numbers(self) -> list[int]:
-        """Versions whose manifest is here, ascending."""
+        """Versions that have a manifest, ascending."""
         if not self.versions.is_dir():
             return []
         return sorted(int(path.stem) for path in self.versions.glob("[0-9]*.json"))
@@ -103,5 +103,5 @@ HASHES_FILE = "hashes.u64"
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder that nobody uses any more; a missing one is fine."""
+    """Remove a folder that is not in use; a missing one is fine."""
     shutil.rmtree(path, ignore_errors=not path.exists())

@@ -1,11 +1,11 @@
-"""Lists in the JSON of a value: their items are marked, so that a list is cut without being parsed.
+"""Lists in the JSON of a value. Their items are marked, so that a list can be cut without parsing it.
 
-A tab stands behind every item but the last of a list, a carriage return behind the last one; an empty list is `[]`:
+A tab follows every item but the last of a list, a carriage return follows the last one; an empty list is `[]`:
 
     {"items":[{"item":"a","score":0.9}\\t,{"item":"b","score":0.4}\\r],"model":"als"}
 
-JSON allows both between its tokens and in no text, so that every parser reads the value and no text can hold a mark.
-Lists hold no lists.
+JSON allows both characters between tokens but not inside strings, so every parser can read the value, and no string
+contains a mark. Lists are not nested.
 """
 
 ITEM_END, LIST_END = "\t", "\r"
@@ -18,7 +18,7 @@ def cut_lists(value: bytes, limit: int) -> bytes:
     while True:
         items = value.split(_ITEM_END, limit)
         if len(items) <= limit:
-            break  # no list that is left has more
+            break  # no remaining list has more items
         limit_at, end = len(value) - len(items[-1]) - 1, value.index(_LIST_END)
         kept.append(value[: min(limit_at, end)])
         value = value[end + 1 :]

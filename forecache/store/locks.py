@@ -1,4 +1,4 @@
-"""Locks between processes: one publisher per store, and leases that keep what a reader has open."""
+"""Locks between processes: one publisher per store, and leases that keep open versions from being removed."""
 
 import os
 import time
@@ -18,10 +18,10 @@ _LEASE_TRIES, _LEASE_PAUSE_S = 10, 0.005
 def publisher_lock(layout: Layout, *, action: str) -> Iterator[None]:
     """Hold the store's exclusive lock; the kernel frees it when the process dies.
 
-    The pointer and its copy are made equal first, if the holder before was killed between the two.
+    First repairs the pointer and its copy, if the previous holder was killed between writing the two.
 
     Raises:
-        ConflictError: Another process holds it; the message says which one and what it does.
+        ConflictError: Another process holds it; the message names the process and its action.
     """
 
     def refused(holder: str) -> ConflictError:
@@ -50,10 +50,10 @@ def is_being_changed(layout: Layout) -> bool:
 
 @contextmanager
 def targets_lock(layout: Layout, progress: Progress) -> Iterator[None]:
-    """Hold the lock for bringing other places up to the store; another process waits until this one has ended.
+    """Hold the lock for updating Redis and remotes from the store; other processes wait for it.
 
-    What is served is read under the lock. So a slower process neither brings an older version over a newer one, nor
-    removes one that is about to be served.
+    The served version is read under the lock. So a slower process neither overwrites a newer version with an older one,
+    nor removes one that is about to be served.
     """
 
     def waiting(holder: str) -> None:
@@ -64,7 +64,7 @@ def targets_lock(layout: Layout, progress: Progress) -> Iterator[None]:
 
 
 def take_lease(layout: Layout, version: int) -> int | None:
-    """Keep a version from being removed while the returned descriptor is open; None where it is already gone."""
+    """Keep a version from being removed while the returned descriptor is open; None if it does not exist any more."""
     for _ in range(_LEASE_TRIES):
         try:
             descriptor = os.open(layout.lease(version), os.O_RDONLY | os.O_CLOEXEC)
@@ -76,14 +76,14 @@ def take_lease(layout: Layout, version: int) -> int | None:
         os.close(descriptor)
         if is_held:
             return None
-        # It is being removed, or another process looks for a moment whether it is open.
+        # It is being removed, or another process is checking whether it is open.
         time.sleep(_LEASE_PAUSE_S)
     return None
 
 
 @contextmanager
 def kept(layout: Layout, version: int) -> Iterator[bool]:
-    """Keep a version from being removed while the block runs; whether it is there."""
+    """Keep a version from being removed while the block runs; yields whether it exists."""
     lease = take_lease(layout, version)
     try:
         yield lease is not None
@@ -94,7 +94,7 @@ def kept(layout: Layout, version: int) -> Iterator[bool]:
 
 @contextmanager
 def eviction(layout: Layout, version: int) -> Iterator[bool]:
-    """Whether the version may be removed now: no snapshot of it is open, and none can be opened meanwhile."""
+    """Yield whether the version may be removed: no snapshot of it is open, and none can be opened in the block."""
     descriptor = os.open(layout.lease(version), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         yield try_lock(descriptor)
@@ -103,7 +103,7 @@ def eviction(layout: Layout, version: int) -> Iterator[bool]:
 
 
 def is_open(layout: Layout, version: int) -> bool:
-    """Whether a snapshot of the version is open in any process."""
+    """Return whether a snapshot of the version is open in any process."""
     if not layout.lease(version).exists():
         return False
     with eviction(layout, version) as free:

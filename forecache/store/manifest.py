@@ -1,6 +1,6 @@
-"""The manifest: everything a version says about itself, so that a reader needs nothing else.
+"""The manifest of a version: all of its metadata, so that a reader needs nothing else; and its JSON.
 
-It is JSON, written once. Times are ISO 8601 in UTC ending in `Z`, dates `YYYY-MM-DD`, hashes lower-case hex.
+It is written once. Times are ISO 8601 in UTC ending in `Z`, dates `YYYY-MM-DD`, hashes lower-case hex.
 """
 
 import json
@@ -36,7 +36,7 @@ class SegmentInfo:
     Attributes:
         id: Name of its folder, unique for ever.
         kind: "base", or "delta" whose entries hide those of older segments.
-        entries, tombstones: Keys in it, tombstones included, and keys that it removes.
+        entries, tombstones: Number of its keys, including tombstones; number of keys that it removes.
         shards: Its LMDB files; the shard of a key is `xxh3_64(key) & (len(shards) - 1)`.
         hashes: Sorted key hashes of a delta (uint64, little-endian), from which filters are made; None for a base.
     """
@@ -55,11 +55,11 @@ class SegmentInfo:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a prediction comes from. In a row only where it differs from the version's.
+    """Origin of a prediction. A row has one of its own only if it differs from the version's.
 
     Attributes:
-        scored_at: Of a row that a stream made, the hour in which it did, so that few rows differ.
-        as_of: Of a row that a stream made, the day that it is about; "": that of the version.
+        scored_at: Time of scoring; of a streamed row, its hour, so that few rows differ.
+        as_of: Of a streamed row, its as-of date; "": that of the version.
     """
 
     model_name: str
@@ -77,7 +77,7 @@ class Provenance:
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """`model` and `scored_at` as answers say them; empty for features, which no model made."""
+        """The members `model` and `scored_at` of answers; empty for features, which have no model."""
         if not self.model_name:
             return {}
         return {"model": {"name": self.model_name, "version": self.model_version}, "scored_at": self.scored_at}
@@ -85,7 +85,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Source:
-    """The lake table that the version holds: rows of one as-of date at one Delta version."""
+    """The lake table that was published: rows of one as-of date at one Delta version."""
 
     table: str
     uri: str
@@ -95,7 +95,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a reader does with answers whose as-of date is too old; see `forecache.pipeline.Publish`."""
+    """Handling of answers whose as-of date is too old; see `forecache.pipeline.Publish`."""
 
     max_age_h: float
     on_stale: str
@@ -108,22 +108,22 @@ class Manifest:
     Attributes:
         store: Identity of the store that it was published in; see `Pointer`.
         parent: The version that was current when this one was published.
-        kind: "full", "incremental", or "compacted" where one was merged with what lay below.
+        kind: "full", "incremental", or "compacted" if an incremental one was merged with the segments below it.
         segments: From the oldest (the base) to the newest.
         rows, tombstones: Keys that a reader finds, and tombstones over all segments.
         content_hash: Sum modulo 2**128 of XXH3-128 over `key, 0x00, entry` of every row; independent of order.
-        provenance: Where every row comes from that does not say otherwise.
+        provenance: Origin of every row without a provenance of its own.
         provenances: Those of the other rows by their `id`.
-        carried: Rows that have a provenance of their own.
-        inputs: What the content depends on; a publish with the same inputs is skipped.
+        carried: Number of rows that have a provenance of their own.
+        inputs: Names everything that the content depends on; a publish with the same inputs is skipped.
         statistics: Rows of the batch, null counts per field and a histogram per numeric field, for the publish gates.
         layout: "json": an entry is a JSON object; "packed": it is the float32 numbers of all fields, little-endian.
-        contract: Of a packed version, hash of what its numbers mean; see `forecache.pipeline.served.Packed`.
-        stream, cut: The stream whose rows lie above this version ("": none), and the version of its table that this one
-            includes (-1: none): a row of the live layer answers if its position is above the cut.
+        contract: Of a packed version, hash of the meaning of its numbers; see `forecache.pipeline.served.PackedLayout`.
+        stream, cut: The stream of the live layer above this version ("": none), and the cut-off: the version of its
+            table that this one includes (-1: none). A row of the live layer answers if its offset is above the cut-off.
         states: Of a live view, the columns of 8 bytes that follow the fields in an entry; they are copied, never shown.
-        streamed: Rows of this version that the stream made and not the batch.
-        source_end: The last as-of date that the declared sources have, None while they go on.
+        streamed: Number of rows of this version that come from the stream and not from the batch.
+        source_end: The last as-of date of the declared sources, None if they have no end.
     """
 
     pipeline: str
@@ -159,7 +159,7 @@ class Manifest:
 
     @property
     def identity(self) -> tuple[str, int]:
-        """(store, version): equal for the same version alone, whatever became of the store meanwhile."""
+        """(store, version): identifies the version even after its store was removed and published anew."""
         return self.store, self.version
 
     @property
@@ -168,12 +168,12 @@ class Manifest:
 
     @property
     def model(self) -> dict[str, Any]:
-        """`{"name", "version"}` of the model, as answers say it."""
+        """`{"name", "version"}` of the model, as in answers."""
         return {"name": self.provenance.model_name, "version": self.provenance.model_version}
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """As `Provenance.made_by` of the version's own."""
+        """`Provenance.made_by` of the version's provenance."""
         return self.provenance.made_by
 
     @property
@@ -200,20 +200,20 @@ class Manifest:
 
     @cached_property
     def as_of_end(self) -> datetime:
-        """The midnight (UTC) that ended the as-of date: age is counted from here."""
+        """The midnight (UTC) that ended the as-of date, from which ages are counted."""
         return datetime.combine(date.fromisoformat(self.as_of) + timedelta(days=1), time(), timezone.utc)
 
     @cached_property
     def stale_after(self) -> datetime:
-        """From this moment on answers are stale."""
+        """The moment from which answers are stale."""
         return self.as_of_end + timedelta(hours=self.policy.max_age_h)
 
     @cached_property
     def overdue_after(self) -> datetime | None:
-        """From this moment on a newer version has to be published; None if the sources have ended with this one.
+        """The moment by which a newer version has to be published; None if the sources have ended with this one.
 
-        Readers, alerts, the status and metrics judge by this alone. If answers are refused for their age, it is overdue
-        in any case, as requests fail.
+        Readers, alerts, the status and metrics use this alone. If stale answers are refused, requests fail, so the
+        version is overdue in any case.
         """
         is_last = self.source_end is not None and self.as_of >= self.source_end
         return None if is_last and self.policy.on_stale != "refuse" else self.stale_after
@@ -230,7 +230,7 @@ class Manifest:
 
 
 def timestamp(moment: datetime) -> str:
-    """A time in UTC the way manifests write it: `2026-11-25T01:38:37.120000Z`."""
+    """A time in UTC as in manifests: `2026-11-25T01:38:37.120000Z`."""
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

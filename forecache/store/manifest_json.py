@@ -17,7 +17,7 @@ def manifest_from_json(content: bytes, *, what: str = "The manifest") -> Manifes
 
     Raises:
         DamagedError: Its bytes are not those that were written.
-        UnavailableError: It was written by a Forecache whose stores look otherwise.
+        UnavailableError: A Forecache with another store format wrote it.
     """
     data = unsealed(content, what=what)
     if data.get("format") != FORMAT:

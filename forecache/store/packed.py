@@ -12,14 +12,14 @@ from forecache.store.lists import ITEM_END, LIST_END
 if TYPE_CHECKING:
     import numpy as np
 
-# numpy is imported when a version is opened: what opens none does without.
+# numpy is imported when a version is opened, so that other commands do not load it.
 
 FLOAT, FLOAT_BYTES = "<f4", 4
 """Type and size of every number in a packed entry."""
 
 
 def matrix_of(entries: Sequence[bytes | None], columns: int) -> "tuple[np.ndarray, np.ndarray]":
-    """(float32 [n, columns], found bool [n]) of n packed entries; a row of NaN stands for None."""
+    """(float32 [n, columns], found bool [n]) of n packed entries; None becomes a row of NaN."""
     import numpy as np
 
     found = np.empty(len(entries), np.bool_)
@@ -33,7 +33,7 @@ def matrix_of(entries: Sequence[bytes | None], columns: int) -> "tuple[np.ndarra
 
 
 def json_renderer(fields: Sequence[Field]) -> Callable[[bytes], bytes]:
-    """The function from a packed entry to the JSON object of its fields, as entries of other versions have it.
+    """Return the function that renders a packed entry as the JSON object of its fields.
 
     Numbers have the shortest text that reads back to the same float32, integers all of their digits; NaN and infinities
     are null. Vectors are lists with marks, see `forecache.store.lists`.
@@ -61,7 +61,7 @@ def json_renderer(fields: Sequence[Field]) -> Callable[[bytes], bytes]:
 
 
 def rows_of(entries: Sequence[bytes | None], fields: Sequence[Field]) -> list[dict[str, Any] | None]:
-    """The values of packed entries by field, as read from their JSON; None for None. What follows is left out."""
+    """The values of packed entries by field, as read from their JSON; None for None. States are left out."""
     columns = sum(field.size for field in fields)
     width = next((len(entry) // FLOAT_BYTES for entry in entries if entry is not None), columns)
     matrix, found = matrix_of(entries, width)

@@ -13,16 +13,16 @@ _MOVES = 100
 
 @dataclass(frozen=True)
 class Pointer:
-    """What the store serves.
+    """The served version of a store.
 
     Attributes:
-        store: The store's identity, random. One that was removed and published anew counts its versions from 1 again:
-            version numbers of different stores say nothing about one another. "" before the first publish.
-        current: The version that was published or rolled back to last, None before the first.
-        pinned: The version that is served instead while it is pinned.
-        last: The highest version number ever given out; numbers are never used twice.
+        store: The store's identity, random; "" before the first publish. A store that was removed and published anew
+            counts its versions from 1 again: version numbers of different stores are not comparable.
+        current: The version that was last published or rolled back to, None before the first.
+        pinned: The pinned version, which is served instead; None: none.
+        last: The highest version number ever used; numbers are never used twice.
         generation: Counts the moves of the pointer.
-        moves: Random ids of its last moves, in any home, the newest last: what this state came from.
+        moves: Random ids of its last moves, in any installation, the newest last: the history of this state.
     """
 
     store: str = ""
@@ -42,7 +42,7 @@ class Pointer:
         return replace(self, generation=self.generation + 1, moves=moves, **changes)  # type: ignore[arg-type]
 
     def has_seen(self, other: "Pointer") -> bool:
-        """Return whether this pointer is the other one, or was moved on from it: then it takes nothing of it back."""
+        """Return whether this pointer is the other one or a later state of it, and so discards none of its moves."""
         last = other.moves.split()[-1:]
         return last[0] in self.moves.split() if last else self.store == other.store
 
@@ -56,14 +56,15 @@ def new_store_id() -> str:
 
 
 def pointer_from_json(content: bytes, *, what: str = "The pointer of a remote") -> Pointer:
-    """Raises what `unsealed` does."""
+    """Read a pointer from its JSON; raises as `load_with_checksum`."""
     return Pointer(**unsealed(content, what=what))
 
 
 def read_pointer(layout: Layout) -> Pointer:
-    """The pointer, or its copy where the pointer is damaged or missing; an empty one before the first publish.
+    """The pointer, or its copy if the pointer is damaged or missing; an empty one before the first publish.
 
-    A version that is quarantined is not taken from the copy: a rollback may have been killed before it moved either.
+    Quarantined versions are skipped in the copy: a rollback may have been killed after it quarantined a version and
+    before it wrote the copy.
 
     Raises:
         DamagedError: Both are damaged, or an older Forecache wrote it.
@@ -86,7 +87,7 @@ def read_pointer(layout: Layout) -> Pointer:
 
 
 def _without_quarantined(layout: Layout, pointer: Pointer) -> Pointer:
-    """The pointer with the newest version before the current one that is not quarantined, and without such a pin."""
+    """Replace a quarantined current version by the newest good one before it, and drop a quarantined pin."""
     pinned, current = pointer.pinned, pointer.current
     if pinned is not None and layout.quarantine(pinned).exists():
         pinned = None
@@ -99,24 +100,24 @@ def _without_quarantined(layout: Layout, pointer: Pointer) -> Pointer:
 def write_pointer(layout: Layout, pointer: Pointer) -> None:
     """Move the pointer; the caller holds the store's lock.
 
-    The copy is written first: it never names what the pointer has left, wherever a kill comes between the two.
+    The copy is written first: after a kill between the two writes, it is never older than the pointer.
     """
     write_durably(layout.pointer_copy, pointer.to_json())
     write_durably(layout.pointer, pointer.to_json())
 
 
 def mend_pointer(layout: Layout) -> None:
-    """Write what of pointer and copy is missing, damaged or older than the other; the caller holds the store's lock."""
+    """Write pointer or copy again if one is missing, damaged or older; the caller holds the store's lock."""
     try:
         pointer = read_pointer(layout)
     except DamagedError:
-        return  # both are: a pull that verifies, or a person, has to replace them
+        return  # both are damaged: a pull with --verify, or an operator, has to replace them
     if pointer != Pointer() and _differ(layout, pointer):
         write_pointer(layout, pointer)
 
 
 def is_copied(layout: Layout) -> bool:
-    """Return whether pointer and copy say the same, also before the first publish.
+    """Return whether pointer and copy are equal, also before the first publish.
 
     Raises:
         DamagedError: Both are damaged.

@@ -1,4 +1,4 @@
-"""What may be removed: leavings of publishes that died, and old versions that nobody holds."""
+"""Removal of leftovers of killed publishes, and of old versions that nobody uses."""
 
 import time
 from pathlib import Path
@@ -12,7 +12,7 @@ _UNFINISHED_S = 3600.0
 
 
 def clean(store: Store) -> int:
-    """Remove what a dead publish or pull left behind; the caller holds the publisher's lock. Returns things removed."""
+    """Remove leftovers of killed publishes and pulls; the caller holds the publisher's lock. Returns their number."""
     layout = store.layout
     removed = 0
     for path in layout.staging.iterdir():
@@ -31,9 +31,9 @@ def clean(store: Store) -> int:
 
 
 def _unfinished(layout: Layout) -> list[Path]:
-    """What processes that died have left of files that they were about to replace."""
+    """Temporary files of killed processes that were about to replace a file."""
     found = [*layout.root.glob(f".{layout.pointer.name}.*.tmp*"), *layout.versions.glob(".*.tmp*")]
-    # A stream that starts, and another publish, write LIVE without the publisher's lock.
+    # A starting stream writes LIVE without the publisher's lock, so a young file may be in use.
     return [*found, *filter(_is_old, layout.root.glob(f".{layout.live.name}.*.tmp"))]
 
 
@@ -60,7 +60,7 @@ def retire(store: Store, *, keep: int) -> list[int]:
 
 
 def remove_foreign(store: Store) -> None:
-    """Remove the versions of another store that this one has taken the place of. Open snapshots of them stay whole."""
+    """Remove the versions of another store that this one has replaced. Open snapshots of them stay usable."""
     for number in store.version_numbers():
         try:
             foreign = manifest_of(store.layout, number).store != store.pointer().store
@@ -78,9 +78,9 @@ def _remove_version(store: Store, number: int) -> None:
 
 
 def remove_unreferenced(store: Store) -> int:
-    """Remove segments and filters that no manifest names; leases of versions that are gone.
+    """Remove segments and filters that no manifest names, and leases of removed versions; returns their number.
 
-    Nothing while a manifest is damaged: what that one names is not known.
+    Removes nothing while a manifest is damaged, as its segments are not known.
     """
     layout = store.layout
     manifests = store.versions()

@@ -1,4 +1,4 @@
-"""Small JSON files with a checksum of their own, so that a changed byte is noticed before anything is believed."""
+"""Small JSON files that contain their own checksum, so that a changed byte is noticed before the content is used."""
 
 import json
 from typing import Any
@@ -16,13 +16,13 @@ def sealed(data: dict[str, Any]) -> bytes:
 
 
 def unsealed(content: bytes, *, what: str) -> dict[str, Any]:
-    """The object that `sealed` wrote.
+    """Read the object that `dump_with_checksum` wrote.
 
     Args:
         what: The file, for messages.
 
     Raises:
-        DamagedError: It is not what was written, or has no checksum, as an older Forecache wrote it.
+        DamagedError: It differs from what was written, or has no checksum, as an older Forecache wrote it.
     """
     try:
         data = json.loads(content)

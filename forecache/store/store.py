@@ -1,4 +1,4 @@
-"""A pipeline's store: its versions, what is served, rollback and pin."""
+"""A pipeline's store: its versions, the served one, rollback and pin."""
 
 import time
 from contextlib import suppress
@@ -20,7 +20,7 @@ _OPEN_PAUSE_S = 0.005
 
 
 class Store:
-    """The versions of one pipeline in one folder. Cheap to make; reads the disk at each call."""
+    """The versions of one pipeline in one folder. Cheap to create; reads the disk at each call."""
 
     def __init__(self, folder: Path) -> None:
         self.layout = Layout(folder)
@@ -33,7 +33,7 @@ class Store:
         return read_pointer(self.layout)
 
     def current(self) -> Manifest | None:
-        """The manifest of the version that is served (the pinned one where one is pinned), None before the first."""
+        """The manifest of the served version (the pinned one if there is one), None before the first publish."""
         while True:
             serving = self.pointer().serving
             try:
@@ -41,7 +41,7 @@ class Store:
             except NotFoundError:
                 if self.pointer().serving == serving:
                     raise
-                # A publish that keeps no version has removed it meanwhile.
+                # A publish that retains no older version has removed it meanwhile.
 
     def manifest(self, version: int) -> Manifest:
         """The manifest of one version.
@@ -79,15 +79,15 @@ class Store:
             return None
 
     def quarantined(self) -> dict[int, str]:
-        """Quarantined versions and why."""
+        """Quarantined versions with their reasons."""
         found = {}
         for number in self.version_numbers():
-            with suppress(FileNotFoundError):  # it is not, or no more: a publish may have removed the version
+            with suppress(FileNotFoundError):  # not quarantined, or removed by a publish meanwhile
                 found[number] = self.layout.quarantine(number).read_text().strip()
         return found
 
     def state(self, version: int) -> tuple[str, ...]:
-        """What holds a version: any of "current", "pinned", "quarantined", "open"."""
+        """The marks of a version: any of "current", "pinned", "quarantined", "open"."""
         pointer = self.pointer()
         marks = {
             "current": pointer.current == version,
@@ -98,10 +98,10 @@ class Store:
         return tuple(name for name, holds in marks.items() if holds)
 
     def snapshot(self, version: int | None = None) -> Snapshot:
-        """Open a version for reading, the served one where none is named.
+        """Open a version for reading, by default the served one.
 
         Raises:
-            NotFoundError: Nothing is published yet, or the version is not there.
+            NotFoundError: Nothing is published yet, or the version does not exist.
             DamagedError: A file is not what was written.
         """
         for _ in range(_OPEN_TRIES):
@@ -117,7 +117,7 @@ class Store:
                 self.manifest(wanted)
             time.sleep(_OPEN_PAUSE_S)
         assert wanted is not None
-        self.manifest(wanted)  # says that it is gone
+        self.manifest(wanted)  # raises if it does not exist any more
         raise ConflictError(
             f"Version {wanted} of {self.pipeline} cannot be opened while it is being removed.", remedy="Try again."
         )
@@ -126,11 +126,12 @@ class Store:
         """Serve an earlier version again and quarantine the one rolled back from.
 
         Args:
-            version: Where to go, None: the newest retained version before the current one that is not quarantined.
+            version: The version to roll back to, None: the newest retained one before the current one that is not
+                quarantined.
 
         Raises:
-            NotFoundError: There is no such version to go back to.
-            DamagedError: Its files are not those that were written; nothing has moved.
+            NotFoundError: There is no such version.
+            DamagedError: Its files are not those that were written; the pointer was not moved.
         """
         with publisher_lock(self.layout, action="rollback"):
             manifest = self.rollback_target(version)
@@ -141,7 +142,7 @@ class Store:
             return manifest
 
     def quarantine(self, version: int, reason: str) -> None:
-        """Keep a version from being served again by itself; the caller holds the publisher's lock."""
+        """Keep a version from being served again automatically; the caller holds the publisher's lock."""
         write_durably(self.layout.quarantine(version), reason.encode())
 
     def lift_quarantine(self, version: int) -> None:
@@ -158,7 +159,7 @@ class Store:
         write_pointer(self.layout, pointer.moved(current=version, pinned=pinned))
 
     def rollback_target(self, version: int | None = None) -> Manifest:
-        """Where `rollback` would go, its files verified; raises what it raises."""
+        """The version that `rollback` would serve, its files verified; raises as `rollback`."""
         try:
             return self.verified(self._rollback_target(self.pointer(), version))
         except DamagedError as error:
@@ -167,7 +168,7 @@ class Store:
             ) from None
 
     def verified(self, version: int) -> Manifest:
-        """The manifest of a version all of whose files have just been read and compared with it.
+        """Read all files of a version, compare them with its manifest, and return the manifest.
 
         Raises:
             NotFoundError: The store does not have it.
@@ -196,7 +197,7 @@ class Store:
         )
 
     def pin(self, version: int) -> Manifest:
-        """Serve this version until it is unpinned, whatever is published meanwhile.
+        """Serve this version until it is unpinned, even if others are published meanwhile.
 
         Raises:
             NotFoundError: The store does not have it.
@@ -221,19 +222,21 @@ class Store:
             self.manifest(version)
             if self.layout.quarantine(version).exists():
                 self.lift_quarantine(version)
-                write_pointer(self.layout, self.pointer().moved())  # so that a home which has not seen it is refused
+                # A move, so that installations that have not seen it cannot push over it.
+                write_pointer(self.layout, self.pointer().moved())
 
 
 def manifest_of(layout: Layout, version: int) -> Manifest:
-    """The manifest in a version's file, whichever store it is of.
+    """Read the manifest in a version's file, which may be of another store.
 
     Raises:
-        FileNotFoundError, DamagedError: There is none, or its bytes are not those that were written.
+        FileNotFoundError: There is none.
+        DamagedError: Its bytes are not those that were written.
     """
     path = layout.manifest(version)
     return manifest_from_json(path.read_bytes(), what=f"The file {path}")
 
 
 def open_store(settings: Settings, pipeline_name: str) -> Store:
-    """The store of a pipeline; it need not hold a version yet."""
+    """The store of a pipeline; it may have no version yet."""
     return Store(settings.store_path / pipeline_name)

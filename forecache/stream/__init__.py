@@ -1,1 +1,1 @@
-"""From Kafka to tables and to the live layer: messages become rows, each exactly once."""
+"""Streams: Kafka messages become rows of a Delta table and of live layers, each exactly once."""

@@ -1,4 +1,4 @@
-"""Which stores have a live layer of a stream, and what its rows are: the file LIVE of each, from the declaration."""
+"""Live layers of a stream, made from its declaration and written to the file LIVE of each of its stores."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def layers_of(stream: "Stream") -> dict[str, LiveLayer]:
-    """The live layers of a stream, by the names of their stores."""
+    """Return the live layers of a stream by the names of their stores."""
     from forecache.pipeline import Realtime
     from forecache.pipeline.streams.results import KEEP_H
 
@@ -25,14 +25,14 @@ def layers_of(stream: "Stream") -> dict[str, LiveLayer]:
     answers, rows = stream.answers, stream.live_rows
     if answers is not None and rows is not None:
         by_event = isinstance(answers, Realtime)
-        # A row of a pipeline's key counts until a version has it; one of an event is in no version ever.
+        # A pipeline's row counts until a published version includes it; an event's row is never published.
         keep_h = (rows.keep_h or KEEP_H) if by_event else None
         found[stream.name if by_event else answers.name] = _of_answers(stream, keep_h)
     return found
 
 
 def write_layers(settings: Settings, stream: "Stream", *, only: str | None = None) -> list[str]:
-    """Make the stores of a stream, or one of them, live as it is declared now; returns their names."""
+    """Write the declared live layers into the stream's stores, or into one of them; returns the stores' names."""
     layers = {name: layer for name, layer in layers_of(stream).items() if only in (None, name)}
     for name, layer in layers.items():
         store = open_store(settings, name)
@@ -70,7 +70,7 @@ def _of_answers(stream: "Stream", keep_h: float | None) -> LiveLayer:
 
 
 def _served(stream: "Stream") -> tuple[Field, ...]:
-    """The fields of an answer, of a pipeline those that it publishes."""
+    """The fields of an answer; for a pipeline, the ones that it publishes."""
     from forecache.pipeline import Pipeline
     from forecache.stream.record import output_fields
 

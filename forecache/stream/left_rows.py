@@ -1,4 +1,4 @@
-"""Pending rows that an engine of the freshness "event" left, while one runs that shows no rows before their commit."""
+"""Pending rows that an engine with the freshness "event" left, for an engine that shows no rows before their commit."""
 
 from contextlib import ExitStack
 from threading import Lock
@@ -11,12 +11,13 @@ from forecache.stream.table.writer import StreamWriter
 
 
 class LeftRows:
-    """They stay until the table has passed their events and the live layer has that, so that no key goes back.
+    """Keeps orphaned pending rows until the table and the live layer are beyond their events, then removes them.
 
-    Without it they would hide whatever comes after them, for ever: pending rows win over all others. Safe for threads.
+    Removed earlier, a key would show an older row; kept for ever, they would hide all later rows, since pending rows
+    win over all others. Safe for threads.
 
     Args:
-        table: Writes the stream's table, and knows the offsets in it.
+        table: The writer of the stream's table, which has its offsets.
 
     Raises:
         ConflictError: Another process writes them.
@@ -36,21 +37,21 @@ class LeftRows:
             raise
 
     def confirm(self, batch: int, version: int) -> None:
-        """Say that the table holds a batch, and those before it, at a version."""
+        """Note that the table has a batch, and those before it, at a Delta version."""
         del batch
         with self._busy:
             for writer in self._writers:
                 writer.end_waiting_at(self._table.offsets, version)
 
     def sweep(self) -> None:
-        """Remove what the live layers have by now."""
+        """Remove the rows that the live layers have by now."""
         with self._busy:
             for writer in self._writers:
                 if writer.entries:
                     writer.sweep()
 
     def give_up_waiting(self) -> None:
-        """Remove what a killed process left, because the messages are lost."""
+        """Remove the rows that a killed process left, if their messages are lost in Kafka."""
         for writer in self._writers:
             writer.give_up_waiting()
 

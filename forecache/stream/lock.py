@@ -1,4 +1,4 @@
-"""One process at a time works on a stream on this machine; on others, its table refuses the second."""
+"""The lock of a stream: one process at a time on this machine; a second machine is refused by the table's offsets."""
 
 import os
 from contextlib import AbstractContextManager
@@ -13,7 +13,7 @@ def own_stream(settings: Settings, name: str) -> AbstractContextManager[object]:
     """Hold the lock of a stream.
 
     Raises:
-        ConflictError: Another process has it.
+        ConflictError: Another process holds it.
     """
 
     def refused(holder: str) -> ConflictError:

@@ -1,6 +1,6 @@
-"""Marks the last row of a stream's table that a file beside the stream's state has.
+"""Cursors: the last row of a stream's table that a local file (ids or tiles) includes.
 
-Where the table no longer has this very row, it was made anew or restored.
+If the table no longer has exactly this row, it was created again or restored.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,10 @@ from forecache.stream.record import OFFSET, PARTITION, PLACE, POSITION, RECEIVED
 
 @dataclass(frozen=True, order=True)
 class Mark:
-    """A row of the stream's table: what it marks has this row and all before it. No other history has this very row."""
+    """A row of the stream's table; a file with this cursor includes this row and all before it.
+
+    A table that was restored or created again does not have this row.
+    """
 
     position: int
     place: int
@@ -26,20 +29,20 @@ class Mark:
 
 
 def mark_of_commit(rows: pa.Table, version: int) -> Mark:
-    """The last of the rows that a commit has written.
+    """Return the cursor of the last row of a commit.
 
     Args:
         rows: At least one, with their partition, offset and time of receipt.
-        version: Of the table with these rows.
+        version: Delta version of the commit.
     """
     return Mark(version, rows.num_rows - 1, *_source_of(rows, rows.num_rows - 1))
 
 
 def last_mark(rows: pa.Table) -> Mark | None:
-    """The last one of rows of the table, in its order; None where there are none.
+    """Return the cursor of the last of some rows of the table; None if there are none.
 
     Args:
-        rows: In any order, with their position and place too.
+        rows: In any order, with position, place, partition, offset and time of receipt.
     """
     if not rows.num_rows:
         return None
@@ -48,7 +51,7 @@ def last_mark(rows: pa.Table) -> Mark | None:
 
 
 def has_row(dataset: Any, mark: Mark) -> bool:
-    """Whether a table has the row: if not, it was made anew or restored, and has another history."""
+    """True if a table has exactly this row; if not, it was created again or restored."""
     where = (pc.field(POSITION) == mark.position) & (pc.field(PLACE) == mark.place)
     rows = dataset.to_table([PARTITION, OFFSET, RECEIVED_AT], filter=where)
     received = rows[RECEIVED_AT].cast(pa.int64())

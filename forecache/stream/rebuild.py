@@ -1,6 +1,6 @@
-"""What a stream remembers, at its start: today's tiles, and which events were there.
+"""Rebuilds the state of a stream at its start: the tiles of its views and the ids for deduplication.
 
-Both are in files beside the stream's state, up to some row of its table. What they lack is read from the table.
+Both are in local files, up to some row of the stream's table. Later rows are read from the table.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,13 +37,13 @@ _EPOCH = date(1970, 1, 1)
 
 
 def rebuild(settings: Settings, stream: Stream, step: Step, tiles: TileSaver | None = None) -> tuple[int, int]:
-    """Have a new step know what follows from the rows in the table; returns how many it read for tiles and for ids.
+    """Rebuild tiles and ids of a new step; returns how many rows of the table were read for tiles and for ids.
 
-    Tiles follow from the events of the days that the nights need. The process holds the stream's lock, so that it has
-    the files alone.
+    Tiles are made from the events of the days after the batch states. The process holds the stream's lock, so no other
+    one uses the files.
 
     Args:
-        tiles: Of the step's views, with their file; None: all tiles are made from rows.
+        tiles: The saver of the step's views, with their file; None: all tiles are made from rows.
     """
     table = _table(settings, stream)
     ids = _remember(settings, stream, step.repeats, table)
@@ -51,7 +51,7 @@ def rebuild(settings: Settings, stream: Stream, step: Step, tiles: TileSaver | N
 
 
 def remember(settings: Settings, stream: Stream, repeats: Repeats) -> int:
-    """Have it know the ids of the last days; returns how many rows of the table it took, those that no file had."""
+    """Load the ids of the last days; returns how many rows were read from the table because no file had them."""
     return _remember(settings, stream, repeats, _table(settings, stream))
 
 
@@ -95,13 +95,13 @@ def _replay(stream: Stream, step: Step, table: TableRows | None, tiles: TileSave
 
 
 def _table(settings: Settings, stream: Stream) -> TableRows | None:
-    """The rows of the stream's table as it is now; None where there is none."""
+    """Open the rows of the stream's table at its current version; None if there is no table."""
     delta = open_if_exists(settings, stream.table)
     return None if delta is None else TableRows(delta)
 
 
 def _behind(dataset: Any, fields: Sequence[pa.Field], mark: Mark | None, since: date) -> Iterator[pa.Table]:
-    """The rows behind a mark that were received since a day, in any order."""
+    """Read the rows after a cursor that were received since a day, in any order."""
     first = datetime.combine(since, datetime.min.time(), timezone.utc)
     wanted = (pc.field(HOUR) >= hour_of(first)) & (pc.field(RECEIVED_AT) >= pa.scalar(first, pa.timestamp("us", "UTC")))
     if mark is not None:
@@ -114,7 +114,7 @@ def _behind(dataset: Any, fields: Sequence[pa.Field], mark: Mark | None, since: 
 
 
 def _whole(rows: pa.Table, fields: Sequence[pa.Field]) -> pa.Table:
-    """The rows with the columns that were declared after the table was written last."""
+    """Add columns, as nulls, that were declared after the last commit of the table."""
     for field in fields:
         if field.name not in rows.column_names:
             rows = rows.append_column(field, pa.nulls(len(rows), field.type))

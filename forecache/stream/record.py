@@ -1,7 +1,7 @@
-"""A row of a stream: the columns of its table, of its quarantine, and of the messages that both are made from.
+"""Schemas of a stream: its table, its quarantine, and the messages that both are made from.
 
-The order of a stream is that of its rows in its table, by `position` and `place`. Which answers a row has depends on
-the rows before it in this order and on the nightly version that `base` names, never on how events came in batches.
+A stream is ordered by `position` and `place` of the rows in its table. The answers of a row depend on the rows before
+it in this order and on the batch states that `base` names, never on how events were batched.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _MOMENT = pa.timestamp("us", tz="UTC")
 MESSAGES = pa.schema(
     [(PARTITION, pa.int32()), (OFFSET, pa.int64()), (KAFKA_AT, _MOMENT), (RECEIVED_AT, _MOMENT), ("value", pa.binary())]
 )
-"""Messages as they come from Kafka, in the order in which they were read; `value` is null where one has none."""
+"""Messages from Kafka in the order in which they were read; `value` is null if a message has none."""
 
 IN_FRONT = (
     pa.field(POSITION, pa.int64()),
@@ -31,15 +31,15 @@ IN_FRONT = (
     pa.field(EVENT_DAY, pa.date32()),
     pa.field(RECEIVED_AT, _MOMENT),
 )
-"""The columns in front of those of the topic.
+"""The columns before those of the topic.
 
 position: Delta version of the commit that wrote the row.
 place: Place of the row in that commit, from 0.
-kafka_partition, kafka_offset, kafka_at: Where the message stands in Kafka, and its time there.
-hour: Of the commit, in UTC, such as `2026-03-01T08`; the table is partitioned by it, so that an hour that is over gets
-    no more rows.
+kafka_partition, kafka_offset, kafka_at: Partition, offset and timestamp of the message in Kafka.
+hour: Hour of the commit in UTC, such as `2026-03-01T08`; the table is partitioned by it, so that past hours get no more
+    rows.
 event_day: The date of the event in UTC.
-received_at: When the engine had the message.
+received_at: When the engine read the message.
 """
 BEHIND = (
     pa.field(MODEL_VERSION, pa.int64()),
@@ -47,16 +47,16 @@ BEHIND = (
     pa.field(BASE, pa.string()),
     pa.field(LATE, pa.bool_()),
 )
-"""The columns behind the answer's.
+"""The columns after the answer's.
 
-model_version, release: What answered; null where there is no model, or no release.
-base: Of each live view, in the declared order, the version that its features stand on, `<view>=<as_of>@<delta_version>`
-    of the view's table, `<view>=` before the first; joined by ",".
-late: Whether a night had been made from the event's day already.
+model_version, release: The model version and release that answered; null if there is none.
+base: For each live view, in declared order, the batch state that its features are merged with, as
+    `<view>=<as_of>@<delta_version>` of the view's table, or `<view>=` before the first; joined by ",".
+late: True if a nightly run had processed the event's day already.
 """
 KEPT_FEATURES = pa.field(FEATURES, pa.list_(pa.float32()))
-"""Of a stream with `keep_features`: what the model got, NaN where something was not known; null where the transform
-failed, and in rows from before features were kept.
+"""Of a stream with `keep_features`: the inputs of the model, NaN for an unknown value; null if the transform failed,
+and in rows from before `keep_features` was declared.
 """
 QUARANTINE = pa.schema(
     [
@@ -67,7 +67,7 @@ QUARANTINE = pa.schema(
         (RECEIVED_AT, _MOMENT),
     ]
 )
-"""Messages that are no events: where they stand, what is wrong with them, and their bytes."""
+"""Bad messages: partition and offset, the reason, and their bytes."""
 QUARANTINE_TABLE = QUARANTINE.append(pa.field(HOUR, pa.string()))
 """The columns of the quarantine's table, which is partitioned by the hour of the commit as well."""
 
@@ -80,16 +80,16 @@ ARROW_TYPES = {
     "timestamp": _MOMENT,
     "boolean": pa.bool_(),
 }
-"""By the type of a source's column."""
+"""Arrow types by the declared type of a source's column."""
 
 
 def application_of(name: str, partition: int) -> str:
-    """Delta's application (`txn`) of a partition in both tables; its version is the offset that is read next."""
+    """Application id of Delta's `txn` action for a partition in both tables; its version is the next offset to read."""
     return f"forecache-stream-{name}-{partition}"
 
 
 def event_fields(topic: Any) -> list[pa.Field]:
-    """The columns of a topic as Arrow has them."""
+    """The columns of a topic as Arrow fields."""
     return [pa.field(column.name, ARROW_TYPES[column.type]) for column in topic.columns]
 
 
@@ -100,7 +100,7 @@ def schema_of(stream: Any) -> pa.Schema:
 
 
 def output_fields(answers: Any) -> list[pa.Field]:
-    """The columns of what answers: the outputs of a pipeline, or the output of a real-time model and its rung."""
+    """The columns of an answer: the outputs of a pipeline, or a real-time model's output and its rung (fallback)."""
     from forecache.pipeline import Pipeline, Realtime
 
     if isinstance(answers, Realtime):
@@ -112,7 +112,7 @@ def output_fields(answers: Any) -> list[pa.Field]:
 
 
 def with_columns(rows: pa.Table, names: Sequence[str]) -> pa.Table:
-    """The rows with columns of the names that they lack, of nulls: of what messages do not have yet."""
+    """Add missing columns as nulls, such as those that messages do not have yet."""
     for name in names:
         if name not in rows.column_names:
             rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.float64()))

@@ -21,7 +21,7 @@ def run_stream(
     """Run a stream until `stop` is set, or it has caught up with what its topic held at the start.
 
     Args, Raises:
-        As `forecache.stream.engine.engine.Engine` and its `run`.
+        See `forecache.stream.engine.engine.StreamEngine` and its `run`.
     """
     engine = _engine_of(stream)
     engine(settings, stream, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop).run()

@@ -1,4 +1,4 @@
-"""Artifacts of MLflow on this machine, compared with the checksums that they were registered with."""
+"""Downloads of MLflow artifacts, and their comparison with the checksums of registration."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ _UNCHECKED = {"registered_model_meta"}  # MLflow rewrites it when a version is r
 
 
 def download(settings: Settings, **artifact: str) -> Path:
-    """An artifact on this machine: where MLflow keeps it, or a copy that is gone when this process ends.
+    """The path of an artifact on this machine: MLflow's own, or a copy that is removed when this process ends.
 
     Args:
         artifact: `artifact_uri`, or `run_id` and `artifact_path`.
@@ -27,16 +27,16 @@ def download(settings: Settings, **artifact: str) -> Path:
 
 
 def download_from_mlflow(**artifact: str) -> Path:
-    """As `download`, from the MLflow server or database that this process has been told of already."""
+    """Like `download`, from the MLflow server or database that is already set in this process."""
     import mlflow
 
-    # Left to itself, MLflow leaves a folder in TMPDIR for each copy; of what a run logged it makes one in any case.
+    # Without a target, MLflow leaves a folder in TMPDIR for each copy; artifacts of a run are copied in any case.
     target = None if _lies_here(artifact.get("artifact_uri", "")) else tempfile.mkdtemp(dir=scratch_folder())
     return Path(mlflow.artifacts.download_artifacts(**artifact, dst_path=target))
 
 
 def _lies_here(uri: str) -> bool:
-    """Tell if MLflow answers with the artifact's own place on this machine, and not with a copy."""
+    """Tell if MLflow returns the artifact's own path on this machine instead of a copy."""
     from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
     from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
@@ -93,6 +93,6 @@ def _mismatch(wrong: list[str], expected: Mapping[str, str]) -> str:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file of a model folder by relative path."""
+    """SHA-256 of each file of a model folder, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _UNCHECKED)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,4 +1,4 @@
-"""MLflow's client, ready to use: telemetry off, the database created once, this process pointed at it."""
+"""MLflow's client: telemetry off, the database created once, and set as the database of this process."""
 
 import logging
 import os
@@ -27,9 +27,9 @@ _VARIABLES = {
 
 
 def tracking(settings: Settings) -> "MlflowClient":
-    """MLflow ready to use: telemetry off, its database created once under a lock, this process pointed at it.
+    """Turn telemetry off, create the database once under a lock, and set it as MLflow's in this process.
 
-    Artifacts in a bucket are reached with the options of the project's object store.
+    Artifacts in a bucket are accessed with the options of the project's object store.
 
     Raises:
         ModuleNotFoundError: Artifacts are to lie on S3, and boto3 is not installed.
@@ -54,17 +54,17 @@ def tracking(settings: Settings) -> "MlflowClient":
 
 
 def prepare_object_store(settings: Settings) -> None:
-    """Let MLflow in this process reach artifacts in a bucket, also one that a server names."""
+    """Give MLflow in this process access to artifacts in a bucket, also to one that a server names."""
     variables = object_store_variables(settings.storage_options)
     if "AWS_ACCESS_KEY_ID" in variables:
-        os.environ.pop("AWS_SESSION_TOKEN", None)  # of other keys
+        os.environ.pop("AWS_SESSION_TOKEN", None)  # belongs to other keys
     os.environ.update(variables)
     if settings.mlflow_artifact_root.startswith("s3://"):
-        import boto3  # noqa: F401  # MLflow would miss it when it writes the model, after the training
+        import boto3  # noqa: F401  # fails now, not after the training, when MLflow writes the model
 
 
 def object_store_variables(options: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables by which MLflow reaches the bucket of object store options, secrets included."""
+    """Environment variables that give MLflow access to a bucket, from object store options; secrets included."""
     given = {key.lower().removeprefix("aws_"): value for key, value in options.items()}
     variables = {variable: given[name] for name, variable in _VARIABLES.items() if given.get(name)}
     if given.get("virtual_hosted_style_request", "").lower() == "true":

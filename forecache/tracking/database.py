@@ -1,4 +1,7 @@
-"""MLflow's database: created once; of an SQLite one in the home the artifacts are found where the home was moved."""
+"""MLflow's database, created once; an SQLite one in the home keeps its artifacts if the home is moved or copied.
+
+MLflow records absolute paths of artifacts, which are rewritten once after a move.
+"""
 
 import shutil
 from functools import cache
@@ -8,13 +11,13 @@ from forecache.files import lock
 from forecache.settings import PROJECT_ROOT
 from forecache.tracking.relocation import relocate
 
-_LOCK = 0x666F7265  # one of Forecache's own among the database's
+_LOCK = 0x666F7265  # Forecache's own key of an advisory lock
 
 
 def prepare_database(path: Path, uri: str, root: str) -> None:
-    """Create the database, or put the places of artifacts right where its home was moved or copied.
+    """Create the database, or correct the paths of artifacts if its home was moved or copied.
 
-    Two processes that migrate a new database at once lose runs: one does it, and says so in a file beside it.
+    Two processes that migrate a new database at once lose runs: one does it under a lock, and writes a file beside it.
     """
     ready = path.with_name(f"{path.name}.ready")
 
@@ -34,7 +37,7 @@ def prepare_database(path: Path, uri: str, root: str) -> None:
 
 @cache
 def prepare_shared_database(uri: str) -> None:
-    """Create the tables of a PostgreSQL database, one process of whatever machine after the other."""
+    """Create the tables of a PostgreSQL database; a lock lets one process of all machines do so at a time."""
     from sqlalchemy import create_engine, text
     from sqlalchemy.pool import NullPool
 
@@ -44,7 +47,7 @@ def prepare_shared_database(uri: str) -> None:
 
 
 def _template() -> Path:
-    """An empty database that set-up has migrated: MLflow goes through forty migrations for a new one, for 3 seconds."""
+    """Path of an empty database that set-up has migrated: MLflow takes 3 s for the forty migrations of a new one."""
     import mlflow
 
     return PROJECT_ROOT / ".tools" / f"mlflow-{mlflow.__version__}.sqlite"
@@ -64,7 +67,7 @@ def _migrate(uri: str) -> None:
 
 
 def main() -> None:
-    """Make the template, for set-up."""
+    """Create the template, for set-up."""
     template = _template()
     draft = template.with_name(f".{template.name}.draft")
     draft.unlink(missing_ok=True)

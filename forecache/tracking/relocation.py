@@ -1,4 +1,4 @@
-"""A home that was moved or copied: MLflow writes down absolute places of artifacts, which are put right once."""
+"""Correction of MLflow's absolute paths of artifacts after a home was moved or copied."""
 
 import sqlite3
 from contextlib import closing
@@ -17,15 +17,15 @@ _UNDER_HOME = "/mlflow/artifacts"
 
 
 def artifact_root(settings: Settings) -> str:
-    """What the database's artifacts are relative to; "" where they lie elsewhere than in the home and do not move."""
+    """The root of the database's artifacts; "" if they lie outside the home and do not move with it."""
     return "" if settings.mlflow_artifacts or settings.mlflow_uri else settings.mlflow_artifact_root
 
 
 def relocate(database: Path, *, before: str, now: str) -> None:
-    """Rewrite the places of artifacts that begin with one root to another.
+    """Rewrite the recorded paths of artifacts from one root to another.
 
     Args:
-        before: The root that the paths begin with now; empty: derive it from the experiments' recorded locations.
+        before: The root of the recorded paths; empty: derive it from the experiments' locations.
     """
     with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
         before = before or _recorded_root(connection)
@@ -39,7 +39,7 @@ def relocate(database: Path, *, before: str, now: str) -> None:
 
 
 def _recorded_root(connection: sqlite3.Connection) -> str:
-    """The artifact root that a home without a record of it had."""
+    """The artifact root by the recorded experiments, for a home without a record of it."""
     for location, name in connection.execute("select artifact_location, name from experiments"):
         root = str(location).removesuffix(f"/{name}")
         if root != location and root.endswith(_UNDER_HOME):

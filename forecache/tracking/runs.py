@@ -1,7 +1,7 @@
-"""The MLflow run of a training while it trains: its losses as they come, and how busy the machine is meanwhile.
+"""The MLflow run of a training in progress: its losses as they come, and metrics of the machine.
 
 The run is opened before the first step; registration adds the model to the same run. Its id lies in the training's
-folder, so that a training that was interrupted goes on in the run it began in.
+folder, so that an interrupted training continues in the same run.
 """
 
 import json
@@ -29,7 +29,7 @@ _SAMPLING_S = 5.0
 
 
 def experiment_of(settings: Settings, client: "MlflowClient", pipeline: Pipeline) -> str:
-    """Id of the pipeline's MLflow experiment, created where it is missing."""
+    """Id of the pipeline's MLflow experiment, which is created if it is missing."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(pipeline.name)
@@ -50,10 +50,10 @@ def experiment_of(settings: Settings, client: "MlflowClient", pipeline: Pipeline
 def training_run(
     settings: Settings, pipeline: Pipeline, folder: Path, *, night: str, run_id: str = ""
 ) -> Iterator["TrainingRun"]:
-    """The MLflow run of the training in `folder`, open inside; new, or the one that an interrupted training left.
+    """Open the MLflow run of the training in `folder` for the block; a new one, or that of the interrupted training.
 
-    MLflow's system metrics (processor, memory, disk, network, and a GPU where there is one) are sampled every five
-    seconds. The run ends as FINISHED, as KILLED where the training was interrupted, or as FAILED.
+    MLflow's system metrics (processor, memory, disk, network, GPU) are sampled every five seconds. The run ends as
+    FINISHED, as KILLED if the training was interrupted, or as FAILED.
     """
     client = tracking(settings)
     run = _known_run(settings, folder)
@@ -69,7 +69,7 @@ def training_run(
         run = client.create_run(experiment_of(settings, client, pipeline), tags=tags).info.run_id
         folder.mkdir(parents=True, exist_ok=True)
         note = json.dumps({"run_id": run, "tracking_uri": without_credentials(settings)})
-        write_durably(folder / RUN_FILE, note)  # half a note would end each later training of the run
+        write_durably(folder / RUN_FILE, note)  # half a file would make each later training of the run fail
     client.update_run(run, status="RUNNING")
     try:
         with _system_metrics(run):
@@ -83,13 +83,13 @@ def training_run(
 
 
 class TrainingRun:
-    """Logs what a training reports.
+    """Logs the events of a training to MLflow.
 
-    A server that does not answer does not stop the training: what could not be logged waits for the next event, and the
-    end of the training insists on it.
+    A server that does not answer does not stop the training: metrics wait for the next event, and only the end of the
+    training fails if they cannot be logged.
 
     Attributes:
-        id: Of the MLflow run.
+        id: Id of the MLflow run.
     """
 
     def __init__(self, client: "MlflowClient", run: str) -> None:
@@ -102,7 +102,7 @@ class TrainingRun:
         """Log a worker's event: the losses of an epoch at its number, those of the last second at the step.
 
         Returns:
-            Why it could not be logged; empty where it was.
+            The reason why it could not be logged; empty if it was.
         """
         from mlflow.exceptions import MlflowException
 
@@ -118,7 +118,7 @@ class TrainingRun:
         return ""
 
     def finish(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Log what waits, and the epochs (or rounds) of which no event came."""
+        """Log the waiting metrics, and the epochs (or rounds) without an event."""
         self._add_history(history)
         self._flush()
 
@@ -141,7 +141,7 @@ class TrainingRun:
 
 
 def _known_run(settings: Settings, folder: Path) -> str | None:
-    """The run that this training began in, where it was on the same server."""
+    """The run that this training began in; None if there is none on this server."""
     if not (folder / RUN_FILE).is_file():
         return None
     known = json.loads((folder / RUN_FILE).read_text())
@@ -149,7 +149,7 @@ def _known_run(settings: Settings, folder: Path) -> str | None:
 
 
 def without_credentials(settings: Settings) -> str:
-    """The tracking URI as files may hold it: without user, password and query; "home" for the home's own database."""
+    """The tracking URI without user, password and query, for files; "home" for the home's own database."""
     if not settings.mlflow_uri:
         return "home"
     scheme, separator, rest = settings.mlflow_uri.partition("://")

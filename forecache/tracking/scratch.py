@@ -1,4 +1,4 @@
-"""A folder for copies of models that is gone with its process, also with one that was killed."""
+"""A temporary folder for copies of models, removed with its process, even if that is killed."""
 
 import tempfile
 from functools import cache
@@ -8,7 +8,7 @@ from forecache.own_folder import hold, remove_left
 
 _PREFIX = "forecache-scratch-"
 _holding: list[tuple["tempfile.TemporaryDirectory[str]", int]] = []
-"""The object that removes the folder, and the descriptor that locks it: both live as long as this process."""
+"""The object that removes the folder, and the descriptor that locks it, kept alive as long as this process."""
 
 
 @cache

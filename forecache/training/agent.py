@@ -61,7 +61,7 @@ def _fork_instead(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> i
             os.closerange(below + 1, above)
         forkserver._forkserver._lock = threading.Lock()  # type: ignore[attr-defined]  # the caller's is held for ever
         exec(args[-1], {})
-    except Exception:  # noqa: BLE001  (nobody else would tell of it)
+    except Exception:  # noqa: BLE001  (nothing else would report it)
         traceback.print_exc()
     finally:
         os._exit(0)

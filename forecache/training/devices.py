@@ -17,8 +17,8 @@ def num_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def computes_in_bfloat16() -> bool:
-    """Whether this machine's GPUs support bfloat16 natively, not by emulation."""
+def supports_bfloat16() -> bool:
+    """True if this machine's GPUs support bfloat16 natively, not by emulation."""
     import torch
 
     return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -31,12 +31,12 @@ def num_workers(settings: Settings, *, gpus: Callable[[], int] = num_gpus) -> in
     return min(settings.training_workers, gpus() or settings.training_workers)
 
 
-def resolved_precision(
+def resolve_precision(
     settings: Settings,
     training: Training,
     *,
     gpus: Callable[[], int] = num_gpus,
-    bfloat16: Callable[[], bool] = computes_in_bfloat16,
+    bfloat16: Callable[[], bool] = supports_bfloat16,
 ) -> Training:
     """Replace precision "auto" with the type that this machine uses, so that a run resumes in the type it began in."""
     if training.precision != "auto":
@@ -45,7 +45,7 @@ def resolved_precision(
     return replace(training, precision="bfloat16" if gpu and bfloat16() else "float32")
 
 
-def only_gpu(number: int, environment: Mapping[str, str]) -> dict[str, str]:
+def gpu_environment(number: int, environment: Mapping[str, str]) -> dict[str, str]:
     """The environment variables that restrict a process to one GPU.
 
     Args:

@@ -14,7 +14,7 @@ from pathlib import Path
 from forecache.errors import ForecacheError, SettingsError, UnavailableError
 from forecache.settings import Settings, load_settings
 from forecache.training.spec import ERROR_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec, load_spec
-from forecache.training.torchrun import command, environment, stop
+from forecache.training.torchrun import command, stop, worker_environment
 
 _POLL_S = 1.0
 
@@ -45,7 +45,7 @@ def join(settings: Settings, pipeline: str, *, wait_s: float = 3600.0) -> Path:
             )
         time.sleep(_POLL_S)
     while not _is_over(spec.folder):
-        process = subprocess.Popen(command(settings, spec, host=False), env=environment(settings))
+        process = subprocess.Popen(command(settings, spec, host=False), env=worker_environment(settings))
         try:
             while process.poll() is None and not _is_over(spec.folder):
                 time.sleep(_POLL_S)

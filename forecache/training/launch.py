@@ -18,10 +18,9 @@ from forecache.pipeline import EstimatorModel, Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.tracking.runs import training_run
-from forecache.training.advice import advice
-from forecache.training.cost import cost_record, priced
-from forecache.training.devices import num_workers, resolved_precision
-from forecache.training.exclusive.run_lock import run_lock
+from forecache.training.cost import cost_record, price_of_run, sizing_advice
+from forecache.training.devices import num_workers, resolve_precision
+from forecache.training.exclusive.run_lock import lock_run
 from forecache.training.spec import LANES, METRICS_FILE, RESULT_FILE, TrainingSpec, checkpoints_of
 from forecache.training.torchrun import command, estimator_command, read_events, run_process
 from forecache.training.vocabulary import learn_vocabularies
@@ -59,7 +58,7 @@ def train(
     started = time.perf_counter()
     version, lanes = pinned_version(settings, pipeline), _lanes(settings, pipeline)
     alone = isinstance(pipeline.model, EstimatorModel)
-    training = pipeline.training if alone else resolved_precision(settings, pipeline.training)
+    training = pipeline.training if alone else resolve_precision(settings, pipeline.training)
     inputs = training_inputs(pipeline, version, lanes=lanes, precision=training.precision)
     folder = run_folder(settings, pipeline, inputs)
     spec = TrainingSpec(
@@ -105,7 +104,7 @@ def _train(
 
     with (
         # The lock comes first: a run that is locked by another process must not log a failure to that one's MLflow run.
-        run_lock(settings, spec, run_id=run_id, report=report) as lock,
+        lock_run(settings, spec, run_id=run_id, report=report) as lock,
         training_run(settings, pipeline, folder, night=night.isoformat(), run_id=run_id) as streamed,
     ):
 
@@ -129,8 +128,8 @@ def _train(
         "night": night.isoformat(),
         "seed": pipeline.training.seed,
         "inputs": spec.inputs,
-        "cost": {**vars(cost), **priced(cost, result["device_name"], settings.prices)},
-        "advice": advice(result),
+        "cost": {**vars(cost), **price_of_run(cost, result["device_name"], settings.prices)},
+        "advice": sizing_advice(result),
         **{name: value for name, value in result.items() if name not in ("sample_digests", "statistics")},
     }
     progress(f"trained {pipeline.name}: {result['epochs']} {result.get('unit', 'epoch')}s", 1.0)

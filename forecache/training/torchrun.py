@@ -13,9 +13,8 @@ from typing import Any
 from forecache import errors
 from forecache.errors import ForecacheError, SettingsError
 from forecache.settings import Settings
-from forecache.training.devices import num_workers, only_gpu
-from forecache.training.exclusive.lock import GRACE_S
-from forecache.training.exclusive.run_lock import RunLock, run_lock
+from forecache.training.devices import gpu_environment, num_workers
+from forecache.training.exclusive.run_lock import GRACE_S, RunLock, lock_run
 from forecache.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
 
 LOG_FILE = "torchrun.log"
@@ -31,13 +30,13 @@ def run_torchrun(
 
     Raises:
         ConflictError: Another process trains in the same folder, or writes the same checkpoints.
-        ForecacheError: What `run_process` raises.
+        ForecacheError: As `run_process`.
     """
 
     def report(message: str) -> None:
         on_event({"event": "warning", "message": message})
 
-    with run_lock(settings, spec, report=report) as lock:
+    with lock_run(settings, spec, report=report) as lock:
         return run_process(settings, spec, command(settings, spec), lock, on_event=on_event, threads=threads, gpu=gpu)
 
 
@@ -70,7 +69,7 @@ def run_process(
             arguments,
             stdout=log,
             stderr=log,
-            env=environment(settings, threads=threads, gpu=gpu),
+            env=worker_environment(settings, threads=threads, gpu=gpu),
             start_new_session=True,
             pass_fds=lock.descriptors,  # so that torchrun keeps the lock if this process is killed
         )
@@ -118,8 +117,8 @@ def estimator_command(spec: TrainingSpec) -> list[str]:
     return [sys.executable, "-m", "forecache.training.estimator", "--spec", str(spec.folder / SPEC_FILE)]
 
 
-def environment(settings: Settings, *, threads: int | None = None, gpu: int | None = None) -> dict[str, str]:
-    """The workers' environment: this process's, the settings, and what safe restarts and repeatable results need."""
+def worker_environment(settings: Settings, *, threads: int | None = None, gpu: int | None = None) -> dict[str, str]:
+    """The workers' environment: this process's, the settings, and variables for safe restarts and equal results."""
     threads = threads or max(1, (os.cpu_count() or 1) // num_workers(settings))
     paths = [path for path in sys.path if path]
     own = {
@@ -135,7 +134,7 @@ def environment(settings: Settings, *, threads: int | None = None, gpu: int | No
     defaults = {"OMP_NUM_THREADS": str(threads)}
     if settings.training_nodes == "1":
         defaults["GLOO_SOCKET_IFNAME"] = "lo"
-    alone = {} if gpu is None else only_gpu(gpu, os.environ)
+    alone = {} if gpu is None else gpu_environment(gpu, os.environ)
     return {**defaults, **os.environ, **own, **alone}
 
 

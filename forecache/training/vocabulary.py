@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from forecache.errors import InputError
-from forecache.inference.encoding import Encoding, encoding_of
+from forecache.inference.encoding import MatrixEncoding, encoding_of
 from forecache.lake.training_sets.splits import split_batches
 from forecache.pipeline import Pipeline
 from forecache.settings import Settings
@@ -12,7 +12,7 @@ from forecache.training.spec import SPEC_FILE
 
 
 def learn_vocabularies(settings: Settings, pipeline: Pipeline, *, version: int) -> dict[str, list[str]]:
-    """By name of a category without declared ones, the categories of the training split, in order.
+    """The categories in the training split, in order, by name of each category feature without declared ones.
 
     Raises:
         InputError: There are more than the feature allows.
@@ -35,7 +35,7 @@ def learn_vocabularies(settings: Settings, pipeline: Pipeline, *, version: int) 
     return {name: sorted(known) for name, known in found.items()}
 
 
-def trained_encoding(pipeline: Pipeline, run_dir: Path) -> Encoding:
+def trained_encoding(pipeline: Pipeline, run_dir: Path) -> MatrixEncoding:
     """The encoding of the model that a run trained."""
     path = run_dir / SPEC_FILE
     learned = json.loads(path.read_text()).get("vocabularies", {}) if path.is_file() else {}

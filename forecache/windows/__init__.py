@@ -1,1 +1,1 @@
-"""States of windows: what tiles hold, how they combine, and how last night's state is merged with today's tiles."""
+"""States of windows: tiles of events, their combination, and the merge of last night's state with the tiles since."""

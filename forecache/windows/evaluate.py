@@ -1,7 +1,7 @@
-"""From last night's state and the tiles since to the features of a moment, for many keys at a time.
+"""Computes the features of a moment from last night's state and the tiles since then, for many keys at a time.
 
-The sums are of integers, so the features are the same to the bit in whatever order events arrived, and equal what a
-night would have at that moment (see `forecache.lake.windows.merge`).
+Sums are of integers, so the features are equal to the bit in whatever order events arrived, and equal those that a
+nightly run would compute at that moment (see `forecache.lake.windows.merge`).
 """
 
 from functools import cached_property
@@ -9,22 +9,22 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.windows.layout import NAN, NO_TIME, Floats, Ints, Layout, is_later, to_double
-from forecache.windows.plan import BaseColumn, Plan, PlanFeature, PlanState, words_of
+from forecache.windows.layout import NAN, NO_TIME, Floats, Ints, TileLayout, is_later, to_double
+from forecache.windows.plan import BaseColumn, MergePlan, PlanFeature, PlanState, base_columns_of
 
 Floats32 = NDArray[np.float32]
 _LONG_AGO = -(2**40)
 _AT_ONCE = ("sum", "mean", "count", "min", "max", "last")
 
 
-class Evaluate:
-    """The features of moments that lie `lag` days after the as-of date of the night.
+class FeatureEvaluator:
+    """Computes the features of moments that lie `lag` days after the as-of date of the nightly state (the base).
 
-    What is merged with the night, the parts, are rows of int64 [n, width]: of each of `day_slots` the tiles of so many
-    days, today the first of them, combined; then of each of `minute_slots` those of so many tiles of minutes.
+    The parts, which are merged with the base, are rows of int64 [n, width]: for each of `day_slots` the combined tiles
+    of this many days up to today, then for each of `minute_slots` those of this many tiles of minutes.
     """
 
-    def __init__(self, plan: Plan, day: Layout, minute: Layout, lag: int) -> None:
+    def __init__(self, plan: MergePlan, day: TileLayout, minute: TileLayout, lag: int) -> None:
         self._plan, self._lag, self._day, self._minute = plan, lag, day, minute
         live = [feature for feature in plan.features if not feature.delay_days]
         self.day_slots = sorted({min(each.days, lag) for each in live if each.days})
@@ -52,19 +52,19 @@ class Evaluate:
 
     @cached_property
     def neutral(self) -> Ints:
-        """The parts of no event, int64 [width]."""
+        """The parts of a key without events, int64 [width]."""
         days = [self._day.neutral] * len(self.day_slots)
         return np.concatenate([np.zeros(0, np.int64), *days, *[self._minute.neutral] * len(self.minute_slots)])
 
     def features(self, base: Ints, parts: Ints | None) -> Floats32:
-        """float32 [n, d], NaN where a window has no value.
+        """The features, float32 [n, d]; NaN if a window has no value.
 
         Args:
-            base: int64 [n, columns of a night].
+            base: int64 [n, columns of the base].
             parts: int64 [n, width]; None: there was no event.
         """
         values = []
-        added = self._added.of(base, parts)
+        added = self._added.add_words(base, parts)
         n = self._num_doubles
         if n:
             doubles = to_double(added[:, :n], added[:, n : 2 * n])
@@ -93,7 +93,7 @@ class Evaluate:
         return np.where(is_later(at, value, base_at, base_value), value, base_value)
 
     def part_place(self, feature: PlanFeature, state: str, word: int) -> int:
-        """Where a word of what is merged with the night for a feature is in the parts."""
+        """Column of the parts with a word of a feature's state."""
         if feature.minutes:
             slot = self.minute_slots.index(feature.minutes // self._plan.tile_minutes)
             start = len(self.day_slots) * self._day.width + slot * self._minute.width
@@ -102,15 +102,15 @@ class Evaluate:
         return slot * self._day.width + self._day.places[state][word]
 
     def base_place(self, feature: PlanFeature, state: str, word: int) -> int:
-        """Where the same word of the night is in its columns; -1 where the window begins after it."""
+        """Column of the base with the same word; -1 if the window begins after the as-of date."""
         days = feature.days - self._lag
-        return self._base_places[words_of(self._states[state], days)[word].name] if days > 0 else -1
+        return self._base_places[base_columns_of(self._states[state], days)[word].name] if days > 0 else -1
 
 
 class _Cells:
     """Words of the same kind, of several features."""
 
-    def __init__(self, owner: Evaluate, cells: list[tuple[PlanFeature, str, int]]) -> None:
+    def __init__(self, owner: FeatureEvaluator, cells: list[tuple[PlanFeature, str, int]]) -> None:
         self._parts = np.array([owner.part_place(*cell) for cell in cells], np.intp)
         places = np.array([owner.base_place(*cell) for cell in cells], np.intp)
         self._base, self._lacks = np.maximum(places, 0), places < 0
@@ -122,8 +122,8 @@ class _Cells:
     def __len__(self) -> int:
         return len(self._parts)
 
-    def of(self, base: Ints, parts: Ints | None) -> Ints:
-        """The sums of words that are added."""
+    def add_words(self, base: Ints, parts: Ints | None) -> Ints:
+        """Sums of the words of base and parts, for words that are added."""
         if self._none_has:
             known = np.zeros((len(base), len(self._parts)), np.int64)
         else:
@@ -135,7 +135,7 @@ class _Cells:
         return known
 
     def pair(self, base: Ints, parts: Ints | None) -> tuple[Ints, Ints]:
-        """The words of the night, and of the parts."""
+        """The words of the base, and those of the parts."""
         known = base.take(self._base, axis=1)
         if self._some_lack:
             known = np.where(self._lacks, self._nothing, known)
@@ -143,14 +143,14 @@ class _Cells:
         return known, np.ascontiguousarray(merged)
 
     def numbers(self, base: Ints, parts: Ints | None, smaller: np.ufunc) -> Floats:
-        """The smaller, or the larger, of numbers."""
+        """The smaller, or the larger, of the numbers of base and parts."""
         known, merged = self.pair(base, parts)
         found: Floats = smaller(known.view(np.float64), merged.view(np.float64))
         return found
 
 
-def neutral_base(plan: Plan) -> Ints:
-    """What stands for a key that the night does not have, int64 [columns of a night]."""
+def neutral_base(plan: MergePlan) -> Ints:
+    """Base of a key that the nightly state does not have, int64 [columns of the base]."""
     aggregates = {feature.name: feature.aggregate for feature in plan.features}
     states = {state.name: state for state in plan.day_states}
     return np.array([_nothing_of(column, aggregates, states) for column in plan.base_columns], np.int64)

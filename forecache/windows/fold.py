@@ -1,7 +1,7 @@
-"""Takes events into tiles one after the other, with the features that each event sees.
+"""Makes tiles of events, adds them to the tiles of keys one after the other, and computes the features of each event.
 
-Events of different keys do not touch each other, so the first events of all keys are done together, then the second
-ones, and so on. Batches make no difference: any split of the same events gives the same features and the same tiles.
+Events of different keys are independent, so the first events of all keys are processed together, then the second ones,
+and so on. Any division of the same events into batches gives the same features and the same tiles.
 """
 
 from collections.abc import Sequence
@@ -10,28 +10,30 @@ from datetime import date
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from forecache.windows.evaluate import Evaluate, Floats32
-from forecache.windows.layout import Bools, Ints, Layout
-from forecache.windows.merged import Merger, merger_of
-from forecache.windows.plan import DAY_US, Plan
+from forecache.windows.evaluate import FeatureEvaluator, Floats32
+from forecache.windows.layout import Bools, Ints, TileLayout
+from forecache.windows.merger import Merger, merger_of
+from forecache.windows.plan import DAY_US, MergePlan, PlanState
+from forecache.windows.states import MeasureState, is_too_large, state_words
 from forecache.windows.tiles import MOST_DAYS, TileRows
 
 _EPOCH = date(1970, 1, 1)
 _NEVER = np.iinfo(np.int64).min
 _MOST_WORDS = 1 << 23
-"""Of tiles of minutes that are worked on at a time: 64 MiB."""
+"""Words of tiles of minutes in memory at a time: 64 MiB."""
 
 
 @dataclass(frozen=True)
-class Folded:
-    """What became of some events.
+class FoldResult:
+    """Features of some events, and the tiles after them.
 
     Attributes:
-        features: float32 [n, d]: what each event saw.
-        found: bool [n].
-        entries: The tiles of each key after all of them.
+        features: Of each event, float32 [n, d].
+        found: True if the event's key had had an event in `days_active`, bool [n].
+        entries: The tiles of each key after all events.
     """
 
     features: Floats32
@@ -40,7 +42,7 @@ class Folded:
 
 
 def fold(
-    plan: Plan,
+    plan: MergePlan,
     codes: Ints,
     at_us: Ints,
     states: "EventStates",
@@ -51,17 +53,17 @@ def fold(
     *,
     see: Literal["before", "after", "nothing"] = "before",
     counts: Bools | None = None,
-) -> Folded:
-    """Take in n events of k keys, in the order given.
+) -> FoldResult:
+    """Add n events of k keys to the keys' tiles, in the order given.
 
     Args:
-        codes: Which key each event is of, int64 [n], from 0 to k - 1.
+        codes: Number of each event's key, int64 [n], from 0 to k - 1.
         at_us: Event times in microseconds since 1970, int64 [n].
-        states: See `forecache.windows.event_states`.
+        states: See `event_states`.
         entries: The tiles of each key, k of them; None: it has none.
-        base, known, as_of: Of the k keys; see `merged`.
-        see: Whether the features of an event are those before it, or with it; or none are wanted, and all are NaN.
-        counts: False for rows that only see, such as requests, bool [n]; None: all are events.
+        base, known, as_of: Of the k keys; as for merging, see `Merger`.
+        see: "before": features of an event leave it out; "after": they include it; "nothing": all are NaN.
+        counts: False for rows that get features and are no events, such as requests, bool [n]; None: all are events.
 
     Raises:
         DamagedError: An entry is of another plan.
@@ -76,14 +78,14 @@ def fold(
     for first in range(0, num_keys, at_once):
         some = slice(first, min(first + at_once, num_keys))
         chosen = np.flatnonzero((codes >= some.start) & (codes < some.stop))
-        held = _Held(merger, entries[some], base[some], (as_of - _EPOCH).days, at_us[chosen])
+        held = _KeyTiles(merger, entries[some], base[some], (as_of - _EPOCH).days, at_us[chosen])
         its = (codes[chosen] - first, at_us[chosen], states.take(chosen), counts[chosen])
         if see == "nothing":
-            held.add_all(*its)
+            held.add_events(*its)
         else:
-            features[chosen], found[chosen] = held.take_in(*its, see == "after")
+            features[chosen], found[chosen] = held.fold_events(*its, see == "after")
         after += held.entries()
-    return Folded(features, found, after)
+    return FoldResult(features, found, after)
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,11 @@ class EventStates:
         return EventStates(self.day[chosen], self.minute[chosen])
 
 
-class _Held:
-    """The tiles of some keys while events are taken in.
+class _KeyTiles:
+    """The tiles of some keys while events are added.
 
-    Tiles of days are [k, days, width], of minutes [k, m, width] for the m tiles of the longest window: that of number
-    i is at i modulo m, and is dropped once one comes that is m or more later.
+    Tiles of days are [k, days, width], those of minutes [k, m, width] for the m tiles of the longest window: a ring in
+    which tile number i is at i modulo m, and is dropped when a tile arrives that is m or more later.
     """
 
     def __init__(self, merger: Merger, entries: Sequence[bytes | None], base: Ints, as_of: int, at_us: Ints) -> None:
@@ -126,27 +128,27 @@ class _Held:
             places = minute.owner, minute.number % self._size
             self._minute[places], self._number[places] = minute.words, minute.number
 
-    def take_in(
+    def fold_events(
         self, codes: Ints, at_us: Ints, states: EventStates, counts: Bools, after: bool
     ) -> tuple[Floats32, Bools]:
         features = np.empty((len(codes), self._merger.num_features), np.float32)
         found = np.empty(len(codes), np.bool_)
-        for turn in _turns(codes):
+        for turn in _occurrence_groups(codes):
             keys, moments, events = codes[turn], at_us[turn], turn[counts[turn]]
             if after:
                 self._add(codes[events], at_us[events], states.take(events))
-            features[turn], found[turn] = self._seen(keys, moments)
+            features[turn], found[turn] = self._features_at(keys, moments)
             if not after:
                 self._add(codes[events], at_us[events], states.take(events))
         return features, found
 
-    def add_all(self, codes: Ints, at_us: Ints, states: EventStates, counts: Bools) -> None:
-        for turn in _turns(codes):
+    def add_events(self, codes: Ints, at_us: Ints, states: EventStates, counts: Bools) -> None:
+        for turn in _occurrence_groups(codes):
             events = turn[counts[turn]]
             self._add(codes[events], at_us[events], states.take(events))
 
     def _add(self, keys: Ints, at_us: Ints, states: EventStates) -> None:
-        """One event of each of some keys."""
+        """Add one event of each of some keys."""
         place = np.searchsorted(self._days, at_us // DAY_US)
         known = np.flatnonzero((place < len(self._days)) & (at_us // DAY_US >= self._first_day))
         at = keys[known], place[known]
@@ -165,7 +167,7 @@ class _Held:
         self._minute[at] = self._merger.minute.combine(self._minute[at], states.minute[kept])
         self._number[at] = number
 
-    def _seen(self, keys: Ints, at_us: Ints) -> tuple[Floats32, Bools]:
+    def _features_at(self, keys: Ints, at_us: Ints) -> tuple[Floats32, Bools]:
         moments = np.maximum(at_us, (self._as_of + 1) * DAY_US)
         today = moments // DAY_US
         features = np.full((len(keys), self._merger.num_features), np.nan, np.float32)
@@ -177,10 +179,12 @@ class _Held:
             chosen = np.flatnonzero(today == day)
             its = keys[chosen]
             parts, is_new = self._parts(evaluate, its, moments[chosen], day)
-            features[chosen], found[chosen] = self._merger.finished(evaluate, self._base[its], parts, is_new, day)
+            features[chosen], found[chosen] = self._merger.compute_features(
+                evaluate, self._base[its], parts, is_new, day
+            )
         return features, found
 
-    def _parts(self, evaluate: Evaluate, keys: Ints, moments: Ints, today: int) -> tuple[Ints, Bools]:
+    def _parts(self, evaluate: FeatureEvaluator, keys: Ints, moments: Ints, today: int) -> tuple[Ints, Bools]:
         merger, active = self._merger, self._merger.plan.days_active
         first = self._as_of if active is None else max(self._as_of, today - active)
         counted = (self._days > first) & (self._days <= today)
@@ -188,7 +192,7 @@ class _Held:
         slots = []
         for slot in evaluate.day_slots:
             within = (self._days > today - slot) & (self._days <= today)
-            slots.append(_combined(merger.day, self._day[keys][:, within]))
+            slots.append(_combine_each(merger.day, self._day[keys][:, within]))
         if evaluate.minute_slots:
             ages = (moments // merger.plan.tile_us)[:, None] - self._number[keys]
             for slot in evaluate.minute_slots:
@@ -209,15 +213,15 @@ class _Held:
         return self._merger.tiles.encode(len(self._has_day), day, minute)
 
 
-def _combined(layout: Layout, tiles: Ints) -> Ints:
-    """Of tiles [n, m, width] the m of each combined; m may be 0."""
+def _combine_each(layout: TileLayout, tiles: Ints) -> Ints:
+    """Combine the m tiles of each row of [n, m, width]; m may be 0."""
     if not tiles.shape[1]:
         return np.broadcast_to(layout.neutral, (len(tiles), layout.width))
     return tiles[:, 0] if tiles.shape[1] == 1 else layout.combine_all(tiles)
 
 
-def _turns(codes: Ints) -> list[NDArray[np.intp]]:
-    """The places of the first event of each key, then those of the second ones, and so on."""
+def _occurrence_groups(codes: Ints) -> list[NDArray[np.intp]]:
+    """Positions of the first event of each key, then of the second ones, and so on."""
     order = np.argsort(codes, kind="stable")
     ordered = codes[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
@@ -225,3 +229,42 @@ def _turns(codes: Ints) -> list[NDArray[np.intp]]:
     rank = np.arange(len(ordered)) - np.repeat(starts, sizes)
     by_rank = order[np.argsort(rank, kind="stable")]
     return np.split(by_rank, np.cumsum(np.bincount(rank))[:-1]) if len(codes) else []
+
+
+def event_states(plan: MergePlan, events: pa.Table) -> EventStates:
+    """Make a tile of each event.
+
+    Args:
+        events: With the columns of the plan's `reads`; a condition on a column that is null is not met.
+
+    Raises:
+        ValueError: A value is too large for a sum; see `cannot_sum`.
+    """
+    merger = merger_of(plan)
+    return EventStates(
+        _words(merger.day, plan, plan.day_states, events), _words(merger.minute, plan, plan.minute_states, events)
+    )
+
+
+def cannot_sum(plan: MergePlan, events: pa.Table) -> Bools:
+    """True for events with a value of 2**44 or more, which no exact sum holds, bool [n]: the view ignores them."""
+    wrong = np.zeros(events.num_rows, np.bool_)
+    for state in (*plan.day_states, *plan.minute_states):
+        if state.aggregate == "sum":
+            wrong |= is_too_large(events, state_of(state))
+    return wrong
+
+
+def state_of(state: PlanState) -> MeasureState:
+    """The state as tables of tiles have it."""
+    return MeasureState(state.aggregate, state.words, state.column, state.where)
+
+
+def _words(layout: TileLayout, plan: MergePlan, states: Sequence[PlanState], events: pa.Table) -> Ints:
+    words = np.empty((events.num_rows, layout.width), np.int64)
+    for state in states:
+        for place, column in zip(
+            layout.places[state.name], state_words(events, state_of(state), plan.time), strict=False
+        ):
+            words[:, place] = column
+    return words

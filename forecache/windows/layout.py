@@ -1,8 +1,8 @@
-"""The words of a tile: where each state is, what stands for no event, and how two tiles combine to one.
+"""Layout of a tile: the place of each state, the neutral tile, and the combination of two tiles into one.
 
-A tile is a row of int64: the wholes of sums, their parts, counts, minima, maxima, moments of last values, and last
-values. Those that are numbers are the bits of a float64, NaN where there is none. The order in which tiles are combined
-makes no difference to any bit.
+A tile is a row of int64 words: the wholes of sums, their parts, counts, minima, maxima, moments of last values, and
+last values. Minima, maxima and last values are the bits of a float64, NaN for none. The order in which tiles are
+combined does not change a bit.
 """
 
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 NO_TIME = np.iinfo(np.int64).min
-"""The moment of a value that there is not."""
+"""The moment of a missing last value."""
 PART_BITS, _PART_MASK = 32, (1 << 32) - 1
-"""The part of a sum is in steps of 2**-32."""
+"""The part of a sum counts steps of 2**-32."""
 NAN = np.array([np.nan]).view(np.int64)[0]
-"""The bits of a number that there is not."""
+"""The bits of a missing number."""
 
 
-class Layout:
-    """Where the words of some states are in a tile.
+class TileLayout:
+    """Places of the words of some states in a tile.
 
     Attributes:
         width: Words of a tile.
-        neutral: The tile of no event, int64 [width].
-        places: By state its first word, and that of its second one; of those with one word, the same twice.
-        ends: Where additive words end, then minima, maxima, moments and values.
+        neutral: The tile without events, int64 [width].
+        places: Positions of a state's first and second word, by its name; equal for a state of one word.
+        ends: Ends of the additive words, the minima, the maxima, the moments and the values.
     """
 
     def __init__(self, states: Sequence[PlanState]) -> None:
@@ -52,7 +52,7 @@ class Layout:
         self.neutral[starts["last"] : last] = NO_TIME
 
     def combine(self, a: Ints, b: Ints) -> Ints:
-        """Of tiles [..., width] those that hold what both hold."""
+        """Combine tiles pairwise, [..., width]."""
         added, least, most, at, _ = self.ends
         if added == self.width:
             return a + b
@@ -70,7 +70,7 @@ class Layout:
         return both
 
     def combine_all(self, tiles: Ints) -> Ints:
-        """Of tiles [n, m, width], n tiles of m each combined, [n, width]; m is at least 1."""
+        """Combine the m tiles of each row of [n, m, width] into [n, width]; m is at least 1."""
         added, least, most, at, _ = self.ends
         if added == self.width:
             return tiles.sum(axis=1)
@@ -90,11 +90,11 @@ class Layout:
 
 
 def is_later(at: Ints, value: Floats, than_at: Ints, than_value: Floats) -> Bools:
-    """Whether the value of a moment replaces another: it is later, or of the same moment and larger."""
+    """True if a value replaces another one: its moment is later, or equal and the value is larger."""
     return (at > than_at) | ((at == than_at) & (value > than_value))
 
 
 def to_double(whole: Ints, part: Ints) -> Floats:
-    """The double of sums of wholes and of parts; the same for the same sums wherever it is computed."""
+    """The float64 of a sum from its wholes and parts; equal sums give equal bits wherever it is computed."""
     whole, part = whole + (part >> PART_BITS), part & _PART_MASK
     return whole.astype(np.float64) + part.astype(np.float64) * 2.0**-PART_BITS

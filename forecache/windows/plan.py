@@ -1,4 +1,4 @@
-"""What is merged when a live view is read: which states its tiles and its nights hold, and the features of them.
+"""Plan of a live view: the states in its tiles and in its nightly base, and the features that are made of them.
 
 All states are words of 8 bytes, int64 or float64, in the order of `WORDS`. Imports no numpy: a plan is read from JSON.
 """
@@ -13,9 +13,9 @@ from typing import Any
 
 DAY_US, MINUTE_US, DAY_MINUTES = 86_400_000_000, 60_000_000, 1440
 LAST_DAY = "state_last_day"
-"""The column of a night that has the newest day with an event of the key, in days since 1970."""
+"""Column of the base with the newest day on which the key had an event, in days since 1970."""
 ADDED, LEAST, MOST, LAST = "added", "least", "most", "last"
-"""How words of two states combine: a sum, the smaller, the larger, or the value of the later moment."""
+"""Combination of the words of two states: sum, minimum, maximum, or the value of the later moment."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PlanState:
 
     Attributes:
         aggregate: "count", "sum", "min", "max" or "last".
-        name: What the columns that hold it begin with.
+        name: Prefix of its columns.
         where: Column, comparison and value of the conditions.
     """
 
@@ -39,7 +39,7 @@ class PlanState:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Names of its words; of a "last" the moment, in microseconds, then the value."""
+        """Names of its words; for "last" the moment, in microseconds, then the value."""
         if self.aggregate == "sum":
             return (f"{self.name}_whole", f"{self.name}_part")
         return (f"{self.name}_at", self.name) if self.aggregate == "last" else (self.name,)
@@ -50,10 +50,10 @@ class PlanFeature:
     """A feature of a live view.
 
     Attributes:
-        states: Names of the states that it is made from; of a mean that of the sum, then of the count.
-        days: Of the window; 0 where it is in minutes.
-        minutes: Of the window; 0 where it is in days.
-        delay_days: Above 0, a night has the finished value for each lag.
+        states: Names of the states that it is made from; for a mean the sum, then the count.
+        days: Length of the window; 0 if it is in minutes.
+        minutes: Length of the window; 0 if it is in days.
+        delay_days: Above 0, the base has the final value for each lag.
     """
 
     name: str
@@ -66,12 +66,12 @@ class PlanFeature:
 
 @dataclass(frozen=True)
 class BaseColumn:
-    """A column of a night that has a word of the state over `days` days, up to the as-of date.
+    """A column of the base with a word of a state over `days` days, up to the as-of date.
 
     Attributes:
-        state: Name of the state; "" where it is not a word of one.
-        word: Which of its words.
-        feature: Of a window with a delay, the feature whose finished value it has, as of `lag` days later.
+        state: Name of the state; "" if it is not a word of one.
+        word: Position among the state's words.
+        feature: Of a window with a delay, the feature whose final value it has, as of `lag` days later.
         is_float: float64, else int64.
     """
 
@@ -85,15 +85,15 @@ class BaseColumn:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a live view is merged.
+class MergePlan:
+    """Description of the merge of a live view's nightly base with its tiles.
 
     Attributes:
         time: Column of the event time.
-        day_states, minute_states: What a tile of a day, and of `tile_minutes`, holds.
+        day_states, minute_states: States in a tile of a day, and in one of `tile_minutes`.
         features: In the order of the columns of a look-up's matrix.
-        nights: How many days after its as-of date a night can be merged.
-        days_active: A key is known that has an event in so many days, today included; None: ever.
+        nights: Days after its as-of date for which a base can be merged.
+        days_active: A key is found if it has an event in this many days, today included; None: in any.
     """
 
     view: str
@@ -122,14 +122,14 @@ class Plan:
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
-        """Columns of an event that its states are made from, the event time and the key among them."""
+        """Columns of an event that the states are made from, with the event time and the key."""
         states = (*self.day_states, *self.minute_states)
         of_states = [name for each in states for name in (each.column, *(where[0] for where in each.where)) if name]
         return tuple(dict.fromkeys([*self.key, self.time, *of_states]))
 
     @cached_property
     def base_columns(self) -> tuple[BaseColumn, ...]:
-        """What a night holds beside the features, in the order in which it is published."""
+        """Columns that the base has beside the features, in the order in which they are published."""
         columns = {LAST_DAY: BaseColumn(LAST_DAY, False)}
         of_name = {state.name: state for state in self.day_states}
         for feature in self.features:
@@ -138,37 +138,37 @@ class Plan:
                     name = f"state_{feature.name}_lag{lag}"
                     columns[name] = BaseColumn(name, True, feature=feature.name, lag=lag)
                 for state in feature.states if feature.days - lag > 0 and not feature.delay_days else ():
-                    for column in words_of(of_name[state], feature.days - lag):
+                    for column in base_columns_of(of_name[state], feature.days - lag):
                         columns[column.name] = column
         return tuple(columns.values())
 
     @cached_property
     def id(self) -> int:
-        """32 bits that entries of tiles begin with; other tiles have others."""
+        """32 bits in the head of an entry of tiles, which identify the states that it holds."""
         tiles = (self.day_states, self.minute_states, self.tile_minutes if self.minute_states else 0)
         return zlib.crc32(repr(tiles).encode())
 
     def to_json(self) -> dict[str, Any]:
-        """Values that JSON has."""
-        data: dict[str, Any] = json.loads(json.dumps(asdict(self), default=_of_date))
+        """The plan as values that JSON has."""
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self), default=_encode_date))
         return data
 
 
-def words_of(state: PlanState, days: int) -> list[BaseColumn]:
-    """The columns of a night that hold a state over so many days."""
+def base_columns_of(state: PlanState, days: int) -> list[BaseColumn]:
+    """The columns of the base that hold a state over this many days."""
     names = state.words
     is_float = [state.aggregate in ("min", "max") or (state.aggregate == "last" and i == 1) for i in range(len(names))]
     of = enumerate(zip(names, is_float, strict=True))
     return [BaseColumn(f"state_{name}_{days}d", number, state.name, i, days) for i, (name, number) in of]
 
 
-def plan_from_json(data: dict[str, Any]) -> Plan:
-    """The plan that `Plan.to_json` made, after its way through JSON."""
+def plan_from_json(data: dict[str, Any]) -> MergePlan:
+    """Read a plan from its JSON."""
     known = dict(data)
     for name in ("day_states", "minute_states"):
         known[name] = tuple(PlanState(**{**each, "where": _tuples(each["where"])}) for each in data[name])
     known["features"] = tuple(PlanFeature(**{**each, "states": tuple(each["states"])}) for each in data["features"])
-    return Plan(**{**known, "key": tuple(data["key"])})
+    return MergePlan(**{**known, "key": tuple(data["key"])})
 
 
 def _tuples(where: Sequence[Any]) -> tuple[tuple[str, str, Any], ...]:
@@ -181,5 +181,5 @@ def _value(value: Any) -> Any:
     return date.fromisoformat(value["date"]) if isinstance(value, dict) else value
 
 
-def _of_date(value: Any) -> dict[str, str]:
+def _encode_date(value: Any) -> dict[str, str]:
     return {"date": value.isoformat()}

@@ -20,10 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.windows.groups import group
 from forecache.windows.layout import NO_TIME, PART_BITS, Bools, Ints
 from forecache.windows.plan import DAY_US, MINUTE_US
-from forecache.windows.words import integers, without_nulls
+from forecache.windows.tile_columns import fill_nulls, microseconds, number_keys
 
 EVENTS = "events"
 TOO_LARGE = "forecache: a value is too large for a sum: "
@@ -31,12 +30,12 @@ _LARGEST = 2.0**44
 
 
 @dataclass(frozen=True)
-class State:
+class MeasureState:
     """The state of a measure.
 
     Attributes:
         names: The columns of the tile that hold it.
-        column: What is aggregated; None: rows are counted.
+        column: The column that is aggregated; None: rows are counted.
         where: Column, comparison and value of the conditions.
         minutes: Only rows of the last minutes of a day count; None: all.
     """
@@ -49,15 +48,15 @@ class State:
 
     @property
     def reads(self) -> list[str]:
-        """Columns of the rows that it is made from."""
+        """Columns of the rows that the state is made from."""
         return [*([self.column] if self.column else []), *(name for name, *_ in self.where)]
 
 
-_EVENTS = State("count", (EVENTS,))
+_EVENTS = MeasureState("count", (EVENTS,))
 
 
-def as_tiles(rows: pa.Table, key: Sequence[str], states: Sequence[State], time: str) -> pa.Table:
-    """Each row as a tile: key columns, `events` and states.
+def as_tiles(rows: pa.Table, key: Sequence[str], states: Sequence[MeasureState], time: str) -> pa.Table:
+    """Make a tile of each row: key columns, `events` and states.
 
     Args:
         time: The column of the event time, a date or a timestamp.
@@ -67,61 +66,63 @@ def as_tiles(rows: pa.Table, key: Sequence[str], states: Sequence[State], time: 
     """
     columns = {name: rows[name] for name in key}
     for state in [_EVENTS, *states]:
-        made = _of_rows(rows, state, time)
+        made = _state_columns(rows, state, time)
         columns |= dict(zip(state.names, made, strict=True))
     return pa.table(columns)
 
 
-def combine(tiles: pa.Table, key: Sequence[str], states: Sequence[State]) -> pa.Table:
-    """One tile for each key, of tiles of which several may have the same key, one at least."""
-    codes, keys = group(tiles, key)
+def combine(tiles: pa.Table, key: Sequence[str], states: Sequence[MeasureState]) -> pa.Table:
+    """Combine tiles, at least one, into one for each key."""
+    codes, keys = number_keys(tiles, key)
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(keys.num_rows))
     columns = {name: keys[name] for name in key}
     for state in [_EVENTS, *states]:
         given = [tiles[name].combine_chunks() for name in state.names]
-        columns |= dict(zip(state.names, _combined(state.aggregate, given, codes, order, starts), strict=True))
+        columns |= dict(zip(state.names, _combine_columns(state.aggregate, given, codes, order, starts), strict=True))
     return pa.table(columns)
 
 
-def is_too_large(rows: pa.Table, state: State) -> Bools:
-    """Which rows count in a sum and have a value that it does not hold, see `TOO_LARGE`; bool [n]."""
+def is_too_large(rows: pa.Table, state: MeasureState) -> Bools:
+    """True for rows that count in a sum and have a value too large for it, see `TOO_LARGE`; bool [n]."""
     assert state.column is not None
-    values = without_nulls(rows[state.column].combine_chunks(), 0)
+    values = fill_nulls(rows[state.column].combine_chunks(), 0)
     return _exceeds(np.where(_meet_all(rows, state), values, 0))
 
 
-def words_of(rows: pa.Table, state: State, time: str) -> list[Ints]:
-    """The state of each row in words, of which `forecache.windows.layout` says the order: int64 [n], one or two.
+def state_words(rows: pa.Table, state: MeasureState, time: str) -> list[Ints]:
+    """The state of each row as one or two words, int64 [n], in the order of `forecache.windows.layout`.
 
     Raises:
         ValueError: As `as_tiles`.
     """
-    meets, made = _measured(rows, state, time)
+    meets, made = _measure_rows(rows, state, time)
     if state.aggregate in ("count", "sum"):
         return made
     return [np.where(meets, each, NO_TIME if each.dtype.kind == "i" else np.nan).view(np.int64) for each in made]
 
 
-def _of_rows(rows: pa.Table, state: State, time: str) -> list[pa.Array]:
+def _state_columns(rows: pa.Table, state: MeasureState, time: str) -> list[pa.Array]:
     if state.aggregate == "distinct":
         assert state.column is not None
-        meets = _counted(rows, state, time)
+        meets = _rows_that_count(rows, state, time)
         offsets = np.concatenate([[0], np.cumsum(meets)]).astype(np.int32)
         return [
             pa.ListArray.from_arrays(pa.array(offsets), rows[state.column].combine_chunks().filter(pa.array(meets)))
         ]
-    meets, made = _measured(rows, state, time)
+    meets, made = _measure_rows(rows, state, time)
     return [pa.array(each, mask=None if state.aggregate in ("count", "sum") else ~meets) for each in made]
 
 
-def _measured(rows: pa.Table, state: State, time: str) -> tuple[Bools, list[Any]]:
-    """Which rows count, bool [n], and one or two columns of the state of each; of others than counts and sums only the
-    state of those rows is one."""
-    meets = _counted(rows, state, time)
+def _measure_rows(rows: pa.Table, state: MeasureState, time: str) -> tuple[Bools, list[Any]]:
+    """True for rows that count, bool [n], and the one or two columns of their states.
+
+    Except in counts and sums, the states of other rows have no meaning.
+    """
+    meets = _rows_that_count(rows, state, time)
     if state.column is None or state.aggregate == "count":
         return meets, [meets.astype(np.int64)]
-    values = without_nulls(rows[state.column].combine_chunks(), 0)
+    values = fill_nulls(rows[state.column].combine_chunks(), 0)
     if state.aggregate == "sum":
         return meets, [*_fixed_point(state.column, np.where(meets, values, 0))]
     # -0.0 and 0.0 are equal, so that which of them is the smallest would depend on the order of rows.
@@ -129,7 +130,7 @@ def _measured(rows: pa.Table, state: State, time: str) -> tuple[Bools, list[Any]
     return meets, [numbers] if state.aggregate != "last" else [_micros(rows[time]), numbers]
 
 
-def _combined(aggregate: str, given: list[pa.Array], codes: Ints, order: Ints, starts: Ints) -> list[pa.Array]:
+def _combine_columns(aggregate: str, given: list[pa.Array], codes: Ints, order: Ints, starts: Ints) -> list[pa.Array]:
     if aggregate in ("count", "sum"):
         return [pa.array(np.add.reduceat(each.to_numpy()[order], starts)) for each in given]
     if aggregate == "distinct":
@@ -144,7 +145,7 @@ def _combined(aggregate: str, given: list[pa.Array], codes: Ints, order: Ints, s
 
 
 def _distinct(lists: pa.Array, codes: Ints, num_keys: int) -> pa.Array:
-    """The values of each key once, ascending."""
+    """The distinct values of each key, ascending."""
     values = pc.list_flatten(lists).dictionary_encode()
     ascending = pc.sort_indices(values.dictionary).to_numpy()
     rank = np.empty(len(ascending), np.int64)
@@ -156,24 +157,24 @@ def _distinct(lists: pa.Array, codes: Ints, num_keys: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), values.dictionary.take(pa.array(ascending[which])))
 
 
-def _counted(rows: pa.Table, state: State, time: str) -> Bools:
-    """Which rows count, bool [n]."""
+def _rows_that_count(rows: pa.Table, state: MeasureState, time: str) -> Bools:
+    """True for rows that count, bool [n]."""
     meets = _meet_all(rows, state)
     if state.minutes is not None:
         meets &= _micros(rows[time]) % DAY_US >= DAY_US - state.minutes * MINUTE_US
     return meets
 
 
-def _meet_all(rows: pa.Table, state: State) -> Bools:
-    """Which rows meet the conditions and have a value, bool [n]."""
+def _meet_all(rows: pa.Table, state: MeasureState) -> Bools:
+    """True for rows that meet the conditions and have a value, bool [n]."""
     conditions = [_meets(rows[name], *rest) for name, *rest in state.where]
-    values = [_counts(rows[state.column].combine_chunks())] if state.column is not None else []
+    values = [_has_value(rows[state.column].combine_chunks())] if state.column is not None else []
     return reduce(np.logical_and, [*conditions, *values], np.ones(rows.num_rows, bool))
 
 
-def _counts(column: pa.Array) -> Bools:
+def _has_value(column: pa.Array) -> Bools:
     if pa.types.is_floating(column.type):
-        return np.isfinite(without_nulls(column, np.nan))
+        return np.isfinite(fill_nulls(column, np.nan))
     return np.asarray(column.is_valid()) if column.null_count else np.ones(len(column), bool)
 
 
@@ -189,12 +190,12 @@ def _meets(column: pa.ChunkedArray, comparison: str, value: Any) -> Bools:
         column, value = column.cast(pa.int8()), tuple(map(int, value)) if comparison == "in" else int(value)
     if comparison == "in" and not pa.types.is_floating(column.type):
         return known & np.asarray(pc.is_in(column, pa.array(value, column.type)).fill_null(False))
-    if comparison == "in":  # a look-up tells -0.0 from 0.0
-        return known & reduce(np.logical_or, (_compared("==", column, each) for each in value))
-    return known & _compared(comparison, column, value)
+    if comparison == "in":  # a look-up distinguishes -0.0 from 0.0
+        return known & reduce(np.logical_or, (_compare("==", column, each) for each in value))
+    return known & _compare(comparison, column, value)
 
 
-def _compared(comparison: str, column: pa.Array, value: Any) -> Bools:
+def _compare(comparison: str, column: pa.Array, value: Any) -> Bools:
     compare = {
         "==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater,
         ">=": pc.greater_equal,
@@ -203,7 +204,7 @@ def _compared(comparison: str, column: pa.Array, value: Any) -> Bools:
 
 
 def _fixed_point(column: str, values: Any) -> tuple[Ints, Ints]:
-    """Whole and part of numbers that count."""
+    """Whole and part of numbers; raises ValueError for a number that is too large."""
     too_large = _exceeds(values)
     if too_large.any():
         raise ValueError(f"{TOO_LARGE}{column}={values[too_large][0]}")
@@ -220,4 +221,4 @@ def _exceeds(values: Any) -> Bools:
 def _micros(time: pa.ChunkedArray) -> Ints:
     if pa.types.is_date(time.type):
         return time.cast(pa.int32()).to_numpy().astype(np.int64) * DAY_US
-    return integers(time.cast(pa.timestamp("us", time.type.tz)) if time.type.unit != "us" else time)
+    return microseconds(time.cast(pa.timestamp("us", time.type.tz)) if time.type.unit != "us" else time)

@@ -16,7 +16,7 @@ from warm import assert_valid_log, die, log_of, processes, start
 
 from forecache.lake.delta.comparison.partition import plain
 from forecache.lake.ledger import last_records
-from forecache.scoring.night import STAGE
+from forecache.scoring.night_inputs import STAGE
 from forecache.settings import Settings, load_settings
 from forecache.steps import COMMIT_STEPS
 

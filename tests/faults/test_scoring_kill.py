@@ -17,7 +17,7 @@ from warm import processes, start
 
 from forecache.pipeline import Pipeline
 from forecache.registry.versions.models import champion
-from forecache.scoring.night import describe_nights
+from forecache.scoring.night_inputs import describe_nights
 from forecache.scoring.partitions.staged_files import list_staged
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings

@@ -21,7 +21,7 @@ from warm_agents import warm_agents
 from forecache.pipeline import Training
 from forecache.settings import Settings, load_settings
 from forecache.training.spec import CHECKPOINTS, METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.training.torchrun import command, environment, run_torchrun
+from forecache.training.torchrun import command, run_torchrun, worker_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -61,7 +61,7 @@ def launch(settings: Settings, spec: TrainingSpec) -> "subprocess.Popen[bytes]":
     spec.folder.mkdir()
     spec.save()
     return subprocess.Popen(
-        command(settings, spec), env=environment(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(settings, spec), env=worker_environment(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
 
 
@@ -133,7 +133,7 @@ def test_a_killed_launcher_leaves_no_trainer_behind_and_can_be_started_again(alo
     )
     spec.folder.mkdir()
     path = spec.save()
-    process = subprocess.Popen([sys.executable, "-c", launcher, str(path)], env=environment(alone.settings))
+    process = subprocess.Popen([sys.executable, "-c", launcher, str(path)], env=worker_environment(alone.settings))
     wait_for_event(spec, "epoch")
     process.kill()
     process.wait()

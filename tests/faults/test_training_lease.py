@@ -25,9 +25,8 @@ from forecache.folders import BucketFolder
 from forecache.pipeline import Training
 from forecache.settings import Settings, load_settings
 from forecache.training.exclusive import lease
-from forecache.training.exclusive.lease import LEASE_FILE, Lease, leased, this_process
-from forecache.training.exclusive.lock import only_one
-from forecache.training.exclusive.run_lock import run_lock
+from forecache.training.exclusive.lease import LEASE_FILE, Lease, hold_lease, this_process
+from forecache.training.exclusive.run_lock import lock_folder, lock_run
 from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.torchrun import run_torchrun
 
@@ -89,7 +88,7 @@ def end(process: "subprocess.Popen[str]") -> None:
 def take(options: dict[str, str], said: list[str] | None = None) -> float:
     """Hold the lease for a moment; returns how long it took to get it."""
     started = time.monotonic()
-    with leased(BucketFolder(URI, options), run_id="run-b", report=(said if said is not None else []).append):
+    with hold_lease(BucketFolder(URI, options), run_id="run-b", report=(said if said is not None else []).append):
         return time.monotonic() - started
 
 
@@ -148,7 +147,7 @@ def test_of_many_contenders_for_a_lease_that_was_left_exactly_one_gets_it(option
 
     def contend(number: int) -> None:
         own = Lease(BucketFolder(URI, options), replace(this_process(f"run-{number}"), since=float(number)))
-        keeper = threading.Thread(target=own.keep, daemon=True)
+        keeper = threading.Thread(target=own.renew_until_released, daemon=True)
         start.wait()
         try:
             own.acquire(lambda message: None)
@@ -174,7 +173,7 @@ def test_a_holder_that_was_suspended_past_its_expiry_knows_and_leaves_the_new_le
     monkeypatch.setattr(lease, "EXPIRES_S", SOON_S)
     first = holder(options, host="gpu-7", machine="another boot")
     first.send_signal(signal.SIGSTOP)
-    with leased(BucketFolder(URI, options), run_id="run-b", report=lambda message: None) as second:
+    with hold_lease(BucketFolder(URI, options), run_id="run-b", report=lambda message: None) as second:
         first.send_signal(signal.SIGCONT)
         end(first)  # it releases what it thinks is its own
         time.sleep(3 * RENEW_S)
@@ -185,7 +184,7 @@ def test_a_holder_that_was_suspended_past_its_expiry_knows_and_leaves_the_new_le
 
 
 def test_a_lease_that_was_deleted_from_outside_is_made_again(options: dict[str, str]) -> None:
-    with leased(BucketFolder(URI, options), run_id="run-b", report=lambda message: None) as own:
+    with hold_lease(BucketFolder(URI, options), run_id="run-b", report=lambda message: None) as own:
         BucketFolder(URI, options).delete([LEASE_FILE])
         wait_for(lambda: held_by(options) is not None)
         assert own.taken_by is None
@@ -202,7 +201,7 @@ def test_a_release_waits_for_a_renewal_under_way(options: dict[str, str], monkey
         return done
 
     monkeypatch.setattr("obstore.put", slow)
-    with leased(BucketFolder(URI, options), run_id="run-b", report=lambda message: None):
+    with hold_lease(BucketFolder(URI, options), run_id="run-b", report=lambda message: None):
         assert renewing.wait(120)
     assert held_by(options) is None
 
@@ -274,7 +273,7 @@ def test_the_second_training_of_a_machine_of_its_own_is_refused_before_it_writes
 ) -> None:
     settings, spec = prepared(tmp_path, options)
     elsewhere = replace(spec, run_dir=str(tmp_path / "elsewhere"))
-    with run_lock(settings, spec, run_id="run-a", report=lambda message: None):
+    with lock_run(settings, spec, run_id="run-a", report=lambda message: None):
         with pytest.raises(ConflictError, match="are being written by process"):
             run_torchrun(settings, elsewhere, on_event=lambda event: None)
         assert [path.name for path in elsewhere.folder.iterdir()] == ["lock"]
@@ -288,10 +287,10 @@ def test_checkpoints_in_a_folder_that_two_homes_share_are_locked_there(
     shared = replace(spec, checkpoints=str(tmp_path / "shared" / "run"))
     monkeypatch.setattr("forecache.training.exclusive.run_lock.GRACE_S", 0.5)
     with (
-        run_lock(settings, shared, report=lambda message: None),
+        lock_run(settings, shared, report=lambda message: None),
         pytest.raises(ConflictError, match="is writing checkpoints in .*shared/run"),
-        run_lock(settings, replace(shared, run_dir=str(tmp_path / "elsewhere")), report=lambda message: None),
+        lock_run(settings, replace(shared, run_dir=str(tmp_path / "elsewhere")), report=lambda message: None),
     ):
         pass
-    with only_one(tmp_path / "shared" / "run", "testing"):
+    with lock_folder(tmp_path / "shared" / "run", "testing"):
         pass

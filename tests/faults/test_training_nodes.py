@@ -24,10 +24,10 @@ from forecache.settings import Settings, load_settings
 from forecache.training import launch
 from forecache.training.launch import train
 from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.training.torchrun import command, environment
+from forecache.training.torchrun import command, worker_environment
 from forecache.training.worker.reading.order import EpochOrder
-from forecache.training.worker.reading.reader import Reader
-from forecache.training.worker.reading.split import Split
+from forecache.training.worker.reading.reader import BatchReader
+from forecache.training.worker.reading.split import TableSplit
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -43,7 +43,7 @@ def lend(settings: Settings) -> WarmAgent:
         "FORECACHE_TRAINING_WORKERS": "1",
     }
     arguments = [sys.executable, "-m", "forecache.training.join", "returns", "--wait-s", "120"]
-    return WarmAgent(arguments, env={**environment(settings), **variables}, start_new_session=True)
+    return WarmAgent(arguments, env={**worker_environment(settings), **variables}, start_new_session=True)
 
 
 def lose(node: WarmAgent) -> None:
@@ -112,12 +112,12 @@ def samples_of(folder: Path) -> Any:
 def all_samples(settings: Settings) -> dict[str, str]:
     """The same, of every epoch read from its begin to its end in one go."""
     table = DeltaTable(settings.table_uri(returns.training_table))
-    split = Split(table, "train", features=returns.feature_names, label=returns.label.name)
+    split = TableSplit(table, "train", features=returns.feature_names, label=returns.label.name)
     spec, training = TrainingSpec("", "", "", 0, "", TRAINING), TRAINING
     order = EpochOrder(
         split, seed=training.seed, batch_rows=training.batch_size, lanes=spec.lanes, shuffle_rows=spec.shuffle_rows
     )
-    reader = Reader(order, rank=0, world_size=1)
+    reader = BatchReader(order, rank=0, world_size=1)
     for epoch in range(training.epochs):
         for _ in reader.epoch(epoch):
             pass

@@ -23,7 +23,7 @@ from forecache.registry.versions.register import register
 from forecache.settings import Settings, load_settings
 from forecache.training.launch import train
 from forecache.training.spec import CHECKPOINTS, ERROR_FILE, HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.training.torchrun import command, environment, run_torchrun
+from forecache.training.torchrun import command, run_torchrun, worker_environment
 from forecache.training.worker.checkpoint.checkpoint import MARKER
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
@@ -53,7 +53,7 @@ def prepare(folder: Path, pipeline: Pipeline, *, rows_per_date: int) -> tuple[Se
 def launch(settings: Settings, spec: TrainingSpec) -> WarmAgent:
     spec.folder.mkdir()
     spec.save()
-    return WarmAgent(command(settings, spec), env=environment(settings))
+    return WarmAgent(command(settings, spec), env=worker_environment(settings))
 
 
 def wait_for_step(spec: TrainingSpec, step: int, *, timeout_s: float = 120) -> None:

@@ -19,9 +19,9 @@ from training_sample import sample_spec
 
 from forecache.pipeline import Training
 from forecache.settings import Settings, load_settings
-from forecache.training.devices import num_workers, resolved_precision
+from forecache.training.devices import num_workers, resolve_precision
 from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.training.torchrun import command, environment, run_torchrun
+from forecache.training.torchrun import command, run_torchrun, worker_environment
 
 TRAINING = Training(epochs=3, batch_size=256, learning_rate=0.01)
 GPU = torch.cuda.is_available()
@@ -31,7 +31,7 @@ ROWS = 200_000 if GPU else 3_000
 def prepared(folder: Path, training: Training, rows: int, **fields: Any) -> tuple[Settings, TrainingSpec]:
     """Default settings but for the home and the project, and a run as `forecache train` would specify it."""
     settings = load_settings(home=folder / "home", project="sample_project")
-    training = resolved_precision(settings, training)
+    training = resolve_precision(settings, training)
     spec = sample_spec(settings, returns, folder / "run", rows, inputs="gpu check", training=training, **fields)
     return settings, replace(spec, device=settings.device, export=False)
 
@@ -79,7 +79,7 @@ def test_a_run_that_is_killed_goes_on_to_the_bit(tmp_path: Path) -> None:
     spec.save()
     log = subprocess.DEVNULL
     process = subprocess.Popen(
-        command(settings, spec), env=environment(settings), stdout=log, stderr=log, start_new_session=True
+        command(settings, spec), env=worker_environment(settings), stdout=log, stderr=log, start_new_session=True
     )
     deadline = time.monotonic() + 240
     events = spec.folder / METRICS_FILE

@@ -12,8 +12,8 @@ from openlineage_valid import as_client_has_it, facets_of, require_valid
 from assets.stage import Step, explained
 from forecache.errors import InputError
 from forecache.lake.ledger import StageRecord, record
-from forecache.lineage.emit import Emitted, emit_new
-from forecache.lineage.naming import place
+from forecache.lineage.emit import EmitResult, emit_new
+from forecache.lineage.naming import namespace_and_name
 from forecache.results import Progress, StageResult
 from forecache.settings import Settings
 
@@ -25,7 +25,7 @@ def home(tmp_path: Path) -> Settings:
 
 def test_every_stage_from_landing_to_store_is_told_with_what_it_read_and_made(home: Settings, tmp_path: Path) -> None:
     settings = with_file(home, tmp_path)
-    assert emit_new(settings, job_names={RUN: "nightly_churn"}) == [Emitted("file", len(JOBS) + 1)]
+    assert emit_new(settings, job_names={RUN: "nightly_churn"}) == [EmitResult("file", len(JOBS) + 1)]
     events = events_in(settings)
     told = {name: (versions(event["inputs"]), versions(event["outputs"])) for name, event in ends(events).items()}
     assert told.pop("publish.churn")[1] == [("churn", "1")]
@@ -133,7 +133,7 @@ def test_a_stage_that_fails_in_a_run_is_told_with_its_reason_and_what_it_did_bef
     ],
 )
 def test_datasets_are_named_by_openlineages_conventions(uri: str, named: tuple[str, str]) -> None:
-    assert place(uri) == named
+    assert namespace_and_name(uri) == named
 
 
 def test_every_facet_names_the_schema_that_it_was_validated_with(home: Settings, tmp_path: Path) -> None:

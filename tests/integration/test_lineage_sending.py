@@ -19,7 +19,7 @@ from reader_support import churn_rows, write_version
 from forecache.cli.main import main
 from forecache.lake.ingest.ingested import IngestedFile, enter_files
 from forecache.lake.ledger import StageRecord, record
-from forecache.lineage.emit import Emitted, emit_again, emit_new, recorded_facts
+from forecache.lineage.emit import EmitResult, emit_again, emit_new, recorded_facts
 from forecache.settings import Settings
 
 
@@ -52,11 +52,11 @@ def test_a_server_gets_what_the_official_client_would_send_it(home: Settings, th
 def test_what_was_taken_is_not_sent_again_and_what_is_new_is(home: Settings, tmp_path: Path) -> None:
     settings = with_file(home, tmp_path)
     emit_new(settings)
-    assert emit_new(settings) == [Emitted("file", 0)]
+    assert emit_new(settings) == [EmitResult("file", 0)]
     record(settings, [StageRecord("score", "churn", NIGHTS[2], "model=churn@4", "predictions_churn", 1, 1, 0.1)])
     write_version(settings.store_path, "churn", churn_rows(4), as_of="2026-01-04")
-    assert emit_new(settings) == [Emitted("file", 2)]
-    assert emit_new(settings) == [Emitted("file", 0)]
+    assert emit_new(settings) == [EmitResult("file", 2)]
+    assert emit_new(settings) == [EmitResult("file", 0)]
     runs = [event["run"]["runId"] for event in events_in(settings) if event["eventType"] == "START"]
     assert len(runs) == len(set(runs)) == len(JOBS) + 3
 
@@ -96,7 +96,7 @@ def test_a_dead_server_holds_up_nothing_and_gets_everything_later(
     emit_new(settings)
     assert len(there.posted) == 1, "it is left alone for a minute"
     there.code = 200
-    assert emit_new(settings, patient=True)[1] == Emitted("server", len(JOBS) + 1)
+    assert emit_new(settings, patient=True)[1] == EmitResult("server", len(JOBS) + 1)
     assert "-secret" not in caplog.text
 
 
@@ -105,7 +105,7 @@ def test_a_refused_event_does_not_hold_up_the_others(home: Settings, there: Rece
     there.code = 422
     assert emit_new(settings)[0].runs == 0
     there.code = 200
-    assert emit_new(settings) == [Emitted("server", 0)]
+    assert emit_new(settings) == [EmitResult("server", 0)]
 
 
 def test_a_refused_event_does_not_hold_up_others_that_are_sent_again(home: Settings, there: Receiver) -> None:

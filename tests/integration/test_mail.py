@@ -31,7 +31,7 @@ from shelf_project.pipelines.shelf import offers
 
 from forecache.errors import InputError, NotFoundError, SettingsError, UnavailableError
 from forecache.lake.delta.tables import open_table
-from forecache.mail.choose import place
+from forecache.mail.choose import sending_order
 from forecache.mail.journal import mail_step
 from forecache.mail.ledger import MAIL_TABLE
 from forecache.mail.stage import mail, write_messages
@@ -69,7 +69,7 @@ def test_users_beyond_a_limit_wait_in_the_stated_order(lake: Settings, tmp_path:
     assert [result.rows for result in (first, second, third, fourth)] == [10, 15, 0, 15]
     assert [result.details["waiting"] for result in (first, second, third, fourth)] == [30, 15, 15, 0]
     assert third.skipped
-    order = sorted((row["customer"] for row in contacts(40)), key=lambda user: place(LAST, user))
+    order = sorted((row["customer"] for row in contacts(40)), key=lambda user: sending_order(LAST, user))
     assert users_of(tmp_path / "record") == order
     manifest = first.details
     rows = open_table(settings, MAIL_TABLE).to_pyarrow_table().to_pylist()
@@ -83,7 +83,7 @@ def test_opt_outs_count_at_the_time_of_sending(lake: Settings, tmp_path: Path) -
     more = {"c001": {"opted_out": True}, "c002": {"opted_out": None}}
     with smtp_server(tmp_path / "record") as port:
         settings = home_with(lake, tmp_path, contacts(10, more), port)
-        order = sorted((row["customer"] for row in contacts(10)), key=lambda user: place(LAST, user))
+        order = sorted((row["customer"] for row in contacts(10)), key=lambda user: sending_order(LAST, user))
         late = next(user for user in reversed(order) if user not in more)
 
         def opt_out_late(message: str, share: float | None = None) -> None:

@@ -35,19 +35,19 @@ def intended(home: str, as_of: date, user: str) -> MailRecord:
 
 def test_another_machine_goes_on_with_the_next_as_of_date(settings: Settings) -> None:
     first, second = MailLedger(settings, "letters", "first"), MailLedger(settings, "letters", "second")
-    assert first.last(DAYS[0]) == {}
+    assert first.latest_rows(DAYS[0]) == {}
     row = intended("first", DAYS[0], "ann")
-    first.claim([row])
-    first.record([row.became("accepted", code=250)])
-    assert second.last(DAYS[1]) == {}
-    second.claim([intended("second", DAYS[1], "ann")])
+    first.commit_intent([row])
+    first.record([row.with_state("accepted", code=250)])
+    assert second.latest_rows(DAYS[1]) == {}
+    second.commit_intent([intended("second", DAYS[1], "ann")])
     with pytest.raises(ConflictError, match="sends the mailing letters of 2026-01-02 from another home"):
-        first.last(DAYS[1])
+        first.latest_rows(DAYS[1])
 
 
 def test_another_machine_that_writes_after_the_look_keeps_this_one_from_sending(settings: Settings) -> None:
     first, second = MailLedger(settings, "letters", "first"), MailLedger(settings, "letters", "second")
-    assert first.last(DAYS[0]) == second.last(DAYS[0]) == {}
-    first.claim([intended("first", DAYS[0], "ann")])
+    assert first.latest_rows(DAYS[0]) == second.latest_rows(DAYS[0]) == {}
+    first.commit_intent([intended("first", DAYS[0], "ann")])
     with pytest.raises(ConflictError, match="from another home"):
-        second.claim([intended("second", DAYS[0], "ann")])
+        second.commit_intent([intended("second", DAYS[0], "ann")])

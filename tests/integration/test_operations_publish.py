@@ -11,7 +11,7 @@ from forecache.errors import CheckError, ConflictError
 from forecache.lake.delta.digest import partition_digests
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import all_records, records_since
-from forecache.lineage.stages import stage_facts
+from forecache.lineage.stage_facts import stage_facts
 from forecache.operations.cost.unrecorded import unrecorded
 from forecache.operations.publish import publish_night
 from forecache.operations.status.nights import last_nights

@@ -16,9 +16,8 @@ from forecache.monitoring.parity.live.streams import Streamed, index_views
 from forecache.pipeline.streams.plan import plan_of
 from forecache.settings import Settings
 from forecache.store.publishing.worker_pool import Pool
-from forecache.windows.event_states import event_states
-from forecache.windows.fold import fold
-from forecache.windows.layout import Layout
+from forecache.windows.fold import event_states, fold
+from forecache.windows.layout import TileLayout
 
 NOW = datetime.now(timezone.utc)
 PLAN = plan_of(VIEW)
@@ -58,7 +57,7 @@ def test_tiles_after_any_row_are_those_that_a_fold_of_the_rows_before_has(stream
 
 
 def test_a_running_combination_is_that_of_one_after_the_other() -> None:
-    layout = Layout(PLAN.day_states)
+    layout = TileLayout(PLAN.day_states)
     events = random_payments(random.Random(2), EPOCH + timedelta(days=20000), 1, 40)
     words = event_states(PLAN, table_of(events)).day
     group = np.sort(np.random.default_rng(1).integers(0, 5, len(words)))

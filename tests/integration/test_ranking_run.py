@@ -26,7 +26,7 @@ from forecache.registry.versions import models
 from forecache.registry.versions.register import load_evaluation, register
 from forecache.results import StageResult
 from forecache.settings import Settings, load_settings
-from forecache.training.estimator.libraries import fit, seeded
+from forecache.training.estimator.libraries import fit, set_seed
 from forecache.training.estimator.matrix import read_matrix
 from forecache.training.launch import train
 
@@ -156,7 +156,7 @@ def test_weights_of_requests_reach_the_ranker(
         read_matrix(settings, pipeline, encoding, version=version, split=split) for split in ("train", "validation")
     )
     assert isinstance(pipeline.model, EstimatorModel)
-    estimator = seeded(pipeline.model.build(), 7)
+    estimator = set_seed(pipeline.model.build(), 7)
     told: dict[str, Any] = {}
     fitted = type(estimator).fit
 

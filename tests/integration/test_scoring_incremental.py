@@ -28,8 +28,8 @@ from forecache.errors import CheckError
 from forecache.lake.delta.tables import open_table
 from forecache.scoring import run
 from forecache.scoring.incremental import changes as changes_module
-from forecache.scoring.incremental.changes import State, feed_share, find_changes
-from forecache.scoring.night import partition_files
+from forecache.scoring.incremental.changes import PartitionVersion, feed_share, find_changes
+from forecache.scoring.night_inputs import partition_files
 from forecache.scoring.partitions import commit as committing
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
@@ -112,7 +112,7 @@ def test_an_update_that_changes_nothing_is_not_scored(scored: Settings) -> None:
 
 def test_a_partition_written_again_is_compared_by_content(scored: Settings) -> None:
     tables = [entities(0, 100, seed=0), entities(100, 99, seed=1), entities(800, 1, seed=5)]
-    state = [State(NIGHT, 1), State(NIGHT, write_features(scored, PIPELINE, tables))]
+    state = [PartitionVersion(NIGHT, 1), PartitionVersion(NIGHT, write_features(scored, PIPELINE, tables))]
     assert feed_share(scored, PIPELINE, *state) > 1
     changes = find_changes(scored, PIPELINE, *state)
     changed = changes.changed["user_id"].to_pylist()
@@ -126,12 +126,12 @@ def test_a_state_between_whose_files_are_removed_is_not_needed(scored: Settings)
     between = write_features(scored, PIPELINE, [entities(0, 100, seed=3), entities(100, 100, seed=4)])
     gone = open_table(scored, PIPELINE.feature_table, version=between).file_uris()
     last = write_features(scored, PIPELINE, [entities(0, 100, seed=0), entities(100, 100, seed=2)])
-    expected = find_changes(scored, PIPELINE, State(NIGHT, 1), State(NIGHT, last))
+    expected = find_changes(scored, PIPELINE, PartitionVersion(NIGHT, 1), PartitionVersion(NIGHT, last))
     removed = set(gone) - set(open_table(scored, PIPELINE.feature_table, version=last).file_uris())
     assert removed
     for uri in removed:
         Path(uri.removeprefix("file://")).unlink()
-    found = find_changes(scored, PIPELINE, State(NIGHT, 1), State(NIGHT, last))
+    found = find_changes(scored, PIPELINE, PartitionVersion(NIGHT, 1), PartitionVersion(NIGHT, last))
     assert found.changed.sort_by("user_id").equals(expected.changed.sort_by("user_id"))
     assert (found.updated, found.removed.num_rows) == (expected.updated, 0)
 
@@ -142,7 +142,7 @@ def test_in_mode_auto_the_log_says_that_a_small_update_is_worth_carrying(setting
     score(None, settings, PIPELINE, [NIGHT], engine="arrow")
     merge(settings, entities(50, 400, seed=7))
     enter(settings)
-    assert feed_share(settings, PIPELINE, State(NIGHT, 0), State(NIGHT, 1)) < 0.1
+    assert feed_share(settings, PIPELINE, PartitionVersion(NIGHT, 0), PartitionVersion(NIGHT, 1)) < 0.1
     result = score(None, settings, PIPELINE, [NIGHT], engine="arrow")
     assert (result.details["scored_rows"], result.details["carried_rows"]) == (400, 39_600)
     assert_equals_full(settings, NIGHT)
@@ -269,7 +269,7 @@ def test_changes_of_several_commits_are_taken_together(
     merge(scored, entities(700, 2, seed=5))
     open_table(scored, PIPELINE.feature_table).delete("user_id = 'u00000700'")
     version = open_table(scored, PIPELINE.feature_table).version()
-    changes = find_changes(scored, PIPELINE, State(NIGHT, 1), State(NIGHT, version))
+    changes = find_changes(scored, PIPELINE, PartitionVersion(NIGHT, 1), PartitionVersion(NIGHT, version))
     assert sorted(changes.changed["user_id"].to_pylist()) == ["u00000012", "u00000701"]
     assert changes.removed["user_id"].to_pylist() == ["u00000021"]
     assert changes.updated == 1
@@ -295,10 +295,10 @@ def test_another_model_forces_a_full_run(scored: Settings) -> None:
 
 
 def test_composite_keys_are_told_apart() -> None:
-    from forecache.scoring.incremental.carry_forward import identity
+    from forecache.scoring.incremental.carry_forward import entity_ids
 
     left, right = pa.array(["a,1:b", "a"]), pa.array(["c", "1:b,1:c"])
-    assert len(set(identity([left, right]).to_pylist())) == 2
+    assert len(set(entity_ids([left, right]).to_pylist())) == 2
 
 
 CHANGES = st.lists(

@@ -29,8 +29,8 @@ from forecache.pipeline import Pipeline
 from forecache.scoring.partitions import commit as committing
 from forecache.scoring.partitions import shards
 from forecache.scoring.run import score
+from forecache.scoring.run_context import Engine
 from forecache.scoring.tasks import job
-from forecache.scoring.work import Engine
 from forecache.settings import Settings, load_settings
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from forecache.registry.challenger import dismiss_challenger, name_challenger
 from forecache.results import no_progress
 from forecache.scoring import nightly
 from forecache.scoring.challenger.shadow import SHADOW_STAGE, score_shadow
-from forecache.scoring.night import STAGE
+from forecache.scoring.night_inputs import STAGE
 from forecache.scoring.nightly import score_nights
 from forecache.scoring.run import score
 from forecache.settings import Settings

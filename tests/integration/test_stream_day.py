@@ -18,7 +18,7 @@ from forecache.lake.query import query
 from forecache.lake.sources.days_to_extract import days_to_extract, not_extracted
 from forecache.lake.sources.extract import extract
 from forecache.lake.sources.state import awaited, require_delivered
-from forecache.lineage.stages import stage_facts
+from forecache.lineage.stage_facts import stage_facts
 from forecache.pipeline import Column, Source, StreamDay
 from forecache.settings import Settings
 from forecache.stream_state import StreamState, write_state

@@ -16,8 +16,7 @@ from forecache.store.live.layer import write_layer
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.tail_state import read_tail_state
 from forecache.stream.tail.run import Tailer
-from forecache.windows.event_states import event_states
-from forecache.windows.fold import fold
+from forecache.windows.fold import event_states, fold
 
 
 @pytest.fixture

@@ -17,20 +17,20 @@ from store_services import minio_server
 from forecache.errors import ForecacheError, UnavailableError
 from forecache.folders import BucketFolder, Folder, LocalFolder
 from forecache.training.worker.checkpoint.checkpoint import MARKER, Checkpoints
-from forecache.training.worker.distributed.group import Group
+from forecache.training.worker.distributed.group import WorkerGroup
 
 _PREFIXES = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def group() -> Iterator[Group]:
+def group() -> Iterator[WorkerGroup]:
     """This process as the only worker."""
     port = free_port()
     variables = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**variables, "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}.items():
             patch.setenv(name, value)
-        made = Group("cpu")
+        made = WorkerGroup("cpu")
     yield made
     made.close()
 
@@ -49,7 +49,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     return BucketFolder(f"s3a://checkpoints/run-{next(_PREFIXES)}", request.getfixturevalue("s3"))
 
 
-def opened(place: Folder, group: Group, *, inputs: str = "these", keep: int = 2) -> Checkpoints:
+def opened(place: Folder, group: WorkerGroup, *, inputs: str = "these", keep: int = 2) -> Checkpoints:
     return Checkpoints(place, group, inputs=inputs, keep=keep)
 
 
@@ -88,26 +88,26 @@ def assert_equal(found: Any, expected: Any) -> None:
         assert found == expected
 
 
-def test_a_state_comes_back_bit_for_bit(place: Folder, group: Group) -> None:
+def test_a_state_comes_back_bit_for_bit(place: Folder, group: WorkerGroup) -> None:
     checkpoints = opened(place, group)
-    assert checkpoints.latest() == (None, [])
+    assert checkpoints.load_latest() == (None, [])
     checkpoints.save(5, state(5))
     checkpoints.save(9, state(9), wait=True)
-    found, refused = opened(place, group).latest()
+    found, refused = opened(place, group).load_latest()
     assert refused == []
     assert_equal(found, state(9))
 
 
-def test_a_save_takes_the_state_as_it_is_at_the_call(place: Folder, group: Group) -> None:
+def test_a_save_takes_the_state_as_it_is_at_the_call(place: Folder, group: WorkerGroup) -> None:
     checkpoints = opened(place, group)
     changing = state(1)
     checkpoints.save(1, changing)
     changing["network"]["weight"].zero_()
     checkpoints.wait()
-    assert_equal(checkpoints.latest()[0], state(1))
+    assert_equal(checkpoints.load_latest()[0], state(1))
 
 
-def test_only_the_newest_stay_and_unfinished_ones_before_them_go(place: Folder, group: Group) -> None:
+def test_only_the_newest_stay_and_unfinished_ones_before_them_go(place: Folder, group: WorkerGroup) -> None:
     place.write("step-0000000001/__0_0.distcp", b"a worker was killed here")
     checkpoints = opened(place, group, keep=2)
     for step in (2, 3, 4):
@@ -116,11 +116,13 @@ def test_only_the_newest_stay_and_unfinished_ones_before_them_go(place: Folder, 
     assert {name.split("-")[1] for name in place.names()} == {"0000000003", "0000000004"}
 
 
-def test_a_writer_that_was_suspended_deletes_nothing_of_the_one_that_took_over(place: Folder, group: Group) -> None:
+def test_a_writer_that_was_suspended_deletes_nothing_of_the_one_that_took_over(
+    place: Folder, group: WorkerGroup
+) -> None:
     suspended = opened(place, group, keep=1)
     suspended.save(1, state(1), wait=True)
     after = opened(place, group, keep=1)
-    assert_equal(after.latest()[0], state(1))
+    assert_equal(after.load_latest()[0], state(1))
     place.write("step-0000000002-ffffffff/__0_0.distcp", b"as if `after` were writing this")
     suspended.save(2, state(2))
     suspended.save(3, state(3), wait=True)
@@ -128,14 +130,14 @@ def test_a_writer_that_was_suspended_deletes_nothing_of_the_one_that_took_over(p
     assert "step-0000000002-ffffffff/__0_0.distcp" in place.names()
     folders = {name.split("/")[0] for name in place.names()}
     assert len([folder for folder in folders if folder.startswith("step-0000000002-")]) == 2
-    found, refused = opened(place, group).latest()
+    found, refused = opened(place, group).load_latest()
     assert_equal(found, state(3))
     assert refused == []
 
 
 @pytest.mark.parametrize("broken", ["__0_0.distcp", ".metadata", "state.pt", MARKER])
 def test_an_upload_that_breaks_leaves_the_last_good_one(
-    place: Folder, group: Group, monkeypatch: pytest.MonkeyPatch, broken: str
+    place: Folder, group: WorkerGroup, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     checkpoints = opened(place, group)
     checkpoints.save(1, state(1), wait=True)
@@ -158,19 +160,19 @@ def test_an_upload_that_breaks_leaves_the_last_good_one(
         checkpoints.save(2, state(2))
         with pytest.raises(UnavailableError, match=r"checkpoint of step 2 could not be written .* line is down"):
             checkpoints.wait()
-    found, refused = opened(place, group).latest()
+    found, refused = opened(place, group).load_latest()
     assert_equal(found, state(1))
     assert refused == [f"checkpoint {folder_of(place, 2)} is skipped: it was never committed"]
     checkpoints.save(2, state(2), wait=True)
-    assert_equal(checkpoints.latest()[0], state(2))
+    assert_equal(checkpoints.load_latest()[0], state(2))
 
 
 def test_a_second_checkpoint_of_a_step_that_breaks_leaves_the_first_one(
-    place: Folder, group: Group, monkeypatch: pytest.MonkeyPatch
+    place: Folder, group: WorkerGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(place, group, keep=1).save(1, state(1), wait=True)
     after = opened(place, group, keep=1)
-    assert_equal(after.latest()[0], state(1))
+    assert_equal(after.load_latest()[0], state(1))
 
     def break_write(self: Folder, name: str, content: bytes) -> None:
         raise ConnectionError("the line is down")
@@ -180,25 +182,27 @@ def test_a_second_checkpoint_of_a_step_that_breaks_leaves_the_first_one(
         after.save(1, state(5))
         with pytest.raises(UnavailableError, match="checkpoint of step 1"):
             after.wait()
-    assert_equal(opened(place, group).latest()[0], state(1))
+    assert_equal(opened(place, group).load_latest()[0], state(1))
     for value in (6, 7):
         after.save(1, state(value), wait=True)
-        assert_equal(opened(place, group).latest()[0], state(value))
+        assert_equal(opened(place, group).load_latest()[0], state(value))
     assert len({name.split("/")[0] for name in place.names()}) == 1
 
 
-def test_a_checkpoint_whose_marker_cannot_be_read_is_passed_over(place: Folder, group: Group) -> None:
+def test_a_checkpoint_whose_marker_cannot_be_read_is_passed_over(place: Folder, group: WorkerGroup) -> None:
     checkpoints = opened(place, group)
     checkpoints.save(1, state(1))
     checkpoints.save(2, state(2), wait=True)
     place.write(f"{folder_of(place, 2)}/{MARKER}", b"\x00" * 20)
-    found, refused = opened(place, group).latest()
+    found, refused = opened(place, group).load_latest()
     assert_equal(found, state(1))
     assert refused == [f"checkpoint {folder_of(place, 2)} is skipped: its marker cannot be read"]
 
 
 @pytest.mark.parametrize("damaged", ["__0_0.distcp", ".metadata", "state.pt"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place: Folder, group: Group, damaged: str) -> None:
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    place: Folder, group: WorkerGroup, damaged: str
+) -> None:
     checkpoints = opened(place, group)
     checkpoints.save(1, state(1))
     checkpoints.save(2, state(2), wait=True)
@@ -207,17 +211,17 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place: Folder, g
         content = bytearray(file.read())
     content[len(content) // 2] ^= 1
     place.write(name, bytes(content))
-    found, refused = checkpoints.latest()
+    found, refused = checkpoints.load_latest()
     assert_equal(found, state(1))
     assert refused == [f"checkpoint {folder_of(place, 2)} is skipped: its content does not match its checksum"]
     place.delete([name])
-    assert checkpoints.latest()[1] == refused
+    assert checkpoints.load_latest()[1] == refused
 
 
-def test_a_checkpoint_of_other_inputs_is_refused(place: Folder, group: Group) -> None:
+def test_a_checkpoint_of_other_inputs_is_refused(place: Folder, group: WorkerGroup) -> None:
     opened(place, group).save(1, state(1), wait=True)
     with pytest.raises(ForecacheError, match="step-0000000001-.* in .* belongs to a run with other inputs"):
-        opened(place, group, inputs="others").latest()
+        opened(place, group, inputs="others").load_latest()
 
 
 def test_nothing_of_an_upload_to_a_bucket_that_was_killed_is_visible(s3: dict[str, str]) -> None:
@@ -238,11 +242,11 @@ def test_a_sharded_state_is_taken_up_by_another_number_of_ranks(tmp_path: Path, 
     run_ranks(sharded_job.load, loaded_by, tmp_path / "load", place=tmp_path)
 
 
-def test_a_state_of_many_buffers_is_uploaded_as_it_was(place: Folder, group: Group) -> None:
+def test_a_state_of_many_buffers_is_uploaded_as_it_was(place: Folder, group: WorkerGroup) -> None:
     checkpoints = opened(place, group)
     large = {"weights": torch.randn(6_000_000, generator=torch.Generator().manual_seed(1))}
     checkpoints.save(1, large, wait=True)
-    assert_equal(checkpoints.latest()[0], large)
+    assert_equal(checkpoints.load_latest()[0], large)
 
 
 def test_a_file_of_a_bucket_is_read_in_ranges_and_never_whole_into_memory(s3: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from forecache.training import launch
 from forecache.training.join import join
 from forecache.training.launch import train
 from forecache.training.spec import TrainingSpec
-from forecache.training.torchrun import environment
+from forecache.training.torchrun import worker_environment
 
 
 @pytest.mark.slow
@@ -34,7 +34,7 @@ def test_a_second_node_lends_its_worker_to_the_run_and_ends_with_it(tmp_path: Pa
     variables = {"FORECACHE_TRAINING_NODES": "2", "FORECACHE_TRAINING_RENDEZVOUS": rendezvous}
     second = subprocess.Popen(
         [sys.executable, "-m", "forecache.training.join", "returns", "--wait-s", "120"],
-        env={**environment(settings), **variables, "FORECACHE_TRAINING_WORKERS": "1"},
+        env={**worker_environment(settings), **variables, "FORECACHE_TRAINING_WORKERS": "1"},
     )
     try:
         result = train(settings, returns, NIGHT)

@@ -12,8 +12,8 @@ from deltalake import DeltaTable, write_deltalake
 
 from forecache.errors import InputError
 from forecache.training.worker.reading.order import EpochOrder
-from forecache.training.worker.reading.reader import Reader
-from forecache.training.worker.reading.split import Split
+from forecache.training.worker.reading.reader import BatchReader
+from forecache.training.worker.reading.split import TableSplit
 
 ROWS = 1003
 
@@ -49,17 +49,17 @@ def write_numbered(path: Path, rows: int, *, partition: bool = False) -> DeltaTa
     return DeltaTable(path)
 
 
-def split_of(table: DeltaTable, name: str = "train", *, cache_bytes: int = 0) -> Split:
-    return Split(table, name, features=("number", "x"), label="label", cache_bytes=cache_bytes)
+def split_of(table: DeltaTable, name: str = "train", *, cache_bytes: int = 0) -> TableSplit:
+    return TableSplit(table, name, features=("number", "x"), label="label", cache_bytes=cache_bytes)
 
 
-def order_of(split: Split, *, batch_rows: int = 50, seed: int = 1) -> EpochOrder:
+def order_of(split: TableSplit, *, batch_rows: int = 50, seed: int = 1) -> EpochOrder:
     return EpochOrder(split, seed=seed, batch_rows=batch_rows, lanes=8, shuffle_rows=200)
 
 
 def numbers(order: EpochOrder, epoch: int, *, world_size: int = 1, first_step: int = 0) -> list[list[float]]:
     """The row numbers of each step, over all ranks, in ascending order of lanes."""
-    readers = [Reader(order, rank=rank, world_size=world_size) for rank in range(world_size)]
+    readers = [BatchReader(order, rank=rank, world_size=world_size) for rank in range(world_size)]
     steps: list[list[float]] = []
     iterators: list[Iterator[object]] = [iter(reader.epoch(epoch, first_step=first_step)) for reader in readers]
     for batches in zip(*iterators, strict=True):
@@ -114,21 +114,21 @@ def test_a_table_partitioned_by_split_is_read_like_any_other(tmp_path: Path) -> 
 
 def test_digests_of_the_lanes_do_not_depend_on_workers_or_interruptions(table: DeltaTable) -> None:
     order = order_of(split_of(table))
-    whole = Reader(order, rank=0, world_size=1)
+    whole = BatchReader(order, rank=0, world_size=1)
     list(whole.epoch(0))
-    pair = [Reader(order, rank=rank, world_size=2) for rank in (0, 1)]
+    pair = [BatchReader(order, rank=rank, world_size=2) for rank in (0, 1)]
     for reader in pair:
         interrupted = reader.epoch(0)
         for _ in range(5):
             next(interrupted)
-        again = Reader(order, rank=reader.lanes[0], world_size=2)
+        again = BatchReader(order, rank=reader.lanes[0], world_size=2)
         again.digests.update(reader.digests)
         list(again.epoch(0, first_step=5))
         assert again.digests == {lane: whole.digests[lane] for lane in again.lanes}
 
 
 def test_nulls_become_nan_and_labels_stay_beside_their_features(table: DeltaTable) -> None:
-    for batch in Reader(order_of(split_of(table)), rank=0, world_size=1).epoch(0):
+    for batch in BatchReader(order_of(split_of(table)), rank=0, world_size=1).epoch(0):
         number, x = batch.features[:, 0], batch.features[:, 1]
         assert torch.equal(batch.target[:, 0], number * 2)
         assert torch.equal(torch.isnan(x), number % 7 == 0)
@@ -152,7 +152,7 @@ def test_reading_stays_at_the_pinned_version(table: DeltaTable) -> None:
 
 def test_a_missing_column_or_split_is_named(table: DeltaTable) -> None:
     with pytest.raises(InputError, match="no column 'speed' at version 2"):
-        Split(table, "train", features=("speed",), label="label")
+        TableSplit(table, "train", features=("speed",), label="label")
     with pytest.raises(InputError, match="split 'holdout' .* has no row at version 2"):
         split_of(table, "holdout")
 
@@ -160,6 +160,6 @@ def test_a_missing_column_or_split_is_named(table: DeltaTable) -> None:
 def test_a_null_label_is_refused(tmp_path: Path) -> None:
     data = pa.table({"split": ["train"] * 2, "x": [1.0, 2.0], "label": pa.array([1.0, None])})
     write_deltalake(tmp_path / "nulls", data)
-    split = Split(DeltaTable(tmp_path / "nulls"), "train", features=("x",), label="label")
+    split = TableSplit(DeltaTable(tmp_path / "nulls"), "train", features=("x",), label="label")
     with pytest.raises(InputError, match="'label' is null in 1 rows"):
         list(split.read(split.chunks[0]))

@@ -23,7 +23,7 @@ from forecache.settings import Settings, load_settings
 from forecache.tracking.client import tracking
 from forecache.tracking.runs import training_run
 from forecache.training import torchrun
-from forecache.training.exclusive.lock import only_one
+from forecache.training.exclusive.run_lock import lock_folder
 from forecache.training.launch import run_folder, train, training_inputs
 
 pytestmark = pytest.mark.slow
@@ -201,7 +201,7 @@ def test_a_second_training_of_the_same_inputs_leaves_the_mlflow_run_of_the_first
     folder = run_folder(settings, returns, training_inputs(returns, version))
     monkeypatch.setattr("forecache.training.exclusive.run_lock.GRACE_S", 0.0)
     folder.mkdir(parents=True)
-    with only_one(folder, "training"), training_run(settings, returns, folder, night=NIGHT.isoformat()) as first:
+    with lock_folder(folder, "training"), training_run(settings, returns, folder, night=NIGHT.isoformat()) as first:
         with pytest.raises(ConflictError, match="Another process is training"):
             train(settings, returns, NIGHT)
         assert tracking(settings).get_run(first.id).info.status == "RUNNING"

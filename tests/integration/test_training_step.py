@@ -12,8 +12,8 @@ from step_jobs import take_all, take_steps
 
 from forecache.errors import SettingsError
 from forecache.pipeline import Training
-from forecache.training.worker.distributed.group import Group, StopPoll
-from forecache.training.worker.distributed.parallel import _chosen
+from forecache.training.worker.distributed.group import StopPoll, WorkerGroup
+from forecache.training.worker.distributed.parallel import _choose_kind
 
 TRAINING = Training(learning_rate=0.05, max_gradient_norm=0.1, schedule="cosine", warmup_share=0.3)
 LOWER = ("bfloat16", "float16")
@@ -180,9 +180,9 @@ def test_shards_on_two_gpus_over_nccl_equal_one_rank_on_the_cpu(
 
 
 def test_shards_are_chosen_only_where_the_state_does_not_fit_and_there_are_ranks_to_share_it() -> None:
-    assert _chosen(50 * GIB, 80 * GIB, 8) == "ddp"
-    assert _chosen(60 * GIB, 80 * GIB, 8) == "fsdp"
-    assert _chosen(60 * GIB, 80 * GIB, 1) == "ddp"
+    assert _choose_kind(50 * GIB, 80 * GIB, 8) == "ddp"
+    assert _choose_kind(60 * GIB, 80 * GIB, 8) == "fsdp"
+    assert _choose_kind(60 * GIB, 80 * GIB, 1) == "ddp"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_worker_without_a_gpu_of_its_own_is_refused_by_the_name_of_the_setting
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     with pytest.raises(SettingsError, match=sentence):
-        Group(device)
+        WorkerGroup(device)
 
 
 class Ranks:
@@ -217,11 +217,11 @@ class Ranks:
 
 def test_the_stop_is_looked_for_rarely_in_fast_steps_and_after_each_slow_one() -> None:
     ranks = Ranks(seconds=1e-4)
-    poll = StopPoll(cast(Group, ranks))
-    assert not any(poll.asked() for _ in range(161))
+    poll = StopPoll(cast(WorkerGroup, ranks))
+    assert not any(poll.should_stop() for _ in range(161))
     assert ranks.polls == 11  # the first, then one in sixteen
     ranks.seconds = 2.0
-    assert not any(poll.asked() for _ in range(20))
+    assert not any(poll.should_stop() for _ in range(20))
     assert ranks.polls == 16  # at the end of the sixteen, then each
     ranks.asked_to_stop = True
-    assert poll.asked()
+    assert poll.should_stop()

@@ -13,7 +13,7 @@ from forecache.errors import ConflictError, NotFoundError
 from forecache.lake.ledger import last_record
 from forecache.settings import Settings, load_settings
 from forecache.tracking.client import tracking
-from forecache.training.exclusive.lock import only_one
+from forecache.training.exclusive.run_lock import lock_folder
 from forecache.training.spec import TrainingSpec
 from forecache.training.torchrun import OnEvent
 from forecache.training.tuning import search as tuning
@@ -120,9 +120,9 @@ def _killed(*_: object) -> None:
 
 def test_two_searches_on_the_same_inputs_do_not_run_at_once(tmp_path: Path) -> None:
     with (
-        only_one(tmp_path, "tuning"),
+        lock_folder(tmp_path, "tuning"),
         pytest.raises(ConflictError, match="Another process is tuning"),
-        only_one(tmp_path, "tuning"),
+        lock_folder(tmp_path, "tuning"),
     ):
         pass
 

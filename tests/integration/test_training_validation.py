@@ -13,9 +13,9 @@ from deltalake import DeltaTable, write_deltalake
 from torch import nn
 
 from forecache.pipeline import Training
-from forecache.training.worker.loop.session import Session
+from forecache.training.worker.loop.session import TrainingSession
 from forecache.training.worker.reading.order import EpochOrder
-from forecache.training.worker.reading.split import Split
+from forecache.training.worker.reading.split import TableSplit
 
 ROWS = 500
 X = np.linspace(-9, 9, ROWS, dtype=np.float32)
@@ -35,10 +35,10 @@ class Halved(nn.Module):
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Session:
+def session(tmp_path: Path) -> TrainingSession:
     """A session of one rank without a process group, over 500 rows with the feature x and the label x > 1."""
     write_deltalake(tmp_path / "examples", pa.table({"split": ["validation"] * ROWS, **DATA}))
-    split = Split(DeltaTable(tmp_path / "examples"), "validation", features=("x",), label="label", cache_bytes=0)
+    split = TableSplit(DeltaTable(tmp_path / "examples"), "validation", features=("x",), label="label", cache_bytes=0)
     order = EpochOrder(split, seed=1, batch_rows=50, lanes=8, shuffle_rows=200)
     alone: Any = SimpleNamespace(
         rank=0,
@@ -50,7 +50,7 @@ def session(tmp_path: Path) -> Session:
         maximum=lambda *values: list(values),
     )
     unused: Any = None
-    return Session(
+    return TrainingSession(
         alone,
         Training(num_as_of=1),
         prepare=lambda features: features,
@@ -64,14 +64,14 @@ def session(tmp_path: Path) -> Session:
     )
 
 
-def test_the_loss_of_outputs_in_bfloat16_is_computed_in_float32(session: Session) -> None:
+def test_the_loss_of_outputs_in_bfloat16_is_computed_in_float32(session: TrainingSession) -> None:
     network = Halved()
     output = network(torch.from_numpy(DATA["x"])[:, None]).detach().double()
     expected = nn.functional.binary_cross_entropy_with_logits(output, torch.from_numpy(DATA["label"])[:, None])
     assert session.validation_loss(network, dict) == pytest.approx(float(expected), rel=1e-6)
 
 
-def numbers(session: Session) -> list[float]:
+def numbers(session: TrainingSession) -> list[float]:
     """A random number in each step that is left of the epoch."""
     drawn = []
     for _ in session.batches():
@@ -80,7 +80,9 @@ def numbers(session: Session) -> list[float]:
     return drawn
 
 
-def test_a_step_draws_the_same_numbers_when_it_is_resumed_and_setting_them_keeps_nothing(session: Session) -> None:
+def test_a_step_draws_the_same_numbers_when_it_is_resumed_and_setting_them_keeps_nothing(
+    session: TrainingSession,
+) -> None:
     queued = len(torch.cuda._queued_calls)
     drawn = numbers(session)
     assert len(set(drawn)) == ROWS // 50

@@ -20,8 +20,7 @@ from forecache.store import open_store
 from forecache.store.keys import encode_key
 from forecache.store.live.rows import LiveRow
 from forecache.store.live.writer import open_live_writer
-from forecache.windows.event_states import event_states
-from forecache.windows.fold import fold
+from forecache.windows.fold import event_states, fold
 
 DAYS = 9
 AS_OF = START + timedelta(days=7)

@@ -52,9 +52,9 @@ def _rank(
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    from forecache.training.worker.distributed.group import Group
+    from forecache.training.worker.distributed.group import WorkerGroup
 
-    group = Group(device)
+    group = WorkerGroup(device)
     try:
         torch.save(job(group, **arguments), folder / f"{rank}.pt")
     finally:

@@ -17,12 +17,12 @@ from torch.distributed.fsdp import fully_shard
 
 from forecache.folders import LocalFolder
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.distributed.group import Group
+from forecache.training.worker.distributed.group import WorkerGroup
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def save(group: Group, place: Path) -> None:
+def save(group: WorkerGroup, place: Path) -> None:
     """Train an FSDP network for three steps, save it, and leave its weights after one more in expected.pt."""
     network, optimizer, checkpoints = prepared(group, place)
     for step in range(3):
@@ -35,7 +35,7 @@ def save(group: Group, place: Path) -> None:
         torch.save(whole, place / "expected.pt")
 
 
-def load(group: Group, place: Path) -> None:
+def load(group: WorkerGroup, place: Path) -> None:
     """Take it up again on these ranks, make that step, and compare."""
     network, optimizer, checkpoints = prepared(group, place)
     whole = go_on(network, optimizer, checkpoints)
@@ -44,7 +44,7 @@ def load(group: Group, place: Path) -> None:
             torch.testing.assert_close(whole[name], tensor)
 
 
-def prepared(group: Group, place: Path) -> tuple[nn.Module, torch.optim.Optimizer, Checkpoints]:
+def prepared(group: WorkerGroup, place: Path) -> tuple[nn.Module, torch.optim.Optimizer, Checkpoints]:
     torch.manual_seed(3)
     network = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 1))
     if group.world_size > 1:
@@ -55,7 +55,7 @@ def prepared(group: Group, place: Path) -> tuple[nn.Module, torch.optim.Optimize
 
 def go_on(network: nn.Module, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints) -> dict[str, Any]:
     """The weights after the step that follows the newest checkpoint."""
-    found, _ = checkpoints.latest(state_of(network, optimizer))
+    found, _ = checkpoints.load_latest(state_of(network, optimizer))
     assert found is not None
     assert found["step"] == 3
     set_model_state_dict(network, found["network"])

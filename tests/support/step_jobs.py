@@ -13,13 +13,12 @@ from forecache.folders import LocalFolder
 from forecache.pipeline import Training
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
 from forecache.training.worker.distributed import group as group_module
-from forecache.training.worker.distributed.group import Group
-from forecache.training.worker.distributed.parallel import Kind, Parallel, whole_weights
-from forecache.training.worker.distributed.precision import Precision
+from forecache.training.worker.distributed.group import WorkerGroup
+from forecache.training.worker.distributed.parallel import Kind, ParallelNetwork, Precision, gather_weights
 from forecache.training.worker.loop.step import Stepper
 from forecache.training.worker.model.model import Prepare, Statistics
 from forecache.training.worker.model.objective import Objective
-from forecache.training.worker.reading.batch import Batch
+from forecache.training.worker.reading.reader import TrainingBatch
 
 FEATURES = 5
 
@@ -44,13 +43,13 @@ def prepare() -> Prepare:
 
 
 def stepper_of(
-    group: Group, training: Training, kind: Kind, *, num_steps: int, pipeline: Any, deep: bool = False
+    group: WorkerGroup, training: Training, kind: Kind, *, num_steps: int, pipeline: Any, deep: bool = False
 ) -> Stepper:
     precision = Precision(training.precision, group.device)
     return Stepper(
         group,
         training,
-        model=Parallel(group, deep_network() if deep else network(), kind, precision.dtype),
+        model=ParallelNetwork(group, deep_network() if deep else network(), kind, precision.dtype),
         precision=precision,
         prepare=prepare(),
         objective=Objective(pipeline).to(group.device),
@@ -58,19 +57,19 @@ def stepper_of(
     )
 
 
-def rows_of(number: int, rows: int) -> Batch:
+def rows_of(number: int, rows: int) -> TrainingBatch:
     """The rows of a step, the same for any number of ranks."""
     generator = torch.Generator().manual_seed(number)
     features = torch.randn(rows, FEATURES, generator=generator)
-    return Batch(torch.cat([features, (features.sum(dim=1, keepdim=True) > 0).float()], dim=1))
+    return TrainingBatch(torch.cat([features, (features.sum(dim=1, keepdim=True) > 0).float()], dim=1))
 
 
-def share_of(batch: Batch, group: Group) -> Batch:
-    return Batch(batch.rows[group.rank :: group.world_size])
+def share_of(batch: TrainingBatch, group: WorkerGroup) -> TrainingBatch:
+    return TrainingBatch(batch.rows[group.rank :: group.world_size])
 
 
 def take_steps(
-    group: Group,
+    group: WorkerGroup,
     *,
     training: Training,
     kind: Kind = "ddp",
@@ -96,7 +95,7 @@ def take_steps(
     stepper = stepper_of(group, training, kind, num_steps=num_steps, pipeline=returns, deep=deep)
     exchanges = _count_exchanges(stepper.model)
     if load is not None:
-        state, _ = checkpoints_in(load, group).latest(stepper.layout())
+        state, _ = checkpoints_in(load, group).load_latest(stepper.layout())
         assert state is not None
         stepper.load(state)
     if training.compile:
@@ -106,7 +105,7 @@ def take_steps(
         stepper.model.forward.train()
         mine = share_of(rows_of(number, rows), group)
         if number == first and overflow_on == group.rank:
-            mine = Batch(torch.cat([mine.features * 1e4, 1 - mine.target], dim=1))
+            mine = TrainingBatch(torch.cat([mine.features * 1e4, 1 - mine.target], dim=1))
         loss = stepper.step(mine, number=number, rows=rows)
         losses.append(group.sum(float(loss))[0] / rows)
         norms.append(None if stepper.gradient_norm is None else float(stepper.gradient_norm))
@@ -114,7 +113,7 @@ def take_steps(
     if save is not None:
         checkpoints_in(save, group).save(last, stepper.state(), wait=True)
     return {
-        "weights": whole_weights(stepper.model.network),
+        "weights": gather_weights(stepper.model.network),
         "local": {name: tuple(_local(tensor).shape) for name, tensor in stepper.model.weights().items()},
         "losses": losses,
         "norms": norms,
@@ -126,12 +125,12 @@ def take_steps(
     }
 
 
-def take_all(group: Group, *, runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def take_all(group: WorkerGroup, *, runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """`take_steps` for each of several runs, by name."""
     return {name: take_steps(group, **arguments) for name, arguments in runs.items()}
 
 
-def let_first_work(group: Group, *, seconds: float) -> tuple[Any, Any]:
+def let_first_work(group: WorkerGroup, *, seconds: float) -> tuple[Any, Any]:
     """What ranks get of two calls by rank 0, the first of which takes longer than any collective may."""
     group_module._PULSE_S = 0.3
     dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds / 2), dist.group.WORLD)  # type: ignore[attr-defined]
@@ -140,10 +139,10 @@ def let_first_work(group: Group, *, seconds: float) -> tuple[Any, Any]:
         time.sleep(seconds)
         return f"by rank {group.rank}"
 
-    return group.by_first(work), group.by_first(lambda: None)
+    return group.run_on_rank_0(work), group.run_on_rank_0(lambda: None)
 
 
-def checkpoints_in(folder: Path, group: Group) -> Checkpoints:
+def checkpoints_in(folder: Path, group: WorkerGroup) -> Checkpoints:
     return Checkpoints(LocalFolder(folder), group, inputs="steps", keep=1)
 
 
@@ -151,7 +150,7 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def _count_exchanges(model: Parallel) -> list[int]:
+def _count_exchanges(model: ParallelNetwork) -> list[int]:
     """Counts DDP's exchanges of gradients; one bucket holds the whole small network."""
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
     from torch.nn.parallel import DistributedDataParallel

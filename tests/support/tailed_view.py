@@ -14,8 +14,7 @@ from forecache.store import Store, open_store
 from forecache.store.keys import KeyColumn, KeySchema
 from forecache.store.live.layer import LiveLayer, write_layer
 from forecache.store.live.reader import LiveReader
-from forecache.windows.event_states import event_states
-from forecache.windows.fold import fold
+from forecache.windows.fold import event_states, fold
 
 PLAN = plan_of(VIEW)
 CARDS = 5

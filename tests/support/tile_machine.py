@@ -18,7 +18,7 @@ from forecache.stream.step.step import Step
 from forecache.stream.step.views import LiveView
 from forecache.stream.table.writer import Batch, StreamWriter
 from forecache.stream.tiles.restore import tile_saver
-from forecache.windows.tiles import Tiles
+from forecache.windows.tiles import TileCodec
 
 SHOP = FeatureView(
     "shop",
@@ -136,7 +136,7 @@ class Machine:
 
 def _needed(view: LiveView) -> dict[bytes, bytes]:
     keys = list(view.entries)
-    kept = Tiles(view.plan).since([view.entries[key] for key in keys], view.complete_from)
+    kept = TileCodec(view.plan).drop_before([view.entries[key] for key in keys], view.complete_from)
     return {key: entry for key, entry in zip(keys, kept, strict=True) if entry is not None}
 
 

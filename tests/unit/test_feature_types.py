@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecache.errors import InputError, SettingsError
-from forecache.inference.encoding import Encoded, Encoding, encoding_of, read_encoding
-from forecache.inference.onnx_front import with_front, without_front
+from forecache.inference.encoding import FeatureEncoding, MatrixEncoding, encoding_of, read_encoding
+from forecache.inference.onnx_preprocessing import add_preprocessing, remove_preprocessing
 from forecache.lake.feature_tables.feature_columns import hashed_words
 from forecache.monitoring.bins import count_batches
 from forecache.pipeline import Feature, FeatureView, load_pipeline
@@ -45,7 +45,7 @@ def test_a_feature_that_cannot_be_is_refused_when_it_loads(declare: Callable[[],
         declare()
 
 
-SHOP = Encoded("shop", "category", categories=("b", "a"))
+SHOP = FeatureEncoding("shop", "category", categories=("b", "a"))
 
 
 def test_a_category_has_a_code_for_null_for_what_is_not_known_and_for_each_that_is() -> None:
@@ -62,14 +62,14 @@ def test_a_category_has_a_code_for_null_for_what_is_not_known_and_for_each_that_
 
 def test_an_integer_is_rounded_alike_whether_or_not_another_row_is_null() -> None:
     values = [16_777_217, 9_007_199_254_740_993, -(2**62) - 1, 36_028_799_166_447_617]
-    alone = Encoded("n", "integer").matrix(pa.array(values))[:, 0]
-    beside = Encoded("n", "integer").matrix(pa.array([*values, None]))[:, 0]
+    alone = FeatureEncoding("n", "integer").matrix(pa.array(values))[:, 0]
+    beside = FeatureEncoding("n", "integer").matrix(pa.array([*values, None]))[:, 0]
     assert alone.tobytes() == beside[:-1].tobytes()
     assert np.isnan(beside[-1])
 
 
 def test_a_vector_is_columns_in_order_and_has_one_width() -> None:
-    vector = Encoded("v", "vector", size=2)
+    vector = FeatureEncoding("v", "vector", size=2)
     found = vector.matrix(pa.array([[1, 2], None, [3, None]], pa.list_(pa.float32())))
     assert np.isnan(found[1]).all()
     assert np.isnan(found[2, 1])
@@ -79,16 +79,18 @@ def test_a_vector_is_columns_in_order_and_has_one_width() -> None:
             vector.matrix(pa.array(wrong, pa.list_(pa.float32())))
 
 
-ENCODING = Encoding((Encoded("x", "number"), SHOP, Encoded("n", "integer"), Encoded("v", "vector", size=2)))
+ENCODING = MatrixEncoding(
+    (FeatureEncoding("x", "number"), SHOP, FeatureEncoding("n", "integer"), FeatureEncoding("v", "vector", size=2))
+)
 
 
 def test_the_columns_of_the_matrix_are_those_of_the_features_in_order() -> None:
     assert ENCODING.columns == ("x", "shop", "n", "v_0", "v_1")
     assert ENCODING.categories == {"shop": (1, 4)}
     assert ENCODING.places["v"] == slice(3, 5)
-    assert read_encoding(ENCODING.text()) == ENCODING
+    assert read_encoding(ENCODING.to_json()) == ENCODING
     assert not ENCODING.is_plain
-    assert Encoding((Encoded("x", "number"),)).is_plain
+    assert MatrixEncoding((FeatureEncoding("x", "number"),)).is_plain
 
 
 def test_declared_categories_are_known_whatever_a_training_learned() -> None:
@@ -131,12 +133,12 @@ def _graph() -> Any:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
-WHOLE = with_front(_graph(), ENCODING).SerializeToString()
+WHOLE = add_preprocessing(_graph(), ENCODING).SerializeToString()
 SESSION = onnxruntime.InferenceSession(WHOLE, providers=["CPUExecutionProvider"])
 
 
 def test_scoring_leaves_the_first_nodes_out() -> None:
-    core = onnxruntime.InferenceSession(without_front(WHOLE), providers=["CPUExecutionProvider"])
+    core = onnxruntime.InferenceSession(remove_preprocessing(WHOLE), providers=["CPUExecutionProvider"])
     [taken] = core.get_inputs()
     assert (taken.name, taken.type, taken.shape) == ("features", "tensor(float)", ["rows", 5])
     matrix = np.arange(10, dtype=np.float32).reshape(2, 5)

@@ -15,9 +15,9 @@ from outputs_project.pipelines.rules import every
 from sample_project.pipelines import visits
 
 from forecache.errors import CheckError, InputError, SettingsError
-from forecache.inference.choose_runtime import Plan
+from forecache.inference.choose_runtime import ScoringPlan
 from forecache.inference.declared.plans import pick_outputs
-from forecache.inference.kernel import finished, load_kernel
+from forecache.inference.kernel import bound_output, load_kernel
 from forecache.inference.kernel_spec import PICKED, KernelSpec, OutputColumn, returned_type
 from forecache.inference.outputs import known_outputs, score_values, source_of
 from forecache.inference.runtimes.registry import LOADERS
@@ -160,7 +160,7 @@ def test_probabilities_that_are_not_a_number_make_the_class_unknown() -> None:
 @given(hn.arrays(np.float32, st.tuples(st.integers(1, 30), st.just(3)), elements=st.floats(-1e6, 1e6, width=32)))
 def test_quantiles_never_cross_and_keep_their_bounds(values: np.ndarray) -> None:
     spec = OutputSpec("q", "quantiles", minimum=-5.0, maximum=1000.0, levels=(0.1, 0.5, 0.9))
-    columns = list(number_columns(spec, finished(spec, values)).values())
+    columns = list(number_columns(spec, bound_output(spec, values)).values())
     assert all((low <= high).all() for low, high in zip(columns, columns[1:], strict=False))
     assert columns[0].min() >= -5.0
     assert columns[2].max() <= 1000.0
@@ -181,7 +181,7 @@ def test_lists_that_do_not_fit_their_declaration_are_refused() -> None:
 
 def test_of_two_classes_a_library_gives_the_second_s_probability_and_a_model_both() -> None:
     spec = OutputSpec("plan", "classes", classes=("a", "b"))
-    assert finished(spec, np.array([0.25, 1.0])).tolist() == [[0.75, 0.25], [0.0, 1.0]]
+    assert bound_output(spec, np.array([0.25, 1.0])).tolist() == [[0.75, 0.25], [0.0, 1.0]]
 
 
 def model(*outputs: OutputColumn, classes: tuple[str, ...] = ()) -> KernelSpec:
@@ -224,7 +224,7 @@ def test_outputs_are_picked_of_what_a_model_that_was_trained_here_says_it_return
         {"name": "plan", "kind": "classes", "classes": ["a", "b"]},
     ]
     columns = (OutputColumn("plan", "double", 2), OutputColumn("spend", "double", 2))
-    plan = Plan("models:/m/1", replace(model(*columns), options={"forecache_outputs": stored}), b"", "")
+    plan = ScoringPlan("models:/m/1", replace(model(*columns), options={"forecache_outputs": stored}), b"", "")
     wanted = [
         OutputSpec("gold"),
         OutputSpec("tier", "classes"),
@@ -315,7 +315,7 @@ def test_splits_by_entity_share_the_latest_dates_whose_labels_are_known() -> Non
 
 def test_estimators_of_quantiles_become_one_model_that_predicts_what_each_predicts() -> None:
     lightgbm = pytest.importorskip("lightgbm")
-    from forecache.training.estimator.several import merged_booster
+    from forecache.training.estimator.quantiles import merge_boosters
 
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((400, 4)).astype(np.float32)
@@ -326,17 +326,17 @@ def test_estimators_of_quantiles_become_one_model_that_predicts_what_each_predic
         for level, rounds in wanted.items()
     ]
     boosters = [tree.fit(rows, target).booster_ for tree in trees]
-    merged = lightgbm.Booster(model_str=merged_booster(boosters).model_to_string())
+    merged = lightgbm.Booster(model_str=merge_boosters(boosters).model_to_string())
     expected = np.column_stack([booster.predict(rows) for booster in boosters])
     np.testing.assert_array_equal(merged.predict(rows), expected)
 
 
 def test_what_an_estimator_builds_for_quantiles_is_one_for_each_level_or_one() -> None:
-    from forecache.training.estimator.fit import _built
+    from forecache.training.estimator.fit import _build_estimators
 
     pipeline = replace(kinds.spend_lightgbm, model=EstimatorModel(build=lambda levels: kinds.spend_trees(levels)[:2]))
     with pytest.raises(SettingsError, match="builds 2 estimators for 3 values a row"):
-        _built(pipeline, pipeline.model)  # type: ignore[arg-type]
+        _build_estimators(pipeline, pipeline.model)  # type: ignore[arg-type]
 
 
 RETURNED = model(
@@ -352,7 +352,7 @@ RETURNED = model(
 
 
 def test_a_registered_model_s_outputs_are_picked_by_kind_and_others_refused() -> None:
-    plan = Plan("models:/m/1", RETURNED, b"", "")
+    plan = ScoringPlan("models:/m/1", RETURNED, b"", "")
     wanted = [
         OutputSpec("likes", "boolean"),
         OutputSpec("q", "quantiles", levels=(0.1, 0.9)),

@@ -9,7 +9,7 @@ import pytest
 
 from forecache.errors import InputError
 from forecache.recommend.evaluation.evaluate import MODEL, Evaluation, best_items, evaluate
-from forecache.recommend.evaluation.split import Split, split_by_day, split_by_user
+from forecache.recommend.evaluation.split import TrainTestSplit, split_by_day, split_by_user
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.models import Als, Ease, Factors, Popularity, RecommenderModel, RepeatPurchase, WithFallback
@@ -29,14 +29,14 @@ ROWS = [("a", 0, -9), ("a", 1, -5), ("b", 0, -4), ("d", 0, -3), ("d", 2, -2), ("
 TEST = [("a", 0, 0), ("a", 2, 1), ("b", 1, 2), ("c", 0, 0), ("c", 0, 9)]
 
 
-def temporal() -> Split:
+def temporal() -> TrainTestSplit:
     return split_by_day(interactions(ROWS + TEST), DAY, num_days=7)
 
 
 POPULARITY = "popularity"
 
 
-def judge(model: RecommenderModel, split: Split, *, k: int, exclude_seen: bool) -> Evaluation:
+def judge(model: RecommenderModel, split: TrainTestSplit, *, k: int, exclude_seen: bool) -> Evaluation:
     """A model and popularity, both fitted to the training side."""
     fitted = {name: each.fit(split.train, seed=0) for name, each in {MODEL: model, POPULARITY: Popularity()}.items()}
     return evaluate(fitted, split, k=k, exclude_seen=exclude_seen)
@@ -74,7 +74,7 @@ def test_a_test_without_anything_new_is_refused() -> None:
         judge(Popularity(), split, k=1, exclude_seen=True)
 
 
-def clusters() -> Split:
+def clusters() -> TrainTestSplit:
     rng = np.random.default_rng(2)
     rows = {(u, int(i) * 2 + u % 2, 0) for u in range(80) for i in rng.choice(15, 8, replace=False)}
     return split_by_user(interactions(sorted(rows)), test_share=0.25, seed=1)
@@ -92,7 +92,7 @@ def test_a_model_that_knows_what_goes_together_surely_gains_on_popularity() -> N
 def test_factors_are_listed_as_their_scores_say_without_items_that_training_did_not_see() -> None:
     split = clusters()
     rare = int(split.train.items[0])
-    train = split.train.where(split.train.items != rare)
+    train = split.train.select(split.train.items != rare)
     fitted = Als(factors=8, regularization=0.1, iterations=5).fit(train, seed=0)
     assert isinstance(fitted, Factors)
     users = np.arange(80, dtype=np.int32)
@@ -106,6 +106,6 @@ def test_factors_are_listed_as_their_scores_say_without_items_that_training_did_
 def test_no_list_depends_on_what_the_test_holds() -> None:
     split = temporal()
     model = {MODEL: Ease(l2=1.0).fit(split.train)}
-    other = Split(split.train, split.test.where(split.test.users != 0))
+    other = TrainTestSplit(split.train, split.test.select(split.test.users != 0))
     whole, part = (evaluate(model, each, k=2, exclude_seen=False) for each in (split, other))
     np.testing.assert_array_equal(whole.models[MODEL].per_user["ndcg"][1:], part.models[MODEL].per_user["ndcg"])

@@ -18,7 +18,7 @@ PAIRS = sorted(
     {(int(u), int(i)) for u, i in zip(rng.integers(0, 280, 4000), rng.zipf(1.4, 4000), strict=True) if i < 120}
 )
 TABLE = pa.table({"u": [u for u, _ in PAIRS], "i": [i for _, i in PAIRS], "d": [date(2026, 1, 1)] * len(PAIRS)})
-KNOWN = Interactions.from_table(TABLE, user="u", item="i", time="d").recoded(
+KNOWN = Interactions.from_table(TABLE, user="u", item="i", time="d").recode(
     item_keys=pa.array(range(NUM_ITEMS), pa.int64()), user_keys=pa.array(range(NUM_USERS), pa.int64())
 )
 

@@ -15,7 +15,7 @@ from forecache.recommend.evaluation.gate import judge
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.lists import lists_of
 from forecache.recommend.models import Als, Ease, Popularity, RecommenderModel, WithFallback
-from forecache.recommend.read import read_interactions
+from forecache.recommend.read_interactions import read_interactions
 from forecache.settings import load_settings
 
 NIGHT = date(2026, 3, 31)

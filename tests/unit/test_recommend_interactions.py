@@ -45,13 +45,13 @@ def test_without_a_weight_each_row_counts_one() -> None:
 
 def test_days_cut_with_the_same_vocabularies() -> None:
     found = read(TABLE)
-    assert len(found.before(date(2024, 1, 2))) == 1
-    assert len(found.between(date(2024, 1, 2), date(2024, 1, 2))) == 2
-    assert len(found.between(date(2024, 1, 2), date(2024, 1, 3))) == 3
-    assert found.before(date(2024, 1, 2)).matrix().shape == (2, 3)
-    assert not len(found.before(date(2024, 1, 1)))
+    assert len(found.select_before(date(2024, 1, 2))) == 1
+    assert len(found.select_between(date(2024, 1, 2), date(2024, 1, 2))) == 2
+    assert len(found.select_between(date(2024, 1, 2), date(2024, 1, 3))) == 3
+    assert found.select_before(date(2024, 1, 2)).matrix().shape == (2, 3)
+    assert not len(found.select_before(date(2024, 1, 1)))
     with pytest.raises(InputError, match="no interactions"):
-        _ = found.before(date(2024, 1, 1)).last_day
+        _ = found.select_before(date(2024, 1, 1)).last_day
 
 
 def test_a_timestamp_is_of_its_day_in_utc_also_before_1970() -> None:
@@ -106,11 +106,11 @@ def test_a_missing_column_and_an_empty_table_are_refused() -> None:
 def test_recoding_keeps_a_models_codes_drops_unknown_items_and_appends_unknown_users() -> None:
     model = read(TABLE.slice(1, 2))  # a: 10, b: 20
     newer = read(pa.table({"who": ["c", "b", "a"], "what": [20, 30, 10], "n": [1.0, 2.0, 3.0], "day": DAYS[:3]}))
-    found = newer.recoded(item_keys=model.item_keys, user_keys=model.user_keys)
+    found = newer.recode(item_keys=model.item_keys, user_keys=model.user_keys)
     assert found.user_keys.to_pylist() == ["a", "b", "c"]
     assert found.item_keys.to_pylist() == [10, 20]
     assert found.matrix().toarray().tolist() == [[3.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
-    kept = newer.recoded(item_keys=model.item_keys)
+    kept = newer.recode(item_keys=model.item_keys)
     assert kept.user_keys.to_pylist() == newer.user_keys.to_pylist()
     assert kept.matrix().toarray().tolist() == [[3.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
 
@@ -118,14 +118,14 @@ def test_recoding_keeps_a_models_codes_drops_unknown_items_and_appends_unknown_u
 def test_recoding_to_keys_of_another_kind_is_refused() -> None:
     for keys in (pa.array(DAYS), pa.array(["10", "20"])):
         with pytest.raises(InputError, match="Keys of type int64 do not fit a model's of type"):
-            read(TABLE).recoded(item_keys=keys)
+            read(TABLE).recode(item_keys=keys)
 
 
 def test_keys_of_another_width_are_the_same_keys() -> None:
-    found = read(TABLE).recoded(item_keys=pa.array([30, 10], pa.int8()), user_keys=pa.array(["b"], pa.large_string()))
+    found = read(TABLE).recode(item_keys=pa.array([30, 10], pa.int8()), user_keys=pa.array(["b"], pa.large_string()))
     assert found.user_keys.to_pylist() == ["b", "a"]
     assert found.matrix().toarray().tolist() == [[3.5, 0.0], [0.0, 2.0]]
-    wide = read(changed("what", [2**40, 10, 20, 30])).recoded(item_keys=pa.array([30, 10], pa.int8()))
+    wide = read(changed("what", [2**40, 10, 20, 30])).recode(item_keys=pa.array([30, 10], pa.int8()))
     assert wide.matrix().sum() == 4.0
 
 

@@ -153,7 +153,7 @@ def test_ease_refuses_more_items_than_it_may_take_before_it_takes_memory() -> No
 
 def test_items_that_training_did_not_see_cannot_be_ranked() -> None:
     found = interactions([("a", 1, 1, 9), ("a", 2, 1, 9), ("b", 1, 1, 9), ("b", 3, 1, 0)])
-    train = found.before(LAST)
+    train = found.select_before(LAST)
     for model in (Ease(l2=1.0), Als(factors=2), TwoTowers(factors=2, hidden=2, epochs=1)):
         fitted = model.fit(train, seed=0)
         scores = fitted.score(fitted.history(found))
@@ -253,11 +253,11 @@ def test_a_fallback_ranks_for_users_without_history_and_behind_the_models_items(
     st.lists(st.integers(0, 50), min_size=6, max_size=6),
 )
 def test_a_fallback_never_changes_the_models_order(rows: list[list[float | None]], popular: list[int]) -> None:
-    from forecache.recommend.models.fallback import _filled
+    from forecache.recommend.models.fallback import _fill_from_fallback
 
     scores = np.array([[NONE if value is None else value for value in row] for row in rows], np.float32)
     fallback = np.tile(np.array(popular, np.float32), (len(rows), 1))
-    filled = _filled(scores, fallback)
+    filled = _fill_from_fallback(scores, fallback)
     assert np.isfinite(filled).all()
     for row, before in zip(filled, scores, strict=True):
         known = np.isfinite(before)
@@ -272,7 +272,7 @@ def test_a_fallback_never_changes_the_models_order(rows: list[list[float | None]
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
 def test_nothing_to_learn_from_is_refused(model: RecommenderModel) -> None:
-    for nothing in (BASKETS.before(date(2000, 1, 1)), interactions([("a", 1, 0, 0)])):
+    for nothing in (BASKETS.select_before(date(2000, 1, 1)), interactions([("a", 1, 0, 0)])):
         with pytest.raises(InputError, match="has no interactions to learn from"):
             model.fit(nothing, seed=0)
 

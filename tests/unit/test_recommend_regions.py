@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from forecache.pipeline import Column, Recommender, Source
-from forecache.recommend.available import Available
+from forecache.recommend.catalogue import Availability
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.lists import lists_of
 from forecache.recommend.models import Als, Ease, Popularity, RepeatPurchase, WithFallback
@@ -49,7 +49,7 @@ def test_a_list_has_the_best_items_of_the_user_s_region(model: Any, seed: int) -
     declared = Recommender("r", BOUGHT, "user", "item", model, k=10, exclude_days=5, group="kind", most_of_group=3)
     there = {(f"i{item:02d}", where): bool(rng.random() < 0.6) for item in range(45) for where in "abc"}
     region = {f"u{user:02d}": ("a", "b", "c", "d", None)[user % 5] for user in range(28)}
-    available = Available(
+    available = Availability(
         pa.array([item for item, _ in there]),
         np.array(list(there.values())),
         pa.array([where for _, where in there]),

@@ -44,7 +44,7 @@ def test_a_random_split_puts_each_interaction_on_one_side_and_a_pair_on_the_same
     for user in range(whole.num_users):
         all_items, in_test = (len({i for u, i in side if u == user}) for side in (pairs[0] | pairs[1], pairs[1]))
         assert in_test == round(all_items * share)
-    again = split_by_user(whole.where(np.arange(len(whole))[::-1]), test_share=share, seed=seed)
+    again = split_by_user(whole.select(np.arange(len(whole))[::-1]), test_share=share, seed=seed)
     assert rows_of(again.test) == rows_of(test)
 
 

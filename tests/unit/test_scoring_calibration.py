@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from forecache.lake.ledger import StageRecord
-from forecache.scoring.batch_size import fastest, sweep
-from forecache.scoring.cost_estimate import Figures, predict, sentence, together, too_much_memory
+from forecache.scoring.batch_size import fastest_size, sweep
+from forecache.scoring.cost_estimate import RunFigures, combine_figures, format_plan, memory_warnings, predict
 from forecache.settings import load_settings
 
 NIGHT = date(2024, 6, 30)
@@ -37,9 +37,9 @@ def test_the_smallest_batch_that_is_next_to_the_fastest_wins() -> None:
     machine = Machine(call_s=1e-3, row_s=1e-6)
     rates = swept(machine, [1024, 4096, 16_384, 65_536])
     assert rates[1024] == pytest.approx(1024 / (1e-3 + 1024e-6))
-    assert fastest(rates) == 65_536
-    assert fastest(swept(Machine(call_s=1e-5, row_s=1e-6), [1024, 4096, 16_384, 65_536])) == 1024
-    assert fastest(swept(Machine(call_s=1e-3, row_s=1e-6, slow_above=20_000), [1024, 16_384, 65_536])) == 16_384
+    assert fastest_size(rates) == 65_536
+    assert fastest_size(swept(Machine(call_s=1e-5, row_s=1e-6), [1024, 4096, 16_384, 65_536])) == 1024
+    assert fastest_size(swept(Machine(call_s=1e-3, row_s=1e-6, slow_above=20_000), [1024, 16_384, 65_536])) == 16_384
 
 
 @pytest.mark.parametrize("row_s", [1e-7, 1e-6, 1e-5, 1e-4])
@@ -92,18 +92,18 @@ def test_without_comparable_nights_the_calibration_is_taken_and_without_one_noth
 
 
 def test_parts_of_a_run_add_up_and_one_that_is_unknown_makes_the_whole_so() -> None:
-    parts = [Figures(100, 2.0, 2, 7, "calibration"), Figures(300, 2.0, 4, None, "1 earlier night")]
-    assert together(parts) == Figures(400, 4.0, 4, 7, "calibration, 1 earlier night")
-    assert together([*parts, None]) is None
-    assert together([]) is None
+    parts = [RunFigures(100, 2.0, 2, 7, "calibration"), RunFigures(300, 2.0, 4, None, "1 earlier night")]
+    assert combine_figures(parts) == RunFigures(400, 4.0, 4, 7, "calibration, 1 earlier night")
+    assert combine_figures([*parts, None]) is None
+    assert combine_figures([]) is None
 
 
 def test_figures_are_priced_by_the_core_hour() -> None:
     settings = load_settings(prices={"cpu": (0.36, 0.036), "H100": (3.0, 1.0)})
-    figures = Figures(1_000_000, 50.0, 2, 600 << 20, "measured")
+    figures = RunFigures(1_000_000, 50.0, 2, 600 << 20, "measured")
     told = figures.metadata(settings)
     assert (told["core_s"], told["price_on_demand"], told["price_spot"]) == pytest.approx((100, 0.01, 0.001))
-    assert sentence(figures, settings) == (
+    assert format_plan(figures, settings) == (
         "plan: 1,000,000 rows at about 20,000 a second on 2 cores: 50 s, 0.0278 core-hours, 0.01 on demand (measured)"
     )
     assert "price_spot" not in figures.metadata(load_settings())
@@ -111,7 +111,7 @@ def test_figures_are_priced_by_the_core_hour() -> None:
 
 @pytest.mark.parametrize(("megabytes", "warned"), [(600, False), (1500, True)])
 def test_more_memory_than_the_settings_give_is_a_warning(megabytes: int, warned: bool) -> None:
-    found = too_much_memory(Figures(1, 1.0, 1, megabytes << 20, "measured"), load_settings())
+    found = memory_warnings(RunFigures(1, 1.0, 1, megabytes << 20, "measured"), load_settings())
     assert bool(found) == warned
     if warned:
         assert "took 1500 MB, above FORECACHE_SCORING_WORKER_MEMORY_MB=1024" in found[0]

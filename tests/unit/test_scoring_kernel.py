@@ -11,7 +11,7 @@ import pytest
 from scoring_support import network
 
 from forecache.errors import CheckError, InputError
-from forecache.inference.kernel import bounded, load_kernel, score_arrays, score_stream
+from forecache.inference.kernel import clip_to_bounds, load_kernel, score_arrays, score_stream
 from forecache.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.inference.runtimes.onnx import onnx_session
 from forecache.inference.runtimes.pyfunc import as_columns
@@ -149,6 +149,6 @@ def test_lists_of_any_length_are_returned_as_they_are(rows: list[list[float]]) -
 def test_limits_that_float32_does_not_have_are_kept_to_from_inside() -> None:
     values = np.array([-1.0, 0.05, 1.0], dtype=np.float32)
     for low, high in [(0.1, 0.7), (-0.7, -0.1), (1e-50, 0.1), (None, 0.1), (0.1, None)]:
-        kept = bounded(values, (low, high)).astype(np.float64)
+        kept = clip_to_bounds(values, (low, high)).astype(np.float64)
         assert low is None or kept.min() >= low
         assert high is None or kept.max() <= high

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from second_process import running
 
-from forecache.scoring.scratch import scratch_database, scratch_folder
+from forecache.scoring.run_context import scratch_database, scratch_folder
 from forecache.settings import load_settings
 
 _SPILLS = """
 import sys, time
-from forecache.scoring.scratch import scratch_database
+from forecache.scoring.run_context import scratch_database
 from forecache.settings import load_settings
 with scratch_database(load_settings(home=sys.argv[1])) as connection:
     connection.execute("SET memory_limit = '60MB'; SET threads = 1")

@@ -20,8 +20,8 @@ from forecache.lake.delta.files import Place
 from forecache.output_kinds import OutputSpec
 from forecache.scoring.tasks.parquet_files import open_output
 from forecache.scoring.tasks.prediction_rows import Stamp, layout_of
-from forecache.scoring.tasks.spark_engine import group
-from forecache.scoring.tasks.task import JobSpec, Scorer, Task
+from forecache.scoring.tasks.spark_engine import group_tasks
+from forecache.scoring.tasks.task import JobSpec, Task, TaskScorer
 
 PIPELINE = make_pipeline()
 ROWS = 1_000
@@ -41,7 +41,7 @@ def spec_in(folder: Path) -> JobSpec:
 
 def score(spec: JobSpec, task: Task) -> dict[str, bytes]:
     counted: list[int] = []
-    Scorer(spec, network, str).score(task, counted.append)
+    TaskScorer(spec, network, str).score(task, counted.append)
     assert sum(counted) == task.rows
     root = Path(spec.predictions.uri)
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -138,7 +138,7 @@ def test_an_object_store_s_secrets_travel_and_are_not_shown() -> None:
 
 def test_small_tasks_share_a_task_of_spark_s_and_none_is_lost() -> None:
     tasks = [Task(i, "f", 1, 0, rows, "x") for i, rows in enumerate([90, 50, 30, 30, 30, 10])]
-    groups = group(tasks, rows=60)
+    groups = group_tasks(tasks, rows=60)
     assert [[task.rows for task in some] for some in groups] == [[90], [50, 30], [30, 30], [10]]
 
 

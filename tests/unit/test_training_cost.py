@@ -4,8 +4,7 @@ import pytest
 
 from assets.views import training_view
 from forecache.results import StageResult
-from forecache.training.advice import advice
-from forecache.training.cost import CostRecord, cost_record, priced
+from forecache.training.cost import CostRecord, cost_record, price_of_run, sizing_advice
 
 GIB = 1 << 30
 
@@ -53,14 +52,16 @@ def test_workers_that_are_replaced_by_the_same_agent_are_counted_once() -> None:
 
 
 def test_spot_saves_what_its_price_leaves_after_waste() -> None:
-    values = priced(CostRecord(2, 7200.0, 720.0, 20), "NVIDIA H100 80GB HBM3", {"nvidia": (9, 9), "H100 80GB": (3, 1)})
+    values = price_of_run(
+        CostRecord(2, 7200.0, 720.0, 20), "NVIDIA H100 80GB HBM3", {"nvidia": (9, 9), "H100 80GB": (3, 1)}
+    )
     assert values["price_spot"] == pytest.approx(2.0)
     assert values["price_on_demand"] == pytest.approx(5.4)
     assert values["saving"] == pytest.approx(1 - 2.0 / 5.4)
 
 
 def test_a_device_without_a_price_has_none() -> None:
-    assert priced(CostRecord(1, 1.0, 0.0, 0), "cpu", {"H100": (3.0, 1.0)}) == {}
+    assert price_of_run(CostRecord(1, 1.0, 0.0, 0), "cpu", {"H100": (3.0, 1.0)}) == {}
 
 
 def usage(**changed: float) -> dict[str, object]:
@@ -75,27 +76,27 @@ def usage(**changed: float) -> dict[str, object]:
 
 
 def test_a_busy_worker_is_only_told_its_memory() -> None:
-    assert advice(usage()) == ["A worker used at most 2.0 GiB of memory; 2.8 GiB per worker is enough."]
+    assert sizing_advice(usage()) == ["A worker used at most 2.0 GiB of memory; 2.8 GiB per worker is enough."]
 
 
 def test_a_worker_that_waits_for_data_is_told_to_read_faster_and_not_to_shrink() -> None:
-    said = advice(usage(stall_share=0.4, cpu_share=0.3))
+    said = sizing_advice(usage(stall_share=0.4, cpu_share=0.3))
     assert len(said) == 2
     assert "waited for data 40% of the time" in said[1]
 
 
 def test_idle_threads_and_unused_device_memory_are_named() -> None:
-    assert "busy 30% of the time" in advice(usage(cpu_share=0.3))[1]
+    assert "busy 30% of the time" in sizing_advice(usage(cpu_share=0.3))[1]
     gpu = {**usage(peak_device_memory_bytes=8 * GIB, device_memory_bytes=80 * GIB), "device": "cuda"}
-    assert "10% of the memory of" in advice(gpu)[1]
+    assert "10% of the memory of" in sizing_advice(gpu)[1]
 
 
 def test_cost_prices_and_advice_are_shown_with_the_candidate() -> None:
     cost = CostRecord(2, 7200.0, 720.0, 20)
     details = {
         "history": [],
-        "cost": {**vars(cost), **priced(cost, "H100", {"H100": (3, 1)})},
-        "advice": advice(usage(cpu_share=0.3)),
+        "cost": {**vars(cost), **price_of_run(cost, "H100", {"H100": (3, 1)})},
+        "advice": sizing_advice(usage(cpu_share=0.3)),
     }
     shown = training_view(StageResult("train", "churn", 1, 1.0, details=details))
     assert (shown["device_s"], shown["wasted_s"]) == (7200.0, 720.0)

@@ -6,8 +6,8 @@ import pytest
 
 from forecache.pipeline import Training
 from forecache.settings import load_settings
-from forecache.training.devices import num_workers, only_gpu, resolved_precision
-from forecache.training.torchrun import environment
+from forecache.training.devices import gpu_environment, num_workers, resolve_precision
+from forecache.training.torchrun import worker_environment
 from forecache.training.tuning.search import trial_slots
 
 TRAINING = Training()
@@ -37,10 +37,10 @@ def test_auto_precision_is_settled_before_a_run_has_a_folder(
     device: str, gpus: int, bfloat16: bool, expected: str
 ) -> None:
     settings = load_settings(device=device)
-    found = resolved_precision(settings, TRAINING, gpus=lambda: gpus, bfloat16=lambda: bfloat16)
+    found = resolve_precision(settings, TRAINING, gpus=lambda: gpus, bfloat16=lambda: bfloat16)
     assert found == replace(TRAINING, precision=expected)
     declared = replace(TRAINING, precision="float16")
-    assert resolved_precision(settings, declared, gpus=lambda: gpus, bfloat16=lambda: bfloat16) == declared
+    assert resolve_precision(settings, declared, gpus=lambda: gpus, bfloat16=lambda: bfloat16) == declared
 
 
 def test_a_run_that_began_in_bfloat16_is_another_one_than_in_float32() -> None:
@@ -56,8 +56,8 @@ def test_each_trial_has_a_gpu_of_its_own_or_a_core(monkeypatch: pytest.MonkeyPat
     assert trial_slots(load_settings(device="auto"), gpus=lambda: 3) == [0, 1, 2]
     assert set(trial_slots(load_settings(device="cpu"), gpus=lambda: 3)) == {None}
     assert set(trial_slots(load_settings(device="auto"), gpus=lambda: 0)) == {None}
-    assert only_gpu(1, {}) == {"CUDA_VISIBLE_DEVICES": "1"}
-    assert only_gpu(1, {"CUDA_VISIBLE_DEVICES": "4, GPU-abc,6"}) == {"CUDA_VISIBLE_DEVICES": "GPU-abc"}
+    assert gpu_environment(1, {}) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert gpu_environment(1, {"CUDA_VISIBLE_DEVICES": "4, GPU-abc,6"}) == {"CUDA_VISIBLE_DEVICES": "GPU-abc"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert environment(load_settings(), gpu=1)["CUDA_VISIBLE_DEVICES"] == "7"
-    assert environment(load_settings())["CUDA_VISIBLE_DEVICES"] == "5,7"
+    assert worker_environment(load_settings(), gpu=1)["CUDA_VISIBLE_DEVICES"] == "7"
+    assert worker_environment(load_settings())["CUDA_VISIBLE_DEVICES"] == "5,7"

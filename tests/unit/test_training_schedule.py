@@ -6,7 +6,7 @@ import pytest
 
 from forecache.errors import SettingsError
 from forecache.pipeline import Training
-from forecache.training.schedule import learning_rate
+from forecache.training.worker.loop.step import learning_rate
 
 STEPS = 100
 

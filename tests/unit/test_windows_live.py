@@ -26,9 +26,8 @@ from live_view_sample import (
 from forecache.errors import DamagedError
 from forecache.lake.windows.declared import merge_of, states_of
 from forecache.pipeline.streams.plan import plan_of
-from forecache.windows.event_states import cannot_sum, event_states
-from forecache.windows.fold import Folded, fold
-from forecache.windows.merged import merged
+from forecache.windows.fold import FoldResult, cannot_sum, event_states, fold
+from forecache.windows.merger import merge_tiles
 from forecache.windows.plan import plan_from_json
 from forecache.windows.states import as_tiles, combine
 
@@ -67,7 +66,7 @@ def base_of(payments: Sequence[Payment], as_of: date, plan=PLAN, view=VIEW) -> t
 
 def folded(
     payments: Sequence[Payment], entries: Sequence[bytes | None], base: np.ndarray, known: np.ndarray, as_of: date
-) -> Folded:
+) -> FoldResult:
     events = table_of(payments)
     codes, times = np.array([p.card for p in payments], int), np.array([p.at_us for p in payments], int)
     return fold(PLAN, codes, times, event_states(PLAN, events), entries, base, known, as_of)
@@ -94,14 +93,14 @@ def test_merged_features_are_those_of_plain_python_at_any_lag(seed: int, lag: in
     streamed = [p for p in payments if p.day > (today - EPOCH).days - rng.choice([lag, lag + 2])]
     streamed += [p for p in payments if at - p.at_us < 70 * MINUTE_US and p not in streamed]
     after = folded(sorted(streamed, key=lambda p: p.at_us), [None] * CARDS, base, known, as_of).entries
-    features, found = merged(PLAN, base, known, after, as_of, at)
-    together = merged(PLAN, base, known, after, as_of, np.full(CARDS, at))  # and not one by one
+    features, found = merge_tiles(PLAN, base, known, after, as_of, at)
+    together = merge_tiles(PLAN, base, known, after, as_of, np.full(CARDS, at))  # and not one by one
     assert same(together[0], features)
     assert together[1].tolist() == found.tolist()
     for card in range(CARDS):
         assert same(features[card], truth(payments, card, at)), (card, features[card], truth(payments, card, at))
         assert found[card] == (features_at(payments, card, at) is not None)
-        one = merged(PLAN, base[card : card + 1], known[card : card + 1], after[card : card + 1], as_of, at)
+        one = merge_tiles(PLAN, base[card : card + 1], known[card : card + 1], after[card : card + 1], as_of, at)
         assert same(one[0][0], features[card])
 
 
@@ -114,7 +113,7 @@ def test_merged_features_are_those_of_a_night_that_ends_at_the_moment(seed: int,
     payments = [p for p in random_payments(rng, START, 10, 60) if p.at_us <= at]
     base, known = base_of([p for p in payments if p.day <= (as_of - EPOCH).days], as_of)
     entries = folded(payments, [None] * CARDS, base, known, as_of).entries
-    features, found = merged(PLAN, base, known, entries, as_of, at)
+    features, found = merge_tiles(PLAN, base, known, entries, as_of, at)
     night = night_of(payments, today)
     rows = {row["card"]: row for row in night.to_pylist()} if night is not None else {}
     assert found.tolist() == [card in rows for card in range(CARDS)]
@@ -223,7 +222,7 @@ def test_views_of_any_few_windows_are_merged_right(seed: int, chosen: set[int]) 
     states = event_states(plan, table_of(events))
     entries = fold(plan, codes, times, states, [None] * CARDS, base, known, as_of, see="nothing").entries
     for moments in (at, np.full(CARDS, at)):
-        features, found = merged(plan, base, known, entries, as_of, moments)
+        features, found = merge_tiles(plan, base, known, entries, as_of, moments)
         for card in range(CARDS):
             wanted = features_at(payments, card, at, view)
             assert found[card] == (wanted is not None)
@@ -246,7 +245,9 @@ def test_a_publish_in_the_midst_of_a_stream_changes_no_feature(seed: int) -> Non
     rest = folded(events[published:], start.entries, *new, second)
     assert same(np.concatenate([start.features, rest.features]), whole.features)
     at = us(second + timedelta(days=1), 1439.9)
-    assert same(merged(PLAN, *new, rest.entries, second, at)[0], merged(PLAN, *old, whole.entries, first, at)[0])
+    assert same(
+        merge_tiles(PLAN, *new, rest.entries, second, at)[0], merge_tiles(PLAN, *old, whole.entries, first, at)[0]
+    )
     back = folded(events[published:], start.entries, *old, first)  # rolled back
     assert same(back.features, rest.features)
 
@@ -257,7 +258,7 @@ def test_a_view_counts_as_unknown_when_its_night_is_too_old() -> None:
     base, known = base_of(payments, as_of)
     assert known.any()
     for days, reached in ((3, True), (4, False)):
-        features, found = merged(PLAN, base, known, None, as_of, us(as_of + timedelta(days=days), 5))
+        features, found = merge_tiles(PLAN, base, known, None, as_of, us(as_of + timedelta(days=days), 5))
         assert found.any() == reached
         assert np.isnan(features).all() == (not reached)
 
@@ -266,8 +267,8 @@ def test_a_moment_of_the_night_itself_counts_as_the_first_one_after_it() -> None
     as_of = START + timedelta(days=4)
     payments = random_payments(random.Random(7), START, 5, 60)
     base, known = base_of(payments, as_of)
-    late = merged(PLAN, base, known, None, as_of, us(as_of, 700))
-    first = merged(PLAN, base, known, None, as_of, us(as_of + timedelta(days=1)))
+    late = merge_tiles(PLAN, base, known, None, as_of, us(as_of, 700))
+    first = merge_tiles(PLAN, base, known, None, as_of, us(as_of + timedelta(days=1)))
     assert same(late[0], first[0])
 
 
@@ -278,10 +279,10 @@ def test_many_moments_are_those_of_each() -> None:
     events = random_payments(rng, as_of + timedelta(days=1), 3, 60)
     entries = folded(events, [None] * CARDS, base, known, as_of).entries
     moments = np.array([us(as_of + timedelta(days=1 + card % 3), 300 * card) for card in range(CARDS)])
-    together = merged(PLAN, base, known, entries, as_of, moments)
+    together = merge_tiles(PLAN, base, known, entries, as_of, moments)
     for card, at in enumerate(moments.tolist()):
         own = slice(card, card + 1)
-        one = merged(PLAN, base[own], known[own], entries[own], as_of, at)
+        one = merge_tiles(PLAN, base[own], known[own], entries[own], as_of, at)
         assert same(together[0][own], one[0])
         assert together[1][own] == one[1]
 
@@ -294,7 +295,7 @@ def test_an_entry_of_another_plan_is_refused() -> None:
     changed = bytearray(entries[0])
     changed[5] ^= 1
     with pytest.raises(DamagedError, match="'card_live' holds tiles of another declaration"):
-        merged(PLAN, base, known, [bytes(changed), *entries[1:]], as_of, us(as_of + timedelta(days=1), 60))
+        merge_tiles(PLAN, base, known, [bytes(changed), *entries[1:]], as_of, us(as_of + timedelta(days=1), 60))
 
 
 def test_a_plan_survives_its_way_through_json() -> None:

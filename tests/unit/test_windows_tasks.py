@@ -14,18 +14,18 @@ from forecache.lake.windows import tasks
 from forecache.lake.windows.makers import Merged
 from forecache.lake.windows.merge import Merge
 from forecache.lake.windows.tasks import BUCKET, NightTask, TileTask, bucket_parts
-from forecache.windows.states import State, as_tiles
+from forecache.windows.states import MeasureState, as_tiles
 
 START = date(2026, 1, 1)
 AT = pa.timestamp("us", tz="UTC")
 READ = pa.schema({"shop": pa.string(), "till": pa.int32(), "at": AT, "amount": pa.float64(), "on": pa.bool_()})
 STATES = (
-    State("count", ("rows",), None, (("on", ">=", True),)),
-    State("sum", ("whole", "part"), "amount"),
-    State("min", ("least",), "amount", (("amount", "in", (0.0, 2.5, -1.0)),)),
-    State("max", ("most",), "amount", (("amount", "!=", 7.0),)),
-    State("last", ("last_at", "last"), "amount"),
-    State("distinct", ("kinds",), "on"),
+    MeasureState("count", ("rows",), None, (("on", ">=", True),)),
+    MeasureState("sum", ("whole", "part"), "amount"),
+    MeasureState("min", ("least",), "amount", (("amount", "in", (0.0, 2.5, -1.0)),)),
+    MeasureState("max", ("most",), "amount", (("amount", "!=", 7.0),)),
+    MeasureState("last", ("last_at", "last"), "amount"),
+    MeasureState("distinct", ("kinds",), "on"),
 )
 KEY = ("shop", "till")
 FEATURES = (

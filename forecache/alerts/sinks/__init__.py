@@ -1,1 +1,1 @@
-"""Where alerts go, a module a kind of sink."""
+"""Receivers of alerts: one module for each kind."""

@@ -1,6 +1,6 @@
-"""A running Prometheus Alertmanager, through version 2 of its API: it groups, silences and routes as it is configured.
+"""Sends alerts to a Prometheus Alertmanager by version 2 of its API; it groups, silences and routes them.
 
-An alert that is not posted again is over for Alertmanager at its `endsAt`; so each one names a time well after the next
+Alertmanager resolves an alert at its `endsAt` unless it is posted again, so each alert names a time well after the next
 repeat. Format: https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
 """
 
@@ -12,12 +12,12 @@ from forecache.alerts.message import Message, Notice
 from forecache.posting import Failed, post_json
 
 _SHOWN_FOR = timedelta(hours=1)
-"""So long an alert about a moment is firing."""
+"""Time for which an alert about a moment is firing."""
 _FOR_EVER = timedelta(days=3650)
 
 
 class Alertmanager:
-    """POSTs each message's alerts; what they are labelled with identifies them, so that a repeat changes nothing."""
+    """POSTs the alerts of each message. Labels identify an alert, so that a repeat changes nothing."""
 
     name = "alertmanager"
 
@@ -30,7 +30,7 @@ class Alertmanager:
 
 
 def alertmanager_content(message: Message, *, repeat_s: float) -> list[dict[str, Any]]:
-    """Each alert once; the end of one that both began and ended in this message."""
+    """The body of the request: each alert once; its end, if it both began and ended in this message."""
     last = {notice.id: notice for group in message.groups for notice in group.notices}
     return [_alert(message, notice, repeat_s) for notice in last.values()]
 

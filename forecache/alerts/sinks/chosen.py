@@ -1,4 +1,4 @@
-"""The sinks that the settings name."""
+"""Receivers of alerts: their protocol, and those that the settings name."""
 
 from email.utils import parseaddr
 
@@ -11,10 +11,10 @@ from forecache.settings import Settings
 
 
 def chosen_sinks(settings: Settings) -> list[Sink]:
-    """The sinks of the FORECACHE_ALERT_ settings; none where none is set.
+    """The receivers of the FORECACHE_ALERT_ settings; empty if none is set.
 
     Raises:
-        SettingsError: A setting that a sink needs is missing or wrong.
+        SettingsError: A setting that a receiver needs is missing or wrong.
     """
     sinks: list[Sink] = []
     for name in ("alert_webhook", "alert_slack", "alert_alertmanager"):
@@ -30,7 +30,7 @@ def chosen_sinks(settings: Settings) -> list[Sink]:
 
 
 def has_sinks(settings: Settings) -> bool:
-    """Whether the settings name a sink."""
+    """Tell if the settings name a receiver."""
     return any((settings.alert_webhook, settings.alert_slack, settings.alert_alertmanager, settings.alert_email))
 
 

@@ -1,4 +1,4 @@
-"""E-mail through the SMTP server that mailings are handed to; each address is a sink of its own."""
+"""Sends alerts by e-mail through the SMTP server of mailings; each address is a receiver of its own."""
 
 from email.headerregistry import Address
 from email.message import EmailMessage

@@ -1,4 +1,4 @@
-"""What every sink of alerts is."""
+"""The protocol of a receiver of alerts."""
 
 from typing import Protocol
 
@@ -11,7 +11,7 @@ class Sink(Protocol):
 
     @property
     def name(self) -> str:
-        """Names it in the journal and for people; without secrets, and the same as long as the settings are."""
+        """Its name in the journal and for people; without secrets, and stable while the settings are."""
 
     def send(self, message: Message) -> Failed | None:
-        """Hand a message over; None where the receiver has taken it. Raises nothing for what the receiver does."""
+        """Send a message; returns None if the receiver accepted it. Raises nothing for failures of the receiver."""

@@ -1,4 +1,4 @@
-"""An incoming webhook of Slack, or of what takes the same format, such as Mattermost.
+"""Sends alerts to an incoming webhook of Slack, or of a service with the same format, such as Mattermost.
 
 Limits of Slack's Block Kit: 150 characters in a header, 3,000 in a section, 50 blocks in a message.
 """
@@ -47,7 +47,7 @@ def _markdown(text: str, most: int) -> dict[str, str]:
 
 
 def _escaped(text: str) -> str:
-    """Nothing in a text is taken for a link, or for a mention of everybody."""
+    """Escape a text, so that nothing in it becomes a link or a mention of everybody."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

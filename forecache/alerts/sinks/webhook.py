@@ -1,4 +1,4 @@
-"""A webhook of one's own: all that is known of the alerts, as JSON."""
+"""Sends alerts as JSON, with all that is known of them, to any webhook."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from forecache.alerts.message import Message, Notice
 from forecache.posting import Failed, post_json
 
 _MOST = 200
-"""So many alerts a message has in full."""
+"""Number of alerts that a message has in full."""
 
 
 class Webhook:

@@ -1,14 +1,14 @@
-"""Check of the receivers of alerts."""
+"""Checks of services: receivers of alerts, the SMTP server, existing tables, databases, and registered models."""
 
 from forecache.cli.checks.finding import Finding
 from forecache.settings import Settings
 
 
 def check_alerts(settings: Settings) -> Finding:
-    """Whether the settings of the receivers fit, and which have not taken what they should.
+    """Check the settings of the receivers of alerts, and find receivers that notices still wait for.
 
     Raises:
-        SettingsError: They do not fit.
+        SettingsError: The settings are wrong.
     """
     from forecache.alerts.database import database_file
     from forecache.alerts.outbox import Outbox

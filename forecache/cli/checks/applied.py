@@ -8,7 +8,7 @@ from forecache.settings import Settings
 
 
 def check_registered_models(settings: Settings) -> Finding:
-    """Ask MLflow what each registered model's URI means now, and load it as a night does."""
+    """Resolve each registered model's URI in MLflow, and load the model as a nightly run does."""
     from forecache.pipeline import RegisteredModel
     from forecache.pipeline.loading import read_project
 
@@ -19,7 +19,7 @@ def check_registered_models(settings: Settings) -> Finding:
     from forecache.registry.applied.plan import plan_model
     from forecache.registry.applied.resolve import resolve
 
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # for minutes otherwise; a run has them
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow retries for minutes by default
     found, problems = [], []
     for pipeline, model in applied:
         try:

@@ -79,7 +79,7 @@ def check_port(name: str, variable: str, host: str, port: int) -> Finding:
 
 
 def port_is_free(host: str, port: int) -> bool:
-    """Whether this process can listen on host:port."""
+    """True if this process can listen on host:port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

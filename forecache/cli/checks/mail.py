@@ -7,10 +7,10 @@ _TIMEOUT_S = 5.0
 
 
 def check_mail(settings: Settings) -> Finding:
-    """Connect to the SMTP server and log in, where the project declares a mailing.
+    """Connect to the SMTP server and log in, if the project declares a mailing.
 
     Raises:
-        ForecacheError: The settings do not fit, or the server cannot be used.
+        ForecacheError: The settings are wrong, or the server cannot be used.
     """
     from forecache.mail.relay import Relay
     from forecache.pipeline.loading import read_project

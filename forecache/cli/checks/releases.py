@@ -1,4 +1,4 @@
-"""Checks of releases: whether each real-time model has one that is whole, runs here, and fits what is declared."""
+"""Check that each real-time model has a release that is undamaged, runs here, and fits the declaration."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_releases(settings: Settings) -> Finding:
-    """Whether each real-time model has a current release that can answer with the features that are declared."""
+    """Check that each real-time model has a current release that can answer with the declared features."""
     from forecache.pipeline.loading import read_project
     from forecache.realtime.release.folder import open_releases, read_current
     from forecache.realtime.release.here import released_here
@@ -62,13 +62,13 @@ def check_rollouts(settings: Settings) -> Finding:
 
 
 def _differences(folder: "ReleaseFolder", number: int, declared: "Realtime | None") -> Iterator[str]:
-    """Where the views that are declared now are not those that a release was trained with; its files are read, too."""
-    from forecache.inference.environment import other_versions
+    """Describe packages and views that differ from those of a release's training; also verifies its files."""
+    from forecache.inference.environment import differing_versions
     from forecache.realtime.release.folder import read_files, read_release
 
     release = read_release(folder, number)
     read_files(folder.release(number), release.files)
-    for package, made_with, here in other_versions(release.model.spec.packages):
+    for package, made_with, here in differing_versions(release.model.spec.packages):
         yield f"release {number} of {folder.name} was made with {package} {made_with}, and here it is {here}"
     now = {each.called: each.view.packed.contract for each in declared.lookups} if declared else {}
     for lookup in release.lookups:

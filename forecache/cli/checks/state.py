@@ -1,4 +1,4 @@
-"""Checks of what the settings name: the project, the lake, MLflow, the stores."""
+"""Checks of the project, the lake, MLflow and the stores that the settings name."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def check_mlflow(settings: Settings) -> Finding:
 
 
 def check_stores(settings: Settings) -> Finding:
-    """Whether pointers are whole, and served versions' files exist and have their sizes; `check_bytes` reads them."""
+    """Check the pointers, and that served versions' files exist with their sizes; `check_bytes` reads them."""
     from forecache.store.checkup import pointer_problem, stores_here
     from forecache.store.integrity import check_sizes
 
@@ -88,7 +88,7 @@ def check_stores(settings: Settings) -> Finding:
 
 
 def check_bytes(settings: Settings) -> Finding:
-    """Whether every byte of every version in the stores is as it was written."""
+    """Check that every byte of every version in the stores is as it was written."""
     from forecache.store.checkup import verify_stores
 
     found = verify_stores(settings)
@@ -121,7 +121,7 @@ def check_rollbacks(settings: Settings) -> Finding:
 
 
 def check_files(settings: Settings) -> Finding:
-    """Whether every data file of every table can be read whole."""
+    """Check that every data file of every table can be read."""
     from forecache.lake.delta.damage import damaged_files
 
     found = list(damaged_files(settings))

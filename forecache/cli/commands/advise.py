@@ -1,4 +1,4 @@
-"""What to set differently, from measured use: `advise`, of the project or of one real-time model."""
+"""Advice on settings from measured use, for the project or one real-time model: `advise`."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -99,7 +99,7 @@ def _current_release(current: "Settings", name: str) -> "LoadedRelease":
 
 @contextmanager
 def _versions(current: "Settings", loaded: "LoadedRelease") -> "Iterator[dict[str, Answers]]":
-    """What is served of the views that a release looks up."""
+    """Open the served versions of the views that a release looks up."""
     import time
 
     from forecache.reader.versions.answers import Answers

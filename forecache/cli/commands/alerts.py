@@ -1,4 +1,4 @@
-"""`forecache alerts`: looks for what is wrong, and tells what is new."""
+"""`forecache alerts`: finds problems, and notifies the receivers of new ones."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ def alerts(dry_run: bool, test: bool) -> None:
 
 
 def _recorded(current: "Settings") -> "tuple[list[Alert], list[Subject], dict[str, str]]":
-    """What the orchestrator recorded since the last look; nothing where it is not installed or never ran here."""
+    """Alerts from the orchestrator's records since the last call; none if it is not installed or never ran here."""
     if not ran_here(current):
         return [], [], {}
     news = orchestrator("jobs.alerts").news_of_home(current)

@@ -1,4 +1,4 @@
-"""A day of demand against replicas: `simulate autoscale`."""
+"""Simulation of the replicas of a day of demand: `simulate autoscale`."""
 
 from dataclasses import replace
 from datetime import date
@@ -118,7 +118,7 @@ def _service_s(current: "Settings", name: str | None) -> float:
 
 
 def _measured_start_s(current: "Settings") -> float:
-    """The time until a reader of this home's store is ready."""
+    """Seconds until a reader of this installation's store is ready."""
     import time
 
     from forecache.cli.reader_process import ReaderProcess

@@ -1,4 +1,4 @@
-"""What everything costs a day: `cost`."""
+"""The daily cost of stages, training, storage and replicas: `cost`."""
 
 import os
 from pathlib import Path
@@ -91,7 +91,7 @@ def _show(report: "Report") -> None:
 
 
 def missing(report: "Report") -> list[str]:
-    """What is not known, each with its remedy."""
+    """A sentence for each missing figure, with its remedy."""
     said = [
         f'There is no price for {name!r}: add it to FORECACHE_PRICES, such as {{"{name}": '
         + ("[a GB for a month on disks, in an object store]}." if name == "storage" else "[on demand, spot]}.")

@@ -184,7 +184,7 @@ def _show_answers(answers: list[dict[str, Any]]) -> None:
 
 
 def _shown(value: object) -> str:
-    """A value for people; of a list the first items."""
+    """A value for people; for a list, its items."""
     if not isinstance(value, list):
         return cell(value)
     return ", ".join(str(item["item"]) if isinstance(item, dict) else cell(item) for item in value)

@@ -26,7 +26,7 @@ def _each(
     """Call `do` for every pipeline, even if it fails for others; returns one row per pipeline.
 
     Args:
-        nothing_there: Whether a pipeline has nothing to exchange; it then gets a row with `skipped` and is no failure.
+        nothing_there: True for a pipeline with nothing to exchange; it gets a row with `skipped` and is no failure.
 
     Raises:
         ForecacheError: The failure of the first pipeline that failed, after all have been tried.
@@ -81,7 +81,7 @@ def _exchange(
     told = [{"pipeline": name, "skipped": f"{name} has no version: its live layer is filled from its stream."}
             for name in streamed if not names or name in names]  # fmt: skip
     if stores or not names:
-        # Of those that are named, each is looked for below.
+        # Named ones are looked up below.
         chosen = stores or (remote_pipelines(opened) if pulling else chosen_served(current, ()))
     chosen = [name for name in chosen if name not in streamed]
     for name in () if pulling else stores:

@@ -75,7 +75,7 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
 
 
 def _is_realtime(current: "Settings", name: str) -> bool:
-    """Whether a name is a real-time model's, also where this machine has its releases or its log alone."""
+    """True for the name of a real-time model, also if there are only releases or a log of it here."""
     from forecache.lake.delta.tables import table_exists
     from forecache.pipeline.loading import read_project
     from forecache.realtime.log.record import table_of
@@ -161,7 +161,7 @@ def _show_ranking(model: dict[str, Any], link: Any) -> None:
 
 
 def _value_text(value: Any) -> str:
-    """A value for people; of a list the first items, each with its reason."""
+    """A value for people; for a list, the first items, each with its reason."""
     if not isinstance(value, list):
         return str(cell(value))
     places = [_place_text(place) if isinstance(place, dict) else str(place) for place in value]

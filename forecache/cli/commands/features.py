@@ -62,7 +62,11 @@ def features(names: tuple[str, ...], spine: str, out: str, timestamp: str, max_a
 
 
 def collected(frame: "DataFrame") -> "pa.Table":
-    """The rows of a frame. InputError: A view has a row twice."""
+    """Collect the rows of a frame.
+
+    Raises:
+        InputError: A view has two rows of a key.
+    """
     from forecache.lake.refusals import refusal_in
 
     try:
@@ -97,7 +101,7 @@ def find_views(current: "Settings", names: Sequence[str]) -> "list[FeatureView]"
 
 
 def _read(current: "Settings", spine: str, views: "Sequence[FeatureView]", timestamp: str) -> "pa.Table":
-    """The spine; of a CSV file keys as the views declare them, and times in UTC."""
+    """Read the spine; in a CSV file keys get the declared types, and times are in UTC."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -118,7 +122,7 @@ def _read(current: "Settings", spine: str, views: "Sequence[FeatureView]", times
 
 
 def _read_csv(spine: str, timestamp: str, keys: dict[str, Any]) -> "pa.Table":
-    """Rows of a CSV file whose times all have a zone, or all have none and are in UTC."""
+    """Read a CSV file whose times all have a time zone, or all have none and are in UTC."""
     import pyarrow as pa
     import pyarrow.csv as pc
 
@@ -135,7 +139,7 @@ def _read_csv(spine: str, timestamp: str, keys: dict[str, Any]) -> "pa.Table":
 
 
 def _write(current: "Settings", out: str, rows: "pa.Table") -> None:
-    """Write a file, which is there whole or not at all, or a Delta table, whose rows are replaced."""
+    """Write a file atomically, or replace the rows of a Delta table."""
     import pyarrow.csv as pc
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""Reads the lake: `query`, `tables`."""
+"""The lake: `query`, `tables`, and `maintain`, which merges its small files."""
 
 import sys
 from typing import Any

@@ -11,7 +11,7 @@ from forecache.cli.runner import orchestrator, ran_here
 from forecache.errors import NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
-    from forecache.lineage.emit import Emitted
+    from forecache.lineage.emit import EmitResult
     from forecache.settings import Settings
 
 
@@ -33,13 +33,13 @@ def lineage(since: date | None, run_id: str | None, show: bool) -> None:
     Runs send theirs by themselves. Events that are sent again have the same run ids.
     """
     from forecache.lineage.emit import emit_again, emit_new, recorded_facts
-    from forecache.lineage.receivers import chosen_receivers
+    from forecache.lineage.receivers import configured_receivers
 
     current = settings()
     again = since is not None or run_id is not None
     if show and not again:
         raise click.UsageError("--show needs --since or --run.")
-    if not show and not chosen_receivers(current):
+    if not show and not configured_receivers(current):
         raise UnavailableError(
             "No receiver of OpenLineage events is set.",
             remedy="Set FORECACHE_OPENLINEAGE_URL or FORECACHE_OPENLINEAGE_FILE.",
@@ -67,14 +67,14 @@ def lineage(since: date | None, run_id: str | None, show: bool) -> None:
 
 
 def _job_names(current: "Settings") -> dict[str, str]:
-    """By run id, the job's name, as Dagster knows them; empty where it is not installed or never ran here."""
+    """Dagster's job names by run id; empty if it is not installed or never ran here."""
     if not ran_here(current):
         return {}
     names: dict[str, str] = orchestrator("jobs.lineage").job_names(current)
     return names
 
 
-def _report(emitted: "list[Emitted]") -> None:
+def _report(emitted: "list[EmitResult]") -> None:
     if wants_json():
         print_json(emitted)
     else:

@@ -1,4 +1,4 @@
-"""`forecache monitor`: drift, expected and realised performance of a pipeline, and whether they call for training."""
+"""`forecache monitor`: drift, expected and realised performance of a pipeline, and whether to train again."""
 
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ def monitor(pipeline: str, night: date | None) -> None:
 
 
 def _measure_log(name: str, day: date | None) -> bool:
-    """Measure a day of a real-time model's log, and show it; whether the name is that of one."""
+    """Measure a day of a real-time model's log and show it; returns False if the name is no real-time model's."""
     from forecache.pipeline.loading import read_project
 
     current = settings()

@@ -1,4 +1,4 @@
-"""What `forecache releases` shows of another home that releases a model over the same lake."""
+"""The owner of a real-time model's releases, if it is another installation over the same lake."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who releases a model.
+    """The owner of a model's releases.
 
     Attributes:
-        other: The claim of another home; None where this home has it, or none has.
-        unknown: Why the lake does not say, and what to do; "" where it does.
+        other: The claim of another installation; None if this one has the claim, or none has.
+        unknown: The reason if the lake cannot be read, with the remedy; else "".
     """
 
     other: "Claim | None" = None
@@ -26,7 +26,7 @@ class Owner:
 
 
 def owner_of(current: "Settings", name: str) -> Owner:
-    """Who releases a model, as the lake says."""
+    """Read the owner of a model's releases from the lake."""
     from forecache.operations.rollout.ownership import claim_of
     from forecache.realtime.release.claim import home_of
     from forecache.realtime.release.folder import open_releases
@@ -40,7 +40,7 @@ def owner_of(current: "Settings", name: str) -> Owner:
 
 
 def show_owner(owner: Owner) -> None:
-    """Name the other home, and say where its rollout stands."""
+    """Print the other owner and the state of its rollout."""
     if owner.unknown:
         click.echo(f"\n{owner.unknown}")
     if owner.other is None:
@@ -55,7 +55,7 @@ def show_owner(owner: Owner) -> None:
 
 
 def owner_dict(owner: Owner) -> list[dict[str, Any]]:
-    """The other home as a row for scripts; none where there is no other."""
+    """The other owner as a row for scripts; [] if there is none."""
     if owner.other is None:
         return []
     it = owner.other

@@ -1,4 +1,4 @@
-"""Releases of real-time models: `release`, `releases`, and the part of `rollback` that goes back to one."""
+"""Releases of real-time models: `release`, `releases`, `bento`, and the rollback to an earlier release."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _NAME = click.argument("name", metavar="NAME")
 ASSET = "released_"
-"""What the asset of a real-time model's releases is called, before its name."""
+"""Prefix of the asset of a real-time model's releases."""
 
 
 @command(
@@ -76,7 +76,7 @@ def release(name: str, again: bool, now: bool, take_over: bool, watch: bool, eve
 
 
 def _said(current: "Settings", declared: "Realtime", result: "StageResult") -> str:
-    """Sentences on what was done, what the rollout that is declared will do, and what it cannot see."""
+    """The result of a release in one or two sentences."""
     from forecache.operations.rollout.start import BEGUN, UNDER_WAY, blind_spot, why_at_once
     from forecache.realtime.release.folder import open_releases
 
@@ -155,7 +155,7 @@ def releases(name: str) -> None:
 
 
 def roll_release_back(current: "Settings", name: str, number: int | None, reason: str) -> None:
-    """Go back to an earlier release, and say so."""
+    """Roll back to an earlier release, and print the result."""
     from forecache.operations.release import roll_release_back as go_back
 
     moved = go_back(current, name, number, reason=reason)
@@ -167,10 +167,10 @@ def roll_release_back(current: "Settings", name: str, number: int | None, reason
 
 
 def release_champion(current: "Settings", name: str, *, at_once: bool = False) -> None:
-    """Release the champion, which has moved, where it is that of a real-time model.
+    """After the champion of a real-time model changed, write a new release of it; do nothing for other pipelines.
 
     Args:
-        at_once: Also where a rollout is declared: the earlier one did harm.
+        at_once: True: without the declared rollout, since the earlier champion did harm.
     """
     from forecache.operations.release import release as make
     from forecache.pipeline.loading import read_project
@@ -186,7 +186,7 @@ def release_champion(current: "Settings", name: str, *, at_once: bool = False) -
 
 
 def _folder(current: "Settings", name: str, *, elsewhere: bool) -> "ReleaseFolder":
-    """The releases here; none are needed where another home has them."""
+    """Open the releases here; at least one is required unless another installation owns them (`elsewhere`)."""
     from forecache.realtime.release.folder import open_releases
 
     if not elsewhere:

@@ -1,4 +1,4 @@
-"""Going back: `rollback` by published version, `models rollback` by model version."""
+"""Rollbacks: `rollback` to a published version, `models rollback` to a model version."""
 
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
                 reason=reason,
                 progress=progress.update,
             )
-        else:  # of a recommender, an undeclared pipeline, or a model that is not trained here, only the store moves
+        else:  # a recommender, an undeclared pipeline, or a model that is not trained here: only the store changes
             served = store.rollback(version)
             with reporting_replica_failure(pipeline, "Rolled back."):
                 targets = sync_served(current, declared, store, progress.update)

@@ -1,4 +1,4 @@
-"""Rollouts of releases: the controller in a loop, moves by hand, and what is shown of one."""
+"""Rollouts of releases: the controller in a loop, changes by hand, and the tables of a rollout."""
 
 import time
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def rollouts(names: Sequence[str], once: bool, every: float) -> None:
             except (ForecacheError, OSError) as error:
                 if once:
                     raise
-                # Other rollouts are looked at all the same, and this one again: a controller that ends stops nothing.
+                # Go on with the other rollouts, and try this one again: a rollout must not depend on this process.
                 click.echo(f"{name}: {error}", err=True)
         if once:
             if not under_way and not wants_json():
@@ -64,10 +64,10 @@ def rollouts(names: Sequence[str], once: bool, every: float) -> None:
 
 
 def looked(current: "Settings", name: str) -> "Look | None":
-    """Look at a rollout once, and tell what was found; None where another process is looking, or there is none.
+    """Run the controller once for a rollout and show the result; None if another process runs it, or there is none.
 
     Raises:
-        ForecacheError: What `look` raises.
+        ForecacheError: As `look`.
     """
     from forecache.operations.rollout.controller import look
 
@@ -82,7 +82,7 @@ def looked(current: "Settings", name: str) -> "Look | None":
 
 
 def tell(current: "Settings", found: "Look") -> None:
-    """Show the result of a look, in Dagster too where the rollout has moved."""
+    """Show the controller's result, also in Dagster if the rollout has changed."""
     state = found.state
     if found.moved:
         shown = {"rollout": state.stage, "share": state.share, "release": state.release, "reason": state.why}
@@ -94,7 +94,7 @@ def tell(current: "Settings", found: "Look") -> None:
 
 
 def watch(current: "Settings", name: str, *, every_s: float) -> "RolloutState | None":
-    """Look at a rollout until it is over or paused; None where there is none."""
+    """Run the controller for a rollout until it is over or paused; returns its last state."""
     from forecache.operations.rollout.ownership import OwnerUnknownError
 
     while True:
@@ -102,28 +102,28 @@ def watch(current: "Settings", name: str, *, every_s: float) -> "RolloutState | 
         try:
             found = looked(current, name)
         except OwnerUnknownError as error:
-            click.echo(f"{name}: {error}", err=True)  # it is looked at again
+            click.echo(f"{name}: {error}", err=True)  # try again
         if found is not None and (found.state.is_over or found.state.paused):
             return found.state
         time.sleep(every_s)
 
 
 def headline(state: "RolloutState") -> str:
-    """A rollout in a line."""
+    """A rollout in one line."""
     stage = {"aa": "A/A", "shadow": "shadow", "canary": "canary"}.get(state.stage, state.stage)
     share = f" at {state.share:g} of the keys" if not state.is_over else ""
     return f"release {state.release}, {stage}{share}{', paused' if state.paused else ''}. {state.why}"
 
 
 def rollout_dict(state: "RolloutState") -> dict[str, Any]:
-    """A rollout for scripts."""
+    """A rollout as a dictionary for scripts."""
     from dataclasses import asdict
 
     return asdict(state)
 
 
 def show_rollout(state: "RolloutState") -> None:
-    """The steps of a rollout, and what the guards say of the last one that was judged."""
+    """Print the steps of a rollout, and the guards' figures of the last step that was judged."""
     click.echo(f"\nRollout: {headline(state)}")
     rows = [
         (

@@ -83,7 +83,7 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, 
 def _show_unread(
     current: "Settings", pipelines: Sequence[str], sources: Sequence[str], days: tuple[date, date]
 ) -> None:
-    """Say which landing files of other days wait: an ingestion of some days leaves them unread."""
+    """Print which landing files of other days wait: ingesting some days does not read them."""
     from forecache.lake.ingest.pending import pending_files
 
     project = read_project(current)

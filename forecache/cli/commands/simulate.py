@@ -1,4 +1,4 @@
-"""What would happen, simulated before it does."""
+"""Simulations: `simulate rollout`, the requests that a rollout needs to find a harm, and `simulate autoscale`."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""How many requests a rollout takes to find a harm: `simulate rollout`."""
+"""Simulation of the requests that a rollout needs to find a harm: `simulate rollout`."""
 
 import math
 

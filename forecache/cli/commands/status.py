@@ -48,12 +48,12 @@ def status(context: click.Context, url: str | None, token_file: Path | None, wat
 
 
 def collected(url: str | None, token_file: Path | None) -> dict[str, Any]:
-    """What is shown: `well`, `attention`, `url`, `reader`, `why_no_reader`, `project`.
+    """The document of the command: `well`, `attention`, `url`, `reader`, `why_no_reader`, `project`.
 
-    A reader that is named has to answer; one of the settings may be one that does not run.
+    A reader given by `url` has to answer; the one of the settings may not be running.
 
     Raises:
-        InputError: The token is not accepted, or the address is none.
+        InputError: The token is not accepted, or `url` is no address.
     """
     from forecache.cli.reader_status import ask_status, token_from
     from forecache.errors import UnavailableError
@@ -86,7 +86,7 @@ def collected(url: str | None, token_file: Path | None) -> dict[str, Any]:
 
 
 def _reachable(host: str) -> str:
-    """An address at which a reader of this machine can be asked, whatever it listens on."""
+    """An address at which a reader of this machine can be reached, for the host that it listens on."""
     if host in ("0.0.0.0", "::"):
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host

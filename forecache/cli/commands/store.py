@@ -20,10 +20,10 @@ PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 
 
 def open_pipeline_store(pipeline: str, *, or_model: bool = False) -> "Store":
-    """The store of a declared pipeline, or of what has a published version or a live layer; raises as `find_published`.
+    """The store of a declared pipeline, or one with a published version or a live layer; raises as `find_published`.
 
     Args:
-        or_model: The command takes real-time models, too, and has found no release of one by this name.
+        or_model: True if the command accepts real-time models, too, and has found no release with this name.
     """
     from forecache.pipeline.models.trained import require_published
     from forecache.store import open_store

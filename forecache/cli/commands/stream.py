@@ -1,4 +1,4 @@
-"""Streams: `stream NAME` runs one."""
+"""Streams: `stream NAME` runs one, `stream tail` fills live layers, `streams` lists them."""
 
 from datetime import date
 

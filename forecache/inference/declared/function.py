@@ -1,7 +1,7 @@
-"""A function of the project as a model: workers import it, and refuse it where its code is not the driver's.
+"""A function of the project as a model: workers import it, and refuse it if its code differs from the driver's.
 
 It is called with blocks of one size, so that numpy's kernels, and with them the last bits of a value, do not depend on
-the batch that a row came in.
+the batch that a row is in.
 """
 
 import json
@@ -20,11 +20,11 @@ BLOCK_ROWS = 1024
 
 
 def pack(path: str, code: str) -> bytes:
-    """What workers get of a function.
+    """Payload from which workers load a function.
 
     Args:
         path: `module:name`.
-        code: Fingerprint of the model that it is.
+        code: Fingerprint of the model.
     """
     from forecache.pipeline.code.imported import Named
 
@@ -35,10 +35,10 @@ def load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], st
     """`Runtime.load` of a function.
 
     Raises:
-        InputError: It cannot be imported here, or is other code than the driver's.
+        InputError: It cannot be imported here, or its code differs from the driver's.
     """
     packed: dict[str, str] = json.loads(payload())
-    return FunctionKernel(_imported(packed), packed["path"], spec)
+    return FunctionKernel(_import_function(packed), packed["path"], spec)
 
 
 class FunctionKernel:
@@ -55,13 +55,13 @@ class FunctionKernel:
 
         Raises:
             InputError: The function failed.
-            CheckError: It returned something else, or a row's value depends on the rows that came with it.
+            CheckError: It returned something else, or a row's value depends on the other rows of its block.
         """
         columns = {name: column_values(array) for name, array in zip(self._inputs, arrays, strict=True)}
         return self._run(columns, len(arrays[0]))
 
     def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
-        """The same of float32 [n, num_features]; raises as `run`."""
+        """As `run`, for float32 [n, num_features]."""
         require_width(matrix, len(self._inputs))
         return self._run({name: matrix[:, i] for i, name in enumerate(self._inputs)}, len(matrix))
 
@@ -70,7 +70,7 @@ class FunctionKernel:
         for first in range(0, max(rows, 1), BLOCK_ROWS):
             some = min(BLOCK_ROWS, rows - first)
             places = first + np.minimum(np.arange(BLOCK_ROWS), max(some - 1, 0)) if rows else None
-            block = {name: _taken(column, places) for name, column in columns.items()}
+            block = {name: _take_rows(column, places) for name, column in columns.items()}
             outputs = self._call(block)
             if not self._checked and some > 1:
                 self._refuse_dependent(block, outputs, some)
@@ -106,7 +106,7 @@ class FunctionKernel:
         return values
 
     def _array(self, name: str, returned: Any) -> np.ndarray:
-        """What the function returned of an output, of lists of structures one object for each row."""
+        """The returned values of an output as an array; lists of structures become one object per row."""
         if name in self._listed and isinstance(returned, (list, tuple, np.ndarray)):
             rows = np.empty(len(returned), object)
             for i, row in enumerate(returned):
@@ -121,9 +121,9 @@ class FunctionKernel:
             ) from None
 
     def _refuse_dependent(self, block: Mapping[str, np.ndarray], outputs: Sequence[np.ndarray], rows: int) -> None:
-        """Call it with half of the rows, twice over: each has to get the value that it got among all."""
+        """Call the function with half of the rows, twice over: each has to get the same value as among all rows."""
         half = rows // 2
-        again = self._call({name: _taken(column, np.arange(BLOCK_ROWS) % half) for name, column in block.items()})
+        again = self._call({name: _take_rows(column, np.arange(BLOCK_ROWS) % half) for name, column in block.items()})
         for name, one, other in zip(self._outputs, outputs, again, strict=True):
             if not _equal(one[:half], other[:half]):
                 raise CheckError(
@@ -132,8 +132,8 @@ class FunctionKernel:
                 )
 
 
-def _taken(column: np.ndarray, places: np.ndarray | None) -> np.ndarray:
-    """Rows of a column, which the function may not write to; of an empty one a block of unknown values."""
+def _take_rows(column: np.ndarray, places: np.ndarray | None) -> np.ndarray:
+    """Read-only rows of a column; for an empty column a block of unknown values."""
     if places is None:
         block = np.full(BLOCK_ROWS, np.nan) if column.dtype.kind == "f" else np.zeros(BLOCK_ROWS, column.dtype)
     else:
@@ -145,19 +145,21 @@ def _taken(column: np.ndarray, places: np.ndarray | None) -> np.ndarray:
 def _equal(one: np.ndarray, other: np.ndarray) -> bool:
     if one.dtype.kind == "f":
         return np.array_equal(one, other, equal_nan=True)
-    if one.dtype == object:  # in which an unknown number is not equal to itself
+    if one.dtype == object:  # NaN inside objects does not equal itself
         return repr(one.tolist()) == repr(other.tolist())
     return bool(np.array_equal(one, other))
 
 
-def _imported(packed: Mapping[str, str]) -> Callable[[Mapping[str, Any]], Any]:
+def _import_function(packed: Mapping[str, str]) -> Callable[[Mapping[str, Any]], Any]:
     from forecache.pipeline.code.fingerprint import fingerprint
     from forecache.pipeline.code.imported import Named
     from forecache.pipeline.models.applied import FunctionModel
 
-    def described(function: Any) -> str:
+    def fingerprint_function(function: Any) -> str:
         return fingerprint(model=FunctionModel(function))
 
     named = Named(packed["path"], packed["root"])
-    function: Callable[[Mapping[str, Any]], Any] = named.load(code=packed["code"], described=described, to="score")
+    function: Callable[[Mapping[str, Any]], Any] = named.load(
+        code=packed["code"], described=fingerprint_function, to="score"
+    )
     return function

@@ -1,4 +1,4 @@
-"""The plan of a model that stands in the declaration, and of the outputs that a declaration wants of a model."""
+"""Scoring plans of models that are declared as functions or SQL, and of the outputs that a declaration picks."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from forecache.errors import InputError
-from forecache.inference.choose_runtime import Plan
+from forecache.inference.choose_runtime import ScoringPlan
 from forecache.inference.declared import function, sql
 from forecache.inference.kernel_spec import KERNEL_VERSION, OUTPUTS, OWN, PICKED, KernelSpec, OutputColumn
 from forecache.inference.outputs import own_outputs, read_output
@@ -19,8 +19,8 @@ from forecache.pipeline import FunctionModel, SqlModel
 
 def plan_declared(
     model: FunctionModel | SqlModel, *, code: str, inputs: Sequence[str], outputs: Sequence[OutputSpec]
-) -> Plan:
-    """How a function or SQL expressions will be run.
+) -> ScoringPlan:
+    """Plan for scoring with a function or SQL expressions.
 
     Args:
         code: Fingerprint of the model.
@@ -45,11 +45,11 @@ def plan_declared(
         _shape(columns),
         packages=packages,
     )
-    return Plan(uri, spec, payload, reason)
+    return ScoringPlan(uri, spec, payload, reason)
 
 
 def _declared_column(output: OutputSpec) -> OutputColumn:
-    """What a function has to return for an output: a number, a text, a boolean, or for each row several of them."""
+    """Column that a function has to return for an output: a number, a text, a boolean, or several of them per row."""
     if output.kind == "structs":
         fields = ",".join(f"{name}:{kind}" for name, kind in output.fields)
         return OutputColumn(output.name, f"struct<{fields}>", -1)
@@ -60,21 +60,23 @@ def _declared_column(output: OutputSpec) -> OutputColumn:
     return OutputColumn(output.name, {"text": "string", "boolean": "boolean"}.get(output.kind, "double"))
 
 
-def pick_outputs(plan: Plan, outputs: Sequence[OutputSpec], returns: Mapping[str, tuple[str, int | None]]) -> Plan:
+def pick_outputs(
+    plan: ScoringPlan, outputs: Sequence[OutputSpec], returns: Mapping[str, tuple[str, int | None]]
+) -> ScoringPlan:
     """A plan whose outputs are those of a declaration.
 
     Args:
         outputs: As they are declared, in order.
-        returns: For some, the model's output and which value of a row, or None; the others are the model's output of
-            that name, or its only one.
+        returns: For some, the model's output and the position of the value in a row, or None; the others are the
+            model's output of that name, or its only one.
 
     Raises:
-        InputError: The model has no such output, or one of several values a row, of which none was chosen.
+        InputError: The model has no such output, or one with several values a row and no position was given.
     """
     have = [column.name for column in plan.spec.outputs]
     picked, columns = [], []
     for output in outputs:
-        for name, wanted, place in _wanted(output, have, returns):
+        for name, wanted, place in _find_sources(output, have, returns):
             if wanted not in have:
                 raise InputError(
                     f"The model {plan.uri} returns {', '.join(have)}, and the output {name!r} is to be {wanted!r}.",
@@ -88,15 +90,15 @@ def pick_outputs(plan: Plan, outputs: Sequence[OutputSpec], returns: Mapping[str
             picked.append((have.index(wanted), place))
             columns.append(OutputColumn(name, column.type, column.width if place is None else None))
     names = [column.name for column in columns]
-    options = {**plan.spec.options, **_logged(plan.spec, columns, picked), PICKED: picked}
+    options = {**plan.spec.options, **_logged_options(plan.spec, columns, picked), PICKED: picked}
     spec = replace(plan.spec, outputs=tuple(columns), shape=_shape(columns), options=options)
     return replace(plan, spec=replace(spec, checksum=_checksum(plan.spec.checksum.encode(), names, picked)))
 
 
-def _logged(
+def _logged_options(
     spec: KernelSpec, columns: Sequence[OutputColumn], picked: Sequence[tuple[int, int | None]]
 ) -> dict[str, Any]:
-    """What a model that was trained here says of its own outputs, and of those that are picked by their names here."""
+    """Logged specifications of a model that was trained here: of its own outputs, and of those picked, by new name."""
     if OUTPUTS not in spec.options:
         return {}
     own = [
@@ -111,10 +113,10 @@ def _logged(
     return {OWN: own, OUTPUTS: named}
 
 
-def _wanted(
+def _find_sources(
     output: OutputSpec, have: Sequence[str], returns: Mapping[str, tuple[str, int | None]]
 ) -> list[tuple[str, str, int | None]]:
-    """What an output is made of: the name that it will have, the model's output, and the place in a row or None."""
+    """Columns of an output: the name that each will have, the model's output, and the position in a row or None."""
     name, shares = output.name, probabilities_column(output.name)
     if name in returns:
         return [(name, *returns[name])]

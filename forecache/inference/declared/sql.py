@@ -16,7 +16,7 @@ from forecache.inference.runtimes.runtime import Kernel
 
 
 def pack(expressions: Sequence[str]) -> bytes:
-    """What workers get: an expression for each output, in order."""
+    """Payload for workers: an expression for each output, in order."""
     return json.dumps(list(expressions)).encode()
 
 

@@ -1,1 +1,1 @@
-"""The runtimes that run a model: whether each can, the bytes that workers load, and how they load them."""
+"""Runtimes, each of which packs the models that it can run and loads them in workers."""

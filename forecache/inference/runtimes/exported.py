@@ -2,8 +2,8 @@
 
 `torch.export.load` unpickles entries without restriction (those marked `use_pickle`, constants that are no tensors, and
 sample inputs that its restricted unpickler refused), loads compiled libraries, and evaluates two kinds of text of the
-program: symbolic sizes, by sympy, and guards. So an archive is looked through first: what is not known to be data is
-refused. Imports torch inside functions only.
+program: symbolic sizes, by sympy, and guards. So an archive is checked first, and refused if it has anything that is
+not known to be data. Imports torch inside functions only.
 """
 
 import ast
@@ -82,16 +82,16 @@ def _objections(archive: zipfile.ZipFile) -> Iterator[str]:
                 if entry["use_pickle"] or not re.fullmatch(r"(?:weight|tensor)_\d+", entry["path_name"]):
                     yield f"keeps {key!r} as a pickle"
         elif name.endswith("/data/sample_inputs/model.pt"):
-            yield from _unpickled(archive.read(name))
+            yield from _check_sample_inputs(archive.read(name))
         elif name.endswith("/models/model.json"):
             program = json.loads(archive.read(name))
             for guard in program.get("guards_code") or ():
                 if not _is_data(guard, _GUARD, calls=frozenset()):
                     yield f"has the guard {guard!r}"
-            yield from _texts(program)
+            yield from _check_texts(program)
 
 
-def _unpickled(content: bytes) -> Iterator[str]:
+def _check_sample_inputs(content: bytes) -> Iterator[str]:
     import torch
 
     try:
@@ -100,11 +100,11 @@ def _unpickled(content: bytes) -> Iterator[str]:
         yield f"has sample inputs that are no tensors ({str(error).splitlines()[0]})"
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """What speaks against the texts of a program that are evaluated, and against its operators."""
+def _check_texts(value: Any) -> Iterator[str]:
+    """Objections to the texts of a program that are evaluated, and to its operators."""
     if isinstance(value, list):
         for item in value:
-            yield from _texts(item)
+            yield from _check_texts(item)
     elif isinstance(value, dict):
         for key, item in value.items():
             if key == "expr_str" and not _is_data(item, _EXPRESSION, calls=_SYMBOLIC):
@@ -113,11 +113,11 @@ def _texts(value: Any) -> Iterator[str]:
                 if not _OPERATORS.fullmatch(item) or item.startswith(_WRITES_FILES):
                     yield f"calls {item!r}"
             else:
-                yield from _texts(item)
+                yield from _check_texts(item)
 
 
 def _is_data(text: str, allowed: tuple[type, ...], *, calls: frozenset[str]) -> bool:
-    """Whether a text is an expression of these kinds of nodes that calls nothing but these functions."""
+    """True if a text is an expression of these kinds of nodes that calls only these functions."""
     for node in ast.walk(ast.parse(text, mode="eval")):
         if not isinstance(node, allowed):
             return False

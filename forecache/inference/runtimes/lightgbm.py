@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from forecache.inference.runtimes.runtime import (
-    Packed,
+    PackedModel,
     Predict,
     Runtime,
     StoredModel,
@@ -18,14 +18,14 @@ from forecache.inference.runtimes.tree_tables import TreeTables, tree_tables
 _FEW = 1024
 
 
-def _pack(model: StoredModel) -> "Packed | str":
+def _pack(model: StoredModel) -> "PackedModel | str":
     file, signature = model.path / model.flavours["lightgbm"]["data"], model.signature
     if file.suffix != ".lgb":
         return "is a LightGBM scikit-learn wrapper, not a Booster"
     if len(model.outputs) != 1:
         return f"has {len(model.outputs)} outputs"
     all_float = signature.tensor == "float32" or set(signature.input_types) == {"float"}
-    return Packed(
+    return PackedModel(
         new_spec("lightgbm", signature, "float32" if all_float else "float64", {}),
         file.read_bytes(),
         "the model is a LightGBM Booster; workers import LightGBM only, one thread each",
@@ -33,14 +33,14 @@ def _pack(model: StoredModel) -> "Packed | str":
 
 
 def load_booster(payload: bytes) -> Predict:
-    """The function of a Booster's file."""
+    """Load the prediction function from a Booster's file."""
     import lightgbm
 
     return _Booster(lightgbm.Booster(model_str=payload.decode()))
 
 
 class _Booster:
-    """Few rows are scored by tables where the model has them, and many by LightGBM: equal to the bit."""
+    """Scores few rows by tables, if the model has them, and many by LightGBM: equal to the bit."""
 
     def __init__(self, booster: Any) -> None:
         self._booster = booster
@@ -52,10 +52,10 @@ class _Booster:
 
     @cached_property
     def _tables(self) -> TreeTables | None:
-        # At the first request that it is for, so that a worker of a scoring run makes none.
+        # Made at the first request with few rows, so that a worker of a scoring run makes none.
         try:
             return tree_tables(self._booster.dump_model())
-        except ValueError:  # numbers that are none, as linear leaves may have, are not written as JSON
+        except ValueError:  # NaN, which linear leaves may have, is not valid JSON
             return None
 
 

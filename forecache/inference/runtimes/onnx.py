@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from forecache.inference.arrays import fitted
+from forecache.inference.arrays import cast_numbers
 from forecache.inference.encoding import ENCODING
 from forecache.inference.kernel_spec import KernelSpec
-from forecache.inference.onnx_front import without_front
-from forecache.inference.runtimes.runtime import Kernel, MatrixKernel, Packed, Runtime, StoredModel, new_spec
+from forecache.inference.onnx_preprocessing import remove_preprocessing
+from forecache.inference.runtimes.runtime import Kernel, MatrixKernel, PackedModel, Runtime, StoredModel, new_spec
 
 _TYPES = {
     "tensor(float)": "float32",
@@ -23,11 +23,11 @@ _TYPES = {
 _ROWS_PER_CALL = 4096
 
 
-def _pack(model: StoredModel) -> "Packed | str":
+def _pack(model: StoredModel) -> "PackedModel | str":
     flavour, signature = model.flavours["onnx"], model.signature
     payload = _graph_with_weights(model.path / flavour["data"])
     if ENCODING in model.metadata:
-        payload = without_front(payload)
+        payload = remove_preprocessing(payload)
     declared = flavour.get("onnx_session_options") or {}
     options = {
         "providers": [name for name in flavour.get("providers") or () if isinstance(name, str)],
@@ -54,7 +54,7 @@ def _pack(model: StoredModel) -> "Packed | str":
     width = takes[0].shape[1] if len(takes) == 1 and isinstance(takes[0].shape[1], int) else signature.width
     dtype = feeds[0][1] if len({kind for _, kind, _ in feeds}) == 1 else "float64"
     spec = new_spec("onnx", signature, dtype, {**options, "feeds": feeds, "fetches": fetches})
-    return Packed(
+    return PackedModel(
         replace(spec, width=width), payload, "the model has an ONNX flavour; workers import ONNX Runtime only"
     )
 
@@ -92,7 +92,7 @@ def _feed(feeds: list[tuple[str, str, int]], matrix: np.ndarray) -> dict[str, np
     if len(feeds) == 1:
         return {feeds[0][0]: matrix}
     return {
-        name: fitted(np.ascontiguousarray(matrix[:, i : i + 1] if rank == 2 else matrix[:, i]), dtype, name)
+        name: cast_numbers(np.ascontiguousarray(matrix[:, i : i + 1] if rank == 2 else matrix[:, i]), dtype, name)
         for i, (name, dtype, rank) in enumerate(feeds)
     }
 

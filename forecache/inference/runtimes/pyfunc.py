@@ -1,4 +1,4 @@
-"""MLflow's own Python function: every model that no other runtime takes, from an archive of its folder."""
+"""MLflow's Python function: runs every model that no other runtime takes, from an archive of its folder."""
 
 import io
 import os
@@ -15,19 +15,19 @@ from forecache.errors import CheckError, InputError
 from forecache.inference.arrays import matrix_columns, to_frame, to_matrix
 from forecache.inference.kernel_spec import ALLOW_PICKLE, KernelSpec, pickle_allowed
 from forecache.inference.runtimes.exported import refuse_code
-from forecache.inference.runtimes.runtime import Packed, Runtime, StoredModel, new_spec
+from forecache.inference.runtimes.runtime import PackedModel, Runtime, StoredModel, new_spec
 
 _LISTS = (list, tuple, np.ndarray)
 
 
-def _pack(model: StoredModel) -> "Packed | str":
-    # The workers' own environment was fixed when the JVM started; what counts is what holds here and now.
+def _pack(model: StoredModel) -> "PackedModel | str":
+    # The workers' own environment was fixed when the JVM started; the driver's current setting counts.
     if not pickle_allowed():
-        for program in model.path.rglob("*.pt2"):  # whose sizes and guards MLflow evaluates all the same
+        for program in model.path.rglob("*.pt2"):  # MLflow evaluates their sizes and guards even so
             refuse_code(program.read_bytes())
     tensor = model.signature.tensor
     options = {"tensor": tensor is not None, "allow_pickle": str(pickle_allowed()).lower()}
-    return Packed(new_spec("pyfunc", model.signature, tensor or "float32", options), _archive(model.path), "")
+    return PackedModel(new_spec("pyfunc", model.signature, tensor or "float32", options), _archive(model.path), "")
 
 
 def _archive(path: Path) -> bytes:
@@ -78,7 +78,7 @@ class _PyFunc:
 
 
 def as_columns(result: Any, spec: KernelSpec) -> list[np.ndarray]:
-    """The outputs of a pyfunc, whatever it returned, in the order of the spec."""
+    """The outputs of a pyfunc's result of any type, in the order of the spec."""
     names = [column.name for column in spec.outputs]
     if hasattr(result, "columns"):
         if set(names) <= set(result.columns):
@@ -103,7 +103,7 @@ def as_columns(result: Any, spec: KernelSpec) -> list[np.ndarray]:
 
 
 def _as_array(result: Any) -> np.ndarray:
-    """What a model returned; of rows with lists, which may differ in length, an array of these lists."""
+    """A model's result as an array; rows with lists, which may differ in length, become an array of lists."""
     if isinstance(result, list) and result and isinstance(result[0], _LISTS):
         rows = np.empty(len(result), object)
         for position, row in enumerate(result):
@@ -113,7 +113,7 @@ def _as_array(result: Any) -> np.ndarray:
 
 
 def _plain(values: np.ndarray) -> np.ndarray:
-    """A column of lists as a matrix where all are of one length; everything else as it is."""
+    """A column of lists as a matrix if all have one length; everything else unchanged."""
     if values.dtype != object or not len(values) or not isinstance(values[0], _LISTS):
         return values
     if all(isinstance(value, _LISTS) and len(value) == len(values[0]) for value in values):
@@ -122,7 +122,7 @@ def _plain(values: np.ndarray) -> np.ndarray:
 
 
 def _unpack(payload: Callable[[], bytes], folder: Path, checksum: str) -> Path:
-    """The model's folder on this machine; whoever comes first unpacks it, the others find it whole."""
+    """The model's folder on this machine; the first worker unpacks it, the others find it complete."""
     target = folder / f"model-{checksum}"
     if not target.is_dir():
         draft = folder / f".model-{checksum}-{os.getpid()}"

@@ -23,4 +23,4 @@ LOADERS: dict[str, Load] = {
     FUNCTION: function.load,
     SQL: sql.load,
 }
-"""How a model is loaded, by `KernelSpec.runtime`: of a runtime, or of what stands in the declaration itself."""
+"""Loaders of models by `KernelSpec.runtime`: those of the runtimes, and of models declared as function or SQL."""

@@ -1,7 +1,6 @@
-"""What a runtime is: whether it can run a stored model, what workers get of the model, and how they load it.
+"""Interface of a runtime: packs a stored model for workers if it can run it, and loads it in a worker.
 
-A runtime's library is imported when a model that needs it is packed or loaded, and no other. Every one runs on a single
-thread.
+A runtime's library is imported only when a model that needs it is packed or loaded. Each runs on a single thread.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from forecache.inference.arrays import fitted, require_width, to_columns, to_matrix
-from forecache.inference.encoding import encoding_in
+from forecache.inference.arrays import cast_numbers, require_width, to_columns, to_matrix
+from forecache.inference.encoding import find_encoding
 from forecache.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.inference.signature import Signature
 
 Predict = Callable[[np.ndarray], np.ndarray]
-"""[n, num_features] with NaN for unknown -> [n], or [n, values] where a model returns several a row."""
+"""[n, num_features] with NaN for unknown -> [n], or [n, values] if a model returns several a row."""
 
 
 class Kernel(Protocol):
@@ -28,7 +27,7 @@ class Kernel(Protocol):
         """One numpy array of n rows for each output of the spec."""
 
     def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
-        """The same of float32 [n, num_features], NaN for unknown, where all features are numbers: equal to the bit."""
+        """As `run`, to the bit, for float32 [n, num_features] with NaN for unknown, if all features are numbers."""
 
 
 Load = Callable[[KernelSpec, Callable[[], bytes], Callable[[], str]], Kernel]
@@ -40,8 +39,8 @@ class StoredModel:
 
     Attributes:
         flavours: Each flavour's own settings, by its name.
-        metadata: What whoever logged the model added.
-        outputs: What it is to return.
+        metadata: Metadata that the model was logged with.
+        outputs: Columns that it is to return.
     """
 
     path: Path
@@ -52,13 +51,13 @@ class StoredModel:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A model as workers get it.
+class PackedModel:
+    """A model as it is sent to workers.
 
     Attributes:
         spec: The kernel's spec; its shape, outputs, packages and checksum are filled in later.
         payload: The bytes that workers load.
-        reason: Why this runtime; empty for the one that takes what all others refuse.
+        reason: Reason for this runtime; empty for the one that takes models that all others refuse.
     """
 
     spec: KernelSpec
@@ -72,26 +71,27 @@ class Runtime:
 
     Attributes:
         flavour: The MLflow flavour that a model needs.
-        packages: Whose versions decide what it computes.
-        pack: The packed model; or why the runtime cannot run it, with the model as the sentence's subject.
-        load: The model in this process, from the spec, a function that returns the payload, and one that returns a
-            folder of this machine into which an archive may be unpacked.
-        generic: It runs what MLflow loads, whatever the inputs; of its packages those decide that the model requires.
+        packages: Packages whose versions decide about its values.
+        pack: Returns the packed model, or the reason why the runtime cannot run it, a sentence whose subject is the
+            model.
+        load: Loads the model in this process, from the spec, a function that returns the payload, and one that returns
+            a folder of this machine into which an archive may be unpacked.
+        generic: It runs all that MLflow loads, with any inputs; of its packages those count that the model requires.
     """
 
     name: str
     flavour: str
     packages: tuple[str, ...]
-    pack: "Callable[[StoredModel], Packed | str]"
+    pack: "Callable[[StoredModel], PackedModel | str]"
     load: Load
     generic: bool = False
 
 
 class MatrixKernel:
-    """A model that takes one matrix [n, num_features] of the spec's dtype; its encoding may make it."""
+    """A model that takes one matrix [n, num_features] of the spec's dtype, which its encoding makes, if it has one."""
 
     def __init__(self, spec: KernelSpec, run: Callable[[np.ndarray], list[np.ndarray]]) -> None:
-        self._spec, self._run, self._encoding = spec, run, encoding_in(spec.options)
+        self._spec, self._run, self._encoding = spec, run, find_encoding(spec.options)
         self._dtype = np.dtype(spec.dtype)
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
@@ -102,11 +102,11 @@ class MatrixKernel:
     def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
         assert self._encoding is None, "a model with features that are no numbers takes no matrix"
         require_width(matrix, self._spec.width)
-        return self._run(matrix if matrix.dtype == self._dtype else fitted(matrix, self._dtype, "of features"))
+        return self._run(matrix if matrix.dtype == self._dtype else cast_numbers(matrix, self._dtype, "of features"))
 
 
 def estimator_kernel(load: Callable[[bytes], Predict]) -> Callable[[KernelSpec, Callable[[], bytes], Any], Kernel]:
-    """`Runtime.load` of an estimator with one output, from the function that makes it of its file."""
+    """`Runtime.load` of an estimator with one output, from the function that loads its file."""
 
     def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
         predict = load(payload())
@@ -116,7 +116,7 @@ def estimator_kernel(load: Callable[[bytes], Predict]) -> Callable[[KernelSpec, 
 
 
 def new_spec(runtime: str, signature: Signature, dtype: str, options: Mapping[str, Any]) -> KernelSpec:
-    """A spec for `Packed`."""
+    """A spec for a packed model, to be completed."""
     return KernelSpec(
         runtime,
         "",

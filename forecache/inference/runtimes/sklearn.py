@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from forecache.errors import CheckError
-from forecache.inference.arrays import in_blocks
+from forecache.inference.arrays import run_in_blocks
 from forecache.inference.kernel_spec import OUTPUTS, KernelSpec
 from forecache.inference.runtimes.runtime import (
     Kernel,
     MatrixKernel,
-    Packed,
+    PackedModel,
     Predict,
     Runtime,
     StoredModel,
@@ -33,23 +33,23 @@ SAFE_TYPES = (
 )
 """Types that skops does not trust by itself and that hold numbers only: loading them runs no code of the file.
 
-Trees are walked by compiled code that looks at no bounds; `forecache.inference.runtimes.trees` does."""
+Compiled code walks trees without checking bounds; `forecache.inference.runtimes.trees` checks them before."""
 _IMPORTS_TORCH = "sklearn.externals.array_api_compat.torch"
 _ROW_BY_ROW = frozenset(
     f"{name}{kind}"
     for name in ("DecisionTree", "ExtraTree", "ExtraTrees", "RandomForest", "GradientBoosting", "HistGradientBoosting")
     for kind in ("Classifier", "Regressor")
 )
-"""scikit-learn's estimators whose row is scored by comparisons and sums of its own: the other rows do not matter."""
+"""scikit-learn's estimators that score each row by comparisons and sums of its own, independent of other rows."""
 
 
-def _pack(model: StoredModel) -> "Packed | str":
+def _pack(model: StoredModel) -> "PackedModel | str":
     flavour = model.flavours["sklearn"]
     if OUTPUTS not in model.metadata:
         return "was not trained by Forecache"
     if flavour.get("serialization_format") != "skops":
         return "is saved as a pickle"
-    return Packed(
+    return PackedModel(
         new_spec("sklearn", model.signature, "float32", {}),
         (model.path / flavour["pickled_model"]).read_bytes(),
         "the model is a scikit-learn estimator of safe types only; workers import scikit-learn, one thread each",
@@ -57,7 +57,7 @@ def _pack(model: StoredModel) -> "Packed | str":
 
 
 def load_predict(payload: bytes, *, several: bool = False) -> Predict:
-    """The function of a skops file: probabilities of the second class, or predictions, float64 [n].
+    """Load the prediction function from a skops file: probabilities of the second class, or predictions, float64 [n].
 
     Args:
         several: Return the probabilities of all classes, or all predictions, float64 [n, values].
@@ -72,7 +72,7 @@ def load_predict(payload: bytes, *, several: bool = False) -> Predict:
     classifies = hasattr(estimator, "predict_proba")
 
     def predict(matrix: np.ndarray) -> np.ndarray:
-        # Threads of a forest add up its trees in the order in which they end, those of BLAS cut its sums.
+        # Threads of a forest add up its trees in the order in which they end, and those of BLAS split its sums.
         with parallel_config(backend="sequential"), pools.limit(limits=1):
             values = estimator.predict_proba(matrix) if classifies else estimator.predict(matrix)
         values = values[:, 1] if classifies and not several else values
@@ -80,18 +80,18 @@ def load_predict(payload: bytes, *, several: bool = False) -> Predict:
 
     if type(estimator).__name__ in _ROW_BY_ROW:
         return predict
-    # In float64, as OpenBLAS's product in float32 gives a row other last bits at another place of the matrix.
-    return lambda matrix: in_blocks(matrix.astype(np.float64), lambda block: [predict(block)])[0]
+    # In float64: OpenBLAS's product in float32 gives a row other last bits at another position in the matrix.
+    return lambda matrix: run_in_blocks(matrix.astype(np.float64), lambda block: [predict(block)])[0]
 
 
 def skops_io() -> ModuleType:
     """The module `skops.io`, imported without torch.
 
-    skops lists scikit-learn's estimators, and so imports every package of it. One of them imports torch where that is
+    skops lists scikit-learn's estimators, and so imports all of its packages. One of them imports torch if that is
     installed: three of the six seconds of CPU that the import took.
     """
     if "skops.io" not in sys.modules and "torch" not in sys.modules:
-        sys.modules[_IMPORTS_TORCH] = None  # type: ignore[assignment]  # passed over as one that cannot be imported
+        sys.modules[_IMPORTS_TORCH] = None  # type: ignore[assignment]  # the import of torch fails, and is ignored
         try:
             import skops.io
         finally:

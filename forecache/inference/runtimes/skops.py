@@ -1,6 +1,6 @@
 """scikit-learn estimators that others saved with skops, of types that run no code of the file.
 
-MLflow takes the list of trusted types from the model itself, and so loads none where pickles are not allowed.
+MLflow takes the list of trusted types from the model itself, and so loads none if pickles are not allowed.
 """
 
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from forecache.inference.arrays import in_blocks
+from forecache.inference.arrays import run_in_blocks
 from forecache.inference.kernel_spec import CLASSES, KernelSpec, pickle_allowed
 from forecache.inference.runtimes.pyfunc import as_columns
-from forecache.inference.runtimes.runtime import Kernel, MatrixKernel, Packed, Runtime, StoredModel, new_spec
+from forecache.inference.runtimes.runtime import Kernel, MatrixKernel, PackedModel, Runtime, StoredModel, new_spec
 from forecache.inference.runtimes.sklearn import load_skops, untrusted_types
 
 _METHODS = ("predict", "predict_proba", "predict_log_proba", "predict_joint_log_proba")
 
 
-def _pack(model: StoredModel) -> "Packed | str":
+def _pack(model: StoredModel) -> "PackedModel | str":
     flavour = model.flavours["sklearn"]
     if flavour.get("serialization_format") != "skops":
         return "is saved as a pickle"
@@ -32,12 +32,12 @@ def _pack(model: StoredModel) -> "Packed | str":
         return f"holds {untrusted[0]}, which cannot be loaded without trusting code in the file"
     options: dict[str, Any] = {"method": method}
     if method == "predict_proba" and len(model.outputs) == 1:
-        options[CLASSES] = [_name(each) for each in getattr(load_skops(payload), "classes_", ())]
+        options[CLASSES] = [_class_label(each) for each in getattr(load_skops(payload), "classes_", ())]
     reason = "the model is a scikit-learn estimator of safe types only; workers import scikit-learn, one thread each"
-    return Packed(new_spec("skops", model.signature, "float64", options), payload, reason)
+    return PackedModel(new_spec("skops", model.signature, "float64", options), payload, reason)
 
 
-def _name(label: Any) -> str:
+def _class_label(label: Any) -> str:
     return str(int(label)) if isinstance(label, (float, np.floating)) and label % 1 == 0 else str(label)
 
 
@@ -50,14 +50,14 @@ def _load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], s
 
     def predict(block: np.ndarray) -> list[np.ndarray]:
         with parallel_config(backend="sequential"), pools.limit(limits=1):
-            found = getattr(estimator, spec.options["method"])(_named(block, names))
+            found = getattr(estimator, spec.options["method"])(_as_frame(block, names))
         return as_columns(found, spec)
 
-    return MatrixKernel(spec, lambda matrix: in_blocks(matrix, predict))
+    return MatrixKernel(spec, lambda matrix: run_in_blocks(matrix, predict))
 
 
-def _named(block: np.ndarray, names: list[str]) -> Any:
-    """A frame for an estimator that was fitted with one: it may pick columns by their names."""
+def _as_frame(block: np.ndarray, names: list[str]) -> Any:
+    """A pandas frame for an estimator that was fitted with one: it may pick columns by their names."""
     if not names:
         return block
     import pandas as pd  # type: ignore[import-untyped]

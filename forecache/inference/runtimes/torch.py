@@ -5,13 +5,13 @@ from collections.abc import Callable
 import numpy as np
 
 from forecache.errors import CheckError
-from forecache.inference.arrays import in_blocks
+from forecache.inference.arrays import run_in_blocks
 from forecache.inference.kernel_spec import KernelSpec, pickle_allowed
 from forecache.inference.runtimes.exported import load_exported, refuse_code
-from forecache.inference.runtimes.runtime import Kernel, MatrixKernel, Packed, Runtime, StoredModel, new_spec
+from forecache.inference.runtimes.runtime import Kernel, MatrixKernel, PackedModel, Runtime, StoredModel, new_spec
 
 
-def _pack(model: StoredModel) -> "Packed | str":
+def _pack(model: StoredModel) -> "PackedModel | str":
     file = model.path / model.flavours["pytorch"].get("model_data", "data") / "model.pt2"
     if not file.is_file():
         return "is not saved as an exported program (pt2)"
@@ -25,7 +25,7 @@ def _pack(model: StoredModel) -> "Packed | str":
         return "does not take one float32 matrix"
     if len(model.outputs) != 1:
         return f"has {len(model.outputs)} outputs"
-    return Packed(
+    return PackedModel(
         new_spec("torch", model.signature, "float32", {}),
         file.read_bytes(),
         "the model has a torch flavour saved as an exported program; workers import torch only",
@@ -45,7 +45,7 @@ def _load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], s
 
     def run(matrix: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():
-            return in_blocks(matrix, run_block)
+            return run_in_blocks(matrix, run_block)
 
     return MatrixKernel(spec, run)
 

@@ -1,11 +1,11 @@
 """Boosted trees as tables of bits: the scores of a LightGBM Booster for few rows, sooner and equal to the bit.
 
 LightGBM follows each tree from node to node, and every step waits for the one before. Here no tree is followed. A tree
-has one bit for each of its leaves, and a node whose question is answered with no rules out the leaves on its left. For
-each feature, and each interval between two of its thresholds, a table has the leaves of all trees that are possible
-there. The rows of a table that a sample meets are combined by AND; the first leaf that is left in each tree is the
-one that LightGBM arrives at (C. Lucchese et al., "QuickScorer", SIGIR 2015). The values of leaves are added in
-LightGBM's order, from the first tree to the last, in float64.
+has one bit for each of its leaves, and a node whose comparison is false rules out the leaves on its left. For each
+feature, and each interval between two of its thresholds, a table has the leaves of all trees that are possible there.
+The table rows of a sample's values are combined by AND; the first remaining leaf of each tree is the one that LightGBM
+arrives at (C. Lucchese et al., "QuickScorer", SIGIR 2015). The values of leaves are added in LightGBM's order, from the
+first tree to the last, in float64.
 """
 
 import math
@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 BLOCK_ROWS = 64
-"""Rows that are scored together; what they need stays in the processor's cache."""
+"""Rows that are scored together; their data stays in the processor's cache."""
 MOST_BYTES = 16 << 20
 _IDENTITY = frozenset({"regression", "regression_l1", "huber", "fair", "quantile", "mape", "lambdarank", "rank_xendcg"})
 """Objectives whose score is the sum of the leaves, as it is."""
 _BINARY = "binary"
 """Its score is the logistic function of the sum."""
 _ZERO = np.float32(1e-35)
-"""LightGBM takes numbers that are no larger as 0."""
+"""LightGBM takes numbers up to this size as 0."""
 _INFINITE = 1e300
-"""How LightGBM writes infinity into a dump."""
+"""Infinity as LightGBM writes it into a dump."""
 _WORDS = {32: (np.uint32, np.float32, np.int32, 23, 127), 64: (np.uint64, np.float64, np.int64, 52, 1023)}
 """By the most leaves of a tree: a word with a bit for each, a float that holds powers of two up to it, an integer of
 its size, and where in the float's bits the exponent begins and what it is for 1."""
@@ -33,10 +33,10 @@ its size, and where in the float's bits the exponent begins and what it is for 1
 
 @dataclass(frozen=True)
 class _Node:
-    """A question of a tree: whether a feature is at most the threshold.
+    """A node of a tree: compares a feature with a threshold, at most that is left.
 
     Attributes:
-        unknown_left: Whether the answer of NaN is yes.
+        unknown_left: Whether NaN goes left.
         left: A bit for each leaf on its left.
     """
 
@@ -64,8 +64,8 @@ class TreeTables:
             own = [node for node in nodes if node.feature == feature]
             thresholds = np.unique(np.array([node.threshold for node in own], np.float32))
             # Behind infinity, and before the negative one, are the NaN of either sign.
-            infinities = _ordered(np.array([-np.inf, np.inf], np.float32))
-            own_bounds = np.concatenate([infinities[:1] - 1, _ordered(thresholds), infinities[1:]])
+            infinities = _sortable_bits(np.array([-np.inf, np.inf], np.float32))
+            own_bounds = np.concatenate([infinities[:1] - 1, _sortable_bits(thresholds), infinities[1:]])
             bounds.append(own_bounds + (place << 32))
             tables.append(self._table(own, thresholds))
         self._bounds, self._table_rows = np.concatenate(bounds), np.concatenate(tables)
@@ -95,7 +95,7 @@ class TreeTables:
         return np.array([1.0 / (1.0 + _exp(-self._sigmoid * each)) for each in sums.tolist()])
 
     def _sums(self, matrix: np.ndarray) -> np.ndarray:
-        places = _ordered(matrix.T.take(self._features, 0))
+        places = _sortable_bits(matrix.T.take(self._features, 0))
         places += self._offsets
         rows = self._bounds.searchsorted(places.ravel()).reshape(places.shape)
         rows += self._first_row
@@ -109,7 +109,7 @@ class TreeTables:
 
 
 def tree_tables(model: dict[str, Any]) -> TreeTables | None:
-    """The tables of a model as `Booster.dump_model` returns it; None where it is not of a kind that they score."""
+    """The tables of a model as `Booster.dump_model` returns it; None for a kind of model that they cannot score."""
     objective, *settings = (model.get("objective") or "").split() or [""]
     trees = [tree["tree_structure"] for tree in model["tree_info"]]
     if objective not in (*_IDENTITY, _BINARY) or "sqrt" in settings or model["average_output"]:
@@ -133,7 +133,7 @@ def tree_tables(model: dict[str, Any]) -> TreeTables | None:
 
 
 def _nodes_of(node: dict[str, Any], tree: int, leaves: list[float]) -> Iterator[_Node | None]:
-    """The nodes below one, None for one of another kind; the values of leaves are added from left to right."""
+    """The nodes below one, None for an unsupported kind; appends the values of leaves from left to right."""
     if "split_feature" not in node:
         leaves.append(node["leaf_value"])
         if "leaf_const" in node:  # of a linear tree
@@ -153,7 +153,7 @@ def _nodes_of(node: dict[str, Any], tree: int, leaves: list[float]) -> Iterator[
 
 
 def _threshold(threshold: float) -> np.float32:
-    """The largest float32 that LightGBM finds to be at most the threshold."""
+    """The largest float32 that LightGBM takes as at most the threshold."""
     zero = float(_ZERO)
     if 0 <= threshold < zero:
         return _ZERO
@@ -165,8 +165,8 @@ def _threshold(threshold: float) -> np.float32:
         return near if is_under else np.nextafter(near, np.float32(-np.inf))
 
 
-def _ordered(numbers: np.ndarray) -> np.ndarray:
-    """Integers, int64 of 33 bits at most, in the order of float32 numbers."""
+def _sortable_bits(numbers: np.ndarray) -> np.ndarray:
+    """Map float32 numbers to integers in the same order, int64 of at most 33 bits."""
     bits = numbers.view(np.int32).astype(np.int64)
     bits ^= (bits >> 63) & 0x7FFFFFFF
     return bits

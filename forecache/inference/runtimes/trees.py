@@ -1,7 +1,7 @@
-"""Trees of scikit-learn that came out of a file: whether walking them stays inside their arrays and ends.
+"""Checks scikit-learn's trees from a file: following their nodes stays inside their arrays and ends.
 
-scikit-learn's compiled code follows the nodes without looking at bounds. These types run no code of the file, but a
-file that was tampered with could make them read beyond their memory, or walk in circles.
+scikit-learn's compiled code follows the nodes without checking bounds. These types run no code of the file, but a
+file that was tampered with could make them read beyond their memory, or loop for ever.
 """
 
 from collections.abc import Iterator
@@ -29,9 +29,9 @@ def refuse_unsound_trees(estimator: Any) -> None:
 
 
 def _trees(value: Any, seen: set[int], holder: Any = None) -> Iterator[tuple[Any, Any, int]]:
-    """Every tree in an estimator's attributes, with the estimator that has it and how wide the rows are that it gets.
+    """Every tree in an estimator's attributes, with the estimator that has it and the width of the rows that it gets.
 
-    A tree that several estimators have comes once for each of them.
+    A tree that several estimators share is yielded once for each of them.
     """
     kind = type(value)
     if (kind.__module__, kind.__name__) in _TREES:
@@ -56,9 +56,9 @@ def _trees(value: Any, seen: set[int], holder: Any = None) -> Iterator[tuple[Any
 
 
 def _members(ensemble: Any) -> Iterator[tuple[Any, Any, int]]:
-    """The trees that an ensemble consists of, as `_trees`, with the width of the rows that it hands to each.
+    """The trees that an ensemble consists of, as `_trees`, with the width of the rows that it passes to each.
 
-    Forests and boosting hand rows to the compiled code without asking how wide the tree believes them to be.
+    Forests and boosting pass rows to the compiled code without comparing their width with the tree's.
     """
     members = getattr(ensemble, "estimators_", ())
     for i, member in enumerate(members.flat if isinstance(members, np.ndarray) else members):
@@ -86,11 +86,11 @@ _TREES = {
 
 
 def _is_sound_tree(tree: Any, num_features: int) -> bool:
-    if tree.node_count != tree.capacity or tree.node_count < 1:  # before its arrays are looked at
+    if tree.node_count != tree.capacity or tree.node_count < 1:  # before its arrays are read
         return False
     if tree.n_features != num_features:  # the tree is given rows as wide as its estimator's input
         return False
-    return _children_follow(tree.children_left, tree.children_right, tree.children_left == -1) and _within(
+    return _children_follow(tree.children_left, tree.children_right, tree.children_left == -1) and _is_in_range(
         tree.feature, tree.children_left != -1, tree.n_features
     )
 
@@ -103,17 +103,17 @@ def _is_sound_predictor(tree: Any, num_features: int) -> bool:
     categorical = inner & (nodes["is_categorical"] != 0)
     return (
         _children_follow(nodes["left"].astype(np.int64), nodes["right"].astype(np.int64), ~inner)
-        and _within(nodes["feature_idx"], inner, num_features)
-        and _within(nodes["bitset_idx"], categorical, len(tree.raw_left_cat_bitsets))
+        and _is_in_range(nodes["feature_idx"], inner, num_features)
+        and _is_in_range(nodes["bitset_idx"], categorical, len(tree.raw_left_cat_bitsets))
     )
 
 
 def _children_follow(left: np.ndarray, right: np.ndarray, is_leaf: np.ndarray) -> bool:
-    """Whether the children of each inner node are later nodes: then every walk ends, inside the nodes."""
+    """True if the children of each inner node are later nodes: then every walk ends, inside the nodes."""
     place, inner = np.arange(len(left)), ~is_leaf
     return all(bool(np.all((child[inner] > place[inner]) & (child[inner] < len(left)))) for child in (left, right))
 
 
-def _within(index: np.ndarray, where: np.ndarray, end: int) -> bool:
+def _is_in_range(index: np.ndarray, where: np.ndarray, end: int) -> bool:
     chosen = index[where].astype(np.int64)
     return bool(np.all((chosen >= 0) & (chosen < end)))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from forecache.inference.runtimes.runtime import (
-    Packed,
+    PackedModel,
     Predict,
     Runtime,
     StoredModel,
@@ -12,7 +12,7 @@ from forecache.inference.runtimes.runtime import (
 )
 
 
-def _pack(model: StoredModel) -> "Packed | str":
+def _pack(model: StoredModel) -> "PackedModel | str":
     flavour, signature = model.flavours["xgboost"], model.signature
     if not flavour.get("model_class", "").endswith(".Booster") or flavour.get("model_format") not in ("json", "ubj"):
         return "is no Booster in XGBoost's JSON"
@@ -24,7 +24,7 @@ def _pack(model: StoredModel) -> "Packed | str":
     trained = xgboost.Booster(model_file=bytearray(payload)).feature_names
     if trained and signature.inputs and tuple(trained) != signature.inputs:
         return "was trained on columns of other names or in another order than its signature's"
-    return Packed(
+    return PackedModel(
         new_spec("xgboost", signature, "float32", {}),
         payload,
         "the model is an XGBoost Booster; workers import XGBoost only, one thread each",
@@ -32,7 +32,7 @@ def _pack(model: StoredModel) -> "Packed | str":
 
 
 def load_booster(payload: bytes) -> Predict:
-    """The function of a Booster's file."""
+    """Load the prediction function from a Booster's file."""
     import xgboost
 
     booster = xgboost.Booster(model_file=bytearray(payload))

@@ -1,9 +1,12 @@
 """The one place that commits to the lake's Delta tables.
 
-Data files are written first, under names of their own, by Spark's tasks or from Arrow; nobody sees them. The driver
-then commits them through delta-rs, which creates the log's next entry only if nobody else has: on a disk and on an
-object store alike. Every attempt looks at the newest state of the table again and decides anew what to add and what to
-remove, so that two writers never both replace what one of them has not seen.
+Data files are written first, under unique names, by Spark's tasks or from Arrow; no reader sees them. The driver then
+commits them through delta-rs, which creates the log's next entry only if nobody else has, on a disk and on an object
+store alike. Every attempt reads the newest state of the table and decides again what to add and what to remove, so that
+a writer never replaces files that it has not seen.
+
+Each commit has a unique mark in its metadata. If the object store's answer to a commit is lost, the mark of the log's
+entry tells whether this commit or another one took the version.
 """
 
 import random
@@ -25,23 +28,22 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable, Schema
 
 
-# How long a commit goes on trying while others commit to the same table, how often at least (an attempt may merge files
-# for minutes), and how long it waits in between.
+# A commit that others overtake is tried for so long, and at least so often, as an attempt may merge files for minutes.
 _PATIENCE_S, _LEAST_TRIES = 120.0, 10
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 
 
 @dataclass(frozen=True)
 class Target:
-    """A table to commit to, which is created where there is none.
+    """A table to commit to; it is created if it does not exist.
 
     Attributes:
         add_columns: Add the schema's missing columns to the table.
         fit: Refuse rows whose column types differ from the table's.
         keep_log: Keep every entry of the log, since versions, models and runs name old versions of the table; else
-            checkpoints remove those that are 8 days old, a day more than maintenance keeps files.
+            entries are removed when they are 8 days old, a day after maintenance may remove their files.
         configuration: Further properties of a new table.
-        kept: The table for one that appends often: it is not opened anew, and `State.files` is empty.
+        kept: A cached table, for frequent appends: the table is not opened again, and `TableState.files` is empty.
     """
 
     settings: Settings
@@ -58,16 +60,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Change:
-    """What a commit does to a table at the version that it was decided on.
+    """Change of a table, decided at one version of it.
 
     Attributes:
-        files: Files that the table has afterwards; those that it has already are left as they are.
-        replaced: Files that it has and that go, but for those among `files`.
-        schema: Columns of the whole table afterwards, where all of it is replaced.
-        rearranged: The rows stay those that they were.
-        transactions: By application, the number of its transaction that this is (Delta's `txn`); where it stands in the
-            table, what belongs to it does.
-        partitions: What is told of the partitions that are written, by name and value, such as `as_of=2026-01-01`.
+        files: Files to add; those that the table already has are left as they are.
+        replaced: Files to remove, except those that are also in `files`.
+        schema: New columns, if the whole table is replaced.
+        rearranged: The rows stay the same (a compaction).
+        transactions: By application, the number of this transaction (Delta's `txn`). If the table has the number, the
+            data of the transaction are committed.
+        partitions: Metadata of the partitions that are written, by name and value, such as `as_of=2026-01-01`.
     """
 
     files: Sequence[DataFile] = ()
@@ -80,7 +82,7 @@ class Change:
 
 @dataclass(frozen=True)
 class State:
-    """A table at its newest version: -1, without a table, where there is none. Its files have no bounds."""
+    """A table at its newest version; -1 and no table if it does not exist. Its files have no column bounds."""
 
     delta: "DeltaTable | None"
     version: int
@@ -88,20 +90,20 @@ class State:
 
 
 def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[str, str] | None = None) -> int:
-    """Bring a table's log forward by one entry, by two where columns are added; by none where it is already as decided.
+    """Add an entry to a table's log, or two if columns are added; none if the table already is as decided.
 
     Args:
-        decide: Called at each attempt with the table at its newest version; what it raises goes through.
-        note: Written beside the change; a run's id under `run_id`.
+        decide: Called at each attempt with the table at its newest version; its exceptions pass through.
+        note: Metadata of the commit; a run's id under `run_id`.
 
     Returns:
-        The Delta version of the commit, or the newest where there was nothing to do.
+        The Delta version of the commit, or the newest version if there was nothing to do.
 
     Raises:
         ConflictError: Others committed to the table at each of at least ten attempts, for two minutes.
-        InputError: A column has another type in the table than in the rows, or the table lacks it and is to get none.
-        UnavailableError: No space is left on the device; the table is as it was. Or the object store failed time and
-            again.
+        InputError: A column has another type in the table than in the rows, or the table lacks it and `add_columns` is
+            false.
+        UnavailableError: No space is left on the device; the table is unchanged. Or the object store failed repeatedly.
     """
     mark, pause, failures, tries = uuid.uuid4().hex, _FIRST_PAUSE_S, 0, 0
     give_up = time.monotonic() + _PATIENCE_S
@@ -120,7 +122,7 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
         except ForecacheError:
             raise
         except Exception as error:
-            # The answer of an object store may be lost on the way although it took the entry.
+            # The answer of an object store may be lost although it wrote the entry.
             if version >= 0 and mark_of(target.settings, target.name, version) == mark:
                 return version
             known = as_known_error(target.name, error) or (
@@ -191,7 +193,7 @@ def _write_entry(target: Target, state: State, change: Change, metadata: Mapping
         metadata = {**metadata, "partitions": {name: dict(told) for name, told in change.partitions.items()}}
     properties = CommitProperties(
         custom_metadata=dict(metadata),
-        # No retries of delta-rs's own: they would not look at the table again.
+        # No retries by delta-rs: these would not read the table again.
         max_commit_retries=0,
         app_transactions=[
             *(Transaction(name, told["state"]) for name, told in change.partitions.items()),
@@ -201,7 +203,7 @@ def _write_entry(target: Target, state: State, change: Change, metadata: Mapping
     if state.delta is None:
         _create(target, added, properties)
     elif change.schema is not None and change.schema != state.delta.schema():
-        # Of delta-rs's modes only this one changes the columns; it removes every file that is there by itself.
+        # The only mode of delta-rs that changes the columns; it removes all existing files by itself.
         _write(state.delta, added, change.schema, "overwrite", properties)
     else:
         _write(state.delta, [*removed, *added], state.delta.schema(), "append", properties)
@@ -213,7 +215,7 @@ def _write(delta: "DeltaTable", actions: list[Any], schema: "Schema", mode: str,
 
 
 def _create(target: Target, added: list[Any], properties: Any) -> None:
-    """The table's first entry, with its columns and its first rows."""
+    """Write the table's first entry, with its columns and its first files."""
     from deltalake.transaction import create_table_with_add_actions
 
     # delta-rs reads no deletion vectors: no engine is to write any, whatever its defaults.

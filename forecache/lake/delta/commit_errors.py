@@ -1,4 +1,4 @@
-"""Errors of delta-rs and of object stores while a table is written, as those of Forecache."""
+"""Errors of Spark, delta-rs and object stores, translated to those of Forecache."""
 
 import re
 
@@ -6,7 +6,7 @@ from forecache.errors import ConflictError, ForecacheError, InputError, Unavaila
 
 
 def other_type(table: str, column: str, known: object, given: object) -> InputError:
-    """The error of a column that has another type in the table."""
+    """The error for a column that has another type in the table."""
     return InputError(
         f"The table {table!r} holds a column of another type than the rows to be written: {column!r} is "
         f"{known} there and {given} here.",
@@ -18,7 +18,7 @@ _GONE = re.compile(r"FILE_NOT_EXIST\][^\n]* file (?P<file>\S+?)\. ")
 
 
 def as_known_error(name: str, error: Exception) -> ForecacheError | None:
-    """The error of a write that a user can act on; None where it is not one of those."""
+    """Translate an error of a write that a user can act on; None for any other."""
     text = str(error)
     if "No space left on device" in text or "os error 28" in text:
         return UnavailableError(
@@ -34,7 +34,7 @@ def as_known_error(name: str, error: Exception) -> ForecacheError | None:
 
 
 def file_gone(error: Exception) -> UnavailableError | None:
-    """The error of a read whose file somebody took away; None for any other."""
+    """Translate an error of a read whose file was removed; None for any other."""
     found = _GONE.search(str(error))
     return found and UnavailableError(
         f"A file went while it was being read: {found['file']}.",
@@ -43,10 +43,10 @@ def file_gone(error: Exception) -> UnavailableError | None:
 
 
 def store_error(name: str, error: Exception) -> UnavailableError | None:
-    """The error of an object store that may work the next time.
+    """Translate a transient error of an object store; None for any other.
 
-    Trying again is safe: an entry that is still on its way can only become the version that is tried again, and there
-    its mark is found.
+    Retrying is safe: an entry that is still being written can only become the version that is tried again, where its
+    mark is found.
     """
     if not isinstance(error, OSError) or isinstance(error, PermissionError):
         return None

@@ -1,4 +1,4 @@
-"""What tells a commit from all others: whether an entry of a table's log is the one that was asked for."""
+"""The unique mark of a commit, by which an entry of a table's log is recognized."""
 
 import time
 
@@ -8,17 +8,17 @@ from forecache.lake.delta.log import read_entry
 from forecache.settings import Settings
 
 MARK = "commit"
-"""Name in a commit's metadata of the text that no other commit has."""
+"""Key in a commit's metadata of a text that no other commit has."""
 STORE_FAILURES = 10
-"""How often an object store may fail a commit after the retries of its client."""
+"""A commit fails once the object store has failed it so often, after the retries of its client."""
 _PAUSE_S = 1.0
 
 
 def mark_of(settings: Settings, name: str, version: int) -> str | None:
-    """The mark of a table's version; None where it has none, or is not there (yet).
+    """Read the mark of a table's version; None if it has none, or does not exist (yet).
 
     Raises:
-        UnavailableError: The object store does not tell: the commit may stand or not.
+        UnavailableError: The object store does not answer: whether the commit was made is not known.
     """
     for attempt in range(STORE_FAILURES):
         try:

@@ -1,4 +1,4 @@
-"""Data files of Delta tables that are missing or damaged: found by reading them, named by table with the way out."""
+"""Missing or damaged files of Delta tables, with table and remedy: found by reading them all, or in an error."""
 
 import re
 from collections.abc import Iterator
@@ -38,9 +38,9 @@ class DamagedFile:
 
 
 def damaged_files(settings: Settings) -> Iterator[DamagedFile]:
-    """Read every data file of the newest version of every table; those that are not what the log says.
+    """Read every data file of the newest version of every table; yield those that differ from the log.
 
-    A changed byte that still decodes, to another value, is not found: Delta's log has no checksums.
+    A changed byte that still decodes to another value is not found: Delta's log has no checksums.
     """
     for name in table_names(settings):
         yield from _of_table(settings, name)
@@ -85,10 +85,10 @@ def _line(error: BaseException) -> str:
 
 
 def named(error: BaseException) -> DamagedError | None:
-    """The sentence for an error of Spark, Arrow or delta-rs that is about a file of a table; None for others."""
+    """Translate an error of Spark, Arrow or delta-rs about a file of a table; None for any other."""
     for each in chain_of(error):
         text = str(each)
-        if (known := _SENTENCE.search(text)) is not None:  # of a worker of Spark's
+        if (known := _SENTENCE.search(text)) is not None:  # raised in a Spark worker
             return damaged_file(known[1], known[2])
         found = _FILE.search(text)
         if found is not None and any(sign in text.lower() for sign in _SIGNS):

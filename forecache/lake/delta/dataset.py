@@ -1,7 +1,7 @@
-"""Arrow datasets of Delta tables, which Arrow reads by itself: from a disk or a bucket, without a call of Python.
+"""Arrow datasets of Delta tables, read by Arrow's own file systems from a disk or a bucket, without calls to Python.
 
-delta-rs's own file system is called back from Arrow's threads. A query with a limit has its rows while these threads
-still read ahead, and calls into an interpreter that ends crash or hang the process.
+Arrow's threads would call delta-rs's file system through Python. A query with a limit returns while these threads still
+read ahead, and their calls into an interpreter that shuts down crash or hang the process.
 """
 
 import os
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from pyarrow.dataset import FileSystemDataset
 
-# delta-rs's options of S3 by what Arrow's client calls them, without their prefix `aws_`; the first that is set holds.
+# delta-rs's options of S3, without their prefix `aws_`, to the arguments of Arrow's client; the first that is set wins.
 _CREDENTIALS = {
     "access_key_id": "access_key",
     "secret_access_key": "secret_key",
@@ -25,7 +25,7 @@ _CREDENTIALS = {
 }
 _PLACE = {"endpoint_url": "endpoint", "endpoint": "endpoint", "region": "region", "default_region": "region"}
 _WAYS = {"virtual_hosted_style_request": "force_virtual_addressing", "skip_signature": "anonymous"}
-# What is about writing, or about how long to try.
+# Options of writes, timeouts and retries.
 _WITHOUT_EFFECT = {
     "allow_http", "checksum_algorithm", "conditional_put", "connect_timeout", "copy_if_not_exists", "disable_tagging",
     "max_retries", "retry_timeout", "s3_allow_unsafe_rename", "s3_express", "timeout", "unsigned_payload",
@@ -55,7 +55,7 @@ def open_native(uri: str, options: Mapping[str, str]) -> pyarrow.fs.FileSystem |
         options: Object store options as delta-rs takes them; what they lack is taken from `AWS_...` variables.
 
     Returns:
-        None: Arrow has none for this object store, or not with these options.
+        None if Arrow has none for this object store, or not with these options.
     """
     if "://" not in uri:
         return pyarrow.fs.SubTreeFileSystem(uri, pyarrow.fs.LocalFileSystem())
@@ -69,7 +69,7 @@ def open_native(uri: str, options: Mapping[str, str]) -> pyarrow.fs.FileSystem |
 
 
 def _s3_arguments(options: Mapping[str, str]) -> dict[str, Any] | None:
-    """Arguments of Arrow's S3 client for options of delta-rs; None: it has no such option."""
+    """Arguments of Arrow's S3 client for options of delta-rs; None if it has no argument for one of them."""
     given = {key.lower().removeprefix("aws_"): value for key, value in options.items()}
     if given.keys() - {*_CREDENTIALS, *_PLACE, *_WAYS, *_WITHOUT_EFFECT}:
         return None

@@ -1,4 +1,4 @@
-"""What a partition of a table holds at a Delta version, named by its data files."""
+"""Digests of the data files of a partition."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -23,7 +23,7 @@ def _of_partition(actions: pa.Table, column: str, value: date) -> pa.Table:
 
 
 def files_digest(files: pa.Table) -> str:
-    """32 hex digits that name the data files; equal digests mean equal rows."""
+    """Digest of the names of data files, 32 hex digits; equal digests mean equal rows."""
     return xxhash.xxh3_128_hexdigest("\n".join(sorted(files["path"].to_pylist())).encode())
 
 

@@ -1,4 +1,4 @@
-"""Existing tables, which others keep: where they lie, and how one is opened."""
+"""Existing tables, which are written by others."""
 
 import os
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def place_of_uri(settings: Settings, uri: str) -> Place:
-    """Where an existing table lies; a relative folder is one of the process's."""
+    """The place of an existing table; a relative folder is relative to the process's working folder."""
     if "://" not in uri:
         return Place(os.path.abspath(uri))
     if uri.startswith("file://"):
@@ -22,14 +22,14 @@ def place_of_uri(settings: Settings, uri: str) -> Place:
 
 
 def open_existing(settings: Settings, table: str, *, what: str) -> "DeltaTable":
-    """A table of the lake by its name, or any Delta table by its folder or URI, at its newest version.
+    """Open a table of the lake by its name, or any Delta table by its folder or URI, at its newest version.
 
     Args:
-        what: How messages name it, such as "The labelled table".
+        what: Name of the table's role for messages, such as "The labelled table".
 
     Raises:
         NotFoundError: There is no such table.
-        UnavailableError: It does not open, such as where an object store does not answer.
+        UnavailableError: It does not open, for example because an object store does not answer.
     """
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError, TableNotFoundError

@@ -1,4 +1,4 @@
-"""Data files of a lake's table: where they lie, what their Parquet footers say, Arrow rows written as such a file.
+"""Data files of a lake's table: their location, their statistics from Parquet footers, and writing Arrow rows to one.
 
 Runs inside Spark's Python workers too: imports neither settings nor, for a lake on a disk, deltalake.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _FOOTERS_AT_ONCE = 16
 _WRITTEN_BYTES = 8 << 20
-# The bounds of a text this long are left out: they would have to be cut with care.
+# Longer bounds of texts are left out: a truncated upper bound would have to be rounded up.
 _BOUND_LETTERS = 32
 _TRIES, _PAUSE_S = 4, 0.5
 _LISTED_AGAIN = 20
@@ -37,13 +37,13 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a table lies; `options` are an object store's, with its secrets."""
+    """Location of a table; `options` are those of the object store, with its secrets."""
 
     uri: str
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def open(self) -> Any:
-        """A pyarrow file system rooted at the table, local or in an object store."""
+        """Open a pyarrow file system rooted at the table, local or in an object store."""
         if "://" not in self.uri:
             return pa.fs.SubTreeFileSystem(self.uri, pa.fs.LocalFileSystem())
         from deltalake.fs import DeltaStorageHandler
@@ -72,26 +72,26 @@ class DataFile:
 
 
 def place_of(settings: "Settings", table: str) -> Place:
-    """Where a table lies, as any process of this machine or of a cluster with its disk finds it."""
+    """Location of a table; absolute, so that it is valid in every process that sees the same disk."""
     uri = settings.table_uri(table)
     return Place(uri if "://" in uri else os.path.abspath(uri), settings.storage_options)
 
 
 def list_entries(filesystem: Any, folder: str, *, recursive: bool = False) -> list[Any]:
-    """What a folder holds, as pyarrow's FileInfo; nothing where there is no such folder."""
+    """List a folder as pyarrow's FileInfo; empty if there is no such folder."""
     selector = pa.fs.FileSelector(folder, recursive=recursive, allow_not_found=True)
     for _ in range(_LISTED_AGAIN):
-        # pyarrow lists, and looks whether the folder is there only if that failed: another may make it in between.
+        # pyarrow checks whether the folder exists only after listing it failed; it may be created in between.
         with suppress(FileNotFoundError):
             return list(filesystem.get_file_info(selector))
     return list(filesystem.get_file_info(selector))
 
 
 def list_files(filesystem: Any, folder: str, *, since: datetime | None = None) -> list[DataFile]:
-    """The complete Parquet files with rows below a folder of a table; their folders name their partition values.
+    """List the complete Parquet files with rows below a folder of a table; their folders name their partition values.
 
     Args:
-        since: Leave out those that were written before.
+        since: Leave out files that were written before this time.
     """
     infos = [
         info
@@ -107,13 +107,13 @@ def list_files(filesystem: Any, folder: str, *, since: datetime | None = None) -
 
 
 def describe_files(filesystem: Any, files: Iterable[tuple[str, int]]) -> list[DataFile | None]:
-    """Files, given by path and size in bytes, as `describe_file` finds them; several footers are read at once."""
+    """`describe_file` for files given by path and size in bytes; several footers are read at once."""
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="forecache-footers") as threads:
         return list(threads.map(lambda file: describe_file(filesystem, *file), files))
 
 
 def describe_file(filesystem: Any, path: str, size_bytes: int) -> DataFile | None:
-    """A file with its statistics, from its Parquet footer; None where it has no readable one."""
+    """Read a file's statistics from its Parquet footer; None if it has no readable footer."""
     with filesystem.open_input_file(path) as source:
         try:
             metadata = pq.read_metadata(source)
@@ -123,7 +123,7 @@ def describe_file(filesystem: Any, path: str, size_bytes: int) -> DataFile | Non
 
 
 def described(path: str, size_bytes: int, metadata: pq.FileMetaData) -> DataFile:
-    """A file by its footer; its folders name its partition values."""
+    """The data file for a footer; its folders name its partition values."""
     return DataFile(path, size_bytes, _partition_of(path), _statistics(metadata))
 
 
@@ -145,10 +145,10 @@ def write_file(filesystem: Any, path: str, schema: pa.Schema, rows: Iterable[pa.
 
 
 def tried(write: Callable[[], _T], *, is_remote: bool) -> _T:
-    """What a write of a new file returns, done again where an object store failed it.
+    """Call a function that writes a new file, again if an object store failed it.
 
-    Where the answer to the last request of an upload is lost, its client asks again and is told that there is no such
-    upload: the file is there then, and nobody will ever name it.
+    If the answer to the last request of an upload is lost, the client retries and gets an error that there is no such
+    upload. The file then exists, but no commit will name it.
     """
     for _ in range(_TRIES - 1 if is_remote else 0):
         try:
@@ -161,7 +161,7 @@ def tried(write: Callable[[], _T], *, is_remote: bool) -> _T:
 
 
 def statistics_json(statistics: Mapping[str, Any]) -> str:
-    """Statistics as a Delta add action carries them."""
+    """Statistics as JSON for a Delta add action."""
     written = dict(statistics)
     for bound in ("minValues", "maxValues"):
         values = {name: _delta_value(value) for name, value in statistics[bound].items()}
@@ -170,7 +170,7 @@ def statistics_json(statistics: Mapping[str, Any]) -> str:
 
 
 def partition_text(value: Any) -> str | None:
-    """A partition value as the log writes it."""
+    """A partition value as the Delta log writes it."""
     if value is None or isinstance(value, str):
         return value
     return value.isoformat() if isinstance(value, date) else json.dumps(value)
@@ -183,7 +183,7 @@ def partition_folder(name: str, value: Any) -> str:
 
 
 def new_path(folder: str, partition: Mapping[str, Any]) -> str:
-    """A path for a file of a partition that no other file has."""
+    """A unique path for a new file of a partition."""
     places = [partition_folder(name, value) for name, value in partition.items()]
     return "/".join([folder, *places, f"part-{uuid.uuid4().hex}.snappy.parquet"])
 
@@ -194,7 +194,7 @@ def _partition_of(path: str) -> dict[str, str | None]:
 
 
 def _statistics(metadata: Any) -> dict[str, Any]:
-    """Statistics of the columns at the top level that every row group has them for."""
+    """Statistics of the top-level columns that have statistics in every row group."""
     low: dict[str, Any] = {}
     high: dict[str, Any] = {}
     nulls: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Which tables the lake has, and what their logs say of them."""
+"""The tables of the lake, with versions, rows and sizes from their logs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from forecache.settings import Settings
 
 @dataclass(frozen=True)
 class TableInfo:
-    """A table as the lake's log describes it; `rows` is -1 where the log has no statistics."""
+    """A table as its log describes it; `rows` is -1 if the log has no statistics."""
 
     name: str
     version: int
@@ -22,7 +22,7 @@ class TableInfo:
 
 
 def list_tables(settings: Settings) -> list[TableInfo]:
-    """Every table of the lake, by name. Only a local lake or one listed through Arrow's file systems is walked."""
+    """Every table of the lake, by name."""
     return [_info(settings, name) for name in table_names(settings)]
 
 

@@ -1,4 +1,4 @@
-"""What a table's log says: its files as of its newest version, by partition, what was removed, and single entries."""
+"""Reading a table's log: its files at the newest version, by partition, removed files, and single entries."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def open_if_exists(settings: Settings, name: str) -> "DeltaTable | None":
-    """A table at its newest version, None where there is none; DamagedError names a damaged file of its log."""
+    """Open a table at its newest version; None if it does not exist. DamagedError names a damaged file of its log."""
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
@@ -33,26 +33,26 @@ def open_if_exists(settings: Settings, name: str) -> "DeltaTable | None":
 
 
 class Kept:
-    """A table that is opened once and brought up to date then: for who commits often. Of one thread."""
+    """A table that is opened once and then updated, for frequent commits; to be used by one thread."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings, self._name = settings, name
         self._delta: DeltaTable | None = None
 
     def newest(self) -> "DeltaTable | None":
-        """The table at its newest version, None where there is none."""
+        """The table, updated to its newest version; None if it does not exist."""
         if self._delta is not None:
             try:
                 self._delta.update_incremental()
                 return self._delta
-            except Exception:  # noqa: BLE001  # such as a log that was cleaned: opening it anew says what is wrong
+            except Exception:  # noqa: BLE001  # such as a cleaned log; opening the table again reports what is wrong
                 self._delta = None
         self._delta = open_if_exists(self._settings, self._name)
         return self._delta
 
 
 def active_files(delta: "DeltaTable") -> list[DataFile]:
-    """The files that a table consists of, without their statistics but for `numRecords` (-1: not known)."""
+    """The files that a table consists of; of their statistics only `numRecords` (-1: not known)."""
     actions = delta.get_add_actions(flatten=True)
     names = actions.schema.names
     columns = {
@@ -83,12 +83,12 @@ def read_entry(filesystem: Any, version: int, table: str) -> list[dict[str, Any]
     """The actions of one entry of a table's log.
 
     Args:
-        filesystem: Of the table, see `forecache.lake.delta.files.Place.open`.
+        filesystem: The table's, see `forecache.lake.delta.files.Place.open`.
         table: Its name, for the error.
 
     Raises:
-        FileNotFoundError: It is not there (any more).
-        DamagedError: It is not what was written.
+        FileNotFoundError: The entry does not exist (any more).
+        DamagedError: The entry is not valid JSON lines.
     """
     path = f"{LOG}/{version:020d}.json"
     with filesystem.open_input_stream(path) as stream:
@@ -100,13 +100,13 @@ def read_entry(filesystem: Any, version: int, table: str) -> list[dict[str, Any]
 
 
 def removed_files(settings: Settings, name: str) -> dict[str, int] | None:
-    """By path, when files were removed that the newest checkpoint or a later entry remembers as such, in ms since 1970.
+    """By path, the time (ms since 1970) of each removal that the newest checkpoint or a later entry records.
 
     `_last_checkpoint` is optional in Delta's protocol and may be old, lost or torn, so the log's folder is listed.
 
     Returns:
-        None if that is not known: an entry after the newest checkpoint, or from the first on, is not in the log (any
-        more), as where another commit cleans the log at this moment.
+        None if that is not known: an entry after the newest checkpoint, or since the first, is missing from the log,
+        for example because another commit cleans the log at this moment.
     """
     filesystem = place_of(settings, name).open()
     names = [info.path.rpartition("/")[2] for info in list_entries(filesystem, LOG)]

@@ -1,7 +1,7 @@
-"""Partitions of a table that are replaced as a whole: each by one writer, who has seen what was there before.
+"""Replacing whole partitions of a table, with optimistic concurrency: a writer replaces only files that it has seen.
 
-A commit names the inputs of the partitions that it writes. By them a run that comes second, at the same time or after
-one that was killed before it could say so anywhere else, knows the rows that it would write: it takes them over.
+A commit names the inputs of the partitions that it writes. If a concurrent run, or one that was killed before it
+recorded its work, has already written a partition from the same inputs, its rows are taken over.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ class Seen:
     """A table as a writer saw it before its work.
 
     Attributes:
-        version: -1: there was none.
-        files, rows: By partition; rows are negative where the log does not know them.
+        version: -1 if the table did not exist.
+        files, rows: By partition; rows are negative if the log does not know them.
     """
 
     version: int
@@ -36,7 +36,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Writer:
-    """The commit that last wrote a partition; `inputs` is empty where it does not say from what."""
+    """The commit that last wrote a partition; `inputs` is empty if the commit does not name them."""
 
     version: int
     run_id: str = ""
@@ -46,11 +46,11 @@ class Writer:
 
 @dataclass(frozen=True)
 class Committed:
-    """What became of the partitions that were to be replaced.
+    """Result of replacing partitions.
 
     Attributes:
-        versions: By partition, the Delta version of the commit that wrote the rows.
-        taken_over: Partitions that another run had written from the same inputs, and that run's id.
+        versions: By partition, the Delta version of the commit that wrote its rows.
+        taken_over: By partition that another run had written from the same inputs, that run's id.
     """
 
     versions: Mapping[date, int]
@@ -58,12 +58,12 @@ class Committed:
 
     @property
     def version(self) -> int:
-        """The newest of the versions, which holds all the rows."""
+        """The newest of the versions, which has the rows of all the partitions."""
         return max(self.versions.values())
 
 
 def look(settings: Settings, name: str, column: str) -> Seen:
-    """The state of a table's partitions; call it before the work that is to replace some of them."""
+    """Read the state of a table's partitions; call it before the work whose rows replace some of them."""
     delta = open_if_exists(settings, name)
     if delta is None:
         return Seen(-1, {}, {})
@@ -85,16 +85,16 @@ def replace_partitions(
     inputs: Mapping[date, str] | None = None,
     note: Mapping[str, str] | None = None,
 ) -> Committed:
-    """Let the partitions `column IN values` consist of the files, in one commit.
+    """Replace the files of the partitions `column IN values` by `files`, in one commit.
 
     Args:
-        files: Of these partitions only; some may be in the table already.
+        files: Files of these partitions only; some may be in the table already.
         seen: The table as it was before the work began.
-        inputs: What decides the rows of each partition; another run's rows from the same inputs are taken over.
+        inputs: Text that determines the rows of each partition; another run's rows from the same inputs are taken over.
 
     Raises:
         ConflictError: Another run wrote a partition from other inputs meanwhile; its id is named. Nothing was written.
-        Others as `forecache.lake.delta.commit.commit` does.
+        Other errors as `forecache.lake.delta.commit.commit` does.
     """
     settings, name = target.settings, target.name
     digests = {value: digest((inputs or {}).get(value, "")) for value in values}
@@ -110,7 +110,7 @@ def replace_partitions(
         writers = _last_writers(settings, name, column, {value.isoformat() for value in moved}, since)
         taken.clear()
         for value in moved:
-            writer = writers.get(value.isoformat())  # None: only compacted
+            writer = writers.get(value.isoformat())  # None: only a compaction
             if writer is not None and (not digests[value] or writer.inputs != digests[value]):
                 raise _faster(name, column, value, writer)
             if writer is not None:
@@ -130,7 +130,7 @@ def replace_partitions(
 
 
 def find_committed(settings: Settings, name: str, *, column: str, inputs: Mapping[date, str]) -> dict[date, Writer]:
-    """The partitions whose rows were last written from these inputs, and by which commit."""
+    """Find the partitions whose rows were last written from these inputs, each with the commit that wrote them."""
     delta = open_if_exists(settings, name) if inputs else None
     if delta is None:
         return {}
@@ -149,12 +149,12 @@ def find_committed(settings: Settings, name: str, *, column: str, inputs: Mappin
 
 
 def was_written_from(delta: "DeltaTable", column: str, value: date, inputs: str) -> bool:
-    """Whether a snapshot of a table names these inputs as those of a partition; it may have been changed since."""
+    """Return whether a table's snapshot names these inputs for a partition; its rows may have been changed since."""
     return bool(delta.transaction_version(f"{column}={value.isoformat()}") == _state(digest(inputs)))
 
 
 def digest(inputs: str) -> str:
-    """How a commit names inputs; empty for none."""
+    """Digest of inputs as it stands in a commit, 16 hex digits; "" for empty inputs."""
     return hashlib.sha256(inputs.encode()).hexdigest()[:16] if inputs else ""
 
 
@@ -163,7 +163,7 @@ def _told(files: Sequence[DataFile], inputs: str) -> dict[str, Any]:
 
 
 def _state(inputs: str) -> int:
-    """The inputs as the version of the partition's transaction identifier, which every snapshot of the table holds."""
+    """Version of the partition's Delta transaction for a digest of inputs; every snapshot of the table has it."""
     return int(inputs[:15] or "0", 16)
 
 
@@ -172,7 +172,7 @@ def _path(file: DataFile) -> str:
 
 
 def _last_writers(settings: Settings, name: str, column: str, wanted: set[str], versions: range) -> dict[str, Writer]:
-    """By partition, the last of these versions that changed its rows; none for one that no version did."""
+    """By partition, the last of these versions that changed its rows; partitions that none changed are left out."""
     found: dict[str, Writer] = {}
     filesystem = place_of(settings, name).open()
     for version in reversed(versions):

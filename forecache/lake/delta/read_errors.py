@@ -1,4 +1,4 @@
-"""Errors of delta-rs and Arrow about damaged files of a table, as an error that names the table, the file, the remedy.
+"""Errors of delta-rs and Arrow about damaged files, translated to one that names the table, the file and the remedy.
 
 Used in Spark's Python workers too: imports neither settings nor, before an error, deltalake.
 """
@@ -42,7 +42,7 @@ def remedy_for(table: str, path: str = "") -> str:
 
 
 def damaged_file(path: str, table: str = "") -> DamagedError:
-    """The error of a file that is missing or damaged; "": its table is not known."""
+    """The error for a missing or damaged file; `table` is "" if it is not known."""
     kind = "log" if path.startswith(LOG) else "data"
     whose = f" of the table {table!r}" if table else ""
     remedy = f"{remedy_for(table, path)} " if table else ""
@@ -54,8 +54,8 @@ def open_data_file(filesystem: Any, path: str, table: str) -> Iterator[Any]:
     """Open a data file of a table to read it while the block runs.
 
     Raises:
-        DamagedError: The block read what is no Parquet.
-        FileNotFoundError: There is no such file (any more).
+        DamagedError: The file is not valid Parquet.
+        FileNotFoundError: The file does not exist (any more).
     """
     import pyarrow as pa
 
@@ -63,7 +63,7 @@ def open_data_file(filesystem: Any, path: str, table: str) -> Iterator[Any]:
         with filesystem.open_input_file(path) as source:
             yield source
     except (pa.ArrowInvalid, OSError) as error:
-        # Arrow says of a file that does not decode what an object store says that does not answer: OSError.
+        # Arrow raises OSError both for a file that does not decode and for an object store that does not answer.
         is_decoding = isinstance(error, pa.ArrowInvalid) or any(sign in str(error).lower() for sign in _SIGNS)
         if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) or not is_decoding:
             raise
@@ -72,11 +72,11 @@ def open_data_file(filesystem: Any, path: str, table: str) -> Iterator[Any]:
 
 @contextmanager
 def reading_log(place: "Place", table: str) -> Iterator[None]:
-    """Name the damaged file of a table's log if the table does not open in the block.
+    """Name the damaged file of a table's log if the block cannot open the table.
 
     Raises:
         DamagedError: A file of the log is damaged.
-        Whatever else the block does.
+        Any other error of the block.
     """
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -114,7 +114,7 @@ def damaged_log_file(place: "Place") -> str | None:
             DeltaTable(place.uri, version=version, storage_options=dict(place.options) or None).get_add_actions()
         except (DeltaError, ValueError):
             return True
-        except OSError:  # such as of an object store that does not answer
+        except OSError:  # for example an object store that does not answer
             return False
         return False
 
@@ -127,10 +127,10 @@ def damaged_log_file(place: "Place") -> str | None:
 
 
 def newest_checkpoint(names: "Iterator[str] | list[str]") -> tuple[int, list[str]]:
-    """The version of the newest checkpoint whose parts are all there, and their names; -1 and none if there is none.
+    """The version of the newest complete checkpoint, and the names of its parts; -1 and [] if there is none.
 
     Args:
-        names: Of the files in the log's folder.
+        names: Names of the files in the log's folder.
     """
     found: dict[tuple[int, int], list[str]] = {}
     for name in names:

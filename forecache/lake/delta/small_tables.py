@@ -1,8 +1,8 @@
-"""Small tables that grow by a few rows a commit, such as ledgers: read filtered, and compacted as they grow.
+"""Small tables that grow by a few rows per commit, such as ledgers: read with filters, and compacted as they grow.
 
-A process keeps the log of each such table and the rows of its small files, which never change. Every look-up first
-catches up with the newest commit of any process. An append that finds many small files merges them, sorted by what
-look-ups ask for, in the commit of its own rows.
+A process caches the log of each such table and the rows of its small files, which are immutable. Every read first
+updates to the newest commit of any process. An append that finds many small files merges them in its own commit, sorted
+by the columns that reads filter by.
 """
 
 import os
@@ -37,7 +37,7 @@ SORTED_BY: Mapping[str, tuple[str, ...]] = {
 }
 """The small tables, and the columns that their compacted files are sorted by."""
 MOST_SMALL_FILES = 200
-"""An append to a table with so many small files merges them."""
+"""An append to a table with at least so many small files merges them."""
 _SMALL_FILE_ROWS = 16_384
 _KEPT_FILE_ROWS = 1_024
 _GROUP_ROWS = 2_048
@@ -54,7 +54,7 @@ Filter = tuple[str, str, Any]
 
 
 def read_rows(settings: Settings, name: str, filters: Sequence[Filter]) -> list[dict[str, Any]]:
-    """The rows of a small table that meet all filters, as of the newest commit; none where there is no table.
+    """Read the rows of a small table that meet all filters, at the newest commit; empty if there is no table.
 
     Args:
         filters: Column, one of `=`, `in`, `>=` and `<=`, and a value that is not null.
@@ -66,13 +66,13 @@ def read_rows(settings: Settings, name: str, filters: Sequence[Filter]) -> list[
 def append_rows(
     settings: Settings, name: str, schema: pa.Schema, rows_at: Callable[[int], list[dict[str, Any]]]
 ) -> int:
-    """Append rows to a small table in one commit, creating the table if need be; returns the Delta version.
+    """Append rows to a small table in one commit, creating the table if needed; returns the Delta version.
 
     Args:
-        rows_at: The rows, given the table's newest version (-1: there is no table), at each attempt to commit.
+        rows_at: Returns the rows for the table's newest version (-1: there is no table); called at each attempt.
 
     Raises:
-        What `forecache.lake.delta.commit.commit` does.
+        As `forecache.lake.delta.commit.commit`.
     """
 
     def decide(state: State) -> Change:
@@ -82,10 +82,10 @@ def append_rows(
 
 
 def row_schema(kind: type, *, int32: Sequence[str] = ()) -> pa.Schema:
-    """The columns for the fields of a dataclass; choices and mappings, which are kept as JSON, are texts.
+    """Arrow schema for the fields of a dataclass; choices are stored as text, mappings as JSON text.
 
     Args:
-        int32: Fields that are kept in 32 bits.
+        int32: Fields that are stored in 32 bits.
     """
     hints = get_type_hints(kind)
     return pa.schema([(name, pa.int32() if name in int32 else _arrow_type(hint)) for name, hint in hints.items()])
@@ -97,14 +97,14 @@ def _arrow_type(hint: Any) -> pa.DataType:
 
 
 def target_of(settings: Settings, name: str, schema: pa.Schema) -> Target:
-    """A small table to commit to; nothing names its old versions."""
+    """Commit target for a small table, whose old versions are not needed."""
     from deltalake import Schema
 
     return Target(settings, name, Schema.from_arrow(schema), keep_log=False)
 
 
 def rows_added(settings: Settings, name: str, state: State, rows: pa.Table, *, key: Sequence[str] = ()) -> Change:
-    """Rows for a small table, in the place of those that have the same values in the columns of `key`."""
+    """Write rows for a small table; returns the change that adds them in place of rows with the same `key` columns."""
     replaced, kept = _without(settings, name, state, rows.select(key)) if key else ([], [])
     new = write_rows(pa.concat_tables([*(some.cast(rows.schema) for some in kept), rows]), settings, name)
     small = [file for file in state.files if file.rows < _SMALL_FILE_ROWS and file not in replaced]
@@ -114,7 +114,7 @@ def rows_added(settings: Settings, name: str, state: State, rows: pa.Table, *, k
 
 
 def _without(settings: Settings, name: str, state: State, keys: pa.Table) -> tuple[list[DataFile], list[pa.Table]]:
-    """The files that hold rows with these keys, and the other rows of these."""
+    """The files that have rows with these keys, and the other rows of these files."""
     if state.delta is None:
         return [], []
     wanted = set(zip(*keys.to_pydict().values(), strict=True))
@@ -134,7 +134,7 @@ def _without(settings: Settings, name: str, state: State, keys: pa.Table) -> tup
 
 
 def merge_files(settings: Settings, name: str, state: State, files: Sequence[DataFile]) -> DataFile:
-    """Write the rows of some files of a small table as one file that is sorted by what look-ups ask for."""
+    """Write the rows of some files of a small table as one file, sorted by the columns that reads filter by."""
     filesystem = place_of(settings, name).open()
     rows = _whole([_read(filesystem, name, file.path) for file in files], state.delta)
     rows = rows.sort_by([(column, "ascending") for column in SORTED_BY[name]])
@@ -144,12 +144,12 @@ def merge_files(settings: Settings, name: str, state: State, files: Sequence[Dat
 
 @cache
 def _reader(process: int, uri: str, options: tuple[tuple[str, str], ...]) -> "_Reader":
-    """A table's reader of this process: a fork gets its own."""
+    """The cached reader of a table; by process id, so that a fork gets its own."""
     return _Reader()
 
 
 class _Reader:
-    """The log of a table as this process last saw it, and the rows of its small files by path."""
+    """Cache of a table's log, and of the rows of its small files by path."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -176,7 +176,7 @@ class _Reader:
     def _newest(self, settings: Settings, name: str, filesystem: Any) -> "DeltaTable | None":
         from deltalake.exceptions import DeltaError
 
-        # Where a table was removed and made anew, another entry stands in the place of the last one that was seen.
+        # If a table was deleted and created again, its log has a different entry under the last version seen.
         if self._delta is not None and self._entry == _entry(filesystem, self._delta):
             seen = self._delta.version()
             try:
@@ -202,13 +202,13 @@ class _Reader:
 
 
 def _entry(filesystem: Any, delta: "DeltaTable") -> object:
-    """What tells the log's last entry from another of the same version."""
+    """Type, size and time of the log's last entry, to recognize another entry of the same version."""
     info = filesystem.get_file_info(f"_delta_log/{delta.version():020d}.json")
     return info.type, info.size, info.mtime_ns
 
 
 def _may_hold(files: pa.Table, filters: Sequence[Filter]) -> pa.ChunkedArray:
-    """Which files have bounds that rows with the filters' values may lie within; a file without bounds does."""
+    """Mask of the files whose column bounds allow rows that meet the filters; true for a file without bounds."""
     found = pa.chunked_array([pa.array([True] * files.num_rows, pa.bool_())])
     for column, operator, value in filters:
         low, high = f"min.{column}", f"max.{column}"
@@ -232,7 +232,7 @@ def _read(filesystem: Any, name: str, path: str, expression: Any = None) -> pa.T
 
 
 def _whole(tables: Sequence[pa.Table], delta: "DeltaTable | None") -> pa.Table:
-    """The rows in one table, with all columns: a file that is older than a column has it as nulls."""
+    """Concatenate rows, with all columns of the table; null in rows of files that are older than a column."""
     assert delta is not None
     schema = pa.schema(delta.schema())
     return pa.concat_tables([schema.empty_table(), *tables], promote_options="default").select(schema.names)

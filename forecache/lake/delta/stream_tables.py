@@ -1,9 +1,9 @@
-"""Tables that streams append to: what a new one is told of its log, and which of its hours are closed.
+"""Tables that streams append to: their Delta properties, their closed hours, and the as-of dates that their rows use.
 
 An engine commits once a second, 86,400 times a day. So the log is short: entries are removed after a day, each
-hundredth commit writes a checkpoint, and what was merged away is forgotten after a day too. Nothing needs old versions
-of these tables: a row says by its `position` which commit wrote it, so that the rows up to a position are what the
-table was then.
+hundredth commit writes a checkpoint, and tombstones of merged files expire after a day too. Old versions of these
+tables are not needed: the `position` of a row tells which commit wrote it, so the rows up to a position are the table
+as it was then.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 HOUR, BASE = "hour", "base"
-"""The partition column: the hour (UTC) of the commit, as 2026-01-01T13; the column that names the nights of views that
-a row stands on, such as "customer=2026-01-01@17,terminal=" where the second view has no night yet."""
+"""The partition column: the hour (UTC) of the commit, as 2026-01-01T13; and the column that names the as-of dates of
+views from which a row was computed, such as "customer=2026-01-01@17,terminal=" if the second view has none yet."""
 RECOMPUTABLE = timedelta(days=30)
-"""Maintenance keeps the nights that rows of so many days stand on."""
+"""Maintenance keeps the feature versions that rows of the last so many days were computed from."""
 KEPT = timedelta(days=1)
-"""How long the log and merged files are kept: the longest time that a tailer may be down and still go on by the log."""
+"""Retention of the log and of merged files: a tailer that was down for longer cannot continue from the log."""
 STREAM_PROPERTIES: Mapping[str, str] = {
     "delta.logRetentionDuration": "interval 1 days",
     "delta.deletedFileRetentionDuration": "interval 1 days",
@@ -36,31 +36,31 @@ STREAM_PROPERTIES: Mapping[str, str] = {
 }
 """`configuration` of a new table, with `keep_log=False`; see `forecache.lake.delta.commit.Target`."""
 _CLOSED_AFTER = timedelta(minutes=5)
-"""A commit may be of the hour in which its batch began."""
+"""A commit belongs to the hour in which its batch began, and may come so long after the hour's end."""
 
 
 def is_stream_table(name: str) -> bool:
-    """Whether a stream writes the table: its rows, or its quarantine."""
+    """Return whether a stream writes the table: its rows, or its quarantine."""
     return name.startswith(STREAM)
 
 
 def has_short_log(name: str) -> bool:
-    """The log goes back a day only, and nothing names older versions: a stream's table, or a request log."""
+    """Return whether the log covers a day only and old versions are not needed: a stream's table or a request log."""
     return is_stream_table(name) or name.startswith(REQUEST_LOG)
 
 
 def hour_of(at: datetime) -> str:
-    """The partition of rows that are committed at a time."""
+    """Value of the partition column for rows that are committed at a time."""
     return at.astimezone(timezone.utc).strftime("%Y-%m-%dT%H")
 
 
 def is_closed(hour: str | None, now: datetime) -> bool:
-    """Whether no commit adds rows to an hour any more."""
+    """Return whether no later commit adds rows to an hour."""
     return hour is not None and hour < hour_of(now - _CLOSED_AFTER)
 
 
 def in_order(delta: "DeltaTable", files: Sequence[DataFile]) -> list[DataFile]:
-    """Files by the lowest position of their rows, so that files which are merged in this order keep it."""
+    """Sort files by the lowest position of their rows, so that merging them in this order keeps the rows sorted."""
     actions = delta.get_add_actions(flatten=True)
     if "min.position" not in actions.schema.names:
         return list(files)
@@ -70,12 +70,12 @@ def in_order(delta: "DeltaTable", files: Sequence[DataFile]) -> list[DataFile]:
 
 
 def nights_of(base: str) -> dict[str, str]:
-    """By view, the night that a row with this `base` stands on, `as_of@delta_version`; "" before the view's first."""
+    """By view, the `as_of@delta_version` that a row with this `base` was computed from; "" if it had none yet."""
     return dict(each.split("=", 1) for each in base.split(",") if each)
 
 
 def stream_bases(settings: Settings, table: str) -> set[str]:
-    """The distinct values of `base` in the rows of the last days; none where there is no table."""
+    """Read the distinct values of `base` in the rows of the last `RECOMPUTABLE` days; empty if there is no table."""
     delta = open_if_exists(settings, table)
     if delta is None:
         return set()

@@ -1,4 +1,4 @@
-"""Delta tables by name: open, read, write a partition so that writing it twice changes nothing.
+"""Delta tables by name, or by URI if others write them: open, read, replace partitions or rows, append.
 
 Every table stays readable by Spark and by delta-rs: no deletion vectors, no column mapping.
 """
@@ -57,12 +57,12 @@ def open_table(settings: Settings, name: str, *, version: int | None = None) -> 
 
 
 def table_version(settings: Settings, name: str) -> int:
-    """The newest Delta version of a table; NotFoundError where there is no such table."""
+    """The newest Delta version of a table; NotFoundError if there is no such table."""
     return open_table(settings, name).version()
 
 
 def read_table(spark: "SparkSession", settings: Settings, name: str, *, version: int | None = None) -> "DataFrame":
-    """Read a table with Spark, at a version where one is given; NotFoundError where there is no such table."""
+    """Read a table with Spark, at its newest or the given version; NotFoundError if there is no such table."""
     open_table(settings, name, version=version)
     reader = spark.read.format("delta")
     if version is not None:
@@ -89,12 +89,12 @@ def write_partitions(
         frame: Rows with `column` in `values` only.
         column: Partition column (date).
         seen: The table as the run saw it before it looked at its inputs; None: as it is now.
-        inputs: What decides the rows of each partition; see `forecache.lake.delta.partitions`.
+        inputs: Text that determines the rows of each partition; see `forecache.lake.delta.partitions`.
 
     Raises:
         InputError: Rows of another partition, or a column that has another type in the table; nothing was written.
         ConflictError: Another run wrote one of the partitions from other inputs meanwhile; it is named.
-        UnavailableError: No space is left on the device; the table is as it was.
+        UnavailableError: No space is left on the device; the table is unchanged.
     """
     seen = seen or look(settings, name, column)
     written = write_frame(frame, settings, name, partition_by=column)
@@ -114,7 +114,7 @@ def commit_partitions(
     inputs: Mapping[date, str] | None = None,
     run_id: str = "",
 ) -> Committed:
-    """As `write_partitions`, of files that are written already.
+    """As `write_partitions`, for files that are already written.
 
     Args:
         written: The columns of the rows, with `column`, and the files.
@@ -147,14 +147,14 @@ def replace_rows(
 ) -> int:
     """Replace the rows of a table with `column IN values` by the frame's, in one commit.
 
-    Columns new in the frame are added to the table. Files that hold such rows are written again without them.
+    Columns new in the frame are added to the table. Files that have such rows are rewritten without them.
 
     Args:
-        frame: The new rows; None: there are none, and the table exists.
+        frame: The new rows; None for none, if the table exists.
         column: A text column.
         partition_by: Partition column (date) of the table.
-        within: Only these partitions hold such rows; None: any may.
-        require: Called at each attempt with the table at its newest version; what it raises stops the commit.
+        within: The only partitions that can have such rows; None: any can.
+        require: Called at each attempt with the table at its newest version; it raises to stop the commit.
 
     Returns:
         The Delta version that holds the rows; raises what `forecache.lake.delta.commit.commit` does.
@@ -183,7 +183,7 @@ def replace_rows(
 def replace_table(
     settings: Settings, name: str, schema: "Schema", files: Sequence[DataFile], *, run_id: str = ""
 ) -> int:
-    """Let a table consist of these files, its columns too, in one commit; older versions stay readable.
+    """Replace all files and the columns of a table, in one commit; older versions stay readable.
 
     Args:
         schema, files: From `forecache.lake.delta.writers.write_frame` with `fit=False`.
@@ -202,7 +202,7 @@ def append_rows(
     *,
     partition_by: Sequence[str] = (),
 ) -> int:
-    """Append Arrow rows in one commit, creating the table if need be; returns the Delta version.
+    """Append Arrow rows in one commit, creating the table if needed; returns the Delta version.
 
     Raises:
         InputError: The rows have columns that the table lacks, or of another type; nothing was written.
@@ -217,7 +217,7 @@ def append_rows(
 
     def decide(state: State) -> Change:
         nonlocal written
-        if written is None:  # not before the columns are known to fit; the next attempt has the same files
+        if written is None:  # only once the columns are known to fit; the next attempt reuses the files
             written = write_rows(rows, settings, name, partition_by=partition_by)
         return Change(written)
 

@@ -1,7 +1,7 @@
-"""Data files for a commit: written by Spark's tasks, from Arrow rows, or again without some rows.
+"""Data files for a commit: written by Spark's tasks, from Arrow rows, or rewritten without some rows.
 
-They lie below the table in folders of their own, where nobody sees them before a commit names them. What a run that
-failed or was killed leaves there goes with the next maintenance.
+They are in new folders below the table, where no reader sees them before a commit names them. Maintenance removes those
+that a failed or killed run left behind.
 """
 
 import json
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _BATCH_ROWS = 1 << 17
-# What Spark and Delta widen without a loss, by the type in the rows.
+# By type of the rows, the types of the table to which Spark casts them without loss.
 _WIDER = {
     "byte": ("short", "integer", "long"),
     "short": ("integer", "long"),
@@ -43,7 +43,7 @@ def write_frame(
     """Write a frame's rows with Spark; returns their columns and the files.
 
     Args:
-        fit: Give the rows the types that their columns have in the table, where those are wider.
+        fit: Cast columns to their types in the table if those are wider.
 
     Raises:
         InputError: A column has a type that does not fit the table's.
@@ -66,7 +66,7 @@ def write_frame(
 
 
 def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: Sequence[str] = ()) -> list[DataFile]:
-    """Write Arrow rows, one file for each of their partitions; none where there are no rows.
+    """Write Arrow rows, one file for each of their partitions; none if there are no rows.
 
     Raises:
         UnavailableError: No space is left on the device.
@@ -91,9 +91,9 @@ def _write_part(filesystem: Any, folder: str, partition: Mapping[str, Any], rows
 
 
 class Remainder:
-    """The files of a table that hold rows with `column IN values`, and what is left of them, written anew.
+    """Rewrites the files of a table that have rows with `column IN values`, without these rows.
 
-    What was written for a file is kept, for a file never changes: the next attempt of a commit takes it again.
+    As files are immutable, the result for a file is kept, and the next attempt of a commit reuses it.
     """
 
     def __init__(self, settings: Settings, name: str, column: str, values: frozenset[str]) -> None:
@@ -104,7 +104,7 @@ class Remainder:
         self._done: dict[str, tuple[bool, DataFile | None]] = {}
 
     def of(self, state: State, files: Sequence[DataFile]) -> tuple[list[DataFile], list[DataFile]]:
-        """The files with such rows, and the files that hold the other rows of these."""
+        """Returns the files that have such rows, and new files with their other rows."""
         replaced, rest = [], []
         for file in files:
             if file.path not in self._done:
@@ -149,7 +149,7 @@ def schema_of(frame: "DataFrame") -> "Schema":
 
 
 def _nullable(kind: Any) -> Any:
-    """A type of Spark's JSON without comments in which everything may be null."""
+    """A type of Spark's JSON schema with everything nullable and without column comments."""
     if not isinstance(kind, dict):
         return kind
     flags = {"nullable": True, "containsNull": True, "valueContainsNull": True, "metadata": {}}
@@ -160,7 +160,7 @@ def _nullable(kind: Any) -> Any:
 
 
 def fitted(frame: "DataFrame", settings: Settings, name: str) -> "DataFrame":
-    """The frame with the types that its columns have in the table, where those are wider."""
+    """Cast columns of a frame to their types in the table if those are wider; InputError if they do not fit."""
     from pyspark.sql import functions as F
 
     table = open_if_exists(settings, name)
@@ -180,14 +180,14 @@ def fitted(frame: "DataFrame", settings: Settings, name: str) -> "DataFrame":
 
 
 def plain_types(rows: pa.Table) -> pa.Table:
-    """The same rows with the types that their Delta table will have."""
+    """Cast rows to the types that their Delta table will have."""
     from deltalake import Schema
 
     return rows.cast(pa.schema(Schema.from_arrow(rows.schema)))
 
 
 def _by_partition(rows: pa.Table, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
-    """Rows of each partition, without the partition columns, and the values of these."""
+    """Split rows by partition: the values of the partition columns, and the rows without these columns."""
     if not rows.num_rows:
         return
     if not names:

@@ -1,1 +1,1 @@
-"""The training set of a real-time model: past requests, with features as they were known, transformed as when asked."""
+"""The training set of a real-time model: past requests with point-in-time features, transformed as in serving."""

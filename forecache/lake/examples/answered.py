@@ -1,4 +1,4 @@
-"""A model's own answers as rows to learn from: what was asked, in which order it was answered, by which rung."""
+"""A model's logged answers as training rows: the request, the order of the answer, and the fallback (rung) it used."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _READ = (
 )  # fmt: skip
 _SEEN_BY_NOBODY = "shadow"
 _UNCHECKED = ("default", "order_given")
-"""Rungs that answer where there is no time to check more of a request than the names of its candidates."""
+"""Fallbacks (rungs) that answer without checking more of a request than the names of its candidates."""
 
 
 def answered_rows(
@@ -38,11 +38,11 @@ def answered_rows(
 ) -> "DataFrame":
     """The logged answers to requests that arrived from `first` to `last`, a row for each candidate.
 
-    Its columns are those that `forecache.pipeline.Examples` says. A request that came again under the same id, because
-    a client tried again, is there once, with its last answer. Shadow answers are left out, as nobody saw them.
+    For its columns see `forecache.pipeline.Examples`. If a client retried a request under the same id, only the last
+    answer is returned. Shadow answers are left out, as nobody saw them.
 
-    So are requests that do not fit the declaration where they were answered without being checked: a client may send
-    anything.
+    Requests that do not fit the declaration are left out if they were answered without being checked, as a client may
+    send anything.
 
     Raises:
         NotFoundError: Nothing of the model has been logged.
@@ -64,7 +64,7 @@ def answered_rows(
 
 
 def logged_state(settings: Settings, realtime: Realtime, first: date, last: date) -> str:
-    """A text that differs where rows of some days were added or removed; files that were merged make no difference.
+    """A text that changes if rows of these days are added or removed, but not if files are merged.
 
     Raises:
         NotFoundError: Nothing of the model has been logged.
@@ -93,7 +93,7 @@ def _require_log(settings: Settings, realtime: Realtime) -> "DeltaTable":
 
 @dataclass(frozen=True)
 class Answered:
-    """What Spark's workers get to take records of a log apart."""
+    """Expands records of a request log to rows, in Spark's workers."""
 
     name: str
     request: tuple[RequestField, ...]

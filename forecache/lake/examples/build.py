@@ -1,4 +1,4 @@
-"""The stage that writes the training set of a real-time model: past requests as the model would have seen them."""
+"""The stage that writes the training set of a real-time model from past requests."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -50,23 +50,23 @@ def build_examples(
     progress: Progress = no_progress,
     rebuild: bool = False,
 ) -> StageResult:
-    """Write the training set of a real-time model as known on a night, replacing the one before (older ones stay as
-    Delta versions).
+    """Write the training set of a real-time model as of a night, replacing the previous one (which stays readable as a
+    Delta version).
 
     Each request has the features that its look-ups would have found when it was made: those of the as-of date that had
-    ended. The declared transform is called for each request as when it is asked. The table `training_set_<name>` has
+    ended. The declared transform is called for each request as in serving. The table `training_set_<name>` has
     `request_id`, `position`, `as_of` (the day of the request), `split`, the features (float32), the label and its
     weight (double); a request is whole in a file, its rows in order.
 
     Args:
-        rebuild: Also where the one before is current; a model is then trained on the new version.
+        rebuild: Write it even if the previous one is current; a model is then trained on the new version.
 
     Returns:
         `details` has, by split: `splits` (rows), `requests`, `as_of` (ISO dates); and `label_mean` by day.
 
     Raises:
-        InputError: The night is outside the model's dates, a split has no request, a request could not be asked, the
-            transform fails, or the labels are not what a model can be trained on. The table is as it was.
+        InputError: The night is outside the model's dates, a split has no request, a request is not valid, the
+            transform fails, or a model cannot be trained on the labels. The table is unchanged.
     """
     started = time.perf_counter()
     pins, pipeline = Pins(settings), realtime.training_pipeline
@@ -99,7 +99,7 @@ def build_examples(
 def examples_inputs(
     settings: Settings, realtime: Realtime, night: date, days: Mapping[str, Sequence[date]], pins: Pins
 ) -> str:
-    """All that a training set depends on: rows that it may see, declared values, the code of the project."""
+    """Text of all that a training set depends on: the rows that it may use, declared values, the project's code."""
     examples, (first, last) = realtime.trained_examples, span_of(days)
     before = first - timedelta(days=examples.history_days)
     raw = source_states(settings, examples.sources, [night], pins=pins)[night]
@@ -117,7 +117,7 @@ def examples_inputs(
 
 
 def _known(settings: Settings, view: FeatureView, first: date, last: date, pins: Pins) -> str:
-    """A text that differs wherever the features of some as-of dates differ."""
+    """A digest that changes if the features of any as-of date in the range change."""
     end = min(last, view.end or last)
     start = min(max(first, view.start), end)
     nights = [start + timedelta(days=number) for number in range((end - start).days + 1) if start >= view.start]
@@ -172,7 +172,7 @@ def _read(settings: Settings, realtime: Realtime, files: Sequence[DataFile]) -> 
 
 
 def _details(realtime: Realtime, days: Mapping[str, Sequence[date]], written: "pa.Table") -> dict[str, Any]:
-    """Rows, requests and days by split, and the mean label by day; InputError where a split has no request."""
+    """Rows, requests and days by split, and the mean label by day; InputError if a split has no request."""
     label = realtime.trained_examples.label
     counts = written.group_by(["split"]).aggregate([([], "count_all"), (REQUEST_ID, "count_distinct")]).to_pylist()
     rows = {row["split"]: row["count_all"] for row in counts}

@@ -13,7 +13,7 @@ _DAY = timedelta(days=1)
 def request_days(realtime: Realtime, night: date) -> dict[str, tuple[date, ...]]:
     """The days of each split for a training night, ascending; see `forecache.pipeline.Examples`.
 
-    The outcome of every request is known by the night, and those of a split before the first request of the next.
+    The outcome of every request is known by the night, and of those of a split before the first request of the next.
 
     Raises:
         InputError: The data do not reach back far enough for a single day to train on.

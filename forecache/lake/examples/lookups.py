@@ -1,4 +1,4 @@
-"""Look-ups of past requests: the features of each view as they were known when the request was made."""
+"""Point-in-time look-ups for past requests: the features of each view at the time of the request."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ _SEEN, _KEY = "forecache_seen", "forecache_key_"
 
 
 def matrix_column(lookup: str) -> str:
-    """The column of the features of a look-up of that name."""
+    """Name of the column with the features of a look-up."""
     return f"forecache_view_{lookup}"
 
 
@@ -32,7 +32,7 @@ def look_up(
     progress: Progress = no_progress,
 ) -> "DataFrame":
     """The rows of requests with a column for each look-up: an array of float in the order of `Lookup.columns`, NaN for
-    a feature that is null; null where the view has no row of the key, or one that is older than `Lookup.max_age_h`.
+    a feature that is null; null if the view has no row of the key, or one older than `Lookup.max_age_h`.
 
     A request sees the as-of date that had ended, and was published, when it was made; after the end of a view's data,
     its last. Of a live view it sees all events before the moment at which it was made, whatever was published.
@@ -89,7 +89,7 @@ def _joined(
 
 
 def _matrix(view: FeatureView) -> "Column":
-    """What is served of a view's row: an array of float, NaN for null."""
+    """The features of a view's row as they are served: an array of float, NaN for null."""
     from pyspark.sql import functions as F
 
     unknown = F.lit(float("nan")).cast("float")

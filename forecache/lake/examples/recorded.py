@@ -1,4 +1,4 @@
-"""Some past requests, as a client would send them: what a release is proved and warmed with."""
+"""A sample of past requests, as a client would send them, to verify and warm up a release."""
 
 import json
 import math
@@ -18,12 +18,12 @@ _REQUESTS = 50
 
 
 def recorded_requests_file(settings: Settings, name: str) -> Path:
-    """A JSON list of the texts of requests."""
+    """Path of a JSON list of the texts of requests."""
     return settings.home_path / "realtime" / name / "requests.json"
 
 
 def record_requests(settings: Settings, realtime: Realtime, requests: "DataFrame") -> None:
-    """Keep 50 of the last day that has some, chosen by a hash of their ids.
+    """Write 50 requests of the last day that has any, chosen by a hash of their ids, to `recorded_requests_file`.
 
     Args:
         requests: See `forecache.lake.examples.requests.request_rows`.
@@ -44,7 +44,7 @@ def record_requests(settings: Settings, realtime: Realtime, requests: "DataFrame
 
 
 def as_asked(realtime: Realtime, rows: list[Any]) -> dict[str, Any]:
-    """The request whose rows these are, as decoded JSON."""
+    """The request that these rows belong to, as decoded JSON."""
     request = {field.name: _plain(rows[0][field.name]) for field in realtime.request}
     if realtime.candidates is None:
         return request
@@ -55,7 +55,7 @@ def as_asked(realtime: Realtime, rows: list[Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):  # PySpark gives local time
+    if isinstance(value, datetime):  # PySpark returns local time
         return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -1,4 +1,4 @@
-"""Past requests as their declaration has them, in types that a transform gets, each in its split."""
+"""Past requests from the declared function, with the types that the transform takes, each with its split."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -29,7 +29,7 @@ _TAKES: Mapping[str, tuple[str, ...]] = {
     "timestamp": ("timestamp", "timestamp_ntz"),
     "date": ("date",),
 }
-"""By the type of a request field, the types of Spark that a column of it may have."""
+"""By type of a request field, the Spark types that are accepted for its column."""
 
 
 def request_rows(
@@ -74,12 +74,12 @@ def request_rows(
         *(_typed(field) for field in realtime.all_fields),
         *(F.col(name).cast("double").alias(name) for name in examples.columns),
     )
-    # Rows of no time stay until they are refused: else a request would be learned from without some of its candidates.
+    # Rows without a time stay until they are refused: if they were dropped, a request would lack some candidates.
     return typed.where(F.col("split").isNotNull() | F.col(EVENT_TIMESTAMP).isNull())
 
 
 def _typed(field: RequestField) -> "Column":
-    """The column of a field in its type; null is its default, as when it is asked."""
+    """The column of a field in its type, with its default in place of null, as in serving."""
     from pyspark.sql import functions as F
 
     column = F.col(field.name).cast(field.type)

@@ -1,4 +1,4 @@
-"""The request transform in Spark: the same call for each past request as when it is asked.
+"""The request transform in Spark: it is called for each past request with the same arguments as in serving.
 
 Runs in Spark's Python workers: a partition has whole requests, their rows in order.
 """
@@ -27,10 +27,10 @@ def transform_requests(rows: "DataFrame", realtime: Realtime, *, files: int) -> 
     """`request_id`, `position`, `as_of`, `split`, the features (float), the label and its weight, in a fixed order.
 
     Args:
-        rows: Of requests with their look-ups; see `request_rows` and `look_up`.
-        files: In how many partitions the requests are dealt out.
+        rows: Rows of requests with their look-ups; see `request_rows` and `look_up`.
+        files: Number of partitions.
 
-    The job that reads them fails where a request cannot be asked; see `forecache.lake.refusals.refusal_in`.
+    The job that reads them fails if a request is not valid; see `forecache.lake.engine_errors.as_refusal`.
     """
     labels = realtime.trained_examples.columns
     fields = [*(f"{name} float" for name in realtime.feature_names), *(f"{name} double" for name in labels)]
@@ -41,7 +41,7 @@ def transform_requests(rows: "DataFrame", realtime: Realtime, *, files: int) -> 
 
 
 def requests_of(realtime: Realtime) -> "Requests":
-    """What is called with the rows of a partition: each request is whole in it, its rows in order."""
+    """The function to map over partitions; in each of these the requests are whole and their rows in order."""
     of, request = realtime.trained_examples, tuple(field.name for field in realtime.request)
     weight = (of.weight,) if of.weight and of.kind == "ranking" else ()
     return Requests(
@@ -68,7 +68,7 @@ _COPIED = (REQUEST_ID, POSITION, AS_OF, "split")
 
 @dataclass(frozen=True)
 class Requests:
-    """What the workers get to call the transform."""
+    """Calls the transform for the requests of a partition, in a Spark worker."""
 
     name: str
     builder: RowsBuilder
@@ -102,7 +102,7 @@ class Requests:
         for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
             candidates = {name: values[start:end] for name, values in fields.items()}
             columns = self.builder.columns({n: v[number] for n, v in requests.items()}, candidates or None)
-            # As when it is asked: what is looked up by the request alone is one row.
+            # As in serving: a look-up by fields of the request alone has one row.
             ends_of = {name: start + 1 if by_request else end for name, (_, by_request) in self.lookups.items()}
             views = {name: matrix[start : ends_of[name]] for name, (matrix, _) in looked.items()}
             found = {name: known[start : ends_of[name]] for name, (_, known) in looked.items()}
@@ -114,7 +114,7 @@ class Requests:
         return pa.RecordBatch.from_arrays(arrays, names=[*_COPIED, *self.features, *self.labels])
 
     def _check(self, batch: pa.RecordBatch, starts: np.ndarray) -> None:
-        """Refuse requests that could not be asked: several values of one field, a place twice, too many candidates."""
+        """Refuse invalid requests: several values of one field, a position twice, too many candidates."""
         if batch.column(REQUEST_ID).null_count:
             raise ValueError(f"{REFUSED} The examples of {self.name!r} have a request without {REQUEST_ID!r}.")
         for name, remedy in _EVERY_ROW_HAS.items():
@@ -149,7 +149,7 @@ def _described(transform: Callable[..., Any]) -> str:
 
 
 def whole_requests(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The rows of a partition, dealt out so that a request is whole in a batch."""
+    """Split the rows of a partition into batches of whole requests."""
     rest: pa.RecordBatch | None = None
     for batch in batches:
         if not batch.num_rows:
@@ -173,20 +173,20 @@ def _one_batch(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
 
 
 def _changed(column: pa.Array) -> np.ndarray:
-    """Whether each value differs from the one before it, bool [n]; nulls are equal. False for the first."""
+    """Mask of the values that differ from the previous one, bool [n]; nulls are equal, and the first is false."""
     codes = column.dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)
     return np.diff(codes, prepend=codes[:1]) != 0
 
 
 def _values(column: pa.Array) -> Any:
-    """Values of a field: an array of its numpy type, or a list where they are texts or a null is among them."""
+    """Values of a field: an array of its numpy type, or a list if they are texts or include null."""
     if column.null_count or pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return column.to_pylist()
     return column.to_numpy(zero_copy_only=False)
 
 
 def _matrix(column: pa.Array, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features of a look-up, float32 [n, width], NaN where there is no row; and where there is one, bool [n]."""
+    """Features of a look-up, float32 [n, width], NaN for a missing row; and the mask of the rows found, bool [n]."""
     found = np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
     matrix = np.full((len(column), width), np.nan, np.float32)
     matrix[found] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)

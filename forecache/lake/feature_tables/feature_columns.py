@@ -1,4 +1,4 @@
-"""The columns of a feature table in the types that are declared, from what a feature function returned."""
+"""The columns of a feature table in their declared types, from the frame that a feature function returned."""
 
 import re
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ _RULES = {
 
 
 def typed_columns(computed: "DataFrame", view: FeatureView) -> "list[Column]":
-    """The declared features as Spark columns of their types, of the frame that the feature function returned.
+    """The declared features of a computed frame as Spark columns in their stored types.
 
     Raises:
         InputError: A column is missing, or has a type that its feature does not take.
@@ -79,7 +79,7 @@ def _embedded(feature: Feature, column: "Column", owner: str) -> "Column":
     embed, size = feature.embed or hashed_words(feature.size or 1), feature.size or 1
     about = f"{REFUSED} The function {name_of(embed)} of the text {feature.name!r} of {owner!r}"
 
-    # Spark reads the kind of UDF from the hints.
+    # Spark infers the kind of UDF from the type hints.
     def vectors(texts: pa.Array) -> pa.Array:
         import numpy as np
 
@@ -95,7 +95,7 @@ def _embedded(feature: Feature, column: "Column", owner: str) -> "Column":
 
 
 def hashed_words(size: int) -> Any:
-    """The function from texts to the number of words with each hash: lower case, XXH64 modulo `size`."""
+    """Return a function from texts to word counts by hash (lower case, XXH64 modulo `size`), float32 [n, size]."""
 
     def hashed(texts: list[str]) -> Any:
         import numpy as np

@@ -1,4 +1,4 @@
-"""The features of nights as Spark frames, and what they depend on."""
+"""The features of nights as Spark frames, and the inputs that they depend on."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -43,12 +43,12 @@ def view_frame(
 ) -> "DataFrame":
     """Key columns, `as_of` and the features as float32, for every key known on each night.
 
-    Of windows, the tiles that the nights lack are built on the way.
+    For windows, missing tiles of the nights are built first.
 
     Args:
         pins: The existing tables as the run sees them; None: as they are now.
-        asked: Key columns and `as_of` of the rows that are needed: of windows, no others are computed.
-        states: Also those of a live view.
+        asked: Key columns and `as_of` of the rows that are needed; windows are computed for these only.
+        states: Include the states of a live view.
 
     Raises:
         InputError: The declaration's function left out a column that it declares, or one is no number.
@@ -65,7 +65,7 @@ def view_frame(
 def view_inputs(
     settings: Settings, view: FeatureView, nights: Sequence[date], *, pins: Pins | None = None
 ) -> dict[date, str]:
-    """For each night, what its features depend on: the state of the sources, and the declaration."""
+    """For each night, text of all that its features depend on: the state of the sources, and the declaration."""
     if view.windows:
         return window_inputs(settings, view, nights)
     states = source_states(settings, view.sources, nights, pins=pins)
@@ -73,14 +73,14 @@ def view_inputs(
 
 
 def code_of(inputs: str) -> str:
-    """The fingerprint of the view in what `view_inputs` has for a night; "" where there is none."""
+    """The view's fingerprint in a text of `view_inputs`; "" if it has none."""
     return inputs.partition(" code=")[2]
 
 
 def source_states(
     settings: Settings, sources: Sequence[AnySource], nights: Sequence[date], *, pins: Pins | None = None
 ) -> dict[date, str]:
-    """For each night, the state of all that it may see of the sources."""
+    """For each night, text of the state of all source rows that it may see."""
     states = [source_state(settings, source, nights, pins=pins) for source in sources]
     return {night: " ".join(state[night] for state in states) for night in nights}
 
@@ -93,7 +93,7 @@ def joined_inputs(
     *,
     pins: Pins | None = None,
 ) -> dict[date, str]:
-    """For each night, what joined features depend on: the views' partitions, the entities, and the declaration.
+    """For each night, text of all that joined features depend on: view partitions, entities, and the declaration.
 
     Args:
         versions: By name of the view, the Delta version that wrote each night's partition.

@@ -1,4 +1,4 @@
-"""The feature table: one partition a night, point-in-time correct, rebuilt only where its inputs changed."""
+"""The feature table: one partition for each night, point-in-time correct, rebuilt only if its inputs changed."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,7 +47,7 @@ def build_features(
 ) -> StageResult:
     """Write the features of a pipeline for the nights that are missing or stale, those of its views first.
 
-    Raises as `build_view`, and InputError where the function of the entities left out a column.
+    Raises as `build_view`, and InputError if the function of the entities left out a column.
     """
     require_nights(settings, pipeline, nights)
     built = [
@@ -75,7 +75,7 @@ def build_view(
         rebuild: Write those of all the nights.
 
     Returns:
-        Rows over all the nights asked for; `details` has `built` (nights written) and `rows_by_night`.
+        Rows of all the requested nights; `details` has `built` (nights written) and `rows_by_night`.
 
     Raises:
         InputError: A night lies outside the view's dates or has no landing file.
@@ -105,7 +105,7 @@ def _build_joined(
     progress: Progress,
     rebuild: bool,
 ) -> StageResult:
-    """Write the features that are joined from the tables of views, where those or the entities have changed."""
+    """Write the features that are joined from the tables of views, for the nights whose views or entities changed."""
     with own_turn(settings, pipeline.feature_table, run_id, progress):
         pins = Pins(settings)
         sources = pipeline.entities.sources if pipeline.entities else ()
@@ -125,8 +125,9 @@ def _build_joined(
 
 
 class _Writer:
-    """Writes the stale nights of a feature table; made before the inputs are looked at, so that no other run's newer
-    rows are overwritten.
+    """Writes the stale nights of a feature table.
+
+    Create it before the inputs are read, so that newer rows of another run are not overwritten.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class _Writer:
     def write_stale(
         self, inputs: Mapping[date, str], write: Callable[[Sequence[date]], Written], *, rebuild: bool
     ) -> StageResult:
-        """Write the nights whose inputs differ from those of their last record; `write` writes the files of some."""
+        """Write the nights whose inputs differ from those of their last record, with `write` for some at a time."""
         name = self._declared.name
 
         def build(some: Sequence[date]) -> dict[date, Done]:
@@ -189,7 +190,7 @@ class _Writer:
 def _done(
     settings: Settings, table: str, versions: Mapping[date, int], details: Mapping[str, Any] | None = None
 ) -> dict[date, Done]:
-    """Nights by the Delta version that wrote each."""
+    """The outcome for each night, given the Delta version that wrote it."""
     if not versions:
         return {}
     rows = partition_rows(settings, table, list(versions))
@@ -197,7 +198,7 @@ def _done(
 
 
 def partition_rows(settings: Settings, table: str, nights: Sequence[date]) -> dict[date, int]:
-    """Rows of each night's partition, from the log's statistics; 0 for one that is not there."""
+    """Rows of each night's partition, from the log's statistics; 0 for a missing one."""
     files = grouped(active_files(open_table(settings, table)), AS_OF)
     return {night: sum(file.rows for file in files.get(night.isoformat(), ())) for night in nights}
 
@@ -221,7 +222,7 @@ def feature_versions(settings: Settings, declared: Pipeline | FeatureView, night
 
 
 def stale_nights(settings: Settings, declared: Pipeline | FeatureView) -> tuple[date, ...]:
-    """Nights whose features were built from raw rows that have changed since, by a late file, or by older code."""
+    """Nights whose features are stale: raw rows changed since (by a late file), or the code did."""
     if isinstance(declared, Pipeline) and not declared.is_joined:
         return stale_nights(settings, declared.views[0])
     records = last_records(settings, STAGE, declared.name)
@@ -240,7 +241,7 @@ def require_nights(
 ) -> None:
     """Refuse nights outside the dates of a pipeline or view, or without a delivery; see `require_delivered`.
 
-    Those of a pipeline have to be its as-of dates, too.
+    Nights of a pipeline also have to be as-of dates of its schedule.
     """
     if isinstance(declared, Pipeline):
         require_as_of(declared, nights)

@@ -1,4 +1,4 @@
-"""Point-in-time join: the features of views as they were known at the timestamps of any table of keys."""
+"""Point-in-time join: the features of views at the timestamps of any table of keys."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _ROWS = "forecache_rows"
 _OWNER = "The table to be given features has"
 ROW = "forecache_row"
-"""A column by which a caller keeps the order of the rows."""
+"""A column by which a caller restores the order of the rows."""
 
 
 def historical_features(
@@ -36,22 +36,22 @@ def historical_features(
 
     A row sees the as-of date that ended at or before its timestamp: one of 2026-01-03 00:00 UTC or later on that day
     sees 2026-01-02; after the end of a view's data, its last as-of date. Of a live view it sees the events strictly
-    before its timestamp. Nights whose features are current are read from the view's table, and the others computed, for
-    exactly the dates that the rows need; nothing is written but tiles.
+    before its timestamp. Features of as-of dates that are current are read from the view's table, the others computed,
+    for exactly the dates that the rows need; nothing is written but tiles.
 
     Args:
         spine: The key columns of all views, and a timestamp or date; other columns are kept. Its rows may repeat.
-        timestamp: The name of that column. Where it is null, so are the features.
-        max_age: Features that were known longer before the timestamp are null; those of a live view are of the moment.
+        timestamp: The name of that column. If it is null, so are the features.
+        max_age: Features older than this at the timestamp are null; it does not apply to live views.
 
     Returns:
         All rows and columns of the spine, in no order, and the features (float32); null for a key without a row on
         its date and for timestamps before the view's first as-of date.
 
     Raises:
-        InputError: The spine lacks a column, has a key of another type, or a column that is called like a feature; a
-            date that is needed has no delivery. What fails when the result is read, because a view has a row twice, is
-            found by `forecache.lake.refusals.refusal_in`.
+        InputError: The spine lacks a column, has a key of another type, or a column named like a feature; or a date
+            that is needed has no delivery. If a view has several rows of a key, reading the result fails, and
+            `forecache.lake.engine_errors.as_refusal` finds the message in Spark's error.
     """
     from pyspark.sql import functions as F
 
@@ -87,7 +87,7 @@ def _at_moments(
     timestamp: str,
     progress: Progress,
 ) -> "DataFrame":
-    """Rows with the features of a live view as of their moments."""
+    """Add the features of a live view as of each row's timestamp."""
     from pyspark.sql import functions as F
 
     require_key_types(_OWNER, rows, view, read_table(spark, settings, view.events.raw_table))
@@ -100,10 +100,10 @@ def _at_moments(
 
 
 def seen_date(timestamp: str, view: FeatureView, *, published_h: float = 0.0) -> "Column":
-    """The as-of date of a view that is seen at a timestamp; null before its first.
+    """The newest as-of date of a view that is visible at a timestamp; null before its first.
 
     Args:
-        published_h: Hours after the end of a date from which it is seen.
+        published_h: Hours from the end of an as-of date until it is visible.
     """
     from pyspark.sql import functions as F
 

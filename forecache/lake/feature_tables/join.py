@@ -1,4 +1,4 @@
-"""The features of a pipeline that joins views: the rows of its entities, each with those of every view by its key."""
+"""Joins the views of a pipeline: the rows of its entities, each with the features of every view by its key."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -28,7 +28,7 @@ def join_views(
     *,
     pins: Pins | None = None,
 ) -> "DataFrame":
-    """Key columns, `as_of` and the features of all views; those of a view without a row for the entity are null.
+    """Key columns, `as_of` and the features of all views; null for a view without a row for the entity.
 
     Args:
         frames: By name of the view, its key columns, `as_of` and features on these nights.
@@ -67,7 +67,7 @@ def _entities(
 
 
 def require_key_types(owner: str, given: "DataFrame", view: FeatureView, features: "DataFrame") -> None:
-    """Refuse a column by which a view is joined that is a text where the view's is a number or a date, or vice versa.
+    """Refuse a key column whose type differs in kind from the view's, such as text and number.
 
     Raises:
         InputError: With column, types and remedy.
@@ -89,7 +89,7 @@ def read_view(
 
     Args:
         versions: By night, the Delta version that wrote its partition.
-        states: Also those of a live view.
+        states: Include the states of a live view.
     """
     from pyspark.sql import functions as F
 

@@ -1,4 +1,4 @@
-"""Features of views on nights, as they are known now: from the view's table where it is current, else computed."""
+"""Current features of a view on given nights: from the view's table if it is up to date, else computed."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _DATES_AT_ONCE = 31
-# So many keys of nights are in the driver's memory, some 50 bytes each; of more, all keys of the nights are computed.
+# Limit of (key, night) rows in the driver's memory, about 50 bytes each; beyond it all keys of the nights are computed.
 _MOST_ASKED = 4_000_000
 _ROWS = "forecache_rows"
 
@@ -36,14 +36,15 @@ def features_known(
     pins: Pins | None = None,
     progress: Progress = no_progress,
 ) -> "DataFrame":
-    """Key columns, `as_of` and features of nights, from the table where they are current, else computed.
+    """Key columns, `as_of` and features of nights, from the view's table if they are current, else computed.
 
     Args:
-        asked: Key columns and `as_of` of the rows that are needed, which may repeat: of windows no others are computed,
-            where these are not too many. None: all.
-        states: Also those of a live view.
+        asked: Key columns and `as_of` of the rows that are needed, which may repeat; windows are computed for these
+            only, unless there are too many. None: all.
+        states: Include the states of a live view.
 
-    The job that reads them fails where a function returned a row twice; see `forecache.lake.refusals.refusal_in`.
+    The job that reads them fails if a function returned several rows of a key; see
+    `forecache.lake.engine_errors.as_refusal`.
 
     Raises:
         InputError: A date has no delivery.
@@ -54,7 +55,7 @@ def features_known(
     lacking = [night for night in nights if night not in current]
     frames = [read_view(spark, settings, view, current, states=states)] if current else []
     rows = _asked_rows(asked, lacking) if asked is not None and lacking and view.windows else None
-    # Each time the tiles of all days that the dates see are read.
+    # Every call reads the tiles of all days in the windows, so few calls are better.
     at_once = _DATES_AT_ONCE if rows is None else max(1, len(lacking))
     for first in range(0, len(lacking), at_once):
         some = lacking[first : first + at_once]
@@ -64,7 +65,7 @@ def features_known(
 
 
 def _asked_rows(asked: "DataFrame", nights: Sequence[date]) -> "pa.Table | None":
-    """Key columns and `as_of` of what some nights are asked for, each once; None where it is too much."""
+    """Distinct key columns and `as_of` of the requested rows of some nights; None if there are too many."""
     from pyspark.sql import functions as F
 
     wanted = asked.where(F.col(AS_OF).isin(list(nights))).dropna().distinct().limit(_MOST_ASKED + 1)
@@ -73,7 +74,7 @@ def _asked_rows(asked: "DataFrame", nights: Sequence[date]) -> "pa.Table | None"
 
 
 def _each_once(view: FeatureView, features: "DataFrame") -> "DataFrame":
-    """The rows of a view; the job fails where a function returned one twice, which would be two rows of the result."""
+    """The rows of a view; the job fails if a function returned several of one key, which would multiply the result."""
     from pyspark.sql import functions as F
 
     if view.windows:

@@ -1,6 +1,6 @@
-"""Features of a live view as of the moment of each row: last night's state, and the events of the day before it.
+"""Features of a live view as of each row's timestamp: the state of the last as-of date, merged with later events.
 
-A row sees the events strictly before its timestamp. The merge is the one that answers requests.
+A row sees the events strictly before its timestamp. The merge is the same as in serving.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,9 @@ from forecache.pipeline import AS_OF, FeatureView
 from forecache.pipeline.streams.plan import plan_of
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
-from forecache.windows.event_states import event_states
-from forecache.windows.fold import EventStates, fold
-from forecache.windows.groups import group
-from forecache.windows.plan import DAY_US, Plan
-from forecache.windows.words import words_in
+from forecache.windows.fold import EventStates, event_states, fold
+from forecache.windows.plan import DAY_US, MergePlan
+from forecache.windows.tile_columns import column_words, number_keys
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -51,12 +49,12 @@ def live_features(
     pins: Pins | None = None,
     progress: Progress = no_progress,
 ) -> "DataFrame":
-    """Rows with a column more: the features at their timestamps, an array of float in the order of the columns of a
-    look-up, NaN where one is null; null where the key has had no event in the days that count.
+    """Add a column with the features at each row's timestamp: an array of float in the order of the look-up's columns,
+    NaN for a null feature; null if the key had no event in the days that count.
 
     Args:
         by: Columns of the rows that hold the view's key.
-        timestamp: Column that says when; where it is null, so are the features.
+        timestamp: Column with the time of each row; if it is null, so are the features.
 
     Raises:
         InputError: A date that is needed has no delivery.
@@ -102,7 +100,7 @@ def live_features(
     num_buckets = _TASKS_A_CORE * spark.sparkContext.defaultParallelism
     moments = _Moments(plan, tuple(names), tuple(keys), column)
 
-    # Spark counts the arguments of what it calls, `self` among them.
+    # Spark counts the arguments of the function, and would count `self`.
     def called(rows: pa.Table, events: pa.Table) -> pa.Table:
         return moments.features(rows, events)
 
@@ -116,16 +114,16 @@ def live_features(
 
 
 def _bucket(keys: Sequence[str], num_buckets: int) -> "Column":
-    """By the texts of the key, which are the same for numbers of any width."""
+    """The bucket of a key, by the texts of its columns, which are the same for numbers of any width."""
     from pyspark.sql import functions as F
 
     return F.pmod(F.xxhash64(*(F.col(f"`{key}`").cast("string") for key in keys)), F.lit(num_buckets))
 
 
 def _events(
-    spark: "SparkSession", settings: Settings, view: FeatureView, plan: Plan, days: Sequence[int]
+    spark: "SparkSession", settings: Settings, view: FeatureView, plan: MergePlan, days: Sequence[int]
 ) -> "DataFrame":
-    """The events of some days, and where there are windows in minutes those of the days before."""
+    """The events of some days, and if there are windows in minutes also those of the previous days."""
     from pyspark.sql import functions as F
 
     wanted = {day - back for day in days for back in ((0, 1) if plan.minutes_us else (0,))}
@@ -136,15 +134,15 @@ def _events(
 
 @dataclass(frozen=True)
 class _Moments:
-    """What the workers call with the rows and the events of some keys.
+    """Computes the features of rows from the events of the same keys, in a Spark worker.
 
     Attributes:
-        columns: Of the rows, which are kept.
+        columns: The columns of the rows to keep.
         keys: The columns of the rows that hold the key.
-        column: What the features are called.
+        column: Name of the column for the features.
     """
 
-    plan: Plan
+    plan: MergePlan
     columns: tuple[str, ...]
     keys: tuple[str, ...]
     column: str
@@ -179,7 +177,7 @@ class _Moments:
             begin, end = day * DAY_US - plan.minutes_us, (day + 1) * DAY_US
             some = np.flatnonzero(np.isin(event_codes, its) & (event_at >= begin) & (event_at < end))
             moments = np.concatenate([at[chosen], event_at[some]])
-            # Of the same moment, a row comes before the events, which it does not see.
+            # Rows sort before events of the same time, which they do not see.
             order = np.argsort(moments, kind="stable")
             is_event = np.arange(len(moments)) >= len(chosen)
             nothing = np.zeros(len(chosen), np.intp)
@@ -202,7 +200,7 @@ class _Moments:
 
 
 def _behind(nothing: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Rows for those that only see, then some words."""
+    """Append words to a row of zeros for each row that has no event of its own."""
     return np.concatenate([np.zeros((len(nothing), words.shape[1]), np.int64), words])
 
 
@@ -213,21 +211,21 @@ def _valid(table: pa.Table, names: Sequence[str]) -> np.ndarray:
 def _codes(
     rows: pa.Table, keys: Sequence[str], events: pa.Table, event_keys: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same number for the same key of rows and of events, in whatever types; int64 [rows], int64 [events]."""
+    """Equal numbers for equal keys of rows and of events, whatever their types; int64 [rows], int64 [events]."""
     pairs = zip(keys, event_keys, strict=True)
     columns = [pa.concat_arrays([_text(rows[name]), _text(events[other])]) for name, other in pairs]
-    codes, _ = group(pa.table(columns, names=list(keys)), keys)
+    codes, _ = number_keys(pa.table(columns, names=list(keys)), keys)
     return codes[: rows.num_rows], codes[rows.num_rows :]
 
 
 def _text(column: pa.ChunkedArray) -> pa.Array:
-    """As the bucket has it; null is an empty text, of a row that is left out."""
+    """Texts as in the bucket; "" for null, whose row is left out later."""
     return column.combine_chunks().cast(pa.string()).fill_null("")
 
 
-def _base_of(plan: Plan, column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """The states of a night, int64 [n, columns], and which rows have one."""
+def _base_of(plan: MergePlan, column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The states of an as-of date, int64 [n, columns], and the mask of the rows that have one."""
     base = np.empty((len(column), len(plan.base_columns)), np.int64)
     for place, values in enumerate(column.flatten()):
-        base[:, place] = words_in(values)
+        base[:, place] = column_words(values)
     return base, np.asarray(column.is_valid())

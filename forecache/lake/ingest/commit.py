@@ -1,9 +1,9 @@
 """The commits of an ingestion: good rows, then bad rows, then the entries of the files.
 
-Two ingestions of one source may run at once. The commit to the raw table decides between them: it is made only where
-the table still has the files that the rows were judged against, and whoever comes second judges anew. Right before
-each of the other two it is checked that this commit is still the raw table's newest: the last to commit there has the
-last word on all three.
+Two ingestions of one source may run at once. The commit to the raw table decides between them: it succeeds only if the
+table still has the files that the rows were judged against; otherwise the ingestion starts over. Before each of the two
+other commits it is checked that this commit is still the raw table's newest, so that the last one to commit there
+determines all three tables.
 """
 
 import time
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class OvertakenError(ConflictError):
-    """Another ingestion of the source committed since this one looked."""
+    """Another ingestion of the source committed after this one had read the table."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(
@@ -35,7 +35,7 @@ class OvertakenError(ConflictError):
 def commit_raw(
     settings: Settings, source: Source, good: "DataFrame", files: Sequence[LandingFile], *, seen: Seen, run_id: str
 ) -> int:
-    """Put the good rows in the place of all rows of their files; returns the Delta version.
+    """Replace all rows of the files in the raw table by the good rows; returns the Delta version.
 
     Raises:
         OvertakenError: The table has other files than those that the rows were judged against.
@@ -68,7 +68,7 @@ def commit_quarantine(
     raw_version: int,
     run_id: str,
 ) -> None:
-    """Put the bad rows, or none, in the place of all rows of their files; raises OvertakenError as `commit_raw`."""
+    """Replace all rows of the files in quarantine by the bad rows, or none; raises OvertakenError as `commit_raw`."""
     if bad is None and not table_exists(settings, source.quarantine_table):
         return
     replace_rows(
@@ -83,13 +83,13 @@ def commit_quarantine(
 
 
 def require_newest(settings: Settings, source: Source, raw_version: int) -> None:
-    """Refuse to go on where the raw table has a newer version."""
+    """Raise OvertakenError if the raw table has a newer version."""
     if table_version(settings, source.raw_table) != raw_version:
         raise OvertakenError(source)
 
 
 def patiently(attempt: Callable[[], None], *, tries: int) -> None:
-    """Call again where another ingestion came first, each time after a longer pause; the last time it raises."""
+    """Call `attempt`, and again after OvertakenError, with growing pauses; the last try raises it."""
     for number in range(tries):
         try:
             attempt()

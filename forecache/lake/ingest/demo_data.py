@@ -29,10 +29,10 @@ LandingDay = tuple[Source, date, "Sequence[Sequence[object]] | pa.Table"]
 def land_demo_data(
     settings: Settings, days: Iterable[LandingDay] | None = None, *, progress: Progress = no_progress
 ) -> list[StageResult]:
-    """Write a file a day, of Arrow tables Parquet, of other rows CSV; files that are there stay.
+    """Write a landing file for each day, Parquet for Arrow tables and CSV for other rows; existing files stay.
 
     Args:
-        days: None: what the project's `landing.landing_days()` yields.
+        days: None: those that the project's `landing.landing_days()` yields.
 
     Returns:
         One stage "land" for each source, with all its rows.
@@ -91,7 +91,7 @@ def _parquet(table: "pa.Table") -> bytes:
 
 
 def _writer(settings: Settings, source: Source) -> Callable[[str, bytes], object]:
-    """A function that writes a landing file so that it appears whole."""
+    """Return a function that writes a landing file atomically."""
     uri = source_uri(settings, source)
     if "://" in uri:
         import obstore

@@ -1,7 +1,7 @@
 """Ingestion: every landing row ends in exactly one of the raw or the quarantine table, once.
 
-The file is the unit: the rows of the files at hand are replaced in both tables by file name, and only then are the
-files entered in `ingested_files`. A run killed in between leaves them to be replaced again, so nothing doubles.
+The file is the unit: the rows of the files are replaced in both tables by file name, and only then are the files
+recorded in `ingested_files`. If a run is killed in between, the next one replaces them again, so no row is doubled.
 """
 
 import time
@@ -44,26 +44,26 @@ def ingest(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """Ingest the landing files that have not been, those of the given days or all.
+    """Ingest the landing files, of the given days or all, that have not been ingested.
 
-    Where another process ingests the same source, this one waits for it, or begins anew after it.
+    If another process ingests the same source, this one waits for it, or starts over after it.
 
     Args:
-        correctable: Days from which nothing may be built yet, such as those that failed a check: their files are read
-            again, and their rows replaced, if they were landed again since.
+        correctable: Days from which nothing is built yet, such as those that failed a check: files of these that were
+            landed again are read again, and their rows replaced.
 
     Returns:
-        A result with the landing rows of this call, or where it had nothing to do those there are.
+        A result with the landing rows of this call, or of all ingested files if there was nothing to do.
         `details`: files, raw_rows, quarantined_rows, quarantined_files (reason by name), and late_days: days older
         than one ingested before, which make later nights stale.
 
     Raises:
-        InputError: A file ingested before has other content now. New files are ingested all the same.
-        ConflictError: Another process ingested the same source at the same time, several times over.
+        InputError: The content of an ingested file has changed. New files are still ingested.
+        ConflictError: Another process ingested the same source at the same time, repeatedly.
     """
     started = time.perf_counter()
     with own_turn(settings, source.raw_table, run_id, progress):
-        # Listed now: while this run waited, another one may have landed a day anew and ingested it.
+        # Listed under the lock: while this run waited, another one may have landed a day again and ingested it.
         found = list_landing(settings, source)
         landed = [file for file in found if days is None or file.day is None or file.day in days]
         known = {file.file: file for file in ingested_files(settings, source)}
@@ -71,7 +71,7 @@ def ingest(
         done: dict[str, IngestedFile] = {}
         if pending:
             progress(f"reading {len(pending)} landing files of {source.name}", None)
-            # Begins anew with the same files: another's entry may stand for rows that this one has replaced since.
+            # A retry has the same files: another run's record may be about rows that this one has replaced since.
             began = time.perf_counter()
             patiently(lambda: done.update(_ingest_files(spark, settings, source, pending, run_id=run_id)), tries=_TRIES)
             _record(settings, source, list(done.values()), time.perf_counter() - began, run_id=run_id)
@@ -87,7 +87,7 @@ def ingest(
 
 
 def _record(settings: Settings, source: Source, done: list[IngestedFile], seconds: float, *, run_id: str) -> None:
-    """Tell the ledger what an ingestion took; `ingested_files` says which files there are."""
+    """Record the rows and the time of an ingestion in the ledger; the files are in `ingested_files`."""
     rows = sum(file.landing_rows for file in done)
     record(settings, [StageRecord(STAGE, source.name, None, "", "", -1, rows, seconds, {"files": len(done)},
                                   run_id=run_id)])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which landing files have been ingested, and with them what state the raw tables are in up to any night."""
+"""The table of ingested landing files, and what follows from it: delivered days, snapshots, raw table versions."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ FILES_TABLE = "ingested_files"
 
 @dataclass(frozen=True)
 class IngestedFile:
-    """A row of `ingested_files`; of a file that is in quarantine whole, no rows are counted.
+    """A row of `ingested_files`; a file that is quarantined as a whole has no rows.
 
     Attributes:
         landing_rows: Rows counted from the file's bytes (`forecache.lake.ingest.row_count`), without judging them.
         raw_rows: Rows that were judged to be good.
         quarantined_rows: Rows that were judged to be bad.
-        error: Why the whole file is in quarantine, None where it was read.
+        error: Why the whole file is in quarantine; None if it was read.
         raw_version: Delta version of the raw table that holds its rows.
     """
 
@@ -46,7 +46,7 @@ class IngestedFile:
 
 
 def ingested_files(settings: Settings, source: Source) -> list[IngestedFile]:
-    """The files of a source that have been ingested, oldest first; empty where none has."""
+    """The ingested files of a source, oldest first."""
     rows = read_rows(settings, FILES_TABLE, [("source", "=", source.name)])
     return [IngestedFile(**row) for row in sorted(rows, key=itemgetter("ingested_at", "file"))]
 
@@ -54,10 +54,10 @@ def ingested_files(settings: Settings, source: Source) -> list[IngestedFile]:
 def enter_files(
     settings: Settings, files: Sequence[IngestedFile], *, require: Callable[[], None] = lambda: None
 ) -> None:
-    """Put rows into `ingested_files`, in the place of those of the same files.
+    """Write rows to `ingested_files`, replacing those of the same files.
 
     Args:
-        require: Called before each attempt to commit; what it raises goes through.
+        require: Called before each attempt to commit; it raises to stop it.
     """
     rows = pa.Table.from_pylist([vars(file) for file in files], schema=row_schema(IngestedFile))
 
@@ -76,13 +76,13 @@ def read_days(files: Iterable[IngestedFile]) -> set[date]:
 def require_days(
     settings: Settings, source: Source, nights: Collection[date], *, files: Sequence[IngestedFile] | None = None
 ) -> None:
-    """Refuse nights whose day has no landing file that could be read, as the source's `missing` says.
+    """Refuse nights whose day has no readable landing file, according to the source's `missing`.
 
     Args:
         files: The source's ingested files; None: read here.
 
     Raises:
-        InputError: Names the night, what became of its files, and the remedy.
+        InputError: Names the night, the state of its files, and the remedy.
         NotYetError: The source waits, and the day has no file at all.
     """
     files = ingested_files(settings, source) if files is None else files
@@ -133,15 +133,15 @@ def _how_to_extract(source: Source) -> str:
 
 
 def _stands_in(source: Source, read: Collection[date], night: date) -> bool:
-    """Whether an earlier delivery counts where the night has none; of rows without time, any does."""
+    """Return whether another delivery counts for a night without one: an earlier one, or any if rows have no time."""
     return bool(read) and (isinstance(source.time, Static) or min(read) <= night)
 
 
 def file_of_state(source: Source, files: Iterable[IngestedFile], night: date) -> IngestedFile | None:
-    """The file of a snapshot, or of rows without time, that counts on a night; None if there is none.
+    """The file of a snapshot, or of rows without time, that is valid on a night; None if there is none.
 
-    Of several files of a day the one counts that was ingested last: copies have other times. Only between files of one
-    ingestion the time of the file decides.
+    Of several files of a day the one that was ingested last is valid, as copies have other times; among files of one
+    ingestion the one with the latest file time.
     """
     usable = [
         (file.event_day, file.ingested_at, file.modified_at, file.file, file)
@@ -152,10 +152,10 @@ def file_of_state(source: Source, files: Iterable[IngestedFile], night: date) ->
 
 
 def raw_state(settings: Settings, source: Source, night: date, *, files: list[IngestedFile] | None = None) -> int:
-    """The raw table's last Delta version that changed anything up to the night; -1 where nothing has.
+    """The raw table's last Delta version that changed a day up to the night; -1 if there is none.
 
-    A late file for an old day moves it, which is how the nights that the file changes become stale;
-    also one without rows, whose rows of before may be gone.
+    A late file for an old day raises it, by which the nights that the file changes become stale; so does a file without
+    rows, which may have replaced some.
     """
     files = ingested_files(settings, source) if files is None else files
     versions = (file.raw_version for file in files if file.event_day and file.event_day <= night)

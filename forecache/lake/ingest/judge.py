@@ -1,4 +1,4 @@
-"""Which landing rows are good, and what is wrong with each of the others, as one Spark expression over them all."""
+"""Judges landing rows in one Spark expression: good, or bad with the reason."""
 
 from collections.abc import Collection, Sequence
 from datetime import date
@@ -24,12 +24,12 @@ def judge(
     raw_version: int,
     days_of_several: Collection[date] = (),
 ) -> "DataFrame":
-    """Add typed columns (`typed_<name>`) and `reason`, null where the row is good.
+    """Add typed columns (`typed_<name>`) and `reason`, which is null for a good row.
 
     Args:
         files: Names of the files that the rows are from.
         days_of_several: Days with more than one file, in the raw table or among these.
-        raw_version: Delta version of the raw table whose events of other files count as seen before; -1: none.
+        raw_version: Delta version of the raw table; events that other files have there are duplicates here. -1: none.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -88,7 +88,7 @@ def _column_reasons(column: Column) -> "list[SparkColumn]":
         infinite = F.abs(typed) == F.lit(float("inf"))
         reasons.append(F.when(infinite, F.format_string(f"{column.name} %s is not finite", text)))
     if column.type in ("date", "timestamp"):
-        # What lies beyond is written by Spark and read by nobody else.
+        # Spark writes other years, but no other reader of the table accepts them.
         beyond = ~F.year(typed).between(1, 9999)
         reasons.append(F.when(beyond, F.format_string(f"{column.name} %s is outside the years 1 to 9999", text)))
     for bound, breaks, word in (

@@ -1,4 +1,4 @@
-"""The landing zone: which files are there, which days they are for, and their bytes."""
+"""The landing zone: its files, the days in their names, and their bytes."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LandingFile:
-    """One file of a source; `day` is None where its name has none."""
+    """One file of a source; `day` is None if its name has none."""
 
     name: str
     day: date | None
@@ -33,7 +33,7 @@ _checksums: dict[tuple[str, LandingFile], str] = {}
 
 
 def file_system(uri: str, storage_options: dict[str, str]) -> "FileSystem":
-    """An Arrow file system rooted at a folder or object store URI, through delta-rs's object store."""
+    """Open an Arrow file system rooted at a folder or object store URI, through delta-rs's object store."""
     from deltalake.fs import DeltaStorageHandler
     from pyarrow import fs
 
@@ -45,7 +45,7 @@ def source_uri(settings: Settings, source: Source) -> str:
 
 
 def list_landing(settings: Settings, source: Source) -> list[LandingFile]:
-    """The source's files by name. Names that start with "." or "_" are still being written, or are markers: ignored."""
+    """List the source's files by name, without those that start with "." or "_": unfinished files or markers."""
     from pyarrow import fs
 
     uri = source_uri(settings, source)
@@ -61,7 +61,7 @@ def list_landing(settings: Settings, source: Source) -> list[LandingFile]:
 
 
 def file_day(source: Source, name: str) -> date | None:
-    """The day that a file's name says it is for, None where it says none or one outside the source's dates."""
+    """The day in a file's name; None if it has none, or one outside the source's dates."""
     match = re.search(source.file_pattern + r"$", name)
     try:
         day = date.fromisoformat(match["day"]) if match else None
@@ -74,7 +74,7 @@ def file_day(source: Source, name: str) -> date | None:
 
 @contextmanager
 def open_landing(uri: str, storage_options: dict[str, str], name: str) -> Iterator[BinaryIO]:
-    """A landing file of a source's folder, seekable; one of an object store is copied to an unnamed temporary file."""
+    """Open a landing file, seekable; one of an object store is first copied to an unnamed temporary file."""
     if "://" not in uri:
         with (Path(uri) / name).open("rb") as stream:
             yield stream
@@ -93,9 +93,9 @@ def read_checksum(settings: Settings, source: Source, name: str) -> str:
 
 
 def checksum_at(settings: Settings, source: Source, file: LandingFile) -> str:
-    """`read_checksum` of a file as it was listed; read once in a process while its size and time stay the same.
+    """`read_checksum` of a listed file, cached in the process while its size and time stay the same.
 
-    A sensor asks again every minute.
+    A sensor calls this every minute.
     """
     key = (source_uri(settings, source), file)
     if key not in _checksums:

@@ -1,9 +1,9 @@
-"""Landing files as rows of text with line numbers, in bounded memory and whatever the bytes.
+"""Parsing of landing files to rows of text with line numbers, in bounded memory, for any bytes.
 
-Parsing turns every file into rows of strings and leaves types to Spark, so that a value that does not fit its type
-is a row in quarantine and not a failed job. A file is read three times: for its checksum, to count its rows and find
-what makes the whole file unreadable, and for the rows, of which a bad one is a row with an error. `parse_files` runs in
-Spark's workers and imports nothing of Spark.
+Every file becomes rows of strings; types are left to Spark, so that a value that does not fit its type is a row in
+quarantine and not a failed job. A file is read three times: for its checksum, to count its rows and find out whether it
+is readable, and for the rows; a bad one is a row with an error. `parse_files` runs in Spark's workers and imports
+nothing of Spark.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -48,10 +48,10 @@ def parse_files(
     source: Source,
     refused: dict[str, str],
 ) -> Iterator["pa.RecordBatch"]:
-    """Rows of the files named in the batches' `source_file` column, with `parsed_columns`.
+    """Yield the rows of the files named in the batches' `source_file` column, with `parsed_columns`.
 
     Args:
-        refused: Files that are not read, with the reason.
+        refused: Files that are not to be read, with the reason.
     """
     names = [name for batch in batches for name in batch.column("source_file").to_pylist()]
     rows: list[tuple[Any, ...]] = []
@@ -69,7 +69,7 @@ def parse_files(
 
 
 def with_days(batches: Iterable["pa.RecordBatch"], days: Mapping[str, date | None]) -> Iterator["pa.RecordBatch"]:
-    """Batches of `parse_files` with a last column `event_day` (date32): the day of the file that each row is from."""
+    """Append a column `event_day` (date32) to batches of `parse_files`: the day of the file of each row."""
     import pyarrow as pa
 
     for batch in batches:
@@ -88,14 +88,14 @@ def _batch(rows: list[tuple[Any, ...]], source: Source) -> "pa.RecordBatch":
 
 
 def parse_file(name: str, stream: BinaryIO, source: Source, *, refused: str | None = None) -> Iterator[ParsedRow]:
-    """Line 0, about the file, and then its rows in order; an unreadable file has a line 0 with an error only.
+    """Yield line 0, about the file, and then its rows in order; an unreadable file has only a line 0 with an error.
 
     Args:
         stream: The file, seekable.
-        refused: Why the file is not to be read, None where it is.
+        refused: Why the file is not to be read; None: read it.
 
     Raises:
-        OSError: The bytes could not be read at all, which says nothing about the file.
+        OSError: Reading the bytes failed, which is not the file's fault.
     """
     nothing = (None,) * len(source.columns)
     sha256 = checksum(stream)
@@ -121,7 +121,7 @@ def _reason(error: Exception) -> str:
 
 
 def _require_readable(name: str, stream: BinaryIO, source: Source) -> int:
-    """Read the file once; returns how many rows it has by its bytes."""
+    """Raise InputError if the file is unreadable as a whole; returns its row count, from its bytes."""
     suffix = _suffix(name)
     stream.seek(0)
     counted = count_rows(stream, suffix)

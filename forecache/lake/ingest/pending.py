@@ -1,4 +1,4 @@
-"""What landed and waits to be ingested, which of it is there already, and the runs of days that would ingest it."""
+"""Landing files that are still to be ingested, copies among them, and the ranges of days that ingest them."""
 
 from bisect import bisect
 from collections import Counter
@@ -23,7 +23,7 @@ from forecache.settings import Settings
 def pending_files(
     settings: Settings, source: Source, *, landed: Sequence[LandingFile] | None = None
 ) -> list[LandingFile]:
-    """Files that were not ingested, and those that have other content than when they were; by name.
+    """Files that were not ingested, and those whose content has changed since; by name.
 
     Args:
         landed: The source's landing files; None: listed here.
@@ -41,9 +41,9 @@ def files_to_ingest(
     *,
     correctable: Collection[date] = (),
 ) -> list[LandingFile]:
-    """Files that were never ingested, and of correctable days also those that were landed again since.
+    """Files that were never ingested, and for correctable days also those that were landed again since.
 
-    A database's answers have to differ in content, as all of their days are correctable and others may be built from
+    An extracted file has to differ in content, as all days of a database are correctable and features may be built from
     them. Nothing is built from the refused days of other sources: their files are read again if their time differs.
     """
     known = {file.file: file for file in ingested}
@@ -56,7 +56,7 @@ def files_to_ingest(
 
 
 def looks_different(file: LandingFile, known: IngestedFile) -> bool:
-    """Compare the sizes and times of a file alone."""
+    """Compare a file with what was ingested, by size and time only."""
     return (file.size_bytes, file.modified_at) != (known.size_bytes, known.modified_at)
 
 
@@ -68,13 +68,13 @@ def has_changed(settings: Settings, source: Source, file: LandingFile, known: In
 
 
 def pending_days(files: Collection[LandingFile], *, first: date, last: date) -> set[date]:
-    """The days from `first` to `last` on which something waits; files whose name has no day go with the last one."""
+    """The days of files, from `first` to `last`; files whose name has no day count for the last one."""
     days = {file.day or last for file in files}
     return {day for day in days if first <= day <= last}
 
 
 def day_ranges(days: Collection[date], *, others: Collection[date | None] = ()) -> list[tuple[date, date]]:
-    """Days as ranges (first, last), ascending: as few as possible of which none holds one of the other days."""
+    """Group days to ranges (first, last), ascending: as few as possible, none of which contains one of `others`."""
     apart = sorted({day for day in others if day} - {*days})
     ranges: list[tuple[date, date]] = []
     for day in sorted(set(days)):
@@ -88,12 +88,12 @@ def day_ranges(days: Collection[date], *, others: Collection[date | None] = ()) 
 def copied_files(
     settings: Settings, source: Source, files: Sequence[LandingFile], ingested: Sequence[IngestedFile]
 ) -> dict[str, str]:
-    """Files that hold the same bytes as another file of their day, with the reason to refuse them.
+    """Find files that have the same bytes as another file of their day, with the reason to refuse them.
 
-    Of copies that land together the first by name is no copy. Files without rows may be alike.
+    Of copies that land together, the first by name is accepted. Files without rows may be equal.
 
     Args:
-        files: Files to be ingested; only those as large as another one of their day are read.
+        files: Files to be ingested; only those of the same size as another one of their day are read.
         ingested: Files that were ingested before.
     """
     seen: dict[tuple[date, int], dict[str, str]] = {}

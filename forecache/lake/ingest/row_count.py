@@ -1,8 +1,8 @@
-"""Counting the rows of a landing file from its bytes alone, and finding what makes the whole file unreadable.
+"""Counting the rows of a landing file from its bytes, and finding files that are unreadable as a whole.
 
-The count knows nothing of columns and types and shares no code with the parser: CSV records are counted by Python's
-csv module in its lenient mode (the parser finds their borders itself), JSON lines by their newlines, Parquet rows by
-the footer. Ingestion enters this count, and the reconciliation compares the tables with it.
+The count is independent of columns and types and shares no code with the parser: CSV records are counted by Python's
+csv module in its lenient mode (the parser finds their ends itself), JSON lines by their newlines, Parquet rows by
+the footer. Ingestion records this count, and the reconciliation compares the tables with it.
 """
 
 import csv
@@ -13,14 +13,14 @@ from typing import BinaryIO
 from forecache.errors import InputError
 
 MAX_ROW_BYTES = 1 << 20
-"""A longer row is not kept in memory: a JSON line is a bad row then, a CSV record makes the whole file unreadable."""
+"""A longer row is not kept in memory: a JSON line is then a bad row, a CSV record makes the whole file unreadable."""
 BOM = b"\xef\xbb\xbf"
 _BLOCK_BYTES = 1 << 20
 _END = "\x01 end"
 
 
 def checksum(stream: BinaryIO) -> str:
-    """SHA-256 of a stream, from where it stands to its end."""
+    """SHA-256 of a stream, from its position to its end."""
     digest = hashlib.sha256()
     while block := stream.read(_BLOCK_BYTES):
         digest.update(block)
@@ -28,9 +28,9 @@ def checksum(stream: BinaryIO) -> str:
 
 
 def lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    r"""Lines with their terminator, without a byte order mark, and how many bytes each has.
+    r"""Yield lines with their terminator, without a byte order mark, and the bytes of each.
 
-    Only "\n" ends a line. Of a line of more than MAX_ROW_BYTES the first MAX_ROW_BYTES are given.
+    Only "\n" ends a line. A line of more than MAX_ROW_BYTES is cut to that length.
     """
     head = stream.read(len(BOM))
     stream.seek(0 if head != BOM else len(BOM))
@@ -43,7 +43,7 @@ def lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def count_rows(stream: BinaryIO, suffix: str) -> int:
-    """Rows of a CSV (without its header), JSON lines or Parquet file; the stream is read from its start.
+    """Count the rows of a CSV (without its header), JSON lines or Parquet file; the stream is read from its start.
 
     Raises:
         InputError: Why the whole file cannot be read: it is empty, not UTF-8, or its structure is broken.
@@ -73,7 +73,7 @@ def _count_csv(stream: BinaryIO) -> int:
             _require_utf8(line, line_number)
             text = line.removesuffix(b"\n").removesuffix(b"\r").decode("latin-1")
             # The csv module would end a record at a carriage return, and stop at a null character.
-            # With its end of line: an open quote before blank lines would otherwise pass for a record of its own.
+            # With its end of line: otherwise an open quote before blank lines would look like a complete record.
             yield text.replace("\r", "_").replace("\0", "_") + "\n"
         yield _END
 
@@ -101,7 +101,7 @@ def _count_json_lines(stream: BinaryIO) -> int:
 
 
 def _is_only_a_byte_order_mark(stream: BinaryIO) -> bool:
-    """Whether the file is a byte order mark and nothing else."""
+    """Return whether the file has a byte order mark and nothing else."""
     stream.seek(0)
     return stream.read(len(BOM) + 1) == BOM
 

@@ -1,4 +1,4 @@
-"""Landing files that are no state of their keys, with a key twice or one of several parts, are quarantined whole."""
+"""Checks of snapshot files: a file with a key twice, or with only a part of the state, is quarantined as a whole."""
 
 from collections.abc import Collection, Sequence
 from datetime import date
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def refuse_repeated_keys(rows: "DataFrame", key: Sequence[str]) -> "DataFrame":
-    """Let a file with a key twice have no rows, and its line 0 the reason: which of the two is right nobody can say."""
+    """Refuse a file that has a key twice, with the reason in its line 0: which of the rows is right is unknown."""
     from pyspark.sql import functions as F
 
     typed = [f"typed_{name}" for name in key]
@@ -27,12 +27,12 @@ def refuse_repeated_keys(rows: "DataFrame", key: Sequence[str]) -> "DataFrame":
 def refuse_parts(
     rows: "DataFrame", key: Sequence[str], before: "DataFrame | None", files: Sequence[str], *, days: Collection[date]
 ) -> "DataFrame":
-    """Let a file have no rows that shares no key with the other files of its day: of a state in parts one would count.
+    """Refuse a file that shares no key with the other files of its day: it is a part, and one file has to be the state.
 
     Args:
         rows: Judged rows of the files, with `reason`.
-        before: The raw table; None: there is none.
-        days: Those with more than one file.
+        before: The raw table; None if there is none.
+        days: Days with more than one file.
     """
     from pyspark.sql import functions as F
 
@@ -55,7 +55,7 @@ def refuse_parts(
 
 
 def _without(rows: "DataFrame") -> "DataFrame":
-    """Take the rows of files away that have a reason in `repeated`, and give the reason to their line 0."""
+    """Drop the rows of files that have a reason in `repeated`, and put the reason into their line 0."""
     from pyspark.sql import functions as F
 
     is_refused = F.col("repeated").isNotNull()

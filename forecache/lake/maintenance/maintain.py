@@ -1,9 +1,9 @@
-"""Maintenance of a table: its small files are merged, and files that nothing can ask for any more are removed.
+"""Maintenance of a table: small files are merged, and files that no needed version has are removed.
 
-Merged are the four small tables (`SORTED_BY`), raw and quarantined rows, of which a late file adds a small file to an
-old day, and the closed hours of streams, which commit a small file a second. Features, predictions and training sets
-stay as they were written: each night is one commit of few files, and verdicts, the ledger and published versions name
-these files.
+Files are merged in the small tables (`SORTED_BY`), in raw and quarantine tables, where a late landing file adds a small
+file to an old day, and in the closed hours of streams, which commit a small file a second. Features, predictions and
+training sets stay as they were written: each as-of date is one commit of few files, and verdicts, the ledger and
+published versions name these files.
 """
 
 from collections.abc import Collection
@@ -18,18 +18,18 @@ from forecache.lake.maintenance.remove import Pin, data_files, removable, remove
 from forecache.settings import Settings
 
 RETENTION = timedelta(days=7)
-"""A file is removed only once it has been out of its table, or was never in it, for this long; if it is a
-stream's or a request log's, for a day."""
+"""A file is removed once it has not been part of its table for this long; for a day if the table is a stream's or a
+request log."""
 
 
 @dataclass(frozen=True)
 class Maintained:
-    """What maintenance did to a table, or would do.
+    """Result of the maintenance of a table, or of a dry run.
 
     Attributes:
         table_files_before, table_files_after: Files that the newest version consists of.
-        files_before, files_after: All data files in the table's folder, with those of older versions.
-        bytes_before, bytes_after: Their size.
+        files_before, files_after: All data files in the table's folder, including those of older versions.
+        bytes_before, bytes_after: Size of these.
         merged: Files of the newest version that were merged into larger ones.
         removed: Files that were removed.
     """
@@ -50,14 +50,14 @@ def maintain_table(
 ) -> Maintained:
     """Merge a table's small files, and remove each file that is in no version that is newest, pinned or recent.
 
-    Safe at any time and beside any run: killed, it leaves the table as it was or merged.
+    Safe at any time and concurrently with any run; if it is killed, the table is unchanged or merged.
 
     Args:
         pins: Versions whose files stay.
-        dry_run: Change nothing; `*_after` are then as if all that is removable had been removed.
+        dry_run: Change nothing; `*_after` then leave out the files that would be removed.
 
     Raises:
-        DamagedError: A file has other rows than the log says; the table is as it was.
+        DamagedError: The row count of a file differs from the log; the table is unchanged.
         ConflictError, UnavailableError: See `forecache.lake.delta.commit.commit`.
     """
     if has_short_log(name):

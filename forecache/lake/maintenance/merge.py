@@ -1,4 +1,4 @@
-"""Merging a table's small files in one commit: which ones, and how. Request logs are merged by it too."""
+"""Compaction: a table's small files are merged in one commit; also used for request logs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -30,7 +30,7 @@ _BATCH_ROWS = 1 << 16
 
 
 def no_ingestion(settings: Settings, name: str) -> AbstractContextManager[None]:
-    """Wait for an ingestion of this machine, which would begin anew where the table gets other files."""
+    """Hold the lock of ingestion if it writes this table, since it would start over if the table's files changed."""
     for kind in _MERGED_TABLES:
         if name.startswith(kind):
             return own_turn(settings, RAW + name.removeprefix(kind), "", no_progress)
@@ -38,7 +38,7 @@ def no_ingestion(settings: Settings, name: str) -> AbstractContextManager[None]:
 
 
 def merge_groups(name: str, files: Sequence[DataFile]) -> list[list[DataFile]]:
-    """Files that are to become one each."""
+    """Groups of files that are each to be merged into one."""
     if name in SORTED_BY:
         small = [file for file in files if file.rows < _MERGED_ROWS]
         return [small] if len(small) > 1 else []
@@ -58,7 +58,7 @@ def merge_groups(name: str, files: Sequence[DataFile]) -> list[list[DataFile]]:
 
 
 def merge(settings: Settings, name: str) -> int:
-    """Merge small files in one commit; how many."""
+    """Merge small files in one commit; returns how many were merged."""
 
     def choose(state: State) -> list[list[DataFile]]:
         files = in_order(state.delta, state.files) if state.delta and is_stream_table(name) else state.files
@@ -73,10 +73,10 @@ def commit_merged(
     choose: Callable[[State], list[list[DataFile]]],
     write: Callable[[State, Sequence[DataFile]], DataFile],
 ) -> int:
-    """Merge groups of a table's files in one commit, beside whoever else commits; returns how many files were merged.
+    """Merge groups of a table's files in one commit, beside other writers; returns how many files were merged.
 
     Args:
-        choose: The groups of files that become one each, of the table at its newest version.
+        choose: Returns the groups of files to merge, for the table at its newest version.
         write: Writes the rows of a group as one file.
     """
     groups: list[list[DataFile]] = []
@@ -85,8 +85,8 @@ def commit_merged(
     def decide(state: State) -> Change:
         nonlocal groups, merged
         there = {file.path for file in state.files}
-        # What was merged for an earlier attempt holds while its files are in the table: files never change. A choice
-        # anew would differ by each file that was committed meanwhile, and write all rows again at each attempt.
+        # The result of an earlier attempt is valid while its files are in the table, as files are immutable. Choosing
+        # again would include files committed meanwhile, and rewrite all rows at each attempt.
         if not groups or any(file.path not in there for group in groups for file in group):
             groups = choose(state)
             merged = [write(state, group) for group in groups]
@@ -97,13 +97,13 @@ def commit_merged(
 
 
 def similar_in_size(files: Sequence[DataFile], *, least: int, growth: int) -> list[DataFile]:
-    """The most of the smallest files among which none has more than 1/`growth` of the bytes of all of them.
+    """As many as possible of the smallest files, none with more than 1/`growth` of their total size.
 
-    If files are merged so, the file of a row is at least `growth` times as large after each merge. A row is written
-    again a few times only (the logarithm of the largest file to this base), however often rows are added.
+    So each merge puts a row into a file that is at least `growth` times as large, and a row is rewritten a few times
+    only (the logarithm of the largest file to this base), however often rows are added.
 
     Args:
-        least: Return none if they are fewer.
+        least: Return [] if they are fewer.
     """
     smallest = sorted(files, key=lambda file: (file.size_bytes, file.path))
     total, count = 0, 0
@@ -136,7 +136,7 @@ def _merged(settings: Settings, name: str, state: State, files: Sequence[DataFil
 def rows_of(
     filesystem: Any, name: str, files: Sequence[DataFile], schema: pa.Schema, batch_rows: int = _BATCH_ROWS
 ) -> Iterator[pa.Table]:
-    """The rows of files of a table; a file that is older than a column has it as nulls."""
+    """Read the rows of files of a table; null in columns that a file lacks."""
     for file in files:
         with open_data_file(filesystem, file.path, name) as source:
             for batch in pq.ParquetFile(source).iter_batches(batch_rows, use_threads=False):

@@ -25,7 +25,7 @@ _ENTRY = re.compile(r"_delta_log/(\d{20})\.json")
 
 @dataclass(frozen=True)
 class Pin:
-    """A Delta version that something names; where it is about one as-of date, `partition` is that date (ISO)."""
+    """A Delta version that is still needed; `partition` is the as-of date (ISO) if only that one is needed."""
 
     version: int
     partition: str | None = None
@@ -33,7 +33,7 @@ class Pin:
 
 @dataclass
 class _Span:
-    """The versions that a file belongs to: from `added` to the one before `removed`; None: not known, or still."""
+    """The versions that have a file: from `added` to the one before `removed`, which is None if it was not removed."""
 
     added: int = -1
     removed: int | None = None
@@ -41,7 +41,7 @@ class _Span:
 
 
 def data_files(settings: Settings, name: str) -> list[Any]:
-    """The Parquet files below a table, in its newest version or not; neither its log's nor its change feed's."""
+    """The Parquet files below a table, of any version or none; without those of its log and its change feed."""
     return [info for info in _listing(settings, name) if _is_data(info)]
 
 
@@ -55,28 +55,28 @@ def _is_data(info: Any) -> bool:
 
 
 def removable(settings: Settings, name: str, pins: Collection[Pin], retention: timedelta) -> list[Any]:
-    """The files that neither the newest version nor a pinned one has, and none had in the time of the retention.
+    """The files that are not part of the newest version, of a pinned one, or of any in the time of the retention.
 
-    None is returned if the log does not say what was removed lately.
+    [] if the log does not tell what was removed lately.
     """
     cutoff = datetime.now(timezone.utc) - retention
-    # Listed before the table is opened: what is committed in between is not taken for left over.
+    # Listed before the table is opened, so that a file committed in between is not taken for unused.
     listing = _listing(settings, name)
     active = {file.path for file in active_files(open_table(settings, name))}
     unused = [info for info in listing if _is_data(info) and info.path not in active and info.mtime < cutoff]
     if not unused:
         return []
-    # Entries of the log that are cleaned, or a file removed after such an entry, are known by the newest checkpoint.
+    # Removals in log entries that were cleaned up are known from the newest checkpoint.
     removed_ms = removed_files(settings, name)
     if removed_ms is None:
         return []
     unused = [info for info in unused if removed_ms.get(info.path, 0) / 1000 < cutoff.timestamp()]
-    # Nothing names old versions of such a table, so its log's entries, up to 86,400 a day, are not read.
+    # Old versions of such a table are not needed, so its log's entries, up to 86,400 a day, are not read.
     if has_short_log(name):
         return unused
     versions = sorted(int(found[1]) for info in listing if (found := _ENTRY.fullmatch(info.path)))
     spans, oldest = _spans(settings, name, versions), versions[0] if versions else 0
-    # The log may not go back to the first version: what it does not mention may be in one before.
+    # The log may not go back to the first version: a file that it does not mention may belong to an older one.
     is_unsure = any(0 <= pin.version < oldest for pin in pins)
 
     def is_removable(info: Any) -> bool:
@@ -97,7 +97,7 @@ def _is_pinned(path: str, span: _Span, pin: Pin) -> bool:
 
 
 def _spans(settings: Settings, name: str, versions: Sequence[int]) -> dict[str, list[_Span]]:
-    """By file, the versions that had it, as far as the log's entries tell."""
+    """By file, the versions that had it, as far as the log has entries."""
     from urllib.parse import unquote
 
     filesystem = place_of(settings, name).open()
@@ -134,9 +134,9 @@ def remove(settings: Settings, name: str, files: Sequence[Any]) -> None:
 
 
 def _tidy(root: Path, file: Path) -> None:
-    """Remove Hadoop's checksum of a file that is gone, and the folders that this leaves empty.
+    """Remove Hadoop's checksum of a removed file, and the folders that are then empty.
 
-    A partition's folder stays: a run may be about to make a folder of its own in it.
+    The folder of a partition stays, as a run may be about to create a folder in it.
     """
     (file.parent / f".{file.name}.crc").unlink(missing_ok=True)
     top = root / file.relative_to(root).parts[0]

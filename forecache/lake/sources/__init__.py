@@ -1,1 +1,1 @@
-"""What the stages read of sources: their rows, point in time; the state that a night depends on; what was delivered."""
+"""Sources as the stages read them: point-in-time rows, the state that an as-of date depends on, and deliveries."""

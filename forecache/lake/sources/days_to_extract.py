@@ -1,4 +1,4 @@
-"""Which days of a source are to be extracted from a database or a stream."""
+"""The days of a source that are to be extracted from a database or a stream."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
@@ -16,13 +16,13 @@ STAGE = "extract"
 def days_to_extract(
     settings: Settings, source: Source, *, first: date, last: date, now: datetime | None = None
 ) -> list[date]:
-    """The days from `first` to `last` that are to be extracted, ascending; none of a source that is not extracted.
+    """The days from `first` to `last` that are to be extracted, ascending; [] for a source that is not extracted.
 
-    These are the days without a landing file, and those for which rows may have come late. Of a stream only those that
-    it has read to their end, and also those of which rows came later than `late_days`.
+    These are the days without a landing file, and those for which rows may have come late. For a stream only days that
+    it has read completely, and also days with rows that came later than `late_days`.
 
     Args:
-        now: With a time zone; default: the clock.
+        now: With a time zone; None: the current time.
     """
     if source.extract is None:
         return []
@@ -39,7 +39,7 @@ def days_to_extract(
 
     def may_have_more(day: date) -> bool:
         if is_streamed and day not in asked:
-            return True  # killed before it recorded how much of the day it landed
+            return True  # the run was killed before it recorded how much of the day it landed
         over = day + timedelta(days=1)
         asked_on = date.fromisoformat(asked[day].details["asked_on"]) if day in asked else over
         return asked_on < min(today, over + timedelta(days=late_days))
@@ -48,19 +48,19 @@ def days_to_extract(
     if not isinstance(source.extract, StreamDay):
         return days
     looked_on = {day: date.fromisoformat(record.details["asked_on"]) for day, record in asked.items()}
-    # Once a day, as within `late_days`: a trickle of late events does not make a day land again and again.
+    # Once a day, as within `late_days`, so that few late events do not make a day land again and again.
     landed = {
         day: int(asked[day].details["position"]) for day in {*possible} - {*days} if looked_on.get(day, today) < today
     }
     if landed:
-        # Not from today's looks: another run may have extracted only some of the days that had more.
+        # Extractions of today do not count: another run may have extracted only some of the days that had more.
         since = max(looked for looked in looked_on.values() if looked < today)
         days += days_with_more(settings, source.extract.stream, landed, since=since)
     return read_to_their_end(settings, source.extract, sorted(days))
 
 
 def not_extracted(settings: Settings, source: Source, day: date, *, now: datetime | None = None) -> str:
-    """Why a day that is over cannot be extracted yet, as a sentence; "" where it can, or where nothing is known."""
+    """Sentence on why a past day cannot be extracted yet; "" if it can, or if no reason is known."""
     if not isinstance(source.extract, StreamDay) or day >= today_of(now):
         return ""
     first = first_whole_day(settings, source.extract)
@@ -72,7 +72,7 @@ def not_extracted(settings: Settings, source: Source, day: date, *, now: datetim
 
 
 def read_to_their_end(settings: Settings, extract: StreamDay, days: Sequence[date]) -> list[date]:
-    """Those of some ascending days that a stream has, and has read to their end."""
+    """Of ascending days, those that a stream has read completely."""
     first = first_whole_day(settings, extract) if days else None
     left = [day for day in days if first is not None and day >= first]
     while left and unread(settings, extract.stream, left[-1]):
@@ -81,7 +81,7 @@ def read_to_their_end(settings: Settings, extract: StreamDay, days: Sequence[dat
 
 
 def possible_days(source: Source, first: date, last: date, now: datetime | None) -> list[date]:
-    """Days that are over, and of a state the one that has just ended."""
+    """Days that are over; for a snapshot only the one that has just ended."""
     newest = today_of(now) - timedelta(days=1)
     newest = min(newest, source.end) if source.end and source.time is None else newest
     first, last = max(first, source.start), min(last, newest)

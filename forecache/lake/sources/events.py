@@ -1,4 +1,4 @@
-"""Events cut at as-of dates."""
+"""Events up to as-of dates."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -14,8 +14,8 @@ def cut_events(events: "DataFrame", nights: Sequence[date], *, after: int | None
     """For each night, the events on the days in (night + after, night + until], with `as_of`.
 
     Args:
-        events: With `event_day` (date).
-        after: None: from the first one on.
+        events: Rows with `event_day` (date).
+        after: None: no lower limit.
     """
     from pyspark.sql import functions as F
 

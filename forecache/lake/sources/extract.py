@@ -1,4 +1,4 @@
-"""Extraction: a day's rows of a database or a stream become the landing file of the day, once, whole or not at all."""
+"""Extraction: the rows of a day in a database or a stream become the landing file of the day, atomically and once."""
 
 import shutil
 import time
@@ -38,19 +38,19 @@ def extract(
     rebuild: bool = False,
     now: datetime | None = None,
 ) -> StageResult:
-    """Write the landing files of the days that have none, and of those of which rows have come late.
+    """Write the landing files of the days that have none, and of those with late rows.
 
     Args:
-        days: Those that are not over yet are left out, those whose state the database no longer has, and those that the
-            stream has not read to their end.
-        rebuild: Ask again for all of them; the files take the place of those that were there.
+        days: Days that are not over yet, whose state the database no longer has, or that the stream has not read
+            completely are left out.
+        rebuild: Extract all of them again and replace their files.
 
     Returns:
         `nights` are the days that were extracted, `rows` their rows.
 
     Raises:
-        InputError: The database refuses the query, or it lacks a column; or `rebuild` is for a past state.
-        UnavailableError: The database does not answer, or the object store. Files of days before are whole.
+        InputError: The database refuses the query, a column is missing, or `rebuild` is for a past state.
+        UnavailableError: The database or the object store does not answer. Files of earlier days are complete.
     """
     started = time.perf_counter()
     assert source.extract is not None
@@ -65,7 +65,7 @@ def extract(
         else:
             chosen = [day for day in days_to_extract(settings, source, first=first, last=last, now=now) if day in days]
         stage = Stage(settings, STAGE, source.name, run_id)
-        # What a stream has of a day may be more at any time.
+        # A stream may get more rows of a day at any time.
         looks_again = source.extract.late_days or isinstance(source.extract, StreamDay)
         before = last_records(settings, STAGE, source.name) if looks_again and not rebuild else {}
         for number, day in enumerate(chosen):
@@ -89,7 +89,7 @@ def extract(
 
 
 def _read(extract: Query | StreamDay, details: Mapping[str, Any]) -> str:
-    """What was read, as the ledger has it: of a stream its table at the version of the day's last row."""
+    """Inputs for the ledger: the database, or the stream's table at the position of the day's last row."""
     return f"{STREAM}{extract.stream}@{details['position']}" if isinstance(extract, StreamDay) else extract.database
 
 
@@ -108,10 +108,10 @@ def _require_state(source: Source, days: Collection[date], chosen: Collection[da
 def _extract_day(
     settings: Settings, source: Source, origin: Query | StreamDay, day: date, scratch: Path, *, known: str
 ) -> tuple[int, dict[str, Any]]:
-    """Rows of the day's file, and its details. It is written elsewhere and put into the landing zone in one step.
+    """Write the day's file in a scratch folder, then move it to the landing zone; returns its rows and details.
 
     Args:
-        known: The digest of the rows that the landing zone got before: where it is the same, the file stays.
+        known: Digest of the rows that were landed before; if it is the same, the file stays.
     """
     written = scratch / file_name(day)
     more: dict[str, Any] = {}
@@ -130,7 +130,7 @@ def _extract_day(
 
 
 def _query_day(settings: Settings, source: Source, query: Query, day: date, path: Path) -> tuple[int, str]:
-    """Write what a database answers; how many rows, and a digest of them, "" where they are asked for once."""
+    """Write the result of the query; returns the number of rows and their digest, "" if the day is extracted once."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -142,7 +142,7 @@ def _query_day(settings: Settings, source: Source, query: Query, day: date, path
             writer.write_batch(pa.record_batch(columns, schema=schema))
             num_rows += len(batch)
             if query.late_days:
-                # A sum: a database gives its rows in any order.
+                # A sum, as a database returns rows in any order.
                 digest = (digest + sum(int(xxhash.xxh3_128_intdigest(repr(row).encode())) for row in batch)) % (
                     1 << 128
                 )
@@ -152,7 +152,7 @@ def _query_day(settings: Settings, source: Source, query: Query, day: date, path
 
 @contextmanager
 def _scratch(settings: Settings, source: Source) -> Iterator[Path]:
-    """A folder for unfinished files; what a killed extraction of the source left on this machine goes first."""
+    """Create a folder for unfinished files; remains of a killed extraction of the source are removed first."""
     folder = settings.home_path / "extract" / source.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

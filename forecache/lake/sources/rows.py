@@ -1,6 +1,6 @@
-"""The rows of sources, point in time: what was known on each as-of date, and what happened in the horizon after it.
+"""Point-in-time rows of sources: those known on each as-of date, and those in the horizon after it.
 
-Declarations only ever see sources through these two, so a feature cannot use the future.
+Declared functions get source rows only from these two functions, so a feature cannot use the future.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,8 +29,8 @@ def known_rows(
 ) -> dict[str, "DataFrame"]:
     """By name of the source, the rows known on each night: the source's columns, `event_day` and `as_of`.
 
-    Of events these are all up to and including the night; of a snapshot, the rows of the last state up to it; of rows
-    without time, all.
+    For events these are all up to and including the night; for a snapshot, the rows of the last state up to it; for
+    rows without time, all.
 
     Args:
         pins: The existing tables as the run sees them; None: as they are now.
@@ -63,7 +63,7 @@ def horizon_rows(
 ) -> dict[str, "DataFrame"]:
     """By name of the source, the rows in (night, night + horizon]: its columns, `event_day` and `as_of`.
 
-    Of a snapshot these are the states delivered in that time; of rows without time, all. Otherwise as `known_rows`.
+    For a snapshot these are the states delivered in that time; for rows without time, all. Otherwise as `known_rows`.
     """
     pins = pins or Pins(settings)
 

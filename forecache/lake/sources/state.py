@@ -1,4 +1,4 @@
-"""What nights depend on of a source, and whether it has delivered what they need."""
+"""The state of a source that a night depends on, as text for comparison, and checks that it has delivered."""
 
 from collections.abc import Collection, Iterable
 from datetime import date, timedelta
@@ -18,7 +18,7 @@ from forecache.settings import Settings
 def source_state(
     settings: Settings, source: AnySource, nights: Collection[date], *, pins: Pins | None = None
 ) -> dict[date, str]:
-    """By night, a text that differs wherever the rows that the night may see of the source differ.
+    """By night, a text that changes if the source rows that the night may see change.
 
     Args:
         pins: The existing tables as the run sees them; None: as they are now.
@@ -38,9 +38,9 @@ def source_state(
 
 
 def state_history(settings: Settings, source: AnySource, first: date, last: date, *, pins: Pins | None = None) -> str:
-    """A text that differs wherever a state of the days from `first` to `last` differs; "" for events.
+    """A text that changes if the snapshot of any day from `first` to `last` changes; "" for events.
 
-    The state of a night says nothing of those before it, which training rows have; of events it covers all.
+    The snapshot of a night does not cover earlier ones, which training rows use; for events `source_state` covers all.
     """
     if source.time is None:
         return ""
@@ -53,10 +53,10 @@ def state_history(settings: Settings, source: AnySource, first: date, last: date
 def require_delivered(
     settings: Settings, source: AnySource, nights: Collection[date], *, pins: Pins | None = None
 ) -> None:
-    """Refuse nights for which the source has not delivered, as its `missing` says.
+    """Refuse nights for which the source has not delivered, according to its `missing`.
 
     Raises:
-        InputError: Names the night, what became of its delivery, and the remedy.
+        InputError: Names the night, the state of its delivery, and the remedy.
         NotYetError: The source waits for the delivery.
     """
     if isinstance(source, TableSource):

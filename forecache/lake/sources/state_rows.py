@@ -1,4 +1,4 @@
-"""The rows of a source that count on a day, read without Spark: what recommenders and mailings look up in it."""
+"""The rows of a source that are valid on a day, read without Spark, for recommenders and mailings."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -21,10 +21,10 @@ from forecache.settings import Settings
 
 
 def state_rows(settings: Settings, source: AnySource, day: date, columns: Sequence[str], *, pins: Pins) -> Any:
-    """Columns of the state of a source on a day, or of its rows without time; None where there is none.
+    """Columns of the state of a source on a day, or of its rows without time; None if there is none.
 
     Raises:
-        InputError: The state of an existing table has a key twice, or a null in one; or its version is gone.
+        InputError: The state of an existing table has a key twice, or a null in one; or its version was removed.
         UnavailableError: Its object store does not answer.
     """
     if isinstance(source, TableSource):
@@ -37,7 +37,7 @@ def state_rows(settings: Settings, source: AnySource, day: date, columns: Sequen
 
 
 def table_rows(pinned: PinnedTable, day: date, columns: Sequence[str]) -> pa.Table | None:
-    """Columns of the rows of an existing table that count on a day: of events all, else the state.
+    """Columns of the rows of an existing table that are valid on a day: of events all, else the state.
 
     Raises:
         As `state_rows`.

@@ -1,4 +1,4 @@
-"""Landed snapshots, and landed rows without time, at as-of dates: each is the rows of one file."""
+"""Landed rows at as-of dates: events up to each date, and the snapshot file that is valid on it."""
 
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def known_states(
     spark: "SparkSession", settings: Settings, source: Source, raw: "DataFrame", nights: Sequence[date]
 ) -> "DataFrame":
-    """For each night, the rows of the state that counts on it."""
+    """For each night, the rows of the snapshot that is valid on it."""
     files = ingested_files(settings, source)
     return _rows_of(spark, raw, ((night, file_of_state(source, files, night)) for night in nights))
 
@@ -28,7 +28,7 @@ def horizon_states(
     nights: Sequence[date],
     horizon_days: int,
 ) -> "DataFrame":
-    """For each night, the rows of every state of the days in (night, night + horizon]."""
+    """For each night, the rows of every snapshot of the days in (night, night + horizon]."""
     if isinstance(source.time, Static):
         return known_states(spark, settings, source, raw, nights)
     files = ingested_files(settings, source)

@@ -1,4 +1,4 @@
-"""How Spark is configured: jars, memory, Delta, the lake's object store, the archive of classes."""
+"""The configuration of Spark: Java, jars, memory, Delta, the archive of classes."""
 
 import os
 import shutil
@@ -11,10 +11,10 @@ from forecache.settings import PROJECT_ROOT, Settings
 JARS = ("delta-spark_4.1_2.13-4.4.0.jar", "delta-storage-4.4.0.jar")
 # Measured on two cores with 4 million rows of 20 floats (a third of a gigabyte) through the JVM into a worker and back,
 # in seconds of CPU of a session's first run: 35 to 38 `short`, 36 `long` with the JVM's own thresholds, and 31 with ten
-# times those of the second compiler, which then spends 7 seconds instead of 11: what runs for every row comes by it as
-# soon, and more of a session's plans and commits stay with the first compiler. Later runs take less than half of
-# `short`. Scoring sends no rows through the JVM and takes the same with any; features, checks and drift do, of a part
-# of the lake that its size only hints at: the limit is a guess.
+# times those of the second compiler, which then spends 7 seconds instead of 11: code that runs for every row is still
+# compiled by it early, and more of a session's plans and commits stay with the first compiler. Later runs take less
+# than half of `short`. Scoring sends no rows through the JVM and takes the same with any; features, checks and drift
+# do, for a part of the lake that its size only hints at: the limit is a guess.
 _LATER = " ".join(
     f"-XX:Tier4{name}={10 * default}"
     for name, default in {
@@ -55,7 +55,7 @@ def jar_paths(settings: Settings) -> list[Path]:
 
 
 def class_archive(settings: Settings) -> Path:
-    """Where set-up keeps the classes of a session as the JVM wants them in memory (class data sharing)."""
+    """Path of the archive of a session's classes that set-up writes (class data sharing of the JVM)."""
     return settings.spark_jars.resolve() / "classes.jsa"
 
 
@@ -70,13 +70,13 @@ def configuration(settings: Settings, jars: list[Path], archive_to: Path | None)
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
         "spark.databricks.delta.snapshotPartitions": "2",
-        # Spark writes a table's data files, and leaves the commit to delta-rs.
+        # Spark writes a table's data files; delta-rs commits them.
         "spark.databricks.delta.formatCheck.enabled": "false",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.driver.memory": settings.spark_driver_memory,
         "spark.driver.defaultJavaOptions": " ".join(options),
         "spark.driver.extraJavaOptions": _JVM[_jvm(settings)],
-        # Classes are archived from the JVM's own class path only, where Spark's list of jars does not put them.
+        # Classes are archived only from the JVM's own class path, which `spark.jars` does not extend.
         "spark.driver.extraClassPath": ":".join(map(str, jars)),
         "spark.local.dir": str(scratch / "local"),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
@@ -89,13 +89,13 @@ def configuration(settings: Settings, jars: list[Path], archive_to: Path | None)
         "spark.log.level": "ERROR",
     }
     if settings.spark_master.startswith("local"):
-        # Elsewhere Forecache may not be installed where a task needs Python.
+        # On a cluster Forecache may not be installed in the Python of the executors.
         conf["spark.python.daemon.module"] = "forecache.lake.spark.python_daemon"
     return conf | settings.spark_conf
 
 
 def _jvm(settings: Settings) -> str:
-    """How long the session's work will be: as set, or by whether the lake is on this machine and small."""
+    """Expected length of the session's work, "short" or "long": as set, or by the lake's place and size."""
     if settings.spark_jvm != "auto":
         return settings.spark_jvm
     if settings.lake_is_remote:
@@ -103,7 +103,7 @@ def _jvm(settings: Settings) -> str:
     size = 0
     for folder, _, names in os.walk(settings.lake_uri):
         for name in names:
-            with suppress(FileNotFoundError):  # maintenance removes files beside it
+            with suppress(FileNotFoundError):  # maintenance may remove files meanwhile
                 size += os.stat(os.path.join(folder, name)).st_size if name.endswith(".parquet") else 0
         if size > _LARGE_LAKE_BYTES:
             return "long"
@@ -111,7 +111,7 @@ def _jvm(settings: Settings) -> str:
 
 
 def _archive_options(settings: Settings, archive_to: Path | None) -> list[str]:
-    # The JVM would name on standard output every class that it does not archive, and an archive that does not fit it.
+    # Else the JVM prints every class that it does not archive, and warns of an archive that does not fit it.
     if archive_to is not None:
         return [f"-XX:ArchiveClassesAtExit={archive_to}", "-Xlog:disable"]
     archive = class_archive(settings)

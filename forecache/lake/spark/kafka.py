@@ -1,6 +1,6 @@
-"""The jars that let Spark read Kafka: its connector, and Kafka's client with the pool that the connector keeps it in.
+"""The jars that Spark needs to read Kafka: its connector, Kafka's client, and the connector's object pool.
 
-Only the session of a stream has them. Kafka's other dependencies (lz4, snappy, zstd, SLF4J) are Spark's own.
+Only the session of a stream loads them. Kafka's other dependencies (lz4, snappy, zstd, SLF4J) are Spark's own.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ JARS = (
 
 
 def kafka_jars(settings: Settings) -> list[Path]:
-    """The jars, all present; none where the Spark configuration brings a connector of its own.
+    """Paths of the jars, all present; [] if the Spark configuration names another connector.
 
     Raises:
         UnavailableError: A jar is missing from the folder.

@@ -1,4 +1,4 @@
-"""What Spark needs for a lake on S3: the jars of `s3a://`, and Hadoop options that say the same as delta-rs's.
+"""Spark's access to a lake on S3: the jars of `s3a://`, and Hadoop options that are equivalent to delta-rs's.
 
 Spark reads tables and writes data files there. It never commits: Delta's log store for `s3a://` does not keep two
 drivers from writing the same version (see docs/operations.md); delta-rs commits, with conditional puts.
@@ -28,7 +28,7 @@ _HADOOP = {
 }
 _STATIC = "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider"
 _TEMPORARY = "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider"
-# As delta-rs looks: variables of the environment, a workload's web identity, a profile, the container, the machine.
+# As delta-rs: environment variables, a workload's web identity, a profile, the container, the machine.
 _OF_THE_WORKLOAD = "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
 
 
@@ -37,15 +37,15 @@ def is_on_s3(settings: Settings) -> bool:
 
 
 def _reads_s3(settings: Settings) -> bool:
-    """Whether Spark reads S3: the lake is there, or object store options say that existing tables may be."""
+    """Return whether Spark reads S3: the lake is on it, or existing tables may be, as object store options are set."""
     return is_on_s3(settings) or bool(settings.storage_options)
 
 
 def s3_jars(settings: Settings) -> list[Path]:
-    """The jars of the s3a file system, where Spark reads S3 and the Spark configuration brings none of its own.
+    """Paths of the jars of the s3a file system; [] if Spark does not read S3, or its configuration names others.
 
     Raises:
-        UnavailableError: They are not installed, and the lake is on S3.
+        UnavailableError: The jars are not installed, and the lake is on S3.
     """
     own = settings.spark_conf.get("spark.jars", "") + settings.spark_conf.get("spark.jars.packages", "")
     if not _reads_s3(settings) or "hadoop-aws" in own:
@@ -60,7 +60,7 @@ def s3_jars(settings: Settings) -> list[Path]:
 
 
 def hadoop_options(settings: Settings) -> dict[str, str]:
-    """Options of the s3a file system, secrets included; empty where Spark does not read S3."""
+    """Options of the s3a file system, including secrets; empty if Spark does not read S3."""
     if not _reads_s3(settings):
         return {}
     given = {key.lower().removeprefix("aws_"): value for key, value in settings.storage_options.items()}
@@ -76,7 +76,7 @@ def hadoop_options(settings: Settings) -> dict[str, str]:
 
 
 def open_to_s3(session: "SparkSession", settings: Settings) -> None:
-    """Give the running JVM the options, secrets among them: on its command line every user of the machine sees them.
+    """Set the options in the running JVM: on its command line every user of the machine would see the secrets.
 
     Spark sends the executors its Hadoop configuration with each job.
     """

@@ -1,10 +1,10 @@
-"""Spark's Python daemon on this machine: it imports the installed pyspark, and not the archive of it.
+"""Spark's Python daemon on this machine: it imports the installed pyspark instead of its archive.
 
-The JVM puts `pyspark.zip` and a jar of thousands of classes on the path of its Python processes. Each of them would
-compile pyspark anew, and each task would read the tables of contents of both.
+The JVM puts `pyspark.zip` and a jar of thousands of classes on the module path of its Python processes. Each of these
+would compile pyspark again, and each task would read the directories of both archives.
 
-It also imports what most tasks need before it forks workers. Otherwise each worker would take 0.8 seconds of CPU for
-that, also those that Spark starts again after it has ended idle ones.
+Before it forks workers, the daemon also imports the modules that most tasks need. Otherwise each worker would spend 0.8
+seconds of CPU on that, also those that replace idle ones which Spark has ended.
 """
 
 import gc
@@ -25,7 +25,7 @@ _PRELOADED = (
 
 
 def without_archives(path: Sequence[str]) -> list[str]:
-    """A module path without what lies inside the pyspark that it has as a folder; as it is where it has none."""
+    """A module path without entries inside its installed pyspark folder; unchanged if it has no such folder."""
     for folder in path:
         package = os.path.join(folder, "pyspark")
         if os.path.isfile(os.path.join(package, "__init__.py")):
@@ -35,9 +35,9 @@ def without_archives(path: Sequence[str]) -> list[str]:
 
 
 def preload() -> None:
-    """Import what most tasks need, and leave it out of the garbage collection after each task."""
+    """Import the modules that most tasks need, and exclude them from the garbage collection after each task."""
     for name in _PRELOADED:
-        with suppress(ImportError):  # an extra that is not installed; a task that needs it says so
+        with suppress(ImportError):  # an extra that is not installed; a task that needs it reports that
             importlib.import_module(name)
     gc.collect()
     gc.freeze()

@@ -1,9 +1,9 @@
-"""What a Spark worker does after a task so that the next one starts in milliseconds and not in a tenth of a second.
+"""Clean-up in a Spark worker after a task, so that the next one starts in milliseconds and not in a tenth of a second.
 
-After every task Spark's daemon walks over all Python objects. Before every task its worker calls
+After every task Spark's daemon collects garbage, which visits all Python objects. Before every task its worker calls
 `importlib.invalidate_caches`, which reads the whole directory of an archive on the module path again for every package
-imported from it: of `pyspark.zip`, wherever the cluster is not this machine (see `python_daemon`). Measured with ONNX
-Runtime loaded: 10 to 80 ms and 70 to 280 ms of every task, by how busy the machine is.
+imported from it: that of `pyspark.zip`, unless Spark is local (see `python_daemon`). Measured with ONNX Runtime loaded:
+10 to 80 ms and 70 to 280 ms of every task, depending on the load of the machine.
 """
 
 import gc
@@ -12,17 +12,17 @@ import sys
 import zipimport
 
 _frozen_by: int | None = None
-"""The process that has frozen what it loaded."""
+"""Id of the process that has frozen its objects."""
 
 
 def freeze_loaded() -> None:
-    """Leave what is loaded by now out of garbage collection, and forget the open archives of the module path.
+    """Exclude all loaded objects from garbage collection, and drop the open archives of the module path.
 
-    A later import opens an archive again, from the directory that Python keeps of it: an archive does not change under
-    a running worker.
+    A later import opens an archive again with the directory that Python has cached, as an archive does not change while
+    a worker runs.
     """
     global _frozen_by
-    if _frozen_by != os.getpid():  # what the daemon froze before it forked is less
+    if _frozen_by != os.getpid():  # the daemon froze fewer objects before it forked
         gc.collect()
         gc.freeze()
         _frozen_by = os.getpid()
@@ -32,7 +32,7 @@ def freeze_loaded() -> None:
 
 
 def unpack_folder() -> str:
-    """Where a worker may unpack a model; Spark removes it with the application."""
+    """Folder in which a worker may unpack a model; Spark removes it when the application ends."""
     from pyspark import SparkFiles
 
     return SparkFiles.getRootDirectory()

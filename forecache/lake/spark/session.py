@@ -25,7 +25,7 @@ _session: "SparkSession | None" = None
 
 
 def spark_path(uri: str) -> str:
-    """A lake URI as Spark takes it: the same bucket, through the s3a file system."""
+    """A lake URI for Spark: s3:// becomes s3a://."""
     return "s3a://" + uri.removeprefix("s3://") if uri.startswith("s3://") else uri
 
 
@@ -35,8 +35,8 @@ def spark_session(
     """The process's Spark session, started at the first call; later calls return it whatever their arguments.
 
     Args:
-        archive_to: Let the JVM write its classes there as it ends.
-        more_jars: Jars that the session has beside those of Delta and, for a lake there, of S3.
+        archive_to: File to which the JVM archives its classes when it ends.
+        more_jars: Jars in addition to those of Delta and, for a lake on it, of S3.
 
     Raises:
         UnavailableError: Java or a jar is missing, or the JVM did not start.
@@ -48,7 +48,7 @@ def spark_session(
 
 
 def stop_spark(*, timeout_s: float = 30.0) -> None:
-    """Stop the session and its JVM, if one was started, and wait so long for the JVM to end."""
+    """Stop the session and its JVM, if one was started, and wait up to `timeout_s` for the JVM to end."""
     global _session
     if _session is not None:
         gateway = _session.sparkContext._gateway
@@ -101,9 +101,9 @@ def _start(settings: Settings, archive_to: Path | None, more_jars: Sequence[Path
 
 @contextmanager
 def _configured(conf: dict[str, str], settings: Settings) -> Iterator[None]:
-    """Let the JVM that is started inside read its configuration from a file of this user's, gone afterwards.
+    """Let the JVM that is started inside read its configuration from a temporary file that only this user can read.
 
-    PySpark gives what its builder is given on the command line, where every user of the machine sees it.
+    PySpark would pass it on the command line, where every user of the machine sees it.
     """
     before = os.environ.get("PYSPARK_SUBMIT_ARGS")
     scratch = settings.home_path / "spark"
@@ -122,7 +122,7 @@ def _configured(conf: dict[str, str], settings: Settings) -> Iterator[None]:
 
 
 def _escaped(text: str, more: str = "") -> str:
-    """Text as java.util.Properties reads it, in UTF-8."""
+    """Escape a text for java.util.Properties, in UTF-8."""
     text = text.strip().replace("\\", "\\\\")
     for sign, escape in (("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"), *((sign, f"\\{sign}") for sign in more)):
         text = text.replace(sign, escape)
@@ -144,7 +144,7 @@ def _stderr_to(log: Path) -> Iterator[None]:
 
 @contextmanager
 def _own_interrupt_handler() -> Iterator[None]:
-    """Keep the process's SIGINT handler: PySpark's calls the JVM in the middle of another call and garbles both."""
+    """Keep the process's SIGINT handler: PySpark's calls the JVM during another call, which corrupts both."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -29,10 +29,10 @@ def count_split(settings: Settings, table: str, *, version: int, split: str) -> 
 
 
 def training_classes(settings: Settings, pipeline: Pipeline, *, version: int, table: str = "") -> tuple[str, ...]:
-    """The classes of a training set's label at a version, in the order of a model's probabilities; none of a number.
+    """The classes of a training set's label at a version, in the order of a model's probabilities; () for a number.
 
     Args:
-        table: Another training set than the pipeline's.
+        table: Name of the training set; "": the pipeline's.
     """
     if pipeline.trained_label.kind != "multiclass":
         return ()
@@ -43,7 +43,7 @@ def training_classes(settings: Settings, pipeline: Pipeline, *, version: int, ta
 
 
 def label_numbers(column: "pa.Array", classes: Sequence[str]) -> "NDArray[np.float64]":
-    """A label as numbers, float64 [n]; of classes the position of each, NaN for one that is not among them."""
+    """A label as numbers, float64 [n]; of classes the position of each, NaN for an unknown one."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -55,7 +55,7 @@ def label_numbers(column: "pa.Array", classes: Sequence[str]) -> "NDArray[np.flo
 
 
 def open_with_columns(settings: Settings, table: str, columns: Sequence[str], *, version: int) -> "DeltaTable":
-    """A training table at a version.
+    """Open a training table at a version.
 
     Raises:
         NotFoundError: No such table or version.

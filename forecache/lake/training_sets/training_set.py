@@ -46,19 +46,19 @@ def build_training_set(
     progress: Progress = no_progress,
     rebuild: bool = False,
 ) -> StageResult:
-    """Write the training set as known on a night, replacing the one before (older ones stay as Delta versions).
+    """Write the training set as of a night, replacing the previous one (which stays readable as a Delta version).
 
     Args:
-        rebuild: Also where the one before is current; a model is then trained on the new version.
+        rebuild: Write it even if the previous one is current; a model is then trained on the new version.
 
     Returns:
         `details` has, by split: `splits` (rows), `as_of` (ISO dates); and `label_mean` by as-of date, or of classes
         `classes` in the order of a model's probabilities, and `class_shares` by split.
 
     Raises:
-        InputError: The night is outside the pipeline's dates, a split is empty, or the labels are not what a model can
-            be trained on: null, no number, not 0 or 1 where they are binary, or several for an entity and date. The
-            table is as it was.
+        InputError: The night is outside the pipeline's dates, a split is empty, or a model cannot be trained on the
+            labels: null, not a number, not 0 or 1 for a binary label, or several for an entity and date. The table is
+            unchanged.
     """
     started = time.perf_counter()
     pins = Pins(settings)
@@ -88,7 +88,7 @@ def build_training_set(
 def _inputs(
     settings: Settings, pipeline: Pipeline, night: date, dates: Mapping[str, Sequence[date]], pins: Pins
 ) -> str:
-    # Labels of the test date reach up to the night, so what the night may see of events covers every row used.
+    # Labels of the test date reach up to the night, so the state of events up to the night covers every row used.
     raw = source_states(settings, pipeline.all_sources, [night], pins=pins)[night]
     first = min(day for split in SPLITS for day in dates[split])
     raw += "".join(state_history(settings, source, first, night, pins=pins) for source in pipeline.all_sources)
@@ -151,7 +151,7 @@ def _class_shares(written: "pa.Table", pipeline: Pipeline, classes: Sequence[str
 def _read_checked(settings: Settings, pipeline: Pipeline, files: Sequence[DataFile]) -> "pa.Table":
     """`split`, `as_of` and the label of every row of a training set's files; InputError for an entity twice on a date.
 
-    The rows of an entity and date lie in one file: `labelled_frame` deals them out by these.
+    The rows of an entity and date are in one file, as `labelled_frame` partitions by these.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -200,8 +200,8 @@ def label_frame(
     *,
     pins: Pins | None = None,
 ) -> "DataFrame":
-    """Key columns, `as_of`, the label (double, of classes string) and its weight (double), from what the sources have
-    of each night's horizon.
+    """Key columns, `as_of`, the label (double, of classes string) and its weight (double), from the source rows in each
+    night's horizon.
 
     Args:
         entities: Key columns and `as_of`, on the nights only.

@@ -1,4 +1,4 @@
-"""The as-of dates of a training set, and which split its rows are in: by time, or by entity."""
+"""The as-of dates of a training set, and the split of its rows: by time, or by entity."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta

@@ -1,1 +1,1 @@
-"""Declared windows: tiles of a day each, and the nights that are merged from them."""
+"""Declared windows: daily tiles of aggregate states, and the features of as-of dates merged from them."""

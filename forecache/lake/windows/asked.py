@@ -1,6 +1,6 @@
-"""The keys that nights are asked for, by their hashes: a join of some keys needs no more of a night than those.
+"""Hashes of the keys that are requested of each night, so that a join computes features of these keys only.
 
-A key that is not asked for and has the hash of another one is computed too, which the join leaves out again.
+A key that is not requested but has the same hash as one that is gets computed too; the join drops it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,11 +26,11 @@ class Asked:
     nights: Mapping[date, Hashes]
 
     def on(self, night: date, hashes: Hashes) -> NDArray[np.bool_]:
-        """Which of some keys a night is asked for, bool [n]."""
+        """Mask of the keys that are requested on a night, bool [n]."""
         return _among(self.nights.get(night, np.zeros(0, np.uint64)), hashes)
 
     def ever(self, hashes: Hashes) -> NDArray[np.bool_]:
-        """Which of some keys any night is asked for, bool [n]."""
+        """Mask of the keys that are requested on any night, bool [n]."""
         return _among(self._all, hashes)
 
     @cached_property
@@ -39,11 +39,12 @@ class Asked:
 
 
 def asked_of(rows: pa.Table, key: Sequence[str], types: pa.Schema) -> Asked | None:
-    """What rows of the key columns and `as_of` ask for; None, all, where the columns are of types that do not fit,
-    which whoever joins them says.
+    """Hash the keys of rows with key columns and `as_of`, by night.
+
+    None, which means all keys, if the column types do not fit; the join reports that later.
 
     Args:
-        types: Of the key columns in the tiles, which the hashes are of.
+        types: Types of the key columns in the tiles, with which they are hashed.
     """
     rows = rows.set_column(rows.schema.get_field_index(_AS_OF), _AS_OF, rows[_AS_OF].cast(pa.date32()))
     for name in key:
@@ -61,12 +62,12 @@ def asked_of(rows: pa.Table, key: Sequence[str], types: pa.Schema) -> Asked | No
 
 
 def key_hashes(rows: pa.Table, key: Sequence[str]) -> Hashes:
-    """uint64 [n]."""
+    """Hashes of keys, uint64 [n]."""
     return row_hashes([rows[name].combine_chunks() for name in key])
 
 
 def _within(rows: pa.Table, name: str, wanted: pa.DataType) -> pa.Table:
-    """The rows whose whole number a smaller type can hold: no tile has a key beyond."""
+    """Drop rows whose integer does not fit the tiles' smaller type, as no tile has such a key."""
     held = rows[name].type
     if not (pa.types.is_integer(held) and pa.types.is_integer(wanted)) or held.bit_width <= wanted.bit_width:
         return rows

@@ -1,4 +1,4 @@
-"""What the tasks are told of a view's windows, and what they say of a value that they refuse."""
+"""Translates the declared windows of a view to the states and the merge of the tasks, and their errors to messages."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -10,13 +10,13 @@ from forecache.lake.windows.merge import Merge
 from forecache.pipeline import FeatureView
 from forecache.pipeline.features.window import LastMinutes
 from forecache.pipeline.streams.plan import conditions_of, plan_of, state_names
-from forecache.windows.states import TOO_LARGE, State
+from forecache.windows.states import TOO_LARGE, MeasureState
 
 
-def states_of(view: FeatureView) -> tuple[State, ...]:
+def states_of(view: FeatureView) -> tuple[MeasureState, ...]:
     """The states that a tile of the view holds."""
     return tuple(
-        State(
+        MeasureState(
             measure.aggregate,
             state_names(measure),
             measure.column,
@@ -28,7 +28,7 @@ def states_of(view: FeatureView) -> tuple[State, ...]:
 
 
 def merge_of(view: FeatureView, nights: Sequence[date], asked: Asked | None = None) -> Merge:
-    """What makes the nights of a view from its tiles."""
+    """The function that makes the nights of a view from its tiles."""
     features = []
     for window in view.windows:
         states = tuple(name for measure in window.measures for name in state_names(measure))
@@ -38,7 +38,7 @@ def merge_of(view: FeatureView, nights: Sequence[date], asked: Asked | None = No
 
 
 def as_too_large(error: BaseException, view: FeatureView) -> InputError | None:
-    """The sentence for a job that failed with a value that no exact sum holds; None for other errors."""
+    """Translate the error of a job with a value that is too large for an exact sum; None for any other."""
     for each in chain_of(error):
         _, marker, rest = str(each).partition(TOO_LARGE)
         if marker:

@@ -1,6 +1,6 @@
-"""What the windows of nights are made of: tiles by key and day, and for each aggregate what merges them.
+"""The aggregates of windows: tiles sorted by key and day, and for each aggregate a class that merges them.
 
-Running sums are of integers, so a difference of two is the sum of what lies between them, to the bit.
+Running sums are integers, so a difference of two is exactly the sum of the values between them.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from forecache.windows.groups import Ints, group
-from forecache.windows.layout import to_double
+from forecache.windows.layout import Ints, to_double
+from forecache.windows.tile_columns import number_keys
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Merged:
-    """One feature of the nights.
+    """A feature that is the aggregate of a window of days.
 
     Attributes:
-        states: The columns of the tile that it is made from; of a mean those of the sum, then the count.
+        states: The tile columns that it is merged from; for a mean those of the sum, then the count.
         delay_days: The window ends so many days before the night.
     """
 
@@ -35,10 +35,10 @@ class Merged:
 
 
 class NightTiles:
-    """Tiles by key and day; position `i` of what it returns is the key `keys[chosen[i]]`, of all keys at first."""
+    """Tiles sorted by key and day; arrays for keys have the key `keys[chosen[i]]` at `i`, initially all keys."""
 
     def __init__(self, table: pa.Table, key: Sequence[str]) -> None:
-        codes, self.keys = group(table, key)
+        codes, self.keys = number_keys(table, key)
         days = table["day"].cast(pa.int32()).to_numpy().astype(np.int64)
         self._first_day = int(days.min())
         self._span = int(days.max()) - self._first_day + 2
@@ -51,12 +51,16 @@ class NightTiles:
         self._running: dict[str, Ints] = {}
 
     def choose(self, keys: Ints) -> None:
-        """Return what these keys have from now on; their numbers, ascending."""
+        """Restrict later results to these keys.
+
+        Args:
+            keys: Key numbers, ascending.
+        """
         self.chosen = keys
         self._found.clear()
 
     def between(self, since: int | None, until: int) -> tuple[Ints, Ints]:
-        """For each key, where its tiles of these days begin and end, both days included; None: from the first on."""
+        """For each key, the first position and the end of its tiles from day `since` (None: the first) to `until`."""
         if (since, until) not in self._found:
             if len(self._found) > 64:
                 self._found.clear()
@@ -68,14 +72,14 @@ class NightTiles:
         return np.searchsorted(self.place, self.chosen * self._span + within)
 
     def numbers(self, name: str) -> tuple[Any, NDArray[np.bool_]]:
-        """A column in the order of the tiles, with zeros for nulls, and where it is not null."""
+        """A column in the order of the tiles, with zeros for nulls, and the mask of its values that are not null."""
         column = self.table[name].combine_chunks()
         known = np.asarray(column.is_valid())[self.order]
         zero = pa.scalar(0, column.type)
         return column.fill_null(zero).to_numpy(zero_copy_only=False)[self.order], known
 
     def running(self, name: str) -> Ints:
-        """Sums of a column before each tile and after the last; integers that overflow come back in differences."""
+        """Sums of a column before each tile and after the last; differences are right even if sums overflow."""
         if name not in self._running:
             values = self.numbers(name)[0].astype(np.int64)
             self._running[name] = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
@@ -90,7 +94,7 @@ class Sum:
         return self._value(self.sums(night, days))
 
     def sums(self, night: int, days: int) -> list[Ints]:
-        """Of each column of the tile."""
+        """The sum of each tile column over the window, for each key."""
         first, end = self._tiles.between(night - days + 1, night)
         return [running[end] - running[first] for running in self._running]
 
@@ -130,7 +134,7 @@ class Last:
         self._tiles = tiles
         self._at = tiles.numbers(feature.states[0])[0]
         self._values, known = tiles.numbers(feature.states[1])
-        # Of each tile the newest one up to it with a value: the rows of a day are later than those of the days before.
+        # For each tile the newest one up to it that has a value, as tiles are in order of days.
         self._newest = np.maximum.accumulate(np.where(known, np.arange(len(known)), -1))
 
     def night(self, night: int, days: int) -> tuple[Floats, NDArray[np.bool_]]:
@@ -139,7 +143,7 @@ class Last:
         return self._values[newest], (first < end) & (newest >= first)
 
     def moments(self, night: int, days: int) -> Ints:
-        """When the values were, microseconds."""
+        """Times of the values, microseconds."""
         _, end = self._tiles.between(night - days + 1, night)
         return self._at[self._newest[end - 1]]
 

@@ -1,7 +1,6 @@
-"""Nights from tiles, in numpy: each night's windows are differences of running sums, or minima of slices.
+"""Merges tiles to the features of nights, in numpy: windows are differences of running sums, or minima of slices.
 
-Spark's Python tasks run it on all tiles of some keys at a time. Running sums are of integers, so a difference of two is
-the sum of what lies between them, to the bit.
+Spark's Python tasks run it on all tiles of some keys at a time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,7 @@ import pyarrow as pa
 from forecache.lake.windows.asked import Asked, key_hashes
 from forecache.lake.windows.makers import MAKERS, Merged, NightTiles
 from forecache.lake.windows.night_states import NightStates
-from forecache.windows.plan import Plan
+from forecache.windows.plan import MergePlan
 
 _EPOCH = date(1970, 1, 1)
 _BATCH_ROWS = 1 << 16
@@ -22,12 +21,12 @@ _BATCH_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class Merge:
-    """The nights of a view, as a function of its tiles.
+    """Makes the nights of a view from its tiles.
 
     Attributes:
-        days_active: A key has a row on a night that has a tile of it in so many days; None: in any before.
-        asked: The keys that each night is asked for; None: all.
-        plan: Of a live view, whose nights have states, too; None: they have features alone.
+        days_active: A key has a row on a night if it has a tile in the last so many days; None: in any before.
+        asked: The keys that are requested of each night; None: all.
+        plan: Plan of a live view, whose nights also have states; None: features only.
     """
 
     key: tuple[str, ...]
@@ -35,7 +34,7 @@ class Merge:
     nights: tuple[date, ...]
     days_active: int | None
     asked: Asked | None = None
-    plan: Plan | None = None
+    plan: MergePlan | None = None
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Batches of key columns, `as_of` and features (double) from batches of key columns, `day` and states."""
@@ -45,9 +44,9 @@ class Merge:
             yield from rows.add_column(len(self.key), "as_of", as_of).combine_chunks().to_batches(_BATCH_ROWS)
 
     def each_night(self, table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
-        """Nights that have a row, with key columns and features (double), from tiles, one at least."""
+        """Yield the nights that have a row, with key columns and features (double); `table` has at least one tile."""
         tiles = NightTiles(table.combine_chunks(), self.key)
-        # Windows of several lengths are made from the same states.
+        # Windows of different lengths share the aggregate of the same states.
         first_of = {feature.states: feature for feature in self.features}
         hashes = key_hashes(tiles.keys, self.key) if self.asked is not None else None
         made = {states: MAKERS[feature.aggregate](feature, tiles) for states, feature in first_of.items()}

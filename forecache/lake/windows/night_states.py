@@ -1,4 +1,4 @@
-"""The states that nights of a live view hold beside its features, by which a look-up merges them with later tiles."""
+"""The states of a live view's nights, stored with the features, which a look-up merges with later events."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,26 +8,26 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forecache.lake.windows.makers import MAKERS, Last, Merged, NightTiles, Sum
-from forecache.windows.groups import Ints
-from forecache.windows.plan import LAST_DAY, BaseColumn, Plan, PlanState
+from forecache.windows.plan import LAST_DAY, BaseColumn, MergePlan, PlanState
+from forecache.windows.layout import Ints
 
 
 class NightStates:
-    """The states that nights of a live view hold, see `Plan.base_columns`.
+    """Computes the states of a live view's nights, see `Plan.base_columns`.
 
     Args:
-        made: By the columns of the tile, what makes the features.
+        made: By tile columns, the aggregate that merges them.
     """
 
     def __init__(
-        self, plan: Plan, features: Sequence[Merged], made: Mapping[tuple[str, ...], Any], tiles: NightTiles
+        self, plan: MergePlan, features: Sequence[Merged], made: Mapping[tuple[str, ...], Any], tiles: NightTiles
     ) -> None:
         self._columns, self._tiles = plan.base_columns, tiles
         self._delayed = {feature.name: (feature, made[feature.states]) for feature in features}
         self._of_state = {state.name: _maker_of(state, tiles) for state in plan.day_states}
 
     def night(self, night: int, active: Ints) -> dict[str, pa.Array]:
-        """The columns of a night, int64 or float64 with nulls, for the keys in these places."""
+        """The columns of a night, int64 or float64 with nulls, for the keys at the positions `active`."""
         columns = {}
         for column in self._columns:
             values, known = self._values(column, night)

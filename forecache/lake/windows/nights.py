@@ -1,4 +1,4 @@
-"""The nights of a view with windows: what they depend on, and their rows from the tiles."""
+"""The nights of a view with windows: their inputs, and their rows from the tiles."""
 
 import hashlib
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from deltalake import Schema
     from pyspark.sql import DataFrame, SparkSession
 
-# So many tiles, some hundred bytes each, are in the memory of a Python task at a time, and so many are worth a task.
+# Limit of tiles, some hundred bytes each, in the memory of a Python task, and the least number worth a task.
 _TASK_ROWS, _LEAST_ROWS = 1 << 20, 1 << 16
 _SPARK = {pa.int32(): "int", pa.int64(): "bigint"}
 
 
 def window_inputs(settings: Settings, view: FeatureView, nights: Sequence[date]) -> dict[date, str]:
-    """For each night, the state of the days that its windows see, and the declaration; other days change nothing."""
+    """For each night, text of the state of the days in its windows, and of the declaration."""
     source = view.events
     days, versions = day_states(settings, view), dict[date, int]()
     for file in ingested_files(settings, source):
@@ -59,8 +59,7 @@ def window_frame(
     progress: Progress = no_progress,
     asked: "pa.Table | None" = None,
 ) -> "DataFrame":
-    """Key columns, `as_of`, the features (double) and the states of a live view, of nights; builds the tiles that they
-    lack.
+    """Key columns, `as_of`, the features (double) and the states of a live view, of nights; builds missing tiles first.
 
     Args:
         asked: Key columns and `as_of` of the rows that are needed; None: all.
@@ -85,9 +84,9 @@ def write_windows(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> "tuple[Schema, list[DataFile]]":
-    """Write the features of nights as files of the view's table; their columns and the files.
+    """Write the features of nights as files of the view's table; returns their columns and the files.
 
-    Raises as `window_frame`, and UnavailableError where no space is left on the device.
+    Raises as `window_frame`, and UnavailableError if no space is left on the device.
     """
     tasks, folder = _tasks(spark, settings, view, nights, run_id, progress), new_folder()
     place = place_of(settings, view.feature_table)
@@ -104,7 +103,7 @@ def _tasks(
     progress: Progress,
     asked: "pa.Table | None" = None,
 ) -> list[NightTask]:
-    """Tasks for the nights, one for some of the keys each; builds the tiles that they lack."""
+    """Tasks for the nights, each for some of the keys; builds missing tiles first."""
     states = day_states(settings, view)
     days = sorted({day for night in nights for day in seen_days(view, states, night)})
     if not days:
@@ -132,5 +131,5 @@ def _tasks(
 
 
 def _states(view: FeatureView) -> tuple[BaseColumn, ...]:
-    """What nights of a live view have beside the features."""
+    """The state columns that nights of a live view have besides the features."""
     return () if view.live is None else plan_of(view).base_columns

@@ -1,4 +1,4 @@
-"""Runs the tasks of windows in Spark, and gives tables the columns that they write."""
+"""Runs the tasks of windows in Spark, and fits their columns to the tables."""
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _T = TypeVar("_T")
-# A task of Spark costs some hundredths of a second; so many for each core share the work out well enough.
+# A Spark task costs some hundredths of a second; so many for each core balance the work well enough.
 _TASKS_A_CORE = 4
 
 
 def run_tasks(
     spark: "SparkSession", table: str, tasks: Sequence[_T], files: Callable[[_T], Iterable[DataFile]]
 ) -> list[DataFile]:
-    """The files that tasks write for a table.
+    """Run tasks in Spark; returns the files that they write for a table.
 
     Raises:
         UnavailableError: No space is left on the device.
@@ -32,7 +32,7 @@ def run_tasks(
     at_once = _TASKS_A_CORE * spark.sparkContext.defaultParallelism
     frame = task_frame(spark, tasks, lambda task: told(files(task)), "file binary", num_tasks=at_once)
     try:
-        # A task that is tried again writes files of other names, and only those of the last try are told of.
+        # A retried task writes files with other names, and only those of its last attempt are returned.
         return [pickle.loads(row.file) for row in frame.collect()]
     except Exception as error:
         known = as_known_error(table, error)
@@ -52,7 +52,7 @@ def task_frame(
     """The rows of tasks as a frame.
 
     Args:
-        num_tasks: So many tasks of Spark do them at most; None: one for each.
+        num_tasks: Maximum number of Spark tasks; None: one for each.
     """
     tasks = list(tasks)
 
@@ -72,7 +72,7 @@ def delta_schema(schema: pa.Schema) -> "Schema":
 
 
 def fitted_schema(schema: pa.Schema, settings: Settings, table: str) -> pa.Schema:
-    """The columns with the types that they have in a table, where those are wider integers."""
+    """The schema with the types that its columns have in a table, if those are wider integers."""
     delta = open_if_exists(settings, table)
     there = {field.name: field.type for field in pa.schema(delta.schema())} if delta is not None else {}
     wider = (pa.int32(), pa.int64())

@@ -1,4 +1,4 @@
-"""Tasks of Spark that make tiles from raw files, and nights from tile files: they read and write Parquet themselves.
+"""Spark tasks that make tiles from raw files, and nights from tile files; they read and write Parquet themselves.
 
 No row goes through the JVM. Runs inside Spark's Python workers: imports neither settings nor the declaration's modules.
 """
@@ -17,11 +17,11 @@ from forecache.lake.delta.files import DataFile, Place, new_path, tried, write_f
 from forecache.lake.delta.read_errors import open_data_file
 from forecache.lake.windows.asked import key_hashes
 from forecache.lake.windows.merge import Merge
-from forecache.windows.states import State, as_tiles, combine
+from forecache.windows.states import MeasureState, as_tiles, combine
 
 DAY = "day"
 BUCKET = "key_bucket"
-"""Of a tile: by its key, 0 to 65,535. A file of tiles is sorted by it, so that a task reads those of some keys."""
+"""Column of a tile: the bucket of its key, 0 to 65,535. Tile files are sorted by it, so that a task reads some keys."""
 _BUCKETS = 1 << 16
 _GROUP_ROWS = 1 << 16
 _READ_ROWS = 1 << 18
@@ -30,12 +30,12 @@ _HELD_ROWS = 1 << 20
 
 @dataclass(frozen=True)
 class TileTask:
-    """The tile of a day from the raw files of that day.
+    """Makes the tiles of a day from the raw files of that day.
 
     Attributes:
-        paths: Of raw files, relative to their table.
-        read: The columns to read, in their types; those that a file lacks are null.
-        stored: The columns of a file of tiles.
+        paths: Paths of the raw files, relative to their table.
+        read: The columns to read, with their types; null if a file lacks one.
+        stored: The columns of a tile file.
     """
 
     raw: Place
@@ -45,12 +45,12 @@ class TileTask:
     read: pa.Schema
     stored: pa.Schema
     key: tuple[str, ...]
-    states: tuple[State, ...]
+    states: tuple[MeasureState, ...]
     time: str
     folder: str
 
     def files(self) -> Iterator[DataFile]:
-        """Write the tile as one file; none where there are no rows. ValueError: A value is too large for a sum."""
+        """Write the tiles as one file; none if there are no rows. ValueError: A value is too large for a sum."""
         tile = self._tile()
         if not tile.num_rows:
             return
@@ -60,7 +60,7 @@ class TileTask:
         yield _written(self.tiles, self.folder, {DAY: self.day}, rows)
 
     def _tile(self) -> pa.Table:
-        """All tiles of the day; what is held meanwhile does not grow with the rows of a key."""
+        """All tiles of the day; memory does not grow with the number of rows of a key."""
         tile = combined = as_tiles(self.read.empty_table(), self.key, self.states, self.time)
         for rows in self._rows():
             tile = pa.concat_tables([tile, as_tiles(rows, self.key, self.states, self.time)])
@@ -80,12 +80,12 @@ class TileTask:
 
 @dataclass(frozen=True)
 class NightTask:
-    """Some nights of the keys of some buckets, from all tiles that the nights see.
+    """Makes the nights of the keys in some buckets, from all tiles in the nights' windows.
 
     Attributes:
-        days: Days and their files of tiles.
+        days: Days and their tile files.
         read: The key columns and states to read.
-        buckets: Of the keys; the end is not among them.
+        buckets: Range of buckets of the keys, without its end.
         stored: The columns of a feature file.
     """
 
@@ -107,7 +107,7 @@ class NightTask:
             yield _written(features, folder, {"as_of": night}, rows.select(self.stored.names).cast(self.stored))
 
     def _tiles(self) -> pa.Table:
-        """All tiles of the keys, and where only some keys are asked for, of no others."""
+        """All tiles of the keys, or of the requested ones if only some are."""
         asked, table = self.merge.asked, self.tiles.uri.rpartition("/")[2]
         filesystem, parts = self.tiles.open(), [self.read.append(pa.field(DAY, pa.date32())).empty_table()]
         for day, paths in self.days:
@@ -139,13 +139,13 @@ def bucket_of(rows: pa.Table, key: Sequence[str]) -> Any:
 
 
 def bucket_parts(num_parts: int) -> list[tuple[int, int]]:
-    """All buckets, in parts: the first, and the end."""
+    """Split all buckets into ranges (first, end)."""
     ends = [_BUCKETS * part // num_parts for part in range(num_parts + 1)]
     return list(zip(ends, ends[1:], strict=False))
 
 
 def told(files: Iterable[DataFile]) -> Iterator[pa.RecordBatch]:
-    """Files as rows that Spark brings to the driver."""
+    """Pickle files to rows that Spark returns to the driver."""
     for file in files:
         yield pa.record_batch({"file": pa.array([pickle.dumps(file)], pa.binary())})
 
@@ -164,7 +164,7 @@ def _with_key(rows: pa.Table, key: Sequence[str]) -> pa.Table:
 
 
 def _filled(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows with these columns, in their types; null where they have none."""
+    """Cast rows to a schema; null for columns that they lack."""
     columns = [
         rows[field.name].cast(field.type) if field.name in rows.schema.names else pa.nulls(rows.num_rows, field.type)
         for field in schema

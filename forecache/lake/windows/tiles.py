@@ -1,4 +1,4 @@
-"""Tiles: of each day of a source, the state of every measure by key. A tile depends on its day's rows alone."""
+"""Tiles: the state of every measure by key and day of a source. A tile depends only on the rows of its day."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ _TYPES = {
 
 
 def day_states(settings: Settings, view: FeatureView) -> dict[date, str]:
-    """By day with a landing file, a text that differs wherever the rows of the day differ, or what a tile holds."""
+    """By day with a landing file, a text that changes if the rows of the day or the content of a tile change."""
     source = view.events
     by_day: dict[date, list[IngestedFile]] = {}
     for file in ingested_files(settings, source):
@@ -57,7 +57,7 @@ def _digest(files: Sequence[IngestedFile]) -> str:
 
 
 def seen_days(view: FeatureView, days: Mapping[date, str], night: date) -> list[date]:
-    """Of the days with landing files, those whose tiles a night is made from, ascending."""
+    """The days with landing files whose tiles are in a night's windows, ascending."""
     lengths = [view.longest, view.days_active]
     first = None if None in lengths else night - timedelta(days=max(n for n in lengths if n is not None) - 1)
     return [day for day in days if day <= night and (first is None or day >= first)]
@@ -72,13 +72,13 @@ def build_tiles(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> int:
-    """Write the tiles of days whose rows have changed since they were written, or that have none.
+    """Write the tiles of days that have none, or whose rows have changed since they were written.
 
     Args:
         inputs: By day, its text of `day_states`.
 
     Returns:
-        A Delta version of the view's table of tiles, at which those of all the days are written from these inputs.
+        A Delta version of the view's tile table at which the tiles of all the days are written from these inputs.
 
     Raises:
         InputError: A value is too large for a sum.
@@ -110,13 +110,13 @@ def build_tiles(
             progress(f"tiles of {view.name} for {span(some)}", share)
 
         stage = Stage(settings, STAGE, view.name, run_id)
-        # A table that was deleted is made again: the ledger does not know of it.
+        # A deleted table is rebuilt, which the ledger does not show.
         is_gone = seen.version < 0
         records, _ = stage.nights(inputs, build, at_once=_DAYS_AT_ONCE, rebuild=is_gone, find=find, progress=tell)
     delta = open_table(settings, table)
     files = grouped(active_files(delta), DAY)
     for day, text in inputs.items():
-        # A tile without rows where there were none is not a commit.
+        # An empty tile that replaces none is not a commit.
         is_empty = not records[day].rows and not files.get(day.isoformat())
         if not is_empty and not was_written_from(delta, DAY, day, text):
             raise ConflictError(
@@ -129,7 +129,7 @@ def build_tiles(
 def _write_tiles(
     spark: "SparkSession", settings: Settings, view: FeatureView, days: Sequence[date]
 ) -> "tuple[Schema, list[DataFile]]":
-    """Write the tiles of days, one file for each that has rows; their columns and the files."""
+    """Write the tiles of days, one file for each that has rows; returns their columns and the files."""
     source, states, folder = view.events, states_of(view), new_folder()
     delta = open_table(settings, source.raw_table)
     raw, kinds = pa.schema(delta.schema()), {column.name: column.type for column in source.columns}
@@ -149,7 +149,7 @@ def _write_tiles(
 
 
 def _field(raw: pa.Schema, name: str, kinds: Mapping[str, str]) -> pa.Field:
-    """A column as the table of raw rows has it; as it is declared where no file has had it yet."""
+    """A column with its type in the raw table, or its declared type if no file has had it yet."""
     return raw.field(name) if name in raw.names else pa.field(name, _TYPES[kinds[name]])
 
 

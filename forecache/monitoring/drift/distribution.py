@@ -1,4 +1,4 @@
-"""Scores of each night in bins, counted by Spark or over Arrow batches."""
+"""Counts the scores of as-of dates in bins, with Spark or over Arrow batches."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Bins = Sequence[float] | Sequence[str]
-"""Inner edges of the bins of numbers, or the names of classes."""
+"""Inner edges of bins of numbers, or the names of classes."""
 
 
 def binned_counts(
@@ -28,10 +28,10 @@ def binned_counts(
     nights: Sequence[date],
     edges: Bins,
 ) -> dict[date, list[int]]:
-    """Rows of each night in each bin: below the first edge, between two, from the last on; nulls are left out. Of
-    classes, rows of each and of all others.
+    """Count rows of each as-of date in each bin: below the first edge, between two, from the last on.
 
-    One aggregation in Spark, or one pass in batches where there is no session; nights without rows are left out.
+    For classes: rows of each class, then of all others. Nulls and dates without rows are left out. It takes one
+    aggregation in Spark, or one pass over batches if there is no session.
     """
     if spark is not None:
         return _count_in_spark(spark, settings, table, column, nights, edges)
@@ -46,7 +46,7 @@ def binned_counts(
 
 
 def are_classes(edges: Bins) -> bool:
-    """Whether bins are those of classes."""
+    """True if bins are the names of classes."""
     return bool(edges) and isinstance(edges[0], str)
 
 

@@ -1,4 +1,4 @@
-"""Prediction drift: a night's scores against those of the nights before and of their model's test split."""
+"""Prediction drift: compares the scores of an as-of date with those of dates before and of the model's test split."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ from forecache.pipeline import AS_OF, Pipeline
 from forecache.quality.verdicts import DRIFT_STAGE
 from forecache.registry.versions.models import ModelVersion, list_models
 from forecache.registry.versions.register import load_evaluation
-from forecache.scoring.night import STAGE, require_scored
+from forecache.scoring.night_inputs import STAGE, require_scored
 from forecache.settings import Settings
 from forecache.statistics import distance, merge_bins, quantile_edges
 
@@ -34,14 +34,14 @@ Counts = Mapping[date, Sequence[int]]
 def prediction_drift(
     settings: Settings, pipeline: Pipeline, night: date, *, spark: "SparkSession | None" = None, last: int | None = None
 ) -> DriftReport:
-    """Compare a scored night with scored nights before it and with the test split of the model that scored it.
+    """Compare the scores of a date with those of scored dates before it and of the model's test split.
 
     Args:
         spark: The session that aggregates; None: this process does.
-        last: Most nights before; None: as declared.
+        last: Most dates before; None: as declared.
 
     Raises:
-        NotFoundError: The night has no predictions.
+        NotFoundError: The date has no predictions.
     """
     return measure_drift(settings, pipeline, [night], spark=spark, last=last)[night]
 
@@ -49,10 +49,10 @@ def prediction_drift(
 def check_drift(
     settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, spark: "SparkSession | None", run_id: str = ""
 ) -> dict[date, DriftReport]:
-    """Measure nights and record them: the publisher refuses a night whose drift blocks, and what was counted is kept.
+    """Measure dates, and record reports and counts: a date whose drift blocks is not published.
 
     Raises:
-        NotFoundError: A night has no predictions.
+        NotFoundError: A date has no predictions.
     """
     started = time.perf_counter()
     digests = _digests(settings, pipeline, nights)
@@ -77,11 +77,11 @@ def measure_drift(
     last: int | None = None,
     digests: Mapping[date, str] | None = None,
 ) -> dict[date, DriftReport]:
-    """What `prediction_drift` finds, for several nights with one aggregation for each model that scored them.
+    """Measure the drift of several dates, with one aggregation for each model that scored them.
 
     Args:
-        digests: Of nights whose counts are to be those of these very data files; the others' may be of files that
-            were compacted since.
+        digests: Digests of the data files of dates whose counts have to be of exactly these files; recorded counts of
+            other dates may be of files that were compacted since.
     """
     scored = {day: row for day, row in last_records(settings, STAGE, pipeline.name).items() if day is not None}
     for night in nights:
@@ -137,20 +137,20 @@ def _report(
 
 
 def model_of(scored: StageRecord) -> int | None:
-    """The version of the model that scored a night, None if its record does not say."""
+    """Return the version of the model that scored a date; None if the record has none."""
     version = scored.details.get("model_version")
     return None if version is None else int(version)
 
 
 def nights_before(scored: Mapping[date, StageRecord], night: date, version: int | None, last: int) -> list[date]:
-    """The last nights before a night that the same model scored; where it scored none, the last ones at all."""
+    """Return the last dates before a date that the same model scored; if there are none, the last ones of any model."""
     before = sorted(day for day in scored if day < night)
     same = [day for day in before if model_of(scored[day]) == version]
     return (same or before)[-last:] if last else []
 
 
 def scores_on_test(settings: Settings, model: ModelVersion | None) -> tuple[Bins, list[int]] | None:
-    """Bins and counts of a model's scores on its test split, None where it was not evaluated here."""
+    """Return bins and counts of a model's scores on its test split; None if it was not evaluated here."""
     if model is None or "test_metrics" not in model.tags:
         return None
     evaluation = load_evaluation(settings, model)
@@ -159,7 +159,7 @@ def scores_on_test(settings: Settings, model: ModelVersion | None) -> tuple[Bins
         return scores["classes"], [*scores["prediction"], 0]
     series = [scores[name] for name in ("negative", "positive", "prediction") if name in scores]
     inside = [int(sum(values)) for values in zip(*series, strict=True)]
-    # The histogram starts at the smallest score, and leaves out the percent above its end.
+    # The histogram starts at the smallest score, and leaves out the top percent of scores.
     beyond = max(0, int(evaluation["rows"]["test"]) - sum(inside))
     return merge_bins(scores["edges"], [0, *inside, beyond], _BINS)
 
@@ -171,7 +171,7 @@ def _edges(
     nights: Sequence[date],
     before: Mapping[date, Sequence[date]],
 ) -> Bins:
-    """Bins for a model without a test split: those that its nights were counted in before, else new ones."""
+    """Choose bins for a model without a test split: those of its recorded counts, else new ones."""
     recorded = last_records(settings, DRIFT_STAGE, pipeline.prediction_table)
     known = [day for day, row in recorded.items() if day and row.details["model_version"] == version]
     if known:
@@ -183,12 +183,12 @@ def _edges(
 
 
 def _digests(settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> dict[date, str]:
-    """The digest of each night's data files, taken before they are read: rows that come later have another."""
+    """Take the digest of each date's data files before they are read: it changes with rows that are added later."""
     return partition_digests(open_table(settings, pipeline.prediction_table), AS_OF, nights)
 
 
 def _states(settings: Settings, pipeline: Pipeline) -> dict[date | None, str]:
-    """For each scored night, what identifies its predictions."""
+    """Return for each scored date a text that identifies its predictions."""
     records = last_records(settings, STAGE, pipeline.name)
     return {day: f"{row.table}@{row.delta_version} {row.inputs}" for day, row in records.items()}
 
@@ -201,7 +201,7 @@ def _counts(
     edges: Bins,
     digests: Mapping[date, str],
 ) -> Counts:
-    """Rows of each night in each bin; what was counted in these bins before is not read again."""
+    """Count rows of each date in each bin; dates with recorded counts in these bins are not read again."""
     recorded, states = last_records(settings, DRIFT_STAGE, pipeline.prediction_table), _states(settings, pipeline)
     counts: dict[date, Sequence[int]] = {
         day: recorded[day].details["counts"]
@@ -223,7 +223,7 @@ def _is_about(inputs: str, digest: str | None, state: str) -> bool:
 
 
 def _found_bins(settings: Settings, pipeline: Pipeline, night: date) -> Bins:
-    """Inner edges of bins that hold about as many rows of a night each; of classes those of the night."""
+    """Choose bins with about equal numbers of a date's rows; for classes, the classes of the date."""
     import pyarrow.compute as pc
 
     delta = open_table(settings, pipeline.prediction_table)

@@ -1,4 +1,4 @@
-"""What was found about a night's scores, in figures and in a sentence that says what they rest on."""
+"""The report on prediction drift of an as-of date: figures, and a sentence that says what they were compared with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ _MOVED = {"none": "is where it was", "small": "has moved a little", "large": "ha
 
 @dataclass(frozen=True)
 class DriftReport:
-    """How far a night's output moved.
+    """The drift of an output on an as-of date.
 
     Attributes:
-        model_version: The model that scored the night, None where its record does not say.
-        edges: Inner edges of the bins, or the classes, behind which all others have a bin.
-        counts: The night's rows in each bin; one bin more than edges.
-        references: Rows in each bin by reference: NIGHTS_BEFORE and, where the model was evaluated, TEST_SPLIT.
-        distances: From each reference.
-        nights: The nights before that it is compared with.
-        models_before: The models that scored them, 0 for one that is not known.
-        unjudged: The output's kind where no drift of such a kind is judged, else "".
+        model_version: The model that scored the date; None if its record has none.
+        edges: Inner edges of the bins, or the classes, after which all others share a bin.
+        counts: The date's rows in each bin; one bin more than edges.
+        references: Rows in each bin by reference: NIGHTS_BEFORE and, if the model was evaluated, TEST_SPLIT.
+        distances: Distance from each reference.
+        nights: The dates before with which it is compared.
+        models_before: The models that scored them, 0 for an unknown one.
+        unjudged: The output's kind if drift of this kind is not judged, else "".
     """
 
     pipeline: str
@@ -43,16 +43,16 @@ class DriftReport:
 
     @property
     def is_new_model(self) -> bool:
-        """Whether the nights before were scored by other models only: their scores differ for that reason."""
+        """True if only other models scored the dates before, so that scores differ for that reason."""
         return bool(self.nights) and (self.model_version or 0) not in self.models_before
 
     @property
     def main_reference(self) -> str:
-        """The reference that a page shows: the test split, else the nights before; "" if there is neither."""
+        """The reference that a page shows: the test split, else the dates before; "" if there is neither."""
         return next((name for name in (TEST_SPLIT, NIGHTS_BEFORE) if name in self.distances), "")
 
     def effect(self, reference: str) -> Effect | None:
-        """The effect against a reference, None where it is not judged: too few rows, or another model's scores."""
+        """Return the effect against a reference; None if it is not judged: too few rows, or another model's scores."""
         apart = self.distances[reference]
         if self._has_few_rows(apart):
             return None
@@ -62,7 +62,7 @@ class DriftReport:
 
     @property
     def level(self) -> Effect:
-        """The largest effect: "none", "small" or "large"; "none" where there is nothing to judge by."""
+        """The largest effect: "none", "small" or "large"; "none" if no reference is judged."""
         found = {self.effect(reference) for reference in self.distances}
         return "large" if "large" in found else "small" if "small" in found else "none"
 
@@ -72,7 +72,7 @@ class DriftReport:
 
     @property
     def sentence(self) -> str:
-        """What was found, and what was not compared and why."""
+        """The result in words, with the comparisons that were not made and why."""
         if self.unjudged:
             return f"{self.output} on {self.night} is not judged: no drift is measured of an output of {self.unjudged}."
         judged = [reference for reference in self.distances if self.effect(reference)]
@@ -133,7 +133,7 @@ class DriftReport:
 
 
 def unjudged(pipeline: Pipeline, night: date, model_version: int | None, rows: int) -> DriftReport:
-    """The report on an output of a kind whose drift is not judged."""
+    """Make the report on an output of a kind whose drift is not judged."""
     spec = pipeline.output_specs[0]
     return DriftReport(
         pipeline=pipeline.name,

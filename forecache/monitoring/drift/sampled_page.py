@@ -1,4 +1,4 @@
-"""The page of a sampled report: each column of a night beside its reference, in figures and as a small plot."""
+"""The page of a sampled report: figures and a small plot of each column of a date and of its reference."""
 
 from dataclasses import dataclass, replace
 from datetime import date
@@ -21,7 +21,7 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class ColumnDrift:
-    """How a column moved; pairs are of the night and of the reference.
+    """The drift of a column; pairs are (date, reference).
 
     Attributes:
         effect: None if it is not judged.
@@ -40,12 +40,12 @@ class ColumnDrift:
 def sampled_page(
     pipeline: Pipeline, night: date, current: Any, reference: Any, *, beside: str, report: DriftReport
 ) -> str:
-    """The page as HTML.
+    """Make the page as HTML.
 
     Args:
         current, reference: pandas frames of the same numeric columns, each with a known value on both sides.
-        beside: What the reference is.
-        report: What was measured of the night's output, on all rows: its figures are those of the output's column.
+        beside: Name of the reference.
+        report: The drift of the date's output on all rows; its figures are shown for the output's column.
     """
     columns = [
         column_drift(pipeline, name, *(frame[name].to_numpy(dtype=np.float64) for frame in (current, reference)))
@@ -58,7 +58,7 @@ def sampled_page(
 
 
 def _as_measured(column: ColumnDrift, report: DriftReport) -> ColumnDrift:
-    """The column; if it is the output, with the figures of the report, so that the page says what the check says."""
+    """Replace the figures of the output's column by those of the report, so that page and check agree."""
     reference = report.main_reference
     if column.name != report.output or not reference:
         return column
@@ -66,7 +66,7 @@ def _as_measured(column: ColumnDrift, report: DriftReport) -> ColumnDrift:
 
 
 def column_drift(pipeline: Pipeline, name: str, current: Floats, reference: Floats) -> ColumnDrift:
-    """Compare two float64 [n] samples in bins of the reference, what is unknown in a bin of its own."""
+    """Compare two float64 [n] samples in bins of the reference, unknown values in a bin of their own."""
     sides = (current, reference)
     known = [values[~np.isnan(values)] for values in sides]
     edges = equal_mass_edges(reference, BINS)
@@ -85,7 +85,7 @@ def column_drift(pipeline: Pipeline, name: str, current: Floats, reference: Floa
 
 
 def _plot(current: Floats, reference: Floats) -> str:
-    """Shares of both in bars of equal width: the night filled, the reference as a line; the outer percent cut off."""
+    """Draw the shares in bars of equal width: the date filled, the reference as a line, without the outer percent."""
     low, high = np.quantile(np.concatenate([current, reference]), (0.01, 0.99))
     edges = np.linspace(low, high if high > low else low + 1, _BARS + 1)
     shares = [np.histogram(np.clip(side, low, edges[-1]), edges)[0] / len(side) for side in (current, reference)]

@@ -1,6 +1,6 @@
-"""The sampled report: an HTML page on a night's scores and features, from a bounded sample of both sides.
+"""The sampled report: an HTML page on the scores and features of an as-of date, from bounded samples of both sides.
 
-Rows are drawn by a hash of their key, so that a night gives the same sample every time. The page loads nothing.
+Rows are chosen by a hash of their key, so that a date gives the same sample every time. The page loads no resources.
 """
 
 import math
@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forecache.inference.encoding import Encoded, Encoding
+from forecache.inference.encoding import FeatureEncoding, MatrixEncoding
 from forecache.lake.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.stage import Done, Stage
@@ -23,8 +23,8 @@ from forecache.registry.gate.loaded_model import open_model, score
 from forecache.registry.versions.models import ModelVersion, list_models, verified_folder
 from forecache.reports.page import write_page
 from forecache.results import Progress, StageResult, no_progress
-from forecache.scoring.night import STAGE as SCORE_STAGE
-from forecache.scoring.night import require_scored
+from forecache.scoring.night_inputs import STAGE as SCORE_STAGE
+from forecache.scoring.night_inputs import require_scored
 from forecache.settings import Settings
 from forecache.tracking.client import tracking
 
@@ -46,19 +46,19 @@ def write_drift_report(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """Write `HOME/reports/drift/<pipeline>/<night>.html` and keep the newest of them, as declared.
+    """Write `HOME/reports/drift/<pipeline>/<night>.html`, and remove all but the newest of them, as declared.
 
-    The reference is the test split of the model that scored the night, or, for a model without one, the night before.
-    The figures of the score are those of the drift check: of all rows, in its bins. The page is also an artifact of the
+    The reference is the test split of the model that scored the date, or, for a model without one, the date before. The
+    figures of the score are those of the drift check, of all rows in its bins. The page is also an artifact of the
     model's MLflow run, `drift/newest.html`, which the next one replaces.
 
     Returns:
-        `rows` of the night in the sample; `details`: reference (None where there is nothing to compare with: then no
-        page is written), path, mlflow_artifact (None for a model without a run), reference_rows, columns. Skipped where
-        the page is there and both sides are what they were.
+        `rows`: rows of the date in the sample; `details`: reference (None if there is none: then no page is written),
+        path, mlflow_artifact (None for a model without a run), reference_rows, columns. Skipped if the page exists and
+        both sides are unchanged.
 
     Raises:
-        NotFoundError: The night has no predictions.
+        NotFoundError: The date has no predictions.
         CheckError: The model's file was changed since it was registered.
     """
     started = time.perf_counter()
@@ -103,7 +103,7 @@ def _model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Model
 
 
 def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Any:
-    """Features and scores of a sample of the rows that the model was tested on."""
+    """Features and scores of a sample of the model's test split."""
     table, version = model.training_table
     features = [name for name in _shown(pipeline) if name in model.features]
     rows = read_table(spark, settings, table, version=version).where("split = 'test'")
@@ -115,24 +115,24 @@ def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, 
     frame: Any = drawn.select(features).to_pandas()
     if not numbers:
         return frame
-    encoding = loaded.encoding or Encoding(tuple(Encoded(name, "number") for name in inputs))
+    encoding = loaded.encoding or MatrixEncoding(tuple(FeatureEncoding(name, "number") for name in inputs))
     scores = score(loaded, encoding.matrix([drawn.column(name) for name in inputs]))
     return frame.assign(**{numbers[0]: judged_values(pipeline, scores)})
 
 
 def _shown(pipeline: Pipeline) -> list[str]:
-    """The features that the page shows: those that are one number."""
+    """The features that the page shows: those with one number a row."""
     return [feature.name for feature in pipeline.feature_columns if feature.is_numeric]
 
 
 def _numbers(pipeline: Pipeline) -> list[str]:
-    """The column of the scores, where they are numbers."""
+    """The column of the scores; none if they are no numbers."""
     spec = pipeline.output_specs[0]
     return [spec.judged_column] if spec.numbers else []
 
 
 def _night_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Any:
-    """Features and scores of a sample of a night's rows."""
+    """Features and scores of a sample of a date's rows."""
     from pyspark.sql import functions as F
 
     names = [*_shown(pipeline), *_numbers(pipeline)]
@@ -147,27 +147,27 @@ def _night_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline,
 
 
 def _sample(frame: "DataFrame", pipeline: Pipeline, rows: int) -> "DataFrame":
-    """At most `report_rows` of some rows: those whose keys have certain hashes, whatever order they lie in."""
+    """Choose at most `report_rows` rows by the hashes of their keys, independent of the order of the rows."""
     from pyspark.sql import functions as F
 
     most = pipeline.drift.report_rows
     position = F.xxhash64(*pipeline.key)
-    # What lies beyond the share never reaches the sort.
+    # Rows beyond the share are filtered before the sort.
     share = math.ceil(_HASHES * most / max(1, rows))
     chosen = frame.where(F.pmod(position, F.lit(_HASHES)) < share) if share < _HASHES else frame
     return chosen.orderBy(position, *pipeline.key).limit(most)
 
 
 def _keep_newest(written: Path, keep: int) -> None:
-    """Remove all pages but the newest and the one that was just written, which may be of an older night."""
-    pages: Sequence[Path] = sorted(written.parent.glob("[0-9]*.html"))  # not those that are being written
+    """Remove all pages except the newest and the one that was just written, which may be of an older date."""
+    pages: Sequence[Path] = sorted(written.parent.glob("[0-9]*.html"))  # not those being written
     for page in pages[:-keep]:
         if page != written:
             page.unlink(missing_ok=True)
 
 
 def _attach(settings: Settings, model: ModelVersion | None, path: Path) -> str | None:
-    """Log the page to the model's run under a name that stays, so that a run holds one; None where it has no run."""
+    """Log the page to the model's run under a fixed name, so that a run has one page; None if there is no run."""
     if model is None or not model.run_id:
         return None
     client: Any = tracking(settings)

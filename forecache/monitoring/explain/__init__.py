@@ -1,1 +1,1 @@
-"""Why a request was answered as it was."""
+"""Explains logged answers of real-time models."""

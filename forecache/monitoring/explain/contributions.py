@@ -1,4 +1,4 @@
-"""What each feature of a logged row contributed to its score: by the model's own library where that is exact."""
+"""Contributions of features to a logged row's score: by the model's library if that is exact, else Shapley values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class Contributions:
     """`base` and the sum of `values` are `total`.
 
     Attributes:
-        method, background: In words.
-        scale: What is summed: "score", or "raw score" before the model's last function (log-odds of a classifier).
-        values: float64 [num_features] in the order of the release's features; 0 for one that the model does not take.
-        errors: Their standard errors; None where they are exact.
+        method, background: Descriptions in words.
+        scale: Scale of the sum: "score", or "raw score" before the model's last function (log-odds of a classifier).
+        values: float64 [num_features] in the order of the release's features; 0 for one that the model does not use.
+        errors: Their standard errors; None if they are exact.
     """
 
     method: str
@@ -43,18 +43,18 @@ class Contributions:
 def contributions_of(
     loaded: LoadedRelease, row: np.ndarray, background: np.ndarray, *, described: str
 ) -> Contributions | str:
-    """The contributions of a row's features; or why there are none.
+    """Compute the contributions of a row's features; or return why there are none.
 
     Args:
-        row: float32 [num_features] as the model got them.
-        background: float32 [b, num_features], rows to compare with where the model has no structure to use.
-        described: Which rows the background is.
+        row: float32 [num_features], the inputs of the model.
+        background: float32 [b, num_features], rows to compare with if the model's structure cannot be used.
+        described: Description of the background rows.
     """
     release = loaded.release
     inputs = release.model.spec.inputs or release.features
     places = [release.features.index(name) for name in inputs]
     own = _OWN.get(release.model.runtime)
-    # One value of several, such as the first class's probability, is no function of the raw score alone.
+    # One value of several, such as the first class's probability, is no function of one raw score.
     if own is not None and all(place is None for _, place in release.model.spec.options.get(PICKED, ())):
         payload = read_files(loaded.place, {MODEL_FILE: release.files[MODEL_FILE]})[MODEL_FILE]
         found = own(payload, row[places].astype(release.model.spec.dtype), background[:, places], described)
@@ -95,7 +95,7 @@ def _xgboost(payload: bytes, row: np.ndarray, background: np.ndarray, described:
 
 
 def _of_trees(library: str, found: np.ndarray, raw: np.ndarray, width: int) -> Contributions | None:
-    """A library's contributions [1, width + 1], base last; None where they are not of one score, or not its sum."""
+    """Check a library's contributions [1, width + 1], base last; None if they are of several scores, or not the sum."""
     if found.shape != (1, width + 1) or not np.allclose(found.sum(), raw, rtol=1e-4, atol=1e-5):
         return None
     values = found[0].astype(np.float64)
@@ -106,7 +106,7 @@ def _of_trees(library: str, found: np.ndarray, raw: np.ndarray, width: int) -> C
 
 
 def _sklearn(payload: bytes, row: np.ndarray, background: np.ndarray, described: str) -> Contributions | None:
-    """Of a linear estimator alone; in a pipeline the features are others before it."""
+    """Contributions of a linear estimator; None for others, such as a pipeline, whose estimator has other inputs."""
     from forecache.inference.runtimes.sklearn import load_skops
 
     estimator = load_skops(payload)
@@ -124,10 +124,10 @@ def _sklearn(payload: bytes, row: np.ndarray, background: np.ndarray, described:
 
 
 def _has_a_link(estimator: Any) -> bool:
-    """Whether a regression's score is a function of the sum, as of the generalised linear ones."""
+    """True if the score is a nonlinear function of the sum, as for generalised linear regressions."""
     return type(estimator).__name__ in ("PoissonRegressor", "GammaRegressor", "TweedieRegressor")
 
 
 _Own = Callable[[bytes, np.ndarray, np.ndarray, str], Contributions | None]
 _OWN: dict[str, _Own] = {"lightgbm": _lightgbm, "xgboost": _xgboost, "sklearn": _sklearn, "skops": _sklearn}
-"""By runtime: contributions that use the model's structure; None where it has none that they are exact for."""
+"""By runtime, functions that use the model's structure; they return None if that would not be exact."""

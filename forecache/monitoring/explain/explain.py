@@ -1,4 +1,4 @@
-"""One logged answer of a real-time model: what led to it, what each feature contributed, what it would be today."""
+"""Explains one logged answer of a real-time model: its inputs, the features' contributions, and the current answer."""
 
 from collections.abc import Mapping
 from datetime import date, timezone
@@ -26,11 +26,11 @@ _AS_LOGGED = (
 def explain_answer(
     settings: Settings, name: str, request_id: str, *, item: str | None = None, day: date | None = None
 ) -> dict[str, Any]:
-    """What led to a logged answer, as JSON has it; NaN is null.
+    """Explain a logged answer as JSON values; NaN is null.
 
     Args:
-        item: The candidate to explain, as the request names it; None: the one that came first.
-        day: Of its arrival in UTC, where it is known: less of the log is read.
+        item: The candidate to explain, as the request names it; None: the first one of the answer.
+        day: Day of its arrival in UTC, if known, so that less of the log is read.
 
     Raises:
         NotFoundError: No answer to the request is logged.
@@ -65,7 +65,7 @@ def explain_answer(
 
 
 def _release(settings: Settings, name: str, number: int) -> tuple[Release | None, str]:
-    """The release that answered, and why it is not here."""
+    """Read the release that answered; or return None and why it cannot be read."""
     try:
         return read_release(open_releases(settings, name), number), ""
     except ForecacheError as error:
@@ -73,7 +73,7 @@ def _release(settings: Settings, name: str, number: int) -> tuple[Release | None
 
 
 def _place(labels: list[Any] | None, order: np.ndarray, item: str | None, request_id: str) -> int:
-    """Place in the request of the candidate that is explained."""
+    """The place in the request of the explained candidate."""
     if item is None:
         return int(order[0]) if len(order) else 0
     names = [str(label) for label in labels or ()]
@@ -89,7 +89,7 @@ def _place(labels: list[Any] | None, order: np.ndarray, item: str | None, reques
 def _candidates(
     record: Mapping[str, Any], labels: list[Any], order: np.ndarray, scores: np.ndarray | None, now: Today | str
 ) -> list[dict[str, Any]]:
-    """In the order of the answer."""
+    """The candidates in the order of the answer."""
     same = not isinstance(now, str) and len(now.order) == len(labels)
     positions = {int(place): number for number, place in enumerate(now.order, 1)} if not isinstance(now, str) else {}
     found = []
@@ -136,7 +136,7 @@ def _features(
     contributions: Contributions | str,
     now: Today | str,
 ) -> list[dict[str, Any]]:
-    """By name, those that contributed most first; then those that only today's release has."""
+    """The features, largest contribution first; then those that only the current release has."""
     today_by_name: dict[str, np.float32] = {}
     if not isinstance(now, str) and now.features is not None and place < len(now.features):
         today_by_name = dict(zip(now.release.features, now.features[place], strict=True))
@@ -200,7 +200,7 @@ def _score_of(now: Today | str, place: int) -> float | None:
 
 
 def _number(value: Any) -> float | None:
-    """A numpy number with the digits that its type has, as answers and `forecache log show` give it."""
+    """Convert a numpy number to a float with the digits of its type, as answers and `forecache log show` print it."""
     return float(str(value)) if np.isfinite(value) else None
 
 

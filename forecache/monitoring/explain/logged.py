@@ -1,4 +1,4 @@
-"""The logged answer to a request, and other rows of its day to compare it with."""
+"""Finds the logged answers to a request, and other rows of its day to compare them with."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -20,7 +20,7 @@ _MOST_REQUESTS = 256
 
 
 def find(settings: Settings, name: str, request_id: str, day: date | None = None) -> list[dict[str, Any]]:
-    """The logged answers to a request: those that were sent before those of a shadow, the newest first.
+    """Find the logged answers to a request: sent ones before those of a shadow, the newest first.
 
     Raises:
         NotFoundError: There is none.
@@ -45,17 +45,17 @@ def find(settings: Settings, name: str, request_id: str, day: date | None = None
 
 
 def labels_of(record: dict[str, Any], release: Release | None) -> list[Any] | None:
-    """What names each candidate of a logged request, in its order; None where it ranks none.
+    """Return the name of each candidate of a logged request, in its order; None if the request ranks no candidates.
 
     Args:
-        release: That answered; None where it is not here any more.
+        release: The release that answered; None if it no longer exists.
     """
     if release is not None and release.candidates is None:
         return None
     listed = _listed(record, release)
     if listed is None and release is None and record["items"] == 1:
         return None
-    if listed is None or len(listed) != record["items"]:  # of a request that was answered without reading all of it
+    if listed is None or len(listed) != record["items"]:  # a request that was not read as a whole
         return list(range(record["items"]))
     item = None if release is None or release.candidates is None else release.candidates.item.name
     return [each if not isinstance(each, dict) else each.get(item or next(iter(each), "")) for each in listed]
@@ -76,10 +76,10 @@ def _listed(record: Mapping[str, Any], release: Release | None) -> list[Any] | N
 
 
 def background_of(settings: Settings, name: str, record: dict[str, Any], place: int) -> tuple[np.ndarray, str]:
-    """Up to `BACKGROUND_ROWS` other rows that the same release was asked with on that day, and which they are.
+    """Read up to `BACKGROUND_ROWS` other rows of the same release and day; returns them and their description.
 
     Args:
-        place: The row of the record that is explained, which is left out.
+        place: The explained row of the record, which is left out.
     """
     own = features_of(record)
     assert own is not None

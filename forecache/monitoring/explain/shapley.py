@@ -1,4 +1,4 @@
-"""Shapley values of one row of features, of any model.
+"""Shapley values of one row of features, for any model.
 
 The value of a set of features is the mean score over background rows in which these features are replaced by the row's
 own (interventional, as in Lundberg and Lee 2017). Few features are enumerated; with more, permutations are drawn
@@ -25,8 +25,8 @@ class Shapley:
     Attributes:
         base: Mean score of the background.
         contributions: float64 [d].
-        errors: Standard error of each, float64 [d]; zeros where nothing was drawn.
-        permutations: How many were drawn; 0: all sets of features were enumerated.
+        errors: Standard error of each, float64 [d]; zeros if nothing was drawn.
+        permutations: Number of drawn permutations; 0: all sets of features were enumerated.
     """
 
     base: float
@@ -38,12 +38,12 @@ class Shapley:
 def shapley(
     score: Score, row: np.ndarray, background: np.ndarray, *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> Shapley:
-    """The Shapley values of a row.
+    """Compute the Shapley values of a row.
 
     Args:
         row: float32 [d]; may have NaN.
         background: float32 [b, d], b > 0.
-        permutations: As many at least; a multiple of b is drawn, so that each background row counts the same.
+        permutations: Least number; a multiple of b is drawn, so that each background row counts the same.
     """
     differs = np.flatnonzero(((background != row) & ~(np.isnan(background) & np.isnan(row))).any(axis=0))
     if len(differs) <= MOST_ENUMERATED:
@@ -52,7 +52,7 @@ def shapley(
 
 
 def _enumerated(score: Score, row: np.ndarray, background: np.ndarray, places: np.ndarray) -> Shapley:
-    """Over all sets of the features at `places`; the others are the same everywhere and contribute nothing."""
+    """Enumerate all sets of the features at `places`; the others are the same everywhere and contribute nothing."""
     count = len(places)
     means = np.empty(1 << count)
     for chosen in range(1 << count):
@@ -72,7 +72,7 @@ def _enumerated(score: Score, row: np.ndarray, background: np.ndarray, places: n
 def _drawn(
     score: Score, row: np.ndarray, background: np.ndarray, places: np.ndarray, permutations: int, seed: int
 ) -> Shapley:
-    """By permutations in which the features at `places` are replaced one after the other."""
+    """Draw permutations in which the features at `places` are replaced one after the other."""
     rng, count = np.random.default_rng(seed), len(places)
     rounds = max(2, -(-permutations // len(background)))
     drawn = np.empty((rounds * len(background), count))

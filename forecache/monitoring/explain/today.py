@@ -1,4 +1,4 @@
-"""What the current release would answer to a logged request now, from the versions that are served now."""
+"""Computes the answer of the current release to a logged request, from the versions that are served now."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -33,12 +33,12 @@ _LONG_NS = 3600 * 10**9
 
 @dataclass(frozen=True)
 class Today:
-    """An answer of now.
+    """The answer of the current release.
 
     Attributes:
-        rung: The lowest rung that a candidate comes from.
-        why: Why the model did not answer; "" if it did. `problem` is the sentence behind it.
-        features: float32 [n, num_features]; None where the transform was not asked, or failed.
+        rung: The last fallback (rung) that a candidate comes from.
+        why: Code for why the model did not answer; "" if it did. `problem` explains it in a sentence.
+        features: float32 [n, num_features]; None if the transform was not called, or failed.
         scores: [n] in the order of the request; None: there are none.
         order: Places of the candidates in the request [n], best first.
         stores: The versions that were read.
@@ -56,9 +56,9 @@ class Today:
 
 
 def today(settings: Settings, name: str, body: bytes) -> Today | str:
-    """The answer of now to a logged request; or why there would be none.
+    """Answer a logged request with the current release; or return why there is no answer.
 
-    The model has all the time it wants: what a deadline or a worker's crash would do is not asked.
+    There is no deadline, so late answers and crashes of workers are not reproduced.
     """
     folder = open_releases(settings, name)
     try:
@@ -98,7 +98,7 @@ def _contract_problem(lookups: Any, parsed: ParsedRequest) -> str:
 
 
 def _today(release: Release, parsed: ParsedRequest, answered: Answered, problem: str) -> Today:
-    features = cast("np.ndarray | None", answered.features)  # bytes are those of another process
+    features = cast("np.ndarray | None", answered.features)  # bytes only come from another process
     order = np.arange(parsed.length) if answered.order is None else answered.order
     rung = answered.rung or lowest(answered.rungs)
     stores = [
@@ -111,7 +111,7 @@ def _today(release: Release, parsed: ParsedRequest, answered: Answered, problem:
 
 
 def _open(settings: Settings, release: Release, stack: ExitStack) -> tuple[dict[str, Answers], list[str]]:
-    """The served versions of the stores that a release reads, and a sentence for each that has none here."""
+    """Open the served versions of the stores that a release reads; returns a sentence for each store without one."""
     found, missing = {}, []
     for name in dict.fromkeys([*(each.view for each in release.lookups), *_stores_of(release.ladder)]):
         try:
@@ -134,7 +134,7 @@ def _stores_of(ladder: tuple[Rung, ...]) -> Iterator[str]:
 
 @dataclass
 class _Path(DirectPath):
-    """Remembers in a sentence what failed."""
+    """Records the error of the model in a sentence."""
 
     problem: str = ""
 

@@ -1,1 +1,1 @@
-"""Parity: logged answers computed again, offline, at the versions that they name; every bit is to be the same."""
+"""Parity: computes logged answers again, offline, at the versions that they name, and compares every bit."""

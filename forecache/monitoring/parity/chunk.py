@@ -1,4 +1,4 @@
-"""A share of the log, compared in one process: read in batches, grouped by release and versions of the stores."""
+"""Compares a row group of the log in one process: read in batches, grouped by release and versions of the stores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,13 +42,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class Job:
-    """What all pieces have in common.
+    """Inputs that all row groups of a replay share.
 
     Attributes:
-        name: Of the real-time model.
-        kept: Versions that the stores removed, and where their rows were put.
+        name: Name of the real-time model.
+        kept: Versions that the stores removed, with their rows saved from the lake.
         sample: Share of the requests that are compared, by a hash of their id.
-        live: By live view, where the rows of its stream were put.
+        live: By live view, the index of its stream's rows.
     """
 
     settings: Settings
@@ -59,7 +59,7 @@ class Job:
 
 
 class Replay:
-    """What one process keeps open while it compares pieces."""
+    """Releases, versions and streams that one process keeps open while it compares row groups."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -69,7 +69,7 @@ class Replay:
         self._releases: dict[int, Replayed | None] = {}
 
     def compare(self, piece: Piece) -> Found:
-        """What a piece of the log holds, computed again."""
+        """Compute the answers of a row group again and compare them."""
         import pyarrow.parquet as pq
 
         found = Found()
@@ -85,7 +85,7 @@ class Replay:
     def _compare_batch(self, batch: "pa.RecordBatch", found: Found) -> None:
         arrived = batch.column("arrived_at").cast("int64").to_pylist()
         named = self._named.of(batch.column("stores"))
-        # A file that is older than a column lacks it.
+        # A file from before a column was added lacks it.
         there = [name for name in COLUMNS if name in batch.schema.names and name not in ("arrived_at", "stores")]
         columns = {name: batch.column(name).to_pylist() for name in there}
         groups: dict[tuple[int, int, tuple[StoreVersion, ...]], list[Logged]] = {}
@@ -109,7 +109,7 @@ class Replay:
         return share >= 1 or xxhash.xxh3_64_intdigest(request_id.encode()) < share * _HASHES
 
     def _release(self, number: int) -> Replayed | None:
-        """A release of the log; None where it is not here, or does not load."""
+        """Open a release of the log; None if it does not exist here, or does not load."""
         if number not in self._releases:
             try:
                 loaded = load_release(open_releases(self.job.settings, self.job.name), number)
@@ -123,7 +123,7 @@ class Replay:
     def _by_this_release(
         replayed: Replayed | None, model_version: int, answers: Sequence[Logged]
     ) -> tuple[list[Logged], list[Logged]]:
-        """Answers of the release that has the number now, and those of another one that had it before."""
+        """Split logged answers: those of the release that has this number now, and those of an earlier one with it."""
         if replayed is None or replayed.loaded.release.model.version != model_version:
             return [], list(answers)
         made = replayed.loaded.release.created_at
@@ -143,7 +143,7 @@ _open: dict[str, Any] = {}
 
 
 def compare_piece(*, job: Job, piece: Piece) -> Found:
-    """Compare a piece in a worker process, which goes on with what it has open while the job stays the same."""
+    """Compare a row group in a worker process, which reuses its open `LogReplay` for calls with the same job."""
     replay = _open.get("replay")
     if replay is None or replay.job != job:
         close()
@@ -153,7 +153,7 @@ def compare_piece(*, job: Job, piece: Piece) -> Found:
 
 
 def close() -> None:
-    """Close what `compare_piece` has open in this process."""
+    """Close the `LogReplay` that `compare_row_group` has open in this process."""
     replay = _open.pop("replay", None)
     if replay is not None:
         replay.close()

@@ -1,8 +1,8 @@
-"""How far the logged values of one column are from those computed again, in figures that add up over processes.
+"""Figures on differences between logged and recomputed values of one column, which add up over processes.
 
-The figures are those of Chronon's online and offline consistency job. Quantiles are taken from buckets whose bounds
-grow by a twelfth of a factor of two, as in DDSketch (Masson, Rim and Lee, VLDB 2019): 3 percent at most beside the true
-ones, whatever is added in which order.
+The figures are those of Chronon's job for online/offline consistency. Quantiles are taken from buckets whose bounds
+grow by a factor of 2**(1/12), as in DDSketch (Masson, Rim and Lee, VLDB 2019): their error is at most 3 percent, in
+whichever order values are added.
 """
 
 from dataclasses import dataclass, field
@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 
 _STEPS = 12
-"""Buckets of one factor of two."""
+"""Buckets within a factor of two."""
 
 
 @dataclass
 class Differences:
-    """One feature, or the scores.
+    """Differences of one feature, or of the scores.
 
     Attributes:
-        values: Values that were compared.
-        mismatch: Of these, how many have other bits; `missing` and `extra` are among them.
-        missing: Logged as NaN, and a number when computed again.
-        extra: Logged as a number, and NaN when computed again.
-        pairs: Values that are finite numbers on both sides: sizes are about these.
-        sum_abs, max_abs: Of the absolute differences.
-        sum_smape: Of |a - b| / ((|a| + |b|) / 2).
-        buckets: Absolute differences above zero, counted by their logarithm.
+        values: Number of compared values.
+        mismatch: Number of values with other bits, including `missing` and `extra`.
+        missing: Values logged as NaN that are a number when computed again.
+        extra: Values logged as a number that are NaN when computed again.
+        pairs: Values that are finite on both sides; the following are about these.
+        sum_abs, max_abs: Sum and largest of the absolute differences.
+        sum_smape: Sum of |a - b| / ((|a| + |b|) / 2).
+        buckets: Numbers of absolute differences above zero, by their logarithm.
     """
 
     values: int = 0
@@ -40,7 +40,7 @@ class Differences:
     buckets: dict[int, int] = field(default_factory=dict)
 
     def add_equal(self, values: int, finite: int) -> None:
-        """Count values that have the same bits, `finite` of them finite numbers."""
+        """Count values that have the same bits, of which `finite` are finite numbers."""
         self.values += values
         self.pairs += finite
 
@@ -71,7 +71,7 @@ class Differences:
             self.buckets[place] = self.buckets.get(place, 0) + count
 
     def quantile(self, share: float) -> float:
-        """The absolute difference that this share of the pairs does not exceed."""
+        """Return the absolute difference that this share of the pairs does not exceed."""
         left = share * self.pairs - (self.pairs - sum(self.buckets.values()))
         if left <= 0:
             return 0.0
@@ -82,7 +82,7 @@ class Differences:
         return self.max_abs
 
     def figures(self) -> dict[str, Any]:
-        """The figures as a row of a table has them."""
+        """Return the figures as columns of the table of results."""
         pairs = max(1, self.pairs)
         return {
             "compared": self.values,
@@ -99,11 +99,11 @@ class Differences:
 
 
 def bits_of(values: np.ndarray) -> np.ndarray:
-    """The bits of numbers as whole numbers, of the same shape."""
+    """View numbers as unsigned integers with the same bits and shape."""
     return np.ascontiguousarray(values).view(f"<u{values.dtype.itemsize}")
 
 
 def shown(value: Any) -> str:
-    """A number for a message: its bits in hex, and in decimal the shortest text that reads back to them."""
+    """Format a number for a message: its bits in hex, and the shortest decimal that has these bits."""
     bits = bits_of(np.array([value]))[0]
     return f"0x{int(bits):0{2 * value.dtype.itemsize}x} ({value!s})"

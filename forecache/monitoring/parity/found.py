@@ -1,4 +1,4 @@
-"""What a replay of logged requests found; results of several processes add up."""
+"""The result of a replay of logged requests; results of several processes add up."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ import numpy as np
 from forecache.monitoring.parity.differences import Differences, bits_of, shown
 
 KEPT = 20
-"""First differences that are told."""
+"""Number of first differences that are reported."""
 REASONS = {
     "release": "the release is not here any more, or another one has its number now",
     "version": "a store has removed the version, and the lake its table's Delta version",
@@ -20,19 +20,19 @@ REASONS = {
     "live": "a live view is declared otherwise by now, or its stream's table was made anew",
     "pending": "rows of a stream were seen before their commit, and no commit has followed, or one in another order",
 }
-"""Why a request cannot be computed again, by a name for each reason."""
+"""Reasons why a request cannot be computed again, by a code for each."""
 
 
 @dataclass(frozen=True, order=True)
 class Difference:
-    """What differs first in a request.
+    """The first difference in a request.
 
     Attributes:
         arrived_us: Microseconds of Unix time.
         kind: "feature", "score", "rung", "order", "items", or the part that failed: "request", "transform", "model".
-        name: Of the feature; "" for other kinds.
-        place: Of the candidate in the request.
-        logged, offline: Both values; of numbers their bits in hex and the decimal number.
+        name: Name of the feature; "" for other kinds.
+        place: Place of the candidate in the request.
+        logged, offline: Both values; numbers as their bits in hex and in decimal.
     """
 
     arrived_us: int
@@ -67,14 +67,14 @@ class Found:
     """Counts, figures and first differences of the answers of a part of the log, or of all of it.
 
     Attributes:
-        requests: Logged answers that were looked at.
-        equal, differ: Those that were computed again.
-        not_recomputed: The others by reason, see `REASONS`.
-        by_model: Requests whose features and scores were computed again.
-        features: By name of the feature.
-        scores: Of the model.
-        first: The first differences by time, at most `KEPT`.
-        kinds: Requests that differ, by the kind of their first difference.
+        requests: Logged answers that were read.
+        equal, differ: Answers among them that were computed again.
+        not_recomputed: The other answers by reason, see `REASONS`.
+        by_model: Answers whose features and scores were computed again.
+        features: Figures by name of the feature.
+        scores: Figures of the model's scores.
+        first: The earliest differences, at most `KEPT`.
+        kinds: Answers that differ, by the kind of their first difference.
     """
 
     requests: int = 0
@@ -111,6 +111,6 @@ class Found:
 
 
 def first_place(logged: np.ndarray, offline: np.ndarray) -> tuple[int, int, str, str]:
-    """(row, column, logged, offline) of the first value that has other bits, of matrices [n, d] of one type."""
+    """Find the first value with other bits in two matrices [n, d] of one type: (row, column, logged, offline)."""
     row, column = (int(each) for each in np.argwhere(bits_of(logged) != bits_of(offline))[0])
     return row, column, shown(logged[row, column]), shown(offline[row, column])

@@ -1,4 +1,4 @@
-"""Logged answers of one release at the same versions of its stores, computed again and compared."""
+"""Computes logged answers of one release at the same versions of its stores again, and compares them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,13 +17,13 @@ from forecache.realtime.answer.answered import MODEL
 from forecache.realtime.release.format import LookupContract
 
 _LOGGED_LATER_S = 2
-"""An age is that of a look-up, or at most so much more."""
+"""A logged age may exceed the age at the look-up by so much."""
 _NAME_OF = {"f": "float32", "d": "float64"}
-"""A dtype makes its name anew whenever it is asked, which takes longer than to compare all scores."""
+"""Names by `dtype.char`: `dtype.name` is computed at each access, which takes longer than comparing all scores."""
 _REFUSED = "refused"
-"""Without the reason, which shows what the client sent: a difference goes into alerts, and into a table that stays."""
+"""Without the reason, which would show the client's data: differences go into alerts and into a table."""
 _TWICE_EVERY = 16
-"""Of so many requests the transform of one is called twice: it has to return the same."""
+"""For one of so many requests the transform is called twice, and has to return the same bits."""
 
 
 class Group:
@@ -32,7 +32,7 @@ class Group:
     Args:
         stores: The versions that the answers name.
         streams: By live view, the rows of its stream.
-        found: What is found is added to it.
+        found: The result to which counts and differences are added.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Group:
             self._compare_features(with_features)
 
     def _read(self, each: Logged) -> bool:
-        """Read the request again; False where the answer has been counted by that."""
+        """Parse the request again; returns False if that has failed and the answer was counted."""
         row = each.row
         try:
             each.parsed = self._replayed.parse(row["request"])
         except Problem:
             if row["features"] is None and not self._replayed.rungs[-1].needs_request and row["why"]:
-                return True  # the last rung answers without reading more than the names of the candidates
+                return True  # the last fallback answers without reading more than the names of the candidates
             self._differs(each, each.difference("request", logged="answered", offline=_REFUSED))
             return False
         except (ForecacheError, KeyError, TypeError, ValueError) as error:
@@ -97,7 +97,7 @@ class Group:
         answers = self._comparable(answers, held)
         answers, looked_up = self._looked_up(answers, held) if answers else ([], {})
         equal: list[np.ndarray] = []
-        # In another order than they were answered in: what one request leaves behind shows in the next.
+        # In reverse order, so that state which one request leaves for the next shows as a difference.
         for place, each in reversed(list(enumerate(answers))):
             features, scores, failure = self._replayed.recompute(
                 each, {name: of.of(place) for name, of in looked_up.items()}, twice=place % _TWICE_EVERY == 0
@@ -122,7 +122,7 @@ class Group:
             self._found.feature(name).add_equal(len(together), count)
 
     def _comparable(self, answers: Sequence[Logged], held: Mapping[str, Held]) -> Sequence[Logged]:
-        """The answers whose look-ups of live views can be repeated; the others are counted."""
+        """Select the answers whose look-ups of live views can be repeated; count the others."""
         found = []
         for each in answers:
             reason = why_not(each, self._release.lookups, held, self._streams)
@@ -135,7 +135,7 @@ class Group:
     def _looked_up(
         self, answers: Sequence[Logged], held: Mapping[str, Held]
     ) -> tuple[Sequence[Logged], dict[str, LookedUp]]:
-        """What all answers looked up; those whose values are no key are counted, and left out."""
+        """Repeat the look-ups of all answers; those whose values are no valid key are counted and left out."""
         try:
             return answers, dict(self._look_ups(answers, held))
         except InputError:
@@ -164,7 +164,7 @@ class Group:
         return True
 
     def _is_near_a_limit(self, each: Logged) -> bool:
-        """Whether a version became too old for a look-up about when the request was answered."""
+        """True if a version exceeded its maximum age at about the time of the answer."""
         return any(
             contract.max_age_h is not None
             and 0 < age_of(each.ages_s, contract.view) - contract.max_age_h * 3600 <= _LOGGED_LATER_S
@@ -174,7 +174,7 @@ class Group:
     def _a_moment_younger(
         self, each: Logged, held: Mapping[str, Held], features: np.ndarray, scores: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Features and scores with the ages before the limit: ages are logged after the answer, in whole seconds."""
+        """Recompute with ages below the limit, since ages are logged after the answer, in whole seconds."""
         younger = Logged(
             each.row, each.arrived_us, {name: age - _LOGGED_LATER_S for name, age in each.ages_s.items()}, each.parsed,
             each.looks,
@@ -186,7 +186,7 @@ class Group:
         return features, scores
 
     def _features_differ(self, each: Logged, features: np.ndarray, content: bytes) -> Difference:
-        """Add the features of a request that differ to the figures; the first difference."""
+        """Add the features of a request to the figures; returns the first difference."""
         if len(content) != features.nbytes:
             return each.difference(
                 "feature", "matrix", logged=f"{len(content)} bytes", offline=f"{features.nbytes} bytes"
@@ -198,7 +198,7 @@ class Group:
         return each.difference("feature", self._release.features[column], row, was, now)
 
     def _settle(self, each: Logged, scores: np.ndarray | None) -> None:
-        """Compare scores, rung and order, and count the answer."""
+        """Compare scores, fallback (rung) and order, and count the answer."""
         row = each.row
         if scores is not None and row["rung"] == MODEL and not np.isnan(scores).any():
             difference = self._add_scores(each, scores)
@@ -216,7 +216,7 @@ class Group:
             self._differs(each, difference)
 
     def _add_scores(self, each: Logged, scores: np.ndarray | None) -> Difference | None:
-        """Add the model's scores to the figures, where all candidates have theirs from it; what differs."""
+        """Add the scores to the figures if all are the model's; returns the first difference."""
         row = each.row
         if scores is None or row["rung"] != MODEL:
             return None

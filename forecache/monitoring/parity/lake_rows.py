@@ -1,6 +1,6 @@
-"""What the lake holds of a published version: rows of its as-of date at its Delta version, encoded as a publish does.
+"""Reads the rows of a published version from the lake, at its as-of date and Delta version, encoded as when publishing.
 
-They prove what a store holds, and stand in for a version that the store has removed.
+They verify the rows of a store, and replace those of a version that the store has removed.
 """
 
 from collections.abc import Sequence
@@ -28,16 +28,16 @@ _NO_SAMPLES = 1 << 40
 
 
 class Gone(ForecacheError):
-    """The lake does not hold the rows any more."""
+    """The lake no longer has the rows."""
 
 
 @dataclass(frozen=True)
 class LakeContent:
-    """What identifies the rows of a version.
+    """Number and content hash of the rows of a version, as in a manifest.
 
     Attributes:
-        rows: Their number.
-        content_hash: As a manifest has it.
+        rows: Number of rows.
+        content_hash: Hash as in `Manifest.content_hash`.
     """
 
     rows: int
@@ -50,12 +50,12 @@ def lake_content(
     """Read and encode the rows of a version.
 
     Args:
-        like: Says how rows are encoded: the version's own manifest, or that of one with the same contract.
-        folder: Where the rows are kept for `LakeRows`; None: they are only counted and hashed. They are packed then.
+        like: A manifest with the encoding of the rows: the version's own, or one with the same contract.
+        folder: Folder in which packed rows are saved for `LakeRows`; None: rows are only counted and hashed.
 
     Raises:
-        Gone: The table, this version of it or one of its files is not there.
-        DamagedError: A file is not what was written.
+        MissingLakeRowsError: The table, this version of it or one of its files does not exist.
+        DamagedError: A file is damaged.
     """
     encoding = Encoding(like.key, like.fields, like.provenance, like.is_packed, like.states)
     encoder = Encoder(encoding, _NO_SAMPLES)
@@ -64,7 +64,7 @@ def lake_content(
     try:
         reader = NightReader(open_table(settings, table, version=delta_version), as_of)
         for piece in reader.pieces:
-            # The provenance of each row is read from the rows: what a manifest says of it is what is to be proved.
+            # The provenance is read from the rows, since the one in the manifest is to be verified.
             for batch in reader.batches(piece, encoding.columns(), batch_rows=encoding.batch_rows):
                 some, entries = encoder.encode(batch, piece.place)
                 if folder is not None:
@@ -80,7 +80,7 @@ def lake_content(
 
 
 class LakeRows:
-    """The packed rows of a version that were kept in a folder; mapped, so that processes share them."""
+    """The packed rows of a version that were saved in a folder; mapped, so that processes share them."""
 
     def __init__(self, folder: Path, key: KeySchema, columns: tuple[str, ...], states: tuple[str, ...] = ()) -> None:
         self.key, self.columns, self.states = key, columns, states
@@ -91,14 +91,14 @@ class LakeRows:
         self._longest_run = _longest_run(self._hashes)
 
     def matrix(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """As `Snapshot.matrix`: float32 [n, width], NaN where a key is not found, and found bool [n]."""
+        """Look up keys as `Snapshot.matrix`: float32 [n, width], NaN if a key is not found, and found, bool [n]."""
         found = np.zeros(len(keys), np.bool_)
         matrix = np.full((len(keys), self._rows.shape[1]), np.nan, np.float32)
         if not len(self._hashes) or not keys:
             return matrix, found
         asked, hashes = pa.array(keys, pa.binary()), key_hashes(keys)
         first = np.searchsorted(self._hashes, hashes)
-        for step in range(self._longest_run):  # more than one only where two keys have the same hash
+        for step in range(self._longest_run):  # more than one step only if two keys have the same hash
             at = np.minimum(first + step, len(self._hashes) - 1)
             same = np.asarray(pc.equal(self._keys.take(pa.array(at)), asked)) & ~found
             matrix[same], found = self._rows[at[same]], found | same
@@ -125,7 +125,7 @@ def _save(folder: Path, keys: list[pa.Array], parts: list[np.ndarray], columns: 
 
 
 def _longest_run(hashes: np.ndarray) -> int:
-    """How many equal values follow one another at most, in sorted values."""
+    """The length of the longest run of equal values in sorted values."""
     if not len(hashes):
         return 0
     starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))

@@ -1,4 +1,4 @@
-"""Look-ups of many logged requests at once, at the versions that they read and with the ages that these had then."""
+"""Repeats the look-ups of many logged requests at once, at the versions that they read and with their ages then."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from forecache.store.keys import encode_columns
 
 @dataclass(frozen=True)
 class LookedUp:
-    """What several requests looked up: the rows of request i are `starts[i]` to `starts[i + 1]`.
+    """The rows that several requests looked up; those of request i are `starts[i]` to `starts[i + 1]`.
 
     Attributes:
         matrix: float32 [n, d] in the order of the columns that the model was trained with.
@@ -28,7 +28,7 @@ class LookedUp:
     starts: np.ndarray
 
     def of(self, place: int) -> tuple[np.ndarray, np.ndarray]:
-        """What one request looked up, in memory of its own as when it was answered."""
+        """Return the rows of one request, copied, so that its memory is its own as when it was answered."""
         first, last = self.starts[place], self.starts[place + 1]
         return self.matrix[first:last].copy(), self.known[first:last].copy()
 
@@ -43,11 +43,11 @@ def look_up(
     """Look up a view for several requests.
 
     Args:
-        ages_s: Of the version at the time of each request: rows that were too old then count as not found.
-        live: Which of the requests saw events of a stream, and up to where; None: none of them did.
+        ages_s: Age of the version at the time of each request: rows that were too old then count as not found.
+        live: The live look-ups of the requests; None: there are none.
 
     Raises:
-        InputError: The values of a request are no key.
+        InputError: The values of a request are no valid key.
     """
     columns, lengths = _key_columns(contract.by, requests)
     starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -71,7 +71,7 @@ class LiveLooks:
     """Look-ups of a live view.
 
     Attributes:
-        looks: Of each request, None where its rows were those of the version alone.
+        looks: For each request; None if its rows were those of the version only.
         as_of: ISO date of the version.
     """
 
@@ -83,7 +83,7 @@ class LiveLooks:
 def _merged(
     live: LiveLooks, held: Held, keys: list[bytes], rows: np.ndarray, known: np.ndarray, lengths: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The features that each request had at its moment, float32 [n, columns], and which keys were known, bool [n]."""
+    """The features that each request had at its time, float32 [n, columns], and which keys were known, bool [n]."""
     matrix, known = rows[:, : len(held.columns)].copy(), known.copy()
     some = np.flatnonzero(np.repeat([look is not None for look in live.looks], lengths))
     looks = [(look, length) for look, length in zip(live.looks, lengths, strict=True) if look is not None]
@@ -95,7 +95,7 @@ def _merged(
 
 
 def keys_of(contract: LookupContract, held: Held, request: ParsedRequest) -> list[bytes]:
-    """The keys that a request looked up; raises as `look_up`."""
+    """Encode the keys that a request looked up; raises as `look_up`."""
     columns, _ = _key_columns(contract.by, [request])
     return encode_columns(held.key, columns)
 
@@ -114,5 +114,5 @@ def _key_columns(fields: Sequence[str], requests: Sequence[ParsedRequest]) -> tu
 
 
 def age_of(ages_s: Mapping[str, int], name: str) -> int:
-    """The logged age of a version; 0 where the log has none."""
+    """The logged age of a version; 0 if the log has none."""
     return int(ages_s.get(name) or 0)

@@ -1,4 +1,4 @@
-"""What the answers of a day name: releases, versions of stores, and of live views the rows of their streams."""
+"""Finds the releases, store versions and rows of streams that the answers of a day refer to."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +18,10 @@ _COLUMNS = ("release", "stores", "live")
 
 @dataclass
 class Named:
-    """
+    """References of logged answers.
+
     Attributes:
-        live: By live view that was looked up.
+        live: By live view, the rows of its stream that were looked up.
     """
 
     releases: set[int] = field(default_factory=set)
@@ -33,7 +34,7 @@ class Named:
 
 
 def named_by(settings: Settings, name: str, pieces: Sequence[Piece]) -> Named:
-    """What the answers in some pieces of a model's log name; one row group is in memory at a time."""
+    """Find the references of the answers in some row groups of a log; one row group is in memory at a time."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -42,7 +43,7 @@ def named_by(settings: Settings, name: str, pieces: Sequence[Piece]) -> Named:
     for piece in pieces:
         with open_data_file(filesystem, piece.path, table_of(name)) as source:
             file = pq.ParquetFile(source)
-            # A file that is older than a column lacks it.
+            # A file from before a column was added lacks it.
             columns = [column for column in _COLUMNS if column in file.schema_arrow.names]
             rows = file.read_row_group(piece.row_group, columns, use_threads=False)
         named.releases |= set(pc.unique(rows["release"]).to_pylist())
@@ -54,7 +55,7 @@ def named_by(settings: Settings, name: str, pieces: Sequence[Piece]) -> Named:
 
 
 def contracts_of(settings: Settings, name: str, releases: Iterable[int]) -> dict[str, set[str]]:
-    """By view, the contracts that these releases have for it."""
+    """Return by view the contracts that releases have for it."""
     found: dict[str, set[str]] = {}
     for number in releases:
         try:

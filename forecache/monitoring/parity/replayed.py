@@ -1,4 +1,4 @@
-"""A release that computes its logged answers again, one request at a time, as it answered them."""
+"""Computes logged answers of a release again, one request at a time, as it answered them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +18,13 @@ from forecache.realtime.request.parsed import ParsedRequest
 
 @dataclass(slots=True)
 class Logged:
-    """A logged answer as a comparison needs it; columns of the same names are those of the log.
+    """A logged answer.
 
     Attributes:
-        ages_s: Of the versions, by their store's name.
-        parsed: The request, read again; None where the reader did not read it either.
-        looks: By look-up of a live view, from what it was answered; None where the log does not say it.
+        row: The columns of the log.
+        ages_s: Ages of the versions, by the name of their store.
+        parsed: The request, parsed again; None if the reader did not parse it either.
+        looks: The live look-ups by name; None if the log did not record them yet.
     """
 
     row: Mapping[str, Any]
@@ -41,7 +42,7 @@ class Replayed:
     """A release that computes its logged answers again.
 
     Attributes:
-        rungs: Of its ladder below the model.
+        rungs: Its fallbacks, in order.
     """
 
     def __init__(self, loaded: LoadedRelease) -> None:
@@ -55,7 +56,7 @@ class Replayed:
     def recompute(
         self, each: Logged, found: Mapping[str, tuple[np.ndarray, np.ndarray]], *, twice: bool
     ) -> tuple[np.ndarray | None, np.ndarray | None, Difference | None]:
-        """(features, scores, what failed): scores are None where the model gave none when the answer was made."""
+        """Return (features, scores, failure); scores are None if the model gave none when the answer was made."""
         loaded, parsed = self.loaded, each.parsed
         assert parsed is not None
         part = "transform"

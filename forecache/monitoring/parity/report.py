@@ -1,4 +1,4 @@
-"""What a replay of a day says: whether it passed, in which sentence, and its rows in the table of results."""
+"""The report of a replay of a day: the verdict, a sentence, and the rows of the table of results."""
 
 import json
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 FIGURES = ("compared", "mismatch", "missing", "extra", "mean_abs", "max_abs", "smape", "p50_abs", "p90_abs", "p99_abs")
 _COUNTS = 4
-"""So many of the figures are counts."""
+"""So many of the first figures are counts."""
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """What a replay of a day found, about its answers and about the versions that they name.
+    """The result of a replay of a day, about its answers and the versions that they name.
 
     Attributes:
-        name: Of the real-time model.
+        name: Name of the real-time model.
         log_version: Delta version of the log that was read.
         sample: Share of the requests that were computed again.
     """
@@ -39,9 +39,9 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing differs, and something was compared unless nothing was asked.
+        """True if nothing differs, and an answer was compared unless there were no requests.
 
-        Some answers that cannot be computed again are told, and fail nothing.
+        Answers that cannot be computed again are reported, and do not fail the check.
         """
         found = self.found
         has_compared = bool(found.equal) or not found.requests
@@ -66,7 +66,7 @@ class ParityReport:
 
     @property
     def left_out(self) -> str:
-        """How many requests could not be computed again, and why; "" where all could."""
+        """A sentence on the requests that could not be computed again, and why; "" if there are none."""
         counts = {name: count for name, count in self.found.not_recomputed.items() if count}
         if not counts:
             return ""
@@ -74,7 +74,7 @@ class ParityReport:
         return f"{sum(counts.values()):,} could not be computed again ({whys})."
 
     def details(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
+        """Return the whole report as JSON values."""
         found = self.found
         return {
             "day": self.day.isoformat(),
@@ -109,7 +109,7 @@ def schema() -> "pa.Schema":
     missing, extra: Values that were logged as NaN and are numbers, and the other way round.
     mean_abs ... p99_abs: Of the absolute differences, over all values that are numbers on both sides.
     smape: Mean of |a - b| / ((|a| + |b|) / 2) over them.
-    details: JSON: what belongs to the kind.
+    details: JSON with further values of the kind.
     """
     import pyarrow as pa
 
@@ -130,7 +130,7 @@ def schema() -> "pa.Schema":
 
 
 def rows_of(report: ParityReport) -> "pa.Table":
-    """The rows of a day."""
+    """Make the rows of a report."""
     import pyarrow as pa
 
     found, details = report.found, report.details()

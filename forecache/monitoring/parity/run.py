@@ -1,4 +1,4 @@
-"""The stage that computes a day of a request log again and keeps what it found in the table `parity_<name>`."""
+"""The parity stage: computes a day of a request log again, and writes the result to the table `parity_<name>`."""
 
 import json
 import tempfile
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 STAGE = "parity"
 PARITY_TABLE = "parity_"
-"""What the table of results of a real-time model is called, before its name."""
+"""Name of the table of results, before the name of the real-time model."""
 _INLINE_ROWS = 4_000
-"""Up to here one process is done before others have started."""
+"""Up to so many rows one process is done before worker processes have started."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ def parity(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """Compute the answers of a day again that a real-time model logged, and compare every bit.
+    """Compute the answers that a real-time model logged on a day again, and compare every bit.
 
-    Without the reader: requests are read again by the release that answered them, features are looked up in the
-    versions of the stores that the log names, with the ages that these had then, and transform and model run once for
-    each request, as they did. A version that its store has removed is read from the lake, at the Delta version that it
-    held; what the stores hold of the others is compared with the lake beside that. Features of live views are merged
-    anew from the version and the rows of the stream's table up to the position that the log has.
+    No reader is needed: requests are parsed again by the release that answered them, features are looked up in the
+    store versions that the log names, with the ages that these had then, and transform and model run once for each
+    request, as they did. A version that its store has removed is read from the lake at its Delta version; the other
+    versions are compared with the lake as well. Features of live views are merged again from the version and the rows
+    of the stream's table up to the logged position.
 
     Args:
         day: Date in UTC; None: the newest one before today that has answers, else the newest.
@@ -75,7 +75,7 @@ def parity(
         processes: Worker processes; None: one for each core.
 
     Returns:
-        `rows` is the number of logged answers that were looked at; `details` are those of `ParityReport`.
+        `rows` is the number of logged answers that were read; `details` are those of `ParityReport`.
 
     Raises:
         NotFoundError: Nothing of the model was logged.
@@ -107,7 +107,7 @@ def replay(
     processes: int | None = None,
     progress: Progress = no_progress,
 ) -> ParityReport:
-    """As `parity`, without writing anything down."""
+    """Replay a day as `check_parity` does, without writing the result."""
     started = time.perf_counter()
     table = open_table(settings, table_of(name))
     files = active_files(table)
@@ -136,12 +136,12 @@ def replay(
             for one in pool.map(compare_piece, [{"job": job, "piece": piece} for piece in pieces], done=tell):
                 found.merge(one)
         finally:
-            close()  # of those that were compared in this process
+            close()  # for row groups that were compared in this process
     return ParityReport(name, chosen, table.version(), sample, found, checks, time.perf_counter() - started)
 
 
 def _pieces(logged: _Day) -> Iterator[Piece]:
-    """The row groups of a day."""
+    """List the row groups of a day."""
     import pyarrow.parquet as pq
 
     filesystem = place_of(logged.settings, table_of(logged.name)).open()
@@ -153,7 +153,7 @@ def _pieces(logged: _Day) -> Iterator[Piece]:
 
 
 def _check_stores(logged: _Day, named: Named, folder: Path, pool: Pool) -> list[StoreCheck]:
-    """Every version that the day's answers name, compared with the lake."""
+    """Compare each version that the day's answers name with the lake."""
     contracts = contracts_of(logged.settings, logged.name, named.releases)
     jobs = [
         {
@@ -168,7 +168,7 @@ def _check_stores(logged: _Day, named: Named, folder: Path, pool: Pool) -> list[
 
 
 def _write(settings: Settings, report: ParityReport, run_id: str) -> int:
-    """Replace the day's rows in one commit; killed before, those of an earlier run are there whole."""
+    """Replace the day's rows in one commit; if it is killed before, those of an earlier run remain."""
     from deltalake import Schema
 
     name = f"{PARITY_TABLE}{report.name}"
@@ -183,7 +183,7 @@ def _write(settings: Settings, report: ParityReport, run_id: str) -> int:
 
 
 def day_of(text: str) -> date:
-    """A date that was configured, or yesterday in UTC, the last whole day of a log.
+    """Parse a configured date; if it is empty, return yesterday in UTC, the last whole day of a log.
 
     Raises:
         InputError: It is no date.

@@ -1,7 +1,7 @@
-"""Answers of rungs below the model, computed again as far as the log says from what.
+"""Computes answers of fallbacks (rungs) again as far as the log has their inputs, and compares them.
 
-How much time an answer had is not computed again, so the rung that it began with is taken from the log: the scores, the
-rung of each candidate and the order that follow from it are compared.
+The time that an answer had is not known, so any fallback may have been the first: the scores, the rung of each
+candidate and the order have to match those of one possible start.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,14 +26,14 @@ def compare_rungs(
     answers: Mapping[str, Answers | None],
     scores: np.ndarray | None,
 ) -> Difference | str | None:
-    """What differs in an answer to which rungs below the model contributed, or were to.
+    """Find the difference in an answer of which fallbacks gave, or should have given, a part.
 
     Args:
         answers: The versions that the answer names, by store; None: its store has removed it.
-        scores: Of the model, computed again; None: it gave none when the answer was made.
+        scores: The model's scores, computed again; None: it gave none when the answer was made.
 
     Returns:
-        None: nothing; a text: the reason, of `REASONS`, for which it cannot be computed again.
+        The difference; None if there is none; a text, a key of `REASONS`, if it cannot be computed again.
     """
     row = each.row
     if not row["items"] or (each.parsed is not None and not each.parsed.length):
@@ -54,7 +54,7 @@ def compare_rungs(
 
 
 def _ladders(rungs: Sequence[Rung], scores: np.ndarray | None) -> list[Sequence[Rung]]:
-    """What an answer may have begun with: all rungs behind the model's scores, else any as its time allowed."""
+    """The fallbacks that may have answered: all after the model's scores, else those from any one on."""
     return [rungs] if scores is not None else [rungs[first:] for first in range(len(rungs))]
 
 
@@ -68,7 +68,7 @@ def _answered(
 
 
 def _unread(each: Logged, rung: Rung) -> Difference | str | None:
-    """The answer to a request of which nothing but the names of the candidates was read."""
+    """Compare the answer to a request of which only the names of the candidates were read."""
     row = each.row
     if row["rung"] != rung.name:
         return "unread"
@@ -98,7 +98,7 @@ def _difference(each: Logged, answered: Answered) -> Difference | None:
 def _scores_differ(each: Logged, scores: np.ndarray) -> Difference | None:
     content, kind = each.row["scores"], each.row["score_dtype"]
     if kind != scores.dtype.name or len(content) != scores.nbytes:
-        # An answer of one rung is logged in the type that its scores were joined in.
+        # An answer of one fallback is logged in the type in which its scores were joined.
         return each.difference("score", "type", logged=f"{len(content)} bytes of {kind}", offline=scores.dtype.name)
     if content == scores.tobytes():
         return None

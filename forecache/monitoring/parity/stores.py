@@ -1,7 +1,7 @@
-"""The versions that a log names, each held against the lake, whatever requests read of them.
+"""Compares the versions that a log names with the lake, as a whole and not only the rows that requests read.
 
-A version's files are read whole and compared with their checksums, and its content hash with that of the lake's rows:
-the store's way and the lake's way to the same rows have only the log's Delta version in common.
+A version's files are compared with their checksums, and its content hash with that of the lake's rows: the two ways to
+the same rows have only the logged Delta version in common.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from forecache.store.store import open_store
 
 @dataclass(frozen=True)
 class StoreCheck:
-    """What a comparison of a version with the lake found.
+    """The result of the comparison of a version with the lake.
 
     Attributes:
-        state: "equal", "differs", "removed" (only the lake has its rows still), or "not compared".
-        why: A sentence; "" where they are equal.
-        rows: As the lake counts them; -1 where it has them no more.
-        kept: Where the rows of a removed version were put.
+        state: "equal", "differs", "removed" (only the lake still has its rows), or "not compared".
+        why: A sentence; "" if they are equal.
+        rows: Number of rows in the lake; -1 if it no longer has them.
+        kept: The rows of a removed version, saved from the lake.
     """
 
     version: StoreVersion
@@ -38,10 +38,10 @@ class StoreCheck:
 
 
 def check_store(*, settings: Settings, wanted: StoreVersion, contracts: Sequence[str], folder: Path) -> StoreCheck:
-    """Compare a version of a store with the lake; put the lake's rows into a folder where the store has removed it.
+    """Compare a version of a store with the lake; if the store has removed it, save the lake's rows in a folder.
 
     Args:
-        contracts: Those that releases of the log have for this view.
+        contracts: Contracts that releases of the log have for this view.
     """
     store = open_store(settings, wanted.name)
     with kept(store.layout, wanted.version) as is_there:
@@ -76,7 +76,7 @@ def check_store(*, settings: Settings, wanted: StoreVersion, contracts: Sequence
 
 
 def _damage(store: Store, manifest: Manifest) -> str:
-    """What is wrong with the files of a version; "": nothing."""
+    """Verify the files of a version; returns the first problem, or ""."""
     try:
         for segment in manifest.segments:
             verify_segment(store.layout, segment)
@@ -89,7 +89,7 @@ def _damage(store: Store, manifest: Manifest) -> str:
 def _removed(
     settings: Settings, store: Store, wanted: StoreVersion, contracts: Sequence[str], folder: Path
 ) -> StoreCheck:
-    """The rows of a removed version from the lake, where they are there and a version left says how to read them."""
+    """Save the rows of a removed version from the lake, if it has them and a retained version has their layout."""
     laid_out = next((found for found in (like(store, contract) for contract in contracts) if found is not None), None)
     if laid_out is None:
         return StoreCheck(wanted, "not compared", f"{wanted.title} was removed, and no version left is laid out alike.")

@@ -1,4 +1,4 @@
-"""The versions of stores that a log names, open: from the store where it keeps them, else from the lake."""
+"""Opens the store versions that a log names: from the store if it retains them, else from the lake."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from forecache.store.store import open_store
 
 @dataclass(frozen=True, order=True)
 class StoreVersion:
-    """A version that an answer comes from, as the log names it.
+    """A version that an answer was made from, as in the log.
 
     Attributes:
-        store: Identity of the store that published it.
-        table, delta_version, as_of: What of the lake it holds.
+        store: Id of the store that published it.
+        table, delta_version, as_of: Its source in the lake.
     """
 
     name: str
@@ -40,7 +40,7 @@ class StoreVersion:
 
 
 class Held(Protocol):
-    """The rows of a version of the layout "packed"; a row has its columns, then the bits of its states."""
+    """The rows of a version with the layout "packed"; a row has its columns, then the bits of its states."""
 
     @property
     def key(self) -> KeySchema: ...
@@ -56,7 +56,7 @@ class Held(Protocol):
 
 @dataclass(frozen=True)
 class Kept:
-    """Where the rows of a removed version were put: the folder of `lake_content`, and what says how to read them."""
+    """Rows of a removed version that `lake_content` saved in a folder, with their layout."""
 
     folder: Path
     key: KeySchema
@@ -79,13 +79,13 @@ class Versions:
         self._rows: dict[StoreVersion, LakeRows] = {}
 
     def snapshot(self, wanted: StoreVersion) -> Snapshot | None:
-        """A version as its store keeps it; None where it does not, or its files do not open."""
+        """Open a version in its store; None if the store does not retain it, or its files do not open."""
         if wanted not in self._snapshots:
             self._snapshots[wanted] = self._opened(wanted)
         return self._snapshots[wanted]
 
     def answers(self, wanted: StoreVersion) -> Answers | None:
-        """A version as the reader served it; None where the store does not keep it."""
+        """Open a version as the reader served it; None if the store does not retain it."""
         snapshot = self.snapshot(wanted)
         if snapshot is None:
             return None
@@ -94,10 +94,10 @@ class Versions:
         return self._answers[wanted]
 
     def held(self, wanted: StoreVersion, contract: str) -> "Held | None":
-        """The rows of a version.
+        """Open the rows of a version; None if neither store nor lake has them in this layout.
 
         Args:
-            contract: That the model was trained with: rows that the lake gave are laid out by it.
+            contract: Contract that the model was trained with, by which rows from the lake are laid out.
         """
         snapshot = self.snapshot(wanted)
         if snapshot is not None:
@@ -110,7 +110,7 @@ class Versions:
         return self._rows[wanted]
 
     def contract_of(self, wanted: StoreVersion) -> str | None:
-        """What a version's numbers mean; None where nothing is left that says so."""
+        """Return the contract of a version's columns; None if it is not known any more."""
         snapshot = self.snapshot(wanted)
         if snapshot is not None:
             return snapshot.manifest.contract
@@ -143,7 +143,7 @@ class _Rows:
 
 
 def retained(store: Store, wanted: StoreVersion) -> Manifest | None:
-    """The manifest of a version that its store keeps; None where the store is another one by now, or removed it."""
+    """Read the manifest of a retained version; None if the store removed it, or has been replaced by another one."""
     try:
         manifest = store.manifest(wanted.version)
     except (NotFoundError, DamagedError, UnavailableError):
@@ -152,7 +152,7 @@ def retained(store: Store, wanted: StoreVersion) -> Manifest | None:
 
 
 def like(store: Store, contract: str) -> Manifest | None:
-    """The newest version that a store keeps whose rows are laid out by a contract."""
+    """Find the newest retained version of a store whose rows are laid out by a contract."""
     found = [manifest for manifest in store.versions() if manifest.is_packed and manifest.contract == contract]
     return found[-1] if found else None
 
@@ -161,13 +161,13 @@ _NAMED = ("name", "version", "as_of", "store", "table", "delta_version")
 
 
 class NamedStores:
-    """What records name of stores: each set of versions is made once, as records repeat them."""
+    """Parses the store versions of log records; equal sets of versions, which most records share, become one object."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], tuple[StoreVersion, ...]] = {}
 
     def of(self, column: pa.ListArray) -> list[tuple[tuple[StoreVersion, ...], dict[str, int]]]:
-        """For each record its versions, by their names, and the age of each at the time of the request, in seconds."""
+        """Return for each record its sorted versions, and by name their ages at the time of the request, in seconds."""
         flat = column.flatten()
         rows = list(zip(*(flat.field(name).to_pylist() for name in _NAMED), strict=True))
         ages = flat.field("age_s").to_pylist()
@@ -183,7 +183,7 @@ class NamedStores:
 
 
 def distinct_versions(column: pa.ListArray) -> set[StoreVersion]:
-    """All versions that records name."""
+    """Return all versions that log records name."""
     flat = column.flatten()
     named = pa.table({name: flat.field(name) for name in _NAMED}).group_by(list(_NAMED)).aggregate([])
     return {StoreVersion(**each) for each in named.to_pylist()}

@@ -1,1 +1,1 @@
-"""How the declared streams are: what their engines and live layers say, and which of it is not well."""
+"""Status and checks of declared streams, from the state files of their engines and live layers."""

@@ -1,4 +1,4 @@
-"""How far the live layers of a stream are, from their counters and from what their tailers say of themselves."""
+"""The status of a stream's live layers, from their counters and their tailers' state files."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from forecache.store.live.state import APPLIED, ENTRIES, LOOKED_AT_US, VERIFIED,
 from forecache.store.live.tail_state import read_tail_state
 
 VERIFIED_WITHIN_S = 300.0
-"""Of a layer whose comparisons with the table take some seconds: a tailer compares it every minute."""
+"""Limit for a layer whose comparisons with the table take some seconds: the tailer makes one every minute."""
 MOST_VERIFIED_WITHIN_S = 86_400.0
-"""However long a comparison takes."""
+"""Largest limit, however long a comparison takes."""
 
 
 @dataclass(frozen=True)
@@ -19,19 +19,19 @@ class LayerNow:
     """A live layer on this machine. Times are Unix times; 0: never.
 
     Attributes:
-        store: Name of the view, pipeline or stream whose store it is beside.
-        rows: In it.
-        applied: Version of the stream's table that it holds; -1: none yet.
+        store: Name of the view, pipeline or stream whose store has the layer.
+        rows: Number of its rows.
+        applied: Version of the stream's table up to which commits are applied; -1: none yet.
         verified_through: Version at which it was last found equal to the table; -1: never.
         looked_at: When the tailer last looked at the table.
         verified_at: When it was last found equal.
         unverified_since: Since when it has had content that was not compared yet; 0: it has none.
-        comparing_since: When the comparison began that is under way; 0: none is.
-        compares_all: Whether that one reads all rows of the table.
+        comparing_since: When the comparison in progress began; 0: there is none.
+        compares_all: True if that one reads all rows of the table.
         comparison_s: Seconds that the last comparison took; 0: none has ended.
-        compared_every_s: Seconds from the beginning of one comparison to that of the next.
-        differed: How often it was not, and was made anew.
-        failure: Why the tailer cannot go on; "" while it can.
+        compared_every_s: Seconds from the start of one comparison to that of the next.
+        differed: How often it differed from the table, and was rebuilt.
+        failure: Why the tailer cannot continue; "" while it can.
     """
 
     store: str
@@ -49,13 +49,13 @@ class LayerNow:
     compared_every_s: float = 0.0
 
     def compared_for_s(self, at: float) -> float:
-        """Seconds that a comparison takes: the last one, or so far one that reads all rows or has none before it."""
+        """Return the seconds of the last comparison, or so far of one that is the first or reads all rows."""
         if self.comparing_since and (self.compares_all or not self.comparison_s):
             return max(self.comparison_s, at - self.comparing_since)
         return self.comparison_s
 
     def verified_within_s(self, at: float) -> float:
-        """Seconds within which new content has to be found equal to the table.
+        """Return the seconds within which new content has to be verified.
 
         That is the time for two comparisons and the pauses before them, so that one may fail or take twice as long.
         """
@@ -63,17 +63,17 @@ class LayerNow:
         return min(max(VERIFIED_WITHIN_S, needed_s), MOST_VERIFIED_WITHIN_S)
 
     def verified_until(self, at: float) -> float | None:
-        """When it counts as not verified, as seen at a moment; None where all of its content was compared."""
+        """Return the time from which on it counts as not verified, seen at `at`; None if all content was compared."""
         return self.unverified_since + self.verified_within_s(at) if self.unverified_since else None
 
 
 def layers_now(settings: Settings, stream: Stream) -> tuple[LayerNow, ...]:
-    """The live layers that a stream feeds, as far as their tailers are on this machine."""
+    """Read the status of a stream's live layers; layers that no tailer of this machine fills have defaults."""
     return tuple(layer_now(settings, name) for name in stream.live_names)
 
 
 def layer_now(settings: Settings, store: str) -> LayerNow:
-    """The live layer beside a store, as far as its tailer is on this machine."""
+    """Read the status of a store's live layer; defaults if no tailer of this machine fills it."""
     layout = Layout(settings.store_path / store)
     cells, said = read_cells(layout.streamed / "live.state"), read_tail_state(layout)
     failure = said.failure if said.failing_since else ""

@@ -1,4 +1,4 @@
-"""What is known of each declared stream on this machine."""
+"""The status of each declared stream on this machine."""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from forecache.settings import Settings
 from forecache.stream_state import StreamState, is_running, read_state
 
 FRESH_S = 15.0
-"""A state that is so young is that of a running stream, also where its process is on another machine."""
+"""A state that is younger counts as that of a running stream, whose process may be on another machine."""
 Word = Literal["runs", "died", "stopped", "never ran"]
 
 
@@ -22,9 +22,9 @@ Word = Literal["runs", "died", "stopped", "never ran"]
 class StreamNow:
     """
     Attributes:
-        state: What its engine said last; None: it never ran with this home folder.
-        is_running: Whether a process of this machine runs it, or has said so from another machine moments ago.
-        at: Unix time of the look.
+        state: The last state of its engine; None: it never ran with this home folder.
+        is_running: True if a process of this machine runs it, or another machine's wrote its state within `FRESH_S`.
+        at: Unix time of this status.
         most_bad: Share of its messages that may be bad.
     """
 
@@ -46,7 +46,7 @@ class StreamNow:
 
 
 def stream_now(settings: Settings, stream: Stream, *, at: float | None = None) -> StreamNow:
-    """What is known of a stream."""
+    """Read the status of a stream."""
     now, home = time.time() if at is None else at, settings.home_path
     state = read_state(home, stream.name)
     is_fresh = state is not None and not state.stopped_at and now - state.written_at < FRESH_S
@@ -56,7 +56,7 @@ def stream_now(settings: Settings, stream: Stream, *, at: float | None = None) -
 
 
 def streams_now(settings: Settings) -> list[StreamNow]:
-    """All declared streams, by name; none where the project cannot be imported."""
+    """Read the status of all declared streams; none if the project cannot be imported."""
     try:
         streams = read_project(settings).streams.values()
     except ForecacheError:
@@ -65,7 +65,7 @@ def streams_now(settings: Settings) -> list[StreamNow]:
 
 
 def described(now: StreamNow) -> dict[str, Any]:
-    """A stream for the status page and for scripts: figures, without paths and secrets."""
+    """Convert a status to JSON values for the status page and for scripts, without paths and secrets."""
     from forecache.monitoring.streams.verdicts import judged
 
     state = now.state or StreamState()

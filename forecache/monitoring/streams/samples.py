@@ -1,4 +1,4 @@
-"""The metrics of streams and live layers on a page for Prometheus."""
+"""Adds the metrics of streams and live layers to a page for Prometheus."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -32,7 +32,7 @@ _OF_LAYERS: tuple[tuple[Metric, Callable[[LayerNow], object | None]], ...] = (
 
 
 def add_streams(page: Page, settings: Settings) -> None:
-    """Add what every declared stream says; metrics of what has not happened yet have no samples."""
+    """Add the metrics of every declared stream; metrics of events that have not happened yet have no samples."""
     found = streams_now(settings)
     page.add(metrics.RUNNING, (((now.stream.name,), int(now.is_running)) for now in found))
     page.add(metrics.STARTS, (((now.stream.name,), now.starts.total) for now in found))

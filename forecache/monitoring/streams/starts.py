@@ -1,4 +1,4 @@
-"""How often a stream was started by the sensor, so that one that dies at once is started with growing pauses."""
+"""Counts a stream's starts by the sensor, so that one that fails at once is restarted with growing pauses."""
 
 import json
 from contextlib import suppress
@@ -9,9 +9,9 @@ from forecache.files import write_durably
 from forecache.stream_state import StreamState, stream_folder
 
 STABLE_S = 600.0
-"""A stream that ran for so long did not die of its start."""
+"""Seconds after which a start counts as successful."""
 AGAIN_AND_AGAIN = 3
-"""So many starts in a row, each of which ended before that, are worth an alert."""
+"""So many unsuccessful starts in a row cause an alert."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 1800.0
 _FILE = "STARTS"
 
@@ -20,9 +20,9 @@ _FILE = "STARTS"
 class Starts:
     """
     Attributes:
-        total: Starts so far.
-        in_a_row: Starts after which it ran for less than `STABLE_S`.
-        last_at: Unix time of the last one; 0: never.
+        total: Number of starts.
+        in_a_row: Number of last starts after which it ran for less than `STABLE_S`.
+        last_at: Unix time of the last start; 0: never.
     """
 
     total: int = 0
@@ -31,7 +31,7 @@ class Starts:
 
     @property
     def pause_s(self) -> float:
-        """Seconds from the last start to the next: 0, 10, 20, 40, ... up to half an hour."""
+        """Least seconds from the last start to the next: 0, 10, 20, 40, ... up to half an hour."""
         if not self.in_a_row:
             return 0.0
         return min(_FIRST_PAUSE_S * 2.0 ** (min(self.in_a_row, 20) - 1), _LONGEST_PAUSE_S)
@@ -43,11 +43,11 @@ class Starts:
 
     @property
     def is_dying(self) -> bool:
-        """Whether it dies again and again."""
+        """True if it failed at `AGAIN_AND_AGAIN` or more starts in a row."""
         return self.in_a_row >= AGAIN_AND_AGAIN
 
     def seen(self, state: StreamState | None) -> "Starts":
-        """After a look at what the stream said last: where it has run long enough, earlier deaths do not count."""
+        """Return the starts without earlier failures if the stream has run for `STABLE_S` since the last start."""
         has_lasted = state is not None and self.last_at > 0 and state.written_at - self.last_at >= STABLE_S
         return Starts(self.total, 0, self.last_at) if has_lasted else self
 
@@ -56,7 +56,7 @@ class Starts:
 
 
 def read_starts(home: Path, name: str) -> Starts:
-    """The starts of a stream; none where there is no record, or it cannot be read."""
+    """Read the starts of a stream; none if there is no record, or it cannot be read."""
     with suppress(OSError, ValueError, TypeError):
         return Starts(**json.loads((stream_folder(home, name) / _FILE).read_bytes()))
     return Starts()

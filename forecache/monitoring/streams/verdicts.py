@@ -1,4 +1,4 @@
-"""Whether a stream is well: what its checks in Dagster, its alerts and the status page say of it."""
+"""Checks of a stream, shown as asset checks in Dagster, as alerts and on the status page."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ CHECKS: dict[Check, str] = {
 
 @dataclass(frozen=True)
 class Judged:
-    """What a check says: the sentence says why it passed, too."""
+    """The result of a check; the sentence also says why it passed."""
 
     check: Check
     passed: bool
@@ -31,7 +31,7 @@ class Judged:
 
 
 def judged(now: StreamNow) -> Iterator[Judged]:
-    """What every check says of a stream now; of one that never ran, only that."""
+    """Evaluate all checks of a stream; only "runs" if it never ran."""
     name, state = now.stream.name, now.state
     yield _runs(now)
     if state is None:
@@ -88,7 +88,7 @@ def _figures(now: StreamNow, state: StreamState) -> Iterator[Judged]:
 
 
 def _verified(now: StreamNow, state: StreamState) -> Judged:
-    """The worst of a stream's live layers; a tailer has some minutes from the first commit on."""
+    """Check all live layers of a stream; a tailer may take some minutes after the first commit."""
     told, name = [], now.stream.name
     for layer in now.layers:
         if layer.failure:

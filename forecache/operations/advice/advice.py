@@ -1,4 +1,4 @@
-"""One piece of advice with what it saves, and the order in which advice is shown."""
+"""Advice on right-sizing from measured use: trainings, scoring, readers, and batch against real time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from forecache.settings import Settings
 
 @dataclass(frozen=True)
 class Advice:
-    """Something to set differently.
+    """One piece of advice: a setting or declaration to change.
 
     Attributes:
-        about: What it is about, such as "training of churn".
-        do: What to set or declare.
+        about: Its subject, such as "training of churn".
+        do: The setting or declaration to make.
         why: A sentence with the measured figures that decide.
-        saves: Hours a day, of `unit`; 0 where it saves memory or makes answers better.
-        price: What these cost a day on demand; None where there is no price.
+        saves: Hours a day, of `unit`; 0 if it saves memory or improves answers.
+        price: Price of these hours a day on demand; None if the settings have no price.
     """
 
     about: str
@@ -28,7 +28,7 @@ class Advice:
 
 
 def saving(settings: Settings, about: str, do: str, why: str, hours: float, unit: str, *, priced_by: str) -> Advice:
-    """Advice that saves hours of something, with their price where the settings have one under `priced_by`."""
+    """Advice that saves hours of something, with their price if the settings have one under `priced_by`."""
     price = hourly_price(priced_by, settings.prices)
     return Advice(about, do, why, hours, unit, None if price is None else hours * price[0])
 

@@ -1,4 +1,4 @@
-"""Advice on batch against real time: what a night computes for all keys against what is asked."""
+"""Advice on batch against real time: cost of scoring all keys each night against that of the requests."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
@@ -14,18 +14,18 @@ from forecache.settings import Settings
 from forecache.store import Store
 
 _FEW = 1_000
-"""Fewer logged requests say little about which keys are asked."""
+"""Fewer logged requests say little about the requested keys."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request log says of a real-time model.
+    """Traffic of a real-time model, by its request log.
 
     Attributes:
-        requests: A day, counted in the log and divided by its sample.
+        requests: Requests a day, counted in the log and divided by its sample.
         keys: Different keys in the period, likewise.
-        seconds: Mean time that a worker takes for an answer.
-        logged: Rows that this rests on.
+        seconds: Mean time of a worker for an answer.
+        logged: Number of log rows that were counted.
     """
 
     requests: float
@@ -35,7 +35,7 @@ class Asked:
 
 
 def asked(settings: Settings, realtime: Realtime, days: float) -> Asked | None:
-    """None where nothing was logged in the period."""
+    """The traffic of a model in the last days; None if nothing was logged."""
     import pyarrow.compute as pc
 
     if realtime.log is None or not table_exists(settings, table_of(realtime.name)):
@@ -46,7 +46,7 @@ def asked(settings: Settings, realtime: Realtime, days: float) -> Asked | None:
     logged = microseconds = 0
     columns = ["day", "arrived_at", "key", "arm", "total_us", "wait_us"]
     for whole in read_log(settings, realtime.name, days=wanted, columns=columns):
-        batch = whole.filter(pc.not_equal(whole.column("arm"), "shadow"))  # those were computed beside other answers
+        batch = whole.filter(pc.not_equal(whole.column("arm"), "shadow"))  # computed, but not sent
         if not batch.num_rows:
             continue
         logged += batch.num_rows
@@ -64,11 +64,11 @@ def asked(settings: Settings, realtime: Realtime, days: float) -> Asked | None:
 
 
 def batch_advice(settings: Settings, project: Project, days: float) -> list[Advice]:
-    """For each real-time model with a log, whether a night that answers for all keys would take less.
+    """Advice for each real-time model with a log: the cheaper of real time and a nightly run that scores all keys.
 
-    A key is taken to cost a night as much as an answer costs. In a batch it costs less, but that is not measured here.
-    A night can only replace real time where an answer depends on nothing but the key of the request, and where last
-    night's features are fresh enough.
+    A key is assumed to cost a nightly run as much as an answer costs. In a batch it costs less, but that is not
+    measured here. A nightly run can only replace real time if an answer depends on nothing but the key of the request,
+    and if last night's features are fresh enough.
     """
     found = []
     for realtime in project.realtime.values():
@@ -99,7 +99,7 @@ def batch_advice(settings: Settings, project: Project, days: float) -> list[Advi
 
 
 def _all_keys(settings: Settings, realtime: Realtime) -> int:
-    """Keys of the served version of the view that is looked up by the key of the log; 0 where there is none."""
+    """Keys of the served version of the view that is looked up by the key of the log; 0 if there is none."""
     by = set(realtime.log.by) if realtime.log else set()
     for lookup in realtime.lookups:
         if set(lookup.by) == by and (settings.store_path / lookup.view.name).is_dir():

@@ -12,7 +12,7 @@ from forecache.settings import Settings
 
 
 def project_advice(settings: Settings, *, days: int) -> list[Advice]:
-    """What the last days' measurements say; nothing where there are none.
+    """All advice about a project from the measurements of the last days, the largest saving first.
 
     Raises:
         NotFoundError: No stage has run yet.

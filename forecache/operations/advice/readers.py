@@ -9,11 +9,11 @@ from forecache.operations.cost.replicas import ask, use_of_readers
 from forecache.settings import Settings
 
 _LEAST = 2
-"""One may be replaced while the other answers."""
+"""Least number of readers: one may be replaced while the other answers."""
 
 
 def reader_advice(settings: Settings, days: float) -> list[Advice]:
-    """How many readers the busiest five minutes needed, and how many the mean; none without Prometheus."""
+    """Advice on the number of readers, by the busiest five minutes and the mean load; none without Prometheus."""
     if not settings.prometheus_url:
         return []
     use, target = use_of_readers(settings, days), Hpa().target * settings.reader_workers

@@ -15,7 +15,7 @@ _WORTH = 0.2
 
 
 def scoring_advice(settings: Settings, records: Iterable[StageRecord], days: float) -> list[Advice]:
-    """From the nights that were scored in the period."""
+    """Advice from the scoring stages of the period."""
     nights = [record for record in records if record.stage == "score" and record.rows and record.details.get("run")]
     found = _memory(settings, nights)
     return [*([found] if found else []), *_engines(settings, nights, days)]
@@ -36,7 +36,7 @@ def _memory(settings: Settings, nights: list[StageRecord]) -> Advice | None:
 
 
 def _engines(settings: Settings, nights: list[StageRecord], days: float) -> list[Advice]:
-    """Where a pipeline was scored by both engines in full, the one that took less a row."""
+    """Advice for pipelines that both engines have scored in full: the engine that took less a row."""
     seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
     for record in nights:
         if record.details.get("mode", "full") == "full" and "cost" in record.details:

@@ -9,12 +9,12 @@ from forecache.operations.advice.advice import Advice, saving
 from forecache.settings import Settings
 
 _BUSY = 0.8
-"""Workers may be so busy that fewer of them still take about the same time."""
+"""Share of the time for which workers may be busy without fewer of them being slower."""
 _SMALL_MEMORY = 0.5
 
 
 def training_advice(settings: Settings, records: Iterable[StageRecord], days: float) -> list[Advice]:
-    """From the newest training of each pipeline, and the device seconds of all of the period."""
+    """Advice from the newest training of each pipeline, and the device seconds of all trainings of the period."""
     newest: dict[str, StageRecord] = {}
     device_s: dict[str, float] = {}
     wasted_s: dict[str, float] = {}
@@ -68,7 +68,7 @@ def _spot(settings: Settings, record: StageRecord, hours: float, wasted: float) 
         f"{on_demand:,.3g} on demand."
     )
     do = "spot machines" if spot < on_demand else "machines on demand"
-    # How often runs are preempted is only known where they run on spot machines.
+    # The frequency of preemptions is only known for runs on spot machines.
     caution = "" if wasted or spot >= on_demand else " None was preempted, so what spot machines waste is not measured."
     return Advice(
         f"training of {record.subject}", do, figures + caution, 0.0, "", abs(on_demand - spot)

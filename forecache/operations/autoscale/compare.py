@@ -1,4 +1,4 @@
-"""A policy beside a fixed number of replicas on the same day: hours, requests that the model missed, cost."""
+"""Comparison of a policy with a fixed number of replicas on the same day: hours, missed requests, cost, and a plot."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ class Comparison:
 
     @property
     def saving(self) -> float:
-        """Share of the fixed replicas' hours that the policy does without; negative where it takes more."""
+        """Share of the fixed replicas' hours that the policy saves; negative if it takes more."""
         return 1 - self.policy.replica_hours / self.fixed.replica_hours
 
 
@@ -50,7 +50,7 @@ def compare(demand: Demand, replica: Replica, policy: Policy, *, slo: float, fix
 
 
 def fewest(demand: Demand, replica: Replica, *, slo: float) -> int:
-    """The fewest replicas that, all day, let the model answer the share `slo` of the requests in time.
+    """The fewest replicas with which the model answers the share `slo` of the day's requests in time.
 
     Raises:
         InputError: No number does.
@@ -78,7 +78,7 @@ def fewest(demand: Demand, replica: Replica, *, slo: float) -> int:
 
 
 def figures(settings: Settings, found: Comparison) -> dict[str, Any]:
-    """JSON-serialisable: both outcomes, the saving, and the cost where a replica-hour has a price."""
+    """JSON-serialisable figures: both outcomes, the saving, and the cost if a replica-hour has a price."""
     price = hourly_price(REPLICA, settings.prices)
     made: dict[str, Any] = {
         "demand": found.demand.source,

@@ -1,4 +1,4 @@
-"""How many requests arrive each second of a day: from a request log, a file, or a built-in shape."""
+"""Requests in each second of a day: from a request log, a file, or a built-in shape."""
 
 import csv
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 DAY_S = 86_400
 _LOG_STEP_S = 10
-"""Requests of a log are counted over so many seconds: with a sample of keys, single seconds would say little."""
+"""Requests of a log are counted over this many seconds: with a sample of keys, single seconds would say little."""
 _BY_HOUR = (
     0.30, 0.22, 0.16, 0.13, 0.12, 0.14, 0.22, 0.36, 0.50, 0.58, 0.62, 0.65, 0.68, 0.66, 0.64, 0.65, 0.70, 0.78, 0.88,
     0.97, 1.00, 0.93, 0.72, 0.48,
 )  # fmt: skip
-"""The built-in day: shares of its busiest hour. An assumption to try policies with; a log says what your day is."""
+"""The built-in day: shares of its busiest hour. An assumption to try policies with; use a log for real traffic."""
 _COLUMNS = ("seconds", "requests_per_second")
 
 
@@ -31,7 +31,7 @@ class Demand:
 
     Attributes:
         rates: float64 [seconds], requests a second.
-        source: Where they come from, for people.
+        source: Description of their origin, for people.
     """
 
     rates: np.ndarray
@@ -47,7 +47,7 @@ def built_in(peak: float, *, bursts: Sequence[tuple[float, float, float]] = ((10
 
     Args:
         peak: Requests a second at 20:00.
-        bursts: Hour of the day, minutes, and how many times the demand of that hour arrive; a campaign's mail, say.
+        bursts: Hour of the day, minutes, and factor on the demand of that hour, such as after a mail campaign.
     """
     hours = np.arange(DAY_S) / 3600
     rates = peak * np.interp(hours, np.arange(25), np.array([*_BY_HOUR, _BY_HOUR[0]]))
@@ -97,7 +97,7 @@ def from_log(settings: "Settings", name: str, *, day: date | None = None, sample
     """The requests of a real-time model on a day, counted in its log and divided by the sample.
 
     Args:
-        day: In UTC; None: the newest whole day, or the newest where there is no whole one.
+        day: In UTC; None: the newest whole day, or the newest if there is no whole one.
 
     Raises:
         NotFoundError: Nothing was logged on it.
@@ -127,7 +127,7 @@ def from_log(settings: "Settings", name: str, *, day: date | None = None, sample
 
 
 def service_s(settings: "Settings", name: str) -> float:
-    """Mean seconds that a worker had an answer of a real-time model in its hands, over its request log.
+    """Mean seconds that a worker took for an answer of a real-time model, over its request log.
 
     Raises:
         NotFoundError: Nothing was logged.

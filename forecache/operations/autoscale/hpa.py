@@ -1,4 +1,4 @@
-"""Kubernetes' HorizontalPodAutoscaler, on requests in flight."""
+"""Autoscalers on requests in flight: Kubernetes' HorizontalPodAutoscaler, Knative's, and Ray Serve's."""
 
 import math
 from collections import deque
@@ -9,7 +9,7 @@ from forecache.operations.autoscale.policy import Seen
 
 @dataclass(frozen=True)
 class Limit:
-    """At most so many pods, or so many percent, more or fewer within a period (`behavior.scaleUp.policies`)."""
+    """Most pods, or percent, to add or remove within a period (`behavior.scaleUp.policies`)."""
 
     period_s: int
     percent: float = 0.0

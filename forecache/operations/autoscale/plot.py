@@ -1,4 +1,4 @@
-"""A picture of a day: requests, replicas of both, and what the model did not answer in time."""
+"""Plot of a day: requests, replicas of both, and requests that the model did not answer in time."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ _DEMAND, _POLICY, _FIXED, _MISSED = "#4c72b0", "#dd8452", "#8c8c8c", "#c44e52"
 
 
 def plot(found: Comparison, file: Path) -> None:
-    """Write a PNG or SVG, as the file's name ends."""
+    """Plot requests, replicas, and requests missed by the model; a PNG or SVG, by the ending of the file's name."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 7), layout="constrained")

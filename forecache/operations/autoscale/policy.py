@@ -1,4 +1,4 @@
-"""What a policy sees and answers, and the policy that always answers the same."""
+"""Scaling policies: their protocol, the figures that they decide by, and a fixed number of replicas."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Seen:
-    """What a controller sees at a moment.
+    """The figures that a controller decides by.
 
     Attributes:
         now: Second of the day.
         ready: Replicas that take requests.
-        wanted: Replicas that were asked for; those that are not ready are starting.
-        busy: By second up to now, requests that a worker had in its hands, over all replicas.
-        waiting: By second up to now, requests that waited for a worker or for a replica that is there.
+        wanted: Replicas that were requested; those that are not ready are starting.
+        busy: By second up to now, requests that workers were answering, over all replicas.
+        waiting: By second up to now, requests that waited for a worker or for a ready replica.
         replicas: By second up to now, ready replicas.
     """
 
@@ -33,7 +33,7 @@ class Seen:
         return total / (end - first)
 
     def in_flight_by_replica(self, lag_s: int, window_s: int, *, with_waiting: bool) -> float:
-        """The same of a ready replica, by the replicas of each second."""
+        """Mean number of requests in flight for each ready replica, over a window that ended `lag_s` ago."""
         end = max(1, self.now - lag_s)
         first = max(0, end - window_s)
         seconds = range(first, end)
@@ -44,13 +44,13 @@ class Seen:
 
 
 class Controller(Protocol):
-    """Chooses how many replicas there shall be."""
+    """Chooses the number of replicas."""
 
     def wanted(self, seen: Seen) -> int: ...
 
 
 class Policy(Protocol):
-    """A declaration of a controller, which is asked every `every_s` seconds."""
+    """The declaration of a controller, which decides every `every_s` seconds."""
 
     @property
     def name(self) -> str: ...
@@ -63,7 +63,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Fixed:
-    """So many replicas all day."""
+    """A fixed number of replicas all day."""
 
     replicas: int
     name: str = "fixed"

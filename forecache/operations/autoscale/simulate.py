@@ -10,20 +10,20 @@ from forecache.operations.autoscale.policy import Policy, Seen
 from forecache.operations.autoscale.waiting import with_ladder, without_ladder
 
 _RETRY_S = tuple(min(0.1 * 2**attempt, 1.0) for attempt in range(25))
-"""Pauses of a router that finds a replica gone: Ray Serve's, from 0.1 s doubled to 1 s, 25 times."""
+"""Pauses of a router between tries of stopped replicas: Ray Serve's, from 0.1 s doubled to 1 s, 25 times."""
 
 
 @dataclass(frozen=True)
 class Replica:
-    """What a replica does with requests.
+    """The model of a replica.
 
     Attributes:
-        service_s: A worker's time for a request; its inverse is what a worker answers in a second.
+        service_s: Time of a worker for a request; its inverse is a worker's requests per second.
         workers: Workers of a replica; each has a queue of its own, as the kernel spreads connections over them.
         deadline_s: Time from a request's arrival in which the model has to answer.
-        start_s: Time from the wish for a replica until it takes requests: scheduling, image, pull, start.
-        ladder: Whether what would be late is answered from a lower rung at once; else it waits, up to `give_up_s`.
-        gone_s: Time for which a stopped replica still gets requests, which it does not answer; 0 where it drains.
+        start_s: Time from the request for a replica until it takes requests: scheduling, image, pull, start.
+        ladder: A request that would be late is answered by a fallback at once; else it waits, up to `give_up_s`.
+        gone_s: Time for which a stopped replica still gets requests, which it does not answer; 0 if it drains.
     """
 
     service_s: float
@@ -36,19 +36,19 @@ class Replica:
 
     @property
     def patience(self) -> float:
-        """How long a request may wait for a worker, in times of one request."""
+        """Longest wait of a request for a worker, in multiples of `service_s`."""
         return self.deadline_s / self.service_s - 1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a day; arrays have one value a second.
+    """The result of a simulated day; arrays have one value a second.
 
     Attributes:
         replicas: Ready replicas.
         paid: Replicas that run, those that are starting included.
-        late: Requests that the model did not answer in time: from a lower rung of the ladder, or late.
-        worst_s: The time in which at least 999 of 1,000 requests of that second are answered.
+        late: Requests that the model did not answer in time, but a fallback, or late.
+        worst_s: Time in which at least 999 of 1,000 requests of that second are answered.
     """
 
     policy: str
@@ -68,7 +68,7 @@ class Outcome:
 
     @property
     def changes(self) -> int:
-        """How often the number of ready replicas turned from rising to falling or back."""
+        """Number of times that the number of ready replicas changed from rising to falling or back."""
         steps = np.diff(self.replicas)
         signs = np.sign(steps[steps != 0])
         return int((signs[1:] != signs[:-1]).sum())
@@ -114,10 +114,10 @@ class _Fleet:
 
 
 def simulate(demand: Demand, replica: Replica, policy: Policy, *, first: int | None = None) -> Outcome:
-    """Run a day.
+    """Simulate a day second by second.
 
     Args:
-        first: Ready replicas when it begins; None: the fewest that the policy allows.
+        first: Ready replicas at the begin; None: the fewest that the policy allows.
     """
     seconds = len(demand.rates)
     fleet, controller = _Fleet(replica, policy.least if first is None else first), policy.controller()
@@ -150,7 +150,7 @@ class _Second:
 
 
 def _second(rate: float, fleet: _Fleet, replica: Replica, backlog: float) -> _Second:
-    """What becomes of the requests of a second; `backlog` are those that wait since earlier ones."""
+    """Simulate the requests of one second; `backlog` is the number that wait from earlier seconds."""
     workers = fleet.ready * replica.workers
     if not workers:
         return _Second(0.0, 0.0, rate, 0.0, backlog)

@@ -1,10 +1,10 @@
-"""How long requests wait for a worker: the M/M/1 queue, with and without requests that are not started when too late.
+"""Waits of requests for a worker: the M/M/1 queue, with and without a fallback for requests that would be late.
 
 Requests arrive at random (a Poisson process), and their times vary like an exponential distribution. That is
-pessimistic for requests that cost the same, which wait half as long (Pollaczek and Khinchine). `patience` is how long
-a request may wait and still be answered in time. The reader does not start what cannot finish, so what would wait
-longer is answered from a lower rung and takes no worker: a queue whose customers balk at a known wait (Barrer 1957;
-Gnedenko and Kovalenko, Introduction to Queueing Theory).
+pessimistic for requests that cost the same, which wait half as long (Pollaczek and Khinchine). `patience` is the
+longest wait of a request that is still answered in time. The reader does not start a request that cannot finish, so one
+that would wait longer is answered by a fallback and takes no worker: a queue whose customers balk at a known wait
+(Barrer 1957; Gnedenko and Kovalenko, Introduction to Queueing Theory).
 """
 
 import math
@@ -19,7 +19,7 @@ class Waiting:
 
     Attributes:
         late: Share of requests that would wait longer than their patience.
-        waiting: Mean number of requests that wait.
+        waiting: Mean number of waiting requests.
     """
 
     late: float
@@ -30,15 +30,15 @@ def with_ladder(load: float, patience: float) -> Waiting:
     """A queue that late requests do not join; it is stable under any load.
 
     Args:
-        load: Requests that arrive in the time of one: in Erlang.
-        patience: In times of one request.
+        load: Requests that arrive in the service time of one: in Erlang.
+        patience: In multiples of the service time.
     """
     if load <= 0:
         return Waiting(0.0, 0.0)
     if patience < 0:
         return Waiting(1.0, 0.0)
     slack = 1 - load
-    if -slack * patience > _LARGEST_EXPONENT:  # the queue is as long as patience lets it be
+    if -slack * patience > _LARGEST_EXPONENT:  # the queue is as long as the patience permits
         return Waiting(1 - 1 / load, patience)
     # Density of the wait relative to the chance that none is needed: `load * exp(-slack * wait)` up to the patience,
     # and falling with the worker busy beyond it, where nobody joins.

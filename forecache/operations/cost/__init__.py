@@ -1,1 +1,1 @@
-"""What running everything costs a day: stages, training, streams, storage and replicas, from what was measured."""
+"""Cost of a project per day: stages, training, streams, storage and replicas, from measurements."""

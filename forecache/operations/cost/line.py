@@ -1,4 +1,4 @@
-"""A line of the cost table, and how prices of the settings apply."""
+"""Lines of the cost table, priced by the settings."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,17 +13,17 @@ DAYS_OF_A_MONTH = 365.25 / 12
 
 @dataclass(frozen=True)
 class Line:
-    """What one thing takes and costs a day.
+    """Amount and cost of one thing a day.
 
     Attributes:
-        subject: A pipeline, source, view, recommender or stream; "" for what all share.
-        what: The stage, or the place.
+        subject: A pipeline, source, view, recommender or stream; "" if all share it.
+        what: The stage, or the place of storage.
         amount: In `unit`, a day.
-        basis: Where the amount comes from: "measured", of a stream with for how long; "held", which is the stage's time
-            on all cores; or who says how many readers there are.
-        price, price_spot: A day, on demand and on spot machines; None where the settings have no price.
+        basis: Origin of the amount: "measured" (of a stream with the duration), "held" (the stage's time on all
+            cores), or the source of the number of readers.
+        price, price_spot: A day, on demand and on spot machines; None if the settings have no price.
         wasted: The part of `amount` that preemptions wasted.
-        priced_by: The name under which the settings hold the price.
+        priced_by: Name of the price in the settings.
     """
 
     part: Part
@@ -41,14 +41,14 @@ class Line:
 def by_the_hour(
     settings: Settings, part: Part, subject: str, what: str, hours: float, unit: str, *, priced_by: str, basis: str
 ) -> Line:
-    """A line of something that is paid by the hour."""
+    """The line of a thing that is paid by the hour."""
     price = hourly_price(priced_by, settings.prices)
     on_demand, spot = (hours * each for each in price) if price else (None, None)
     return Line(part, subject, what, hours, unit, basis, priced_by, on_demand, spot)
 
 
 def stored(settings: Settings, subject: str, what: str, num_bytes: int, *, in_object_store: bool) -> Line:
-    """A line of bytes that lie somewhere: the price of a GB for a month, by the day."""
+    """The line of stored bytes, by the price of a GB for a month."""
     price = settings.prices.get(STORAGE)
     gigabytes = num_bytes / 1e9
     a_day = None if price is None else gigabytes * price[in_object_store] / DAYS_OF_A_MONTH

@@ -1,4 +1,4 @@
-"""A picture of the cost table: a bar for each line, by its price or, where prices are missing, by its hours."""
+"""Plot of the cost table: a bar for each line, by its price or, if prices are missing, by its hours."""
 
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +11,11 @@ _MOST = 24
 
 
 def plot(report: Report, file: Path | IO[Any], *, kind: str | None = None) -> None:
-    """Write a PNG or SVG, as the file's name ends or as `kind` says."""
+    """Plot a bar for each line, by its price or, if prices are missing, by its hours.
+
+    Args:
+        kind: "png" or "svg"; None: by the ending of the file's name.
+    """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 

@@ -1,4 +1,4 @@
-"""Replica-hours and answers: from Prometheus where it scrapes the readers, else from the settings."""
+"""Cost of readers: replica-hours and answers, from Prometheus if it scrapes them, else from the settings."""
 
 import json
 import urllib.error
@@ -13,7 +13,7 @@ from forecache.operations.cost.line import Line, by_the_hour
 from forecache.settings import Settings
 
 STEP_S = 60
-"""Between two looks at how many readers there are."""
+"""Interval of the counts of readers."""
 _DAY_S = 86_400
 _TIMEOUT_S = 30.0
 _ROUTES = "one|many|feast|realtime"
@@ -21,12 +21,12 @@ _ROUTES = "one|many|feast|realtime"
 
 @dataclass(frozen=True)
 class Use:
-    """What readers did.
+    """Use of the readers.
 
     Attributes:
-        replicas: Mean number of readers that ran; None where nothing says so.
-        answers: Answered requests a day; None where nothing says so.
-        basis: Where both come from.
+        replicas: Mean number of running readers; None if it is not known.
+        answers: Answered requests a day; None if they are not known.
+        basis: Origin of both.
     """
 
     replicas: float | None
@@ -35,7 +35,7 @@ class Use:
 
 
 def use_of_readers(settings: Settings, days: float) -> Use:
-    """From Prometheus if `FORECACHE_PROMETHEUS_URL` is set, else from `FORECACHE_READER_REPLICAS`."""
+    """Use of the readers, from Prometheus if `FORECACHE_PROMETHEUS_URL` is set, or by `FORECACHE_READER_REPLICAS`."""
     if settings.prometheus_url:
         window = f"{round(days * _DAY_S)}s"
         # A mean over the steps would leave out those before the first scrape, in which no reader ran: sum and divide.
@@ -57,7 +57,7 @@ def replica_lines(settings: Settings, use: Use) -> list[Line]:
 
 
 def ask(url: str, query: str) -> float:
-    """The value of a query that has one; 0 where no series matches."""
+    """The value of a Prometheus query that has one value; 0 if no series matches."""
     asked = f"{url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
     try:
         with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as response:

@@ -1,4 +1,4 @@
-"""The cost of everything a day and for a million predictions and answers."""
+"""Report of a project's cost: per day, and per million predictions, answers and events."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,14 +16,14 @@ from forecache.settings import Settings
 
 @dataclass(frozen=True)
 class Report:
-    """What things cost.
+    """The cost of a project.
 
     Attributes:
-        days: The days that the lines are means of.
+        days: Number of days that the lines are means of.
         predictions: Rows scored a day by pipeline, and users' lists written a day by recommender.
-        streams: What each declared stream takes, also where that is not known.
-        per_million_events: By stream, the price on demand; None where it is not known.
-        not_known: What is missing in the lines, as sentences.
+        streams: Use of each declared stream, known or not.
+        per_million_events: By stream, the price on demand; None if it is not known.
+        not_known: Costs that are missing in the lines, as sentences.
     """
 
     lines: Sequence[Line]
@@ -36,24 +36,24 @@ class Report:
     not_known: Sequence[str] = ()
 
     def price_of(self, *parts: Part, subject: str | None = None) -> float | None:
-        """Price of a day on demand; None where a line of it has none."""
+        """Price of a day on demand; None if one of the lines has none."""
         lines = [line for line in self.lines if line.part in parts and subject in (None, line.subject)]
         prices = [line.price for line in lines if line.price is not None]
         return sum(prices) if prices and len(prices) == len(lines) else None
 
     @property
     def per_million_predictions(self) -> float | None:
-        """All stages, trainings and storage, over all rows that were scored and all lists that were written."""
+        """Price of stages, trainings and storage per million scored rows and written lists."""
         return _per_million(self.price_of("stage", "training", "storage"), sum(self.predictions.values()))
 
     @property
     def per_million_answers(self) -> float | None:
-        """The replicas over the requests that they answered."""
+        """Price of the replicas per million answered requests."""
         return _per_million(self.price_of("replicas"), self.use.answers)
 
     @property
     def spot_saving(self) -> float | None:
-        """What trainings on spot machines save a day, repeated work included."""
+        """Saving of trainings on spot machines a day, repeated work included."""
         saved = 0.0
         lines = [line for line in self.lines if line.part == "training"]
         for line in lines:
@@ -64,15 +64,15 @@ class Report:
 
     @property
     def missing_prices(self) -> list[str]:
-        """Names that the settings need a price of."""
+        """Names of prices that the settings lack."""
         return sorted({line.priced_by for line in self.lines if line.price is None})
 
 
 def cost_report(settings: Settings, *, days: int, cores: int) -> Report:
-    """Measure the last days.
+    """The report of the last days.
 
     Args:
-        cores: That a stage holds while it runs, where its ledger has not measured them.
+        cores: Cores that a stage holds while it runs, if the ledger has no measured core seconds.
 
     Raises:
         NotFoundError: No stage has run yet.
@@ -96,7 +96,7 @@ def cost_report(settings: Settings, *, days: int, cores: int) -> Report:
 
 
 def as_dict(report: Report) -> dict[str, Any]:
-    """JSON-serialisable."""
+    """The report as JSON-serialisable values."""
     parts = {part: report.price_of(part) for part in PARTS}
     return {
         "days": round(report.days, 3),

@@ -1,4 +1,4 @@
-"""What stages and trainings took, from the stage ledger."""
+"""Cost of stages and trainings by the stage ledger, and the work that the ledger does not account for."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -18,10 +18,10 @@ _PREDICTING = ("score", "recommend")
 
 @dataclass(frozen=True)
 class Period:
-    """The days that are looked at.
+    """The period of a report.
 
     Attributes:
-        days: Fewer than were asked for where the ledger is younger, but at least one.
+        days: Fewer than requested if the ledger is younger, but at least one.
     """
 
     since: datetime
@@ -29,10 +29,10 @@ class Period:
 
 
 def period(settings: Settings, days: int) -> Period:
-    """The last days, as far as there is a ledger of them.
+    """The last days, limited to the age of the ledger.
 
     Raises:
-        NotFoundError: There is none at all.
+        NotFoundError: There is no ledger.
     """
     if not table_exists(settings, LEDGER_TABLE):
         raise NotFoundError("No stage has run yet: there is no stage ledger.", remedy="Run `forecache run`.")
@@ -43,10 +43,10 @@ def period(settings: Settings, days: int) -> Period:
 
 
 def stage_lines(settings: Settings, records: Iterable[StageRecord], days: float, *, cores: int) -> list[Line]:
-    """A line for each stage of each subject, trainings apart.
+    """A line for each stage of each subject, except trainings.
 
     Args:
-        cores: That a stage holds while it runs, where the ledger has not measured its core seconds.
+        cores: Cores that a stage holds while it runs, if the ledger has no measured core seconds.
     """
     measured_s: dict[tuple[str, str], float] = defaultdict(float)
     held_s: dict[tuple[str, str], float] = defaultdict(float)
@@ -72,7 +72,7 @@ def stage_lines(settings: Settings, records: Iterable[StageRecord], days: float,
 def training_lines(settings: Settings, records: Iterable[StageRecord], days: float) -> list[Line]:
     """A line for the trainings of each pipeline on each kind of device.
 
-    On demand nothing would have been wasted through preemption, so that is priced without it.
+    The price on demand leaves out time wasted by preemption, which would not have happened there.
     """
     device_s: dict[tuple[str, str], float] = defaultdict(float)
     wasted_s: dict[tuple[str, str], float] = defaultdict(float)

@@ -1,4 +1,4 @@
-"""Bytes that lie in the lake, in the store, and on the remote that replicas pull from."""
+"""Cost of storage: bytes in the lake, in the store, and on the remote that replicas pull from."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What running streams take: the processor time that each engine says of its own process."""
+"""Cost of running streams, by the processor time that each engine reports of its own process."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -12,20 +12,20 @@ from forecache.settings import Settings
 from forecache.stream_state import StreamState, is_running, read_state
 
 _FRESH_S = 15.0
-"""A state that is so young is that of a running stream, also where its process is on another machine."""
+"""Age up to which a state is that of a running stream, even if its process is on another machine."""
 _LEAST_S = 60.0
-"""A process that is younger has mostly started so far."""
+"""Least age of a process: a younger one has mostly been starting."""
 
 
 @dataclass(frozen=True)
 class StreamUse:
-    """What the process of a stream has taken since its start.
+    """Use of a stream's process since its start.
 
     Attributes:
-        core_s: None where it is not known.
-        seconds: Since the start.
-        events: That it committed.
-        why: Why it is not known what it takes, as a sentence; "" where it is.
+        core_s: Core seconds; None if they are not known.
+        seconds: Time since the start.
+        events: Committed events.
+        why: Reason why its use is not known, as a sentence; "" if it is.
     """
 
     name: str
@@ -37,17 +37,17 @@ class StreamUse:
 
     @property
     def core_hours_per_million(self) -> float | None:
-        """Of a million events; None where it is not known, or none came."""
+        """Core-hours of a million events; None if not known, or without events."""
         return None if self.core_s is None or not self.events else self.core_s / 3600 / self.events * 1e6
 
     def price_per_million(self, settings: Settings) -> float | None:
-        """On demand; None where the settings have no price either."""
+        """Price of a million events on demand; None if it is not known, or the settings have no price."""
         hours, price = self.core_hours_per_million, hourly_price(CPU, settings.prices)
         return None if hours is None or price is None else hours * price[0]
 
 
 def use_of_streams(settings: Settings, *, at: float | None = None) -> list[StreamUse]:
-    """Declared streams, by name; none where the project cannot be imported."""
+    """Use of the declared streams; empty if the project cannot be imported."""
     try:
         streams = read_project(settings).streams.values()
     except ForecacheError:
@@ -77,7 +77,7 @@ def _unknown(name: str, engine: str, why: str) -> StreamUse:
 
 
 def stream_lines(settings: Settings, uses: Sequence[StreamUse]) -> Iterator[Line]:
-    """A line for each stream that is known: a day of its process, as it was on average since its start."""
+    """A line for each stream whose use is known: a day of its process, at the mean since its start."""
     for use in uses:
         if use.core_s is not None:
             hours = use.core_s / use.seconds * 24

@@ -1,4 +1,4 @@
-"""Ingestions and publishes of which it is not known what they took: their process died before it told the ledger."""
+"""Ingestions and publishes whose cost is not known, as their process died before it recorded them in the ledger."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,10 +14,12 @@ from forecache.store.checkup import stores_here
 
 
 def unrecorded(settings: Settings, records: Iterable[StageRecord], since: datetime) -> list[str]:
-    """A sentence for each source and store that has more from a moment on than the ledger's rows account for.
+    """A sentence for each source and store with more files or versions since a moment than the ledger has recorded.
+
+    Such work is missing in the cost: its process died before it wrote to the ledger.
 
     Args:
-        records: Of the ledger, from that moment on.
+        records: The rows of the ledger since that moment.
     """
     files: Counter[str] = Counter()
     versions: dict[str, set[int]] = {}

@@ -1,1 +1,1 @@
-"""Rolling a release out: steps, what each is judged by, and the controller that moves it on or returns it."""
+"""Rollouts of releases: the counts and guards of each step, and the controller that passes or returns it."""

@@ -1,4 +1,4 @@
-"""What the A/A step is taken for: what counts as slow, where scores lie; and the figures that are shown of any step."""
+"""Calibration by the A/A step (slow answers, quantiles of scores), and the reported figures of a step."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ _SLOW_SHARE, _OF_DEADLINE = 0.95, 0.25
 
 
 def calibrated(state: RolloutState, seen: Seen) -> RolloutState:
-    """With what counts as slow, and where scores lie, once the A/A step has had half of its requests."""
+    """The state with the limit of slow answers and deciles of scores, once the A/A step has half of its requests."""
     if state.stage != "aa" or state.edges or len(seen.kept_us) < max(1, state.plan["requests"] // 2):
         return state
     slow_ms = state.plan["guards"]["slow_ms"]
@@ -24,7 +24,7 @@ def calibrated(state: RolloutState, seen: Seen) -> RolloutState:
 
 
 def figures(seen: Seen) -> dict[str, float]:
-    """What is shown of a step beside its guards."""
+    """Figures of a step that are reported besides its guards."""
     shown: dict[str, float] = {}
     for arm, name in enumerate(("current", "candidate")):
         count, total_us, model_us = seen.times[arm]

@@ -1,8 +1,8 @@
-"""The controller of rollouts: it looks at what was logged since, and moves a rollout on, returns it, or lets it wait.
+"""The controller of rollouts: judges newly logged requests, then passes a step, returns the release, or waits.
 
-Any number may run: one looks at a time, under the lock of the model's releases. A look that is killed anywhere is
-finished by the next: counts and state are files that are replaced whole, rows of the log are counted by Delta version,
-and what has to follow a state (the pointer, the mark of a bad release) is done again until it is.
+Any number of controllers may run: one at a time holds the lock of the model's releases. A look that is killed anywhere
+is finished by the next: counts and state are files that are replaced atomically, rows of the log are counted by Delta
+version, and the consequences of a state (the pointer, the mark of a bad release) are repeated until they are done.
 """
 
 import logging
@@ -26,17 +26,17 @@ from forecache.steps import rollout_step
 
 logger = logging.getLogger("forecache.rollout")
 _ENDS_IN = {"return": "returned", "finish": "done"}
-"""The stage that a rollout is in after an action that ends it."""
+"""The stage of a rollout after an action that ends it."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a look has found.
+    """The state of a rollout after a look at its log.
 
-    A rollout of another home, which was pulled, is shown as it is.
+    The rollout of another installation, which was pulled, is returned unchanged.
 
     Attributes:
-        moved: Whether the rollout is at another step now, or over, or paused.
+        moved: The look changed its step, ended it, or paused it.
     """
 
     state: RolloutState
@@ -44,16 +44,16 @@ class Look:
 
 
 def look(settings: Settings, name: str, *, at: datetime | None = None) -> Look | None:
-    """Look at the rollout of a model, once; None where there never was one.
+    """Judge the requests of a model's rollout once and move it accordingly; None if there never was a rollout.
 
     Args:
         at: The time; None: now.
 
     Raises:
         ConflictError: Another process is changing the releases.
-        DamagedError: The state, or the pointer, is not what was written.
-        OwnerUnknownError: The lake does not say whether this home releases the model; nothing was changed.
-        NotEverywhereError: It is done here, and not on the remote.
+        DamagedError: The state, or the pointer, is damaged.
+        OwnerUnknownError: The lake does not say if this installation owns the model; nothing was changed.
+        NotEverywhereError: It is done here, but not on the remote.
     """
     now = at or datetime.now(timezone.utc)
     folder = open_releases(settings, name)
@@ -86,9 +86,9 @@ def look(settings: Settings, name: str, *, at: datetime | None = None) -> Look |
 
 
 def running_rollouts(settings: Settings, names: list[str]) -> list[str]:
-    """Those of some models whose rollout is not over, settled and told to all, or cannot be read: a look says why.
+    """The models among `names` whose rollout the controller has work with: not over, or not distributed, or unreadable.
 
-    Rollouts of other homes, which were pulled, are left to them.
+    Pulled rollouts of other installations are left to these.
     """
     return [name for name in names if _is_running(open_releases(settings, name))]
 
@@ -104,15 +104,15 @@ def _is_running(folder: ReleaseFolder) -> bool:
 
 
 def by_hand(settings: Settings, name: str, action: str, why: str, *, at: datetime | None = None) -> RolloutState:
-    """Pause, resume, return or finish a rollout; a return or finish that was killed is finished.
+    """Pause, resume, return or finish a rollout by hand; completes a return or finish that was killed.
 
     Args:
-        action: "pause", "resume", "return" or "finish"; the last lets the candidate answer all.
+        action: "pause", "resume", "return" or "finish"; "finish" makes the candidate current.
 
     Raises:
         NotFoundError: No rollout is under way.
-        ConflictError: Another home releases the model.
-        OwnerUnknownError: The lake does not say which home does, and it is to be resumed or finished.
+        ConflictError: Another installation owns the model.
+        OwnerUnknownError: The lake does not say which one does, and the action is "resume" or "finish".
         InputError: It is not paused, or paused already.
     """
     now = at or datetime.now(timezone.utc)
@@ -135,7 +135,7 @@ def by_hand(settings: Settings, name: str, action: str, why: str, *, at: datetim
         if action in ("pause", "resume"):
             if state.paused == (action == "pause"):
                 raise InputError(f"The rollout of {name} is {'' if state.paused else 'not '}paused already.")
-            # Its requests are counted from now on: what was found while it was paused is judged no more.
+            # Requests are counted from now on: those logged while it was paused are not judged.
             state = replace(state, paused=action == "pause", why=said)
             since = state.step.since if action == "pause" else _text(now)
             seen = read_seen(folder, step_id(state))
@@ -156,11 +156,11 @@ def by_hand(settings: Settings, name: str, action: str, why: str, *, at: datetim
 
 
 def _looked(settings: Settings, folder: ReleaseFolder, state: RolloutState, now: datetime) -> RolloutState:
-    """The state after a look at what was logged."""
+    """The state after judging the requests logged so far."""
     try:
         read_release(folder, state.release)
     except (NotFoundError, DamagedError) as error:
-        # The cause has paths, and what is said of a rollout is shown on status pages.
+        # The cause has paths, and the reason of a rollout is shown on status pages.
         logger.error("%s: %s", folder.name, error)
         return end(folder, state, Verdict("returned", f"Release {state.release} is gone, or damaged."), now)
     step = step_id(state)
@@ -183,7 +183,7 @@ def _looked(settings: Settings, folder: ReleaseFolder, state: RolloutState, now:
     state = state.with_step(verdict="passed", until=_text(now))
     steps = (*state.steps, Step(stage, share, _text(now)))
     state = write_rollout(folder, replace(state, stage=stage, share=share, why=verdict.why, steps=steps))
-    # What arrives from now on is in later versions of the log than those that were read for this look.
+    # Requests that arrive from now on are in later versions of the log than this look has read.
     write_seen(folder, Seen(step_id(state), seen.version))
     return state
 

@@ -1,4 +1,4 @@
-"""Counting what is new in the request log: each row once, whatever was killed between two looks."""
+"""Count new rows of the request log, each once even after kills, and read the outcomes of requests."""
 
 import logging
 from collections.abc import Iterator
@@ -30,18 +30,18 @@ _BATCH_ROWS = 65_536
 
 
 def logged_version(settings: Settings, name: str) -> int:
-    """The newest version of a model's log; -1 where there is none: what is logged from now on is in later ones."""
+    """The newest Delta version of a model's log; -1 if there is none."""
     table = open_if_exists(settings, table_of(name))
     return -1 if table is None else int(table.version())
 
 
 def step_id(state: RolloutState) -> str:
-    """Names the step of a rollout whose requests are counted together."""
+    """An id of the present step of a rollout, whose requests are counted together."""
     return f"{state.started_at} {state.release} {len(state.steps)} {state.step.since}"
 
 
 def counted(settings: Settings, state: RolloutState, seen: Seen, *, now: datetime) -> Seen:
-    """What is known of the present step, with the rows that were committed since it was counted last."""
+    """The counts of the present step, with the rows added that were committed since `seen`."""
     begin = microseconds(datetime.fromisoformat(state.step.since))
     if seen.after < begin:
         seen = replace(seen, after=begin)
@@ -64,7 +64,7 @@ def _with_rows(seen: Seen, rows: Rows, state: RolloutState, pairs: Pairs) -> See
     seen = replace(seen, newest=max(seen.newest, int(rows.at.max())))
     late = ~rows.fits & (rows.at > seen.after)
     if late.any():
-        # Some replica answered by an earlier step: what came before is of two splits, and is not compared.
+        # A replica answered by an earlier step: requests until then are of two splits, and are not compared.
         last = int(np.flatnonzero(late)[np.argmax(rows.at[late])])
         seen = Seen(
             seen.step, seen.version, int(rows.at[last]), seen.newest, rows.replica[last],
@@ -89,7 +89,7 @@ def _with_rows(seen: Seen, rows: Rows, state: RolloutState, pairs: Pairs) -> See
 
 
 def _with_order(seen: Seen, pairs: Pairs, state: RolloutState) -> Seen:
-    """With how far both releases agree, of requests that both have scored."""
+    """The counts with the agreement of both releases added, for requests that both have scored."""
     agree, buckets, values = seen.agree.copy(), [], []
     for bucket, current, candidate in pairs.match():
         apart = np.abs(candidate - current)
@@ -104,7 +104,7 @@ def _with_order(seen: Seen, pairs: Pairs, state: RolloutState) -> Seen:
 
 
 def _whys(seen: Seen, rows: Rows, without: np.ndarray) -> dict[str, list[int]]:
-    """The requests without an answer of the model, by reason and arm."""
+    """Numbers of requests without an answer of the model, by reason and arm."""
     found = {why: list(counts) for why, counts in seen.whys.items()}
     for place in np.flatnonzero(without).tolist():
         found.setdefault(rows.why[place] or "other", [0, 0])[int(rows.arm[place])] += 1
@@ -112,7 +112,7 @@ def _whys(seen: Seen, rows: Rows, without: np.ndarray) -> dict[str, list[int]]:
 
 
 def _with_outcomes(settings: Settings, seen: Seen, outcome: Outcome, now: datetime) -> Seen:
-    """With the outcomes of requests whose horizon has passed; they wait while the table cannot be read."""
+    """The counts with the outcomes of requests whose horizon has passed; these wait while the table cannot be read."""
     due = seen.waiting.at <= microseconds(now - timedelta(hours=outcome.horizon_h))
     if not due.any():
         return seen
@@ -120,16 +120,16 @@ def _with_outcomes(settings: Settings, seen: Seen, outcome: Outcome, now: dateti
     values = np.full((int(due.sum()), len(GUARDS)), np.nan)
     try:
         values[:, GUARD["outcome"]] = outcomes(settings, outcome, ripe.request_id) / outcome.most
-    except Exception as error:  # of a table of other people: the other guards still have to judge
+    except Exception as error:  # of a table that others own: the other guards still have to judge
         trace = None if isinstance(error, ForecacheError) else error
         logger.error("The outcomes in %s cannot be read: %s", outcome.table, error, exc_info=trace)
-        # The cause may have what no status page is to show.
+        # The cause may have content that no status page should show.
         return replace(seen, fault="The outcomes cannot be read; the log of the controller says why.")
     return replace(seen, waiting=seen.waiting.picked(~due), fault="").adding(ripe.bucket, ripe.arm, values)
 
 
 def _new_batches(settings: Settings, state: RolloutState, seen: Seen) -> "tuple[Seen, Iterator[pa.RecordBatch]]":
-    """The rows that were added to the log since `seen`; all of the step, to be counted anew, if that is not known."""
+    """The rows added to the log since `seen`; if these are not known, empty counts and all rows of the step."""
     table = open_if_exists(settings, table_of(state.name))
     if table is None:
         return seen, iter(())
@@ -148,7 +148,11 @@ def _new_batches(settings: Settings, state: RolloutState, seen: Seen) -> "tuple[
 
 
 def _added(settings: Settings, name: str, versions: range) -> "Iterator[pa.RecordBatch]":
-    """The rows that some versions of the log added; FileNotFoundError where they are not there any more."""
+    """The rows that versions of the log added.
+
+    Raises:
+        FileNotFoundError: The files of a version were removed.
+    """
     import pyarrow.parquet as pq
 
     table = table_of(name)

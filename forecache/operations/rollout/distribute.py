@@ -1,4 +1,4 @@
-"""Telling others where a rollout stands: the homes over the lake, by the claim, and replicas, by the remote."""
+"""Distribute the state of a rollout: to installations over the lake, by the claim, and to replicas, by the remote."""
 
 import logging
 from contextlib import suppress
@@ -22,7 +22,7 @@ logger = logging.getLogger("forecache.rollout")
 
 
 def distribute(settings: Settings, folder: ReleaseFolder, *, moved: bool) -> None:
-    """Bring other homes and replicas what has moved, now or at an earlier look that could not reach them."""
+    """Distribute a change, made now or at an earlier look that could not reach the lake or the remote."""
     generation = show_in_lake(settings, folder)
     if settings.store_remote:
         with reporting_replica_failure(folder.name, f"The rollout of {folder.name} has changed here."):
@@ -34,10 +34,10 @@ def distribute(settings: Settings, folder: ReleaseFolder, *, moved: bool) -> Non
 
 
 def push_owned(settings: Settings, folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
-    """`push_releases`, unless another home over the lake releases the model.
+    """Push the releases of a model, unless another installation over the lake owns it.
 
     Raises:
-        ConflictError: It does.
+        ConflictError: Another installation owns it.
         OwnerUnknownError: The lake does not say.
         DamagedError: The claim cannot be read.
     """
@@ -48,17 +48,17 @@ def push_owned(settings: Settings, folder: ReleaseFolder, remote: Folder) -> dic
 
 
 def pull_owned(settings: Settings, folder: ReleaseFolder, remote: Folder, *, verify: bool = False) -> dict[str, Any]:
-    """`pull_releases`, unless this home releases the model and has what the remote has not.
+    """Pull the releases of a model, unless this installation owns it and has changes that the remote lacks.
 
     Raises:
-        AheadError: It has.
+        AheadError: It owns the model and has such changes.
         Others as `pull_releases`.
     """
     return pull_releases(folder, remote, verify=verify, is_ours=lambda: _releases_here(settings, folder, remote))
 
 
 def _releases_here(settings: Settings, folder: ReleaseFolder, remote: Folder) -> bool:
-    """Whether this home releases a model, by its claim, or else by who pushed last. Replicas ask no lake."""
+    """Tell if this installation owns a model, by its claim, or else by the last push. Replicas do not read the lake."""
     if not home_of(folder):
         return False
     try:
@@ -69,11 +69,11 @@ def _releases_here(settings: Settings, folder: ReleaseFolder, remote: Folder) ->
 
 
 def show_in_lake(settings: Settings, folder: ReleaseFolder) -> int | None:
-    """Write where this home's rollout stands into its claim, for the other homes.
+    """Write the state of this installation's rollout into its claim in the lake, for the other installations.
 
     Returns:
-        The generation of the state that they see now; None where there is no rollout of this home, or where the lake
-        could not be told, which is done by the next look.
+        The generation of the state that they see now; None if this installation has no rollout, or if the lake could
+        not be written, which the next look repeats.
     """
     try:
         state = read_rollout(folder)
@@ -82,14 +82,14 @@ def show_in_lake(settings: Settings, folder: ReleaseFolder) -> int | None:
         with asked(settings, folder.name) as lake, suppress(DamagedError):
             show_rollout(lake, folder.name, home_of(folder), shown(state))
             return state.generation
-        # Of a damaged claim, whoever went back all the same has been told.
+        # A damaged claim has been reported before: a rollback that goes on without it logs a warning.
     except ForecacheError as error:
         logger.warning("The other homes do not see yet where the rollout of %s stands: %s", folder.name, error.message)
     return None
 
 
 def is_told(folder: ReleaseFolder, state: RolloutState) -> bool:
-    """Whether the other homes and the remote have this state."""
+    """Tell if the other installations and the remote have this state."""
     try:
         return _told_file(folder).read_text() == str(state.generation)
     except FileNotFoundError:
@@ -97,7 +97,7 @@ def is_told(folder: ReleaseFolder, state: RolloutState) -> bool:
 
 
 def mark_told(folder: ReleaseFolder, generation: int) -> None:
-    """Note that the other homes and the remote have the state of this generation, or are another home's to tell."""
+    """Record that the state of this generation is distributed, or that another installation distributes it."""
     write_durably(_told_file(folder), str(generation))
 
 
@@ -106,7 +106,7 @@ def _told_file(folder: ReleaseFolder) -> Path:
 
 
 def shown(state: RolloutState) -> dict[str, Any]:
-    """What other homes see of a rollout."""
+    """The part of a rollout's state that other installations see."""
     return {
         "release": state.release, "current": state.current, "stage": state.stage, "share": state.share,
         "since": state.step.since, "verdict": state.step.verdict, "paused": state.paused, "why": state.why,

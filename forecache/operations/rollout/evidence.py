@@ -1,4 +1,4 @@
-"""What the requests of two arms prove, by a test that may be looked at after every request.
+"""Sequential tests of the difference of two arms: their bounds hold however often the requests are looked at.
 
 The unit is the key: it is assigned to an arm, and requests of one key depend on each other. So the variance of an arm's
 mean is that over keys, of a ratio of sums (Cochran, "Sampling Techniques", 1977, section 6.4; Deng, Knoblich and Lu,
@@ -7,12 +7,12 @@ mean is that over keys, of a ratio of sums (Cochran, "Sampling Techniques", 1977
 A bound holds at all looks together: it is the asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy
 and Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 2024 (first of
 2021), in its one-sided form (appendix B), which is that of Robbins' normal mixture (1970). It is proved for independent
-observations. Where requests of a key agree more than those of others do, the evidence of two looks is correlated more
-than there, and by Slepian's inequality (1962) the bound is crossed more rarely, not more often.
+observations. If requests of a key agree more than those of different keys, the evidence of two looks is correlated
+more, and by Slepian's inequality (1962) the bound is crossed more rarely, not more often.
 
-Such a mean is of many keys only where no key has most of the requests: a machine that sends a third of them is one key,
-and whatever sets it apart would be taken for a difference of the releases. So a key counts for a limited share of its
-arm, by the same number of requests in both.
+The mean is one over many keys only if no key has most of the requests: a machine that sends a third of them is one key,
+and its peculiarity would be taken for a difference of the releases. So a key counts for a limited share of its arm, by
+the same number of requests in both.
 """
 
 from dataclasses import dataclass, fields
@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 LEAST_KEYS = 30
-"""Of each arm, before it is judged at all: the bounds are asymptotic."""
+"""Least number of keys of each arm before it is judged: the bounds are asymptotic."""
 
 _MOST_OF_A_KEY = 1 / LEAST_KEYS
-"""A key counts for at most this share of the requests of its arm."""
+"""Largest share of the requests of its arm that a key counts for."""
 
 _SIZES = (1.0, 4.0, 16.0)
-"""A harm that is many times the smallest one that matters is to be found in much fewer requests."""
+"""Sizes of harm, in multiples of the smallest that matters, with a bound each: large ones need far fewer requests."""
 
 Floats = Any
 """A float, or an array of them: one for each of many simulated rollouts."""
@@ -35,7 +35,7 @@ Floats = Any
 
 @dataclass(frozen=True)
 class Sums:
-    """What is known of one value of the requests of an arm: sums over keys, of numbers of requests n and values x.
+    """Sums over the keys of an arm, of their numbers of requests n and sums of values x.
 
     Each may be an array, of many rollouts at once.
     """
@@ -52,7 +52,7 @@ class Sums:
 
     @property
     def mean(self) -> Floats:
-        """Of the values of all requests; 0 without requests."""
+        """Mean value of all requests; 0 without requests."""
         return self.x / np.maximum(self.n, 1)
 
     @property
@@ -64,21 +64,21 @@ class Sums:
 
 
 def sums_of(n: np.ndarray, x: np.ndarray) -> Sums:
-    """The sums of keys; `n` and `x` [..., keys], of which those with n = 0 do not count."""
+    """The sums over keys of `n` and `x` [..., keys]; keys with n = 0 do not count."""
     n, x = np.asarray(n, np.float64), np.asarray(x, np.float64)
     return Sums((n > 0).sum(-1), n.sum(-1), x.sum(-1), (n * n).sum(-1), (n * x).sum(-1), (x * x).sum(-1))
 
 
 def most_of_a_key(*arms: np.ndarray) -> np.ndarray:
-    """So many requests of a key count, in all arms alike, that no key has more than a 30th of those of its arm.
+    """The most requests of a key that count, in all arms alike, so that no key has more than a 30th of its arm.
 
-    Another number in each arm would weigh keys with many requests differently, which would be a difference by itself.
+    Different numbers in the arms would weigh heavy keys differently, which would be a difference by itself.
 
     Args:
         arms: Requests by key of each arm, [..., keys].
 
     Returns:
-        [...]; infinity where an arm has fewer than `LEAST_KEYS` keys, which is not judged.
+        [...]; infinity if an arm has fewer than `LEAST_KEYS` keys, which is not judged.
     """
     return np.minimum.reduce([_most_in(np.asarray(n, np.float64)) for n in arms])
 
@@ -96,7 +96,7 @@ def _most_in(n: np.ndarray) -> np.ndarray:
 
 
 def limited(n: np.ndarray, x: np.ndarray, most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of requests and sums of values by key [..., keys], of which at most so many requests of a key count."""
+    """Requests and sums of values by key [..., keys], scaled down to at most `most` requests of a key."""
     kept = np.minimum(n, np.asarray(most)[..., None])
     return kept, x * kept / np.maximum(n, 1)
 
@@ -106,15 +106,15 @@ class Difference:
     """A difference of two means.
 
     Attributes:
-        mean: Of the candidate, less that of the current release.
-        variance: Of `mean`; infinite before there are `LEAST_KEYS` of each.
+        mean: Mean of the candidate less that of the current release.
+        variance: Variance of `mean`; infinite before there are `LEAST_KEYS` keys of each.
     """
 
     mean: Floats
     variance: Floats
 
     def bound(self, error: float, scale: Floats) -> Floats:
-        """How far the difference may be from `mean` on one side, at all looks together.
+        """The largest distance of the difference from `mean` on one side, at all looks together.
 
         Args:
             error: Probability that it is ever further, on that side.
@@ -133,15 +133,14 @@ class Difference:
 
 
 def difference(candidate: Sums, current: Sums, *, span: float = 1.0) -> Difference:
-    """Of two arms whose keys are others.
+    """The difference of two arms that have different keys.
 
-    The variance is the larger of two: with that of each arm, and with that of both, as if they were equal. An arm
-    with few keys that happen to agree is thereby not taken for one that is known well.
+    The variance is the larger of two: the separate and the pooled one. So an arm with few keys that happen to agree is
+    not taken for one that is known well.
 
     Args:
-        span: From the smallest to the largest value of a request. Each arm counts one more request that is so far from
-            the mean, as Agresti and Caffo (American Statistician 2000) add for shares: nothing is proved by the first
-            few of what is rare.
+        span: Range of a request's value. Each arm counts one more request at this distance from the mean, as Agresti
+            and Caffo (American Statistician 2000) add for shares: the first few rare events prove nothing.
     """
     of_candidate, of_current = (each.spread + span**2 for each in (candidate, current))
     n, m = np.maximum(candidate.n, 1), np.maximum(current.n, 1)
@@ -153,7 +152,7 @@ def difference(candidate: Sums, current: Sums, *, span: float = 1.0) -> Differen
 
 
 def paired(candidate: tuple[Floats, Floats], current: tuple[Floats, Floats], *, span: float = 1.0) -> Difference:
-    """Of keys that both releases have scored the requests of: what they share of a key's values is no difference.
+    """The difference of two releases that scored requests of the same keys; variation of keys cancels out.
 
     Args:
         candidate, current: Numbers of requests and sums of their values by key, each [..., keys].
@@ -168,7 +167,7 @@ def paired(candidate: tuple[Floats, Floats], current: tuple[Floats, Floats], *, 
 
 
 def split_is_off(in_arm: Floats, keys: Floats, share: float, *, error: float) -> Any:
-    """Whether the share of keys in an arm is proved to be another one than was asked for (sample ratio mismatch).
+    """Tell if the share of keys in an arm is proved to differ from the declared one (sample ratio mismatch).
 
     The e-process of Lindon and Malek, "Anytime-Valid Inference for Multinomial Count Data", NeurIPS 2022: keys come one
     by one, each in the arm with probability `share`, against a beta mixture around it.

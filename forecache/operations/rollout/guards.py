@@ -1,4 +1,4 @@
-"""What each guard of a step says: how the two arms differ, how sure that is, and whether more than is tolerated."""
+"""The guards of a step: the difference of the two arms, its bounds, and whether they exceed what is tolerated."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from forecache.pipeline.realtime.rollout import Outcome
 from forecache.realtime.rollout.state import Compared, RolloutState, Stage
 
 TWO_SIDED = ("score_level", "score_spread")
-"""Guards for which a difference in either direction does harm."""
+"""Guards for which a difference in either direction is harm."""
 _OF_STAGE: Mapping[str, tuple[str, ...]] = {
     "aa": ("without_model", "late", "slow", "score_level", "score_spread"),
     "shadow": ("without_model", "score_level", "score_spread", "order"),
@@ -19,14 +19,14 @@ _OF_STAGE: Mapping[str, tuple[str, ...]] = {
 }
 _LEAST_SCALE = 0.01
 _BY_CHANCE = 0.5
-"""Mean that scores of noise have for the guard of the order: what lies between it and the limit has to be found."""
+"""Mean of the order guard for scores of noise: differences between the limit and it have to be found."""
 
 
 def errors_of(plan: Mapping[str, Any], stage: Stage) -> dict[str, float]:
     """By guard, and "split" for the split of the keys, the probability that it stops an equal release in a step.
 
-    Those of all steps and guards add up to `Rollout.error`, so that it bounds the probability that any does (Boole).
-    The steps have equal parts; of a step's, the outcome has half where there is one.
+    The probabilities of all steps and guards add up to `Rollout.error`, which bounds that of any stop (Boole). Steps
+    have equal parts; within a step, the outcome has half if there is one.
     """
     steps = 1 + (plan["shadow_share"] > 0) + len(plan["shares"])
     of_step = plan["error"] / steps
@@ -38,7 +38,7 @@ def errors_of(plan: Mapping[str, Any], stage: Stage) -> dict[str, float]:
 
 
 def compared(state: RolloutState, seen: Seen) -> Iterator[Compared]:
-    """What each guard of a step says of what was counted."""
+    """The comparison of each guard of a step, by its counts."""
     for name, error in errors_of(state.plan, state.stage).items():
         if name == "split":
             continue
@@ -54,7 +54,7 @@ def compared(state: RolloutState, seen: Seen) -> Iterator[Compared]:
 def compare(
     plan: Mapping[str, Any], name: str, found: Difference, other: Sums, current: Sums, error: float
 ) -> Compared:
-    """What a guard says of a difference."""
+    """The comparison of a guard for a difference."""
     harm, bound, tolerated = harm_of(plan, name, found, current.mean, error)
     known = bool(np.isfinite(bound))
     return Compared(
@@ -69,7 +69,7 @@ def compare(
 
 
 def harm_of(plan: Mapping[str, Any], name: str, found: Difference, base: Any, error: float) -> tuple[Any, Any, Any]:
-    """Of a guard the difference in the harmful direction, how far it may be off, and what is tolerated.
+    """The difference in a guard's harmful direction, its bound, and the tolerated difference.
 
     Args:
         base: Mean of the current release.

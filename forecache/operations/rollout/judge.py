@@ -1,4 +1,4 @@
-"""Whether a step waits, is passed, returned or paused, by what its guards say."""
+"""Judge a step of a rollout by its guards: it waits, is passed, returned or paused."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,11 +23,11 @@ _SAID = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What follows from a look.
+    """The decision about a step.
 
     Attributes:
         verdict: "waits", "passed", "returned" or "paused".
-        why: In a sentence.
+        why: The reason, in a sentence.
     """
 
     verdict: str
@@ -38,15 +38,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted of a step. Pairs are of the current release's arm, and of the other.
+    """Totals of a step. Pairs are of the current release's arm, and of the other.
 
     Attributes:
-        requests: Those that say something of a release.
-        keys: Of these requests.
-        keys_in_all: Also of requests that say nothing, for the split.
-        outcomes: Requests whose outcome is known.
-        ordered: Requests that both releases have scored in the shadow step, whose orders are compared.
-        straggler, fault: As `Seen` has them.
+        requests: Number of requests that count for a guard of a release.
+        keys: Number of keys of these requests.
+        keys_in_all: Number of keys of all requests, for the split.
+        outcomes: Number of requests with a known outcome.
+        ordered: Number of requests that both releases have scored in the shadow step, whose orders are compared.
+        straggler, fault: See `StepCounts`.
     """
 
     requests: tuple[int, int]
@@ -59,7 +59,7 @@ class Counts:
 
 
 def judged(state: RolloutState, seen: Seen, *, now: datetime) -> Verdict:
-    """What is to be done with a rollout, by what was counted of its step."""
+    """The verdict on the present step of a rollout, by its counts."""
     return decided(state, counts_of(seen), tuple(compared(state, seen)), now=now)
 
 
@@ -80,7 +80,7 @@ def counts_of(seen: Seen) -> Counts:
 
 
 def decided(state: RolloutState, counts: Counts, found: tuple[Compared, ...], *, now: datetime) -> Verdict:
-    """What is to be done with a rollout, by what its guards say."""
+    """The verdict on the present step of a rollout, by the comparisons of its guards."""
 
     def verdict(what: str, why: str) -> Verdict:
         return Verdict(what, why, found, counts.requests)
@@ -107,7 +107,7 @@ def decided(state: RolloutState, counts: Counts, found: tuple[Compared, ...], *,
 
 
 def following(state: RolloutState) -> tuple[Stage, float] | None:
-    """The stage and share after the present ones; None: the candidate answers all."""
+    """The stage and share of the next step; None: the candidate becomes current."""
     shares: list[float] = list(state.plan["shares"])
     if state.stage == "aa" and state.plan["shadow_share"]:
         return "shadow", state.plan["shadow_share"]
@@ -116,7 +116,7 @@ def following(state: RolloutState) -> tuple[Stage, float] | None:
 
 
 def _why_it_waits(state: RolloutState, counts: Counts, found: tuple[Compared, ...], now: datetime) -> str:
-    """Why a step goes on, in a sentence; "" if it is passed."""
+    """The reason why a step goes on, in a sentence; "" if it is passed."""
     if not sum(counts.requests):
         where = f"; {counts.straggler} answered by an earlier step" if counts.straggler else ""
         return f"The request log has no request of this step{where}: without requests nothing moves on."
@@ -150,7 +150,7 @@ def _why_guard_waits(each: Compared) -> str:
 
 
 def _why_outcome_waits(state: RolloutState, each: Compared) -> str:
-    """The last step before all keys rules the declared margin out; the earlier ones have too few requests for that."""
+    """The reason why the outcome is open: only the last step before all keys has to rule the declared margin out."""
     margin = state.plan["outcome"].get("margin")
     if margin is None or following(state) is not None:
         return ""

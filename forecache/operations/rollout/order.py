@@ -1,7 +1,7 @@
-"""The order of a candidate's scores beside the current release's, by requests that both scored in the shadow step.
+"""Disagreement of a candidate's ranking with the current release's, on requests that both score in the shadow step.
 
-Scores may be distributed as those of the current release and mean nothing: only their order shows that. The value of a
-request is 0 for the same order, 0.5 for an unrelated one, as noise has it, and 1 for the reverse. For several
+Meaningless scores may have the distribution of the current release's: only their order shows it. The value of a
+request is 0 for the same order, 0.5 for an unrelated one, as of noise, and 1 for the reverse. For several
 candidates it is made of Spearman's rank correlation r, as (1 - r) / 2. A single score has no order within its request:
 its place among the scores of the current release is compared, by Spearman's footrule, which is as far from 0 for noise.
 """
@@ -13,22 +13,22 @@ import numpy as np
 from forecache.operations.rollout.values import Rows, place_among
 
 MOST_PAIRS = 50_000
-"""Requests of a look that are compared: they prove enough, and take some seconds."""
+"""Most requests of a look that are compared: they prove enough, and take some seconds."""
 _OF_FOOTRULE = 1.4
-"""Two independent places of ten are 0.37 apart on average, and a value is at most 1."""
+"""Factor of the footrule: two independent places of ten are 0.37 apart on average, and a value is at most 1."""
 
 
 class Pairs:
-    """Requests of one look by their id. An id that comes twice, as a client may send it, is left out."""
+    """Requests of one look by id. An id that occurs twice, as a client may send it, is left out."""
 
     def __init__(self) -> None:
         self._found: tuple[dict[str, tuple[int, np.ndarray] | None], ...] = ({}, {})
 
     def add(self, rows: Rows, wanted: np.ndarray) -> None:
-        """Add those of some rows that have scores of their model.
+        """Add the wanted rows that have scores of their model.
 
         Args:
-            wanted: Which rows, [rows] booleans.
+            wanted: Mask [rows].
         """
         scores = rows.scores_of_model
         for place in np.flatnonzero(wanted).tolist():
@@ -54,14 +54,14 @@ class Pairs:
 
 
 def disorder(current: np.ndarray, candidate: np.ndarray, edges: Sequence[float]) -> float:
-    """Measure how far the order of the candidate's scores is from that of the current release, from 0 to 1.
+    """Disagreement of the order of the candidate's scores with the current release's, from 0 to 1.
 
     Args:
         current, candidate: Scores of one request, float64 [n].
-        edges: Between which the scores of the current release fall evenly.
+        edges: Deciles of the scores of the current release.
 
     Returns:
-        NaN for a single score before it is known where scores lie.
+        NaN for a single score before the deciles are known.
     """
     if len(current) == 1:
         if not edges:
@@ -70,7 +70,7 @@ def disorder(current: np.ndarray, candidate: np.ndarray, edges: Sequence[float])
         return min(1.0, _OF_FOOTRULE * abs(float(places[0] - places[1])))
     one, other = _centred_ranks(current), _centred_ranks(candidate)
     size = float(np.sqrt((one @ one) * (other @ other)))
-    if not size:  # all scores of one are equal, which is an order only if those of the other are
+    if not size:  # all scores of one are equal, which agrees only with equal scores of the other
         return 0.0 if not one.any() and not other.any() else 0.5
     return float(np.clip(0.5 * (1 - (one @ other) / size), 0.0, 1.0))
 

@@ -1,4 +1,4 @@
-"""What requests led to, from the table that an `Outcome` names."""
+"""Outcomes of requests, from the table that an `Outcome` names."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Which home releases a model: what every command and the controller ask the lake before they change anything."""
+"""Ownership of a model's releases: the one installation over a lake that may change them, by a claim in the lake."""
 
 import logging
 from collections.abc import Iterator
@@ -27,21 +27,21 @@ from forecache.store.replicas.sync import open_remote
 
 logger = logging.getLogger("forecache.rollout")
 _PATIENCE_S = 10.0
-"""How long an object store that does not answer is asked again: the lock of the releases may be held meanwhile."""
+"""Time for which reads of an object store are retried; the lock of the releases may be held meanwhile."""
 
 
 class OwnerUnknownError(UnavailableError):
-    """Nothing says at the moment which home releases a model."""
+    """The owner of a model is not known at the moment."""
 
 
 def own(settings: Settings, folder: ReleaseFolder, *, urgent: bool = False) -> None:
-    """Have this home be the one that releases a model: it claims it where no home has. Also ends a killed take-over.
+    """Claim a model for this installation if none has claimed it; also finishes a killed take-over.
 
     Args:
-        urgent: What is about to be done takes a release away from requests, and has to be possible without the lake.
+        urgent: The caller is about to take a release out of service, which has to be possible without the lake.
 
     Raises:
-        ConflictError: Another home has claimed it.
+        ConflictError: Another installation has claimed it.
         OwnerUnknownError: The lake does not say, and it is not urgent.
         DamagedError: The claim cannot be read, and it is not urgent.
     """
@@ -63,7 +63,7 @@ def own(settings: Settings, folder: ReleaseFolder, *, urgent: bool = False) -> N
 
 
 def other_owner(settings: Settings, folder: ReleaseFolder) -> Claim | None:
-    """The claim of another home, None where this home has it. It makes none: a lake without one may be a wrong one.
+    """The claim of another installation, None if this one has it. It makes no claim: the lake may be a wrong one.
 
     Raises:
         OwnerUnknownError: The lake does not say, or has no claim.
@@ -78,7 +78,7 @@ def other_owner(settings: Settings, folder: ReleaseFolder) -> Claim | None:
 
 
 def claim_of(settings: Settings, name: str) -> Claim | None:
-    """The claim of a model, None where no home has claimed it.
+    """The claim of a model, None if no installation has claimed it.
 
     Raises:
         OwnerUnknownError: The lake does not say.
@@ -88,13 +88,13 @@ def claim_of(settings: Settings, name: str) -> Claim | None:
 
 
 def take_over(settings: Settings, folder: ReleaseFolder) -> None:
-    """Have this home release a model from now on, and go on from what the remote has, where one is set.
+    """Make this installation the owner of a model, after pulling the releases of the remote, if one is set.
 
-    Killed anywhere, it is finished by the next call. Where the claim is damaged and this home was the last to push, it
-    goes on from what is here: that is what the remote has, and what was gone back to since.
+    If it is killed anywhere, the next call finishes it. If the claim is damaged and this installation was the last to
+    push, nothing is pulled: the local releases are those of the remote, with later rollbacks.
 
     Raises:
-        ConflictError: Another home took it over meanwhile.
+        ConflictError: Another installation took it over meanwhile.
         OwnerUnknownError: The lake cannot be reached.
     """
     is_ours = _is_ours(settings, folder)
@@ -105,23 +105,23 @@ def take_over(settings: Settings, folder: ReleaseFolder) -> None:
         move_claim(lake, ours)
     claim_step("taken over")
     if not is_ours:
-        _follow(settings, folder)  # what the other home had begun to push before it lost the claim
+        _follow(settings, folder)  # releases that the other installation had begun to push before it lost the claim
     _adopt(folder, ours)
 
 
 def is_of_here(folder: ReleaseFolder, state: RolloutState) -> bool:
-    """Whether a rollout was begun, or taken over, by this home, and not pulled from another."""
+    """Tell if a rollout was begun or taken over by this installation, and not pulled from another."""
     return state.home == home_of(folder)
 
 
 def refuse_pulled(settings: Settings, folder: ReleaseFolder, state: RolloutState) -> None:
-    """Raises `ConflictError` for a rollout of another home, which was pulled, unless this one has the model by now."""
+    """Raise `ConflictError` for the pulled rollout of another installation, unless this one has the claim by now."""
     if is_of_here(folder, state):
         return
     with suppress(UnavailableError):
         found = claim_of(settings, folder.name)
         if found is not None and found.home == home_of(folder):
-            return  # a take-over was killed, which `own` ends
+            return  # a take-over was killed, which `claim_ownership` finishes
     raise ConflictError(
         f"The rollout of {state.name} is another home's, and was pulled from the remote.",
         remedy=f"Move it there; `forecache releases {state.name}` names that home where it is over the same lake.",
@@ -129,7 +129,7 @@ def refuse_pulled(settings: Settings, folder: ReleaseFolder, state: RolloutState
 
 
 def left(folder: ReleaseFolder, state: RolloutState, owner: Claim) -> RolloutState:
-    """The state where another home has taken the model over: nothing is decided here any more."""
+    """Pause the rollout because another installation has taken the model over; returns the state."""
     if state.is_over or state.paused or not is_of_here(folder, state):
         return state
     why = f"{owner.name} was taken over by {owner}; this home does not move its rollout on any more."
@@ -137,8 +137,8 @@ def left(folder: ReleaseFolder, state: RolloutState, owner: Claim) -> RolloutSta
 
 
 def _adopt(folder: ReleaseFolder, ours: Claim) -> None:
-    """Have this home move a rollout on that it pulled, or finish its end, now that the model is its own."""
-    with suppress(DamagedError):  # who looks at it is told so
+    """Make a pulled rollout this installation's own, so that it moves it on or finishes its end."""
+    with suppress(DamagedError):  # the next look reports it
         if _adoptable(folder, ours) is not None:
             with writing(folder, action="take-over"):
                 state = _adoptable(folder, ours)
@@ -148,7 +148,7 @@ def _adopt(folder: ReleaseFolder, ours: Claim) -> None:
 
 
 def _adoptable(folder: ReleaseFolder, ours: Claim) -> RolloutState | None:
-    """A rollout of another home with which there is something left to do; None where there is none."""
+    """A pulled rollout that is not over or not reconciled; None if there is none."""
     state = read_rollout(folder)
     if state is None or state.home == ours.home or (state.is_over and is_settled(state, read_current(folder))):
         return None
@@ -156,7 +156,7 @@ def _adoptable(folder: ReleaseFolder, ours: Claim) -> RolloutState | None:
 
 
 def _follow(settings: Settings, folder: ReleaseFolder) -> None:
-    """Have what the remote has of a model, so that its releases and their numbers go on from there."""
+    """Pull a model's releases from the remote, so that the numbers of new ones follow on."""
     with _asked_remote(settings, folder.name) as remote:
         if remote is not None and folder.name in remote_releases(remote):
             pull_releases(folder, remote, rolled_back=True)
@@ -164,7 +164,7 @@ def _follow(settings: Settings, folder: ReleaseFolder) -> None:
 
 @contextmanager
 def _asked_remote(settings: Settings, name: str) -> Iterator[Folder | None]:
-    """The remote, None where none is set; what keeps it from answering becomes one error."""
+    """The remote, None if none is set; failures to reach it become one error."""
     if not settings.store_remote:
         yield None
         return
@@ -184,7 +184,7 @@ def _is_ours(settings: Settings, folder: ReleaseFolder) -> bool:
     try:
         found = claim_of(settings, folder.name)
     except DamagedError:
-        # What was gone back to here meanwhile could not be pushed, and would be lost by a pull.
+        # Local rollbacks could not be pushed meanwhile, and would be lost by a pull.
         with _asked_remote(settings, folder.name) as remote:
             return remote is not None and pushed_last_from(folder, remote)
     return found is not None and found.home == home_of(folder)
@@ -192,7 +192,7 @@ def _is_ours(settings: Settings, folder: ReleaseFolder) -> bool:
 
 @contextmanager
 def asked(settings: Settings, name: str) -> Iterator[Folder]:
-    """The lake as a folder; what keeps it from answering becomes one error."""
+    """The lake as a folder; failures to reach it become one error."""
     try:
         yield open_folder(
             settings.lake_uri, settings.storage_options, setting="FORECACHE_LAKE", patience_s=_PATIENCE_S

@@ -1,4 +1,4 @@
-"""What the controller has counted in the present step of a rollout: by key and guard, requests and sums of values."""
+"""Counts of the present step of a rollout (requests and sums of values by key and guard), and figures from them."""
 
 import io
 import json
@@ -13,10 +13,10 @@ from forecache.files import write_durably
 from forecache.realtime.release.folder import ReleaseFolder
 
 GUARDS = ("without_model", "late", "slow", "score_level", "score_spread", "order", "outcome", "split")
-"""What is counted of each request; `split` of all, also of those that say nothing of a release."""
+"""Values that are counted of each request; `split` also of those that count for no other guard."""
 GUARD = {name: place for place, name in enumerate(GUARDS)}
 KEPT = 50_000
-"""Times and scores of the current release that are kept in the A/A step, for what is slow and where scores lie."""
+"""Most times and scores of the current release that are kept in the A/A step, for its calibration."""
 
 
 def _none(*shape: int) -> Any:
@@ -50,21 +50,21 @@ class Seen:
     """Counts of one step. The first axis of `n` and `x` is the arm: 0 the current release's, 1 the other one's.
 
     Attributes:
-        step: Which step of which rollout, as `step_id` says it.
-        version: Delta version of the log up to which its rows are counted; -1: none is.
-        after: Microseconds since 1970: requests that arrived later are counted. All before, some replica may have
-            answered by an earlier step.
-        newest: The last arrival that was seen, in any arm; 0: none.
-        straggler: The replica that answered by an earlier step last; "" if none did.
-        whys: By reason, the requests of each arm that the model did not answer.
-        buckets: Of the keys [keys], ascending.
-        n, x: Requests and sums of their values, [2, keys, guards]. A value is from 0 to 1.
-        times: Sums over requests by arm [2, 3]: their number, microseconds in all, microseconds of the model.
-        agree: Requests that both releases scored [4]: their number, of these with the same first candidate, the sum of
-            the mean absolute differences of scores, the largest difference.
-        kept_us, kept_scores: Of the current release in the A/A step, at most `KEPT`.
+        step: Id of the step, by `step_id`.
+        version: Delta version of the log up to which rows are counted; -1: none is.
+        after: Microseconds since 1970; only requests that arrived later are counted, as a replica may have answered
+            earlier ones by an earlier step.
+        newest: Arrival of the newest request in any arm, in microseconds since 1970; 0: none.
+        straggler: The last replica that answered by an earlier step; "" if none did.
+        whys: By reason, the number of requests of each arm that the model did not answer.
+        buckets: Buckets of the keys [keys], ascending.
+        n, x: Numbers of requests and sums of their values, [2, keys, guards]. A value is from 0 to 1.
+        times: Sums over requests by arm [2, 3]: their number, total microseconds, microseconds of the model.
+        agree: Requests that both releases scored [4]: their number, the number with the same first candidate, the sum
+            of the mean absolute differences of scores, the largest difference.
+        kept_us, kept_scores: Times and scores of the current release in the A/A step, at most `KEPT`.
         waiting: Requests whose outcome is not known yet.
-        fault: Why the outcomes that are due could not be read; "" where they were.
+        fault: Reason why outcomes that are due could not be read; "" if they were.
     """
 
     step: str
@@ -84,11 +84,11 @@ class Seen:
     fault: str = ""
 
     def adding(self, buckets: np.ndarray, arm: np.ndarray, values: np.ndarray) -> "Seen":
-        """With further requests.
+        """The counts with further requests added.
 
         Args:
             buckets, arm: [rows].
-            values: [rows, guards]; NaN where a request says nothing to a guard.
+            values: [rows, guards]; NaN if a request does not count for a guard.
         """
         if not len(buckets):
             return self
@@ -110,7 +110,7 @@ _WAITING = ("request_id", "bucket", "arm", "at")
 
 
 def write_seen(folder: ReleaseFolder, seen: Seen) -> None:
-    """Replace what was counted; the caller holds the lock of the releases."""
+    """Replace the stored counts; the caller holds the lock of the releases."""
     head = {name: getattr(seen, name) for name in ("step", "version", "after", "newest", "straggler", "whys", "fault")}
     buffer = io.BytesIO()
     waiting = {f"waiting_{name}": getattr(seen.waiting, name) for name in _WAITING}
@@ -120,7 +120,7 @@ def write_seen(folder: ReleaseFolder, seen: Seen) -> None:
 
 
 def read_seen(folder: ReleaseFolder, step: str) -> Seen:
-    """What was counted of a step; nothing where the file is of another one, missing or damaged."""
+    """The stored counts of a step; empty ones if the file is missing, damaged or of another step."""
     try:
         whole = _file(folder).read_bytes()
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Bringing the state of a rollout and the pointer of the releases together, where a process was killed between them.
+"""Reconcile the state of a rollout with the pointer of the releases, after a process was killed between their writes.
 
 A return is decided by the state, and the pointer follows: the candidate is marked as bad. Everything else is decided by
-the pointer, and the state follows. Whatever else moves a model's releases finishes that first: a candidate that was
-returned is not marked yet, and would be taken for one that may be rolled out.
+the pointer, and the state follows. Every other operation on a model's releases reconciles first: else it could roll out
+a candidate that was returned and is not marked yet.
 """
 
 from dataclasses import replace
@@ -20,13 +20,13 @@ from forecache.steps import rollout_step
 
 
 def settle(settings: Settings, folder: ReleaseFolder, *, at: datetime | None = None) -> RolloutState | None:
-    """Finish what a killed process, or a move of the pointer, has left of this home's rollout, and tell it.
+    """End this installation's rollout if a killed process or a moved pointer has left it open, and notify people.
 
     Args:
         at: The time; None: now.
 
     Returns:
-        The state, which is over then; None where nothing was left, also because the state cannot be read.
+        The ended state; None if there was nothing to do, or if the state cannot be read.
 
     Raises:
         ConflictError: Another process is changing the releases.
@@ -36,7 +36,7 @@ def settle(settings: Settings, folder: ReleaseFolder, *, at: datetime | None = N
     with writing(folder, action="rollout"):
         state = _unsettled(folder)
         if state is None:
-            return None  # the process that was between the two was alive, and has finished
+            return None  # the other process was alive, and has finished
         now = at or datetime.now(timezone.utc)
         state = ended(folder, state, now)
         tell(settings, state, now)
@@ -45,7 +45,7 @@ def settle(settings: Settings, folder: ReleaseFolder, *, at: datetime | None = N
 
 
 def ended(folder: ReleaseFolder, state: RolloutState, now: datetime) -> RolloutState:
-    """The state, which is over where the pointer says so; the caller holds the lock of the releases."""
+    """End the rollout if the pointer has moved; returns the state. The caller holds the lock of the releases."""
     pointer = read_current(folder)
     if state.is_over or running(state, pointer) is not None:
         return state
@@ -58,9 +58,9 @@ def ended(folder: ReleaseFolder, state: RolloutState, now: datetime) -> RolloutS
 
 
 def end(folder: ReleaseFolder, state: RolloutState, verdict: Verdict, now: datetime) -> RolloutState:
-    """End a rollout. The pointer moves before the state says "done": a state that does is never ahead of it.
+    """End a rollout; returns the state. The pointer moves first, so that a state "done" is never ahead of it.
 
-    A candidate that is returned is still to be marked.
+    The caller marks a candidate that is returned.
     """
     if verdict.verdict == "passed":
         pointer = read_current(folder)
@@ -74,7 +74,7 @@ def end(folder: ReleaseFolder, state: RolloutState, verdict: Verdict, now: datet
 
 
 def mark(folder: ReleaseFolder, state: RolloutState) -> None:
-    """Mark a candidate that was returned as bad, once people are told: who is killed before tells them again."""
+    """Mark a returned candidate as bad; called after the alert, so that a kill in between repeats the alert."""
     pointer = read_current(folder)
     if state.is_over and not is_settled(state, pointer):
         bad = tuple(sorted({*pointer.bad, state.release}))
@@ -83,9 +83,9 @@ def mark(folder: ReleaseFolder, state: RolloutState) -> None:
 
 
 def _unsettled(folder: ReleaseFolder) -> RolloutState | None:
-    """The rollout of this home that is not in line with the pointer; None where there is none."""
+    """This installation's rollout if its state and the pointer differ; else None."""
     try:
         state, pointer = read_rollout(folder), read_current(folder)
     except DamagedError:
-        return None  # who looks at it is told so
+        return None  # the next look reports it
     return None if state is None or not is_of_here(folder, state) or is_settled(state, pointer) else state

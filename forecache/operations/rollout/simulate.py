@@ -1,6 +1,6 @@
-"""Simulated rollouts of a release with worse outcomes: how many requests it takes until it is returned, if it is.
+"""Simulated rollouts of a release with worse outcomes: the number of requests until it is returned, if it is.
 
-They take the steps that are declared, and the controller's own code decides about each of their looks.
+They take the declared steps, and the controller's own code decides at each look.
 """
 
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ from forecache.realtime.rollout.state import RolloutState, Stage, Step
 
 BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _GROWTH = 1.1
-"""Requests of a step at a look, as a multiple of those at the look before."""
+"""Growth of a step's requests from one look to the next."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Requests of keys, as they come to a model.
+    """Simulated requests to a model, by keys.
 
     Attributes:
-        rate: Mean of the outcome of a request by the current release, such as 0.05 where 5 percent lead to a purchase.
+        rate: Mean outcome of a request with the current release, such as 0.05 if 5 percent lead to a purchase.
         requests_per_key: Mean, of a geometric distribution.
-        alike: How much requests of a key agree (intra-class correlation of a beta-binomial), 0 to below 1.
-        per_hour: Requests.
-        heaviest: Share of all requests that are of one key, such as of a machine; `equal` regards it.
+        alike: Intra-class correlation of the requests of a key (of a beta-binomial), from 0 to below 1.
+        per_hour: Requests an hour.
+        heaviest: Share of all requests that one key has, such as a machine; only `simulate_equal_release` uses it.
     """
 
     rate: float = 0.05
@@ -43,13 +43,13 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Worse:
-    """How rollouts with a harm ended, [runs] each.
+    """Results of simulated rollouts with a harm, [runs] each.
 
     Attributes:
-        returned: Whether it was returned.
-        passed: Whether the candidate answers all requests; where neither, it still waits.
-        requests: Of both arms in all canary steps whose outcome was known in the end.
-        hours: That the canary steps took.
+        returned: The release was returned.
+        passed: The release became current; if neither is true, the rollout still waits.
+        requests: Requests of both arms in all canary steps whose outcome was known in the end.
+        hours: Duration of the canary steps.
     """
 
     returned: np.ndarray
@@ -59,15 +59,15 @@ class Worse:
 
     @property
     def share(self) -> float:
-        """Of the rollouts that were returned."""
+        """Share of the rollouts that were returned."""
         return float(self.returned.mean())
 
     def quantile(self, share: float) -> float:
-        """Requests within which this share of all rollouts was returned; infinity if fewer were."""
+        """Number of requests within which this share of all rollouts was returned; infinity if fewer were."""
         return self._quantile(self.requests, share)
 
     def hours_quantile(self, share: float) -> float:
-        """The same of hours."""
+        """Hours within which this share of all rollouts was returned; infinity if fewer were."""
         return self._quantile(self.hours, share)
 
     def _quantile(self, taken: np.ndarray, share: float) -> float:
@@ -84,15 +84,15 @@ def worse(
     most: int = 20_000_000,
     seed: int = 1,
 ) -> Worse:
-    """The canary steps of rollouts whose candidate has an outcome that is lower by the relative `harm`.
+    """Simulate the canary steps of rollouts whose candidate's outcome is lower by the relative `harm`.
 
     Nothing else differs. A/A and shadow, which compare no outcomes, are left out. Every look has new keys, whose
-    requests lie within it. How many keys have how many requests and outcomes is drawn from the multinomial distribution
+    requests lie within it. The numbers of keys by requests and outcomes are drawn from the multinomial distribution
     of all kinds of keys, which is exact: no key is simulated by itself, and none is heavy enough to be limited.
 
     Args:
-        rollout: With an outcome, of which more is better.
-        most: Requests of a step with known outcomes after which one is given up.
+        rollout: A declaration with an outcome of which more is better; None: the defaults.
+        most: Requests of a step with known outcomes after which a rollout is given up.
     """
     declared = rollout or Rollout(outcome=Outcome("orders", "bought"))
     assert declared.outcome is not None
@@ -108,7 +108,7 @@ def worse(
 
 
 def table(traffic: Traffic, harms: Sequence[float], **options: Any) -> list[dict[str, float]]:
-    """For each relative harm, how the rollouts end: shares, and until half and 9 of 10 are returned."""
+    """One row for each relative harm: shares of results, and requests until half and 9 of 10 are returned."""
     rows = []
     for harm in harms:
         found = worse(traffic, harm, **options)
@@ -121,7 +121,7 @@ def table(traffic: Traffic, harms: Sequence[float], **options: Any) -> list[dict
 
 
 def state_at(rollout: Rollout, stage: Stage, share: float) -> RolloutState:
-    """A simulated rollout that begins a step."""
+    """The state of a simulated rollout that begins a step."""
     began = BEGAN.isoformat()
     return RolloutState("simulated", 2, 1, stage, share, began, asdict(rollout), steps=(Step(stage, share, began),))
 
@@ -134,7 +134,7 @@ def _ended(
     chances: tuple[np.ndarray, np.ndarray],
     most: int,
 ) -> tuple[bool, bool, float, float]:
-    """Whether one was returned, whether it was passed, requests and hours until then."""
+    """Simulate one rollout: (returned, passed, requests and hours until then)."""
     requests = hours = 0.0
     after: tuple[Stage, float] | None = ("canary", rollout.shares[0])
     while after is not None:
@@ -155,7 +155,7 @@ def _step(
     chances: tuple[np.ndarray, np.ndarray],
     most: int,
 ) -> tuple[str, float, float]:
-    """The verdict on a step, and how many requests with known outcomes and hours it took."""
+    """Simulate a step: (verdict, requests with known outcomes, hours)."""
     error, horizon = errors_of(state.plan, state.stage)["outcome"], state.plan["outcome"]["horizon_h"]
     current = other = Sums()
     hours = 0.0
@@ -166,7 +166,7 @@ def _step(
         hours = (current.n + other.n) / traffic.per_hour + horizon
         requests, keys = (int(current.n), int(other.n)), (int(current.keys), int(other.keys))
         compared = compare(state.plan, "outcome", difference(other, current), other, current, error)
-        # Requests whose outcome is not known yet come on top of these, which are enough as soon as their outcomes are.
+        # Requests whose outcome is not known yet come on top; the outcome is the last condition to be met.
         verdict = decided(
             state, Counts(requests, keys, keys, requests), (compared,), now=BEGAN + timedelta(hours=hours)
         )
@@ -176,7 +176,7 @@ def _step(
 
 
 def _looks(state: RolloutState, traffic: Traffic, most: int) -> np.ndarray:
-    """Keys of both arms at each look: ever more, and closer together where a step may be passed for the first time."""
+    """Keys of both arms at each look: growing, and denser around the first look at which a step may be passed."""
     smaller = min(state.share, 1 - state.share)
     first = LEAST_KEYS * traffic.requests_per_key / smaller
     least = state.plan["requests"] / smaller
@@ -188,7 +188,7 @@ def _looks(state: RolloutState, traffic: Traffic, most: int) -> np.ndarray:
 
 
 def _kinds(traffic: Traffic, rate: float) -> tuple[np.ndarray, np.ndarray]:
-    """All kinds of keys by requests and outcomes [kinds, 2], up to a rare number of requests; how likely each is."""
+    """All kinds of keys by requests and outcomes [kinds, 2], up to a rare number of requests, with probabilities."""
     from scipy.stats import betabinom, binom, geom
 
     longest = int(geom.ppf(0.999, 1 / traffic.requests_per_key))
@@ -206,7 +206,7 @@ def _kinds(traffic: Traffic, rate: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _drawn(generator: Generator, keys: int, kinds: np.ndarray, chances: np.ndarray) -> Sums:
-    """Sums of so many keys."""
+    """Draw the sums of `keys` keys."""
     counts = generator.multinomial(keys, chances)
     n, x = kinds[:, 0], kinds[:, 1]
     return Sums(float(keys), *(float(counts @ each) for each in (n, x, n * n, n * x, x * x)))

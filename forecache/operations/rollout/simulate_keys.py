@@ -1,6 +1,6 @@
-"""Whole simulated rollouts, key by key: how often one of a release that is like the current one is stopped.
+"""Whole simulated rollouts, key by key: how often a release that is equal to the current one is stopped.
 
-Keys come back, all guards are counted as from the request log, and `judged` decides at each look.
+Keys come back, all guards are counted as from the request log, and the controller's code decides at each look.
 """
 
 from collections import Counter
@@ -21,24 +21,24 @@ from forecache.realtime.rollout.state import RolloutState, Stage
 _RATES: Mapping[str, float] = {
     "without_model": 0.005, "late": 0.01, "slow": 0.05, "score_level": 0.5, "score_spread": 0.5,
 }  # fmt: skip
-"""Mean by guard. The value of a request is 0 or 1, also of the scores, where that is the most that it can vary."""
+"""Mean by guard. The value of a request is 0 or 1, also for scores, for which this is the largest variance."""
 _OF_CONTROL = ("without_model", "late", "slow")
 """Guards that compare a canary with the control alone."""
 _DISORDER = 0.25
-"""A rank correlation of 0.5: a model that is as good, and its own."""
+"""Mean disorder, of a rank correlation of 0.5: a different model that is as good."""
 _PATIENCE = 20
-"""A step that is not passed in so many times the time that it takes at least is given up."""
+"""Multiple of its least duration after which a step that is not passed is given up."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How simulated rollouts ended.
+    """Results of simulated rollouts.
 
     Attributes:
-        runs: How many.
-        returned, paused: How many were returned, or paused for a split or measurement that is not sound.
-        held: How many were given up, because a step had too few requests, or a guard left open whether there is harm.
-        by: The same by step and guard, such as "canary 0.05 late".
+        runs: Number of rollouts.
+        returned, paused: Numbers that were returned, or paused for an unsound split or measurement.
+        held: Number that were given up, because a step had too few requests, or a guard stayed undecided.
+        by: The same numbers by step and guard, such as "canary 0.05 late".
     """
 
     runs: int
@@ -49,7 +49,7 @@ class Ended:
 
     @property
     def wrong(self) -> int:
-        """Those that were stopped, which is wrong where nothing differs."""
+        """Number that were stopped, which is a false alarm if the releases are equal."""
         return self.returned + self.paused
 
 
@@ -63,16 +63,16 @@ def equal(
     seed: int = 1,
     worse: Mapping[str, float] | None = None,
 ) -> Ended:
-    """Whole rollouts (A/A, shadow, and each share) of a release that is like the current one.
+    """Simulate whole rollouts (A/A, shadow, and each share) of a release that is equal to the current one.
 
-    The same keys come back at every look and in every step, with their own rates: what is dependent stays so. In the
-    shadow step, values of the two releases are independent but for that. Outcomes are known at once.
+    The same keys come back at every look and in every step, with their own rates, so dependence is kept. In the shadow
+    step, values of the two releases are otherwise independent. Outcomes are known at once.
 
     Args:
-        keys: Of all requests. With 5,000 and the declared steps, the smallest arm has about 50, which is enough for all
+        keys: Number of keys. With 5,000 and the declared steps, the smallest arm has about 50, which is enough for all
             guards to be judged.
-        looks: In the time that a step lasts at least. A step goes on until it has its requests.
-        worse: By guard, what is added to the candidate's rate: then it is not equal, and is to be returned.
+        looks: Number of looks in the least duration of a step. A step goes on until it has its requests.
+        worse: By guard, an addition to the candidate's rate, which is then not equal, and should be returned.
     """
     declared = rollout or Rollout(outcome=Outcome("orders", "bought"))
     generator = np.random.default_rng(seed)
@@ -87,9 +87,9 @@ def equal(
 def _ended(
     generator: Generator, rollout: Rollout, traffic: Traffic, keys: int, looks: int, worse: Mapping[str, float]
 ) -> tuple[str, str]:
-    """How one ended: "passed", "returned", "paused" or "waits"; the step and guard where it did."""
+    """Simulate one rollout: ("passed", "returned", "paused" or "waits"; the step and guard that decided)."""
     rates = {**_RATES, "outcome": traffic.rate}
-    own = np.full((len(GUARDS), keys), 0.0)  # the order of the current release is the one that is compared with
+    own = np.full((len(GUARDS), keys), 0.0)  # 0: the current release agrees with its own order
     for name, rate in rates.items():
         own[GUARD[name]] = _rates_of_keys(generator, rate, traffic.alike, keys)
     other = own.copy()
@@ -118,7 +118,7 @@ def _step(
     own: tuple[np.ndarray, np.ndarray],
     looks: int,
 ) -> tuple[str, str]:
-    """The verdict on a step, and the step with the guard that made it."""
+    """Simulate a step: (verdict, the step with the guard that decided)."""
     name = f"{state.stage} {state.share:g}" if state.stage == "canary" else state.stage
     in_share = places < state.share
     arms = [in_share if state.stage == "shadow" else ~in_share, in_share]

@@ -1,4 +1,4 @@
-"""Starting the rollout of a release, where its declaration has one and there is something to compare it with."""
+"""Start the rollout of a release, if its declaration has one and there is a release to compare it with."""
 
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
@@ -15,11 +15,11 @@ from forecache.realtime.rollout.state import RolloutState, Step, read_rollout, r
 from forecache.settings import Settings
 
 BEGUN, UNDER_WAY = "begun", "under way"
-"""What the details of a release say of its rollout; else why there is none."""
+"""States of a rollout in the details of a release, which else have the reason why there is none."""
 
 
 def why_at_once(folder: ReleaseFolder, realtime: Realtime) -> str:
-    """Why a new release answers all requests at once, in a sentence; "" if it is rolled out in steps."""
+    """The reason why a new release answers all requests at once, in a sentence; "" if it is rolled out in steps."""
     if realtime.rollout is None:
         return "Its declaration has no rollout."
     if realtime.log is None:
@@ -37,7 +37,7 @@ def why_at_once(folder: ReleaseFolder, realtime: Realtime) -> str:
 
 
 def blind_spot(realtime: Realtime) -> str:
-    """The harm that the rollout of a model cannot see, in a sentence; "" if it compares what requests led to."""
+    """A sentence about the harm that the declared rollout of a model cannot detect; "" if it compares outcomes."""
     rollout = realtime.rollout
     if rollout is None or realtime.log is None or rollout.outcome is not None:
         return ""
@@ -54,12 +54,12 @@ def blind_spot(realtime: Realtime) -> str:
 
 
 def rolling_out(folder: ReleaseFolder) -> RolloutState | None:
-    """The rollout that is under way; None where there is none."""
+    """The rollout that is under way; None if there is none."""
     return running(read_rollout(folder), read_current(folder))
 
 
 def start_rollout(settings: Settings, folder: ReleaseFolder, realtime: Realtime, number: int) -> RolloutState:
-    """Begin with the A/A step; one that is under way for another release ends with that.
+    """Start a rollout with the A/A step; replaces one that is under way for another release.
 
     Raises:
         ConflictError: Another process is changing the releases, or has rolled this one back meanwhile.
@@ -95,10 +95,10 @@ def take_up(
     *,
     seen: ReleasePointer | None = None,
 ) -> str:
-    """Begin the rollout of a release that is there, or make it current; returns what of the two, and why.
+    """Start the rollout of a written release, or make it current at once; returns `BEGUN`, `UNDER_WAY` or the reason.
 
     Args:
-        seen: The pointer by which that was decided.
+        seen: The pointer by which the caller decided.
 
     Raises:
         ConflictError: It was returned meanwhile; or it is to be made current, and a person has rolled back, or another
@@ -116,7 +116,7 @@ def take_up(
 
 
 def give_up(folder: ReleaseFolder, why: str) -> None:
-    """End the rollout that is under way, without a mark on its release; nothing where there is none."""
+    """End the rollout that is under way, if any, without marking its release as bad."""
     if rolling_out(folder) is None:
         return
     with writing(folder, action="rollout"):

@@ -1,4 +1,4 @@
-"""Telling people of a rollout: that its release was returned, that it needs one of them, or may wait for ever."""
+"""Alerts about a rollout: its release was returned, it is paused and needs a person, or it waits for long."""
 
 from datetime import datetime, timedelta
 
@@ -9,12 +9,12 @@ from forecache.settings import Settings
 
 
 def tell(settings: Settings, state: RolloutState, now: datetime) -> None:
-    """Alert people where there is something to tell; what was told already is told once."""
+    """Send an alert if the state needs one; an alert that was sent before is not sent again."""
     kind: Kind
     severity: Severity
     if state.stage == "returned" and state.is_bad:
         kind, severity, occasion = "release_returned", "critical", f"{state.release} {state.started_at}"
-    elif state.paused and state.step.verdict == "paused":  # also by a look that was killed before it told
+    elif state.paused and state.step.verdict == "paused":  # also if a look paused it and was killed before its alert
         kind, severity, occasion = "rollout_paused", "warning", f"{state.release} {state.step.since}"
     elif _is_long(state, now):
         kind, severity, occasion = "rollout_waits", "warning", f"{state.release} {state.step.since}"

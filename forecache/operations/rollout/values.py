@@ -1,4 +1,4 @@
-"""From rows of the request log to what each says to each guard."""
+"""Values of the guards for rows of the request log."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -25,13 +25,13 @@ class Rows:
 
     Attributes:
         arm: 0: the current release's, 1: the other one.
-        fits: Whether the arm is the one that the step gives to the row's key.
-        counts: Whether the row is compared: at the shadow step, those of the share are.
-        by_model: Whether the model of the arm's release gave all of the answer, or nothing was asked.
-        loading: Whether the current release stood in for a candidate that was not there yet.
-        alike: Whether the release was placed as that of the other arm: a canary runs in processes of its own, and its
-            times, and what it had no time for, are compared with the control alone.
-        why: Why it did not; "" also where its scores were not numbers, or another release answered.
+        fits: The arm is the one that the step assigns to the row's key.
+        counts: The row is compared; in the shadow step, rows of the share are.
+        by_model: The model of the arm's release gave the whole answer, or the request had no items.
+        loading: The current release answered for a candidate that was not loaded yet.
+        alike: The release was placed as that of the other arm: a canary runs in processes of its own, and its times, and
+            the requests that it had no time for, are compared with the control alone.
+        why: Reason why the model did not answer; "" also if its scores were no numbers, or another release answered.
     """
 
     def __init__(self, batch: "pa.RecordBatch", state: RolloutState) -> None:
@@ -49,7 +49,7 @@ class Rows:
             self.alike = ~np.asarray(pc.equal(column["arm"], "current")).astype(bool)
         self.loading = np.asarray(pc.equal(column["arm"], "loading")).astype(bool)
         self.bucket = _buckets(column["key"].to_pylist(), state.salt)
-        # The same comparison as where requests are answered, of whole numbers; a float has not enough digits.
+        # The same integer comparison as in serving; a float has not enough digits.
         in_share = self.bucket < np.uint64(min(int(state.share * BUCKETS), BUCKETS - 1))
         is_shadow = state.stage == "shadow"
         self.fits = np.ones(len(self.arm), np.bool_) if is_shadow else in_share == (self.arm == 1)
@@ -71,7 +71,7 @@ class Rows:
         return len(self.at)
 
     def values(self, state: RolloutState) -> np.ndarray:
-        """What each row says to each guard, [rows, guards] from 0 to 1; NaN where it says nothing."""
+        """Value of each row for each guard, [rows, guards] from 0 to 1; NaN if it does not count for the guard."""
         found = np.full((len(self), len(GUARDS)), np.nan)
         found[:, GUARD["split"]] = 0.0
         says = self.alike & ~self.loading
@@ -86,13 +86,13 @@ class Rows:
         return found
 
     def all_scores(self, rows: np.ndarray) -> np.ndarray:
-        """The scores of some rows, one after the other."""
+        """The scores of the rows of a mask, concatenated."""
         picked = [each for each, wanted in zip(self.scores_of_model, rows, strict=True) if wanted and len(each)]
         return np.concatenate(picked) if picked else np.zeros(0)
 
     @cached_property
     def scores_of_model(self) -> list[np.ndarray]:
-        """The scores of each row that the model of its release gave, float64; none where it did not."""
+        """The scores of each row by the model of its release, float64; empty if it gave none."""
         none = np.zeros(0)
         found = []
         for content, dtype, counts in zip(self.scores, self.score_dtype, self.by_model, strict=True):
@@ -109,12 +109,12 @@ def _buckets(keys: Sequence[Any], salt: bytes) -> np.ndarray:
 
 
 def place_among(scores: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Places of scores [n] among those of the current release, from 0 to 1."""
+    """Quantile of scores [n] among those of the current release, from 0 to 1."""
     return (np.searchsorted(edges, scores, "left") + np.searchsorted(edges, scores, "right")) / (2 * len(edges))
 
 
 def _places(scores: Sequence[np.ndarray], edges: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the scores of each row lie among those of the current release, from 0 to 1, and how far from the middle."""
+    """Mean quantile of each row's scores among the current release's, from 0 to 1, and mean distance from 0.5."""
     lengths = np.array([len(each) for each in scores], np.int64)
     flat = np.concatenate(scores) if len(scores) else np.zeros(0)
     place = place_among(flat, edges)

@@ -1,1 +1,1 @@
-"""How a project is: its last nights and open alerts, for `forecache status` and for the reader's status page."""
+"""Status of a project: its last nights and open alerts, for `forecache status` and for the reader's status page."""

@@ -1,4 +1,4 @@
-"""Prints what the reader's status page shows of the project, as JSON; run by `forecache.operations.status.beside`."""
+"""Prints the project's part of the reader's status page as JSON; run by `forecache.operations.status.sidecar`."""
 
 import json
 import os

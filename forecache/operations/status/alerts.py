@@ -1,4 +1,4 @@
-"""Alerts that are not over, as the journal has them and, where the project can be looked at, as they are now."""
+"""Open alerts: those of the journal, and those that a look at the project finds now."""
 
 import sqlite3
 from typing import Any
@@ -10,7 +10,7 @@ from forecache.settings import Settings
 
 
 def noted_alerts(settings: Settings) -> list[Alert]:
-    """Those of the journal; none where nothing was noted yet.
+    """The open alerts of the journal; none if nothing was recorded yet.
 
     Raises:
         UnavailableError: The journal cannot be read.
@@ -29,7 +29,7 @@ def noted_alerts(settings: Settings) -> list[Alert]:
 
 
 def alerts_now(settings: Settings) -> tuple[list[Alert], list[str]]:
-    """Alerts that last, from a look at stores and schedules and of the journal, and what could not be looked at."""
+    """Open alerts from a look at the project and from the journal, and the look's problems, a sentence each."""
     from forecache.operations.watch.tell import look_safely
 
     found = look_safely(settings)
@@ -39,7 +39,7 @@ def alerts_now(settings: Settings) -> tuple[list[Alert], list[str]]:
         noted = noted_alerts(settings)
     except UnavailableError as error:
         return seen, [*found.problems, error.message]
-    # What the look has all of is over where it has not found it, whatever was noted before.
+    # Of kinds that the look covers completely, recorded alerts that it has not found are over.
     noted = [alert for alert in noted if alert.subject not in known and alert.kind not in found.complete]
     return [*seen, *noted], list(found.problems)
 

@@ -1,7 +1,7 @@
-"""The project's part of the status page, read beside a reader that itself loads no lake.
+"""A sidecar of the reader that reads the project's part of the status page, as the reader itself loads no lake.
 
-While somebody looks at the page, the main process of `forecache serve` has a short process read the ledger and the
-alerts once a minute, with the lowest priority, and puts what it said into a file. Each worker's extension reads that.
+While the page is viewed, the main process of `forecache serve` starts a short process once a minute, with the lowest
+priority, which reads the ledger and the alerts, and writes its output to a file, which each worker's extension reads.
 """
 
 import json
@@ -32,7 +32,7 @@ logger = logging.getLogger("forecache.reader")
 EVERY_S = 60.0
 _LOOK_S = 1.0
 _VIEWED_S = 30.0
-"""So long after a page was asked for, somebody is taken to look at it."""
+"""Time after a request for the page during which it counts as viewed."""
 _CHILD_S = 120.0
 _MOST_ALERTS = 8
 _READING = "The stage ledger is being read."
@@ -41,7 +41,7 @@ _UNREAD = Attention("warning", "Open alerts are not known.", "The reader's log h
 
 @contextmanager
 def reading_beside() -> "Iterator[MakeExtension]":
-    """Read while the block runs; yields what makes a worker's extension."""
+    """Run the sidecar for the block; yields the maker of a worker's extension."""
     with tempfile.TemporaryDirectory(prefix="forecache-status-") as place:
         stop = threading.Event()
         folder = Path(place)
@@ -58,7 +58,7 @@ class ProjectPart:
     """The extension of one worker: members `nights`, `streams` and `alerts` of the status, and no paths.
 
     Args:
-        folder: Where the main process puts what it has read, and where it sees that a page was asked for.
+        folder: The folder with the file that the main process writes, and the one that marks the page as viewed.
     """
 
     def __init__(self, folder: Path, context: "Context") -> None:
@@ -110,7 +110,7 @@ class ProjectPart:
 
 
 def _nothing(why: str, *, unread: bool) -> dict[str, Any]:
-    """The part as `forecache.operations.status.__main__` prints it, where nothing was read."""
+    """The part as `forecache.operations.status.__main__` prints it, without content."""
     nights = {"rows": [], "why": why}
     return {"nights": nights, "streams": [], "alerts": [], "alerts_unread": unread, "read_at": time.time()}
 
@@ -120,7 +120,7 @@ def _ago_s(then_s: int, part: Mapping[str, Any]) -> int:
 
 
 def attention_of(alerts: list[dict[str, Any]]) -> list[Attention]:
-    """What is said of open alerts; the first ones, and how many more there are."""
+    """Lines of attention for open alerts: the first ones, and the number of the others."""
     found = [
         Attention(
             "critical" if each["severity"] == "critical" else "warning",

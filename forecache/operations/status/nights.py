@@ -1,4 +1,4 @@
-"""The last nights: what the stage ledger says was done for the newest as-of dates."""
+"""The last nights: the stages of the newest as-of dates, by the stage ledger."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
@@ -11,11 +11,11 @@ from forecache.settings import Settings
 MOST_NIGHTS, MOST_ROWS = 5, 40
 _LATELY = timedelta(days=14)
 _MAKING = {"ingest", "tiles", "features", "recommend", "score", "publish"}
-"""Stages whose rows are those of the date; others report on rows, on a sample of them or in figures."""
+"""Stages that write the rows of the date; others report on rows, on a sample of them or in figures."""
 
 
 def last_nights(settings: Settings, now: datetime) -> dict[str, Any]:
-    """`rows`, one for each as-of date and what it is of, the newest first; where there is none, `why`."""
+    """`rows`, one for each as-of date and subject, the newest first; if there is none, `why`."""
     if why := _not_here(settings):
         return {"rows": [], "why": why}
     from forecache.lake.delta.small_tables import read_rows
@@ -29,7 +29,7 @@ def last_nights(settings: Settings, now: datetime) -> dict[str, Any]:
 
 
 def _not_here(settings: Settings) -> str:
-    """Why the ledger cannot be read here, as a sentence; "" if it can."""
+    """The reason why the ledger cannot be read here, as a sentence; "" if it can."""
     elsewhere = "`forecache status` shows the nights where the lake is."
     if settings.lake_is_remote:
         return f"The stage ledger is not here, as the lake is in an object store; {elsewhere}"
@@ -43,8 +43,8 @@ def _not_here(settings: Settings) -> str:
 def night_rows(found: Sequence[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
     """Rows of the ledger by as-of date and subject, the newest first, at most `MOST_NIGHTS` dates and `MOST_ROWS`.
 
-    Rows: of the last stage that made rows; if there is none, of the last one. Seconds: of all stages. If a stage was
-    done again, the last time counts.
+    `rows` are those of the last stage that wrote rows, or else of the last stage; `seconds` of all stages. If a stage
+    ran again, its last run counts.
     """
     groups: dict[tuple[date, str], dict[str, dict[str, Any]]] = {}
     for row in sorted(found, key=lambda row: row["recorded_at"]):

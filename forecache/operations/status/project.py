@@ -1,4 +1,4 @@
-"""The state of a project without its readers: last nights, published versions, releases, alerts, what is not well."""
+"""The status of a project without its readers: last nights, published versions, releases, alerts and problems."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
@@ -21,10 +21,10 @@ NoAlert = Literal["", "ended", "undeclared"]
 
 
 def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[str, Any]:
-    """`nights`, `versions`, `releases`, `streams`, `alerts`, and `attention`: what is not well, the worst first.
+    """`nights`, `versions`, `releases`, `streams`, `alerts`, and `attention`: problems, the worst first.
 
     Args:
-        told: Pipelines and views of which a reader has told already that they are stale.
+        told: Pipelines and views that a reader has already reported as stale.
     """
     now = datetime.now(timezone.utc)
     alerts, problems = alerts_now(settings)
@@ -50,7 +50,7 @@ def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[st
 
 
 def _served(settings: Settings) -> Mapping[str, Published] | None:
-    """What the project publishes; None where it cannot be imported, which the look for alerts has said already."""
+    """The stores that the project declares; None if it cannot be imported, which the look for alerts reports."""
     try:
         return read_project(settings).served
     except ForecacheError:
@@ -84,7 +84,7 @@ def _versions(
 
 
 def _no_alert(served: Mapping[str, Published], manifest: Manifest) -> NoAlert:
-    """Why there is no alert of a stale version; "" where there is one."""
+    """The reason why a stale version has no alert; "" if it has one."""
     if manifest.pipeline not in served:
         return "undeclared"
     return "ended" if manifest.overdue_after is None else ""

@@ -1,1 +1,1 @@
-"""Keeping streams running."""
+"""Keep streams running."""

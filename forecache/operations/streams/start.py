@@ -1,4 +1,4 @@
-"""Starting streams that do not run, detached, each at most once, with growing pauses where one dies again and again."""
+"""Start streams that do not run, detached, each at most once, with growing pauses if one dies repeatedly."""
 
 import logging
 import os
@@ -20,16 +20,16 @@ from forecache.stream_state import stream_folder
 _log = logging.getLogger(__name__)
 _START = "START"
 _LOG_BYTES = 16 << 20
-"""A log that is longer is put aside at the next start, in the place of the one before."""
+"""A longer log is renamed at the next start and replaces the previous one."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What was done about a stream.
+    """The result of the start of one stream.
 
     Attributes:
-        did: "started": now; "starting": it was started before and has not said anything yet; "waits": it died, and is
-            started again after a pause; "runs": nothing.
+        did: "started" now; "starting": it was started before and has not reported yet; "waits": it died, and is
+            started again after a pause; "runs": nothing was done.
         wait_s: Seconds until it is started again.
     """
 
@@ -39,13 +39,13 @@ class Kept:
 
 
 def keep_running(settings: Settings, streams: Iterable[Stream], *, command: Sequence[str] | None = None) -> list[Kept]:
-    """Start those that do not run, unless they died so lately that a pause is due.
+    """Start the streams that do not run, unless they died so recently that a pause is due.
 
-    Any number of processes may do so at the same time: whoever starts a stream holds a lock that its process inherits
-    and keeps until it ends, and a stream itself runs once.
+    Any number of processes may call it at the same time: the starting process holds a lock that the stream's process
+    inherits and keeps until it ends, and a stream itself runs once.
 
     Args:
-        command: What is started, the name is appended; None: `forecache stream`.
+        command: Command to start, to which the stream's name is appended; None: `forecache stream`.
     """
     return [_kept(settings, stream, command) for stream in streams]
 
@@ -56,7 +56,7 @@ def _kept(settings: Settings, stream: Stream, command: Sequence[str] | None) -> 
     descriptor = os.open(folder / _START, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         locked = try_lock(descriptor)
-        # Looked at behind the lock: another sensor may have started it a moment ago.
+        # Read under the lock: another sensor may have started it a moment ago.
         found = stream_now(settings, stream)
         if found.is_running:
             return Kept(name, "runs")
@@ -65,7 +65,7 @@ def _kept(settings: Settings, stream: Stream, command: Sequence[str] | None) -> 
         now = time.time()
         if now < found.starts.next_at:
             return Kept(name, "waits", found.starts.next_at - now)
-        # Recorded first: killed in between, it only waits longer than it had to.
+        # Recorded first: a kill in between only makes the next start wait longer than needed.
         write_starts(settings.home_path, name, found.starts.started(now))
         _start(settings, name, command, descriptor)
         return Kept(name, "started")
@@ -74,7 +74,7 @@ def _kept(settings: Settings, stream: Stream, command: Sequence[str] | None) -> 
 
 
 def _start(settings: Settings, name: str, command: Sequence[str] | None, descriptor: int) -> None:
-    """A process in a session of its own, which outlives this one; what it says is appended to the stream's log."""
+    """Start a process in its own session, which outlives this one; its output is appended to the stream's log."""
     chosen = list(command or (sys.executable, "-m", "forecache.cli.main", "stream"))
     environment = {**os.environ, "FORECACHE_HOME": str(settings.home_path), "FORECACHE_PROJECT": settings.project}
     path = stream_folder(settings.home_path, name) / "log"
@@ -85,6 +85,6 @@ def _start(settings: Settings, name: str, command: Sequence[str] | None, descrip
             [*chosen, name], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True, pass_fds=(descriptor,),
         )  # fmt: skip
-    # Waited for, so that the system forgets it when it ends.
+    # Waited for, so that it does not stay a zombie when it ends.
     threading.Thread(target=process.wait, name=f"forecache-stream-{name}", daemon=True).start()
     _log.warning("The stream %s did not run and was started as process %s.", name, process.pid)

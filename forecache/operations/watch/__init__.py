@@ -1,1 +1,1 @@
-"""What is wrong, as the lake, the registry and the stores have it: a module for each kind of alert."""
+"""Watching a project: alerts from the state of the lake, the registry, the stores and the streams."""

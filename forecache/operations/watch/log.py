@@ -1,4 +1,4 @@
-"""Alerts by the request logs: rows that were lost, logs that cannot be committed, and models that are not asked."""
+"""Alerts from request logs: lost rows, logs that cannot be committed, and models that get no requests."""
 
 import json
 import time
@@ -20,7 +20,7 @@ from forecache.settings import Settings
 _PATIENCE_S = 300.0
 _RECENT = timedelta(minutes=10)
 _UNASKED_FOR, _UNASKED_REQUESTS = timedelta(minutes=1), 5
-"""A model process is replaced in less; one request may be refused by chance."""
+"""Least duration and number of refusals: a process is replaced sooner, and one request may be refused by chance."""
 _CANDIDATES = ("canary", "shadow")
 """Arms of a candidate, which is judged by its rollout."""
 
@@ -29,7 +29,7 @@ def log_losses(settings: Settings, cursors: dict[str, str]) -> Iterator[Alert]:
     """An alert for each model whose log has lost rows since the last look.
 
     Args:
-        cursors: Gets, by name, from where to look next.
+        cursors: Filled with the positions, by name, from which the next look reads.
     """
     now = datetime.now(timezone.utc)
     for model in models_in(settings.request_log_path):
@@ -56,9 +56,9 @@ def stuck_logs(settings: Settings) -> Iterator[Alert]:
 
 
 def unasked_models(settings: Settings, project: Project) -> Iterator[Alert]:
-    """An alert for each model that a reader has not asked for a minute or longer, by the newest requests of its log.
+    """An alert for each model that a reader has not called for a minute or longer, by the newest requests of its log.
 
-    A reader does not ask a model that has no process that makes progress, or whose circuit breaker is open.
+    A reader does not call a model if none of its processes makes progress, or if its circuit breaker is open.
     """
     since = datetime.now(timezone.utc) - _RECENT
     columns = ["arrived_at", "replica", "arm", "rung", "why"]
@@ -85,7 +85,7 @@ def unasked_models(settings: Settings, project: Project) -> Iterator[Alert]:
 
 
 def _last_refused(rows: list[tuple[datetime, str, str]]) -> list[tuple[datetime, str, str]]:
-    """The newest answers of a replica, the oldest first, if all of a minute or longer came without asking the model."""
+    """The newest answers of a replica, oldest first, if all of a minute or longer came without a call of the model."""
     rows.sort()
     newest_asked = max((place for place, (_, why, _) in enumerate(rows) if why != Refused.reason), default=-1)
     last = rows[newest_asked + 1 :]
@@ -94,5 +94,5 @@ def _last_refused(rows: list[tuple[datetime, str, str]]) -> list[tuple[datetime,
 
 
 def _since(before: int, total: int) -> int:
-    """How many more; a spool that was made anew counts from 0."""
+    """Increase of a counter; that of a new spool starts from 0."""
     return total - before if total >= before else total

@@ -1,4 +1,4 @@
-"""A look at everything that can be wrong without being asked."""
+"""Collect the alerts of a project from its present state, and notify people of them."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -17,12 +17,12 @@ from forecache.settings import Settings
 
 @dataclass(frozen=True)
 class Found:
-    """What a look found.
+    """Alerts found by a look at the project.
 
     Attributes:
-        complete: Lasting kinds of which `alerts` has all that there are now.
-        problems: What could not be looked at, in a sentence each.
-        cursors: From where to look next, to be noted with the alerts.
+        complete: Lasting kinds of which `alerts` has every open alert.
+        problems: Parts that could not be looked at, in a sentence each.
+        cursors: Positions from which the next look reads, to be recorded with the alerts.
     """
 
     alerts: tuple[Alert, ...]
@@ -32,7 +32,7 @@ class Found:
 
 
 def look(settings: Settings) -> Found:
-    """Look at the stores, the schedules, the promotion ledger, the request logs and the streams.
+    """Collect alerts from the stores, the schedules, the promotion ledger, the request logs and the streams.
 
     Raises:
         SettingsError: The project cannot be imported.

@@ -1,4 +1,4 @@
-"""What the gate decided against, or left to a person."""
+"""Alerts about the gate's refusals, and models that wait for approval."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -11,7 +11,7 @@ from forecache.registry.versions.models import WAITING
 from forecache.settings import Settings
 
 NEWS = timedelta(days=7)
-"""Older decisions are no news."""
+"""Age up to which decisions are reported."""
 
 
 def gate_decisions(settings: Settings) -> Iterator[Alert]:

@@ -1,4 +1,4 @@
-"""As-of dates that are due and wait for a source's delivery."""
+"""Alerts about a project: one function for each kind of problem, from the state of its tables, stores and logs."""
 
 from collections.abc import Iterator
 from datetime import datetime, timezone

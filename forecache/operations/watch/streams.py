@@ -1,4 +1,4 @@
-"""Streams that do not run, and those that run and are not well."""
+"""Alerts about streams that do not run, or run with problems."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
@@ -22,9 +22,9 @@ STREAM_KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(kind for kind, _ in _KINDS.
 
 
 def streams_not_well(settings: Settings, project: Project) -> Iterator[Alert]:
-    """An alert of each kind for each declared stream that is not well.
+    """An alert of each kind for each declared stream with problems.
 
-    A stream that never ran, or that somebody stopped, is dead only where FORECACHE_STREAM_KEEP_RUNNING asks for it.
+    A stream that never ran, or that somebody stopped, is dead only if FORECACHE_STREAM_KEEP_RUNNING is set.
     """
     for stream in project.streams.values():
         yield from _alerts(settings, stream_now(settings, stream))

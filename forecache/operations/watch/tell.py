@@ -1,4 +1,4 @@
-"""Telling of what a look found, together with what an orchestrator recorded."""
+"""Notify people of a project's alerts, together with those that an orchestrator recorded."""
 
 from collections.abc import Iterable, Mapping
 
@@ -16,13 +16,13 @@ def tell(
     *,
     cursors: Mapping[str, str] | None = None,
 ) -> tuple[list[Told], tuple[str, ...]]:
-    """Look, and tell what is new.
+    """Collect the project's alerts, and notify the receivers of new ones.
 
     Args:
-        alerts, well, cursors: What the orchestrator recorded; see `forecache.alerts.notify.notify`.
+        alerts, well, cursors: Alerts that the orchestrator recorded; see `forecache.alerts.notify.notify`.
 
     Returns:
-        What became of it, by sink, and what could not be looked at.
+        The result for each receiver, and the parts of the project that could not be looked at.
     """
     found = look_safely(settings)
     looked = {**(cursors or {}), **found.cursors}
@@ -31,7 +31,7 @@ def tell(
 
 
 def look_safely(settings: Settings) -> Found:
-    """`look`; a project that cannot be imported is a problem like others, so that failed runs are told all the same."""
+    """Collect alerts; a project that cannot be imported is reported as a problem, not raised."""
     try:
         return look(settings)
     except ForecacheError as error:

@@ -1,4 +1,4 @@
-"""Served versions that are older than their declaration allows."""
+"""Alerts about served versions that are older than their declaration allows."""
 
 from collections.abc import Iterator
 from datetime import datetime, timezone

@@ -1,4 +1,4 @@
-"""Checks of declared values against the types of their fields, so that a typo is found when a declaration loads."""
+"""Check declared values against the types of their fields when a declaration loads."""
 
 import dataclasses
 import math
@@ -12,13 +12,13 @@ from forecache.errors import SettingsError
 
 
 def check_fields(owner: str, declared: Any) -> None:
-    """Refuse a dataclass that holds a value which its field cannot take.
+    """Refuse a dataclass with a value of another type than its field's.
 
     Args:
-        owner: How the message names it, such as "Column 'amount'".
+        owner: Its name in the message, such as "Column 'amount'".
 
     Raises:
-        SettingsError: The message names the field, the value and what it takes.
+        SettingsError: The message names the field, the value and the type.
     """
     for field in dataclasses.fields(declared):
         value = getattr(declared, field.name)
@@ -28,13 +28,13 @@ def check_fields(owner: str, declared: Any) -> None:
 
 
 def check_value(owner: str, name: str, value: object, fits: bool, rule: str) -> None:
-    """Refuse a value that does not keep a rule, which is said like "It is at least 1"."""
+    """Refuse a value unless it `fits`; `rule` becomes the remedy, such as "It is at least 1."."""
     if not fits:
         raise SettingsError(f"{owner} has {name}={_shown(value)}.", remedy=rule)
 
 
 def check_least(owner: str, declared: Any, least: float, *names: str, above: bool = False) -> None:
-    """Refuse fields below a number, or not above it; None is left alone."""
+    """Refuse fields below `least`, or with `above` also those equal to it; None is accepted."""
     for name in names:
         value = getattr(declared, name)
         fits = value is None or (value > least if above else value >= least)
@@ -44,7 +44,7 @@ def check_least(owner: str, declared: Any, least: float, *names: str, above: boo
 
 
 def _callable_of(annotation: str) -> Any:
-    """Annotations in quotes name classes of heavy libraries; here they are all of functions."""
+    """The type of a quoted annotation, which names classes of heavy libraries: all of them are functions."""
     return Callable[..., Any] | None if annotation.endswith("| None") else Callable[..., Any]
 
 

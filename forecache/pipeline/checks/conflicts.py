@@ -1,4 +1,4 @@
-"""Modules of a project that cannot be used together: what they declare has the same name, or shares what it cannot."""
+"""Find modules of a project whose declarations conflict: equal names, or a shared view with other as-of dates."""
 
 import dataclasses
 from collections import defaultdict
@@ -17,7 +17,7 @@ Declared = Pipeline | Recommender | Realtime | Mailing | FeatureView | Stream
 
 
 def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
-    """The modules that declare a pipeline or a source of the same name in different ways."""
+    """Errors, by module, of modules that declare different pipelines, views or sources with the same name."""
     places: dict[tuple[str, str], dict[str, list[object]]] = defaultdict(lambda: defaultdict(list))
     for module, pipelines in found.items():
         for view in published_views(pipelines):
@@ -34,7 +34,7 @@ def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsErro
                 places["source", source.name][module].append(undescribed)
             for view in pipeline.views if isinstance(pipeline, (Pipeline, Realtime, Stream)) else ():
                 places["feature view", view.name][module].append(view)
-            if isinstance(pipeline, Pipeline) and pipeline.is_joined:  # its table is called like that of a view
+            if isinstance(pipeline, Pipeline) and pipeline.is_joined:  # its table is named like that of a view
                 places["feature view", pipeline.name][module].append(pipeline)
     broken: dict[str, SettingsError] = {}
     for (kind, name), by_module in places.items():
@@ -53,7 +53,7 @@ def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsErro
 
 
 def published_views(declared: Iterable[Declared]) -> list[FeatureView]:
-    """The published views among what is declared, and of its pipelines; each once."""
+    """The published views among the declarations and of their pipelines, each once."""
     found: list[FeatureView] = []
     for each in declared:
         used = each.views if isinstance(each, (Pipeline, Realtime, Stream)) else ()
@@ -63,7 +63,7 @@ def published_views(declared: Iterable[Declared]) -> list[FeatureView]:
 
 
 def of_other_dates(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
-    """The modules whose pipelines share a feature view with others that have other as-of dates."""
+    """Errors, by module, of pipelines that share a feature view and have different as-of dates."""
     users: dict[str, list[tuple[str, Pipeline | Realtime | FeatureView]]] = defaultdict(list)
     for module, some in found.items():
         for pipeline in some:

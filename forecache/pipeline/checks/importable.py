@@ -1,4 +1,4 @@
-"""Whether a function of a declaration can be called as it will be, and found again by its name in another process."""
+"""Check that a declared function takes its arguments and can be imported by name in another process."""
 
 import inspect
 import sys
@@ -10,20 +10,20 @@ from forecache.pipeline.checks.checking import check_value
 
 
 def check_importable(owner: str, name: str, function: Any, *, by: str) -> None:
-    """Refuse a function that does not stand by its name in a module.
+    """Refuse a function that cannot be imported by name from a module.
 
     Args:
         name: Of the declared field.
-        by: Who imports it, such as "Workers import it".
+        by: The reason in the message, such as "Workers import it".
 
     Raises:
-        SettingsError: It is a lambda, stands inside another function, or is no function.
+        SettingsError: It is a lambda, is defined inside another function, or is no function.
     """
     module, qualified = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     found: Any = sys.modules.get(module or "")
     for part in qualified.split("."):
         found = getattr(found, part, None)
-    # While its module is being imported, a function below the declaration is not there yet: then it has no name.
+    # While its module is being imported, a function that is defined after the declaration is not found yet.
     is_named = isinstance(function, FunctionType) and module != "__main__" and qualified.isidentifier()
     importable = is_named and (found is None or found is function)
     rule = f"{by}: define it by `def` in a module of the project, not inside another function."
@@ -31,18 +31,18 @@ def check_importable(owner: str, name: str, function: Any, *, by: str) -> None:
 
 
 def check_takes(owner: str, name: str, function: Any, *arguments: str) -> None:
-    """Refuse a function that does not take the arguments that it will be called with, by their places.
+    """Refuse a function that does not take these positional arguments.
 
     Args:
         name: Of the declared field.
-        arguments: What they are called in the message.
+        arguments: Their names in the message.
 
     Raises:
-        SettingsError: It takes fewer, or needs more.
+        SettingsError: It takes fewer or needs more.
     """
     try:
         signature = inspect.signature(function)
-    except ValueError:  # some functions that are written in C do not say
+    except ValueError:  # some functions that are written in C have no signature
         return
     try:
         signature.bind(*arguments)
@@ -55,5 +55,5 @@ def check_takes(owner: str, name: str, function: Any, *arguments: str) -> None:
 
 
 def path_of(function: Any) -> str:
-    """Where a function is imported from: `module:name`."""
+    """The import path of a function, `module:name`."""
     return f"{function.__module__}:{function.__qualname__}"

@@ -1,4 +1,4 @@
-"""The one check of keys: the columns are declared, can be keys, and have one type in all sources that share them."""
+"""Check keys: their columns are declared, have a type that keys can have, and one type in all sources."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ from forecache.pipeline.sources.source_time import Snapshot, Static
 
 
 class Keyed(Protocol):
-    """What the check looks at of a source."""
+    """The parts of a source that the check reads."""
 
     @property
     def name(self) -> str: ...
@@ -21,7 +21,7 @@ class Keyed(Protocol):
 
 
 def check_source_key(owner: str, key: Sequence[str], columns: Sequence[Column], time: Snapshot | Static | None) -> None:
-    """Refuse a source's own key that is no key, or a snapshot without one.
+    """Refuse a source's key that cannot be one, or a snapshot without a key.
 
     Raises:
         SettingsError: With source, column and remedy.
@@ -60,9 +60,9 @@ def check_pipeline_key(owner: str, key: Sequence[str], sources: Sequence[Keyed])
     for name in dict.fromkeys([*key, *(name for source in sources for name in source.key)]):
         declared = _types(name, sources)
         if len({DECLARED.get(kind, kind) for kind in declared.values()}) > 1:
-            told = " and ".join(f"a {kind} in source {source!r}" for source, kind in declared.items())
+            kinds = " and ".join(f"a {kind} in source {source!r}" for source, kind in declared.items())
             raise SettingsError(
-                f"{owner} has the key column {name!r}, which is {told}.",
+                f"{owner} has the key column {name!r}, which is {kinds}.",
                 remedy="Declare it with one type: values of different types are never equal.",
             )
 
@@ -73,11 +73,11 @@ def key_types(key: Sequence[str], sources: Iterable[Keyed]) -> dict[str, str]:
 
 
 def _types(name: str, sources: Iterable[Keyed]) -> Mapping[str, str]:
-    """By name of the source, the type of a column in those sources that declare it."""
+    """The type of a column by source, for the sources that declare it."""
     return {source.name: column.type for source in sources for column in source.columns if column.name == name}
 
 
 def check_key_type(owner: str, name: str, kind: str, where: str = "") -> None:
-    """Refuse a column of a type that no key has."""
+    """Refuse a type that a key column cannot have."""
     if kind not in DECLARED:
         raise SettingsError(f"{owner} has the key column {name!r}, which is a {kind}{where}.", remedy=ALLOWED)

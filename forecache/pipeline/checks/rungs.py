@@ -1,4 +1,4 @@
-"""Whether the rungs of real-time models read numbers that something in the project publishes."""
+"""Check that the fallbacks (rungs) of real-time models read numbers that the project publishes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -15,11 +15,11 @@ from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.recommenders.vectors import Vectors, second_tables_of
 
 Numbers = Pipeline | FeatureView | Vectors
-"""What may publish numbers."""
+"""Declarations that may publish numbers."""
 
 
 def of_unread_rungs(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
-    """The modules with real-time models of which a rung reads what is not published, or no such numbers."""
+    """Errors, by module, of real-time models with a fallback that reads something not published, or not numbers."""
     declared = [each for some in found.values() for each in some]
     published = _published(declared)
     broken: dict[str, SettingsError] = {}
@@ -65,7 +65,7 @@ def _check(owner: str, rung: Rung, published: Mapping[str, Numbers]) -> None:
 
 
 def _check_types(model: Realtime, read: Iterable[Stored], published: Mapping[str, Numbers]) -> None:
-    """Refuse a key that is read by fields of another type: it would never be found."""
+    """Refuse fields of another type than the key that they look up: no row would ever be found."""
     fields = {field.name: field.type for field in model.all_fields}
     for stored in read:
         declared = published[stored.store]
@@ -83,7 +83,7 @@ def _check_types(model: Realtime, read: Iterable[Stored], published: Mapping[str
 
 
 def _width(owner: str, stored: Stored, published: Mapping[str, Numbers]) -> int:
-    """How many numbers a rung reads of a store."""
+    """Count the numbers that a fallback reads from a store."""
     declared = published.get(stored.store)
     if declared is None:
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""Whether sources that are written from a stream name one that has their events."""
+"""Check that sources with `extract=StreamDay(...)` name a stream that has their events."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -10,7 +10,7 @@ from forecache.pipeline.streams.stream import Stream
 
 
 def of_other_streams(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
-    """The modules with a source of `extract=StreamDay(...)` whose stream is not declared, or has other events."""
+    """Errors, by module, of sources with `extract=StreamDay(...)` whose stream is not declared or has other events."""
     streams = {each.name: each for some in found.values() for each in some if isinstance(each, Stream)}
     broken: dict[str, SettingsError] = {}
     for module, some in found.items():

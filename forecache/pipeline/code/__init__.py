@@ -1,4 +1,4 @@
-"""What the functions of a declaration depend on: declared values, and the source of the project that they reach."""
+"""Fingerprints of declarations: hashes of declared values and of the project's source that their functions use."""
 
 from forecache.pipeline.code.fingerprint import fingerprint
 

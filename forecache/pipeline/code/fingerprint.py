@@ -1,4 +1,8 @@
-"""The hash of declared values and of all source of the project that they reach."""
+"""The fingerprint of a declaration: a hash of its values in canonical text and of the project's source that they use.
+
+The text contains the module and name of Forecache's classes (`ValueDescriber._describe_class`): if one is moved or
+renamed, the fingerprints of all projects that declare it change, and their stages run again.
+"""
 
 import hashlib
 from typing import Any
@@ -8,7 +12,7 @@ from forecache.pipeline.code.values import Describer
 
 
 def fingerprint(**declared: Any) -> str:
-    """Hash of named values: equal wherever the values and the code that their functions run are equal.
+    """Hash of named values: equal if the values and the code that their functions run are equal.
 
     Comments, docstrings and formatting change nothing. The order of the arguments changes nothing either.
 

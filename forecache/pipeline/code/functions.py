@@ -1,4 +1,4 @@
-"""A function as text: the source of exactly that function, what it closes over, and its defaults."""
+"""A function as text: its source, the values that it closes over, and its defaults."""
 
 import ast
 import types
@@ -13,12 +13,12 @@ Many = Callable[[Iterable[Any]], str]
 
 
 def described_function(function: types.FunctionType, reach: Reach, many: Many) -> str:
-    """The text of a function; what it uses of the project goes into the reach.
+    """The text of a function; the project's source that it uses is added to `reach`.
 
     Args:
-        many: Describes values.
+        many: Returns the text of several values.
     """
-    # `__module__` may be that of a function which this one wraps.
+    # `__module__` may be that of a wrapped function.
     owner = str(function.__globals__.get("__name__", function.__module__))
     name = f"{owner}:{function.__code__.co_name}"
     held = [_content(cell) for cell in function.__closure__ or ()]
@@ -44,7 +44,7 @@ def _content(cell: types.CellType) -> Any:
 
 
 def _node_of(module: SourceModule, code: types.CodeType) -> ast.AST | None:
-    """The node that a function was compiled from; None where there is none, or more than one could be it."""
+    """The syntax node that a function was compiled from; None if none fits, or several do."""
     if code.co_name == "<lambda>":
         return _lambda_of(module, code)
     found: list[ast.AST] = [
@@ -61,7 +61,7 @@ def _lambda_of(module: SourceModule, code: types.CodeType) -> ast.AST | None:
     near = [n for n in ast.walk(module.tree) if isinstance(n, ast.Lambda) and n.lineno == code.co_firstlineno]
     spans = set(_positions(code))
     fitting = [node for node in near if spans and all(_holds(node.body, span) for span in spans)]
-    # Of lambdas in one another, the innermost that holds all of the code.
+    # Of nested lambdas, the innermost one that contains all of the code.
     fitting.sort(key=lambda node: (node.body.lineno, node.body.col_offset))
     chosen = fitting or near
     return chosen[-1] if fitting or len(near) == 1 else None
@@ -80,7 +80,7 @@ def _holds(node: ast.expr, span: tuple[int, int, int, int]) -> bool:
 
 
 def _described_code(function: types.FunctionType, reach: Reach, owner: str, many: Many) -> str:
-    """A function whose source was not found: its bytecode, and all of its module that there is source of."""
+    """The text of a function whose source was not found: its bytecode; all source of its module is added to `reach`."""
     reach.module(owner)
     used = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
     return f"{_bytecode(function.__code__)}{many([used])}"

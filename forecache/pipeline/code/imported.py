@@ -1,4 +1,4 @@
-"""Functions of a project that another process imports by their name, and refuses where they are other code there."""
+"""Functions of a project that another process imports by name, and refuses if their code differs there."""
 
 import importlib
 import sys
@@ -13,11 +13,11 @@ from forecache.pipeline.code.location import add_project
 
 @dataclass(frozen=True)
 class Named:
-    """Where a function is imported from.
+    """The place that a function is imported from.
 
     Attributes:
         path: `module:name`.
-        root: The folder in which its package lies, where it is not installed.
+        root: The folder that contains its package, for a package that is not installed; "" if unknown.
     """
 
     path: str
@@ -25,7 +25,7 @@ class Named:
 
     @classmethod
     def of(cls, path: str) -> "Named":
-        """The function of a module that is loaded here."""
+        """A function by its path; its module is loaded here."""
         package = path.partition(":")[0].partition(".")[0]
         file = getattr(sys.modules.get(package), "__file__", None)
         place = Path(file).resolve() if file else None
@@ -36,12 +36,12 @@ class Named:
         """Import it.
 
         Args:
-            code: What `described` said of the function where it was declared.
-            described: The fingerprint of a function.
+            code: The fingerprint of the function in the process that declared it.
+            described: Computes the fingerprint of a function.
             to: What it is imported for, such as "score".
 
         Raises:
-            InputError: It cannot be imported here, or is other code than where it was declared.
+            InputError: It cannot be imported here, or its code differs from that of the declaring process.
         """
         module, _, name = self.path.partition(":")
         add_project(module)

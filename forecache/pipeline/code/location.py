@@ -1,4 +1,4 @@
-"""Which modules belong to the user's project, and where their source is."""
+"""Tell modules of the user's project from libraries, and find their source files."""
 
 import importlib.util
 import sys
@@ -11,7 +11,7 @@ _project_packages: set[str] = set()
 
 
 def add_project(package: str) -> None:
-    """Name a package whose modules are the project's, even where it is installed as a library."""
+    """Register a package as a part of the project, even if it is installed as a library."""
     root = package.partition(".")[0]
     if root not in _project_packages:
         _project_packages.add(root)
@@ -19,7 +19,7 @@ def add_project(package: str) -> None:
 
 
 def is_project(module: str) -> bool:
-    """Whether a module's source counts: it is neither Forecache's, nor the standard library's, nor installed."""
+    """True for a module of the project: neither Forecache's, nor the standard library's, nor installed."""
     return _is_project_root(module.partition(".")[0])
 
 
@@ -32,7 +32,7 @@ def _is_project_root(root: str) -> bool:
     loaded = sys.modules.get(root)
     places = [getattr(loaded, "__file__", None), *getattr(loaded, "__path__", [])] if loaded else _found(root)
     paths = [Path(place) for place in places if place]
-    # What has no file, such as a notebook's `__main__`, was written by the user.
+    # A module without a file, such as a notebook's `__main__`, was written by the user.
     return not any(_LIBRARY_FOLDERS.intersection(path.parts) for path in paths)
 
 
@@ -45,9 +45,9 @@ def _found(root: str) -> list[str | None]:
 
 
 def place_in_project(path: PurePath) -> str | None:
-    """An absolute path in a package of the project, from the package on; None for any other path.
+    """An absolute path inside a package of the project, relative to the package's parent; None for any other path.
 
-    It is the same wherever the project has been checked out.
+    It does not depend on the folder that the project is checked out in.
     """
     for folder in (path, *path.parents):
         name = folder.name
@@ -57,7 +57,7 @@ def place_in_project(path: PurePath) -> str | None:
 
 
 def source_file(module: str) -> Path | None:
-    """The file of a module, found without importing it; None where there is none or no such module."""
+    """The file of a module, found without importing it; None if it has none or there is no such module."""
     loaded = sys.modules.get(module)
     if loaded is not None:
         place = getattr(loaded, "__file__", None)
@@ -72,7 +72,7 @@ def source_file(module: str) -> Path | None:
 
 
 def package_folders(package: str) -> list[Path]:
-    """The folders that a package's modules lie in."""
+    """The folders of a package's modules."""
     loaded = sys.modules.get(package)
     if loaded is not None:
         return [Path(place) for place in getattr(loaded, "__path__", [])]
@@ -85,5 +85,5 @@ def package_folders(package: str) -> list[Path]:
 
 
 def is_module(name: str) -> bool:
-    """Whether a dotted name is a module or package of a project."""
+    """True if a dotted name is a module or package."""
     return name in sys.modules or source_file(name) is not None or bool(package_folders(name))

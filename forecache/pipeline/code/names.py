@@ -1,4 +1,4 @@
-"""Which names of its module, and which imports of its own, a piece of source uses."""
+"""Find the module's names, and the imports of its own, that a piece of source uses."""
 
 import ast
 import symtable
@@ -12,15 +12,15 @@ _IMPORTS_ANYTHING = {"__import__", "import_module"}
 
 @dataclass(frozen=True)
 class Uses:
-    """What a node refers to outside of itself.
+    """The names outside of a syntax node that the node refers to.
 
     Attributes:
         names: Names of the module with the attributes that are read of each: `helpers.rates.daily` is
-            ("helpers", ("rates", "daily")), `helpers` alone ("helpers", ()).
-        imports: The same of what the node imports itself.
-        stars: Modules of which it imports everything.
-        whole_module: It looks names up while it runs, so that it may use any of its module.
-        whole_project: It imports by a name that it makes up, so that it may use any module.
+            ("helpers", ("rates", "daily")), and `helpers` alone is ("helpers", ()).
+        imports: The same for the imports inside the node.
+        stars: Modules that it imports everything from (`import *`).
+        whole_module: It looks up names at run time (`eval`, `globals`), so it may use any name of its module.
+        whole_project: It imports modules by names computed at run time, so it may use any module.
     """
 
     names: frozenset[tuple[str, tuple[str, ...]]]
@@ -31,15 +31,15 @@ class Uses:
 
 
 def uses_of(module: SourceModule, node: ast.AST, *, bound: frozenset[str] = frozenset()) -> Uses:
-    """What a node of a module uses.
+    """Find the names that a node of a module uses.
 
     Args:
-        bound: Names that its surroundings give it, such as the variables of a closure.
+        bound: Names that the enclosing scope defines, such as the variables of a closure.
     """
     chains, text = _chains(node), module.text_of(node)
     try:
         wanted = _global_names(symtable.symtable(text, "<declaration>", "exec")) - bound
-    except SyntaxError:  # `nonlocal` has no meaning outside of the function that it stands in
+    except SyntaxError:  # `nonlocal` outside of its enclosing function
         wanted = frozenset(name for name, _ in chains) - bound
     own: dict[str, list[Imported]] = {}
     stars: list[str] = []
@@ -68,7 +68,7 @@ def _global_names(table: symtable.SymbolTable) -> frozenset[str]:
 
 
 def _chains(node: ast.AST) -> set[tuple[str, tuple[str, ...]]]:
-    """Every name that is read, with the attributes that are read of it."""
+    """All names in a node, each with the attributes that are read of it."""
     attributes: list[str] = []
     base = node
     while isinstance(base, ast.Attribute):

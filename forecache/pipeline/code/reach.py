@@ -1,7 +1,7 @@
-"""The source of the project that a function reaches: what it uses, what that uses, and so on.
+"""Collect the project's source that a function uses, directly and indirectly.
 
-Reach goes by names, not by modules: an edit of another function in the same module changes nothing. Wherever names do
-not tell (a star import, `globals()`, a module passed on as a value), everything that could be meant counts.
+It follows names, not modules: an edit of another function in the same module changes nothing. If the name is not known
+(a star import, `globals()`, a module passed as a value), everything that could be meant is collected.
 """
 
 import ast
@@ -20,11 +20,11 @@ Describe = Callable[[Any], str | None]
 
 
 class Reach:
-    """Collects the pieces of source that are reached.
+    """Collects the pieces of source that are used.
 
     Attributes:
-        pieces: By module and name, the text of what gives the name its meaning.
-        describe: Says what a value of a module is, None where its source has to do.
+        pieces: By module and name, the text of the statements that define the name.
+        describe: Returns the text of a module's value; None if only its source is used.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class Reach:
         self._named: set[tuple[str, str, tuple[str, ...]]] = set()
 
     def finish(self) -> None:
-        """Follow everything that was found until nothing new turns up."""
+        """Follow the names that were found until there is no new one."""
         while self._waiting:
             self._waiting.pop()()
 
     def start(self, module_name: str) -> None:
-        """Enter a module that a declaration has loaded: what it imports is loaded too, and has values to look at."""
+        """Mark a loaded module, and the project's modules that it imports, as loaded: their values can be read."""
         waiting = [module_name]
         while waiting:
             name = waiting.pop()
@@ -51,7 +51,7 @@ class Reach:
             waiting += module.imported if module else []
 
     def name(self, module_name: str, name: str, attributes: tuple[str, ...] = ()) -> None:
-        """Reach a name of a module."""
+        """Add the statements that define a name of a module."""
         module = self.enter(module_name)
         if module is None or (module_name, name, attributes) in self._named:
             return
@@ -68,7 +68,7 @@ class Reach:
             self._value(module, name, statements)
 
     def imported(self, found: Imported, attributes: tuple[str, ...]) -> None:
-        """Reach what an import statement binds."""
+        """Add the definition of an imported name."""
         if not is_project(found.module):
             return
         if found.attribute is not None:
@@ -86,7 +86,7 @@ class Reach:
         self.module(found.module, attributes)
 
     def module(self, name: str, attributes: tuple[str, ...] = ()) -> None:
-        """Reach an attribute of a module, or all of it."""
+        """Add an attribute of a module, or the whole module."""
         module = self.enter(name)
         if attributes:
             first, rest = attributes[0], attributes[1:]
@@ -102,7 +102,7 @@ class Reach:
                 self.name(name, known)
 
     def source(self, module: SourceModule, node: ast.AST, *, bound: frozenset[str] = frozenset()) -> str:
-        """Reach what a node of a module uses, as soon as `finish` is called; returns the node's text."""
+        """Queue the names that a node uses for `follow_all`; returns the node's text."""
         uses = uses_of(module, node, bound=bound)
         for name, attributes in uses.names:
             if not is_builtin(name, module):
@@ -116,14 +116,14 @@ class Reach:
         return module.text_of(node)
 
     def _add(self, key: str, text: str) -> bool:
-        """Enter a piece; False where it was known."""
+        """Add a piece; False if it was there already."""
         if key in self.pieces:
             return False
         self.pieces[key] = text
         return True
 
     def enter(self, name: str) -> SourceModule | None:
-        """A module of the project, with what it and the modules that it imports do when they are imported."""
+        """Add the import-time statements of a module of the project and of the modules that it imports; returns it."""
         if not is_project(name):
             return None
         module = parse(name)
@@ -143,13 +143,13 @@ class Reach:
         return module
 
     def _unparsed(self, name: str) -> None:
-        """A module without Python source, such as one that was compiled: its bytes are all that can be compared."""
+        """Add the hash of a module without Python source, such as a compiled one."""
         file = source_file(name)
         if file is not None and file.is_file():
             self._add(f"{name}:bytes", hashlib.sha256(file.read_bytes()).hexdigest())
 
     def _unknown(self, module: SourceModule, name: str, attributes: tuple[str, ...]) -> None:
-        """A name that no statement of the module binds: it comes from a star import, or by other ways."""
+        """Add everything that may define a name that no statement of the module binds, such as star imports."""
         below = f"{module.name}.{name}"
         if module.is_package and is_module(below):
             self.module(below, attributes)
@@ -163,7 +163,7 @@ class Reach:
         self.module(module.name)
 
     def _value(self, module: SourceModule, name: str, statements: list[ast.stmt]) -> None:
-        """What a name stands for, where it was computed from something that is not in the source."""
+        """Add the value of a name that was computed, since it may depend on more than the source."""
         defined = all(isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for s in statements)
         if defined or name in module.rebound or module.name not in self._loaded:
             return

@@ -1,4 +1,4 @@
-"""A module's source taken apart: which statement binds which name, what it imports, and what it does when imported."""
+"""Parse a module's source: the statements that bind each name, its imports, and its other import-time statements."""
 
 import ast
 import builtins
@@ -31,12 +31,12 @@ class SourceModule:
     """A parsed module.
 
     Attributes:
-        bindings: For each name of the module, the statements that give it a value.
-        imports: For each name that the module imports, what it stands for.
-        stars: Modules of which everything is imported.
-        effects: Statements that do something else when the module is imported.
-        imported: Modules that are imported when this one is.
-        rebound: Names that a function binds again (`global`), so that their value is not that of the source.
+        bindings: For each name of the module, the statements that assign it.
+        imports: For each name that the module imports, the module or attribute that it refers to.
+        stars: Modules that everything is imported from (`import *`).
+        effects: Statements at module level that do more than bind names.
+        imported: Modules that this one imports.
+        rebound: Names that a function assigns (`global`), so that their value may differ from the source.
     """
 
     name: str
@@ -61,11 +61,11 @@ _parsed: dict[str, tuple[object, SourceModule | None]] = {}
 
 
 def parse(name: str) -> SourceModule | None:
-    """The module of a name, as it was when it was first asked for after its import; None where there is no source."""
+    """The parsed module of a name, cached as of its first use after the import; None if there is no source."""
     file = source_file(name)
     if file is None or file.suffix != ".py":
         return None
-    # A module that is loaded runs what it was loaded from, whatever the file says by now.
+    # A loaded module runs the source that it was loaded from, even if the file has changed since.
     state: object = sys.modules.get(name) or (file, file.stat().st_mtime_ns, file.stat().st_size)
     known = _parsed.get(name)
     if known is None or known[0] != state:
@@ -89,7 +89,7 @@ def _read(name: str, file: Path) -> SourceModule | None:
 
 
 def without_docstrings(source: str | bytes) -> ast.Module:
-    """A module's source as a tree without docstrings; raises what `ast.parse` does."""
+    """Parse a module's source into a tree without docstrings; raises as `ast.parse` does."""
     tree: ast.Module = _Undocumented().visit(ast.parse(source))
     return tree
 
@@ -97,7 +97,7 @@ def without_docstrings(source: str | bytes) -> ast.Module:
 def _source_of(name: str, file: Path) -> str | bytes:
     if file.is_file():
         return file.read_bytes()
-    # Of a module inside of an archive, its loader has the source.
+    # The source of a module inside an archive comes from its loader.
     read = getattr(getattr(sys.modules.get(name), "__loader__", None), "get_source", None)
     return (read(name) if read is not None else None) or ""
 
@@ -129,7 +129,7 @@ def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
 
 
 def _is_never_run(statement: ast.stmt) -> bool:
-    """`if TYPE_CHECKING:` and `if __name__ == "__main__":` are passed over when a module is imported."""
+    """True for `if TYPE_CHECKING:` and `if __name__ == "__main__":`, whose bodies an import does not run."""
     if not isinstance(statement, ast.If):
         return False
     test = ast.unparse(statement.test)
@@ -157,7 +157,7 @@ def _is_name(target: ast.expr) -> bool:
 
 
 def _bound_here(statement: ast.stmt) -> set[str]:
-    """Names of the module that a statement binds; those of the blocks of a compound one are left to these."""
+    """Names that a statement binds, without those bound in the blocks of a compound statement."""
     if isinstance(statement, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
         return {statement.name}
     if isinstance(statement, _COMPOUND):
@@ -182,7 +182,7 @@ def add_imports(
     names: dict[str, list[Imported]],
     stars: list[str],
 ) -> None:
-    """Enter the names that an import statement of a module binds."""
+    """Add the names that an import statement of a module binds to `names` and `stars`."""
     if isinstance(statement, ast.Import):
         for alias in statement.names:
             bound = alias.asname or alias.name.partition(".")[0]

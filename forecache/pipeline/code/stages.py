@@ -1,4 +1,4 @@
-"""What each stage reads of a declaration, as one hash a stage: equal hashes mean that nothing it reads has changed."""
+"""One hash for each stage of the parts of a declaration that it reads: if they are equal, no such part has changed."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """The declaration's part of the inputs of the stages; each covers what its stage reads itself.
+    """Hashes of the parts of a declaration that each stage reads.
 
-    Of a pipeline that trains no model, `training_set` is empty and `training` is of the model as it is declared.
-
-    What a stage gets from a table, such as features in training, is covered by that table's Delta version.
+    If a pipeline trains no model, `training_set` is "" and `training` is the hash of the declared model. Inputs that a
+    stage reads from a table, such as features in training, are covered by the table's Delta version. `Pipeline` hashes
+    the `repr` of this class: its name and its fields must not change.
     """
 
     features: str
@@ -28,7 +28,7 @@ class Fingerprints:
 
 
 def fingerprints(pipeline: "Pipeline") -> Fingerprints:
-    """The hashes of a pipeline.
+    """Compute the hashes of a pipeline.
 
     Raises:
         SettingsError: The declaration holds a value that cannot be compared between two runs.
@@ -36,7 +36,7 @@ def fingerprints(pipeline: "Pipeline") -> Fingerprints:
     views, entities = [view.fingerprint for view in pipeline.views], pipeline.entities
     joined = {"entities": (entities.columns, entities.compute)} if entities else {}
     rows: dict[str, Any] = {"key": pipeline.key, "features": pipeline.feature_names}
-    # What others' models return under which names is a part of the declaration, and not of the model.
+    # The names of a registered model's outputs belong to the declaration, not to the model.
     returns = {"returns": pipeline.model.returns} if isinstance(pipeline.model, RegisteredModel) else {}
     training_set, training = _of_training(pipeline, {**rows, **joined, "views": views})
     return Fingerprints(
@@ -53,11 +53,11 @@ def fingerprints(pipeline: "Pipeline") -> Fingerprints:
 
 
 def _of_training(pipeline: "Pipeline", rows: dict[str, Any]) -> tuple[str, str]:
-    """The hashes of the training set and of the training; without a label, "" and the model's."""
+    """The hashes of the training set and of the training; without a label, "" and the hash of the model."""
     label, model = pipeline.label, pipeline.model
     if label is None:
         return "", fingerprint(model=model)
-    classes = pipeline.output_specs[0].classes  # which the training set is checked against
+    classes = pipeline.output_specs[0].classes  # the training set is checked against them
     described = (label.name, label.kind, label.horizon_days, label.compute, label.weight, classes)
     return fingerprint(**rows, label=described, split=pipeline.training.split), fingerprint(
         features=[feature.learned for feature in pipeline.feature_columns],
@@ -69,10 +69,10 @@ def _of_training(pipeline: "Pipeline", rows: dict[str, Any]) -> tuple[str, str]:
 
 
 def _learned(output: OutputSpec) -> OutputSpec:
-    """What training reads of an output: not its bounds, nor how many probabilities are kept."""
+    """An output without its bounds and its number of probabilities, which training does not read."""
     return replace(output, minimum=None, maximum=None, top=None)
 
 
 def _training(pipeline: "Pipeline") -> Any:
-    """Of an estimator's training, the seed counts alone; its dates are in the training set."""
+    """The parts of `Training` that the trained model depends on: for an estimator the seed alone."""
     return pipeline.training.seed if isinstance(pipeline.model, EstimatorModel) else pipeline.training

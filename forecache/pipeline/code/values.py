@@ -1,4 +1,4 @@
-"""One canonical text for what a declaration holds: plain values, dataclasses, functions, and callable objects."""
+"""The canonical text of declared values: plain values, dataclasses, functions, and callable objects."""
 
 import copyreg
 import dataclasses
@@ -28,11 +28,11 @@ _FUNCTIONS = (types.BuiltinFunctionType, types.WrapperDescriptorType, types.Meth
 
 
 class _Opaque(Exception):
-    """A value that only its source can tell."""
+    """A value without a text that is equal in two runs."""
 
 
 class Describer:
-    """Describes values; functions and classes of the project that it meets go into a reach."""
+    """Makes the text of values; adds the source of the project's functions and classes among them to `reach`."""
 
     def __init__(self, reach: Reach) -> None:
         self.reach = reach
@@ -41,10 +41,10 @@ class Describer:
         self._from_source = False
 
     def whole(self, value: Any) -> str:
-        """The text of a value that a declaration holds.
+        """The text of a declared value.
 
         Raises:
-            SettingsError: The value differs from run to run, or holds one that does.
+            SettingsError: The value, or one that it contains, differs from run to run.
         """
         try:
             return self._describe(value)
@@ -55,12 +55,12 @@ class Describer:
             ) from None
 
     def _seen_from_source(self, value: Any) -> str | None:
-        """The text of a module's value; None where it is of a kind that may change while it is used."""
+        """The text of a module's value; None if it has none, as of an object that may change while it is used."""
         before = self._from_source, self._open
         self._from_source, self._open = True, []
         try:
             return self._describe(value)
-        except Exception:  # noqa: BLE001  (an object that resists being looked at is told by its source alone)
+        except Exception:  # noqa: BLE001  (an object that cannot be inspected is described by its source alone)
             return None
         finally:
             self._from_source, self._open = before
@@ -123,7 +123,7 @@ class Describer:
         return f"class {name}{self._many((*kind.__bases__, *self._methods(kind)))}"
 
     def _methods(self, kind: type) -> Iterator[types.FunctionType]:
-        """The functions of a class: what they close over is not in the source."""
+        """The functions of a class: the values that they close over are not in its source."""
         for member in vars(kind).values():
             parts = [getattr(member, name, None) for name in ("fget", "fset", "fdel", "func", "__func__")]
             yield from (part for part in (member, *parts) if isinstance(part, types.FunctionType))

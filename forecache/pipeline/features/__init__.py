@@ -1,1 +1,1 @@
-"""What a model learns from: features, the views that share them, and windows."""
+"""Features, feature views that pipelines share, and windows."""

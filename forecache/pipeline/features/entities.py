@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entities:
-    """Which keys have a row on a night, and by which further columns views are joined to them.
+    """The keys that have a row on an as-of date, and further columns that views are joined by.
 
     `compute` gets `{source name: rows}`, as that of `Features` does, and returns one row for each entity and `as_of`:
     the pipeline's key columns, `as_of`, and `columns`, such as the airport of a flight.
@@ -45,7 +45,7 @@ def check_entities(
     """Refuse views that cannot be joined to the entities of a pipeline.
 
     Args:
-        own: The features are the pipeline's own.
+        own: True if the features are the pipeline's own.
 
     Raises:
         SettingsError: With view, column and remedy.
@@ -77,7 +77,7 @@ def check_entities(
 
 
 def each_once(owner: str, sources: Sequence[AnySource]) -> tuple[AnySource, ...]:
-    """The sources by name, in their order.
+    """The sources in their order, each once by name.
 
     Raises:
         SettingsError: Two that differ have the same name.

@@ -1,4 +1,4 @@
-"""One feature of a model: its type, and what a model sees of it."""
+"""A feature of a model: its type in the feature table and in the model's matrix."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ class Feature:
             "category": a text, a whole number, a date or a boolean, kept as a text; a model sees a code.
             "text": a text, which `embed` makes a vector of when the features are built; the table has the vector.
             "vector": an array of `size` numbers, float32; a model sees each as a column, in order.
-        categories: Of a category, those that a model knows. None: those of the split that it is trained on, in order.
-        max_categories: Of a category, the most that training may learn; where there are more, it is refused.
+        categories: The values of a category that a model knows; None: those of the training split, in order.
+        max_categories: Most values of a category that training may learn; with more of them, training is refused.
         size: Numbers in the vector of a text or a vector.
-        embed: Of a text, `embed(texts)` from a list of n texts, none of them null, to numbers [n, size]. None: the
-            number of times that a word with each of `size` hashes occurs, whatever its case.
+        embed: For a text, `embed(texts)` from a list of n texts, none of them null, to numbers [n, size]. None: words
+            are hashed into `size` buckets, ignoring their case, and counted.
     """
 
     name: str
@@ -62,26 +62,26 @@ class Feature:
 
     @property
     def stored(self) -> str:
-        """Its Spark type in the feature table."""
+        """The Spark type of its column in the feature table."""
         return {"number": "float", "integer": "bigint", "category": "string"}.get(self.type, "array<float>")
 
     @property
     def own_names(self) -> tuple[str, ...]:
-        """Its name, and those that the columns of a vector have in a model's matrix."""
+        """Its name, and for a vector the names of its columns in a model's matrix."""
         return (self.name, *(f"{self.name}_{i}" for i in range(self.size or 0)))
 
     @property
     def is_numeric(self) -> bool:
-        """Whether it is one number, which can be a baseline, be cut into quarters, or be scaled."""
+        """True for a single number, which can be a baseline, be cut into quarters, or be scaled."""
         return self.type in ("number", "integer")
 
     @property
     def computed(self) -> Any:
-        """What the values in the table depend on besides the feature function."""
+        """The parts of the declaration, besides the feature function, that the values in the table depend on."""
         return self.name if self.type == "number" else (self.name, self.type, self.size, self.embed)
 
     @property
     def learned(self) -> Any:
-        """What a model depends on besides the values in the table."""
+        """The parts of the declaration, besides the values in the table, that a trained model depends on."""
         known = (self.categories, self.max_categories) if self.type == "category" else ()
         return (self.name, self.log) if self.type == "number" else (self.name, self.log, self.type, *known)

@@ -1,4 +1,4 @@
-"""What a model learns from and what it learns to predict: functions from rows of sources to features and a label."""
+"""Functions from rows of sources to features and to a label."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ _AS_THEY_ARE: Mapping[str, tuple[str, ...]] = {
     "text": ("string",),
     "vector": (),
 }
-"""Types of a source's columns that can be a feature of a type without a function."""
+"""By the type of a feature, the types of source columns that it can have without a function."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """How features come from sources.
+    """The features of a pipeline or view, computed from sources by a function.
 
-    Without `compute` they are columns of the pipeline's only source as they are, such as an existing feature table: a
-    snapshot of the pipeline's key, or rows of it without time.
+    Without `compute` they are columns of the only source as they are, such as an existing feature table: a snapshot
+    with the pipeline's key, or rows without time with that key.
 
     `compute` gets `{source name: rows}`; each frame has the source's columns, `event_day` and `as_of`, and holds, for
-    every as-of date asked for, only what was known on it: events up to that date, the last state at or before it, or
+    every requested as-of date, only what was known on it: events up to that date, the last state at or before it, or
     the rows without time. It returns one row per (key columns, `as_of`) with every declared feature. It must group by
-    `as_of` so that many nights run as one job.
+    `as_of`, so that many as-of dates run as one job.
     """
 
     columns: tuple[Feature, ...]
@@ -53,18 +53,18 @@ class Features:
 
 @dataclass(frozen=True)
 class Label:
-    """What happened in the `horizon_days` after the as-of date.
+    """The label: what happened in the `horizon_days` after the as-of date.
 
     `compute` gets the entities (key columns, `as_of`) and `{source name: rows}`, each frame with `as_of` and only
     events and states in (as_of, as_of + horizon_days], or the rows without time. It returns key columns, `as_of` and
-    `name` as a number: 0.0 or 1.0 where kind is "binary"; where kind is "multiclass" as a text or a whole number; where
-    it is "ranking", of a real-time model, how good a candidate is, a whole number from 0 to 30. Each
-    entity has at most one row, and a row has a value: an entity whose outcome is not known is left out, and is no part
-    of the training set.
+    `name`: 0.0 or 1.0 if kind is "binary", a number if it is "regression", a text or a whole number if it is
+    "multiclass", and for a "ranking" (of a real-time model) the relevance of a candidate, a whole number from 0 to 30.
+    Each entity has at most one row, without null: an entity whose outcome is not known is left out, and so is not in
+    the training set.
 
     Attributes:
-        weight: A further column that `compute` returns, a number above 0: how much a row counts in training and in the
-            gate's metrics. "": all count the same.
+        weight: A further column that `compute` returns, a number above 0: the weight of a row in training and in the
+            gate's metrics; "": all rows count the same.
     """
 
     name: str

@@ -23,9 +23,9 @@ from forecache.pipeline.sources.table_source import AnySource, check_first_day, 
 from forecache.pipeline.streams.live import Live, check_live
 from forecache.pipeline.streams.plan import plan_of
 
-# Of the state that tiles hold.
+# Format of the states in tiles.
 _FORMAT = 2
-# Of the state that nights of a live view hold.
+# Format of the states in the nightly rows of a live view.
 _LIVE_FORMAT = 1
 
 
@@ -35,19 +35,20 @@ class FeatureView:
 
     Attributes:
         name: Part of the name of its table, `features_<name>`.
-        key: Columns that a row is about; at least one source declares each.
-        sources: What the features are computed from.
-        features: What is computed by a function, or taken from an existing table as it is; or none, and `windows`.
-        windows: Features that are declared, over one source of events: a night is made from tiles of a day each.
-        active_days: With windows, a night has a row for each key with an event in so many days: "longest" is those of
-            the longest window, "ever" all days. Rows whose key is null are left out.
+        key: Columns that identify a row; at least one source declares each.
+        sources: The sources that the features are computed from.
+        features: Features from a function, or columns of an existing table; None with `windows`.
+        windows: Features declared as aggregates over one source of events; the features of an as-of date are merged
+            from daily tiles.
+        active_days: With windows, a key has a row on an as-of date if it had an event in the last `active_days` days:
+            "longest" are those of the longest window, "ever" all days. Rows whose key is null are left out.
         publish: How the newest as-of date is published for look-up, as packed float32; None: it is not. Fields are
             features that are numbers, integers, texts or vectors; a null is NaN.
-        schedule: Of a published view, which days are its as-of dates, as of those that use it; and when it runs where
-            nothing does.
-        owner: An e-mail address or `team:NAME`, shown at the asset in Dagster's UI; empty: none.
-        live: Of published windows, features are merged with the events of a stream when they are read; None: they are
-            those of the night.
+        schedule: For a published view, its as-of dates, which are also those of the pipelines that use it; and when it
+            runs if no pipeline builds it.
+        owner: An e-mail address or `team:NAME`, shown at the asset in Dagster's UI; "": none.
+        live: For published windows: features are merged with the events of a stream when they are read; None: they are
+            those of the last published as-of date.
     """
 
     name: str
@@ -113,14 +114,14 @@ class FeatureView:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of what the rows of a night depend on besides the rows of the sources."""
+        """Hash of everything that the rows of an as-of date depend on besides the rows of the sources."""
         if self.live is None:
             return self.features_fingerprint
         return fingerprint(features=self.features_fingerprint, nights=self.live.nights, format=_LIVE_FORMAT)
 
     @cached_property
     def features_fingerprint(self) -> str:
-        """Hash of what the features depend on besides the rows of the sources."""
+        """Hash of everything that the features depend on besides the rows of the sources."""
         if self.features is not None:
             computed = [feature.computed for feature in self.feature_columns]
             return fingerprint(key=self.key, features=computed, compute=self.features.compute)
@@ -129,10 +130,10 @@ class FeatureView:
 
     @property
     def publishing(self) -> Publish:
-        """How the features are published.
+        """Settings of the publish.
 
         Raises:
-            InputError: They are not.
+            InputError: The view declares no `publish`.
         """
         if self.publish is None:
             raise InputError(
@@ -147,7 +148,7 @@ class FeatureView:
 
     @property
     def served_features(self) -> tuple[Feature, ...]:
-        """What is published, in the order of the columns of a look-up's matrix."""
+        """The published features, in the order of the columns of a look-up's matrix."""
         by_name = {feature.name: feature for feature in self.feature_columns}
         return tuple(by_name[name] for name in self.served_fields)
 
@@ -157,12 +158,12 @@ class FeatureView:
 
     @property
     def served_columns(self) -> tuple[str, ...]:
-        """Names of the columns of a look-up's matrix: a feature's, or `<name>_0` and so on of a vector."""
+        """Column names of a look-up's matrix: the feature's name, or `<name>_0` and so on for a vector."""
         return tuple(name for feature in self.served_features for name in feature.own_names[bool(feature.size) :])
 
     @cached_property
     def packed(self) -> Packed:
-        """How its rows are packed; its contract changes where a column, its meaning or the key does."""
+        """The layout of its packed rows; the contract changes if a column, its definition or the key changes."""
         sizes = {feature.name: feature.size for feature in self.served_features if feature.size}
         live = {} if self.live is None else {"live": self.live.tile_minutes}
         meant = fingerprint(view=self.features_fingerprint, key=self.key, columns=self.served_columns, **live)
@@ -170,23 +171,23 @@ class FeatureView:
 
     @cached_property
     def live_states(self) -> tuple[str, ...]:
-        """The columns of a night that have the states of a live view; none of another view."""
+        """The columns with the states of a live view; () for another view."""
         return () if self.live is None else tuple(column.name for column in plan_of(self).base_columns)
 
     @property
     def tile_table(self) -> str:
-        """Delta table of windows: key, day (date, partition), `events` and the state of each measure."""
+        """Delta table of tiles: key, day (date, partition), `events` and the state of each measure."""
         return TILES + self.name
 
     @cached_property
     def measures(self) -> tuple[Measure, ...]:
-        """What a tile holds, each once, in a fixed order."""
+        """The measures whose states a tile has, each once, in a fixed order."""
         found = {measure.name: measure for window in self.windows for measure in window.measures}
         return tuple(found[name] for name in sorted(found))
 
     @cached_property
     def tile_fingerprint(self) -> str:
-        """Hash of what a tile depends on besides the rows of its day."""
+        """Hash of everything that a tile depends on besides the rows of its day."""
         types = sorted((column.name, column.type) for column in self.events.columns)
         return fingerprint(
             key=self.key, measures=self.measures, time=self.events.event_time, types=types, format=_FORMAT
@@ -206,7 +207,7 @@ class FeatureView:
 
     @property
     def days_active(self) -> int | None:
-        """Days in which a key with an event has a row; None: ever."""
+        """A key has a row if it had an event in so many last days; None: if it ever had one."""
         if self.active_days == "ever":
             return None
         return self.longest if self.active_days == "longest" else self.active_days

@@ -1,4 +1,4 @@
-"""Whether the parts of a feature view fit together, found when the declaration loads."""
+"""Check that the parts of a feature view fit together, when the declaration loads."""
 
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 _MOST_COLUMNS = 16_384
 TILE_COLUMNS = ("day", "events", "key_bucket")
-"""What a table of tiles has beside the key and the states."""
+"""Columns of a table of tiles besides the key and the states."""
 
 
 def check_publish(owner: str, view: "FeatureView") -> None:
-    """Refuse what cannot be published for look-up."""
+    """Refuse a view that cannot be published for look-up."""
     if view.publish is None:
         fits = view.schedule == Schedule()
         check_value(owner, "schedule", view.schedule, fits, "It is about publishing: declare `publish`, too.")
@@ -40,7 +40,7 @@ def check_publish(owner: str, view: "FeatureView") -> None:
 
 
 def check_windows(owner: str, view: "FeatureView") -> None:
-    """Refuse a view without one of features and windows, and windows that its source does not have."""
+    """Refuse a view with both or neither of features and windows, and windows over columns that its source lacks."""
     if (view.features is None) == (not view.windows):
         which = "both features and windows" if view.windows else "neither features nor windows"
         raise SettingsError(f"{owner} has {which}.", remedy="Give one of the two.")

@@ -1,4 +1,4 @@
-"""Windows: features declared as data, which batch, stream and read-time merge can each compute to the same bit."""
+"""Windows: features declared as aggregates, which batch, stream and read-time merge compute to the same bit."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -25,7 +25,7 @@ _VALUES: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Where:
-    """A condition on a column, such as `Where("amount", ">=", 100)`. A value that is null or NaN meets none.
+    """A condition on a column, such as `Where("amount", ">=", 100)`. Null and NaN meet no condition.
 
     Attributes:
         value: Of the column's type; a tuple of such values for "in".
@@ -46,7 +46,10 @@ class Where:
 
 @dataclass(frozen=True)
 class Measure:
-    """What windows of several lengths share: an aggregate of a column, of the rows that meet all conditions."""
+    """An aggregate of a column over the rows that meet all conditions; windows of several lengths share it.
+
+    Fingerprints have the name and module of this class and of `LastMinutes` and `Where` in them.
+    """
 
     aggregate: Aggregate
     column: str | None
@@ -54,14 +57,14 @@ class Measure:
 
     @property
     def name(self) -> str:
-        """What the columns of a tile that hold its state begin with."""
+        """Prefix of the tile columns that have its state."""
         conditions = f"_{fingerprint(where=self.where)[:8]}" if self.where else ""
         return f"{self.aggregate}_{self.column or 'rows'}{conditions}"
 
 
 @dataclass(frozen=True)
 class LastMinutes(Measure):
-    """The same of the rows of the last minutes of a day.
+    """A measure over the rows of the last minutes of a day.
 
     Attributes:
         minutes: 1 to 1,440.
@@ -78,21 +81,21 @@ class LastMinutes(Measure):
 class Window:
     """A feature: an aggregate over the rows of the last days, the as-of date included, or of the last minutes.
 
-    Values that are null, NaN or infinite do not count. Without a value that counts, a sum is 0.0, a count and a
-    distinct count are 0, and the others are null. Sums, and with them means, are exact in steps of 2**-32 and do not
-    depend on the order of rows; values to be summed lie within 2**44.
+    Values that are null, NaN or infinite do not count. If no value counts, a sum is 0.0, a count and a distinct count
+    are 0, and other aggregates are null. Sums and means are exact in steps of 2**-32 and do not depend on the order of
+    rows; values to be summed lie within 2**44.
 
     Attributes:
-        name: Of the feature.
-        aggregate: "last" is the value at the latest event time, the largest of several; "distinct" the exact number of
-            different values.
-        days: 1 is the as-of date alone.
-        minutes: In place of days, of a live view: up to 1,440, and a multiple of its `tile_minutes`. In a night, those
-            before the midnight that ends the as-of date.
-        column: What is aggregated; None: rows are counted.
+        name: Name of the feature.
+        aggregate: "last" is the value at the latest event time (the largest, if several events have that time);
+            "distinct" is the exact number of different values.
+        days: Length in days; 1 is the as-of date alone.
+        minutes: Length in minutes instead of days, for a live view: at most 1,440, and a multiple of its
+            `tile_minutes`. In a nightly run, the minutes before the midnight that ends the as-of date.
+        column: The aggregated column; None: rows are counted.
         where: Conditions that a row has to meet, all of them.
         log: As in `Feature`.
-        delay_days: The window ends so many days before the as-of date, where the column is known later, as labels are.
+        delay_days: The window ends so many days before the as-of date, for columns that are known later, as labels are.
     """
 
     name: str
@@ -126,37 +129,37 @@ class Window:
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """What the tile of a day has to hold for it: of a mean the sum and the count, never the mean."""
+        """The measures that a daily tile needs for it: for a mean, the sum and the count."""
         if self.minutes is None:
             return self.whole_measures
         return tuple(LastMinutes(m.aggregate, m.column, m.where, self.minutes) for m in self.whole_measures)
 
     @property
     def whole_measures(self) -> tuple[Measure, ...]:
-        """The same of all rows of a tile, whatever its length."""
+        """Its measures over all rows of a tile, whatever the tile's length."""
         if self.aggregate != "mean":
             return (Measure(self.aggregate, self.column, self.where),)
         return (Measure("sum", self.column, self.where), Measure("count", self.column, self.where))
 
     @property
     def num_days(self) -> int:
-        """Tiles of a day that a night is made from for it."""
+        """Number of daily tiles that its value is merged from."""
         return self.days or 1
 
     @property
     def reach_days(self) -> int:
-        """Days before the end of the as-of date at which it begins; one in minutes may begin the day before."""
+        """Days from its begin to the end of the as-of date; a window in minutes may begin the day before."""
         return (self.days or 2) + self.delay_days
 
     @property
     def computed(self) -> tuple[object, ...]:
-        """What its values depend on besides the rows."""
+        """The parts of the declaration that its values depend on."""
         known = (self.name, self.aggregate, self.days, self.column, self.where)
         return known if self.minutes is None and not self.delay_days else (*known, self.minutes, self.delay_days)
 
     @property
     def words(self) -> str:
-        """What Dagster's UI says of it where it has no description."""
+        """The description in Dagster's UI if none is declared."""
         length = f"{self.days} days" if self.minutes is None else f"{self.minutes} minutes"
         what = f"{self.aggregate} of {self.column or 'rows'} in the last {length}"
         what += f", up to {self.delay_days} days before" if self.delay_days else ""
@@ -164,7 +167,7 @@ class Window:
         return what + (f" where {conditions}" if conditions else "")
 
     def check_columns(self, owner: str, columns: dict[str, Column]) -> None:
-        """Refuse a column that the source lacks or that the aggregate does not take, and values of another type.
+        """Refuse a column that the source lacks or the aggregate does not take, and condition values of another type.
 
         Raises:
             SettingsError: With window, column and remedy.

@@ -1,4 +1,4 @@
-"""A mailing: what a message to each user of a published pipeline says, to whom it goes, and how many a day."""
+"""A mailing: a message to each user of a published pipeline, with its addresses and daily limit."""
 
 import re
 from collections.abc import Callable
@@ -27,29 +27,31 @@ _KEY_TYPES = ("string", "int", "bigint", "date")
 class Mailing:
     """Messages about what a pipeline has published: one for each user and as-of date, by SMTP.
 
-    Templates are Jinja's, in its sandbox. They are given the key column, `as_of` (date), the served fields, `fields`
-    and `person`. A name that they are not given, or a field that a place of a list does not have, is refused at load.
+    Templates are rendered in Jinja's sandbox, with the key column, `as_of` (date), the served fields, `fields` and
+    `person`. When the declaration loads, a template with any other name, or with an unknown field of a list's item, is
+    refused.
 
     Attributes:
         name: Part of the names of the job and of its rows in the table `mail_ledger`.
-        pipeline: What is published: a `Recommender` or a `Pipeline` with a key of one column.
+        pipeline: The published `Recommender` or `Pipeline`, with a key of one column.
         template: File of the text, beside the declaration: `Path(__file__).with_name("letter.txt.j2")`.
-        html: File of the same for programs that show HTML; values are escaped in it.
+        html: File of the HTML version; values are escaped in it.
         subject: Template of the subject, one line.
-        sender: Address that it comes from, such as "The shop <shop@example.com>".
-        addresses: Where addresses are: a `Source` or `TableSource`, of which a user's latest row counts (of snapshots,
-            the newest delivery), or an existing Delta table that has a row for each user, by its name in the lake or
-            its URI.
-        user: Its column of the pipeline's key.
-        address: Its column of the address.
-        opted_out: Its column of whether (boolean) the user wants no mail.
-        person: Its column of the user's name, for the header `To` and the templates.
-        fields: Further columns for the templates.
-        daily_limit: Most messages of this mailing that a day (UTC) has, over all as-of dates.
+        sender: Address of the sender, such as "The shop <shop@example.com>".
+        addresses: Where the addresses are: a `Source` or `TableSource`, of which a user's latest row counts (of
+            snapshots, the newest delivery), or an existing Delta table that has a row for each user, by its name in the
+            lake or its URI.
+        user: Column of `addresses` with the pipeline's key.
+        address: Column of `addresses` with the e-mail address.
+        opted_out: Column of `addresses` (boolean) that is true if the user wants no mail.
+        person: Column of `addresses` with the user's name, for the header `To` and the templates.
+        fields: Further columns of `addresses` for the templates.
+        daily_limit: Most messages of this mailing a day (UTC), over all as-of dates.
         unsubscribe: Template of an https or mailto URL for the header `List-Unsubscribe`.
-        in_doubt: What becomes of a message after whose last byte nothing was heard of the server: "send": again, with
-            the same Message-ID; "skip": not again.
-        was_accepted: Asks the server, such as its log, whether it has a Message-ID; decides in place of `in_doubt`.
+        in_doubt: What happens to a message that was sent whole but got no answer from the server: "send" sends it again
+            with the same Message-ID, "skip" does not.
+        was_accepted: Returns, from the server's log for example, whether the server has accepted a Message-ID; decides
+            in place of `in_doubt`.
     """
 
     name: str
@@ -115,17 +117,17 @@ class Mailing:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the addresses that are read."""
+        """The columns of `addresses` that are read."""
         return tuple(dict.fromkeys((self.user, self.address, self.opted_out, *self.personal)))
 
     @property
     def personal(self) -> tuple[str, ...]:
-        """Those that templates are given."""
+        """The columns of `addresses` that templates may use."""
         return self.fields if self.person is None else (self.person, *self.fields)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What templates are given."""
+        """The names that templates may use."""
         return (*self.pipeline.key, AS_OF, *self.pipeline.served_fields, *self.personal)
 
     @property
@@ -134,12 +136,12 @@ class Mailing:
 
     @property
     def landed(self) -> tuple[Source, ...]:
-        """Of the sources, those whose files are ingested."""
+        """Its sources with landing files, which are ingested."""
         return tuple(source for source in self.all_sources if isinstance(source, Source))
 
     @cached_property
     def texts(self) -> dict[str, str]:
-        """The templates' texts by what they are of, as they were when the declaration was loaded."""
+        """The templates' texts by their part of the message, as they were when the declaration was loaded."""
         found = {"subject": self.subject, "template": _read(self.name, "template", self.template)}
         if self.html is not None:
             found["html"] = _read(self.name, "html", self.html)
@@ -156,7 +158,7 @@ class Mailing:
 
 
 def address_of(text: str) -> str:
-    """The bare address of "Name <address>", or of an address alone; "" where there is not one on one line."""
+    """The bare address of "Name <address>", or of an address alone; "" if the text is not one address on one line."""
     from email.utils import getaddresses
 
     found = getaddresses([text]) if len(text.splitlines()) == 1 else []
@@ -169,7 +171,7 @@ _ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is one address that any SMTP server takes: ASCII, nothing quoted (RFC 5321, 4.1.2 and 4.5.3.1)."""
+    """True for an address that any SMTP server takes: ASCII, without quotes (RFC 5321, 4.1.2 and 4.5.3.1)."""
     return len(text) <= 254 and text.find("@") <= 64 and _ADDRESS.fullmatch(text) is not None
 
 

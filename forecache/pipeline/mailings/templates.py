@@ -1,4 +1,4 @@
-"""Jinja templates of a project, checked when a declaration loads: a name or a field that nothing fills is refused."""
+"""Jinja templates of a project; a name or field without a value is refused when the declaration loads."""
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,10 @@ ITEM_FIELDS = ("item", "score", "reason")
 
 
 def compiled(owner: str, text: str, *, html: bool = False) -> "jinja2.Template":
-    """A template in Jinja's sandbox, where a name without a value is an error and nothing can be changed or loaded.
+    """Compile a template in Jinja's sandbox: a name without a value is an error, and nothing can be changed or loaded.
 
     Args:
-        owner: How messages name the template.
+        owner: Name of the template in messages.
         html: Escape values for HTML.
 
     Raises:
@@ -32,14 +32,14 @@ def compiled(owner: str, text: str, *, html: bool = False) -> "jinja2.Template":
 
 
 def check_template(owner: str, text: str, *, names: Collection[str], lists: Collection[str] = ()) -> None:
-    """Refuse a template that names what it will not be given.
+    """Refuse a template with names or fields that will have no value.
 
     Args:
-        names: What it will be given.
-        lists: Which of these are lists of items, whose places have the fields ITEM_FIELDS.
+        names: Names that will have a value.
+        lists: Those of them that are lists of items, each with the fields ITEM_FIELDS.
 
     Raises:
-        SettingsError: The message names the template, the field and what there is.
+        SettingsError: The message names the template, the field and the known names.
     """
     from jinja2 import meta, nodes
 
@@ -66,10 +66,10 @@ def check_template(owner: str, text: str, *, names: Collection[str], lists: Coll
 
 
 def fill(template: "jinja2.Template", values: Mapping[str, Any]) -> str:
-    """The template with values.
+    """Render a template with values.
 
     Raises:
-        ValueError: It cannot be filled with them, such as the fifth item of a list of three; the message says why.
+        ValueError: It failed, such as at the fifth item of a list of three; the message has the reason.
     """
     try:
         return template.render(values)
@@ -87,7 +87,7 @@ def _environment(*, html: bool) -> "jinja2.Environment":
 
 
 def _root(node: Any) -> str | None:
-    """The name that an expression begins with: that of `items[:3]` and of `items | first`."""
+    """The name that an expression begins with: `items` for `items[:3]` and for `items | first`."""
     from jinja2 import nodes
 
     while not isinstance(node, nodes.Name):

@@ -1,1 +1,1 @@
-"""What is trained or applied, and what it returns."""
+"""Models that are trained or applied, their outputs, and the gate."""

@@ -17,11 +17,11 @@ _MODEL_URI = re.compile(r"models:/[^/@]+(@[^/@]+|/\d+)|runs:/[^/]+/.+")
 
 @dataclass(frozen=True)
 class Labelled:
-    """A Delta table that a model is judged on: the feature columns under their names, and what was to be predicted.
+    """A Delta table that a model is judged on: the feature columns under their names, and the true outcome.
 
     Attributes:
         table: Its URI or folder, or the name of a table in the lake.
-        label: Its column of what came true: 0 or 1, or a number. Rows where it is null are left out.
+        label: Column with the true outcome: 0 or 1, or a number. Rows with null in it are left out.
     """
 
     table: str
@@ -35,14 +35,14 @@ class Labelled:
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """A model that is registered in MLflow, whoever trained it. It is resolved anew whenever a night is scored.
+    """A model that is registered in MLflow, whoever trained it. Its URI is resolved again in each nightly run.
 
     Attributes:
         uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/RUN/PATH`.
-        judged_on: The table on which each new version has to reach the floors before it scores; one that misses them
-            leaves the last version that reached them in place.
-        returns: Which of the model's outputs a declared output is, where the names differ, such as
-            `{"churn": "score"}`; of one with several values a row also which, from 0: `{"churn": "prediction[1]"}`.
+        judged_on: The table on which each new version has to reach the floors before it scores; if one misses them, the
+            last version that reached them goes on scoring.
+        returns: The model's output for a declared output, if their names differ, such as `{"churn": "score"}`; for an
+            output with several values a row, with the position from 0: `{"churn": "prediction[1]"}`.
         floors: Worst value allowed for each named metric, of one kind in `METRICS`; needs `judged_on`.
     """
 
@@ -68,22 +68,22 @@ class RegisteredModel:
 
     @property
     def name(self) -> str:
-        """Of the registered model; "" where the URI names a run's."""
+        """Name of the registered model; "" if the URI names a run."""
         scheme, _, rest = self.uri.partition(":/")
         return "" if scheme == "runs" else re.split("[@/]", rest)[0]
 
     @property
     def picked(self) -> dict[str, tuple[str, int | None]]:
-        """`returns` as the name of the model's output and the place in a row, None for all of it."""
+        """`returns` as pairs of the model's output and the position in a row; None: the whole output."""
         matches = {name: _RETURNED.fullmatch(text) for name, text in self.returns.items()}
         return {name: (m[1], int(m[2]) if m[2] else None) for name, m in matches.items() if m}
 
     @property
     def kind(self) -> Literal["binary", "regression", "multiclass", "quantiles"]:
-        """Of the label, by the metrics of the floors.
+        """The kind of the label, by the metrics of the floors.
 
         Raises:
-            SettingsError: They are of no kind of label, or of two.
+            SettingsError: No kind of label has all of them.
         """
         for kind, metrics in METRICS.items():
             if kind != "ranking" and set(self.floors) <= set(metrics):
@@ -101,8 +101,8 @@ class FunctionModel:
 
     Attributes:
         function: `function(features)` gets `{feature name: numpy array [n], NaN where unknown}` and returns the output,
-            [n] numbers; NaN where it knows none, which the checks refuse. A row's value depends on that row alone: it
-            gets blocks of rows, some of them repeated. Workers import it, so that it stands by its name in a module.
+            [n] numbers; NaN if it has none for a row, which the checks refuse. A row's value must depend on that row
+            alone: it gets blocks of rows, some of them repeated. Workers import it by name from its module.
     """
 
     function: Callable[[Mapping[str, Any]], Any]
@@ -114,7 +114,7 @@ class FunctionModel:
 
     @property
     def path(self) -> str:
-        """Where workers import it from: `module:name`."""
+        """Its import path, `module:name`."""
         return path_of(self.function)
 
 
@@ -124,7 +124,7 @@ class SqlModel:
 
     Attributes:
         expression: Over the feature columns of a row, such as "CASE WHEN visits = 0 THEN 1.0 ELSE 0.1 END". Unknown
-            features are null. It returns a number; null where it knows none, which the checks refuse. Of several
+            features are null. It returns a number, or null if it has no value, which the checks refuse. With several
             outputs, an expression for each by its name.
     """
 
@@ -137,7 +137,7 @@ class SqlModel:
             check_value("`SqlModel`", "expression", text, bool(text.strip()), "Give an expression.")
 
     def by_output(self, outputs: Sequence[str]) -> list[str]:
-        """An expression for each output, in order; KeyError where one has none."""
+        """The expression of each output, in order; raises KeyError if one is missing."""
         if isinstance(self.expression, Mapping):
             return [self.expression[name] for name in outputs]
         return [self.expression]

@@ -1,4 +1,4 @@
-"""SQL expressions over the features of a row: what a `SqlModel` may say, checked when the declaration loads."""
+"""Check the SQL expressions of a `SqlModel` when the declaration loads: each reads the features of one row only."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -46,10 +46,10 @@ def statement(expressions: Sequence[str]) -> str:
 
 
 def check_expression(owner: str, expression: str, features: Sequence[str]) -> None:
-    """Refuse what is no expression over one row of the features, or gives no number.
+    """Refuse a text that is no expression over one row of the features, or whose value is no number.
 
     Raises:
-        SettingsError: The message says why.
+        SettingsError: The message has the reason.
     """
     import duckdb
 
@@ -61,7 +61,9 @@ def check_expression(owner: str, expression: str, features: Sequence[str]) -> No
         )
     columns = ", ".join(f'NULL::FLOAT AS "{name}"' for name in features)
     with connect() as connection:
-        connection.execute(f"CREATE TEMP VIEW features AS SELECT {columns}")  # which has no rowid, as a batch has none
+        connection.execute(
+            f"CREATE TEMP VIEW features AS SELECT {columns}"
+        )  # a view, so that there is no rowid: a batch has none either
         try:
             alone = len(connection.extract_statements(statement([expression]))) == 1
             kinds = connection.sql(f"SELECT (\n{expression}\n) FROM features").types if alone else []
@@ -81,7 +83,7 @@ def check_expression(owner: str, expression: str, features: Sequence[str]) -> No
 
 
 def _refused(expression: str, features: Sequence[str]) -> str:
-    """Why a word of an expression is not allowed, "" where all are."""
+    """The reason why a word of an expression is not allowed; "" if all are."""
     import duckdb
 
     found = duckdb.tokenize(expression)
@@ -102,7 +104,7 @@ def _refused(expression: str, features: Sequence[str]) -> str:
 
 @cache
 def _functions() -> dict[str, str]:
-    """Functions that a row's value may not come from, and why."""
+    """Functions that an expression may not call, each with the reason."""
     with connect() as connection:
         rows = connection.execute(
             "SELECT DISTINCT lower(function_name), function_type FROM duckdb_functions() "

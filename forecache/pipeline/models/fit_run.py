@@ -1,4 +1,4 @@
-"""What a training function of the user's own (`TorchModel.fit`) is given."""
+"""The argument of a user's own training function (`TorchModel.fit`)."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,16 +13,16 @@ MakeState = Callable[[], dict[str, Any]]
 
 
 class FitRun(Protocol):
-    """One run on this rank, as a declared `fit` sees it; every rank calls the same methods at the same points.
+    """A training run on this rank, for a declared `fit`; every rank has to call the same methods in the same order.
 
     Attributes:
-        device: Where tensors come and the network should be.
+        device: Device of the tensors; the network should be on it, too.
         rank: This process among the `world_size` workers; their process group is torch's default one.
         training: The declaration's `Training`.
         num_features: Columns of the features.
         num_rows: Rows of an epoch over all ranks, in `num_steps` steps.
-        restored: What the function gave to `step_done` or `end_epoch` as its state, where the run resumes, with whole
-            tensors on the CPU; else None.
+        restored: If the run resumes, the state that the function gave to `step_done` or `end_epoch`, with whole tensors
+            on the CPU; else None.
     """
 
     device: "torch.device"
@@ -36,7 +36,7 @@ class FitRun(Protocol):
 
     @property
     def epoch(self) -> int:
-        """The epoch that comes next, or that the run resumes in, from 0."""
+        """The next epoch, or the one that the run resumes in, from 0."""
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -46,14 +46,14 @@ class FitRun(Protocol):
         """The declared network, equal on every rank, on the device."""
 
     def batches(self) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
-        """This rank's share of each step that is left of the epoch; `step_done` has to follow each.
+        """This rank's share of each remaining step of the epoch; `step_done` has to be called after each.
 
         Random numbers are seeded for each step, so that a resumed run draws the same.
 
         Yields:
-            Features float32 [n, num_features], scaled and without nulls, and labels float32 [n, 1], of classes
-            their positions; where the label has a weight [n, 2], the weight second. A rank's share can
-            have a row more or less than another's, and none where a step has few rows; all ranks' are `step_rows`.
+            Features float32 [n, num_features], scaled and without nulls, and labels float32 [n, 1] (for classes their
+            positions), or [n, 2] with the weight second if the label has a weight. The shares of ranks can differ by a
+            row, and be empty if a step has few rows; together they have `step_rows` rows.
         """
 
     @property
@@ -61,21 +61,21 @@ class FitRun(Protocol):
         """Rows of the current step over all ranks."""
 
     def loss(self, output: "torch.Tensor", label: "torch.Tensor") -> "torch.Tensor":
-        """The declared loss of outputs [n, values] against labels as they come, a scalar mean."""
+        """The declared loss of outputs [n, values] for labels as `batches` yields them, a scalar mean."""
 
     def step_done(self, make_state: MakeState) -> None:
-        """Count a step; a checkpoint is written where it is due, and where the run was asked to stop it ends here.
+        """Count a step, write a checkpoint if it is due, and end the run here if it was told to stop.
 
         Args:
-            make_state: Called for a checkpoint; returns what the function needs to go on, tensors and plain values in
-                dictionaries and lists. Rank 0's is kept; of DTensors each rank's shard.
+            make_state: Called for a checkpoint; returns the state that the function needs to resume, tensors and plain
+                values in dictionaries and lists. Rank 0's is saved; of DTensors each rank's shard.
         """
 
     def end_epoch(self, network: "nn.Module", make_state: MakeState, *, train_loss: float) -> float:
         """Evaluate the network, record the epoch and save; returns the validation loss over all ranks.
 
         Args:
-            train_loss: For the record; the mean over the epoch.
+            train_loss: Mean over the epoch, for `history`.
         """
 
     def sum(self, *values: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""The gate: what a model that is trained here has to pass before it is used."""
+"""The gate: the checks that a model that is trained here has to pass before it is used."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,27 +15,27 @@ METRICS: Mapping[Literal["binary", "regression", "multiclass", "quantiles", "ran
     "quantiles": ("pinball_loss", "coverage_error", "interval_width"),
     "ranking": ("ndcg@10", "recall@10", "mrr"),
 }
-"""What a gate can judge by, for each kind of label, and for quantiles of a number; see `docs/outputs.md`. Those of a
-ranking may have any other number of places, such as "ndcg@5"."""
+"""The metrics of a gate for each kind of label, and for quantiles of a number; see `docs/outputs.md`. Those of a
+ranking may have any other cutoff, such as "ndcg@5"."""
 
 _AT = re.compile(r"(ndcg|recall)@([1-9][0-9]{0,3})")
 
 
 def places_of(metric: str) -> int | None:
-    """The places of a ranking's metric, such as 5 of "ndcg@5"; None for another one."""
+    """The cutoff of a ranking metric, such as 5 of "ndcg@5"; None for another metric."""
     found = _AT.fullmatch(metric)
     return int(found[2]) if found else None
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of your own, which a gate can judge by and have a floor for.
+    """A metric of your own, as the metric of a gate or with a floor.
 
     Attributes:
         function: `function(label, prediction, weight)` returns a number; each an array of n rows, float64. The label of
             a class is its position among the model's classes; the prediction is [n] for a number, else [n, classes] or
             [n, levels]. A row with weight 2 counts as two rows: the weights are those that the label declares, else
-            ones. Of a ranking it is called for each request, and the metric is the mean of what is not NaN.
+            ones. For a ranking it is called for each request, and the metric is the mean of its values other than NaN.
     """
 
     name: str
@@ -49,11 +49,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A single feature used as the score, against which every model has to show its worth.
+    """A single feature used as the score, which every model has to beat.
 
     Attributes:
-        scale: For a regression, the prediction is `scale * feature`; for a binary label and a ranking its sign gives
-            the direction. Candidates of a ranking whose feature is null come last.
+        scale: For a regression, the prediction is `scale * feature`; for a binary label and a ranking, a negative scale
+            ranks small values first. Candidates of a ranking whose feature is null come last.
     """
 
     feature: str
@@ -66,24 +66,25 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Gate:
-    """When a candidate may become the champion, judged on the test split.
+    """The conditions for a candidate to become the champion, judged on the test split.
 
     Attributes:
         metric: Of `METRICS` for the label's kind, such as "roc_auc" (more is better), "mae" (less is better) or, of a
             ranking, "ndcg@10"; or one of `metrics`.
-        floors: Worst value allowed for each named metric, of the same ones.
+        floors: Worst value allowed for each named metric; the same metrics can be named.
         baseline: For a binary label, a regression and a ranking; of several, each has to be beaten. Classes and
             quantiles are compared with the same answer for all: class shares and quantiles of the training split. A
             ranking is compared with the random order, too.
         baseline_margin: The metric must beat each baseline's by at least this much.
         max_regression: How much worse than the champion on the same rows the metric may be.
-        slices: Features by whose values (or quarters) the champion is compared too.
-        max_slice_regression: How much worse the metric may surely be in any slice.
+        slices: Features whose values (or quarters, of numbers) make slices, in each of which the champion is compared.
+        max_slice_regression: How much worse than the champion the metric may be in any slice; only a difference that
+            the data prove counts.
         max_ece: Largest expected calibration error, in the label's unit; None: any.
-        max_latency_ms: Longest median time of scoring one row; of a ranking, a request of usual size.
+        max_latency_ms: Longest median time of scoring one row; for a ranking, one request of usual size.
         max_size_bytes: Largest exported model.
         max_prediction_psi: Largest population stability index of the scores against the champion's; None: any.
-        approval: A model that passes waits until a person promotes it.
+        approval: True: a model that passes waits until a person promotes it.
         metrics: Metrics of your own, beside those of the label's kind.
     """
 
@@ -110,7 +111,7 @@ class Gate:
 
     @property
     def baselines(self) -> tuple[Baseline, ...]:
-        """The declared ones."""
+        """The declared baselines as a tuple."""
         if isinstance(self.baseline, tuple):
             return self.baseline
         return (self.baseline,) if self.baseline else ()

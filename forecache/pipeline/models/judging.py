@@ -1,4 +1,4 @@
-"""What a pipeline learns, as its label and its main output say together, and whether its parts fit that."""
+"""The task of a pipeline, by its label and main output, and the checks that outputs and gate fit it."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -16,8 +16,10 @@ Task = Literal["binary", "regression", "multiclass", "quantiles", "ranking"]
 
 
 def task_of(pipeline: "Pipeline") -> Task:
-    """The label's kind; "quantiles" where the quantiles of a regression's label are learned. Of a registered model that
-    is judged, what its floors are of."""
+    """The label's kind, or "quantiles" if quantiles of a regression's label are learned.
+
+    For a registered model with floors, the kind of label that has their metrics.
+    """
     if isinstance(pipeline.main_output, Quantiles):
         return "quantiles"
     if isinstance(pipeline.model, RegisteredModel) and pipeline.model.floors:
@@ -27,7 +29,7 @@ def task_of(pipeline: "Pipeline") -> Task:
 
 
 def check_outputs(owner: str, pipeline: "Pipeline") -> None:
-    """Refuse a pipeline without outputs, and segments that are cut from none.
+    """Refuse a pipeline without outputs, and segments of no output that is a number.
 
     Raises:
         SettingsError: With the segment.
@@ -48,7 +50,7 @@ def check_learned(owner: str, pipeline: "Pipeline") -> None:
     """Refuse outputs that the model cannot be trained for.
 
     Raises:
-        SettingsError: With the output, and what would fit.
+        SettingsError: With the output, and the outputs that would fit.
     """
     main, others, kind = pipeline.main_output, pipeline.outputs[1:], pipeline.trained_label.kind
     wanted = {"multiclass": (Classes,), "regression": (Output, Quantiles)}.get(kind, (Output,))
@@ -85,7 +87,7 @@ def check_learned(owner: str, pipeline: "Pipeline") -> None:
 
 
 def check_gate(owner: str, pipeline: "Pipeline") -> None:
-    """Refuse a gate that does not judge what the pipeline learns.
+    """Refuse a gate whose metrics, baselines or slices do not fit the pipeline's task and features.
 
     Raises:
         SettingsError: With the metric, the baseline or the feature.
@@ -140,7 +142,7 @@ def check_gate(owner: str, pipeline: "Pipeline") -> None:
 
 
 def _check_ranking(owner: str, gate: Gate) -> None:
-    """Refuse limits that a ranking's scores, whose unit is their order, cannot be held to."""
+    """Refuse limits that mean nothing for a ranking, in which only the order of scores counts."""
     for name in ("max_ece", "max_prediction_psi"):
         rule = "Scores of a ranking say nothing but an order: leave it out."
         check_value(owner, f"gate.{name}", getattr(gate, name), getattr(gate, name) is None, rule)

@@ -1,4 +1,4 @@
-"""What is trained, a torch network or an estimator, and how."""
+"""Models that are trained, a torch network or an estimator, and the settings of a training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class CategoryColumn(NamedTuple):
-    """Where a network finds the code of a category, and how many codes there are: 0 is null, 1 not known."""
+    """The column of a category's codes in a network's input, and the number of codes: 0 is null, 1 an unknown value."""
 
     column: int
     num_codes: int
@@ -25,15 +25,15 @@ class TorchModel:
 
     Attributes:
         build: `build(num_features)` returns a module from float32 [n, num_features] (scaled, no nulls) to [n, values]:
-            first a logit where the label is binary, the (transformed) target where it is a regression, a value for each
-            level where quantiles are learned, a logit for each class where it is multiclass; then the values of further
-            outputs in their order. For a multiclass label it is called as `build(num_features, num_classes)`. Where
-            features are categories it is also given `categories`, a `CategoryColumn` by name: those columns hold codes,
-            which are not scaled.
+            first a logit if the label is binary, the (transformed) target if it is a regression, a value for each level
+            if quantiles are learned, a logit for each class if it is multiclass; then the values of further outputs in
+            their order. For a multiclass label it is called as `build(num_features, num_classes)`. If features are
+            categories, it also gets `categories`, a `CategoryColumn` by feature name: those columns have codes, which
+            are not scaled.
         target: "log1p" trains a regression on log1p of the label and exports expm1 of the output.
-        loss: Loss over (output [n, values], target [n, 1]) as a scalar mean, or as one for each row [n] where the
-            label has a weight; None: of the first output, binary cross-entropy, Huber, pinball or cross-entropy. The
-            target of a class is its position.
+        loss: Loss of (output [n, values], target [n, 1]) as a scalar mean, or as one value a row [n] if the label has a
+            weight; None: binary cross-entropy, Huber, pinball or cross-entropy of the first output. The target of a
+            class is its position.
         fit: A training function of your own in place of the framework's loop: every worker calls `fit(run)` with a
             `forecache.pipeline.FitRun`, and it returns the trained network, whose weights have the
             names of `build`'s. Of `Training`, only the dates, `batch_size`, `seed` and `deterministic` then apply.
@@ -57,11 +57,11 @@ class EstimatorModel:
     the dates and the seed count: the seed becomes every `random_state` that the estimator leaves open.
 
     Attributes:
-        build: `build()` returns the estimator, not fitted; with `predict_proba` where the label is binary or of several
+        build: `build()` returns the estimator, not fitted; with `predict_proba` if the label is binary or of several
             classes. For quantiles it is called as `build(levels)`, and returns an estimator for each level, or one that
             predicts all of them.
-        patience: Boosting rounds without a better validation loss after which fitting ends and the best round is kept
-            (LightGBM, XGBoost); None: all rounds are fitted and kept.
+        patience: Number of boosting rounds without a better validation loss after which fitting ends and the best round
+            is kept (LightGBM, XGBoost); None: all rounds are fitted and kept.
     """
 
     build: Callable[..., Any]
@@ -80,8 +80,8 @@ class EntitySplit:
     of a split by time, moved to the latest whose labels are known.
 
     Attributes:
-        validation: Share of the entities in that split, about.
-        test: As `validation`.
+        validation: Approximate share of the entities in the validation split.
+        test: Approximate share of the entities in the test split.
     """
 
     validation: float = 0.1
@@ -96,7 +96,7 @@ class EntitySplit:
 
 @dataclass(frozen=True)
 class Training:
-    """What to train on and how.
+    """The dates, splits and optimizer settings of a training.
 
     For a training night T and horizon H the test as-of date is T-H, validation T-2H, and the training dates are
     T-3H and `num_as_of - 1` further ones, `every_days` apart, before it: no label reaches into a later split. Each is
@@ -108,17 +108,18 @@ class Training:
         accumulation: Parts in which each worker computes the gradient of a step, one after the other: the gradient of
             the whole batch, in the memory of a part. Layers that look across rows (BatchNorm) see a part.
         max_gradient_norm: A gradient whose global norm is larger is scaled down to it; None: never.
-        schedule: How the learning rate goes on from `learning_rate` after the warm-up: it stays, or falls to zero
-            along half a cosine or a line until the last step of `epochs`.
-        warmup_share: Share of all steps over which the learning rate first rises from zero, in a line.
-        parallel: "ddp" keeps the network whole on each device, "fsdp" a shard of it on each; "auto" takes shards where
+        schedule: The learning rate after the warm-up: it stays at `learning_rate`, or falls to zero along half a cosine
+            or a line until the last step of `epochs`.
+        warmup_share: Share of all steps in which the learning rate first rises linearly from zero.
+        parallel: "ddp" keeps the whole network on each device, "fsdp" a shard of it on each; "auto" is "fsdp" if
             weights, gradients, AdamW's moments and the best weights need more than 70% of a device's memory.
         precision: Type that the network computes in while it trains: "auto" is "bfloat16" on a GPU that has it, else
-            "float32"; with "float16" the loss is scaled. Weights stay float32, as do the exported model and, where the
-            network is whole on each device, validation.
+            "float32"; with "float16" the loss is scaled. Weights and the exported model stay float32, and so does
+            validation with "ddp".
         compile: Compile the network with `torch.compile`; it needs a C++ compiler, and pays for large networks.
-        deterministic: Use algorithms that repeat to the bit only; without, a GPU may train faster.
-        patience: Epochs without a better validation loss after which training ends; the best weights are kept.
+        deterministic: Use only algorithms that repeat to the bit; False: a GPU may train faster.
+        patience: Number of epochs without a better validation loss after which training ends; the best weights are
+            kept.
     """
 
     num_as_of: int = 4

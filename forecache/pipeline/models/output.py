@@ -12,8 +12,8 @@ class Output:
     """A number: a column of float64.
 
     Attributes:
-        minimum: Scores of a model that was trained here are clipped to it; one that was trained elsewhere must keep to
-            it itself, or its night is refused.
+        minimum: Scores of a model that was trained here are clipped to it; if another model returns a lower score, the
+            as-of date is refused.
         maximum: As `minimum`.
     """
 
@@ -67,7 +67,7 @@ class Quantiles:
 
     Attributes:
         levels: Between 0 and 1, ascending.
-        minimum: As for `Output`, of every quantile.
+        minimum: As for `Output`, for every quantile.
         maximum: As `minimum`.
     """
 
@@ -188,7 +188,7 @@ class Segment:
     """A string column cut from a number: labels[i] where bounds[i-1] <= value < bounds[i] (ends open).
 
     Attributes:
-        of: An output of one number, or a column of quantiles such as "spend_q50".
+        of: An output that is a number, or a column of quantiles such as "spend_q50".
     """
 
     name: str

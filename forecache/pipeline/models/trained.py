@@ -1,4 +1,4 @@
-"""Which parts of a declaration belong together where the model is trained here, and where it is applied as it is."""
+"""Check that a declaration has the parts that a model that is trained here, or one that is applied as it is, needs."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ TRAINED = (TorchModel, EstimatorModel)
 
 
 def not_trained(pipeline: "Pipeline") -> InputError:
-    """What is said where a pipeline is asked for training, a gate, a champion or a challenger that it cannot have."""
+    """The error for training, gate, champion or challenger of a pipeline whose model is not trained here."""
     return InputError(
         f"The model of {pipeline.called} is a `{type(pipeline.model).__name__}`, which is not trained here: "
         "there is nothing to train, to tune, to judge or to promote.",
@@ -38,7 +38,7 @@ def require_published(pipeline: "Served") -> None:
 
 
 def not_published(name: str) -> InputError:
-    """What is said where the store of a pipeline is asked for that declares `publish=None`."""
+    """The error for the store of a pipeline that declares `publish=None`."""
     return InputError(
         f"Pipeline {name!r} is not published: it is declared with publish=None.",
         remedy=f"Its predictions are in the table predictions_{name}: `forecache query` reads it.",
@@ -46,10 +46,10 @@ def not_published(name: str) -> InputError:
 
 
 def check_training(owner: str, pipeline: "Pipeline") -> None:
-    """Refuse a model that is trained without label or gate, and training of one that is not.
+    """Refuse a trained model without label or gate, and settings of training for a model that is applied as it is.
 
     Raises:
-        SettingsError: The message names what is missing or too much.
+        SettingsError: The message names the missing or unneeded part.
     """
     kind = f"a `{type(pipeline.model).__name__}`"
     if isinstance(pipeline.model, TRAINED):
@@ -76,7 +76,7 @@ def _check_outputs(owner: str, pipeline: "Pipeline", model: RegisteredModel | Fu
         if name not in outputs:
             raise SettingsError(f"{owner} says what its model returns as {name!r}, which is no output.", remedy=listed)
     if isinstance(model, RegisteredModel) and model.floors:
-        # What the floors are of says the task, which a number has only where they are of a number.
+        # The task follows from the metrics of the floors; an output that is a number needs metrics of numbers.
         is_number = pipeline.output_specs[0].kind == "number"
         known = METRICS["regression" if is_number and pipeline.task in ("multiclass", "quantiles") else pipeline.task]
         strange = [name for name in model.floors if name not in known]

@@ -1,1 +1,1 @@
-"""What a user declares of a model that is asked in real time."""
+"""The declaration of a real-time model: request, look-ups, transform, fallbacks, log and rollout."""

@@ -1,4 +1,4 @@
-"""A real-time model as a pipeline, which training, registry and gate take."""
+"""The training pipeline of a real-time model, for training, registry and gate."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Transformed:
-    """What the features of a real-time model are computed by, in place of a function of Spark; it is never called.
+    """Stands for the feature function in the training pipeline of a real-time model; it is never called.
+
+    It makes the pipeline's fingerprint follow the transform, the fields and the look-ups. The fingerprint contains the
+    module and the name of this class: if they change, every real-time model is trained again.
 
     Attributes:
-        fields: Without their descriptions, on which nothing that is trained depends.
-        contracts: Of each look-up its name, its key, its columns and the contract of its view.
+        fields: Fields of the request and of candidates, without descriptions, which do not change the fingerprint.
+        contracts: Name, key, columns and contract of the view of each look-up.
     """
 
     transform: Callable[..., Any]
@@ -36,9 +39,9 @@ class Transformed:
 
 
 def as_pipeline(model: "Realtime") -> Pipeline:
-    """The model as a pipeline whose rows are those of requests.
+    """Build the training pipeline of a real-time model; its rows are those of requests.
 
-    Its training set is written from the examples; the source that it names is never read.
+    Its training set is written from the examples; its declared source is never read.
     """
     label = None
     if model.examples is not None:

@@ -1,8 +1,7 @@
-"""How the rows of a request are made of its values, and the one call of a transform, wherever it runs.
+"""Build the `Rows` of a request from its values, and call the transform.
 
-Training in Spark, the gate, the reader, its worker processes and other servers all come here, request by request, so
-that they agree to the bit; so does the trial of a transform when its declaration loads. Only they import this module,
-which needs numpy.
+Training in Spark, the gate, the reader, its worker processes, other servers and the trial of a transform all use this
+code, request by request, so that their features agree to the bit. Only they import this module, which needs numpy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,14 +22,14 @@ DTYPES: Mapping[str, Any] = {
     "timestamp": np.dtype("datetime64[us]"),
     "date": np.dtype("datetime64[D]"),
 }
-"""By the type of a request field, that of its values in numpy."""
+"""The numpy type of each type of request field."""
 _AS_THEY_ARE: Mapping[str, type] = {"bigint": int, "double": float, "boolean": bool, "string": str}
-"""By the type of a request field, the values that need no conversion."""
+"""The Python type that needs no conversion, by type of request field."""
 Transform = Callable[[Rows], Any]
 
 
 class LookedUp(Protocol):
-    """What a look-up says of its matrix: declared, or in a release."""
+    """A look-up of a declared model or of a release: its name, its key fields and its columns."""
 
     @property
     def called(self) -> str: ...
@@ -41,7 +40,7 @@ class LookedUp(Protocol):
 
 
 class Asked(Protocol):
-    """A declared real-time model, or a release of it."""
+    """The fields and look-ups of a declared real-time model or of a release."""
 
     @property
     def request(self) -> tuple[RequestField, ...]: ...
@@ -53,26 +52,26 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Columns:
-    """The fields of a request: of the request itself [1], of its candidates [n]; n is `length`."""
+    """The values of a request by field: [1] for fields of the request, [n] for those of candidates; n is `length`."""
 
     length: int
     values: Mapping[str, np.ndarray]
 
 
 class RowsBuilder:
-    """Makes the rows of requests to one real-time model."""
+    """Builds the rows of requests to one real-time model."""
 
     def __init__(self, asked: Asked) -> None:
         self._request, self._candidates = asked.request, asked.candidates
         self._places = {each.called: {name: place for place, name in enumerate(each.columns)} for each in asked.lookups}
 
     def columns(self, request: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]] | None = None) -> Columns:
-        """The fields of one request as arrays of their types; `value_of` says what a value may be.
+        """Convert the values of one request to arrays; see `convert_value` for the accepted values.
 
         Args:
-            request: By field; one that is missing is null.
+            request: Values by field; a missing one is null.
             candidates: By field of a candidate, the values of all n, or an array that has the field's dtype; None
-                where the model ranks none.
+                if the model ranks no candidates.
 
         Raises:
             InputError: A value is missing, or of another type.
@@ -91,23 +90,23 @@ class RowsBuilder:
         return Columns(length, values)
 
     def rows(self, columns: Columns, views: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> Rows:
-        """The rows of a request.
+        """Build the rows of a request.
 
         Args:
-            views: By look-up, float32 [n, d]; [1, d] of one by fields of the request alone.
-            found: By look-up, bool [n] or [1].
+            views: By look-up, float32 [n, d], or [1, d] if its key is in fields of the request alone.
+            found: By look-up, bool [n] or [1]: whether the key has a row.
         """
         return Rows(columns.length, columns.values, views, found, self._places)
 
 
 def column_of(field: RequestField, values: Sequence[Any] | np.ndarray, *, listed: bool = False) -> np.ndarray:
-    """Values [n] of a field as a read-only array of its type.
+    """Convert values [n] of a field to a read-only array of its type.
 
     Args:
-        listed: They are of candidates: an error says of which.
+        listed: True for values of candidates: an error then names the candidate.
 
     Raises:
-        InputError: A value is of another type, or null where the field has no default.
+        InputError: A value is of another type, or null although the field has no default.
     """
     dtype = DTYPES[field.type]
     if isinstance(values, np.ndarray):
@@ -133,7 +132,7 @@ def column_of(field: RequestField, values: Sequence[Any] | np.ndarray, *, listed
 
 
 def _plain(field: RequestField, values: Sequence[Any] | np.ndarray, dtype: np.dtype[Any]) -> np.ndarray | None:
-    """The column of values that `value_of` would give as they are; None where it has to be asked."""
+    """Convert values that `convert_value` would return unchanged, all at once; None if some are not of that kind."""
     kinds = set(map(type, values))
     if kinds != {_AS_THEY_ARE.get(field.type)} or (field.type == "string" and not "".join(values).isascii()):
         return None
@@ -144,16 +143,16 @@ def _plain(field: RequestField, values: Sequence[Any] | np.ndarray, dtype: np.dt
 
 
 def transformed(transform: Transform, path: str, rows: Rows, num_features: int) -> np.ndarray:
-    """The model's features of a request, float32 [n, num_features], C-contiguous.
+    """Call the transform; returns the model's features of a request, float32 [n, num_features], C-contiguous.
 
     Args:
-        path: Names the transform in messages, as `module:name`.
+        path: The transform's import path `module:name`, for messages.
 
     Raises:
-        InputError: It failed, or returned something else than a matrix of numbers of that shape.
+        InputError: It failed, or did not return a matrix of numbers of that shape.
     """
     try:
-        with np.errstate(all="ignore"):  # numpy's settings are the process's, and an answer does not depend on them
+        with np.errstate(all="ignore"):  # answers must not depend on numpy's settings in this process
             found = transform(rows)
             if type(found) is np.ndarray and found.dtype.kind in "fiub" and found.shape == (len(rows), num_features):
                 return np.ascontiguousarray(found, np.float32)

@@ -1,4 +1,4 @@
-"""Whether the parts of a real-time model fit together, found when the declaration loads."""
+"""Check that the parts of a real-time model fit together, when the declaration loads."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from forecache.pipeline.realtime.realtime import Realtime
 
 OWN_COLUMNS = (REQUEST_ID, EVENT_TIMESTAMP, POSITION, AS_OF, "split")
-"""Columns of examples and of their training set that no field or feature may have."""
+"""Reserved columns of examples and of their training set, which no field or feature may have."""
 
 _KEYS = "a string, a bigint or a date"
 
 
 def check_realtime(owner: str, model: "Realtime") -> None:
-    """Refuse a declaration that could not answer, or whose answers could not be learned.
+    """Refuse a declaration that could not answer, or whose model could not be trained.
 
     Raises:
         SettingsError: With the field, view, rung or feature, and the remedy.
@@ -95,7 +95,7 @@ def _check_lookup(owner: str, lookup: Lookup, types: Mapping[str, str]) -> None:
 
 
 def _days_learned_from(examples: "Examples") -> int:
-    """The days before a night of training from which requests are learned from on."""
+    """Days from the oldest request that a training reads to the date of the training."""
     return examples.train_days + examples.validation_days + examples.test_days + 3 * examples.horizon_days
 
 
@@ -151,7 +151,7 @@ def _check_ladder(owner: str, model: "Realtime", types: Mapping[str, str]) -> No
 
 
 def stored_of(ladder: Sequence[Rung]) -> Iterable[Stored]:
-    """What the rungs of a ladder read."""
+    """The stored values that fallbacks read."""
     for rung in ladder:
         if isinstance(rung, DotProduct):
             yield from (rung.user, rung.item)

@@ -1,4 +1,4 @@
-"""What a real-time model is trained on: past requests, with what came of them."""
+"""The training examples of a real-time model: past requests with their outcomes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,35 +14,35 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 LOG = "log"
-"""What the request log is called among the rows that `compute` gets."""
+"""Name of the request log among the rows that `compute` gets."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Past requests, and for each of their rows what the model is to predict.
+    """Past requests, and the label of each of their rows.
 
-    `compute` gets `{source name: rows}`, all events of the dates that are asked for, of the `history_days` before and
-    the `horizon_days` after them, and `(first, last)`, these dates: it is called as `compute(rows, first, last)`. It
+    `compute(rows, first, last)` gets `{source name: rows}`, all events of the dates from `first` to `last`, of the
+    `history_days` before and the `horizon_days` after them. It
     returns a row for each candidate (or one for each request): `request_id` (string), `event_timestamp` (timestamp,
     UTC: when the request was made), `position` (int, from 0: the candidate's place in the request), the fields of the
     request and of the candidate, and `label`. A request sees the features of the newest as-of date that had ended and
     was published when it was made.
 
-    With `from_log` the rows also have "log": what this very model answered on these dates (see `Realtime.log`), a row
-    for each candidate of each logged request, to be joined with what came of it. It has `request_id`,
+    With `from_log` the rows also have "log": the answers of this model on these dates (see `Realtime.log`), a row for
+    each candidate of each logged request, to be joined with the outcomes. It has `request_id`,
     `event_timestamp`, `position`, the fields of the request and of the candidate, and how it was answered: `shown`
     (int: the candidate's place in the answer, from 1), `score` (double, null without), `rung`, `release` (bigint) and
     `arm`.
 
     Attributes:
-        label: Name of the column.
-        kind: "binary" (0.0 or 1.0), "regression", or "ranking": how good a candidate is, a whole number from 0 to 30,
-            compared within its request.
+        label: Name of the label's column.
+        kind: "binary" (0.0 or 1.0), "regression", or "ranking": the relevance of a candidate, a whole number from 0 to
+            30, compared within its request.
         from_log: Learn from the model's own traffic: `compute` gets the request log as a further source.
-        weight: A further column, how much a row counts, of a ranking a request; "": all the same.
-        train_days: Days of requests that a model learns from. After them come `validation_days`, then `test_days`,
-            which end `horizon_days` before the night of the training, so that every outcome is known.
-        horizon_days: Days after that of a request until its outcome is known; so many lie between two splits, too.
+        weight: A further column with the weight of a row, or for a ranking of a request; "": all count the same.
+        train_days: Days of requests in the training split. After them come `validation_days`, then `test_days`, which
+            end `horizon_days` before the date of the training, so that every outcome is known.
+        horizon_days: Days after a request until its outcome is known; also the gap between two splits.
         history_days: Days before the first request that `compute` sees.
         published_h: Hours after midnight, UTC, until the nightly run has published the features of the day before: a
             request that was made earlier sees those of the date before it. With 0 it learns from features that no

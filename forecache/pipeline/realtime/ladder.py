@@ -1,4 +1,4 @@
-"""The rungs below the model: what an answer is made from where the model cannot answer in time."""
+"""The fallbacks of a real-time model (rungs of its ladder): they answer if the model cannot answer in time."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from forecache.pipeline.names import check_name
 
 @dataclass(frozen=True)
 class Stored:
-    """A value of last night in a store, found by fields of the request or of a candidate.
+    """A published value in a store, looked up by fields of the request or of a candidate.
 
     Attributes:
         store: Name of a published pipeline, feature view, or the vectors of a recommender.
-        key: Fields that hold its key, in its order.
-        field: Which number of it; "": its only one, or all of a vector.
+        key: Fields with its key, in the order of the key's columns.
+        field: Name of the number to read; "": the only number, or a whole vector.
     """
 
     store: str
@@ -39,7 +39,7 @@ class DotProduct:
 
 @dataclass(frozen=True)
 class LastNight:
-    """The score is a number that was published last night: of a candidate, or of the request's key."""
+    """The score is a published number: of a candidate, or of the request's key."""
 
     of: Stored
 
@@ -54,7 +54,7 @@ class OrderGiven:
 
 @dataclass(frozen=True)
 class Default:
-    """A constant, where the request has no candidates."""
+    """A constant, for requests without candidates."""
 
     value: float
 

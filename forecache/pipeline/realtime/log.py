@@ -1,4 +1,4 @@
-"""What is kept of the answers of a real-time model."""
+"""The declaration of the request log of a real-time model."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -11,8 +11,8 @@ class Log:
     """The request log of a real-time model: a row for each answer, in the lake's table `request_log_<name>`.
 
     Attributes:
-        by: Request fields whose values together are the key. Its hash decides whether a request is logged, so that all
-            requests of a key are in, or none. A single name may be given as it is.
+        by: Request fields that together are the key. The key's hash decides whether a request is logged, so that all
+            requests of a key are in the log, or none. A single name may be given as a text.
         sample: Share of the keys that are logged, above 0 and at most 1.
         keep_days: Days after which logged requests are removed.
     """

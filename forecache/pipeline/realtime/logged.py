@@ -1,7 +1,7 @@
-"""How a record of the request log is read: the values of its request, and features, scores and order of its answer.
+"""Read records of the request log: the values of a request, and the features, scores and order of its answer.
 
-Training from the log and all that shows, explains or repeats logged answers come here. Its request is JSON, in which
-texts stand for numbers that are not finite. Only they import this module, which needs numpy.
+Used by training from the log and by everything that shows, explains or replays logged answers; only they import this
+module, which needs numpy. Requests are logged as JSON, with texts in place of numbers that are not finite.
 """
 
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from forecache.pipeline.realtime.building import Asked
 from forecache.ranking import best_first
 
 NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-"""By the text that Python has for a number, the one that stands for it in a log."""
+"""The text for a number that is not finite in the log, by Python's text for it."""
 _TEXTS = frozenset(NOT_FINITE.values())
 
 
 def logged_values(data: Mapping[str, Any], asked: Asked) -> tuple[dict[str, Any], dict[str, list[Any]] | None]:
-    """The values of a logged request by field, and those of its candidates, as `RowsBuilder.columns` takes them.
+    """Read the values of a logged request and of its candidates by field, as `RowsBuilder.build_columns` takes them.
 
     Args:
-        data: The request as JSON has it.
+        data: The request, parsed from JSON.
     """
     request = dict(data)
     for field in asked.request:
@@ -40,19 +40,19 @@ def logged_values(data: Mapping[str, Any], asked: Asked) -> tuple[dict[str, Any]
 
 
 def features_of(record: Mapping[str, Any]) -> np.ndarray | None:
-    """The features of a record, float32 [items, num_features], as the model got them; None where it was not asked."""
+    """The features of a record, float32 [items, num_features], as the model got them; None if it was not called."""
     content, items = record["features"], record["items"]
     return None if content is None else np.frombuffer(content, "<f4").reshape(items, -1)
 
 
 def scores_of(record: Mapping[str, Any]) -> np.ndarray | None:
-    """The scores [items] of a record, in the order of the request and in the model's dtype; None where it has none."""
+    """The scores [items] of a record, in the order of the request and in the model's dtype; None if it has none."""
     content = record["scores"]
     return None if content is None else np.frombuffer(content, record["score_dtype"])
 
 
 def order_of(record: Mapping[str, Any]) -> np.ndarray:
-    """The order in which the candidates were answered: their places in the request [items], best first."""
+    """The order of the candidates in the answer: their positions in the request [items], best first."""
     if record["ranking"] is not None:
         return np.asarray(record["ranking"], np.intp)
     scores = scores_of(record)

@@ -1,4 +1,4 @@
-"""Which published features a request looks up, and by which of its fields."""
+"""The look-up of a published feature view by fields of a request."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,15 @@ from forecache.pipeline.names import check_name
 class Lookup:
     """A look-up into a published feature view.
 
-    A key without a row has NaN in place of its features, and `Rows.found` says so.
+    A key without a row has NaN as its features, and `Rows.found` is False for it.
 
     Attributes:
         view: A view with `publish`.
-        key: Fields of the request or of a candidate that hold the view's key, in its order; (): those of its names.
-        name: How the transform names it; "": as the view is named. A view may be looked up twice, by two fields.
-        max_age_h: Features whose as-of date ended longer ago than that count as not found; None: those that the store
-            serves.
+        key: Fields of the request or of a candidate with the view's key, in its order; (): the fields named like the
+            key's columns.
+        name: Its name in the transform; "": the view's name. A view may be looked up twice, by two fields.
+        max_age_h: Features whose as-of date ended more hours ago count as not found; None: all that the store serves
+            are found.
     """
 
     view: FeatureView
@@ -40,7 +41,7 @@ class Lookup:
 
     @property
     def by(self) -> tuple[str, ...]:
-        """The fields that hold the key."""
+        """The fields with the key."""
         return self.key or self.view.key
 
     @property

@@ -1,4 +1,4 @@
-"""A model that is asked in real time: its request, what it looks up, and what answers where it cannot."""
+"""A real-time model: its request, look-ups, transform, model, and fallbacks for when the model cannot answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,20 +40,21 @@ class Realtime:
         lookups: Published feature views whose rows the request looks up.
         transform: `transform(rows)` from the `Rows` of one request to the model's features, float32 [n, num_features].
         features: Their names, in order.
-        model: What is trained on `examples`, or applied as it is.
-        output: What the answer calls the value.
+        model: The model that is trained on `examples`, or applied as it is.
+        output: Name of the value in an answer.
         deadline_ms: An answer is given within it, counted from the arrival of the request, whatever the model does. A
             request may ask for a shorter one.
-        ladder: What answers where the model does not, from the best to the last, which always can.
-        on_contract: What happens where a served view is not the one that the model was trained with: "refuse": the
-            model is not asked, "flag": it is, and the answer says so.
-        on_unknown: What happens to a field of a request that is not declared.
-        on_nan: What happens to a number of a request that is not finite, where its protocol can send one.
-        runs: Where transform and model run: in the reader's event loop, or in a process that can be abandoned; "auto":
-            in the loop where the model is native and its measured 99th percentile is below 2 ms.
+        ladder: The fallbacks that answer if the model does not, in the order in which they are tried; the last one can
+            always answer.
+        on_contract: If a served view is not the one that the model was trained with, "refuse" does not call the model,
+            and "flag" calls it and flags the answer.
+        on_unknown: Whether a request with a field that is not declared is refused, or the field ignored.
+        on_nan: Whether a request with a number that is not finite is refused; some protocols can send such numbers.
+        runs: Where transform and model run: in the reader's event loop ("loop"), or in a process that can be abandoned
+            ("process"); "auto" is the loop if the model is native and its measured 99th percentile is below 2 ms.
         cache_bytes: Memory of a worker for answers of repeated requests; 0: none.
-        log: What is kept of the answers in the lake; None: nothing.
-        rollout: How a new release takes over from the one that answers, judged by the log; None: at once.
+        log: The request log in the lake; None: answers are not logged.
+        rollout: The steps in which a new release takes over, judged by the log; None: at once.
     """
 
     name: str
@@ -88,7 +89,7 @@ class Realtime:
 
     @property
     def all_fields(self) -> tuple[RequestField, ...]:
-        """Of the request, then of each candidate."""
+        """The fields of the request, then those of a candidate."""
         return self.request + (self.candidates.fields if self.candidates else ())
 
     @property
@@ -97,15 +98,15 @@ class Realtime:
 
     @property
     def transform_path(self) -> str:
-        """Where the transform is imported from: `module:name`."""
+        """The import path of the transform, `module:name`."""
         return path_of(self.transform)
 
     @cached_property
     def is_tried(self) -> bool:
-        """True; the transform is tried at the first call, when the project is loaded and its module is complete.
+        """True; tries the transform at the first call, when the project is loaded and its module is complete.
 
         Raises:
-            SettingsError: It is wrong; see `forecache.pipeline.realtime.trial`.
+            SettingsError: The trial failed; see `forecache.pipeline.realtime.trial`.
         """
         from forecache.pipeline.realtime.trial import try_transform  # needs numpy
 
@@ -114,7 +115,7 @@ class Realtime:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the model is trained here, rather than applied as it is."""
+        """True if the model is trained here, False if it is applied as it is."""
         return isinstance(self.model, TRAINED)
 
     @property
@@ -135,12 +136,12 @@ class Realtime:
 
     @property
     def contracts(self) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...]:
-        """Of each look-up its name, its key, its columns and the contract of its view."""
+        """Name, key fields, columns and contract of the view of each look-up."""
         return tuple((each.called, each.by, each.columns, each.view.packed.contract) for each in self.lookups)
 
     @cached_property
     def all_sources(self) -> tuple[AnySource, ...]:
-        """What views and examples are computed from, each once: they are ingested before a night."""
+        """The sources of views and examples, each once; they are ingested before a nightly run."""
         of_views = (source for view in self.views for source in view.sources)
         of_examples = self.examples.sources if self.examples else ()
         return each_once(f"real-time model {self.name!r}", [*of_examples, *of_views])
@@ -152,7 +153,7 @@ class Realtime:
 
     @property
     def end(self) -> date | None:
-        """Last as-of date; None while the sources go on."""
+        """Last as-of date; None if the sources have no end."""
         return last_as_of(self.schedule, self.all_sources)
 
     @cached_property
@@ -162,7 +163,7 @@ class Realtime:
 
     @cached_property
     def examples_fingerprint(self) -> str:
-        """Hash of what the training set depends on besides the rows of the sources.
+        """Hash of everything that the training set depends on besides the rows of the sources.
 
         Raises:
             SettingsError: The declaration holds a value that cannot be compared between two runs.
@@ -174,7 +175,7 @@ class Realtime:
 
     @cached_property
     def answers_fingerprint(self) -> str:
-        """Hash of what a release holds besides the model.
+        """Hash of everything in a release besides the model.
 
         Raises:
             SettingsError: As `examples_fingerprint`.

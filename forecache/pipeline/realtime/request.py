@@ -30,7 +30,7 @@ class RequestField:
     of `str`, "timestamp" as datetime64[us] in UTC, "date" as datetime64[D].
 
     Attributes:
-        default: What a request that leaves the field out, or has null there, is given; None: the field is required.
+        default: Value of the field in a request that leaves it out or has null there; None: the field is required.
     """
 
     name: str
@@ -52,16 +52,16 @@ class RequestField:
 
 
 def value_of(field: RequestField, value: Any) -> FieldValue:
-    """A value of a request as its field's type; of null, the field's default.
+    """Convert a value of a request to its field's type; null becomes the field's default.
 
     Args:
-        value: As JSON has it, or a Python object of the type. A moment without a zone is in UTC.
+        value: A value parsed from JSON, or a Python object of the type. A time without a zone is in UTC.
 
     Returns:
         int, float, bool, str, datetime without a zone (in UTC), or date.
 
     Raises:
-        InputError: It is of another type, or null where there is no default.
+        InputError: It is of another type, or null although there is no default.
     """
     if value is None:
         if field.default is None:
@@ -99,7 +99,7 @@ def _text(value: Any) -> str | None:
 
 
 def _is_unicode(value: str) -> bool:
-    """Whether a text has no half of a surrogate pair, which neither a store nor a lake holds."""
+    """False for a text with half a surrogate pair, which neither a store nor a lake can have."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -145,9 +145,9 @@ class Candidates:
     """A list in the request whose items the model scores, and which the answer returns in their order.
 
     Attributes:
-        fields: Of each candidate; the first names it in the answer. A list of candidates with one field may be sent as
-            plain values.
-        name: Of the list in the request.
+        fields: Fields of each candidate; the first identifies it in the answer. Candidates with one field may be sent
+            as plain values.
+        name: Name of the list in the request.
         most: A request with more candidates is refused.
     """
 
@@ -165,5 +165,5 @@ class Candidates:
 
     @property
     def item(self) -> RequestField:
-        """The field that names a candidate."""
+        """The field that identifies a candidate."""
         return self.fields[0]

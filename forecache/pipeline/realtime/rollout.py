@@ -1,4 +1,4 @@
-"""How a new release takes over from the one that answers: in steps, each judged by the requests that it answers."""
+"""The rollout of a new release: it takes over in steps, each judged by logged requests."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,21 +9,21 @@ from forecache.pipeline.names import check_column
 
 @dataclass(frozen=True)
 class Guards:
-    """What a release is returned for, each where it is proved to differ by more than this from the current release.
+    """Limits of a rollout: a release is returned if it is proved to exceed the current one by more than a limit.
 
-    None: that is not looked at.
+    A limit of None is not checked.
 
     Attributes:
         without_model: Share of requests that the model did not answer.
         late: Share of requests that were answered after their deadline.
         slow: Share of requests that took longer than `slow_ms`.
-        slow_ms: None: what 95 of 100 requests were answered within at the A/A step, or a quarter of the deadline where
-            that is more.
-        score_level: How far the scores of a request lie, on average, from where they did among those of the current
-            release, in shares of its scores: 0.5 is from the middle to an end.
-        score_spread: The same of how far they lie from the middle.
-        order: How far the candidates of a request may lie out of the order of the current release, in the shadow step:
-            0 is the same order, 0.5 one by chance, 1 the reverse. 0.45 is a rank correlation of 0.1.
+        slow_ms: Milliseconds; None: the 95th percentile of the answer times in the A/A step, or a quarter of the
+            deadline, if that is more.
+        score_level: Mean position of the scores in the distribution of the current release's scores, as a share: 0.5 is
+            the distance from the middle to an end.
+        score_spread: Mean distance of the scores from the middle of that distribution, likewise.
+        order: Distance of the candidates' order from that of the current release, in the shadow step: 0 is the same
+            order, 0.5 one by chance, 1 the reverse. 0.45 is a rank correlation of 0.1.
     """
 
     without_model: float | None = 0.01
@@ -45,19 +45,19 @@ class Guards:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What requests lead to, as a Delta table says it: whether the item was bought, what it brought.
+    """The outcome of requests, in a Delta table: whether the item was bought, or its revenue.
 
     Attributes:
-        table: The table: a name in the lake, or a URI.
-        value: Its column with a number for a request; a request without a row has 0.
-        by: Its column with the id of the request.
-        horizon_h: Hours after a request within which its row is there; a request counts after them.
-        most: Values are from 0 to this; larger ones count as this.
-        better: Whether more of it is better, or less.
+        table: Name of the table in the lake, or its URI.
+        value: Column with the number of a request; a request without a row has 0.
+        by: Column with the id of the request.
+        horizon_h: Hours after a request until its row is there; a request is counted after them.
+        most: Largest value; values are from 0 to this, and larger ones count as this.
+        better: Whether more is better, or less.
         tolerated: Relative loss that is accepted; 0: each proved loss returns the release.
-        finds: Relative loss for which the test is the quickest.
+        finds: Relative loss that the test is tuned to find soonest.
         margin: Relative loss that the last step has to rule out before the candidate answers all (non-inferiority);
-            None: it passes where no loss is proved.
+            None: it passes if no loss is proved.
     """
 
     table: str
@@ -82,21 +82,21 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Rollout:
-    """The steps of a release: A/A, where both arms are answered by the current one; shadow; canary in growing shares.
+    """The steps of a rollout: A/A, in which the current release answers both arms; shadow; canary in growing shares.
 
-    An arm is a set of keys, those of `Log.by`, by their hash: a key that has got to the candidate stays with it.
+    An arm is a set of keys (`Log.by`), chosen by their hash: a key that the candidate answers stays with it.
 
     Attributes:
-        shares: Of keys that the candidate answers, one step each, ascending; after the last it answers all.
-        aa_share: Of keys that make the second arm of the A/A step.
-        shadow_share: Of keys whose requests the candidate scores, too, after they were answered; 0: there is no such
+        shares: Shares of the keys that the candidate answers, one step each, ascending; after the last it answers all.
+        aa_share: Share of the keys in the second arm of the A/A step.
+        shadow_share: Share of the keys whose requests the candidate also scores, after they were answered; 0: no shadow
             step.
-        requests: That each arm must have had before a step is passed.
-        hours: That a step takes at least.
-        alert_after_h: A step that is under way for longer is told, once, by an alert: it may wait for ever.
+        requests: Requests that each arm needs before a step is passed.
+        hours: Least hours of a step.
+        alert_after_h: If a step takes longer, one alert is sent, since it may wait for ever.
         error: Probability that a release which is like the current one is returned, over all steps and guards.
-        guards: What is compared besides `outcome`.
-        outcome: What the requests lead to; None where that is not known soon enough.
+        guards: Limits that are checked besides `outcome`.
+        outcome: The outcome of requests; None if it is not known soon enough.
     """
 
     shares: tuple[float, ...] = (0.01, 0.05, 0.2, 0.5)

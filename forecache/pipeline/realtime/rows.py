@@ -1,4 +1,4 @@
-"""The rows of one request as a transform sees them: the same in training, in the reader and when it is replayed."""
+"""The rows of one request, the argument of a transform: the same in training, in the reader and in a replay."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class Rows:
-    """One request: a row for each candidate, or one row where it has none.
+    """One request: a row for each candidate, or one row if it has none.
 
     Arrays are read-only. A field of the request and a look-up by such fields alone have the same value in every row.
     """
@@ -25,10 +25,10 @@ class Rows:
     ) -> None:
         """
         Args:
-            columns: By field, its values [n], or [1] where it is the same for all rows; see `RequestField`.
+            columns: By field, its values [n], or [1] if it is the same in all rows; see `RequestField`.
             views: By look-up, float32 [n, d] or [1, d]; a key without a row has NaN.
             found: By look-up, bool [n] or [1].
-            features: By look-up, the place of each feature in its matrix.
+            features: By look-up, the column number of each feature in its matrix.
         """
         self._length, self._features = length, features
         self._columns, self._views, self._found = dict(columns), dict(views), dict(found)
@@ -54,11 +54,11 @@ class Rows:
         return matrix[:, place]
 
     def found(self, lookup: str) -> "np.ndarray":
-        """Whether the view has a row of the key, bool [n]."""
+        """True for keys that have a row in the view, bool [n]."""
         return self._whole(self._found, lookup)
 
     def _whole(self, arrays: "dict[str, np.ndarray]", name: str) -> "np.ndarray":
-        """An array of n rows: what is the same in all of them is repeated when it is first asked for."""
+        """A read-only array of n rows; one that is the same in all rows is repeated at its first use."""
         try:
             array = arrays[name]
         except KeyError:

@@ -1,8 +1,8 @@
-"""Tries the transform of a real-time model on made-up requests, so that a wrong one is found when its module loads.
+"""Try the transform of a real-time model on made-up requests, so that errors are found when its module loads.
 
-The requests have what a client may send and a store may lack: keys without a row, features and fields that are null,
-texts of any alphabet, one candidate, many and none. Each is transformed twice. That takes milliseconds, against an hour
-of Spark after which the same mistake would show.
+The requests have everything that a client may send and a store may lack: keys without a row, features and fields that
+are null, texts of any alphabet, one candidate, many and none. Each is transformed twice. This takes milliseconds; in
+training, the same error would show after an hour of Spark.
 """
 
 import inspect
@@ -37,14 +37,14 @@ _COPY = 'Arrays of `rows` may be shared with other requests: work on a copy, suc
 
 @dataclass(frozen=True)
 class _Case:
-    """What kind of request is made up.
+    """A kind of made-up request.
 
     Attributes:
-        says: What it has, for messages.
+        says: Its description in messages.
         length: Number of its rows.
-        first: Which example value of its type the first row of a field has; the next rows have the next ones.
-        known: Of the keys that are looked up, the share that has a row.
-        nulls: Whether fields with a default are null, and some features of known keys.
+        first: Index of the first row's example value of each field; the next rows have the next ones.
+        known: Share of the looked-up keys that have a row.
+        nulls: True: fields with a default are null, and so are some features of known keys.
     """
 
     says: str
@@ -56,7 +56,7 @@ class _Case:
 
 @dataclass(frozen=True)
 class _Request:
-    """The arrays of a request, as `RowsBuilder.rows` takes them."""
+    """The arrays of a request, as `RowsBuilder.build_rows` takes them."""
 
     columns: Columns
     views: Mapping[str, np.ndarray]
@@ -82,16 +82,16 @@ def try_transform(model: "Realtime") -> None:
     """Call a transform with made-up requests, each twice.
 
     Raises:
-        SettingsError: It fails, returns something else than the declared features or a part of its input, changes its
-            input, or returns other bits when it is called again. The message names the model, the transform with its
-            file and line, the request, what was returned, and the remedy.
+        SettingsError: It fails, does not return the declared features, returns a part of its input, changes its input,
+            or returns other bits when it is called again. The message names the model, the transform with its file and
+            line, the request, the returned value, and the remedy.
     """
     builder, cases = RowsBuilder(model), _cases(model)
     widths = {lookup.called: len(lookup.columns) for lookup in model.lookups}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # such as numpy's of a mean of nothing but NaN
+        warnings.simplefilter("ignore")  # such as numpy's for the mean of NaNs
         before = [_transformed(model, _request(model, builder, widths, case), builder, case) for case in cases]
-        # In the other order, so that what an earlier call left behind shows.
+        # In the other order, so that state left by an earlier call shows.
         for case, features in reversed(list(zip(cases, before, strict=True))):
             request = _request(model, builder, widths, case)
             if _transformed(model, request, builder, case).tobytes() != features.tobytes():
@@ -152,7 +152,7 @@ def _transformed(model: "Realtime", request: _Request, builder: RowsBuilder, cas
 
 
 def _content(array: np.ndarray) -> Any:
-    """What is equal while the values are, NaN included."""
+    """The content in a form that is equal if the values are, NaN included."""
     return array.tolist() if array.dtype.kind == "O" else array.tobytes()
 
 
@@ -209,13 +209,13 @@ def _defined(transform: Callable[..., Any]) -> str:
 
 
 def _line(model: "Realtime", cause: BaseException) -> str:
-    """The line of the transform's file at which it failed; that of its definition where the error came elsewhere."""
+    """The line of the transform's file at which it failed; "" if the error came from another file."""
     file = inspect.unwrap(model.transform).__code__.co_filename
     lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == file]
     return f"{_shown(file)}, line {lines[-1]}" if lines else ""
 
 
 def _shown(file: str) -> str:
-    """A path from the current folder, where it lies in it."""
+    """A path relative to the current folder, if it lies in it."""
     path, here = Path(file), Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else file

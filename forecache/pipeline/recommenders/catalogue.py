@@ -1,4 +1,4 @@
-"""A recommender's catalogue: the items that there are on a day, and which of them may be on whose list."""
+"""A recommender's catalogue: the items of a day, and the users whose lists they may be on."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,18 @@ from forecache.pipeline.sources.table_source import AnySource
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items that may be on a list: those of the source's state on the as-of date, as far as they are available.
+    """Items that may be on a list: those of the source's state on the as-of date that are available.
 
     Attributes:
-        source: With `time=Snapshot()` or `Static()`, and the item as its key; with `region`, item and region.
-        available: Its column (boolean) of whether an item may be on a list, such as that it is in stock; an empty cell
-            counts as no. None: every item of the source may be.
-        region: Its key column of where an item is; a user's list has only what is available in the user's region.
-        users: Where users are: a source with `time=Snapshot()` or `Static()`, the user as its key, and the column
-            `region`. A user who is not there, or of no region that the catalogue has, may have what is available in
-            every region.
+        source: The items: a source with `time=Snapshot()` or `Static()`, and the item as its key, or item and region if
+            `region` is given.
+        available: Column of `source` (boolean) that is true if an item may be on a list, such as one in stock; null
+            counts as false. None: every item of the source may be on a list.
+        region: Key column of `source` with the region of an item; a user's list has only items that are available in
+            the user's region.
+        users: The regions of users: a source with `time=Snapshot()` or `Static()`, the user as its key, and the column
+            `region`. A user who is not in it, or whose region is not in the catalogue, may get items that are available
+            in every region.
     """
 
     source: AnySource
@@ -58,7 +60,7 @@ class Catalogue:
 
     @property
     def names(self) -> tuple[str | None, ...]:
-        """What lists depend on besides the rows."""
+        """The parts of the declaration that lists depend on."""
         return (*(source.name for source in self.sources), self.item, self.available, self.region)
 
     @property
@@ -67,12 +69,12 @@ class Catalogue:
 
     @property
     def item_type(self) -> str:
-        """As the store names it."""
+        """The type of an item in the store."""
         return DECLARED.get(_type(self.source, self.item), "")
 
     @property
     def user_type(self) -> str | None:
-        """As the store names it; None without regions."""
+        """The type of a user in the store; None without regions."""
         return None if self.users is None else DECLARED.get(_type(self.users, self.users.key[0]), "")
 
 

@@ -1,4 +1,4 @@
-"""A recommender: from interactions of users with items to a list of items for every user, every night."""
+"""A recommender: a list of items for every user, fitted to interactions in each nightly run."""
 
 from dataclasses import dataclass, field
 from datetime import date
@@ -23,18 +23,18 @@ from forecache.pipeline.sources.table_source import AnySource
 
 @dataclass(frozen=True)
 class RankingGate:
-    """What a recommender has to reach before its lists replace those of yesterday.
+    """The conditions for a recommender's new lists to replace the published ones.
 
-    Each night the model is fitted once without the last `test_days`, and ranks for the users who did something in them
-    what they then chose. The same users are ranked for by popularity and by repeat purchase.
+    In each nightly run the model is also fitted without the last `test_days`, and ranks items for the users who have
+    interactions in these days. Popularity and repeat purchase, the baselines, rank for the same users.
 
     Attributes:
         metric: "ndcg" (order counts), "recall" or "precision", of the first `at` places.
-        test_days: Days that the model does not see.
+        test_days: Days that the model is tested on, which it is fitted without.
         floor: Least mean of the metric over users.
-        margin: How much better than the better of the two baselines the model has to be: the 95% bootstrap interval of
-            the difference per user lies above it. None: the baselines are shown and do not judge.
-        most_users: Users judged by, drawn by hash where there are more.
+        margin: How much better than the better baseline the model has to be: the 95% bootstrap interval of the
+            difference per user lies above it. None: the baselines are only shown.
+        most_users: Most users in the test; if there are more, they are sampled by a hash.
     """
 
     metric: Literal["ndcg", "recall", "precision"] = "ndcg"
@@ -57,27 +57,28 @@ class Recommender(Predictions):
     Attributes:
         name: Part of the names of the table, jobs, the store and the reader's route.
         source: Interactions as landing files: one row for each time that a user took an item.
-        user: Its column of the user, by which an answer is asked for.
-        item: Its column of the item.
-        weight: Its column of how much an interaction counts, such as a quantity, with a minimum of 0 or more; None:
-            each counts 1.
+        user: Column of the source with the user, the key of an answer.
+        item: Column of the source with the item.
+        weight: Column of the source with the weight of an interaction, such as a quantity, with a minimum of 0 or more;
+            None: each counts 1.
         model: From `forecache.recommend`, such as `Ease(l2=300)`.
         k: Items on a list.
-        history_days: Days of interactions that count, for the model and for what a user took; None: all.
-        exclude_days: A user is not recommended what the user took in the last days; 0: may be, None: never again.
-        group: A column of the source, such as a category, by which lists are kept varied. An item's group is the latest
-            one; an item without any is not limited.
+        history_days: Days of interactions that are read, for the model and for exclusions; None: all.
+        exclude_days: Items that a user took in so many last days are not recommended to the user; 0: all may be; None:
+            no item that the user ever took.
+        group: A column of the source, such as a category, of which `most_of_group` limits the items on a list. An
+            item's group is the latest one; an item without a group is not limited.
         most_of_group: Most items of one group on a list; needs `group`.
-        catalogue: The items that there are on a date, and which of them may be on a list; None: all that users took.
-        similar_items: Also lists of so many similar items for each item, as a second table that is published under
-            `<name>_items`; None: none.
-        vectors: Also the vectors of users and of items, as two tables that are published packed, under
+        catalogue: The items of a date that may be on a list; None: all items that users took.
+        similar_items: Number of similar items for each item, as lists in a second table that is published under
+            `<name>_items`; None: no such table.
+        vectors: True: the vectors of users and of items are two more tables, published packed under
             `<name>_user_vectors` and `<name>_item_vectors`; the model's score has to be a dot product (`Als`,
             `TwoTowers`).
-        gate: What the model has to reach.
-        publish: What is served, when it counts as stale, and what a new version may not do.
+        gate: The conditions for publishing new lists.
+        publish: What is served, when an answer is stale, and when a new version is refused.
         schedule: When it runs, and which days are its as-of dates; it is fitted in every run.
-        seed: Of everything that is drawn.
+        seed: Seed of all random numbers.
     """
 
     name: str
@@ -163,7 +164,7 @@ class Recommender(Predictions):
                 )
 
     def _check_roles(self, owner: str) -> None:
-        """Refuse what a landed row could make every later night fail with."""
+        """Refuse columns in which one landed row could make every later run fail."""
         roles = [self.user, self.item, self.source.event_time, self.weight, self.group]
         check_unique("column", owner, [name for name in roles if name is not None])
         for what, name in (("user", self.user), ("item", self.item), ("weight", self.weight)):
@@ -234,7 +235,7 @@ class Recommender(Predictions):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of what the lists depend on besides the interactions."""
+        """Hash of everything that the lists depend on besides the interactions."""
         return fingerprint(
             columns=(self.user, self.item, self.weight, self.group),
             model=self.model,

@@ -1,4 +1,4 @@
-"""What the further tables that a recommender's run writes have in common: nobody declares them."""
+"""The second tables of a recommender, which its run writes and nobody declares: similar items, and vectors."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -12,10 +12,10 @@ from forecache.pipeline.sources.table_source import AnySource
 
 @dataclass(frozen=True)
 class SecondTable:
-    """A table beside the lists of users, with the same as-of dates; it is published and served as any other.
+    """A table beside the lists of users, with the same as-of dates; it is published and served like any other.
 
     Attributes:
-        recommender: Whose run writes it.
+        recommender: The recommender whose run writes it.
     """
 
     recommender: Recommender

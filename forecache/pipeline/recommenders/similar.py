@@ -8,7 +8,7 @@ from forecache.pipeline.recommenders.second_table import SecondTable
 
 @dataclass(frozen=True)
 class SimilarItems(SecondTable):
-    """What belongs to each item: lists of (item, score, reason).
+    """Similar items of each item: lists of (item, score, reason).
 
     Attributes:
         k: Items on a list.
@@ -43,7 +43,7 @@ class SimilarItems(SecondTable):
 
 
 def similar_items_of(recommender: Recommender) -> SimilarItems | None:
-    """The lists from item to item, None where the declaration asks for none."""
+    """The table of similar items; None if none is declared."""
     if recommender.similar_items is None:
         return None
     return SimilarItems(recommender, recommender.similar_items)

@@ -16,9 +16,9 @@ VECTOR = "vector"
 
 @dataclass(frozen=True)
 class Vectors(SecondTable):
-    """The vector of each user, or of each item: `vector`, so many float32.
+    """The vector of each user, or of each item: the column `vector`, float32.
 
-    Only vectors of one as-of date have a meaning together: each fit chooses its own axes.
+    Only vectors of the same as-of date can be compared: each fit has its own axes.
     """
 
     of: Literal["user", "item"]
@@ -45,7 +45,7 @@ class Vectors(SecondTable):
 
     @property
     def publish(self) -> Publish:
-        """As of the lists; that vectors of two nights differ says nothing, since their axes do."""
+        """As for the lists, but without `max_psi`: vectors of two dates differ because their axes do."""
         return replace(self.recommender.publish, fields=None, max_psi=None)
 
     @cached_property
@@ -62,7 +62,7 @@ class Vectors(SecondTable):
 
 
 def vectors_of(recommender: Recommender) -> tuple[Vectors, ...]:
-    """The tables of vectors, the users' first; none where the declaration asks for none."""
+    """The tables of vectors, the users' first; () if none is declared."""
     return (Vectors(recommender, "user"), Vectors(recommender, "item")) if recommender.vectors else ()
 
 

@@ -1,1 +1,1 @@
-"""When a pipeline runs, and which days are its as-of dates."""
+"""Schedules: the as-of dates of a pipeline, and the times of its runs."""

@@ -12,7 +12,7 @@ from forecache.pipeline.sources.table_source import AnySource, first_day
 
 
 class Dated(Protocol):
-    """What has a first and a last as-of date; None: it goes on."""
+    """A declaration with a first and a last as-of date; `end` is None if it has no last one."""
 
     @property
     def name(self) -> str: ...
@@ -23,7 +23,7 @@ class Dated(Protocol):
 
 
 class Scheduled(Dated, Protocol):
-    """What runs by a schedule, for its as-of dates, once its sources are ingested."""
+    """A declaration that runs by a schedule, for its as-of dates, after its sources were ingested."""
 
     @property
     def schedule(self) -> Schedule: ...
@@ -36,13 +36,13 @@ def first_as_of(schedule: Schedule, sources: Sequence[AnySource]) -> date:
 
 
 def last_as_of(schedule: Schedule, sources: Sequence[AnySource]) -> date | None:
-    """None while the sources go on."""
+    """The last as-of date; None if the sources have no end."""
     end = min((source.end for source in sources if source.end), default=None)
     return end and schedule.latest(end)
 
 
 def due_nights(pipeline: Scheduled, moment: datetime) -> tuple[date, date]:
-    """First and last as-of date of the run that the schedule starts at a moment, within the pipeline's dates."""
+    """First and last as-of date of the scheduled run at a moment, within the pipeline's dates."""
     first, last = pipeline.schedule.due(moment)
     last = min(last, pipeline.end or last)
     return min(last, max(first, pipeline.start)), last
@@ -52,7 +52,7 @@ def check_schedule(owner: str, schedule: Schedule, sources: Sequence[AnySource],
     """Refuse a schedule without an as-of date in the sources' days, or under which answers are stale between runs.
 
     Raises:
-        SettingsError: Says what the declaration has, and what fits.
+        SettingsError: The message has the declared values, and values that fit.
     """
     start, end = first_as_of(schedule, sources), last_as_of(schedule, sources)
     if end is not None and end < start:
@@ -70,26 +70,26 @@ def check_schedule(owner: str, schedule: Schedule, sources: Sequence[AnySource],
 
 
 def max_age_h(pipeline: Served) -> float:
-    """Hours after the end of an as-of date from which an answer is stale: as declared, or what fits the schedule."""
+    """Hours after the end of an as-of date from which an answer is stale: as declared, or by the schedule."""
     declared = pipeline.publishing.max_age_h
     return pipeline.schedule.max_age_h if declared is None else declared
 
 
 def newest_as_of(pipeline: Scheduled, now: datetime | None = None) -> date:
-    """The newest as-of date that has ended, or the last one of data that have.
+    """The newest as-of date that has ended; if the sources have ended, their last one.
 
     Args:
-        now: With a time zone; default: the clock.
+        now: Time with a time zone; None: the clock.
     """
     newest = pipeline.schedule.newest(now or datetime.now(timezone.utc))
     return min(newest, pipeline.end) if pipeline.end else newest
 
 
 def require_within(declared: Dated, days: Collection[date]) -> None:
-    """Refuse days that are outside the dates of a pipeline or view.
+    """Refuse days outside the dates of a pipeline or view.
 
     Raises:
-        InputError: Names the day, and the dates.
+        InputError: The message has the day and the dates.
     """
     if not days:
         raise InputError(f"No night was given for {declared.name!r}.", remedy="Give at least one.")
@@ -102,10 +102,10 @@ def require_within(declared: Dated, days: Collection[date]) -> None:
 
 
 def require_as_of(pipeline: Scheduled, days: Collection[date]) -> None:
-    """Refuse days that are outside the pipeline's dates, or are none of its as-of dates.
+    """Refuse days outside the pipeline's dates, and days that are no as-of date of it.
 
     Raises:
-        InputError: Names the day, and the nearest as-of dates.
+        InputError: The message has the day and the nearest as-of dates.
     """
     require_within(pipeline, days)
     for day in sorted(days):
@@ -122,7 +122,7 @@ def as_of_range(pipeline: Scheduled, first: date, last: date) -> tuple[date, dat
     """The first and the last as-of date from `first` to `last`, both of which have ended.
 
     Raises:
-        InputError: There is none, or they are outside the pipeline's dates; a message like `require_as_of`'s.
+        InputError: There is none, or they are outside the pipeline's dates; the message is as in `require_as_of`.
     """
     dates = pipeline.schedule.dates(first, last)
     found = (dates[0], dates[-1]) if dates else (first, last)

@@ -1,4 +1,4 @@
-"""Cron expressions of runs that start once a day at most: read, checked, and walked through day by day."""
+"""Parse and check cron expressions of at most one run a day, and compute the moments of their runs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Cron:
     """A cron expression with one minute and one hour, such as "30 2 * * mon".
 
     Attributes:
-        days: Days of the month, empty for all; 0 is the last one ("L").
-        weekdays: 0 is Sunday; empty for all.
-        day_fields: The last three fields as they were written.
+        days: Days of the month; empty: all; 0 is the last one ("L").
+        weekdays: 0 is Sunday; empty: all.
+        day_fields: The last three fields as written.
     """
 
     minute: int
@@ -32,7 +32,7 @@ class Cron:
     day_fields: str
 
     def runs_on(self, day: date) -> bool:
-        """Whether a local date is one of a run."""
+        """True if there is a run on a local date."""
         if self.months and day.month not in self.months:
             return False
         is_last = (day + timedelta(days=1)).month != day.month
@@ -41,10 +41,10 @@ class Cron:
         return not self.weekdays or day.isoweekday() % 7 in self.weekdays
 
     def moments(self, zone: tzinfo, after: datetime, *, backwards: bool = False) -> Iterator[datetime]:
-        """Moments (UTC) of the runs after one, or before it, each once a local date.
+        """Moments (UTC) of the runs after a moment, or `backwards` before it, at most one a local date.
 
-        They are Dagster's: of a local time that the clock has twice, the second; in place of one that the clock leaves
-        out, the moment at which it goes forward.
+        They are those of Dagster: if a local time occurs twice, the second; if the clock skips it, the moment at which
+        the clock goes forward.
         """
         step = timedelta(days=-1 if backwards else 1)
         day, last = after.astimezone(zone).date() - step, None
@@ -72,7 +72,7 @@ class Cron:
         return late.replace(second=0, microsecond=0)
 
     def later(self, hours: int) -> str | None:
-        """The expression of some hours later on the same dates; None where that is after midnight of dates it names."""
+        """The expression for some hours later on the same dates; None if that is past midnight of specific dates."""
         hour = self.hour + hours
         if hour < 24 or self.day_fields == "* * *":
             return f"{self.minute} {hour % 24} {self.day_fields}"
@@ -80,10 +80,10 @@ class Cron:
 
 
 def read_cron(owner: str, name: str, text: str) -> Cron:
-    """Read a cron expression.
+    """Parse a cron expression.
 
     Raises:
-        SettingsError: It is none, it never runs, or it runs more often than once a day.
+        SettingsError: It is no cron expression, never runs, or runs more often than once a day.
     """
     fields = text.lower().split()
     remedy = 'Write five fields, minute, hour, day of the month, month and weekday, such as "30 2 * * mon".'
@@ -114,7 +114,7 @@ def read_cron(owner: str, name: str, text: str) -> Cron:
 
 
 def _values(field: str, low: int, high: int, names: tuple[str, ...] = (), *, last: bool = False) -> frozenset[int]:
-    """The values of a field, empty for "*" (in minute and hour: all of them)."""
+    """Parse the values of a field; empty for "*" (for minute and hour: all of them)."""
     if field == "*":
         return frozenset(range(low, high + 1)) if low == 0 and not names else frozenset()
     return frozenset(value for part in field.split(",") for value in _part(part, low, high, names, last=last))

@@ -1,4 +1,4 @@
-"""When a pipeline runs, and which days are its as-of dates."""
+"""The schedule of a pipeline: its as-of dates and the times of its runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", 
 NEVER = "never"
 _DAY = timedelta(days=1)
 _RUN_H = 9.0
-# Two years, one of them a leap year, in which what a schedule does is looked at when it loads.
+# Two years, one of them a leap year, in which the longest gap between runs is computed.
 _SEEN = (datetime(2024, 1, 1, tzinfo=timezone.utc), datetime(2026, 1, 1, tzinfo=timezone.utc))
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which days are as-of dates, and when Dagster starts a pipeline's jobs once their schedules are switched on.
+    """The as-of dates, and the times at which Dagster starts a pipeline's jobs once their schedules are switched on.
 
     An as-of date ends at midnight UTC, in whatever time zone its run is scheduled. A run takes every as-of date that
     has ended since the run before it; `forecache run` takes the newest one. Monitoring starts an hour after the run.
     Hourly runs are not supported: as-of dates are days.
 
     Attributes:
-        every: "day", "week" or "month": how often there is an as-of date.
-        on: Of a week, the weekday that is the as-of date, default "sunday"; of a month the day, 1 to 28 or "last",
-            default "last"; nothing for every day.
-        cron: Five fields, with one minute and one hour: when the nightly job starts.
-        time_zone: In which `cron` and `training` are, such as "Europe/Berlin". Where the clock leaves a local time
-            out, the run starts when it goes forward; of a time that it has twice, at the second.
-        training: Five fields, as `cron`: when the training job starts; "never": it has no schedule.
+        every: There is an as-of date every "day", "week" or "month".
+        on: For "week", the weekday of the as-of date, default "sunday"; for "month", the day, 1 to 28 or "last",
+            default "last"; None for "day".
+        cron: Start of the nightly job: five fields, with one minute and one hour.
+        time_zone: Time zone of `cron` and `training`, such as "Europe/Berlin". If the clock skips a local time, the run
+            starts when the clock goes forward; if a time occurs twice, at the second.
+        training: Start of the training job, as `cron`; "never": it has no schedule.
     """
 
     every: Literal["day", "week", "month"] = "day"
@@ -68,7 +68,7 @@ class Schedule:
 
     @cached_property
     def runs(self) -> Cron:
-        """When the nightly job starts."""
+        """The parsed `cron`, the start of the nightly job."""
         return read_cron("`Schedule`", "cron", self.cron)
 
     @cached_property
@@ -77,7 +77,7 @@ class Schedule:
 
     @property
     def words(self) -> str:
-        """Which days are as-of dates: "every day", "every Sunday", "the last day of every month"."""
+        """The as-of dates in words: "every day", "every Sunday", "the last day of every month"."""
         if self.every == "day":
             return "every day"
         if self.every == "week":
@@ -113,7 +113,7 @@ class Schedule:
         return self.latest(moment.astimezone(timezone.utc).date() - _DAY)
 
     def due(self, moment: datetime) -> tuple[date, date]:
-        """First and last as-of date of the run that starts at a moment: those since the run before, or the newest."""
+        """First and last as-of date of the run that starts at a moment: those since the previous run, or the newest."""
         newest = self.newest(moment)
         first = self.following(self.newest(self.latest_run(moment)) + _DAY)
         return min(newest, first), newest
@@ -124,23 +124,23 @@ class Schedule:
 
     @cached_property
     def longest_age_h(self) -> float:
-        """Hours from the end of an as-of date to the run that follows the one that publishes it, at the most."""
+        """Most hours from the end of an as-of date to the run after the one that publishes it."""
         return _longest_h(
             after - datetime.combine(self.newest(run) + _DAY, time(), timezone.utc) for run, after in self._pairs()
         )
 
     @cached_property
     def longest_gap_h(self) -> float:
-        """Hours between two runs, at the most."""
+        """Most hours between two runs."""
         return _longest_h(after - run for run, after in self._pairs())
 
     def _pairs(self) -> Iterator[tuple[datetime, datetime]]:
-        """Each run of two years with the next one."""
+        """Each run of the two years `_SEEN` with the next one."""
         return pairwise(takewhile(lambda run: run < _SEEN[1], self.runs.moments(self.zone, _SEEN[0])))
 
     @property
     def max_age_h(self) -> float:
-        """When an answer counts as stale unless `Publish` says: 9 hours after its successor's run starts, at the most.
+        """Hours after which an answer is stale, unless `Publish` sets them: 9 after the latest start of the next run.
 
         36 for the default schedule, 180 for a week (its run on the day after), 756 for a month.
         """

@@ -1,1 +1,1 @@
-"""Where rows come from, and how time works in them."""
+"""Sources of rows, and the meaning of time in them."""

@@ -1,4 +1,4 @@
-"""A database as where the landing files of a source come from."""
+"""A database query that writes the landing files of a source."""
 
 import re
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ from forecache.pipeline.checks.checking import check_fields, check_least, check_
 from forecache.pipeline.sources.source_time import Snapshot, Static
 
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
-"""As SQLAlchemy's `text` finds parameters: `::date` is none."""
+"""Parameters as SQLAlchemy's `text` finds them: `::date` is none."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked of a database for a day; the answer becomes the landing file of the day.
+    """A query of a database for a day; its result becomes the landing file of the day.
 
-    Of events a day is asked for once it is over (UTC), also days of the past. Of a snapshot the whole result is the
-    state of the day that has just ended: states of earlier days are gone. Rows without time are asked for once.
+    For events, a day is queried once it is over (UTC), also days of the past. For a snapshot, the whole result is the
+    state of the day that has just ended; earlier states are lost. Rows without time are queried once.
 
     Attributes:
-        database: Its name in FORECACHE_DATABASES, which has the URL with the password.
+        database: Name of the database in FORECACHE_DATABASES, which has the URL with the password.
         sql: A SELECT that returns the source's columns; of events with the parameters `:start` and `:end`, the first
             moment of the day and that of the next one.
-        table: In place of `sql`, a table with the source's columns, such as "sales" or "shop.sales".
+        table: Instead of `sql`, a table with the source's columns, such as "sales" or "shop.sales".
         batch_rows: Rows in memory at a time.
-        late_days: How many days after a day's end rows of it may still reach the database. So long the day is asked
-            for again, once a day (UTC); where its rows are others, they take the place of those before. Only of events.
+        late_days: Number of days after a day's end in which rows of it may still reach the database. In them the day is
+            queried again, once a day (UTC); changed rows replace the earlier ones. Only for events.
     """
 
     database: str
@@ -50,7 +50,7 @@ class Query:
 
 
 def check_extract(owner: str, query: Query, event_time: str, time: Snapshot | Static | None) -> None:
-    """Refuse a query with other parameters than the source's rows need.
+    """Refuse a query without the parameters that the source's rows need, or with others.
 
     Raises:
         SettingsError: With source and remedy.
@@ -66,7 +66,7 @@ def check_extract(owner: str, query: Query, event_time: str, time: Snapshot | St
 
 
 def check_file_name(owner: str, pattern: str) -> None:
-    """Refuse a file pattern that the files of an extract do not match."""
+    """Refuse a file pattern that does not match the files of an extract."""
     name = file_name(date(2000, 1, 1))
     if re.search(f"{pattern}$", name) is None:
         raise SettingsError(
@@ -76,5 +76,5 @@ def check_file_name(owner: str, pattern: str) -> None:
 
 
 def file_name(day: date) -> str:
-    """The landing file of a day."""
+    """The name of the landing file of a day."""
     return f"{day}.parquet"

@@ -1,4 +1,4 @@
-"""A kind of landing file, its columns, and the tables that its rows end in."""
+"""A source with landing files: its columns, the meaning of time, and the tables of its rows."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,18 +27,19 @@ class Source:
     rows whose `event_time` lies on another day (UTC) are quarantined.
 
     Attributes:
-        event_time: Column (date or timestamp) that says when the event happened; or the rows are no events, and `time`
-            says what they are.
+        event_time: Column (date or timestamp) with the time of the event; "" if rows are no events, and `time` is
+            given.
         start: First day of the source.
-        end: Last day, for a source that has ended (a historical data set); None while it goes on.
-        time: `Snapshot()` or `Static()`, where the rows are no events.
-        key: Columns that a row is about; a pipeline's key may be another. A snapshot needs one, and a file with a key
+        end: Last day, for a source that has ended (a historical data set); None: no end.
+        time: `Snapshot()` or `Static()`, if the rows are no events.
+        key: Columns that identify a row; a pipeline's key may be another. A snapshot needs one, and a file with a key
             twice is quarantined whole.
-        missing: What becomes of a night for whose day no file was read. "fail": it is refused. "wait": it is refused
-            as not yet due; the schedule skips it, and the sensor `<job>_delivered` runs it once the file is there.
-            "last": it goes on with what was delivered before.
-        extract: What writes the files: a query of a database, or the days of a stream; None: they land from elsewhere.
-        unique: Columns that identify an event, where the source has such (a transaction id); repeats are quarantined.
+        missing: What happens to an as-of date if no file of that day was read. "fail": it is refused. "wait": it is
+            refused as not yet due; the schedule skips it, and the sensor `<job>_delivered` runs it once the file is
+            there. "last": it runs with the last delivery before.
+        extract: Writes the files: a query of a database, or the days of a stream; None: files are delivered from
+            outside.
+        unique: Columns that identify an event, such as a transaction id, if there are any; duplicates are quarantined.
     """
 
     name: str
@@ -121,7 +122,7 @@ class Source:
 
 
 def check_time(owner: str, event_time: str, time: Snapshot | Static | None, columns: Sequence[Column]) -> None:
-    """Refuse a source without exactly one of an event time and another meaning of time, or with a wrong column for it.
+    """Refuse a source with both or neither of `event_time` and `time`, or with a wrong column for them.
 
     Raises:
         SettingsError: With source, column and remedy.

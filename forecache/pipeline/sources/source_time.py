@@ -1,4 +1,4 @@
-"""How time works in a source whose rows are no events: states of keys, and rows without time."""
+"""The meaning of time in a source whose rows are no events: states of keys, or rows without time."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from forecache.pipeline.checks.checking import check_fields
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Each delivery is the whole state of the keys on its day; as of D counts the last state at or before D.
+    """Each delivery is the whole state of the keys on its day; as of D, the last state at or before D counts.
 
-    Of landing files, each file is a state, and of several on a day the one written last counts. Of a Delta table, the
-    state of a day is the last version committed before the day's end (UTC).
+    With landing files, each file is a state, and of several files of a day the one written last counts. With a Delta
+    table, the state of a day is the last version committed before the day's end (UTC).
 
     Attributes:
-        day: Of an existing table that keeps the states of all days, the date column that says which day a row is of.
+        day: For an existing table with the states of all days, the date column with the day of a row.
     """
 
     day: str | None = None
@@ -26,5 +26,5 @@ class Snapshot:
 class Static:
     """Rows without time, such as a list of regions: the newest delivery counts for every as-of date, past ones too.
 
-    A change makes every night stale.
+    After a change, every as-of date is computed again when it runs.
     """

@@ -1,4 +1,4 @@
-"""A stream as where the landing files of a source come from."""
+"""The days of a stream as landing files of a source."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -10,18 +10,18 @@ from forecache.pipeline.checks.checking import check_fields, check_least
 
 @dataclass(frozen=True)
 class StreamDay:
-    """The events of a day that a stream has in its table; they become the landing file of the day.
+    """The events of a day in a stream's table; they become the landing file of the day.
 
-    A day is taken once it is over (UTC) and the stream has read everything that was in the topic then, so that a night
-    has all that was streamed before it.
+    A day is extracted once it is over (UTC) and the stream has read everything that was in the topic then, so that an
+    as-of date has all events that were streamed before it.
 
     Attributes:
-        stream: Name of the stream, whose topic has the source's events.
-        late_days: How many days after a day's end events of it usually still come. So long the day is taken again, once
-            a day (UTC); where it has more events, they take the place of those before. Events that come later are
-            noticed by the statistics of the stream's table, and make their day land again too.
-        start: The first day to take; None: the day after that of the stream's first commit, since of its first day the
-            stream may have a part only. Days before land as files from elsewhere.
+        stream: Name of the stream whose topic has the source's events.
+        late_days: Number of days after a day's end in which events of it usually still arrive. During them the day is
+            extracted again, once a day (UTC); if it has more events, they replace the earlier ones. Events that arrive
+            later are found by the statistics of the stream's table, and their day is extracted again, too.
+        start: The first day to extract; None: the day after the stream's first commit, since the stream may have only a
+            part of its first day. Files of earlier days are delivered from outside.
     """
 
     stream: str

@@ -1,4 +1,4 @@
-"""An existing Delta or Parquet table, which is read where it lies."""
+"""An existing Delta or Parquet table, which is read in place."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -18,22 +18,22 @@ from forecache.pipeline.sources.source_time import Snapshot, Static
 
 @dataclass(frozen=True)
 class TableSource:
-    """An existing table. Nothing is copied, and nothing is written to it; maintenance leaves it alone.
+    """An existing table. It is neither copied nor written, and maintenance does not touch it.
 
-    Each run reads the table at one version, which the ledger records: what others write meanwhile counts in the next.
+    Each run reads the table at one version, which the ledger records; later commits count from the next run on.
 
     Attributes:
         uri: Folder, or URI that `FORECACHE_STORAGE_OPTIONS` opens (`s3://bucket/table`). Its partitions may be columns.
         columns: The columns that are read. The table has them with these types, or with narrower numbers; their limits
             and `required` are for landing files, which have a quarantine.
-        event_time: Column (date or timestamp) that says when the event happened; or the rows are no events, and `time`
-            says what they are.
+        event_time: Column (date or timestamp) with the time of the event; "" if rows are no events, and `time` is
+            given.
         format: "delta", or "parquet" for a folder of Parquet files, of which a snapshot needs `Snapshot(day=...)`.
-        start: First day, where the pipeline's other sources do not say.
-        end: Last day, likewise; None while it goes on.
-        time: `Snapshot()` or `Static()`, where the rows are no events.
-        key: Columns that a row is about, in a snapshot at most one row for each.
-        missing: What becomes of a night without rows of its day, or without a version of its day: see `Source`.
+        start: First day; may be None if another source of the pipeline has one.
+        end: Last day; None: no end.
+        time: `Snapshot()` or `Static()`, if the rows are no events.
+        key: Columns that identify a row; a snapshot has at most one row for each key.
+        missing: What happens to an as-of date without rows of that day, or without a version of that day; see `Source`.
     """
 
     name: str
@@ -77,17 +77,17 @@ class TableSource:
 
     @property
     def asset_name(self) -> str:
-        """What Dagster shows it as."""
+        """Name of its asset in Dagster."""
         return TABLE + self.name
 
     @property
     def day_column(self) -> str:
-        """The column that says of which day a row is, "" where none does."""
+        """The column with the day of a row; "" if there is none."""
         return self.event_time or (isinstance(self.time, Snapshot) and self.time.day) or ""
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of what decides the rows besides the table's own."""
+        """Hash of the parts of the declaration that decide which rows are read."""
         columns = [(column.name, column.type) for column in self.columns]
         return fingerprint(columns=columns, event_time=self.event_time, time=self.time, key=self.key)
 
@@ -96,7 +96,7 @@ AnySource = Source | TableSource
 
 
 def check_first_day(owner: str, sources: Sequence[AnySource]) -> None:
-    """Refuse sources of which none says when its days begin."""
+    """Refuse sources of which none has a first day."""
     if all(source.start is None for source in sources):
         raise SettingsError(f"{owner} has no first day.", remedy="Give one of its sources a `start`.")
 

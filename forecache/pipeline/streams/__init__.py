@@ -1,1 +1,1 @@
-"""Streams: events of a Kafka topic, the live features and answers that they make, and where these go."""
+"""Streams: events of a Kafka topic, the live features and answers computed from them, and their destinations."""

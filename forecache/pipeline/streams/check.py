@@ -1,4 +1,4 @@
-"""Whether the parts of a stream fit together, found when the declaration loads."""
+"""Check that the parts of a stream fit together, when the declaration loads."""
 
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,11 @@ STREAM_COLUMNS = (
     "base",
     "late",
 )
-"""What a stream's table has beside the columns of its topic and the outputs."""
+"""Columns of a stream's table besides those of its topic and the outputs."""
 FEATURES = "features"
-"""The column more of a stream that keeps them."""
+"""The column of the features, if the stream keeps them."""
 _FIELDS = {"int": "bigint"}
-"""By the type of a column, the type of the request field that holds its values, where they are called differently."""
+"""The type of the request field for a type of column, if their names differ."""
 
 
 def check_stream(owner: str, stream: "Stream") -> None:
@@ -154,7 +154,7 @@ def _check_pipeline(owner: str, stream: "Stream", pipeline: "Pipeline") -> None:
 
 
 def _check_kept(owner: str, stream: "Stream", pipeline: "Pipeline") -> None:
-    """A row that expired before a version has its key would be gone from the answers until the next publish."""
+    """Refuse `keep_h`: a row that expires before a version has its key would be missing until the next publish."""
     rows = stream.live_rows
     if rows is not None and rows.keep_h is not None:
         raise SettingsError(

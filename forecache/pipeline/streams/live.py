@@ -1,4 +1,4 @@
-"""What makes a feature view live: last night's state is published, and today's tiles are merged when it is read."""
+"""Live feature views: the published state of the last as-of date is merged with newer tiles when it is read."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Live:
-    """A view whose features include the events of a stream up to the moment of the look-up.
+    """Makes a view live: its features include the events of a stream up to the moment of the look-up.
 
-    A night of the view holds the state of its windows beside its features; a stream keeps the tiles of the days since.
-    Both are merged when the view is read, to the numbers that a night would have at that moment.
+    Each published row has the state of the windows beside the features; a stream keeps the tiles of the days since.
+    Both are merged when the view is read, to the numbers that a nightly run would compute at that moment.
 
     Attributes:
-        nights: For how many days after its as-of date a night can be merged with tiles. A night is served for a day and
-            until the next is published, so 2 is the least that is never without features; 3 bridges a night that
-            failed. After that the view counts as not served.
+        nights: Number of days after its as-of date in which a published state can be merged with tiles; then the view
+            counts as not served. A state is served for a day and until the next one is published, so 2 is the least
+            that never leaves the view without features; 3 bridges a failed nightly run.
         tile_minutes: Length of the tiles of windows in minutes, a divisor of 1,440: such a window begins at the start
             of a tile.
     """

@@ -1,16 +1,16 @@
-"""The plan of a live view: its declaration as what merges it needs."""
+"""The merge plan of a live view, made from its declaration."""
 
 from typing import TYPE_CHECKING, Any
 
-from forecache.windows.plan import Plan, PlanFeature, PlanState
+from forecache.windows.plan import MergePlan, PlanFeature, PlanState
 
 if TYPE_CHECKING:
     from forecache.pipeline.features.view import FeatureView
     from forecache.pipeline.features.window import Measure, Window
 
 
-def plan_of(view: "FeatureView") -> Plan:
-    """How a live view is merged, see `forecache.windows`."""
+def plan_of(view: "FeatureView") -> MergePlan:
+    """Build the merge plan of a live view, see `forecache.windows`."""
     assert view.live is not None, f"the view {view.name!r} is not live"
     by_name = {window.name: window for window in view.windows}
     windows = [by_name[name] for name in view.served_fields]
@@ -27,7 +27,7 @@ def plan_of(view: "FeatureView") -> Plan:
         )
         for window in windows
     )
-    return Plan(
+    return MergePlan(
         view.name,
         view.key,
         view.events.event_time,
@@ -49,12 +49,12 @@ def _states(windows: "list[Window]") -> tuple[PlanState, ...]:
 
 
 def conditions_of(measure: "Measure") -> tuple[tuple[str, str, Any], ...]:
-    """Column, comparison and value of each."""
+    """Column, comparison and value of each condition of a measure."""
     return tuple((where.column, where.comparison, where.value) for where in measure.where)
 
 
 def state_names(measure: "Measure") -> tuple[str, ...]:
-    """The columns of a tile that hold the state of a measure."""
+    """The columns of a tile with the state of a measure."""
     if measure.aggregate == "distinct":
         return (measure.name,)
     return PlanState(measure.aggregate, measure.name).words

@@ -1,4 +1,4 @@
-"""Where the rows of a stream go."""
+"""The destinations of a stream's rows."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from forecache.pipeline.streams.topic import check_topic_name
 
 @dataclass(frozen=True)
 class Table:
-    """The Delta table `stream_<name>`: a row for each event, with what was answered; every stream has it."""
+    """The Delta table `stream_<name>`: a row for each event, with its answer; every stream has it."""
 
 
 KEEP_H = 24.0
-"""`LiveRows.keep_h` where none is declared."""
+"""Default of `LiveRows.keep_h`."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class LiveRows:
     """The live layer that the reader answers from.
 
     Attributes:
-        keep_h: Of a stream that a `Realtime` answers, hours of event time after which the answer to an event is
-            removed; None: 24. A `Pipeline` takes none: a row of its key stays until all retained versions include it.
+        keep_h: For a stream with a `Realtime` as `answers`, hours of event time after which the answer to an event is
+            removed; None: 24. With a `Pipeline` it is None: a row stays until all retained versions include it.
     """
 
     keep_h: float | None = None

@@ -1,4 +1,4 @@
-"""A stream: events of a topic, the live views whose tiles they make, and a model that answers each of them."""
+"""A stream: events of a topic, the live views that they update, and a model that answers each of them."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -23,22 +23,21 @@ class Stream:
 
     Attributes:
         name: Part of the names of its tables, `stream_<name>` and `stream_quarantine_<name>`.
-        views: Live views over the topic's source, whose tiles it keeps.
-        answers: A `Realtime`: every event is a request to it, and its look-ups into `views` see all events before. A
-            `Pipeline` of one of the views: every event refreshes the row of its key, from the features after it. None:
-            only the views are kept.
-        to: Where the rows go; the table is always among them.
+        views: Live views over the topic's source; the stream keeps their tiles.
+        answers: A `Realtime`: every event is a request to it, and its look-ups into `views` include all events before.
+            A `Pipeline` of one of the views: every event updates the row of its key, from the features that include the
+            event. None: only the views are kept.
+        to: Destinations of the rows; the table is always among them.
         engine: "arrow": one process. "spark": Structured Streaming, for a cluster. Their rows are equal.
         freshness: When an answer is visible: after the "commit" of its row, or at the "event", before it; that needs
             the engine "arrow".
-        late_days: Days after the day on which an event was received for which it is remembered: another message with
-            the same `Source.unique` is dropped as a repeat. Late events are taken in however late they come.
+        late_days: Days after the day on which an event was received in which another message with the same
+            `Source.unique` is dropped as a duplicate. Late events are accepted however late they arrive.
         commit_s: Seconds between commits.
-        max_lag_s: Seconds that the stream may be behind. Above them its checks fail and alerts are sent; a reader that
-            starts is ready once its live layers are no further behind.
-        keep_features: Whether the table keeps the features that each event was answered with, to the bit: the column
-            `features`, a list of float in the order of the release's features, or of the pipeline's; NaN where
-            something was not known.
+        max_lag_s: Most seconds that the stream may be behind. Beyond them its checks fail and alerts are sent; a reader
+            that starts is ready once its live layers are no further behind.
+        keep_features: True: the table has the features that each event was answered with, to the bit, in the column
+            `features`: a list of float in the order of the release's features, or of the pipeline's; NaN for unknown.
     """
 
     name: str
@@ -80,21 +79,21 @@ class Stream:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What a row that is answered is about: the event, or the key of the pipeline; () without answers."""
+        """Key of an answer: the columns that identify the event, or the key of the pipeline; () without answers."""
         if self.answers is None:
             return ()
         return self.source.unique if isinstance(self.answers, Realtime) else self.answers.key
 
     @property
     def output_columns(self) -> tuple[str, ...]:
-        """What the answers add to an event."""
+        """The columns that an answer adds to an event."""
         if self.answers is None:
             return ()
         return (self.answers.output,) if isinstance(self.answers, Realtime) else self.answers.output_columns
 
     @property
     def live_rows(self) -> LiveRows | None:
-        """How answers are kept in the live layer; None: they are not."""
+        """The declared live layer of the answers; None if there is none."""
         return next((each for each in self.to if isinstance(each, LiveRows)), None)
 
     @property
@@ -115,7 +114,7 @@ class Stream:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of what decides the rows, besides the model.
+        """Hash of everything that decides the rows, besides the model.
 
         Raises:
             SettingsError: The declaration holds a value that cannot be compared between two runs.

@@ -20,7 +20,7 @@ class Avro:
     """A message is an Avro record: a field for each column.
 
     Attributes:
-        schema: Of the writer: a file, relative to the folder of the project's package, or the schema itself, JSON.
+        schema: Schema of the writer: a file, relative to the folder of the project's package, or the schema as JSON.
         registry_wire: Messages begin with the five bytes of a schema registry, a zero and the schema's number.
     """
 
@@ -34,14 +34,15 @@ class Avro:
 
 @dataclass(frozen=True)
 class Topic:
-    """The events of a source as they arrive. The same rows land later as the day's file.
+    """The events of a source in a Kafka topic. The same rows land later as the day's file.
 
-    A message may leave out columns that are not required, which are null then. What it has besides is left out.
+    A message may lack columns that are not required, which are then null. Other fields of a message are ignored.
 
     Attributes:
-        topic: The name in Kafka.
-        source: Landing files of events, with an event time that is a timestamp; a message is judged as a row of it.
-        without: Columns that a message does not have yet, such as a label; they are null in the stream.
+        topic: Name of the topic in Kafka.
+        source: Source of events with landing files and an event time that is a timestamp; a message is validated like a
+            row of it.
+        without: Columns that messages do not have yet, such as a label; they are null in the stream.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Topic:
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """What a message has."""
+        """The columns of a message."""
         return tuple(column for column in self.source.columns if column.name not in self.without)
 
 

@@ -1,6 +1,5 @@
-"""HTTP/1.1 on the event loop's own thread: what clients send becomes calls, and calls are answered on their sockets.
+"""An HTTP/1.1 server on the event loop's own thread.
 
-A request is read, parsed, handled and answered in one go, without a second thread, a task or a turn of the loop in
-between.
-`httptools` parses, as it does for uvicorn and others.
+A request is read, parsed, handled and answered in one step, without a second thread, a task or another iteration of
+the loop. `httptools` parses, as it does for uvicorn and others.
 """

@@ -24,7 +24,7 @@ class Call:
         headers: By lower-case name; of a repeated field the first value.
         body: The whole body once it is there; None before.
         arrived: `perf_counter_ns` when its head was read.
-        waited: Nanoseconds that it has waited in the socket before, at most.
+        waited: Longest time that it may have waited in the socket before, in nanoseconds.
     """
 
     __slots__ = (
@@ -43,11 +43,11 @@ class Call:
         self._reading: _Reading | None = None
 
     def respond(self, status: int, headers: Sequence[tuple[str, str]], body: bytes = b"") -> None:
-        """Answer; once for each call. What is sent to a client that has gone is lost."""
+        """Send the answer; once for each call. Does nothing if the client has disconnected."""
         self._connection.respond(self, status, headers, body)
 
     def whole_body(self, limit_bytes: int, memory: BodyMemory) -> bytes | None:
-        """The body, if all of it is there; None if it has to be waited for.
+        """Return the body, None if it has not arrived completely.
 
         Raises:
             Problem: It is larger than `limit_bytes`, or there is no memory for it.
@@ -60,7 +60,7 @@ class Call:
         return body
 
     async def read_body(self, limit_bytes: int, memory: BodyMemory, timeout_s: float) -> bytes:
-        """The whole body, as soon as it is there.
+        """Wait for the whole body and return it.
 
         Raises:
             Problem: It is larger than `limit_bytes` (refused unread if the client sends its length), there is no memory
@@ -85,7 +85,7 @@ class Call:
             reading.give_back()
 
     def came(self, chunk: bytes) -> None:
-        """Take a part of the body, as the connection reads it."""
+        """Add a part of the body, as the connection reads it."""
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._reading is not None:
@@ -93,24 +93,24 @@ class Call:
 
     @property
     def unread(self) -> int:
-        """Bytes of the body that came before anybody has asked for it."""
+        """Bytes of the body that have arrived, if no `read_body` waits for them."""
         return 0 if self._reading is not None else self._size
 
     def complete(self) -> None:
-        """Note that the request is there."""
+        """Note that the request has arrived completely."""
         chunks = self._chunks
         self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         if self._reading is not None:
             self._reading.complete(self.body)
 
     def lost(self) -> None:
-        """Note that the client has gone."""
+        """Note that the client has disconnected."""
         if self._reading is not None:
             self._reading.fail(ClientGone())
 
 
 class _Reading:
-    """Somebody waits for a body."""
+    """Collects the body of a call for `HttpCall.read_body`; reserves memory for it."""
 
     def __init__(self, done: "asyncio.Future[bytes]", limit_bytes: int, memory: BodyMemory) -> None:
         self.done = done

@@ -1,9 +1,9 @@
-"""All connections of a worker: accepted as long as there is room, closed where clients are silent for too long.
+"""The connections of a worker: accepted up to a limit, and closed if their clients are silent for too long.
 
-A client that connects and stays silent, one that drips its request, and one that does not take its answer would each
-keep a connection for ever. While most connections are taken, silent ones are closed much sooner, first those of the
-address with the most connections. Behind a balancer all connections have one address, so that nothing is refused for
-its address alone.
+A client that connects and stays silent, one that sends its request very slowly, and one that does not read its answer
+would each keep a connection for ever. While more than half of the connections are taken, silent ones are closed much
+sooner, first those of the address with the most connections. Behind a balancer all connections have one address, so
+no connection is refused for its address alone.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ PRESSURE_SILENCE_S = 0.5
 """Silence after which a connection may be closed early: longer than a round trip around the world."""
 _LOOK_S = 0.25
 _AT_ONCE = 64
-"""Connections that are accepted before others are answered."""
+"""Most connections that are accepted in one iteration of the loop."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE_S = 1.0
-"""Without accepting where the machine has no descriptor or memory left for a connection."""
+"""Pause of accepting after the machine had no descriptor or memory left for a connection."""
 
 
 class Silent(NamedTuple):
-    """A connection whose client has nothing to wait for."""
+    """A connection without a complete request to answer."""
 
     connection: Http1
     peer: str
@@ -46,8 +46,8 @@ class Connections:
 
     Attributes:
         is_ending: Whether connections are closed as soon as they are answered.
-        num_open, num_closed: Connections now, and those that were closed because their clients were silent.
-        waited_ns: Nanoseconds that all requests together have probably waited in their sockets (`waited_on_average`).
+        num_open, num_closed: Open connections, and those that were closed because their clients were silent.
+        waited_ns: Estimated time that all requests together have waited in their sockets (`mean_wait_ns`).
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class Connections:
         return len(self._open)
 
     def start(self) -> None:
-        """Begin to accept."""
+        """Start to accept connections."""
         self._accept_on()
         self._loop.call_later(_LOOK_S, self._look)
 
     async def finish(self) -> None:
-        """Accept no more; return once all that was asked is answered."""
+        """Stop accepting; return when every request is answered and every connection closed."""
         self._accept_off()
         self._listener.close()
         self.is_ending = True
@@ -134,7 +134,7 @@ class Connections:
             self._accept_on()
 
     def _look(self) -> None:
-        """Close what is silent for too long."""
+        """Close connections that are silent for too long."""
         self._loop.call_later(_LOOK_S, self._look)
         now = monotonic()
         silent = list(self._silent(now))
@@ -153,7 +153,7 @@ class Connections:
 
 
 def choose(silent: Sequence[Silent], num_open: int, *, after_s: float, most: int) -> list[Silent]:
-    """The connections to close: all that are silent for too long, and under pressure more of the busiest address.
+    """Choose connections to close: all that are silent for too long; under pressure, more of the busiest address.
 
     Args:
         num_open: Connections in all.

@@ -34,8 +34,8 @@ def head(status: int, headers: Sequence[tuple[str, str]], length: int, *, closes
 
     Args:
         length: Of its body, in bytes.
-        closes: Whether the connection is closed behind it.
-        old: Whether the client speaks HTTP/1.0 and keeps its connection only where it is told so.
+        closes: Whether the connection is closed after the response.
+        old: Whether the client speaks HTTP/1.0, which keeps a connection only if the response says so.
     """
     parts = [_STATUS[status], _known(headers) if type(headers) is tuple else _fields(headers)]
     if status not in _WITHOUT_BODY:
@@ -57,7 +57,7 @@ _known = lru_cache(256)(_fields)
 
 
 def refusal(status: int, detail: str) -> bytes:
-    """The whole response to what is no request that could be handled; the connection is closed behind it."""
+    """The whole response to an invalid request; the connection is closed after it."""
     body = orjson.dumps({
         "type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail,
     })  # fmt: skip

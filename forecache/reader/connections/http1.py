@@ -19,17 +19,17 @@ _CLOSE = ("connection", "close")
 _JOINED_BYTES = 64 * 1024
 """A longer body is sent by a call of its own, which costs less than a copy of it."""
 _AT_ONCE = 16
-"""Requests of one connection that are answered before others have their turn."""
+"""Most requests of one connection that are answered before the loop serves other connections."""
 _LINGER_S = 1.0
-"""What a client still sends of a request that was answered unread is taken for so long: closed at once, the connection
-would be reset, and the answer lost with it."""
+"""After a request was answered before its body was read, the rest of the body is read for so long. If the connection
+were closed at once, it would be reset and the client would lose the answer."""
 
 Handle = Callable[[Call], Awaitable[None] | None]
 """Handles a call: answers it at once, or returns what has to be awaited for that."""
 
 
 class Register(Protocol):
-    """What knows all connections of a worker."""
+    """The connections of a worker, as each of them sees it."""
 
     turns: Turns
     is_ending: bool
@@ -43,7 +43,7 @@ class Http1(asyncio.Protocol):
     """Reads requests and answers them one after the other, in their order.
 
     Attributes:
-        heard_at: `monotonic` when the client last sent something, or took something of a long answer.
+        heard_at: `monotonic` when the client last sent something, or read a part of a long answer.
         peer: The client's address.
     """
 
@@ -75,7 +75,7 @@ class Http1(asyncio.Protocol):
         self._waiting.clear()
 
     def eof_received(self) -> bool:
-        """The client sends no more: what it has asked for is still answered."""
+        """The client sends no more; requests that have arrived are still answered."""
         if self._requests.arriving is not None:
             self._requests.arriving.lost()
             return False
@@ -103,7 +103,7 @@ class Http1(asyncio.Protocol):
             self._refused = refused
             self._requests.give_up()
             if self._current is not None and self._current.body is None:
-                self._current = None  # what is refused is its body
+                self._current = None  # its body is what is invalid
         if self._waiting:
             turns = self._register.turns
             for call in self._waiting:
@@ -134,13 +134,13 @@ class Http1(asyncio.Protocol):
             self._loop.call_soon(self._go_on)
 
     def wants_body(self, call: Call) -> None:
-        """Go on reading: somebody waits for the rest of a request."""
+        """Resume reading: a handler waits for the body of a request."""
         if call.headers.get("expect", "").lower() == "100-continue" and not call.is_old:
             self._write(CONTINUE)
         self._bound()
 
     def end(self, *, lingers: bool = False) -> None:
-        """Close the connection behind what was sent.
+        """Close the connection after what was sent.
 
         Args:
             lingers: The client is still sending.
@@ -163,21 +163,21 @@ class Http1(asyncio.Protocol):
 
     @property
     def head_since(self) -> float:
-        """`monotonic` when a request's head began that is not complete yet; 0: there is none."""
+        """`monotonic` when an incomplete head of a request began; 0: there is none."""
         return self._requests.head_since
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is under way."""
+        """True if no request has begun to arrive or waits for its answer."""
         return self._current is None and not self._waiting and not self.head_since
 
     @property
     def is_answering(self) -> bool:
-        """Whether it is this side's turn: a whole request has not been answered."""
+        """True if a complete request has not been answered yet."""
         return self._current not in (None, self._requests.arriving) and not self._is_full
 
     def _next(self) -> None:
-        """Handle the calls that wait, as long as each is answered at once; refuse what came behind them."""
+        """Handle waiting calls, as long as each is answered at once; then refuse an invalid request after them."""
         self._is_running = True
         for _ in range(_AT_ONCE):
             if not self._waiting or self._current is not None or self._ends or self._is_full:
@@ -194,7 +194,7 @@ class Http1(asyncio.Protocol):
     def _start(self, call: Call) -> None:
         try:
             later = self._handle(call)
-        except Exception:  # noqa: BLE001  # told by `_failed`
+        except Exception:  # noqa: BLE001  # logged by `_answer_failure`
             self._failed(call)
             return
         if later is not None:
@@ -203,7 +203,7 @@ class Http1(asyncio.Protocol):
     async def _awaited(self, call: Call, later: Awaitable[None]) -> None:
         try:
             await later
-        except Exception:  # noqa: BLE001  # told by `_failed`
+        except Exception:  # noqa: BLE001  # logged by `_answer_failure`
             self._failed(call)
 
     def _failed(self, call: Call) -> None:
@@ -219,7 +219,7 @@ class Http1(asyncio.Protocol):
         self._bound()
 
     def _bound(self) -> None:
-        """Read on only while little waits here."""
+        """Pause reading while requests, unread bytes of a body, or unsent answers wait here."""
         arriving = self._requests.arriving
         unread = arriving.unread if arriving is not None else 0
         behind = len(self._waiting) - (arriving is not None)
@@ -231,7 +231,7 @@ class Http1(asyncio.Protocol):
             (self._transport.resume_reading if reads else self._transport.pause_reading)()
 
     def _write(self, data: bytes) -> None:
-        """Send at once what the socket takes: the loop would send it only once all that was read is handled."""
+        """Send at once what the socket takes: the loop would send it only after handling everything that was read."""
         transport = self._transport
         if self._socket < 0 or transport.is_closing():
             return

@@ -1,4 +1,4 @@
-"""From the bytes of a connection to its requests."""
+"""Parsing of the bytes of a connection into requests."""
 
 from collections import deque
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Refused(Exception):
-    """What came is no request that could be handled; nothing more is read of this connection."""
+    """The client sent no valid request; nothing more is read of its connection."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -25,9 +25,9 @@ class Requests:
     """Parses what a client sends; llhttp, which does the work, calls the methods that begin with `on_`.
 
     Attributes:
-        come: Calls whose heads have been read, in their order; who handles them takes them out.
+        come: Calls whose heads have been read, in their order; the connection removes those that it handles.
         arriving: The call whose body is not complete yet.
-        head_since: When a head began that is not complete yet; 0: there is none.
+        head_since: `monotonic` when an incomplete head began; 0: there is none.
     """
 
     def __init__(self, connection: "Http1") -> None:
@@ -41,7 +41,7 @@ class Requests:
         self.head_since = 0.0
 
     def feed(self, data: bytes, now: float) -> None:
-        """Parse what has come.
+        """Parse bytes that have arrived.
 
         Args:
             now: `monotonic`.
@@ -54,7 +54,7 @@ class Requests:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             if self.arriving is None and self.come:
-                self.come[-1].keeps = False  # no other protocol is spoken: this is answered, and that is all
+                self.come[-1].keeps = False  # no other protocol is supported: answer this request, then close
         except httptools.HttpParserCallbackError as error:
             if isinstance(error.__context__, Refused):
                 raise error.__context__ from None
@@ -67,7 +67,7 @@ class Requests:
                 raise _large_head()
 
     def give_up(self) -> None:
-        """Forget the call whose body cannot be read on."""
+        """Discard the call whose body cannot be read any further."""
         if self.arriving is not None:
             self.arriving.lost()
             if self.arriving in self.come:
@@ -115,7 +115,7 @@ def _large_head() -> Refused:
 
 
 def _target(url: bytes, method: str) -> tuple[str, str]:
-    """Path and query of a request's target; of an absolute one without what names the server."""
+    """Path and query of a request's target; scheme and host of an absolute one are dropped."""
     if url[:1] != b"/" and url != b"*" and method != "CONNECT":
         try:
             parsed = httptools.parse_url(url)

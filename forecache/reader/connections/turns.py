@@ -1,18 +1,18 @@
-"""How long a request has waited in its socket for the event loop's thread.
+"""Estimates of the time that a request has waited in its socket for the event loop's thread.
 
-A handler's clock starts when the loop gets to a request. Before that it waited in the socket: not at all where the loop
-was asleep, and at most since the loop last looked where it was at work.
+A handler's clock starts when the loop reads a request. Before that, the request waited in the socket: not at all if the
+loop was asleep, and at most since the loop last read if it was busy.
 """
 
 import asyncio
 from time import perf_counter_ns
 
 _AT_ONCE_NS = 50_000
-"""A loop that has something to read so soon after it had done everything else was not asleep meanwhile."""
+"""A loop that reads again so soon after the end of an iteration was not asleep in between."""
 
 
 class Turns:
-    """The turns of a loop in which something was read."""
+    """Times the iterations of a loop in which something is read."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -30,11 +30,11 @@ class Turns:
         return now
 
     def waited(self, now: int) -> int:
-        """Nanoseconds that what is read in this turn has waited at most."""
+        """Longest time, in nanoseconds, that data read in this iteration can have waited."""
         return self._before + now - self._began
 
     def waited_on_average(self, now: int) -> int:
-        """The same on average: it came at any moment since the loop had looked before."""
+        """Mean of that time, if data arrives at any moment since the loop read before."""
         return self._before // 2 + now - self._began
 
     def _end(self) -> None:

@@ -85,7 +85,7 @@ class Access:
 
 
 def _password(credentials: str) -> str:
-    """The password in the credentials of HTTP Basic; "" where they are none."""
+    """The password in the credentials of HTTP Basic; "" if they are malformed."""
     try:
         decoded = base64.b64decode(credentials[:_MAX_BASIC_CHARS].strip(), validate=True).decode()
     except ValueError:
@@ -94,7 +94,7 @@ def _password(credentials: str) -> str:
 
 
 def _ask_for_password() -> Problem:
-    """What makes a browser ask for a name, which may be any, and a password, the token."""
+    """A 401 that makes a browser ask for a name, which may be any, and a password, the token."""
     return Problem(
         problems.UNAUTHORISED,
         "A token that covers '+metrics' is needed: in a browser as the password, else as a bearer token.",

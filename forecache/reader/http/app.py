@@ -1,4 +1,4 @@
-"""What a worker of the reader answers; made before it accepts connections."""
+"""The application of a reader worker: answers each request, by its extensions or its routes."""
 
 import asyncio
 import gzip
@@ -35,7 +35,7 @@ _ONE = ROUTE["one"]
 
 
 class ReaderApp:
-    """Answers requests, all on one loop, between `open` and `close`."""
+    """Answers requests on one event loop, between `open` and `close`."""
 
     def __init__(self, settings: Settings, runtime: Runtime, extensions: Sequence[MakeExtension] = ()) -> None:
         self.settings = settings
@@ -59,7 +59,7 @@ class ReaderApp:
         self._in_flight = InFlight(self._metrics, lambda: 0 if self.connections is None else self.connections.waited_ns)
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Open what is served, on the loop's thread."""
+        """Open the served versions and the extensions, on the loop's thread."""
         # With the default of 5 ms other threads would delay requests and raise tail latencies.
         sys.setswitchinterval(0.0002)
         self.catalog.open()
@@ -70,13 +70,13 @@ class ReaderApp:
         self.catalog.watch(loop, self._each_turn, follow)
 
     def close(self) -> None:
-        """Stop what `open` has started."""
+        """Stop everything that `open` has started."""
         for extension in self._extensions:
             extension.close()
         self.catalog.close()
 
     def handle(self, call: Call) -> Awaitable[None] | None:
-        """Answer a call, or return what has to be awaited for that."""
+        """Answer a call, or return an awaitable that does."""
         method, path = call.method, call.path
         if method == "GET" and not self._guarded and (found := pipeline_and_key(path)):
             name, _, key = found
@@ -103,7 +103,7 @@ class ReaderApp:
         return None
 
     def _answer_one(self, call: Call, answers: Any, key: str) -> bool:
-        """Answer a plain request for one key, at most with a limit; False if the request is another one or fails."""
+        """Answer a plain request for one key, at most with a limit; return False if it is another request or fails."""
         now = time()
         if not answers.valid_from <= now < answers.valid_until:
             answers.refresh(now)
@@ -116,7 +116,7 @@ class ReaderApp:
             return False
         try:
             body = answers.one(answers.encode(key), (), limit)
-        except Exception:  # noqa: BLE001  # the other way to the same answer says what is wrong
+        except Exception:  # noqa: BLE001  # the slower path to the same answer reports the error
             return False
         if body is None:
             return False
@@ -141,7 +141,7 @@ class ReaderApp:
         return self._with_body(call, request, body)
 
     async def _post_later(self, call: Call, request: Request) -> None:
-        """Answer once the body has come."""
+        """Read the body, then answer."""
         settings = self.settings
         try:
             body = await call.read_body(settings.reader_max_body_bytes, self._bodies, settings.reader_request_timeout_s)
@@ -167,7 +167,7 @@ class ReaderApp:
         return None
 
     async def _send_gzipped(self, call: Call, request: Request, reply: Reply) -> None:
-        """Compress a long answer beside the loop."""
+        """Compress a long answer in another thread and send it."""
         self._send(call, request, await asyncio.get_running_loop().run_in_executor(None, _gzipped, reply))
 
     def _refuse(self, call: Call, request: Request, problem: Problem) -> None:
@@ -199,7 +199,7 @@ class ReaderApp:
         self.readiness.note()
 
     def _each_turn(self) -> None:
-        """Housekeeping that the watching thread does a few times a second."""
+        """Reload tokens and count connections; the watching thread calls it a few times a second."""
         if self._access is not None and not self._access.reload():
             self._metrics.count_token_error()
         if self.connections is not None:
@@ -218,7 +218,7 @@ def problem_reply(problem: Problem) -> Reply:
 
 
 def _accepts_gzip(headers: Any) -> bool:
-    """Whether Accept-Encoding lists gzip (or `*`) without refusing it by `q=0`."""
+    """Return whether Accept-Encoding lists gzip (or `*`) without refusing it by `q=0`."""
     header = headers.get("accept-encoding")
     if header is None:
         return False

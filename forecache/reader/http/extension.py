@@ -1,4 +1,4 @@
-"""Further paths of a reader, such as models that are asked in real time. A reader without extensions loads no more."""
+"""Extensions: further paths of a reader, such as real-time models. A reader without them loads none of their code."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from forecache.reader.status.history import Counted, History
 
 Handler = Callable[[Call], Awaitable[None] | None]
-"""Answers a request at once, or returns what has to be awaited for that."""
+"""Answers a request at once, or returns an awaitable that does."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a worker of the reader has, for its extensions.
+    """The parts of a reader worker that its extensions may use.
 
     Attributes:
         catalog: The served versions; its `answers` change on the event loop's thread alone.
@@ -41,28 +41,28 @@ class Context:
 
 
 class Extension(Protocol):
-    """What the reader asks before it says that there is nothing at a path; plain reads of keys never ask it."""
+    """Handles paths that the reader does not know itself; plain reads of keys never reach it."""
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Prepare, on the event loop's thread, before the worker accepts connections."""
 
     def turn(self, run_on_loop: RunOnLoop) -> None:
-        """Look for changes, in the watching thread, a few times a second."""
+        """Look for changes; called in the watching thread a few times a second."""
 
     def close(self) -> None:
-        """Stop what was started, on the event loop's thread."""
+        """Stop everything that `open` started, on the event loop's thread."""
 
     def find(self, method: str, path: str) -> Handler | None:
-        """The handler of a request, None if it is not of this extension. Called on the event loop: it must be fast."""
+        """Return the handler of a request, None if there is none. Called on the event loop: it must be fast."""
 
     def serves(self) -> bool:
-        """Whether it answers requests for something."""
+        """Return whether it has something to serve."""
 
     def listed(self) -> list[dict[str, Any]]:
-        """What it answers for, as `GET /v1` lists it: each with its `name`, which a token has to cover."""
+        """Rows for the list of `GET /v1`, each with its `name`, which a token has to cover."""
 
     def not_ready(self) -> str:
-        """Why the worker should get no requests yet, as a sentence; "" if it should."""
+        """The reason why the worker should get no requests yet, as a sentence; "" if it should."""
 
     def paths(self) -> dict[str, Any]:
         """Further paths of the OpenAPI document, as they are now."""
@@ -71,10 +71,10 @@ class Extension(Protocol):
         """Further metrics of all workers in Prometheus's text format, lines that end in a newline."""
 
     def counted(self) -> "Mapping[str, Counted]":
-        """By the names of its models, what all workers have counted, for the history; called in the watching thread."""
+        """Counts of all workers by model name, for the history; called in the watching thread."""
 
     def status(self, history: "History") -> "tuple[dict[str, Any], list[Attention]]":
-        """Its members of the status document, and what is not well; called in any thread, about once a second."""
+        """Its members of the status document, and its problems; called in any thread, about once a second."""
 
 
 MakeExtension = Callable[[Context], Extension]

@@ -22,7 +22,7 @@ class BodyMemory:
         self.free_bytes = limit_bytes
 
     def take(self, size_bytes: int) -> None:
-        """Reserve memory; `give_back` returns it.
+        """Reserve memory; `release` returns it.
 
         Raises:
             Problem: 503, if too little is left.

@@ -1,4 +1,7 @@
-"""Parsing of paths, bodies and queries of requests; hand-written, because it is short and on the hot path."""
+"""Parsing of paths, queries and bodies, and checks of the header fields that describe a body.
+
+Hand-written, because it is short and on the hot path. A body is refused by its header fields before it is read.
+"""
 
 from typing import Any
 from urllib.parse import parse_qsl
@@ -56,7 +59,7 @@ def member(data: dict[str, Any], name: str, kind: type, default: Any = None) -> 
 def keys_fields_and_limit(body: bytes, max_keys: int) -> tuple[list[Any], list[str], int]:
     """The keys (not yet checked), field names and limit of `{"keys": [...], "fields": [...], "limit": n}`.
 
-    The limit is 0 where there is none.
+    The limit is 0 if there is none.
     """
     data = json_object(body, _MANY)
     keys: list[Any] = member(data, "keys", list)
@@ -89,7 +92,7 @@ def names(values: list[Any], what: str) -> list[str]:
 
 def plain_limit(query: str) -> int:
     """The limit of a query that is `limit=10` and nothing more; 0 for every other query."""
-    # What is asked most often is not worth a parser: this is on the hot path.
+    # The most frequent query, on the hot path: a parser would cost too much.
     digits = query[6:]
     # Python refuses to read a number of thousands of digits.
     if query[:6] == "limit=" and len(digits) <= _LIMIT_DIGITS and digits.isdecimal() and digits.isascii():
@@ -142,7 +145,7 @@ _NAMES = {list: "an array", dict: "an object", str: "text", bool: "true or false
 
 
 def kind_of(value: object) -> str:
-    """What a value of JSON is, in words."""
+    """The type of a JSON value in words, for messages."""
     if value is None:
         return "null"
     return _NAMES.get(type(value), "a number")

@@ -1,4 +1,4 @@
-"""Whether the reader should get requests: each worker notes its own state, and the one that is asked speaks for all."""
+"""Readiness of the reader: each worker notes its state in shared memory, and any of them answers for all."""
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -10,7 +10,7 @@ from forecache.reader.versions.catalog import Catalog
 
 
 class State(IntEnum):
-    """What a worker has noted in its slot. A slot that no worker has had yet is `STARTING`."""
+    """The state that a worker notes in its slot. A slot that no worker has used yet is `STARTING`."""
 
     STARTING, READY, EMPTY, DAMAGED, EXTENSION, BEHIND, UNWATCHED = range(7)
 
@@ -47,18 +47,18 @@ class Readiness:
         self._runtime, self._metrics, self._catalog = runtime, metrics, catalog
         self._extensions, self._workers = extensions, workers
         self._slots = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
-        # One worker that ends takes nobody out: connections wait for its replacement, which others take for ready
-        # until it has looked. Else one request that ends workers would take every replica from the balancer at once.
+        # A replaced worker counts as ready from the start, once all were ready: its connections wait for it. Otherwise
+        # one request that crashes workers would take every replica out of the balancer at once.
         metrics.note_state(State.READY if runtime.was_ready else State.STARTING)
 
     def note(self) -> None:
-        """Tell the other workers how this one is; the watching thread calls it after each of its turns."""
+        """Publish the state of this worker to the others; the watching thread calls it after each poll."""
         self._metrics.note_state(self._own()[0])
         if not self._runtime.was_ready:
-            self.reason()  # the last worker to get ready notes when all were, though nobody has asked
+            self.reason()  # the last worker to get ready records when all were, without waiting for a probe
 
     def reason(self) -> str:
-        """Why the reader should get no requests, as a sentence; "" if it should."""
+        """The reason why the reader should get no requests, as a sentence; "" if it should."""
         if self._runtime.draining:
             return "The reader is draining: it got a signal to stop."
         if own := self._own()[1]:

@@ -1,4 +1,4 @@
-"""Requests and replies, and what many handlers do with them."""
+"""Requests and replies, and checks that many handlers share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def allow(request: Request, *methods: str) -> None:
 
 
 def matches(header: str | None, etag: str) -> bool:
-    """Whether If-None-Match names the ETag, compared weakly (RFC 9110, 13.1.2); never where there is none."""
+    """Return whether If-None-Match names the ETag, compared weakly (RFC 9110, 13.1.2); False if either is missing."""
     if header is None or not etag:
         return False
     wanted = etag.removeprefix("W/")

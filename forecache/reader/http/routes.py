@@ -1,4 +1,4 @@
-"""Routing: from a request to its reply, or to a problem."""
+"""Routes of the reader: each path's handler returns a reply, or raises a `Problem`."""
 
 from collections.abc import Callable, Sequence
 
@@ -30,10 +30,10 @@ VERSIONS_PATH = "/versions/"
 
 
 class Routes:
-    """The handlers of the reader's paths. They never wait, so that the `Answers` in use stay open until they return.
+    """The handlers of the reader's paths. They never wait, so the `VersionAnswers` in use stay open until they return.
 
     Attributes:
-        follow: What the watching thread calls after each of its turns.
+        follow: Functions that the watching thread calls after each poll.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Routes:
         }
 
     def takes_body(self, path: str) -> bool:
-        """Whether a POST to the path may have a body that is worth reading."""
+        """Return whether a POST to the path needs its body."""
         found = pipeline_and_key(path)
         return path == "/get-online-features" or (found is not None and not found[1])
 

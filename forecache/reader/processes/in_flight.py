@@ -10,13 +10,13 @@ from forecache.reader.versions.watcher import RunOnLoop
 
 
 class InFlight:
-    """The time in flight of one worker's requests.
+    """Counts the time that requests of one worker are in flight, including the wait for its event loop.
 
-    By Little's law the growth of this time in a second is the mean number of requests in flight. It says more than a
-    count at the moment of a scrape, which of requests of a fraction of a millisecond sees mostly none.
+    By Little's law the growth of this time in a second is the mean number of requests in flight. A count at the moment
+    of a scrape would mostly miss requests that last a fraction of a millisecond.
 
     Args:
-        waited_ns: Nanoseconds that all requests together have waited in their sockets so far.
+        waited_ns: Returns the time that all requests together have waited in their sockets so far, in nanoseconds.
     """
 
     def __init__(self, metrics: WorkerMetrics, waited_ns: Callable[[], int]) -> None:
@@ -24,7 +24,7 @@ class InFlight:
         self._counted_ns = self._total_ns()
 
     def turn(self, _: RunOnLoop) -> None:
-        """Count the time since the last time."""
+        """Add the time since the last call to the worker's counter."""
         total_ns = self._total_ns()
         self._metrics.cells[IN_FLIGHT] += total_ns - self._counted_ns
         self._counted_ns = total_ns

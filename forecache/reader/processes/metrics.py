@@ -32,7 +32,7 @@ _NAME_BYTES = 64
 
 _HEARTBEAT, TOKEN_ERRORS, _PID, BODIES_REFUSED, CONNECTIONS, CLOSED_EARLY, _STATE, IN_FLIGHT = range(8)
 LATENCY = 8
-"""From here on come the buckets of each status of each route, then from `SECONDS` on the nanoseconds of each."""
+"""First cell of the buckets of each status of each route; from `SECONDS` on follow the nanoseconds of each."""
 _OUTCOMES = len(ROUTES) * len(STATUSES)
 SECONDS = LATENCY + _OUTCOMES * BUCKETS
 _PIPELINES = SECONDS + _OUTCOMES
@@ -60,7 +60,7 @@ class WorkerMetrics:
 
     @classmethod
     def claimed(cls, runtime: Runtime) -> "WorkerMetrics":
-        """Claim a slot for this process; an earlier worker's counters stay, its gauges are reset."""
+        """Claim a slot for this process; counters of an earlier worker stay, its gauges are reset."""
         metrics = cls(runtime.claim())
         metrics.cells[_PID] = os.getpid()
         for _, offset in metrics.pipelines():
@@ -76,7 +76,7 @@ class WorkerMetrics:
         cells[SECONDS + outcome] += elapsed_ns
 
     def durations(self) -> Iterator[tuple[str, int, list[int], int]]:
-        """(route, status, requests in each bucket, nanoseconds of all) of what was asked for."""
+        """(route, status, requests in each bucket, nanoseconds of all) of every outcome that has occurred."""
         cells, outcome = self.cells, 0
         for route in ROUTES:
             for status in STATUSES:
@@ -87,11 +87,11 @@ class WorkerMetrics:
                 outcome += 1
 
     def handling_ns(self) -> int:
-        """Nanoseconds of the handlers of all routes together."""
+        """Time that the handlers of all routes have taken together, in nanoseconds."""
         return sum(self.cells[SECONDS:_PIPELINES].tolist())
 
     def outcomes(self, route: int) -> Iterator[tuple[int, list[int]]]:
-        """(status, requests in each bucket) of what was asked for on a route, an index of ROUTES."""
+        """(status, requests in each bucket) of every outcome that has occurred on a route, an index of ROUTES."""
         start = LATENCY + route * len(STATUSES) * BUCKETS
         counts = self.cells[start : start + len(STATUSES) * BUCKETS].tolist()
         if any(counts):
@@ -116,7 +116,7 @@ class WorkerMetrics:
         self.cells[_HEARTBEAT] = 1 + int(time.monotonic())
 
     def note_state(self, state: int) -> None:
-        """Tell the other workers whether this one is ready; see `forecache.reader.http.readiness`."""
+        """Publish the state of this worker to the others; see `forecache.reader.http.readiness`."""
         self.cells[_STATE] = state
 
     @property
@@ -124,7 +124,7 @@ class WorkerMetrics:
         return self.cells[_STATE]
 
     def damaged(self) -> list[str]:
-        """The pipelines that this worker has no undamaged version of."""
+        """The pipelines of which this worker has no undamaged version."""
         cells = self.cells
         return sorted(name for name, offset in self.pipelines() if cells[offset + DAMAGED] and not cells[offset + LIVE])
 

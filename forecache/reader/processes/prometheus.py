@@ -1,4 +1,4 @@
-"""The metrics of all workers as a page for Prometheus."""
+"""The metrics of all workers, and of the processes, as a page for Prometheus."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
@@ -35,7 +35,7 @@ _FIRST_BUCKET = 3
 _BOUNDS = power_of_two_bounds(_FIRST_BUCKET, BUCKETS)
 _NOT_ALLOWED = 405
 _FROM_THE_START = tuple(product(("one", "many", "feast", "realtime"), (200, 500, 503, 504)))
-"""Outcomes that are counted from 0 on: of a counter that appears with its first error, Prometheus misses that error."""
+"""Outcomes that are shown from 0 on: Prometheus would miss the first error of a counter that appears with it."""
 
 
 def render(
@@ -49,10 +49,10 @@ def render(
     """All workers' metrics in Prometheus' text format, version 0.0.4.
 
     Args:
-        ages: Seconds since the end of the served as-of date by pipeline, in the worker that answers.
+        ages: Seconds since the end of the served as-of date by pipeline, in this worker.
         build: Labels of the build: versions of the package, the code and Python.
         limits: Seconds of age by pipeline beyond which its answers are stale.
-        views: Those of the pipelines that are feature views.
+        views: The pipelines that are feature views.
     """
     workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
     cells = [worker.cells for worker in workers]

@@ -15,10 +15,10 @@ HTTP_ROUTES = {
     "realtime": "/v1/{model}",
     "status": "/status",
 }
-"""Templates of the paths; "" for paths that there are not."""
+"""Path template of each route by its name in the metrics; "" for unknown paths."""
 HTTP_METHODS = {
     **dict.fromkeys(HTTP_ROUTES, "GET"),
     **dict.fromkeys(("many", "feast", "realtime"), "POST"),
     "other": "_OTHER",
 }
-"""The method of each route, `_OTHER` where there is none, as OpenTelemetry's semantic conventions have it."""
+"""The method of each route; `_OTHER` if there is none, as in OpenTelemetry's semantic conventions."""

@@ -1,4 +1,4 @@
-"""Starts and stops the reader: a main process that answers nothing, and a worker for each of its sockets."""
+"""Start and stop of the reader: a main process that answers no requests, and a worker for each of its sockets."""
 
 import logging
 import multiprocessing
@@ -52,12 +52,12 @@ def serve(
     Args:
         host, port, workers: Override the settings `reader_host`, `reader_port`, `reader_workers`.
         on_start: Called with the reader's URL before the workers start.
-        extensions: Each makes an extension of every worker, in the worker's process.
+        extensions: Each makes an extension for every worker, in the worker's process.
 
     Raises:
         ConflictError: The port is taken.
         SettingsError: The address cannot be used or is open to others without tokens, or the token file cannot be read.
-        UnavailableError: The workers ended unexpectedly again and again.
+        UnavailableError: The workers ended unexpectedly too often.
     """
     given = {"reader_host": host, "reader_port": port, "reader_workers": workers}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
@@ -100,7 +100,7 @@ class _Main:
         self._signals = 0
 
     def run(self) -> None:
-        """Work until a signal has come and all workers have ended."""
+        """Supervise the workers until a signal arrives and all of them have ended."""
         with self._told() as woken:
             try:
                 for place in range(len(self._listeners)):
@@ -113,7 +113,7 @@ class _Main:
                 self._stop()
 
     def _start(self, place: int) -> None:
-        # Forked: it has the socket, and all that is imported.
+        # Forked: the worker inherits the socket, and all imported modules.
         worker = multiprocessing.get_context("fork").Process(
             target=_in_child,
             args=(self._settings, self._runtime, self._listeners, place, self._extensions),
@@ -123,7 +123,7 @@ class _Main:
         self._workers[place] = worker
 
     def _keep(self, woken: int) -> None:
-        """Wait for something to happen; replace workers that have ended."""
+        """Wait for a signal, the end of a worker or a due restart; replace workers that have ended."""
         now = time.monotonic()
         for place in [place for place, due in self._due.items() if due <= now]:
             del self._due[place]
@@ -135,10 +135,10 @@ class _Main:
                 self._ended(place, worker)
 
     def _ended(self, place: int, worker: BaseProcess) -> None:
-        """Note a worker that nobody has told to end.
+        """Record a worker that ended without a signal, and schedule its replacement.
 
         Raises:
-            UnavailableError: Too many have ended so.
+            UnavailableError: Too many have ended this way.
         """
         worker.join()
         del self._workers[place]
@@ -155,7 +155,7 @@ class _Main:
         self._due[place] = now + _PAUSE_S
 
     def _drain(self, woken: int) -> None:
-        """Let balancers notice that the reader is not ready any more; a second signal ends the wait."""
+        """Wait until balancers notice that the reader is not ready any more; a second signal ends the wait."""
         until = time.monotonic() + self._drain_s
         while self._signals < 2 and (left_s := until - time.monotonic()) > 0:
             wait([woken], left_s)
@@ -186,7 +186,7 @@ class _Main:
             with suppress(BlockingIOError):  # it is readable already
                 os.write(writing, b"x")
 
-        # Who ignores the others, as nohup and a shell's `&` do, means the reader too; SIGTERM always ends it.
+        # Signals that are already ignored, as under nohup and a shell's `&`, stay ignored; SIGTERM always ends it.
         before = {
             number: signal.signal(number, tell)
             for number in _STOP_SIGNALS

@@ -1,5 +1,5 @@
-"""Shared memory of one reader's processes: draining, number of crashes, once ready; the workers' counters and states;
-the reader's history.
+"""Shared memory of one reader's processes: its state (draining, crashes, readiness), a slot for each worker's counters,
+and the history.
 
 All of it is reserved before the first worker starts, in a file that exists in memory only, so that a full disk or
 temporary folder can neither keep a reader from starting nor end a worker that counts.
@@ -63,7 +63,7 @@ class Runtime:
         return cls(path, slot_bytes)
 
     def claim(self) -> memoryview:
-        """Memory of a slot that no live worker has; memory of this process alone if none is free."""
+        """Claim a slot that no live worker has and return its memory; memory of this process alone if none is free."""
         for index in range(self.num_slots):
             if index not in self._claimed and self._lock(index):
                 self._claimed.add(index)
@@ -77,11 +77,11 @@ class Runtime:
 
     @property
     def history(self) -> memoryview:
-        """The memory behind the slots."""
+        """The memory of the history, after the slots."""
         return memoryview(self._map)[_HEAD_BYTES + self.num_slots * self.slot_bytes :]
 
     def records(self) -> bool:
-        """Whether this process is the one that writes the history; another one is once it has ended."""
+        """Return whether this process writes the history; it takes over the task if no live process has it."""
         self._records = self._records or self._lock(self.num_slots)
         return self._records
 
@@ -98,7 +98,7 @@ class Runtime:
         return True
 
     def is_anothers(self, index: int) -> bool:
-        """Whether another live process has a slot; where the system cannot tell, whether it is not this one's."""
+        """Return whether another live process has a slot; if the system cannot tell, whether this one does not."""
         if not hasattr(fcntl, "F_OFD_GETLK"):
             return index not in self._claimed
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, index, 1, 0)
@@ -107,16 +107,16 @@ class Runtime:
 
     @property
     def started(self) -> int:
-        """When the reader started, Unix time."""
+        """Unix time at which the reader started."""
         return self._head[_STARTED]
 
     def is_taken(self, index: int) -> bool:
-        """Whether a live process has a slot."""
+        """Return whether a live process has a slot."""
         return index in self._claimed or self.is_anothers(index)
 
     @property
     def was_ready(self) -> bool:
-        """Whether all workers of the reader have been ready since it started."""
+        """True once all workers of the reader have been ready since it started."""
         return self._head[_WAS_READY] != 0
 
     def note_ready(self) -> None:
@@ -125,12 +125,12 @@ class Runtime:
 
     @property
     def start_s(self) -> float:
-        """Seconds from the begin of the reader's process until all its workers were ready; 0 before."""
+        """Seconds from the start of the reader's process until all its workers were ready; 0 before."""
         return self._head[_START_NS] / 1e9
 
     @property
     def draining(self) -> bool:
-        """Whether the reader got a signal to stop: it still answers, but is not ready."""
+        """True after the reader got a signal to stop: it still answers, but is not ready."""
         return self._head[_DRAINING] != 0
 
     def drain(self) -> None:
@@ -138,17 +138,17 @@ class Runtime:
 
     @property
     def crashes(self) -> int:
-        """How many workers ended unexpectedly."""
+        """Number of workers that ended unexpectedly."""
         return self._head[_CRASHES]
 
     def count_crash(self) -> None:
-        """Count a worker's end; called by the main process alone."""
+        """Count a worker that ended unexpectedly; called by the main process alone."""
         self._head[_CRASHES] += 1
         self._head[_LAST_CRASH] = int(time.time())
 
     @property
     def last_crash(self) -> int:
-        """When a worker last ended unexpectedly, Unix time; 0: none has."""
+        """Unix time at which a worker last ended unexpectedly; 0: none has."""
         return self._head[_LAST_CRASH]
 
     def remove(self) -> None:
@@ -157,7 +157,7 @@ class Runtime:
 
 
 def _process_began_ns() -> int:
-    """When this process began, on the clock of `time.monotonic_ns`; now, where the system does not say."""
+    """Start of this process on the clock of `time.monotonic_ns`; the present time if the system does not tell."""
     now = time.monotonic_ns()
     try:
         with open("/proc/self/stat") as stat:

@@ -19,7 +19,7 @@ from forecache.settings import Settings
 
 
 def work(settings: Settings, shared: Path, listener: socket.socket, extensions: Sequence[MakeExtension] = ()) -> None:
-    """Answer what comes to a listening socket until SIGTERM; requests under way are answered first."""
+    """Answer requests on a listening socket until SIGTERM; requests in progress are finished first."""
     # A separate process group, so that Ctrl-C in a terminal reaches only the main process, which drains first.
     os.setpgid(0, 0)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

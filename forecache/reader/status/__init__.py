@@ -1,1 +1,1 @@
-"""The status page of the reader: what all workers count, its last ten minutes, and what is not well, at `/status`."""
+"""The status page of the reader at `/status`: counts of all workers, the last ten minutes, and problems."""

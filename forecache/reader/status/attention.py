@@ -1,4 +1,4 @@
-"""What is not well with a reader, in sentences with a remedy. Causes with paths are in its log and not here."""
+"""Problems of a reader as sentences with a remedy. Causes that name paths are in its log and not here."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from typing import Any, Literal
 
 Severity = Literal["critical", "warning"]
 LATELY_S = 3600
-"""So long after a worker ended unexpectedly, that is said."""
+"""An unexpected end of a worker is reported for so long."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """One thing that a person has to look at.
+    """A problem that an operator has to look at.
 
     Attributes:
         severity: critical: requests are not answered as they should be; warning: they soon may not be.
-        what: A sentence with the thing and the value.
-        remedy: What to do, as a sentence.
+        what: The problem, a sentence with the thing and the value.
+        remedy: The remedy, as a sentence.
     """
 
     severity: Severity
@@ -25,7 +25,7 @@ class Attention:
 
 
 def of_reader(reader: Mapping[str, Any], not_ready: str) -> Iterator[Attention]:
-    """What is wrong with the processes; arguments as the status document has them."""
+    """Problems of the processes; arguments as the status document has them."""
     if reader["draining"]:
         yield Attention(
             "critical", "The reader is draining: it got a signal to stop.", "It ends by itself; start another one."
@@ -45,7 +45,7 @@ def of_reader(reader: Mapping[str, Any], not_ready: str) -> Iterator[Attention]:
 
 
 def of_version(row: Mapping[str, Any]) -> Iterator[Attention]:
-    """What is wrong with a pipeline or view."""
+    """Problems of a pipeline or view, a row of `version_rows`."""
     name, version, state = row["name"], row["version"], row["state"]
     repair = f"Run `forecache verify`, then `forecache publish {name}`; on a replica, `forecache pull --verify`."
     if state == "damaged":
@@ -74,5 +74,5 @@ def of_version(row: Mapping[str, Any]) -> Iterator[Attention]:
 
 
 def in_order(found: Sequence[Attention]) -> list[Attention]:
-    """The critical ones first."""
+    """Problems sorted by severity, the critical ones first."""
     return sorted(found, key=lambda each: each.severity != "critical")

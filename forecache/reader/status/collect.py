@@ -1,4 +1,4 @@
-"""The status of a reader as one document: what `/status.json` answers, and what the page and the command show."""
+"""The status of a reader as one document, for `/status.json`, the page and the command; and samples of its history."""
 
 import logging
 import os
@@ -21,16 +21,16 @@ from forecache.reader.versions.catalog import Catalog
 
 logger = logging.getLogger("forecache.reader")
 WINDOW_S = 300
-"""Of latencies and shares."""
+"""Window of latencies and shares."""
 RATE_S = 10
-"""Of rates that are shown as a number."""
+"""Window of rates that are shown as a number."""
 QUANTILES = (("p50_us", 0.5), ("p90_us", 0.9), ("p99_us", 0.99), ("p999_us", 0.999))
 _NOT_MADE = Attention("warning", "A part of the status could not be made.", "The reader's log has the cause.")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Collector:
-    """Collects the document in one worker, for all of them; in any thread, as it changes nothing that answers use.
+    """Collects the status of all workers in one of them; in any thread, as it changes nothing that answers use.
 
     Args:
         workers: Number of workers that the reader should have.
@@ -65,7 +65,7 @@ class Collector:
         for extension in self._extensions:
             try:
                 part, troubles = extension.status(self._history)
-            except Exception:  # one part hides no other
+            except Exception:  # a defect in one part must not hide the others
                 logger.exception("A part of the status could not be made.")
                 part, troubles = {}, [_NOT_MADE]
             parts.update(part)
@@ -136,7 +136,7 @@ def quantiles(buckets: Sequence[int]) -> dict[str, float | None]:
 
 
 def state_of(found: Sequence[Attention]) -> str:
-    """`well`, `warning` or `critical`: the worst of what was found."""
+    """`well`, `warning` or `critical`: the worst severity of the problems found."""
     severities = {each.severity for each in found}
     return "critical" if "critical" in severities else "warning" if severities else "well"
 
@@ -149,7 +149,7 @@ def _worker_rows(live: Sequence[WorkerMetrics]) -> Iterator[dict[str, Any]]:
 
 
 def _resident_bytes(pid: int) -> int:
-    """Resident memory of a process, pages that it shares included; 0 where the system does not say."""
+    """Resident memory of a process, including shared pages; 0 if the system does not tell."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     except (OSError, IndexError, ValueError):

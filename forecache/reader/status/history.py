@@ -1,7 +1,7 @@
-"""The last ten minutes of a reader: what all its workers counted, a sample every two seconds, in shared memory.
+"""History of a reader: counts of all its workers in the last ten minutes, a sample every two seconds, in shared memory.
 
-A sample has sums over all workers since the reader started, and what follows from them and the sample before: rates and
-quantiles of these two seconds, so that a page with charts costs the reading of a few columns.
+A sample has sums over all workers since the reader started, and rates and quantiles of the two seconds before it, so
+that a page with charts only reads a few columns.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from forecache.reader.status.ring import Ring
 STEP_S = 2
 LENGTH = 300
 MOST_PIPELINES, MOST_MODELS = 64, 16
-"""So many have a history; of further ones, only sums since the reader started are shown."""
+"""Most pipelines and models with a history; of further ones, only sums since the reader started are shown."""
 MORE_CELLS = 28
 """Most counters of a model beside its histogram."""
 _NAME_BYTES = 64
@@ -39,8 +39,8 @@ class Counted:
     """Counters of a model, summed over all workers.
 
     Attributes:
-        buckets: Its answers by their duration, as the reader's own histogram has them.
-        more: Further counters, at most `MORE_CELLS`, in an order of their own.
+        buckets: Its answers by their duration, in the buckets of the reader's own histogram.
+        more: Further counters, at most `MORE_CELLS`, in an order that the extension chooses.
     """
 
     buckets: Sequence[int]
@@ -49,7 +49,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Traffic:
-    """The reader's answers to requests for keys and to real-time models, by how they ended, and by their duration."""
+    """The reader's answers to requests for keys and to real-time models, by outcome and by duration."""
 
     ok: int
     client_errors: int
@@ -63,7 +63,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Line:
-    """What was counted over a window.
+    """Counts over a window of time.
 
     Attributes:
         seconds: Its length; 0 before the second sample.
@@ -90,11 +90,11 @@ class Names:
             yield name
 
     def place(self, name: str) -> int | None:
-        """None where the name has none."""
+        """Place of a name, None if it has none."""
         return next((place for place, known in enumerate(self) if known == name), None)
 
     def add(self, names: Mapping[str, object]) -> None:
-        """Give places to new names while there are any, in the one process that writes."""
+        """Give places to new names while places are free; called in the one process that writes."""
         known = list(self)
         for name in [name for name in names if name not in known][: self.most - len(known)]:
             start = len(known) * _NAME_BYTES
@@ -171,7 +171,7 @@ class History:
             sample[start + _MODEL - 1] = int(sum(change[start : start + BUCKETS]) / seconds * _MILLI)
 
     def series(self) -> dict[str, list[float] | list[int]]:
-        """By name, what each sample measured, the oldest first: Unix seconds, rates per second, microseconds."""
+        """Values of each sample by name, the oldest first: Unix seconds, rates per second, microseconds."""
         column = self._ring.column
         return {
             "at_s": [at / 1000 for at in column(_AT)],
@@ -189,7 +189,7 @@ class History:
         return [rate / _MILLI for rate in self._ring.column(_MODELS_AT + (place + 1) * _MODEL - 1)]
 
     def traffic(self, seconds: int) -> tuple[float, Traffic]:
-        """The length of the window of the last `seconds`, and its answers."""
+        """(length in seconds, answers) of the window of the last `seconds`."""
         line = self._window(seconds, _OK, _PER_S - _OK)
         ok, client_errors, server_errors, *buckets = line.counts
         return line.seconds, Traffic(ok, client_errors, server_errors, buckets)
@@ -202,7 +202,7 @@ class History:
         return self._window(seconds, _HEAD + place * _PIPELINE, _PIPELINE)
 
     def model(self, name: str, seconds: int) -> tuple[float, Counted]:
-        """The length of the window of the last `seconds`, and what was counted in it."""
+        """(length in seconds, counts of a model) of the window of the last `seconds`."""
         place = self._models.place(name)
         if place is None:
             return 0.0, Counted([0] * BUCKETS, [0] * MORE_CELLS)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 def quantile_us(counts: Sequence[int], share: float) -> float | None:
     """The duration in microseconds that a share of the observations does not exceed; None without observations.
 
-    As Prometheus's `histogram_quantile` does, it takes the observations of a bucket for evenly spread.
+    Like Prometheus's `histogram_quantile`, it assumes that the observations of a bucket are evenly spread.
 
     Args:
         counts: Of bucket i, the observations of at least 2**(i-1) and less than 2**i microseconds.

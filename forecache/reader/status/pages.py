@@ -1,6 +1,6 @@
-"""`/status` and `/status.json`: who may see them, in which form, and the same for all viewers for a second.
+"""The handlers of `/status` and `/status.json`: access, content negotiation, and a cache of a second for all viewers.
 
-What viewers ask for again and again is made by the watching thread, so that the event loop only sends it.
+While somebody views the status, the watching thread renders it, so that the event loop only sends it.
 """
 
 import time
@@ -17,7 +17,7 @@ from forecache.reader.versions.watcher import RunOnLoop
 
 _EVERY_S = 1.0
 _LONGEST_S = 2.0
-"""What is older than this, as after a time without viewers, is made anew before it is sent."""
+"""A cached page that is older, as after a time without viewers, is rendered again before it is sent."""
 _VIEWED_S = 10.0
 _JSON, _HTML = "application/json", "text/html"
 
@@ -34,7 +34,7 @@ class StatusPages:
     """The handlers of one worker.
 
     Args:
-        access: None: the reader asks for no tokens.
+        access: Checks tokens; None: the reader has none.
     """
 
     def __init__(self, collector: Collector, access: Access | None) -> None:
@@ -43,7 +43,7 @@ class StatusPages:
         self._asked_at = {_JSON: float("-inf"), _HTML: float("-inf")}
 
     def either(self, request: Request) -> Reply:
-        """The page; JSON where the client asks for that and not for HTML."""
+        """The page; JSON if the client accepts that and not HTML."""
         accept = (request.headers.get("accept") or "").lower()
         return self.json(request) if _JSON in accept and _HTML not in accept else self.html(request)
 
@@ -54,7 +54,7 @@ class StatusPages:
         return Reply(200, [*NO_STORE, ("vary", "accept, authorization")], self._body(request, _JSON))
 
     def turn(self, _: RunOnLoop) -> None:
-        """Make anew what is being looked at, in the watching thread."""
+        """Render again the forms that have been viewed lately; called in the watching thread."""
         now = time.time()
         for form, asked_at in self._asked_at.items():
             if abs(now - asked_at) < _VIEWED_S and abs(now - self._made[form].at) >= _EVERY_S:

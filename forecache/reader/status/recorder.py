@@ -10,11 +10,11 @@ from forecache.reader.status.history import STEP_S, Counted, History, traffic_of
 from forecache.reader.versions.watcher import RunOnLoop
 
 ANSWERING = tuple(ROUTE[name] for name in ("one", "many", "feast", "realtime"))
-"""The routes of requests for keys and to real-time models; others are of people and of probes."""
+"""The routes of requests for keys and to real-time models; people and probes use the others."""
 
 
 class Recorder:
-    """Called by the watching thread of every worker after each of its turns."""
+    """Adds a sample to the history every two seconds, in the one worker that has this task."""
 
     def __init__(self, runtime: Runtime, extensions: Sequence[Extension]) -> None:
         self._runtime, self._extensions = runtime, extensions
@@ -23,7 +23,7 @@ class Recorder:
         self._step = 0
 
     def turn(self, _: RunOnLoop) -> None:
-        """Add a sample where it is time and this worker has the task."""
+        """Add a sample if one is due and this worker has the task; the watching thread calls it after each poll."""
         clock_s = time.monotonic()
         step = int(clock_s) // STEP_S
         if step == self._step or not self._runtime.records():
@@ -37,7 +37,7 @@ class Recorder:
 
 
 def keys_of(workers: Sequence[WorkerMetrics]) -> dict[str, tuple[int, int]]:
-    """By pipeline, the keys found and not found by all workers since the reader started."""
+    """(keys found, keys not found) by pipeline, of all workers since the reader started."""
     found: dict[str, tuple[int, int]] = {}
     for worker in workers:
         cells = worker.cells

@@ -1,4 +1,4 @@
-"""The rows of what is served from stores: pipelines and feature views, also those that wait or are damaged."""
+"""The rows of pipelines and feature views in the status, also of those that wait or are damaged."""
 
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -16,8 +16,8 @@ def version_rows(catalog: Catalog, history: History, sums: dict[str, tuple[int, 
 
     Args:
         sums: By name, the keys found and not found since the reader started.
-        window_s: Of the share of keys that were found.
-        rate_s: Of keys per second.
+        window_s: Window of the share of keys that were found.
+        rate_s: Window of the keys per second.
     """
     served = dict(catalog.answers)  # a copy, as this may run beside the event loop
     for name in sorted({*served, *catalog.waiting, *catalog.failures, *catalog.damaged}):
@@ -52,7 +52,7 @@ def _state(catalog: Catalog, name: str, answers: Answers | None, now: float) -> 
 
 
 def _too_old(answers: Answers, now: float) -> tuple[bool, bool]:
-    """Whether answers say that they are stale, and whether they are refused for it."""
+    """(answers are marked as stale, answers are refused as too old)."""
     manifest = answers.manifest
     past = now >= manifest.stale_after.timestamp()
     return past and manifest.policy.on_stale != "serve", past and manifest.policy.on_stale == "refuse"

@@ -1,4 +1,4 @@
-"""Figures in words, for the page and for the terminal."""
+"""Figures and states as short texts, for the page and for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ _SIZES = ("B", "kB", "MB", "GB", "TB")
 
 
 def count(value: int | None) -> str:
-    """1,234,567; a dash where there is none."""
+    """1,234,567; a dash for None."""
     return "–" if value is None else f"{value:,}"
 
 
@@ -43,12 +43,12 @@ def span(seconds: float | None) -> str:
 
 
 def ago(seconds: float | None) -> str:
-    """12 s ago; a dash where it never was."""
+    """12 s ago; a dash for None."""
     return "–" if seconds is None else f"{span(seconds)} ago"
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage that is 0 or 100 only where the share is 0 or 1."""
+    """A share as a percentage, which is 0 or 100 only if the share is 0 or 1."""
     if share is None:
         return "–"
     if share in (0, 1):
@@ -75,7 +75,7 @@ def plural(number: int, one: str, many: str = "") -> str:
 
 
 def reason(name: str) -> str:
-    """A rung or a reason as it is written in counters, in words."""
+    """The name of a fallback or reason in counters, as words."""
     return name.replace("_", " ")
 
 
@@ -89,7 +89,7 @@ _STAGES = {
 
 
 def rollout(state: Mapping[str, Any]) -> str:
-    """The newest rollout of a model in a sentence without its full stop, and why it is so."""
+    """The newest rollout of a model in a sentence without its full stop, with the reason for its stage."""
     told = _STAGES[state["stage"]].format(**{**state, "share": percent(state["share"])})
     paused = ", paused" if state["paused"] else ""
     why = f": {state['why'].rstrip('.')}" if state["why"] else ""
@@ -105,14 +105,14 @@ def drift(columns: Sequence[Mapping[str, Any]]) -> str:
 
 
 def delays(stream: Mapping[str, Any]) -> str:
-    """The median and the 99th percentile of a stream's delays in the last minute; a dash where no event came."""
+    """The median and the 99th percentile of a stream's delays in the last minute; a dash if there was no event."""
     if stream["delay_p50_s"] is None or stream["delay_p99_s"] is None:
         return "–"
     return f"{microseconds(stream['delay_p50_s'] * 1e6)}, {microseconds(stream['delay_p99_s'] * 1e6)}"
 
 
 def live_layer(layer: Mapping[str, Any], committed: int) -> str:
-    """How far a live layer is behind the table of its stream, and when it was verified."""
+    """The rows of a live layer, its lag behind the table of its stream, and the age of its last verification."""
     if layer["applied"] < 0:
         return "nothing applied here"
     behind = max(0, committed - layer["applied"])

@@ -1,4 +1,4 @@
-"""Answers from one published version, assembled from bytes that are made once per version or once per second."""
+"""Answers from one open version, assembled from bytes that are made once per version or once per second."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -26,8 +26,8 @@ _FOUND, _NOT_FOUND = b'","found":true,"value":', b'","found":false'
 class Answers:
     """Answers from an open version.
 
-    Everything that changes with time (age, stale, the header with the ETag) is made anew each second: callers call
-    `refresh(now)` unless `valid_from <= now < valid_until`; a clock that was ahead is set back.
+    Members that change with time (age, stale, the header with the ETag) are made each second: callers call
+    `refresh(now)` unless `valid_from <= now < valid_until`, which also covers a clock that is set back.
 
     Attributes:
         headers: Header fields of an answer from this version.
@@ -35,8 +35,8 @@ class Answers:
         refused: Whether the version is too old to be served under its policy.
         offset: First metrics cell of the pipeline.
         found_cell: Metrics cell that counts the keys found.
-        fallback_for: The damaged version instead of which this one is served; None if this one is current.
-        layer: The live layer above the version; None where there is none.
+        fallback_for: The damaged version that this one replaces; None if this one is current.
+        layer: The live layer above the version; None if there is none.
     """
 
     def __init__(self, snapshot: Version, *, offset: int = 0, fallback_for: int | None = None) -> None:
@@ -75,7 +75,7 @@ class Answers:
         self.refresh(0.0)
 
     def _render(self, snapshot: Version, json_of: Callable[[bytes], bytes]) -> None:
-        """Read the entries of a packed version as those of others."""
+        """Convert the entries of a packed version to JSON when they are read."""
         get_entry, get_entries = snapshot.get_entry, snapshot.get_entries
 
         def entry(key: bytes) -> bytes | None:
@@ -147,7 +147,7 @@ class Answers:
         """The answer for several keys from their entries.
 
         Args:
-            own: By place, the members of answers that do not have the version's, each with the brace that ends it.
+            own: By place, the members of answers that differ from the version's, each with the brace that ends it.
         """
         # The rows are four columns that are joined in one call, which is as fast as copying their bytes.
         count, missing = len(keys), entries.count(None)
@@ -182,7 +182,7 @@ class Answers:
 
     def dated_rows(self, keys: Sequence[bytes]) -> tuple[list[dict[str, Any] | None], list[datetime]]:
         """As `rows`, and the time of each: the midnight (UTC) that ended the as-of date, or the hour in which a stream
-        made it.
+        computed it.
         """
         return self.rows(keys), self.moments(keys)
 
@@ -195,7 +195,7 @@ class Answers:
         return found
 
     def not_found(self, key: str) -> Problem:
-        """The problem of a key that is not there."""
+        """The problem of an unknown key."""
         version, as_of = self.manifest.version, self.manifest.as_of
         return Problem(
             problems.NO_KEY,
@@ -227,7 +227,7 @@ def _json_texts(keys: Sequence[bytes]) -> Sequence[bytes]:
 
 
 def select(value: bytes, fields: Sequence[str]) -> bytes:
-    """Only the named members of a JSON object, in the order named."""
+    """Return only the named members of a JSON object, in that order."""
     row = orjson.loads(value)
     return orjson.dumps({field: row[field] for field in fields})
 

@@ -40,8 +40,8 @@ class Catalog:
         failures: Pipelines whose version cannot be read, and why; an older version may still be served.
         damaged: Pipelines with no undamaged version left to serve.
         history: The retained versions of each pipeline, newest first, as JSON.
-        lag: How far live layers are behind.
-        warm: Whether everything found at the start has been read into memory and verified.
+        lag: The lag of live layers.
+        warm: Whether every version found at the start has been read into memory and verified.
     """
 
     def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
@@ -64,7 +64,7 @@ class Catalog:
     def open(self) -> None:
         """Open, before the first request, the versions that this worker's predecessor had verified.
 
-        The watching thread opens and verifies everything else.
+        The watching thread opens and verifies all others.
         """
         for name in self._pipelines():
             store = open_store(self.settings, name)
@@ -78,7 +78,7 @@ class Catalog:
                 continue  # the watching thread reports the error
 
     def watch(self, loop: asyncio.AbstractEventLoop, each_turn: Callable[[], None], after: Sequence[Follow]) -> None:
-        """Start the watching thread: a few times a second it calls `each_turn`, and `after` behind the versions."""
+        """Start the thread that calls `each_turn`, polls the versions and calls `after`, a few times a second."""
 
         def install(name: str, answers: Answers | None) -> None:
             watcher.run_on_loop(lambda: self._install(name, answers))
@@ -96,15 +96,15 @@ class Catalog:
 
     @property
     def is_following(self) -> bool:
-        """True while new versions are looked for; see `Watcher.is_polling`."""
+        """True while polls for new versions succeed; see `Watcher.is_polling`."""
         return self._watcher is None or self._watcher.is_polling
 
     def suspect(self) -> None:
-        """Look for damage now, because a read failed in a way that is impossible with undamaged files."""
+        """Scrub now, because a read failed in a way that is impossible with undamaged files."""
         self._scrub.ask()
 
     def close(self) -> None:
-        """Stop watching and close what is open."""
+        """Stop watching and close all versions and layers."""
         if self._watcher is not None:
             self._watcher.close()
         self._scrub.close()
@@ -124,9 +124,9 @@ class Catalog:
         return [(open_store(self.settings, name), found) for name, found in served if isinstance(found, Snapshot)]
 
     def _replace_damaged(self, store: Store, snapshot: Snapshot, reason: str) -> None:
-        """Have the watching thread replace a served version whose bytes differ from those that were written.
+        """Mark a served version as damaged, so that the watching thread replaces it.
 
-        Another version may share files with this one, so that they are verified again before it is served.
+        Another version may share files with this one, so they are verified again before that one is served.
         """
         snapshot.distrust()
         self._damage.note(store, snapshot.manifest.identity, reason)

@@ -19,7 +19,7 @@ _REST = 10
 
 
 class Damage:
-    """The versions that are known to be damaged. A version is forgotten when its files are written anew."""
+    """The versions that are known to be damaged. A version is removed from it once its files are replaced."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, int], tuple[object, str]] = {}
@@ -36,7 +36,7 @@ class Damage:
         self._known[key] = (_signature(store, identity[1]), reason)
 
     def reason(self, store: Store, identity: tuple[str, int]) -> str:
-        """Why a version is damaged; "" if it is not known to be, or its files were written anew since."""
+        """The reason why a version is damaged; "" if it is not known to be, or if its files were replaced since."""
         key = (store.pipeline, *identity)
         known = self._known.get(key)
         if known is None:
@@ -49,7 +49,7 @@ class Damage:
 
 
 def _signature(store: Store, version: int) -> object:
-    """A value that changes when a file of a version is written anew."""
+    """A value that changes when a file of a version is replaced."""
     paths = [store.layout.manifest(version)]
     with suppress(DamagedError, NotFoundError):  # the manifest itself may be what is damaged
         paths += [path for path, _, _ in version_files(store.layout, store.manifest(version))]
@@ -68,7 +68,7 @@ def open_best(store: Store, pointer: Pointer, served: Snapshot | None, damage: D
     """Open the version that the pointer names, verified; if it is damaged, the newest undamaged one before it.
 
     Quarantined versions are skipped. If the served version is the choice, it is returned as it is, unless its files
-    were replaced: then it is opened anew.
+    were replaced: then it is opened again.
 
     Args:
         served: The served version of this store, or of one that this store has replaced.
@@ -128,14 +128,14 @@ def open_verified(store: Store, version: int) -> Snapshot:
 
 
 def verify_opened(served: Iterable[tuple[Store, Snapshot]], found: Callable[[Store, Snapshot, str], None]) -> None:
-    """Read all of each version that was opened unverified; `found` is called with each damaged one, as by `Scrub`."""
+    """Read each version that was opened unverified; `found` is called with each damaged one, as by `Scrubber`."""
     for store, snapshot in served:
         try:
             snapshot.warm()
         except DamagedError as error:
             found(store, snapshot, error.message)
         except ConflictError:
-            continue  # its files are being replaced: the next poll opens it anew
+            continue  # its files are being replaced: the next poll opens it again
 
 
 class Scrub:
@@ -143,7 +143,7 @@ class Scrub:
 
     Args:
         served: Returns the store and the snapshot of each served pipeline.
-        found: Called with each damaged version: its store, its snapshot, and why.
+        found: Called with each damaged version: its store, its snapshot, and the reason.
         every_s: Seconds from the end of one scrub to the start of the next; 0: only on request.
     """
 

@@ -15,7 +15,7 @@ class Failure(NamedTuple):
     """An error as it is logged.
 
     Attributes:
-        reason: The same as long as the same thing is wrong, so that it is logged once.
+        reason: Equal as long as the same problem persists, so that it is logged once.
         text: A sentence.
         trace: The error if its traceback is needed; None if it is no defect.
     """
@@ -26,7 +26,7 @@ class Failure(NamedTuple):
 
 
 def failure_of(error: Exception) -> Failure:
-    """The failure of an error. For want of open files each try fails at another file or import: that is one reason."""
+    """Classify an error. Without free file descriptors each try fails at another file or import: that is one reason."""
     if any(map(_is_out_of_files, _chain(error))):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         text = (

@@ -1,7 +1,7 @@
-"""How far live layers are behind: a reader that has just started gets no requests before they are near.
+"""Lag of live layers at start: a reader that has just started gets no requests until they are close to their streams.
 
-Once a layer has been near, its lag takes the reader out no more: a lake that is away for a while would take every
-replica out at once, and answers of some minutes ago are better than none. Metrics and alerts tell of that lag.
+Once a layer has been close, its lag does not make the reader unready again: otherwise an outage of the lake would take
+out every replica at once, and answers of some minutes ago are better than none. Metrics and alerts report that lag.
 """
 
 import time
@@ -14,10 +14,10 @@ from forecache.store.live.reader import LiveReader
 
 
 class LayerLag:
-    """Looks at the live layers of a machine's stores until each has been near its stream.
+    """Checks the live layers of a machine's stores until each has been close to its stream.
 
     Attributes:
-        reason: Why the reader should get no requests yet, as a sentence; "" if it should.
+        reason: The reason why the reader should get no requests yet, as a sentence; "" if it should.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class LayerLag:
         self._near: set[str] = set()
 
     def look(self, stores: Iterable[Store]) -> None:
-        """Look at the layers that have not been near yet."""
+        """Check the layers that have not been close to their streams yet."""
         self.reason = ""
         for store in stores:
             if store.pipeline in self._near or not store.layout.live.exists():
@@ -33,7 +33,7 @@ class LayerLag:
             try:
                 layer = read_layer(store.layout)
             except ForecacheError:
-                continue  # the catalog says that it is damaged
+                continue  # the catalog reports that it is damaged
             reason = "" if layer is None else _behind(store, layer)
             if reason:
                 self.reason = self.reason or reason
@@ -42,7 +42,7 @@ class LayerLag:
 
 
 def _behind(store: Store, layer: LiveLayer) -> str:
-    """Why a layer is not near its stream; "" if it is, or need not be."""
+    """The reason why a layer is not close to its stream; "" if it is, or need not be."""
     if layer.max_lag_s is None:
         return ""
     with LiveReader(store.layout) as reader:

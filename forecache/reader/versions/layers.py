@@ -1,4 +1,4 @@
-"""The live layers of the stores on this machine, as one process reads them."""
+"""The open live layers of the stores on this machine, for one process."""
 
 import os
 from pathlib import Path
@@ -18,18 +18,18 @@ class Layer(NamedTuple):
 
     @property
     def serves_alone(self) -> bool:
-        """Whether its rows are answers without a version below them."""
+        """True if its rows are complete answers without a published version."""
         return self.declared.kind == "rows"
 
 
 class Layers:
-    """Opens live layers and follows them; each stays open, whatever versions lie below it."""
+    """Opens live layers and keeps each open while versions change."""
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[object, Layer]] = {}
 
     def of(self, store: Store) -> Layer | None:
-        """The live layer of a store, with what its writers have made since the last call; None where it has none.
+        """Open or refresh the live layer of a store; None if it has none.
 
         Raises:
             DamagedError: Its files cannot be read.

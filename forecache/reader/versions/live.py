@@ -1,5 +1,7 @@
-"""Answers from a version and the live layer above it: a pending row wins over one of the live layer, and that one over
-the version's where its position is above the version's cut.
+"""Answers from a version and the live layer above it.
+
+A pending row wins over one of the live layer, and that one over the version's row if its offset is above the cut-off of
+the version.
 """
 
 from collections.abc import Iterable, Sequence
@@ -60,7 +62,7 @@ class LiveAnswers(Answers):
             self._age_from = self.live.newest_event_us / 1e6 or now
         super().refresh(now)
         self._verified = self.live.verified_through
-        # A version that is too old is refused where it answers; what the stream says of other keys is not.
+        # A version that is too old is refused only for keys that it answers itself: streamed rows are still served.
         self._is_refused, self.refused = self.refused, False
         self.etag, self.headers = "", (("content-type", JSON), ("cache-control", "no-cache"))
 
@@ -112,7 +114,7 @@ class LiveAnswers(Answers):
         return Problem(problems.NO_KEY, what, members={"key": key, "stream": self.stream})
 
     def described(self) -> dict[str, Any]:
-        """The live layer in the metadata of its pipeline or view."""
+        """Describe the live layer for the metadata of its pipeline or view."""
         live = self.live
         return {
             "stream": self.stream,
@@ -125,13 +127,13 @@ class LiveAnswers(Answers):
         }
 
     def _above(self, keys: Sequence[bytes]) -> dict[int, Found]:
-        """By place, the rows of the stream that answer."""
+        """Streamed rows above the cut-off, by place: these answer instead of the version."""
         live, cut = self.live, self._cut
         found = () if live.is_empty else live.find_many(keys)
         return {place: row for place, row in enumerate(found) if row is not None and row[_POSITION] > cut}
 
     def _streamed(self, keys: Sequence[bytes]) -> dict[int, Found]:
-        """As `_above`; a `Problem` where the version would have to answer and is too old."""
+        """As `_rows_above_cut`; raises a `Problem` if the version has to answer some keys and is too old."""
         streamed = self._above(keys)
         if self._is_refused and len(streamed) < len(keys):
             self._refuse()
@@ -179,7 +181,7 @@ def moment_of(event_us: int) -> datetime:
 def answers_of(
     version: Version, layer: Layer | None = None, *, offset: int = 0, fallback_for: int | None = None
 ) -> Answers:
-    """The answers from a version, with the live layer above it where there is one."""
+    """The answers from a version, with the live layer above it if there is one."""
     if layer is None:
         return Answers(version, offset=offset, fallback_for=fallback_for)
     if layer.declared.kind == "tiles":
@@ -190,7 +192,7 @@ def answers_of(
 
 
 class NoVersion:
-    """Stands for the version of a store that has none: every key is in the stream, or nowhere."""
+    """Replaces the version of a store that has published none: only streamed rows are found."""
 
     mapped_bytes = 0
 

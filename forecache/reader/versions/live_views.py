@@ -1,4 +1,4 @@
-"""Answers of a live view: last night's row and the tiles of its live layer, merged as of the moment of the request."""
+"""Answers of a live view: the version's row and the tiles of its live layer, merged as of the moment of the request."""
 
 import logging
 import time
@@ -22,8 +22,7 @@ _WITHOUT_EVENT = b'"source":"live","position":null,"event_time":null,"verified_t
 
 
 class ViewAnswers(LiveAnswers):
-    """Answers of a live view. All say that they are live and of today: also without an event since the night, the
-    windows have moved on.
+    """Answers of a live view. All are marked as live and as of today: the windows move on even without a new event.
 
     Raises:
         UnavailableError: The version was published by another declaration than the live layer.
@@ -72,7 +71,7 @@ class ViewAnswers(LiveAnswers):
         return rows_of(entries, self.manifest.fields), moments
 
     def _merged(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], dict[int, Found]]:
-        """Packed entries of the features now, and by place the rows of the stream that are in them."""
+        """(packed entries of the features now, streamed rows that they include by place)."""
         at_us, view, manifest = time.time_ns() // 1000, self._view, self.manifest
         if self._is_refused:
             self._refuse()
@@ -92,8 +91,10 @@ class ViewAnswers(LiveAnswers):
 
 
 def view_answers(version: Version, layer: Layer, *, offset: int = 0, fallback_for: int | None = None) -> Answers:
-    """The answers of a live view; those of the night alone where the version is from before the view was live, or was
-    published by another declaration than the live layer.
+    """The answers of a live view.
+
+    Without merging, if the version was published before the view was live, or by another declaration than the live
+    layer's.
     """
     if version.manifest.states:
         try:

@@ -54,7 +54,7 @@ class RedisSource:
 
     @property
     def is_cluster(self) -> bool:
-        """Whether it is a Redis Cluster, once it has been asked."""
+        """True if it is a Redis Cluster; False before the first connection."""
         return self._client is not None and is_cluster(self._client)
 
     def look(self) -> dict[str, Manifest | None] | None:
@@ -128,15 +128,15 @@ class RemoteVersion:
         return self._source
 
     def names(self, keys: Sequence[bytes]) -> list[bytes]:
-        """What the entries of several keys are called in Redis: some names for each key."""
+        """Redis keys of the entries of several keys: one for each key and segment."""
         return self._snapshot.names(keys)
 
     def newest(self, values: Sequence[bytes | None]) -> list[bytes | None]:
-        """The entries of several keys from the values of their `names`."""
+        """The entries of several keys from the values of their `entry_names`."""
         return self._snapshot.newest(values)
 
     def check_missing(self) -> None:
-        """Make sure that a key is missing since it is unknown, and not since Redis has lost it."""
+        """Raise unless a missing key is really unknown, and not lost by Redis."""
         policy = self._source.evicting(self.manifest.pipeline)
         if policy:
             raise UnavailableError(

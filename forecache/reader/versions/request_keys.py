@@ -15,7 +15,7 @@ class RequestKeys:
     """Encodes keys of one schema.
 
     Attributes:
-        encode: `encode(text)` returns the key bytes of a key in a path; raises as `of`.
+        encode: `encode(text)` returns the key bytes of a key in a path; raises as `encode_value`.
     """
 
     def __init__(self, schema: KeySchema) -> None:
@@ -24,7 +24,7 @@ class RequestKeys:
         self.encode = _text_encoder(schema)
 
     def of_all(self, values: Sequence[object]) -> list[bytes]:
-        """Key bytes of the keys in a JSON body, in their order; raises as `of`."""
+        """Key bytes of the keys in a JSON body, in their order; raises as `encode_value`."""
         if self._takes_text and values:
             # Plain text, the common case, is checked and encoded for all keys together.
             try:

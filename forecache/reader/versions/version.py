@@ -1,4 +1,4 @@
-"""What is read of an open version, wherever it lies."""
+"""The interface of an open version, on this machine or in Redis."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol

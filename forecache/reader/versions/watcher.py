@@ -1,4 +1,4 @@
-"""A thread that polls the store and runs the resulting changes on the event loop."""
+"""A thread that polls the store and runs the resulting changes on the event loop; its failures are logged once."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from forecache.reader.versions.failures import failure_of
 logger = logging.getLogger("forecache.reader")
 POLL_S = 0.25
 MOST_FAILING_S = 10.0
-"""For so long a poll may fail, as while there are too many open files, until the reader says that it is not ready."""
+"""Polls may fail for so long, as with too many open files, before the reader reports that it is not ready."""
 RunOnLoop = Callable[[Callable[[], None]], None]
 """Runs an action on the event loop's thread and waits until it is done."""
 Follow = Callable[[RunOnLoop], None]
@@ -24,13 +24,13 @@ Follow = Callable[[RunOnLoop], None]
 class Watcher:
     """Polls the store a few times a second until it is closed; if the reader's main process is gone, the worker stops.
 
-    The thread goes on whatever a call raises. A failure is logged once, until it is another one or the call succeeds.
+    The thread survives whatever a call raises. A failure is logged once, until it changes or the call succeeds.
 
     Args:
         loop: The event loop that answers.
         poll: Polls the store.
         beat: Records that this worker is alive.
-        others: Called after each poll, from the first one on that succeeds.
+        others: Called after each poll, from the first successful one on.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Watcher:
                 return
 
     def _try(self, call: Callable[[], None]) -> bool:
-        """Make a call; whether it succeeded."""
+        """Make a call, log its failure, and return whether it succeeded."""
         try:
             call()
         except Exception as error:  # the thread outlives it

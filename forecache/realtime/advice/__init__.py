@@ -1,1 +1,1 @@
-"""What to declare of a real-time model, from what its requests cost and how often they repeat."""
+"""Advice on the declaration of a real-time model, from the measured costs and repetition of its requests."""

@@ -1,4 +1,4 @@
-"""Advice from measured costs: whether a cache pays, and whether transform and model run in the event loop."""
+"""Advice from measured costs: use a cache or not, and run the model in the event loop or in worker processes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,20 +9,20 @@ from forecache.realtime.release.load import LoadedRelease
 LOOP_P99_MS = 2.0
 """The reader runs a native model in its event loop below this 99th percentile."""
 WORTH_SHARE = 0.05
-"""A cache is advised where it saves at least so much of an answer's time on the average."""
+"""A cache is advised if it saves at least this share of an answer's mean time."""
 FEW = 1_000
 """Fewer requests say little about repetition."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One thing to declare.
+    """Advice for one field of a declaration.
 
     Attributes:
-        field: Of `Realtime`.
-        value: What to declare.
-        now: What the release has.
-        why: A sentence with the figures that decide.
+        field: Name of the field of `Realtime`.
+        value: The advised value.
+        now: The value of the release.
+        why: A sentence with the figures behind it.
     """
 
     field: str
@@ -32,7 +32,7 @@ class Advice:
 
 
 def cache_advice(found: Measured, *, now: int, cache_bytes: int) -> Advice:
-    """Whether a cache of so many bytes saves more time than making its keys takes."""
+    """Advise a cache of this size if it saves more time than computing its keys takes."""
     cost = {stage: median_and_p99(values)[0] for stage, values in found.stages_ms.items()}
     whole = sum(cost.values())
     avoided = cost["transform"] + cost["model"]
@@ -51,7 +51,7 @@ def cache_advice(found: Measured, *, now: int, cache_bytes: int) -> Advice:
 
 
 def place_advice(found: Measured, loaded: LoadedRelease) -> Advice:
-    """Whether transform and model run in the event loop, or in a process that can be abandoned."""
+    """Advise to run transform and model in the event loop, or in worker processes."""
     release, p99 = loaded.release, found.path_p99_ms
     took = f"Transform and model take {p99:.2f} ms at the 99th percentile"
     if not loaded.is_native:
@@ -65,7 +65,7 @@ def place_advice(found: Measured, loaded: LoadedRelease) -> Advice:
 
 
 def as_dict(loaded: LoadedRelease, found: Measured, advice: list[Advice]) -> dict[str, Any]:
-    """The advice with its figures, for JSON."""
+    """Return the advice with its figures, for JSON."""
     quantiles = {stage: median_and_p99(found.stages_ms[stage]) for stage in STAGES}
     return {
         "name": loaded.release.name,

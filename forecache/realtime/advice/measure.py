@@ -1,4 +1,4 @@
-"""Measures the stages of a release with given requests in this process, and how often the requests repeat."""
+"""Measure the stages of a release with given requests in this process, and how often requests repeat."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,17 +29,17 @@ SCORE_BYTES = 8
 
 @dataclass(frozen=True)
 class Measured:
-    """What requests to a release cost.
+    """Measured costs of requests to a release.
 
     Attributes:
-        requests: How many were given; all count for repetition.
-        distinct: How many different inputs they have.
-        refused: How many of them the release refuses.
-        stages_ms: By stage, the time of each request that was timed.
-        key_ms: The time of making a cache's key of a request, of each that was timed.
-        path_p99_ms: The 99th percentile of transform and model, as the reader calibrates it; infinite where they fail.
-        hit_share: Of all requests, those whose inputs were asked before and would still be in the cache.
-        held_bytes: The most that the cache held.
+        requests: Number of requests; all count for repetition.
+        distinct: Number of different inputs.
+        refused: Number of requests that the release refuses.
+        stages_ms: By stage, the time of each timed request.
+        key_ms: The time of computing the cache key, of each timed request.
+        path_p99_ms: The 99th percentile of transform and model, as the reader calibrates it; infinite if they fail.
+        hit_share: Share of requests that a cache would have answered.
+        held_bytes: Largest size of the cache.
     """
 
     requests: int
@@ -58,12 +58,12 @@ def measured(
     """Send requests through a release's look-ups, transform and model, in their order.
 
     Args:
-        versions: What is served of the views.
+        versions: The served versions of the views, by name.
         requests: In the reader's own JSON.
-        cache_bytes: The memory of the cache that is thought of.
+        cache_bytes: Size of the simulated cache.
 
     Raises:
-        InputError: None of them can be answered by the model.
+        InputError: The model can answer none of them.
     """
     parser = RequestParser(loaded.release)
     lookups = Lookups(loaded.release.lookups, versions, refuses=False)
@@ -112,7 +112,7 @@ def measured(
 
 
 def inputs_of(request: ParsedRequest) -> bytes:
-    """A hash of all values of a request, in their order."""
+    """Hash all values of a request, in their order."""
     state = xxhash.xxh3_128()
     for name, values in request.columns.items():
         state.update(name.encode())
@@ -121,7 +121,7 @@ def inputs_of(request: ParsedRequest) -> bytes:
 
 
 class Repetition:
-    """What a cache of so many bytes would hold and answer, of which the least recently asked leave first."""
+    """Simulates a cache of a given size with least-recently-used eviction."""
 
     def __init__(self, most_bytes: int) -> None:
         self._limit, self._held = most_bytes, 0
@@ -134,7 +134,7 @@ class Repetition:
         return len(self._seen)
 
     def ask(self, key: bytes, length: int) -> None:
-        """Count a request for this many candidates."""
+        """Look a request with `length` candidates up in the simulated cache, and add it."""
         self._seen.add(key)
         if key in self._entries:
             self.hits += 1

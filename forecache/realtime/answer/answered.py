@@ -1,4 +1,4 @@
-"""What an answer says, before a protocol writes it down."""
+"""The answer to a request, before a protocol encodes it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ MODEL = "model"
 
 @dataclass(slots=True)
 class Times:
-    """Nanoseconds of the stages of one answer; 0 for a stage that was left out."""
+    """Nanoseconds of the stages of one answer; 0 for a skipped stage. `ladder` is the time of the fallbacks."""
 
     wait: int = 0
     parse: int = 0
@@ -29,19 +29,19 @@ class Answered:
     """The scores of one request and where they come from.
 
     Attributes:
-        items: What names each candidate, in the order of the request; empty where the answer is one value.
+        items: Identifier of each candidate, in the order of the request; empty if the answer is one value.
         scores: [n] in the order of the request; None: there are none, candidates stay in the order given.
-        single: Which of the scores were float32 before those of several rungs were joined, bool [n]; None: `scores` has
+        single: Which scores were float32 before those of several fallbacks were joined, bool [n]; None: `scores` has
             the type that they were computed in.
-        rung: Name of the rung that all scores come from; "" if they come from several.
-        rungs: Where they come from several: the name for each candidate.
-        order: Places of the candidates, best first; None: as given.
-        used: The versions that the answer comes from, by the name of their store.
-        why: Why the model did not answer; "" if it did.
-        flags: What is wrong with what the model was given, each a sentence.
+        rung: Name of the fallback that gave all scores, or "model"; "" if they come from several.
+        rungs: If the scores come from several, the name for each candidate.
+        order: Indices of the candidates, best first; None: as given.
+        used: The versions that the answer comes from, by store name.
+        why: Reason why the model did not answer; "" if it did.
+        flags: Faults of the model's input, each a sentence.
         elapsed, late: Nanoseconds since the request arrived, and whether its deadline had passed, as the answer says.
-        features: What the transform made of the request, float32 [n, num_features] or its bytes; None: not asked.
-        live: Of look-ups of live views, from what they were answered.
+        features: Output of the transform, float32 [n, num_features] or its bytes; None if the model was not called.
+        live: By look-up of a live view, what was read beside the version.
     """
 
     items: Sequence[Any]

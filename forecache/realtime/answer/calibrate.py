@@ -1,4 +1,4 @@
-"""How long transform and model take, measured with recorded requests before the first real one."""
+"""Measure how long transform and model take, with recorded requests, before the first real one."""
 
 import ctypes
 import logging
@@ -11,16 +11,16 @@ from forecache.realtime.answer.guard import Spun
 
 logger = logging.getLogger("forecache.realtime")
 CALLS, ENOUGH_NS = 300, 500_000_000
-"""Calls of a calibration, and the time after which it has seen enough."""
+"""Most calls of a calibration, and the time after which it ends."""
 _PATIENCE_S, _PAUSE_S = 5.0, 0.001
 
 
 def calibrated_s(calls: Sequence[Callable[[], object]]) -> float:
-    """The 99th percentile of the time of a call, in seconds; infinity if one does not return or fails.
+    """Measure the 99th percentile of the time of a call, in seconds; infinity if a call hangs or fails.
 
-    It is measured on a thread of its own, which is interrupted if it does not end. What counts is the thread's CPU
-    time, so that a busy machine does not make a model look slow, and the median of the time on the clock, so that one
-    that sleeps does not look fast.
+    It is measured on a separate thread, which is interrupted if it does not end. The result is the larger of the 99th
+    percentile of CPU time, so that a busy machine does not make a model look slow, and the median of wall-clock time,
+    so that a model that sleeps does not look fast.
     """
     found = [float("inf")]
 
@@ -53,5 +53,5 @@ def _measured_s(calls: Sequence[Callable[[], object]]) -> float:
         clock.append(perf_counter_ns() - began)
         if perf_counter_ns() > end and turn >= len(calls):
             break
-        sleep(_PAUSE_S)  # requests are answered meanwhile, on another thread of the same processor
+        sleep(_PAUSE_S)  # requests are answered meanwhile, on another thread of the same core
     return max(sorted(cpu)[len(cpu) * 99 // 100], median(clock)) / 1e9

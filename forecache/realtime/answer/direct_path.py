@@ -1,4 +1,4 @@
-"""Transform and model on the calling thread, for answers that nobody waits for."""
+"""Run transform and model on the calling thread, for replays outside the request path."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from forecache.realtime.request.parsed import Found, ParsedRequest
 
 @dataclass
 class DirectPath:
-    """A `ModelPath` without a guard or a limit of time; what transform or model raise reaches the caller."""
+    """A `ModelPath` without a CPU guard or a time limit; errors of transform and model reach the caller."""
 
     loaded: LoadedRelease
     in_loop: bool = True
@@ -30,4 +30,4 @@ class DirectPath:
         return 0.0
 
     def close(self) -> None:
-        """Nothing is held beside the release."""
+        """Do nothing: no resources beside the release."""

@@ -1,4 +1,4 @@
-"""Answers a parsed request: by the model if there is time, else by the best rung that there is time for."""
+"""Answer a parsed request: by the model if there is time, else by the best fallback that there is time for."""
 
 from collections.abc import Mapping
 from math import inf
@@ -16,18 +16,18 @@ from forecache.realtime.request.parsed import Found, ParsedRequest
 from forecache.realtime.served import Served
 
 _GIVEN_UP_SHARE = 1 / 3
-"""What a request that is given up for others may take of the model's time: else that would gain them nothing, and a
-worker that has fallen behind for a moment would stay behind."""
+"""Share of the model's time that a request given up for others may take. With more, giving it up would gain nothing,
+and a worker that has fallen behind would stay behind."""
 _MARGIN_NS, _MARGIN_SHARE = 2_000_000, 0.1
-"""Kept of the time that a model in another process is given, for what remains to be done when it has none left: so many
-nanoseconds, or this share of the deadline where that is less."""
+"""Time reserved for finishing the answer when a model in another process has used up its time: so many nanoseconds,
+or this share of the deadline if that is less."""
 
 
 class Engine:
     """The answers of one worker.
 
     Args:
-        versions: What the reader serves by name, as it is at each moment.
+        versions: The served versions by store name, kept up to date by the reader.
     """
 
     def __init__(self, versions: Mapping[str, Answers]) -> None:
@@ -36,14 +36,14 @@ class Engine:
     def answer_now(
         self, served: Served, request: ParsedRequest, clock: Clock, times: Times, *, why: str = "", waiting: int = 0
     ) -> Answered:
-        """The answer of a request to a model that runs on this thread.
+        """Answer a request to a model that runs on this thread.
 
         Args:
-            why: Why the model may not be asked; "" if it may.
-            waiting: How many further requests wait for this thread.
+            why: Reason why the model must not be called; "" if it may.
+            waiting: Number of further requests that wait for this thread.
 
         Raises:
-            Problem: A look-up's key is none.
+            Problem: The key of a look-up is not valid.
         """
         if not request.length:
             return _nothing_asked(request, times)
@@ -68,10 +68,10 @@ class Engine:
         return answered
 
     async def answer(self, served: Served, request: ParsedRequest, clock: Clock, times: Times) -> Answered:
-        """The answer of a request to any model, within its deadline.
+        """Answer a request to any model, within its deadline.
 
         Raises:
-            Problem: A look-up's key is none.
+            Problem: The key of a look-up is not valid.
         """
         remote = served.lookups.remote()
         if served.path.in_loop and not remote:
@@ -106,7 +106,7 @@ class Engine:
     def lower(
         self, served: Served, request: ParsedRequest, clock: Clock, times: Times, *, why: str, waiting: int = 0
     ) -> Answered:
-        """The answer of the best rung below the model that there is time for."""
+        """Answer by the best fallback that there is time for."""
         began = perf_counter_ns()
         left, rungs = _left_for_rung(served, clock, began, waiting), served.rungs
         first = next((place for place, cost in enumerate(served.costs) if cost.fits(left)), len(rungs) - 1)
@@ -117,12 +117,12 @@ class Engine:
         return answered
 
     def only_last(self, served: Served, clock: Clock, waiting: int) -> bool:
-        """Whether there is time for the last rung alone, and that one needs nothing but the names of candidates."""
+        """Return True if there is time for the last fallback only, and it needs nothing but the candidates' names."""
         left = _left_for_rung(served, clock, perf_counter_ns(), waiting)
         return not served.rungs[-1].needs_request and not any(cost.fits(left) for cost in served.costs[:-1])
 
     def last(self, served: Served, request: ParsedRequest, times: Times, *, why: str) -> Answered:
-        """The answer of the last rung, of a request of which nothing but what names its candidates was read."""
+        """Answer by the last fallback; only the candidates' names of the request have been parsed."""
         if not request.length:
             answered = _nothing_asked(request, times)
             answered.why = why
@@ -149,7 +149,7 @@ class Engine:
 
 
 def _check_time(served: Served, until: float) -> None:
-    """Raises `TooLate` where the model would not be done by then."""
+    """Raise `TooLate` if the model would not be done by `until`."""
     left = until - monotonic()
     if left <= 0 or (
         not served.model_cost.fits(left * 1e9) if served.path.in_loop else left < served.path.expected_s() < inf
@@ -158,20 +158,20 @@ def _check_time(served: Served, until: float) -> None:
 
 
 def _left_for_rung(served: Served, clock: Clock, now: int, waiting: int) -> float:
-    """Nanoseconds that a lower rung may take. While others wait, to be given up must cost much less than the model."""
+    """Return the nanoseconds that a fallback may take; much less than the model takes while other requests wait."""
     left = clock.until - now
-    # Those that wait have as little time as this one, as a rule.
+    # The waiting requests usually have as little time as this one.
     return min(left / (waiting + 1), served.model_cost.estimate * _GIVEN_UP_SHARE) if waiting else left
 
 
 def _left_for_model(served: Served, clock: Clock) -> int:
-    """Nanoseconds that the model may take, so that there is time for the last rung."""
+    """Return the nanoseconds that the model may take, so that time for the last fallback remains."""
     left = clock.until - perf_counter_ns()
     return left - min(served.low_cost.estimate, max(0, left // 4))
 
 
 def _features_of(found: Found, answered: Answered) -> np.ndarray | bytes | None:
-    """The features as the log has them; None where a store was swapped meanwhile: the answer names other versions."""
+    """Return the features for the log; None if a store was swapped meanwhile: the answer then names other versions."""
     used = answered.used
     if used is not found.versions and any(used.get(name, of) is not of for name, of in found.versions.items()):
         return None
@@ -179,5 +179,5 @@ def _features_of(found: Found, answered: Answered) -> np.ndarray | bytes | None:
 
 
 def _nothing_asked(request: ParsedRequest, times: Times) -> Answered:
-    """The answer to a request without candidates."""
+    """Make the answer to a request without candidates."""
     return Answered((), None, "order_given", request_id=request.request_id, times=times)

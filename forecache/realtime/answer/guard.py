@@ -1,7 +1,7 @@
-"""An alarm that ends Python code on the event loop's thread which does not return.
+"""A CPU-time alarm that interrupts Python code on the event loop's thread if it does not return.
 
-The alarm interrupts Python code, between two of its instructions. It does not end a call into a library that keeps
-running: only models that run in a bounded time are asked on the loop, and what is measured decides which those are.
+The alarm interrupts Python code between two instructions. It cannot end a long call into a library; therefore only
+models whose measured time is bounded run on the loop.
 """
 
 import signal
@@ -10,28 +10,28 @@ from time import perf_counter_ns, thread_time_ns
 from types import FrameType
 
 _LEAST_NS = 200_000
-"""The alarm is never set for less than this."""
+"""Shortest time that the alarm is set for."""
 _LOOK_NS = 10_000_000
-"""A call that goes on is looked at after so long at the latest; one that may work longer than this, after that time."""
+"""A running call is checked after this time at the latest, or after its CPU budget if that is longer."""
 _AGAIN_NS = 20_000_000
 _UNKNOWN = -1
 
 
 class Spun(BaseException):
-    """Code ran for longer than it may. Not an `Exception`, so that code which catches those does not go on."""
+    """Code exceeded its CPU budget. Not an `Exception`, so that code that catches those is interrupted too."""
 
 
 class Guard:
-    """Ends guarded code that takes too long, on the main thread of a process; elsewhere it guards nothing.
+    """Interrupts guarded code that takes too long, on the main thread of a process; on others it does nothing.
 
-    The alarm is not switched off after a call: when it rings, it looks at the call that goes on then, if there is one.
-    To set it costs as much as a look-up does, and a ring costs more, since it wakes the loop.
+    The alarm is not switched off after a call: when it fires, it checks the call that is running then, if any.
+    Setting the alarm costs as much as a look-up, and firing costs more, since it wakes the loop.
 
-    A thread that another process keeps from the processor does nothing wrong: what counts is the time that the code has
-    spent on it. Code that neither works nor returns is ended when it has no time left.
+    CPU time counts, so that code is not blamed for other processes on its core. Code that neither works nor returns is
+    interrupted when it has no time left.
 
     Attributes:
-        used_ns: How long the code that was ended last had worked, from the alarm's first ring in it on.
+        used_ns: CPU time of the code that was interrupted last, counted from the alarm's first firing in it.
     """
 
     def __init__(self) -> None:
@@ -44,11 +44,11 @@ class Guard:
             signal.signal(signal.SIGALRM, self._ring)
 
     def arm(self, cpu_ns: int, left_ns: int) -> None:
-        """Raise `Spun` in this thread, unless `disarm` is called first.
+        """Raise `CpuBudgetExceeded` in this thread, unless `disarm` is called first.
 
         Args:
-            cpu_ns: After it has worked for so long, or up to 10 ms longer.
-            left_ns: At the latest after so long.
+            cpu_ns: CPU time after which it is raised, up to 10 ms later.
+            left_ns: Wall-clock time after which it is raised at the latest.
         """
         if not self.works:
             return
@@ -78,7 +78,7 @@ class Guard:
         used = cpu - self._cpu_from
         if used >= self._cpu_ns or now >= self._until:
             self.used_ns = used
-            # What catches it gets time to call `disarm`; a loop that catches everything gets the next one.
+            # The handler gets time to call `disarm`; a loop that catches everything gets the next exception.
             self._cpu_from += _AGAIN_NS
             self._until = now + _AGAIN_NS
             self._ring_in(_AGAIN_NS, now)

@@ -1,4 +1,7 @@
-"""Transform and model on the event loop's thread, for native models that take less than two milliseconds."""
+"""Run transform and model on the event loop's thread, for native models that take less than two milliseconds.
+
+Replays outside the request path run them on their own thread by `DirectPath`, without limits.
+"""
 
 import logging
 from asyncio import CancelledError
@@ -15,21 +18,21 @@ from forecache.realtime.request.parsed import Found, ParsedRequest
 
 logger = logging.getLogger("forecache.realtime")
 SPIN_TIMES, SPIN_LEAST_NS = 10, 5_000_000
-"""A call is ended after so many times the calibrated 99th percentile on the processor, at least so long."""
+"""CPU budget of a call: so many times the calibrated 99th percentile, at least so many nanoseconds."""
 _PATIENCE_NS = 100_000_000
-"""A call is ended after half of the time that it has left on the clock, at most so long: others wait behind it. It may
-take twice as long as usual in any case, if it has that left."""
+"""Longest wall-clock time of a call, as others wait behind it; also at most half of its time left, though twice the
+usual time is always granted if so much is left."""
 _SPUN_NS, _SPUN_SHARE = 1_000_000, 0.1
-"""A call that was ended had spun if it had worked for so long, twice as long as usual, and for so much of its time.
-Else it slept, or a busy machine kept it waiting; alarms that find it asleep work too, for a hundredth of the time."""
+"""An interrupted call counts as spinning if its CPU time is at least this, twice the usual time, and this share of its
+wall-clock time. Else it slept or waited for a core; the alarms that fire in a sleeping call use 1 % of the time."""
 _TELL_EVERY_NS = 10_000_000_000
 _STRIKES, _SPINS = 5, 3
-"""A model leaves the loop after one call that spun, or so many in a row that were ended otherwise. Until its processes
-are warm it is still asked, unless it spins so often."""
+"""A model leaves the loop after one spinning call, or after so many other interrupted calls in a row. Until its worker
+processes are warm it is still called, unless it has spun so often."""
 
 
 class InLoopPath:
-    """Asks the model on this thread.
+    """A `ModelPath` on this thread, guarded by a CPU budget.
 
     Attributes:
         misbehaved: Why the model must leave the loop; "" while it may stay.
@@ -76,15 +79,16 @@ class InLoopPath:
         return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
 
     def _tell(self, error: BaseException) -> None:
-        """Log what went wrong, now and then."""
+        """Log a failure, at most once in ten seconds."""
         now = perf_counter_ns()
         if now >= self._tell_at:
             self._tell_at = now + _TELL_EVERY_NS
             logger.error("The model of %s failed: %s: %s", self._loaded.release.name, type(error).__name__, error)
 
     def _ended(self, took_ns: int) -> None:
-        """Judge a call that was ended: one that worked for too long spun; others slept, or got no processor, or had too
-        little time, which says nothing of the model.
+        """Count an interrupted call as spinning if it used too much CPU time.
+
+        Others slept, got no core or had too little time left, which alone says nothing about the model.
         """
         used_ns = self._guard.used_ns
         self._strikes += took_ns >= self._enough_ns
@@ -102,4 +106,4 @@ class InLoopPath:
         return self.p99_s
 
     def close(self) -> None:
-        """Nothing is held beside the release."""
+        """Do nothing: no resources beside the release."""

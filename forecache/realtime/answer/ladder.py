@@ -1,4 +1,4 @@
-"""Down the ladder: the rung of each candidate, and the order of all of them."""
+"""Answers by the model or by fallbacks: the source of each candidate's score, and the order of all candidates."""
 
 import logging
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ logger = logging.getLogger("forecache.realtime")
 
 
 def of_model(request: ParsedRequest, scores: np.ndarray) -> Answered | None:
-    """The answer of the model's scores [n]; None if it has none for some candidates."""
+    """Make the answer of the model's scores [n]; None if some candidates have no score."""
     order = None
     if request.items:
         order = best_first(scores)
@@ -36,13 +36,13 @@ def below(
     scores: np.ndarray | None = None,
     used: dict[str, Answers] | None = None,
 ) -> Answered:
-    """The answer of the rungs below the model, each giving scores for the candidates that those above it have none for.
+    """Answer by fallbacks in their order: each scores the candidates that have no score yet.
 
-    A candidate of a higher rung comes before all of lower ones: their scores have different meanings.
+    Candidates scored by an earlier fallback rank before those of later ones: their scores have different meanings.
 
     Args:
-        rungs: From the best that may be asked, to the last, which always answers.
-        scores: Of the model [n], NaN where it has none; None: the model was not asked.
+        rungs: The fallbacks from the best that there is time for to the last, which always answers.
+        scores: Of the model [n], NaN for no score; None: the model was not called.
         used: The versions that the model's scores come from.
     """
     used = {} if used is None else used
@@ -70,7 +70,7 @@ def below(
             logger.exception("The rung %s failed; the next one answers.", rung.name)
             continue
         if any(used.get(name, answers) is not answers for name, answers in read.items()):
-            # A store was swapped while the model was asked: an answer is of one version, so the model's is given up.
+            # A store was swapped during the model call. An answer is of one version: the model's scores are dropped.
             return below(request, rungs, served, now)
         gets = left if more is None else left & ~np.isnan(more)
         if not gets.any():

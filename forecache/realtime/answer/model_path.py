@@ -1,4 +1,4 @@
-"""How the engine reaches transform and model: in the event loop, or in a process that can be abandoned."""
+"""The path to transform and model, on the event loop or in a worker process; and the reasons for no scores."""
 
 from typing import Protocol
 
@@ -9,10 +9,10 @@ from forecache.realtime.request.parsed import Found, ParsedRequest
 
 
 class NoScores(Exception):
-    """The model gave no scores; a rung below it answers.
+    """The model gave no scores; a fallback answers.
 
     Attributes:
-        reason: Names the cause in the answer and in the metrics.
+        reason: The cause, as answers and metrics name it.
     """
 
     reason = "failed"
@@ -25,7 +25,7 @@ class TooLate(NoScores):
 
 
 class WorkerLost(NoScores):
-    """The process that had the request hung, crashed or was replaced."""
+    """The worker process of the request hung, crashed or was replaced."""
 
     reason = "worker_lost"
 
@@ -44,7 +44,7 @@ class ModelPath(Protocol):
     """Transform and model of one release.
 
     Attributes:
-        in_loop: Whether `score_now` may be called on the event loop; else `score` is awaited.
+        in_loop: If True, `score_now` is called on the event loop; else `score` is awaited.
         times: Of the last call of `score_now`: its stages "transform" and "model".
     """
 
@@ -52,30 +52,30 @@ class ModelPath(Protocol):
     times: Times
 
     def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
-        """Scores, float64 or float32 [n], on this thread.
+        """Score on this thread: float64 or float32 [n].
 
         Args:
             left_ns: Nanoseconds that the call may take.
 
         Raises:
-            NoScores: One of its kinds says why there are none.
+            NoScores: There are no scores; the subclass says why.
         """
 
     async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
-        """Scores, float64 or float32 [n], from another process.
+        """Score in another process: float64 or float32 [n].
 
         Args:
             until: Time of `time.monotonic()` at which the caller gives up; `TooLate` is raised before it passes.
 
         Raises:
-            NoScores: One of its kinds says why there are none.
+            NoScores: There are no scores; the subclass says why.
         """
 
     def expected_s(self) -> float:
-        """Seconds until the scores of a request that is handed over now; infinity while there is no way to the model.
+        """Estimate the seconds until a request sent now is scored; infinity while the model cannot be reached.
 
-        It counts the requests that wait ahead of it. Admission compares it with what is left until the deadline.
+        Requests that are ahead in the queue count. Admission compares the estimate with the time left.
         """
 
     def close(self) -> None:
-        """Give up processes and memory, in the watching thread, once no new request comes. Calls under way may fail."""
+        """Release processes and memory, in the watching thread, once no new requests come. Running calls may fail."""

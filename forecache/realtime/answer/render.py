@@ -1,6 +1,6 @@
-"""An answer as the reader's own JSON.
+"""Encode an answer as the reader's own JSON.
 
-The scores of 50 candidates are written by a handful of calls over all of them, not by one for each.
+The scores of all candidates are encoded by a handful of calls, not by one call each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ _ARRAY = orjson.OPT_SERIALIZE_NUMPY
 
 
 class Renderer:
-    """Writes the answers of one release.
+    """Encodes the answers of one release.
 
     Args:
-        arm: Which requests it answers, while a release is rolled out; "": answers do not say it.
+        arm: Its arm in a rollout, for the answers; "": answers do not have the member.
     """
 
     def __init__(self, release: Release, *, arm: str = "") -> None:
@@ -38,12 +38,12 @@ class Renderer:
         self._is_ranking = release.candidates is not None
 
     def body(self, answered: Answered, *, deadline_ms: float, elapsed: int, late: bool) -> bytes:
-        """The answer as JSON.
+        """Encode an answer as JSON.
 
         Args:
             deadline_ms: As granted.
             elapsed: Nanoseconds since the request arrived.
-            late: Whether the deadline has passed.
+            late: True if the deadline has passed.
         """
         parts = [self._head, orjson.dumps(answered.request_id or None)]
         if self._is_ranking:
@@ -95,7 +95,7 @@ class Renderer:
 
     def in_order_given(self, items: Sequence[Any], request_id: str, why: str, *, deadline_ms: float, elapsed: int,
                        late: bool, wait: int) -> bytes:  # fmt: skip
-        """The answer of the last rung of a ranking, with the least work there is: for when there is no time."""
+        """Encode the answer of a ranking's last fallback, the order given, with the least possible work."""
         return self.body(
             Answered(items, None, "order_given", why=why, request_id=request_id, times=Times(wait=wait)),
             deadline_ms=deadline_ms, elapsed=elapsed, late=late,
@@ -103,7 +103,7 @@ class Renderer:
 
 
 def lowest(rungs: Sequence[str]) -> str:
-    """The last rung that a candidate comes from, in the order of the ladder."""
+    """Return the last fallback in the usual order among those that candidates come from."""
     return list(dict.fromkeys(sorted(rungs, key=_RANK.__getitem__)))[-1]
 
 
@@ -111,7 +111,7 @@ _RANK = {MODEL: 0, "dot_product": 1, "last_night": 2, "default": 3, "order_given
 
 
 def _texts(items: Sequence[Any]) -> list[bytes]:
-    """Each value as JSON."""
+    """Encode each value as JSON."""
     text = orjson.dumps(items)
     if text.count(b",") == len(items) - 1:
         return text[1:-1].split(b",")
@@ -132,7 +132,7 @@ def _scores(answered: Answered, order: np.ndarray | None, count: int) -> list[by
     texts = orjson.dumps(scores[:count], option=_ARRAY)[1:-1].split(b",")
     if single is None:
         return texts
-    # A float32 has the same digits whether or not another rung answers for other candidates.
+    # A float32 keeps its digits if another fallback answers for other candidates.
     narrow = np.where(single, scores, 0.0).astype(np.float32)
     shorter = orjson.dumps(narrow, option=_ARRAY)[1:-1].split(b",")
     return [shorter[place] if is_single else texts[place] for place, is_single in enumerate(single.tolist())]
@@ -150,7 +150,7 @@ def _stores(used: Mapping[str, Answers]) -> bytes:
 
 
 def _times(times: Times, elapsed: int) -> bytes:
-    """The stages in ms, and what is left of the total: writing the answer, and waiting for the model's process."""
+    """Encode the stages in ms; "render" is the rest: encoding the answer, and waiting for the worker process."""
     named = (times.wait, times.parse, times.lookup, times.transform, times.model, times.ladder)
     return (
         b',"timings_ms":{"wait":%.3f,"parse":%.3f,"lookup":%.3f,"transform":%.3f,"model":%.3f,"ladder":%.3f,'

@@ -1,4 +1,4 @@
-"""The rungs below the model: scores from what was published last night, or none."""
+"""The fallbacks (`ladder=` of a declaration; JSON and metrics say "rung"): scores from published stores, or none."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,34 +18,34 @@ Served = Mapping[str, Answers]
 
 
 class Unavailable(Exception):
-    """A store of the rung has no version that may be read; the next rung answers."""
+    """A store of the fallback has no version that may be read; the next fallback answers."""
 
 
 class Rung(Protocol):
-    """A rung of the ladder.
+    """A fallback, which answers if the model cannot.
 
     Attributes:
-        name: As answers and metrics name it.
-        needs_request: Whether it needs more of a request than the names of its candidates.
+        name: As in answers and metrics.
+        needs_request: False if the names of the candidates are enough.
     """
 
     name: str
     needs_request: bool
 
     def scores(self, request: ParsedRequest, served: Served, now: float, used: dict[str, Answers]) -> np.ndarray | None:
-        """Scores [length], NaN where it has none; None: candidates stay in the order given.
+        """Return scores [length], NaN for none; None: candidates stay in the order given.
 
         Args:
             now: Unix time.
-            used: The versions that were read are added by name.
+            used: The versions that are read are added by store name.
 
         Raises:
-            Unavailable: It cannot answer now.
+            FallbackUnavailable: It cannot answer now.
         """
 
 
 def rungs_of(declared: Sequence[ladder.Rung]) -> tuple[Rung, ...]:
-    """The rungs below the model, from the best to the last, which always answers."""
+    """Make the declared fallbacks, from the best to the last, which always answers."""
     return tuple(_KINDS[type(each)](each) for each in declared)
 
 
@@ -59,7 +59,7 @@ class _DotProduct:
     def scores(self, request: ParsedRequest, served: Served, now: float, used: dict[str, Answers]) -> np.ndarray | None:
         users, items = self._user.rows(request, served, now, used), self._item.rows(request, served, now, used)
         stores = (self._declared.user.store, self._declared.item.store)
-        # Two nights' vectors have different axes: their product means nothing while one store is ahead of the other.
+        # Vectors of two as-of dates have different axes: their product means nothing while one store is ahead.
         if users.shape[1] != items.shape[1] or len({used[store].manifest.as_of for store in stores}) > 1:
             raise Unavailable
         return np.einsum("ij,ij->i", np.broadcast_to(users, (len(items), users.shape[1])), items)
@@ -106,7 +106,7 @@ _KINDS: dict[type, Any] = {
 
 
 class _Numbers:
-    """Numbers of a store, found by fields of a request."""
+    """Reads numbers of a store by fields of a request."""
 
     def __init__(self, declared: ladder.Stored) -> None:
         self._declared = declared
@@ -114,10 +114,10 @@ class _Numbers:
         self._told = False
 
     def rows(self, request: ParsedRequest, served: Served, now: float, used: dict[str, Answers]) -> np.ndarray:
-        """Float [n, d], or [1, d] where the key is of the request alone; NaN where there is no row."""
+        """Read floats [n, d], or [1, d] if the key is of the request alone; NaN for a key without a row."""
         declared = self._declared
         answers = served.get(declared.store)
-        # A store on another machine may be what keeps the model from answering; waiting for it would stop all others.
+        # A store on another machine may be the reason for the fallback; waiting for it would block other requests.
         if answers is None or not isinstance(answers.snapshot, (Snapshot, NoVersion)):
             if answers is not None and not self._told:
                 self._told = True
@@ -144,7 +144,7 @@ class _Numbers:
 
 
 def _place(answers: Answers, field: str) -> tuple[list[int], str]:
-    """Where the numbers of a field are in a packed row, and the field's name."""
+    """Find the columns of a field in a packed row ([] for JSON rows), and the field's name."""
     manifest = answers.manifest
     if manifest.is_packed:
         own = (field, f"{field}_")

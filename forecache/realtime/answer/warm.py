@@ -1,4 +1,4 @@
-"""A release is warmed before it answers: its recorded requests go through look-ups, transform and model."""
+"""Warm a release before it answers: send its recorded requests through look-ups, transform and model."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,7 +18,7 @@ from forecache.realtime.request.parsed import Found, ParsedRequest
 
 
 def warmed_s(loaded: LoadedRelease, versions: Mapping[str, Answers]) -> float:
-    """The 99th percentile of the time that transform and model take, in seconds; infinity if they fail."""
+    """Warm a release; return the 99th percentile of transform and model, in seconds; infinity if they fail."""
     release = loaded.release
     parser = RequestParser(release)
     lookups = Lookups(release.lookups, versions, refuses=False)

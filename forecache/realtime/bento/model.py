@@ -1,4 +1,4 @@
-"""What a BentoML service asks: one release on the versions that the stores beside it serve."""
+"""The model behind a BentoML service: one release on the current versions of local stores."""
 
 import logging
 import threading
@@ -28,11 +28,11 @@ LOOK_EVERY_S = 1.0
 
 
 class BentoModel:
-    """A release; threads take turns.
+    """A release that answers requests, one thread at a time.
 
     Args:
-        folder: The release's, as `forecache bento` copied it.
-        store_path: Folder of the stores; new versions in it are followed.
+        folder: Folder of the release, as `forecache bento` copied it.
+        store_path: Folder of the stores, whose new versions are followed.
     """
 
     def __init__(self, folder: Path, store_path: Path) -> None:
@@ -44,15 +44,15 @@ class BentoModel:
         self._stores.look()
         for name in self._stores.missing():
             logger.warning("The view %s has no version in %s. %s", name, store_path, only_here(name))
-        # A version that is replaced is closed at once, which nobody may be reading then.
+        # A replaced version is closed at once, so no other thread may be reading it.
         self._turn = threading.Lock()
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The model's answer: as of `POST /v1/<name>`, without rungs, deadline and times.
+        """Answer a request as `POST /v1/<name>` does, without fallbacks, deadline and times.
 
         Raises:
             InputError: The request is wrong.
-            UnavailableError: A view has no version here that the model may be asked with.
+            UnavailableError: A view has no version here that may be used.
         """
         with self._turn:
             return self._asked(request, time())
@@ -98,12 +98,12 @@ class BentoModel:
 
 
 def _number(score: Any) -> float | None:
-    """A score with all its digits: float32 and float64 both fit into the number that is returned."""
+    """Convert a float32 or float64 score without loss; NaN becomes None."""
     return None if score != score else float(score)
 
 
 def only_here(*views: str) -> str:
-    """What is said where a service lacks views."""
+    """Return the remedy for views that a service lacks."""
     return (
         "A BentoML service reads stores in its own folder, FORECACHE_STORE, and none in Redis or in an object store: "
         f"`forecache pull {' '.join(views)}` brings what FORECACHE_STORE_REMOTE has."
@@ -111,7 +111,7 @@ def only_here(*views: str) -> str:
 
 
 class _Stores:
-    """The versions that some stores serve, looked at again each second."""
+    """The current versions of some stores; the pointers are read again each second."""
 
     def __init__(self, folder: Path, names: list[str]) -> None:
         self.served: dict[str, Answers] = {}
@@ -121,11 +121,11 @@ class _Stores:
         self._look_at = float("-inf")
 
     def missing(self) -> list[str]:
-        """The stores that have no version here."""
+        """List the stores that have no version here."""
         return [store.pipeline for store in self._stores if store.pipeline not in self.served]
 
     def look(self) -> None:
-        """Follow the pointers; a version that cannot be opened leaves the one before in its place."""
+        """Open the current versions; if one cannot be opened, the version before it stays."""
         if monotonic() < self._look_at:
             return
         self._look_at = monotonic() + LOOK_EVERY_S

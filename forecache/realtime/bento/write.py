@@ -1,4 +1,4 @@
-"""Writes the folder of a BentoML service for a release."""
+"""Write the folder of a BentoML service for a release."""
 
 import shutil
 import tempfile
@@ -18,7 +18,7 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "onnx": ("onnxruntime",), "lightgbm": ("lightgbm",), "xgboost": ("xgboost-cpu", "xgboost"),
     "sklearn": ("scikit-learn",), "skops": ("scikit-learn", "skops"), "torch": ("torch",),
 }  # fmt: skip
-"""What a runtime needs beside `forecache[realtime]`, in the versions that made the release's figures."""
+"""Packages that a runtime needs beside `forecache[realtime]`; pinned to the versions installed here."""
 _HEAD = "# Written by `forecache bento`: it is replaced when that is run again.\n"
 
 
@@ -35,7 +35,7 @@ def write_bento(settings: Settings, name: str, folder: Path, *, number: int | No
     Raises:
         NotFoundError: There is no such release.
         InputError: The folder holds something else.
-        DamagedError: The release is not what was written.
+        DamagedError: The release is damaged.
     """
     releases = open_releases(settings, name)
     number = number or read_current(releases).current
@@ -57,7 +57,7 @@ def write_bento(settings: Settings, name: str, folder: Path, *, number: int | No
 
 
 def views_not_here(settings: Settings, release: Release) -> list[str]:
-    """The views that a release looks up and that have no version in the store's folder on this machine."""
+    """List the views that a release looks up and that have no version in the store's folder on this machine."""
     views = sorted({lookup.view for lookup in release.lookups})
     return [view for view in views if open_store(settings, view).pointer().serving is None]
 

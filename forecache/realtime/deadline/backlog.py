@@ -1,9 +1,9 @@
-"""Requests that wait for the event loop's thread: in their order where there is time, else the newest first.
+"""Queue of requests for the event loop's thread: by deadline if there is time for all, else the newest first.
 
-After a short pause all that wait have time enough: answered in the order of their deadlines, none waits longer than
-the pause was. Under overload that order gives every request its answer just when it is too late. Then the newest come
-first, and a request that cannot get its turn any more is given up while there is time for a lower rung (adaptive LIFO
-and CoDel, as in Maurer, "Fail at Scale", ACM Queue 2015).
+After a short pause all queued requests have time enough; by deadline, none waits longer than the pause was. Under
+overload that order would answer every request just too late. Then the newest is answered first, and a request that
+cannot be answered by the model in time is given up while there is time for a fallback (adaptive LIFO and CoDel, as in
+Maurer, "Fail at Scale", ACM Queue 2015).
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from forecache.realtime.deadline.cost import Cost
 
 logger = logging.getLogger("forecache.realtime")
 SLICE_NS = 1_000_000
-"""Work for waiting requests between two looks at what has arrived."""
+"""Time spent on queued requests before the loop polls for new ones."""
 OVERLOAD = "overload"
 _IN_ORDER_SHARE = 0.5
-"""Requests are answered in their order where that takes no more than this share of the time that the first has left."""
+"""Requests are answered by deadline if all of them take no more than this share of the time that the first has left."""
 
 
 class _Job:
@@ -49,7 +49,7 @@ class Backlog:
         self.model_cost = Cost(200_000)
 
     def is_calm(self, clock: Clock, now: int) -> bool:
-        """Whether a request may be answered at once, in the order of arrival."""
+        """Return True if a request may be answered at once: nobody waits, and it has most of its time left."""
         return not self._count and (now - clock.arrived) * 10 < clock.until - clock.arrived
 
     @property
@@ -57,10 +57,10 @@ class Backlog:
         return self._count
 
     def join(self, clock: Clock, run: Callable[[str], None]) -> "asyncio.Future[None]":
-        """Have a request answered in its turn.
+        """Queue a request; the future is done once it is answered.
 
         Args:
-            run: Answers it; its argument says why the model may not be asked, "" if it may. It raises nothing.
+            run: Answers it; its argument is the reason why the model must not be called, "" if it may. Raises nothing.
         """
         job = _Job(run, self._loop.create_future())
         if len(self._stack) > 2 * self._count + 64:
@@ -93,12 +93,12 @@ class Backlog:
             self._by_deadline.clear()
 
     def _has_time(self) -> bool:
-        """Whether all that wait can be answered in the order of their deadlines, with time to spare."""
+        """Return True if all queued requests can be answered in the order of their deadlines, with time to spare."""
         left = self._by_deadline[0][0] - perf_counter_ns()
         return self.model_cost.fits(left * _IN_ORDER_SHARE / self._count)
 
     def _first(self) -> _Job:
-        """The one whose deadline comes first of those that wait."""
+        """Take the queued request with the earliest deadline."""
         while True:
             job = heapq.heappop(self._by_deadline)[2]
             if job.run is not None:
@@ -111,16 +111,16 @@ class Backlog:
                 return job
 
     def _give_up(self) -> None:
-        """Answer those by a lower rung whose turn would come too late because of the others.
+        """Answer requests by a fallback if the model would answer them too late because of the others.
 
-        One that waits alone has its turn now; whether its deadline leaves time for the model is not overload.
+        A request that waits alone is left: it runs next, and a deadline too short for the model is not overload.
         """
         heap = self._by_deadline
         soon = SLICE_NS + self._turn.estimate
         while self._count > 1:
             until, _, job = heap[0]
             if job.run is not None:
-                # Its turn comes after all others that wait, and after those that are still to come.
+                # It runs after all other queued requests, and after those still to come.
                 if self.model_cost.fits((until - perf_counter_ns() - soon) / self._count):
                     return
                 self._finish(job, OVERLOAD)
@@ -133,7 +133,7 @@ class Backlog:
         try:
             run(why)
         except Exception:
-            # What waits behind it is answered all the same.
+            # The requests behind it are answered all the same.
             logger.exception("A request could not be answered.")
         if not job.done.done():
             job.done.set_result(None)

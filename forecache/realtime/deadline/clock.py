@@ -1,7 +1,7 @@
-"""When a request arrived and until when it is to be answered.
+"""Arrival and deadline of a request.
 
-Time that a request waits in the socket before a handler sees it is not in the handler's clock. A balancer that stamps
-requests says when they came. Without one, it is how long the loop has been at work since it last looked.
+A request waits in the socket before a handler sees it. The header of a load balancer tells its arrival; without one,
+the wait is estimated as the time that the loop has worked since it last polled.
 """
 
 import re
@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"\d{1,20}(\.\d{1,9})?")
 _GRPC_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _GRPC_MS = {"H": 3_600_000.0, "M": 60_000.0, "S": 1000.0, "m": 1.0, "u": 1e-3, "n": 1e-6}
 _LONGEST_WAIT_S = 30.0
-"""A balancer's clock that says a request is older than this, or from the future, is not believed."""
+"""A balancer's time of arrival is ignored if it is longer ago than this, or in the future."""
 
 
 @dataclass(slots=True)
@@ -27,9 +27,9 @@ class Clock:
     """The times of one request, in nanoseconds of `time.perf_counter_ns`.
 
     Attributes:
-        arrived: When it reached the balancer, or this process as far as it can tell.
-        until: When its answer has to leave the handler.
-        deadline_ms: From the arrival until the answer is out, as granted.
+        arrived: Arrival at the balancer, or at this process as estimated.
+        until: Time at which the answer has to leave the handler.
+        deadline_ms: Granted time from arrival until the answer is sent.
     """
 
     arrived: int
@@ -37,18 +37,18 @@ class Clock:
     deadline_ms: float
 
     def is_late(self, now: int) -> bool:
-        """Whether the deadline has passed."""
+        """Return True if the deadline has passed."""
         return now - self.arrived > self.deadline_ms * 1e6
 
 
 def clock_of(call: Call, most_ms: float) -> Clock:
-    """The clock of a request.
+    """Read the arrival and the deadline of a request from its headers.
 
     Args:
         most_ms: The declared deadline; a request may ask for a shorter one.
 
     Raises:
-        Problem: 400 for a header that is not a time, 504 where the client says that no time is left.
+        Problem: 400 for a header that is not a time, 504 if the client has no time left.
     """
     get = call.headers.get
     stamp = get(_START)
@@ -66,10 +66,10 @@ def clock_of(call: Call, most_ms: float) -> Clock:
 
 
 def shortened(clock: Clock, asked_ms: float) -> Clock:
-    """The clock of a request whose body asks for a deadline too; the shorter one counts.
+    """Apply the deadline in a request's body; the shorter one counts.
 
     Raises:
-        Problem: 504 where the client says that no time is left.
+        Problem: 504 if the client has no time left.
     """
     if asked_ms >= clock.deadline_ms:
         return clock
@@ -87,9 +87,9 @@ def _check_left(asked_ms: float) -> None:
 
 
 def _since(stamp: str, otherwise: int) -> int:
-    """Nanoseconds since a moment: Unix time in seconds, ms, us or ns, as nginx (`t=`), HAProxy and others write it.
+    """Return the nanoseconds since a Unix time in seconds, ms, us or ns, as nginx (`t=`), HAProxy and others write it.
 
-    What cannot be understood or believed is not the client's fault, and does not keep it from its answer.
+    A malformed or implausible header is not the client's fault: `otherwise` is returned.
     """
     text = stamp.removeprefix("t=")
     if not _NUMBER.fullmatch(text):

@@ -1,11 +1,11 @@
-"""How long a piece of work takes, learned from each time it is done."""
+"""Running estimate of how long a piece of work takes."""
 
 from time import perf_counter_ns
 
 _WEIGHT, _LEAST_WEIGHT = 1 / 32, 1 / 256
 _FORGET_NS = 250_000_000
-"""After so long without such work, what is refused as too slow has its estimate halved: nothing else would tell that it
-has become fast again. The estimate does not fall below what such work took at its fastest."""
+"""After this time without a sample, the estimate of work that is refused as too slow is halved: nothing else would show
+that it has become fast again. The estimate does not fall below the fastest samples."""
 
 
 class Cost:
@@ -32,7 +32,7 @@ class Cost:
         self.estimate = int(self._mean + 2 * self._deviation)
 
     def fits(self, left_ns: float) -> bool:
-        """Whether such work is done within this time, as far as is known."""
+        """Return True if such work is expected to be done within this time."""
         if self.estimate > left_ns and (now := perf_counter_ns()) - self._learned > _FORGET_NS:
             self._learned = now
             self._mean, self._deviation = max(self._mean / 2, self._least), self._deviation / 2

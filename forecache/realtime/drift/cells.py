@@ -1,7 +1,7 @@
-"""Counts of live values in shared memory: one block for each model of a worker, of all time and of the last window.
+"""Counts of live values in shared memory: one block for each model of a worker, in total and in the last window.
 
-Each worker writes its own memory; whoever makes the page adds the blocks of all. A window is one to two times the time
-that the settings name: its counts are those of now less those of the last but one turn.
+Each worker writes its own memory; the metrics page adds the blocks of all. A window is one to two times as long as the
+setting: its counts are the totals of now minus those at the second to last start of a window.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _KEY, _SIZE, _RELEASE, _LIVE, _TURNED_S, _NANOSECONDS, _NUM_HEAD = range(7)
 _NAME_CELLS = 8
 _HEAD = _NUM_HEAD + _NAME_CELLS
 _COPIES = 3
-"""Counts since the start, at the last turn of the window, and at the one before."""
+"""Copies of the counts: now, at the start of the running window, and at the start of the one before."""
 Cells = NDArray[np.uint64]
 
 
@@ -21,7 +21,7 @@ class Block:
     """The counts of one model in one worker.
 
     Attributes:
-        total: uint64 [size]: since the block was begun.
+        total: uint64 [size], counts since the block was created.
     """
 
     def __init__(self, cells: Cells) -> None:
@@ -40,21 +40,21 @@ class Block:
 
     @property
     def seconds(self) -> float:
-        """Time that counting took."""
+        """Time spent on counting."""
         return float(self._cells[_NANOSECONDS]) / 1e9
 
     def spent(self, nanoseconds: int) -> None:
         self._cells[_NANOSECONDS] += np.uint64(nanoseconds)
 
     def turn(self, now: float, window_s: float) -> None:
-        """Begin the next window where the running one has ended; the owner calls it before it counts."""
+        """Begin the next window if the running one has ended; the owner calls it before it counts."""
         if now - float(self._cells[_TURNED_S]) >= window_s:
             self._before[:] = self._turned if now - float(self._cells[_TURNED_S]) < 2 * window_s else self.total
             self._turned[:] = self.total
             self._cells[_TURNED_S] = int(now)
 
     def recent(self, now: float, window_s: float) -> Cells:
-        """Counts of the last one to two windows; nothing where the worker has counted nothing for so long."""
+        """Return the counts of the last one to two windows; zeros if the worker has counted nothing in them."""
         silent_s = now - float(self._cells[_TURNED_S])
         if silent_s >= 2 * window_s:
             return np.zeros_like(self.total)
@@ -62,20 +62,20 @@ class Block:
 
 
 class DriftCells:
-    """The blocks in one worker's memory, one after the other; the first cell of what is left is 0."""
+    """The blocks in one worker's memory, one after the other; the first cell after the last block is 0."""
 
     def __init__(self, memory: memoryview) -> None:
         self._cells: Cells = np.frombuffer(memory, np.uint64)
 
     def open(self, name: str, key: int, size: int, now: float) -> Block | None:
-        """The block of a model: the one that has counted in the same bins goes on, else one is begun.
+        """Return the block of a model: an existing one with the same bins, else a new one.
 
         Args:
             key: Identifies the bins.
             size: Number of counts.
 
         Returns:
-            None where there is no memory left.
+            None if there is no memory left.
         """
         needed, at, free = _HEAD + _COPIES * size, 0, None
         while at + _HEAD <= len(self._cells) and self._cells[at + _KEY]:
@@ -86,7 +86,7 @@ class DriftCells:
                 if len(block.total) == size:
                     free = at
                 else:
-                    self._cells[at + _NUM_HEAD : at + _HEAD] = 0  # nobody's from now on
+                    self._cells[at + _NUM_HEAD : at + _HEAD] = 0  # without an owner from now on
             elif not block.name and len(block.total) == size and free is None:
                 free = at
             at += _HEAD + _COPIES * len(block.total)
@@ -100,7 +100,7 @@ class DriftCells:
         cells[_NUM_HEAD:] = 0
         cells[_NUM_HEAD:_HEAD].view(np.uint8)[: len(name.encode())] = np.frombuffer(name.encode(), np.uint8)
         cells[_SIZE], cells[_TURNED_S], cells[_NANOSECONDS] = size, int(now), 0
-        cells[_KEY] = key  # last: what is read of a block is there once it has a key
+        cells[_KEY] = key  # written last: a block with a key is complete for its readers
         return Block(self._cells[start:])
 
     def blocks(self) -> Iterator[Block]:

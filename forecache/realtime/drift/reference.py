@@ -1,4 +1,4 @@
-"""The bins of a release's features and scores, and how many rows of the training data lie in each."""
+"""The bins of a release's features and scores, with the counts of the training data."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import xxhash
 from numpy.typing import NDArray
 
 SCORE = "score"
-"""Name of the column of scores, which no feature has."""
+"""Name of the column of scores; no feature has it."""
 BELOW, ABOVE, NULL = "below", "above", "null"
 
 
@@ -33,11 +33,11 @@ class ColumnBins:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a release's columns are held against.
+    """The bins and the training counts that live values of a release are compared with.
 
     Attributes:
-        columns: Those of the features in the order of the release, then the score where its bins are known.
-        of: What was counted, such as "training split of churn@12".
+        columns: The features in the order of the release, then the score if its bins are known.
+        of: The data that was counted, such as "training split of churn@12".
     """
 
     columns: tuple[ColumnBins, ...]
@@ -57,7 +57,7 @@ class Reference:
 
     @cached_property
     def key(self) -> int:
-        """Identifies the bins: counts of two releases with the same key can be added."""
+        """Hash that identifies the bins: counts of two releases with the same key can be added."""
         return xxhash.xxh3_64_intdigest(self.to_json()) or 1
 
     @property
@@ -84,7 +84,7 @@ class Reference:
         return len(self.edges) + 2
 
     def count(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
-        """How many values lie in each bin, int64 [columns * width].
+        """Count values by bin: int64 [columns * width].
 
         Args:
             values: float32 [n, columns].
@@ -99,7 +99,7 @@ class Reference:
         return np.arange(len(self.columns)) * self.width
 
     def named(self, place: int, counts: Sequence[int]) -> dict[str, int]:
-        """Counts of the column at a place by the names of its bins.
+        """Return the counts of one column by the names of its bins.
 
         Args:
             counts: As `count` returns them.
@@ -110,13 +110,13 @@ class Reference:
         return {BELOW: own[0], **bins, ABOVE: own[inner + 1], NULL: own[-1]}
 
     def trained(self, place: int) -> dict[str, int]:
-        """What `named` returns, of the training data."""
+        """Return the counts of the training data of one column by the names of its bins."""
         *inner, unknown = self.columns[place].counts
         return {BELOW: 0, **{str(number): count for number, count in enumerate(inner)}, ABOVE: 0, NULL: unknown}
 
 
 def _float32_from(edges: Sequence[float]) -> list[np.float32]:
-    """For each edge the smallest float32 that is not below it: the same float32 values are at or above both."""
+    """Return for each edge the smallest float32 that is not below it: it divides float32 values in the same way."""
     found = []
     for edge in edges:
         rounded = np.float32(edge)

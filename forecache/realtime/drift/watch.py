@@ -1,4 +1,4 @@
-"""Counting a sample of the answers of one release in the bins of its training data, within a share of their time."""
+"""Count a sample of a release's answers in the bins of its training data, within a share of the answers' time."""
 
 import logging
 from random import random
@@ -17,16 +17,16 @@ FIRST_SHARE, _LEAST_SHARE = 1 / 64, 1 / 4096
 _WEIGHT = 0.05
 _TELL_EVERY_S = 60.0
 REQUESTS, ROWS = -2, -1
-"""Places behind the bins: how many requests and rows were counted."""
+"""Indices after the bins: numbers of requests and rows counted."""
 
 
 def num_counts(reference: Reference) -> int:
-    """Counts of a block: those of the bins, then requests and rows."""
+    """Return the size of a block: the counts of the bins, then requests and rows."""
     return len(reference.columns) * reference.width + 2
 
 
 def open_watch(memory: memoryview, name: str, reference: Reference | None, *, window_s: float) -> "DriftWatch | None":
-    """The counting of one model's answers; None where its bins are not known, or no memory is left, which is logged."""
+    """Open the counting of a model's answers; None if its bins are not known, or (logged) if no memory is left."""
     if reference is None:
         return None
     block = DriftCells(memory).open(name, reference.key, num_counts(reference), monotonic())
@@ -39,7 +39,7 @@ def open_watch(memory: memoryview, name: str, reference: Reference | None, *, wi
 class DriftWatch:
     """Counts a random sample of answers, on the event loop's thread.
 
-    The share that is counted follows from what counting takes and what answering takes.
+    The sampled share follows from the measured times of counting and of answering.
 
     Args:
         window_s: Length of the window; see `forecache.realtime.drift.cells`.
@@ -54,7 +54,7 @@ class DriftWatch:
         self._told = float("-inf")
 
     def see(self, answered: Answered) -> None:
-        """Count an answer if it is drawn; whatever goes wrong costs the count, never the answer."""
+        """Count an answer if it is sampled; an error costs the count, never the answer."""
         if random() < self._share and answered.features is not None:
             began = perf_counter_ns()
             try:

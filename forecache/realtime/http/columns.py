@@ -1,4 +1,4 @@
-"""From the columns that a table or a list of tensors brings to the requests that they hold."""
+"""Requests and answers as columns, for protocols of tables or tensors: split columns into requests, and back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ Column = Sequence[Any] | np.ndarray
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request of a protocol that knows columns.
+    """One request of a protocol with columns.
 
     Attributes:
-        request: By field of the request, its value.
-        candidates: By field of a candidate, the values [n]; None where the model ranks none.
+        request: Value by field of the request.
+        candidates: Values [n] by field of the candidates; None if the model ranks none.
     """
 
     request: Mapping[str, Any]
@@ -27,7 +27,7 @@ class Asked:
 
 
 def requests_of(release: Release, columns: Mapping[str, Column], *, most_rows: int) -> list[Asked]:
-    """The requests in some columns: one whose candidates are the rows, or one for each row of a model without any.
+    """Split columns into requests: one whose candidates are the rows, or one for each row if the model ranks none.
 
     A field of the request may have one value, or the same one in every row of candidates.
 
@@ -76,7 +76,7 @@ def _check_lengths(columns: Mapping[str, Column], length: int) -> None:
 
 
 def _same_in_all(name: str, values: Column, length: int) -> Any:
-    """The one value of a field of the request."""
+    """Return the single value of a field of the request."""
     listed = _listed(values)
     if len(listed) not in (1, length) or not listed:
         raise Problem(
@@ -85,7 +85,7 @@ def _same_in_all(name: str, values: Column, length: int) -> Any:
         )
     first = listed[0]
     for value in listed:
-        # NaN differs from itself, -0.0 is not 0.0, and True is not 1: what a transform could tell apart.
+        # Compared by repr: NaN differs from itself, and a transform can tell -0.0 from 0.0, and True from 1.
         if repr(value) != repr(first):
             raise Problem(
                 problems.BAD_REQUEST,

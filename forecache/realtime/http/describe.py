@@ -1,4 +1,4 @@
-"""What `GET /v1/<name>` says of a real-time model."""
+"""Describe a real-time model for `GET /v1/<name>`."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from forecache.realtime.served import Served
 
 
 def description(served: Served, models: Models) -> dict[str, Any]:
-    """The release that answers, its request, and what stands behind it."""
+    """Describe the served release for `GET /v1/<name>`: its request, model, look-ups and fallbacks."""
     release = served.loaded.release
     path = without_cache(served.path)
     described: dict[str, Any] = {

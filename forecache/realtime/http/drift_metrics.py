@@ -1,4 +1,4 @@
-"""Metrics of live drift: the counts of all workers, and how far they are from the training data."""
+"""Metrics of live drift: the counts of all workers, and their distance from the training data."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,14 +28,14 @@ _EFFECTS: tuple[tuple[Metric, "Callable[[ColumnDrift], float]"], ...] = (
     (metrics.OUT_OF_RANGE, lambda column: column.out_of_range),
 )
 SHIFT = 0.25
-"""Population stability index from which on one speaks of a shift (Siddiqi 2006)."""
+"""Population stability index that counts as a shift (Siddiqi 2006)."""
 LEAST_REQUESTS = 300
-"""Fewer requests in the window say nothing: by chance alone the index of ten bins is then about 0.03."""
+"""With fewer requests in the window, drift is not judged: chance alone gives ten bins an index of about 0.03 then."""
 
 
 @dataclass(frozen=True)
 class ColumnDrift:
-    """How far a column of a model is from its training data, in the last window."""
+    """Distance of a model's column from its training data, in the last window."""
 
     name: str
     distance: Distance
@@ -49,7 +49,7 @@ class ModelDrift:
     """The live drift of one model over all workers.
 
     Attributes:
-        total, recent: Counts as `Reference.count` has them, then requests and rows; since the start, and in the window.
+        total, recent: Counts as of `DriftReference.count`, then requests and rows; since the start, and in the window.
     """
 
     reference: Reference
@@ -58,7 +58,7 @@ class ModelDrift:
     seconds: float
 
     def columns(self) -> Iterator[ColumnDrift]:
-        """Each column's drift; none before there are enough requests in the window."""
+        """Yield the drift of each column; nothing before there are enough requests in the window."""
         if self.recent[REQUESTS] < LEAST_REQUESTS:
             return
         rows = int(self.recent[ROWS])
@@ -79,11 +79,11 @@ class ModelDrift:
 def live_drift(
     memories: Iterable[memoryview], references: Mapping[str, Reference], *, window_s: float
 ) -> dict[str, ModelDrift]:
-    """The drift of the models whose bins are known here, by name.
+    """Add up the drift of the models whose bins are known here, by name.
 
     Args:
-        memories: Of all workers, those that have ended included.
-        references: By model, the bins of the release that is served here.
+        memories: Of all workers, including those that have ended.
+        references: By model, the bins of the served release.
     """
     now = time.monotonic()
     found: dict[str, ModelDrift] = {}
@@ -104,7 +104,7 @@ def live_drift(
 
 
 def drift_of(name: str, models: Models, runtime: Runtime, settings: Settings) -> list[dict[str, Any]]:
-    """The columns of a model that have moved the most, at most five; none where they are not counted."""
+    """Return the columns of a model with the largest drift, at most five; empty if drift is not counted."""
     served = models.served.get(name)
     if served is None or served.loaded.reference is None:
         return []

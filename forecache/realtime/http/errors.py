@@ -1,4 +1,4 @@
-"""Problems in the forms of other protocols; light, because a reader refuses before it has loaded any model."""
+"""Render problems as errors of other protocols; imports little, as a reader refuses before it has loaded models."""
 
 from collections.abc import Collection
 
@@ -17,12 +17,12 @@ _MLFLOW_CODES = {
 
 
 def inference_error(problem: Problem) -> Reply:
-    """A problem as the Open Inference Protocol has errors."""
+    """Render a problem as an error of the Open Inference Protocol."""
     return _reply(problem, {"error": problem.detail})
 
 
 def mlflow_error(problem: Problem) -> Reply:
-    """A problem as MLflow's own server has errors."""
+    """Render a problem as an error of MLflow's own server."""
     code = _MLFLOW_CODES.get(problem.kind.status, "INTERNAL_ERROR")
     return _reply(problem, {"error_code": code, "message": problem.detail})
 
@@ -32,7 +32,7 @@ def _reply(problem: Problem, body: dict[str, str]) -> Reply:
 
 
 def not_served(name: str, failures: Collection[str]) -> Problem:
-    """What a request to a model is told that has a folder of releases, and none that answers.
+    """Make the problem for a request to a model that has releases here, but none that is served.
 
     Args:
         failures: Models whose current release cannot be served.

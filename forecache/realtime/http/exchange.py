@@ -1,4 +1,4 @@
-"""What protocols other than the reader's own share: a body in time, and the answers to the requests in it."""
+"""Base of the protocols other than the reader's own: read a body within the deadline, and answer its requests."""
 
 import asyncio
 import logging
@@ -26,22 +26,22 @@ from forecache.realtime.served import Served
 
 logger = logging.getLogger("forecache.realtime")
 _STARTED_AT_ONCE = 16
-"""Requests that came together and are answered elsewhere, whose look-ups are read before others have their turn."""
+"""Requests of one body for other processes that are started before other work on the loop gets its turn."""
 
 
 class Exchange:
-    """Reads bodies and has requests answered, with the deadline, the queue and the ladder of the reader's own JSON."""
+    """Reads bodies and answers requests, with the same deadline, queue and fallbacks as the reader's own protocol."""
 
     def __init__(self, context: Context, engine: Engine, backlog: Backlog) -> None:
         self.context = context
         self._engine, self._backlog = engine, backlog
 
     async def body(self, served: Served, call: Call) -> tuple[bytes, Clock]:
-        """The body of a request, and its clock.
+        """Read the body of a request, and its deadline.
 
         Raises:
-            Problem: The client may not ask, a header or the body is wrong, or the deadline has passed.
-            ClientGone: The client left.
+            Problem: The client has no access, a header or the body is wrong, or the deadline has passed.
+            ClientGone: The client has disconnected.
         """
         context, settings, headers = self.context, self.context.settings, call.headers
         if context.access is not None:
@@ -52,10 +52,10 @@ class Exchange:
         return body, clock
 
     async def answers(self, served: Served, asked: Sequence[Asked], clock: Clock, request_id: str) -> list[Scored]:
-        """The answers to requests that came together, in their order.
+        """Answer the requests of one body, in their order.
 
         Args:
-            request_id: For the answers, where the model has no field of that name.
+            request_id: For the answers, if the model has no field of that name.
 
         Raises:
             Problem: A request is wrong.
@@ -79,7 +79,7 @@ class Exchange:
         if served.log is not None:
             if len(parsed) > 1 and not own and request_id:
                 for place, (_, request) in enumerate(parsed):
-                    request.request_id = f"{request_id}/{place}"  # each has a row of its own in the log
+                    request.request_id = f"{request_id}/{place}"  # each request has its own row in the log
             for _, request in parsed:
                 served.log.identify(request)
         parse = (perf_counter_ns() - began) // (len(asked) or 1)
@@ -92,7 +92,7 @@ class Exchange:
     async def _found(
         self, served: Served, parsed: Sequence[tuple[Served, ParsedRequest]], clock: Clock, began: int, parse: int
     ) -> list[Scored]:
-        """The answers to requests, each by its release: all on this thread, or some elsewhere."""
+        """Answer requests, each by its release: all on this thread, or some in other processes."""
         if not any(not by.path.in_loop or by.lookups.remote() for by, _ in parsed):
             return await self._here(served, parsed, clock, parse)
         waiting: list[asyncio.Task[Scored]] = []
@@ -106,7 +106,7 @@ class Exchange:
     async def _here(
         self, served: Served, parsed: Sequence[tuple[Served, ParsedRequest]], clock: Clock, parse: int
     ) -> list[Scored]:
-        """The answers of models on this thread, for a slice of time each; other requests have their turns between."""
+        """Answer on this thread in slices of time; other requests are answered in between."""
         found: list[Scored] = []
         failures: list[Exception] = []
         given_up = ""
@@ -119,7 +119,7 @@ class Exchange:
                 while len(found) < len(parsed) and perf_counter_ns() - began < SLICE_NS:
                     behind = len(parsed) - len(found) - 1
                     found.append(self._now(*parsed[len(found)], clock, parse, why, behind=behind))
-            except Exception as error:  # noqa: BLE001  # raised again where the request is waited for
+            except Exception as error:  # noqa: BLE001  # raised again below, outside of the queue
                 failures.append(error)
                 return
             answers = [each.answered for each in found[first:]]
@@ -151,10 +151,10 @@ class Exchange:
     def _now(
         self, served: Served, request: ParsedRequest, clock: Clock, parse: int, why: str, *, behind: int
     ) -> Scored:
-        """The answer to one of the requests that came together.
+        """Answer one request of a body on this thread.
 
         Args:
-            behind: How many of them are still to be answered, for each of which there must be time for the last rung.
+            behind: Number of requests after it, for each of which there must be time for the last fallback.
         """
         began = perf_counter_ns()
         times = Times(wait=max(0, began - clock.arrived - parse), parse=parse)
@@ -179,12 +179,12 @@ def _done(served: Served, request: ParsedRequest, answered: Answered, clock: Clo
 
 
 def _taken(request: Mapping[str, Any], candidates: Mapping[str, Any] | None, by: Served) -> ParsedRequest:
-    """A request as a release takes it."""
+    """Parse a request for a release."""
     return by.parser.of_values(request, candidates)
 
 
 def not_ready(context: Context, models: Models) -> str:
-    """Why this worker should get no requests to models; "" if it should."""
+    """Return the reason why this worker should get no requests to models; "" if it should."""
     if context.runtime.draining:
         return "The reader is draining: it got a signal to stop."
     if not context.catalog.warm:

@@ -1,4 +1,4 @@
-"""Metrics of models in processes of their own, of their circuit breaker, their cache and their remote reads."""
+"""Metrics of the paths to models: worker processes, circuit breaker, cache and remote reads."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Which handler a request to the real-time models has."""
+"""Find the handler of a request to the real-time models, and describe a model for `GET /v1/<name>`."""
 
 import asyncio
 from functools import partial
@@ -40,7 +40,7 @@ class Handlers:
         self._inference, self._mlflow = InferenceProtocol(exchange, models), MlflowProtocol(exchange, models)
 
     def find(self, method: str, path: str) -> Handler | None:
-        """The handler of a request; None if it is not to a real-time model."""
+        """Return the handler of a request; None if it is not to a real-time model."""
         if path[:4] != _PATH:
             if path[:4] == "/v2/" or path == "/v2":
                 return self._inference.find(method, path)

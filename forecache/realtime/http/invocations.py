@@ -19,10 +19,10 @@ FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 
 
 def parse_columns(body: bytes) -> dict[str, Column]:
-    """The columns that a body holds.
+    """Parse the columns in a body.
 
     Raises:
-        Problem: 400, with what is wrong in it.
+        Problem: 400, with the mistake.
     """
     try:
         data = orjson.loads(body)
@@ -70,7 +70,7 @@ def _named(form: str, columns: Any) -> dict[str, Column]:
 
 
 def render(answers: Sequence[Scored], said: Mapping[str, Any]) -> bytes:
-    """The answer: a score for each row, in their order, null where there is none. MLflow ignores further members.
+    """Encode the answer: a score for each row, in their order, null for none. MLflow ignores further members.
 
     Args:
         said: Further members, beside `rungs`.

@@ -1,4 +1,4 @@
-"""Metrics of the request log: of the workers that write it, and of the committer that the spool is emptied by."""
+"""Metrics of the request log: of the workers that write it, and of the committer that empties the spool."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ _OF_COMMITTER = (
     (metrics.LAST_COMMIT, "committed_at"),
 )
 _PATIENCE_S = 0.05
-"""A look at the spool takes a millisecond or two."""
+"""Longest wait for reading the spool, which usually takes a millisecond or two."""
 Blocks = Mapping[str, Sequence[ModelCells]]
 
 
@@ -31,7 +31,7 @@ def add_log(page: Page, all_of: Blocks, live_of: Blocks, spool: Path) -> None:
 
     Args:
         all_of, live_of: By model, the cells of all workers, and of those that serve it now.
-        spool: Where the logged answers wait.
+        spool: Folder of the spool.
     """
     logged = [name for name, blocks in all_of.items() if any(any(each.log.cells) for each in blocks)]
     looks = _disk.of([spool / name for name in logged])
@@ -54,11 +54,11 @@ def add_log(page: Page, all_of: Blocks, live_of: Blocks, spool: Path) -> None:
 
 
 def log_figures(blocks: Sequence[ModelCells], live: Sequence[ModelCells], folder: Path) -> dict[str, Any] | None:
-    """What the status page shows of a model's log; None where it has logged nothing.
+    """Return the figures of a model's log for the status page; None if it has logged nothing.
 
     Args:
         blocks, live: The cells of all workers, and of those that serve the model now.
-        folder: Where its logged answers wait.
+        folder: Folder of the model in the spool.
     """
     if not any(any(each.log.cells) for each in blocks):
         return None
@@ -86,11 +86,11 @@ def _lost(blocks: Sequence[ModelCells], state: CommitterState) -> Iterator[tuple
 
 @dataclass(frozen=True)
 class Look:
-    """What the disk says of a model's folder in the spool.
+    """State of a model's folder in the spool.
 
     Attributes:
         size: Bytes of its segments.
-        oldest: Unix time of its oldest segment; 0 where there is none.
+        oldest: Unix time of its oldest segment; 0 if there is none.
     """
 
     state: CommitterState
@@ -103,14 +103,14 @@ class Look:
 
 
 class Disk:
-    """Looks at the spool in a thread: metrics are asked for on the event loop, which must not wait for a disk."""
+    """Reads the spool in a thread: metrics are rendered on the event loop, which must not wait for a disk."""
 
     def __init__(self) -> None:
         self._known: dict[Path, Look] = {}
         self._looking: threading.Thread | None = None
 
     def of(self, folders: Sequence[Path]) -> dict[Path, Look]:
-        """What is there now; where the disk does not say so in time, what it said last."""
+        """Read the states of folders; if the disk does not answer in time, return the last known states."""
         if self._looking is None or not self._looking.is_alive():
             self._looking = threading.Thread(target=self._look, args=(folders,), name="forecache-spool", daemon=True)
             self._looking.start()

@@ -67,10 +67,10 @@ class MlflowProtocol:
         self._send(call, reply)
 
     def _served(self, call: Call) -> Served:
-        """The model that `?model=` names, or the only one.
+        """Return the served model that `?model=` names, or the only one.
 
         Raises:
-            Problem: There is none that answers, or the client may not ask it.
+            Problem: It is not served, or the client has no access.
         """
         served, access = self._models.served, self._context.access
         named = parse_qs(call.query_string).get("model", [])
@@ -86,7 +86,7 @@ class MlflowProtocol:
         raise Problem(problems.NO_PIPELINE, f"There is no real-time model {quoted(name)} served here.")
 
     def _unnamed(self, call: Call) -> Problem:
-        """What a request is told that names no model, where not exactly one is served."""
+        """Make the problem for a request that names no model, if not exactly one is served."""
         models, access = self._models, self._context.access
         token = None if access is None else access.identify(call.headers)
         if not models.served and models.known:

@@ -25,7 +25,7 @@ _TIME_LEFT: Schema = {
 
 
 def paths(releases: Sequence[Release]) -> Schema:
-    """A path for each released model."""
+    """Return the OpenAPI path of each released model."""
     return {
         f"/v1/{release.name}": {
             "get": operation(

@@ -1,4 +1,4 @@
-"""`POST /v1/<name>`: the reader's own JSON."""
+"""The reader's own JSON protocol: `POST /v1/<name>`."""
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,7 +24,7 @@ from forecache.realtime.served import Served
 logger = logging.getLogger("forecache.realtime")
 _ROUTE = ROUTE["realtime"]
 _Outcome = tuple[Reply, ParsedRequest | None, Answered | None]
-"""A reply, and the request and the answer that it is of; None where it says what is wrong."""
+"""A reply with its request and answer, both None for an error."""
 
 
 class OwnProtocol:
@@ -36,7 +36,7 @@ class OwnProtocol:
         self._timeout_s = context.settings.reader_request_timeout_s
 
     def answer(self, served: Served, call: Call) -> Awaitable[None] | None:
-        """Answer a request to a model."""
+        """Answer a request to a model; return what has to be awaited, if anything."""
         context, headers = self._context, call.headers
         try:
             if context.access is not None:
@@ -50,7 +50,7 @@ class OwnProtocol:
         return self._read_on(served, call, clock) if body is None else self._with_body(served, call, clock, body)
 
     async def _read_on(self, served: Served, call: Call, clock: Clock) -> None:
-        """Answer once the body has come."""
+        """Answer once the whole body has arrived."""
         try:
             body = await call.read_body(self._limit_bytes, self._context.bodies, self._timeout_s)
         except ClientGone:
@@ -106,11 +106,11 @@ class OwnProtocol:
         why: str,
         request: ParsedRequest | None,
     ) -> _Outcome:
-        """The reply of a model that runs on this thread, or of a lower rung of any model.
+        """Reply by a model on this thread, or by a fallback of any model.
 
         Args:
-            why: As of `Engine.answer_now`.
-            request: Of the body, where it was parsed already.
+            why: As of `AnswerEngine.answer_now`.
+            request: Of the body, if it was parsed already.
         """
         began, log = perf_counter_ns(), served.log
         times = Times(wait=began - clock.arrived)
@@ -140,7 +140,7 @@ class OwnProtocol:
     async def _later(
         self, served: Served, body: bytes, headers: Mapping[str, str], clock: Clock, request: ParsedRequest | None
     ) -> _Outcome:
-        """The reply of a model in another process, or with look-ups on another machine."""
+        """Reply by a model in another process, or with look-ups on another machine."""
         began = perf_counter_ns()
         times = Times(wait=began - clock.arrived)
         try:
@@ -177,7 +177,7 @@ class OwnProtocol:
         self, served: Served, call: Call, clock: Clock,
         reply: Reply, request: ParsedRequest | None, answered: Answered | None,
     ) -> None:  # fmt: skip
-        """Send a reply, then log and count it: what that takes, the client does not wait for."""
+        """Send a reply, then log and count it, so that the client does not wait for that."""
         log = served.log
         if log is None or request is None or answered is None:
             self.send(call, reply)

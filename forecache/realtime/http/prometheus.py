@@ -29,10 +29,10 @@ _GAUGES = ((metrics.RELEASE, "release"), (metrics.RUNS_IN_LOOP, "in_loop"))
 
 
 def page(runtime: Runtime, spool: Path, references: Mapping[str, Reference], *, drift_window_s: float) -> str:
-    """Lines in Prometheus's text format, version 0.0.4.
+    """Render the metrics in Prometheus's text format, version 0.0.4.
 
     Args:
-        spool: Where logged answers wait.
+        spool: Folder of the request log's spool.
         references: By model, the bins that its answers are counted in.
     """
     workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]

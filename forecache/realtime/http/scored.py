@@ -1,4 +1,4 @@
-"""An answer as columns: for protocols that return a score for each row, in the order of the request."""
+"""An answer as columns, for protocols that return a score for each row, in the order of the request."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from forecache.realtime.served import Served
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The answer to one request.
+    """The answer to one request as columns, in the order of its rows.
 
     Attributes:
-        scores: float64 [n]; NaN where there is none, as from the order given.
-        ranks: int64 [n], the place of each row in the ranking, from 0.
-        rungs: Where each score comes from.
-        answered: What they are made of.
+        scores: float64 [n]; NaN for none, as from the order given.
+        ranks: int64 [n], the rank of each row, from 0.
+        rungs: The source of each score: "model" or a fallback.
+        answered: The answer that they are made from.
         served: The release that gave it.
     """
 
@@ -29,7 +29,7 @@ class Scored:
 
 
 def scored(answered: Answered, length: int, served: Served) -> Scored:
-    """The columns of an answer to a request with that many rows."""
+    """Make the columns of an answer to a request with `length` rows."""
     scores = np.full(length, np.nan) if answered.scores is None else answered.scores.astype(np.float64, copy=False)
     ranks = np.arange(length)
     if answered.order is not None:

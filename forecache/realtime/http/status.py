@@ -1,4 +1,4 @@
-"""The real-time models' part of the reader's status: releases, rungs and why, cache, log; sums over all workers."""
+"""The real-time models in the reader's status: releases, fallbacks and reasons, cache, log; sums over all workers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -32,7 +32,7 @@ Blocks = Mapping[str, Sequence[ModelCells]]
 
 
 def blocks_of(runtime: Runtime, *, alive: bool = False) -> dict[str, list[ModelCells]]:
-    """By model, the cells of all workers that the reader had, or of those that serve it now."""
+    """Return the cells by model, of all workers that the reader had, or of those that serve it now."""
     found: dict[str, list[ModelCells]] = {}
     for index in range(runtime.num_slots):
         worker = WorkerMetrics(runtime.slot(index))
@@ -45,7 +45,7 @@ def blocks_of(runtime: Runtime, *, alive: bool = False) -> dict[str, list[ModelC
 
 
 def counted_of(runtime: Runtime) -> dict[str, Counted]:
-    """What the history keeps of each model."""
+    """Return the counts of each model for the history."""
     return {name: _counted(blocks) for name, blocks in blocks_of(runtime).items()}
 
 
@@ -63,7 +63,7 @@ def _of_processes(blocks: Sequence[ModelCells], cell: str) -> int:
 def part(
     models: Models, runtime: Runtime, history: History, settings: Settings
 ) -> tuple[dict[str, Any], list[Attention]]:
-    """The member `models` of the status document, and what is not well with them."""
+    """Return the member `models` of the status document, and what needs attention."""
     all_of, live_of = blocks_of(runtime), blocks_of(runtime, alive=True)
     names = sorted({*models.known, *models.served, *models.failures})
     rows = [
@@ -129,7 +129,7 @@ def _release(name: str, models: Models) -> dict[str, Any]:
 
 
 def attention_of(row: Mapping[str, Any]) -> Iterator[Attention]:
-    """What is wrong with a model, of its row in the document."""
+    """Yield what needs attention in a model's row of the document."""
     name, answers = row["name"], row["answers"]
     again = f"Run `forecache doctor`, then `forecache release {name}`; `forecache rollback {name}` goes back."
     if row["state"] == "failed":

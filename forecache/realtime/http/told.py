@@ -1,4 +1,7 @@
-"""What answers in other protocols say of where they come from."""
+"""Provenance of answers in other protocols (release, model, versions, times), and the trace of their requests.
+
+The trace header is that of W3C Trace Context.
+"""
 
 from collections.abc import Sequence
 from time import perf_counter_ns
@@ -15,7 +18,7 @@ _STAGES = {name: f"timings_ms.{name}" for name in ("wait", "parse", "lookup", "t
 
 
 def said(served: Served, answers: Sequence[Scored], clock: Clock) -> dict[str, Any]:
-    """What answers say of where they come from, in members without structure."""
+    """Return the provenance of the answers to one body, as flat members."""
     release, now = served.loaded.release, perf_counter_ns()
     rungs = [rung for each in answers for rung in each.rungs]
     told: dict[str, Any] = {
@@ -53,7 +56,7 @@ def _model(release: Release) -> dict[str, str]:
 
 
 def _timings(answers: Sequence[Scored], elapsed: int) -> dict[str, float]:
-    """Milliseconds: the wait of the first of several answers, what each other stage took in all of them, and the total.
+    """Return milliseconds: the wait of the first answer, the sum of each other stage over all answers, and the total.
 
     Args:
         elapsed: Nanoseconds since the arrival.

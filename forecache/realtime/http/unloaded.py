@@ -1,4 +1,4 @@
-"""What requests to real-time models are told before the reader has loaded any: 503, in the form of their protocol."""
+"""Refuse requests to real-time models before the reader has loaded any: 503, in the form of their protocol."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ class Unloaded:
     """Finds handlers that refuse with 503, which a load balancer takes to another reader.
 
     Attributes:
-        failure: Why the packages of real-time models cannot be imported; "" where they can.
+        failure: Why the packages of real-time models cannot be imported; "" if they can.
     """
 
     def __init__(self, context: Context) -> None:
@@ -28,7 +28,7 @@ class Unloaded:
         self._folder = context.settings.store_path / REALTIME
 
     def find(self, method: str, path: str) -> Handler | None:
-        """The handler of a request; None if it is not to a real-time model that has a release here."""
+        """Return the handler of a request; None if it is not to a real-time model that has a release here."""
         if path[:4] == "/v1/":
             name = path[4:]
             return partial(self._refuse, problem_reply, name) if self._has_release(name) else None
@@ -57,7 +57,7 @@ class Unloaded:
         self._refuse(mlflow_error, named[0] if named else None, call)
 
     def _refuse(self, form: Callable[[Problem], Reply], model: str | None, call: Call) -> None:
-        """Refuse a request to a model, or to the server: None."""
+        """Refuse a request to a model, or to the server if `model` is None."""
         try:
             if model is not None:
                 self._check(model, call)
@@ -72,7 +72,7 @@ class Unloaded:
             _send(call, form(problem))
 
     def _check(self, model: str, call: Call) -> None:
-        """Raise a `Problem` where the client may not ask a model, or there is none of that name."""
+        """Raise a `Problem` if the client has no access to a model, or there is none of that name."""
         if self._context.access is not None:
             self._context.access.check(call.headers, model)
         if not self._has_release(model):

@@ -1,4 +1,4 @@
-"""What the answer path calls: from an answer to a record on its way to the spool."""
+"""Entry of the request log on the answer path: sample answers, encode them, and pass them to the log writer."""
 
 import logging
 import secrets
@@ -31,7 +31,7 @@ class AnswerLog:
 
     Args:
         release: With a `log`.
-        arm: Who answers; see `forecache.realtime.log.record.ARMS`.
+        arm: One of `forecache.realtime.log.record.ARMS`.
     """
 
     def __init__(self, release: Release, channel: Channel, *, arm: str = "current") -> None:
@@ -44,10 +44,10 @@ class AnswerLog:
         self._told = float("-inf")
 
     def identify(self, request: ParsedRequest, members: Mapping[str, Any] | None = None) -> None:
-        """Give a request that came without an id one of 32 hex digits, which its answer says too.
+        """Assign an id of 32 hex digits to a request without one; the answer has it too.
 
         Args:
-            members: Of a request whose columns there is no time to read: those of the key are.
+            members: Of a request that was parsed without its columns: the columns of the key are parsed.
         """
         if not request.request_id:
             request.request_id = f"{self._half}{next(self._ids):016x}"
@@ -55,15 +55,15 @@ class AnswerLog:
             request.columns = self._sampler.columns_of(members)
 
     def about_to_send(self) -> None:
-        """Note that an answer is sent now and added after that: if the process dies in between, it counts as lost."""
+        """Mark that an answer is being sent, and logged after that: if the process dies between, it counts as lost."""
         self._channel.counters.set_sending(True)
 
     def add(self, request: ParsedRequest, answered: Answered, clock: Clock, *, arm: str | None = None) -> None:
-        """Log an answer if its key is in the sample; whatever goes wrong costs the row, never the answer.
+        """Log an answer if its key is in the sample; an error costs the row, never the answer.
 
         Args:
-            answered: With `elapsed` and `late` as the answer says them.
-            arm: Who answered, where that is not the release's own arm.
+            answered: With `elapsed` and `late` as in the answer.
+            arm: The arm that answered, if not the release's own.
         """
         try:
             key = self._sampler.key_of(request)
@@ -111,7 +111,7 @@ class AnswerLog:
         )  # fmt: skip
 
     def _stores_of(self, used: Mapping[str, Answers]) -> bytes:
-        """The versions that were read, as JSON that is made again when one of them changes or grows older."""
+        """Encode the versions that were read as JSON; cached until a version changes or its age does."""
         state: list[object] = []
         for answers in used.values():
             state += (answers, answers.age_s)

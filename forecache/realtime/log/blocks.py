@@ -1,7 +1,7 @@
-"""The memory between the event loop, which fills it, and the writer's thread, which empties it, without a lock.
+"""A lock-free queue of frames from the event loop to the writer's thread.
 
-Frames are copied into blocks that are used again and again: memory that is new for each answer costs the loop more than
-all else, as the kernel has to hand out zeroed pages for it.
+Frames are copied into blocks that are reused: allocating memory for each answer would cost the loop more than all else,
+as the kernel has to zero the pages.
 """
 
 from collections import deque
@@ -15,8 +15,8 @@ class Block:
     """Memory for frames.
 
     Attributes:
-        filled: Bytes and frames in it so far, published in one step by the loop once a frame is whole.
-        taken: The same of those that the thread has taken.
+        filled: Bytes and frames in it; the loop sets both at once when a frame is complete.
+        taken: Bytes and frames that the thread has taken.
     """
 
     memory: memoryview
@@ -29,8 +29,8 @@ class Pool:
     """The blocks of one worker.
 
     Attributes:
-        most_bytes: Of all blocks together.
-        made_bytes: Of those that were made and not given up; only the loop's thread adds, and only it gives up.
+        most_bytes: Most bytes of all blocks together.
+        made_bytes: Bytes of the allocated blocks; only the loop's thread allocates and frees.
     """
 
     most_bytes: int
@@ -39,14 +39,14 @@ class Pool:
     gone: deque[int] = field(default_factory=deque)
 
     def get(self, size: int) -> Block | None:
-        """An empty block that takes a frame of so many bytes; None where no memory is left. For the loop's thread."""
+        """Return an empty block for a frame of `size` bytes; None if no memory is left. For the loop's thread."""
         while self.gone:
             self.made_bytes -= self.gone.popleft()
         if size <= BLOCK_BYTES and self.free:
             return self.free.pop()
         size = max(size, BLOCK_BYTES)
         while self.free and self.made_bytes + size > self.most_bytes:
-            # Blocks that a burst has left: else a frame that is larger than one would find no memory ever again.
+            # Free blocks left by a burst: else a frame larger than a block would never find memory again.
             self.made_bytes -= len(self.free.pop().memory)
         if self.made_bytes + size > self.most_bytes:
             return None
@@ -54,7 +54,7 @@ class Pool:
         return Block(memoryview(bytearray(size)))
 
     def give_back(self, block: Block) -> None:
-        """Take a block back that nobody fills any more. For the writer's thread."""
+        """Return an emptied block to the pool. For the writer's thread."""
         if len(block.memory) > BLOCK_BYTES:
             self.gone.append(len(block.memory))  # made for one large frame
             return
@@ -63,7 +63,7 @@ class Pool:
 
 
 class Queue:
-    """The frames of one model, in their order: the loop puts, the thread takes."""
+    """The frames of one model, first in, first out: the loop puts, the thread takes."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -71,7 +71,7 @@ class Queue:
         self._full: deque[Block] = deque()
 
     def put(self, head: bytes, content: bytes) -> bool:
-        """Put a frame; False where there is no memory for it."""
+        """Add a frame; return False if there is no memory for it."""
         size = len(head) + len(content)
         block = self._block
         if block is None or block.filled[0] + size > len(block.memory):
@@ -79,7 +79,7 @@ class Queue:
             if new is None:
                 return False
             if block is not None:
-                self._full.append(block)  # before the new one is seen, so that the thread keeps the order
+                self._full.append(block)  # before the new block is visible, so that the order is kept
             block = self._block = new
         at, rows = block.filled
         start = at + len(head)
@@ -89,7 +89,7 @@ class Queue:
         return True
 
     def take(self) -> tuple[memoryview, int] | None:
-        """The next frames and how many they are, None where there are none. They hold until the next call."""
+        """Return the next frames and their number; None if there are none. They are valid until the next call."""
         while True:
             block = self._full[0] if self._full else self._block
             if block is None:

@@ -1,8 +1,11 @@
-"""What is counted of a model's request log in one worker, in cells that may be shared memory and outlive the worker."""
+"""Counters of the rows of a request log: logged and lost rows of one worker, and losses recorded in the spool.
+
+The cells of a worker may be in shared memory, which outlives it.
+"""
 
 REASONS = ("memory", "spool", "disk", "killed", "error")
-"""Why a worker lost rows: no room in memory (the writer is slow or hangs), or in the spool; the disk took none; the
-worker was killed, or stopped while its disk hung, with rows in memory; an answer could not be written down."""
+"""Reasons why a worker lost rows: no room in memory (the writer is slow or hangs) or in the spool; a failed write; the
+worker was killed, or stopped while its disk hung, with rows in memory; an answer could not be encoded."""
 CELLS = ("accepted", "spooled", *(f"lost_{reason}" for reason in REASONS), "sending")
 _PLACE = {name: place for place, name in enumerate(CELLS)}
 
@@ -17,30 +20,30 @@ class LogCounters:
         self.cells: memoryview | list[int] = [0] * len(CELLS) if cells is None else cells
 
     def add(self, name: str, number: int = 1) -> None:
-        """Count rows. The loop's thread counts "accepted", "lost_memory" and "lost_error", the writer's all else."""
+        """Count rows. The loop's thread counts "accepted", "lost_memory" and "lost_error", the writer's all others."""
         self.cells[_PLACE[name]] += number
 
     def set_sending(self, is_sending: bool) -> None:
-        """Note whether an answer is being sent that is not in the log yet."""
+        """Set the mark that an answer is being sent that is not in the log yet."""
         self.cells[_PLACE["sending"]] = int(is_sending)
 
     def get(self, name: str) -> int:
         return self.cells[_PLACE[name]]
 
     def lost(self) -> dict[str, int]:
-        """Rows that were lost, by the reason."""
+        """Return the number of lost rows by reason."""
         return {reason: self.get(f"lost_{reason}") for reason in REASONS}
 
     @property
     def waiting(self) -> int:
-        """Rows that were accepted, and are neither in the spool nor counted as lost."""
+        """Number of accepted rows that are neither in the spool nor counted as lost."""
         gone = sum(self.get(name) for name in ("spooled", "lost_spool", "lost_disk", "lost_killed"))
         return max(0, self.get("accepted") - gone)
 
     def settle(self) -> None:
-        """Count as lost what an earlier worker, whose cells these were, had in memory when it ended, or had just sent.
+        """Count as lost the rows that the last worker with these cells had in memory, or had just sent, when it ended.
 
-        Rows that it had written and not yet counted are among them, although they are in the spool.
+        Rows that it had written but not yet counted are included, although they are in the spool.
         """
         self.add("accepted", self.get("sending"))
         self.set_sending(False)

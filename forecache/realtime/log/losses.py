@@ -1,4 +1,4 @@
-"""Rows that were lost, for who cannot ask the reader for its metrics: of what stands beside the spool."""
+"""Lost rows as recorded beside the spool, without the reader's metrics."""
 
 from collections import Counter
 
@@ -9,10 +9,10 @@ from forecache.settings import Settings
 
 
 def lost_rows(settings: Settings, name: str) -> dict[str, int]:
-    """By the reason, the rows of a model's log that were lost here since its folder in the spool was made.
+    """Count the rows of a model's log that were lost here, by reason, since its folder in the spool was made.
 
-    The reasons are those of the metric `forecache_request_log_rows_lost_total`. What a writer lost that could not make
-    its folder is not among them.
+    The reasons are those of the metric `forecache_request_log_rows_lost_total`. Losses of a writer that could not
+    create its folder are not included.
     """
     folder = settings.request_log_path / name
     state = read_state(folder)

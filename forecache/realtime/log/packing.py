@@ -1,4 +1,4 @@
-"""One logged answer as bytes, as the spool holds it, and back."""
+"""Encode one logged answer as bytes for the spool, and decode it."""
 
 import struct
 from typing import Any
@@ -37,7 +37,7 @@ def packed(
     ranking: bytes,
     live: bytes,
 ) -> bytes:
-    """The bytes of an answer; `forecache.realtime.log.record.schema` says what its parts are.
+    """Encode an answer; `forecache.realtime.log.record.schema` describes its parts.
 
     Args:
         times_us: In the order of `TIMES`.
@@ -65,10 +65,10 @@ def packed(
 
 
 def unpacked(content: memoryview) -> dict[str, Any]:
-    """The columns of an answer that `packed` made, without `day` and `replica`; `arrived_at` in microseconds.
+    """Decode the columns of an answer from `pack_answer`, without `day` and `replica`; `arrived_at` in microseconds.
 
     Raises:
-        ValueError, struct.error: It is none.
+        ValueError, struct.error: The bytes are not an encoded answer.
     """
     fixed = _FIXED.unpack_from(content)
     arrived, release, version, items, deadline = fixed[:5]

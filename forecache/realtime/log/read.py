@@ -1,4 +1,4 @@
-"""Reading a request log, without Spark."""
+"""Read a request log, without Spark."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime, timezone
@@ -20,7 +20,7 @@ _BATCH_ROWS = 4096
 
 
 def newest_day(files: Iterable[DataFile]) -> date | None:
-    """The newest day of a log's files that is over in UTC, else the newest of all; None where there are no files."""
+    """Return the newest complete day (UTC) of a log's files, else the newest day; None if there are no files."""
     days = {date.fromisoformat(str(file.partition[DAY])) for file in files}
     today = datetime.now(timezone.utc).date()
     return max({day for day in days if day < today} or days, default=None)
@@ -36,12 +36,12 @@ def read_log(
     columns: Sequence[str] | None = None,
     version: int | None = None,
 ) -> "Iterator[pa.RecordBatch]":
-    """The logged answers of a model: those of a day come together, the days in their order.
+    """Read the logged answers of a model, day by day in ascending order.
 
     Args:
         days: Dates in UTC; None: all.
         request_id: Only the answers to this request.
-        since: Only the answers to requests that arrived at this time, with its zone, or later.
+        since: Only the answers to requests that arrived at this time (with a time zone) or later.
         columns: Names; None: all of `forecache.realtime.log.record.schema`.
         version: Delta version of the table; None: the newest.
 
@@ -77,7 +77,7 @@ def read_log(
 
 
 def _paths_since(table: "DeltaTable", since: datetime) -> set[str]:
-    """Paths of the files that may have requests that arrived since, as far as the Delta log says so."""
+    """Paths of the files that may have requests since then, by the statistics in the Delta log."""
     actions = table.get_add_actions(flatten=True)
     if "max.arrived_at" not in actions.schema.names:
         return {unquote(path) for path in actions.column("path").to_pylist()}

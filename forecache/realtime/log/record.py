@@ -1,4 +1,4 @@
-"""A record of the request log: the columns of its table; `forecache.pipeline.realtime.logged` reads them.
+"""The schema of the request log; `forecache.pipeline.realtime.logged` decodes its columns.
 
 The table `request_log_<name>` of the lake has a row for each logged answer, and is partitioned by day.
 """
@@ -12,16 +12,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ARMS = ("current", "canary", "control", "aa", "shadow", "loading")
-"""Who answered: the current release, a canary, the current release in processes of its own as a canary is, the same
-release under the name of one, one that is never sent, or the current release in the place of a canary that was still
-being loaded."""
+"""Arms: the current release, a canary, the current release as second arm of an A/A test, a shadow that is never sent,
+or the current release in place of a canary that was still loading."""
 TIMES = ("wait_us", "parse_us", "lookup_us", "transform_us", "model_us", "ladder_us", "total_us")
 """Microseconds of the stages, and from the arrival of the request until its answer was written."""
 DAY = "day"
 
 
 def table_of(name: str) -> str:
-    """The table of a model's request log."""
+    """Return the name of a model's request log table."""
     return REQUEST_LOG + name
 
 
@@ -29,25 +28,25 @@ def table_of(name: str) -> str:
 def schema() -> "pa.Schema":
     """The columns of a request log.
 
-    request_id: As the client sent it, else made by the reader and told in the answer.
+    request_id: As the client sent it, else assigned by the reader and returned in the answer.
     arrived_at, day: When the request arrived, and the date of that in UTC.
     key: Values of `Log.by` as the store encodes keys.
     request: The request as the reader's own JSON; `forecache.realtime.log.request` reads it.
-    items: Number of candidates; 1 where the model ranks none.
-    release, model_version, arm: Who answered.
-    features: float32, little-endian, [items, num_features] as the model got them, C order; null where it was not asked.
-    scores, score_dtype: [items] in the order of the request, in this numpy dtype; null where there are none.
-    rung: The lowest rung that a candidate comes from.
-    rungs, ranking: Only where candidates come from several rungs: the rung of each, in the order of the request, and
-        the places of the candidates in the request, best first.
-    why: Why the model did not answer; "" if it did.
-    flags: What was wrong with what the model was given.
-    stores: The versions that the answer comes from: store (its identity), table and delta_version name what they hold.
-    live: Of look-ups of live views, beside the version in `stores`: at_us, the moment in microseconds; position, the
-        Delta version of the stream's table up to which their keys had events (-1: none); layer, which names the live
-        layer's declaration. pending has the keys, by their places in the look-up, whose newest events were not
-        committed yet, with the Kafka offset of each partition behind their events. Null in rows of older logs.
-    late: Whether the deadline had passed.
+    items: Number of candidates; 1 if the model ranks none.
+    release, model_version, arm: The release, model and arm that answered.
+    features: float32, little-endian, [items, num_features] as the model got them, C order; null if it was not called.
+    scores, score_dtype: [items] in the order of the request, in this numpy dtype; null if there are none.
+    rung: The last fallback that a candidate comes from; "model" if the model scored all.
+    rungs, ranking: Only if candidates come from several fallbacks: that of each, in the order of the request, and the
+        indices of the candidates in the request, best first.
+    why: Reason why the model did not answer; "" if it did.
+    flags: Faults of the model's input.
+    stores: The versions that the answer comes from: store (its identity), table and delta_version identify their data.
+    live: For look-ups of live views, beside the version in `stores`: at_us, the time in microseconds; position, the
+        Delta version of the stream's table up to which their keys had events (-1: none); layer, which identifies the
+        live layer's declaration. pending has the keys, by index in the look-up, whose newest events were not
+        committed yet, with the Kafka offset of each partition after their events. Null in rows of older logs.
+    late: True if the deadline had passed.
     deadline_ms: As granted.
     replica: host:port#worker.
     """

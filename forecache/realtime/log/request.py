@@ -1,7 +1,7 @@
-"""A request as the log has it: the reader's own JSON, whichever protocol brought it.
+"""Encode and decode logged requests: the reader's own JSON, for requests of any protocol.
 
-JSON has no numbers that are not finite. Where a model accepts them, the log has "NaN", "Infinity" and "-Infinity" in
-their place, and `parse_logged` reads them back.
+JSON has no numbers that are not finite. If a model accepts them, the log has "NaN", "Infinity" and "-Infinity" in their
+place, and `parse_logged` reads them back.
 """
 
 import math
@@ -17,7 +17,7 @@ from forecache.realtime.request.parsed import ParsedRequest
 
 
 def body_of(release: Release, request: ParsedRequest) -> bytes:
-    """A request as JSON, of its columns."""
+    """Encode a request as JSON from its columns."""
     found: dict[str, Any] = {field.name: _values(request.columns[field.name])[0] for field in release.request}
     if request.request_id:
         found.setdefault(REQUEST_ID, request.request_id)
@@ -29,10 +29,10 @@ def body_of(release: Release, request: ParsedRequest) -> bytes:
 
 
 def parse_logged(parser: RequestParser, release: Release, body: bytes) -> ParsedRequest:
-    """The request that was logged: the same columns, to the bit.
+    """Parse a logged request into the same columns, to the bit.
 
     Raises:
-        Problem: It is none to this release.
+        Problem: It is not a valid request to this release.
     """
     if release.on_nan == "refuse" or all(field.type != "double" for field in release.all_fields):
         return parser.parse(body)
@@ -41,7 +41,7 @@ def parse_logged(parser: RequestParser, release: Release, body: bytes) -> Parsed
 
 
 def _values(column: np.ndarray) -> list[Any]:
-    """The values of a column as JSON has them."""
+    """Return the values of a column as JSON values."""
     if column.dtype.kind == "M":
         return [str(value) for value in column]
     values = column.tolist()

@@ -1,4 +1,4 @@
-"""A record of the request log as a person or a script reads it."""
+"""Show records of the request log to people and scripts."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def readable(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with its request, features and scores as JSON has them; NaN is null.
+    """Convert a record to JSON values, with its request, features and scores decoded; NaN becomes null.
 
-    `order` are the places of the candidates in the request, best first.
+    `order` are the indices of the candidates in the request, best first.
     """
     shown = {name: record[name] for name in schema().names if name not in (DAY, "ranking", *TIMES)}
     features, scores = features_of(record), scores_of(record)
@@ -37,10 +37,10 @@ def readable(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def committed_since(settings: Settings, name: str, version: int) -> "Iterator[tuple[int, pa.Table]]":
-    """The rows of each later version of a log's table, with the version; merged files bring none.
+    """Read the rows that each version of a log's table after `version` added, with the version; merges add none.
 
     Args:
-        version: The last Delta version that was seen.
+        version: The last Delta version that was read.
     """
     import pyarrow.parquet as pq
 
@@ -70,5 +70,5 @@ def _numbers(values: Any) -> Any:
 
 
 def moment(value: datetime) -> str:
-    """A time of arrival for a table."""
+    """Format a time of arrival for a table."""
     return value.astimezone(timezone.utc).strftime("%m-%d %H:%M:%S.%f")[:-3]

@@ -1,7 +1,7 @@
-"""From memory to the spool: a thread per reader worker, which the event loop never waits for.
+"""Write logged answers from memory to the spool, in one thread per reader worker; the event loop never waits for it.
 
-An answer costs the loop its bytes and one append. What the memory, the spool or the disk has no room for is lost and
-counted, and the answer goes out all the same.
+An answer costs the loop its encoding and one append. Rows that find no room in memory, spool or disk are lost and
+counted; the answers are sent all the same.
 """
 
 import logging
@@ -17,15 +17,15 @@ from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.realtime")
 FLUSH_S = 0.1
-"""Answers are gathered for so long before they are written."""
+"""Time for which answers are gathered before they are written."""
 _CLOSE_S = 3.0
 _TELL_EVERY_S, _LOOK_EVERY_S = 10.0, 0.5
 
 
 class Channel:
-    """The answers of one model on their way to the spool.
+    """The queue and the spool stream of one model's answers.
 
-    `add` belongs to the event loop's thread; all else to the writer's.
+    `add` is called on the event loop's thread, all else on the writer's.
     """
 
     def __init__(self, writer: "LogWriter", name: str, counters: LogCounters) -> None:
@@ -34,12 +34,12 @@ class Channel:
         self._number = 0
         self._written = 0
         self._stream: Stream | None = None
-        # Those of earlier workers of the same slot are told already, but for what the last one had in memory.
+        # Losses of earlier workers of the slot are recorded already, except for rows that the last had in memory.
         self._told_before, self._noted = counters.lost(), counters.lost()
         counters.settle()
 
     def add(self, content: bytes) -> None:
-        """Take an answer's bytes, or count it as lost where no memory is left for it."""
+        """Queue an encoded answer, or count it as lost if no memory is left."""
         writer = self._writer
         if not self._queue.put(head_of(content, self._number), content):
             self.counters.add("lost_memory")
@@ -52,7 +52,7 @@ class Channel:
             writer.wake.set()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the queued answers."""
         while (taken := self._queue.take()) is not None:
             frames, rows = taken
             room = self._writer.room()
@@ -67,7 +67,7 @@ class Channel:
                 self.counters.add("lost_disk", fit - kept)
                 self.counters.add("lost_spool", rows - fit)
             if fit < rows and self._stream is not None:
-                self._stream.close_segment()  # what follows is not numbered on from what is in it
+                self._stream.close_segment()  # the numbers of later frames do not follow those in it
             if self._stream is not None:
                 self._stream.tend()
         if self._stream is not None:
@@ -104,12 +104,12 @@ class LogWriter:
     """The thread of one worker, and the memory that it empties.
 
     Args:
-        replica: host:port#worker, as the log's rows say it.
+        replica: host:port#worker, for the log's rows.
 
     Attributes:
         pool: The memory.
-        used: Bytes in the spool, as far as the thread knows.
-        is_awake: Whether the thread knows that there is something to write.
+        used: Estimated bytes in the spool.
+        is_awake: True if the thread was woken and has not yet begun to write.
         thread: None until there is a channel.
     """
 
@@ -125,7 +125,7 @@ class LogWriter:
         self.thread: threading.Thread | None = None
 
     def channel(self, name: str, counters: LogCounters) -> Channel:
-        """The channel of a model; the thread starts with the first one."""
+        """Return the channel of a model; the first one starts the thread."""
         channel = self._channels.get(name)
         if channel is None:
             channel = Channel(self, name, counters)
@@ -135,7 +135,7 @@ class LogWriter:
         return channel
 
     def nudge(self) -> None:
-        """No memory is left: write at once, by a new thread where the old one has died."""
+        """Have the thread write at once, because no memory is left; a dead thread is replaced."""
         if self.thread is not None and not self.thread.is_alive() and not self._is_closing:
             self._start()
         self.wake.set()
@@ -145,18 +145,18 @@ class LogWriter:
         self.thread.start()
 
     def open_stream(self, name: str) -> Stream:
-        """A stream for a model; raises OSError."""
+        """Open a stream for a model; raises OSError."""
         return Stream(self._spool / name, replica=self._replica, most_age_s=self._delay_s / 2)
 
     def tell(self, name: str, error: BaseException | None) -> None:
-        """Log why answers are lost, now and then."""
+        """Log why answers are lost, at most once in ten seconds."""
         now = monotonic()
         if now - self._told >= _TELL_EVERY_S:
             self._told = now
             logger.error("Answers of %s are not logged: %s", name, error)
 
     def close(self) -> None:
-        """Write what waits, and end; a disk that hangs is not waited for."""
+        """Write the queued answers and end the thread, without waiting for a hung disk."""
         self._is_closing = True
         self.wake.set()
         if self.thread is not None:
@@ -181,11 +181,11 @@ class LogWriter:
         for channel in self._channels.values():
             try:
                 channel.flush()
-            except Exception as error:  # noqa: BLE001  # a thread that ended would lose all that follows
+            except Exception as error:  # noqa: BLE001  # the thread must go on for later answers
                 self.tell(channel.name, error)
 
     def room(self) -> int:
-        """Bytes that the spool takes from this worker."""
+        """Return the number of bytes that may still be written to the spool."""
         now = monotonic()
         if now - self._looked >= _LOOK_EVERY_S:
             self._looked = now

@@ -1,4 +1,4 @@
-"""The keys of a look-up: from fields of a request to the bytes that a store is searched for."""
+"""Encode the keys of a look-up from fields of a request."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from forecache.store.keys import encode_columns
 
 
 def keys_of(schema: KeySchema, fields: Sequence[str], request: ParsedRequest) -> list[bytes]:
-    """A key for each candidate; one where all fields are of the request.
+    """Encode a key for each candidate; only one if all fields are of the request.
 
     Raises:
-        Problem: 400: the values are no key, such as an empty text.
+        Problem: 400: the values are not a valid key, such as an empty text.
     """
     columns = [request.columns[field] for field in fields]
     if len(columns) > 1:

@@ -1,4 +1,4 @@
-"""Look-ups of live views: the row of the version, merged with the tiles that a stream has made since."""
+"""Look-ups of live views: merge the row of the version with the tiles of newer streamed events."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ class Merging:
     """Merges rows of one version with the live layer of its view.
 
     Args:
-        layer: Names the layer's declaration.
+        layer: Identifies the layer's declaration.
     """
 
     def __init__(self, view: LiveView, reader: LiveReader, cut: int, name: str, layer: str) -> None:
@@ -25,16 +25,16 @@ class Merging:
         self._name, self._layer = name, layer
 
     def reaches(self, now: float) -> bool:
-        """Whether the version is new enough to be merged at a moment, Unix time."""
+        """Return True if the version is new enough to be merged at `now`, Unix time."""
         return self._view.lag(int(now * 1e6)) <= self._view.most_lag
 
     def merged(
         self, keys: Sequence[bytes], matrix: np.ndarray, known: np.ndarray, now: float
     ) -> tuple[np.ndarray, np.ndarray, LiveRead]:
-        """Features at a moment, float32 [n, columns], which keys have had an event of late, bool [n], and from what.
+        """Return the features at `now`, float32 [n, columns], which keys have a row, bool [n], and what was read.
 
         Args:
-            matrix: Of the version, with its states; see `LiveView.merged`.
+            matrix: Rows of the version, with their states; see `LiveView.merged`.
         """
         cut, tiles, at_us = self._cut, None, int(now * 1e6)
         position, pending = -1, {}
@@ -53,7 +53,7 @@ class Merging:
 
 
 def merging_of(answers: Answers) -> tuple[Merging | None, str]:
-    """What merges the version of a view with its live layer; None where it has none, and why it does not fit, if so."""
+    """Return the merger of a view's version with its live layer, or None; and why the layer does not fit, else ""."""
     layer: Layer | None = getattr(answers, "layer", None)
     if layer is None or layer.declared.kind != "tiles":
         return None, ""

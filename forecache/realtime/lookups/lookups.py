@@ -1,4 +1,4 @@
-"""The look-ups of a release: its views' matrices for one request, from the versions that the reader serves."""
+"""The look-ups of a release: features of its views for one request, from the versions that the reader serves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class NotServed(NoScores):
 
 
 class ContractBroken(NoScores):
-    """A view is not the one that the model was trained with."""
+    """The contract of a view differs from the one that the model was trained with."""
 
     reason = "contract"
 
@@ -32,7 +32,7 @@ class Lookups:
     """Reads the views of one release.
 
     Args:
-        served: The reader's versions by name, as they are at each moment.
+        served: The served versions by store name, kept up to date by the reader.
     """
 
     def __init__(self, contracts: tuple[LookupContract, ...], served: Mapping[str, Answers], *, refuses: bool) -> None:
@@ -41,20 +41,20 @@ class Lookups:
         self._refuses = refuses
 
     def remote(self) -> bool:
-        """Whether a view is read from another machine now, which takes a wait."""
+        """Return True if a view is served from another machine now, so that look-ups must be awaited."""
         served = self._served
         return any(not isinstance(found.snapshot, Snapshot) for each in self._lookups
                    if (found := served.get(each.contract.view)) is not None)  # fmt: skip
 
     def read(self, request: ParsedRequest, now: float) -> Found:
-        """What a request looks up, on this thread.
+        """Do the look-ups of a request, on this thread.
 
         Args:
             now: Unix time.
 
         Raises:
-            NoScores: The model must not be asked with what is served.
-            Problem: The values of a key are none.
+            NoScores: The model must not be called with the versions that are served.
+            Problem: The values of a key are not valid.
         """
         found = Found()
         for each in self._lookups:
@@ -65,7 +65,7 @@ class Lookups:
         return found
 
     def bound(self, lookup: "_Lookup", now: float, found: Found) -> "_Bound":
-        """The version of a look-up's view that is served, after its contract has been checked; raises as `read`."""
+        """Return the served version of a look-up's view, after checking its contract; raises as `read`."""
         view = lookup.contract.view
         answers = self._served.get(view)
         if answers is None:
@@ -94,7 +94,7 @@ class Lookups:
 
     @staticmethod
     def add(lookup: "_Lookup", bound: "_Bound", found: Found, matrix: np.ndarray, known: np.ndarray) -> None:
-        """Put what was read into `found`, as the model was trained to see it."""
+        """Add rows to `found`, with the columns in the order of the training."""
         contract = lookup.contract
         if bound.places is not None:
             matrix = np.where(bound.places >= 0, matrix[:, bound.places], np.float32(np.nan))
@@ -122,11 +122,11 @@ class _Bound:
     """A look-up with the version that it reads.
 
     Attributes:
-        places: Of each column that the model was trained with, its place in the version's matrix, -1 where it is
-            missing; None where they are the same.
-        broken: How the version differs from what the model was trained with; "" if it does not.
-        rows: Reads the version; None where it is on another machine.
-        live: Of a view that a stream keeps, merges its tiles.
+        places: By column of the training, its index in the version's matrix, -1 if it is missing; None if the columns
+            are equal.
+        broken: How the version differs from the contract of the training; "" if it does not.
+        rows: Reads the version; None if it is on another machine.
+        live: Merges the tiles of a live view; None for other views.
     """
 
     answers: Answers
@@ -136,9 +136,7 @@ class _Bound:
     live: Merging | None = None
 
     def read(self, keys: list[bytes], now: float) -> tuple[np.ndarray, np.ndarray, LiveRead | None]:
-        """The view's columns of some keys, float32 [n, columns], whether it has them, bool [n], and of a live view from
-        what.
-        """
+        """Return columns, float32 [n, columns], which keys have a row, bool [n], and what a live view read."""
         assert self.rows is not None
         matrix, known = self.rows.matrix(keys)
         if self.live is not None:

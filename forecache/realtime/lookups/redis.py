@@ -1,8 +1,8 @@
-"""Reads of Redis on the event loop: given up at the deadline, and sent a second time where the first one is slow.
+"""Hedged reads of Redis on the event loop: given up at the deadline, and sent a second time if the first is slow.
 
-The second read goes out when the first one has taken longer than 95 of 100 do, on another connection, and the first
-answer is taken (Dean and Barroso, "The Tail at Scale", CACM 2013). It is sent for one read in ten at most, so that a
-Redis that is slow as a whole does not get twice the work.
+The second read goes out on another connection once the first has taken longer than the 95th percentile; the first
+answer wins (Dean and Barroso, "The Tail at Scale", CACM 2013). At most one read in ten is hedged, so that a Redis that
+is slow as a whole does not get twice the work.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _MARGIN_S = 0.001
 
 
 class RemoteUnavailable(NoScores):
-    """A store on another machine does not answer, or does not have what is served."""
+    """A store on another machine does not answer, or lacks the served version."""
 
     reason = "lookup"
 
@@ -33,7 +33,7 @@ class RemoteReads:
     """The connections of one event loop to one Redis or Redis Cluster.
 
     Attributes:
-        p95_s: Running estimate of the time that 95 of 100 reads take at most.
+        p95_s: Running estimate of the 95th percentile of the time of a read.
     """
 
     def __init__(self, url: str, *, is_cluster: bool) -> None:
@@ -45,14 +45,14 @@ class RemoteReads:
         self.p95_s = _FIRST_P95_S
 
     async def get(self, names: Sequence[bytes], until: float, counters: Counters) -> list[bytes | None]:
-        """The values of several names; None where there is none.
+        """Read the values of several names; None for a name without a value.
 
         Args:
             until: Time of `time.monotonic()`, before which it returns or raises.
 
         Raises:
             TooLate: There is no answer in time.
-            RemoteUnavailable: The server refuses, or did not answer again and again.
+            RemoteUnavailable: The server refuses, or has repeatedly not answered.
         """
         now = time.monotonic()
         if not self._breaker.allows(now):
@@ -87,7 +87,7 @@ class RemoteReads:
         raise TooLate
 
     def _start(self, names: Sequence[bytes]) -> "asyncio.Task[list[bytes | None]]":
-        """A read that goes on when nobody waits for it any more: ended in the middle, it would cost its connection."""
+        """Start a read. It is never cancelled, as that would cost its connection."""
         read = asyncio.ensure_future(asyncio.wait_for(self._read(names), _GIVE_UP_S))
         self._reading.add(read)
         read.add_done_callback(self._ended)
@@ -96,7 +96,7 @@ class RemoteReads:
     def _ended(self, read: "asyncio.Task[list[bytes | None]]") -> None:
         self._reading.discard(read)
         if not read.cancelled():
-            read.exception()  # taken note of, whoever waits
+            read.exception()  # retrieved, so that asyncio does not log it
 
     async def _read(self, names: Sequence[bytes]) -> list[bytes | None]:
         client = self._client

@@ -1,4 +1,4 @@
-"""Look-ups of views of which some are served from Redis: these reads wait, but never on the event loop's thread."""
+"""Look-ups of views some of which are served from Redis: awaited, without blocking the event loop."""
 
 import asyncio
 from time import monotonic, time
@@ -16,21 +16,21 @@ from forecache.realtime.workers.counters import Counters
 from forecache.store.packed import matrix_of
 
 _HELD_S = 1.0
-"""A version that Redis held a moment ago is not asked for again: it stays for one publish after it is not current."""
+"""A version seen in Redis is not checked again for this time: it stays there until one publish after it is replaced."""
 
 _reads: "WeakKeyDictionary[RedisSource, RemoteReads]" = WeakKeyDictionary()
 _held: "WeakKeyDictionary[RemoteVersion, float]" = WeakKeyDictionary()
 
 
 async def read_remote(lookups: Lookups, request: ParsedRequest, until: float, counters: Counters) -> Found:
-    """What a request looks up: all that is in Redis in one round trip (one per node of a cluster).
+    """Do the look-ups of a request: all that are in Redis in one round trip (one per node of a cluster).
 
     Args:
         until: Time of `time.monotonic()` at which the caller gives up.
 
     Raises:
-        NoScores: The model must not be asked with what is served, or the reads took too long.
-        Problem: The values of a key are none.
+        NoScores: The model must not be called with the versions that are served, or the reads took too long.
+        Problem: The values of a key are not valid.
     """
     found, now = Found(), time()
     asked: list[tuple[Any, Any, RemoteVersion, int]] = []
@@ -64,7 +64,7 @@ def _reads_of(source: RedisSource) -> RemoteReads:
 
 
 async def _check_held(version: RemoteVersion, until: float) -> None:
-    """A key that is missing since its version was removed must not look like one that is unknown."""
+    """Check that Redis still has a version: a key missing because its version was removed is not an unknown key."""
     if monotonic() - _held.get(version, 0.0) < _HELD_S:
         return
     checking = asyncio.get_running_loop().run_in_executor(None, version.check_missing)

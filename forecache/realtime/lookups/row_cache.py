@@ -1,7 +1,7 @@
-"""Rows of a version that were read before, kept as one matrix.
+"""Cache of rows of a version, in one matrix.
 
-Requests ask for the same candidates again and again: the best sellers of a category, the stock of a store. A row that
-is here is found by one look into a dictionary. Nothing becomes stale, because a version never changes.
+Requests often have the same candidates: the best sellers of a category, the stock of a store. A cached row is found by
+one dictionary look-up. Nothing becomes stale, because a version never changes.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,21 +11,20 @@ import numpy as np
 Read = Callable[[Sequence[bytes]], tuple[np.ndarray, np.ndarray]]
 
 FEW = 10
-"""So many keys are read as fast without a cache."""
+"""Up to this many keys are read as fast without a cache."""
 _MOST_ROWS, _MOST_BYTES = 1 << 15, 8 << 20
 _WEIGHT = 1 / 64
 _WORTH = 0.5
-"""Share of keys found below which the cache costs more than it saves; judged once it has been full, as every key is new
-to an empty one."""
+"""Hit share below which the cache costs more than it saves; applied once it has been full: an empty one only misses."""
 _TRY_EVERY = 32
-"""While it is not worth it, every so many calls are tried."""
+"""While the hit share is below that, the cache is used in one of this many calls."""
 
 
 class RowCache:
-    """A bounded cache before `Snapshot.matrix`; when it is full, it begins anew.
+    """A bounded cache before `Snapshot.matrix`; when full, it is emptied.
 
     Args:
-        read: Reads rows, float32 [n, columns], and whether they are known, bool [n].
+        read: Reads rows, float32 [n, columns], and which keys have one, bool [n].
     """
 
     def __init__(self, read: Read, columns: int) -> None:
@@ -37,7 +36,7 @@ class RowCache:
         self._was_full = False
 
     def matrix(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """What `read` returns for the keys; the arrays are new."""
+        """Return the same as `read` for the keys, in new arrays."""
         if len(keys) <= FEW:
             return self._read(keys)
         if self._was_full and self.share < _WORTH:

@@ -1,4 +1,7 @@
-"""Which of the two is ahead, a home or a remote, and which home pushed last."""
+"""Compare the releases of this installation with those of a remote: which one has changes that the other lacks.
+
+"Home" in messages and in stored files is an installation.
+"""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -19,16 +22,16 @@ from forecache.realtime.rollout.state import RolloutState, read_rollout
 
 
 class AheadError(ConflictError):
-    """The home that releases a model has what the remote has not, which a pull would take back."""
+    """This installation owns the model and has changes that are not pushed; a pull would discard them."""
 
 
 def as_pushed(folder: ReleaseFolder, pointer: ReleasePointer) -> bytes:
-    """The pointer as it is on a remote."""
+    """Encode the pointer as it is stored on a remote."""
     return pointer_to_json(replace(pointer, home=home_of(folder)))
 
 
 def pushed_last_from(folder: ReleaseFolder, remote: Folder) -> bool:
-    """Whether it was this home that pushed last: what is here then goes on from what the remote has."""
+    """Return True if this installation was the last to push, so the local state continues that of the remote."""
     target = f"{REALTIME}/{folder.name}/CURRENT"
     seen = remote.read(target)
     home = "" if seen is None else pointer_from_json(seen[0], what=f"The remote's {target}").home
@@ -36,7 +39,7 @@ def pushed_last_from(folder: ReleaseFolder, remote: Folder) -> bool:
 
 
 def is_behind(folder: ReleaseFolder, remote: Folder) -> bool:
-    """Whether a remote has another pointer than is here, or the rollout at another step."""
+    """Return True if the pointer or the step of the rollout on the remote differs from the local one."""
     root = f"{REALTIME}/{folder.name}"
     seen, rollout = remote.read(f"{root}/CURRENT"), read_rollout(folder)
     if seen is None or seen[0] != as_pushed(folder, read_current(folder)):
@@ -48,14 +51,14 @@ def is_behind(folder: ReleaseFolder, remote: Folder) -> bool:
 def takes_back(
     folder: ReleaseFolder, before: ReleasePointer, theirs: ReleasePointer, rollout: RolloutState | None
 ) -> bool:
-    """Whether a pull would undo what the home that releases a model has done since it pushed.
+    """Return True if a pull would undo changes that the owner of a model made since its last push.
 
-    To pull what another home has pushed always would. To pull what this home has pushed would not where that is newer
-    than what is here, as after the store folder was restored from a backup.
+    Always True if another installation pushed last. If this one did, False if the remote is newer than the local
+    state, for example after the store folder was restored from a backup.
 
     Args:
-        before: The pointer here.
-        theirs, rollout: On the remote.
+        before: The local pointer.
+        theirs, rollout: The pointer and the rollout on the remote.
     """
     home = home_of(folder)
     if before.current is None:
@@ -78,14 +81,14 @@ def takes_back(
 
 
 def rollout_here(folder: ReleaseFolder) -> RolloutState | None:
-    """The state of the newest rollout, None also where it is damaged and can only be replaced."""
+    """Read the state of the newest local rollout; None if there is none or it is damaged."""
     with suppress(DamagedError):
         return read_rollout(folder)
     return None
 
 
 def ahead(name: str) -> AheadError:
-    """The error where a pull would take something back."""
+    """Make the error for a pull that would discard local changes."""
     return AheadError(
         f"This home releases {name}, and the remote does not have what was last done here, so nothing of it was "
         "pulled.",

@@ -1,6 +1,6 @@
-"""Libraries of models without what they import for training, in processes that only answer requests.
+"""Import model libraries without their training dependencies, in processes that only answer requests.
 
-LightGBM imports pandas and scikit-learn where they are installed, for its wrappers. Without them it takes 0.3 s instead
+LightGBM imports pandas and scikit-learn for its wrappers if they are installed. Without them it takes 0.3 s instead
 of 1.3 s to import, and a process 55 MB instead of 188 MB; a Booster predicts the same.
 """
 
@@ -13,13 +13,13 @@ _process = {"only_answers": False}
 
 
 def only_answer() -> None:
-    """Say that this process trains nothing, so that its libraries may be imported without what training needs."""
+    """Mark this process as one that trains nothing; `hide_training_libraries` then has an effect."""
     _process["only_answers"] = True
 
 
 @contextmanager
 def importing_alone() -> Iterator[None]:
-    """Imports inside find none of the libraries that only training needs, unless the process has them already."""
+    """Hide libraries that only training needs from imports in the block, unless they are already imported."""
     hidden = [name for name in _HIDDEN if _process["only_answers"] and name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: it cannot be imported
     try:

@@ -1,10 +1,10 @@
-"""The claim of a real-time model: which home releases it, in a small object that all homes over one lake read.
+"""Ownership of a real-time model: a small object in the lake names the installation ("home") that releases it.
 
-<lake>/.realtime/<name>/CLAIM    the claim, with where the rollout stands
-<store>/.realtime/HOME           a home's identity, random
+<lake>/.realtime/<name>/CLAIM    the claim, with the state of the rollout
+<store>/.realtime/HOME           the random identity of an installation
 
-A claim is made and moved by a conditional put, so that one of several homes gets it. It does not expire: a home that is
-down for a day still owns its models, and its readers still answer. A person moves it.
+A claim is made and moved by a conditional put, so only one of several installations gets it. It does not expire: an
+installation that is down for a day still owns its models, and its readers still answer. A person moves the claim.
 """
 
 import secrets
@@ -26,13 +26,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Claim:
-    """A home's claim of a model.
+    """The claim of an installation to release a model.
 
     Attributes:
-        home: Identity of the home that releases the model.
+        home: Identity of the installation that releases the model.
         host, path: The machine that made the claim, and its store folder.
         since: ISO 8601 in UTC.
-        rollout: Where the newest rollout stands, as `shown` has it; None where there was none.
+        rollout: A summary of the newest rollout; None if there was none.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Claim:
 
 
 def home_of(folder: ReleaseFolder) -> str:
-    """The identity of the home that a folder of releases is in; "" where it has none yet."""
+    """Read the identity of the installation that a release folder belongs to; "" if it has none yet."""
     try:
         return (folder.root.parent / "HOME").read_text().strip()
     except FileNotFoundError:
@@ -56,7 +56,7 @@ def home_of(folder: ReleaseFolder) -> str:
 
 
 def own_claim(folder: ReleaseFolder) -> Claim:
-    """The claim that this home would make now; gives the home an identity where it has none."""
+    """Make a claim of this installation, which gets an identity if it has none. Nothing is written to the lake."""
     place = folder.root.parent
     with lock(place / ".HOME.lock"):
         if not home_of(folder):
@@ -66,17 +66,17 @@ def own_claim(folder: ReleaseFolder) -> Claim:
 
 
 def read_claim(lake: Folder, name: str) -> Claim | None:
-    """The claim of a model, None where no home has claimed it.
+    """Read the claim of a model; None if no installation has claimed it.
 
     Raises:
-        DamagedError: It is not what was written, or of another format.
+        DamagedError: The claim is damaged, or has another format.
     """
     found = lake.read(_target(name))
     return None if found is None else _from_json(found[0], name, lake)
 
 
 def make_claim(lake: Folder, ours: Claim) -> Claim:
-    """Claim a model where no home has; returns the claim that holds, which may be another home's.
+    """Claim a model that nobody has claimed; return the valid claim, which may be another installation's.
 
     Raises:
         DamagedError: As `read_claim`.
@@ -87,14 +87,14 @@ def make_claim(lake: Folder, ours: Claim) -> Claim:
             return found
         if lake.swap(_target(ours.name), _to_json(ours), None) is not None:
             return ours
-        # Another process was faster, or the answer to this one's put was lost: what is there now says which.
+        # Another process was faster, or the reply to this put was lost: read the claim again to find out.
 
 
 def move_claim(lake: Folder, ours: Claim) -> Claim:
-    """Take a model over from the home that has claimed it; one that cannot be read is replaced.
+    """Take a model over from the installation that claimed it; a claim that cannot be read is replaced.
 
     Raises:
-        ConflictError: Another home took it over meanwhile.
+        ConflictError: Another installation took it over meanwhile.
     """
     first, tag = _read_any(lake, ours.name)
     found = first
@@ -106,13 +106,13 @@ def move_claim(lake: Folder, ours: Claim) -> Claim:
             )
         if lake.swap(_target(ours.name), _to_json(ours), tag) is not None:
             return ours
-        # Its owner may just have written where its rollout stands.
+        # The owner may just have recorded its rollout.
         found, tag = _read_any(lake, ours.name)
     return found
 
 
 def show_rollout(lake: Folder, name: str, home: str, rollout: Mapping[str, Any]) -> None:
-    """Write into a home's claim where its rollout stands; nothing where another home has it by now."""
+    """Record the state of a rollout in the claim, unless another installation has claimed the model by now."""
     while True:
         found = lake.read(_target(name))
         claim = None if found is None else _from_json(found[0], name, lake)
@@ -123,7 +123,7 @@ def show_rollout(lake: Folder, name: str, home: str, rollout: Mapping[str, Any])
 
 
 def refused(claim: Claim) -> ConflictError:
-    """The error where another home has a model."""
+    """Make the error for a model that another installation has claimed."""
     return ConflictError(
         f"{claim.name} is released by {claim}.",
         remedy="Do it there. If that home is gone, or shall release it no more, "
@@ -140,7 +140,7 @@ def _owner(claim: Claim | None) -> tuple[str, str] | None:
 
 
 def _read_any(lake: Folder, name: str) -> tuple[Claim | None, Any]:
-    """A claim and its tag; the claim None where there is none, or one that cannot be read."""
+    """Read a claim and its tag; the claim is None if there is none or it cannot be read."""
     found = lake.read(_target(name))
     if found is None:
         return None, None

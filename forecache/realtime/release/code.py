@@ -1,7 +1,7 @@
-"""Running a release's code: its modules are imported under a name of their own, from their packed source.
+"""Import the code of a release from its packed source, under a package name of its own.
 
-Two releases run side by side in one process, whatever the project that is installed says by now: inside of a release,
-`import shop.rates` means the release's `shop.rates`, and never that of the project.
+So two releases run side by side in one process, whatever version of the project is installed: inside a release,
+`import shop.rates` imports the release's `shop.rates`, never that of the project.
 """
 
 import builtins
@@ -32,7 +32,7 @@ class ReleaseCode:
         """
         Args:
             sources: By path, such as "shop/search.py".
-            place: The folder that they lie in, which tracebacks show.
+            place: Their folder, for tracebacks.
         """
         self.prefix = f"{_PREFIX}{next(_counter)}"
         self._sources = {_module_of(path): (path, content) for path, content in sources.items()}
@@ -45,7 +45,7 @@ class ReleaseCode:
         sys.modules[self.prefix] = _package(self.prefix)
 
     def function(self, path: str) -> Callable[..., Any]:
-        """A function of the release.
+        """Import a function of the release.
 
         Args:
             path: `module:name`.
@@ -66,18 +66,18 @@ class ReleaseCode:
         return found
 
     def plain(self, error: BaseException) -> str:
-        """An error's text with the modules' own names."""
+        """Return an error's text with the original module names."""
         return str(error).replace(f"{self.prefix}.", "")
 
     def close(self) -> None:
-        """Forget the modules; functions that are still held go on working."""
+        """Unload the modules; functions that are still referenced go on working."""
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
         for name in [name for name in sys.modules if f"{name}.".startswith(f"{self.prefix}.")]:
             del sys.modules[name]
 
     def spec(self, fullname: str) -> ModuleSpec | None:
-        """How one of the modules is loaded; None of a module of others."""
+        """Return the import spec of a module packed in this release; None for any other module."""
         if not fullname.startswith(f"{self.prefix}."):
             return None
         name = fullname.removeprefix(f"{self.prefix}.")
@@ -129,7 +129,7 @@ class _Loader(Loader):
 
 
 def packages_above(module: str) -> list[str]:
-    """The packages that a module is in."""
+    """List the packages that contain a module, the outermost first."""
     parts = module.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts))]
 

@@ -7,7 +7,7 @@ from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, rea
 
 
 def same_inputs(folder: ReleaseFolder, pointer: ReleasePointer, inputs: str) -> int | None:
-    """A release that is whole and has these inputs: the current one, one that was rolled back, or the newest other."""
+    """Find an undamaged release with these inputs: the current one, a rolled-back one, or the newest other one."""
     others = [number for number in reversed(folder.numbers()) if number not in (pointer.current, *pointer.bad)]
     for number in (pointer.current, *pointer.bad, *others):
         try:
@@ -21,7 +21,7 @@ def same_inputs(folder: ReleaseFolder, pointer: ReleasePointer, inputs: str) -> 
 
 
 def before(folder: ReleaseFolder, pointer: ReleasePointer) -> int:
-    """The newest release before the current one that was not rolled back and is whole.
+    """Find the newest undamaged release before the current one that was not rolled back.
 
     Raises:
         NotFoundError: There is none.
@@ -39,7 +39,7 @@ def before(folder: ReleaseFolder, pointer: ReleasePointer) -> int:
 
 
 def numbers_before(folder: ReleaseFolder, pointer: ReleasePointer) -> Iterator[int]:
-    """The releases before the current one that were not rolled back, the newest first."""
+    """Numbers of the releases before the current one that were not rolled back, the newest first."""
     for number in reversed(folder.numbers()):
         if number < (pointer.current or 0) and number not in pointer.bad:
             yield number

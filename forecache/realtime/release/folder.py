@@ -1,8 +1,8 @@
-"""Where releases lie, and the pointer to the one that answers.
+"""The folder of a model's releases, the pointer to the current one, and finding and reading releases.
 
 <store>/.realtime/<name>/
     CURRENT                    the pointer, replaced in one step
-    CURRENT.copy               its copy, written before it, read where the pointer is damaged or missing
+    CURRENT.copy               its copy, written before it, read if the pointer is damaged or missing
     LOCK                       held with an exclusive flock by whoever writes
     releases/00000003/         one release, never changed: release.json, model.bin, warmup.json, code/...
     staging/<token>/           a release that is being written; garbage once its writer is gone
@@ -24,14 +24,14 @@ from forecache.store.sealed import damaged, sealed, unsealed
 
 @dataclass(frozen=True)
 class ReleasePointer:
-    """Which release answers.
+    """The pointer to the current release.
 
     Attributes:
-        current: Its number, None before the first.
+        current: Number of the current release; None before the first.
         last: The highest number ever given; numbers are never used twice.
-        bad: Releases that were rolled back, by which nothing is answered again unless a person asks for it.
+        bad: Releases that were rolled back; they do not become current again unless a person asks for it.
         generation: Counts the moves of the pointer.
-        home: On a remote, the identity of the home that pushed it; "" in a home.
+        home: On a remote, the identity of the installation that pushed it; "" on a local disk.
     """
 
     current: int | None = None
@@ -75,21 +75,21 @@ class ReleaseFolder:
         return self.releases / f"{number:08d}"
 
     def numbers(self) -> list[int]:
-        """Of the releases that are there, ascending."""
+        """List the numbers of the existing releases, ascending."""
         found = self.releases.iterdir() if self.releases.is_dir() else ()
         return sorted(int(path.name) for path in found if path.name.isdigit())
 
 
 def open_releases(settings: Settings, name: str) -> ReleaseFolder:
-    """The releases of a real-time model, also where there is none yet."""
+    """Return the release folder of a real-time model, which need not exist yet."""
     return ReleaseFolder(settings.store_path / REALTIME / name)
 
 
 def read_current(folder: ReleaseFolder) -> ReleasePointer:
-    """The pointer, or its copy where the pointer is damaged or missing; an empty one before the first release.
+    """Read the pointer, or its copy if the pointer is damaged or missing; an empty one before the first release.
 
     Raises:
-        DamagedError: Both are not what was written.
+        DamagedError: Both are damaged.
     """
     there = [path for path in (folder.pointer, folder.pointer_copy) if path.exists()]
     for path in there:
@@ -106,7 +106,7 @@ def read_current(folder: ReleaseFolder) -> ReleasePointer:
 
 
 def pointer_from_json(content: bytes, *, what: str) -> ReleasePointer:
-    """Raises what `unsealed` does."""
+    """Decode a pointer; raises what `unsealed` raises."""
     data = unsealed(content, what=what)
     return ReleasePointer(**{**data, "bad": tuple(data["bad"])})
 
@@ -118,29 +118,29 @@ def pointer_to_json(pointer: ReleasePointer) -> bytes:
 def write_current(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
     """Move the pointer; the caller holds the lock.
 
-    The copy is written first: it never names a release that was rolled back, wherever a kill comes between the two.
+    The copy is written first: a process killed between the two writes leaves no copy that names a rolled-back release.
     """
     write_durably(folder.pointer_copy, pointer_to_json(pointer))
     write_durably(folder.pointer, pointer_to_json(pointer))
 
 
 def mend_copy(folder: ReleaseFolder) -> None:
-    """Have the pointer's copy say the same where a writer was killed between the two; the caller holds the lock."""
+    """Rewrite the copy if a writer was killed between copy and pointer; the caller holds the lock."""
     try:
         content = folder.pointer.read_bytes()
         pointer_from_json(content, what=f"The file {folder.pointer}")
     except (FileNotFoundError, DamagedError):
-        return  # the copy is read in its place, and the next move writes both
+        return  # the copy is read instead, and the next move writes both
     if not folder.pointer_copy.is_file() or folder.pointer_copy.read_bytes() != content:
         write_durably(folder.pointer_copy, content)
 
 
 def read_release(folder: ReleaseFolder, number: int) -> Release:
-    """What a release says of itself.
+    """Read the description of a release.
 
     Raises:
         NotFoundError: There is no such release here.
-        DamagedError: Its description is not what was written, or missing.
+        DamagedError: The description is damaged or missing.
     """
     file = folder.release(number) / RELEASE_FILE
     try:
@@ -156,10 +156,10 @@ def read_release(folder: ReleaseFolder, number: int) -> Release:
 
 
 def read_files(place: Path, files: Mapping[str, ReleaseFile]) -> dict[str, bytes]:
-    """The files of a release by name, compared with what was written.
+    """Read the files of a release by name, and verify their checksums.
 
     Raises:
-        DamagedError: One is missing, or a byte of it has changed.
+        DamagedError: A file is missing or has changed.
     """
     found = {}
     for name, said in files.items():

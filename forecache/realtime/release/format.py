@@ -1,4 +1,4 @@
-"""What a release says of itself, as JSON with a checksum: all that a reader needs beside model and code."""
+"""The description of a release, as JSON with a checksum: all that a reader needs beside model and code."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -15,7 +15,7 @@ from forecache.store.sealed import sealed, unsealed
 FORMAT = 1
 RELEASE_FILE, MODEL_FILE, WARMUP_FILE, CODE_FOLDER = "release.json", "model.bin", "warmup.json", "code"
 BINS_FILE = "bins.json"
-"""The bins of the training data, by which drift is counted; only of models that were trained here."""
+"""The file with the bins of the training data, for drift; only for models that were trained here."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class LookupContract:
     """A look-up, and the features that the model was trained with.
 
     Attributes:
-        called: How the transform names it.
+        called: Its name in the transform.
         view: Name of the feature view, and of its store.
         by: Fields of the request or of a candidate that hold the view's key, in its order.
         columns: Names of the columns of its matrix, in the order that the transform knows.
-        contract: What the store's manifest has to say of the view; see `FeatureView.packed`.
-        max_age_h: Features whose as-of date ended longer ago count as not found; None: those that the store serves.
-        live: Whether its features are merged with a stream's events when they are read.
+        contract: Contract that the store's manifest must have; see `FeatureView.packed`.
+        max_age_h: Features whose as-of date ended longer ago count as not found; None: no limit beside the store's.
+        live: Features are merged with a stream's events when they are read.
     """
 
     called: str
@@ -46,10 +46,10 @@ class ReleasedModel:
     """The model of a release.
 
     Attributes:
-        name: In the registry, or of the real-time model where it is a function.
+        name: In the registry; if the model is a function, that of the real-time model.
         version: In the registry; of a function, the number of its code.
         uri: Where it came from.
-        spec: How `model.bin` is run. Its inputs are some of the release's features, in the model's order.
+        spec: For the kernel that runs `model.bin`. Its inputs are some of the release's features, in the model's order.
     """
 
     name: str
@@ -77,12 +77,12 @@ class ReleaseFile:
 
 @dataclass(frozen=True)
 class Release:
-    """One release of a real-time model; fields without a word here are those of its declaration, `Realtime`.
+    """One release of a real-time model; fields not described here are those of its declaration, `Realtime`.
 
     Attributes:
         features: Names of what the transform returns, in order.
         transform: `module:name` in its code.
-        inputs: Hash of all that it was made of: one with the same inputs needs no further release.
+        inputs: Hash of everything that it was made from: equal inputs need no new release.
         created_at: ISO 8601 in UTC.
         number: From 1 on; given when it is written.
         files: By name, its other files.
@@ -134,13 +134,13 @@ class Release:
 
 
 def release_from_json(content: bytes, *, what: str) -> Release:
-    """What `Release.to_json` wrote.
+    """Decode what `Release.to_json` wrote.
 
     Args:
         what: The file, for messages.
 
     Raises:
-        DamagedError: It is not what was written, or of another format.
+        DamagedError: The content is damaged, or has another format.
     """
     data = unsealed(content, what=what)
     if data.get("format") != FORMAT:
@@ -200,7 +200,7 @@ def _tuples(stored: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _lookup_out(lookup: LookupContract) -> dict[str, Any]:
-    """As JSON; a release without live views is written as before there were any."""
+    """Encode a look-up; one without a live view has the format from before there were live views."""
     content = asdict(lookup)
     if not lookup.live:
         del content["live"]

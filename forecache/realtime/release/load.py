@@ -1,4 +1,4 @@
-"""Loading a release: every byte compared with what was written, then the model's kernel and the transform."""
+"""Load a release: verify every file, then load the model's kernel and import the transform."""
 
 import json
 import tempfile
@@ -13,7 +13,7 @@ import numpy as np
 
 from forecache.errors import CheckError, DamagedError, InputError, NotFoundError
 from forecache.inference.declared.function import FunctionKernel
-from forecache.inference.environment import other_versions
+from forecache.inference.environment import differing_versions
 from forecache.inference.kernel import new_kernel
 from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.runtimes.registry import FUNCTION
@@ -34,7 +34,7 @@ RUNTIMES = (*NATIVE, "sklearn", "skops", "torch", FUNCTION)
 
 
 class OpenRelease(Protocol):
-    """A release that requests are answered by, loaded into this process or not."""
+    """A release that answers requests, loaded into this process or only described in it."""
 
     @property
     def release(self) -> Release: ...
@@ -52,9 +52,9 @@ class LoadedRelease:
     Attributes:
         place: Its folder.
         kernel: Runs the model on a matrix of `model_columns`.
-        transform: Its function, from `Rows` to the release's features; `features_of` checks what it returns.
+        transform: Its function, from `Rows` to the release's features; `features_of` checks the result.
         warmup: Recorded requests, in the reader's own JSON.
-        reference: The bins of its training data; None: they are not known.
+        reference: The bins of its training data; None if they are not known.
     """
 
     release: Release
@@ -71,11 +71,11 @@ class LoadedRelease:
 
     @property
     def is_native(self) -> bool:
-        """Whether the model runs without Python code of its own, in a time that depends on its input alone."""
+        """True if the model runs without Python code of its own, in a time that depends on its input alone."""
         return self.release.model.runtime in NATIVE
 
     def features_of(self, rows: Rows) -> np.ndarray:
-        """What the transform returns for a request, float32 [n, num_features], C-contiguous.
+        """Run the transform on a request: features, float32 [n, num_features], C-contiguous.
 
         Raises:
             InputError: The transform failed, or returned something else.
@@ -83,7 +83,7 @@ class LoadedRelease:
         return transformed(self.transform, self.release.transform, rows, len(self.release.features))
 
     def scores_of(self, features: np.ndarray) -> np.ndarray:
-        """The model's scores [n], in the type that the model computes in, of features as `features_of` returns them.
+        """Run the model on features as `features_of` returns them: scores [n], in the type that the model computes in.
 
         Raises:
             CheckError: The model returned something else than one number a row.
@@ -92,22 +92,22 @@ class LoadedRelease:
         return one_number(self.kernel.run_matrix(picked), len(features))
 
     def score(self, rows: Rows) -> np.ndarray:
-        """Transform and model: scores [n]; raises as `features_of` and `scores_of`."""
+        """Run transform and model: scores [n]; raises as `features_of` and `scores_of`."""
         return self.scores_of(self.features_of(rows))
 
     def close(self) -> None:
-        """Forget its modules."""
+        """Unload its modules."""
         self.code.close()
 
     @cached_property
     def _order(self) -> list[int] | None:
-        """Places of the model's inputs among the features; None where they are the features as they are."""
+        """Positions of the model's inputs among the features; None if the inputs are the features in their order."""
         inputs, features = self.release.model.spec.inputs, self.release.features
         return None if not inputs or inputs == features else [features.index(name) for name in inputs]
 
 
 def one_number(outputs: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    """A model's only output as numbers [n].
+    """Return the single output of a model as numbers [n].
 
     Raises:
         CheckError: There are several outputs, or not one number a row.
@@ -127,9 +127,9 @@ def load_release(folder: ReleaseFolder, number: int) -> LoadedRelease:
 
     Raises:
         NotFoundError: There is no such release here.
-        DamagedError: A byte of it is not what was written.
-        InputError: A package that decides about a value has another version here than where it was made, or its code
-            cannot be imported.
+        DamagedError: A file of it is damaged.
+        InputError: A package that affects scores has another version here than where the release was made, or its
+            code cannot be imported.
     """
     release, place = read_release(folder, number), folder.release(number)
     files = read_files(place, release.files)
@@ -141,7 +141,7 @@ def load_release(folder: ReleaseFolder, number: int) -> LoadedRelease:
 
 
 def load_earlier(folder: ReleaseFolder, pointer: ReleasePointer) -> LoadedRelease | None:
-    """Load the newest release before the current one that can be loaded and was not rolled back; None for none."""
+    """Load the newest release before the current one that was not rolled back and can be loaded; None for none."""
     for number in numbers_before(folder, pointer):
         try:
             return load_release(folder, number)
@@ -153,7 +153,7 @@ def load_earlier(folder: ReleaseFolder, pointer: ReleasePointer) -> LoadedReleas
 def from_parts(
     release: Release, place: Path, *, model: bytes, code: Mapping[str, bytes], warmup: Sequence[bytes]
 ) -> LoadedRelease:
-    """A release of what it consists of; raises as `load_release`."""
+    """Make a loaded release of its files; raises as `load_release`."""
     modules = ReleaseCode(code, place / CODE_FOLDER)
     try:
         transform = modules.function(release.transform)
@@ -172,7 +172,7 @@ def _kernel(release: Release, model: bytes, code: ReleaseCode) -> Kernel:
             remedy=f"Requests are answered by {', '.join(RUNTIMES)}.",
         )
 
-    for name, made_with, here in other_versions(spec.packages):
+    for name, made_with, here in differing_versions(spec.packages):
         raise InputError(
             f"Release {release.number} of {release.name} was made with {name} {made_with}, which decides about scores; "
             f"here it is {here}.",
@@ -188,6 +188,6 @@ def _kernel(release: Release, model: bytes, code: ReleaseCode) -> Kernel:
     with importing_alone() if spec.runtime == "lightgbm" else nullcontext():
         kernel = new_kernel(spec, lambda: model, tempfile.gettempdir, load=load)
     if spec.runtime == "lightgbm":
-        # What is made at the first call is made here, and not while a request waits for it.
+        # LightGBM allocates at the first call: make that call here, not while a request waits.
         kernel.run_matrix(np.zeros((1, spec.width or len(release.features)), np.float32))
     return kernel

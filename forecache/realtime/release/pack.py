@@ -1,4 +1,4 @@
-"""The code of a release: the source of the project's modules that its functions reach."""
+"""Pack the code of a release: the source of the project's modules that its functions use."""
 
 import ast
 import re
@@ -18,12 +18,12 @@ _IMPORTS_ANYTHING = re.compile(
 
 
 def pack_code(functions: Sequence[Callable[..., Any]]) -> dict[str, bytes]:
-    """The source of all modules that functions of the project reach, by path: "shop/search.py".
+    """Collect the source of all project modules that the functions use, by path: "shop/search.py".
 
-    Packages above them come along, as importing a module runs them.
+    The packages that contain them are included, as importing a module runs them.
 
     Raises:
-        InputError: A module was changed since it was loaded, has no source, or imports by a name that it makes up.
+        InputError: A module was changed since it was loaded, has no source, or imports by a computed name.
     """
     reach = Reach()
     describer = Describer(reach)
@@ -48,7 +48,7 @@ def pack_code(functions: Sequence[Callable[..., Any]]) -> dict[str, bytes]:
 
 
 def _source(module: str) -> tuple[str, bytes] | None:
-    """Path and content of a module's file; None of a package without one."""
+    """Read the path and content of a module's file; None for a package without one."""
     file = source_file(module)
     if file is None:
         return None

@@ -1,4 +1,4 @@
-"""Proving a release before it is written: packed code and model answer requests, with the bits of the project's own."""
+"""Prove a release before it is written: the packed code gives the same bits as the project's own code."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ _SAMPLES: Mapping[str, FieldValue] = {
 
 
 def made_up_requests(request: Sequence[RequestField], candidates: Candidates | None) -> list[bytes]:
-    """A request in the reader's own JSON with a value for each field, where none has been recorded."""
+    """Make a request in the reader's own JSON with a value for each field, for models without recorded requests."""
     found: dict[str, Any] = {field.name: _sample(field) for field in request}
     if candidates is not None:
         one = {field.name: _sample(field) for field in candidates.fields}
@@ -48,13 +48,13 @@ def prove(
     code: Mapping[str, bytes],
     warmup: Sequence[bytes],
 ) -> None:
-    """Answer each request by the release as it will be loaded, with features that are found and with none.
+    """Answer each request by the release as it will be loaded, with features found and with none found.
 
     Args:
-        transform: The project's own function, whose bits the packed one has to give.
+        transform: The project's own function; the packed one must give the same bits.
 
     Raises:
-        CheckError: A request fails, or the two differ.
+        CheckError: A request fails, or the two results differ.
         InputError: The code cannot be imported, or the model cannot be loaded.
     """
     parser = RequestParser(release)
@@ -85,7 +85,7 @@ def _compare(loaded: LoadedRelease, transform: Callable[[Rows], Any], columns: C
 
 
 def _rows(loaded: LoadedRelease, columns: Columns, seed: int | None) -> Rows:
-    """The rows of a request with random features, and some unknown keys; without a seed, nothing is found."""
+    """Make the rows of a request with random features and some unknown keys; without a seed, all keys are unknown."""
     views, found = {}, {}
     of_request = {field.name for field in loaded.release.request}
     for place, lookup in enumerate(loaded.release.lookups):

@@ -1,4 +1,4 @@
-"""The state of a rollout on a remote: replicas that pull it do what the home that releases does."""
+"""The state of a rollout on a remote: replicas pull it and split their traffic in the same way as the owner."""
 
 import logging
 
@@ -12,9 +12,9 @@ logger = logging.getLogger("forecache.realtime")
 
 
 def push_rollout(remote: Folder, target: str, state: RolloutState) -> None:
-    """Bring a remote the state of a rollout where replicas would do something else by it."""
+    """Push the state of a rollout if it differs from the remote's in anything that replicas act on."""
     there = remote.read(target)
-    theirs = None if there is None else _readable(there[0], target)  # what nobody can read is replaced
+    theirs = None if there is None else _readable(there[0], target)  # an unreadable state is replaced
     if theirs is not None:
         if theirs.started_at > state.started_at:
             logger.warning(
@@ -22,24 +22,24 @@ def push_rollout(remote: Folder, target: str, state: RolloutState) -> None:
                 "home began it: release %s from one home only, and pull it into the others.",
                 state.name, theirs.release, state.name,
             )  # fmt: skip
-        # A home that took the rollout over counts its generations from what it pulled.
+        # An installation that took the rollout over counts generations on from the state that it pulled.
         is_known = theirs.home == state.home and state.generation <= theirs.generation
         is_older = state.started_at < theirs.started_at or (state.started_at == theirs.started_at and is_known)
         if is_older or moves(theirs) == moves(state):
             return
-    # Where another process was faster, that one had a newer state, or the next look pushes again.
+    # If another process was faster, its state is newer, or the next check pushes again.
     remote.swap(target, rollout_to_json(state), there[1] if there else None)
 
 
 def remote_rollout(folder: ReleaseFolder, remote: Folder) -> RolloutState | None:
-    """The state of the newest rollout that a remote has; None also where it cannot be read here."""
+    """Read the newest rollout of a remote; None if there is none or it cannot be read."""
     target = f"{REALTIME}/{folder.name}/ROLLOUT"
     there = remote.read(target)
     return None if there is None else _readable(there[0], target)
 
 
 def _readable(content: bytes, target: str) -> RolloutState | None:
-    """A rollout that is damaged, or of another Forecache, keeps no release from being pushed or pulled."""
+    """Decode a rollout; None if it is damaged or of another format, which must not block pushes and pulls."""
     try:
         return rollout_from_json(content, what=f"The remote's {target}")
     except DamagedError as error:
@@ -48,5 +48,5 @@ def _readable(content: bytes, target: str) -> RolloutState | None:
 
 
 def moves(state: RolloutState) -> tuple[object, ...]:
-    """What replicas go by; the home is what keeps their controllers from it."""
+    """Return the fields that replicas act on; the owner is one: other controllers leave the rollout alone."""
     return (state.release, state.started_at, state.stage, state.share, state.paused, state.is_bad, state.home)

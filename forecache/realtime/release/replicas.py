@@ -1,4 +1,4 @@
-"""Releases on other machines: pushed to a folder or bucket, pulled from it, every byte compared before they answer."""
+"""Push releases to a folder or bucket, and pull them from it; every file is verified before it is served."""
 
 import shutil
 from collections.abc import Callable
@@ -38,26 +38,26 @@ from forecache.store.replicas.forget import remove_unfinished
 
 
 def remote_releases(remote: Folder) -> list[str]:
-    """The real-time models that a remote has a current release of, in alphabetical order."""
+    """List the real-time models that have a current release on a remote, in alphabetical order."""
     names = {name.split("/")[1] for name in remote.names(REALTIME) if name.endswith("/CURRENT")}
     return sorted(names)
 
 
 def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
-    """Bring a remote up to the current release: its files, what it says of itself, then the pointer.
+    """Push the current release: its files, its description, then the pointer.
 
-    So is a release that is rolled out, before the state of its rollout.
+    A release that is being rolled out is pushed too, before the state of its rollout.
 
     Returns:
-        `{"release", "files", "bytes"}`: what the remote has as current now, and what travelled.
+        `{"release", "files", "bytes"}`: the current release of the remote, and what was transferred.
 
     Raises:
         NotFoundError: Nothing is released.
         ConflictError: Another process moved the remote's pointer meanwhile.
-        DamagedError: A byte of the release is not what was written.
+        DamagedError: A file of the release is damaged.
     """
     root = f"{REALTIME}/{folder.name}"
-    seen = remote.read(f"{root}/CURRENT")  # before the pointer here, so that no newer one there is taken for an older
+    seen = remote.read(f"{root}/CURRENT")  # before the local pointer: a pointer pushed in between must not look older
     pointer = read_current(folder)
     if pointer.current is None:
         raise NotFoundError(f"Nothing is released of {folder.name}.", remedy=f"Run `forecache release {folder.name}`.")
@@ -71,13 +71,13 @@ def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
     same = seen is not None and seen[0] == ours
     if not same and remote.swap(f"{root}/CURRENT", ours, seen[1] if seen else None) is None:
         if read_current(folder) != pointer:
-            return push_releases(folder, remote)  # of what was released here meanwhile, and pushed
+            return push_releases(folder, remote)  # a new release was made and pushed here meanwhile
         raise ConflictError(
             f"The remote's {root}/CURRENT was moved by another process meanwhile.", remedy="Push again."
         )
     if rollout is not None:
         push_rollout(remote, f"{root}/ROLLOUT", rollout)
-    # Listed before those that are here: a release that is made and pushed meanwhile is not taken for a retired one.
+    # Listed before the local ones: a release made and pushed meanwhile must not be taken for a retired one.
     listed = [name for name in remote.names(f"{root}/releases") if name.rpartition("/releases/")[0] == root]
     kept = {f"{root}/releases/{number:08d}" for number in folder.numbers()}
     remote.delete([name for name in listed if "/".join(name.split("/")[:4]) not in kept])
@@ -85,7 +85,7 @@ def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
 
 
 def _push_files(folder: ReleaseFolder, remote: Folder, number: int) -> dict[str, bytes]:
-    """Bring a remote one release; returns the files that it had not, by their name there."""
+    """Push one release; return the files that the remote did not have, by their name there."""
     release, place = read_release(folder, number), folder.release(number)
     files, target = read_files(place, release.files), f"{REALTIME}/{folder.name}/releases/{number:08d}"
     description = (place / RELEASE_FILE).read_bytes()
@@ -106,21 +106,21 @@ def pull_releases(
     rolled_back: bool = False,
     is_ours: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Bring a replica up to the current release of a remote: fetch it, compare every byte, then move the pointer.
+    """Pull the current release of a remote: download it, verify every file, then move the pointer.
 
     Args:
-        verify: Read a release that is here already, too, and fetch it anew where it is damaged.
-        rolled_back: Bring also those that were rolled back, as far as the remote has them whole: a home that releases
-            the model from now on is not to make the same again.
-        is_ours: Whether this home releases the model, asked where something here would be taken back.
+        verify: Also verify a release that is here already, and download it again if it is damaged.
+        rolled_back: Also pull rolled-back releases that are complete on the remote: an installation that takes the
+            model over must not release the same again.
+        is_ours: Returns True if this installation owns the model; called only if local changes would be discarded.
 
     Returns:
         `{"release", "files", "bytes", "moved"}`.
 
     Raises:
         NotFoundError: The remote has none.
-        CheckError: A file is not what the release says; what answers is untouched.
-        AheadError: This home releases the model, and has what the remote has not; nothing was changed.
+        CheckError: A downloaded file has the wrong checksum; the served release is unchanged.
+        UnpushedChangesError: This installation owns the model and has unpushed changes; nothing was changed.
         ConflictError: Another process is changing the releases.
     """
     root = f"{REALTIME}/{folder.name}"
@@ -159,7 +159,7 @@ def pull_releases(
 
 
 def _next(folder: ReleaseFolder, before: ReleasePointer, theirs: ReleasePointer) -> int:
-    """The generation of the pointer that was pulled; where this home pushed it, it counts on from there."""
+    """Return the generation of a pulled pointer; it continues the remote's if this installation pushed that."""
     is_from_here = theirs.home != "" and theirs.home == home_of(folder)
     return max(before.generation + 1, theirs.generation if is_from_here else 0)
 
@@ -167,7 +167,7 @@ def _next(folder: ReleaseFolder, before: ReleasePointer, theirs: ReleasePointer)
 def _rolled_back(
     folder: ReleaseFolder, remote: Folder, pointer: ReleasePointer, rollout: RolloutState | None
 ) -> list[tuple[Release, bytes]]:
-    """Releases that were rolled back, or returned and not marked yet, as far as the remote has them whole."""
+    """Read the descriptions of releases that were rolled back, or returned and not yet marked, as far as present."""
     unmarked = [] if rollout is None or is_settled(rollout, pointer) else [rollout.release]
     found = []
     for number in (*pointer.bad, *unmarked):
@@ -177,7 +177,7 @@ def _rolled_back(
 
 
 def _described(folder: ReleaseFolder, remote: Folder, number: int) -> tuple[Release, bytes]:
-    """What a release of a remote says of itself, and its bytes."""
+    """Read the description of a release on a remote, decoded and as bytes."""
     target = f"{REALTIME}/{folder.name}/releases/{number:08d}/{RELEASE_FILE}"
     found = remote.read(target)
     if found is None:
@@ -188,7 +188,7 @@ def _described(folder: ReleaseFolder, remote: Folder, number: int) -> tuple[Rele
 def _put(
     folder: ReleaseFolder, remote: Folder, release: Release, description: bytes, *, verify: bool
 ) -> dict[str, bytes]:
-    """Put a release of a remote in its place, unless it is there; returns the files that travelled."""
+    """Download a release and move it into place, unless it is here already; return the downloaded files."""
     place = folder.release(release.number)
     if _is_here(folder, release, description, verify=verify):
         return {}
@@ -196,7 +196,7 @@ def _put(
     complete = staged(folder, {**travelled, RELEASE_FILE: description})
     release_step("staged")
     old = complete.with_name(f"{complete.name}-old")
-    if place.is_dir():  # of a publisher that was lost and counts anew, or damaged
+    if place.is_dir():  # damaged, or of a lost publisher whose numbers restarted at 1
         place.rename(old)
         release_step("set aside")
     move_durably(complete, place)
@@ -206,7 +206,7 @@ def _put(
 
 
 def _pointer_here(folder: ReleaseFolder, *, verify: bool) -> ReleasePointer:
-    """The replica's pointer; an empty one where it is damaged and what is damaged is to be fetched anew."""
+    """Read the local pointer; with `verify`, a damaged one counts as empty."""
     try:
         return read_current(folder)
     except DamagedError:

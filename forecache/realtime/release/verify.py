@@ -1,4 +1,4 @@
-"""Reading every byte of the releases on this machine, and comparing it with what was written."""
+"""Verify every file of the releases on this machine."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from forecache.store.checkup import Verified
 
 
 def verify_releases(settings: Settings, names: Sequence[str]) -> list[Verified]:
-    """What was found of every release of these real-time models, and of a pointer that is damaged."""
+    """Verify every release of these real-time models; one result for each release and for each damaged pointer."""
     return [item for name in names for item in _verified(open_releases(settings, name))]
 
 

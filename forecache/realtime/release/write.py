@@ -1,4 +1,4 @@
-"""Writing a release: its files aside, the folder in one step, then the pointer; and going back to an earlier one."""
+"""Write a release: stage its files, move the folder into place, then move the pointer; and roll back."""
 
 import json
 import os
@@ -31,7 +31,7 @@ from forecache.realtime.rollout.state import read_rollout, running
 from forecache.steps import release_step
 
 _KEEP = 10
-"""Releases that stay beside the current one; a reader has all of one in memory, its worker processes read it again."""
+"""Number of releases to keep. A reader holds the served one in memory; its worker processes read it again."""
 _WAIT_S = 30.0
 
 
@@ -47,14 +47,14 @@ def write_release(
 ) -> Release:
     """Write a release and make it the current one.
 
-    Killed at any moment, or with the machine, the earlier one stays current, whole, or this one is.
+    After a kill at any moment, of the process or the machine, either the earlier or the new release is current.
 
     Args:
         release: Without number and files.
         code: Source by path, such as "shop/search.py".
-        warmup: Requests in the reader's own JSON, by which it is warmed before it answers.
-        current: False: the earlier one stays current, and this one is there to be rolled out.
-        bins: A `Reference` as JSON, which live features and scores are held against.
+        warmup: Requests in the reader's own JSON that warm the release before it answers.
+        current: If False, the earlier release stays current, and this one is to be rolled out.
+        bins: A `DriftReference` as JSON, to compare live features and scores with.
 
     Returns:
         The release as it was written.
@@ -85,11 +85,11 @@ def write_release(
 def move_to(
     folder: ReleaseFolder, number: int, *, leave: bool = False, seen: ReleasePointer | None = None
 ) -> ReleasePointer:
-    """Make a release the current one that is already there; the caller has read its files.
+    """Make an existing release current; the caller has verified its files.
 
     Args:
-        leave: Mark the one that was current, and those after `number`, as bad.
-        seen: The pointer by which that was decided.
+        leave: Mark the release that was current, and those after `number`, as bad.
+        seen: The pointer that the decision was based on.
 
     Raises:
         NotFoundError: There is no such release here.
@@ -116,7 +116,7 @@ def move_to(
 
 
 def refuse_bad(folder: ReleaseFolder, pointer: ReleasePointer, number: int) -> None:
-    """Raises `ConflictError` where a release that is about to move forward is marked as bad by now."""
+    """Raise `ConflictError` if a release that is about to become current has been marked as bad."""
     if number in pointer.bad:
         raise ConflictError(
             f"Release {number} of {folder.name} was rolled back, or returned, meanwhile; nothing was changed.",
@@ -126,10 +126,10 @@ def refuse_bad(folder: ReleaseFolder, pointer: ReleasePointer, number: int) -> N
 
 @contextmanager
 def writing(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
-    """Hold the lock of a model's releases, without what a killed writer has left.
+    """Hold the lock of a model's releases, after cleaning up after a killed writer.
 
     Raises:
-        ConflictError: Another process holds it for long.
+        ConflictError: Another process holds the lock for too long.
     """
 
     def refused(holder: str) -> ConflictError:
@@ -150,20 +150,20 @@ def writing(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
 
 
 def retire(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
-    """Remove all but the newest releases, the current one and one that is rolled out; the caller holds the lock."""
+    """Remove all but the newest releases, the current one and one being rolled out; the caller holds the lock."""
     try:
         rollout = running(read_rollout(folder), pointer)
     except DamagedError:
-        return  # which one is rolled out is not known, so all stay; the pointer has moved, which is what counts
+        return  # the release being rolled out is unknown, so keep all; the pointer has moved already
     for number in folder.numbers()[:-_KEEP]:
         if number not in (pointer.current, rollout and rollout.release):
             gone = folder.staging / f"retired-{number}"
-            os.rename(folder.release(number), gone)  # never half there
+            os.rename(folder.release(number), gone)  # so that no release is ever partly removed
             shutil.rmtree(gone, ignore_errors=True)
 
 
 def staged(folder: ReleaseFolder, files: Mapping[str, bytes]) -> Path:
-    """A folder with these files, all on the disk."""
+    """Write a staging folder with these files, synced to the disk."""
     place = folder.staging / secrets.token_hex(8)
     for name, content in files.items():
         path = place / name

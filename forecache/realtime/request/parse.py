@@ -1,4 +1,4 @@
-"""From a request's JSON to its columns; what is refused is refused with the field, the value and the remedy."""
+"""Parse the JSON of a request into columns; an error names the field, the value and the remedy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -37,7 +37,7 @@ class RequestParser:
         self._allowed = frozenset([*names, REQUEST_ID])
 
     def parse(self, body: bytes) -> ParsedRequest:
-        """The request in a body.
+        """Parse the body of a request.
 
         Raises:
             Problem: 400 or 422, with the field that is wrong.
@@ -45,11 +45,11 @@ class RequestParser:
         return self.of_members(_object(body), body=body)
 
     def of_members(self, data: Mapping[str, Any], *, body: bytes = b"") -> ParsedRequest:
-        """The request of the members of an object in JSON.
+        """Parse the members of a JSON object.
 
         Args:
-            data: As another server read them: it may take numbers for JSON that are not finite.
-            body: What they were read from, where that is own JSON.
+            data: As parsed; another server's parser may accept numbers that are not finite.
+            body: The JSON that they were parsed from, if it is the reader's own.
 
         Raises:
             Problem: 400 or 422, with the field that is wrong.
@@ -64,10 +64,10 @@ class RequestParser:
     def of_values(
         self, request: Mapping[str, Any], candidates: Mapping[str, Any] | None, *, body: bytes = b""
     ) -> ParsedRequest:
-        """The request of values that another protocol brought; arguments as of `RowsBuilder.columns`.
+        """Parse the values of a request in another protocol; arguments as of `RowsBuilder.columns`.
 
         Args:
-            body: The same as own JSON.
+            body: The same request in the reader's own JSON.
 
         Raises:
             Problem: 400 or 422, with the field that is wrong.
@@ -94,10 +94,10 @@ class RequestParser:
         return ParsedRequest(columns.length, columns.values, items, body, str(request_id))
 
     def hasty(self, body: bytes) -> tuple[ParsedRequest, Mapping[str, Any]]:
-        """A request without its columns, and its members, when there is no time to check more than the candidates.
+        """Parse only the candidates and the request id, for a request without time for more; also return its members.
 
         Raises:
-            Problem: 400 or 422: there is no list of candidates, one with something else in it, or a wrong request id.
+            Problem: 400 or 422: the list of candidates is missing or malformed, or the request id is wrong.
         """
         data = _object(body)
         items: Sequence[Any] = ()
@@ -122,7 +122,7 @@ class RequestParser:
         return listed
 
     def _lists(self, listed: list[Any], candidates: Candidates) -> Mapping[str, Sequence[Any]]:
-        """The values of each field of the candidates."""
+        """Return the values of each field of the candidates."""
         kinds = set(map(type, listed))
         if self._is_plain and dict not in kinds:
             return {candidates.item.name: listed}

@@ -1,4 +1,4 @@
-"""A request as its transform, its model and its answer need it."""
+"""A parsed request, and the features that were looked up for it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ class ParsedRequest:
     """The columns of one request.
 
     Attributes:
-        length: Number of its candidates; 1 where it has none.
-        columns: By field, its values: [length] of a candidate's, [1] of the request's own; see `RequestField`.
-        items: What names each candidate in the answer, as the client sent it; empty where it has none.
-        body: The request as own JSON, which a worker process parses again to the same columns.
+        length: Number of candidates; 1 for a model that ranks none.
+        columns: Values by field: [length] for a field of candidates, [1] for one of the request; see `RequestField`.
+        items: The identifier of each candidate in the answer, as the client sent it; empty without candidates.
+        body: The request in the reader's own JSON, for the request log.
         request_id: As the client sent it; "" if it did not.
     """
 
@@ -27,16 +27,16 @@ class ParsedRequest:
 
 
 class LiveRead(NamedTuple):
-    """From what a look-up of a live view was answered, beside its version: enough to compute it again later.
+    """Data that a look-up of a live view read beside its version, enough to compute the features again later.
 
     Attributes:
         view: Name of the view.
-        at_us: The moment, in microseconds of Unix time.
-        position: The largest Delta version of the stream's table that a row of its keys is from; -1: none had one. As
-            all rows were read at one moment, the keys have all of their events up to this version, and none after it.
-        layer: Names the declaration of the live layer; see `LiveLayer.values`.
-        pending: By the place of a key in the look-up, the offsets behind the events that it had, JSON lists by
-            partition: of keys whose newest events were not committed yet.
+        at_us: Time of the look-up, in microseconds of Unix time.
+        position: The largest Delta version of the stream's table among the rows read; -1 if there was no row. All
+            rows are read at one moment, so the keys have all events up to this version and none after it.
+        layer: Identifies the declaration of the live layer; see `LiveLayer.values`.
+        pending: For keys whose newest events were not committed yet, by the index of the key in the look-up: the
+            offsets after those events, a JSON list by partition.
     """
 
     view: str
@@ -48,16 +48,16 @@ class LiveRead(NamedTuple):
 
 @dataclass(slots=True)
 class Found:
-    """What a request looked up; a look-up by fields of the request alone has one row.
+    """Result of the look-ups of a request; a look-up by fields of the request alone has one row.
 
     Attributes:
         views: By look-up, float32 [length, d] or [1, d]; NaN where the key has no row.
-        known: By look-up, bool [length] or [1]: whether the key has a row.
-        versions: By store, which version was read.
-        flags: What is wrong with what was read, each a sentence; the model is asked all the same.
-        merged: Look-ups of live views, whose rows are those of no version, and from what they were answered.
-        features: What the transform made of the request, float32 [length, num_features] or its bytes, until the next
-            request at least; from another process, only where answers are logged.
+        known: By look-up, bool [length] or [1]: True if the key has a row.
+        versions: By store, the version that was read.
+        flags: Faults of the data that was read, each a sentence; the model is called all the same.
+        merged: Look-ups of live views, and what was read for them beside the version.
+        features: Output of the transform, float32 [length, num_features] or its bytes, valid until the next request
+            at least; from another process only if answers are logged.
     """
 
     views: dict[str, np.ndarray] = field(default_factory=dict)

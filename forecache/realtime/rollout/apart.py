@@ -1,8 +1,8 @@
-"""A candidate in a reader, in processes of its own, whatever it is, so that nothing it does is done in the reader's.
+"""The candidate of a rollout in a reader: always in worker processes, so that it cannot harm the reader.
 
-Not even its modules are imported there: code that hangs, ends the process or writes over its memory can do so when it
-is loaded. The current release runs on the event loop or not, as ever; beside a canary, the control is opened like a
-candidate: the current release, for as many keys, so that times of equally placed models are compared.
+Not even its modules are imported by the reader, because code can hang, end the process or overwrite memory when it is
+loaded. The current release runs on the event loop or in worker processes as usual. Beside a canary, the control is opened
+like the candidate: the current release, for as many keys, so that the times of equally placed models are compared.
 """
 
 import asyncio
@@ -25,24 +25,24 @@ from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.realtime")
 PATIENCE_S = 60.0
-"""A candidate that is not there after this time counts as one that cannot be asked."""
+"""A candidate that is not ready after this time counts as unavailable."""
 _RETRY_S = 30.0
 
 
 @dataclass(frozen=True)
 class ApartRelease:
-    """A release of which this process has only read what it says of itself."""
+    """A release of which this process has only read the description; its code runs in worker processes."""
 
     release: Release
     place: Path
     reference: None = None
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing: no resources."""
 
 
 class NoPath:
-    """The way to a model that cannot be asked."""
+    """A `ModelPath` that refuses all requests, for a candidate that cannot be loaded."""
 
     in_loop = False
 
@@ -59,16 +59,16 @@ class NoPath:
         return float("inf")
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing: no resources."""
 
 
 class Candidate:
-    """The release that is rolled out, or its control, opened in a thread of its own: it may take as long as it likes.
+    """The release that is being rolled out, or its control, opened in a separate thread without a time limit.
 
     Attributes:
-        loaded: What it says of itself; None while that cannot be read.
+        loaded: Its description; None until it could be read.
         path: To its processes; None until one is warm.
-        failure: Why it cannot be asked; "" while it is tried the first time, or where it can.
+        failure: Why it is unavailable; "" during the first attempt, and once it is ready.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class Candidate:
 
     @property
     def is_late(self) -> bool:
-        """Whether it cannot be asked, or is not there after a minute."""
+        """True if it is unavailable, or not ready after a minute."""
         return self.path is None and bool(self.failure or time.monotonic() > self._began + PATIENCE_S)
 
     def turn(self) -> None:
-        """Open it, or try again some time after it failed."""
+        """Open it, or try again half a minute after a failure."""
         if self.path is not None or (self._thread is not None and self._thread.is_alive()):
             return
         if time.monotonic() >= self._again_at:
@@ -121,11 +121,11 @@ class Candidate:
             path: ModelPath = open_worker_path(
                 loaded, settings=self._settings, loop=self._loop, counters=self._counters
             )
-            if loaded.release.cache_bytes:  # as it will have it: else it would be slow beside one that has it
+            if loaded.release.cache_bytes:  # as it will have once current: without it, it would look slow
                 path = CachedPath(
                     path, most_bytes=loaded.release.cache_bytes, counters=self._counters, keeps_features=True
                 )
-        except Exception as error:  # noqa: BLE001  # whatever it is, the current release goes on answering
+        except Exception as error:  # noqa: BLE001  # after any error, the current release goes on answering
             reason = f"{type(error).__name__}: {error}"
             if reason != self.failure:
                 logger.error("Release %d of %s cannot be asked: %s", self.number, self._folder.name, error)

@@ -1,4 +1,4 @@
-"""The newest rollout of a model's releases, as the status of a reader shows it."""
+"""Describe the newest rollout of a model's releases for the status of a reader."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from forecache.realtime.rollout.state import read_rollout
 
 
 def described(folder: ReleaseFolder) -> dict[str, Any] | None:
-    """Candidate, stage, share of keys and why; None where there was no rollout, or its state cannot be read.
+    """Describe the newest rollout for the status of a reader; None if there was none or its state cannot be read.
 
-    A state that cannot be read is in the log of the reader, which answers as if there were none.
+    The reader logs a state that cannot be read, and answers as if there were no rollout.
     """
     try:
         state = read_rollout(folder)

@@ -1,4 +1,4 @@
-"""Following the rollouts, in the watching thread: candidates are opened and arms put together, and taken away again."""
+"""Follow the states of rollouts, in the watching thread: open candidates, and add or remove the arms of releases."""
 
 import asyncio
 import logging
@@ -25,18 +25,13 @@ from forecache.settings import Settings
 logger = logging.getLogger("forecache.realtime")
 _RETIRE_S = 10.0
 LOADING = "loading"
-"""The arm of keys of a candidate that is still being opened: their requests say nothing about it."""
+"""Arm of the candidate's keys while it is still being opened: their requests say nothing about it."""
 ShadowOf = Callable[[Served], Shadow]
 
 
 @dataclass
 class _Followed:
-    """A rollout in this worker; `shown` is what its arms were made of.
-
-    Attributes:
-        control: The current release in processes of its own, which the canary's times are compared with; None where it
-            runs in processes anyway, or before there is a canary.
-    """
+    """A rollout in this worker; `shown` are the values that its arms were made from."""
 
     state: RolloutState
     candidate: Candidate
@@ -45,13 +40,13 @@ class _Followed:
 
 
 class Rollouts:
-    """The rollouts of one worker.
+    """Follows the rollouts in one worker.
 
     Args:
-        versions: What the reader serves by name, as it is at each moment.
-        cells_of: The metrics of a candidate.
-        log_of: The log of a release's answers in an arm.
-        shadow_of: Makes what has a candidate score requests that were answered.
+        versions: The served versions by store name, kept up to date by the reader.
+        cells_of: Returns the metrics of a candidate.
+        log_of: Returns the log of a release's answers in an arm.
+        shadow_of: Makes the scorer of shadow requests for a candidate.
     """
 
     def __init__(
@@ -71,11 +66,11 @@ class Rollouts:
         self._told: dict[str, str] = {}
 
     def turn(self, served: Mapping[str, Served], install: Callable[[Served], None]) -> None:
-        """Follow the states.
+        """Update the arms of all served releases to the states of their rollouts.
 
         Args:
-            served: The current releases that answer, by name.
-            install: Has another one answer under the same name.
+            served: The served current releases by name.
+            install: Replaces a served release of the same name.
         """
         for name in self._followed.keys() - served.keys():
             self._leave(name)
@@ -90,7 +85,7 @@ class Rollouts:
         self._close_retired()
 
     def arranged(self, name: str, served: Served) -> Served:
-        """A current release with the arms of the rollout that is under way, or without any; the same if it is so."""
+        """Return a current release with the arms of its running rollout, or without arms; itself if nothing changed."""
         state = self._state_of(name)
         if state is None or state.current != served.number:
             self._leave(name)
@@ -125,7 +120,7 @@ class Rollouts:
             candidate.close()
 
     def failures(self) -> dict[str, str]:
-        """Why candidates cannot be asked, by model."""
+        """Return why candidates are unavailable, by model."""
         return {name: each.candidate.failure for name, each in self._followed.items() if each.candidate.failure}
 
     def _opened_apart(self, name: str, number: int) -> Candidate:
@@ -148,7 +143,7 @@ class Rollouts:
     def _with_arms(self, base: Served, followed: _Followed) -> Served:
         state, candidate = followed.state, followed.candidate
         log = base.loaded.release.log
-        if log is None:  # of another hand: without a log there is no key to split by
+        if log is None:  # a state not written by Forecache: without a log there is no key to split by
             return base
         sampler = Sampler(base.name, log, base.loaded.release.request)
         other, shadow = self._as_arm(base, "aa"), None
@@ -183,7 +178,7 @@ class Rollouts:
         return replace(served, arm="control", renderer=Renderer(loaded.release, arm="control"), drift=base.drift)
 
     def _served(self, candidate: Candidate, stage: str) -> Served | None:
-        """The candidate as what answers; None while nothing is known of it."""
+        """Return the candidate as a served release; None until its description is read and it is ready or late."""
         loaded, path = candidate.loaded, candidate.path
         if loaded is None or (path is None and not candidate.is_late):
             return None

@@ -1,4 +1,4 @@
-"""Requests that the candidate scores, too, after they were answered: logged, never sent."""
+"""Shadow requests: the candidate also scores requests that were answered; the result is logged, never sent."""
 
 import asyncio
 import logging
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("forecache.realtime")
 _MOST = 4
-"""Requests of one worker that the candidate scores at a time."""
+"""Most requests of one worker that the candidate scores at a time."""
 
 
 class Shadow:
-    """Has a candidate score requests, while the worker has nothing else to do.
+    """Scores requests by a candidate while the worker is otherwise idle.
 
     Args:
-        candidate: With its way to the model, or one that says that it cannot be asked.
+        candidate: With its path to the model, or an `UnavailablePath`.
 
     Attributes:
-        skipped: Requests that it had no time for.
+        skipped: Number of requests that there was no time for.
     """
 
     def __init__(self, candidate: Served, engine: "Engine", backlog: "Backlog") -> None:
@@ -38,11 +38,11 @@ class Shadow:
         self.skipped = 0
 
     def offer(self, request: ParsedRequest, parse: Callable[[Served], ParsedRequest], clock: Clock) -> None:
-        """Score a request that was answered, soon, or not at all where others wait.
+        """Score an answered request soon, or skip it if other requests wait.
 
         Args:
-            request: As the current release took it.
-            parse: Parses it as the candidate takes it.
+            request: As parsed for the current release.
+            parse: Parses it for a given release.
         """
         if len(self._tasks) >= _MOST or self._backlog.waiting:
             self.skipped += 1

@@ -1,4 +1,4 @@
-"""Which release answers a request while one is rolled out: by the hash of its key, so that a key stays where it is."""
+"""Split traffic between releases during a rollout: by the hash of the request's key, so that a key stays in its arm."""
 
 from collections.abc import Callable
 
@@ -16,12 +16,12 @@ class Split:
     """The arms of one rollout at one step, in one worker.
 
     Args:
-        sampler: Knows the key of a request to the current release.
+        sampler: Encodes the key of a request to the current release.
         current: Answers the keys outside of the share.
-        other: Answers those in it: the current release at the A/A step, the candidate as a canary, or the current
-            release in its place while the candidate cannot be asked.
-        stand_in: The current release under the arm of the candidate, for requests that the candidate does not take.
-        shadow: Has the candidate score requests that are answered; None at other steps.
+        other: Answers the keys in the share: the current release at the A/A step, the candidate as a canary, or the
+            current release while the candidate is unavailable.
+        stand_in: The current release in the arm of the candidate, for requests that the candidate does not accept.
+        shadow: Scores answered requests by the candidate at the shadow step; None at other steps.
         control: The current release, placed as the candidate is, for as many keys as `other` has; None: `current`
             answers them.
     """
@@ -46,13 +46,13 @@ class Split:
         self.shadow = shadow
 
     def assigned(self, parse: Callable[[Served], ParsedRequest]) -> tuple[Served, ParsedRequest]:
-        """The release that answers a request, and the request as it takes it.
+        """Return the release that answers a request, and the request parsed for it.
 
         Args:
-            parse: Parses the request as a release takes it.
+            parse: Parses the request for a given release.
 
         Raises:
-            Problem: The release that would answer does not take the request.
+            Problem: The release that would answer does not accept the request.
         """
         try:
             request = parse(self._current)
@@ -68,11 +68,11 @@ class Split:
         try:
             return self._other, parse(self._other)
         except Problem:
-            # A client that knows nothing of the candidate gets its answer, and the candidate is blamed.
+            # A client that does not know the candidate gets an answer, which counts against the candidate.
             return self._stand_in, request
 
     def after(self, request: ParsedRequest | None, parse: Callable[[Served], ParsedRequest], clock: Clock) -> None:
-        """Have the candidate score a request, too, whose answer was sent; None: one that was refused."""
+        """Offer an answered request to the shadow; None is a request that was refused."""
         if self.shadow is not None and request is not None and self._has(request):
             self.shadow.offer(request, parse, clock)
 
@@ -83,7 +83,7 @@ class Split:
         return bucket_of(self._sampler.key_of(request), self._salt)
 
     def _only_taken_by_candidate(self, parse: Callable[[Served], ParsedRequest]) -> tuple[Served, ParsedRequest]:
-        """A request that the current release refuses is answered by the candidate where its key is the candidate's."""
+        """Assign a request that the current release refuses to the candidate, if that accepts it and has its key."""
         if not self._same and self.shadow is None:
             try:
                 request = parse(self._other)
@@ -92,7 +92,7 @@ class Split:
             else:
                 if self._has(request):
                     return self._other, request
-        return self._current, parse(self._current)  # which says what is wrong with it
+        return self._current, parse(self._current)  # raises the problem again
 
 
 def control_share(share: float) -> float:
@@ -101,7 +101,7 @@ def control_share(share: float) -> float:
 
 
 def same_requests(one: Release, other: Release) -> bool:
-    """Whether both releases take the same requests, and see the same in them."""
+    """Return True if both releases accept the same requests and parse them to the same columns."""
     return (one.request, one.candidates, one.on_unknown, one.on_nan) == (
         other.request, other.candidates, other.on_unknown, other.on_nan,
     )  # fmt: skip

@@ -1,9 +1,9 @@
-"""The state of a rollout, beside the pointer of the releases: what readers follow, and what the controller knows.
+"""The state of a rollout, beside the pointer of the releases: written by the controller, followed by readers.
 
 <store>/.realtime/<name>/
-    ROLLOUT          the state of the newest rollout, replaced in one step
-    ROLLOUT.seen     what the controller has counted in the present step; it is counted anew where it is missing
-    ROLLOUT.told     the generation that the lake and the remote have; they are told again where it is missing
+    ROLLOUT          the state of the newest rollout, replaced atomically
+    ROLLOUT.seen     what the controller has counted in the running step; counted again if it is missing
+    ROLLOUT.told     the generation that was sent to the lake and the remote; sent again if it is missing
 """
 
 from collections.abc import Mapping
@@ -24,15 +24,15 @@ FORMAT = 3
 
 @dataclass(frozen=True)
 class Compared:
-    """What a guard says of a step.
+    """Result of a guard in a step.
 
     Attributes:
         guard: Its name.
         candidate, current: Means of the two arms.
-        low, high: Bounds of the difference in the direction that does harm, which hold at all looks together; None
-            before there are enough keys.
-        tolerated: A difference up to this is no reason to return.
-        harmful: Whether a larger one is proved.
+        low, high: Bounds of the difference in the harmful direction, valid at all looks together; None before there
+            are enough keys.
+        tolerated: Largest difference that is no reason to return.
+        harmful: True if a larger difference is proved.
     """
 
     guard: str
@@ -46,16 +46,16 @@ class Compared:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a rollout, under way or passed.
+    """A step of a rollout, running or ended.
 
     Attributes:
-        share: Of keys in the arm that is compared with the rest.
-        since, until: ISO 8601 in UTC; "" while it is under way.
+        share: Share of keys in the arm that is compared with the rest.
+        since, until: ISO 8601 in UTC; `until` is "" while the step is running.
         verdict: "waits", "passed", "returned" or "paused".
-        why: In a sentence.
-        requests: Of the current release's arm, and of the other.
-        compared: By guard.
-        shown: Further figures: mean times, how far the scores of both releases agree.
+        why: Reason of the verdict, in a sentence.
+        requests: Number of requests in the arm of the current release, and in the other arm.
+        compared: Results of the guards.
+        shown: Further figures: mean times, agreement of the scores of both releases.
     """
 
     stage: Stage
@@ -75,17 +75,17 @@ class RolloutState:
 
     Attributes:
         release: The candidate.
-        current: The release that answered when it began, and answers still.
-        plan: What is declared, as `dataclasses.asdict` has it.
-        generation: Counts its changes.
-        paused: Whether it stays where it is until a person resumes it.
-        why: Of the last change, in a sentence.
-        is_bad: Whether the candidate is marked as bad where it is returned: not where another release took its place.
-        looked_at: When the controller looked last; "" before.
-        slow_us: From where on a request is slow; 0 before the A/A step.
-        edges: Nine numbers between which the scores of the current release fall evenly; empty before the A/A step.
-        steps: All up to the one under way, the last.
-        home: Identity of the home that moves it on; replicas have the states of others.
+        current: The release that was current at the start of the rollout.
+        plan: The declared plan, as `dataclasses.asdict` returns it.
+        generation: Counts changes of the state.
+        paused: True if it stays at its step until a person resumes it.
+        why: Reason of the last change, in a sentence.
+        is_bad: True if returning marks the candidate as bad; False if another release took its place.
+        looked_at: Time of the controller's last check; "" before the first.
+        slow_us: Time from which a request counts as slow; 0 before the A/A step.
+        edges: Deciles of the scores of the current release, nine numbers; empty before the A/A step.
+        steps: All steps up to the running one, which is the last.
+        home: Identity of the installation that controls it; replicas have the states of others.
     """
 
     name: str
@@ -112,16 +112,16 @@ class RolloutState:
 
     @property
     def salt(self) -> bytes:
-        """Of the hash that puts keys into arms: another one for each release, so that none is always the first."""
+        """Salt of the hash that assigns keys to arms; it differs by release, so that no key is always first."""
         return f"rollout:{self.name}:{self.release}".encode()
 
     @property
     def step(self) -> Step:
-        """The one under way, or the last."""
+        """The running step, or the last one."""
         return self.steps[-1]
 
     def with_step(self, **changes: Any) -> "RolloutState":
-        """With the last step changed."""
+        """Return the state with changes of the last step."""
         return replace(self, steps=(*self.steps[:-1], replace(self.step, **changes)))
 
 
@@ -130,10 +130,10 @@ def rollout_file(folder: ReleaseFolder) -> Path:
 
 
 def read_rollout(folder: ReleaseFolder) -> RolloutState | None:
-    """The newest rollout of a model's releases, None where there was none.
+    """Read the newest rollout of a model's releases; None if there was none.
 
     Raises:
-        DamagedError: It is not what was written, or of another format.
+        DamagedError: The state is damaged, or has another format.
     """
     file = rollout_file(folder)
     try:
@@ -144,21 +144,21 @@ def read_rollout(folder: ReleaseFolder) -> RolloutState | None:
 
 
 def running(state: RolloutState | None, pointer: ReleasePointer) -> RolloutState | None:
-    """A state by which requests are to be answered; None where there is no rollout between these releases any more."""
+    """Return the state if the rollout is still running between these releases, else None."""
     if state is None or state.is_over or pointer.current != state.current or state.release in pointer.bad:
         return None
     return state
 
 
 def is_settled(state: RolloutState, pointer: ReleasePointer) -> bool:
-    """Whether state and pointer say the same: nobody was killed between them, and has something left to do."""
+    """Return True if state and pointer agree; False after a kill between writing the two, which leaves work to do."""
     if not state.is_over:
         return running(state, pointer) is not None
     return state.stage == "done" or not state.is_bad or state.release in (pointer.current, *pointer.bad)
 
 
 def write_rollout(folder: ReleaseFolder, state: RolloutState) -> RolloutState:
-    """Replace the state, in its next generation; the caller holds the lock of the releases."""
+    """Write the state with the next generation; the caller holds the lock of the releases."""
     state = replace(state, generation=state.generation + 1)
     write_durably(rollout_file(folder), rollout_to_json(state))
     rollout_step("state written")
@@ -170,7 +170,7 @@ def rollout_to_json(state: RolloutState) -> bytes:
 
 
 def rollout_from_json(content: bytes, *, what: str) -> RolloutState:
-    """Raises what `unsealed` does, and `DamagedError` for another format."""
+    """Decode a state; raises what `unsealed` raises, and `DamagedError` for another format."""
     data = unsealed(content, what=what)
     if data.get("format") != FORMAT:
         raise DamagedError(

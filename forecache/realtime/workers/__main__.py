@@ -1,7 +1,7 @@
-"""Entry of the processes that a reader starts for a model: the template, and a model process that is not its copy.
+"""Entry point of the processes that a reader starts for a model: the template, and a worker that is not forked.
 
-python -m forecache.realtime.workers template ORDERS CHANNEL READER_PID
-python -m forecache.realtime.workers model ORDERS CHANNEL MEMORY TEMPLATE_PID
+python -m forecache.realtime.workers template CONFIG CHANNEL READER_PID
+python -m forecache.realtime.workers model CONFIG CHANNEL MEMORY TEMPLATE_PID
 """
 
 import sys

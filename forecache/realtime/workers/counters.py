@@ -1,7 +1,10 @@
-"""What is counted of model processes, the breaker and the cache of one release, in cells that may be shared memory."""
+"""Counters of the path to one release's model: worker processes, circuit breaker, cache, remote reads.
+
+The cells may be in shared memory.
+"""
 
 CAUSES = ("crashed", "hung", "stopped", "memory", "start")
-"""Why a process was replaced."""
+"""Reasons why a process was replaced."""
 BATCHES = (1, 2, 4, 8, 16, 32)
 """Upper bounds of the histogram of batch sizes, in requests; a last one counts all larger ones."""
 
@@ -43,7 +46,7 @@ class Counters:
         self.cells: memoryview | list[int] = [0] * len(CELLS) if cells is None else cells
 
     def add(self, name: str, number: int = 1) -> None:
-        """Count; a gauge goes up and down, as the paths of two releases may share it for a moment."""
+        """Add to a counter or a gauge; the paths of two releases may share a gauge for a moment."""
         self.cells[_PLACE[name]] += number
 
     def get(self, name: str) -> int:
@@ -53,11 +56,11 @@ class Counters:
         self.cells[_STARTED] += 1
 
     def replaced(self, cause: str) -> None:
-        """Count a process that was replaced, by its cause in `CAUSES`."""
+        """Count a replaced process by its cause, one of `CAUSES`."""
         self.cells[_REPLACED + CAUSES.index(cause)] += 1
 
     def batch(self, requests: int) -> None:
-        """Count one call of a model for so many requests."""
+        """Count one call of a model with a batch of this many requests."""
         place = next((place for place, bound in enumerate(BATCHES) if requests <= bound), len(BATCHES))
         self.cells[_BATCHES + place] += 1
         self.cells[_BATCHED] += requests

@@ -1,8 +1,8 @@
-"""The template: a process that has imported what a model needs, and copies itself into model processes.
+"""The template: a process that has imported the libraries of a model, and forks model processes.
 
-A replacement is warm in a tenth of a second, where importing the libraries of a model takes one or several. Only
-modules are loaded before the copy, never a model: a library that has computed something may have started threads,
-which a copy would lack. Where an import alone starts one, the copies begin as new interpreters.
+A forked process is warm in a tenth of a second, while importing the libraries takes one or several. Only modules are
+loaded before the fork, never a model: a library that has computed something may have started threads, which a fork
+would lack. If an import alone starts a thread, model processes are started as new interpreters instead.
 """
 
 import ctypes
@@ -23,22 +23,22 @@ from forecache.realtime.workers.orders import Orders
 MODULE = "forecache.realtime.workers"
 _REAP_EVERY_S = 1.0
 _NICE = 5
-"""A model that spins must not take the processor from the reader, which answers without it."""
+"""Lower priority: a spinning model must not take the processor from the reader, which can answer by a fallback."""
 _SET_PARENT_DEATH_SIGNAL = 1  # prctl(2), PR_SET_PDEATHSIG
 
 
 def end_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that ends and whatever this process does then."""
+    """Have the kernel kill this process when its parent ends for any reason."""
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before that
         os._exit(0)
 
 
 def run_template(orders: Orders, channel: int) -> int:
-    """Be the template of a release until the reader closes its end of the channel.
+    """Run as the template of a release until the reader closes its end of the channel.
 
-    Each message asks for a copy and brings the descriptors of its memory and channel. The answer is its process id,
-    with a descriptor of the process. The first message goes to the reader: everything is imported.
+    The first message goes to the reader: all libraries are imported. Each message from the reader requests a model
+    process and carries the descriptors of its memory and channel; the reply is its process id and a descriptor of it.
     """
     asked = socket.socket(fileno=channel)
     asked.settimeout(_REAP_EVERY_S)
@@ -73,7 +73,7 @@ def run_template(orders: Orders, channel: int) -> int:
 
 def _become_model(orders: Orders, template: int, memory: int, channel: int, *, copied: bool) -> NoReturn:
     try:
-        os.setsid()  # a group of its own, so that what a model starts ends with it
+        os.setsid()  # a process group of its own, so that processes started by a model end with it
         if not copied:
             os.set_inheritable(memory, True)
             os.set_inheritable(channel, True)
@@ -81,7 +81,7 @@ def _become_model(orders: Orders, template: int, memory: int, channel: int, *, c
             os.execv(sys.executable, [sys.executable, "-m", MODULE, "model", *rest])
         end_with(template)
         code = run_model(orders, channel, memory)
-    except BaseException:  # noqa: BLE001  # nothing of the template's may run in its copy
+    except BaseException:  # noqa: BLE001  # no code of the template may run in its fork
         traceback.print_exc()
         code = 1
     sys.stderr.flush()
@@ -89,7 +89,7 @@ def _become_model(orders: Orders, template: int, memory: int, channel: int, *, c
 
 
 def _import(orders: Orders) -> None:
-    """Import what loading the release will need; a fault in that is told by the process that loads it."""
+    """Import the libraries that the release needs; errors are ignored here, as the model process reports them."""
     module = orders.load.partition(":")[0]
     with suppress(Exception):
         loading = importlib.import_module(module)

@@ -1,7 +1,7 @@
-"""Whether a model's score of a row is the same bits whatever rows are scored with it: only then are requests batched.
+"""Test if a model's score of a row has the same bits in any batch: only then are requests batched.
 
-Matrix libraries choose other code for other numbers of rows, and with it another order of additions, so that nothing
-but a trial on this machine, with this library, tells.
+Matrix libraries choose different code, with another order of additions, for different numbers of rows, so only a trial
+with this library on this machine can tell.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ def is_row_independent(predict: Predict, parts: Sequence[np.ndarray]) -> bool:
 
 
 def _varied(random: np.random.Generator, known: np.ndarray, rows: int) -> np.ndarray:
-    """Rows whose features come from different known rows, scaled a little so that they fill the mantissa."""
+    """Mix features of different known rows into new rows, scaled a little so that they fill the mantissa."""
     picked = random.integers(0, len(known), (rows, known.shape[1]))
     values = known[picked, np.arange(known.shape[1])]
     noise = random.normal(1.0, 0.3, values.shape).astype(np.float32)

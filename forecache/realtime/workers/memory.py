@@ -1,7 +1,7 @@
-"""The memory that a reader shares with one model process: a head of counters, and slots with one request each.
+"""Shared memory of a reader and one model process: a head of counters, and slots with one request each.
 
-The memory has no name in any file system, so that nothing is left of it when both processes are killed. A slot belongs
-to the reader until it has sent the slot's number, then to the model process until that has sent it back.
+The memory has no name in any file system, so nothing remains of it when both processes are killed. A slot belongs to
+the reader until it has sent the slot's number, then to the model process until that has sent the number back.
 """
 
 import json
@@ -17,19 +17,19 @@ from forecache.realtime.request.parsed import Found, ParsedRequest
 
 HEAD_BYTES = 4096
 BEGUN_NS, DONE_NS, REQUESTS, BATCHABLE, WARM_NS, LONGEST_NS, FAULT_BYTES = range(7)
-"""Cells of the head: when the running call began (`time.monotonic_ns`; 0: none runs) and when the last one was done,
-requests answered so far, whether requests are batched, times of the last and of the longest call while it was warmed,
-and the length of the sentence that says why the process could not load its model."""
+"""Cells of the head: start of the running call (`time.monotonic_ns`; 0: none runs) and end of the last one, number of
+requests answered, 1 if requests may be batched, times of the last and of the longest warm-up call, and the length of
+the message why the model could not be loaded."""
 _FAULT_AT = 1024
 
 UNTIL_NS, CANCELLED, NUM_ROWS, STATUS, NUM_RESULT, WIDE, SHARE_NS, BATCH = range(8)
-"""Cells of a slot: deadline (`time.monotonic_ns`), whether nobody waits any more, rows; then of the answer: status, its
-length, whether its scores are float64, its share of the call's time, and in the first slot of a call the number of
-requests in it, in the others 0. Behind them come, for each column and look-up, its rows and the bytes of its texts."""
+"""Cells of a slot: deadline (`time.monotonic_ns`), 1 if cancelled, rows; then of the answer: status, length, 1 if its
+scores are float64, its share of the call's time, and in the first slot of a batch the number of its requests, in the
+others 0. After them, for each column and look-up, its rows and the bytes of its texts."""
 _OWN_CELLS = 8
 _JOINT = "\0"
 _AS_JSON = 1 << 63
-"""Added to the bytes of texts of which one contains what joins the others."""
+"""Flag added to the length of texts that are encoded as JSON, because one of them contains the separator."""
 SCORED, FAILED, SKIPPED, BEGUN = range(1, 5)
 _FAULT_TEXT_BYTES = 1024
 TEXT = "str"
@@ -37,7 +37,7 @@ TEXT = "str"
 
 @dataclass(frozen=True)
 class Layout:
-    """What fits into a slot.
+    """Sizes and layout of the slots.
 
     Attributes:
         slots: Number of slots, at most 250.
@@ -45,7 +45,7 @@ class Layout:
         most_rows: Most rows of a request.
         columns: By field of a request, its numpy dtype, or `TEXT`.
         widths: By look-up, number of its features.
-        features: How many features of each row come back with its score, for the request log; 0: none.
+        features: Number of features of each row that are returned with its score, for the request log; 0: none.
     """
 
     slots: int
@@ -57,7 +57,7 @@ class Layout:
 
     @property
     def data_at(self) -> int:
-        """Offset in a slot of what follows the cells."""
+        """Offset of the data in a slot, after the cells."""
         return 8 * (_OWN_CELLS + 2 * len(self.columns) + len(self.widths))
 
     @property
@@ -76,7 +76,7 @@ class Layout:
 
 
 def create_memory(layout: Layout) -> int:
-    """Descriptor of new memory without a name; pages take space once they are used."""
+    """Create memory without a name; return its descriptor. Pages take space once they are used."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("forecache-model", os.MFD_CLOEXEC)
     else:
@@ -105,7 +105,7 @@ class Memory:
         self._dtypes = {name: None if kind == TEXT else np.dtype(kind) for name, kind in layout.columns.items()}
 
     def write_request(self, slot: int, request: ParsedRequest, found: Found, until_ns: int) -> None:
-        """Fill a slot, in the reader.
+        """Write a request into a slot, in the reader.
 
         Raises:
             ValueError: The request does not fit into a slot.
@@ -133,7 +133,7 @@ class Memory:
         cells[UNTIL_NS], cells[CANCELLED], cells[NUM_ROWS], cells[STATUS] = until_ns, 0, request.length, 0
 
     def read_request(self, slot: int) -> tuple[ParsedRequest, Found]:
-        """The request in a slot, in the model process: copies, for a transform may keep them."""
+        """Read the request in a slot, in the model process; as copies, because a transform may keep them."""
         data, cells = self._data[slot], self.cells[slot]
         at, place = 0, _OWN_CELLS
         columns, found = {}, Found()
@@ -160,33 +160,33 @@ class Memory:
         return ParsedRequest(cells[NUM_ROWS], columns, (), b""), found
 
     def write_features(self, slot: int, features: np.ndarray) -> None:
-        """Answer a slot's request with its features, float32 [n, features], behind its scores, in the model process."""
+        """Write the features of a request, float32 [n, features], after its scores, in the model process."""
         if self.layout.features:
             at = 8 * len(features)
             self._data[slot][at : at + features.nbytes] = features.tobytes()
 
     def read_features(self, slot: int) -> bytes | None:
-        """The bytes of the features in a slot; None where none come back."""
+        """Read the bytes of the features in a slot; None if none are returned."""
         rows, width = self.cells[slot][NUM_ROWS], self.layout.features
         if not width or rows > self.layout.most_rows:
             return None
         return bytes(self._data[slot][8 * rows : 8 * rows + 4 * rows * width])
 
     def write_scores(self, slot: int, scores: np.ndarray) -> None:
-        """Answer a slot's request with its scores, float32 or float64 [n], in the model process."""
+        """Write the scores of a request, float32 or float64 [n], in the model process."""
         cells, size = self.cells[slot], scores.nbytes
         self._data[slot][:size] = scores.tobytes()
         cells[WIDE], cells[NUM_RESULT], cells[STATUS] = int(scores.itemsize == 8), size, SCORED
 
     def write_fault(self, slot: int, sentence: str) -> None:
-        """Say why a slot's request has no scores, in the model process."""
+        """Write the reason why a request has no scores, in the model process."""
         text = sentence.encode()[:_FAULT_TEXT_BYTES]
         cells = self.cells[slot]
         self._data[slot][: len(text)] = text
         cells[NUM_RESULT], cells[STATUS] = len(text), FAILED
 
     def read_scores(self, slot: int) -> np.ndarray:
-        """A copy of the scores in a slot."""
+        """Read a copy of the scores in a slot."""
         cells = self.cells[slot]
         values = bytes(self._data[slot][: cells[NUM_RESULT]])
         return np.frombuffer(values, np.float64 if cells[WIDE] else np.float32)
@@ -196,13 +196,13 @@ class Memory:
         return bytes(self._data[slot][:size]).decode(errors="replace")
 
     def say_fault(self, sentence: str) -> None:
-        """Leave in the head why the model could not be loaded."""
+        """Write into the head why the model could not be loaded."""
         text = sentence.encode()[: HEAD_BYTES - _FAULT_AT]
         self._view[_FAULT_AT : _FAULT_AT + len(text)] = text
         self.head[FAULT_BYTES] = len(text)
 
     def fault(self) -> str:
-        """What `say_fault` left; "" if nothing."""
+        """Read the message of `write_load_fault`; "" if there is none."""
         size = min(self.head[FAULT_BYTES], HEAD_BYTES - _FAULT_AT)
         return bytes(self._view[_FAULT_AT : _FAULT_AT + size]).decode(errors="replace")
 
@@ -212,14 +212,14 @@ def _aligned(size: int) -> int:
 
 
 def _put(memory: memoryview, at: int, values: bytes) -> int:
-    """Copy bytes to a place; returns the place behind."""
+    """Copy bytes to an offset; return the aligned offset after them."""
     end = at + len(values)
     memory[at:end] = values
     return at + _aligned(len(values))
 
 
 def joined_texts(texts: list[str]) -> tuple[bytes, int]:
-    """Texts as one, and how they are put together: 0 or `_AS_JSON`."""
+    """Join texts; return the bytes and the encoding: 0 or `_AS_JSON`."""
     joined = _JOINT.join(texts)
     if joined.count(_JOINT) != len(texts) - 1:
         return json.dumps(texts).encode(), _AS_JSON

@@ -1,4 +1,4 @@
-"""A model process: loads the model, warms it, and answers until the reader closes its end of the channel."""
+"""The main function of a model process: load the model, warm it, and answer until the reader closes the channel."""
 
 import gc
 import importlib
@@ -21,10 +21,10 @@ _WARM_ROUNDS = 5
 
 
 def run_model(orders: Orders, channel: int, memory: int) -> int:
-    """Be a model process; returns its exit code.
+    """Run as a model process; return its exit code.
 
     Args:
-        channel, memory: Descriptors, which become this process's own.
+        channel, memory: Descriptors, which this process closes.
     """
     _be_first_to_go()
     talks = socket.socket(fileno=channel)
@@ -33,7 +33,7 @@ def run_model(orders: Orders, channel: int, memory: int) -> int:
     try:
         scorer: Scorer = function_of(orders.load)(Path(orders.folder))
         _warm(shared, scorer)
-    except Exception as error:  # noqa: BLE001  # the reader says what a model's library or code raised
+    except Exception as error:  # noqa: BLE001  # the reader reports what a model's library or code raised
         shared.say_fault(f"{type(error).__name__}: {error}")
         with suppress(OSError):
             talks.sendall(BROKEN)
@@ -47,13 +47,13 @@ def run_model(orders: Orders, channel: int, memory: int) -> int:
 
 
 def function_of(path: str) -> Any:
-    """The function that `module:name` names."""
+    """Import the function `module:name`."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 def _warm(memory: Memory, scorer: Scorer) -> None:
-    """Run recorded requests, time them, and find out whether requests may be scored together."""
+    """Run recorded requests, record their times, and test if requests may be batched."""
 
     def predict(matrix: np.ndarray) -> np.ndarray:
         return checked(scorer.predict(matrix), len(matrix))
@@ -72,6 +72,6 @@ def _warm(memory: Memory, scorer: Scorer) -> None:
 
 
 def _be_first_to_go() -> None:
-    """Where memory runs out, the kernel kills a model process and not the reader."""
+    """Have the kernel kill a model process rather than the reader when memory runs out."""
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("500")

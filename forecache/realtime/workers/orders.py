@@ -1,4 +1,4 @@
-"""What a model process is told by the reader that has it started."""
+"""The contract of a model process: the configuration that the reader starts it with, and the scorer that it loads."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,11 +8,12 @@ from forecache.realtime.workers.memory import Layout
 
 @dataclass(frozen=True)
 class Orders:
-    """
+    """Start-up configuration that the reader sends to a model process.
+
     Attributes:
-        load: `module:function`, see `Load`.
-        folder: What it is given.
-        batch_s: Longest time that a batch may take, as far as it can be foreseen.
+        load: `module:function` of a `Load`.
+        folder: The argument of `load`.
+        batch_s: Longest expected time of a batch.
     """
 
     load: str

@@ -1,4 +1,4 @@
-"""The way to a model that runs in processes of its own, guarded by a circuit breaker."""
+"""The path to a model in worker processes, behind a circuit breaker."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ _BATCH_SHARE, _LONGEST_BATCH_S = 0.1, 0.005
 def open_worker_path(
     loaded: OpenRelease, *, settings: Settings, loop: asyncio.AbstractEventLoop, counters: Counters
 ) -> "WorkerPath":
-    """The way to a release in processes of its own, warm; not called on the event loop, which uses it.
+    """Start the worker processes of a release and wait until one is warm. Not to be called on the event loop.
 
     Raises:
         UnavailableError: No process becomes warm, or the system is not Linux.
@@ -50,7 +50,7 @@ def open_worker_path(
 
 
 class WorkerPath:
-    """A `ModelPath` over a pool."""
+    """A `ModelPath` over a pool of model processes."""
 
     in_loop = False
 
@@ -67,14 +67,14 @@ class WorkerPath:
     async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
         breaker, counters = self.breaker, self.counters
         now = time.monotonic()
-        # A probe is worth nothing while no process could take it.
+        # A probe is useless while no process can take it.
         if breaker.is_open and not (self.pool.has_way(now) and breaker.allows(now)):
             counters.add("breaker_refused")
             raise Refused("The circuit breaker is open.")
         try:
             scores = await self.pool.score(request, found, until)
         except Failed as error:
-            # It cost one call: one client's bad input must not keep the model from all others.
+            # Not counted by the breaker: one client's bad input must not block the model for all others.
             self._tell(error)
             raise
         except _FAULTS:
@@ -90,7 +90,7 @@ class WorkerPath:
         return scores
 
     def _tell(self, error: Failed) -> None:
-        """Log what went wrong, now and then."""
+        """Log a failure, at most once in ten seconds."""
         now = time.monotonic()
         if now - self._told > _TELL_EVERY_S:
             self._told = now

@@ -1,8 +1,8 @@
-"""Hands requests to the model processes of one release, on the reader's event loop, and gives up what is late.
+"""Distribute requests to the model processes of one release, on the reader's event loop; late requests expire.
 
 The loop never waits for a process: it writes a request into a slot, sends the slot's number, and goes on. A process
-that makes no progress gets no further requests; the next one, the spare, does. One that goes on like that is
-killed and replaced.
+that makes no progress gets no further requests; the spare process gets them. If it still makes none, it is killed and
+replaced.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from forecache.realtime.workers.staff import HANG_CALLS, HANG_S, Staff, StaffPla
 from forecache.realtime.workers.worker import Call, Worker
 
 QUEUE_S = 0.003
-"""Work that a process is given ahead, so that it need not wait for the loop, and can batch."""
+"""Work that is queued in a process, so that it need not wait for the loop, and can batch."""
 STALL_S, STALL_CALLS = 0.020, 4.0
-"""A process without progress for this time, and for this many of the usual time of a call, gets no more requests."""
+"""A process without progress for this time and for this many usual call times gets no more requests."""
 _SWEEP_S = 0.05
 _MARGIN_S = 0.001  # timers of the event loop are exact to a millisecond
 _HANDOVER_S = 0.0002
@@ -38,7 +38,7 @@ class Stalled(TooLate):
 class Pool:
     """
     Args:
-        plan: Of its `size` processes, all but one get requests; that one is the spare.
+        plan: Of its `size` processes, one is the spare and gets no requests.
     """
 
     def __init__(self, plan: StaffPlan, orders: Orders, *, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
@@ -58,7 +58,7 @@ class Pool:
         """Start the processes and wait until one is warm, in any thread.
 
         Raises:
-            UnavailableError: None becomes warm.
+            UnavailableError: No process becomes warm.
         """
         self._staff.open()
         self._loop.call_soon_threadsafe(self._sweep)
@@ -69,7 +69,7 @@ class Pool:
         return self._staff.workers
 
     async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
-        """Scores of a request; see `ModelPath.score`. `Stalled` where the process made no progress."""
+        """Score a request; see `ModelPath.score`. Raises `WorkerStalled` if the process made no progress."""
         now = time.monotonic()
         left = until - _MARGIN_S - now
         if left <= 0:
@@ -85,12 +85,12 @@ class Pool:
                 call.worker.memory.cells[call.slot][CANCELLED] = 1
 
     def has_way(self, now: float) -> bool:
-        """Whether there is a process that makes progress."""
+        """Return True if some process makes progress."""
         return bool(self._awake(now))
 
     @property
     def renewal_s(self) -> float:
-        """Mean time between processes that become warm while each call hangs: probes come evenly among them."""
+        """Mean time between new warm processes if every call hangs: probes are spread evenly over them."""
         return (HANG_S + self._start_s) / (self._size + 1)
 
     def expected_s(self) -> float:
@@ -100,23 +100,23 @@ class Pool:
         if not awake:
             return float("inf")
         ahead = sum(len(worker.calls) for worker in awake) + len(self._pending)
-        # What was slow some time ago may be fast now, which only a request tells.
+        # The estimate decays while idle: a model may have become fast again, which only a request shows.
         share_s = self._share_s if ahead else self._share_s * 0.5 ** ((now - self._answered) / _FORGET_S)
         return _HANDOVER_S + (ahead + 1) * share_s / len(awake)
 
     def close(self) -> None:
-        """End the processes, in any thread; outside the loop's thread, calls under way are waited for."""
+        """End the processes, in any thread; running calls are awaited unless this is the loop's thread."""
         self._staff.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
 
     def _awake(self, now: float) -> list[Worker]:
-        """The processes that requests go to: the first `size` that make progress."""
+        """Return the processes that get requests: the first `size` that make progress."""
         stall_s = max(STALL_S, STALL_CALLS * self._call_s)
         return [worker for worker in self._staff.workers if worker.silent_s(now) <= stall_s][: self._size]
 
     def _hand_over(self, call: Call, now: float) -> None:
-        """Send a call to the process with the fewest, or let it wait for one."""
+        """Send a call to the process with the fewest calls, or queue it."""
         awake = self._awake(now)
         best, fewest = None, max(2, int(QUEUE_S / self._share_s))
         for worker in awake:
@@ -151,14 +151,14 @@ class Pool:
                 self._counters.batch(batch)
 
     def _meet(self, worker: Worker) -> None:
-        """There is one more process."""
+        """Use one more warm process."""
         self._start_s = worker.process.ready_s
         if not self._answered:
             self._call_s = self._share_s = max(_LEAST_S, worker.memory.head[WARM_NS] / 1e9)
         self._pump()
 
     def _pump(self) -> None:
-        """Hand over waiting requests, the newest first: it has the best chance to be answered in time."""
+        """Send queued requests, the newest first, as it is the likeliest to be answered in time."""
         now = time.monotonic()
         for _ in range(len(self._pending)):
             call = self._pending.pop()
@@ -169,20 +169,20 @@ class Pool:
                     return
 
     def _expire(self, call: Call) -> None:
-        """The deadline of a call has come."""
+        """Fail a call whose deadline has come."""
         if call.future.done():
             return
         self._counters.add("abandoned")
         now = time.monotonic()
         silent_s = call.worker.silent_s(now) if call.worker is not None else 0.0
-        # Under load a call may wait for others and expire, which is no fault of the process.
+        # Under load a call may expire because of others in the queue, which is no fault of the process.
         stalled = silent_s > 2 * self._call_s and silent_s > 0.5 * (now - call.sent)
         call.fail(Stalled() if stalled else TooLate())
         while self._pending and self._pending[0].future.done():
             self._pending.popleft()
 
     def _lose(self, worker: Worker, cause: str) -> None:
-        """Replace a process; a call that it had not begun is handed to another."""
+        """Replace a process; calls that it had not begun are sent to another."""
         self._staff.lose(worker, cause)
         now = time.monotonic()
         calls = list(worker.calls.values())
@@ -205,5 +205,5 @@ class Pool:
 
 
 def learned(mean: float, value: float) -> float:
-    """A running mean, which soon forgets that a model was slow: as long as it remembers, few requests may try."""
+    """Update a running mean; it falls fast after slow calls, because few requests are tried while it is high."""
     return mean + (_FASTER_WEIGHT if value < mean / 2 else _WEIGHT) * (value - mean)

@@ -1,4 +1,4 @@
-"""What the kernel says of a process, read from /proc."""
+"""Memory and state of a process, read from /proc."""
 
 import os
 
@@ -6,7 +6,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def own_memory_bytes(pid: int) -> int:
-    """Resident memory that a process does not share through files; 0 where it cannot be read."""
+    """Return the resident memory that a process does not share through files; 0 if it cannot be read."""
     try:
         with open(f"/proc/{pid}/statm") as file:
             _, resident, shared, *_ = file.read().split()
@@ -16,7 +16,7 @@ def own_memory_bytes(pid: int) -> int:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process was stopped by a signal or a debugger."""
+    """Return True if a process was stopped by a signal or a debugger."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] in "Tt"

@@ -1,4 +1,4 @@
-"""A model process as the reader holds it: its memory, its channel, and the thread that starts, watches and ends it."""
+"""The reader's side of a model process: its memory, its channel, and the thread that starts, watches and ends it."""
 
 import os
 import select
@@ -20,15 +20,16 @@ _END_S = 1.0
 
 
 class ModelProcess:
-    """One process and the thread that keeps it.
+    """One process and the thread that watches it.
 
     Args:
         start_s: Longest time from its start by the template until it is warm.
-        call_s: Longest time of one call while it is warmed.
-        grows_bytes: Memory that it may take on top of what it has when it is warm.
+        call_s: Longest time of one warm-up call.
+        grows_bytes: Memory that it may take beyond that at the end of warm-up.
         on_ready: Called in the thread once the process is warm.
-        on_unfit: Called in the thread when it should be replaced, with the cause ("start": it did not become warm,
-            "memory": it takes too much, "stopped": by a signal) and a sentence. An end is seen on its channel.
+        on_unfit: Called in the thread when the process should be replaced, with the cause ("start": it did not become
+            warm, "memory": it takes too much, "stopped": by a signal) and a sentence. The end of the process is
+            detected on its channel.
         on_end: Called in the thread when the process has ended.
 
     Attributes:
@@ -62,7 +63,7 @@ class ModelProcess:
         self._thread.start()
 
     def end(self, *, gently: bool) -> None:
-        """Have the thread end the process, which may finish what it has if it is done `gently`; returns at once."""
+        """Have the thread end the process; `gently`: after its running calls. Returns at once."""
         self._gently = gently
         self._ending.set()
 
@@ -129,7 +130,7 @@ class ModelProcess:
                 self.channel.shutdown(socket.SHUT_WR)
             _has_ended(process, within_s=_END_S)
         if not _has_ended(process):
-            with suppress(OSError):  # the group: a model may have started processes of its own
+            with suppress(OSError):  # the whole group: a model may have started processes
                 os.killpg(self.pid, signal.SIGKILL)
             with suppress(OSError):
                 signal.pidfd_send_signal(process, signal.SIGKILL)

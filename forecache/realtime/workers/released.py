@@ -1,4 +1,4 @@
-"""The scorer of a release, as model processes load it."""
+"""The scorer of a release for model processes, and the slot layout of its requests."""
 
 import ast
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from forecache.realtime.workers.memory import TEXT, Layout
 
 LOAD = f"{__name__}:load"
 _LIBRARIES = {"onnx": (), "function": (), "skops": ("skops.io", "sklearn")}
-"""By runtime, where that is not a module's name. Importing ONNX Runtime starts a thread, so that copies do it."""
+"""Libraries of runtimes not named like a module. Importing ONNX Runtime starts a thread, so forks import it."""
 
 
 class ReleasedScorer:
@@ -45,7 +45,7 @@ def load(place: Path) -> ReleasedScorer:
 
 
 def needs(place: Path) -> Iterator[str]:
-    """Names of the libraries that loading a release imports: of its model's runtime, and of its code."""
+    """Names of the libraries that a release imports: those of its model's runtime and of its code."""
     release = read_release(ReleaseFolder(place.parent.parent), int(place.name))
     yield from _LIBRARIES.get(release.model.runtime, (release.model.runtime,))
     files = [place / name for name in release.files if name.startswith(f"{CODE_FOLDER}/")]
@@ -57,10 +57,10 @@ def needs(place: Path) -> Iterator[str]:
 
 
 def layout_of(release: Release, *, slots: int, body_bytes: int) -> Layout:
-    """What a slot has to hold for requests to a release.
+    """Return the layout of slots for requests to a release.
 
     Args:
-        body_bytes: Of the largest request; its texts are no longer than that, but for those that it leaves out.
+        body_bytes: Size of the largest request body; its texts are no longer, except for defaults of omitted fields.
     """
     most = release.candidates.most if release.candidates is not None else 1
     defaults = [field.default for field in release.all_fields if isinstance(field.default, str)]
@@ -75,7 +75,7 @@ def layout_of(release: Release, *, slots: int, body_bytes: int) -> Layout:
 
 
 def _examples(loaded: LoadedRelease) -> Iterator[tuple[ParsedRequest, Found]]:
-    """The recorded requests, with nothing found in the views, which this process does not read."""
+    """Parse the recorded requests; all look-ups are empty, as this process reads no stores."""
     parser = RequestParser(loaded.release)
     for body in loaded.warmup:
         with suppress(Problem):  # recorded for an earlier release, which took other requests
@@ -92,7 +92,7 @@ def _nothing(release: Release, rows: int) -> Found:
 
 
 def _imported(module: ast.Module) -> Iterator[str]:
-    """Names of the modules that are imported at the top of a module."""
+    """Names of the modules that a module imports at its top level."""
     for node in module.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

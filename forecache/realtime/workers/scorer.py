@@ -1,4 +1,4 @@
-"""What a model process runs: the transform of one request, and the model on the rows of one or several."""
+"""The scorer of a model process: the transform of one request, and the model on the rows of one or several."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ class Scorer(Protocol):
     """Transform and model of one release, loaded.
 
     Attributes:
-        examples: Recorded requests with what they look up, with which it is warmed.
+        examples: Recorded requests with their look-ups, for the warm-up.
     """
 
     examples: Sequence[tuple[ParsedRequest, Found]]
 
     def features(self, request: ParsedRequest, found: Found) -> np.ndarray:
-        """What the transform makes of a request, float32 [n, num_features]."""
+        """Transform a request into features, float32 [n, num_features]."""
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """Scores, float32 or float64 [n], of rows of one or several requests."""
+        """Score rows of one or several requests: float32 or float64 [n]."""
 
 
 Load = Callable[[Path], Scorer]
@@ -30,10 +30,10 @@ Load = Callable[[Path], Scorer]
 
 
 def checked(scores: np.ndarray, rows: int) -> np.ndarray:
-    """Scores as float32 or float64 [n].
+    """Return scores as a contiguous float32 or float64 array [n].
 
     Raises:
-        ValueError: They are not one number for each row.
+        ValueError: There is not one number for each row.
     """
     scores = np.asarray(scores)
     if scores.shape == (rows, 1):

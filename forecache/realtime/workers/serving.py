@@ -1,4 +1,4 @@
-"""The loop of a model process: takes the requests that wait, answers them, one by one or as a batch."""
+"""The loop of a model process: take the waiting requests, and answer them one by one or as a batch."""
 
 import socket
 from time import monotonic_ns
@@ -22,7 +22,7 @@ from forecache.realtime.workers.memory import (
 from forecache.realtime.workers.scorer import Scorer, checked
 
 READY, BROKEN = b"\xfe", b"\xff"
-"""What a process sends once, instead of a slot's number: it is warm, or it could not load its model."""
+"""Message that a process sends once in place of a slot's number: it is warm, or its model could not be loaded."""
 _RECEIVE_BYTES = 4096
 _MOST_ROWS = 8192
 _WEIGHT = 0.1
@@ -32,7 +32,7 @@ def serve(channel: socket.socket, memory: Memory, scorer: Scorer, *, batch_s: fl
     """Answer requests until the reader closes its end of the channel.
 
     Args:
-        batch_s: Longest time that a batch may take, as far as it can be foreseen.
+        batch_s: Longest expected time of a batch.
     """
     batching = bool(memory.head[BATCHABLE])
     request_ns = batch_s * 1e9
@@ -47,7 +47,7 @@ def serve(channel: socket.socket, memory: Memory, scorer: Scorer, *, batch_s: fl
 
 
 def _answer(memory: Memory, scorer: Scorer, slots: bytes) -> tuple[int, int]:
-    """Answer the requests in these slots; returns the time it took, in nanoseconds, and how many were scored."""
+    """Answer the requests in these slots; return the nanoseconds taken, and the number of requests scored."""
     head = memory.head
     begun = head[BEGUN_NS] = monotonic_ns()
     parts: list[tuple[int, np.ndarray]] = []
@@ -61,7 +61,7 @@ def _answer(memory: Memory, scorer: Scorer, slots: bytes) -> tuple[int, int]:
         try:
             features = scorer.features(*memory.read_request(slot))
             memory.write_features(slot, features)
-        except Exception as error:  # noqa: BLE001  # whatever a transform raises is the answer to this one request
+        except Exception as error:  # noqa: BLE001  # an error of the transform fails this request only
             memory.write_fault(slot, _sentence(error))
             continue
         if parts and rows + len(features) > _MOST_ROWS:
@@ -87,7 +87,7 @@ def _predict(memory: Memory, scorer: Scorer, parts: list[tuple[int, np.ndarray]]
     try:
         scores = checked(scorer.predict(matrix), len(matrix))
     except Exception as error:  # noqa: BLE001  # a model may raise anything
-        if len(parts) > 1:  # which request it cannot do is found out one by one
+        if len(parts) > 1:  # score them one by one to find the request that fails
             for part in parts:
                 _predict(memory, scorer, [part])
         else:

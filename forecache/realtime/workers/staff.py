@@ -1,4 +1,4 @@
-"""Which processes of a release are warm: starts them, replaces those that fail, drains and ends them."""
+"""Supervisor of the model processes of a release: start them, replace those that fail, drain and end them."""
 
 import asyncio
 import logging
@@ -18,26 +18,27 @@ from forecache.realtime.workers.worker import Worker
 
 logger = logging.getLogger("forecache.realtime")
 HANG_S, HANG_CALLS = 0.25, 10.0
-"""A process without progress for this time, and for this many of the usual time of a call, is killed."""
+"""A process without progress for this time and for this many usual call times is killed."""
 LEAST_START_S = 5.0
-"""A replacement has this time to become warm, or `HANG_CALLS` times what the last one took; after failures, longer.
+"""Time for a replacement to become warm, or `HANG_CALLS` times that of the last one; longer after failures.
 
-It is the time of a process alone: `Template` has a limit of its own for its start.
+It excludes the start of the `ProcessTemplate`, which has its own limit.
 """
 RETRY_S = 0.3
-"""Pause after a process that did not become warm; then one is tried at a time."""
+"""Pause after a process that did not become warm; after it, one process is tried at a time."""
 _DRAIN_S = 2.0
 _JOIN_S = 5.0
 
 
 @dataclass(frozen=True)
 class StaffPlan:
-    """
+    """Configuration of the supervisor.
+
     Attributes:
         size: Processes to keep warm.
         start_s: Longest time until a process is warm.
-        grows_bytes: Memory that a process may take on top of what it has when it is warm; a replacement is made then.
-            One that takes that much again does not wait for its replacement.
+        grows_bytes: Memory that a process may take beyond that at the end of warm-up; above it, a replacement is
+            started. At twice that growth it is drained without waiting for the replacement.
     """
 
     size: int
@@ -46,15 +47,15 @@ class StaffPlan:
 
 
 class Staff:
-    """The processes of one pool. All methods but `open` and `close` are called on the event loop.
+    """Supervises the processes of one pool. All methods but `open` and `close` are called on the event loop.
 
     Args:
         on_readable: Called on the loop when a worker's channel has something to read.
         on_ready: Called on the loop with one more worker.
-        on_lost: Called on the loop with a worker that has to be replaced, and the cause; it calls `lose`.
+        on_lost: Called on the loop with a worker to be replaced, and the cause; it calls `replace_worker`.
 
     Attributes:
-        workers: Those that may get requests, the longest warm first.
+        workers: Those that may get requests, the longest-running first.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Staff:
         """Start the processes and wait until the first is warm, in any thread.
 
         Raises:
-            UnavailableError: None becomes warm.
+            UnavailableError: No process becomes warm.
         """
         self._template.start()
         self._fill()
@@ -105,12 +106,12 @@ class Staff:
         self._end(worker, gently=False)
 
     def answered(self, worker: Worker) -> None:
-        """Take note that a worker has answered; it ends if it is drained."""
+        """End a worker that is being drained once it has answered all its calls."""
         if not worker.calls and worker in self._draining:
             self._end(worker, gently=True)
 
     def close(self) -> None:
-        """End all processes, in any thread; outside the loop's thread, calls under way are waited for."""
+        """End all processes, in any thread; running calls are awaited unless this is the loop's thread."""
         self._closing = True
         with suppress(RuntimeError):  # the loop has ended
             if self._loop.is_running() and threading.get_ident() != self._loop_thread:
@@ -140,7 +141,7 @@ class Staff:
         ended.set()
 
     def _drain(self, worker: Worker) -> None:
-        """Give a worker no more requests, and end it when it has answered those that it has."""
+        """Send a worker no more requests, and end it once it has answered those that it has."""
         self.workers.remove(worker)
         self._counters.add("processes", -1)
         self._draining.append(worker)
@@ -155,7 +156,7 @@ class Staff:
             self._drained.set()
 
     def _fill(self) -> None:
-        """Start what is missing."""
+        """Start processes until there are enough."""
         fit = sum(not worker.overgrown for worker in self.workers)
         while not (self._closing or self._retrying) and fit + self._starting < self._plan.size:
             self._start()
@@ -181,7 +182,7 @@ class Staff:
             self._start()
 
     def _soon(self, action: Callable[..., None], process: ModelProcess, *told: str) -> None:
-        """Do it on the loop; called in the thread of a process."""
+        """Schedule an action on the loop; called in the thread of a process."""
         if not self._opened.is_set():
             self._fault = told[1] if told else ""
             self._opened.set()
@@ -198,7 +199,7 @@ class Staff:
         if self._closing:
             process.end(gently=False)
             return
-        # The first may compile what others find compiled; a later one is not waited for if it hangs.
+        # The first process may compile code that others find compiled, so later ones get a shorter limit.
         self._call_s = max(HANG_S, HANG_CALLS * process.memory.head[LONGEST_NS] / 1e9)
         self._start_s = min(self._plan.start_s, max(LEAST_START_S, HANG_CALLS * process.ready_s))
         worker = Worker(process)

@@ -1,4 +1,4 @@
-"""The template of a release as the reader holds it: the thread that starts it, and starts it again if it ends."""
+"""The reader's side of a template process: the thread that starts it, and restarts it if it ends."""
 
 import logging
 import os
@@ -16,39 +16,39 @@ from forecache.realtime.workers.proc import is_stopped
 
 logger = logging.getLogger("forecache.realtime")
 LEAST_START_S, START_TIMES = 5.0, 10.0
-"""A start has this time, or so many times what the last one took if that is more."""
+"""Time limit of a start, or so many times that of the last one if that is more."""
 _MOST_LIMITS = 10.0
-"""Limit of a start after many failed ones, as a multiple of the first limit."""
+"""Largest limit after failed starts, as a multiple of the first limit."""
 _RETRY_S, _MOST_RETRY_S = 0.3, 10.0
-"""Pause before the template is started again: it doubles with each failure in a row."""
+"""Pause before the template is restarted; it doubles with each failure in a row."""
 _WATCH_EVERY_S = 0.2
 _LOOK_EVERY_S = 0.05
 _ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
-"""A model runs on one thread, and importing a library starts none."""
+"""Settings so that a model runs on one thread, and importing a library starts none."""
 
 
 class Template:
-    """Makes model processes.
+    """Starts model processes by forking a template process.
 
-    The kernel kills the template, and with it all its copies, when the thread that started it ends; so that thread
-    lives as long as the template.
+    The kernel kills the template and all its forks when the thread that started it ends; so that thread lives as long
+    as the template.
 
     Args:
-        start_s: Longest time of the first start. Later limits are learned from starts of the template alone, since a
-            copy takes a fraction of that time, and double with each start that fails.
+        start_s: Longest time of the first start. Later limits are learned from starts of the template only, since a
+            fork takes a fraction of that time, and double with each failed start.
 
     Attributes:
-        limit_s: Longest time of the next start, until it has imported what the model needs.
+        limit_s: Longest time of the next start, until the libraries are imported.
     """
 
     def __init__(self, orders: Orders, counters: Counters, *, start_s: float) -> None:
         self._orders, self._counters = orders, counters
         self.limit_s, self._most_s = start_s, _MOST_LIMITS * start_s
         self._failures = 0
-        """In a row, since it last made a copy."""
+        """Failures in a row since the last fork."""
         self._fault, self._logged_fault = "is ended", ""
         self._closing, self._ready, self._hung = threading.Event(), threading.Event(), threading.Event()
         self._asking = threading.Lock()
@@ -59,17 +59,17 @@ class Template:
         self._thread.start()
 
     def copy(self, memory: int, channel: int, *, timeout_s: float, cancelled: threading.Event) -> tuple[int, int]:
-        """Make a model process with these descriptors, as soon as the template is ready.
+        """Fork a model process with these descriptors, once the template is ready.
 
         Args:
-            timeout_s: Longest time that a template that is ready may take.
-            cancelled: Set if the process is not needed any more.
+            timeout_s: Longest time that a ready template may take.
+            cancelled: Set if the process is no longer needed.
 
         Returns:
-            Its id, and a descriptor of it.
+            The process id, and a descriptor of the process.
 
         Raises:
-            OSError: The template could not be started, ended, or does not answer in time; or it was `cancelled`.
+            OSError: The template could not be started, ended, or does not answer in time; or `cancelled` was set.
         """
         failures = self._failures
         while not self._ready.wait(_LOOK_EVERY_S):
@@ -92,7 +92,7 @@ class Template:
         return int.from_bytes(message, "little"), given[0]
 
     def close(self) -> None:
-        """End the template and all its copies."""
+        """End the template and all its forks."""
         self._closing.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -113,7 +113,7 @@ class Template:
             self._closing.wait(min(_MOST_RETRY_S, _RETRY_S * 2 ** (self._failures - 1)))
 
     def _run(self) -> tuple[str, str]:
-        """Start the template and watch it until it fails or is not needed; returns why it failed, and a figure."""
+        """Start the template and watch it until it fails or is closed; return the reason of a failure, and a detail."""
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._hung.clear()
         self._counters.add("templates_started")
@@ -159,7 +159,7 @@ class Template:
     def _wait_until_ready(
         self, process: "subprocess.Popen[bytes]", channel: socket.socket, began: float
     ) -> tuple[str, str]:
-        """Wait for its message that it has imported everything; returns why it failed, "" if it did not."""
+        """Wait for the message that all libraries are imported; return the reason of a failure, else ""."""
         poll = select.poll()
         poll.register(channel, select.POLLIN)
         while not self._closing.is_set():
@@ -173,7 +173,7 @@ class Template:
         return "", ""
 
     def _watch(self, process: "subprocess.Popen[bytes]") -> tuple[str, str]:
-        """Wait until it fails; returns why, "" if it is not needed any more."""
+        """Wait until it fails or is closed; return the reason of a failure, else ""."""
         while not self._closing.wait(_WATCH_EVERY_S):
             if process.poll() is not None:
                 return _how_it_ended(process)

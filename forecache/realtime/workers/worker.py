@@ -1,4 +1,4 @@
-"""One warm model process as the event loop sees it: the requests that it has, and when it last made progress."""
+"""The event loop's view of a warm model process: its running calls, and the time of its last progress."""
 
 import asyncio
 from contextlib import suppress
@@ -15,7 +15,7 @@ _RECEIVE_BYTES = 4096
 
 
 class Call:
-    """A request on its way to a model process and back."""
+    """A request sent to a model process, and the future of its scores."""
 
     __slots__ = ("found", "future", "request", "sent", "slot", "until", "worker")
 
@@ -44,14 +44,14 @@ class Worker:
         self.free = list(range(process.memory.layout.slots))
         self.calls: dict[int, Call] = {}
         self.overgrown = False
-        """Whether it takes too much memory, and a replacement is on its way."""
+        """True if it takes too much memory and its replacement is starting."""
         self._since = 0.0
         self._sent = 0
 
     def silent_s(self, now: float) -> float:
-        """Seconds without progress, 0 where it has nothing to do.
+        """Return the seconds without progress; 0 if the process is idle.
 
-        The process says itself what it has done: answers may lie unread while the loop is busy.
+        Progress is read from shared memory, because answers may lie unread while the loop is busy.
         """
         if not self.calls:
             return 0.0
@@ -62,7 +62,7 @@ class Worker:
         return now - max(self._since, (begun_ns or head[DONE_NS]) / 1e9)
 
     def send(self, call: Call, now: float) -> bool:
-        """Hand over a request; False if the process has gone."""
+        """Send a request; return False if the process has ended."""
         slot = self.free.pop()
         try:
             self.memory.write_request(slot, call.request, call.found, int(call.until * 1e9))
@@ -82,7 +82,7 @@ class Worker:
         return True
 
     def receive(self) -> bytes | None:
-        """Numbers of the slots that are answered, and settle their calls; None if the process has gone."""
+        """Complete the answered calls and return their slots' numbers; None if the process has ended."""
         slots = b""
         try:
             slots = self.channel.recv(_RECEIVE_BYTES)
@@ -101,7 +101,7 @@ class Worker:
         return slots
 
     def begun(self, call: Call) -> bool:
-        """Whether the process has begun on a call that it has not answered."""
+        """Return True if the process has begun an unanswered call."""
         return self.memory.cells[call.slot][STATUS] == BEGUN
 
     def _settle(self, call: Call) -> None:

@@ -1,1 +1,1 @@
-"""How good lists are: split, metrics, gate, page."""
+"""Evaluation of lists: split, metrics, gate, page."""

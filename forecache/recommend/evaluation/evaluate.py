@@ -1,4 +1,4 @@
-"""Judge a recommender on the users of a test: metrics user by user, and its gain over simple models with intervals."""
+"""Evaluation of a recommender on the users of a test: metrics per user, and gain over simple models with intervals."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 from forecache.errors import InputError
 from forecache.recommend.evaluation import metrics
-from forecache.recommend.evaluation.split import Split
+from forecache.recommend.evaluation.split import TrainTestSplit
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Codes, Interactions
 from forecache.recommend.lists import rank
@@ -22,8 +22,8 @@ MODEL = "model"
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """How good one model's lists are.
+class ListMetrics:
+    """Metrics of one model's lists.
 
     Attributes:
         per_user: "ndcg", "recall", "precision" and "novelty" of each user, float64 [users].
@@ -39,7 +39,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Gain:
-    """By how much the mean of a metric is above that of another model, and the 95 percent interval of that."""
+    """Difference of a metric's mean to that of another model, with its 95 percent interval."""
 
     value: float
     low: float
@@ -51,13 +51,13 @@ class Evaluation:
     """Models on the same users.
 
     Attributes:
-        users: Codes of the users who have something relevant in the test, int32 [users].
-        models: By name; `MODEL` is the one that is judged.
+        users: Codes of the users with a relevant item in the test, int32 [users].
+        models: By name; `MODEL` is the one that is evaluated.
     """
 
     k: int
     users: Codes
-    models: Mapping[str, Judged]
+    models: Mapping[str, ListMetrics]
 
     def gain(self, metric: str, reference: str, *, model: str = MODEL, seed: int = 0) -> Gain:
         """The gain of a model over a reference, by a bootstrap of users in which both have the same ones (paired)."""
@@ -66,11 +66,11 @@ class Evaluation:
         return Gain(float((ours - theirs).mean()), low, high)
 
 
-def evaluate(fitted: Mapping[str, Fitted], split: Split, *, k: int = 10, exclude_seen: bool) -> Evaluation:
-    """Judge fitted models by the lists that they make of the training side for the users of the test.
+def evaluate(fitted: Mapping[str, Fitted], split: TrainTestSplit, *, k: int = 10, exclude_seen: bool) -> Evaluation:
+    """Evaluate fitted models by the lists that they make of the training side for the users of the test.
 
     Raises:
-        InputError: No user has anything relevant in the test.
+        InputError: No user has a relevant item in the test.
     """
     relevant = split.test.matrix()
     seen = split.train.matrix()
@@ -89,7 +89,7 @@ def evaluate(fitted: Mapping[str, Fitted], split: Split, *, k: int = 10, exclude
     models = {}
     for name, each in fitted.items():
         lists = best_items(each, split.train, users, k, filters=filters)
-        models[name] = _judged(lists, relevant[users], share)
+        models[name] = _measure_lists(lists, relevant[users], share)
     return Evaluation(k, users, models)
 
 
@@ -98,11 +98,11 @@ def best_items(fitted: Fitted, interactions: Interactions, users: Codes, k: int,
     return np.concatenate([part.items for part in rank(fitted, fitted.history(interactions)[users], k, filters)])
 
 
-def _judged(lists: Codes, relevant: "csr_matrix", share: np.ndarray) -> Judged:
+def _measure_lists(lists: Codes, relevant: "csr_matrix", share: np.ndarray) -> ListMetrics:
     per_user = {
         "ndcg": metrics.ndcg(lists, relevant),
         "recall": metrics.recall(lists, relevant),
         "precision": metrics.precision(lists, relevant),
         "novelty": metrics.novelty(lists, share),
     }
-    return Judged(per_user, metrics.coverage(lists, relevant.shape[1]))
+    return ListMetrics(per_user, metrics.coverage(lists, relevant.shape[1]))

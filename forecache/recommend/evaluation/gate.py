@@ -1,4 +1,4 @@
-"""Whether a recommender ranks well enough: on the last days, which it was not shown, against two plain rules."""
+"""Gate of a recommender: compares its lists on the last days, which it is not trained on, with two simple models."""
 
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -9,12 +9,12 @@ import numpy as np
 from forecache.errors import CheckError, InputError
 from forecache.hashes import row_hashes
 from forecache.pipeline import Recommender
-from forecache.recommend.available import Available
+from forecache.recommend.catalogue import Availability
 from forecache.recommend.evaluation import metrics
 from forecache.recommend.evaluation.evaluate import best_items
-from forecache.recommend.evaluation.split import Split, split_by_day
+from forecache.recommend.evaluation.split import TrainTestSplit, split_by_day
 from forecache.recommend.interactions import Interactions
-from forecache.recommend.lists import filters_of, seen_of
+from forecache.recommend.lists import excluded_items, filters_of
 from forecache.recommend.models import Popularity, RepeatPurchase
 from forecache.statistics import mean_difference_interval
 
@@ -29,35 +29,35 @@ def judge(
     interactions: Interactions,
     night: date,
     groups: Mapping[Any, Any] | None = None,
-    available: Available | None = None,
+    available: Availability | None = None,
 ) -> dict[str, Any]:
     """Fit the model and both baselines without the last days, and compare their lists.
 
-    The users are those who did something then and before. What the declaration keeps off a list is kept off here too,
-    and is not expected on it.
+    The users are those with interactions in these days and before. Items that the declaration excludes from a list are
+    excluded here, too, and do not count as relevant.
 
     Args:
-        available: What was available on the eve of the test; None: all was.
+        available: Availability on the eve of the test; None: all items are available.
 
     Returns:
         `metric`, `users`, `figures` (the metric's mean by model), `against` (the better baseline), and `difference`
         with `low` and `high`, the 95% bootstrap interval of its mean over users.
 
     Raises:
-        CheckError: The model misses the declared floor, or is not surely better than the better baseline.
-        InputError: Nothing happened in the last days, or before.
+        CheckError: The model misses the declared floor, or is not significantly better than the better baseline.
+        InputError: There are no interactions in the last days, or none before.
     """
     gate = recommender.gate
-    first = first_of_test(recommender, night)
-    if not len(interactions.before(first)):
+    first = first_test_day(recommender, night)
+    if not len(interactions.select_before(first)):
         raise InputError(
             f"{recommender.name} cannot be judged for {night}: there are no interactions before {first}, and the "
             f"{gate.test_days} days from then on are the gate's test.",
             remedy="Begin with a later night, or declare a shorter test_days in the gate.",
         )
     split = split_by_day(interactions, first, num_days=gate.test_days)
-    users = _judged(split, gate.most_users)
-    relevant = _relevant(recommender, split, users, first, available)
+    users = _judged_users(split, gate.most_users)
+    relevant = _relevant_items(recommender, split, users, first, available)
     wanted = np.diff(relevant.indptr) > 0
     if not wanted.any():
         raise InputError(
@@ -86,15 +86,15 @@ def judge(
     return found
 
 
-def first_of_test(recommender: Recommender, night: date) -> date:
-    """The first of the days that the model is not shown."""
+def first_test_day(recommender: Recommender, night: date) -> date:
+    """The first of the days that the model is not trained on."""
     return night - timedelta(days=recommender.gate.test_days - 1)
 
 
-def _judged(split: Split, most: int) -> np.ndarray:
-    """Users who did something in the test and before, those of the smallest hashes where there are too many; ascending.
+def _judged_users(split: TrainTestSplit, most: int) -> np.ndarray:
+    """Users with interactions in the test and before, ascending; if too many, those with the smallest hashes.
 
-    Nobody else would have had a list.
+    Other users would not have had a list.
     """
     users = np.intersect1d(split.test.users, split.train.users)
     if len(users) <= most:
@@ -103,15 +103,15 @@ def _judged(split: Split, most: int) -> np.ndarray:
     return np.asarray(np.sort(users[np.argsort(hashes, kind="stable")[:most]]))
 
 
-def _relevant(
-    recommender: Recommender, split: Split, users: np.ndarray, first: date, available: Available | None
+def _relevant_items(
+    recommender: Recommender, split: TrainTestSplit, users: np.ndarray, first: date, available: Availability | None
 ) -> "csr_matrix":
-    """What each user chose in the test, without what was not to be on a list then; CSR [users, items], above 0."""
+    """Items that each user took in the test and that could be on a list then; CSR [users, items], above 0."""
     relevant = split.test.matrix()[users]
-    seen = seen_of(recommender, split.train, first - timedelta(days=1))
+    seen = excluded_items(recommender, split.train, first - timedelta(days=1))
     if seen is not None:
         kept_off = seen[users]
-        kept_off.data[:] = 1  # that it was taken counts, with whatever weight
+        kept_off.data[:] = 1  # an item counts as taken with any weight
         relevant = relevant - relevant.multiply(kept_off)
     if available is not None:
         chosen = relevant.tocoo()
@@ -126,12 +126,12 @@ def _relevant(
 def _values(
     recommender: Recommender,
     model: Any,
-    split: Split,
+    split: TrainTestSplit,
     users: np.ndarray,
     relevant: "csr_matrix",
     first: date,
     groups: Mapping[Any, Any] | None,
-    available: Available | None,
+    available: Availability | None,
 ) -> np.ndarray:
     """The metric of each user's list on the eve of the test, float64 [users]."""
     fitted = model.fit(split.train, seed=recommender.seed)

@@ -1,7 +1,7 @@
-"""How good lists are, user by user.
+"""Metrics of lists per user.
 
-A list is a row of item codes, int32 [users, k], the best first, -1 behind the end of a shorter list. What a user really
-wanted is a row of a CSR matrix [users, items], an entry above 0 for each relevant item; the entry is its relevance.
+A list is a row of item codes, int32 [users, k], the best first, -1 behind the end of a shorter list. A user's relevant
+items are a row of a CSR matrix [users, items] with an entry above 0, the relevance, for each of them.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -64,7 +64,7 @@ def coverage(lists: Codes, num_items: int) -> float:
 
 
 def _relevance(lists: Codes, relevant: "csr_matrix") -> NDArray[np.float64]:
-    """Relevance of each place of the lists, float64 [users, k]; 0 where there is no item or it is not relevant."""
+    """Relevance of each place of the lists, float64 [users, k]; 0 without an item, or if it is not relevant."""
     rows = np.repeat(np.arange(len(lists)), lists.shape[1])
     values = np.asarray(relevant[rows, np.maximum(lists, 0).ravel()], np.float64).reshape(lists.shape)
     return np.where(lists >= 0, values, 0)

@@ -1,4 +1,4 @@
-"""A page for people: what the gate found, and the lists of a few users beside what they took lately."""
+"""HTML report: the gate's figures, and the lists of a few users beside the items that they took lately."""
 
 from datetime import date
 from itertools import zip_longest
@@ -10,7 +10,7 @@ from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import last_record
 from forecache.pipeline import AS_OF, Recommender
-from forecache.recommend.read import read_days
+from forecache.recommend.read_interactions import read_days
 from forecache.recommend.stage import STAGE
 from forecache.reports.page import make_page, write_page
 from forecache.settings import Settings

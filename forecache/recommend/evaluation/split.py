@@ -1,4 +1,4 @@
-"""Interactions that are learned from, and those that a model is judged by: by time, or at random within each user."""
+"""Split of interactions into training and test: by time, or at random within each user."""
 
 from datetime import date, timedelta
 from typing import NamedTuple
@@ -9,32 +9,34 @@ from forecache.errors import InputError, SettingsError
 from forecache.recommend.interactions import Interactions
 
 
-class Split(NamedTuple):
-    """Both have the vocabularies of what was split."""
+class TrainTestSplit(NamedTuple):
+    """Interactions for training and for the test; both have the vocabularies of all interactions."""
 
     train: Interactions
     test: Interactions
 
 
-def split_by_day(interactions: Interactions, day: date, *, num_days: int) -> Split:
-    """Train on what was before a day, test on it and the days after it: what a nightly run would have known.
+def split_by_day(interactions: Interactions, day: date, *, num_days: int) -> TrainTestSplit:
+    """Split by a day: earlier ones are for training, as for a nightly run, and it and the days after are the test.
 
     Args:
-        num_days: Days of the test, the first included. What comes later is in neither.
+        num_days: Days of the test, the first included. Later interactions are in neither.
 
     Raises:
         InputError: A side is empty.
     """
     if num_days < 1:
         raise SettingsError(f"A test of {num_days} days has none.", remedy="Give num_days=1 or more.")
-    found = Split(interactions.before(day), interactions.between(day, day + timedelta(days=num_days - 1)))
+    found = TrainTestSplit(
+        interactions.select_before(day), interactions.select_between(day, day + timedelta(days=num_days - 1))
+    )
     for side, words in ((found.train, f"before {day}"), (found.test, f"in the {num_days} days from {day} on")):
         if not len(side):
             raise InputError(f"There are no interactions {words}.", remedy="Choose another day.")
     return found
 
 
-def split_by_user(interactions: Interactions, *, test_share: float, seed: int) -> Split:
+def split_by_user(interactions: Interactions, *, test_share: float, seed: int) -> TrainTestSplit:
     """Put a random share of each user's items into the test, rounded (half to even), and the others into training.
 
     All interactions of a pair of user and item are on the same side. It depends on the pairs and the seed, not on the
@@ -54,4 +56,4 @@ def split_by_user(interactions: Interactions, *, test_share: float, seed: int) -
     place = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)
     in_test = np.zeros(len(pairs), bool)
     in_test[order] = place < np.rint(counts * test_share)[users]
-    return Split(interactions.where(~in_test[of_row]), interactions.where(in_test[of_row]))
+    return TrainTestSplit(interactions.select(~in_test[of_row]), interactions.select(in_test[of_row]))

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from forecache.errors import InputError
 from forecache.pipeline.checks.checking import check_fields, check_least
 from forecache.recommend.interactions import Interactions
-from forecache.recommend.models.base import Factors, RecommenderModel, Scores, check_not_empty, check_range, powered
+from forecache.recommend.models.base import (
+    Factors,
+    RecommenderModel,
+    Scores,
+    check_not_empty,
+    check_range,
+    power_weights,
+)
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -26,9 +33,9 @@ class Als(RecommenderModel):
     Attributes:
         factors: Numbers in a vector.
         regularization: L2 penalty on the vectors.
-        alpha: What a weight of 1 adds to the confidence.
+        alpha: Confidence that a weight of 1 adds.
         weight_power: Power of a pair's summed weight: 0 counts each item of a user as 1, whatever its weights.
-        iterations: Each solves for all users, then for all items.
+        iterations: Number of iterations; each solves for all users, then for all items.
     """
 
     factors: int = 64
@@ -49,9 +56,9 @@ class Als(RecommenderModel):
 
     def fit(self, interactions: Interactions, *, seed: int) -> "FittedAls":
         check_not_empty(interactions, "`Als`")
-        history = powered(interactions.matrix(), self.weight_power)
+        history = power_weights(interactions.matrix(), self.weight_power)
         known = np.bincount(history.indices, minlength=interactions.num_items) > 0
-        # `implicit` has threads of its own, which those of BLAS would be in the way of.
+        # `implicit` has threads of its own; those of BLAS would slow them down.
         with _blas().limit(limits=1, user_api="blas"):
             model = _implicit(
                 factors=self.factors,
@@ -70,7 +77,7 @@ class Als(RecommenderModel):
 
 @dataclass(frozen=True, eq=False)
 class FittedAls(Factors):
-    """Item vectors. A user's vector is solved from the history that is asked about, so new users have one too."""
+    """Item vectors. A user's vector is solved from the given history, so new users have one, too."""
 
     item_keys: pa.Array
     item_vectors: Scores
@@ -79,8 +86,8 @@ class FittedAls(Factors):
     alpha: float
     weight_power: float
 
-    def weighted(self, interactions: Interactions) -> "csr_matrix":
-        return powered(interactions.matrix(), self.weight_power)
+    def weight_interactions(self, interactions: Interactions) -> "csr_matrix":
+        return power_weights(interactions.matrix(), self.weight_power)
 
     def user_vectors(self, history: "csr_matrix") -> Scores:
         """The least squares solution that one more half of an iteration would have, by Cholesky."""
@@ -99,8 +106,8 @@ class FittedAls(Factors):
 
 @cache
 def _blas() -> Any:
-    """The threads of the loaded BLAS libraries, which are looked for once: that takes a block of users three ms."""
-    import implicit.cpu.als  # noqa: F401  # what it loads has to be there
+    """Controller of the threads of the loaded BLAS libraries, cached because the search for them takes 3 ms."""
+    import implicit.cpu.als  # noqa: F401  # loads the BLAS library to be found
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

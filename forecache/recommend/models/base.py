@@ -1,4 +1,4 @@
-"""What every recommender offers: a declaration that fits, and a fitted model that scores blocks of users."""
+"""Interface of recommenders: a declaration that fits, and a fitted model that scores blocks of users."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -31,15 +31,15 @@ class RecommenderModel(ABC):
         """Learn from interactions; the same ones in the same order and the same seed give the same model to the bit.
 
         Raises:
-            InputError: There is nothing to learn from, or more than the model can take.
+            InputError: There are no interactions, or more items than the model can take.
         """
 
 
 class Fitted(ABC):
-    """What a recommender learned: a frozen dataclass of arrays and numbers.
+    """A fitted recommender: a frozen dataclass of arrays and numbers.
 
     Attributes:
-        item_keys: The items by code, an Arrow array: all that the model was fitted with.
+        item_keys: All items that the model was fitted with, by code, an Arrow array.
     """
 
     item_keys: pa.Array
@@ -49,21 +49,21 @@ class Fitted(ABC):
         return len(self.item_keys)
 
     def history(self, interactions: Interactions) -> "csr_matrix":
-        """What `score` takes: a row for each user of the interactions, weighted as this model wants it.
+        """Input of `score`: a row for each user of the interactions, weighted as this model needs it.
 
         Interactions with items that the model does not know are left out.
 
         Returns:
             CSR float32 [users, items], in the codes of the interactions' users and the model's items.
         """
-        return self.weighted(interactions.recoded(item_keys=self.item_keys))
+        return self.weight_interactions(interactions.recode(item_keys=self.item_keys))
 
-    def weighted(self, interactions: Interactions) -> "csr_matrix":
-        """`history` of interactions that are in the model's codes already."""
+    def weight_interactions(self, interactions: Interactions) -> "csr_matrix":
+        """Weight interactions that are in the model's codes already; see `history`."""
         return interactions.matrix()
 
     def can_rank(self, history: "csr_matrix") -> NDArray[np.bool_]:
-        """Whether the model can say anything about a user, bool [n]: here, who has a history."""
+        """True for users whom the model can rank for, bool [n]: by default, those with a history."""
         return np.diff(history.indptr) > 0
 
     @abstractmethod
@@ -72,14 +72,14 @@ class Fitted(ABC):
 
         Args:
             history: Rows of `history`, CSR [n, items].
-            out: Where to write, float32 [n, items]; None: a new array.
+            out: Array to write into, float32 [n, items]; None: a new array.
 
         Returns:
             float32 [n, items]; a higher score ranks higher, and scores compare within a row only.
         """
 
     def similar(self, items: Codes) -> Scores | None:
-        """How close all items are to some, float32 [m, items], -inf for itself; None where the model has no such."""
+        """Similarity of some items to all, float32 [m, items], -inf to itself; None if the model has none."""
         return None
 
     def reasons(self, history: "csr_matrix", items: Codes) -> Codes:
@@ -90,7 +90,7 @@ class Fitted(ABC):
             items: Recommended items, int32 [n, k]; -1 behind the end of a list.
 
         Returns:
-            Codes, int32 [n, k]; -1 where there is none, or the model does not know.
+            Codes, int32 [n, k]; -1 for none or unknown.
         """
         return np.full(items.shape, -1, np.int32)
 
@@ -130,15 +130,15 @@ def without_itself(scores: Scores, items: Codes) -> Scores:
 
 
 def own_items(history: "csr_matrix", items: Codes) -> Codes:
-    """As reasons: the item itself, where the user had it; int32 [n, k]."""
+    """The item itself as its reason if the user had it, else -1; int32 [n, k]."""
     rows = np.arange(len(items))[:, None]
     owned = history[np.broadcast_to(rows, items.shape).ravel(), np.maximum(items, 0).ravel()]
     is_own = np.asarray(owned).reshape(items.shape) > 0
     return np.where(is_own & (items >= 0), items, -1).astype(np.int32)
 
 
-def powered(matrix: "csr_matrix", power: float) -> "csr_matrix":
-    """The weights of a history to a power, 0: all 1. Pairs whose weight is 0 are left out."""
+def power_weights(matrix: "csr_matrix", power: float) -> "csr_matrix":
+    """Raise the weights of a history to a power; 0 makes all 1. Pairs whose weight is 0 are dropped."""
     found = matrix.copy()
     found.eliminate_zeros()
     if power != 1:
@@ -146,12 +146,12 @@ def powered(matrix: "csr_matrix", power: float) -> "csr_matrix":
     return found
 
 
-def decayed(interactions: Interactions, half_life_days: float | None) -> NDArray[np.float32]:
-    """What an interaction still counts on the last day, float32 [n] in (0, 1]: half after each half-life."""
+def decay_weights(interactions: Interactions, half_life_days: float | None) -> NDArray[np.float32]:
+    """Weight of each interaction on the last day by exponential decay, float32 [n] in (0, 1]."""
     if half_life_days is None:
         return np.ones(len(interactions), np.float32)
     age = (np.datetime64(interactions.last_day, "D") - interactions.days).astype(np.float32)
-    # However old, an interaction is one.
+    # Even a very old interaction keeps a weight above 0.
     return np.maximum(np.exp2(-age / np.float32(half_life_days)), np.finfo(np.float32).tiny)
 
 

@@ -16,7 +16,7 @@ from forecache.recommend.models.base import (
     Scores,
     check_not_empty,
     check_range,
-    powered,
+    power_weights,
     without_itself,
 )
 
@@ -66,7 +66,7 @@ class Ease(RecommenderModel):
                 f"{interactions.num_items:,}, which need {gib:,.1f} GiB.",
                 remedy="Leave out rare items, raise max_items where there is the memory, or take `Als`.",
             )
-        history = powered(interactions.matrix(), self.weight_power)
+        history = power_weights(interactions.matrix(), self.weight_power)
         counts = np.maximum(np.diff(history.indptr), 1).astype(np.float64)
         gram = _gram(history, (counts / counts.mean()) ** -self.activity_power)
         known = np.diag(gram) > 0
@@ -101,7 +101,7 @@ def _weights(gram: NDArray[np.float64]) -> Scores:
     weights = np.empty(inverse.shape, np.float32)
     for first in range(0, len(inverse), _COLUMNS):
         rows = slice(first, first + _COLUMNS)
-        # Only the lower half was computed: rows right of the diagonal are columns below it.
+        # Only the lower half was computed: the part right of the diagonal is the transposed part below it.
         whole = np.hstack(
             [inverse[rows, :first], np.zeros_like(inverse[rows, rows]), inverse[first + _COLUMNS :, rows].T]
         )
@@ -114,7 +114,7 @@ def _weights(gram: NDArray[np.float64]) -> Scores:
 @dataclass(frozen=True, eq=False)
 class FittedEase(Fitted):
     """Attributes:
-    weights: B, float32 [items, items]: what having the row's item adds to the column's score.
+    weights: B, float32 [items, items]: the amount that having the row's item adds to the column's score.
     known_items: Items that training saw, bool [items]; the others cannot be ranked.
     """
 
@@ -123,11 +123,11 @@ class FittedEase(Fitted):
     known_items: NDArray[np.bool_]
     weight_power: float
 
-    def weighted(self, interactions: Interactions) -> "csr_matrix":
-        return powered(interactions.matrix(), self.weight_power)
+    def weight_interactions(self, interactions: Interactions) -> "csr_matrix":
+        return power_weights(interactions.matrix(), self.weight_power)
 
     def can_rank(self, history: "csr_matrix") -> NDArray[np.bool_]:
-        """Who has an item that training saw."""
+        """True for users with an item that training saw, bool [n]."""
         return np.asarray(history.dot(self.known_items.astype(np.float32)) > 0)
 
     def score(self, history: "csr_matrix", *, out: Scores | None = None) -> Scores:
@@ -139,11 +139,11 @@ class FittedEase(Fitted):
         return out
 
     def similar(self, items: Codes) -> Scores:
-        """Rows of B: what having an item adds to the others."""
+        """Rows of B: the amounts that having an item adds to the scores of the others."""
         return without_itself(self.weights[items].copy(), items)
 
     def reasons(self, history: "csr_matrix", items: Codes) -> Codes:
-        """The item h of the user's own with the largest positive B[h, i] x[h]."""
+        """The user's item h with the largest positive B[h, i] x[h]."""
         found = np.full(items.shape, -1, np.int32)
         ends = np.searchsorted(history.indptr, history.indptr + _REASON_PAIRS // max(1, items.shape[1]), side="right")
         first = 0

@@ -1,4 +1,4 @@
-"""A model with another behind it, for the users and items that the first cannot rank."""
+"""A model with a fallback for the users and items that it cannot rank."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WithFallback(RecommenderModel):
-    """Rank with a model, and with a fallback what the model cannot rank.
+    """Rank with a model, and with a fallback the users and items that it cannot rank.
 
-    A user whom the model cannot rank for gets the fallback's scores. Where it leaves out items of a user, they follow
+    A user whom the model cannot rank for gets the fallback's scores. Items that the model cannot rank for a user follow
     behind all others in the fallback's order.
 
     Attributes:
@@ -46,8 +46,8 @@ class FittedWithFallback(Fitted):
     model: Fitted
     fallback: Fitted
 
-    def weighted(self, interactions: Interactions) -> "csr_matrix":
-        return self.model.weighted(interactions)
+    def weight_interactions(self, interactions: Interactions) -> "csr_matrix":
+        return self.model.weight_interactions(interactions)
 
     def can_rank(self, history: "csr_matrix") -> NDArray[np.bool_]:
         return np.asarray(self.model.can_rank(history) | self.fallback.can_rank(history))
@@ -57,26 +57,26 @@ class FittedWithFallback(Fitted):
         scores[~self.model.can_rank(history)] = -np.inf
         rows = np.flatnonzero((scores == -np.inf).any(axis=1))
         if len(rows):
-            scores[rows] = _filled(scores[rows], self.fallback.score(history[rows]))
+            scores[rows] = _fill_from_fallback(scores[rows], self.fallback.score(history[rows]))
         return scores
 
     def similar(self, items: Codes) -> Scores | None:
         return self.model.similar(items)
 
     def reasons(self, history: "csr_matrix", items: Codes) -> Codes:
-        """The model's; none for a user whom it cannot rank for."""
+        """Reasons of the model; none for a user whom it cannot rank for."""
         found = self.model.reasons(history, items)
         found[~self.model.can_rank(history)] = -1
         return found
 
 
-def _filled(scores: Scores, fallback: Scores) -> Scores:
-    """Scores with the fallback's, brought below the lowest of each row, where they are -inf."""
+def _fill_from_fallback(scores: Scores, fallback: Scores) -> Scores:
+    """Replace scores of -inf by the fallback's, scaled to below the lowest score of each row."""
     missing = scores == -np.inf
     whole = missing.all(axis=1)
     lowest = np.where(missing, np.inf, scores).min(axis=1, keepdims=True)
     lowest[whole] = 0
-    # A step as large as the lowest score, so that float32 can tell the fallback's scores apart there.
+    # A step as large as the lowest score, so that the fallback's scores stay different in float32.
     step = np.maximum(np.abs(lowest), np.float32(1))
     usable = np.isfinite(fallback)
     low = np.where(usable, fallback, np.inf).min(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""A user's own items, by how often and how lately they were bought on several time scales, and by popularity."""
+"""Ranks a user's own items by frequency and recency on several time scales, and by popularity."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from forecache.pipeline.checks.checking import check_fields, check_least, check_value
 from forecache.recommend.interactions import Codes, Interactions
-from forecache.recommend.models.base import Fitted, RecommenderModel, Scores, check_not_empty, decayed, own_items
+from forecache.recommend.models.base import Fitted, RecommenderModel, Scores, check_not_empty, decay_weights, own_items
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 class Habits(RecommenderModel):
     """Rank a user's own items by log(sum of decayed purchases) + popularity * log(1 + purchases by everybody).
 
-    A short and a long half-life together tell what is bought often now from what is bought regularly. It cannot rank
-    items that a user never had: `WithFallback` fills them in.
+    A short and a long half-life together distinguish items that are bought often now from those bought regularly. It
+    cannot rank items that a user never had: `WithFallback` fills them in.
 
     Attributes:
-        half_lives_days: The decays whose counts are added.
-        popularity: Weight of an item's own popularity: what everybody buys often is sooner bought again.
+        half_lives_days: Half-lives of the decays whose counts are added.
+        popularity: Weight of an item's popularity: items that everybody buys often are sooner bought again.
     """
 
     half_lives_days: tuple[float, ...] = (60.0, 240.0)
@@ -47,18 +47,18 @@ class Habits(RecommenderModel):
 @dataclass(frozen=True, eq=False)
 class FittedHabits(Fitted):
     """Attributes:
-    prior: What popularity adds to an item's score, float32 [items].
+    prior: The amount that popularity adds to an item's score, float32 [items].
     """
 
     item_keys: pa.Array
     prior: Scores
     half_lives_days: NDArray[np.float64]
 
-    def weighted(self, interactions: Interactions) -> "csr_matrix":
-        """The sum of the decayed counts, CSR [users, items]; as of another day the order may change a little."""
+    def weight_interactions(self, interactions: Interactions) -> "csr_matrix":
+        """Sums of the decayed counts, CSR [users, items]; as of another day the order may change a little."""
         if not len(interactions):
             return interactions.matrix()
-        decays = np.stack([decayed(interactions, life) for life in self.half_lives_days])
+        decays = np.stack([decay_weights(interactions, life) for life in self.half_lives_days])
         return interactions.matrix(decays.sum(axis=0))
 
     def score(self, history: "csr_matrix", *, out: Scores | None = None) -> Scores:

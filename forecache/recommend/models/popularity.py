@@ -1,4 +1,4 @@
-"""The same list for everybody: what was bought most, lately."""
+"""Ranks items by popularity: the same list for everybody."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from forecache.pipeline.checks.checking import check_fields, check_least
 from forecache.recommend.interactions import Interactions
-from forecache.recommend.models.base import Fitted, RecommenderModel, Scores, check_not_empty, decayed
+from forecache.recommend.models.base import Fitted, RecommenderModel, Scores, check_not_empty, decay_weights
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -31,7 +31,7 @@ class Popularity(RecommenderModel):
 
     def fit(self, interactions: Interactions, *, seed: int = 0) -> "FittedPopularity":
         check_not_empty(interactions, "`Popularity`")
-        weights = interactions.weights * decayed(interactions, self.half_life_days)
+        weights = interactions.weights * decay_weights(interactions, self.half_life_days)
         totals = np.bincount(interactions.items, weights, minlength=interactions.num_items)
         return FittedPopularity(interactions.item_keys, totals.astype(np.float32))
 

@@ -1,4 +1,4 @@
-"""What a user buys again and again: the own items, those of late and often first."""
+"""Ranks a user's own items by frequency and recency."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from forecache.pipeline.checks.checking import check_fields, check_least
 from forecache.recommend.interactions import Codes, Interactions
-from forecache.recommend.models.base import Fitted, RecommenderModel, Scores, check_not_empty, decayed, own_items
+from forecache.recommend.models.base import Fitted, RecommenderModel, Scores, check_not_empty, decay_weights, own_items
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -37,16 +37,16 @@ class RepeatPurchase(RecommenderModel):
 
 @dataclass(frozen=True, eq=False)
 class FittedRepeatPurchase(Fitted):
-    """Nothing is learned: all of it is in the history."""
+    """Has no learned parameters: scores depend on the history alone."""
 
     item_keys: pa.Array
     half_life_days: float | None
 
-    def weighted(self, interactions: Interactions) -> "csr_matrix":
-        """Decayed counts; as of another day they are the same but for one factor, which changes no order."""
+    def weight_interactions(self, interactions: Interactions) -> "csr_matrix":
+        """Decayed counts; as of another day all differ by the same factor, so the order stays."""
         if not len(interactions):
             return interactions.matrix()
-        return interactions.matrix(decayed(interactions, self.half_life_days))
+        return interactions.matrix(decay_weights(interactions, self.half_life_days))
 
     def score(self, history: "csr_matrix", *, out: Scores | None = None) -> Scores:
         scores = np.empty((history.shape[0], self.num_items), np.float32) if out is None else out

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def train(model: "TwoTowers", history: "csr_matrix", *, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Both towers' arrays, named as in `FittedTwoTowers`, after all epochs over the pairs of a history."""
+    """Train both towers on the pairs of a history; returns their arrays, named as in `FittedTwoTowers`."""
     with _one_thread():
         return _train(model, history, seed=seed)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums are the same to the bit on any number of cores; steps as small as these gain nothing from a second one."""
+    """Use one thread: sums are equal to the bit on any number of cores, and small steps gain nothing from a second."""
     import torch
 
     before = torch.get_num_threads()
@@ -36,7 +36,7 @@ def _train(model: "TwoTowers", history: "csr_matrix", *, seed: int) -> dict[str,
     import torch
 
     drawn = torch.Generator().manual_seed(seed)
-    towers = _initialized(model, history.shape[1], drawn)
+    towers = _initialize_towers(model, history.shape[1], drawn)
     optimizer = torch.optim.AdamW(towers.values(), lr=model.learning_rate, weight_decay=model.weight_decay)
     histories = _Histories(history, model.target_share, drawn)
     users = torch.from_numpy(np.flatnonzero(np.diff(history.indptr)))
@@ -44,10 +44,10 @@ def _train(model: "TwoTowers", history: "csr_matrix", *, seed: int) -> dict[str,
     for _ in range(model.epochs):
         order = users[torch.randperm(len(users), generator=drawn)]
         for some in order.split(model.batch_users):
-            bags, rows, targets = histories.divided(some)
+            bags, rows, targets = histories.divide_items(some)
             candidates, place = torch.unique(targets, return_inverse=True)
             if len(candidates) < 2:
-                continue  # alone in a batch, an item has no negatives
+                continue  # an item that is alone in a batch has no negatives
             logits = _user_vectors(towers, *bags) @ towers["items"][candidates].T
             logits = logits + towers["bias"][candidates] - log_chance[candidates]
             loss = -torch.log_softmax(logits, dim=1)[rows, place].mean()
@@ -68,7 +68,7 @@ def _log_chance(model: "TwoTowers", history: "csr_matrix", num_users: int) -> An
     return torch.from_numpy(np.log(-np.expm1(-expected)).astype(np.float32))
 
 
-def _initialized(model: "TwoTowers", num_items: int, drawn: Any) -> dict[str, Any]:
+def _initialize_towers(model: "TwoTowers", num_items: int, drawn: Any) -> dict[str, Any]:
     import torch
 
     shapes = {
@@ -87,7 +87,7 @@ def _initialized(model: "TwoTowers", num_items: int, drawn: Any) -> dict[str, An
 
 
 class _Histories:
-    """The users' items, which are divided anew in each step."""
+    """Items of the users, divided at random into inputs and targets in each step."""
 
     def __init__(self, history: "csr_matrix", target_share: float, drawn: Any) -> None:
         import torch
@@ -98,12 +98,12 @@ class _Histories:
         self._weights = torch.from_numpy(history.data)
         self._share, self._drawn = target_share, drawn
 
-    def divided(self, users: Any) -> tuple[tuple[Any, ...], Any, Any]:
-        """A random share of each user's items as targets, and the others as what the user tower gets.
+    def divide_items(self, users: Any) -> tuple[tuple[Any, ...], Any, Any]:
+        """Divide each user's items at random into targets and the user tower's input.
 
         Returns:
-            The tower's input (items one user after the other, their weights, where each user begins, the sum of each
-            one's weights), and for each target the row of its user and the item.
+            The tower's input (items of all users in order, their weights, each user's start, each user's sum of
+            weights), and for each target the row of its user and the item.
         """
         import torch
 

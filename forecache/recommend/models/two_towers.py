@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from forecache.errors import InputError
 from forecache.pipeline.checks.checking import check_fields, check_least, check_value
 from forecache.recommend.interactions import Interactions
-from forecache.recommend.models.base import Factors, RecommenderModel, Scores, check_not_empty, check_range, powered
+from forecache.recommend.models.base import (
+    Factors,
+    RecommenderModel,
+    Scores,
+    check_not_empty,
+    check_range,
+    power_weights,
+)
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -20,8 +27,8 @@ if TYPE_CHECKING:
 class TwoTowers(RecommenderModel):
     """Learn both towers by predicting a random share of each user's items from the others.
 
-    The user tower sums the embeddings of the user's items, over the square root of their weight, and adds what a layer
-    with ReLU makes of it (Covington, Adams and Sargin, "Deep Neural Networks for YouTube Recommendations", 2016). An
+    The user tower sums the embeddings of the user's items, over the square root of their weight, and adds the output of
+    a layer with ReLU (Covington, Adams and Sargin, "Deep Neural Networks for YouTube Recommendations", 2016). An
     item has an embedding and a bias. The loss is a softmax over the items of the batch, corrected for the chance that
     each is in it (Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", 2019).
     Trained with torch on one core; scoring needs numpy only.
@@ -29,9 +36,9 @@ class TwoTowers(RecommenderModel):
     Attributes:
         factors: Numbers in an embedding.
         hidden: Width of the layer.
-        epochs: How often each user is seen.
+        epochs: Passes over all users.
         batch_users: Users of a step.
-        target_share: Share of a user's items that are to be predicted, drawn anew each time, in (0, 1).
+        target_share: Share of a user's items that are to be predicted, drawn again in each step, in (0, 1).
         weight_power: Power of a pair's summed weight: 0 counts each item of a user as 1, whatever its weights.
     """
 
@@ -61,14 +68,14 @@ class TwoTowers(RecommenderModel):
         from forecache.recommend.models.towers_training import train
 
         check_not_empty(interactions, "`TwoTowers`")
-        history = powered(interactions.matrix(), self.weight_power)
+        history = power_weights(interactions.matrix(), self.weight_power)
         known = np.bincount(history.indices, minlength=interactions.num_items) > 0
         arrays = train(self, history, seed=seed)
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise InputError(
                 "`TwoTowers` found vectors that are no numbers.", remedy="Lower learning_rate, or raise weight_decay."
             )
-        # An item that training did not see would keep what it was initialized with.
+        # An item that training did not see would keep its initial vectors.
         arrays["item_vectors"][~known] = 0
         arrays["embeddings"][~known] = 0
         return FittedTwoTowers(
@@ -94,11 +101,11 @@ class FittedTwoTowers(Factors):
     output_bias: Scores
     weight_power: float
 
-    def weighted(self, interactions: Interactions) -> "csr_matrix":
-        return powered(interactions.matrix(), self.weight_power)
+    def weight_interactions(self, interactions: Interactions) -> "csr_matrix":
+        return power_weights(interactions.matrix(), self.weight_power)
 
     def can_rank(self, history: "csr_matrix") -> NDArray[np.bool_]:
-        """Who has an item that training saw."""
+        """True for users with an item that training saw, bool [n]."""
         return np.asarray(history.dot(self.known_items.astype(np.float32)) > 0)
 
     def user_vectors(self, history: "csr_matrix") -> Scores:

@@ -1,1 +1,1 @@
-"""Models that are applied as they are declared: which version scores now, whether it may, and how it is run."""
+"""Models that score as declared: choose the version, check its floors, and plan how it is run."""

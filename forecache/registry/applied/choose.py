@@ -1,4 +1,4 @@
-"""Which model a pipeline scores with now: the champion, or what the declaration names."""
+"""The models of a pipeline: the version that scores now, and all versions for people."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from forecache.settings import Settings
 
 
 def scoring_model(settings: Settings, pipeline: Pipeline, *, run_id: str = "") -> ModelVersion:
-    """The version that scores now. A registered model that has floors is judged, if it is new.
+    """The version that scores now: the champion, or the declared model; judges a new version that has floors.
 
     Raises:
         NotFoundError: There is no champion, or no such registered model, version, alias or run.
@@ -33,7 +33,7 @@ def scoring_model(settings: Settings, pipeline: Pipeline, *, run_id: str = "") -
 
 
 def _declared(settings: Settings, pipeline: Pipeline, *, run_id: str) -> ModelVersion:
-    """A function or an expression of the declaration, which its code tells from others."""
+    """The version of a declared function or expression, identified by its code."""
     code, model = pipeline.fingerprints.training, pipeline.model
     assert isinstance(model, FunctionModel | SqlModel)
     uri = f"function {model.path}" if isinstance(model, FunctionModel) else "sql"

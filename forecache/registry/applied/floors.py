@@ -1,7 +1,7 @@
 """Floors of a registered model: a new version scores only if it reaches them on a labelled table.
 
-A version is judged once, when it is first met with these floors. One that misses them leaves the last version that
-reached them in place, and says so wherever the model is shown.
+A version is judged once, when it is first used with these floors. If it misses them, the last version that reached them
+goes on scoring, and the reason is shown with the model.
 """
 
 import json
@@ -42,8 +42,8 @@ def accepted(
     """The version that may score: the one found, or the last that reached its floors.
 
     Returns:
-        Its `gate` is "passed" where the one found is meant and "failed" where that one missed its floors; its tag
-        `gate_reason` says why. Without floors, the one found as it is.
+        The found version with `gate` "passed", or an earlier one with "failed" if the found one missed its floors; the
+        tag `gate_reason` has the reason. Without floors, the found version unchanged.
 
     Raises:
         CheckError: None has reached them yet.
@@ -62,7 +62,7 @@ def accepted(
     before = [int(number) for number in dict.fromkeys(reversed(numbers)) if int(number) != found.version]
     kept = [version for version in (version_of(settings, model, number) for number in before) if version is not None]
     for version in kept:
-        # Accepted once, perhaps by lower floors or as other outputs than are declared now.
+        # It was accepted once, perhaps by lower floors or for other outputs than are declared now.
         former = _verdict(settings, pipeline, model, model.judged_on, version, judged, run_id)
         if former.details["accepted"]:
             why = f"Version {version.version} stays: version {found.version} misses its floors: {reason}"
@@ -83,7 +83,7 @@ def _verdict(
     judged: Sequence[StageRecord],
     run_id: str,
 ) -> StageRecord:
-    """The verdict on a version by the floors as they are declared now, which is recorded where it is new."""
+    """The verdict on a version by the present floors; judges the version and records the verdict if there is none."""
     inputs = _inputs(pipeline, model, version)
     found = next((row for row in reversed(judged) if row.inputs == inputs), None)
     if found is None:
@@ -138,7 +138,7 @@ def _judge(
 def _scored(
     settings: Settings, pipeline: Pipeline, judged_on: Labelled, found: ModelVersion, table: "DeltaTable"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, float64 [n], of classes their positions, and scores, [n] or [n, values], of rows that have a label."""
+    """Labels float64 [n] (of classes their positions) and scores [n] or [n, values] of the rows that have a label."""
     plan = plan_model(settings, pipeline, found)
     kernel = load_kernel(plan.spec, lambda: plan.payload, scratch_folder)
     names = list(plan.spec.inputs or pipeline.feature_names)

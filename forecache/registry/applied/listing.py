@@ -1,4 +1,4 @@
-"""The models of a pipeline for people: those that it trained, the versions of a registered one, or those it has met."""
+"""List the models of a pipeline: those that it trained, the versions of a registered one, or those in the ledger."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from forecache.settings import Settings
 
 
 def models_of(settings: Settings, pipeline: Pipeline) -> list[ModelVersion]:
-    """All versions, newest first; of a registered model with floors with their verdicts.
+    """All versions, newest first; those of a registered model with floors have their verdicts.
 
     Raises:
         UnavailableError: MLflow does not answer.
@@ -31,7 +31,7 @@ def model_of(settings: Settings, pipeline: Pipeline, version: int) -> ModelVersi
     """The version that a prediction names.
 
     Raises:
-        NotFoundError: There is none of that number any more.
+        NotFoundError: There is no version of that number any more.
         UnavailableError: MLflow does not answer.
     """
     if pipeline.is_trained:

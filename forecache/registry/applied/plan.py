@@ -1,10 +1,10 @@
-"""How the model of a pipeline is run, proved to fit the features before a row is scored."""
+"""Plan how a pipeline's model is run, and check that it fits the features before a row is scored."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from forecache.errors import ForecacheError, InputError, NotFoundError
-from forecache.inference.choose_runtime import Plan, plan_scoring
+from forecache.inference.choose_runtime import ScoringPlan, plan_scoring
 from forecache.inference.declared.plans import pick_outputs, plan_declared
 from forecache.inference.description import describe_model
 from forecache.inference.kernel import load_kernel
@@ -21,8 +21,8 @@ from forecache.tracking.scratch import scratch_folder
 _NUMBERS = ("boolean", "int", "bigint", "float", "double")
 
 
-def plan_model(settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Plan:
-    """The plan of a version.
+def plan_model(settings: Settings, pipeline: Pipeline, model: ModelVersion) -> ScoringPlan:
+    """The scoring plan of a model version.
 
     Raises:
         InputError: It does not fit the features or the outputs that are declared.
@@ -43,8 +43,8 @@ def plan_model(settings: Settings, pipeline: Pipeline, model: ModelVersion) -> P
     return plan_declared(pipeline.model, code=code, inputs=names, outputs=outputs)
 
 
-def _prove_loadable(model: ModelVersion, plan: Plan) -> None:
-    """Load the model here, so that one which cannot be loaded is refused in a sentence, and not by a worker."""
+def _prove_loadable(model: ModelVersion, plan: ScoringPlan) -> None:
+    """Load the model, so that one that cannot be loaded is refused here with a message, and not in a worker."""
     try:
         load_kernel(plan.spec, lambda: plan.payload, scratch_folder)
     except ForecacheError:
@@ -58,7 +58,7 @@ def _prove_loadable(model: ModelVersion, plan: Plan) -> None:
 
 
 def _folder(settings: Settings, model: ModelVersion) -> Path:
-    """The model's folder on this machine, compared with its checksums where Forecache registered it."""
+    """The model's folder on this machine, verified by its checksums if Forecache registered it."""
     from mlflow.exceptions import MlflowException
 
     if CHECKSUMS_TAG in model.tags:

@@ -1,4 +1,4 @@
-"""What the URI of a registered model means now: the version that an alias names, or the model of a run."""
+"""Resolve URIs of registered models, and number models that MLflow does not number."""
 
 import re
 from dataclasses import replace
@@ -18,7 +18,7 @@ _UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def resolve(settings: Settings, pipeline: Pipeline, model: RegisteredModel) -> ModelVersion:
-    """What a URI means now: the version that an alias names, or the model of a run, whose version is 0.
+    """The version that a URI names now, by number or alias; the model of a run has the version 0.
 
     Raises:
         NotFoundError: There is no such model, version, alias or run.
@@ -39,7 +39,7 @@ def resolve(settings: Settings, pipeline: Pipeline, model: RegisteredModel) -> M
 
 
 def registered_versions(settings: Settings, model: RegisteredModel) -> list[ModelVersion]:
-    """All versions of the registered model, newest first; empty where there is none.
+    """All versions of the registered model, newest first; empty if there is none.
 
     Raises:
         UnavailableError: MLflow does not answer.
@@ -58,7 +58,7 @@ def registered_versions(settings: Settings, model: RegisteredModel) -> list[Mode
 
 
 def away(uri: str, error: Exception) -> UnavailableError:
-    """What is said where MLflow does not answer; raise it from None, as the error may hold credentials."""
+    """The error for an MLflow that does not answer; raise it from None, as its cause may hold credentials."""
     return UnavailableError(
         f"MLflow cannot be asked for {uri}: {what_mlflow_says(error)}.",
         remedy="What was scored and published stays. Run again when the server of FORECACHE_MLFLOW_URI answers.",
@@ -66,13 +66,13 @@ def away(uri: str, error: Exception) -> UnavailableError:
 
 
 def what_mlflow_says(error: Exception) -> str:
-    """The first line of an error, as far as it is for people, without user and password of a server."""
+    """The first line of an error's message, without user and password of a server."""
     said = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" failed with exception ")
     return re.sub(r"//[^/@\s]*@", "//", f"{said[0]} failed" if said[1] else said[0].rstrip("."))
 
 
 def version_of(settings: Settings, model: RegisteredModel, number: int) -> ModelVersion | None:
-    """A version of the registered model, None where it was deleted.
+    """A version of the registered model, None if it was deleted.
 
     Raises:
         UnavailableError: MLflow does not answer.
@@ -117,5 +117,5 @@ def _registered(version: Any) -> ModelVersion:
 def numbered(
     pipeline: Pipeline, number: int, uri: str, *, run_id: str = "", created_at: datetime | None = None
 ) -> ModelVersion:
-    """A model that has its number from the ledger."""
+    """The version of a model whose number is from the ledger."""
     return ModelVersion(pipeline.name, number, run_id, uri, (), "none", created_at or datetime.now(timezone.utc))

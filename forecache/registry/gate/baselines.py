@@ -1,4 +1,4 @@
-"""What every model has to beat: features used as scores, the same answer for all rows, or a random order."""
+"""Baselines that every model has to beat: features used as scores, one answer for all rows, or a random order."""
 
 from dataclasses import dataclass
 from operator import itemgetter
@@ -18,8 +18,8 @@ class Scored:
     """A baseline's scores of some rows.
 
     Attributes:
-        name: Its feature, or what it is.
-        score: float64 [n] or, of the same answer for all rows, [n, values].
+        name: Name of its feature, or of its kind.
+        score: float64 [n], or [n, values] if all rows have the same answer.
         metrics: By name; for a binary label only those of the order, as a feature is not a probability.
     """
 
@@ -48,7 +48,7 @@ def scored_baselines(pipeline: Pipeline, examples: Examples) -> list[Scored]:
 
 
 def _score(pipeline: Pipeline, baseline: Baseline, examples: Examples) -> Array:
-    """The feature times its scale, float64 [n]; null is the median, and of a ranking last of all."""
+    """The feature times its scale, float64 [n]; a null becomes the median, or in a ranking the last of all."""
     values = examples.numbers(baseline.feature).astype(np.float64) * baseline.scale
     unknown = np.isnan(values)
     if unknown.all():

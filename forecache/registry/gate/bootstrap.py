@@ -1,9 +1,9 @@
 """Bootstrap intervals (Efron 1979) of a metric and of its gain; for a gain both scores are resampled by the same rows.
 
-Of a real-time model, requests are resampled: the rows of one are not independent.
+For a real-time model, requests are resampled, as the rows of one request are not independent.
 
-`label` is float64 [n], `score` and `reference` [n] or [n, values] over the same rows; `weight`, float64 [n], says how
-much each row counts, None: all the same.
+`label` is float64 [n], `score` and `reference` [n] or [n, values] over the same rows; `weight`, float64 [n], is the
+weight of each row, None: equal weights.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def metric_interval(
 
 
 def _units(judge: Judge, label: Array) -> int:
-    """How many rows, or requests, are resampled."""
+    """Number of rows, or of requests, that are resampled."""
     return len(label) if judge.sizes is None else len(judge.sizes)
 
 
@@ -44,7 +44,7 @@ def weighted_metric(
     judge: Judge, metric: str, label: Array, score: Array, weight: Array | None = None
 ) -> Callable[[Array], float]:
     """The metric as a function of how often each row, or request, was drawn, whole numbers [n]; work that does not
-    depend on that is done once."""
+    depend on the draw is done once."""
     sizes = judge.sizes
     if sizes is None:
         return _by_row(judge, metric, label, score, weight)

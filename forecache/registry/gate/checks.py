@@ -1,7 +1,7 @@
 """The checks of the gate, each a function from measured values to a `Check` with its reason.
 
 The arrays `label`, `score` and `champion` (the last two are scores) are float64 over the same rows, [n], scores of
-classes and quantiles [n, values]; `weight`, float64 [n], says how much each row counts, None: all the same.
+classes and quantiles [n, values]; `weight`, float64 [n], is the weight of each row, None: equal weights.
 """
 
 import time
@@ -45,7 +45,7 @@ class Check:
         limit: The limit that the value is compared with; None if the value is only reported.
         reason: The result in words.
         low, high: The 95 % bootstrap interval of the value; None without one.
-        confirm: Whether the check could not decide, so that a person has to confirm the model even without
+        confirm: The check could not decide, so that a person has to confirm the model even without
             `Gate.approval`.
     """
 
@@ -131,7 +131,7 @@ def check_champion(pipeline: Pipeline, examples: Examples, score: Array, champio
 def check_slices(pipeline: Pipeline, examples: Examples, score: Array, champion: Array) -> Iterator[Check]:
     """No slice of the declared columns is worse than the champion's by more than is allowed, and significantly so.
 
-    Of a real-time model slices are of requests, by the first row of each.
+    For a real-time model, slices are of requests, by the first row of each.
     """
     gate = pipeline.trained_gate
     for column in gate.slices:
@@ -192,7 +192,7 @@ def check_latency(gate: Gate, model: LoadedModel, features: NDArray[np.float32],
 
 
 def check_size(gate: Gate, size_bytes: int) -> Check:
-    """The size, in megabytes, of what a scoring worker loads."""
+    """The size, in megabytes, of the model that a scoring worker loads."""
     value, limit = size_bytes / 1e6, gate.max_size_bytes / 1e6
     return Check("size_mb", size_bytes <= gate.max_size_bytes, value, limit, f"{value:.2f} MB")
 

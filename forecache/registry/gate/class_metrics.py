@@ -1,6 +1,6 @@
 """Metrics of the probabilities of classes, float64 [n, classes], against the positions of the true ones, float64 [n].
 
-`weight`, float64 [n], says how much each row counts; None: all the same.
+`weight`, float64 [n], is the weight of each row; None: equal weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,7 @@ def mean_of_known(values: Sequence[float]) -> float:
 
 
 def on_classes(score: Array, known: Sequence[str], wanted: Sequence[str]) -> Array:
-    """Probabilities of a model's classes as those of other ones; a class that the model does not know has 0."""
+    """Probabilities of the wanted classes from those of the model's classes; a class unknown to the model has 0."""
     if tuple(known) == tuple(wanted):
         return score
     found = np.zeros((len(score), len(wanted)))

@@ -1,4 +1,4 @@
-"""Rows of a training table at a Delta version, as the gate judges them."""
+"""Examples of a training table at a Delta version that the gate judges by, and slices of them by a feature."""
 
 from dataclasses import dataclass, replace
 from datetime import date
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.errors import InputError
-from forecache.inference.encoding import Encoded, Encoding
+from forecache.inference.encoding import FeatureEncoding, MatrixEncoding
 from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.training_sets.splits import label_numbers, open_with_columns, split_batches, training_classes
 from forecache.pipeline import AS_OF, Pipeline
@@ -27,18 +27,18 @@ class Examples:
 
     Attributes:
         features: float32 [n, width] with NaN for null.
-        label: float64 [n], of classes their positions.
-        weight: float64 [n], None where the label has none.
-        classes: Of the training set, in the order of the positions; empty where the label is a number.
-        constant: The baseline's one answer for all rows, float64 [values]; None where the baseline is a feature.
-        encoding: What the columns of `features` are.
-        sizes: Of a real-time model, how many rows each request has, int64 [requests]; they lie one after the other.
+        label: float64 [n]; for classes their positions.
+        weight: float64 [n], None if the label has none.
+        classes: Classes of the training set, in the order of the positions; empty if the label is a number.
+        constant: The baseline's one answer for all rows, float64 [values]; None if the baseline is a feature.
+        encoding: Meaning of the columns of `features`.
+        sizes: For a real-time model, the number of rows of each request, int64 [requests]; requests are contiguous.
     """
 
     features: NDArray[np.float32]
     label: Array
     as_of: tuple[date, ...]
-    encoding: Encoding
+    encoding: MatrixEncoding
     weight: Array | None = None
     classes: tuple[str, ...] = ()
     constant: Array | None = None
@@ -46,11 +46,11 @@ class Examples:
 
     @property
     def units(self) -> int:
-        """Rows, or requests."""
+        """Number of rows, or of requests."""
         return len(self.label) if self.sizes is None else len(self.sizes)
 
     def of(self, rows: NDArray[np.bool_]) -> "Examples":
-        """Chosen rows [n]; of requests all of each or none."""
+        """The rows of a mask [n], which has all rows of a request or none."""
         return replace(
             self,
             features=self.features[rows],
@@ -74,12 +74,12 @@ def read_examples(
     version: int,
     split: str,
     features: tuple[str, ...] = (),
-    encoding: Encoding | None = None,
+    encoding: MatrixEncoding | None = None,
 ) -> Examples:
     """One split of a training table at a version, in a fixed order, with `features` or else the pipeline's features.
 
     Args:
-        encoding: Of a model whose features are not all numbers, for which the matrix then is.
+        encoding: The encoding of a model whose features are not all numbers; the matrix is made by it.
 
     Raises:
         NotFoundError: The table or the version does not exist.
@@ -88,7 +88,7 @@ def read_examples(
     import pyarrow.compute as pc
 
     names = features or pipeline.feature_names
-    encoding = encoding or Encoding(tuple(Encoded(name, "number") for name in names))
+    encoding = encoding or MatrixEncoding(tuple(FeatureEncoding(name, "number") for name in names))
     delta = open_with_columns(settings, table, names, version=version)
     columns = [*pipeline.key, AS_OF, *names, *pipeline.trained_label.columns]
     classes = training_classes(settings, pipeline, version=version, table=table)

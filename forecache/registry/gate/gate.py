@@ -51,8 +51,8 @@ def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str
     """Judge a version and move the alias `champion` to it if it passes.
 
     A version that was judged before keeps its verdict, and nothing moves, unless the verdict is outdated (see
-    `outdated`). A version that a person rejected or rolled back keeps its verdict for good. A version that fails stays
-    registered with the tags `gate=failed` and `gate_reason`.
+    `outdated_reason`). A version that a person rejected or rolled back keeps its verdict for good. A version that
+    fails stays registered with the tags `gate=failed` and `gate_reason`.
 
     No lock is held while the gate judges, because that can take long and a rollback must not wait. If the champion or
     the version changes meanwhile, here or on another machine, the gate judges again. If a version with the same inputs
@@ -165,7 +165,7 @@ def _against_champion(
             encoding=model.encoding,
         )
     except InputError as error:
-        # Dropping a feature must neither keep every later model out, nor let any model in without a comparison.
+        # A dropped feature must neither block every later model, nor let a model pass without a comparison.
         note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
         return [Check("champion", True, None, None, note, confirm=True)], None
     champion_scores = score(model, same_rows.features, examples.classes, examples.sizes)
@@ -209,7 +209,7 @@ def _decide(
 
 
 def _is_row_of(entry: Promotion, verdict: Verdict) -> bool:
-    """Whether an interrupted decision already wrote this verdict as the ledger's last row."""
+    """Tell if an interrupted decision has already written this verdict as the ledger's last row."""
     if (entry.action, entry.about, entry.verdict) != ("gate", verdict.model_version, verdict.state):
         return False
     return verdict.state == "passed" or entry.from_version == verdict.champion_before

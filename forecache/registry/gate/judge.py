@@ -1,4 +1,4 @@
-"""The metrics that a pipeline's predictions are judged by: those of what it learns, and its own."""
+"""The metrics that a pipeline's predictions are judged by: those of its task, and declared ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,8 +20,9 @@ from forecache.ranking import (
     reciprocal_rank,
     weight_of_requests,
 )
-from forecache.registry.gate import class_metrics, quantile_metrics
+from forecache.registry.gate import class_metrics
 from forecache.registry.gate.metrics import BINARY, LESS_IS_BETTER, REGRESSION, Array
+from forecache.registry.gate.quantile_metrics import QUANTILES
 
 
 class MetricFunction(Protocol):
@@ -32,14 +33,14 @@ class MetricFunction(Protocol):
 
 @dataclass(frozen=True)
 class Judge:
-    """How predictions are compared with labels.
+    """Metrics that compare predictions with labels.
 
     Attributes:
-        metrics: By name; where `weight`, float64 [n], is None, all rows count the same.
-        less_is_better: Names of those that are better when they are smaller.
-        asked: Names of those that the declaration names, which are told in any case.
-        sizes: Of a real-time model, how many rows each request has, one after the other.
-        by_request: Of a ranking, the metrics request by request.
+        metrics: By name; if `weight`, float64 [n], is None, all rows have equal weight.
+        less_is_better: Names of metrics that are better when smaller.
+        asked: Names of metrics in the declaration, which are always reported.
+        sizes: For a real-time model, the number of rows of each request; requests are contiguous.
+        by_request: For a ranking, the metrics of each request.
     """
 
     task: Task
@@ -50,21 +51,21 @@ class Judge:
     by_request: Mapping[str, PerRequest] = field(default_factory=dict)
 
     def values(self, label: Array, score: Array, weight: Array | None = None) -> dict[str, float]:
-        """Every metric by name; the best three of three classes or fewer only where the declaration asks for it."""
+        """Every metric by name; with three classes or fewer, top-3 accuracy only if the declaration names it."""
         few = self.task == "multiclass" and score.shape[1] <= class_metrics.BEST
         idle = {"top_3_accuracy"} - self.asked if few else set()
         return {name: metric(label, score, weight) for name, metric in self.metrics.items() if name not in idle}
 
     def gain(self, metric: str, value: float, reference: float) -> float:
-        """How much better `value` is than `reference`: positive is better."""
+        """The improvement of `value` over `reference`: positive is better."""
         return reference - value if metric in self.less_is_better else value - reference
 
 
 def judge_of(pipeline: Pipeline, sizes: Sizes | None = None) -> Judge:
-    """The judge of a pipeline.
+    """The metrics of a pipeline's predictions.
 
     Args:
-        sizes: Of a real-time model, how many of the rows to judge each request has, one after the other.
+        sizes: For a real-time model, the number of rows of each request; requests are contiguous.
     """
     task, own = pipeline.task, pipeline.gate.metrics if pipeline.gate else ()
     if task == "ranking":
@@ -92,7 +93,7 @@ def _ranking_judge(pipeline: Pipeline, sizes: Sizes) -> Judge:
 
 
 def _ranking_metrics(*asked: str) -> dict[str, PerRequest]:
-    """The metrics of a ranking by name, for the places in the names that are asked for, else for 10."""
+    """The metrics of a ranking by name, at the places in the declared names, else at 10."""
     places = sorted({found for name in asked if (found := places_of(name))}) or [DEFAULT_PLACES]
     metrics: dict[str, PerRequest] = {}
     for name, function in (("ndcg", ndcg), ("recall", recall)):
@@ -113,7 +114,7 @@ def _metrics(task: Task, levels: tuple[float, ...]) -> Mapping[str, MetricFuncti
         return REGRESSION
     if task == "multiclass":
         return class_metrics.MULTICLASS
-    return {name: partial(function, levels) for name, function in quantile_metrics.QUANTILES.items()}
+    return {name: partial(function, levels) for name, function in QUANTILES.items()}
 
 
 def _own(metric: Metric) -> MetricFunction:
@@ -130,8 +131,8 @@ def _own(metric: Metric) -> MetricFunction:
 
 
 def judged_values(pipeline: Pipeline, score: Array) -> Array:
-    """The one value a row that a distribution is taken of, float64 [n]: a number as it is, of quantiles the one nearest
-    to the median, of classes the position of the most likely."""
+    """One value for each row, for distributions, float64 [n]: a number as it is, of quantiles the one nearest to the
+    median, of classes the position of the most likely."""
     spec = pipeline.output_specs[0]
     if spec.kind == "classes":
         return score.argmax(axis=1).astype(np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.inference.choose_runtime import plan_scoring
-from forecache.inference.encoding import ENCODING, Encoding, encoding_in
+from forecache.inference.encoding import ENCODING, MatrixEncoding, find_encoding
 from forecache.inference.kernel import load_kernel
 from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.outputs import known_outputs, returned_values, source_of
@@ -30,19 +30,19 @@ class LoadedModel:
     Attributes:
         kernel, spec: The same as in scoring: runtime, session options, bounds and casts.
         output: The output to score, with the classes that the model knows.
-        size_bytes: Size of what a scoring worker loads.
-        encoding: Of features that are not all numbers; the kernel here takes the matrix that it makes.
+        size_bytes: Size of the model that a scoring worker loads.
+        encoding: Encoding of features that are not all numbers; this kernel takes the encoded matrix.
     """
 
     kernel: Kernel
     spec: KernelSpec
     output: OutputSpec
     size_bytes: int
-    encoding: Encoding | None = None
+    encoding: MatrixEncoding | None = None
 
     @property
     def returned(self) -> str:
-        """What the model itself calls the output."""
+        """The output's name in the model itself."""
         return self.spec.outputs[source_of(self.spec, self.output)[0]].name
 
     def inputs(self, features: Sequence[str]) -> tuple[str, ...]:
@@ -53,10 +53,10 @@ class LoadedModel:
         """Scores for features float32 [n, num_features], NaN for unknown, the columns in the model's order.
 
         Returns:
-            Of a number [n], of classes their probabilities [n, classes], of quantiles [n, levels].
+            Numbers [n], probabilities of classes [n, classes], or quantiles [n, levels].
         """
-        # A copy, as a model may write into what it is given. A matrix, as requests are scored one by one: thousands of
-        # them would each become as many Arrow arrays as there are features.
+        # A copy, as a model may write into its input. A matrix, as requests are scored one by one: each of thousands
+        # would become as many Arrow arrays as there are features.
         returned = self.kernel.run_matrix(np.array(features, np.float32, order="C"))
         return returned_values(self.spec, returned, len(features), [self.output])[0]
 
@@ -73,7 +73,7 @@ def open_model(folder: Path, output: OutputSpec) -> LoadedModel:
             and none of that name, or knows other classes.
     """
     plan = plan_scoring(str(folder), outputs=[output])
-    encoding = encoding_in(plan.spec.options)
+    encoding = find_encoding(plan.spec.options)
     spec = plan.spec if encoding is None else _taking_matrix(plan.spec, encoding)
     with tempfile.TemporaryDirectory(dir=scratch_folder()) as unpacked:
         kernel = load_kernel(spec, lambda: plan.payload, lambda: unpacked)
@@ -81,8 +81,8 @@ def open_model(folder: Path, output: OutputSpec) -> LoadedModel:
     return LoadedModel(kernel, spec, known, len(plan.payload), encoding)
 
 
-def _taking_matrix(spec: KernelSpec, encoding: Encoding) -> KernelSpec:
-    """The same kernel behind the encoding: examples are encoded once, and not for each figure."""
+def _taking_matrix(spec: KernelSpec, encoding: MatrixEncoding) -> KernelSpec:
+    """The kernel without its encoding step: examples are encoded once, and not for each metric."""
     options = {name: value for name, value in spec.options.items() if name != ENCODING}
     return replace(
         spec, inputs=encoding.columns, width=encoding.width, options=options, checksum=f"{spec.checksum} matrix"
@@ -95,11 +95,11 @@ def score(
     classes: Sequence[str] = (),
     sizes: NDArray[np.int64] | None = None,
 ) -> Array:
-    """What `LoadedModel.predict` returns, as float64, for features float32 [n, num_features].
+    """Scores float64, as `LoadedModel.predict` returns them, for features float32 [n, num_features].
 
     Args:
-        classes: The order in which probabilities are wanted, where it is another than the model's.
-        sizes: Rows of each request, which are scored as they are asked: one request after the other.
+        classes: The wanted order of probabilities, if it is not the model's.
+        sizes: Number of rows of each request; requests are scored one by one, as in serving.
     """
     ends = np.arange(_BATCH_ROWS, len(features), _BATCH_ROWS) if sizes is None else np.cumsum(sizes)[:-1]
     parts = [model.predict(rows) for rows in np.split(features, ends)]

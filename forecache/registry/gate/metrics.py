@@ -1,6 +1,7 @@
-"""Metrics of scores against labels, in plain numpy. Every function takes float64 [n] arrays without nulls.
+"""Metrics of scores and quantiles against labels, in plain numpy, without nulls.
 
-`weight`, float64 [n], says how much each row counts; None: all the same.
+Labels and scores are float64 [n]; quantiles float64 [n, levels], in ascending order. `weight`, float64 [n], is the
+weight of each row; None: equal weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -124,4 +125,4 @@ BINARY: Mapping[str, Callable[..., float]] = {
 }
 REGRESSION: Mapping[str, Callable[..., float]] = {"mae": mae, "rmse": rmse, "r2": r2, "spearman": spearman}
 RANKED_BY = ("roc_auc", "average_precision", "spearman")
-"""Those that say how good the order of scores is, whatever their unit."""
+"""Metrics of the order of scores, which do not depend on their unit."""

@@ -17,7 +17,7 @@ def pinball_loss(levels: Sequence[float], label: Array, score: Array, weight: Ar
 
 
 def coverage_error(levels: Sequence[float], label: Array, score: Array, weight: Array | None = None) -> float:
-    """Mean over the levels of how far the share of labels up to the quantile is from the level."""
+    """Mean over the levels of the distance between the share of labels up to the quantile and the level."""
     observed = coverage(label, score, weight)
     return float(np.mean(np.abs(observed - np.asarray(levels))))
 

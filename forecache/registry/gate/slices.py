@@ -10,8 +10,8 @@ from forecache.registry.gate.examples import Examples
 
 
 def slices_of(examples: Examples, name: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Names and masks [n] of the slices of a feature: those of `slices`, or each category; of requests by the first row
-    of each."""
+    """Names and masks [n] of the slices of a feature: those of `slices`, or each category. Requests are sliced by the
+    first row of each."""
     feature, values = examples.encoding.features[examples.encoding.names.index(name)], examples.numbers(name)
     if examples.sizes is not None:
         values = np.repeat(values[np.cumsum(examples.sizes) - examples.sizes], examples.sizes)

@@ -24,13 +24,13 @@ FOLDER = "gate"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate decided about one model version.
+    """The gate's decision about one model version.
 
     Attributes:
         passed: Every check passed.
         reasons: The reasons of the failed checks, or of the main checks if all passed.
         metrics: The candidate's metrics on the test split; `baseline` and `champion` have theirs on the same rows.
-        baseline_name: What the baseline is called; of several it is the best.
+        baseline_name: Name of the baseline; of several, the best.
         champion_before, champion_after: Versions with the alias `champion` before and after the decision.
         checks: One row for each check, for display.
         awaiting: The version passed, but a person has to confirm it first, because of `Gate.approval` or because a
@@ -130,7 +130,7 @@ def load_verdict(version: ModelVersion) -> Verdict | None:
 
 
 def outdated(pipeline: Pipeline, version: ModelVersion, champion: int | None) -> str:
-    """Why a version's verdict is outdated, in words; empty if it still holds.
+    """The reason why a version's verdict is outdated; "" if it still holds.
 
     A verdict is outdated if the gate's declaration has changed. A verdict that did not make the version the champion is
     also outdated if the champion with which the version was compared has changed.

@@ -1,4 +1,4 @@
-"""How often a model's scores come true on its test split: what makes probabilities of them."""
+"""Calibration of a model's scores on its test split, which turns them into probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ _CLIP = 1e-6
 
 @dataclass(frozen=True)
 class Calibration:
-    """From scores to probabilities, by groups of test rows with about the same score.
+    """A map from scores to probabilities, fitted on groups of test rows with about the same score.
 
     Attributes:
         method: "isotonic" regression, or "platt": a logistic function of the score's logit.
@@ -39,7 +39,7 @@ class Calibration:
         return cls(stored["method"], *(tuple(stored[name]) for name in ("scores", "shares", "rows")))
 
     def drawn(self, rng: np.random.Generator) -> "Calibration":
-        """The same from other test rows: as many in each group, with labels drawn by what this one says of them."""
+        """A parametric bootstrap sample: as many rows in each group, with labels drawn by this calibration."""
         likely = self.probabilities(np.asarray(self.scores))
         shares = rng.binomial(self.rows, likely) / np.asarray(self.rows)
         return Calibration(self.method, self.scores, tuple(shares.tolist()), self.rows)
@@ -83,7 +83,7 @@ def fit_calibration(label: Array, score: Array, weight: Array | None = None) -> 
 
 
 def fit_calibrations(task: str, label: Array, score: Array, weight: Array | None = None) -> list[dict[str, Any]]:
-    """One calibration of a binary score, one for each class against all others; none of what is no probability."""
+    """One calibration of a binary score, or one for each class against the others; empty for scores outside [0, 1]."""
     if task == "binary":
         is_share = len(score) > 0 and score.min() >= 0 and score.max() <= 1
         return [fit_calibration(label, score, weight).to_json()] if is_share else []

@@ -28,13 +28,12 @@ def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples]
     """Evaluate an exported model on each split, and in more depth on "test"; the values are JSON-serialisable.
 
     Returns:
-        `metrics` and `baseline` by split; `label_mean` by split and as-of date, but of classes; for the test split
-        `roc` (binary), `calibration` (of classes each against all others, and `calibration_by_class`; of quantiles the
-        share of labels up to each), `calibrations` (what makes probabilities of scores: one, or one for each class),
-        `scores` (histogram, of classes their counts), `importance` (loss of the gate's
-        metric when a feature is shuffled); `classes`. Of several baselines, the figures are those of the best on the
-        test split. Of a ranking there is no calibration, but `places`: nDCG by the number of places, of the model and
-        each baseline.
+        `metrics` and `baseline` by split; `label_mean` by split and as-of date, except for classes; for the test split
+        `roc` (binary), `calibration` (for classes each against all others, and `calibration_by_class`; for quantiles
+        the share of labels up to each), `calibrations` (maps from scores to probabilities: one, or one for each class),
+        `scores` (histogram, for classes their counts), `importance` (loss of the gate's metric when a feature is
+        shuffled); `classes`. With several baselines, the figures are those of the best on the test split. A ranking has
+        no calibration, but `places`: nDCG by the number of places, of the model and each baseline.
     """
     scores = {name: score(model, each.features, each.classes, each.sizes) for name, each in splits.items()}
     task, test = pipeline.task, splits["test"]
@@ -171,7 +170,7 @@ def importance(pipeline: Pipeline, model: LoadedModel, examples: Examples, *, se
 
 
 def _some_rows(examples: Examples, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A mask [n] of at most so many rows at random, of requests all of each or none."""
+    """A random mask [n] of at most 10,000 rows; it has all rows of a request or none."""
     sizes = np.ones(len(examples.label), np.int64) if examples.sizes is None else examples.sizes
     order = rng.permutation(len(sizes))
     within = np.cumsum(sizes[order]) <= _IMPORTANCE_ROWS

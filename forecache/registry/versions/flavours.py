@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from forecache.errors import NotFoundError
-from forecache.inference.encoding import ENCODING, Encoding
+from forecache.inference.encoding import ENCODING, MatrixEncoding
 from forecache.inference.kernel_spec import OUTPUTS
-from forecache.inference.onnx_front import with_front
+from forecache.inference.onnx_preprocessing import add_preprocessing
 from forecache.inference.runtimes.sklearn import SAFE_TYPES, load_skops
 from forecache.pipeline import Pipeline
 from forecache.training.spec import MODEL_FILES
@@ -54,7 +54,7 @@ def log_model(pipeline: Pipeline, run_dir: Path, classes: tuple[str, ...] = ()) 
     outputs = [replace(o, classes=classes) if o.kind == "classes" else o for o in pipeline.output_specs]
     encoding = trained_encoding(pipeline, run_dir)
     metadata: dict[str, Any] = {OUTPUTS: json.loads(json.dumps([asdict(output) for output in outputs]))}
-    metadata |= {} if encoding.is_plain else {ENCODING: encoding.text()}
+    metadata |= {} if encoding.is_plain else {ENCODING: encoding.to_json()}
     common: dict[str, Any] = {"name": "model", "pip_requirements": packages, "metadata": metadata}
     if runtime == "onnx":
         signature = _signature(pipeline, encoding, "float", takes_texts=True)
@@ -76,7 +76,7 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def _signature(pipeline: Pipeline, encoding: Encoding, output_type: str, *, takes_texts: bool = False) -> Any:
+def _signature(pipeline: Pipeline, encoding: MatrixEncoding, output_type: str, *, takes_texts: bool = False) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
@@ -89,13 +89,13 @@ def _signature(pipeline: Pipeline, encoding: Encoding, output_type: str, *, take
     )
 
 
-def _log_onnx(path: Path, encoding: Encoding, **common: Any) -> Any:
+def _log_onnx(path: Path, encoding: MatrixEncoding, **common: Any) -> Any:
     import mlflow.onnx
     import onnx
 
     graph = onnx.load(path)
     return mlflow.onnx.log_model(
-        graph if encoding.is_plain else with_front(graph, encoding),
+        graph if encoding.is_plain else add_preprocessing(graph, encoding),
         onnx_execution_providers=["CPUExecutionProvider"],
         save_as_external_data=False,
         **common,

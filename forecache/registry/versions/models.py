@@ -25,7 +25,7 @@ WAITING = "awaiting_approval"
 REJECTED = "rejected"
 ROLLED_BACK = "rolled_back"
 FEATURES_TAG = "features_fingerprint"
-"""Tag of a version: hash of what its features depend on besides the rows of the sources."""
+"""Tag of a version: fingerprint of its features' declaration and code, without the rows of the sources."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ModelVersion:
 
     @property
     def is_own(self) -> bool:
-        """Whether Forecache registered the version, so that its tags name its training data."""
+        """Tell if Forecache registered the version, so that its tags name its training data."""
         return "training_table" in self.tags and "training_version" in self.tags
 
     @property

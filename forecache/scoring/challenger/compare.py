@@ -7,24 +7,24 @@ from typing import Any
 from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.scoring.scratch import scratch_database
+from forecache.scoring.run_context import scratch_database
 from forecache.settings import Settings
 from forecache.statistics import distance
 
 _BINS = 20
-# Bins are cut from about so many predictions, the same ones each time.
+# Bin edges are computed from about this number of predictions, the same ones each time.
 _SAMPLE_ROWS = 1_000_000
 _FIGURES = ("mean_difference", "mean_absolute_difference", "largest_difference", "correlation", "psi", "js")
 
 
 def compare(settings: Settings, pipeline: Pipeline, night: date) -> dict[str, Any]:
-    """How the challenger's predictions of a night differ from the champion's, in memory that does not grow with them.
+    """Compare the challenger's predictions of a night with the champion's, in memory that does not grow with them.
 
     Returns:
         rows, mean_difference (challenger minus champion), mean_absolute_difference, largest_difference, correlation
-        (None where a side is constant), psi, js, and segment_changes: by segment, the rows that change it. The figures
-        are those of the first output, of quantiles of the one nearest to the median; of classes they are None but for
-        the rows and the changes, and of other kinds, too.
+        (None if a side is constant), psi, js, and segment_changes: the number of rows that change their segment, by
+        segment column. The figures are those of the first output, for quantiles of the one nearest to the median; for
+        classes and other kinds only rows and segment_changes are not None.
     """
     keys = ", ".join(f'"{name}"' for name in pipeline.key)
     spec = pipeline.output_specs[0]

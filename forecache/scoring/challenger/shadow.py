@@ -14,10 +14,10 @@ from forecache.pipeline import Pipeline
 from forecache.registry.versions.models import ModelVersion, champion
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.challenger.compare import compare
-from forecache.scoring.cost_estimate import plans_together
-from forecache.scoring.night import STAGE
+from forecache.scoring.cost_estimate import combine_plans
+from forecache.scoring.night_inputs import STAGE
 from forecache.scoring.run import score_stale
-from forecache.scoring.work import Run
+from forecache.scoring.run_context import ScoringRun
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ def score_shadow(
     progress: Progress = no_progress,
     rebuild: bool = False,
 ) -> StageResult:
-    """Score a night with a challenger, and with the champion where that has not been done, and compare them.
+    """Score a night with a challenger, and with the champion if that has not been done, and compare them.
 
-    What an earlier run committed from the same inputs, and was killed before it could record it, is recorded.
+    Predictions that an earlier run committed from the same inputs before it was killed are only recorded.
 
     Args:
-        rebuild: Score the night with the challenger again, also where it is current.
+        rebuild: Score the night with the challenger again, also if it is current.
 
     Returns:
         A result about the challenger's table; `details` are those of `forecache.scoring.run.score`, with `predicted`
@@ -58,7 +58,7 @@ def score_shadow(
         own_turn(settings, pipeline.prediction_table, run_id, progress),
         own_turn(settings, pipeline.challenger_table, run_id, progress),
     ):
-        first = Run(
+        first = ScoringRun(
             spark=spark,
             settings=settings,
             pipeline=pipeline,
@@ -71,7 +71,7 @@ def score_shadow(
         )
         models = {side: f"{m.name}@{m.version}" for side, m in (("champion", first.model), ("challenger", challenger))}
 
-        def compared(night: date) -> Mapping[str, Any]:
+        def compare_night(night: date) -> Mapping[str, Any]:
             progress(f"comparing the predictions for {night}", None)
             return {**models, "comparison": compare(settings, pipeline, night)}
 
@@ -81,7 +81,7 @@ def score_shadow(
             table=pipeline.challenger_table,
             stage=SHADOW_STAGE,
             compared_with=models["champion"],
-            details=compared,
+            details=compare_night,
         )
         by_champion = score_stale(first, [night], mode="auto", rebuild=())
         result = score_stale(second, [night], mode="full", rebuild=[night] if rebuild else ())
@@ -92,6 +92,6 @@ def score_shadow(
         **models,
         "champion_written": not by_champion.skipped,
         "comparison": record.details["comparison"],
-        **plans_together(settings, [by_champion, result]),
+        **combine_plans(settings, [by_champion, result]),
     }
     return replace(result, details=details)

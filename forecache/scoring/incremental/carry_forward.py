@@ -1,7 +1,7 @@
-"""Prediction files copied without the rows of some keys.
+"""Copies of prediction files without the rows of some keys.
 
-Only what differs between rows is read: what the statistics of a row group say to be the same in all of its rows, as
-everything that tells how the predictions of one run came about, is written again from there.
+Columns with one value in all rows of a row group, such as model version and run id, are not read: the value is taken
+from the row group's statistics.
 """
 
 import uuid
@@ -22,8 +22,8 @@ from forecache.scoring.tasks.prediction_rows import same_word
 
 
 @dataclass(frozen=True)
-class Copied:
-    """What became of a prediction file; `path` is its own where it was left as it is."""
+class FileCopy:
+    """Result of copying a prediction file; `path` is the file's own path if it was left unchanged."""
 
     path: str
     rows: int
@@ -31,12 +31,12 @@ class Copied:
 
 @dataclass(frozen=True)
 class Copier:
-    """What copying the files of a night needs; threads may share it.
+    """Copies the files of a night; threads may share it.
 
     Attributes:
-        schema: Of the copies, as `forecache.scoring.tasks.prediction_rows.file_schema` has it.
-        drop: Keys whose rows are left out, as `identity` makes them of the key columns, ascending.
-        same_night: The copies replace the files: one without such a row is left as it is.
+        schema: Of the copies, from `forecache.scoring.tasks.prediction_rows.file_schema`.
+        drop: Ids of the entities whose rows are left out, ascending, as this module makes them of the key columns.
+        same_night: The copies replace the files: a file without a row to drop is left unchanged.
     """
 
     filesystem: Any
@@ -46,17 +46,17 @@ class Copier:
     folder: str
     same_night: bool
 
-    def copy(self, path: str) -> Copied:
-        """Copy a file into the folder; one that would be the same is left as it is."""
+    def copy(self, path: str) -> FileCopy:
+        """Copy a file into the folder, unless the copy would equal the file."""
         waiting: list[list[int]] = []
         output, rows, copy = None, 0, new_file(self.folder)
         with self.filesystem.open_input_file(path) as opened, ExitStack() as stack:
-            parquet = pq.ParquetFile(opened, read_dictionary=_words(self.schema))
+            parquet = pq.ParquetFile(opened, read_dictionary=_dictionary_columns(self.schema))
             for groups in _groups_together(parquet.metadata):
-                likely = self._likely(parquet.metadata, groups)
+                likely = self._keys_in_range(parquet.metadata, groups)
                 may_stay = output is None and self.same_night
                 whole = sum(parquet.metadata.row_group(i).num_rows for i in groups)
-                kept = None if may_stay and not len(likely) else self._kept(parquet, groups, likely)
+                kept = None if may_stay and not len(likely) else self._read_kept_rows(parquet, groups, likely)
                 rows += whole if kept is None else kept.num_rows
                 if kept is None or (may_stay and kept.num_rows == whole):
                     waiting.append(groups)
@@ -64,21 +64,21 @@ class Copier:
                 if output is None:
                     output = stack.enter_context(open_output(self.filesystem, copy, self.schema))
                     for earlier in waiting:
-                        output.write(self._kept(parquet, earlier, []))
+                        output.write(self._read_kept_rows(parquet, earlier, []))
                 output.write(kept)
-        return Copied(path if output is None else copy, rows)
+        return FileCopy(path if output is None else copy, rows)
 
-    def _kept(self, parquet: pq.ParquetFile, groups: list[int], drop: Sequence[pa.Scalar]) -> pa.Table:
+    def _read_kept_rows(self, parquet: pq.ParquetFile, groups: list[int], drop: Sequence[pa.Scalar]) -> pa.Table:
         same = _same_values(parquet.metadata, groups, self.schema, self.key)
         columns = [name for name in self.schema.names if name not in same]
         table = parquet.read_row_groups(groups, columns=columns, use_threads=False)
         if len(drop):
-            known = identity([table.column(name) for name in self.key])
+            known = entity_ids([table.column(name) for name in self.key])
             table = table.filter(pc.invert(pc.is_in(known, value_set=drop)))
         table = table.unify_dictionaries().combine_chunks()
         return pa.table(
             [
-                _repeated(same[field.name], table.num_rows, field.type)
+                _repeat_value(same[field.name], table.num_rows, field.type)
                 if field.name in same
                 else as_type(table.column(field.name), field.type)
                 for field in self.schema
@@ -86,7 +86,7 @@ class Copier:
             schema=self.schema,
         )
 
-    def _likely(self, metadata: pq.FileMetaData, groups: list[int]) -> pa.Array:
+    def _keys_in_range(self, metadata: pq.FileMetaData, groups: list[int]) -> pa.Array:
         """The keys to drop that are not below the least or above the greatest of some row groups."""
         kind = self.drop.type
         if len(self.key) > 1 or not (pa.types.is_string(kind) or pa.types.is_integer(kind)):
@@ -108,8 +108,8 @@ def new_file(folder: str) -> str:
     return f"{folder}/part-{uuid.uuid4().hex}.snappy.parquet"
 
 
-def identity(columns: Sequence[Any]) -> Any:
-    """One column that tells entities apart: the key itself, or the parts of a composite one, each with its length."""
+def entity_ids(columns: Sequence[Any]) -> Any:
+    """One column that identifies entities: the key itself, or the parts of a composite one, each with its length."""
     plain = [column.cast(plain_type(column.type)) for column in columns]
     if len(plain) == 1:
         return plain[0]
@@ -119,13 +119,13 @@ def identity(columns: Sequence[Any]) -> Any:
 
 
 def as_type(column: Any, kind: pa.DataType) -> Any:
-    """A column as a prediction file has it; words that repeat as a dictionary."""
+    """Cast a column to its type in a prediction file, in which texts that repeat are dictionaries."""
     if column.type == kind:
         return column
     return column.dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else column.cast(kind)
 
 
-def _words(schema: pa.Schema) -> list[str]:
+def _dictionary_columns(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if pa.types.is_dictionary(field.type)]
 
 
@@ -163,12 +163,12 @@ def _same_values(metadata: pq.FileMetaData, groups: list[int], schema: pa.Schema
     return found
 
 
-def _repeated(value: Any, rows: int, kind: pa.DataType) -> pa.Array:
+def _repeat_value(value: Any, rows: int, kind: pa.DataType) -> pa.Array:
     return _row_groups(value, -(-rows // ROW_GROUP_ROWS), kind).slice(0, rows)
 
 
 @lru_cache(maxsize=16)
 def _row_groups(value: Any, count: int, kind: pa.DataType) -> pa.Array:
-    """One value as often as some row groups have rows; every file of a night takes its own from the same."""
+    """One value repeated for all rows of `count` row groups, cached because all files of a night share it."""
     rows = count * ROW_GROUP_ROWS
     return same_word(value, rows) if pa.types.is_dictionary(kind) else pa.repeat(pa.scalar(value, kind), rows)

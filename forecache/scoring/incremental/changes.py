@@ -1,8 +1,8 @@
-"""Which entities' features changed between two states of the feature table, by content.
+"""Finds the entities whose features differ between two versions of a partition of the feature table.
 
-A night that was rebuilt is compared through the change data feed. The feed of a partition that was written again names
-every row as deleted and inserted, so that only the comparison of contents tells what changed. A new night is compared
-with the partition of an earlier one, as is a night whose feed is large or gone.
+A night that was rebuilt is compared through the change data feed. If its partition was written again as a whole, the
+feed has every row as deleted and inserted, and only a comparison of contents shows the changes. A new night is compared
+with the partition of an earlier one, and so is a night whose feed is large or no longer exists.
 """
 
 from collections.abc import Sequence
@@ -26,24 +26,23 @@ from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import read_entry
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.scoring.incremental.carry_forward import identity
-from forecache.scoring.night import partition_files
-from forecache.scoring.scratch import scratch_folder
-from forecache.scoring.work import num_cores
+from forecache.scoring.incremental.carry_forward import entity_ids
+from forecache.scoring.night_inputs import partition_files
+from forecache.scoring.run_context import num_cores, scratch_folder
 from forecache.settings import Settings
 
 _MOST_FEED_BYTES = 256 << 20
-"""A larger feed is held nowhere: the partitions are compared, which takes little memory."""
+"""A larger feed is not read: the partitions are compared, which takes little memory."""
 
 
 @dataclass(frozen=True)
-class Changes:
+class FeatureChanges:
     """Differences from a base state to a target state.
 
     Attributes:
         changed: Key columns and features, as in the target, of entities that are new or whose features differ.
-        removed: Key columns of entities that are gone.
-        updated: How many of the changed ones were there before.
+        removed: Key columns of entities that are only in the base.
+        updated: Number of changed entities that are in both.
     """
 
     changed: pa.Table
@@ -52,19 +51,21 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class State:
+class PartitionVersion:
     """A night's feature partition at a version of the feature table."""
 
     night: date
     version: int
 
 
-def find_changes(settings: Settings, pipeline: Pipeline, base: State, target: State) -> Changes:
-    """What changed from one state to another; one night at two versions, or two nights.
+def find_changes(
+    settings: Settings, pipeline: Pipeline, base: PartitionVersion, target: PartitionVersion
+) -> FeatureChanges:
+    """Find the changes from a base to a target: one night at two versions, or two nights.
 
     Raises:
-        NotFoundError: A version of the feature table is gone.
-        CheckError: Entities are in a state more than once.
+        NotFoundError: A version of the feature table no longer exists.
+        CheckError: An entity occurs more than once.
     """
     found = None
     if base.night == target.night:
@@ -73,9 +74,11 @@ def find_changes(settings: Settings, pipeline: Pipeline, base: State, target: St
     return found or _from_partitions(settings, pipeline, base, target)
 
 
-def feed_share(settings: Settings, pipeline: Pipeline, base: State, target: State) -> float:
-    """Size of the change data between two versions relative to the night's partition, from the log alone; about 0.01
-    where one row in a hundred was updated, about 2 where the partition was written again."""
+def feed_share(settings: Settings, pipeline: Pipeline, base: PartitionVersion, target: PartitionVersion) -> float:
+    """Size of the change data between two versions relative to the night's partition, from the log alone.
+
+    It is about 0.01 if one row in a hundred was updated, about 2 if the partition was written again.
+    """
     filesystem = place_of(settings, pipeline.feature_table).open()
     day = target.night.isoformat()
     changed = 0
@@ -96,13 +99,15 @@ def _partition(action: dict[str, Any]) -> str | None:
     return None
 
 
-def _from_feed(settings: Settings, pipeline: Pipeline, base: State, target: State) -> Changes | None:
-    """None where the feed is too large."""
+def _from_feed(
+    settings: Settings, pipeline: Pipeline, base: PartitionVersion, target: PartitionVersion
+) -> FeatureChanges | None:
+    """Find the changes by the change data feed; None if it is too large."""
     table = open_table(settings, pipeline.feature_table, version=target.version)
     columns, night = [*pipeline.key, *pipeline.feature_names], (AS_OF, target.night.isoformat())
     if base.version == target.version:
         nothing = plain(pa.schema(table.schema()).empty_table())
-        return Changes(nothing.select(columns), nothing.select(pipeline.key), 0)
+        return FeatureChanges(nothing.select(columns), nothing.select(pipeline.key), 0)
     versions = (base.version + 1, target.version)
     feed = read_feed(table, versions, columns, night, most_bytes=_MOST_FEED_BYTES)
     if feed is None:
@@ -117,10 +122,12 @@ def _from_feed(settings: Settings, pipeline: Pipeline, base: State, target: Stat
     return _changes(pipeline, removed, added, hashes=np.concatenate(hashes), when=when)
 
 
-def _from_partitions(settings: Settings, pipeline: Pipeline, base: State, target: State) -> Changes:
+def _from_partitions(
+    settings: Settings, pipeline: Pipeline, base: PartitionVersion, target: PartitionVersion
+) -> FeatureChanges:
     key, columns = list(pipeline.key), [*pipeline.key, *pipeline.feature_names]
 
-    def side(state: State, wanted: list[str]) -> HashedPartition:
+    def side(state: PartitionVersion, wanted: list[str]) -> HashedPartition:
         table = open_table(settings, pipeline.feature_table, version=state.version)
         reader = PartitionReader(table, AS_OF, state.night.isoformat())
         return HashedPartition(reader, lambda _: columns, lambda batch, _: _hashes(batch, columns), wanted=wanted)
@@ -151,20 +158,20 @@ def _changes(
     *,
     hashes: np.ndarray | None = None,
     when: np.ndarray | None = None,
-) -> Changes:
+) -> FeatureChanges:
     """The entities that changed, given rows that were removed and added.
 
-    The first row of an entity tells what was there before all of them, the last what is there after.
+    The first row of an entity, if it was removed, is its state in the base; the last, if it was added, in the target.
 
     Args:
         hashes: Of the features of the removed rows and then of the added ones; None: all are known to differ.
         when: The rows' moments, see `first_and_last`.
     """
-    keys = [identity([rows.column(name) for name in pipeline.key]) for rows in (removed, added)]
+    keys = [entity_ids([rows.column(name) for name in pipeline.key]) for rows in (removed, added)]
     _, first, last = first_and_last(pa.chunked_array([*keys[0].chunks, *keys[1].chunks], keys[0].type), when)
     was, now = first < len(removed), last >= len(removed)
     changed = now if hashes is None else now & (~was | (hashes[first] != hashes[last]))
-    return Changes(
+    return FeatureChanges(
         added.select([*pipeline.key, *pipeline.feature_names]).take(pa.array(last[changed] - len(removed))),
         removed.select(pipeline.key).take(pa.array(first[was & ~now])),
         int((changed & was).sum()),

@@ -1,4 +1,4 @@
-"""The checks on a night's predictions before anybody sees them."""
+"""Checks of a night's predictions before they become visible."""
 
 import math
 from collections.abc import Sequence
@@ -8,26 +8,26 @@ import pyarrow as pa
 
 from forecache.errors import CheckError
 from forecache.pipeline import Pipeline
-from forecache.scoring.night import Night
+from forecache.scoring.night_inputs import ScoringNight
 from forecache.scoring.partitions.staged_files import StagedFile
 from forecache.scoring.partitions.unique_keys import count_keys
-from forecache.scoring.work import Work
+from forecache.scoring.run_context import ScoringWork
 
 
 def check_partition(
-    work: Work, night: Night, files: Sequence[StagedFile], *, carried: Sequence[StagedFile] = ()
+    work: ScoringWork, night: ScoringNight, files: Sequence[StagedFile], *, carried: Sequence[StagedFile] = ()
 ) -> dict[str, Any]:
-    """Prove a night's staged rows: as many as keys, no key twice, no null, every number finite and in its range.
+    """Check a night's staged rows: one for each entity, no key twice, no null, every number finite and in its range.
 
     Rows, nulls and ranges come from the files' footers; only the keys are read.
 
     Args:
         files: All of the night's files.
         carried: Those of them whose keys are known to differ from each other and from all others, as
-            `forecache.scoring.incremental.incremental` proves of predictions carried forward.
+            `forecache.scoring.incremental.score_changes` proves of predictions carried forward.
 
     Returns:
-        rows, keys; minimum and maximum of the first output where it is a number or quantiles.
+        rows, keys; minimum and maximum of the first output if it is a number or quantiles.
 
     Raises:
         CheckError: A check failed, with the figures; nothing has become visible.
@@ -37,7 +37,7 @@ def check_partition(
     nulls = {
         name: sum(file.statistics["nullCount"][name] for file in files)
         for name in (*pipeline.key, *pipeline.output_columns)
-        if name not in _listed(pipeline)
+        if name not in _columns_of_lists(pipeline)
     }
     known = {file.path for file in carried}
     keys = sum(file.rows for file in carried)
@@ -67,14 +67,14 @@ def check_partition(
     return {"rows": rows, "keys": keys, "minimum": low, "maximum": high}
 
 
-def _listed(pipeline: Pipeline) -> set[str]:
-    """Columns of lists: a footer counts nulls of their items, so the rows are refused where they are made."""
+def _columns_of_lists(pipeline: Pipeline) -> set[str]:
+    """Columns of lists: a footer counts nulls of their items only, so their rows are checked when they are made."""
     fields = [field for output in pipeline.output_specs for field in output.arrow_fields]
     return {field.name for field in fields if pa.types.is_list(field.type)}
 
 
 def _range(files: Sequence[StagedFile], name: str) -> tuple[float | None, float | None]:
-    """Smallest and largest value of a column; None where all are null."""
+    """Smallest and largest value of a column; None if all are null."""
     lows = [file.statistics["minValues"].get(name) for file in files if file.rows]
     highs = [file.statistics["maxValues"].get(name) for file in files if file.rows]
     low = min((value for value in lows if value is not None), default=None)

@@ -13,12 +13,12 @@ from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import last_records
 from forecache.lake.stage import Done, span
 from forecache.pipeline import AS_OF
-from forecache.scoring.night import Night, partition_files
+from forecache.scoring.night_inputs import ScoringNight, partition_files
 from forecache.scoring.partitions.checks import check_partition
-from forecache.scoring.partitions.shards import Staged
+from forecache.scoring.partitions.shards import StagedNights
 from forecache.scoring.partitions.staged_files import StagedFile, describe_committed
+from forecache.scoring.run_context import ScoringWork
 from forecache.scoring.tasks.prediction_rows import layout_of, prediction_fields
-from forecache.scoring.work import Work
 from forecache.steps import lake_step
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of nights: the figures of their checks, and the runs that others' rows were taken over from."""
+class CommitResult:
+    """Result of a commit: the figures of the checks by night, and by night the run whose rows were taken over."""
 
     checks: Mapping[str, Any]
     taken_over: Mapping[str, str]
 
 
-def commit(work: Work, chunk: Sequence[Night], staged: Staged) -> Outcome:
-    """Check, commit, record, in this order: what was committed and not recorded, the next run only records.
+def commit(work: ScoringWork, chunk: Sequence[ScoringNight], staged: StagedNights) -> CommitResult:
+    """Check, commit and record, in this order: the next run only records nights that were committed and not recorded.
 
     Raises:
         CheckError: The predictions of a night are wrong; nothing has become visible.
@@ -45,18 +45,20 @@ def commit(work: Work, chunk: Sequence[Night], staged: Staged) -> Outcome:
     checks = _check(work, chunk, staged)
     lake_step("checked")
     inputs = {night.night: night.inputs for night in chunk}
-    done = commit_nights(work, staged.files, seen=_seen(work.seen, staged), inputs=inputs)
+    done = commit_nights(work, staged.files, seen=_snapshot_for_commit(work.seen, staged), inputs=inputs)
     for night, run_id in done.taken_over.items():
         work.progress(f"run {run_id} was faster with {night}: its predictions are taken over", None)
     _record(work, chunk, staged, done, checks, seconds=staged.seconds + time.perf_counter() - started)
     lake_step("recorded")
-    return Outcome(
+    return CommitResult(
         {night.isoformat(): figures for night, figures in checks.items()},
         {night.isoformat(): run_id for night, run_id in done.taken_over.items()},
     )
 
 
-def record_committed(work: Work, nights: Sequence[Night], writers: Mapping[date, Writer]) -> dict[str, Any]:
+def record_committed(
+    work: ScoringWork, nights: Sequence[ScoringNight], writers: Mapping[date, Writer]
+) -> dict[str, Any]:
     """Check nights that a run committed and was killed before it could record them, and record them.
 
     Returns:
@@ -68,19 +70,19 @@ def record_committed(work: Work, nights: Sequence[Night], writers: Mapping[date,
     files = partition_files(work.settings, work.table, None, [night.night for night in nights])
     described = {night: describe_committed(work.settings, work.table, some, night) for night, some in files.items()}
     by = {night.isoformat(): writer.run_id for night, writer in writers.items()}
-    staged = Staged(described, 0, 0.0, details={"committed_by": by})
+    staged = StagedNights(described, 0, 0.0, details={"committed_by": by})
     checks = _check(work, nights, staged)
     done = Committed({night: writer.version for night, writer in writers.items()}, {})
     _record(work, nights, staged, done, checks, seconds=0.0)
     return {night.isoformat(): figures for night, figures in checks.items()}
 
 
-def _check(work: Work, nights: Sequence[Night], staged: Staged) -> dict[date, dict[str, Any]]:
+def _check(work: ScoringWork, nights: Sequence[ScoringNight], staged: StagedNights) -> dict[date, dict[str, Any]]:
     return {n.night: check_partition(work, n, staged.files[n.night], carried=staged.carried) for n in nights}
 
 
-def _seen(seen: Seen, staged: Staged) -> Seen:
-    """The table as the run saw it; of a night that predictions were carried forward in, as it was when they were."""
+def _snapshot_for_commit(seen: Seen, staged: StagedNights) -> Seen:
+    """The table as the run saw it; if predictions were carried forward within a night, with that night's files then."""
     if staged.before is None:
         return seen
     (night,) = staged.files
@@ -88,15 +90,15 @@ def _seen(seen: Seen, staged: Staged) -> Seen:
 
 
 def _record(
-    work: Work,
-    chunk: Sequence[Night],
-    staged: Staged,
+    work: ScoringWork,
+    chunk: Sequence[ScoringNight],
+    staged: StagedNights,
     done: Committed,
     checks: Mapping[date, Mapping[str, Any]],
     *,
     seconds: float,
 ) -> None:
-    """Enter nights in the ledger, but for those taken over from a run that has done so itself."""
+    """Record nights in the ledger, except those taken over from a run that has recorded them itself."""
     known = last_records(work.settings, work.stage, work.pipeline.name) if done.taken_over else {}
     nights = [
         night
@@ -132,15 +134,15 @@ def _record(
 
 
 def commit_nights(
-    work: Work, files: Mapping[date, Sequence[StagedFile]], *, seen: Seen, inputs: Mapping[date, str]
+    work: ScoringWork, files: Mapping[date, Sequence[StagedFile]], *, seen: Seen, inputs: Mapping[date, str]
 ) -> Committed:
-    """Let the nights' partitions consist of the staged files, some of which may be there already, in one commit.
+    """Replace the nights' partitions by the staged files, some of which may be in them already, in one commit.
 
-    Readers of the change data feed see the rows of the files that came as inserted and of those that went as deleted.
+    The change data feed has the rows of added files as inserted and those of removed files as deleted.
 
     Args:
         seen: The table as the run saw it before it scored, or carried predictions forward.
-        inputs: What decides each night's predictions; what another run committed from the same is taken over.
+        inputs: Inputs of each night's predictions; a night that another run committed from the same is taken over.
 
     Raises:
         ConflictError: Another run changed one of the nights meanwhile, from other inputs; it is named.
@@ -159,7 +161,7 @@ def commit_nights(
     )
 
 
-def table_schema(work: Work) -> "pa.Schema":
+def table_schema(work: ScoringWork) -> "pa.Schema":
     """Columns of the prediction table, in order; key columns have the types of the feature table."""
     import pyarrow as pa
 

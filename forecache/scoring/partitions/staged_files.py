@@ -1,10 +1,10 @@
 """Scored shards before they are visible: Parquet files below the prediction table that its log does not name yet.
 
-A shard is one feature file of the night, or the whole night where it is small. Its predictions are in the order of the
-file's rows, in one or several parts; each part is a file that appears whole or not at all, and is its own record:
-its folder names what it was scored from (model, features, declaration, code) and its footer how many rows it
-has. A killed run, run again, finds them and scores the rest, from the middle of a feature file if need be. What is
-not committed is taken up for 6 days, and removed by maintenance after 7.
+A shard is one feature file of the night, or the whole night if it is small. Its predictions are in the order of the
+file's rows, in one or several parts; each part is a file that is written atomically and describes itself: its folder
+identifies its inputs (model, features, declaration, code) and its footer has the number of rows. A run that resumes
+a killed one finds the parts and scores the rest, also from the middle of a feature file. Files that are not committed
+are reused for 6 days, and removed by maintenance after 7.
 """
 
 import re
@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from forecache.lake.delta.files import DataFile, describe_files, list_entries, list_files, place_of
 from forecache.lake.maintenance.maintain import RETENTION
 from forecache.pipeline import AS_OF
-from forecache.scoring.night import FeatureFile, Night
+from forecache.scoring.night_inputs import FeatureFile, ScoringNight
 from forecache.settings import Settings
 
 WHOLE = "all"
@@ -39,20 +39,20 @@ class StagedFile:
     statistics: Mapping[str, Any]
 
     @classmethod
-    def of(cls, file: DataFile, night: date, shard: str) -> "StagedFile":
+    def from_data_file(cls, file: DataFile, night: date, shard: str) -> "StagedFile":
         return cls(file.path, night, shard, file.size_bytes, file.rows, file.statistics)
 
     @property
     def data_file(self) -> DataFile:
-        """The same as a file of the night's partition."""
+        """This file as a data file of the night's partition."""
         return DataFile(self.path, self.size_bytes, {AS_OF: self.night.isoformat()}, self.statistics)
 
 
-def staging_folder(night: Night, *, shared: bool = False) -> str:
-    """A folder of this attempt's own, relative to the table: two runs of one night never write into each other's.
+def staging_folder(night: ScoringNight, *, shared: bool = False) -> str:
+    """A new folder for this attempt, relative to the table, because two runs of one night must not share one.
 
     Args:
-        shared: Several small nights, of which this is the first, go into the folder, each below `as_of=<night>`.
+        shared: The folder is for several small nights, of which this is the first, each below `as_of=<night>`.
     """
     attempt = f"{night.tag}-{uuid.uuid4().hex[:8]}"
     return f"scored-{attempt}" if shared else f"{AS_OF}={night.night.isoformat()}/{attempt}"
@@ -60,12 +60,12 @@ def staging_folder(night: Night, *, shared: bool = False) -> str:
 
 def list_folder(settings: Settings, table: str, folder: str, night: date) -> list[StagedFile]:
     """The files in a folder that holds one night."""
-    shards = _by_shard(place_of(settings, table).open(), folder, night)
+    shards = _group_by_shard(place_of(settings, table).open(), folder, night)
     return [file for files in shards.values() for file in files]
 
 
-def list_staged(settings: Settings, table: str, night: Night) -> dict[str, list[StagedFile]]:
-    """By feature file, the files with its scored rows from the first on without a gap, whichever attempts have them."""
+def list_staged(settings: Settings, table: str, night: ScoringNight) -> dict[str, list[StagedFile]]:
+    """Scored files of each feature file, from its first row on without a gap, of any attempts."""
     from pyarrow import fs
 
     filesystem = place_of(settings, table).open()
@@ -74,17 +74,17 @@ def list_staged(settings: Settings, table: str, night: Night) -> dict[str, list[
     for folder in list_entries(filesystem, base):
         if folder.type != fs.FileType.Directory or not folder.base_name.startswith(f"{night.tag}-"):
             continue
-        for shard, files in _by_shard(filesystem, folder.path, night.night, since).items():
+        for shard, files in _group_by_shard(filesystem, folder.path, night.night, since).items():
             if shard != WHOLE:
-                segments.setdefault(_rows_of_shard(shard), []).append(_unbroken(files))
+                segments.setdefault(_rows_of_shard(shard), []).append(_unbroken_parts(files))
             elif _rows(files) == night.rows:
                 return {WHOLE: files}
-    covered = {file.name: _covered(file, segments) for file in night.files}
+    covered = {file.name: _longest_cover(file, segments) for file in night.files}
     return {name: files for name, files in covered.items() if files}
 
 
-def missing_files(night: Night, staged: Mapping[str, Sequence[StagedFile]]) -> list[FeatureFile]:
-    """The feature files, or what is left of them, that have not been scored."""
+def missing_files(night: ScoringNight, staged: Mapping[str, Sequence[StagedFile]]) -> list[FeatureFile]:
+    """The feature files, or the rest of them, that have not been scored."""
     if WHOLE in staged:
         return []
     done = {file.name: _rows(staged.get(file.name, ())) for file in night.files}
@@ -105,13 +105,15 @@ def _rows_of_shard(shard: str) -> tuple[str, int]:
     return (name, int(first)) if name and first.isdigit() else (shard, 0)
 
 
-def _unbroken(files: Sequence[StagedFile]) -> list[StagedFile]:
+def _unbroken_parts(files: Sequence[StagedFile]) -> list[StagedFile]:
     """The first parts of a shard without a gap."""
     by_part = {int(part[1]): file for file in files if (part := _PART.search(file.path)) is not None}
     return [by_part[i] for i in takewhile(by_part.__contains__, count())]
 
 
-def _covered(file: FeatureFile, segments: Mapping[tuple[str, int], Sequence[list[StagedFile]]]) -> list[StagedFile]:
+def _longest_cover(
+    file: FeatureFile, segments: Mapping[tuple[str, int], Sequence[list[StagedFile]]]
+) -> list[StagedFile]:
     found: list[StagedFile] = []
     while (done := _rows(found)) < file.rows:
         fitting = [some for some in segments.get((file.name, done), ()) if 0 < _rows(some) <= file.rows - done]
@@ -122,19 +124,21 @@ def _covered(file: FeatureFile, segments: Mapping[tuple[str, int], Sequence[list
     return found
 
 
-def _by_shard(filesystem: Any, folder: str, night: date, since: datetime | None = None) -> dict[str, list[StagedFile]]:
+def _group_by_shard(
+    filesystem: Any, folder: str, night: date, since: datetime | None = None
+) -> dict[str, list[StagedFile]]:
     """The complete files in a folder that were written since, by shard."""
     found: dict[str, list[StagedFile]] = {}
     for file in list_files(filesystem, folder, since=since):
         parts = dict(part.split("=", 1) for part in file.path.split("/") if "=" in part)
         shard = unquote(parts.get("shard", WHOLE))
-        found.setdefault(shard, []).append(StagedFile.of(file, night, shard))
+        found.setdefault(shard, []).append(StagedFile.from_data_file(file, night, shard))
     return found
 
 
 def describe_committed(settings: Settings, table: str, files: Sequence[FeatureFile], night: date) -> list[StagedFile]:
     """The files of a night's partition, with their statistics."""
     found = describe_files(place_of(settings, table).open(), [(file.path, file.size_bytes) for file in files])
-    staged = [StagedFile.of(file, night, WHOLE) for file in found if file is not None]
+    staged = [StagedFile.from_data_file(file, night, WHOLE) for file in found if file is not None]
     assert len(staged) == len(files)
     return staged

@@ -1,9 +1,8 @@
-"""How many different keys staged files hold, in memory that does not grow with them.
+"""Counts the different keys in staged files, in memory that does not grow with them.
 
-Every key becomes a hash of 64 bits. The hashes are divided into buckets that are sorted one after the other, two equal
-ones lying side by side; where there are many, they wait on disk. Hashes that all differ prove that the keys do. Where
-two are equal, by a key that is there twice or once in a great while by chance, DuckDB compares the keys themselves
-within its own limit.
+Every key becomes a hash of 64 bits. The hashes are divided into buckets, on disk if there are many, and each bucket is
+sorted, so that equal hashes are neighbours. If all hashes differ, so do the keys. If two are equal, because of a
+duplicate key or, very rarely, by chance, DuckDB compares the keys themselves within its own memory limit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,9 +18,8 @@ from forecache.lake.delta.files import place_of
 from forecache.lake.delta.read_errors import open_data_file
 from forecache.pipeline import Pipeline
 from forecache.scoring.partitions.staged_files import StagedFile
-from forecache.scoring.scratch import scratch_database, scratch_folder
-from forecache.scoring.tasks.parquet_files import disk_full_named
-from forecache.scoring.work import num_cores
+from forecache.scoring.run_context import num_cores, scratch_database, scratch_folder
+from forecache.scoring.tasks.parquet_files import explain_full_disk
 from forecache.settings import Settings
 
 _BATCH_ROWS = 65_536
@@ -32,7 +30,7 @@ _WAITING_BYTES = 128 << 20
 
 
 def count_keys(settings: Settings, pipeline: Pipeline, table: str, files: Sequence[StagedFile]) -> int:
-    """Different keys in staged files, together.
+    """Count the different keys of all staged files together.
 
     Takes at most about 200 MB up to half a billion rows, and above 16 million rows 8 bytes a row of disk below the
     home folder.
@@ -55,7 +53,7 @@ def count_keys(settings: Settings, pipeline: Pipeline, table: str, files: Sequen
         if some:
             buckets.add(np.concatenate(some).reshape(-1, 1))
 
-    with disk_full_named(), buckets, threads:
+    with explain_full_disk(), buckets, threads:
         list(threads.map(read, sorted(files, key=lambda file: -file.rows)))
         different = all(threads.map(lambda bucket: _all_differ(buckets.bucket(bucket)), range(BUCKETS)))
     return rows if different else _count_exactly(settings, pipeline, filesystem, [file.path for file in files])

@@ -8,12 +8,12 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import partial
 
 from forecache.scoring.memory import Peaks, own_peak
-from forecache.scoring.tasks.job import REPORT_EVERY_S, Job, progress_of, scorer_here, tasks_of
-from forecache.scoring.work import Work
+from forecache.scoring.run_context import ScoringWork
+from forecache.scoring.tasks.job import REPORT_EVERY_S, ScoringJob, local_scorer, progress_of, tasks_of
 
 
-def score_with_arrow(work: Work, job: Job) -> Peaks:
-    """Run a job; its files lie in its folder afterwards.
+def score_with_arrow(work: ScoringWork, job: ScoringJob) -> Peaks:
+    """Run a job, which writes its files into its folder.
 
     Returns:
         The largest memory of this process.
@@ -22,7 +22,7 @@ def score_with_arrow(work: Work, job: Job) -> Peaks:
         InputError: The features do not fit the model.
         UnavailableError: No space is left on the device.
     """
-    scorer = scorer_here(work, part_rows=job.part_rows(work.cores))
+    scorer = local_scorer(work, part_rows=job.part_rows(work.cores))
     tasks = tasks_of(work, job)
     started, done = time.perf_counter(), [0] * len(tasks)
 

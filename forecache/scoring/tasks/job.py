@@ -1,4 +1,4 @@
-"""A scoring job: the feature files of some nights, divided into tasks, and what the tasks have in common."""
+"""A scoring job: the feature files of some nights, divided into tasks, and the tasks' common specification."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,26 +9,25 @@ from forecache.inference.outputs import known_outputs
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.read_errors import open_data_file
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.scoring.night import FeatureFile
-from forecache.scoring.scratch import scratch_folder
+from forecache.scoring.night_inputs import FeatureFile
+from forecache.scoring.run_context import ScoringWork, scratch_folder
 from forecache.scoring.tasks.prediction_rows import layout_of
-from forecache.scoring.tasks.task import JobSpec, Scorer, Task, row_groups
-from forecache.scoring.work import Work
+from forecache.scoring.tasks.task import JobSpec, Task, TaskScorer, row_groups
 
 REPORT_EVERY_S = 1.0
-# A part takes a few tenths of a second. What a kill loses is the part under way on each core.
+# A part takes a few tenths of a second. A kill loses one part per core.
 PART_ROWS = 100_000
 
 
 @dataclass(frozen=True)
-class Job:
+class ScoringJob:
     """The feature files of some nights, to be scored into a folder below the prediction table.
 
     Attributes:
         files: Feature files to score, by night.
         versions: Feature table version of each night.
         sharded: One output folder for each feature file, with the predictions of its rows in their order and in parts,
-            so that a later run can take up what is done.
+            so that a later run can reuse them.
     """
 
     files: Mapping[date, Sequence[FeatureFile]]
@@ -41,12 +40,12 @@ class Job:
         return sum(file.rows for files in self.files.values() for file in files)
 
     def part_rows(self, cores: int) -> int:
-        """Rows after which an output file ends; of a shard, a kill loses no more than a twentieth of a large job."""
+        """Rows after which an output file ends: few enough that a kill loses at most a twentieth of a large job."""
         return max(PART_ROWS, self.rows // (20 * cores)) if self.sharded else self.rows
 
 
-def job_spec(work: Work, *, part_rows: int) -> JobSpec:
-    """What the tasks of a job have in common.
+def job_spec(work: ScoringWork, *, part_rows: int) -> JobSpec:
+    """Make the common specification of a job's tasks.
 
     Raises:
         InputError: The model takes a column that the pipeline does not compute, returns no output of a declared name,
@@ -66,7 +65,7 @@ def job_spec(work: Work, *, part_rows: int) -> JobSpec:
     )
 
 
-def scorer_here(work: Work, *, part_rows: int = 0) -> Scorer:
+def local_scorer(work: ScoringWork, *, part_rows: int = 0) -> TaskScorer:
     """The scorer of this process.
 
     Args:
@@ -77,17 +76,17 @@ def scorer_here(work: Work, *, part_rows: int = 0) -> Scorer:
     """
     folder = scratch_folder(work.settings) / "models"
     folder.mkdir(exist_ok=True)
-    return Scorer(job_spec(work, part_rows=part_rows), lambda: work.plan.payload, lambda: str(folder))
+    return TaskScorer(job_spec(work, part_rows=part_rows), lambda: work.plan.payload, lambda: str(folder))
 
 
-def tasks_of(work: Work, job: Job) -> list[Task]:
-    """One task a file, or a row group where there are fewer files than cores; the largest first."""
+def tasks_of(work: ScoringWork, job: ScoringJob) -> list[Task]:
+    """One task for each file, or for each row group if there are fewer files than cores; the largest first."""
     few = sum(len(files) for files in job.files.values()) < work.cores
     parts = [
         (night, part)
         for night, files in job.files.items()
         for file in files
-        for part in (_by_row_group(work, file) if few else [file])
+        for part in (_split_by_row_group(work, file) if few else [file])
     ]
     parts.sort(key=lambda item: -item[1].rows)
     return [
@@ -96,7 +95,7 @@ def tasks_of(work: Work, job: Job) -> list[Task]:
     ]
 
 
-def _by_row_group(work: Work, file: FeatureFile) -> Iterator[FeatureFile]:
+def _split_by_row_group(work: ScoringWork, file: FeatureFile) -> Iterator[FeatureFile]:
     import pyarrow.parquet as pq
 
     table = work.pipeline.feature_table
@@ -108,7 +107,7 @@ def _by_row_group(work: Work, file: FeatureFile) -> Iterator[FeatureFile]:
             yield replace(file, first=first, rows=rows.stop - first)
 
 
-def _folder(job: Job, night: date, part: FeatureFile) -> str:
+def _folder(job: ScoringJob, night: date, part: FeatureFile) -> str:
     folders = [job.folder]
     folders += [f"{AS_OF}={night.isoformat()}"] if len(job.files) > 1 else []
     folders += [f"shard={part.shard}"] if job.sharded else []
@@ -134,8 +133,8 @@ def progress_of(shards: tuple[int, int], rows: tuple[int, int], seconds: float) 
     """Shards done, rows per second and time left, as a progress message and a share.
 
     Args:
-        shards: Done, and all; at most all rows of these are done.
-        rows: Done, also those of unfinished shards, and all.
+        shards: Number done, and of all.
+        rows: Number done, those of unfinished shards included, and of all.
     """
     about = f"scoring {rows[1]:,} rows"
     if not rows[0] or not shards[1]:

@@ -1,6 +1,6 @@
-"""What a model returned for an output as the Arrow columns of a prediction table.
+"""Conversion of a model's values for an output into the Arrow columns of a prediction table.
 
-Runs inside Spark's Python workers: builds arrays from buffers where it can, since `pyarrow.array` would import pandas.
+Runs inside Spark's Python workers: builds arrays from buffers if it can, because `pyarrow.array` would import pandas.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ _SUM_TOLERANCE = 1e-3
 
 
 def output_arrays(output: OutputSpec, values: np.ndarray) -> list[pa.Array]:
-    """The columns of an output, n rows each, as `OutputSpec.arrow_fields` types them; the word of a class as a
-    dictionary. What is unknown in a number, a class, a text or a boolean is null.
+    """The columns of an output, n rows each, with the types of `OutputSpec.arrow_fields`, except that names of classes
+    are dictionaries. Unknown numbers, classes, texts and booleans are null.
 
     Args:
-        values: As `forecache.inference.outputs.score_values` has them.
+        values: From `forecache.inference.outputs.score_values`.
 
     Raises:
-        CheckError: Probabilities that are none, a class that is not declared, or a vector or list that is unknown.
+        CheckError: Invalid probabilities, a class that is not declared, or an unknown vector or list.
     """
     if output.numbers:
         return [_numbers(column) for column in number_columns(output, values).values()]
@@ -37,7 +37,7 @@ def output_arrays(output: OutputSpec, values: np.ndarray) -> list[pa.Array]:
 
 
 def number_columns(output: OutputSpec, values: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns of an output that are numbers, float64 [n] with NaN for unknown; empty where it has none."""
+    """The columns of an output that are numbers, float64 [n] with NaN for unknown; empty if it has none."""
     if output.kind == "number":
         return {output.name: values.astype(np.float64, copy=False)}
     if output.kind != "quantiles":
@@ -49,7 +49,7 @@ def number_columns(output: OutputSpec, values: np.ndarray) -> dict[str, np.ndarr
 
 
 def strings_array(words: Sequence[str]) -> pa.StringArray:
-    """Texts as Arrow has them."""
+    """Texts as an Arrow array."""
     content = [word.encode() for word in words]
     ends = np.cumsum([0, *map(len, content)]).astype(np.int32)
     return pa.StringArray.from_buffers(len(words), pa.py_buffer(ends), pa.py_buffer(b"".join(content)))
@@ -61,7 +61,7 @@ def _numbers(values: np.ndarray) -> pa.Array:
 
 
 def _words(output: OutputSpec, values: np.ndarray) -> pa.Array:
-    """Texts or booleans; what is not a number is unknown, also where a whole batch is."""
+    """Texts or booleans; NaN is null, also if a whole batch is."""
     if output.kind == "boolean" and values.dtype.kind in "fiu":
         values = _flags(output, values)
     unknown = np.isnan(values) if values.dtype.kind == "f" else None
@@ -75,7 +75,7 @@ def _words(output: OutputSpec, values: np.ndarray) -> pa.Array:
 
 
 def _flags(output: OutputSpec, values: np.ndarray) -> np.ndarray:
-    """0 and 1 as booleans; every other number would be true as well, also a small probability."""
+    """0 and 1 as booleans; other numbers are refused, because a cast would make even a small probability true."""
     unknown = np.isnan(values)
     strange = values[~unknown & (values != 0) & (values != 1)]
     if len(strange):

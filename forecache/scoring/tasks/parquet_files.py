@@ -1,4 +1,4 @@
-"""Parquet files that appear whole or not at all.
+"""Parquet files that are written atomically.
 
 Runs inside Spark's Python workers: imports neither settings nor, for a lake on a disk, deltalake.
 """
@@ -20,12 +20,12 @@ from forecache.steps import lake_step
 ROW_GROUP_ROWS = 1 << 18
 """Rows of a row group: enough that readers skip and scan it well, and few enough to wait in memory."""
 _CHUNK = 4 << 20
-# Statistics of words that repeat are made once for each so many rows; by the thousand, as the writer has it by default,
-# they are a tenth of the time of writing.
+# Statistics of repeated texts are computed once per this number of rows; with the writer's default of 1,024 they take a
+# tenth of the writing time.
 _WRITTEN_ROWS = 1 << 16
 
 
-class Output:
+class ParquetOutput:
     """A Parquet file being written: batches wait until they make a row group."""
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
@@ -41,15 +41,15 @@ class Output:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the batches that wait."""
         if self._waiting:
             self._writer.write_table(pa.concat_tables(self._waiting), row_group_size=2 * ROW_GROUP_ROWS)
             self._waiting, self._rows = [], 0
 
 
 @contextmanager
-def disk_full_named() -> Iterator[None]:
-    """Turn the error of a full disk into one that says what became of the run.
+def explain_full_disk() -> Iterator[None]:
+    """Raise the error of a full disk as one that explains the state of the run.
 
     Raises:
         UnavailableError: No space is left on the device.
@@ -66,15 +66,15 @@ def disk_full_named() -> Iterator[None]:
 
 
 @contextmanager
-def open_output(filesystem: Any, path: str, schema: pa.Schema) -> Iterator[Output]:
-    """A Parquet file to write, which appears under its path when it is complete, and not at all after an error.
+def open_output(filesystem: Any, path: str, schema: pa.Schema) -> Iterator[ParquetOutput]:
+    """Open a Parquet file for writing, which appears at its path when it is complete, and not at all after an error.
 
-    A file that is there already is replaced in one step, so that a task that is tried twice leaves one.
+    An existing file is replaced atomically, so that a task that is tried twice leaves one file.
 
     Raises:
         UnavailableError: No space is left on the device.
     """
-    with disk_full_named():
+    with explain_full_disk():
         if isinstance(filesystem, pa.fs.SubTreeFileSystem):
             filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
             unfinished = f"{path}.{uuid.uuid4().hex}.draft"
@@ -82,21 +82,21 @@ def open_output(filesystem: Any, path: str, schema: pa.Schema) -> Iterator[Outpu
                 yield output
             filesystem.move(unfinished, path)
         else:
-            # An object appears at its close, whatever made the stream close: it is opened when all is there.
+            # An object appears when its stream is closed, even by an error: it is opened when the file is complete.
             with tempfile.TemporaryFile() as draft:
                 with _rows_into(draft, schema) as output:
                     yield output
                 draft.seek(0)
                 with filesystem.open_output_stream(path) as sink, pa.BufferedOutputStream(sink, 2 * _CHUNK) as buffered:
                     while chunk := draft.read(_CHUNK):
-                        buffered.write(chunk)  # deltalake's stream takes bytes, which only this makes of a buffer
+                        buffered.write(chunk)  # deltalake's stream takes bytes only; this converts buffers
         lake_step("file written")
 
 
 @contextmanager
-def _rows_into(sink: Any, schema: pa.Schema) -> Iterator[Output]:
+def _rows_into(sink: Any, schema: pa.Schema) -> Iterator[ParquetOutput]:
     with _writer(sink, schema) as writer:
-        output = Output(writer)
+        output = ParquetOutput(writer)
         yield output
         output.flush()
 
@@ -105,7 +105,7 @@ def _writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
     repeating = [field.name for field in schema if field.name in ("model_version", "feature_version", "scored_at")]
     repeating += [field.name for field in schema if pa.types.is_dictionary(field.type)]
     repeating += [f"{field.name}.list.element.class" for field in schema if pa.types.is_list(field.type)]
-    # Of random numbers snappy saves a quarter at most, and would be a quarter of the time that writing takes.
+    # On random numbers snappy saves at most a quarter, and takes a quarter of the writing time.
     compression = {field.name: "none" if pa.types.is_floating(field.type) else "snappy" for field in schema}
     return pq.ParquetWriter(
         sink,

@@ -25,7 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 @dataclass(frozen=True)
 class Stamp:
-    """What every row of a run carries: which model scored it, when, in which run."""
+    """Provenance of every row of a run: the model, the time and the run."""
 
     model_name: str
     model_version: int
@@ -44,21 +44,21 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What of a declaration decides about the rows of its prediction table; a worker has no more of it."""
+class PredictionLayout:
+    """The parts of a declaration that workers need to make the rows of its prediction table."""
 
     key: tuple[str, ...]
     outputs: tuple[OutputSpec, ...]
     bands: tuple[Band, ...]
 
 
-def layout_of(pipeline: "Pipeline") -> Layout:
+def layout_of(pipeline: "Pipeline") -> PredictionLayout:
     bands = tuple(Band(segment.name, segment.of, segment.bounds, segment.labels) for segment in pipeline.segments)
-    return Layout(pipeline.key, pipeline.output_specs, bands)
+    return PredictionLayout(pipeline.key, pipeline.output_specs, bands)
 
 
-def prediction_fields(layout: Layout) -> list[pa.Field]:
-    """The columns of a prediction table behind the key and the partition column."""
+def prediction_fields(layout: PredictionLayout) -> list[pa.Field]:
+    """The columns of a prediction table after the key and the partition column."""
     return [
         *(field for output in layout.outputs for field in output.arrow_fields),
         *(pa.field(band.name, pa.string()) for band in layout.bands),
@@ -69,14 +69,14 @@ def prediction_fields(layout: Layout) -> list[pa.Field]:
 WORD = pa.dictionary(pa.int32(), pa.string())
 
 
-def file_schema(layout: Layout, keys: Sequence[pa.Field]) -> pa.Schema:
-    """Columns of a prediction file: the table's without the partition column; words that repeat as dictionaries."""
+def file_schema(layout: PredictionLayout, keys: Sequence[pa.Field]) -> pa.Schema:
+    """Columns of a prediction file: the table's without the partition column; texts that repeat are dictionaries."""
     fields = prediction_fields(layout)
     return pa.schema([*keys, *(field.with_type(WORD) if field.type == pa.string() else field for field in fields)])
 
 
 def prediction_rows(
-    layout: Layout,
+    layout: PredictionLayout,
     keys: Sequence[pa.Array],
     values: Sequence[np.ndarray],
     stamp: Stamp,
@@ -87,13 +87,13 @@ def prediction_rows(
 
     Args:
         keys: The key columns, n rows.
-        values: Of each output, as `forecache.inference.outputs.score_values` has them; what is unknown becomes null,
-            which the checks refuse.
+        values: Of each output, from `forecache.inference.outputs.score_values`; unknown values become null, which the
+            checks refuse.
         version: Feature table version.
         schema: From `file_schema`.
 
     Raises:
-        CheckError: Probabilities that are none, or a list that is unknown.
+        CheckError: Invalid probabilities, or an unknown list.
     """
     rows = len(keys[0])
     numbers: dict[str, np.ndarray] = {}
@@ -125,10 +125,10 @@ def _labels(band: Band, values: np.ndarray) -> pa.Array:
 
 
 def as_words(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Text as a dictionary where the file has it so."""
+    """Encode a text column as a dictionary if the file has it so."""
     return column.dictionary_encode() if kind == WORD and column.type == pa.string() else column
 
 
 def same_word(word: str, rows: int) -> pa.Array:
-    """A column of one word, as `WORD`."""
+    """A column that repeats one text, of the type `WORD`."""
     return pa.DictionaryArray.from_arrays(from_numpy(np.zeros(rows, dtype=np.int32)), strings_array([word]))

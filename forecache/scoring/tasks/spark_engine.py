@@ -1,8 +1,7 @@
-"""Scoring with Spark: it distributes the tasks of a job and tries again; Arrow reads, scores and writes them.
+"""Scoring with Spark, which distributes the tasks of a job and retries them; Arrow reads and writes their rows.
 
-No row passes through the JVM. A task writes its parts straight into the job's folder, each under a name that does not
-depend on the attempt and whole or not at all: one that is tried twice, or in two places at once, leaves the same bytes
-under the same names.
+No row passes through the JVM. A task writes its parts directly into the job's folder, each atomically and under a name
+that does not depend on the attempt: a task that runs twice, also at the same time, leaves the same files.
 """
 
 import threading
@@ -15,19 +14,19 @@ from forecache import errors
 from forecache.errors import ForecacheError, UnavailableError
 from forecache.lake.spark.python_worker import freeze_loaded, unpack_folder
 from forecache.scoring.memory import Peaks, own_peak, worker_peaks
-from forecache.scoring.tasks.job import REPORT_EVERY_S, Job, job_spec, progress_of, tasks_of
-from forecache.scoring.tasks.task import JobSpec, Scorer, Task
-from forecache.scoring.work import Work
+from forecache.scoring.run_context import ScoringWork
+from forecache.scoring.tasks.job import REPORT_EVERY_S, ScoringJob, job_spec, progress_of, tasks_of
+from forecache.scoring.tasks.task import JobSpec, Task, TaskScorer
 
 if TYPE_CHECKING:
     from pyspark import Accumulator, Broadcast, SparkContext
 
-# A task of Spark's costs some 10 ms of its own; so many rows take a few tenths of a second.
+# A task has an overhead of about 10 ms in Spark; this number of rows takes a few tenths of a second.
 ROWS_A_SPARK_TASK = 100_000
 
 
-def score_with_spark(work: Work, job: Job) -> Peaks:
-    """Run a job; its files lie in its folder afterwards.
+def score_with_spark(work: ScoringWork, job: ScoringJob) -> Peaks:
+    """Run a job, which writes its files into its folder.
 
     Returns:
         The largest memory of each worker that scored.
@@ -40,20 +39,20 @@ def score_with_spark(work: Work, job: Job) -> Peaks:
     context = work.spark.sparkContext
     spec = job_spec(work, part_rows=job.part_rows(work.cores))
     tasks = tasks_of(work, job)
-    groups = group(tasks, rows=min(ROWS_A_SPARK_TASK, -(-job.rows // work.cores)))
+    groups = group_tasks(tasks, rows=min(ROWS_A_SPARK_TASK, -(-job.rows // work.cores)))
     done, rows, peaks = context.accumulator(0), context.accumulator(0), worker_peaks(context)
 
     def report(seconds: float) -> None:
         work.progress(*progress_of((done.value, len(tasks)), (rows.value, job.rows), seconds))
 
-    score_groups = _scoring(spec, context.broadcast(work.plan.payload), done, rows, peaks)
-    with _reported(context, job, report), known_errors():
+    score_groups = _scoring_function(spec, context.broadcast(work.plan.payload), done, rows, peaks)
+    with _report_progress(context, job, report), raise_known_errors():
         context.parallelize(groups, len(groups)).foreachPartition(score_groups)
     return peaks.value
 
 
-def group(tasks: Sequence[Task], *, rows: int) -> list[list[Task]]:
-    """Tasks that share one of Spark's, in their order: so many that each has at least these rows, but for the last."""
+def group_tasks(tasks: Sequence[Task], *, rows: int) -> list[list[Task]]:
+    """Group tasks, in their order, into Spark tasks of at least this number of rows, except for the last."""
     groups: list[list[Task]] = [[]]
     for task in tasks:
         if sum(other.rows for other in groups[-1]) >= rows:
@@ -62,7 +61,7 @@ def group(tasks: Sequence[Task], *, rows: int) -> list[list[Task]]:
     return groups
 
 
-def _scoring(
+def _scoring_function(
     spec: JobSpec,
     model: "Broadcast[bytes]",
     done: "Accumulator[int]",
@@ -71,7 +70,7 @@ def _scoring(
 ) -> Callable[[Iterable[list[Task]]], None]:
     # The spec has an object store's secrets: it travels in the function, which Spark logs nowhere.
     def score_groups(groups: Iterable[list[Task]]) -> None:
-        scorer = Scorer(spec, lambda: model.value, unpack_folder)
+        scorer = TaskScorer(spec, lambda: model.value, unpack_folder)
         for tasks in groups:
             for task in tasks:
                 scorer.score(task, rows.add)
@@ -83,8 +82,8 @@ def _scoring(
 
 
 @contextmanager
-def _reported(context: "SparkContext", job: Job, report: Callable[[float], None]) -> Iterator[None]:
-    """Report every second while the job runs; `report` gets the seconds since its start."""
+def _report_progress(context: "SparkContext", job: ScoringJob, report: Callable[[float], None]) -> Iterator[None]:
+    """Call `report` every second while the job runs, with the seconds since its start."""
     context.setJobGroup(f"score {job.folder}", f"Forecache: scoring {job.rows:,} rows")
     over = threading.Event()
     started = time.perf_counter()
@@ -104,8 +103,8 @@ def _reported(context: "SparkContext", job: Job, report: Callable[[float], None]
 
 
 @contextmanager
-def known_errors() -> Iterator[None]:
-    """A worker's error as it was raised there, from what Spark says of the task that failed."""
+def raise_known_errors() -> Iterator[None]:
+    """Raise a worker's error as it was raised there, from Spark's message about the failed task."""
     from pyspark.errors import PySparkException
 
     try:

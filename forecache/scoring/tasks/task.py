@@ -1,7 +1,7 @@
-"""A task of a scoring job: rows of a feature file, through the model, into the parts of a shard.
+"""A task of a scoring job: reads rows of a feature file, scores them, and writes the parts of a shard.
 
-A thread of the engine `arrow` and a task of Spark's do the same here. Runs inside Spark's Python workers: imports
-neither pandas nor the declaration's modules.
+Threads of the engine `arrow` and Spark's tasks run the same code. Runs inside Spark's Python workers: imports neither
+pandas nor the declaration's modules.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,15 +16,16 @@ from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.outputs import score_values
 from forecache.lake.delta.files import Place
 from forecache.scoring.tasks.parquet_files import open_output
-from forecache.scoring.tasks.prediction_rows import Layout, Stamp, file_schema, prediction_rows
+from forecache.scoring.tasks.prediction_rows import PredictionLayout, Stamp, file_schema, prediction_rows
 
 
 @dataclass(frozen=True)
 class Task:
-    """Rows of a feature file, `first` to `first + rows`, and where their predictions go.
+    """Rows of a feature file, `first` to `first + rows`, and the folder of their predictions.
 
     Attributes:
-        number: Of the task in its job. Folder and number name the task's files, so that a second attempt replaces them.
+        number: Of the task in its job. The names of its files are made of folder and number, so that a second attempt
+            replaces them.
         path: Of the feature file, relative to its table.
         version: Feature table version.
         folder: Relative to the prediction table.
@@ -40,10 +41,10 @@ class Task:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What the tasks of a job have in common; small, it travels with every task.
+    """The common specification of a job's tasks; it is small, because every task carries it.
 
     Attributes:
-        features, predictions: Where the tables lie.
+        features, predictions: Locations of the tables.
         inputs: Feature columns in the model's order.
         part_rows: Rows after which a file ends.
     """
@@ -52,14 +53,14 @@ class JobSpec:
     predictions: Place
     kernel: KernelSpec
     inputs: tuple[str, ...]
-    layout: Layout
+    layout: PredictionLayout
     stamp: Stamp
     batch_rows: int
     part_rows: int
 
 
-class Scorer:
-    """A job in a process: the model loaded, both tables' file systems open; threads may share it."""
+class TaskScorer:
+    """Scores tasks of a job in a process, with the model loaded and both tables open; threads may share it."""
 
     def __init__(self, spec: JobSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> None:
         """`payload` and `folder` as for `forecache.inference.kernel.load_kernel`."""
@@ -72,7 +73,7 @@ class Scorer:
 
         Raises:
             InputError: The features do not fit the model.
-            CheckError: The model returned other rows than it was given.
+            CheckError: The model returned another number of rows than it was given.
             UnavailableError: No space is left on the device.
         """
         spec = self.spec
@@ -118,7 +119,7 @@ def row_groups(metadata: pq.FileMetaData) -> list[range]:
 
 
 def _rows(parquet: pq.ParquetFile, task: Task, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """The task's rows of the columns that the file has; row groups without any of them are not read."""
+    """Read the task's rows of those columns that the file has; row groups outside of these rows are not read."""
     last = task.first + task.rows
     groups = {
         i: rows
@@ -128,10 +129,10 @@ def _rows(parquet: pq.ParquetFile, task: Task, columns: list[str], batch_rows: i
     known = [name for name in columns if name in parquet.schema_arrow.names]
     read = parquet.iter_batches(batch_rows, row_groups=list(groups), columns=known, use_threads=False)
     start = min((rows.start for rows in groups.values()), default=0)
-    return _between(read, task.first - start, last - start)
+    return _slice_rows(read, task.first - start, last - start)
 
 
-def _between(batches: Iterable[pa.RecordBatch], first: int, last: int) -> Iterator[pa.RecordBatch]:
+def _slice_rows(batches: Iterable[pa.RecordBatch], first: int, last: int) -> Iterator[pa.RecordBatch]:
     start = 0
     for batch in batches:
         low, high = max(first - start, 0), min(last - start, batch.num_rows)

@@ -1,4 +1,4 @@
-"""Encoding the batches of a night one after the other, and what a publish needs to know about all of them."""
+"""The encoder of a publish: encodes batches of an as-of date one after the other, and sums up their figures."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ _LIST_ROWS = 1 << 12
 
 
 class Encoder:
-    """Encodes batches and gathers what the publish needs to know about them."""
+    """Encodes batches and sums up rows, content hash, nulls, provenances and samples for the publish."""
 
     def __init__(self, encoding: Encoding, sample_every: int) -> None:
         self.encoding = encoding
@@ -33,16 +33,16 @@ class Encoder:
             field.name: [] for field in encoding.fields if field.type in NUMERIC
         }
         self.row_hashes = np.empty((0, 4), ">u4")
-        """Of the last batch."""
+        """Row hashes of the last batch, [n, 4]."""
 
     def encode(
         self, batch: pa.RecordBatch, place: str, position: int = 0, only: Provenance | None = None
     ) -> tuple[pa.Array, pa.Array]:
-        """The (keys, entries) of one batch.
+        """Encode one batch as (keys, entries).
 
         Args:
-            place: With a `{}` for a row's position in it, which begins at `position`: for messages about bad rows.
-            only: The provenance of all rows where it is known; None: the batch has its columns.
+            place: Name of the batch in messages about bad rows, with `{}` for a row's position, from `position` on.
+            only: The provenance of all rows if it is known; None: the batch has its columns.
         """
         keys = encode_keys(batch, self.encoding.key)
         refuse_bad_keys(batch, keys, self.encoding.key, place, position)
@@ -79,7 +79,7 @@ def _count_nulls(column: pa.Array) -> int:
 
 
 def refuse_bad_keys(batch: pa.RecordBatch, keys: pa.Array, schema: KeySchema, place: str, position: int) -> None:
-    """InputError where a key is null, empty or too long for LMDB; the message names the first rows."""
+    """Raise InputError if a key is null, empty or too long for LMDB; the message names the first rows."""
     if keys.null_count:
         bad = np.flatnonzero(keys.is_null().to_numpy(zero_copy_only=False))
         named = "; ".join(_row_name(batch, int(row), schema, place, position) for row in bad[:_NAMED])
@@ -108,6 +108,6 @@ def _row_name(batch: pa.RecordBatch, row: int, schema: KeySchema, place: str, po
 
 
 def short_lists(column: pa.Array) -> Iterator[list[bytes]]:
-    """The values as Python objects, in lists so short that each finds its memory in the processor's cache."""
+    """The values as Python objects, in lists short enough for the processor's cache."""
     for start in range(0, max(len(column), 1), _LIST_ROWS):
         yield column.slice(start, _LIST_ROWS).to_pylist()

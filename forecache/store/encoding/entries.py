@@ -1,4 +1,4 @@
-"""Encoding: columns of the prediction table to key bytes and entries, a batch at a time, with no Python per row."""
+"""Encoding of columns of the prediction table as key bytes, entries and row hashes; vectorised, a batch at a time."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,12 @@ from forecache.store.manifest import Provenance, timestamp
 
 _PACKED_NUMBERS = 1 << 26
 ROW_AS_OF = "as_of of the row"
-"""Column of a row's own as-of date as a text, which only rows of a stream have; no declared name has a space."""
+"""Column of a row's own as-of date as a text, which only streamed rows have; no declared name has a space."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What an entry is made of; everything a worker needs besides the rows."""
+    """The format of entries: all that a worker process needs to encode rows."""
 
     key: KeySchema
     fields: tuple[Field, ...]
@@ -35,23 +35,23 @@ class Encoding:
 
     @property
     def stored(self) -> tuple[Field, ...]:
-        """What an entry holds: the fields, and of a live view its states."""
+        """The fields of an entry and, of a live view, its states."""
         return (*self.fields, *self.states)
 
     def columns(self, *, provenance: bool = True) -> list[str]:
-        """Columns to read, those of the rows' provenance only where that is not known without."""
+        """Columns to read; with `provenance`, those of the rows' provenance too."""
         names = [*self.key.names, *(field.name for field in self.stored)]
         return [*names, *PROVENANCE_COLUMNS] if provenance and not self.is_packed else names
 
     @property
     def batch_rows(self) -> int:
-        """Rows that are encoded at a time, so that their entries fit into one array."""
+        """Most rows that are encoded at a time, so that their entries fit into one array."""
         width = sum(field.size for field in self.stored) if self.is_packed else 0
         return min(BATCH_ROWS, _PACKED_NUMBERS // max(1, width))
 
 
 def key_schema(schema: pa.Schema, names: tuple[str, ...]) -> KeySchema:
-    """The key's types as an Arrow schema has them; InputError for a type that cannot be a key."""
+    """The key schema of columns of an Arrow schema; raises InputError for a type that cannot be a key."""
     return KeySchema(tuple(KeyColumn(name, _key_type(name, schema.field(name).type)) for name in names))
 
 
@@ -92,7 +92,7 @@ def encode_entries(
     """Entries of every row: (binary array, provenances other than the version's by id, rows that carry one).
 
     Args:
-        only: The provenance of all rows where it is known; None: the batch has its columns.
+        only: The provenance of all rows if it is known; None: the batch has its columns.
     """
     if encoding.is_packed:
         columns = [_column(batch, field.name) for field in encoding.stored]
@@ -153,7 +153,10 @@ def _escape_parts(text: pa.Array) -> pa.Array:
 def provenance_suffixes(
     batch: pa.RecordBatch | pa.Table, default: Provenance, only: Provenance | None = None
 ) -> tuple[pa.Array | None, dict[str, Provenance], int]:
-    """What closes each row: `}`, or `}`, a line feed and an id; None where every row has the default provenance."""
+    """(end of each row, other provenances by id, number of rows that have one).
+
+    The end is `}`, or `}`, a line feed and an id; it is None if every row has the default provenance.
+    """
     if only is not None:
         if only == default:
             return None, {}, 0
@@ -199,8 +202,8 @@ def _constant(column: pa.Array) -> bool:
 
 
 def provenance_of(values: list[Any]) -> Provenance:
-    """From values in the order of PROVENANCE_COLUMNS: model_name, model_version, feature_version, scored_at, run_id;
-    and ROW_AS_OF if there is one.
+    """The provenance from values in the order of PROVENANCE_COLUMNS (model_name, model_version, feature_version,
+    scored_at, run_id) and optionally ROW_AS_OF.
     """
     name, model_version, feature_version, scored_at, run_id, *as_of = values
     return Provenance(
@@ -214,7 +217,7 @@ def provenance_of(values: list[Any]) -> Provenance:
 
 
 def provenance_counts(table: pa.Table) -> dict[Provenance, int]:
-    """Rows of each provenance in a table that has PROVENANCE_COLUMNS."""
+    """Number of rows of each provenance in a table with PROVENANCE_COLUMNS."""
     counts: dict[Provenance, int] = {}
     for row in table.group_by(list(PROVENANCE_COLUMNS)).aggregate([([], "count_all")]).to_pylist():
         item = provenance_of([row[name] for name in PROVENANCE_COLUMNS])

@@ -1,4 +1,4 @@
-"""Hashes of rows by what they are encoded to, so that what is equal need not be encoded."""
+"""Hashes of rows: rows with equal hashes have equal encodings, so unchanged rows need not be encoded."""
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +9,12 @@ from forecache.store.manifest import Provenance
 
 
 def entry_hashes(batch: pa.RecordBatch, encoding: Encoding, provenance: Provenance | None) -> np.ndarray:
-    """The hash of every row's key, served fields and provenance, uint64 [n].
+    """Hash the key, served fields and provenance of every row, uint64 [n].
 
-    Rows that are encoded differently have different hashes.
+    Rows with different encodings have different hashes, so unchanged rows need not be encoded to be recognised.
 
     Args:
-        provenance: That of all rows where it is known; None: the batch has the columns.
+        provenance: That of all rows if it is known; None: the batch has its columns.
     """
     keys = [batch.column(column.name) for column in encoding.key.columns]
     values = [batch.column(field.name) for field in encoding.stored]
@@ -24,7 +24,7 @@ def entry_hashes(batch: pa.RecordBatch, encoding: Encoding, provenance: Provenan
 def _provenance_numbers(
     batch: pa.RecordBatch, encoding: Encoding, provenance: Provenance | None
 ) -> "np.ndarray | np.uint64":
-    """For every row 0 where its provenance is the version's, and its provenance's id where it has one of its own."""
+    """A number for the provenance of every row: 0 for the version's, else one more than its id."""
     if provenance is not None and not encoding.is_packed:
         return np.uint64(0 if provenance == encoding.provenance else 1 + int(provenance.id, 16))
     if encoding.is_packed:

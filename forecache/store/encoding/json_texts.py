@@ -1,4 +1,4 @@
-"""JSON of a column's values, built by Arrow kernels with no Python per row; and which types can be served.
+"""JSON of a column's values, built by Arrow kernels without Python code per row; and the types that can be served.
 
 Floats have the shortest form that reads back to the same bits; NaN and infinities are null. Text is escaped by orjson
 once per distinct value. Lists have marks by which they are cut, see `forecache.store.lists`.
@@ -34,7 +34,7 @@ def _item_type(kind: pa.DataType) -> str | None:
 
 
 def _type_in_list(kind: pa.DataType) -> str | None:
-    # Floats of 32 bits are widened where they stand alone; in a list that would double the bytes of a vector.
+    # Single floats of 32 bits are widened; in a list that would double the bytes of a vector.
     return "float" if pa.types.is_float32(kind) else _scalar_type(kind)
 
 

@@ -1,7 +1,7 @@
 """Rows of numbers packed into entries of one width: little-endian float32, in the order of the fields.
 
-A null is NaN, and every NaN has the same bits, so that equal rows are equal entries. Behind them a live view has the
-bits of its states, int64 and float64, which are copied and never computed with.
+A null is NaN, and every NaN has the same bits, so that equal rows have equal entries. In a live view the bits of its
+states (int64, float64) follow; they are copied and never used as float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,16 +15,16 @@ from forecache.lake.delta.comparison.partition import plain_type
 from forecache.pipeline.served import Packed
 from forecache.store.fields import STATE, Field
 from forecache.store.packed import FLOAT, FLOAT_BYTES
-from forecache.windows.words import words_in
+from forecache.windows.tile_columns import column_words
 
 
 def packed_fields(schema: pa.Schema, names: Sequence[str], packed: Packed) -> tuple[Field, ...]:
-    """The fields of a packed version; InputError for a column whose values are no numbers."""
+    """The fields of a packed version; raises InputError for a column that is not numeric."""
     return tuple(_field(name, plain_type(schema.field(name).type), packed.sizes.get(name)) for name in names)
 
 
 def state_fields(names: Sequence[str]) -> tuple[Field, ...]:
-    """The states of a live view, of which each is two float32."""
+    """The states of a live view as fields; each takes the place of two float32."""
     return tuple(Field(name, STATE, 2) for name in names)
 
 
@@ -69,7 +69,7 @@ def _numbers(column: pa.Array, field: Field, key_of: Callable[[int], str]) -> np
     if field.type == "vector":
         return _vectors(column, field, key_of)
     if field.type == STATE:
-        return words_in(column).view(FLOAT).reshape(len(column), 2)
+        return column_words(column).view(FLOAT).reshape(len(column), 2)
     if field.type == "integer":
         whole = column.cast(pa.int64()).fill_null(0).to_numpy()
         numbers = whole.astype(FLOAT)

@@ -1,4 +1,4 @@
-"""A table as a publish reads it: one night at one Delta version, in pieces that workers share out."""
+"""The source of a publish: one as-of date of a table at one Delta version, in pieces that workers share."""
 
 from dataclasses import dataclass, field
 from datetime import date
@@ -26,11 +26,11 @@ _CUT_TEXT = 32
 
 @dataclass(frozen=True)
 class NightSource:
-    """A night of a prediction table, or of a feature view's, at a Delta version.
+    """An as-of date of a prediction table or of a feature view's table, at a Delta version.
 
     Attributes:
-        digest: Names the night's data files; equal digests mean equal rows.
-        num_rows: Rows as the Delta log counts them, None where it has no statistics.
+        digest: Identifies the data files; equal digests mean equal rows.
+        num_rows: Rows by the Delta log, None if it has no statistics.
     """
 
     table: DeltaTable
@@ -52,25 +52,25 @@ class NightSource:
         return NightReader(self.table, self.source.as_of)
 
     def values_of(self, rows: int) -> int:
-        """Values in the longest column of so many rows of the night, on the average."""
+        """Estimated number of values in the longest column of so many rows."""
         pieces = self.reader.pieces
         return rows * sum(piece.values for piece in pieces) // max(1, sum(piece.rows for piece in pieces))
 
     @cached_property
     def provenance(self) -> Provenance:
-        """The provenance that most rows have, of features no more than their Delta version; InputError for no rows."""
+        """The most frequent provenance (of features only their Delta version); raises InputError without rows."""
         return _commonest_provenance(self.reader, self.source)
 
 
 def open_night(settings: Settings, pipeline: Served, night: date | None) -> NightSource:
-    """The given or the newest night of the table that is published.
+    """Open the given or the newest as-of date of the table that is published.
 
     Raises:
-        NotFoundError: There is no such table, or it has no rows for that night.
+        NotFoundError: There is no such table, or it has no rows for that as-of date.
     """
     version = None
     if isinstance(pipeline, FeatureView):
-        # As the stage recorded and checked it, whatever is being written meanwhile.
+        # At the version that the stage recorded and checked, even if the table has changed since.
         night = night or newest_night(settings, STAGE, pipeline.name)
         version = feature_versions(settings, pipeline, [night])[night] if night else None
     table = open_table(settings, pipeline.served_table, version=version)
@@ -98,13 +98,13 @@ def open_night(settings: Settings, pipeline: Served, night: date | None) -> Nigh
 
 
 class NightReader(PartitionReader):
-    """Reads a night's pieces at the Delta version that a table is open at; safe for threads."""
+    """Reads the pieces of an as-of date at the Delta version of an open table; safe for threads."""
 
     def __init__(self, table: DeltaTable, as_of: str) -> None:
         super().__init__(table, AS_OF, as_of)
 
     def provenance(self, piece: Piece) -> Provenance | None:
-        """The provenance of all rows of a piece where the file's statistics say that they have one, else None."""
+        """The provenance of all rows of a piece, None if the file's statistics do not show that they share one."""
         group = self._fragments[piece.path].metadata.row_group(piece.row_group)
         statistics = {
             column.path_in_schema: column.statistics
@@ -119,14 +119,14 @@ _VARIES = object()
 
 
 def _only_value(statistics: Any, rows: int) -> Any:
-    """The value that a column has in all rows of a row group (None: null), _VARIES where that is not known."""
+    """The value of a column in all rows of a row group (None: null), _VARIES if it is not known to be constant."""
     if statistics is None or not statistics.has_null_count:
         return _VARIES
     if statistics.null_count == rows:
         return None
     if statistics.null_count or not statistics.has_min_max or statistics.min != statistics.max:
         return _VARIES
-    # Writers may cut long texts, from 32 bytes on, so that different ones have the same bounds.
+    # Writers may truncate texts of 32 bytes and more, so that different ones have the same bounds.
     long = isinstance(statistics.min, (str, bytes)) and len(statistics.min) >= _CUT_TEXT
     return _VARIES if long else statistics.min
 
@@ -148,7 +148,7 @@ def open_reader(source: Source, storage_options: dict[str, str]) -> NightReader:
 
 
 def _commonest_provenance(reader: NightReader, source: Source) -> Provenance:
-    """Judged by the files' statistics, or by the first rows of a row group."""
+    """The most frequent provenance, by the files' statistics or the first rows of a row group."""
     counts: dict[Provenance, int] = {}
     of_features = Provenance("", -1, source.delta_version, "", "")
     for piece in reader.pieces:

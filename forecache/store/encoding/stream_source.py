@@ -1,7 +1,7 @@
-"""A stream's table as a publish and a tailer read it: its rows of some positions, by the newest state of the table.
+"""Reading of a stream's table by offset, for publishes and the tailer.
 
-No row is ever removed from it, and a row says by its `position` which commit wrote it. So the rows up to a position are
-what the table was at that Delta version, also after the version is gone and its files are merged.
+No row is ever removed from the table, and the column `position` of a row is the Delta version that wrote it. So the
+rows up to an offset are the table at that Delta version, even after the version was vacuumed and its files merged.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,10 +28,10 @@ _BATCH_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class StreamTable:
-    """A stream's table at its newest version, -1 and without rows where there is none yet.
+    """A stream's table at its newest version; version -1 and no rows if it does not exist yet.
 
     Attributes:
-        id: Of the table, by which one that was removed and made anew is known.
+        id: Id of the table, which changes if it is removed and created again.
     """
 
     settings: Settings
@@ -42,7 +42,7 @@ class StreamTable:
     def batches(
         self, columns: Sequence[str], *, above: int = -1, up_to: int | None = None, where: pc.Expression | None = None
     ) -> Iterator[pa.Table]:
-        """The rows whose position is above one and at most another, in no particular order.
+        """The rows whose offset is greater than `above` and at most `up_to`, in no particular order.
 
         Args:
             up_to: None: the version at which the table is open.
@@ -55,15 +55,15 @@ class StreamTable:
     def in_order(
         self, columns: Sequence[str], *, above: int = -1, up_to: int | None = None, where: pc.Expression | None = None
     ) -> Iterator[pa.Table]:
-        """As `batches`, an hour of commits at a time, in the order of the stream; memory is that of an hour.
+        """As `batches`, in the order of the stream, an hour of commits at a time; needs the memory of an hour.
 
-        The log is read once.
+        The Delta log is read once.
         """
         if self.version < 0:
             return
         table = self._opened()
         for hour in sorted({str(values[HOUR]) for values in table.partitions()}):
-            # A data set keeps the footers of all files that it has read, so each hour has its own.
+            # A data set caches the footers of all files that it has read, so each hour gets a new one.
             of_hour = open_dataset(table, partitions=[(HOUR, "=", hour)])
             parts = list(self._scanned(of_hour, [*columns, PLACE], above=above, up_to=up_to, where=where))
             if parts:
@@ -80,14 +80,14 @@ class StreamTable:
         condition = (pc.field(POSITION) > above) & (pc.field(POSITION) <= last)
         if where is not None:
             condition &= where
-        # Few at a time: files are small, and each batch that is read ahead is memory.
+        # Little read-ahead: files are small, and each batch read ahead takes memory.
         scanner = dataset.scanner(list(columns), condition, batch_size=_BATCH_ROWS, batch_readahead=2)
         for batch in scanner.to_batches():
             if len(batch):
                 yield pa.Table.from_batches([batch])
 
     def newest_day(self) -> date | None:
-        """The newest day of an event, by the statistics of the files; None where they have none."""
+        """The newest day of an event, by the statistics of the files; None without statistics."""
         if self.version < 0:
             return None
         actions = self._opened().get_add_actions(flatten=True)
@@ -99,14 +99,14 @@ class StreamTable:
 
     @property
     def columns(self) -> frozenset[str]:
-        """Names of the table's columns; none where there is no table."""
+        """Names of the table's columns; empty if there is no table."""
         if self.version < 0:
             return frozenset()
         return frozenset(field.name for field in open_table(self.settings, self.name).schema().fields)
 
 
 def open_stream_table(settings: Settings, name: str) -> StreamTable:
-    """The table of a stream's rows as it is now."""
+    """Open the table of a stream at its newest version."""
     try:
         table = open_table(settings, name)
     except NotFoundError:

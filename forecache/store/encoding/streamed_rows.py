@@ -1,7 +1,7 @@
-"""Rows of a stream's table, as live layers hold them and as publishes overlay them: one encoding for both.
+"""Encoding of rows of a stream's table, for live layers and for publishes.
 
-The value of a row is byte for byte what a published entry of the same fields is, so that an answer does not depend on
-which of the two it comes from.
+The value of a row is byte for byte equal to a published entry of the same fields, so that an answer does not depend on
+its source.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ _SERVED_AS = {
 }
 _NOBODY = Provenance("", -1, -1, "", "")
 PLACES_OF_A_COMMIT = 1 << 31
-"""A row's moment is its position times this, and its place."""
+"""A row's moment, its rank in the stream, is `position` times this plus `place`."""
 _WAITING_ROWS = 1 << 20
 
 
@@ -45,8 +45,8 @@ def streamed_rows(
     """The key and the live row of every row.
 
     Args:
-        rows: With the columns of the key and the fields, `position`, and `event_time`; of `model_version`, `release`
-            and `base` those that are there are the row's provenance.
+        rows: With the columns of the key and the fields, `position`, and `event_time`; `model_version`, `release` and
+            `base`, if present, are the row's provenance.
         event_time: Column of the event's time, a timestamp or a date.
 
     Raises:
@@ -66,7 +66,7 @@ def streamed_rows(
 
 
 def _provenances(batch: pa.RecordBatch) -> list[bytes]:
-    """Of every row the JSON of what made it; a batch has few different ones."""
+    """The provenance of every row as JSON; a batch has few different ones."""
     names = [name for name in _MADE_BY if name in batch.schema.names]
     if not names:
         return [b""] * len(batch)
@@ -81,7 +81,7 @@ def _provenances(batch: pa.RecordBatch) -> list[bytes]:
 
 
 def with_answers(rows: pa.Table, fields: Sequence[Field]) -> pa.Table:
-    """The rows of which not all fields are null: one without an answer takes the place of no other."""
+    """Drop rows whose fields are all null: a row without an answer must not replace another one."""
     there = [rows.column(field.name).is_valid() for field in fields if field.name in rows.column_names]
     return rows.filter(reduce(pc.or_, there)) if there else rows
 
@@ -92,7 +92,7 @@ def served_arrow(field: Field) -> pa.DataType:
 
 
 def served_types(rows: pa.Table, fields: Sequence[Field]) -> pa.Table:
-    """The rows with the fields in the types that they are served as."""
+    """Cast the fields to the types in which they are served."""
     rows = plain(rows)
     for field in fields:
         kind = _SERVED_AS.get(field.type)
@@ -103,7 +103,7 @@ def served_types(rows: pa.Table, fields: Sequence[Field]) -> pa.Table:
 
 
 class LatestRows:
-    """Of rows that arrive in any order, the last row of every key by position and place; memory is that of the keys."""
+    """Keeps the last row of every key, by position and place, of rows in any order; needs memory for the keys only."""
 
     def __init__(self, key: KeySchema) -> None:
         self._key = key
@@ -111,16 +111,16 @@ class LatestRows:
         self._num_waiting = 0
 
     def add(self, rows: pa.Table) -> None:
-        """Take in rows that have the key's columns, `position` and `place`."""
+        """Add rows that have the key's columns, `position` and `place`."""
         self._waiting.append(plain(rows))
         self._num_waiting += len(rows)
         if self._num_waiting > _WAITING_ROWS and len(self._waiting) > 1:
             kept = self._reduced()
-            # What is kept does not count, so that many keys are not sorted anew with each batch.
+            # Kept rows do not count, so that many keys are not sorted again with each batch.
             self._waiting, self._num_waiting = [kept], 0
 
     def rows(self) -> pa.Table | None:
-        """The last row of every key; None where there was no row."""
+        """The last row of every key; None without rows."""
         return self._reduced() if any(map(len, self._waiting)) else None
 
     def _reduced(self) -> pa.Table:
@@ -129,7 +129,7 @@ class LatestRows:
 
 
 def latest_places(rows: pa.Table, key: KeySchema) -> np.ndarray:
-    """Where the last row of every key stands, int64 [keys], in the order of the rows."""
+    """Indices of the last row of every key, int64 [keys], ascending."""
     keys = encode_keys(rows, key)
     batch = pa.RecordBatch.from_pydict({name: rows.column(name).combine_chunks() for name in key.names})
     refuse_bad_keys(batch, keys, key, "row {} of a stream", 0)
@@ -138,7 +138,7 @@ def latest_places(rows: pa.Table, key: KeySchema) -> np.ndarray:
 
 
 def moments_of(rows: pa.Table) -> np.ndarray:
-    """Where each row stands in the order of the stream, int64 [n]."""
+    """Ranks of the rows in the order of the stream, int64 [n]."""
     moments: np.ndarray = (
         rows.column(POSITION).to_numpy().astype(np.int64) * PLACES_OF_A_COMMIT + rows.column(PLACE).to_numpy()
     )
@@ -146,5 +146,5 @@ def moments_of(rows: pa.Table) -> np.ndarray:
 
 
 def hour_of(moments: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    """The hour in which each moment lies: few, so that many rows have the same provenance."""
+    """Round times down to the hour, so that many rows have the same provenance."""
     return pc.floor_temporal(moments, unit="hour")

@@ -1,6 +1,7 @@
-"""The live layer: streamed rows that lie above the versions of a pipeline or view, and are shared by all of them.
+"""The live layer: streamed rows above the published versions of a pipeline or view, shared by all versions.
 
-Two LMDB environments with one writer each and any number of readers: `live` holds what the stream's table holds, up to
-one Delta version; `pending` holds rows that an engine has computed and not yet committed. A row of `pending` wins
-over one of `live`, and a row of `live` over the served version where its position is above the version's cut.
+It consists of two LMDB environments with one writer each and any number of readers. `live` has the newest rows of the
+stream's table, up to one Delta version; `pending` has rows that an engine has computed and not yet committed. A row of
+`pending` wins over one of `live`, and that one over the served version if its offset (the field `position`) is above
+the cut-off (`cut`) of the version.
 """

@@ -1,4 +1,4 @@
-"""The batches of pending rows, and the offsets that they reach."""
+"""The batches of pending rows, with the Kafka offsets after their events."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from forecache.store.live.state import CONFIRMED_AT, CONFIRMED_FROM, CONFIRMED_UNTIL
 
 Offsets = Mapping[int, int]
-"""By partition, the offset that is read next."""
+"""Next offset to read by partition."""
 
 
 @dataclass(frozen=True)
@@ -14,10 +14,10 @@ class Batch:
     """The rows of one commit.
 
     Attributes:
-        batch: Its number, as the engine counts.
+        batch: Number that the engine gave it.
         until: Number of its last put.
-        offsets: Behind its events.
-        version: Of the table that holds it; None before its commit.
+        offsets: Offsets after its events.
+        version: Version of the table that contains it; None before its commit.
     """
 
     batch: int
@@ -32,23 +32,25 @@ def stored_offsets(stored: Mapping[str, int]) -> dict[int, int]:
 
 
 def merged(before: Offsets, after: Offsets) -> dict[int, int]:
-    """The offsets that are reached after both."""
+    """The greater offset of each partition."""
     return {partition: max(before.get(partition, 0), after.get(partition, 0)) for partition in {**before, **after}}
 
 
 def passed(wanted: Offsets, reached: Offsets) -> bool:
-    """Whether every offset that is wanted has been reached."""
+    """Return whether every wanted offset has been reached."""
     return all(reached.get(partition, 0) >= offset for partition, offset in wanted.items())
 
 
 def tell_confirmed(cells: memoryview, batches: Iterable[Batch], start: int) -> None:
-    """Let readers pass over rows that the live layer has by now, also where nobody removes them any more.
+    """Write to the cells which rows are committed: readers skip those once the live layer has applied them.
+
+    So a row is skipped even if no process removes it any more.
 
     Args:
-        start: Rows whose number is not above it are not told of: a killed process left them.
+        start: Rows whose number is not above it are excluded: a killed process left them.
     """
     known = [each for each in batches if each.version is not None and each.until > start]
-    # A reader looks at the last of these cells first, and must never pass over a row that is not confirmed.
+    # A reader reads CONFIRMED_UNTIL first, and must never skip a row that is not confirmed.
     if start > cells[CONFIRMED_FROM]:
         cells[CONFIRMED_UNTIL] = 0
     if known:

@@ -17,11 +17,14 @@ _PAUSE_S = 0.02
 
 
 def wait_until_applied(layout: Layout, cut: int, *, longest_s: float = _LONGEST_S) -> bool:
-    """Wait until the live layer holds every row above a cut, and those up to it, while somebody writes the layer.
+    """Wait, before the pointer moves to a version, until the live layer has applied the version's cut-off.
+
+    The workers of a reader swap in a new version one after the other. One that has it knows the stream up to the
+    cut-off, so the live layer must be as far for the others, or a key would go back to an older row between two
+    requests. The layer must also still have the rows that an older version lacks.
 
     Returns:
-        Whether it does. False: nobody follows the stream here, or not fast enough; then a poll of two workers may show
-        a key go back for the moment in which they take the version up.
+        Whether it has. False: no tailer runs on this machine, or it is too slow; then a key may go back for a moment.
     """
     if cut < 0 or not layout.live.exists():
         return True
@@ -36,7 +39,7 @@ def wait_until_applied(layout: Layout, cut: int, *, longest_s: float = _LONGEST_
 
 
 def is_followed(layout: Layout) -> bool:
-    """Whether a process of this machine writes the live layer of a store."""
+    """Return whether a process of this machine writes the live layer of a store."""
     try:
         descriptor = os.open(layout.streamed / f"{LIVE}.lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

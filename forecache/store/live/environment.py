@@ -1,7 +1,8 @@
-"""An LMDB environment of the live layer: opened once in a process, grown when it is full, read in fresh transactions.
+"""An LMDB environment of the live layer, and the lock of its one writer.
 
-A read transaction never outlives a call, so that no reader keeps the writer from using freed pages again. LMDB's table
-of readers has a slot for each process that reads; the writer clears those of processes that were killed.
+It is opened once in a process, grown when it is full, and read in short transactions: none outlives a call, so that no
+reader keeps the writer from reusing freed pages. LMDB's table of readers has a slot for each reading process; the
+writer clears those of processes that were killed.
 """
 
 import os
@@ -29,14 +30,14 @@ class Environment:
 
     Attributes:
         rows: Keys and records.
-        meta: What the writer notes beside them, in the same transactions.
+        meta: State of the writer, in the same transactions.
     """
 
     def __init__(self, path: Path, *, is_durable: bool, create: bool, map_bytes: int) -> None:
         self.path = path
         self.references = 0
-        # Opened for writing wherever that is allowed: LMDB refuses a second open of a file in one process, and the
-        # writer may be in the same process as a reader.
+        # Opened for writing if that is allowed: LMDB refuses to open a file twice in one process, and the writer may be
+        # in the same process as a reader.
         readonly = not create and not os.access(path, os.W_OK)
         # Without spare transactions: a forked process would free the slots of those that its parent keeps.
         try:
@@ -74,16 +75,16 @@ class Environment:
                 self._follow_map(error, maps)
 
     def _follow_map(self, error: lmdb.Error, maps: int) -> None:
-        """Return where a read may be tried again, since the map has grown meanwhile.
+        """Return if the read may be tried again because the map has grown meanwhile.
 
         Args:
-            maps: How often it had grown in this process when the read began.
+            maps: Value of the counter of map changes when the read began.
 
         Raises:
             DamagedError: The read failed for another reason.
         """
         if isinstance(error, lmdb.MapResizedError):
-            self._resize(0)  # what another process has made of it
+            self._resize(0)  # to the size that another process has set
             return
         with self._growing:  # another thread's growth ends the transactions of all
             if self._maps == maps:
@@ -98,7 +99,7 @@ class Environment:
                 self._maps += 1  # a read that has begun in between is tried again, too
 
     def read_long(self, work: Callable[[Any], _T]) -> _T:
-        """As `read`, for work of seconds in a thread beside the writer's: the map does not grow meanwhile.
+        """As `read`, for work of seconds in a thread other than the writer's: the map cannot grow meanwhile.
 
         LMDB must not move a map in which this process has an open transaction.
         """
@@ -110,7 +111,7 @@ class Environment:
                 raise _unreadable(self.path, error) from None
 
     def write(self, work: Callable[[Any], _T]) -> _T:
-        """The result of `work(transaction)`, committed; where the map is full it grows, and `work` is called again.
+        """Commit `work(transaction)` and return its result; if the map is full it grows, and `work` is called again.
 
         Raises:
             UnavailableError: The disk is full; nothing has changed.
@@ -147,11 +148,11 @@ class Environment:
         return self.read(work)
 
     def count(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return self.read(lambda transaction: int(transaction.stat(self.rows)["entries"]))
 
     def forget_dead_readers(self) -> int:
-        """Free the slots of readers that were killed; returns how many there were."""
+        """Free the slots of readers that were killed; returns their number."""
         return int(self._env.reader_check())
 
     @property
@@ -163,7 +164,7 @@ class Environment:
         return self.path.stat().st_size
 
     def replaced(self) -> bool:
-        """Whether the path leads to another file than the open one, or to none."""
+        """Return whether the path leads to another file than the open one, or to none."""
         try:
             return inode_of(self.path) != self.inode
         except FileNotFoundError:
@@ -182,11 +183,11 @@ def acquire(path: Path, *, is_durable: bool, create: bool = False, map_bytes: in
     """Open an environment, or count one more user of it in this process.
 
     Args:
-        is_durable: Whether a commit survives a crash of the machine; those that do not survive one of the process.
-        create: Make it where it is missing.
+        is_durable: Whether a commit survives a crash of the machine; it survives one of the process in any case.
+        create: Create it if it is missing.
 
     Raises:
-        UnavailableError: It is not there, or cannot be read.
+        UnavailableError: It does not exist, or cannot be read.
     """
     with _lock:
         found = _open.get(inode_of(path)) if path.exists() else None
@@ -209,11 +210,11 @@ def release(environment: Environment) -> None:
 
 
 def _forget() -> None:
-    """In a child process: what its parent had open is not used here, and opened anew."""
+    """In a child process: drop the environments of the parent, so that they are opened again here."""
     global _lock
     _lock = threading.Lock()
     for environment in _open.values():
-        # LMDB's objects end here, whoever holds theirs: while they live, the file cannot be opened again.
+        # Drop LMDB's objects even if the environment is referenced: while they exist, the file cannot be opened again.
         environment._env = environment.rows = environment.meta = None
     _open.clear()
 

@@ -1,4 +1,4 @@
-"""The file LIVE: which stream a store has a live layer of, and what its rows are. Its presence makes the store live."""
+"""The file LIVE: the declaration of a store's live layer (stream, table, key, fields); a store with it is live."""
 
 import json
 from collections.abc import Mapping
@@ -25,15 +25,14 @@ class LiveLayer:
 
     Attributes:
         stream: Name of the stream.
-        table: Name of its Delta table, to whose versions positions belong.
-        kind: "rows": a live value takes the place of a version's; "tiles": it is merged with the version's row.
-        key: Of the store.
-        fields: What a row serves.
-        plan: Of tiles, how they are merged: JSON of the windows' plan.
-        event_time: Column of the table that is the time of the event.
-        max_lag_s: A reader that has just started is ready once the layer is no more seconds behind the table; None: it
-            does not wait.
-        keep_h: Hours of event time for which rows are kept; None: until a version's cut has passed them.
+        table: Name of its Delta table; offsets of rows are its versions.
+        kind: "rows": a live row replaces a version's; "tiles": it is merged with the version's row.
+        key: Key of the store.
+        fields: Served fields of a row.
+        plan: Of tiles, the plan of merging: JSON of the windows' plan.
+        event_time: Column of the table with the time of the event.
+        max_lag_s: Greatest lag behind the table at which a reader that has just started is ready; None: any.
+        keep_h: Hours of event time for which rows are kept; None: until a version's cut-off includes them.
     """
 
     stream: str
@@ -49,12 +48,12 @@ class LiveLayer:
 
     @property
     def replaces(self) -> bool:
-        """Whether a row takes the place of one that a version has; else it is of a key that no version has."""
+        """True if rows replace those of a version; False if they are of keys that no version has, or are merged."""
         return self.kind == "rows" and self.keep_h is None
 
     @property
     def values(self) -> str:
-        """Names what the values of rows depend on: values of another name are none of this layer's."""
+        """Hash of all that the values of rows depend on: values with another hash must not be used."""
         parts = (
             self.kind,
             self.replaces,
@@ -74,7 +73,7 @@ def layer_from_json(content: bytes, *, what: str = "The file LIVE") -> LiveLayer
 
     Raises:
         DamagedError: Its bytes are not those that were written.
-        UnavailableError: A Forecache wrote it whose live layers look otherwise.
+        UnavailableError: A Forecache with another format wrote it.
     """
     data = unsealed(content, what=what)
     if data.get("format") != FORMAT:
@@ -87,7 +86,7 @@ def layer_from_json(content: bytes, *, what: str = "The file LIVE") -> LiveLayer
 
 
 def read_layer(layout: Layout) -> LiveLayer | None:
-    """The live layer of a store, None where it has none; raises as `layer_from_json`."""
+    """The live layer of a store, None if it has none; raises as `layer_from_json`."""
     try:
         content = layout.live.read_bytes()
     except FileNotFoundError:
@@ -102,7 +101,7 @@ def stores_with_layers(store_path: Path) -> list[str]:
 
 
 def write_layer(layout: Layout, layer: LiveLayer) -> None:
-    """Make a store live, or change how; one that is the same already is left alone."""
+    """Write the file LIVE of a store, unless it is equal already."""
     layout.streamed.mkdir(parents=True, exist_ok=True)
     content = layer.to_json()
     if not layout.live.exists() or layout.live.read_bytes() != content:

@@ -9,13 +9,13 @@ from forecache.files import lock
 from forecache.store.layout import Layout
 
 LIVE, PENDING_ROWS = "live", "pending"
-"""What the files of both environments are called."""
+"""File names of the two environments, without suffix."""
 
 _W = TypeVar("_W", bound="Writer")
 
 
 class Writer:
-    """Holds the lock and the environment, which its constructor has put into `_held`, until it is closed."""
+    """Base class of the writers: holds the lock and the environment, which are in `_held`, until it is closed."""
 
     _held: ExitStack
 

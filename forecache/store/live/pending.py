@@ -1,13 +1,13 @@
-"""Pending rows: answers that are visible before the commit that will hold them.
+"""Pending rows: answers that are visible before their commit.
 
 An engine puts the rows of a batch, commits the batch to the stream's table, and confirms it with the table's version.
-A confirmed row stays until the live layer has applied that version, so that no key goes back in between.
+A confirmed row stays until the live layer has applied that version, so that no key goes back to an older row.
 
-A process that is killed leaves rows that no commit holds. They stay visible, since their keys must not go back: the
-next process computes their events again, and its rows of the same keys are kept back until it has passed the offsets
-that the killed one had reached. Then they take the place of the old ones, all in one transaction.
+A process that is killed leaves uncommitted rows. They stay visible, so that no key goes back: the next process computes
+their events again, and holds back its rows of the same keys until it has passed the Kafka offsets that the killed one
+had reached. Then all of them replace the old rows in one transaction.
 
-The file is not flushed to the disk. A crash of the machine loses it, and with it nothing that is not computed again.
+The file is not flushed to the disk. A crash of the machine loses it, but its rows are computed again.
 """
 
 from collections import deque
@@ -39,7 +39,7 @@ class PendingWriter(Writer):
 
     Attributes:
         entries: Pending rows.
-        waits_for: The offsets that a killed process had reached, where they have not been passed yet; else empty.
+        waits_for: The offsets that a killed process had reached, until this one has passed them; then empty.
     """
 
     entries: int
@@ -66,7 +66,7 @@ class PendingWriter(Writer):
             self._held = opening.pop_all()
 
     def _recover(self, committed: dict[int, int], version: int) -> None:
-        """Take over what the last process left: rows whose batch is in the table, and rows that are waited for."""
+        """Take over the rows of the last process: those whose batch was committed, and those to be replaced."""
         stored, records = self._env.read(
             lambda transaction: (
                 transaction.get(_STATE, db=self._env.meta),
@@ -112,7 +112,7 @@ class PendingWriter(Writer):
         Args:
             batch: Number of the commit that will hold them; ascending. Several puts may belong to one commit.
             rows: Key bytes and rows, in the order of their events; their position does not matter.
-            offsets: By partition, the offset behind the events that these rows, and those before them, were made of.
+            offsets: By partition, the offset after the events of these rows and of all before them.
 
         Raises:
             UnavailableError: The disk is full; nothing was changed.
@@ -132,7 +132,7 @@ class PendingWriter(Writer):
         self.sweep()
 
     def confirm(self, batch: int, version: int) -> None:
-        """Say that the table holds this batch, and all before it, at this version."""
+        """Record that the table contains this batch, and all before it, at this version."""
         self._batches = deque(
             replace(each, version=version) if each.batch <= batch and each.version is None else each
             for each in self._batches
@@ -141,9 +141,9 @@ class PendingWriter(Writer):
         self.sweep()
 
     def sweep(self) -> int:
-        """Remove rows that the live layer has by now; returns how many. Call it about once a second.
+        """Remove rows that the live layer has applied; returns their number. Call it about once a second.
 
-        Those of thousands at a time would hold up the rows that come, so that each put goes on with it.
+        At most some hundred at a time, so that new rows need not wait; each `put` continues the work.
         """
         applied, gone, has_changed = self._applied(), set[bytes](), False
         while self._batches and (at := self._batches[0].version) is not None and at <= applied:
@@ -164,20 +164,20 @@ class PendingWriter(Writer):
         return len(gone)
 
     def end_waiting_at(self, offsets: Offsets, version: int) -> None:
-        """Say that the table has these offsets at a version, and that nothing is put: old rows go with that version."""
+        """Record that the table has passed the offsets at a version without new rows: old rows end with it."""
         if self.waits_for and passed(self.waits_for, offsets):
             self._opened_at = version
             self._end_waiting({})
 
     def give_up_waiting(self) -> None:
-        """Let the rows go that a killed process left, because their events are gone from the topic."""
+        """Stop waiting for the events of a killed process, because they were removed from the topic."""
         if self.waits_for:
             self._end_waiting({})
 
     def _end_waiting(self, newest: Mapping[bytes, _Numbered]) -> None:
-        """Show what was kept back, and `newest`. Other old rows stay until the live layer has what this run began with.
+        """Show the rows held back, and `newest`. Other old rows stay until the layer has applied the first version.
 
-        For these, an earlier run has committed the events again, so that this one did not see them.
+        The events of those were already committed by an earlier run, so this one did not read them.
         """
         shown = {**self._kept_back, **newest}
         others = self._old - shown.keys()
@@ -198,7 +198,7 @@ class PendingWriter(Writer):
         return -1 if self._live is None else int(self._live[cells_of.APPLIED])
 
     def _write(self, *, shown: Mapping[bytes, _Numbered] = {}, gone: Collection[bytes] = ()) -> None:
-        """Commit rows that come and keys that go, with what is needed to go on after this process was killed."""
+        """Commit new rows and removed keys, with the state from which a process continues after a kill."""
         if self._is_broken:
             raise UnavailableError("The pending rows could not be written before.", remedy="Open their writer again.")
         state = {
@@ -213,7 +213,7 @@ class PendingWriter(Writer):
             for key in gone:
                 transaction.delete(key)
             for key, (number, row) in shown.items():
-                # The number of its put stands where other rows have their position.
+                # The number of its put takes the place of the position.
                 transaction.put(key, record_of(row, number))
             transaction.put(_STATE, stored, db=self._env.meta)
             return int(transaction.stat(self._env.rows)["entries"])
@@ -236,11 +236,11 @@ class PendingWriter(Writer):
 def open_pending_writer(
     layout: Layout, *, committed: Offsets, version: int, map_bytes: int = MAP_BYTES
 ) -> PendingWriter:
-    """The writer of a store's pending rows, which are made where they are missing.
+    """Open the writer of a store's pending rows; their file is created if it is missing.
 
     Args:
-        committed: By partition, the offset that the stream's table names as the next one.
-        version: The version of the table that says so.
+        committed: By partition, the next offset according to the stream's table.
+        version: The version of the table.
 
     Raises:
         ConflictError: Another process writes them.

@@ -1,4 +1,4 @@
-"""Reading a live layer: what the stream says of a key now, in microseconds, and in none where it says nothing."""
+"""The reader of a live layer: streamed rows by key, in microseconds, or in no time if there are none."""
 
 import os
 import weakref
@@ -19,7 +19,7 @@ _SOME = cells_of.SOME
 class LiveReader:
     """Reads pending rows and those of the live layer. Safe for threads; in a forked process it opens its own.
 
-    Neither environment need exist when it is made: `follow` opens what has come since.
+    The environments may be missing at first: `follow` opens those that were created since.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -38,12 +38,12 @@ class LiveReader:
         return None if found is None else LiveRow(*found)
 
     def get_many(self, keys: Sequence[bytes]) -> list[LiveRow | None]:
-        """As `get` of each key, in their order, at one moment."""
+        """As `get` of each key, in their order, from one state of each environment."""
         return [None if found is None else LiveRow(*found) for found in self.find_many(keys)]
 
     def find(self, key: bytes) -> Found | None:
-        """As `get`, faster."""
-        # The pending row first: it is removed only after the live layer has the row that takes its place.
+        """As `get`, but returns a tuple, which is faster."""
+        # The pending row first: it is removed only after the live layer has the row that replaces it.
         if self._pending.cells[_SOME]:
             record = self._pending.get(key)
             if record is not None and not self._is_applied(record):
@@ -55,7 +55,7 @@ class LiveReader:
         return None
 
     def find_many(self, keys: Sequence[bytes]) -> list[Found | None]:
-        """As `get_many`, faster."""
+        """As `get_many`, but returns tuples, which is faster."""
         rows: list[Found | None] = [None] * len(keys)
         if self._pending.cells[_SOME]:
             for place, record in enumerate(self._pending.get_many(keys)):
@@ -69,17 +69,17 @@ class LiveReader:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is surely no row; known without asking LMDB."""
+        """True if there is certainly no row; does not read LMDB."""
         return not (self._pending.cells[_SOME] or self._live.cells[_SOME])
 
     @property
     def entries(self) -> int:
-        """Rows in the live layer and pending ones, as of the last commit."""
+        """Number of rows in the live layer and of pending ones, as of the last commit."""
         return int(self._live.cells[cells_of.ENTRIES] + self._pending.cells[cells_of.ENTRIES])
 
     @property
     def pending(self) -> int:
-        """Pending rows."""
+        """Number of pending rows."""
         return int(self._pending.cells[cells_of.ENTRIES])
 
     @property
@@ -94,12 +94,12 @@ class LiveReader:
 
     @property
     def floor(self) -> int:
-        """The position at or below which rows have been removed; -1: none."""
+        """The offset up to which rows have been removed; -1: none."""
         return self._number(cells_of.FLOOR)
 
     @property
     def commits(self) -> int:
-        """A number that is another one after each change of any row."""
+        """A number that changes with each change of any row."""
         return int(self._live.cells[cells_of.COMMITS] + self._pending.cells[cells_of.COMMITS])
 
     @property
@@ -109,22 +109,22 @@ class LiveReader:
 
     @property
     def table_version(self) -> int:
-        """The newest version of the table that the tailer has seen; -1: none."""
+        """The newest version of the table that the tailer has read; -1: none."""
         return self._number(cells_of.TABLE_VERSION)
 
     @property
     def looked_at_us(self) -> int:
-        """When the tailer last looked at the table, in microseconds of Unix time; 0: never."""
+        """Time at which the tailer last read the table's version, in microseconds of Unix time; 0: never."""
         return max(0, self._number(cells_of.LOOKED_AT_US))
 
     def count_above(self, cuts: Sequence[int]) -> list[int]:
-        """How many keys have a row above each of the cuts; all rows are read."""
+        """Number of keys with a row above each of the cut-offs; reads all rows."""
         pending = {key for key, record in self._pending.items() if not self._is_applied(record)}
         positions = sorted(times_of(record)[0] for key, record in self._live.items() if key not in pending)
         return [len(pending) + len(positions) - bisect_right(positions, cut) for cut in cuts]
 
     def follow(self) -> None:
-        """Open what has come since, or was replaced; call it now and then, and never for each read."""
+        """Open environments that were created or replaced since; call it now and then, not for each read."""
         self._pending.follow()
         self._live.follow()
 
@@ -139,7 +139,7 @@ class LiveReader:
         self.close()
 
     def _is_applied(self, record: bytes) -> bool:
-        """Whether the live layer has what a pending row is about, and the row has not been removed yet."""
+        """Return whether the live layer has applied the commit of a pending row, which is not removed yet."""
         number, cells = times_of(record)[0], self._pending.cells
         if number > cells[cells_of.CONFIRMED_UNTIL] or number <= cells[cells_of.CONFIRMED_FROM]:
             return False
@@ -151,10 +151,10 @@ class LiveReader:
 
 
 class _Side:
-    """One environment for reading.
+    """Reads one environment.
 
     Attributes:
-        cells: Its counters; zeros while it is not there.
+        cells: Its counters; zeros while it does not exist.
         get: Reads a record.
     """
 
@@ -189,7 +189,7 @@ class _Side:
             self._mapped = None if cells is None or inode is None else (cells, inode)
         is_of_now = self._mapped is not None and cells_of.of_this_boot(self._mapped[0])
         if self._mapped is None or not (is_of_now or self._is_durable):
-            # Nothing is there, the machine has crashed, or the writer of pending rows is about to make their file.
+            # It does not exist, the machine has crashed, or the writer of pending rows is about to create the file.
             self.cells = cells_of.NO_CELLS
             return
         if self._env is None:
@@ -197,7 +197,7 @@ class _Side:
             self.get = _nothing if self._env is None else self._env.get
         if self._env is None:
             self.cells = cells_of.NO_CELLS
-        else:  # where the machine has crashed, counters that were not flushed are lost
+        else:  # after a crash of the machine, counters that were not flushed are lost
             self.cells = self._mapped[0] if is_of_now else cells_of.UNSURE
 
     def _opened(self) -> Environment | None:
@@ -215,7 +215,7 @@ class _Side:
         self._env, self._replaced = None, []
 
     def forget(self) -> None:
-        """In a forked process: leave the parent's environment alone, and open one of its own."""
+        """In a forked process: drop the parent's environment without closing it, and open another one."""
         self._replaced = []
         if self._env is not None:
             self._env = None
@@ -223,7 +223,7 @@ class _Side:
 
 
 def _nothing(key: bytes) -> bytes | None:
-    """Reads an environment that is not there."""
+    """Read of an environment that does not exist."""
     return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 PENDING = (1 << 63) - 1
-"""The position of a row that no commit holds yet: above every cut."""
+"""The position of a row before its commit: above every cut-off."""
 
 _HEAD = struct.Struct("<qqI")
 _unpack: Callable[[bytes], tuple[int, int, int]] = _HEAD.unpack_from
@@ -16,14 +16,14 @@ _VALUE = _HEAD.size
 
 @dataclass(frozen=True, slots=True)
 class LiveRow:
-    """What a stream says of a key.
+    """The row of a key in the live layer.
 
     Attributes:
-        position: Delta version of the stream's table that holds it; PENDING where none does yet.
+        position: Offset of the row: the Delta version of the stream's table with it; PENDING before its commit.
         event_us: Time of its event, in microseconds of Unix time. Of tiles, that of their newest event.
         value: Of rows, the JSON object of the served fields. Of tiles, the encoded tiles of the key.
-        provenance: A JSON object whose members the answer repeats, such as the model's version; may be empty. Of
-            pending tiles, which no answer repeats: a JSON list of the offsets behind their events, by partition.
+        provenance: A JSON object whose members are copied into the answer, such as the model's version; may be empty.
+            Of pending tiles instead a JSON list of the Kafka offsets after their events, by partition.
     """
 
     position: int
@@ -37,13 +37,13 @@ class LiveRow:
 
 
 def record_of(row: LiveRow, number: int | None = None) -> bytes:
-    """The record of a row; `number` is in the place of its position, where there is one."""
+    """Encode a row as a record; `number`, if given, replaces its position."""
     first = row.position if number is None else number
     return _HEAD.pack(first, row.event_us, len(row.provenance)) + row.provenance + row.value
 
 
 Found = tuple[int, int, bytes, bytes]
-"""What a row says, without the time that it takes to make one: position, event_us, value, provenance."""
+"""(position, event_us, value, provenance) of a row: a tuple, as it is faster to create than a LiveRow."""
 
 
 def row_of(record: bytes) -> LiveRow:
@@ -58,7 +58,7 @@ def found_of(record: bytes) -> Found:
 
 
 def pending_of(record: bytes) -> Found:
-    """As `found_of`, of a pending row, whose record has another number in the place of its position."""
+    """As `found_of`, for a pending row, whose record has another number instead of its position."""
     _, event_us, size = _unpack(record)
     end = _VALUE + size
     return PENDING, event_us, record[end:], record[_VALUE:end]

@@ -1,7 +1,7 @@
-"""The counters of an environment: a small file that its writer and all readers map, so that reading one costs nothing.
+"""The counters of an environment: a small file that its writer and all readers map, so that reads cost almost nothing.
 
-The environment itself is the truth. `SOME` is set before the first row is committed and cleared after the last one is
-gone, so that "no rows" is never believed too early; the other cells are set after each commit.
+The environment itself is authoritative. `SOME` is set before the first row is committed and cleared after the last one
+is removed, so that readers never miss a row; the other cells are set after each commit.
 """
 
 import mmap
@@ -16,22 +16,22 @@ from forecache.files import write_durably
     MAGIC, BOOT, SOME, ENTRIES, APPLIED, VERIFIED, COMMITS, NEWEST_US, TABLE_VERSION, LOOKED_AT_US, FLOOR,
     CONFIRMED_FROM, CONFIRMED_UNTIL, CONFIRMED_AT,
 ) = range(14)  # fmt: skip
-"""Cells: what the file is, the boot of the machine that wrote it, whether there may be rows, how many there are, the
-Delta version that has been applied, the one that has been verified, commits so far, the newest event's time, the newest
-Delta version that the tailer knows of, when it last looked, and the position at or below which rows were removed (times
-in microseconds of Unix time). Of pending rows, those whose number is above the first and up to the second of the last
-three are in the table at the third, a Delta version."""
+"""Cells: file type, id of the machine's boot in which it was written, whether there may be rows, number of rows,
+applied Delta version, verified Delta version, number of commits, time of the newest event, newest Delta version of the
+table, time at which the tailer last read that, and the offset up to which rows were removed (times in microseconds of
+Unix time). Pending rows whose number is above CONFIRMED_FROM and at most CONFIRMED_UNTIL are committed at the Delta
+version CONFIRMED_AT."""
 
 _MAGIC = 0x31455649_4C434600
 _CELLS = 64
 NO_CELLS = memoryview(bytes(8 * _CELLS)).cast("q")
-"""Of an environment that is not there."""
+"""Counters of an environment that does not exist."""
 UNSURE = memoryview(b"".join((1 if cell == SOME else 0).to_bytes(8, "little") for cell in range(_CELLS))).cast("q")
-"""Of one whose counters cannot be believed: there may be rows."""
+"""Counters of an environment whose own cannot be trusted: there may be rows."""
 
 
 def boot() -> int:
-    """A number of the machine's present boot; 0 where the system does not tell."""
+    """A number that identifies the machine's present boot; 0 if the system does not tell."""
     try:
         text = Path("/proc/sys/kernel/random/boot_id").read_bytes()
     except OSError:
@@ -40,7 +40,7 @@ def boot() -> int:
 
 
 def create_cells(path: Path) -> memoryview:
-    """The cells of a file for its writer, marked as of this boot; a missing or foreign file is made anew."""
+    """The cells of a file for its writer; a missing or foreign file is created again."""
     cells = _mapped(path, writable=True)
     if cells is None or cells[MAGIC] != _MAGIC:
         content = memoryview(bytearray(8 * _CELLS)).cast("q")
@@ -53,13 +53,13 @@ def create_cells(path: Path) -> memoryview:
 
 
 def read_cells(path: Path) -> memoryview | None:
-    """The cells of a file for a reader, None where its writer has not made it yet."""
+    """The cells of a file for a reader, None if its writer has not created it yet."""
     cells = _mapped(path, writable=False)
     return None if cells is None or cells[MAGIC] != _MAGIC else cells
 
 
 def of_this_boot(cells: memoryview) -> bool:
-    """Whether the file was written since the machine was started: what a crash of the machine left is not believed."""
+    """Return whether the file was written since the machine started; an older one may have lost data in a crash."""
     return bool(cells[BOOT] == boot())
 
 

@@ -1,4 +1,4 @@
-"""What the tailer of a live layer says of itself: a small file beside the layer, for the status page and alerts."""
+"""State of the tailer of a live layer: a small file beside the layer, for the status page and alerts."""
 
 import json
 import os
@@ -15,22 +15,22 @@ class TailState:
     """Figures of a tailer, as of `written_at`. Times are Unix times; 0: never.
 
     Attributes:
-        pid: Of the process.
-        table_id: Of the stream's table that the layer was filled from.
-        applied: Delta version of the table that the layer has; what the table has is in the layer's counters.
-        caught_up_at: When the layer last had everything that the table had.
-        verified_at: When its content was last found equal to the table's.
-        unverified_since: Since when it has had content that was not compared with the table yet; 0: it has none.
-        comparing_since: When the comparison began that is under way; 0: none is.
-        compares_all: Whether that one reads all rows of the table, as the first one of a process does.
-        comparison_s: Seconds that the last comparison took, whatever it found; 0: none has ended.
-        compared_every_s: Seconds from the beginning of one comparison to that of the next.
-        differed: How often it was not; the layer was made anew each time.
-        differed_at: When that was last.
-        difference: What differed then, as a sentence.
-        gaps: How often entries of the table's log were gone, so that the rows were read from the table instead.
-        failing_since: Since when the tailer has not been able to go on; 0: it is able to.
-        failure: Why, as a sentence.
+        pid: Process id of the tailer.
+        table_id: Id of the stream's table that the layer was filled from.
+        applied: Delta version of the table that the layer has applied; the table's own is in the layer's counters.
+        caught_up_at: Last time at which the layer had all rows of the table.
+        verified_at: Last time at which its content was found equal to the table's.
+        unverified_since: Time since which it has content that was not compared with the table; 0: it has none.
+        comparing_since: Start of the comparison in progress; 0: there is none.
+        compares_all: Whether that comparison reads all rows of the table, as the first one of a process does.
+        comparison_s: Duration of the last comparison, whatever its result; 0: none has ended.
+        compared_every_s: Seconds from the start of one comparison to that of the next.
+        differed: Number of comparisons that found a difference; the layer was filled again each time.
+        differed_at: Time of the last difference.
+        difference: The last difference, as a sentence.
+        gaps: Number of times that entries of the Delta log were missing, so that the table was read instead.
+        failing_since: Time since which the tailer fails; 0: it does not.
+        failure: The reason, as a sentence.
     """
 
     pid: int = 0
@@ -52,7 +52,7 @@ class TailState:
     failure: str = ""
 
     def note(self, applied: int, *, verified: int, now: float) -> None:
-        """Take the Delta versions up to which the layer has the table, and up to which it was found equal to it."""
+        """Record the Delta versions up to which the layer has applied the table and was found equal to it."""
         self.written_at, self.applied = now, applied
         if verified >= applied:
             self.unverified_since = 0.0
@@ -61,7 +61,7 @@ class TailState:
 
 
 def read_tail_state(layout: Layout) -> TailState:
-    """What a tailer said last; nothing where none ran here."""
+    """The last state that a tailer wrote; an empty one if none ran here."""
     with suppress(OSError, ValueError, TypeError, AttributeError):
         found = json.loads((layout.streamed / _FILE).read_bytes())
         known = {each.name for each in fields(TailState)}
@@ -70,7 +70,7 @@ def read_tail_state(layout: Layout) -> TailState:
 
 
 def write_tail_state(layout: Layout, state: TailState) -> None:
-    """Replace it in one step, without a flush: a crash of the machine may take it. On a full disk the old one stays."""
+    """Replace the state atomically, without a flush: a crash of the machine may lose it, a full disk keeps it."""
     path = layout.streamed / _FILE
     temporary = path.with_name(f".{_FILE}.{os.getpid()}.tmp")
     with suppress(OSError):

@@ -1,8 +1,8 @@
 """The writer of a live layer: applies the versions of the stream's table one by one, each in one transaction.
 
-The layer holds, of the table up to the version `applied`, the newest row of each key, unless that row is at or below
-the `floor` or its event is before `expire_before_us`. The transaction that changes rows also records these numbers and
-the content hash, so that whatever is killed, they belong to the rows that are there.
+The layer has the newest row of each key in the table up to the version `applied`. Rows with an offset at or below
+`floor`, or with an event before `expire_before_us`, have been removed. The transaction that changes rows also writes
+these numbers and the content hash, so that they describe the rows even after a kill.
 """
 
 import json
@@ -31,12 +31,12 @@ class LiveWriter(Writer):
     Attributes:
         applied: The table's version up to which rows have been applied; -1: none.
         verified_through: The version at which the content was last found equal to the table's.
-        floor: Rows at or below this position have been removed.
+        floor: Rows with offsets up to this one have been removed.
         expire_before_us: Rows of events before this time have been removed.
         content_sum: Sum modulo 2**128 of XXH3-128 over `key, 0x00, record` of all rows.
         entries: Rows in the layer.
-        pruned: Whether `prune` has removed all that it was last asked to.
-        values: Names the declaration that the values were made by, see `LiveLayer.values`; "": not known.
+        pruned: Whether the last `prune` has removed all of its rows.
+        values: Hash of the declaration that the values were computed by, `LiveLayer.values_id`; "": not known.
     """
 
     applied: int
@@ -63,7 +63,7 @@ class LiveWriter(Writer):
             self._held = opening.pop_all()
 
     def apply(self, version: int, rows: Iterable[tuple[bytes, LiveRow]]) -> None:
-        """Apply the rows of one version of the table; one that is applied already is left alone.
+        """Apply the rows of one version of the table; does nothing if it was applied before.
 
         Args:
             rows: Key bytes and rows in the order of the table; the last one of a key counts.
@@ -96,12 +96,12 @@ class LiveWriter(Writer):
         self._commit(work)
 
     def prune(self, floor: int, *, expire_before_us: int | None = None, most: int | None = None) -> int:
-        """Remove rows at or below a position and rows of events before a time, some thousand at once; returns how many.
+        """Remove rows up to an offset, and rows of events before a time, some thousand at once; returns their number.
 
         Args:
-            floor: Smallest cut of the versions that are retained or open; -1: none. It never goes back.
-            expire_before_us: For rows that only the stream has; None: as it was.
-            most: Rows that are looked at in this call; None: all. The next call goes on behind them.
+            floor: Smallest cut-off of the versions that are retained or open; -1: none. A lower one has no effect.
+            expire_before_us: For layers whose rows no version contains; None: unchanged.
+            most: Most rows that this call examines; None: all. The next call continues after them.
         """
         floor = max(floor, self.floor)
         expire = max(NEVER if expire_before_us is None else expire_before_us, self.expire_before_us)
@@ -137,12 +137,12 @@ class LiveWriter(Writer):
         self._commit(lambda transaction: self._note(transaction, verified=version))
 
     def note_table(self, version: int) -> None:
-        """Tell readers which version the table has, and that the tailer looked just now: they know their lag."""
+        """Publish the version of the table, and the present time, to readers, which compute the lag from them."""
         self._cells[cells_of.TABLE_VERSION] = version
         self._cells[cells_of.LOOKED_AT_US] = time.time_ns() // 1000
 
     def reset(self, *, values: str = "") -> None:
-        """Remove all rows; the next version to apply is any. `values` as for `replace`."""
+        """Remove all rows; any version can be applied next. `values` as for `replace`."""
 
         def work(transaction: Any) -> dict[str, Any]:
             transaction.drop(self._env.rows, delete=False)
@@ -155,12 +155,12 @@ class LiveWriter(Writer):
         self, version: int, rows: Iterable[tuple[bytes, LiveRow]], *, floor: int, expire_before_us: int = NEVER,
         values: str = "",
     ) -> None:  # fmt: skip
-        """Make the layer hold exactly these rows, all in one transaction, so that no answer goes back meanwhile.
+        """Replace all rows by these in one transaction, so that no answer goes back meanwhile.
 
         Args:
-            rows: Of distinct keys, in any order: those of the table up to `version`, without those that are out.
-            floor, expire_before_us: As `prune` has them; here they may be lower than they were.
-            values: Names the declaration that the values were made by.
+            rows: Of distinct keys, in any order: those of the table up to `version`, without removed ones.
+            floor, expire_before_us: As for `prune`, but they may be lower than before.
+            values: Hash of the declaration that the values were computed by.
         """
         new = dict(rows)
         if new:
@@ -180,7 +180,7 @@ class LiveWriter(Writer):
         self._commit(work)
 
     def scan(self, visit: Callable[[dict[str, Any], Iterator[tuple[bytes, bytes]]], _T]) -> _T:
-        """The result of `visit(numbers, keys and records)`, both as of one moment; another thread may apply meanwhile.
+        """The result of `visit(numbers, keys and records)` on one state; another thread may apply meanwhile.
 
         The numbers are `applied`, `floor`, `expire_before_us`, `pruned` and, as hex, `sum`.
         """
@@ -196,7 +196,7 @@ class LiveWriter(Writer):
         return self._env.some_from(b"", None)
 
     def recount(self) -> int:
-        """The content hash as the rows themselves give it, all of them read."""
+        """Compute the content hash from all rows."""
         return content_hash.content_sum(self.items())
 
     def _is_out(self, position: int, event_us: int) -> bool:
@@ -224,7 +224,7 @@ class LiveWriter(Writer):
             self._env.forget_dead_readers()
 
     def _take(self, numbers: dict[str, Any], entries: int) -> None:
-        """Believe what is committed, and tell the readers."""
+        """Adopt committed numbers, and publish them to readers."""
         self._numbers, self.entries = numbers, entries
         self.applied, self.verified_through = numbers["applied"], numbers["verified"]
         self.floor, self.expire_before_us = numbers["floor"], numbers["expire_before_us"]
@@ -239,7 +239,7 @@ class LiveWriter(Writer):
 
 
 def open_live_writer(layout: Layout, *, map_bytes: int = MAP_BYTES) -> LiveWriter:
-    """The writer of a store's live layer, which is made where it is missing.
+    """Open the writer of a store's live layer, which is created if it is missing.
 
     Raises:
         ConflictError: Another process writes it.

@@ -1,9 +1,8 @@
 """Compaction: the base and the delta segments of a version merged into a new base, from their files.
 
-Nothing is read from the lake or encoded again, so it costs a fraction of a full publish, in one process and with the
-memory of one shard, and it sleeps briefly after each block, so that a reader on the same core need not wait. What it
-makes is read back like any other base, and has to have the row count and the content hash that the version was verified
-to share with the source.
+Nothing is read from the lake or encoded again, so it costs a fraction of a full publish. It runs in one process with
+the memory of one shard, and sleeps briefly after each block, so that a reader on the same core need not wait. The new
+base is read back like any other, and must have the row count and content hash of the verified version.
 """
 
 import sys
@@ -22,18 +21,18 @@ from forecache.store.segment.filter import MAX_DELTAS
 from forecache.store.segment.writer import PAGE, write_sorted
 
 SMALL_STORE_ROWS = 1000
-"""Below this a share of the base says little: so many changed rows are always few."""
+"""So many changed rows are always few, whatever the size of the base."""
 
 
 def most_changed_rows(publication: Publication) -> int:
-    """Rows that deltas may hold over the current base, and that may differ from the published ones."""
+    """Most rows that deltas may hold over the current base, and that may differ from the published ones."""
     assert publication.current is not None
     share = publication.pipeline.publishing.compact_share * publication.current.segments[0].entries
     return max(int(share), SMALL_STORE_ROWS)
 
 
 def why_compact(publication: Publication, manifest: Manifest) -> str:
-    """Why a version in the making should rather be one base; "" where its deltas are small and few."""
+    """The reason to compact a pending version into one base; "" if its deltas are small and few."""
     base, *deltas = manifest.segments
     entries = sum(segment.entries for segment in deltas)
     if deltas and len(manifest.segments) > min(publication.pipeline.publishing.max_segments, MAX_DELTAS):
@@ -44,7 +43,7 @@ def why_compact(publication: Publication, manifest: Manifest) -> str:
 
 
 def compact(publication: Publication, pending: PendingVersion, reason: str) -> PendingVersion:
-    """The same content in one base; the files that only the given version had are removed."""
+    """Merge a pending version into one base with the same content; removes files that only the given version had."""
     layout, version = publication.store.layout, pending.manifest
     publication.progress(f"Merging {len(version.segments)} segments into a new base: {reason}", 0.3)
     segment_id = publication.segment_id("base")
@@ -71,7 +70,7 @@ def compact(publication: Publication, pending: PendingVersion, reason: str) -> P
 
 
 def _merge(version: Snapshot, shard: int, folder: Path) -> ShardInfo:
-    """Write one shard of the base with what the deltas say of its keys."""
+    """Write one shard of the base merged with the deltas."""
     overlay = version.overlay(shard)
     newer_bytes = sum(map(sys.getsizeof, overlay.values())) + 3 * PAGE * len(overlay)
     rows = merged(version.base_items(shard), overlay)

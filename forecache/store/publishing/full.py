@@ -1,4 +1,4 @@
-"""A full publish: the whole night encoded, sharded, built into a new base and read back, in parallel."""
+"""A full publish: all rows of an as-of date are encoded, sharded, built into a new base and read back, in parallel."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ _SAMPLE_ROWS = 200_000
 
 
 def encode_night(publication: Publication, pool: Pool) -> EncodedRows:
-    """Encode every row of the night into staging, one file a shard and job, and apply the publish gates."""
+    """Encode all rows into staging, one file for each shard and job, and apply the publish gates."""
     source, encoding = publication.source, publication.encoding
     all_pieces = source.reader.pieces
     rows = sum(piece.rows for piece in all_pieces)
@@ -62,7 +62,7 @@ def encode_night(publication: Publication, pool: Pool) -> EncodedRows:
 
 
 def _hidden_keys(publication: Publication) -> Path | None:
-    """A file of the keys of which the stream knows more than the batch; None for none."""
+    """Write a file of the keys whose streamed rows replace the batch's; None if there are none."""
     overlay = publication.overlay
     if overlay is None or not overlay.num_rows:
         return None
@@ -72,7 +72,7 @@ def _hidden_keys(publication: Publication) -> Path | None:
 
 
 def _with_stream(publication: Publication, night: EncodedRows) -> EncodedRows:
-    """The batch's rows that wait, and the stream's beside them."""
+    """Encode the stream's rows too, and add them to the figures of the batch's rows."""
     overlay, encoding = publication.overlay, publication.encoding
     if overlay is None or not overlay.num_rows:
         return night
@@ -93,7 +93,7 @@ def _with_stream(publication: Publication, night: EncodedRows) -> EncodedRows:
 
 
 def _shards(publication: Publication, rows: int) -> int:
-    """As many as suit the rows; the current base's where those are near, so that the two can be compared."""
+    """The number of shards for the rows; the current base's if it is close, so that the two can be compared."""
     values = publication.values_of(rows)
     if publication.current is not None:
         base = len(publication.current.segments[0].shards)
@@ -118,7 +118,7 @@ def _together(shares: list[EncodedRows]) -> EncodedRows:
 
 
 def build_full(publication: Publication, night: EncodedRows, pool: Pool, *, reason: str) -> PendingVersion:
-    """Build and verify a new base from an encoded night."""
+    """Build and verify a new base from encoded rows."""
     segment_id = publication.segment_id("base")
     folder = publication.staging / segment_id
     folder.mkdir()

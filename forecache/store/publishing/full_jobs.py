@@ -1,7 +1,7 @@
-"""What a full publish does in worker processes: encode pieces of the source, build shards, read them back.
+"""Jobs of a full publish in worker processes: encode pieces of the source, build shards, read them back.
 
-Rows travel between these in Arrow files under the publish's staging folder, one a shard and encoding job, so that
-memory stays bounded by one shard.
+Jobs exchange rows as Arrow files in the publish's staging folder, one for each shard and encoding job, so that memory
+stays bounded by one shard.
 """
 
 from collections.abc import Sequence
@@ -30,15 +30,15 @@ ROWS = pa.schema([("key", pa.binary()), ("entry", pa.binary())])
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """What the encoding of a night, or of a share of it, found, and where its rows wait, sharded.
+    """The result of encoding an as-of date, or a share of it: figures, and folders of the sharded rows.
 
-    Nulls and samples are those of all rows of the batch, the other figures those of the rows that wait.
+    Nulls and samples are of all rows of the batch, the other figures of the rows in the folders.
 
     Attributes:
-        folders: With one Arrow file a shard.
+        folders: Folders with one Arrow file for each shard.
         content_sum: Content hash of the source, computed before anything was sharded, sorted or written.
         carried: Rows that have a provenance of their own.
-        in_batch: Rows of the batch, also those over which the stream's lie, which do not wait.
+        in_batch: Rows of the batch, including those that streamed rows replace, which are not in the folders.
         nulls: By field.
         samples: For each numeric field every n-th value, float64, without nulls.
         provenances: Those other than the version's, by their ids.
@@ -66,10 +66,10 @@ def encode(
     folder: Path,
     hidden: Path | None = None,
 ) -> EncodedRows:
-    """Encode pieces of the source into one Arrow file a shard.
+    """Encode pieces of the source into one Arrow file for each shard.
 
     Args:
-        hidden: File of the keys over whose rows the stream's lie, see `KeySet`.
+        hidden: File of the keys whose rows are replaced by the stream's, see `KeySet`.
     """
     folder.mkdir(parents=True)
     encoder = Encoder(encoding, sample_every)
@@ -97,14 +97,14 @@ def encode(
 
 
 class _Shown:
-    """Leaves out the rows of keys of which the stream knows more, and counts them."""
+    """Drops the rows of keys whose streamed rows replace them, and counts them."""
 
     def __init__(self, encoder: Encoder, keys: KeySet | None) -> None:
         self._encoder, self._keys = encoder, keys
         self.hidden = self.hidden_sum = self.hidden_carried = 0
 
     def rows(self, keys: pa.Array, entries: pa.Array) -> tuple[pa.Array, pa.Array]:
-        """The rows, of those that the encoder has encoded last, that are served."""
+        """Drop hidden rows from those that the encoder has encoded last."""
         hidden = None if self._keys is None else self._keys.mask(keys)
         if hidden is None or not hidden.any():
             return keys, entries
@@ -117,7 +117,7 @@ class _Shown:
 
 
 class ShardFiles:
-    """One Arrow stream a shard; rows go to the one that their key's hash chooses."""
+    """One Arrow stream for each shard; the hash of its key chooses the shard of a row."""
 
     def __init__(self, folder: Path, shards: int) -> None:
         self.shards = shards

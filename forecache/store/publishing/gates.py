@@ -1,4 +1,4 @@
-"""Publish gates: what a new version must look like beside the current one before it may become current."""
+"""Publish gates: checks of a new version against the current one before it may become current."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +14,9 @@ _BINS = 20
 
 
 def statistics(rows: int, nulls: Mapping[str, int], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What the next version's gates need: the rows of the batch, null counts, and of each numeric field a histogram.
+    """Statistics for the next version's gates: rows of the batch, null counts, and a histogram of each numeric field.
 
-    Histograms are scaled to all values. What a stream has put over the batch's rows is not in these figures.
+    Histograms are scaled to all values. Streamed rows are not in these figures.
     """
     histograms = {name: _histogram(rows - nulls[name], values) for name, values in samples.items()}
     return {"rows": rows, "nulls": dict(nulls), "histograms": histograms}
@@ -43,7 +43,7 @@ def drift(current: Manifest, samples: Mapping[str, np.ndarray]) -> dict[str, flo
 def check_gates(
     rules: Publish, *, current: Manifest | None, rows: int, nulls: Mapping[str, int], drifted: Mapping[str, float]
 ) -> None:
-    """Raise CheckError naming every gate that says no."""
+    """Raise CheckError naming every gate that fails."""
     reasons = []
     before = 0 if current is None else current.statistics["rows"]
     if rules.max_row_change is not None and before:

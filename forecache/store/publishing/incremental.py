@@ -1,9 +1,9 @@
 """An incremental publish: a small segment over the current version with the keys whose entry differs, and tombstones.
 
-Two ways lead to what differs. For the night that is published already, the change data feed between the published
-Delta version and the current one says which keys to look at. A night that was written anew is in the feed with every
-row, so it is compared with the published one by the hashes of their rows. Either way the content decides: a row that
-was written again with equal values does not travel.
+Changed keys are found in two ways. For the as-of date that is published already, the change data feed between the
+published Delta version and the current one has them. An as-of date that was rewritten is in the feed with every row, so
+it is compared with the published one by the hashes of its rows. In both ways the content decides: a row that was
+written again with equal values is not published again.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ _BLOCK_KEYS = 1 << 13
 
 
 def build_incremental(publication: Publication) -> tuple[PendingVersion | None, str]:
-    """A verified version with a small segment, or None and the reason for a full publish."""
+    """Build a verified version with a small segment; or return None and the reason for a full publish."""
     current, limit = publication.current, most_changed_rows(publication)
     assert current is not None
     streamed = 0 if publication.overlay is None else publication.overlay.num_above(current.cut)
@@ -93,11 +93,10 @@ def build_incremental(publication: Publication) -> tuple[PendingVersion | None, 
 
 
 def _not_once(publication: Publication, rows: RowChanges, changes: KeyChanges, uncovered: pa.Array | None) -> bool:
-    """Whether a key would be there more than once in the batch, by the changes of its rows and of its keys.
+    """Return whether the batch has a key more than once, by the changes of its rows and of its keys.
 
     Args:
-        uncovered: Keys that the stream alone has published and the version in the making has not from it; None: there
-            is no stream.
+        uncovered: Result of `find_uncovered_keys`; None: there is no stream.
     """
     if changes.added - changes.removed != rows.added.encoder.rows - rows.removed.encoder.rows:
         return True
@@ -105,13 +104,13 @@ def _not_once(publication: Publication, rows: RowChanges, changes: KeyChanges, u
     if uncovered is None:
         return _already_there(publication, new)
     assert publication.overlay is not None
-    # What the stream has published may be new in the batch.
+    # Keys that were published from the stream may be new in the batch.
     streamed = key_set(pa.concat_arrays([uncovered, publication.overlay.keys]))
     return rows.sum != changes.sum or _already_there(publication, new.filter(pa.array(~streamed.mask(new))))
 
 
 def _already_there(publication: Publication, keys: pa.Array) -> bool:
-    """Whether the published version has any of these keys."""
+    """Return whether the published version has any of these keys."""
     if len(keys) == 0:
         return False
     assert publication.current is not None
@@ -120,7 +119,7 @@ def _already_there(publication: Publication, keys: pa.Array) -> bool:
 
 
 def _row_changes(publication: Publication, limit: int) -> RowChanges:
-    """From the change data feed of the published night where that is short, else by comparing the partitions."""
+    """The changed rows, by the change data feed if it is short, else by comparing the partitions."""
     current = publication.current
     assert current is not None
     if current.as_of == publication.source.source.as_of:
@@ -162,7 +161,7 @@ def _pending_delta(
     """Build the segment of the changes, if there are any, and verify the version.
 
     Args:
-        rows, content_sum: What the source has.
+        rows, content_sum: Row count and content sum of the source.
     """
     current = publication.current
     assert current is not None
@@ -223,8 +222,8 @@ def _build_delta(publication: Publication, changes: KeyChanges) -> SegmentInfo:
 def _read_back(snapshot: Snapshot, changes: KeyChanges) -> tuple[int, int]:
     """(keys found, content sum) of the changed keys as a reader reads them.
 
-    Key by key: many together would be looked for in the base first, and nearly all of these are in deltas. Where
-    entries are, byte for byte, what was encoded, so are their hashes; only others have to be hashed.
+    Key by key, as batch reads search the base first and nearly all of these keys are in deltas. Entries that are equal
+    to the encoded ones have the same hashes; only others have to be hashed.
     """
     found = total = 0
     for start in range(0, len(changes.keys), _BLOCK_KEYS):

@@ -1,4 +1,4 @@
-"""A version in the making: what the paths to a new version share."""
+"""A publish in progress: the state that full and incremental publishes share."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,11 +27,11 @@ _NUMBERS_OF_AN_ITEM = 12
 
 @dataclass(frozen=True)
 class Publication:
-    """One call of `publish`: what it publishes and where.
+    """The parameters of one call of `publish`.
 
     Attributes:
         current: The version that the gates compare with, and that a small segment is built on.
-        overlay: What a stream adds to the batch; None where there is no stream.
+        overlay: The streamed rows over the batch; None if there is no stream.
     """
 
     settings: Settings
@@ -52,24 +52,24 @@ class Publication:
 
     @cached_property
     def encoding(self) -> Encoding:
-        """How the night's rows are encoded, with the night's commonest provenance as the version's."""
+        """The encoding of the rows, with their most frequent provenance as the version's."""
         return Encoding(self.key, self.fields, self.source.provenance, self.pipeline.packed is not None, self.states)
 
     def values_of(self, rows: int) -> int:
-        """What so many rows weigh in the choice of shards, in items of lists in JSON."""
+        """The size of so many rows for the choice of shards, in items of lists in JSON."""
         if self.pipeline.packed is not None:
             return rows * sum(field.size for field in self.encoding.stored) // _NUMBERS_OF_AN_ITEM
         return self.source.values_of(rows)
 
     @cached_property
     def staging(self) -> Path:
-        """This publish's own work folder; whatever an earlier publish of this version left there is gone."""
+        """The work folder of this publish, new and empty."""
         folder = self.store.layout.staging / f"{self.version:08d}"
         folder.mkdir()
         return folder
 
     def segment_id(self, kind: str) -> str:
-        """Unique for ever, also among stores that a replica pulls from: it names what it was made from."""
+        """An id of a new segment, unique for ever and among all stores that a replica may pull from."""
         return f"{self.version:08d}-{kind}-{hashing.short_name(self.store_id + self.inputs + now())}"
 
     def move_segment(self, folder: Path, segment: SegmentInfo) -> None:
@@ -118,7 +118,7 @@ class Publication:
             contract="" if packed is None else packed.contract,
             states=self.states,
             stream="" if self.overlay is None else self.overlay.stream,
-            # What is merged when rows are read tells by its days what the batch has seen: no position hides it.
+            # Tiles are merged by day when rows are read: no cut-off hides them.
             cut=-1 if self.overlay is None or self.overlay.is_merged else self.overlay.cut,
             streamed=0 if self.overlay is None else self.overlay.num_rows,
             source_end=None if self.pipeline.end is None else self.pipeline.end.isoformat(),
@@ -137,7 +137,7 @@ class PendingVersion:
 
 
 def require_equal(publication: Publication, *, rows: tuple[int, int], sums: tuple[int, int]) -> None:
-    """Compare what the source has with what the reader reads: (source, read) row counts and content sums.
+    """Compare row counts and content sums of the source with those that the reader reads: (source, read).
 
     Raises:
         CheckError: They differ; nothing was published.

@@ -1,4 +1,4 @@
-"""Publishing: the newest night of predictions or features becomes the served version, verified before it does."""
+"""Publishing: the newest as-of date of predictions or features becomes the served version after verification."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -48,32 +48,31 @@ def publish(
     progress: Progress = no_progress,
     approve: Callable[[NightSource], None] = lambda _: None,
 ) -> StageResult:
-    """Make a night's rows the served version of the pipeline's store.
+    """Make the rows of an as-of date the served version of the pipeline's store.
 
-    The new version is a small segment over the current one where at most `compact_share` of the keys differ, and a new
-    base otherwise. Where the small segments together hold more than that, or base and segments are more than
+    The new version is a small segment over the current one if at most `compact_share` of the keys differ, and a new
+    base otherwise. If the small segments together hold more than that, or base and segments are more than
     `max_segments`, they are merged into a new base. It becomes current only after its rows, read back through the
     reader's own code, hash to the same as the source's. A publish whose content is current already writes no version.
 
     Args:
         night: As-of date to publish, None: the newest.
-        full: Build a new base even where a small segment would do, and even where nothing has changed.
-        replace_remote: Publish and push over what other homes pushed and this one has not seen.
-        approve: Called under the publisher's lock with the night that is going to be published, at its Delta version;
-            refuses it by raising.
+        full: Build a new base even if a small segment would do, and even if nothing has changed.
+        replace_remote: Publish and push over a state that other installations pushed and this one has not pulled.
+        approve: Called under the publisher's lock with the source that is about to be published; refuses it by raising.
 
     Raises:
-        NotFoundError: There are no rows for that night.
+        NotFoundError: There are no rows for that as-of date.
         InputError: Null, duplicate or too long keys, or types that cannot be published.
-        CheckError: `approve`, a publish gate or the verification says no, or the content is that of a quarantined
+        CheckError: `approve`, a publish gate or the verification refuses, or the content is that of a quarantined
             version.
-        ConflictError: Another process is changing the store; or the remote has what this home has not seen.
+        ConflictError: Another process is changing the store; or the remote has a state that was not pulled here.
     """
     started = time.perf_counter()
     store = open_store(settings, pipeline.name)
     with publisher_lock(store.layout, action="publish"):
         publish_step("locked")
-        # Under the lock, so that what was opened before another publish is not published after it.
+        # Under the lock, so that no older source is published after another publish.
         source = open_night(settings, pipeline, night)
         approve(source)
         key, fields = key_schema(source.schema, pipeline.key), served_fields(source.schema, pipeline)
@@ -110,7 +109,7 @@ def publish(
         store.layout.lease(publication.version).touch()
         write_durably(store.layout.manifest(publication.version), pending.manifest.to_json())
         publish_step("manifest written")
-        # Until then a worker that serves the new version would know more of a key than one that serves the old one.
+        # Otherwise a worker that serves the new version would have newer rows than one that serves the old one.
         wait_until_applied(store.layout, pending.manifest.cut)
         write_pointer(
             store.layout,
@@ -126,7 +125,7 @@ def publish(
 
 
 def content_inputs(pipeline: Served, source: NightSource, overlay: Overlay | None = None) -> str:
-    """What the content of a version depends on."""
+    """Everything that the content of a version depends on, as one text."""
     rules = [max_age_h(pipeline), pipeline.publishing.on_stale, *([pipeline.end] if pipeline.end else [])]
     parts = [*pipeline.key, "->", *pipeline.served_fields, *rules, source.source.as_of]
     contract = [pipeline.packed.contract, *pipeline.packed.states] if pipeline.packed else []
@@ -135,7 +134,7 @@ def content_inputs(pipeline: Served, source: NightSource, overlay: Overlay | Non
 
 
 def served_fields(schema: pa.Schema, pipeline: Served) -> tuple[Field, ...]:
-    """The fields of a version; InputError for a column of a type that cannot be served."""
+    """The fields of a version; raises InputError for a column of a type that cannot be served."""
     if pipeline.packed is not None:
         return packed_fields(schema, pipeline.served_fields, pipeline.packed)
     return field_list(schema, pipeline.served_fields)
@@ -154,10 +153,10 @@ def _refuse_quarantined(store: Store, inputs: str, in_remote: Mapping[str, tuple
 
 
 def _current(store: Store, pointer: Pointer) -> tuple[Manifest | None, str]:
-    """(the version that the gates compare with, why there has to be a full publish).
+    """(version that the gates compare with, reason for a full publish or "").
 
-    Files of the current version that were not verified for a day are, so that no publish builds on rotten bytes. Where
-    its manifest cannot be read, the gates compare with the newest good one before it.
+    Verifies files of the current version that were not verified for a day, so that no publish builds on damaged ones.
+    If its manifest cannot be read, the gates compare with the newest good version before it.
     """
     if pointer.current is None:
         return None, ""
@@ -179,9 +178,9 @@ def _newest_before(store: Store, version: int) -> Manifest | None:
 
 
 def _build_pending(publication: Publication, *, why_full: str) -> PendingVersion:
-    """A verified version that is not current yet: incremental where that is possible and pays, else full.
+    """Build a verified version that is not current yet: incremental if that is possible and pays, else full.
 
-    Where the deltas of an incremental one have become many or large, it is compacted.
+    An incremental one is compacted if its deltas have become many or large.
     """
     why_full = why_full or _why_full(publication)
     if not why_full:
@@ -196,7 +195,7 @@ def _build_pending(publication: Publication, *, why_full: str) -> PendingVersion
 
 
 def _why_full(publication: Publication) -> str:
-    """Why an incremental publish is out of the question; "" where it is not."""
+    """The reason why an incremental publish is impossible; "" if it is possible."""
     current = publication.current
     if current is None:
         return "the first version"

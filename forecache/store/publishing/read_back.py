@@ -1,4 +1,4 @@
-"""Reading a version in the making as the reader's own code does, for the comparison with its source."""
+"""Reading a pending version back through the reader's own code, for the comparison with its source."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -14,10 +14,10 @@ Row = TypeVar("Row")
 
 
 def read_back(snapshot: Snapshot, shard: int, *, paced: bool = False) -> tuple[int, int]:
-    """(rows, content sum) of a base shard as the reader's code finds them; no deltas lie over it.
+    """(rows, content sum) of a base shard, read by the reader's code; the version has no deltas.
 
     Every key of LMDB's pages is looked up through the index, and every n-th once more through LMDB's tree; an entry
-    counts where both are the same.
+    counts only if both are equal.
 
     Args:
         paced: As in `row_blocks`.
@@ -34,7 +34,7 @@ def read_back(snapshot: Snapshot, shard: int, *, paced: bool = False) -> tuple[i
 
 
 def _entries(snapshot: Snapshot, keys: list[bytes]) -> list[bytes | None]:
-    """The entries of some keys; of a packed version the rows of its matrix, which is what its readers ask for."""
+    """The entries of some keys; of a packed version through `matrix`, as its readers do."""
     if not snapshot.manifest.is_packed:
         return snapshot.get_entries(keys)
     rows, found = snapshot.matrix(keys)
@@ -44,17 +44,17 @@ def _entries(snapshot: Snapshot, keys: list[bytes]) -> list[bytes | None]:
 
 
 def present(keys: list[bytes], entries: list[bytes | None]) -> Iterable[tuple[bytes, bytes]]:
-    """The (key, entry) pairs whose entry is there."""
+    """The (key, entry) pairs whose entry is not None."""
     if None not in entries:
         return zip(keys, cast("list[bytes]", entries), strict=True)
     return [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]
 
 
 def row_blocks(items: Iterator[Row], *, paced: bool) -> Iterator[list[Row]]:
-    """The rows in small blocks, so that their memory is used again, where `paced` with a short sleep behind each.
+    """The rows in small blocks, so that memory is reused; if `paced`, with a short sleep after each.
 
-    Even a process of low priority keeps a core for a turn of some milliseconds, for which a reader on the same machine
-    waits. One that sleeps leaves it at once.
+    Even a process of low priority keeps a core for a time slice of some milliseconds, for which a reader on the same
+    core waits. A sleeping process releases it at once.
     """
     while block := list(islice(items, _BLOCK_ROWS)):
         yield block

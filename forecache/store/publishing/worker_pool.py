@@ -1,8 +1,8 @@
-"""A pool of worker processes, for publishing above all, or none where the work is too small to pay for them.
+"""A pool of worker processes, mainly for publishing; small work runs in this process instead.
 
 A worker is a fresh interpreter that runs this module: it inherits neither a JVM nor locks, and it does not run the main
 module of the publishing program again, as the processes of `concurrent.futures` do. Calls and results are pickled over
-a socket, whose end tells the worker that the publisher is gone.
+a socket; when it closes, the worker ends.
 """
 
 import os
@@ -19,19 +19,19 @@ from forecache.errors import ForecacheError
 from forecache.settings import PROJECT_ROOT
 
 INLINE_ROWS = 300_000
-"""Up to here one process is done before others have started."""
+"""Up to so many rows, one process is done before others have started."""
 
 _MAX_WORKERS = 8
 Result = TypeVar("Result")
 
 
 def num_workers(rows: int) -> int:
-    """Worker processes for so many rows; 0: do it in this process."""
+    """Number of worker processes for so many rows; 0: run in this process."""
     return 0 if rows <= INLINE_ROWS else num_cores()
 
 
 def num_cores() -> int:
-    """Cores that a publish may keep busy."""
+    """Number of cores that a publish may keep busy."""
     return min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
 
 
@@ -39,7 +39,7 @@ class Pool:
     """Runs functions in worker processes; with 0 workers, in this process.
 
     Args:
-        of: What the workers do, for messages.
+        of: The work, as a noun for messages.
 
     Attributes:
         processes: The workers, by their connections.
@@ -104,7 +104,7 @@ class Pool:
         )
 
     def close(self) -> None:
-        """End the workers, whatever they are doing."""
+        """End the workers, even those at work."""
         for connection, process in self.processes.items():
             connection.close()
             process.wait()
@@ -131,7 +131,7 @@ def _start() -> tuple[Connection, subprocess.Popen[bytes]]:
 
 
 def _work(connection: Connection) -> None:
-    os.dup2(2, 1)  # standard output is the publisher's answer; what a library prints here is not part of it
+    os.dup2(2, 1)  # standard output belongs to the publisher's answer; libraries print to standard error
     calls: queue.SimpleQueue[tuple[Callable[..., Any], dict[str, Any]]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(connection, calls), daemon=True).start()
     import pyarrow as pa

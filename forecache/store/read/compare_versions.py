@@ -1,4 +1,4 @@
-"""What changed between two versions: keys, scores, and the keys that moved most."""
+"""Comparison of two versions: keys, scores, and the keys whose score changed most."""
 
 import heapq
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from forecache.store.store import Store
 
 
 def diff_versions(store: Store, before: int, after: int, *, top: int = 10) -> dict[str, Any]:
-    """`diff` of two retained versions by number; NotFoundError where one is not retained."""
+    """`diff_snapshots` of two retained versions by number; raises NotFoundError if one is not retained."""
     with store.snapshot(before) as old, store.snapshot(after) as new:
         return diff(old, new, top=top)
 
@@ -114,7 +114,7 @@ def _side(snapshot: Snapshot) -> dict[str, Any]:
 
 
 class _FieldChange:
-    """Gathers how one field changed over the changed keys."""
+    """Sums up the changes of one field over the changed keys."""
 
     def __init__(self, numeric: bool) -> None:
         self.numeric = numeric

@@ -1,4 +1,4 @@
-"""A version of a live view merged with the tiles of its live layer: its features as they are at a moment."""
+"""Merging of a version of a live view with the tiles of its live layer: the features at a moment."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -20,14 +20,14 @@ class LiveView:
     """Merges rows of one version.
 
     Args:
-        plan: JSON of the view's plan, as the file LIVE has it; see `forecache.windows.plan`.
+        plan: JSON of the view's plan from the file LIVE; see `forecache.windows.plan`.
 
     Raises:
         UnavailableError: The version was published by another declaration: it lacks states or features of the plan.
     """
 
     def __init__(self, plan: Mapping[str, Any], manifest: "Manifest") -> None:
-        from forecache.windows.merged import merger_of
+        from forecache.windows.merger import merger_of
 
         self._merger = merger_of(plan_from_json(dict(plan)))
         self._as_of = (date.fromisoformat(manifest.as_of) - _EPOCH).days
@@ -51,17 +51,17 @@ class LiveView:
         Args:
             matrix: Rows of the version, float32 [n, width], as `Snapshot.matrix` returns them.
             known: Which of them it has, bool [n].
-            tiles: Values of the live layer above the version's cut; None: there is none of these keys.
+            tiles: Values of the live layer above the version's cut-off; None: these keys have none.
         """
         base = matrix[:, self._columns :].copy().view("<i8")
         if self._places is not None:
             base = base.take(self._places, axis=1)
-        return self._merger.merged(base, known, tiles, self._as_of, at_us)
+        return self._merger.merge(base, known, tiles, self._as_of, at_us)
 
     def entries(
         self, entries: Sequence[bytes | None], tiles: Sequence[bytes | None] | None, at_us: int
     ) -> list[bytes | None]:
-        """Packed entries of the features alone at a moment; None for a key that has had no event of late.
+        """Packed entries of the features, without states, at a moment; None for a key without an event in the windows.
 
         Args:
             entries: Of the version.
@@ -76,5 +76,5 @@ class LiveView:
 
     @property
     def most_lag(self) -> int:
-        """Days from the as-of date for which it can be merged."""
+        """Most days after the as-of date for which it can be merged."""
         return self._merger.plan.nights

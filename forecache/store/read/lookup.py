@@ -1,4 +1,4 @@
-"""From a key to its entry, through the segments of a version: closures over what they need, because reads are hot."""
+"""Look-up of a key's entry in the segments of a version: closures over local variables, because reads are hot."""
 
 import mmap
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from forecache.store.read.together import Get, GetDelta, GetMany, GetMatrix, Lay
 if TYPE_CHECKING:
     from forecache.store.segment.index import Index
 
-# numpy is imported when a version is opened: what opens none, such as a command that lists versions, does without.
+# numpy is imported when a version is opened, so that a command that only lists versions does not load it.
 
 _NEWLINE = ord("\n")
-"""A number is looked for ten times as fast as a bytes object of one byte."""
+"""As a number: `in` finds it ten times as fast as a bytes object of one byte."""
 
 
 @dataclass(frozen=True)
 class Readers:
-    """The fastest readers for the layers at hand: of a value, of an entry, of many, and of a matrix if it is packed."""
+    """The fastest readers for given segments: of a value, of an entry, of many, and of a matrix if it is packed."""
 
     get: Get
     get_entry: Get
@@ -35,7 +35,7 @@ def entry_readers(
     Args:
         layers: For each segment the read transactions of its shards, the oldest first.
         index: Of the base.
-        filter_map: Where there are deltas.
+        filter_map: Mapping of the filter; None without deltas.
         carried: Whether entries may have a second line.
         columns: Numbers of a packed entry; 0: entries are JSON.
     """
@@ -52,7 +52,7 @@ def entry_readers(
     if len(layers) == 1:
         return readers(_values(base_get) if carried else base_get, base_get)
     assert filter_map is not None, "a version with delta segments has a filter"
-    # Behind eight bytes, bit i of a slot says that delta i may hold a key with that hash. Most slots are empty, so that
+    # After eight bytes, bit i of a slot is set if delta i may hold a key with that hash. Most slots are empty, so that
     # most reads touch the base alone.
     formats: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
     slots = memoryview(filter_map)[8:].cast(formats[slot_width(len(layers) - 1)])
@@ -81,7 +81,7 @@ def entry_readers(
     get_value = _values(get_entry)
 
     def get(key: bytes) -> bytes | None:
-        # Most keys are in the base alone: for them, what the two functions do without calling them.
+        # Most keys are in the base alone: for them, the two functions are inlined here.
         digest = key_hash(key)
         if slots[digest & slot_mask]:
             return get_value(key)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 
 def merged(base: Iterator[tuple[bytes, bytes]], overlay: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, entry) pairs of `base`, which come in the keys' order, under those of `overlay`, in the same order.
+    """Merge the (key, entry) pairs of `base`, in the keys' order, with newer ones of `overlay`; in the keys' order.
 
     Args:
         overlay: An empty entry removes its key.

@@ -44,10 +44,10 @@ class Snapshot:
     """Reads of one version; safe for threads and, once opened, for forked processes.
 
     Attributes:
-        manifest: What the version says about itself.
+        manifest: The manifest of the version.
         get: `get(key)` returns the JSON object of the served fields (of a packed version its numbers), or None. A bound
             function: keep it in a local variable in hot loops.
-        get_entry: Like `get`, but with the row's provenance id where it has one of its own.
+        get_entry: Like `get`, but with the row's provenance id if it has one of its own.
         get_entries: `get_entries(keys)` returns what `get_entry` would for each key, in their order.
     """
 
@@ -66,7 +66,7 @@ class Snapshot:
         self._handles: list[segments.SegmentHandle] = []
         self._inodes: dict[Path, tuple[int, int]] = {}
         path = layout.manifest(manifest.version)
-        with suppress(FileNotFoundError):  # a version that is verified before it has one
+        with suppress(FileNotFoundError):  # a version is verified before its manifest is written
             self._inodes[path] = segments.inode_of(path)
         filter_map: mmap.mmap | None = None
         try:
@@ -125,7 +125,7 @@ class Snapshot:
         return self._layers[0][shard].cursor().iternext(keys=True, values=False)
 
     def base_items(self, shard: int) -> Iterator[tuple[bytes, bytes]]:
-        """The (key, entry) pairs in one shard of the base, whatever deltas say of them."""
+        """The (key, entry) pairs in one shard of the base, without the changes of deltas."""
         return self._layers[0][shard].cursor().iternext(keys=True, values=True)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
@@ -138,7 +138,7 @@ class Snapshot:
         return merged(self.base_items(shard), self.overlay(shard))
 
     def overlay(self, shard: int) -> dict[bytes, bytes]:
-        """What the deltas say about keys of one shard of the base; tombstones as empty entries."""
+        """Entries of the deltas by key, for one shard of the base; tombstones are empty entries."""
         key_hash, mask = xxhash.xxh3_64_intdigest, len(self._layers[0]) - 1
         return {
             key: entry
@@ -174,12 +174,10 @@ class Snapshot:
         return self.manifest.size_bytes
 
     def warm(self) -> int:
-        """Read the mapped files into the page cache and this process's page tables, and verify them; bytes read.
+        """Read the mapped files into the page cache and this process's page tables, and verify them; return bytes read.
 
-        The first gets then wait neither for the disk nor for the kernel.
-
-        Files that another open version holds too, and that were verified for it, are left alone, unless `distrust` was
-        called since.
+        The first gets then wait neither for the disk nor for the kernel. Files that were verified for another open
+        version are skipped, unless `discard_verification` was called since.
 
         Raises:
             DamagedError: A file is not what was written.
@@ -201,12 +199,12 @@ class Snapshot:
         return total
 
     def distrust(self) -> None:
-        """Have the files read and verified again, also for another version that shares them."""
+        """Let `warm` read and verify the files again, also for other versions that share them."""
         for handle in self._handles:
             handle.verified = False
 
     def replaced(self) -> bool:
-        """Whether other files lie now where its own lay, the manifest too; a file that is gone is not replaced."""
+        """Return whether a file or the manifest was replaced since it was opened; a missing file is not replaced."""
         files = self._inodes.items()
         return any(handle.replaced() for handle in self._handles) or any(segments.is_another(*file) for file in files)
 
@@ -222,7 +220,7 @@ class Snapshot:
 
 
 def split_entry(entry: bytes) -> tuple[bytes, str]:
-    """The JSON object of an entry, and the id of the row's own provenance ("" where it is the version's)."""
+    """(JSON object of an entry, id of the row's own provenance, "" if it is the version's)."""
     value, _, provenance = entry.partition(b"\n")
     return value, provenance.decode()
 

@@ -1,6 +1,6 @@
 """Reading many keys of a version at once, through the base's index.
 
-Where the index does not lead to a key, and where a delta may hold it, keys are read one by one.
+Keys that the index does not find, and those that a delta may hold, are read one by one.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
     from forecache.store.segment.index import Index
 
-# numpy is imported when a version is opened: what opens none, such as a command that lists versions, does without.
+# numpy is imported when a version is opened, so that a command that only lists versions does not load it.
 
 Get = Callable[[bytes], bytes | None]
 GetMany = Callable[[Sequence[bytes]], list[bytes | None]]
 GetMatrix = Callable[[Sequence[bytes]], "tuple[np.ndarray, np.ndarray]"]
 """(float32 [n, columns], found bool [n]) of n keys; unknown ones are rows of NaN."""
 GetDelta = Callable[[bytes, int], bytes | None]
-"""The newest entry of a key in the deltas whose bits are set, a tombstone as an empty one; None where none has it."""
+"""The newest entry of a key in the deltas whose bits are set, empty for a tombstone; None if none has it."""
 _GetNewer = Callable[[Sequence[bytes], "np.ndarray"], list[tuple[int, bytes]]]
 
 _FEW = 28
-"""So many keys are found sooner one by one than together."""
+"""Up to so many keys are found faster one by one."""
 _FEW_PACKED = 10
 """The same where entries are packed."""
 _BLOCK = 1 << 16
@@ -32,14 +32,14 @@ _BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class Layers:
-    """The segments of a version.
+    """Readers of the segments of a version.
 
     Attributes:
         index: Of the base.
         base_get: Reads the base alone.
         get: Reads all segments.
-        get_delta: Reads the deltas alone; None where there are none.
-        slots: Of the filter; None where there are no deltas.
+        get_delta: Reads the deltas alone; None without deltas.
+        slots: Of the filter; None without deltas.
     """
 
     index: "Index"
@@ -111,7 +111,7 @@ def _blocks(keys: Sequence[bytes]) -> list[Sequence[bytes]]:
 
 
 def _newer_reader(layers: Layers) -> _GetNewer | None:
-    """A reader of what the deltas hold of many keys: their places and entries; None where there are no deltas."""
+    """A reader of the entries of many keys in the deltas, with their places; None without deltas."""
     import numpy as np
 
     if layers.get_delta is None or layers.slots is None:

@@ -6,11 +6,10 @@ from forecache.errors import SettingsError, UnavailableError
 
 
 def connect(url: str, *, timeout_s: float | None = None) -> Any:
-    """A client of Redis or, where the server runs in cluster mode, of Redis Cluster; values are bytes.
+    """Connect to Redis or, if the server runs in cluster mode, to Redis Cluster; values are bytes.
 
     Args:
-        timeout_s: Longest wait for a connection and for an answer, after which nothing is tried again; None: as long
-            as it takes.
+        timeout_s: Longest wait for a connection and for an answer, without retries; None: no limit.
 
     Raises:
         SettingsError: No URL is set.
@@ -48,9 +47,9 @@ def connect(url: str, *, timeout_s: float | None = None) -> Any:
 
 
 def evicting_policy(client: Any) -> str:
-    """The `maxmemory-policy` under which a node may drop entries of its own accord; "" where none does.
+    """The `maxmemory-policy` under which a node may evict entries; "" if none does.
 
-    Entries have no expiry, so that the `volatile-` policies, as `noeviction`, leave them alone.
+    Entries have no expiry, so the `volatile-` policies, like `noeviction`, do not evict them.
     """
     if is_cluster(client):
         nodes = [client.info("memory", target_nodes=node) for node in client.get_primaries()]

@@ -1,4 +1,4 @@
-"""Reads of a version in Redis, and the names that its entries have there."""
+"""Reads of a version in Redis, and the Redis keys of its entries."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,14 @@ class RedisSnapshot:
         self._prefixes = [key_prefix(manifest.pipeline, segment) for segment in reversed(manifest.segments)]
 
     def get_entry(self, key: bytes) -> bytes | None:
-        """The entry of a key, with the row's provenance id where it has one of its own."""
+        """The entry of a key, with the row's provenance id if it has one of its own."""
         if len(self._prefixes) == 1:
             found: bytes | None = self._client.get(entry_key(self._prefixes[0], key))
             return found or None
         return _newest(self._client.mget([entry_key(prefix, key) for prefix in self._prefixes]))
 
     def get(self, key: bytes) -> bytes | None:
-        """The JSON object of the served fields (of a packed version its numbers), None where the key is missing."""
+        """The JSON object of the served fields (of a packed version its numbers), None if the key is missing."""
         return self.get_many([key])[0]
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
@@ -48,16 +48,16 @@ class RedisSnapshot:
         return self.newest(read_all(self._client, self.names(keys)))
 
     def names(self, keys: Sequence[bytes]) -> list[bytes]:
-        """What the entries of several keys are called: a name for each segment, the newest first."""
+        """Redis keys of the entries of several keys: one for each segment, the newest first."""
         return [entry_key(prefix, key) for key in keys for prefix in self._prefixes]
 
     def newest(self, values: Sequence[bytes | None]) -> list[bytes | None]:
-        """The entry of each key from the values of `names`."""
+        """The newest entry of each key from the values of `entry_names`."""
         layers = len(self._prefixes)
         return [_newest(values[start : start + layers]) for start in range(0, len(values), layers)]
 
     def close(self) -> None:
-        """Nothing to give back: the client belongs to the store."""
+        """Does nothing: the client belongs to the store."""
 
     def __enter__(self) -> "RedisSnapshot":
         return self
@@ -71,19 +71,19 @@ def key_prefix(pipeline: str, segment: SegmentInfo) -> bytes:
 
 
 def entry_key(prefix: bytes, key: bytes) -> bytes:
-    # `k` keeps the braces from being empty, which Redis would not take as a hash tag, where a key starts with `}`.
+    # `k` keeps the braces from being empty if a key starts with `}`: Redis ignores an empty hash tag.
     return prefix + b"{k" + key + b"}"
 
 
 def read_all(client: Any, names: Sequence[bytes]) -> list[bytes | None]:
-    """The values of several names in one round trip (one per node of a cluster); None where there is none."""
+    """The values of several Redis keys in one round trip (one per node of a cluster); None for missing ones."""
     if not is_cluster(client):
         return list(client.mget(names))
     return in_one_trip(client, "get", [(name,) for name in names])
 
 
 def in_one_trip(cluster: Any, command: str, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """What a command returns for each of these arguments, in one round trip per node of a cluster."""
+    """Run a command with each of these arguments in one round trip per node of a cluster; returns the results."""
     pipe = cluster.pipeline(transaction=False)
     for arguments in calls:
         getattr(pipe, command)(*arguments)

@@ -1,7 +1,7 @@
 """The Redis back end: versions of a store in Redis or Redis Cluster, loaded from verified local segments.
 
-A segment's entries are string keys of their own, so that nothing is ever overwritten; a version is flipped in by one
-key, and what no served version uses any more is unlinked afterwards, which Redis does in a thread of its own.
+Each entry of a segment is a string key of its own, so that nothing is ever overwritten. One key makes a version
+current; segments that neither it nor the version before uses are unlinked afterwards, by Redis in the background.
 
     forecache:pipelines                       set of the pipelines that are, or are being, loaded
     forecache:<pipeline>:current              the pointer: {"store", "version", "manifest", "previous", "compared_at"}
@@ -53,30 +53,30 @@ class RedisStore:
         return manifest_from_json(json.dumps(state["manifest"]).encode()) if state else None
 
     def compared_at(self) -> str:
-        """When every entry was last compared with those of a local store; "" where that was never done."""
+        """Time at which every entry was last compared with a local store; "" for never."""
         _, state = self._state()
         return str(state.get("compared_at", ""))
 
     def snapshot(self) -> RedisSnapshot:
-        """Reads of the served version; NotFoundError where there is none."""
+        """Open the served version; raises NotFoundError if there is none."""
         manifest = self.current()
         if manifest is None:
             raise NotFoundError(f"Redis serves nothing for {self.pipeline}.", remedy="Publish first.")
         return RedisSnapshot(self.client, manifest)
 
     def holds(self, manifest: Manifest) -> bool:
-        """Whether a version's segments are whole: those of the served version and of the one before it are."""
+        """Return whether Redis has all segments of a version, as of the served one and of the one before it."""
         _, state = self._state()
         needed = {segment.id for segment in manifest.segments}
         return bool(state) and needed <= _segment_ids(state) | set(state["previous"])
 
     def load(self, store: Store, *, verify: bool = False, progress: Progress = no_progress) -> dict[str, Any]:
-        """Bring Redis up to a local store's served version: load what is missing, verify, flip, unlink the rest.
+        """Update Redis to a local store's served version: load missing segments, verify, flip, unlink unused ones.
 
-        Another load from this store, as of a publish, waits meanwhile.
+        Another load from this store, as by a publish, waits meanwhile.
 
         Args:
-            verify: Read what was loaded before, too, and load again the entries that Redis has dropped or changed.
+            verify: Also read segments that were loaded before, and load entries again that Redis has lost or changed.
 
         Returns:
             `{"version", "loaded", "unlinked"}`: what Redis serves now, entries loaded, keys unlinked.
@@ -133,7 +133,7 @@ class RedisStore:
         return {"version": manifest.version, "loaded": loaded, "unlinked": self._unlink(after)}
 
     def _load_segment(self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress) -> int:
-        # The set is written first, so that a load that dies half way is found and unlinked by a later one.
+        # The set is written first, so that a later load finds and unlinks the segment of one that was killed.
         self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)
         prefix = key_prefix(self.pipeline, segment)
         loaded = 0
@@ -144,8 +144,8 @@ class RedisStore:
         return loaded
 
     def _mend_segment(self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress) -> int:
-        """Load again the entries of a segment that Redis does not hold as they are here; how many."""
-        self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)  # the set may have been dropped, too
+        """Load again the entries of a segment that differ in Redis; returns their number."""
+        self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)  # the set may have been lost, too
         prefix = key_prefix(self.pipeline, segment)
         read = mended = 0
         for rows in batches(snapshot.segment_items(number), _BATCH):
@@ -184,7 +184,7 @@ class RedisStore:
                     )
 
     def _unlink(self, state: dict[str, Any]) -> int:
-        """Remove segments that neither the served version nor the one before it uses; keys removed."""
+        """Remove segments that neither the served version nor the one before it uses; returns the number of keys."""
         keep = _segment_ids(state) | set(state["previous"])
         known = {name.decode() for name in self.client.smembers(f"forecache:{self.pipeline}:segments")}
         unlinked = 0
@@ -202,7 +202,7 @@ class RedisStore:
 
 
 def pipelines_in_redis(client: Any) -> set[str]:
-    """Names of the pipelines that have been loaded; one whose first load is under way serves nothing yet."""
+    """Names of the pipelines that have been loaded; one whose first load is in progress serves nothing yet."""
     return {name.decode() for name in client.smembers(_PIPELINES)}
 
 

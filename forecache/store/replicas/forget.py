@@ -1,4 +1,4 @@
-"""Removing from a remote what is retired there, and what killed pushes have left in a folder."""
+"""Retention in a remote: removal of retired versions, and of leftovers of killed pushes."""
 
 import time
 from contextlib import suppress
@@ -13,14 +13,15 @@ from forecache.store.pointer import Pointer
 from forecache.store.replicas.remote_files import content_of, manifest_name, quarantine_name, remote_versions
 
 _UNFINISHED_S = 3600.0
-"""A file that nobody has written to for so long is no push's any more."""
+"""A temporary file of this age belongs to no running push."""
 
 
 def forget(layout: Layout, remote: Folder, pointer: Pointer, *, keep: int) -> None:
     """Delete the versions of a remote beyond the newest `keep` besides the current and the pinned one.
 
-    Of their files those go that no other version there names: what no manifest names may be another home's, which is
-    about to push. Nothing goes while a manifest is damaged, or if another home has moved the pointer meanwhile.
+    Also deletes their files that no other version there uses. Files that no manifest names are kept: another
+    installation may be about to push them. Deletes nothing while a manifest is damaged, or if another installation has
+    moved the pointer meanwhile.
     """
     name = layout.root.name
     numbers = sorted(remote_versions(remote, name))
@@ -44,7 +45,7 @@ def forget(layout: Layout, remote: Folder, pointer: Pointer, *, keep: int) -> No
 
 
 def remove_unfinished(remote: Folder, name: str) -> None:
-    """Delete what killed processes left of files that they were writing; a bucket shows no half of a file."""
+    """Delete unfinished files of killed processes in a folder; a bucket never shows a part of a file."""
     if not isinstance(remote, LocalFolder):
         return
     for path in (remote.root / name).rglob(".*.tmp*"):

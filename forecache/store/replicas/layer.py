@@ -1,4 +1,4 @@
-"""Telling replicas which live layer a store has. Its rows do not travel: each replica follows the stream for itself."""
+"""Distribution of the live layer's declaration. Rows are not copied: each replica follows the stream itself."""
 
 from forecache.folders import Folder
 from forecache.names import NAME
@@ -9,7 +9,7 @@ from forecache.store.store import Store, open_store
 
 
 def push_layer(store: Store, remote: Folder) -> None:
-    """Tell a remote which live layer the store has; replicas fill it from the stream's table for themselves."""
+    """Copy the file LIVE of a store to a remote, or delete it there; replicas fill the layer from the stream."""
     name = f"{store.pipeline}/{store.layout.live.name}"
     try:
         content = store.layout.live.read_bytes()
@@ -23,7 +23,7 @@ def push_layer(store: Store, remote: Folder) -> None:
 
 
 def pull_layer(store: Store, remote: Folder) -> None:
-    """Have the live layer that a remote tells of, or none."""
+    """Copy the file LIVE from a remote, or delete it here if the remote has none."""
     layout = store.layout
     found = remote.read(f"{store.pipeline}/{layout.live.name}")
     if found is None:
@@ -33,7 +33,7 @@ def pull_layer(store: Store, remote: Folder) -> None:
 
 
 def push_streamed(settings: Settings, remote: Folder) -> list[str]:
-    """Tell a remote of the stores that only a stream fills, which are never published; returns their names."""
+    """Push the live layers of stores without published versions; returns their names."""
     stores = [open_store(settings, name) for name in stores_with_layers(settings.store_path)]
     alone = [store for store in stores if store.pointer().current is None]
     for store in alone:
@@ -42,7 +42,7 @@ def push_streamed(settings: Settings, remote: Folder) -> list[str]:
 
 
 def pull_streamed(settings: Settings, remote: Folder) -> list[str]:
-    """Have the stores that only a stream fills, as a remote tells of them; returns their names."""
+    """Pull the live layers of stores without published versions; returns their names."""
     names = [
         name
         for name in sorted(remote.folders())

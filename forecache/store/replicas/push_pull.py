@@ -1,8 +1,8 @@
 """Distribution: a publisher pushes versions to a remote, replicas on other machines pull them.
 
-Segments never change and their names are unique, so only those that the other side lacks travel; a night of small
-changes travels as one small segment. A manifest is created and never replaced. The pointer moves last on both sides; a
-remote's is the pointer of the home that pushed last, and moves only from a state that the home which moves it has seen.
+Segments never change and their names are unique, so only missing ones are copied; a version with small changes is one
+small segment. A manifest is created and never replaced. The pointer moves last on both sides. A remote has the pointer
+of the installation that pushed last; another one may move it only if it has pulled that state.
 """
 
 from contextlib import ExitStack, suppress
@@ -39,18 +39,18 @@ _PULL_TRIES = 3
 
 
 def push(store: Store, remote: Folder, *, keep: int | None = None, progress: Progress = no_progress) -> dict[str, Any]:
-    """Bring a remote up to the served version: missing files, then the manifest, then the pointer.
+    """Update a remote to the served version: missing files, then the manifest, then the pointer.
 
-    Another push of this store, as of a publish, waits meanwhile; the version is kept until it is there.
+    Another push of this store, as by a publish, waits meanwhile; the version is kept until the push ends.
 
     Args:
         keep: How many versions the remote retains besides the current and the pinned one; None: all.
 
     Returns:
-        `{"version", "files", "bytes"}`: what the remote serves now and what travelled.
+        `{"version", "files", "bytes"}`: the version that the remote serves, and the files and bytes copied.
 
     Raises:
-        ConflictError: Another home pushed what this one has not seen; the remote is as it was.
+        ConflictError: Another installation pushed a state that this one has not pulled; the remote is unchanged.
         NotFoundError: Nothing is published.
     """
     if store.current() is None:
@@ -61,7 +61,7 @@ def push(store: Store, remote: Folder, *, keep: int | None = None, progress: Pro
 
 
 def _open_served(store: Store, opened: ExitStack) -> tuple[Pointer, list[Manifest]]:
-    """The pointer and what it names: the served version, and the current one if another one is pinned."""
+    """The pointer and the manifests of the served version and, if another one is pinned, of the current one."""
     while True:
         pointer = store.pointer()
         assert pointer.serving is not None
@@ -70,9 +70,9 @@ def _open_served(store: Store, opened: ExitStack) -> tuple[Pointer, list[Manifes
         except NotFoundError:
             if store.pointer() == pointer:
                 raise
-            continue  # a publish that keeps no version has removed it meanwhile
+            continue  # a publish that retains no older version has removed it meanwhile
         if pointer.current not in (None, pointer.serving):
-            with suppress(DamagedError, NotFoundError):  # which may be why another one is pinned
+            with suppress(DamagedError, NotFoundError):  # damage may be the reason for the pin
                 manifests.append(opened.enter_context(store.snapshot(pointer.current)).manifest)
         return pointer, manifests
 
@@ -108,7 +108,7 @@ def _push(
 
 
 def _swap(remote: Folder, name: str, content: bytes, seen: tuple[bytes, Any] | None) -> bool:
-    """Write a small file that is still as it was seen; whether it has the content now, by an earlier try as well."""
+    """Write a small file if it has not changed since `seen`; return whether it has the content now."""
     if seen is not None and seen[0] == content:
         return True
     is_written = remote.swap(name, content, seen[1] if seen else None) is not None
@@ -116,10 +116,10 @@ def _swap(remote: Folder, name: str, content: bytes, seen: tuple[bytes, Any] | N
 
 
 def _replaceable(remote: Folder, manifest: Manifest, there: Pointer | None) -> tuple[bytes, Any] | None:
-    """The remote's manifest of this version and its tag, if it is this one or nobody's: damaged, or of a lost store.
+    """The remote's manifest of this version and its tag, if replaceable: equal, damaged or of a lost store.
 
     Raises:
-        ConflictError: Another home gave the number to another content.
+        ConflictError: Another installation used the number for another content.
     """
     name = manifest_name(manifest.pipeline, manifest.version)
     found = remote.read(name)
@@ -137,17 +137,18 @@ def _replaceable(remote: Folder, manifest: Manifest, there: Pointer | None) -> t
 def pull(
     store: Store, remote: Folder, *, keep: int = 2, verify: bool = False, progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """Bring a replica up to the version that a remote serves: fetch what is missing, check it, warm it, flip.
+    """Update a replica to the version that a remote serves: fetch missing files, check them, warm them, flip.
 
-    A pull that broke off goes on where it stopped. A replica that has pinned a version goes on serving that. Where the
-    remote's store is another one than the replica's, as after a publisher's store was lost and published anew, its
-    versions take the place of the replica's.
+    An interrupted pull resumes where it stopped. A version that the replica has pinned stays served. If the remote's
+    store is another one than the replica's, as after a publisher's store was lost and published anew, its versions
+    replace the replica's.
 
     Args:
-        verify: Read what is here already, too, and fetch anew what is damaged.
+        verify: Also read local files, and fetch damaged ones again.
 
     Returns:
-        `{"version", "files", "bytes", "moved"}`: what the replica serves now, what travelled, whether it is new.
+        `{"version", "files", "bytes", "moved"}`: the version that the replica serves, the files and bytes copied, and
+        whether the served version has changed.
 
     Raises:
         NotFoundError: The remote serves nothing for this pipeline.
@@ -160,7 +161,7 @@ def pull(
         except NotFoundError:
             if remote.read(f"{store.pipeline}/CURRENT") is None:
                 raise
-    # The publisher retired what was being pulled, and again.
+    # The publisher retired the version during each pull.
     return _pull(store, remote, keep, verify, progress)
 
 
@@ -178,7 +179,7 @@ def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progr
         is_here = all(has_version(layout, manifest) for manifest in manifests)
         same = (pointer.store, pointer.current) == (theirs.store, theirs.current) and pointer.has_seen(theirs)
         if same and is_here and not verify:
-            _tidy(store, keep)  # a pull that died after it had moved the pointer
+            _tidy(store, keep)  # after a pull that was killed once it had moved the pointer
             return {"version": served.version, "files": 0, "bytes": 0, "moved": False}
         after = _follow(root, pointer, theirs)
         files = travelled = 0
@@ -190,11 +191,11 @@ def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progr
             with Snapshot(layout, manifest) as snapshot:
                 snapshot.warm()
             layout.lease(manifest.version).touch()
-            if not has_version(layout, manifest):  # a reader opens a version anew whose manifest is replaced
+            if not has_version(layout, manifest):  # a replaced manifest makes readers open the version again
                 write_durably(layout.manifest(manifest.version), manifest.to_json())
         if not same:
             pull_quarantine(layout, remote, lift=pointer.store != theirs.store or theirs.has_seen(pointer))
-            # As in a publish; and if this version is an older one, the tailer brings back what it had removed.
+            # As in a publish; if this version is an older one, the tailer first restores rows that it had removed.
             wait_until_applied(layout, served.cut)
             write_pointer(layout, after)
         _tidy(store, keep)
@@ -203,10 +204,10 @@ def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progr
 
 
 def _follow(root: str, pointer: Pointer, theirs: Pointer) -> Pointer:
-    """The pointer of a replica that follows a remote's, with the version that was pinned here and not there.
+    """The next pointer of a replica: the remote's, with a version that is pinned only here.
 
     Raises:
-        ConflictError: That one is of another store.
+        ConflictError: The pinned version is of another store.
     """
     last = max(pointer.last, theirs.last) if pointer.store == theirs.store else theirs.last
     after = replace(theirs, last=last, generation=max(pointer.generation, theirs.generation) + 1)
@@ -227,7 +228,7 @@ def _tidy(store: Store, keep: int) -> None:
 
 
 def _replica_pointer(layout: Layout, verify: bool) -> Pointer:
-    """The replica's pointer; an empty one where it is damaged and what is damaged is to be fetched anew."""
+    """The replica's pointer; an empty one if it is damaged and `verify` is set, so that it is fetched again."""
     try:
         return read_pointer(layout)
     except DamagedError:

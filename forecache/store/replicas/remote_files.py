@@ -1,4 +1,4 @@
-"""The small files that a remote has of a store: manifests, and quarantine, so that no home publishes it again."""
+"""The small files of a store in a remote: manifests, and quarantines, which hold for all installations."""
 
 from collections.abc import Mapping
 
@@ -30,7 +30,7 @@ def quarantine_name(name: str, version: int) -> str:
 
 
 def push_quarantine(store: Store, remote: Folder) -> list[str]:
-    """Quarantine in a remote what is quarantined here; the names of the quarantines there that were lifted here."""
+    """Copy quarantines to a remote; returns the names of those there that were lifted here."""
     root, here = store.pipeline, store.quarantined()
     there = remote_versions(remote, root)
     for number, reason in here.items():
@@ -41,7 +41,7 @@ def push_quarantine(store: Store, remote: Folder) -> list[str]:
 
 
 def pull_quarantine(layout: Layout, remote: Folder, *, lift: bool) -> None:
-    """Quarantine here what is quarantined in a remote; `lift`: and nothing else."""
+    """Copy quarantines from a remote; with `lift`, also lift those that the remote does not have."""
     reasons = quarantined_there(remote, layout.root.name, remote_versions(remote, layout.root.name))
     for number in layout.version_numbers():
         if number in reasons:
@@ -51,6 +51,6 @@ def pull_quarantine(layout: Layout, remote: Folder, *, lift: bool) -> None:
 
 
 def quarantined_there(remote: Folder, name: str, versions: Mapping[int, bool]) -> dict[int, str]:
-    """The quarantined ones of `remote_versions`, and why."""
+    """The quarantined ones of `remote_versions`, with their reasons."""
     reasons = {number: content_of(remote, quarantine_name(name, number)) for number, bad in versions.items() if bad}
     return {number: reason.decode() for number, reason in reasons.items() if reason is not None}

@@ -1,4 +1,4 @@
-"""A remote that several homes push to: what it has of a store, and what this home may put in its place."""
+"""The state of a store in a remote that several installations push to, and the check before this one replaces it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,8 +16,8 @@ class Start:
     """The state that a publish starts from.
 
     Attributes:
-        pointer: That of this home, with the highest number that was given out here or in the remote.
-        quarantined: The versions that are quarantined in the remote by the inputs of their content, and why.
+        pointer: That of this installation, with the highest version number that was used here or in the remote.
+        quarantined: The versions that are quarantined in the remote, with reasons, by the inputs of their content.
     """
 
     pointer: Pointer
@@ -25,15 +25,15 @@ class Start:
 
 
 def start_from(settings: Settings, name: str, pointer: Pointer, *, replace_remote: bool) -> Start:
-    """Find the state to publish from, beside that of the remote.
+    """Find the state to publish from, by the local pointer and the remote.
 
-    A remote that cannot be read keeps nobody from publishing here: the push looks again, and fails.
+    A remote that cannot be read does not prevent a local publish: the push reads it again, and fails.
 
     Args:
-        replace_remote: Publish over what this home has not seen.
+        replace_remote: Publish over a remote state that this installation has not pulled.
 
     Raises:
-        ConflictError: The remote has a store that this home has not, or another home moved its pointer.
+        ConflictError: The remote has a store that is missing here, or another installation moved its pointer.
     """
     if not settings.store_remote:
         return Start(pointer)
@@ -61,10 +61,10 @@ def start_from(settings: Settings, name: str, pointer: Pointer, *, replace_remot
 
 
 def require_seen(name: str, here: Pointer, there: Pointer | None) -> None:
-    """Refuse to move a remote's pointer to this home's state if that does not come from the remote's.
+    """Refuse to move a remote's pointer to a local state that does not descend from the remote's.
 
     Raises:
-        ConflictError: The message says what to do.
+        ConflictError: It does not; with the remedy.
     """
     if there is None or here.has_seen(there):
         return

@@ -1,4 +1,4 @@
-"""Where versions go besides the local store: Redis, and a remote that replicas pull from."""
+"""Updates of Redis, and of the remote that replicas pull from, after the local store has changed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from forecache.store.store import Store
 
 
 def open_remote(uri: str, options: Mapping[str, str]) -> Folder:
-    """The folder or bucket that versions are pushed to and pulled from; its files have the names of the store's own.
+    """Open the folder or bucket that versions are pushed to and pulled from; its files are named as in the store.
 
     Raises:
         SettingsError: The URI has a scheme that is not supported.
@@ -29,16 +29,16 @@ def remote_pipelines(remote: Folder) -> list[str]:
 def sync_targets(
     settings: Settings, pipeline: Served | None, store: Store, progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """Bring every other place that serves this store up to the version served here, after a publish, rollback or pin.
+    """Update Redis and the remote to the version served here, after a publish, rollback or pin.
 
-    Doing it again changes nothing. Each place keeps serving what it served until the new version is whole and
-    verified there. The caller holds the publisher's lock.
+    Idempotent. Each target serves its old version until the new one is complete and verified there. The caller holds
+    the publisher's lock.
 
     Args:
-        pipeline: Its declaration, None where it is not declared any more: then nothing says that Redis serves it.
+        pipeline: Its declaration, None if it is not declared any more: then Redis is not updated.
 
     Returns:
-        What was done, by target: "redis" where the pipeline's back end is Redis, "remote" where one is set.
+        The results by target: "redis" if the pipeline's back end is Redis, "remote" if one is set.
     """
     done: dict[str, Any] = {}
     if pipeline is not None and pipeline.publish is not None and pipeline.publish.backend == "redis":
@@ -59,9 +59,7 @@ def sync_targets(
 def sync_served(
     settings: Settings, pipeline: Served | None, store: Store, progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """`sync_targets` under the publisher's lock, which keeps a publish meanwhile from being overwritten by older news.
-
-    A store that serves nothing yet has nothing to bring anywhere.
+    """`sync_targets` under the publisher's lock, so that it overwrites no newer publish; {} if nothing is served.
 
     Raises:
         ConflictError: Another process is changing the store.

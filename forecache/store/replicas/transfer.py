@@ -1,4 +1,4 @@
-"""The files of a version on their way to a remote, and from it, each from where an earlier try stopped."""
+"""Transfer of a version's files to and from a remote; an interrupted download resumes."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +21,7 @@ _TRANSFERS = 4
 def upload_missing(
     layout: Layout, manifests: list[Manifest], remote: Folder, progress: Progress
 ) -> tuple[list[str], int]:
-    """Upload the files that a remote lacks; (their names there, bytes)."""
+    """Upload the files that a remote lacks; returns (their names there, bytes)."""
     files = {
         f"{layout.root.name}/{name}": (path, info)
         for manifest in manifests
@@ -57,7 +57,7 @@ def fetch_manifests(remote: Folder, root: str, theirs: Pointer) -> list[Manifest
 
 
 def has_version(layout: Layout, manifest: Manifest) -> bool:
-    """Return whether a version is here with the same content, and not only with the same number."""
+    """Return whether a version exists here with the same content, and not only with the same number."""
     try:
         return layout.manifest(manifest.version).read_bytes() == manifest.to_json()
     except FileNotFoundError:
@@ -65,7 +65,7 @@ def has_version(layout: Layout, manifest: Manifest) -> bool:
 
 
 def discard_damaged(layout: Layout, manifest: Manifest) -> None:
-    """Remove what is here of a version and is not what the manifest says, so that it is fetched."""
+    """Delete local files of a version whose checksum differs from the manifest, so that the pull fetches them again."""
     for segment in manifest.segments:
         try:
             verify_segment(layout, segment)
@@ -81,7 +81,7 @@ def discard_damaged(layout: Layout, manifest: Manifest) -> None:
 def fetch_segments(
     layout: Layout, remote: Folder, root: str, manifest: Manifest, progress: Progress
 ) -> tuple[int, int]:
-    """Fetch the segments and the filter that are missing; (files, bytes) that travelled."""
+    """Fetch missing segments and the filter; returns (files, bytes) copied."""
     missing = [segment for segment in manifest.segments if not layout.segment(segment.id).exists()]
     total = sum(segment.size_bytes for segment in missing) or 1
     files = travelled = 0
@@ -109,11 +109,11 @@ def fetch_segments(
 
 
 def fetch_file(remote: Folder, name: str, folder: Path, info: ShardInfo) -> int:
-    """Fetch one file, from where an earlier try stopped; returns the bytes that travelled.
+    """Fetch one file, continuing an interrupted download; returns the bytes copied.
 
     Raises:
-        CheckError: What arrived does not have the checksum of the manifest; it is removed, so that a new try starts
-            from nothing.
+        CheckError: The file does not have the checksum of the manifest; it is removed, so that a new try starts from
+            the beginning.
     """
     target, part = folder / info.file, folder / f"{info.file}.part"
     if target.exists():

@@ -1,9 +1,9 @@
-"""The filter of a version: which delta segments may hold a key, so that most reads touch the base alone.
+"""The filter of a version: it tells which delta segments may hold a key, so that most reads touch the base alone.
 
-A table of 2**n slots, one bit for each delta; a key's slot is the low bits of its hash. Eight or more slots per delta
-entry leave at most one read in eight, of keys that no delta holds, with a lookup too many. It is mapped, so that all
-readers of a machine share it. Format: eight bytes, the first is the slot width in bytes (1, 2, 4 or 8); then the
-slots, little-endian.
+A table of 2**n slots, one bit for each delta; a key's slot is the low bits of its hash. With eight or more slots per
+delta entry, at most one in eight reads of keys that no delta holds looks into a delta in vain. The file is mapped, so
+that all readers of a machine share it. Format: eight bytes, the first is the slot width in bytes (1, 2, 4 or 8); then
+the slots, little-endian.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""The index of a base segment: from a key's hash straight to where in the file its entry lies.
+"""The index of a base segment: it maps a key's hash to the offset of its entry in the file.
 
-LMDB's tree costs a read of memory for each of a dozen steps, one after the other. The index lies behind the last page
-of each LMDB file and leads to many entries with a dozen vector operations. It is a short cut, not a second truth: it
-says where a record may be, the key in it decides, and where that is another, LMDB is asked. Of packed entries, an index
-with a slot to spare says also that a key is not there; their publish is read back so.
+LMDB's tree costs a read of memory for each of a dozen steps, one after the other. The index follows the last page
+of each LMDB file and finds many entries with a dozen vector operations. It is only a short cut: it gives the likely
+offset of a record, whose key is compared; if it is another key, the entry is read through LMDB. For packed entries, an
+index bucket with a free slot also proves that a key is missing; their publish is read back this way.
 
 Format: a header of 64 bytes (the magic, the number of buckets, and that of the entries whose record no slot can hold),
 then the buckets of eight slots of 64 bits. A slot holds, little-endian, half the offset of a record in the file (32
@@ -25,7 +25,7 @@ from forecache.store.segment.lmdb_pages import leaf_records
 MAGIC = b"fcindex2"
 _SLOTS = 8
 _ROWS_PER_BUCKET = 3.4
-"""Leaves one entry in 280 without a place, at 19 bytes an entry."""
+"""Leaves one entry in 280 without a slot, at 19 bytes an entry."""
 _ROW_BYTES = 8 * _SLOTS
 _SLOT = np.dtype([("half", "<u4"), ("length", "<u2"), ("tag", "<u2")])
 _U1, _U2, _U4 = np.dtype("u1"), np.dtype("<u2"), np.dtype("<u4")
@@ -40,7 +40,7 @@ def key_hashes(keys: Sequence[bytes]) -> np.ndarray:
 
 
 def append_index(path: Path, hashes: np.ndarray) -> None:
-    """Write the index of an LMDB file behind its last page.
+    """Write the index of an LMDB file after its last page.
 
     Args:
         hashes: XXH3-64 of the file's keys in their order, uint64 [n].
@@ -83,7 +83,7 @@ def _tags(hashes: np.ndarray) -> np.ndarray:
 
 @lru_cache(64)
 def _masks(longest: int) -> np.ndarray:
-    """By a key's length, which of `longest` bytes are its own where keys end at the same place."""
+    """Masks by key length: which of `longest` bytes belong to a key, if all keys end at the same place."""
     return np.arange(longest) >= longest - np.arange(longest + 1)[:, None]
 
 
@@ -92,11 +92,11 @@ class Index:
 
     Args:
         mapped: The segment's files, one after the other.
-        starts: Where in it each file begins.
-        pages: Bytes of each file that are LMDB's; the index is behind them.
+        starts: Offset in it of each file.
+        pages: Bytes of LMDB's pages in each file; the index follows them.
 
     Raises:
-        ValueError: It is not there.
+        ValueError: A file has no index.
     """
 
     def __init__(self, mapped: mmap.mmap, starts: Sequence[int], pages: Sequence[int]) -> None:
@@ -117,11 +117,11 @@ class Index:
         self._windows: dict[int, np.ndarray] = {}
 
     def close(self) -> None:
-        """Give up the mapping: it ends once no thread reads from it any more, and later reads fail."""
+        """Release the mapping: it ends once no thread reads from it any more, and later reads fail."""
         del self._map, self._bytes, self._half_words, self._buckets, self._windows
 
     def find(self, keys: Sequence[bytes], hashes: np.ndarray) -> tuple[list[bytes | None], list[int]]:
-        """The entry in the place that the index has for each key, and the positions where that is another key's.
+        """(entry at the likely offset for each key, positions of keys for which that is another key's entry).
 
         Args:
             hashes: From `key_hashes`, uint64 [n].
@@ -174,7 +174,7 @@ class Index:
         return windows
 
     def _places(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Where the record of each hash may be.
+        """Find the likely record of each hash.
 
         Returns:
             The buckets, uint64 [n, 8]; which of their slots have its part of the hash, bool [n, 8]; one of these,

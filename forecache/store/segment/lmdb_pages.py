@@ -1,4 +1,4 @@
-"""Where the entries of an LMDB file lie: a walk over its pages, all pages of a level at once.
+"""Offsets of the entries of an LMDB file, by a walk over its pages, all pages of a level at once.
 
 LMDB's data format 1, in which a leaf node is a header of eight bytes (half-words: the two of the data's size, flags,
 the key's size), the key and the data; see struct MDB_page, MDB_node and MDB_meta in LMDB's mdb.c.

@@ -1,4 +1,4 @@
-"""Mapping a segment's files into memory: once per process, shared by the versions that hold the segment."""
+"""Mapping of a segment's files into memory: once per process, shared by the versions that contain the segment."""
 
 import ctypes
 import mmap
@@ -31,8 +31,8 @@ _LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 class _File:
     """An LMDB file, open with the read transaction that serves every thread.
 
-    It never changes, so one transaction sees all of it for ever and LMDB's lock file is not needed. Gets on one
-    read-only transaction share no state, so threads may use it at once.
+    It never changes, so one transaction is enough and LMDB's lock file is not needed. Gets on one read-only transaction
+    share no state, so threads may use it at the same time.
     """
 
     __slots__ = ("environment", "inode", "references", "transaction")
@@ -54,12 +54,12 @@ class _File:
 
 
 class SegmentHandle:
-    """Open files of a segment, and the index where there is one.
+    """Open files of a segment, and its index if it has one.
 
     Attributes:
         transactions: One for each shard.
-        index: Of a base; None of a delta.
-        verified: Whether this process has read the files into the page cache and found them to be what was written.
+        index: Of a base; None for a delta.
+        verified: Whether this process has read the files into the page cache and verified them.
     """
 
     __slots__ = ("_files", "folder", "index", "paths", "references", "transactions", "verified")
@@ -85,7 +85,7 @@ class SegmentHandle:
             raise
 
     def replaced(self) -> bool:
-        """Whether the paths lead to other files than those that are open; where they lead nowhere, they do not."""
+        """Return whether a path leads to another file than the open one; a missing file is not replaced."""
         return any(is_another(path, file.inode) for path, file in zip(self.paths, self._files, strict=True))
 
     def close(self) -> None:
@@ -97,13 +97,13 @@ class SegmentHandle:
 
 
 def inode_of(path: Path) -> tuple[int, int]:
-    """(device, inode): which file a path leads to."""
+    """(device, inode) of the file at a path."""
     found = os.stat(path)
     return found.st_dev, found.st_ino
 
 
 def is_another(path: Path, inode: tuple[int, int]) -> bool:
-    """Whether a path leads to another file than the one of that inode; one that leads nowhere does not."""
+    """Return whether a path leads to another file than the one of that inode; False if it leads to none."""
     try:
         return inode_of(path) != inode
     except FileNotFoundError:
@@ -123,10 +123,10 @@ def _open_index(paths: Sequence[Path]) -> "Index":
 
 
 def _map_together(paths: Sequence[Path]) -> tuple[mmap.mmap, list[int]]:
-    """Files mapped one after the other, so that vector operations reach all of them, and where each begins.
+    """Map files one after the other, so that vector operations reach all of them: (mapping, offset of each file).
 
-    The mapping is read-only, each file begins at a page's start, and it ends when nothing refers to it any more. Behind
-    the last file are zeros, so that as many bytes as any record has may be read from every place in a file.
+    The mapping is read-only, each file begins at a page's start, and it ends when nothing refers to it any more. Zeros
+    follow the last file, so that the length of any record can be read from every offset in a file.
     """
     import numpy as np
 
@@ -175,7 +175,7 @@ def _close_file(file: _File) -> None:
 
 
 def acquire(folder: Path, files: Sequence[str], *, indexed: bool) -> SegmentHandle:
-    """Open a segment, or count one more user of it. One whose files were replaced since is opened anew.
+    """Open a segment, or count one more user of it. One whose files were replaced is opened again.
 
     Raises:
         DamagedError: A file cannot be opened.
@@ -200,9 +200,9 @@ def release(handle: SegmentHandle) -> None:
 
 
 def populate(paths: Sequence[Path]) -> None:
-    """Enter the files into this process's page tables, so that the first reads do not stop for it page by page.
+    """Enter the files into this process's page tables, so that first reads cause no page faults.
 
-    Every mapping that the process has of them is entered; other threads run meanwhile.
+    Covers every mapping that the process has of them; other threads run meanwhile.
     """
     for first, last in _mappings({str(path.resolve()) for path in paths}):
         for start in range(first, last, _POPULATED_BYTES):

@@ -1,4 +1,4 @@
-"""Building a segment's LMDB files from sorted keys and entries."""
+"""Writing of a segment's LMDB files from keys and entries."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ def num_shards(rows: int, values: int = 0) -> int:
     """A power of two, so that a key's shard is a mask of its hash.
 
     Args:
-        values: Items of the longest lists of all rows together; at most `rows` where there are none.
+        values: Items of the longest lists of all rows together; at most `rows` if there are no lists.
     """
     shards = 1
     while (shards * SHARD_ROWS < rows or shards * SHARD_VALUES < values) and shards < _MAX_SHARDS:
@@ -41,7 +41,7 @@ def num_shards(rows: int, values: int = 0) -> int:
 
 
 def suits(shards: int, rows: int, values: int) -> bool:
-    """Whether a base of so many rows may keep its number of shards, so that it can be compared with the one before."""
+    """Return whether a base of so many rows may keep its number of shards, to be comparable with the one before."""
     wanted = num_shards(rows, values)
     return shards in (wanted // 2, wanted, wanted * 2)
 
@@ -78,7 +78,7 @@ def write_sorted(
     """Write one LMDB file from blocks of keys and their entries, in the order of the keys.
 
     Args:
-        most_bytes: That its pages need at most; they take what they need.
+        most_bytes: Upper bound of the size of its pages; the file is only as large as needed.
         indexed: Whether an index follows, as in the files of a base.
     """
     map_size = (most_bytes + (1 << 20)) // PAGE * PAGE
@@ -105,7 +105,7 @@ def write_sorted(
 def sorted_order(keys: pa.Array) -> pa.Array:
     """Positions that sort keys by their bytes.
 
-    By eight bytes behind what all keys begin with, as numbers, where these differ: many times faster than comparing
+    If the eight bytes after the common prefix differ, they are sorted as numbers: many times faster than comparing
     texts.
     """
     if len(keys):
@@ -120,7 +120,7 @@ def sorted_order(keys: pa.Array) -> pa.Array:
 
 
 def refuse_duplicates(keys: pa.Array) -> None:
-    """InputError where neighbours in sorted keys are equal."""
+    """Raise InputError if neighbours in sorted keys are equal."""
     if len(keys) < 2:
         return
     same = pc.equal(keys[1:], keys[:-1])

@@ -1,1 +1,1 @@
-"""The engine of one process: consume, judge, answer, commit."""
+"""The engine `arrow`: one process consumes, judges, answers and commits."""

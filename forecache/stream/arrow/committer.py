@@ -1,4 +1,4 @@
-"""Commits batches beside the loop that answers: one at a time, in order, and again where a lake or a disk fails."""
+"""Commits batches in a thread of its own: one at a time, in order, repeated while the lake or the disk fails."""
 
 import logging
 import threading
@@ -14,21 +14,21 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
 
 @dataclass(frozen=True)
 class Numbered:
-    """A batch with its number, by which pending rows know it."""
+    """A batch with the number that its pending rows carry."""
 
     number: int
     batch: Batch
 
 
 class Committer:
-    """A thread that commits what it is handed.
+    """A thread that commits the batches it is given.
 
     Attributes:
-        error: What ended it; None while it goes on.
-        failure: Why the present batch is not committed yet; "" where nothing failed.
+        error: The error that ended the thread; None while it runs.
+        failure: Why the current batch is not committed yet; "" if nothing failed.
 
     Args:
-        done: Called in the thread with each batch and the Delta version that holds it.
+        done: Called in the thread with each committed batch and its Delta version.
     """
 
     def __init__(self, writer: StreamWriter, done: Callable[[Numbered, int], None]) -> None:
@@ -43,14 +43,14 @@ class Committer:
 
     @property
     def is_free(self) -> bool:
-        """Whether it takes a batch at once."""
+        """True if no batch is being committed."""
         return self._given is None
 
     def give(self, batch: Numbered) -> None:
-        """Have a batch committed; `is_free` said that it may be handed over.
+        """Commit a batch in the thread; only allowed while `is_free`.
 
         Raises:
-            What ended the thread.
+            The error that ended the thread.
         """
         self.check()
         with self._changed:
@@ -59,17 +59,17 @@ class Committer:
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raise what ended the thread."""
+        """Raise the error that ended the thread, if there is one."""
         if self.error is not None:
             raise self.error
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it is free, or ended; whether it is."""
+        """Wait until it is free or has ended; return False after the timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self._given is None or self.error is not None, timeout_s)
 
     def close(self, timeout_s: float) -> None:
-        """End the thread; a batch that is under way is committed, as far as the lake takes it in time."""
+        """End the thread; a batch in progress is still committed if that succeeds within the timeout."""
         self.wait(timeout_s)
         with self._changed:
             self._closing = True
@@ -97,7 +97,7 @@ class Committer:
             return self._given
 
     def _commit(self, given: Numbered) -> int | None:
-        """The version of a batch; None where the thread is to end first."""
+        """Commit a batch and return its Delta version; None if the thread was closed before that succeeded."""
         pause = _FIRST_PAUSE_S
         while True:
             try:
@@ -116,7 +116,7 @@ class Committer:
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def _is_ours(self, given: Numbered) -> bool:
-        """Whether the table still stands where the batch begins: others have only been in the way."""
+        """True if the table still has the offsets at which the batch begins, so that the commit can be repeated."""
         before = dict(self._writer.offsets)
         self._writer.look()
         return self._writer.offsets == before

@@ -1,8 +1,8 @@
-"""The engine of one process: it consumes, judges and answers in one thread, and commits beside it.
+"""The engine `arrow`: one thread consumes, judges and answers messages, another one commits the rows.
 
 A batch of messages becomes rows and tiles (`forecache.stream.step`). With the freshness "event" these are visible at
-once, in the pending layers. About every `commit_s` what has gathered is committed with the offsets behind it. What is
-not committed when the process dies is read from Kafka again, and gives the same rows.
+once, in the pending layers. About every `commit_s` the buffered rows are committed together with their offsets.
+Messages that were not committed when the process died are read from Kafka again, and give the same rows.
 """
 
 import gc
@@ -36,19 +36,19 @@ from forecache.stream.topic.run import answers_sent
 
 logger = logging.getLogger("forecache.stream")
 _MOST_MESSAGES = 2_000
-"""Of a batch."""
+"""Messages of a batch."""
 _LINGER_S = {"event": 0.0, "commit": 0.02}
-"""How long is waited for more messages after the first: while a batch is worked on the next one gathers by itself, and
-where answers wait for a commit anyway, larger batches cost less."""
+"""Seconds to wait for more messages after the first: the next batch gathers while one is processed, and if answers wait
+for a commit anyway, larger batches cost less."""
 _WAIT_S = 0.2
 _MOST_HELD = 256 << 20
-"""Bytes of what is judged and not committed, a message counting as 1 KiB more; reading waits for the lake then."""
+"""Bytes of judged rows that are not committed, plus 1 KiB a message; above it, reading waits for the committer."""
 _CLOSE_S = 30.0
 _TELL_S = 1.0
 
 
 class ArrowEngine(Engine):
-    """See `forecache.stream.engine.engine.Engine`."""
+    """See `forecache.stream.engine.engine.StreamEngine`."""
 
     name = "arrow"
 
@@ -96,9 +96,9 @@ class ArrowEngine(Engine):
         held.callback(self._watch.close)
         self.figures.state.offsets = {str(p): offset for p, offset in self._writer.offsets.items()}
         self.figures.state.committed_version = self._writer.version
-        # With the default of 5 ms a commit beside the loop would take the interpreter for so long at each of its calls.
+        # With the default of 5 ms each call of a commit in the other thread could hold the interpreter for so long.
         sys.setswitchinterval(0.0005)
-        # What lives as long as the process is not looked at again and again.
+        # Objects that live as long as the process need not be scanned at each collection.
         gc.collect()
         gc.freeze()
 
@@ -156,7 +156,7 @@ class ArrowEngine(Engine):
             self._said = f"{answered.failed} rows have no answer: {answered.failure}"
 
     def _put(self, pending: PendingRows, answered: Answered) -> None:
-        """Show rows before their commit; where the disk is full, again and again."""
+        """Show rows before their commit; while the disk is full, try again."""
         while True:
             try:
                 pending.put(self._number, answered, dict(self._reader.next))
@@ -167,7 +167,7 @@ class ArrowEngine(Engine):
                     raise
 
     def _hand_over(self, *, now: bool = False) -> None:
-        """Have what has gathered committed, if it is time."""
+        """Give the buffered batches to the committer once `commit_s` has passed."""
         if not self._held or not self._committer.is_free:
             return
         if not now and time.monotonic() < self._began + self._stream.commit_s:
@@ -194,15 +194,15 @@ class ArrowEngine(Engine):
             stream_step("confirmed")
 
     def _look_at_topic(self) -> None:
-        """Note where the topic ends."""
+        """Update the end offsets of the topic."""
         self._ends = self._reader.ends()
         if not self._held and self._committer.is_free:
-            # Marks of transactions may stand behind what is committed: they are read, and nothing of them is lag.
+            # Transaction markers may follow the last committed message: they are read, and are no lag.
             read = {str(partition): offset for partition, offset in sorted(self._reader.next.items())}
             self.figures.state.offsets = read
 
     def _tell(self) -> None:
-        """Write the figures; called beside the loop, since a flush may take long."""
+        """Write the figures; called in a thread of its own, since a flush may take long."""
         state = self.figures.state
         failing = self._committer.failure or self._reader.failure or self._watch.failure or self._step.trouble
         failing = failing or self._tiles.failure
@@ -211,7 +211,7 @@ class ArrowEngine(Engine):
         self.figures.write(self._ends, now=True)
 
     def _finish(self) -> None:
-        """Commit what is left, as far as the lake takes it."""
+        """Commit the buffered batches within `_CLOSE_S`."""
         deadline = time.monotonic() + _CLOSE_S
         while self._held and time.monotonic() < deadline:
             self._committer.check()

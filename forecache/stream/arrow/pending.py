@@ -1,4 +1,4 @@
-"""Rows that are visible before their commit: what a batch answers, in the pending layer of each store of the stream."""
+"""Shows the answers of a batch before their commit, in the pending layer of each store of the stream."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,10 +22,10 @@ Rows = list[tuple[bytes, LiveRow]]
 
 
 class PendingRows:
-    """The pending layers of one stream, which this process alone writes.
+    """The pending layers of one stream; no other process writes them.
 
     Args:
-        table: Writes the stream's table, and knows the offsets in it.
+        table: The writer of the stream's table, which has its offsets.
 
     Raises:
         ConflictError: Another process writes them.
@@ -51,10 +51,10 @@ class PendingRows:
             raise
 
     def put(self, batch: int, answered: Answered, offsets: Offsets) -> None:
-        """Show what messages were answered, which belong to a batch that is not committed yet.
+        """Show the answers to some messages of a batch that is not committed yet.
 
         Args:
-            offsets: The offsets that are read next after these messages.
+            offsets: By partition, the next offset after these messages.
 
         Raises:
             UnavailableError: The disk is full.
@@ -63,17 +63,17 @@ class PendingRows:
             writer.put(batch, rows_of(answered, offsets), offsets)
 
     def confirm(self, batch: int, version: int) -> None:
-        """Say that the table holds a batch, and those before it, at a version."""
+        """Note that the table has a batch, and those before it, at a Delta version."""
         for writer, _ in self._writers:
             writer.confirm(batch, version)
 
     def sweep(self) -> None:
-        """Remove what the live layers have by now."""
+        """Remove the rows that the live layers have by now."""
         for writer, _ in self._writers:
             writer.sweep()
 
     def give_up_waiting(self) -> None:
-        """Remove what a killed process left, because the messages are lost."""
+        """Remove the rows that a killed process left, if their messages are lost in Kafka."""
         for writer, _ in self._writers:
             writer.give_up_waiting()
 
@@ -83,7 +83,7 @@ class PendingRows:
 
 def _tiles_of(view: str) -> Callable[[Answered, Offsets], Rows]:
     def rows(answered: Answered, offsets: Offsets) -> Rows:
-        # They say which events are in the tiles, whatever commit will hold them.
+        # The offsets say which events are in the tiles, whichever commit will hold them.
         behind = orjson.dumps([offsets.get(partition, 0) for partition in range(max(offsets, default=-1) + 1)])
         return [(key, LiveRow(PENDING, at_us, entry, behind)) for key, at_us, entry in answered.live[view]]
 

@@ -1,1 +1,1 @@
-"""Landed days of a source in the table of its stream."""
+"""Backfill: adds landed days of a source to the table of its stream."""

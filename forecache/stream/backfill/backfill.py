@@ -1,7 +1,7 @@
-"""Days of the lake through the step of a stream, into its table: to begin with, or where events were lost in Kafka.
+"""Adds landed days of the lake to a stream's table, to begin with or if events were lost in Kafka.
 
-Each commit says in the same entry how many of the day's landed events are done (Delta's `txn`), and events that the
-table has are left out. So a backfill that was killed goes on where it stopped, and one that is run again does nothing.
+Each commit says in the same log entry how many of the day's landed events are done (Delta's `txn`), and events that the
+table has are left out. So a backfill that was killed resumes where it stopped, and one that is repeated does nothing.
 """
 
 from collections.abc import Callable
@@ -28,12 +28,12 @@ _ROWS_A_COMMIT = 20_000
 
 @dataclass(frozen=True)
 class Backfilled:
-    """A day that was taken in.
+    """The result of one day.
 
     Attributes:
-        landed: Its events in the lake.
-        added: Those that the table did not have.
-        late: Rows among them of which a night had been made already.
+        landed: Events of the day in the lake.
+        added: Events among them that the table did not have.
+        late: Added rows for whose day a nightly run had been made already.
     """
 
     day: date
@@ -51,14 +51,14 @@ def backfill(
     rows_a_commit: int = _ROWS_A_COMMIT,
     told: Callable[[Backfilled], None] = lambda day: None,
 ) -> list[Backfilled]:
-    """Take landed days in, ascending; each stands on the newest nights before it.
+    """Add landed days in ascending order, each with the newest batch state of its views before it.
 
     Args:
         told: Called with each day that is done.
 
     Raises:
-        ConflictError: The stream runs.
-        InputError: A day has no landed events, or nothing tells events from their repeats.
+        ConflictError: The stream is running.
+        InputError: A day has no landed events, or the source declares no `unique` columns to find duplicates by.
     """
     if not stream.source.unique:
         raise InputError(
@@ -123,5 +123,5 @@ class _Backfill:
 
 
 def _application(stream: Stream, day: date) -> str:
-    """Delta's application of a day that was taken from the lake; its version counts the events that are done."""
+    """Application id of Delta's `txn` action for a backfilled day; its version counts the events that are done."""
     return f"forecache-stream-{stream.name}-landed-{day}"

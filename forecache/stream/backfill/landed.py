@@ -1,4 +1,4 @@
-"""The events of a landed day, as a stream has them, without those that its table has already."""
+"""The events of a landed day with the columns of a stream's messages."""
 
 from datetime import date, datetime, timezone
 
@@ -21,15 +21,15 @@ from forecache.stream.record import (
 )
 
 LANDED = -1
-"""The partition of rows that came from the lake; Kafka has none below 0."""
+"""Kafka partition of rows that come from the lake; Kafka's own are not below 0."""
 _DAYS_APART = 10**10
 _EPOCH = date(1970, 1, 1)
 
 
 def landed_events(settings: Settings, stream: Stream, day: date) -> pa.Table:
-    """The events of a day in the raw table, by event time and identity.
+    """Read the events of a day from the raw table, sorted by event time and `unique` columns.
 
-    Their partition is -1, their offset their place in the day: 10^10 times the days since 1970, and counted on.
+    Their partition is -1, their offset 10^10 times the days since 1970 plus their place in the day.
 
     Raises:
         InputError: The day has not been ingested.
@@ -56,7 +56,7 @@ def landed_events(settings: Settings, stream: Stream, day: date) -> pa.Table:
 
 
 def not_in_table(settings: Settings, stream: Stream, day: date, events: pa.Table) -> pa.Table:
-    """The events of a day that the stream's table does not have, whichever way they came."""
+    """Leave out the events of a day that the stream's table has, from Kafka or from an earlier backfill."""
     delta, unique = open_if_exists(settings, stream.table), list(stream.source.unique)
     if delta is None:
         return events

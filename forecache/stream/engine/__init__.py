@@ -1,1 +1,1 @@
-"""What both engines are: how a stream is run, what they say of themselves, and the threads beside them."""
+"""Code of both engines: the run of a stream, its figures, its lineage, and background threads."""

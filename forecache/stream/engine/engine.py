@@ -1,4 +1,4 @@
-"""How a stream is run by either engine: alone on its machine, its layers made, its figures written to the end."""
+"""Base class of the engines: holds the stream's lock, writes its live layers, and its figures until the end."""
 
 import threading
 import time
@@ -18,12 +18,12 @@ class Engine(ABC):
     """Runs one stream, once.
 
     Attributes:
-        figures: What it says of itself.
+        figures: Its figures, written to a file once a second.
 
     Args:
-        until_caught_up: End when what the topic had at the start is committed.
-        skip_lost: Go on with the messages that are there, where others were lost.
-        stop: Set to end it; what is under way is committed first.
+        until_caught_up: End when the messages that the topic had at the start are committed.
+        skip_lost: Continue with the messages that the topic still has, if others were lost.
+        stop: Set to end it; answered events are committed first.
     """
 
     name: ClassVar[str]
@@ -47,11 +47,11 @@ class Engine(ABC):
 
         Raises:
             ConflictError: Another process runs the stream, or commits to it.
-            NotFoundError: There is no such topic, or nothing that could answer.
-            DamagedError: Messages that were to be read are lost.
+            NotFoundError: There is no such topic, or no release or model version that could answer.
+            DamagedError: Messages that were not read yet are lost.
             UnavailableError: No broker answers at the start, Spark does not start, or a lake or store cannot be read.
         """
-        # What is told of the run ends last, when the stream's lock is given back.
+        # The end of the run is reported last, after the stream's lock was released.
         with ExitStack() as telling, ExitStack() as held:
             held.enter_context(own_stream(self._settings, self._stream.name))
             telling.enter_context(told(self._settings, self._stream, self.figures.state))
@@ -67,7 +67,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _run(self, held: ExitStack) -> None:
-        """Run the stream; what `held` holds is closed afterwards."""
+        """Run the stream; the resources in `held` are closed afterwards."""
 
     @abstractmethod
     def _tell_at_end(self) -> None:

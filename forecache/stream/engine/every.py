@@ -1,4 +1,4 @@
-"""Work that is done again and again in a thread of its own, beside the loop that answers."""
+"""A thread that calls a function periodically."""
 
 import logging
 import threading
@@ -8,7 +8,7 @@ logger = logging.getLogger("forecache.stream")
 
 
 class Every:
-    """Calls `work` every `seconds` until it is closed; what it raises is logged."""
+    """Calls `work` every `seconds` until it is closed; exceptions are logged."""
 
     def __init__(self, seconds: float, work: Callable[[], None], *, name: str) -> None:
         self._seconds, self._work, self._name = seconds, work, name
@@ -17,7 +17,7 @@ class Every:
         self._thread.start()
 
     def close(self) -> None:
-        """Return when no call is under way."""
+        """End the thread after the current call, waiting for it up to 5 s."""
         self._stop.set()
         self._thread.join(5.0)
 

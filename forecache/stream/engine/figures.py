@@ -1,4 +1,4 @@
-"""What a running engine says of itself: counts, delays and rates, written once a second."""
+"""Figures of a running engine: counts, delays, rates and processor time, written once a second."""
 
 import os
 import time
@@ -15,14 +15,14 @@ _WINDOW_S = 60.0
 _KEPT_DELAYS = 200
 _EVERY_S = 1.0
 _PROCESSOR_EVERY_S = 5.0
-"""Looking for children reads about every process of the machine, some milliseconds where there are hundreds."""
+"""Finding child processes reads every process of the machine: some milliseconds if there are hundreds."""
 
 
 class Figures:
     """Figures of one process; any thread may add to them.
 
     Attributes:
-        state: As it is written.
+        state: The state that is written.
     """
 
     def __init__(self, home: Path, name: str, *, engine: str, freshness: str) -> None:
@@ -36,7 +36,7 @@ class Figures:
         """Count a commit.
 
         Args:
-            arrived_us: When its messages got into Kafka, in microseconds since 1970.
+            arrived_us: Kafka timestamps of its messages, in microseconds since 1970.
         """
         now, state = time.time(), self.state
         state.rows += len(arrived_us)
@@ -46,7 +46,7 @@ class Figures:
         self._commits.append((time.monotonic(), len(arrived_us), now - arrived_us[::step] / 1e6))
 
     def write(self, ends: Mapping[int, int] | None = None, *, now: bool = False) -> None:
-        """Write the state where a second has passed, or at once."""
+        """Write the state if a second has passed since the last time, or if `now`."""
         at = time.monotonic()
         if at < self._write_at and not now:
             return
@@ -66,7 +66,7 @@ class Figures:
         state.delay_p50_s, state.delay_p99_s = _percentiles([delays for _, _, delays in commits])
         if at >= self._look_at or now:
             self._look_at = at + _PROCESSOR_EVERY_S
-            # A child that has ended and was not waited for took its time with it: never less than before.
+            # The time of a child that ended and was not waited for is lost: never report less than before.
             state.cpu_s = max(state.cpu_s or 0.0, tree_cpu_s(os.getpid()))
         write_state(self._home, self._name, state)
 

@@ -1,8 +1,8 @@
-"""Tells OpenLineage's receivers of a running stream, in a thread that the engine never waits for.
+"""Sends OpenLineage events about a running stream, in a thread that the engine never waits for.
 
-A run that a receiver has heard of is noted in the home, in a file of its own, until the receiver knows its end. So
-where a process is killed, the next one tells that the run was aborted. An end that a receiver did not take in time
-is told then, too.
+A run that was reported to a receiver is recorded in a file below the home folder until the receiver has its end. So
+if a process is killed, the next one reports the run as aborted. It also sends the end that a receiver did not accept in
+time.
 """
 
 import json
@@ -18,7 +18,7 @@ from forecache.files import write_durably
 from forecache.lake.code import code_version
 from forecache.lineage import naming
 from forecache.lineage.fact import Dataset
-from forecache.lineage.receivers import Receiver, chosen_receivers
+from forecache.lineage.receivers import Receiver, configured_receivers
 from forecache.lineage.streaming import ABORT, COMPLETE, FAIL, RUNNING, START, StreamRun
 from forecache.pipeline import Stream
 from forecache.settings import Settings
@@ -28,18 +28,18 @@ from forecache.stream_state import StreamState
 
 logger = logging.getLogger("forecache.stream")
 _LAST_S = 3.0
-"""A stream that has ended, and given its lock back, waits so long for its last event to be taken."""
+"""Seconds that a stream waits at its end, after its lock was released, for its last event to be sent."""
 _SHOWN = ("rows", "rows_per_s", "bad", "repeats", "late", "lag_events", "offsets", "committed_version", "release")
 
 
 @contextmanager
 def told(settings: Settings, stream: Stream, state: StreamState) -> Iterator[None]:
-    """Tell of the run while the block runs, and how it ended; nothing where no receiver is set.
+    """Report the run while the block runs, and how it ended; do nothing if no receiver is configured.
 
     Args:
-        state: Of the engine, which goes on changing it.
+        state: The engine's state, which changes during the run.
     """
-    receivers = chosen_receivers(settings)
+    receivers = configured_receivers(settings)
     if not receivers:
         yield
         return
@@ -54,11 +54,11 @@ def told(settings: Settings, stream: Stream, state: StreamState) -> Iterator[Non
 
 @dataclass
 class _Noted:
-    """A run that receivers have heard of.
+    """A run that was reported to receivers.
 
     Attributes:
-        kind: Its end; "" while it runs.
-        receivers: Those that do not know its end.
+        kind: Event type of its end; "" while it runs.
+        receivers: Receivers that do not have its end yet.
     """
 
     started_at: float
@@ -80,25 +80,25 @@ class _Teller:
         self._thread.start()
 
     def end(self, kind: str, error: str = "") -> None:
-        """Have the end told; returns when it was taken, or soon."""
+        """Report the end of the run; wait up to `_LAST_S` for the event to be sent."""
         self._noted.kind, self._noted.error, self._noted.at = kind, error, time.time()
-        self._note()  # now, for the next run may start while a receiver is slow to take it
+        self._note()  # at once: the next run may start before a slow receiver has the event
         self._stop.set()
         self._thread.join(_LAST_S)
 
     def _run(self) -> None:
         try:
-            for path in sorted(self._path.parent.glob("[!.]*.json")):  # a note that is being written begins with a dot
+            for path in sorted(self._path.parent.glob("[!.]*.json")):  # files that are being written begin with a dot
                 self._tell_of_earlier(path)
             self._tell_of_this()
         except Exception:
             logger.exception("OpenLineage events of the stream %s are not sent any more.", self._stream.name)
 
     def _tell_of_earlier(self, path: Path) -> None:
-        """Tell the end of a run before this one to those that do not know it."""
+        """Report the end of an earlier run to the receivers that do not have it."""
         try:
             earlier = _Noted(**json.loads(path.read_bytes()))
-        except FileNotFoundError:  # its receivers know its end since
+        except FileNotFoundError:  # its receivers have its end meanwhile
             return
         except (ValueError, TypeError):
             logger.warning("The note %s of an earlier run cannot be read; the end of that run is not told.", path)
@@ -109,7 +109,7 @@ class _Teller:
         for receiver in self._receivers:
             if receiver.name in earlier.receivers:
                 self._take(receiver, event)
-        path.unlink(missing_ok=True)  # once: it would be told again and again to one that is gone
+        path.unlink(missing_ok=True)  # one attempt only: a receiver may be gone for good
 
     def _tell_of_this(self) -> None:
         run = self._declared()
@@ -141,14 +141,14 @@ class _Teller:
                 self._note()
 
     def _take(self, receiver: Receiver, event: dict[str, object]) -> bool:
-        """Whether a receiver has the event, or never will."""
-        failed = receiver.take([event])
+        """Send an event; False if it should be sent again later."""
+        failed = receiver.send([event])
         if failed is not None:
             logger.warning("The OpenLineage %s did not take an event of a stream: %s", receiver.name, failed.reason)
         return failed is None or failed.refused
 
     def _note(self) -> None:
-        # Both threads note. On a full disk, the end of a run that is killed is not told.
+        # Called by both threads. If the disk is full, the end of a killed run will not be reported.
         with self._noting, suppress(OSError):
             if self._noted.receivers:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ class _Teller:
                 self._path.unlink(missing_ok=True)
 
     def _made(self, run: StreamRun, rows: int) -> list[Dataset]:
-        """The outputs, the table at the version of the last commit and with the rows since the last event."""
+        """The outputs; the table with the version of the last commit and the number of rows since the last event."""
         version = self._state.committed_version
         table, *others = run.outputs
         return [replace(table, version=str(version) if version >= 0 else "", rows=rows), *others]

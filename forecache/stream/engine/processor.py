@@ -1,11 +1,11 @@
-"""What a process takes of the processor, with all that it has started, such as Spark's Java."""
+"""Processor time of a process and its children, such as Spark's Java."""
 
 
 def tree_cpu_s(pid: int) -> float:
-    """CPU seconds of a process and of all that it has started, since their start, in user and in system mode.
+    """Return the CPU seconds (user and system) of a process and its descendants since their start.
 
     A child that has ended still counts: the kernel adds its time to its parent's when the parent has waited for it. So
-    the difference of two calls is what the tree has taken meanwhile.
+    the difference of two calls is the time that the tree used in between.
 
     Raises:
         psutil.NoSuchProcess: The process has ended.
@@ -14,7 +14,7 @@ def tree_cpu_s(pid: int) -> float:
 
     root = psutil.Process(pid)
     total = 0.0
-    # Children first: one that ends between the looks is then missing, not counted as a child and by its parent.
+    # Children first: one that ends meanwhile is then missing, and not counted twice (itself and in its parent).
     for each in (*reversed(root.children(recursive=True)), root):
         try:
             times = each.cpu_times()

@@ -1,4 +1,4 @@
-"""Looks for a newer release or champion beside the loop, which takes it up between two batches."""
+"""Background threads of an engine: periodic work, and the search for a newer release or champion."""
 
 import logging
 from typing import Any
@@ -10,10 +10,10 @@ logger = logging.getLogger("forecache.stream")
 
 
 class ModelWatch:
-    """A thread that looks as often as what answers says.
+    """A thread that looks for a newer release or champion every `look_every_s`; the loop switches between two batches.
 
     Attributes:
-        failure: Why what is newer cannot be used; "" where nothing failed. What answered goes on answering.
+        failure: Why a newer one cannot be used; "" if nothing failed. The current one continues to answer.
     """
 
     def __init__(self, answerer: Answerer) -> None:
@@ -23,7 +23,7 @@ class ModelWatch:
         self._every = Every(answerer.look_every_s, self._look, name="models")
 
     def take_up(self) -> bool:
-        """Answer with what was found, if anything was; called by the loop."""
+        """Switch to the newer release or champion if one was found; called by the loop."""
         found = self._found
         if found is None:
             return False

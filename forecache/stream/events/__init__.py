@@ -1,1 +1,1 @@
-"""Messages of a topic as typed rows, and which of them are bad."""
+"""Converts the messages of a topic to typed events and finds the bad ones."""

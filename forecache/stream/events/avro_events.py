@@ -1,7 +1,7 @@
 """Messages in Avro's binary encoding, with or without the header of Confluent's wire format.
 
 A topic's schema is an Avro schema or, for messages with a header, a JSON object that has the schema of each number of
-the registry: `{"7": {...}, "12": {...}}`. It stands in a file, or in the declaration itself.
+the registry: `{"7": {...}, "12": {...}}`. It is in a file, or in the declaration itself.
 """
 
 import json
@@ -67,7 +67,7 @@ class AvroDecoder:
         return schema, _HEADER.size
 
     def _declared(self, declared: str, folder: Path) -> dict[int, Any]:
-        """The schemas by their number; by `_ANY` where there is one for all messages."""
+        """The schemas by their number; one schema for all messages has the number `_ANY`."""
         try:
             content = json.loads(declared if declared.lstrip().startswith("{") else (folder / declared).read_bytes())
         except (OSError, ValueError) as error:
@@ -102,7 +102,7 @@ class AvroDecoder:
 
 
 def _text(value: Any) -> str | None:
-    """A value as the text that a Parquet file's value has."""
+    """The text that the value would have if it were read from a Parquet file."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):

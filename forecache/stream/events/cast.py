@@ -1,6 +1,6 @@
-"""The text of a value as its column's type, as Spark's `try_cast` has it: landing rows are judged by that.
+"""Casts texts to column types exactly as Spark's `try_cast` does, by which landing rows are judged.
 
-This is the slow and exact way, value by value, for what `forecache.stream.events.columns` does not know at once. It
+This is the slow way, for values that `forecache.stream.events.direct_values` does not convert directly. It
 follows `UTF8String.toLong`, `Cast` and `SparkDateTimeUtils.parseTimestampString` of Spark 4.1 in ANSI mode, with the
 session's time zone UTC.
 """
@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from typing import Any
 
-# What Spark takes off both ends: white space and control characters of one byte.
+# Characters that Spark strips at both ends: white space and control characters of one byte.
 _BLANK = "".join(map(chr, range(33))) + "\x7f"
 _JAVA_BLANK = "".join(map(chr, range(33)))
 _WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -46,11 +46,11 @@ _SHORT_IDS = {
 _DAY_US = 86_400_000_000
 _LARGEST_US = 2**63 - 1
 DAYS_OF_YEARS = (-719_162, 2_932_896)
-"""The days of 0001-01-01 and 9999-12-31 since 1970: what lies beyond is no value of a lake."""
+"""The days of 0001-01-01 and 9999-12-31 since 1970; the lake holds no values beyond them."""
 
 
 def cast(text: str, kind: str) -> Any:
-    """A text as a value of a column's type; None where it is none.
+    """Cast a text to a column's type; None if it is not a valid text of this type.
 
     Returns:
         str, int, float or bool; of a date the days and of a timestamp the microseconds since 1970 in UTC, also beyond
@@ -105,7 +105,7 @@ def _moment(text: str) -> int | None:
         clock = found["hour"], found["minute"], found["second"], found["part"], found["zone"]
         return None if days is None else _micros(days, *clock)
     time = _TIME.fullmatch(trimmed)
-    # "T" begins a time only where nothing was taken off in front of it; without it, a time has minutes.
+    # A time may begin with "T" only if no blank was stripped before it; without "T" it needs minutes.
     if time is None or not (text.startswith("T") or (":" in trimmed and not trimmed.startswith("T"))):
         return None
     return _micros(None, *time.groups())
@@ -132,7 +132,7 @@ _EPOCH = datetime(1970, 1, 1)
 
 
 def _offset_us(place: tzinfo, local_us: int) -> int:
-    """What a zone is ahead of UTC at a local time; beyond the years that Python knows, as at their end."""
+    """UTC offset of a zone at a local time; outside of Python's years, the one at the nearest year."""
     first, last = (day * _DAY_US for day in DAYS_OF_YEARS)
     at = _EPOCH + timedelta(microseconds=min(max(local_us, first + _DAY_US), last - _DAY_US))
     offset = place.utcoffset(at)
@@ -141,7 +141,7 @@ def _offset_us(place: tzinfo, local_us: int) -> int:
 
 @lru_cache(1024)
 def _zone(name: str) -> tzinfo | None:
-    """As `ZoneId.of(name, ZoneId.SHORT_IDS)` after Spark has filled up one-digit hours and minutes."""
+    """Parse a zone as `ZoneId.of(name, ZoneId.SHORT_IDS)` after Spark has padded one-digit hours and minutes."""
     name = re.sub(r"([+-])([0-9]):", r"\g<1>0\2:", name, count=1)
     name = re.sub(r"([+-])([0-9][0-9]):([0-9])$", r"\1\2:0\3", name, count=1)
     name = _SHORT_IDS.get(name, name)

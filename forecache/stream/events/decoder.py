@@ -1,4 +1,4 @@
-"""What a format makes of messages, and what all formats share."""
+"""The protocol of message decoders, and code that all formats share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,26 +13,26 @@ Texts = tuple[str | None, ...]
 
 
 class NoEvent(Exception):
-    """A message is no event; its text says why."""
+    """The message cannot be decoded to an event."""
 
 
 class Decoder(Protocol):
     """Reads the messages of one topic.
 
     Attributes:
-        columns: Those that a message has.
+        columns: The declared columns of a message.
     """
 
     columns: "Sequence[Column]"
 
     def record(self, message: bytes) -> Mapping[str, Any] | None:
-        """The values of a message by name, as its format has them; None where `texts` is to decide about it.
+        """Decode a message to values by name in the types of its format; None if `read_texts` has to judge it.
 
-        Those of columns may be absent, and there may be others.
+        Columns may be absent, and there may be members that are no columns.
         """
 
     def texts(self, message: bytes) -> tuple[Texts, bool]:
-        """The texts of a message's values, in the order of the columns, and whether it has others.
+        """Decode a message to the texts of its values in the order of the columns; True if it has undeclared members.
 
         Raises:
             NoEvent: The message cannot be read, or lacks a column that is required.
@@ -42,7 +42,7 @@ class Decoder(Protocol):
 def texts_of(
     columns: "Sequence[Column]", record: Mapping[str, Any], as_text: Callable[[Any], str | None]
 ) -> tuple[Texts, bool]:
-    """As `Decoder.texts`: what is absent is null where that is allowed, and what is not declared is left out.
+    """Return what `Decoder.read_texts` does, from a decoded record; absent optional columns are null.
 
     Raises:
         InputError: A column that is required is absent.
@@ -58,10 +58,10 @@ def decoder_of(topic: Any, folder: Path) -> Decoder:
     """The decoder of a declared topic.
 
     Args:
-        folder: Which a schema's file is relative to.
+        folder: Folder that the path of a schema file is relative to.
 
     Raises:
-        SettingsError: The schema that it names cannot be read, or has other columns.
+        SettingsError: The topic's schema cannot be read, or has other columns.
     """
     from forecache.pipeline import Avro
 

@@ -1,4 +1,4 @@
-"""Messages that are JSON objects: orjson reads them where it agrees with the parser of landing files, else that."""
+"""Decodes JSON messages: with orjson if it agrees with the parser of landing files, else with that parser."""
 
 import re
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class JsonDecoder:
             return None
         if type(found) is not dict:
             return None
-        # A member that is there twice shows in the number of quotes; -0 is a whole number and another double.
+        # The number of quotes reveals a duplicate member; orjson reads -0 as the integer 0, but as a double it is -0.0.
         texts = sum(type(value) is str for value in found.values())
         if b"\\" in message or message.count(b'"') != 2 * (len(found) + texts) or _MINUS_ZERO.search(message):
             return None

@@ -1,4 +1,4 @@
-"""Messages of a topic to typed events and bad messages: the verdicts are those of landing rows."""
+"""Splits the messages of a topic into typed events and bad messages, by the rules of landing rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,15 +26,16 @@ from forecache.stream.record import (
     with_columns,
 )
 from forecache.stream.step.keys import encoded, key_schema
-from forecache.windows.event_states import cannot_sum
-from forecache.windows.plan import Plan
-from forecache.windows.words import integers
+from forecache.windows.fold import cannot_sum
+from forecache.windows.plan import MergePlan
+from forecache.windows.tile_columns import microseconds
 
 _DAY_US = 86_400_000_000
 _SUMMED = 2**44
-"""Values of sums lie within it."""
+"""Exclusive limit of the absolute values that are summed exactly."""
 AHEAD_US = 600_000_000
-"""An event may be so much later than its arrival, since clocks differ; one of another year would displace others."""
+"""Event times may be so much later than their arrival, since clocks differ; a time in the far future would expire other
+rows."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Judged:
     """
     Attributes:
         events: kafka_partition, kafka_offset, kafka_at, event_day, received_at, and the topic's columns.
-        bad: `forecache.stream.record.QUARANTINE`.
+        bad: `forecache.stream.table_schema.QUARANTINE`.
         unknown: How many events have members that are not declared, which are left out.
     """
 
@@ -55,7 +56,7 @@ class Judge:
     """Judges the messages of a stream's topic; it can be pickled.
 
     Args:
-        folder: Which the file of a schema is relative to.
+        folder: Folder that the path of a schema file is relative to.
 
     Raises:
         SettingsError: As `decoder_of`.
@@ -77,10 +78,10 @@ class Judge:
     def __call__(self, messages: pa.Table) -> Judged:
         """
         Args:
-            messages: `forecache.stream.record.MESSAGES`.
+            messages: `forecache.stream.table_schema.MESSAGES`.
         """
         values: list[bytes | None] = messages["value"].to_pylist()
-        received = integers(messages[RECEIVED_AT]).tolist()
+        received = microseconds(messages[RECEIVED_AT]).tolist()
         columns, reasons, unknown = self._typed(values)
         times = columns[self._time]
         for place, (time, arrival) in enumerate(zip(times, received, strict=True)):
@@ -101,7 +102,7 @@ class Judge:
         return Judged(kept, _quarantine(_taken(messages, bad), [reasons[i] or "" for i in bad]), unknown)
 
     def _unfit(self, events: pa.Table) -> dict[int, str]:
-        """Events that are good rows and that the stream cannot hold, by their places, and why."""
+        """Reasons, by place, for valid events that the stream cannot hold: too large for its sums, or without a key."""
         found: dict[int, str] = {}
         for plan in self._plans:
             for place in np.flatnonzero(cannot_sum(plan, with_columns(events, plan.reads))).tolist():
@@ -118,7 +119,7 @@ class Judge:
         return found
 
     def _typed(self, values: Sequence[bytes | None]) -> tuple[list[list[Any]], list[str | None], int]:
-        """By column the values of all messages, what is wrong with each, and how many have more than is declared."""
+        """Convert all messages: values by column, the problem of each or None, the number with undeclared members."""
         records = [None if value is None else self._decoder.record(value) for value in values]
         asked = {place for place, record in enumerate(records) if record is None}
         nothing: Mapping[str, Any] = dict.fromkeys(self._names)
@@ -181,8 +182,8 @@ class Judge:
 _MOMENTS = [pa.field(name, ARROW_TYPES["timestamp"]) for name in (KAFKA_AT, RECEIVED_AT)]
 
 
-def _sums_fit(plan: Plan, columns: Sequence[Column]) -> bool:
-    """Whether the declared limits leave no value that an exact sum would not hold."""
+def _sums_fit(plan: MergePlan, columns: Sequence[Column]) -> bool:
+    """True if the declared limits of the summed columns exclude values that are too large for exact sums."""
     summed = {state.column for state in (*plan.day_states, *plan.minute_states) if state.aggregate == "sum"}
     return all(
         column.type == "int"

@@ -1,6 +1,6 @@
-"""Values of a column as they come out of JSON or Avro, taken as they are where no text could be read otherwise.
+"""Converts decoded JSON or Avro values directly, if the result is certain to equal the cast of their texts.
 
-What is not taken here is not bad: `forecache.stream.events.verdict` decides about it, from its text.
+A value that is not converted here need not be bad: `forecache.stream.events.judge_texts` judges its text.
 """
 
 import math
@@ -22,13 +22,13 @@ _MOMENT = re.compile(
     r"(Z|[+-](?:0[0-9]|1[0-7]):[0-5][0-9])?"
 )
 NOT_TAKEN = object()
-"""In place of a value that only its text decides about."""
+"""Stands for a value whose text has to be judged."""
 
 
 def taken(column: "Column", values: Sequence[Any]) -> list[Any]:
-    """Values as `forecache.stream.events.cast.cast` would have them of their texts; None where one is null.
+    """Convert values to what `forecache.stream.events.cast.cast` would make of their texts; null is None.
 
-    Those that are not taken, of another type, missing though required or outside the limits, are NOT_TAKEN.
+    Values of another type, missing required ones and those outside the limits are NOT_TAKEN.
     """
     take, kinds = _TAKE[column.type], set(map(type, values))
     if kinds <= _AS_THEY_ARE.get(column.type, set()):

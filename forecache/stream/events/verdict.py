@@ -1,4 +1,4 @@
-"""Whether the texts of an event's values are good, and what is wrong with the first that is not.
+"""Judges the texts of an event's values: casts them, and finds the first problem.
 
 The rules and the sentences are those of landing rows, `forecache.lake.ingest.judge`, in the same order.
 """
@@ -16,7 +16,7 @@ _DAY_US = 86_400_000_000
 
 
 def judge_texts(columns: "Sequence[Column]", texts: Sequence[str | None]) -> tuple[list[Any], str | None]:
-    """The typed values of an event, as `cast` has them, and what is wrong with it; None where it is good."""
+    """Cast the texts of an event; returns the typed values, and the first problem or None."""
     typed = [None if text is None else cast(text, column.type) for column, text in zip(columns, texts, strict=True)]
     for column, text, value in zip(columns, texts, typed, strict=True):
         reason = _reason(column, text, value)
@@ -45,14 +45,14 @@ def _reason(column: "Column", text: str | None, value: Any) -> str | None:
 
 
 def is_below(value: float, minimum: float | None) -> bool:
-    """Whether a number is below a limit: whole numbers exactly, others as doubles, as Spark compares them."""
+    """Compare with a minimum as Spark does: integers exactly, others as doubles."""
     if minimum is None:
         return False
     return value < minimum if type(minimum) is int and type(value) is int else float(value) < float(minimum)
 
 
 def is_above(value: float, maximum: float | None) -> bool:
-    """Whether a number is above a limit; as `is_below`."""
+    """Compare with a maximum, as `is_below`."""
     if maximum is None:
         return False
     return value > maximum if type(maximum) is int and type(value) is int else float(value) > float(maximum)

@@ -1,1 +1,1 @@
-"""What is said to a Kafka broker: the consumer with its offsets, and dead letters."""
+"""Kafka clients of a stream: the consumer, dead letters, and administration of topics."""

@@ -1,4 +1,4 @@
-"""The options that every Kafka client of a stream gets, and Kafka's errors as those of Forecache."""
+"""Options of every Kafka client of a stream, errors of unreachable brokers, and creation and identity of topics."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +8,10 @@ from forecache.settings import Settings
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """Options for a client of confluent-kafka; with secrets."""
+    """Options for a client of confluent-kafka, secrets included."""
     return {
         "bootstrap.servers": settings.kafka_brokers,
-        "log_level": 2,  # what it would write at each attempt to connect is told once, in the stream's state
+        "log_level": 2,  # failed connections are reported once, in the stream's state, not at each attempt
         "reconnect.backoff.max.ms": 2_000,
         **settings.kafka_options,
     }
@@ -33,7 +33,7 @@ def unreachable(settings: Settings, what: str, error: Any) -> ForecacheError:
 
 
 def topic_id(options: Mapping[str, Any], topic: str, *, timeout_s: float) -> str:
-    """Kafka's identity of a topic: one that was deleted and created again has another; "" where the broker is older.
+    """Look up Kafka's id of a topic, which changes if it is deleted and created again; "" if the broker is too old.
 
     Raises:
         KafkaException: The broker does not answer.
@@ -54,7 +54,7 @@ def create_topic(settings: Settings, topic: str, *, partitions: int = -1, timeou
         partitions: Their number; -1: the broker's default. Replicas are the broker's default.
 
     Returns:
-        Whether it was created here.
+        True if this call created it.
 
     Raises:
         UnavailableError: No broker answers, or this user may not create topics.

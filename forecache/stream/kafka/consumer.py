@@ -1,7 +1,7 @@
 """Reads a topic from offsets that its caller keeps: no consumer group, nothing is stored in Kafka.
 
-What was to be read and is not there any more is an error, never a gap: messages that expired, and a topic that was
-deleted and created again.
+Lost messages are an error, never a gap: those that expired before they were read, and those of a topic that was deleted
+and created again.
 """
 
 import time
@@ -24,19 +24,19 @@ Offsets = Mapping[int, int]
 class TopicReader:
     """
     Attributes:
-        topic_id: Kafka's identity of the topic; "" where the broker does not tell.
-        next: By partition, the offset that is read next.
+        topic_id: Kafka's id of the topic; "" if the broker has none.
+        next: By partition, the next offset to read.
 
     Args:
-        start: Where each partition goes on; empty before the first start: then all are read from their first message.
+        start: By partition, the offset to start at; empty: all partitions are read from their first message.
         batch: Most messages of a batch.
-        linger_s: How long is waited for more messages after the first.
-        skip_lost: Go on with the first message that there is, where those in front of it are lost.
+        linger_s: Seconds to wait for more messages after the first.
+        skip_lost: Continue with the first message that exists, if those before it are lost.
 
     Raises:
         UnavailableError: No broker answers.
         NotFoundError: There is no such topic.
-        DamagedError: A partition no longer has what is to be read from it.
+        DamagedError: Messages that were not read yet are lost.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class TopicReader:
         )
 
     def _take_partitions(self) -> None:
-        """Read all partitions that the topic has, those that were added since too."""
+        """Assign all partitions of the topic, including those that were added since the last call."""
         from confluent_kafka import KafkaException, TopicPartition
 
         self._look_again = time.monotonic() + _PARTITIONS_EVERY_S
@@ -105,7 +105,7 @@ class TopicReader:
             }
         except KafkaException as error:
             if self.next:
-                return  # it goes on with those that it has, and looks again later
+                return  # the assigned partitions are read; new ones are looked for again later
             raise unreachable(self._settings, f"The topic {self._topic} cannot be read", error) from error
         if not known:
             raise self._no_topic()
@@ -113,7 +113,7 @@ class TopicReader:
             if partition not in known and offset and not self._skip_lost:
                 raise self._recreated(f"it has no partition {partition}, of which the stream has read {offset}")
         for partition, (low, high) in bounds.items():
-            # A partition that a stream which has begun does not know is new, and has all its messages.
+            # An unknown partition of a stream that has begun is new, and is read from its first message.
             offset = self._start.get(partition, 0 if self._start else low)
             if not low <= offset <= high and self._skip_lost:
                 offset = low
@@ -142,16 +142,16 @@ class TopicReader:
         )
 
     def refuse_other_topic(self) -> None:
-        """Raise the error of a topic that was created again, found by its identity."""
+        """Raise the error of a topic whose id shows that it was created again."""
         raise self._recreated(f"its identity is {self.topic_id}")
 
     def read(self, wait_s: float) -> pa.Table | None:
-        """Messages that came since, `forecache.stream.record.MESSAGES`; None where none did.
+        """Read a batch of messages, `forecache.stream.table_schema.MESSAGES`; None if there are none.
 
-        It waits for the first up to `wait_s`, then for more until there is a batch, but not longer than `linger_s`.
+        It waits up to `wait_s` for the first message, then up to `linger_s` for a full batch.
 
         Raises:
-            DamagedError: Messages that were to be read are not there any more.
+            DamagedError: Messages that were not read yet are lost.
         """
         if time.monotonic() >= self._look_again:
             self._take_partitions()
@@ -192,7 +192,7 @@ class TopicReader:
         from confluent_kafka import KafkaError
 
         if error.code() == KafkaError._PARTITION_EOF:
-            # Marks of transactions stand behind the last message: they are never given, and are read.
+            # Transaction markers after the last message are never delivered, and count as read.
             partition = message.partition()
             self.next[partition] = max(self.next[partition], message.offset())
         elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
@@ -226,13 +226,13 @@ class TopicReader:
 
     @property
     def failure(self) -> str:
-        """Why nothing can be read at the moment; "" where it can: the client repeats what lasts."""
+        """The error of the last ten seconds, "" if there was none: the client reports a lasting error repeatedly."""
         return self._failure if time.monotonic() < self._failed_at + _LASTS_S else ""
 
     def ends(self) -> dict[int, int]:
-        """By partition, the offset behind its last message, as the client knows it without asking.
+        """Return by partition the offset after its last message, from the client's cache.
 
-        For the thread that reads: another one would wait until `read` returns.
+        Only for the thread that reads: another one would wait until `read` returns.
         """
         from confluent_kafka import TopicPartition
 

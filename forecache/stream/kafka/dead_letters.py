@@ -1,7 +1,7 @@
-"""Messages that are no events, as they came, in a topic of their own: `<topic>-dead-letters`.
+"""Sends bad messages unchanged to a topic of their own, `<topic>-dead-letters`.
 
-A dead letter is sent before the offsets behind it are committed. After a crash it may be sent again, with the same key,
-which says where the message stood: `<topic>-<partition>-<offset>`.
+A dead letter is sent before the offsets after it are committed. After a crash it may be sent again with the same key,
+`<topic>-<partition>-<offset>`.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ _TIMEOUT_S = 30.0
 
 
 class DeadLetters:
-    """Sends the bad messages of a topic; connects at the first."""
+    """Sends the bad messages of a topic; connects when the first one is sent."""
 
     def __init__(self, settings: Settings, topic: str) -> None:
         self._settings, self._source, self.topic = settings, topic, topic + SUFFIX
@@ -27,10 +27,10 @@ class DeadLetters:
         """Send messages, and return when the brokers have them.
 
         Args:
-            bad: `forecache.stream.record.QUARANTINE`.
+            bad: `forecache.stream.table_schema.QUARANTINE`.
 
         Raises:
-            UnavailableError: The brokers do not take them.
+            UnavailableError: The brokers do not accept them.
         """
         if not bad.num_rows:
             return

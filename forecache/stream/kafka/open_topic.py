@@ -1,4 +1,4 @@
-"""Where a stream goes on in its topic, and whether the topic still is the one that its table knows."""
+"""Opens the topic of a stream at the offsets of its table, and checks that it is still the same topic."""
 
 import logging
 
@@ -20,13 +20,13 @@ def opened_topic(
     batch: int = 1,
     linger_s: float = 0.0,
 ) -> TopicReader:
-    """The topic where the table stands; what was lost of it is an error, or is skipped for good.
+    """Open the topic at the table's offsets; lost messages are an error, or are skipped for good if `skip_lost`.
 
     Args:
-        writer: Of the table; it gets the topic's identity.
+        writer: The writer of the table; its `topic_id` is set.
 
     Raises:
-        DamagedError: Messages that were to be read are lost.
+        DamagedError: Messages that were not read yet are lost.
         NotFoundError: There is no such topic.
         UnavailableError: No broker answers.
     """

@@ -1,1 +1,1 @@
-"""A stream's table computed again from its own rows, and compared bit by bit."""
+"""Computes the rows of a stream's table again and compares them bit by bit."""

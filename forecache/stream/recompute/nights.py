@@ -1,4 +1,4 @@
-"""The nights that rows of a stream stand on, read from the lake as they were then."""
+"""Batch states of live views that rows of a stream name in `base`, read from the lake at their Delta versions."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -16,18 +16,18 @@ from forecache.settings import Settings
 from forecache.store.keys import encode_columns
 from forecache.stream.step.bases import Base, NoNight, Words
 from forecache.stream.step.keys import key_schema
-from forecache.windows.words import words_in
+from forecache.windows.tile_columns import column_words
 
 
 class LakeNight:
-    """A night of a live view at a Delta version of its table.
+    """The state of a live view as of a date, at a Delta version of its table.
 
     Attributes:
-        name, as_of: As `forecache.stream.step.bases.Base`.
+        name, as_of: See `forecache.stream.step.batch_states.BatchState`.
 
     Raises:
         NotFoundError: The table no longer has this version.
-        DamagedError: It has other columns than the view that is declared.
+        DamagedError: The table's columns are not those of the declared view.
     """
 
     def __init__(self, settings: Settings, stream: Stream, view: FeatureView, as_of: date, version: int) -> None:
@@ -48,10 +48,10 @@ class LakeNight:
         self._places = {key: place for place, key in enumerate(keys)}
         self._words = np.empty((rows.num_rows, len(wanted)), np.int64)
         for i, column in enumerate(wanted):
-            self._words[:, i] = words_in(rows[column.name].combine_chunks())
+            self._words[:, i] = column_words(rows[column.name].combine_chunks())
 
     def words(self, keys: Sequence[bytes]) -> tuple[Words | None, NDArray[np.bool_] | None]:
-        """See `forecache.stream.step.bases.Base`."""
+        """See `forecache.stream.step.batch_states.BatchState`."""
         places = np.array([self._places.get(key, -1) for key in keys], np.intp)
         return self._words[places] if len(self._words) else np.zeros(
             (len(keys), self._words.shape[1]), int
@@ -59,7 +59,7 @@ class LakeNight:
 
 
 class GoneNight:
-    """A night that the lake no longer has: rows on it are taken in, and not compared."""
+    """A state that the lake no longer has: rows that name it are added to the tiles, and not compared."""
 
     def __init__(self, name: str, as_of: date) -> None:
         self.name, self.as_of = name, as_of
@@ -69,10 +69,10 @@ class GoneNight:
 
 
 class LakeNights:
-    """Nights by the names that rows have, each read once.
+    """Reads states by their names, and caches them.
 
     Args:
-        most: How many of each view are kept in memory.
+        most: States of each view that are kept in memory.
     """
 
     def __init__(self, settings: Settings, stream: Stream, *, most: int = 2) -> None:
@@ -80,12 +80,12 @@ class LakeNights:
         self._known: dict[tuple[str, str], Base] = {}
 
     def of_rows(self, base: str) -> Mapping[str, Base]:
-        """By view, the night that rows with this `base` stand on."""
+        """Return by view the state that a row's `base` names."""
         names = nights_of(base)
         return {view.name: self.of_view(view, names.get(view.name, "")) for view in self._stream.views}
 
     def of_view(self, view: FeatureView, name: str) -> Base:
-        """The night of a view with this name, `as_of@delta_version`, or "" for none."""
+        """Return the state of a view by its name, `<as_of>@<delta_version>`, or "" for none."""
         if not name:
             return NoNight()
         if (view.name, name) not in self._known:
@@ -95,7 +95,7 @@ class LakeNights:
         return self._known[view.name, name]
 
     def newest_before(self, view: FeatureView, day: date) -> Base:
-        """The newest night of a view before a day."""
+        """Return the newest state of a view that is as of a date before a day."""
         try:
             table = open_table(self._settings, view.feature_table)
         except NotFoundError:

@@ -1,4 +1,4 @@
-"""The rows of a stream's table in their order, a part at a time."""
+"""Reads the rows of a stream's table in their order, a part at a time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,9 @@ class _File:
 
 
 def ordered_rows(settings: Settings, table: str) -> Iterator[pa.Table]:
-    """All rows by position and place, in parts: the rows of a part come before those of the next.
+    """Yield all rows sorted by position and place, in parts.
 
-    A part holds the rows of files whose positions overlap: those of one commit or, once an hour is compacted, of an
-    hour.
+    A part has the rows of files whose positions overlap: of one commit or, once an hour is compacted, of an hour.
     """
     delta = open_if_exists(settings, table)
     if delta is None:
@@ -49,7 +48,7 @@ def _files(delta: "DeltaTable") -> list[_File]:
 
 
 def _overlapping(files: Sequence[_File]) -> Iterator[list[_File]]:
-    """Groups of files, of which each group's positions are above those of the groups before."""
+    """Yield groups of files; the positions in a group are above those in the groups before."""
     group: list[_File] = []
     for file in files:
         if group and file.first > max(other.last for other in group):
@@ -61,7 +60,7 @@ def _overlapping(files: Sequence[_File]) -> Iterator[list[_File]]:
 
 
 def _read(filesystem: Any, table: str, file: _File, schema: pa.Schema) -> pa.Table:
-    """The rows of a file with all columns of the table."""
+    """Read the rows of a file with all columns of the table."""
     with open_data_file(filesystem, file.path, table) as source:
         rows = pq.ParquetFile(source).read()
     columns = []

@@ -1,7 +1,7 @@
-"""A stream's table computed again from its own rows, in one go, and compared with what it holds.
+"""Computes a stream's table again from its own rows, and compares the result with the rows.
 
-An answer depends on the rows before it, the night that its row names, and the model or release that it names: not on
-batches, engines or the moment. So the same step gives the same bits again, or something is wrong.
+An answer depends on the rows before it and on the batch states and the model or release that its row names, not on
+batches, engines or the time. So the same step gives the same bits again, or something is wrong.
 """
 
 import time
@@ -43,12 +43,12 @@ _MOST_ROWS = 1 << 17
 
 @dataclass(frozen=True)
 class RowDifference:
-    """The first row that came out otherwise.
+    """The first row whose values differ from those computed again.
 
     Attributes:
-        key: What the row is about, by column.
-        column: The first of its columns that differs; "row" where it was dropped as a repeat.
-        there, here: The value in the table, and what it was computed to.
+        key: By column, the values that identify the row.
+        column: The first of its columns that differs; "row" if the row was dropped as a duplicate.
+        there, here: The value in the table, and the one computed again.
     """
 
     position: int
@@ -66,9 +66,9 @@ class Recomputed:
     """
     Attributes:
         rows: Rows of the table.
-        compared: Rows that were compared: all, but for those whose night or release is gone.
-        gone: Nights and releases that are gone.
-        difference: None: every bit is equal.
+        compared: Rows that were compared: all except those whose batch state or release no longer exists.
+        gone: Batch states and releases that no longer exist.
+        difference: None if every bit is equal.
     """
 
     rows: int
@@ -82,7 +82,7 @@ def recompute(settings: Settings, stream: Stream, *, progress: Callable[[int], N
     """Compute the rows of a stream's table again and compare every bit, up to the first difference.
 
     Args:
-        progress: Called with the rows that are done.
+        progress: Called with the number of rows that are done.
 
     Raises:
         NotFoundError: The stream has no table.
@@ -105,7 +105,7 @@ def recompute(settings: Settings, stream: Stream, *, progress: Callable[[int], N
 
 
 class _Again:
-    """One step that takes in all rows, each on the night and by the release that it names."""
+    """Computes all rows with one step, each with the batch states and the release that it names."""
 
     def __init__(self, settings: Settings, stream: Stream) -> None:
         self.gone = set[str]()
@@ -117,7 +117,7 @@ class _Again:
         self._columns = [EVENT_DAY, *outputs, MODEL_VERSION, RELEASE, BASE, LATE]
 
     def compare(self, rows: pa.Table) -> tuple[bool, RowDifference | None]:
-        """Take in rows of one night and release; whether they could be compared, and the first difference."""
+        """Compute rows of one batch state and release again; returns whether they were compared, and a difference."""
         base, release, version = (rows[name][0].as_py() for name in _STANDS_ON)
         self._by_view = dict(self._nights.of_rows(base or ""))
         gone = {f"{name}={night.name}" for name, night in self._by_view.items() if isinstance(night, GoneNight)}
@@ -145,7 +145,7 @@ class _Again:
     def _first_difference(self, rows: pa.Table, again: pa.Table) -> Difference | None:
         if FEATURES not in again.column_names or FEATURES not in rows.column_names:
             return first_difference(rows, again, self._columns)
-        # Rows from before features were kept have none.
+        # Rows from before `keep_features` was declared have no features.
         kept = pc.if_else(rows[FEATURES].is_valid(), again[FEATURES], pa.scalar(None, again[FEATURES].type))
         again = again.set_column(again.column_names.index(FEATURES), FEATURES, kept)
         return first_difference(rows, again, [*self._columns, FEATURES])
@@ -160,7 +160,7 @@ class _Again:
         return self._by_view[view.name]
 
     def _answerer(self, number: int | None) -> Any:
-        """What answered as this release or model version; None where it is gone."""
+        """Return the answerer of a release or model version; None if it no longer exists."""
         if number not in self._answering:
             made = answerer_of(self._settings, self._stream.answers, number=number)
             try:
@@ -171,7 +171,7 @@ class _Again:
         return self._answering[number]
 
     def _repeat(self, rows: pa.Table, kept: pa.Table) -> RowDifference:
-        """The first row that the step took for a repeat."""
+        """The first row that the step dropped as a duplicate."""
         there, here = (
             set(zip(*(each[c].to_pylist() for c in (PARTITION, OFFSET)), strict=True)) for each in (rows, kept)
         )
@@ -186,7 +186,7 @@ class _Again:
 
 
 def _runs(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Rows in their order, in parts of one night, release and model version each."""
+    """Split ordered rows into parts of one batch state, release and model version each."""
     for rows in parts:
         changes = np.zeros(rows.num_rows, np.bool_)
         for name in _STANDS_ON:

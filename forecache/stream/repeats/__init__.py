@@ -1,1 +1,1 @@
-"""Which events a stream has received in the last days: their ids in memory, and in files beside the stream's state."""
+"""Deduplication of events: ids of those that were received in the last days, in memory and in local files."""

@@ -1,4 +1,4 @@
-"""The id of an event as 16 bytes: XXH3 (128 bits, https://xxhash.com) of the values that identify it."""
+"""Ids of events: 16 bytes, XXH3 (128 bits, https://xxhash.com) of the values that identify an event."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ DIGEST_BYTES = 16
 
 
 def digests_of(events: pa.Table, unique: Sequence[str]) -> list[bytes]:
-    """The digest of each event: it depends on the event's values alone, not on the others of the table.
+    """Return the digest of each event, which does not depend on the other events of the table.
 
     Args:
         unique: Columns that identify an event.
@@ -39,6 +39,6 @@ def _numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _of_numbers(row: Sequence[Any]) -> bytes:
     if None in row:
-        # Another seed: no text of values can be taken for their bytes.
+        # Another seed, so that a text never has the digest of the bytes of numbers.
         return xxhash.xxh3_128_digest(repr(row).encode(), seed=1)
     return xxhash.xxh3_128_digest(b"".join(value.to_bytes(8, "little", signed=True) for value in row))

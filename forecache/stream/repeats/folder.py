@@ -1,7 +1,7 @@
-"""The folder of a stream's id files, and its list: which files count, and up to which row of the table they go.
+"""The folder of a stream's id files, with a list of the valid files and a cursor of the last row that they include.
 
-The list is replaced in one step, and a file that it no longer names is removed after that. So a process may be killed
-at any instant: the list names files that are whole, and what is not in them is in the table, behind the list's mark.
+The list is replaced atomically, and a file that it no longer names is removed after that. So a process may be killed
+at any time: the list names only complete files, and ids that are not in them are in the table, after the list's cursor.
 """
 
 import json
@@ -25,17 +25,17 @@ _MERGED_AT_ONCE = 4
 
 
 class IdFolder:
-    """Files of ids, as the list says.
+    """The id files that the list names.
 
     Attributes:
-        files: Replaced as a whole whenever they change, so that another thread may read them.
-        mark: Up to which row they go; None: there is no row in them.
-        since: The first day of receipt of which they have all ids, in days since 1970.
+        files: The tuple is replaced at each change, so that another thread may read it.
+        mark: Cursor of the last row whose id they include; None if they are empty.
+        since: The first day of receipt whose ids are complete, in days since 1970.
 
     Args:
-        path: The folder; this process alone works in it.
-        ids: What the ids are made of: a folder of others counts as empty.
-        since: As `since`, where the folder is empty, and at the latest.
+        path: The folder, used by this process only.
+        ids: Columns and types that ids are made of; a folder of other ids counts as empty.
+        since: Value of `since` of an empty folder; a folder whose ids begin later counts as empty.
     """
 
     def __init__(self, path: Path, *, ids: Mapping[str, str], since: int) -> None:
@@ -52,17 +52,17 @@ class IdFolder:
             logger.warning("The id files in %s are made anew: %s", path, error)
 
     def forget(self) -> None:
-        """Have no files and no mark."""
+        """Use no files, as if the folder were empty."""
         self.files, self.mark = (), None
 
     def add(self, day: int, digests: bytes) -> None:
-        """Write ids of 16 bytes that were received on a day into a file; the list has it once it is saved."""
+        """Write ids of 16 bytes, received on one day, into a new file; `save` adds it to the list."""
         path = self._new_path()
         self.files = (*self.files, IdFile(path, day, write_ids(path, digests)))
         ids_step("ids written")
 
     def save(self, mark: Mark | None, oldest: int) -> None:
-        """Make the list that of `files`, without those of days before `oldest`, and remove all other files."""
+        """Write the list of `files` without those of days before `oldest`, and remove all other files."""
         self.files = tuple(file for file in self.files if file.day >= oldest)
         self.mark, self.since = mark, max(self.since, oldest)
         files = [{"name": file.path.name, "day": file.day, "count": file.count} for file in self.files]
@@ -78,19 +78,19 @@ class IdFolder:
         self.sweep()
 
     def sweep(self) -> None:
-        """Remove what neither counts nor is being merged."""
+        """Remove files that are neither in use nor being merged."""
         kept = {self._path / LIST, self._merging, *(file.path for file in self.files)}
         for path in self._path.iterdir():
             if path not in kept:
                 path.unlink()
 
     def merge(self, smallest: int) -> Iterator[None]:
-        """Merge files while there are too many of a size, a part at each step; it may be left anywhere.
+        """Merge files while there are too many of a size class, a part at each step; it may be abandoned at any step.
 
-        Files of a day that is over become one, those of the newest day are merged by fours of about a size.
+        The files of a past day become one; those of the newest day are merged four at a time within a size class.
 
         Args:
-            smallest: Ids of a file that is of the first size.
+            smallest: Ids of a file of the smallest size class.
         """
         while (chosen := self._too_many(smallest)) is not None:
             path = self._merging = self._new_path()

@@ -1,14 +1,14 @@
-"""A file of ids in ascending order, which never changes and is read by a memory map.
+"""An immutable file of sorted ids, read through a memory map.
 
 Little-endian arrays of 64-bit words, one after the other, for n ids of 16 bytes each:
 
 - heads [n], ascending, and tails [n]: the first and the second half of each id;
 - filter [words]: a Bloom filter whose blocks are single words (F. Putze, P. Sanders, J. Singler: "Cache-, hash- and
   space-efficient Bloom filters", 2007). The head chooses the word of an id, the tail its bits in it;
-- starts [words // 128 + 2]: at which place the ids of each 128 words begin, about 512 ids.
+- starts [words // 128 + 2]: the place of the first id of each 128 words, about 512 ids.
 
-Nearly every question about a new id ends at the filter, which has 2 bytes an id: about 0.4 percent go on to heads and
-tails, and read one or two pages of 4 KiB there.
+The filter (2 bytes an id) answers nearly every query for a new id: about 0.4 percent continue to heads and tails, and
+read one or two pages of 4 KiB there.
 """
 
 import mmap
@@ -32,11 +32,11 @@ _SYNC_EVERY = 16 << 20
 
 @dataclass(frozen=True)
 class Asked:
-    """Ids that files are asked for.
+    """A query for n ids.
 
     Attributes:
-        heads, tails: Of n ids.
-        bits: Their bits in the word of a filter.
+        heads, tails: The halves of the ids, uint64 [n].
+        bits: Their bits in the word of a filter, uint64 [n].
     """
 
     heads: Words
@@ -45,7 +45,7 @@ class Asked:
 
     @staticmethod
     def of(digests: bytes) -> "Asked":
-        """Of ids of 16 bytes, one after the other."""
+        """Make a query for ids of 16 bytes, concatenated."""
         halves = np.frombuffer(digests, "<u8").reshape(-1, 2)
         heads, tails = halves[:, 0].copy(), halves[:, 1].copy()
         return Asked(heads, tails, _bits_of(tails))
@@ -74,7 +74,7 @@ class IdFile:
         mapped.madvise(mmap.MADV_WILLNEED, start, len(mapped) - start)
 
     def has(self, asked: Asked) -> NDArray[np.bool_]:
-        """Which ids it has."""
+        """Return True for each id that the file has, bool [n]."""
         words = _words_of(asked.heads, len(self._filter))
         found: NDArray[np.bool_] = (self._filter[words] & asked.bits) == asked.bits
         if found.any():
@@ -93,9 +93,9 @@ class IdFile:
 
 
 def write_ids(path: Path, digests: bytes) -> int:
-    """Write a file of ids of 16 bytes, which come in any order; returns how many they are.
+    """Write a file of concatenated ids of 16 bytes in any order; returns their number.
 
-    The file is on the disk afterwards, its name in the folder is not for certain.
+    The file is synced afterwards, its folder is not.
     """
     halves = np.frombuffer(digests, "<u8").reshape(-1, 2)
     order = np.argsort(halves[:, 0], kind="stable")
@@ -107,7 +107,7 @@ def write_ids(path: Path, digests: bytes) -> int:
 
 
 def merge_ids(path: Path, files: Sequence[IdFile]) -> Iterator[None]:
-    """Write the ids of files into one, a part at each step, in memory for a part alone."""
+    """Merge id files into one, a part at each step; only that part is in memory."""
     count = sum(file.count for file in files)
     parts = max(1, count // _CHUNK)
     with _Builder(path, count) as builder:
@@ -127,7 +127,7 @@ def merge_ids(path: Path, files: Sequence[IdFile]) -> Iterator[None]:
 
 
 class _Builder:
-    """Writes a file of `count` ids, which are added in ascending order; it is on the disk when the block ends."""
+    """Writes a file of `count` ids, which are added in ascending order; it is synced when the block ends."""
 
     def __init__(self, path: Path, count: int) -> None:
         self._path, self._sizes = path, _sizes(count)
@@ -176,13 +176,13 @@ class _Builder:
             data, at = data[done:], at + done
             self._unsynced += done
         if self._unsynced > _SYNC_EVERY:
-            # A little at a time: one large flush would keep the stream's own commits waiting.
+            # In small steps: one large flush would delay the stream's own commits.
             os.fdatasync(self._file)
             self._unsynced = 0
 
 
 def _sizes(count: int) -> tuple[int, int, int, int]:
-    """How many words heads, tails, filter and starts have."""
+    """Numbers of words of heads, tails, filter and starts."""
     words = max(1, count // _IDS_A_WORD)
     return count, count, words, words // _WORDS_A_START + 2
 
@@ -192,7 +192,7 @@ def _split(words: Words, sizes: Sequence[int]) -> list[Words]:
 
 
 def _words_of(heads: Words, words: int) -> Words:
-    """The word of each id in a filter of so many: ascending, as the heads are."""
+    """The word of each id in a filter of `words` words; ascending like the heads."""
     found: Words = ((heads >> np.uint64(32)) * np.uint64(words)) >> np.uint64(32)
     return found
 

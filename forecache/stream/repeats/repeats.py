@@ -1,7 +1,7 @@
-"""Which events were there before: the ids of those that were received in the last days.
+"""Deduplicates events by the ids of those that were received in the last days.
 
-The newest ids are in memory. As soon as enough of them are committed, they go to a file, and are looked for there. So
-files hold what the table holds, and never an event that a killed process had not committed.
+The newest ids are in memory. Once enough of them are committed, they are written to a file and looked up there. So
+files include only rows of the table, never an event that a killed process had not committed.
 """
 
 import tempfile
@@ -26,24 +26,24 @@ _NEVER = -1 << 62
 
 
 class Repeats:
-    """Remembers an event for `keep_days` days after the day it was received.
+    """Keeps the id of an event for `keep_days` days after the day it was received.
 
-    In memory are at most the ids that are not committed and twice `in_memory` others, about 100 bytes each; the files
-    take 18 bytes an id. One thread uses it; another, its own, writes files.
+    In memory are at most the uncommitted ids and twice `in_memory` others, about 100 bytes each; files take 18 bytes an
+    id. It is used by one thread; a thread of its own writes the files.
 
     Args:
-        unique: Columns that identify an event; none: no event is a repeat.
-        in_memory: So many committed ids are written into a file together.
+        unique: Columns that identify an event; none: no event is a duplicate.
+        in_memory: Number of committed ids that are written into a file together.
     """
 
     def __init__(self, unique: Sequence[str], keep_days: int, *, in_memory: int = _IN_MEMORY) -> None:
         self._unique, self._keep, self._most = tuple(unique), keep_days, in_memory
-        self._oldest = _NEVER  # the first day of receipt that is remembered, in days since 1970
+        self._oldest = _NEVER  # the first day of receipt whose ids are kept, in days since 1970
         self._recent: dict[bytes, int] = {}  # id to day
-        self._leaving: dict[bytes, int] = {}  # those that are being written into a file
-        self._waiting: deque[tuple[int, list[bytes]]] = deque()  # not committed, by day, in order
-        self._committed: list[tuple[int, list[bytes]]] = []  # committed, not in files
-        self._count = 0  # of these
+        self._leaving: dict[bytes, int] = {}  # ids that are being written into a file
+        self._waiting: deque[tuple[int, list[bytes]]] = deque()  # uncommitted ids by day, in order
+        self._committed: list[tuple[int, list[bytes]]] = []  # committed ids that are in no file
+        self._count = 0  # number of ids in `_committed`
         self._mark: Mark | None = None
         self._folder: IdFolder | None = None
         self._writer: IdWriter | None = None
@@ -51,38 +51,38 @@ class Repeats:
 
     @property
     def failure(self) -> str:
-        """Why ids stay in memory; "" where they do not."""
+        """The reason for which ids cannot be written to files and stay in memory; "" if nothing failed."""
         return "" if self._writer is None else self._writer.failure
 
     @property
     def is_merging(self) -> bool:
-        """Whether files are being merged, beside this thread."""
+        """True while files are being merged in the other thread."""
         return self._writer is not None and self._writer.is_merging
 
     @property
     def mark(self) -> Mark | None:
-        """The last row of the table whose id is known; None: none is."""
+        """Cursor of the last row of the table whose id is known; None if there is none."""
         return self._mark
 
     def open(self, path: Path, *, ids: Mapping[str, str], since: int) -> None:
-        """Go on with the files of a folder, before anything else; without this they are temporary.
+        """Use the files of a folder; call it first. Without this call the files are temporary.
 
-        Args, `mark` afterwards:
-            As `forecache.stream.repeats.folder.IdFolder`.
+        Args, `cursor` afterwards:
+            See `forecache.stream.dedup.id_folder.IdFolder`.
         """
         self._folder = IdFolder(path, ids=ids, since=since)
         self._mark = self._folder.mark
 
     def forget(self) -> None:
-        """Leave the files that were found: their mark is no row of the table."""
+        """Discard the files of the folder, because their cursor is no row of the table."""
         self._opened().forget()
         self._mark = None
 
     def remember(self, parts: Iterable[pa.Table]) -> int:
-        """Remember rows of the stream's table behind `mark`, none of them twice; returns how many there were.
+        """Add the ids of rows of the stream's table after `cursor`, each once; returns the number of rows.
 
         Args:
-            parts: In any order, with their position, place, partition, offset and time of receipt.
+            parts: Rows in any order, with position, place, partition, offset and time of receipt.
         """
         count = held = 0
         lots: dict[int, list[bytes]] = {}
@@ -108,7 +108,7 @@ class Repeats:
         return count
 
     def new(self, events: pa.Table) -> list[int]:
-        """The places of the events that were not there before, and remember them."""
+        """Return the places of the events that are no duplicates, and add their ids."""
         if not self._unique or not events.num_rows:
             return list(range(events.num_rows))
         places: list[int] = []
@@ -118,11 +118,11 @@ class Repeats:
         return places
 
     def committed(self, rows: pa.Table, version: int) -> None:
-        """Say that the table has rows, the next ones of those that were new.
+        """Note that the table has the next ones of the new events.
 
         Args:
-            rows: With their partition, offset and time of receipt.
-            version: Of the table with these rows.
+            rows: With partition, offset and time of receipt.
+            version: Delta version of their commit.
         """
         if not self._unique or not rows.num_rows:
             return
@@ -142,7 +142,7 @@ class Repeats:
             self._leave()
 
     def close(self) -> None:
-        """Write what is committed into files, and end the thread that writes them."""
+        """Write the committed ids into files, and end the thread that writes them."""
         if self._folder is not None and self._temporary is None:
             writer = self._writing()
             if writer.wait(_CLOSE_S) and self._count:
@@ -154,7 +154,7 @@ class Repeats:
             self._temporary.cleanup()
 
     def _new(self, digests: Sequence[bytes], day: int) -> list[int]:
-        """The places of those that were not there before, all received on a day."""
+        """The places of the new ids among some that were all received on one day."""
         self._oldest = oldest = max(self._oldest, day - self._keep)
         day = max(day, oldest)
         recent, leaving, in_files, places = self._recent, self._leaving, self._in_files(digests), []
@@ -179,7 +179,7 @@ class Repeats:
         return places
 
     def _leave(self) -> None:
-        """Have all that is committed written into files."""
+        """Give all committed ids to the thread that writes files."""
         self._leaving = self._recent
         self._recent = {digest: day for day, digests in self._waiting for digest in digests}
         ids: dict[int, list[bytes]] = {}
@@ -205,7 +205,7 @@ class Repeats:
 
 
 def _days(events: pa.Table) -> Iterator[tuple[int, int, int]]:
-    """Runs of events that were received on one day: the day, and the places of the first and behind the last."""
+    """Yield runs of events that were received on one day: the day, the first place, and the one after the last."""
     days = events[RECEIVED_AT].to_numpy().view(np.int64) // _DAY_US
     edges = (np.flatnonzero(days[1:] != days[:-1]) + 1).tolist()
     for start, end in zip([0, *edges], [*edges, len(days)], strict=True):

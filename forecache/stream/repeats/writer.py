@@ -1,4 +1,4 @@
-"""A thread that writes ids into files and merges these, beside the loop that answers."""
+"""A thread that writes ids into files and merges the files."""
 
 import logging
 import threading
@@ -16,12 +16,12 @@ _PAUSE_S = 1.0
 
 @dataclass(frozen=True)
 class Given:
-    """Ids to be written.
+    """Ids to write.
 
     Attributes:
-        ids: By the day on which they were received, ids of 16 bytes.
-        mark: With these, the files go up to this row of the table.
-        oldest: Ids of days before are forgotten.
+        ids: Ids of 16 bytes by the day on which they were received.
+        mark: Cursor of the last row that the files include with these ids.
+        oldest: Ids of earlier days are dropped.
     """
 
     ids: Mapping[int, list[bytes]]
@@ -30,48 +30,48 @@ class Given:
 
 
 class IdWriter:
-    """Writes one lot of ids at a time; where the disk is full, again and again.
+    """Writes one batch of ids at a time, and repeats it while the disk is full.
 
     Attributes:
-        failure: Why the present lot is not written yet; "" where nothing failed.
+        failure: Why the current batch is not written yet; "" if nothing failed.
 
     Args:
-        smallest: See `forecache.stream.repeats.folder.IdFolder.merge`.
+        smallest: See `forecache.stream.dedup.id_folder.IdFolder.merge`.
     """
 
     def __init__(self, folder: IdFolder, smallest: int) -> None:
         self.failure = ""
         self._folder, self._smallest = folder, smallest
         self._given: Given | None = None
-        self._merging: Iterator[None] | None = folder.merge(smallest)  # as a killed process may have left it to do
+        self._merging: Iterator[None] | None = folder.merge(smallest)  # a killed process may have left it unfinished
         self._changed, self._closing = threading.Condition(), False
         self._thread = threading.Thread(target=self._run, name="forecache-stream-ids", daemon=True)
         self._thread.start()
 
     @property
     def is_free(self) -> bool:
-        """Whether it takes ids at once; what it was given before is in the folder's files."""
+        """True if no batch is being written: the last one is in the folder's files."""
         return self._given is None
 
     @property
     def is_merging(self) -> bool:
-        """Whether there may be files to merge."""
+        """True while there may be files to merge."""
         return self._merging is not None
 
     def give(self, given: Given) -> None:
-        """Have ids written; `is_free` said that they may be handed over."""
+        """Write ids in the thread; only allowed while `is_free`."""
         with self._changed:
             assert self._given is None, "one lot at a time"
             self._given = given
             self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it is free; whether it is."""
+        """Wait until it is free; return False after the timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self._given is None, timeout_s)
 
     def close(self) -> None:
-        """End the thread; a merge that is under way is left."""
+        """End the thread; a merge in progress is abandoned."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -108,7 +108,7 @@ class IdWriter:
         self._merging = self._merging or self._folder.merge(self._smallest)
 
     def _merge(self) -> None:
-        """A part of a merge, and a pause as long as it took: half of a core for the loop that answers."""
+        """Do a part of a merge, and pause as long as it took, so that merging uses at most half of a core."""
         started, files = time.perf_counter(), self._folder.files
         assert self._merging is not None
         try:

@@ -1,1 +1,1 @@
-"""Streams with Spark: it reads Kafka, executors judge the messages, the driver answers and commits them."""
+"""The engine `spark`: Spark reads Kafka, executors judge the messages, the driver answers and commits them."""

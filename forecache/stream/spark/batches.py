@@ -1,4 +1,4 @@
-"""A batch of Spark's on the driver: what the table has is dropped, the rest is answered and committed."""
+"""Processes Spark's batches on the driver: drops the events that the table has, answers and commits the others."""
 
 import threading
 from collections.abc import Callable
@@ -23,15 +23,15 @@ class CheckpointAhead(ForecacheError):
 
 
 class Batches:
-    """Given to Spark's `foreachBatch`.
+    """The function for Spark's `foreachBatch`.
 
     Args:
-        starts: Where each partition goes on, those among them that the table does not know.
+        starts: By partition, the next offset, also of partitions that are new to the table.
         before: Called before each batch.
 
     Attributes:
-        failure: What a batch raised: Spark tells of it only as text.
-        done: How many batches are.
+        failure: The exception that a batch raised; Spark reports it only as text.
+        done: Number of finished batches.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class Batches:
         self._busy, self._closed = threading.Lock(), False
 
     def close(self) -> None:
-        """Wait until the batch in progress is done, and take no other."""
+        """Wait until the batch in progress is done, and accept no other."""
         with self._busy:
             self._closed = True
 
     def finish(self) -> None:
-        """Once it is closed and no batch has failed: complete what is kept beside the table."""
+        """Complete the file of tiles; called after `close` if no batch has failed."""
         self._sink.tiles.finish()
 
     def __call__(self, judged: "DataFrame", batch: int) -> None:
@@ -64,14 +64,14 @@ class Batches:
                 raise
 
     def has_reached(self, goal: Offsets) -> bool:
-        """Whether the events before these offsets are committed."""
+        """True if all events before these offsets are committed."""
         reached = self.offsets()
         return all(reached.get(partition, 0) >= offset for partition, offset in goal.items())
 
     def offsets(self) -> dict[int, int]:
-        """The offsets of the table, or those that a batch without an event reached.
+        """Return by partition the larger one of the table's offset and the one that the last batch reached.
 
-        Behind the last event of a batch may stand what is none, such as the mark of a transaction's end.
+        The latter is larger if a transaction marker, which is no event, follows the last event.
         """
         known, reached = dict(self._sink.offsets), dict(self._reached)
         return {p: max(known.get(p, 0), reached.get(p, 0)) for p in known.keys() | reached.keys()}
@@ -94,7 +94,7 @@ class Batches:
 
 
 def without_committed(rows: pa.Table, committed: Offsets) -> pa.Table:
-    """The messages that a table with these offsets does not have."""
+    """Leave out the messages before the committed offsets."""
     keep = pa.array([True] * rows.num_rows, pa.bool_())
     for partition, offset in committed.items():
         there = pc.and_(pc.equal(rows[PARTITION], partition), pc.less(rows[OFFSET], offset))

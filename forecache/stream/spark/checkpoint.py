@@ -1,12 +1,12 @@
-"""Checkpoints of Spark's queries: where one resumes, whether that fits the table, and which folder a query takes.
+"""Checkpoints of Spark's queries: the offsets at which one resumes, and the choice of one that fits the table.
 
-The offsets in the table are the truth, a checkpoint is none: it says where Spark resumes, and the engine drops what the
-table has. One that resumes behind the table's offsets costs reading again. One that resumes beyond them (of another
-stream, of a table that was made anew, from a backup of the wrong day) would lose events, and is left for a new one that
-starts at the table's offsets.
+The offsets in the table are the truth. A checkpoint only says where Spark resumes, and the engine drops the events that
+the table has. A checkpoint before the table's offsets costs reading again. One beyond them (of another stream, of a
+table that was created again, from a backup of the wrong day) would lose events, and is replaced by a new one at the
+table's offsets.
 
-A query's folder is `<root>/<number>`, of which the highest number counts. Spark keeps there `offsets/<batch>`, written
-before a batch, `commits/<batch>`, written behind it, and `sources/0/0`, where the first batch starts.
+A query's folder is `<root>/<number>`; the highest number is the current one. Spark keeps there `offsets/<batch>`,
+written before a batch, `commits/<batch>`, written after it, and `sources/0/0`, where the first batch starts.
 """
 
 import json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Offsets = Mapping[int, int]
-"""By partition of the topic, the offset that is read next."""
+"""By partition of the topic, the next offset to read."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Checkpoint:
         """The offsets of a batch that Spark has planned.
 
         Raises:
-            UnavailableError: Spark's files do not say.
+            UnavailableError: Spark's files do not have them.
         """
         end = self._offsets(f"offsets/{batch}")
         start = self._offsets(f"offsets/{batch - 1}") if batch else self._offsets("sources/0/0")
@@ -57,10 +57,10 @@ class Checkpoint:
         return Span({partition: start.get(partition, 0) for partition in end}, end)
 
     def resumes_at(self) -> Offsets | None:
-        """Where the query goes on; None where it has not begun.
+        """Return the offsets at which the query resumes; None if it has not begun.
 
         Raises:
-            UnavailableError: Spark's files do not say.
+            UnavailableError: Spark's files do not have them.
         """
         batches = self._files.numbers(f"{self.path}/offsets")
         if not batches:
@@ -70,7 +70,7 @@ class Checkpoint:
         return span.end if last in self._files.numbers(f"{self.path}/commits") else span.start
 
     def _offsets(self, name: str) -> dict[int, int] | None:
-        """The offsets in a file of Spark's: JSON in its last line, below a version and, of a batch, its settings."""
+        """Read offsets from a file of Spark: JSON in its last line, after a version and perhaps a batch's settings."""
         content = self._files.read(f"{self.path}/{name}")
         lines = (content or b"").decode(errors="replace").splitlines()
         try:
@@ -83,17 +83,15 @@ class Checkpoint:
 def checkpoint_for(
     spark: "SparkSession", root: str, topic: str, committed: Offsets, *, distrust: str = ""
 ) -> tuple[Checkpoint, str]:
-    """The checkpoint that a query takes: the newest where it fits the table's offsets, else a new one.
-
-    Those before the newest are removed.
+    """Choose the newest checkpoint if it fits the table's offsets, else a new one; older ones are removed.
 
     Args:
         root: Folder or URI of the stream's checkpoints.
-        distrust: Why the newest is left in any case; "": it is judged by its offsets.
-        committed: The offsets in the stream's table, and where the partitions begin that it does not know.
+        distrust: Why the newest is not used in any case; "": its offsets decide.
+        committed: The offsets in the stream's table, and the first ones of partitions that are new to it.
 
     Returns:
-        The checkpoint, and why an older one was left; "" where none was.
+        The checkpoint, and why the newest one was not used, or "".
     """
     files = HadoopFiles(spark, spark_path(root))
     numbers = files.numbers(files.root)
@@ -110,7 +108,7 @@ def checkpoint_for(
 
 
 def why_left(checkpoint: Checkpoint, committed: Offsets) -> str:
-    """Why a query may not resume from a checkpoint; "" where it may."""
+    """Return why a query may not resume from a checkpoint; "" if it may."""
     try:
         resumes = checkpoint.resumes_at()
     except UnavailableError as error:
@@ -128,7 +126,7 @@ def why_left(checkpoint: Checkpoint, committed: Offsets) -> str:
 
 
 def beyond(start: Offsets, committed: Offsets) -> tuple[int, int, int] | None:
-    """The first partition that starts beyond the table's offsets: the partition, where it starts, the table's."""
+    """Return the first partition that starts beyond the table's offset, with both offsets; None if there is none."""
     for partition, offset in sorted(start.items()):
         known = committed.get(partition, 0)
         if offset > known:

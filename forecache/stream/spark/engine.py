@@ -1,8 +1,8 @@
-"""The engine `spark`: queries of Structured Streaming, one after the other where a checkpoint or a broker fails one.
+"""The engine `spark`: runs a query of Structured Streaming, and a new one if a checkpoint or a broker failed it.
 
-A query reads and judges on the executors. The driver answers and commits with the same step and writer as the engine of
-one process. Each query begins with a step of its own, whose tiles and repeats are built from the table, since a failed
-batch may have left others in memory.
+A query reads and judges on the executors. The driver answers and commits with the same step and writer as the engine
+`arrow`. Each query begins with a new step, whose tiles and ids are rebuilt from the table, since a failed batch may
+have left wrong ones in memory.
 """
 
 import logging
@@ -41,7 +41,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 
 
 class SparkEngine(Engine):
-    """See `forecache.stream.engine.engine.Engine`."""
+    """See `forecache.stream.engine.engine.StreamEngine`."""
 
     name = "spark"
 
@@ -73,18 +73,18 @@ class SparkEngine(Engine):
             except UnavailableError as error:
                 logger.warning("%s", error)
                 if batches is not None and batches.done:
-                    # Such as the connector's own failure (4.1.1) behind a batch that is repeated after a crash.
+                    # Such as the connector's own failure (4.1.1) after a batch that is repeated after a crash.
                     pause, distrust = _FIRST_PAUSE_S, ""
                     continue
                 self._failed(str(error))
-                # A query that did nothing may have a checkpoint that Spark cannot go on from.
+                # A query without a finished batch may have a checkpoint that Spark cannot resume from.
                 distrust = "" if batches is None else "The last query did not finish a batch."
                 self.figures.write(now=True)
                 self._stop.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def _prepared(self, spark: "SparkSession", distrust: str, held: ExitStack) -> tuple[Batches, Query]:
-        """A query at the table's offsets, with a sink that knows what the table has."""
+        """Make a query at the table's offsets, with a sink whose state is rebuilt from the table."""
         settings, stream = self._settings, self._stream
         topic, send_bad = stream.topic.topic, DeadLetters(settings, stream.topic.topic).send
         sink = Sink(
@@ -111,7 +111,7 @@ class SparkEngine(Engine):
         return batches, Query(spark, settings, stream, sink.step.judge, checkpoint, starts)
 
     def _look(self, batches: Batches, query: Query) -> bool:
-        """Write the figures; whether the stream has caught up, where it ends then."""
+        """Write the figures; returns True if the stream has caught up and is to end then."""
         counted = query.unknown.value
         self.figures.state.unknown += counted - self._unknown.get(query, 0)
         self._unknown[query] = counted

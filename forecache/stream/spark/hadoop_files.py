@@ -1,4 +1,4 @@
-"""Files as Spark's driver sees them, on a disk or in an object store, through Hadoop's file system."""
+"""Files on a disk or in an object store, through Hadoop's file system in Spark's driver."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,10 +7,10 @@ if TYPE_CHECKING:
 
 
 class HadoopFiles:
-    """The file system that a folder or URI lies in.
+    """The file system of a folder or URI.
 
     Attributes:
-        root: The folder as Hadoop names it, whole.
+        root: The folder's full URI.
     """
 
     def __init__(self, spark: "SparkSession", root: str) -> None:
@@ -21,7 +21,7 @@ class HadoopFiles:
         self.root = str(self._system.makeQualified(path).toString())
 
     def numbers(self, folder: str) -> set[int]:
-        """The entries of a folder whose names are numbers; none where it is not there."""
+        """Return the entries of a folder whose names are numbers; none if there is no folder."""
         path = self._path(folder)
         if not self._system.exists(path):
             return set()
@@ -29,7 +29,7 @@ class HadoopFiles:
         return {int(name) for name in names if name.isdigit()}
 
     def read(self, file: str) -> bytes | None:
-        """A small file's content; None where it is not there."""
+        """Read a small file; None if it does not exist."""
         path = self._path(file)
         if not self._system.exists(path):
             return None
@@ -40,7 +40,7 @@ class HadoopFiles:
             stream.close()
 
     def remove(self, folder: str) -> None:
-        """Remove a folder with all that it holds, where it is there."""
+        """Remove a folder with its content, if it exists."""
         self._system.delete(self._path(folder), True)
 
     def _path(self, text: str) -> Any:

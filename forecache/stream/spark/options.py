@@ -1,7 +1,7 @@
-"""Kafka's options for Spark, which reads with the Java client: made from those that the other engine's client takes.
+"""Translates Kafka options of librdkafka to those of the Java client, which Spark uses.
 
-`kafka_options` names options as librdkafka does. Most of security is called otherwise in Java: a user and a password
-become a JAAS line, files of certificates their content, so that executors on other machines need no files.
+`kafka_options` names options as librdkafka does. Most security options have other names in Java: a user and a password
+become a JAAS line, files of certificates become their content, so that executors on other machines need no files.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _JAAS = {
     "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule",
     "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule",
 }
-# What both clients know by the same name.
+# Options that have the same name in both clients.
 _SAME = frozenset(
     {
         *("client.id", "client.rack", "fetch.max.bytes", "fetch.min.bytes", "isolation.level"),
@@ -32,13 +32,13 @@ _SECURITY = frozenset(
 
 
 def java_options(brokers: str, options: Mapping[str, str]) -> dict[str, str]:
-    """Options of Spark's Kafka source, secrets included, such as `kafka.bootstrap.servers`.
+    """Return the options of Spark's Kafka source, secrets included, such as `kafka.bootstrap.servers`.
 
-    Options of librdkafka that only steer its queues and timers are left out. Both clients read only what a
-    transaction has committed, unless `isolation.level` says otherwise.
+    Options of librdkafka that only control its queues and timers are left out. Both clients read only committed
+    messages of transactions, unless `isolation.level` says otherwise.
 
     Raises:
-        InputError: An option of security has no counterpart in the Java client, or its file cannot be read.
+        InputError: A security option has no counterpart in the Java client, or its file cannot be read.
     """
     given = {name: str(value) for name, value in options.items()}
     for name in given:

@@ -29,10 +29,10 @@ _CONF = {
 class Query:
     """
     Attributes:
-        unknown: How many events had members that are not declared.
+        unknown: Accumulator of events with undeclared members.
 
     Args:
-        starts: Where each partition of the topic goes on; counts where the checkpoint is new.
+        starts: By partition of the topic, the next offset; used if the checkpoint is new.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Query:
         )
 
     def run(self, batches: Batches, stop: threading.Event, look: Callable[[], bool]) -> None:
-        """Run until `stop` is set or `look`, called several times a second, says that it is enough.
+        """Run until `stop` is set or `look`, called several times a second, returns True.
 
         The batch in progress is finished.
 
         Raises:
             UnavailableError: Spark's query failed.
-            What a batch raised.
+            The exception that a batch raised.
         """
         query = self._writer.foreachBatch(batches).start()
         is_enough = False

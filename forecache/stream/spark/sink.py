@@ -1,4 +1,4 @@
-"""What the driver does with judged messages: answer them, and commit rows, bad messages and offsets."""
+"""Answers judged messages on the driver, and commits rows, bad messages and offsets."""
 
 from collections.abc import Callable, Mapping
 
@@ -20,13 +20,13 @@ class Sink:
     """Answers and commits batch by batch.
 
     Attributes:
-        step: Answers; its answerer has taken something up.
-        writer: Commits.
-        tiles: Writes the tiles into their file; it has to be finished or closed.
+        step: The step that answers; its answerer has a release or model.
+        writer: The writer that commits.
+        tiles: The saver of the tiles; it has to be finished or closed.
 
     Args:
-        send_bad: Called with bad messages before they are put aside.
-        done: Called with what was answered and the Delta version that holds it.
+        send_bad: Called with bad messages before they are quarantined.
+        done: Called with each result and the Delta version of its commit.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Sink:
         return self.writer.offsets
 
     def take(self, events: pa.Table, bad: pa.Table, upto: Offsets) -> int:
-        """Answer judged events and commit them with the offsets behind them; returns the Delta version."""
+        """Answer judged events and commit them with the offsets after them; returns the Delta version."""
         answered = self.step.answer(events, bad)
         version = self.writer.write(Batch(answered.rows, answered.bad, upto))
         self.step.repeats.committed(answered.rows, version)

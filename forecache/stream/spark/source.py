@@ -1,7 +1,7 @@
-"""Messages of a topic as Spark reads them, and what executors make of them: typed events and bad messages.
+"""Reads the messages of a topic with Spark, and judges them on its executors.
 
-Both leave an executor in one frame, since a task of Arrow has one schema: an event has its columns, a bad message its
-bytes and the reason.
+Events and bad messages leave an executor in one frame, since an Arrow task has one schema: an event has its columns, a
+bad message its bytes and the reason.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 Batches = Iterable[pa.RecordBatch]
-# A batch of more than so many messages, as after a night without the stream, is cut into several.
+# More messages, as after a longer stop of the stream, are split into several batches.
 MESSAGES_A_BATCH = 50_000
 
 
 def read_topic(spark: "SparkSession", topic: str, options: Mapping[str, str], *, starting: str) -> "DataFrame":
-    """The messages of a topic as a stream, with the columns of `MESSAGES` but for the time of receipt.
+    """Read the messages of a topic as a stream, with the columns of `MESSAGES` except the time of receipt.
 
     Args:
-        options: From `forecache.stream.spark.options.java_options`.
-        starting: From `forecache.stream.spark.checkpoint.starting_offsets`; counts where there is no checkpoint.
+        options: From `forecache.stream.spark.java_options.java_options`.
+        starting: From `forecache.stream.spark.checkpoint.starting_offsets`; used if there is no checkpoint.
     """
     reader = spark.readStream.format("kafka").options(**options)
     reader = reader.option("subscribe", topic).option("startingOffsets", starting)
-    # Events that the broker no longer has are an error, not a gap that nobody sees.
+    # Expired messages are an error, not a silent gap.
     reader = reader.option("failOnDataLoss", "true").option("maxOffsetsPerTrigger", str(MESSAGES_A_BATCH))
     return as_messages(reader.load())
 
 
 def as_messages(frame: "DataFrame") -> "DataFrame":
-    """The columns of Spark's Kafka source under the names that messages have."""
+    """Rename the columns of Spark's Kafka source to those of `MESSAGES`."""
     from pyspark.sql import functions as F
 
     return frame.select(
@@ -52,11 +52,11 @@ def as_messages(frame: "DataFrame") -> "DataFrame":
 def judged_frame(
     messages: "DataFrame", judge: Judge, *, unknown: Callable[[int], None] = lambda events: None
 ) -> "DataFrame":
-    """Events and bad messages of a frame of messages, judged by its executors.
+    """Judge a frame of messages on the executors; returns events and bad messages.
 
     Args:
-        unknown: Called there with how many events have members that are not declared; again for a task that is tried
-            again.
+        unknown: Called on the executors with the number of events with undeclared members; called again for a task that
+            is repeated.
     """
     from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -64,12 +64,12 @@ def judged_frame(
 
 
 def judged_schema(judge: Judge) -> pa.Schema:
-    """The columns of an event, and behind them the reason and the bytes of a bad message, null in an event."""
+    """The columns of an event, then the reason and the bytes of a bad message, which are null for an event."""
     return pa.schema([*judge.schema, QUARANTINE.field("reason"), QUARANTINE.field("content")])
 
 
 def judging(judge: Judge, unknown: Callable[[int], None]) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
-    """What an executor runs on its batches of messages."""
+    """Return the function that an executor runs on its batches of messages."""
 
     def run(batches: Batches) -> Iterator[pa.RecordBatch]:
         schema = judged_schema(judge)
@@ -84,7 +84,7 @@ def judging(judge: Judge, unknown: Callable[[int], None]) -> Callable[[Batches],
 
 
 def split(judged: pa.Table, judge: Judge) -> tuple[pa.Table, pa.Table]:
-    """Events and bad messages out of what executors returned, each in the order of `in_order`."""
+    """Split the rows that executors returned into events and bad messages, each in `reading_order`."""
     judged = judged.take(in_order(judged))
     is_bad = judged["reason"].is_valid()
     events = judged.filter(pc.invert(is_bad)).select(judge.schema.names).cast(judge.schema)
@@ -92,10 +92,10 @@ def split(judged: pa.Table, judge: Judge) -> tuple[pa.Table, pa.Table]:
 
 
 def in_order(rows: pa.Table) -> Any:
-    """The order in which a batch counts as read: by Kafka's time between partitions, by offset within one.
+    """Return the order in which a batch counts as read: by offset in a partition, by Kafka's time between partitions.
 
-    Times within a partition may go back: a message counts as sent no earlier than those before it. A bad message has no
-    time, and stands behind the one before it.
+    Times in a partition may decrease: a message counts as sent no earlier than those before it. A bad message has no
+    time, and follows the one before it.
     """
     partitions = rows[PARTITION].to_numpy()
     by_offset = np.lexsort((rows[OFFSET].to_numpy(), partitions))
@@ -116,7 +116,7 @@ def _received(batch: pa.RecordBatch) -> pa.Table:
 
 
 def _in_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows with all columns of a schema, null where they have none."""
+    """Cast rows to a schema; missing columns are null."""
     columns = [
         rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)
         for field in schema

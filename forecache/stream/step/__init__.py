@@ -1,1 +1,1 @@
-"""A batch of events to the rows of the stream: the same code for every engine and for a recomputation."""
+"""One step of a stream: turns a batch of messages into rows and tiles, for both engines and for a recomputation."""

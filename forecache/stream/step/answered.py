@@ -1,4 +1,4 @@
-"""What a step makes of a batch of messages."""
+"""The result of a step."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,19 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Answered:
-    """
+    """The rows, tiles and counts of a batch of messages.
+
     Attributes:
-        rows: `forecache.stream.record.schema_of` without repeats, in the order of the messages; `position`, `place` and
-            `hour` are null: the commit gives them.
-        live: By view, the keys that the batch touched, each once, with the time of its newest event in the batch
-            (microseconds since 1970) and its encoded tiles afterwards.
-        bad: `forecache.stream.record.QUARANTINE`, of which the contents are whole.
-        repeats: How many events were there before.
-        late: How many rows are.
-        unknown: How many events have members that are not declared.
-        failed: How many rows have no answer, since transform or model failed on them; `failure` says how the last did.
+        rows: `forecache.stream.table_schema.schema_of` without duplicates, in the order of the messages; `position`,
+            `place` and `hour` are null until the commit.
+        live: By view, each key with an event in the batch, the time of its newest event there (microseconds since 1970)
+            and its encoded tiles after the batch.
+        bad: `forecache.stream.table_schema.QUARANTINE` with whole contents.
+        repeats: Number of duplicate events, which were dropped.
+        late: Number of late rows.
+        unknown: Number of events with undeclared members.
+        failed: Number of rows without an answer because the transform or the model failed on them.
+        failure: The error of the last of these.
     """
 
     rows: pa.Table

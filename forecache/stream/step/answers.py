@@ -1,4 +1,4 @@
-"""What answers the events of a batch: nothing, a release of a real-time model, or the model of a pipeline."""
+"""The protocol of answerers, which score the events of a batch by a real-time model's release or a pipeline's model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from forecache.stream.step.views import Seen
 
 @dataclass(frozen=True)
 class Answers:
-    """
+    """The answers to n events.
+
     Attributes:
-        columns: `forecache.stream.record.output_fields`, n rows; a row without an answer is null.
-        model_version, release: What answered; None where there is no model, or no release.
+        columns: `forecache.stream.table_schema.output_fields`, n rows; a row without an answer is null.
+        model_version, release: The model version and release that answered; None if there is none.
         failed: Rows without an answer.
-        failure: Why the last of them has none.
-        used: The features that were answered with, in the order of the release's or the pipeline's; None where nothing
-            answers.
+        failure: The error of the last of these.
+        used: The features of the answers, in the order of the release's or the pipeline's; None if there is no model.
     """
 
     columns: Sequence[pa.Array]
@@ -36,36 +36,36 @@ class Answerer(Protocol):
     """Answers events.
 
     Attributes:
-        look_every_s: How often it is worth to look for what is newer.
+        look_every_s: Seconds between two calls of `find_newer`.
     """
 
     look_every_s: float
 
     @property
     def release(self) -> int | None:
-        """The number of the release that answers; None where none does."""
+        """The number of the release that answers; None if no release does."""
         ...
 
     def look(self) -> Any:
-        """What newer answers there are than `take_up` had: an object for it, None for none. Another thread may call it.
+        """Load a newer release or model version for `switch_to`; None if there is none. Any thread may call it.
 
         Raises:
-            ForecacheError: There is none, or what there is cannot be used.
+            ForecacheError: There is no release or model at all, or the newer one cannot be used.
         """
 
     def take_up(self, found: Any) -> None:
-        """Answer with what `look` found from now on; called between batches."""
+        """Answer with the result of `find_newer` from now on; called between batches."""
 
     def answer(self, events: pa.Table, seen: Mapping[str, Seen]) -> Answers:
         """Answer events.
 
         Args:
-            seen: By view, what each event saw.
+            seen: By view, the features that each event gets.
         """
 
 
 class NoAnswers:
-    """Only the views are kept."""
+    """The answerer of a stream without a model, which only keeps its views."""
 
     look_every_s = 3600.0
     release = None
@@ -81,18 +81,18 @@ class NoAnswers:
 
 
 def take_up_newest(answerer: Answerer) -> None:
-    """Have it answer with what is current; raises as `Answerer.look`."""
+    """Switch to the current release or model version; raises as `Answerer.find_newer`."""
     found = answerer.look()
     if found is not None:
         answerer.take_up(found)
 
 
 def answerer_of(settings: Settings, answers: Any, *, number: int | None = None) -> Answerer:
-    """What answers the events of a stream.
+    """Return the answerer of a stream.
 
     Args:
-        answers: As declared.
-        number: The release, or the version of the model, that always answers; None: the one that is current.
+        answers: The declared pipeline or real-time model, or None.
+        number: The release or model version that always answers; None: the current one.
     """
     if isinstance(answers, Realtime):
         from forecache.stream.step.by_release import ReleaseAnswers

@@ -1,4 +1,4 @@
-"""The nights that live features stand on: of each view, the state of its keys as of the end of a day."""
+"""Batch states: for each live view, the state of its keys at the end of an as-of date, with which tiles are merged."""
 
 import time
 from collections.abc import Sequence
@@ -16,28 +16,28 @@ from forecache.store import Snapshot, open_store
 
 Words = NDArray[np.int64]
 NOTHING_YET = date(1970, 1, 1)
-"""The as-of date that stands for no night: features are unknown."""
+"""The as-of date of `NoBatchState`: features are unknown."""
 _LOOK_S = 0.5
 
 
 class Base(Protocol):
-    """A night of one view."""
+    """The state of one view's keys as of a date."""
 
     @property
     def name(self) -> str:
-        """`<as_of>@<delta_version>` of the view's table; "" for none."""
+        """`<as_of>@<delta_version>` of the view's table; "" if there is no state."""
         ...
 
     @property
     def as_of(self) -> date: ...
 
     def words(self, keys: Sequence[bytes]) -> tuple[Words | None, NDArray[np.bool_] | None]:
-        """Of n keys the columns of the night, int64 [n, b], and which it has, bool [n]; None, None for no night."""
+        """Read n keys: their columns, int64 [n, b], and which exist, bool [n]; (None, None) if there is no state."""
         ...
 
 
 class NoNight:
-    """Before the first night."""
+    """The state before the first nightly run."""
 
     name, as_of = "", NOTHING_YET
 
@@ -46,7 +46,7 @@ class NoNight:
 
 
 class ServedNight:
-    """A night as the store serves it.
+    """The state in a version that the store serves.
 
     Raises:
         UnavailableError: The version was published by another declaration.
@@ -74,10 +74,7 @@ class ServedNight:
 
 
 class ServedBases:
-    """The served night of each view, followed as it moves.
-
-    Where a newer one cannot be used, events go on standing on the one before.
-    """
+    """Finds the currently served state of each view; if a newer one cannot be used, the previous one remains in use."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -86,11 +83,11 @@ class ServedBases:
 
     @property
     def failure(self) -> str:
-        """Why the newest nights of views cannot be used; "" where all can. Any thread may ask."""
+        """The errors of views whose newest states cannot be used; "" if there are none. Any thread may read it."""
         return "; ".join(list(self._failures.values()))
 
     def __call__(self, view: FeatureView) -> Base:
-        """The night that is served; one that is half a second old is not looked for anew."""
+        """Return the served state; the store is read at most every `_LOOK_S` seconds."""
         looked_at, base = self._found.get(view.name, (0.0, NoNight()))
         now = time.monotonic()
         if not looked_at or now - looked_at > _LOOK_S:

@@ -1,4 +1,4 @@
-"""Answers by the model of a pipeline: every event refreshes the row of its key, from the features after it."""
+"""Answers events with the model of a pipeline: each event updates the row of its key, with the features after it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ class _Model:
 
 
 class PipelineAnswers:
-    """Answers by the champion, or by what is applied; see `forecache.stream.step.answers.Answerer`."""
+    """Answers with the champion or the applied model; see `forecache.stream.step.answerer.Answerer`."""
 
-    look_every_s = 10.0  # MLflow is asked
+    look_every_s = 10.0  # each call queries MLflow
     release = None
 
     def __init__(self, settings: Settings, pipeline: Pipeline, number: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Answers by the release of a real-time model: each event is a request to it, with the bits that the reader gives."""
+"""Answers events with a release of a real-time model, each as a request; the bits are those that a reader answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from forecache.stream.step.scores import Asked, Scorer
 from forecache.stream.step.views import Seen
 
 MODEL = "model"
-"""The rung of rows that the model has answered."""
+"""The value of `rung` in rows that the model answered."""
 Matrix = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
 class ReleaseAnswers:
-    """Answers by the current release; see `forecache.stream.step.answers.Answerer`."""
+    """Answers with the current release; see `forecache.stream.step.answerer.Answerer`."""
 
     look_every_s = 1.0  # a small file is read
 
@@ -42,7 +42,7 @@ class ReleaseAnswers:
 
     @property
     def release(self) -> int | None:
-        """See `forecache.stream.step.answers.Answerer`."""
+        """See `forecache.stream.step.answerer.Answerer`."""
         return None if self._loaded is None else self._loaded.release.number
 
     def look(self) -> LoadedRelease | None:
@@ -63,7 +63,7 @@ class ReleaseAnswers:
         return loaded
 
     def _check(self, loaded: LoadedRelease) -> None:
-        """Refuse a release whose model was trained with other live features than those that the stream makes."""
+        """Refuse a release whose model was trained with other live features than the stream computes."""
         release = loaded.release
         for lookup in release.lookups:
             view = self._live.get(lookup.view)
@@ -116,14 +116,14 @@ class ReleaseAnswers:
 
 @dataclass
 class _Field:
-    """A field of the request, of all events of a batch."""
+    """A field of the requests of all events of a batch."""
 
     field: RequestField
     events: pa.Table
 
     def __post_init__(self) -> None:
         self.column: np.ndarray | None = None
-        """The values of all events [n]; None where one has none."""
+        """The values of all events [n]; None if a required value is missing."""
         values = self._values()
         try:
             self.column = column_of(self.field, values)
@@ -142,14 +142,14 @@ class _Field:
         return values.astype(np.int64) if values.dtype.kind == "i" else values
 
     def value(self, place: int) -> np.ndarray:
-        """The value of an event [1]; raises InputError where it is null and the field is required."""
+        """The value of an event [1]; raises InputError if it is null and the field is required."""
         if self.column is not None:
             return self.column[place : place + 1]
         return column_of(self.field, [self._given[place]])
 
 
 class _Store:
-    """A view that is published and not live, read as it is served."""
+    """A view without a live layer, read at its served version."""
 
     def __init__(self, settings: Settings, view: str) -> None:
         self._store = open_store(settings, view)
@@ -176,7 +176,7 @@ class _Store:
 
 
 def _in_order(columns: Sequence[str], matrix: NDArray[np.float32], wanted: Sequence[str]) -> NDArray[np.float32]:
-    """The columns that a model was trained with, NaN where one is missing."""
+    """Select the columns that a model was trained with; a missing one is NaN."""
     if tuple(columns) == tuple(wanted):
         return matrix
     known = {name: place for place, name in enumerate(columns)}

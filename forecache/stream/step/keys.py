@@ -1,4 +1,4 @@
-"""Keys of events, as stores encode them."""
+"""Encodes keys of events as stores do."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from forecache.store.keys import KeyColumn, KeySchema, encode_columns, encode_ke
 
 
 def key_schema(topic: Any, names: Sequence[str]) -> KeySchema:
-    """The key of some columns of a topic's source."""
+    """The key schema of some columns of a topic's source."""
     types = {column.name: column.type for column in topic.columns}
     return KeySchema(tuple(KeyColumn(name, DECLARED[types[name]]) for name in names))
 
 
 def encoded(schema: KeySchema, events: pa.Table) -> list[bytes | None]:
-    """The key of each event; None where a column of it is null or its text is none that a store takes."""
+    """Encode the key of each event; None if a column is null or its value is no valid key."""
     columns = [_values(events[name]) for name in schema.names]
     if not any(events[name].null_count for name in schema.names):
         try:

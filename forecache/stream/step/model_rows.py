@@ -1,4 +1,4 @@
-"""The answers of a pipeline's model to the features of events: of each event the bits that it gets alone."""
+"""Predicts rows with a pipeline's model from features of events; each event gets the bits that it would get alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.outputs import score_values
 from forecache.inference.runtimes.runtime import Kernel
 from forecache.output_kinds import OutputSpec
-from forecache.scoring.tasks.prediction_rows import Band, Layout, Stamp, file_schema, prediction_rows
+from forecache.scoring.tasks.prediction_rows import Band, PredictionLayout, Stamp, file_schema, prediction_rows
 from forecache.stream.step.trial import trial_of_tables
 
 _NOBODY = Stamp("", -1, datetime(1970, 1, 1, tzinfo=timezone.utc), "")
 _KEY = pa.field("", pa.int32())
-"""Stands for the key in rows of predictions, of which the answers alone are taken."""
+"""Placeholder for the key in prediction rows, of which only the answers are used."""
 
 
 @dataclass
 class AnsweredRows:
     """
     Attributes:
-        rows: n rows, of nulls where there is no answer.
+        rows: n rows; those without an answer are null.
         failed: Rows without an answer.
-        failure: Why the last of them has none.
+        failure: The error of the last of these.
     """
 
     rows: pa.Table
@@ -35,11 +35,11 @@ class AnsweredRows:
 
 
 class ModelRows:
-    """Rows by one loaded model.
+    """Predicts rows with one loaded model.
 
     Args:
-        name: Of the pipeline.
-        outputs, bands: As for `forecache.scoring.tasks.prediction_rows.Layout`.
+        name: Name of the pipeline.
+        outputs, bands: See `forecache.scoring.tasks.prediction_rows.PredictionLayout`.
         schema: The columns of a row.
     """
 
@@ -48,12 +48,12 @@ class ModelRows:
         schema: pa.Schema,
     ) -> None:  # fmt: skip
         self._kernel, self._spec, self._schema = kernel, spec, schema
-        self._layout = Layout((_KEY.name,), tuple(outputs), tuple(bands))
+        self._layout = PredictionLayout((_KEY.name,), tuple(outputs), tuple(bands))
         self._predicted = file_schema(self._layout, [_KEY])
         self._trial = trial_of_tables(f"model of {name}")
 
     def of(self, features: np.ndarray) -> AnsweredRows:
-        """The rows of float32 [n, d], in the order of the model's inputs."""
+        """Predict the rows of features, float32 [n, d], in the order of the model's inputs."""
         if not len(features):
             return AnsweredRows(self._schema.empty_table())
 
@@ -62,7 +62,7 @@ class ModelRows:
 
         try:
             return AnsweredRows(self._trial.of(len(features), lambda: self._in_one_call(features), alone))
-        except Exception:  # noqa: BLE001  # found again, with the event that it is about
+        except Exception:  # noqa: BLE001  # raised again below for the event that causes it
             return self._one_by_one(len(features), alone)
 
     def _one_by_one(self, count: int, alone: Callable[[int], pa.Table]) -> AnsweredRows:

@@ -1,6 +1,6 @@
-"""The scores of a batch's events by a release: of each the bits that it gets alone, in fewer calls where that holds.
+"""Scores the events of a batch with a release: all in one call if each event gets the bits that it gets alone.
 
-Transform and model of a release are tried apart, see `forecache.stream.step.trial`.
+Transform and model are checked separately, see `forecache.stream.step.batch_invariance`.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,11 +22,11 @@ class Scored:
     """Scores of n events.
 
     Attributes:
-        values: float64 [n], NaN without a score.
-        is_known: bool [n].
-        used: The features of each event, also where the model failed on them.
+        values: float64 [n], NaN for no score.
+        is_known: True if there is a score, bool [n].
+        used: The features of each event, also if the model failed on them.
         failed: Events whose transform or model failed.
-        failure: What one of them failed with.
+        failure: The error of the last of these.
     """
 
     values: NDArray[np.float64]
@@ -42,12 +42,12 @@ class Scored:
 
 @dataclass
 class Asked:
-    """The requests of n events.
+    """The requests of n events, by column.
 
     Attributes:
-        value: `value(name, place)` is an event's value of a field, [1]; raises InputError where there is none.
-        columns: By field, the values [n]; None where an event has no value of a field that needs one.
-        views, found: By look-up, float32 [n, d] and bool [n].
+        value: `value(name, place)` is an event's value of a field, [1]; raises InputError if a required one is missing.
+        columns: By field, the values [n]; None if an event lacks a required value.
+        views, found: By look-up, the features, float32 [n, d], and which were found, bool [n].
     """
 
     length: int
@@ -74,7 +74,7 @@ class Scorer:
                 scored.values[:] = self._in_few_calls(asked, asked.columns, used)
                 scored.is_known[:] = ~np.isnan(scored.values)
                 return scored
-            except Exception:  # noqa: BLE001, S110  # found again below, with the event that it is about
+            except Exception:  # noqa: BLE001, S110  # raised again below for the event that causes it
                 pass
         for place in range(n):
             try:

@@ -1,7 +1,7 @@
-"""One step of a stream: a batch of messages to the rows of its table and the tiles of its views.
+"""One step of a stream: turns a batch of messages into the rows of its table and the tiles of its views.
 
-The result depends on the messages, on what the step has taken in before, on the nights that its views stand on and on
-what answers: both engines and a recomputation use it, and any split of the same messages into batches gives the same.
+The result depends on the messages, the events before them, the batch states of the views, and the release or model:
+not on the engine, nor on how the same messages are split into batches. A recomputation uses the same step.
 """
 
 import importlib.util
@@ -44,15 +44,15 @@ _EPOCH = date(1970, 1, 1)
 class Step:
     """
     Attributes:
-        judge: Of the stream's messages.
-        answerer: What answers; the caller has it take up what `look` finds, at least once before the first batch.
-        bases: Finds the night that a view stands on.
-        too_old: Why features of the last batch are unknown, where a night is too old to be merged; else "".
-        repeats: Knows which events were there before; it has to be told what is committed, and closed at the end.
+        judge: The judge of the stream's messages.
+        answerer: The answerer; the caller switches it to the current release at least once before the first batch.
+        bases: Finds the batch state of a view.
+        too_old: Why features of the last batch are unknown if a batch state is too old to be merged; else "".
+        repeats: The deduplicator; the caller confirms commits to it, and closes it at the end.
 
     Args:
-        bases: None: the nights that are served, as they are from batch to batch.
-        number: The release, or version of the model, that answers; None: the current one.
+        bases: None: the served states, looked up for each batch.
+        number: The release or model version that answers; None: the current one.
 
     Raises:
         SettingsError: The schema of the topic cannot be read.
@@ -74,7 +74,7 @@ class Step:
         """Judge and answer messages.
 
         Args:
-            messages: `forecache.stream.record.MESSAGES`.
+            messages: `forecache.stream.table_schema.MESSAGES`.
         """
         judged = self.judge(messages)
         return replace(self.answer(judged.events, judged.bad), unknown=judged.unknown)
@@ -83,8 +83,8 @@ class Step:
         """Answer events that have been judged.
 
         Args:
-            events: As `forecache.stream.events.judge.Judged` has them; rows of the stream's table do, too.
-            bad: What is handed on.
+            events: `forecache.stream.events.event_judge.JudgedMessages.events`, or rows of the stream's table.
+            bad: Bad messages to include in the result.
         """
         new = self.repeats.new(events)
         repeats = events.num_rows - len(new)
@@ -105,13 +105,13 @@ class Step:
         )
 
     def replay(self, batches: Iterable[pa.Table]) -> int:
-        """Take in rows of the stream's table again, for the tiles that follow from them; behind `stand_on_nights`.
+        """Add rows of the stream's table to the tiles again; call `use_current_states` before.
 
         Args:
             batches: In the order of the stream, with `event_day` and the columns of the topic.
 
         Returns:
-            How many rows there were.
+            The number of rows.
         """
         count = 0
         for rows in batches:
@@ -124,14 +124,14 @@ class Step:
         return count
 
     def stand_on_nights(self) -> date:
-        """Have the views stand on the nights of now; returns the first day whose events one of them needs."""
+        """Merge the views with the current batch states; returns the first day whose events a view needs."""
         for view in self.views.values():
             view.stand_on(self.bases(view.view).as_of)
         return _EPOCH + timedelta(days=min((view.complete_from for view in self.views.values()), default=0))
 
     @property
     def trouble(self) -> str:
-        """Why events do not see the features that they should, or their ids stay in memory; "" where all is well."""
+        """The reason for which events lack current features or ids stay in memory; "" if there is none."""
         return self.too_old or getattr(self.bases, "failure", "") or self.repeats.failure
 
     def _too_old(self, events: pa.Table, seen: dict[str, Seen]) -> str:
@@ -164,14 +164,14 @@ class Step:
 
 
 def judge_of(settings: Settings, stream: Stream) -> Judge:
-    """The judge of a stream's messages; the file of a schema is looked for in the folder of the project's package."""
+    """Make the judge of a stream's messages; schema files are searched in the folder of the project's package."""
     found = importlib.util.find_spec(settings.project)
     folder = Path(found.origin).parent if found is not None and found.origin else Path.cwd()
     return Judge(stream, folder)
 
 
 def _late(events: pa.Table, seen: dict[str, Seen]) -> np.ndarray:
-    """Which events are of a day that a night has been made from already."""
+    """True for each event whose day a nightly run has processed already, bool [n]."""
     nights = [each.as_of for each in seen.values()]
     days = events[EVENT_DAY].cast(pa.int32()).to_numpy()
     late: np.ndarray = days <= ((max(nights) - _EPOCH).days if nights else -1)

@@ -1,8 +1,8 @@
-"""Several events in one call where each gets the bits that it gets alone, and event by event where one does not.
+"""Batch invariance: computes several events in one call as long as each gets the bits that it gets alone.
 
-An answer must not depend on which events came in the same batch, and nothing says that a transform, a model or a
-matrix library treats rows apart. So the events themselves are the trial: the first are computed both ways, and from
-then on one of so many. As soon as a bit differs, each is computed alone.
+An answer must not depend on which events came in the same batch, and nothing guarantees that a transform, a model or a
+matrix library treats rows independently. So the first events are computed both ways, and later one of every `_TRIED`.
+Once a bit differs, each event is computed alone.
 """
 
 import logging
@@ -23,17 +23,17 @@ T = TypeVar("T")
 
 
 class Trial(Generic[T]):
-    """Whether a function of rows gives each row the same bits among others as alone.
+    """Checks that a function of rows gives each row the same bits in a batch as alone.
 
     Attributes:
-        holds: No row has had other bits so far.
+        holds: True while no row has had other bits.
         left: Rows that are still computed both ways.
 
     Args:
-        what: That is tried, for a message.
-        join: Puts results one behind the other.
+        what: Name of the function, for a message.
+        join: Concatenates results.
         part: `part(found, start, stop)` is the result of some of the rows.
-        equal: Whether all bits of two results are.
+        equal: Returns True if two results have the same bits.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Trial(Generic[T]):
         self._turn = 0
 
     def of(self, rows: int, together: Callable[[], T], alone: Callable[[int], T]) -> T:
-        """The results of one or more rows, each as `alone(place)` gives it."""
+        """Compute the results of `rows` rows (at least one), each equal to `alone(place)`."""
         if rows > 1 and self.holds:
             found = together()
             tried = self._tried(rows)
@@ -58,7 +58,7 @@ class Trial(Generic[T]):
         return self._all(range(rows), alone)
 
     def _tried(self, rows: int) -> range:
-        """The places that are computed both ways among so many rows: the first ones of all, then one of so many."""
+        """The places to compute both ways among `rows` rows: all of the first `_TRIED`, then one of every `_TRIED`."""
         if self.left:
             return range(min(self.left, rows))
         self._turn += rows
@@ -80,7 +80,7 @@ class Trial(Generic[T]):
 
 
 def trial_of_matrices(what: str) -> Trial[Matrix]:
-    """Of a function whose results are matrices [n, ...]."""
+    """Make the check of a function whose results are matrices [n, ...]."""
 
     def equal(found: Matrix, apart: Matrix) -> bool:
         return found.dtype == apart.dtype and found.tobytes() == apart.tobytes()
@@ -89,7 +89,7 @@ def trial_of_matrices(what: str) -> Trial[Matrix]:
 
 
 def trial_of_tables(what: str) -> Trial[pa.Table]:
-    """Of a function whose results are rows."""
+    """Make the check of a function whose results are tables of n rows."""
 
     def equal(found: pa.Table, apart: pa.Table) -> bool:
         return first_difference(found, apart, found.column_names) is None

@@ -1,4 +1,4 @@
-"""The features that a model answered events with, as the bits that it got."""
+"""The features that a model got for events, bit by bit."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 class UsedFeatures:
     """
     Attributes:
-        matrix: float32 [n, d], NaN where something is not known.
-        known: bool [n]; False where there were none, since the transform failed.
+        matrix: float32 [n, d], NaN for unknown values.
+        known: bool [n]; False if the transform failed.
     """
 
     matrix: NDArray[np.float32]
     known: NDArray[np.bool_]
 
     def lists(self) -> pa.Array:
-        """A list of float for each event, null where there were none."""
+        """A list of floats for each event, null if it has no features."""
         lengths = np.where(self.known, self.matrix.shape[1], 0)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         values = pa.array(self.matrix[self.known].reshape(-1))
@@ -27,5 +27,5 @@ class UsedFeatures:
 
 
 def no_features(events: int, features: int) -> UsedFeatures:
-    """Of n events nothing yet; a caller fills it in."""
+    """Features of n events, all unknown, to be filled in by the caller."""
     return UsedFeatures(np.full((events, features), np.nan, np.float32), np.zeros(events, np.bool_))

@@ -1,4 +1,4 @@
-"""The live views of a stream: each event is taken into the tiles of its keys, and sees the features of the moment."""
+"""The tiles of a stream's live views: adds each event to the tiles of its key, and computes its features."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,9 @@ from forecache.store.keys import KeySchema
 from forecache.stream.record import with_columns
 from forecache.stream.step.bases import Base
 from forecache.stream.step.keys import encoded
-from forecache.windows.event_states import event_states
-from forecache.windows.fold import fold
-from forecache.windows.merged import merger_of
-from forecache.windows.words import integers
+from forecache.windows.fold import event_states, fold
+from forecache.windows.merger import merger_of
+from forecache.windows.tile_columns import microseconds
 
 _EPOCH = date(1970, 1, 1)
 _BLOCK_KEYS = 10_000
@@ -28,14 +27,14 @@ Touched = list[tuple[bytes, int, bytes]]
 
 @dataclass(frozen=True)
 class Seen:
-    """What the events of a batch saw in a view.
+    """The features of a view for n events of a batch.
 
     Attributes:
-        features: float32 [n, d]; NaN where nothing is known.
-        found: bool [n].
-        base: Name of the night.
-        as_of: Of the night.
-        touched: The keys of the batch, each once, with the time of its newest event in it and its tiles.
+        features: float32 [n, d]; NaN for unknown values.
+        found: True if the key has a state or tiles, bool [n].
+        base: `<view>=` and the name of the batch state.
+        as_of: As-of date of the batch state.
+        touched: Each key of the batch once, with the time of its newest event in it and its tiles.
     """
 
     features: NDArray[np.float32]
@@ -50,8 +49,8 @@ class LiveView:
 
     Attributes:
         entries: By key, its encoded tiles.
-        keys: Of all entries, and perhaps of some that are gone. It is replaced where keys are forgotten, else only
-            appended to, so that another thread may go through it.
+        keys: The keys of all entries, and perhaps of some that were removed. The list is replaced if keys are dropped,
+            else only appended to, so that another thread may iterate over it.
     """
 
     def __init__(self, view: FeatureView, key: KeySchema, see: Literal["before", "after"]) -> None:
@@ -64,22 +63,22 @@ class LiveView:
 
     @property
     def complete_from(self) -> int:
-        """The first day, in days since 1970, of which no tile is missing: a newer night had those before dropped."""
+        """The first day, in days since 1970, from which on no tile is missing; older ones were dropped."""
         return self._first_day(self._as_of)
 
     def stand_on(self, as_of: date) -> None:
-        """Stand on a night if it is newer than the one before, and drop the keys of which it needs no tile."""
+        """Move to the batch state of a date if it is newer, and drop the keys whose tiles it does not need."""
         if as_of > self._as_of:
             self._as_of = as_of
             self._forget(as_of)
 
     def clear(self) -> None:
-        """Hold nothing."""
+        """Remove all tiles."""
         self.entries, self.keys = {}, []
 
     def restore(self, keys: Sequence[bytes], tiles: Sequence[bytes]) -> None:
-        """Hold these tiles of keys, as far as the night needs them, in place of those that the keys have."""
-        needed = merger_of(self.plan).tiles.since(tiles, self.complete_from)
+        """Set the tiles of keys; tiles of days that the batch state does not need are left out."""
+        needed = merger_of(self.plan).tiles.drop_before(tiles, self.complete_from)
         for key, entry in zip(keys, needed, strict=True):
             if entry is None:
                 self.entries.pop(key, None)
@@ -92,7 +91,7 @@ class LiveView:
         return (as_of - _EPOCH).days - self.plan.nights + 1
 
     def _forget(self, as_of: date) -> None:
-        """Drop keys whose tiles are all of days that no night needs any more: of them there may be ever more."""
+        """Drop keys all of whose tiles are too old to be needed, so that memory does not grow for ever."""
         first = self._first_day(as_of)
         tiles, keys = merger_of(self.plan).tiles, list(self.entries)
         for start in range(0, len(keys), _BLOCK_KEYS):
@@ -104,11 +103,11 @@ class LiveView:
         self.keys = list(self.entries)
 
     def take_in(self, events: pa.Table, base: Base, *, sees: bool = True) -> Seen:
-        """Take in events in their order.
+        """Add events in their order, and compute their features.
 
         Args:
             events: With the columns of the topic.
-            sees: Whether their features are wanted; else they are unknown.
+            sees: False: features are not computed, and unknown.
         """
         self.stand_on(base.as_of)
         keys = encoded(self._key, events)
@@ -121,7 +120,7 @@ class LiveView:
         touched: Touched = []
         if distinct:
             chosen = self._read(events, None if len(places) == len(keys) else places)
-            at_us = integers(chosen[self.plan.time])
+            at_us = microseconds(chosen[self.plan.time])
             held = [self.entries.get(key) for key in distinct]
             folded = fold(
                 self.plan, codes, at_us, event_states(self.plan, chosen), held,
@@ -135,7 +134,7 @@ class LiveView:
         return Seen(features, found, f"{self.view.name}={base.name}", base.as_of, touched)
 
     def _read(self, events: pa.Table, places: NDArray[np.intp] | None) -> pa.Table:
-        """The columns that tiles are made from."""
+        """The events at some places (None: all) with the columns that tiles are made from."""
         chosen = events if places is None else events.take(pa.array(places))
         return with_columns(chosen, self.plan.reads).select(list(self.plan.reads))
 

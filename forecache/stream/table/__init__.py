@@ -1,1 +1,1 @@
-"""The table of a stream: rows and offsets in one commit, and bad messages beside them."""
+"""The tables of a stream: rows and offsets in one commit, and the quarantine of bad messages."""

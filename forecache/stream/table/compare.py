@@ -1,4 +1,4 @@
-"""Two tables of the same rows, compared bit by bit."""
+"""Compares two tables of the same rows bit by bit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Difference:
     Attributes:
         row: Its number among the compared rows, from 0.
         column: The first column of the row that differs.
-        there, here: The values; of equal texts, the bits differ.
+        there, here: The values; if their texts are equal, their bits differ.
     """
 
     row: int
@@ -30,7 +30,7 @@ class Difference:
 
 
 def first_difference(there: pa.Table, here: pa.Table, columns: Sequence[str]) -> Difference | None:
-    """The first row that differs in one of the columns; None where all bits are equal.
+    """Return the first value that differs in one of the columns; None if all bits are equal.
 
     Floats are compared by their bits: NaN equals the same NaN, 0.0 differs from -0.0, null equals null alone.
     """
@@ -53,7 +53,7 @@ def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def _differ(ours: pa.Array, theirs: pa.Array) -> Bools:
-    """Which values differ, bool [n]."""
+    """True for each value that differs, bool [n]."""
     there = np.asarray(ours.is_valid())
     differs: Bools = there != np.asarray(theirs.is_valid())
     if pa.types.is_struct(ours.type):
@@ -68,7 +68,7 @@ def _differ(ours: pa.Array, theirs: pa.Array) -> Bools:
 
 
 def _lists_differ(ours: pa.Array, theirs: pa.Array) -> Bools:
-    """Which lists have other lengths or values, bool [n]; those that are null on a side do not."""
+    """True for each list whose length or values differ, bool [n]; False if it is null on a side."""
     lengths = [pc.list_value_length(each).fill_null(-1).to_numpy() for each in (ours, theirs)]
     comparable = (lengths[0] >= 0) & (lengths[1] >= 0)
     differs: Bools = comparable & (lengths[0] != lengths[1])

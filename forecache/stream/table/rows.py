@@ -1,4 +1,4 @@
-"""The rows of a stream's table: in the order of the stream, and how many they are."""
+"""Reads and counts the rows of a stream's table."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -15,10 +15,10 @@ _BATCH_ROWS = 1 << 16
 
 
 class TableRows:
-    """The rows of a stream's table as it is now.
+    """The rows of a stream's table at one version.
 
     Attributes:
-        dataset: All of them.
+        dataset: All rows.
     """
 
     def __init__(self, delta: Any) -> None:
@@ -26,10 +26,10 @@ class TableRows:
         self._delta = delta
 
     def in_order(self, columns: Sequence[str], where: pc.Expression) -> Iterator[pa.Table]:
-        """Some rows by position and place.
+        """Yield some rows sorted by position and place.
 
         Args:
-            columns: Those that the table lacks are left out.
+            columns: Columns that the table lacks are left out.
         """
         wanted = [name for name in dict.fromkeys([POSITION, PLACE, *columns]) if name in self.dataset.schema.names]
         found = self.dataset.to_table(wanted, filter=where)
@@ -38,16 +38,16 @@ class TableRows:
             yield found.slice(start, _BATCH_ROWS).combine_chunks()
 
     def last_of(self, position: int) -> Mark | None:
-        """The last row of a commit; None where it has none."""
+        """Return the cursor of the last row of a commit; None if the commit has no rows."""
         columns = [POSITION, PLACE, PARTITION, OFFSET, RECEIVED_AT]
         return last_mark(self.dataset.to_table(columns, filter=pc.field(POSITION) == position))
 
     @cached_property
     def count(self) -> int:
-        """How many there are, by the log."""
+        """The number of rows, from the log if it has the counts of all files."""
         counts = self._delta.get_add_actions(flatten=True).column("num_records").to_pylist()
         return int(self.dataset.count_rows()) if None in counts else sum(counts)
 
     def count_up_to(self, position: int) -> int:
-        """How many the commits up to one have."""
+        """Return the number of rows up to a position."""
         return self.count - int(self.dataset.count_rows(filter=pc.field(POSITION) > position))

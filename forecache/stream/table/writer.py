@@ -1,11 +1,11 @@
-"""Commits the rows of a stream: rows and offsets in one entry of the table's log, so that each event is there once.
+"""Commits the rows of a stream with their Kafka offsets in one entry of the table's log, so that each counts once.
 
-Each partition is an application of Delta's own (`txn`), whose version is the offset that is read next. A commit is made
-only where the table still has the offsets that the batch begins at. So a second process, on this machine or another,
-is refused, and one that was killed after its commit finds out from the table where to go on.
+Each partition is an application of Delta's `txn` action, whose version is the next offset to read. A commit is made
+only if the table still has the offsets at which the batch begins. So a second process, on this machine or another, is
+refused, and a process that was killed after its commit reads from the table where to continue.
 
-Bad messages go the same way into the quarantine's table, before the rows. A process that was killed in between finds
-there what it has already put aside.
+Bad messages are committed to the quarantine table in the same way, before the rows. A process that was killed in
+between finds there the messages that it has quarantined already.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,13 +45,13 @@ Offsets = Mapping[int, int]
 
 @dataclass(frozen=True)
 class Batch:
-    """What is committed together.
+    """Rows, bad messages and offsets of one commit.
 
     Attributes:
-        rows: `forecache.stream.record.schema_of`, without positions.
-        bad: `forecache.stream.record.QUARANTINE`.
-        upto: The offsets that are read next afterwards, of all partitions.
-        marks: Further transactions (Delta's `txn`) of the same commit, by application.
+        rows: `forecache.stream.table_schema.schema_of`, without positions.
+        bad: `forecache.stream.table_schema.QUARANTINE`.
+        upto: The next offsets to read after the batch, of all partitions.
+        marks: Versions of further `txn` actions of the same commit, by application.
     """
 
     rows: pa.Table
@@ -64,12 +64,12 @@ class StreamWriter:
     """Writes the tables of one stream.
 
     Attributes:
-        offsets: By partition, the offset that is read next, as the table says; empty before the first commit.
+        offsets: By partition, the next offset to read according to the table; empty before the first commit.
         version: Delta version of the table; -1 before the first commit.
-        topic_id: Kafka's identity of the topic, which the table keeps; "": it is not known.
+        topic_id: Kafka's id of the topic, which the table records; "" if it is not known.
 
     Args:
-        send_bad: Called with bad messages before they are put aside.
+        send_bad: Called with bad messages before they are quarantined.
     """
 
     offsets: dict[int, int]
@@ -86,13 +86,13 @@ class StreamWriter:
         self.look()
 
     def look(self) -> None:
-        """Read from the table where the stream stands."""
+        """Read offsets and version from the newest version of the table."""
         delta = self._kept[self._stream.table].newest()
         self.version = -1 if delta is None else int(delta.version())
         self.offsets = {} if delta is None else offsets_of(delta, self._stream.name)
 
     def knows_topic(self) -> bool:
-        """Whether the table's offsets belong to the topic with this identity; yes where one of them is not known."""
+        """True if the table's offsets belong to the topic with `topic_id`, or if one of both ids is not known."""
         delta = open_if_exists(self._settings, self._stream.table)
         known = None if delta is None else delta.transaction_version(self._topic_application)
         return known is None or not self.topic_id or known == _number_of(self.topic_id)
@@ -101,13 +101,13 @@ class StreamWriter:
         """Commit a batch; returns the Delta version of its rows.
 
         Args:
-            resets: The offsets are those of another topic, and may be smaller than before.
+            resets: The offsets may be those of another topic, and smaller than before.
 
         Raises:
-            ConflictError: Another process has committed to the stream since.
-            UnavailableError: The disk is full, or a store or the brokers do not answer; it may be tried again.
+            ConflictError: Another process has committed to the stream.
+            UnavailableError: The disk is full, or the lake or the brokers do not answer; the call may be repeated.
         """
-        # Here and not by its caller, whose loop goes on answering.
+        # Not done by the caller, whose loop has to answer.
         batch = replace(batch, rows=batch.rows.combine_chunks(), bad=batch.bad.combine_chunks())
         if resets and self._is_of_another_topic(batch.upto):
             self._leave_old_topic(batch.upto)
@@ -130,7 +130,7 @@ class StreamWriter:
         def decide(state: State) -> Change:
             self._refuse_if_overtaken(state.delta)
             if batch.rows.num_rows:
-                # The row says which commit wrote it, so a file is of one version only.
+                # Rows contain the version of their commit, so each attempt at another version needs a new file.
                 written[:] = [self._file(batch.rows, state.version + 1)]
             stream_step("rows written")
             numbers = {**self._applications_of(moved), **self._identity(resets), **batch.marks}
@@ -148,7 +148,7 @@ class StreamWriter:
         return self._written(self._stream.table, rows, hour)
 
     def _write_bad(self, bad: pa.Table, upto: Offsets) -> None:
-        """Put bad messages aside."""
+        """Write bad messages to the quarantine table."""
         contents = pc.binary_slice(bad["content"], 0, KEPT_BYTES)
         bad = bad.set_column(bad.schema.get_field_index("content"), "content", contents.cast(pa.binary()))
         file = self._written(self._stream.quarantine_table, bad, hour_of(datetime.now(timezone.utc)))
@@ -168,13 +168,13 @@ class StreamWriter:
         return not self.knows_topic() or any(at < self.offsets.get(p, 0) for p, at in upto.items())
 
     def _leave_old_topic(self, upto: Offsets) -> None:
-        """Have the quarantine know none of the messages of another topic, whose offsets may be those of old ones."""
+        """Set the quarantine's offsets to those of the new topic, whose offsets may equal those of the old one."""
         self._put_aside = None
         if open_if_exists(self._settings, self._stream.quarantine_table) is not None:
             self._commit_bad(Change(transactions=self._applications_of(upto)))
 
     def _not_put_aside(self, bad: pa.Table) -> pa.Table:
-        """The bad messages that the quarantine does not have."""
+        """Leave out the bad messages that the quarantine has already."""
         if not bad.num_rows:
             return bad
         if self._put_aside is None:
@@ -183,7 +183,7 @@ class StreamWriter:
         return bad.take(pa.array(new, pa.int64()))
 
     def _put_aside_since(self) -> set[tuple[int, int]]:
-        """What a killed process has put aside of messages that come again."""
+        """Read partition and offset of messages that a killed process quarantined and that will be read again."""
         delta = open_if_exists(self._settings, self._stream.quarantine_table)
         if delta is None:
             return set()
@@ -213,12 +213,12 @@ class StreamWriter:
         return f"forecache-stream-{self._stream.name}-topic"
 
     def _identity(self, resets: bool) -> dict[str, int]:
-        """Which topic the offsets are of, with the first commit and after a reset."""
+        """The `txn` action that records the topic's id, for the first commit and after a reset; else empty."""
         tells = self.topic_id and (resets or not self.offsets)
         return {self._topic_application: _number_of(self.topic_id)} if tells else {}
 
     def _refuse_if_overtaken(self, delta: Any) -> None:
-        """Raise where the stream's table is not as this process knows it."""
+        """Raise ConflictError if the stream's table has other offsets than this process committed."""
         now = {} if delta is None else offsets_of(delta, self._stream.name)
         if now != self.offsets:
             raise ConflictError(
@@ -229,8 +229,9 @@ class StreamWriter:
 
 
 def offsets_of(delta: Any, name: str) -> dict[int, int]:
-    """By partition, the offset behind what a stream's table has; the first commit has all partitions of a topic, which
-    are numbered from 0.
+    """Return by partition the next offset after the rows of a stream's table.
+
+    The first commit has all partitions of the topic, which are numbered from 0.
     """
     found: dict[int, int] = {}
     while (offset := delta.transaction_version(application_of(name, len(found)))) is not None:
@@ -239,7 +240,7 @@ def offsets_of(delta: Any, name: str) -> dict[int, int]:
 
 
 def _number_of(identity: str) -> int:
-    """A number for a topic's identity, as Delta's transactions take it."""
+    """Hash a topic's id to a number that a `txn` action can have as its version."""
     return xxhash.xxh3_64_intdigest(identity.encode()) >> 1
 
 

@@ -1,1 +1,1 @@
-"""The tailer: fills the live layers of a machine's stores from the tables of their streams, commit by commit."""
+"""The tailer: applies commits of the streams' tables to the live layers of this machine's stores."""

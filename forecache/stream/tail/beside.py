@@ -1,4 +1,4 @@
-"""The tailer beside a reader: started once a store has a live layer, again where it ends, and ended with the reader."""
+"""Runs the tailer as a sidecar process of a reader: started once a store has a live layer, and restarted if it ends."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from forecache.store.live.layer import stores_with_layers
 
 @contextmanager
 def tailing_beside(settings: Settings) -> Iterator[None]:
-    """Have the live layers of this machine's stores brought forward while the block runs.
+    """Run a tailer process for the live layers of this machine's stores while the block runs.
 
-    Nothing is started where the extra `lake` is not installed, or the settings leave it to `forecache stream tail`.
+    Nothing is started if the extra `lake` is not installed, or if the settings leave it to `forecache stream tail`.
     """
     if settings.stream_tailer == "off" or importlib.util.find_spec("deltalake") is None:
         yield

@@ -1,7 +1,7 @@
-"""Comparing a live layer with the table of its stream: by the content hash, over every row that is there.
+"""Compares a live layer of rows with the table of its stream, by content hashes over all rows.
 
-What was applied since the last comparison is compared with the table's rows, read and encoded anew. Rows from before
-are those that were compared then, if all rows together still have the content hash that every commit has kept.
+Rows that were applied since the last comparison are compared with the table's rows, read and encoded again. Older rows
+are unchanged since they were compared if all rows together still have the content hash that the commits updated.
 """
 
 import time
@@ -18,15 +18,15 @@ from forecache.store.live.writer import LiveWriter
 
 BLOCK_ROWS = 1000
 PAUSE_S = 5e-4
-"""After each block, so that others on this machine, and the thread that applies, come first."""
+"""Pause after each block, so that other processes and the thread that applies commits come first."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What was found at a version.
+    """The result of a comparison at a Delta version.
 
     Attributes:
-        difference: A sentence; "" where layer and table are equal.
+        difference: A sentence; "" if layer and table are equal.
     """
 
     version: int
@@ -35,7 +35,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class _Held:
-    """The layer at one moment: its numbers, and of its rows, all and those above a position, the count and the sum."""
+    """The layer at one moment: its numbers, the content sum of all rows, count and sum of those above a position."""
 
     numbers: dict[str, Any]
     total: int
@@ -50,11 +50,11 @@ def compare_rows(
     *,
     since: int,
 ) -> Compared:
-    """Compare a layer of rows with its table, see `Values.comparison`.
+    """Compare a layer of rows with its table, see `LayerBuilder.prepare_comparison`.
 
     Args:
         since: The version at which both were found equal; -1: compare all rows with the table.
-        expected_rows: Of the table, the last row of each key above a position and up to another.
+        expected_rows: Reads from the table the last row of each key above a position and up to another.
     """
     held = writer.scan(lambda numbers, rows: _held(numbers, rows, since))
     version, kept = held.numbers["applied"], hashing.from_hex(held.numbers["sum"])
@@ -75,7 +75,7 @@ def compare_rows(
 
 
 def other_content(total: int, kept: int) -> str:
-    """That rows have another content hash than the commits have kept."""
+    """Say that the rows do not have the content hash that the commits recorded."""
     return f"its rows have the content hash {hashing.to_hex(total)} where {hashing.to_hex(kept)} was written"
 
 

@@ -1,7 +1,7 @@
-"""A follower of one live layer: applies commits, prunes, and makes the layer anew where it differs from the table.
+"""Keeps one live layer up to date: applies commits, prunes, and rebuilds the layer if it differs from the table.
 
-Everything that it knows is in the layer itself, in the transaction that changed the rows. It may be killed at any
-moment and goes on behind the last version that was applied.
+Its state is in the layer itself, changed in the same transactions as the rows. It may be killed at any time and resumes
+after the last version that was applied.
 """
 
 import logging
@@ -24,31 +24,31 @@ from forecache.stream.tail.values import values_of
 
 logger = logging.getLogger("forecache.stream")
 _FAR_BEHIND = 300
-"""Commits from which on their rows are read from the table, all together."""
+"""From so many missing commits on, their rows are read from the table at once and not commit by commit."""
 _IDLE_S = 5.0
 _LOOK_AT_VERSIONS_S = 2.0
 _PRUNED_ROWS = 20_000
 RISE_S = 10.0
-"""Seconds until rows that no version needs are removed, in which every reader has taken up the version."""
+"""Seconds until rows that no version needs any more are removed; by then every reader has switched to the version."""
 _SAY_S = 1.0
 
 
 class Follower:
-    """Keeps one live layer as its stream's table is.
+    """Keeps one live layer equal to its stream's table.
 
     Attributes:
         compared_at: When the last comparison with the table began, by the monotonic clock.
         comparison_s: Seconds that it took.
-        compared_all: Whether it read all rows.
-        compared_every_s: Seconds from the beginning of one comparison to that of the next.
-        rebuilt: How often the layer was made anew by this process.
+        compared_all: True if it read all rows.
+        compared_every_s: Seconds from the start of one comparison to that of the next.
+        rebuilt: Number of rebuilds of the layer by this process.
     """
 
     def __init__(self, store: Store, layer: LiveLayer, log: TableLog) -> None:
         """Take the layer's lock.
 
         Raises:
-            ConflictError: Another process follows for this layer.
+            ConflictError: Another process follows the table for this layer.
             DamagedError: LMDB cannot use its file.
         """
         self.store, self.layer, self.log = store, layer, log
@@ -64,7 +64,7 @@ class Follower:
         self._rebuild_why = ""
 
     def turn(self) -> bool:
-        """Apply the next commit, or tidy where there is none; returns whether there may be more to do at once."""
+        """Apply the next commit, or prune if there is none; returns True if there may be more to do at once."""
         self._look_at_versions()
         if self.writer.values != self.layer.values:
             if self.writer.applied < 0:
@@ -96,18 +96,18 @@ class Follower:
         self._say(now=True)
 
     def compare_ended(self) -> None:
-        """Note that a comparison has ended, with or without a result."""
+        """Record that a comparison has ended, with or without a result."""
         self._state.comparison_s, self._state.comparing_since = self.comparison_s, 0.0
         self._say(now=True)
 
     def compared(self, found: Compared, began_at: float) -> None:
-        """Note what a comparison, which began at a Unix time, has found; where they differ, make the layer anew."""
+        """Record the result of a comparison that began at a Unix time; rebuild the layer if it differs."""
         if not found.difference:
             if found.version > self.writer.verified_through:
                 self.writer.mark_verified(found.version)
             tail_step("verified")
             self._state.verified_at = time.time()
-            self._state.unverified_since = began_at  # what was applied later was not compared
+            self._state.unverified_since = began_at  # later commits were not compared
             self._say(now=True)
             return
         self._state.differed += 1
@@ -117,7 +117,7 @@ class Follower:
         self._rebuild(found.difference)
 
     def failed(self, error: Exception) -> None:
-        """Note that a turn has failed: what was applied stays, and the next turn tries again."""
+        """Record that `step` has failed; applied commits remain, and the next call tries again."""
         if not self._state.failing_since:
             self._state.failing_since = time.time()
         if self._state.failure != str(error):
@@ -127,7 +127,7 @@ class Follower:
         self._say(now=True)
 
     def went_well(self) -> None:
-        """Note that a turn has not failed."""
+        """Record that `step` has not failed."""
         if self._state.failing_since:
             self._state.failing_since, self._state.failure = 0.0, ""
         self._say()
@@ -138,7 +138,7 @@ class Follower:
         self.writer.close()
 
     def _catch_up(self) -> bool:
-        """Compare with the table's newest version; whether rows had to be taken from the table and not from its log."""
+        """Look at the table's newest version; returns True if rows were read from the table instead of its log."""
         table = self.log.newest()
         self._look_at = time.monotonic() + _IDLE_S
         if table.version < 0:
@@ -158,7 +158,7 @@ class Follower:
                 self.writer.applied + 1, self.log.table,
             )  # fmt: skip
         if self._kept is not None:
-            self.writer.prune(self._floor(), most=0)  # a new layer need not hold what no version needs
+            self.writer.prune(self._floor(), most=0)  # a new layer need not get rows that no version needs
         above = max(self.writer.applied, self.writer.floor)
         since, writer = first_day(self.layer, self._kept, table), self.writer
         rows = self.values.of_table(table, above=above, up_to=table.version, since=since, writer=writer)
@@ -167,7 +167,7 @@ class Follower:
         return True
 
     def _found_table(self, table: StreamTable) -> None:
-        """The table is the one that the layer was filled from, or one that has taken its place."""
+        """Rebuild the layer if the table is not the one that it was filled from; record the table's id."""
         is_another = bool(self._state.table_id) or table.version < self.writer.applied
         if is_another and self.writer.applied >= 0:
             logger.error("The table %s was made anew: its live layer is, too.", self.log.table)
@@ -176,9 +176,9 @@ class Follower:
         self._say(now=True)
 
     def _rebuild(self, why: str, table: StreamTable | None = None) -> None:
-        """Make the layer hold what the table has, in one transaction: no answer goes back.
+        """Replace the layer's rows by those of the table, in one transaction, so that no answer becomes older.
 
-        Meanwhile nothing is applied; answers are those of before, and rise to those of now in one step.
+        Until it is committed, nothing is applied, and answers are those of the old rows.
         """
         table = table or self.log.newest()
         floor = min(self.writer.floor if self._kept is None else self._floor(), table.version)
@@ -197,7 +197,7 @@ class Follower:
         self._look_at = time.monotonic() + _IDLE_S
 
     def _look_at_versions(self) -> None:
-        """Find the smallest cut of the versions; one below what was pruned needs the rows back."""
+        """Update the smallest cut-off of the versions; if it is below that of pruned rows, rebuild the layer."""
         if time.monotonic() < self._kept_at:
             return
         self._kept_at = time.monotonic() + _LOOK_AT_VERSIONS_S
@@ -210,9 +210,9 @@ class Follower:
             self._rebuild_why = f"a version of {self._night()} has come, and tiles of days after it were removed"
 
     def _allowed(self, found: Kept | None) -> Kept | None:
-        """What to keep now: a floor that has risen counts a little later.
+        """Apply a floor that has risen only after `RISE_S`.
 
-        A reader of a store whose first version has just been published still answers from the layer alone.
+        A reader of a store whose first version was just published may still answer from the layer alone.
         """
         if found is None or found.floor <= self.writer.floor or self.writer.applied < 0:
             self._risen_at = None
@@ -222,7 +222,7 @@ class Follower:
         return found if time.monotonic() >= self._risen_at + RISE_S else Kept(self.writer.floor, found.night)
 
     def _prune(self) -> bool:
-        """Remove some of the rows that no version needs; returns whether there are more."""
+        """Remove some of the rows that no version needs; returns True if there are more."""
         if self._kept is None:
             return False
         self.writer.prune(self._floor(), expire_before_us=self._expire_before_us(), most=_PRUNED_ROWS)
@@ -234,7 +234,7 @@ class Follower:
         return None if self._kept is None else self._kept.night
 
     def _floor(self) -> int:
-        """Tiles count by the days of their events, whatever the cut is."""
+        """The largest position whose rows may be removed; -1 for tiles, which are pruned by days of their events."""
         return -1 if self._kept is None or self.layer.kind == "tiles" else self._kept.floor
 
     def _expire_before_us(self) -> int:

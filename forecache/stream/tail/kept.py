@@ -1,4 +1,4 @@
-"""What a live layer has to keep: rows above the smallest cut of the versions that may be served, and those of late."""
+"""Retention of a live layer's rows: those above the smallest cut-off of the retained versions, and recent ones."""
 
 import time
 from dataclasses import dataclass
@@ -13,10 +13,13 @@ from forecache.store.store import Store, manifest_of
 
 @dataclass(frozen=True)
 class Kept:
-    """By the retained versions of a store, which every version that is served, pinned or open is one of.
+    """The oldest position and as-of date that any retained version of a store needs.
+
+    Every version that is served, pinned or open is a retained one.
 
     Attributes:
-        floor: The smallest cut: no version needs a row at or below it. -1: some version, or none at all, has no cut.
+        floor: The smallest cut-off: no version needs a row at or below it. -1: there is no version, or one without a
+            cut-off.
         night: The smallest as-of date; None: there is no version.
     """
 
@@ -28,19 +31,19 @@ NOTHING = Kept(-1, None)
 
 
 def kept_by(store: Store, layer: LiveLayer) -> Kept | None:
-    """What the versions of a store need; None where one cannot be read, so that nothing may be removed.
+    """Return the bounds of a store's versions; None if one cannot be read, so that nothing may be removed.
 
-    A version that is of another stream, or of none, includes nothing of this one.
+    A version of another stream, or of none, includes no rows of this one.
     """
     try:
         pointer = store.pointer()
         if pointer.serving is None:
             return NOTHING
-        # Behind the last one there may be a version that is still being published, or whose publish has died.
+        # After the last one there may be a version that is being published, or whose publish died.
         numbers = [number for number in store.version_numbers() if number <= pointer.last]
         manifests = [manifest_of(store.layout, number) for number in numbers]
     except FileNotFoundError:
-        return None  # retired meanwhile: the next look sees the others
+        return None  # retired meanwhile: the next call finds the others
     except ForecacheError:
         return None
     if not manifests:
@@ -50,9 +53,9 @@ def kept_by(store: Store, layer: LiveLayer) -> Kept | None:
 
 
 def first_day(layer: LiveLayer, kept: Kept | None, table: StreamTable) -> date | None:
-    """The day before which no event counts any more; None: all do."""
+    """Return the day before which no event is needed; None: all are needed."""
     if layer.kind == "tiles":
-        return None if kept is None else kept.night  # the day before the first that counts, for windows in minutes
+        return None if kept is None else kept.night  # one day more than whole days need, for windows in minutes
     if layer.keep_h is None:
         return None
     newest = min(table.newest_day() or date.max, datetime.now(timezone.utc).date())
@@ -60,10 +63,10 @@ def first_day(layer: LiveLayer, kept: Kept | None, table: StreamTable) -> date |
 
 
 def expire_before_us(layer: LiveLayer, kept: Kept | None, newest_event_us: int) -> int:
-    """Event time before which rows are removed; it moves in steps, so that rows are not all looked at each time.
+    """Return the event time before which rows are removed; it moves in steps, so that not every call scans all rows.
 
     Args:
-        newest_event_us: Of all that was applied; 0: nothing was.
+        newest_event_us: Newest event time of all applied rows; 0: nothing was applied.
     """
     if layer.kind == "tiles":
         night = None if kept is None else kept.night
@@ -73,7 +76,7 @@ def expire_before_us(layer: LiveLayer, kept: Kept | None, newest_event_us: int) 
     if layer.keep_h is None or newest_event_us <= 0:
         return NEVER
     keep_us = int(layer.keep_h * 3_600_000_000)
-    # A clock that is wrong somewhere must not expire everything.
+    # An event time in the future, from a wrong clock, must not expire everything.
     newest = min(newest_event_us, time.time_ns() // 1000)
     step = max(keep_us // 100, 1)
     return (newest - keep_us) // step * step

@@ -1,4 +1,4 @@
-"""The log of a stream's table, commit by commit: which rows each entry added."""
+"""Reads the log of a stream's table: the rows that each commit added."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Commit:
     """One entry of the log.
 
     Attributes:
-        rows: That it added, in the order of the stream, all columns; None for none, as of a compaction.
-        removes: Whether it took rows away, which no stream does: somebody has changed the table by hand.
+        rows: Added rows in the order of the stream, with all columns; None if there are none, as for a compaction.
+        removes: True if it removed rows, which no stream does: somebody has changed the table by hand.
     """
 
     version: int
@@ -35,7 +35,7 @@ class Commit:
 
 
 class TableLog:
-    """Follows the table of one stream; the layers that share it read each commit once."""
+    """Reads commits of the table of one stream; layers that share it read each commit once."""
 
     def __init__(self, settings: Settings, table: str) -> None:
         self._settings, self.table = settings, table
@@ -43,14 +43,14 @@ class TableLog:
         self._remembered: OrderedDict[int, Commit] = OrderedDict()
 
     def newest(self) -> StreamTable:
-        """The table at its newest version."""
+        """Open the table at its newest version."""
         return open_stream_table(self._settings, self.table)
 
     def commit(self, version: int) -> Commit | None:
-        """An entry with its rows; None where there is none (yet), or it or a file of it was cleaned up.
+        """Read an entry with its rows; None if it does not exist (yet), or it or one of its files was cleaned up.
 
         Raises:
-            DamagedError: A row says that another commit wrote it.
+            DamagedError: A row has the position of another commit.
         """
         if version in self._remembered:
             return self._remembered[version]

@@ -1,4 +1,4 @@
-"""The tailer's process: follows the streams of every live layer here, until it is told to stop."""
+"""The tailer: keeps every live layer of this machine up to date until it is stopped."""
 
 import logging
 import time
@@ -25,13 +25,13 @@ _MOST_COMPARING = 20
 def run_tailer(
     settings: Settings, names: Sequence[str] = (), *, stop: Event, waiting: Callable[[str], None] = lambda name: None
 ) -> None:
-    """Bring live layers forward until `stop` is set.
+    """Keep live layers up to date until `stop` is set.
 
-    One process at a time follows for a layer: another one waits until it has ended.
+    One process at a time writes a layer: another one waits until it has ended.
 
     Args:
-        names: Of streams, or of stores; none: all that have a live layer, also those that get one later.
-        waiting: Called once with each store for whose layer another process follows.
+        names: Names of streams or stores; none: all stores with a live layer, also those that get one later.
+        waiting: Called once with each store whose layer is written by another process.
     """
     with Tailer(settings, names, waiting=waiting) as tailer:
         while not stop.is_set():
@@ -62,7 +62,7 @@ class Tailer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="forecache-compare")
 
     def turn(self) -> bool:
-        """One turn of every follower; returns whether there may be more to do at once."""
+        """Let each follower do one step; returns True if there may be more to do at once."""
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + _NEW_LAYERS_S
             self._open_new()
@@ -95,7 +95,7 @@ class Tailer:
         self.close()
 
     def _open_new(self) -> None:
-        """Follow for layers that have come, and for those whose declaration has changed."""
+        """Start followers for new layers and for those whose declaration has changed."""
         for name in stores_with_layers(self._settings.store_path):
             store, follower = open_store(self._settings, name), self._followers.get(name)
             try:
@@ -109,7 +109,7 @@ class Tailer:
                     follower.close()
                 log = self._logs.setdefault(layer.table, TableLog(self._settings, layer.table))
                 self._followers[name] = follower = Follower(store, layer, log)
-                # The first comparison comes soon, however long the last one of an earlier process took.
+                # The first comparison is due soon, however long the last one of an earlier process took.
                 follower.compared_at -= self._pause_s(follower) - self._settings.stream_verify_s
                 logger.info("Following %s for the live layer of %s.", layer.table, name)
             except ConflictError:
@@ -123,7 +123,7 @@ class Tailer:
         return self._comparing is not None and self._comparing.name == name
 
     def _compare(self) -> None:
-        """Take the result of a comparison that has ended, and begin the one that has been due for the longest time."""
+        """Handle the result of a comparison that has ended, and start the one that is overdue for the longest time."""
         for follower in self._followers.values():
             follower.compared_every_s = self._every_s(follower)
         if self._comparing is not None:
@@ -152,16 +152,16 @@ class Tailer:
         return time.monotonic() - follower.compared_at - self._pause_s(follower)
 
     def _pause_s(self, follower: Follower) -> float:
-        """Seconds from the beginning of one comparison until the next is due: they take a small share of a core.
+        """Seconds from the start of one comparison until the next is due, so that they use at most 5 % of a core.
 
-        The first one reads all rows and takes longest; those that follow it need not wait for as long.
+        The first one reads all rows and takes longest; its duration does not delay the later ones.
         """
         if follower.compared_all and not follower.values.compares_all(follower.writer):
             return self._settings.stream_verify_s
         return max(self._settings.stream_verify_s, _MOST_COMPARING * follower.comparison_s)
 
     def _every_s(self, follower: Follower) -> float:
-        """Seconds from the beginning of one comparison to that of the next, which waits for those of other layers."""
+        """Seconds from the start of one comparison to that of the next, including those of other layers in between."""
         others_s = sum(other.comparison_s for other in self._followers.values() if other is not follower)
         running = self._comparing
         if running is not None and running.name != follower.store.pipeline:
@@ -171,12 +171,12 @@ class Tailer:
 
 @dataclass(frozen=True)
 class _Comparing:
-    """A comparison that is under way.
+    """A comparison in progress.
 
     Attributes:
-        rebuilt: How often its layer had been made anew when it began.
-        began_at: Unix time.
-        began: By the monotonic clock.
+        rebuilt: The number of rebuilds of its layer when it began.
+        began_at: Its start, Unix time.
+        began: Its start by the monotonic clock.
     """
 
     name: str

@@ -1,15 +1,15 @@
-"""What the tiles of keys were before commits changed them, so that a comparison need not fold all events anew."""
+"""Records tiles as they were before commits changed them, so that a comparison need not fold all events again."""
 
 from collections.abc import Iterable
 
 
 class Changes:
-    """Of the keys that changed since a version of the table, their tiles as of it.
+    """Tiles as of a version of the table, of the keys that changed since.
 
-    One thread notes, another one may look up.
+    One thread records, another one may read.
 
     Attributes:
-        base: The version; None: nothing is noted, since nothing is known of the layer.
+        base: The version; None: nothing is recorded, since the layer was not verified at any version.
         before: By key, the tiles; None: the key had none.
     """
 
@@ -18,13 +18,13 @@ class Changes:
         self.before: dict[bytes, bytes | None] = {}
 
     def note(self, keys: Iterable[bytes], tiles: Iterable[bytes | None]) -> None:
-        """Note what keys have before a commit changes them, and before anybody sees that commit."""
+        """Record the tiles of keys before a commit changes them, and before others see that commit."""
         if self.base is not None:
             for key, value in zip(keys, tiles, strict=True):
                 self.before.setdefault(key, value)
 
     def with_older(self, older: "Changes") -> "Changes":
-        """All changes since the version of `older`, which ends where these begin."""
+        """Return all changes since the version of `older`, whose changes end at the version where these begin."""
         if self.base is None or older.base is None:
             return Changes()
         merged = Changes(older.base)

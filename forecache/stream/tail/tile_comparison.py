@@ -1,4 +1,4 @@
-"""Comparing a layer of tiles with the tiles that the events of its table make, as of one version."""
+"""Compares a layer of tiles with the tiles folded from the events of its table, at one version."""
 
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -12,26 +12,26 @@ from forecache.store.live.writer import LiveWriter
 from forecache.stream.tail.compare import BLOCK_ROWS, PAUSE_S, Compared, other_content
 from forecache.stream.tail.tile_changes import Changes
 from forecache.windows.plan import DAY_US
-from forecache.windows.tiles import Tiles
+from forecache.windows.tiles import TileCodec
 
 EPOCH = date(1970, 1, 1)
 _Found = dict[bytes, bytes | None]
 
 
 class TileComparison:
-    """A layer as of the version that it had when the comparison began, while commits go on.
+    """Compares a layer as of the version that it had at the start, while further commits are applied.
 
     Attributes:
-        version: That version.
-        night: The smallest as-of date of the versions when it began.
-        changes: Of the commits up to this version, since one at which layer and table were equal; without a base,
-            all keys are compared.
+        version: The layer's version at the start.
+        night: The smallest as-of date of the published versions at the start.
+        changes: Changes up to this version since one at which layer and table were equal; without a base, all keys are
+            compared.
 
     Args:
-        later: Changes of the commits after this version.
+        later: Changes by commits after this version.
     """
 
-    def __init__(self, tiles: Tiles, night: date, writer: LiveWriter, changes: Changes, later: Changes) -> None:
+    def __init__(self, tiles: TileCodec, night: date, writer: LiveWriter, changes: Changes, later: Changes) -> None:
         assert later.base is not None
         self.version, self.night, self.changes = later.base, night, changes
         self._tiles, self._writer, self._later = tiles, writer, later
@@ -40,17 +40,17 @@ class TileComparison:
         return Compared(self.version, f"it has version {self.version} of a table whose newest version is {newest}")
 
     def before(self, keys: list[bytes]) -> list[bytes | None]:
-        """The tiles of keys as of the version that the changes are since; one without a change has what it has."""
+        """Return the tiles of keys at the base version of `changes`; those of an unchanged key are its current ones."""
         values = (None if record is None else row_of(record).value for record in self._writer.get_many(keys))
         now = self._as_of(dict(zip(keys, values, strict=True)))
         return [self.changes.before.get(key, now[key]) for key in keys]
 
     def compared(self, expected: Mapping[bytes, bytes | None], night: date) -> Compared:
-        """Compare the tiles that keys should have with those of the layer, all of whose rows are read.
+        """Compare expected tiles with those of the layer, all of whose rows are read.
 
         Args:
-            expected: Of all keys, or of those that have changed.
-            night: The smallest as-of date now: a newer one takes tiles of days before it away meanwhile.
+            expected: Tiles of all keys, or of those that have changed.
+            night: The smallest as-of date now; tiles of days before it may have been removed meanwhile.
         """
         wanted = None if self.changes.base is None else expected.keys()
         found, numbers, total = self._writer.scan(lambda numbers, rows: _read(numbers, rows, wanted))
@@ -67,19 +67,19 @@ class TileComparison:
         return Compared(self.version, "" if total == kept else other_content(total, kept))
 
     def _as_of(self, found: _Found) -> _Found:
-        """What was read, as of the version: later commits may have changed it before it was read."""
+        """Undo the changes of later commits that were applied before the rows were read."""
         later = dict(self._later.before)
         if self.changes.base is None:
             return {**found, **later}
         return {key: later.get(key, value) for key, value in found.items()}
 
     def _counted(self, entries: Mapping[bytes, bytes | None], first: int) -> dict[bytes, bytes]:
-        """The tiles of days from one on, and those of minutes; keys that have none are left out."""
+        """The tiles of days from `first` on and those of minutes; keys without any are left out."""
         counted: dict[bytes, bytes] = {}
         there = [(key, entry) for key, entry in entries.items() if entry is not None]
         for start in range(0, len(there), BLOCK_ROWS):
             some = there[start : start + BLOCK_ROWS]
-            left = self._tiles.since([entry for _, entry in some], first)
+            left = self._tiles.drop_before([entry for _, entry in some], first)
             counted.update((key, entry) for (key, _), entry in zip(some, left, strict=True) if entry is not None)
         return counted
 
@@ -87,7 +87,7 @@ class TileComparison:
 def _read(
     numbers: dict[str, Any], rows: Iterator[tuple[bytes, bytes]], wanted: Collection[bytes] | None
 ) -> tuple[_Found, dict[str, Any], int]:
-    """The tiles of some keys (None: of all), the numbers of the layer, and the content hash of all rows."""
+    """Read the tiles of some keys (None: of all), the numbers of the layer, and the content sum of all rows."""
     found: _Found = {} if wanted is None else dict.fromkeys(wanted)
     total = 0
     while block := list(islice(rows, BLOCK_ROWS)):

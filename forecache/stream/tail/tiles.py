@@ -1,7 +1,7 @@
-"""Tiles of a live view, folded from the rows of a stream's table.
+"""Builds the live layer of a view: tiles, folded from the rows of a stream's table.
 
-Sums are exact, so tiles do not depend on how rows came in commits. Tiles of days that every version's night has are not
-read; of them a layer may have some or none.
+Sums are exact, so tiles do not depend on how rows are split into commits. Tiles of days that every published version
+includes are not read; a layer may or may not have them.
 """
 
 from collections.abc import Callable
@@ -20,25 +20,24 @@ from forecache.store.live.writer import LiveWriter
 from forecache.stream.tail.compare import Compared
 from forecache.stream.tail.tile_changes import Changes
 from forecache.stream.tail.tile_comparison import EPOCH, TileComparison
-from forecache.windows.event_states import event_states
-from forecache.windows.fold import fold
-from forecache.windows.plan import Plan, plan_from_json
-from forecache.windows.tiles import Tiles
+from forecache.windows.fold import event_states, fold
+from forecache.windows.plan import MergePlan, plan_from_json
+from forecache.windows.tiles import TileCodec
 
 Rows = list[tuple[bytes, LiveRow]]
 
 
 class TileValues:
-    """Of a layer of tiles: the tiles of each key are its value.
+    """Builds a layer whose value for a key are its tiles.
 
     Args:
-        night: The smallest as-of date of the versions, None where there is none: then all days count.
+        night: Returns the smallest as-of date of the published versions; None if there is none: then all days count.
     """
 
     def __init__(self, layer: LiveLayer, night: Callable[[], date | None]) -> None:
         self._layer, self._night = layer, night
-        self._plan: Plan = plan_from_json(dict(layer.plan))
-        self._tiles = Tiles(self._plan)
+        self._plan: MergePlan = plan_from_json(dict(layer.plan))
+        self._tiles = TileCodec(self._plan)
         self._changes = Changes()
         self._not_compared: Changes | None = None  # since the last comparison that came to its end
 
@@ -49,7 +48,7 @@ class TileValues:
         self, table: StreamTable, *, above: int, up_to: int, since: date | None = None, writer: LiveWriter | None = None
     ) -> Rows:
         if writer is None:
-            self._changes = Changes()  # the layer is made anew: what was noted is of another content
+            self._changes = Changes()  # the layer is rebuilt: recorded changes are of other content
         made: dict[bytes, LiveRow] = {}
 
         def before(keys: list[bytes]) -> list[LiveRow | None]:
@@ -65,11 +64,11 @@ class TileValues:
         return self._changes.base is None or (self._not_compared is not None and self._not_compared.base is None)
 
     def comparison(self, writer: LiveWriter, open_table: Callable[[], StreamTable]) -> Callable[[], Compared]:
-        """All tiles of the days that count, folded anew from the table; later those of the keys that have changed.
+        """Compare all tiles with those folded from the table; in later comparisons only those of changed keys.
 
-        Tiles as of a version are those as of an earlier one with the events of the commits between folded in. So where
-        the layer was equal to the table at one version, and has the content hash that every commit has kept, only keys
-        that changed since have to be folded. What was noted of a comparison that failed goes to the next one.
+        Tiles at a version are those of an earlier version with the events of the commits in between folded in. So if
+        the layer was equal to the table at one version, and has the content hash that the commits recorded, only keys
+        that changed since have to be folded. The changes of a failed comparison are added to the next one.
         """
         changes = self._changes if self._not_compared is None else self._changes.with_older(self._not_compared)
         self._not_compared, self._changes = changes, Changes(writer.applied)
@@ -81,14 +80,14 @@ class TileValues:
                 return look.of_an_older(table.version)
             expected = self._anew(table, look) if changes.base is None else self._changed(table, look)
             found = look.compared(expected, self._night() or EPOCH)
-            # Where they differ, no change can be judged by what was there before.
+            # After a difference, the recorded tiles cannot be trusted.
             self._not_compared = Changes() if found.difference else None
             return found
 
         return compared
 
     def _anew(self, table: StreamTable, look: TileComparison) -> dict[bytes, bytes | None]:
-        """The tiles of all keys."""
+        """Fold the tiles of all keys from the table."""
         made: dict[bytes, LiveRow] = {}
         rows_of = table.in_order(self._columns(table), above=-1, up_to=look.version, where=_since(look.night))
         for rows in rows_of:
@@ -96,7 +95,7 @@ class TileValues:
         return {key: row.value for key, row in made.items()}
 
     def _changed(self, table: StreamTable, look: TileComparison) -> dict[bytes, bytes | None]:
-        """The tiles of the keys that have changed, or should have, from those of before and the events since."""
+        """Fold the events since the base version into the earlier tiles, of keys that changed or should have."""
         tiles = dict(look.changes.before)
         assert look.changes.base is not None
         columns = [*self._columns(table), PLACE]
@@ -113,13 +112,13 @@ class TileValues:
         return [name for name in dict.fromkeys([*self._plan.reads, POSITION]) if name in there]
 
     def _noted(self, writer: LiveWriter, keys: list[bytes]) -> list[LiveRow | None]:
-        """What keys that are about to change have now."""
+        """Record and return the current rows of keys that are about to change."""
         held = [None if record is None else row_of(record) for record in writer.get_many(keys)]
         self._changes.note(keys, (None if row is None else row.value for row in held))
         return held
 
     def _folded(self, rows: pa.Table, before: Callable[[list[bytes]], list[LiveRow | None]]) -> dict[bytes, LiveRow]:
-        """What rows, in the order of the stream, make of the tiles of their keys."""
+        """Fold rows, in the order of the stream, into the tiles of their keys."""
         plan = self._plan
         for name in plan.reads:
             if name not in rows.column_names:
@@ -154,7 +153,7 @@ def _row(tiles: bytes | None) -> LiveRow | None:
 
 
 def _largest(codes: np.ndarray, values: np.ndarray, least: list[int]) -> list[int]:
-    """Of each code the largest of its values and of what is given."""
+    """The largest value of each code, at least `least`."""
     largest = np.array(least, np.int64)
     np.maximum.at(largest, codes, values)
     found: list[int] = largest.tolist()

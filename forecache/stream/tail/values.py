@@ -1,4 +1,4 @@
-"""From rows of a stream's table to what a live layer holds of them."""
+"""Builds the rows of a live layer from those of its stream's table, and compares both."""
 
 from collections.abc import Callable, Iterable
 from datetime import date
@@ -29,34 +29,34 @@ Rows = list[tuple[bytes, LiveRow]]
 
 
 class Values(Protocol):
-    """What a kind of layer makes of rows."""
+    """Builds and compares one kind of layer."""
 
     def of_commit(self, rows: pa.Table, writer: LiveWriter) -> Rows:
-        """What one commit's rows make of what the layer holds."""
+        """Return the layer's new rows for the keys of a commit's rows."""
 
     def of_table(
         self, table: StreamTable, *, above: int, up_to: int, since: date | None = None, writer: LiveWriter | None = None
     ) -> Rows:
-        """What the rows with these positions, read from the table, make of what a layer holds; of each key one.
+        """Return the layer's rows, one of each key, built from the table's rows with positions in (above, up_to].
 
         Args:
-            since: Leave out rows of events of the days before.
-            writer: Of the layer; None: of nothing.
+            since: Leave out events of earlier days.
+            writer: The writer of the layer whose rows are continued; None: begin with an empty layer.
         """
 
     def compares_all(self, writer: LiveWriter) -> bool:
-        """Whether the next comparison reads all rows of the table that count, and not only those since the last one."""
+        """True if the next comparison reads all rows of the table that count, not only those since the last one."""
 
     def comparison(self, writer: LiveWriter, open_table: Callable[[], StreamTable]) -> Callable[[], Compared]:
-        """What compares a layer with its table, in a thread beside the one that applies and calls this.
+        """Return a function that compares a layer with its table; it may run in another thread than the caller's.
 
         Args:
-            open_table: Called after the layer was looked at, so that the table has all that the layer had.
+            open_table: Called after the layer was read, so that the table includes all rows of the layer.
         """
 
 
 class RowValues:
-    """Of a layer of rows: the last row of each key is its value."""
+    """Builds a layer whose value for a key is its last row."""
 
     def __init__(self, layer: LiveLayer) -> None:
         self._layer = layer
@@ -99,17 +99,17 @@ class RowValues:
     def _encoded(self, rows: pa.Table) -> Rows:
         layer = self._layer
         rows = rows.select(self._columns(rows.column_names))
-        for field in layer.fields:  # a file that is older than an output lacks its column
+        for field in layer.fields:  # a file from before an output was declared lacks its column
             if field.name not in rows.column_names:
                 rows = rows.append_column(field.name, pa.nulls(len(rows), served_arrow(field)))
         return streamed_rows(rows, layer.key, layer.fields, event_time=layer.event_time)
 
 
 def values_of(layer: LiveLayer, night: Callable[[], date | None]) -> Values:
-    """What a layer makes of the rows of its stream.
+    """Return the builder of a layer's kind.
 
     Args:
-        night: The smallest as-of date of the versions, None where there is none.
+        night: Returns the smallest as-of date of the published versions; None if there is none.
     """
     if layer.kind == "rows":
         return RowValues(layer)

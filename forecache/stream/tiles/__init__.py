@@ -1,1 +1,1 @@
-"""The tiles of a stream's live views, kept in a file beside the stream's state so that a start need not make them."""
+"""Saves the tiles of a stream's live views in a local file, so that a start need not rebuild them from rows."""

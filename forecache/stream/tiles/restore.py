@@ -1,4 +1,4 @@
-"""Reads the file of tiles at a start if it fits the stream's declaration and its table; else all are made from rows."""
+"""Restores tiles from their file at a start if it fits the stream's declaration and its table."""
 
 import json
 import logging
@@ -26,10 +26,10 @@ FILE = "TILES"
 def tile_saver(
     settings: Settings, stream: Stream, views: Mapping[str, LiveView], *, commits: int = COMMITS
 ) -> TileSaver:
-    """What writes the tiles of a stream, whose lock this process holds; what a killed one left incomplete is removed.
+    """Make the saver of a stream's tiles, and remove incomplete files; this process holds the stream's lock.
 
     Args:
-        commits: The file is written anew once it lacks so many.
+        commits: The file is written again once it lacks so many commits.
     """
     folder = stream_folder(settings.home_path, stream.name) / "tiles"
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def tile_saver(
 
 
 def declaration_of(stream: Stream, views: Mapping[str, LiveView]) -> str:
-    """Names all that tiles depend on beside the rows of the table and the nights."""
+    """Hash everything that tiles depend on, except the rows of the table and the batch states."""
     types = {field.name: str(field.type) for field in event_fields(stream.topic)}
     layers = layers_of(stream)
     parts = [
@@ -51,14 +51,14 @@ def declaration_of(stream: Stream, views: Mapping[str, LiveView]) -> str:
 
 
 def restore(saver: TileSaver, views: Mapping[str, LiveView], table: TableRows | None) -> Mark | None:
-    """Have views without tiles hold those of the file; the rows behind the mark that is returned are to be taken in.
+    """Restore the tiles of empty views; returns the cursor after which rows have to be added, None if there is no file.
 
-    A file that is not right for certain is removed; one that cannot be read now is left, since the next start may be
-    able to. With both, views hold nothing.
+    A file that does not certainly fit is removed; one that cannot be read now is kept for the next start. In both cases
+    the views stay empty.
 
     Args:
-        views: They stand on the nights of now.
-        table: The stream's; None where there is none.
+        views: Views at their current batch states.
+        table: The stream's table; None if there is none.
     """
     try:
         file = TileFile(saver.path)
@@ -86,7 +86,7 @@ def restore(saver: TileSaver, views: Mapping[str, LiveView], table: TableRows | 
 
 
 def _taken_over(file: TileFile, views: Mapping[str, LiveView]) -> str:
-    """Have the views hold what the file has; why they cannot, or ""."""
+    """Add the tiles of the file to the views; returns why that failed, or ""."""
     try:
         for name, keys, tiles in file.parts():
             views[name].restore(keys, tiles)
@@ -98,7 +98,7 @@ def _taken_over(file: TileFile, views: Mapping[str, LiveView]) -> str:
 
 
 def _doubt(file: TileFile, declaration: str, views: Mapping[str, LiveView], table: TableRows | None) -> str:
-    """Why a file may not have what the rows of the table give; "" where it has that for certain."""
+    """Return why the file may differ from tiles made from the table's rows; "" if it certainly does not."""
     if file.of.declaration != declaration:
         return "it is of another declaration of the stream or its views"
     for name, view in views.items():

@@ -1,10 +1,9 @@
-"""Writes the tiles of a stream into their file now and then, beside the loop that answers.
+"""Saves the tiles of a stream to a file periodically, in a thread of its own.
 
-A thread reads the entries of the views in small parts while events go on changing them. Every key that is touched
-meanwhile is noted by the loop, with its tiles after each batch, up to the commit of a batch that was answered after the
-last part was read. These go over what was read, so that the file has the tiles as of exactly that commit, and the loop
-never waits for it. (Such a fuzzy checkpoint with what changed during it is what databases do: C. Mohan et al., "ARIES",
-1992.)
+The thread reads the entries of the views in small parts while events change them. Meanwhile the loop records each key
+that changes, with its tiles after each batch, up to the commit of a batch that was answered after the last part was
+read. The recorded tiles replace those that were read, so that the file has the tiles of exactly that commit, and the
+loop never waits. (This is the fuzzy checkpoint of databases: C. Mohan et al., "ARIES", 1992.)
 """
 
 import logging
@@ -25,23 +24,23 @@ from forecache.stream.tiles.tile_file import TilesOf, TileWriter
 
 logger = logging.getLogger("forecache.stream")
 COMMITS, ROWS = 100, 200_000
-"""The file is written anew once it lacks so many commits, or so many rows. A start reads these in about a second."""
+"""The file is written again once it lacks so many commits or rows. A start reads these in about a second."""
 _PART_KEYS, _PAUSE_S = 1000, 0.01
 _SHARE = 100
-"""Seconds between two writings, for each second of the processor that one took."""
+"""Seconds between two writings for each second of processor time that one took: they use at most 1 % of a core."""
 _RETRY_S = 30.0
 _CLOSE_S = 10.0
 Touched = Mapping[str, Sequence[tuple[bytes, int, bytes]]]
-"""By view, keys with the time of their newest event and their tiles, as `Answered.live`."""
+"""By view, keys with the time of their newest event and their tiles, as in `StepResult.live`."""
 
 
 class TileSaver:
-    """Knows how far the file is behind, and writes it. One thread uses it, the one in which the views change.
+    """Decides when the file is written, and writes it. It is used only by the thread that changes the views.
 
     Attributes:
-        path: Of the file.
-        declaration: Names what tiles are made by.
-        failure: Why the file is not written; "" where nothing failed.
+        path: Path of the file.
+        declaration: From `declaration_of`.
+        failure: Why the file is not written; "" if nothing failed.
 
     Args:
         commits: See `COMMITS`.
@@ -52,24 +51,24 @@ class TileSaver:
         self._views, self._most_commits = views, commits
         self._mark: Mark | None = None
         self._up_to = 0  # rows of the table
-        self._commits = self._rows = 0  # behind the file
+        self._commits = self._rows = 0  # that the file lacks
         self._given = self._confirmed = 0
         self._writing: _Writing | None = None
         self._not_before = 0.0
 
     def begin(self, mark: Mark | None, *, up_to: int, commits: int, rows: int) -> None:
-        """Say where the views stand at the start.
+        """Set the position of the views at the start.
 
         Args:
-            mark: The last row of the table.
-            up_to: Rows of the table up to this one.
-            commits, rows: That the file does not have.
+            mark: Cursor of the last row of the table.
+            up_to: Number of rows of the table up to this one.
+            commits, rows: Numbers of commits and rows that the file lacks.
         """
         self._mark, self._up_to, self._commits, self._rows = mark, up_to, commits, rows
         self.look()
 
     def handed_over(self, batches: Iterable[Touched]) -> None:
-        """Say what answered events have touched that are committed together, from now on."""
+        """Record the changed tiles of the batches that were submitted for one commit."""
         self._given += 1
         writing = self._writing
         if writing is not None and writing.last is None:
@@ -79,11 +78,11 @@ class TileSaver:
                 writing.last = self._given
 
     def confirmed(self, rows: pa.Table, version: int) -> None:
-        """Say that the table has what was handed over next.
+        """Note that the next submitted commit is in the table.
 
         Args:
-            rows: With their partition, offset and time of receipt.
-            version: Of the table with these rows.
+            rows: With partition, offset and time of receipt.
+            version: Delta version of the commit.
         """
         self._confirmed += 1
         self._commits, self._rows = self._commits + 1, self._rows + rows.num_rows
@@ -94,10 +93,10 @@ class TileSaver:
             self._complete(self._writing)
 
     def look(self, *, holds: bool = False) -> None:
-        """Go on with the file, where it is time.
+        """Start, complete or clean up a writing of the file, if it is time.
 
         Args:
-            holds: Whether events have been answered that are not handed over.
+            holds: True if answered events have not been submitted yet.
         """
         writing = self._writing
         if writing is None:
@@ -115,7 +114,7 @@ class TileSaver:
             self._complete(writing)
 
     def finish(self) -> None:
-        """At the end of the stream, all committed: complete the file that is being written or is due."""
+        """Complete the file that is being written or is due; called at the end, when everything is committed."""
         self._not_before = 0.0
         self.look()
         writing = self._writing
@@ -126,7 +125,7 @@ class TileSaver:
             self.look()
 
     def close(self) -> None:
-        """End the thread; a file that is not complete is left."""
+        """End the thread; an incomplete file is abandoned."""
         if self._writing is not None:
             self._writing.leave()
 
@@ -144,13 +143,13 @@ class TileSaver:
 
 
 class _Writing:
-    """A file that is being written.
+    """A file that is being written in a thread.
 
     Attributes:
-        last: The number of the last batch whose events it has; None: it is not known yet.
-        failure: Why it was not written; "" where it was, or nothing failed so far.
-        cpu_s: Seconds of the processor that it took.
-        commits, rows: That the file of before does not have.
+        last: The number of the last submitted commit whose events it includes; None: it is not known yet.
+        failure: Why it could not be written; "" if nothing has failed.
+        cpu_s: Processor time that it took, in seconds.
+        commits, rows: Numbers of commits and rows that the previous file lacks.
     """
 
     def __init__(self, path: Path, views: Mapping[str, LiveView]) -> None:
@@ -167,7 +166,7 @@ class _Writing:
 
     @property
     def is_read(self) -> bool:
-        """Whether no entry is read any more."""
+        """True if all entries have been read."""
         return self._read.is_set()
 
     @property
@@ -175,27 +174,27 @@ class _Writing:
         return not self._thread.is_alive()
 
     def note(self, touched: Touched) -> None:
-        """Have keys with these tiles over those that were read."""
+        """Record tiles of keys that replace those that were read."""
         for name, entries in touched.items():
             self._over[name].update((key, tiles) for key, _, tiles in entries)
 
     def complete(self, of: TilesOf) -> None:
-        """Have it written to the end: nothing is noted any more."""
+        """Write the file to its end; no further changes are recorded."""
         self._of = of
         self._known.set()
 
     def hurry(self, timeout_s: float) -> None:
-        """Wait until it is read, without pauses from now on."""
+        """Read the remaining entries without pauses, and wait for that."""
         self._hurry.set()
         self._read.wait(timeout_s)
 
     def end(self, timeout_s: float) -> None:
-        """Wait until it is written, if that is under way."""
+        """Wait until it is written, if `complete` was called."""
         if self._known.is_set():
             self._thread.join(timeout_s)
 
     def leave(self) -> None:
-        """End it; where all is known already, it is written to the end."""
+        """Abandon the file; if `complete` was called, write it to its end."""
         self._hurry.set()
         self._known.set()
         self._thread.join()
@@ -208,7 +207,7 @@ class _Writing:
                         self._write(writer)
                     tiles_step("tiles written")
                 tiles_step("tiles replaced")
-        except Exception as error:  # noqa: BLE001  # such as a full disk: the file of before stays
+        except Exception as error:  # noqa: BLE001  # such as a full disk: the previous file remains
             self.failure = f"The tiles are not written beside the stream's state: {error}"
         finally:
             self._read.set()
@@ -231,7 +230,7 @@ class _Writing:
         writer.end(self._of)
 
     def _add(self, writer: TileWriter, name: str, keys: Sequence[bytes], entries: Mapping[bytes, bytes]) -> None:
-        """Write some entries, and pause: the loop that answers has the interpreter most of the time."""
+        """Write some entries, and pause, so that the loop that answers has the interpreter most of the time."""
         found = [(key, tiles) for key in keys if (tiles := entries.get(key)) is not None]
         writer.add(name, [key for key, _ in found], [tiles for _, tiles in found])
         self._hurry.wait(_PAUSE_S)
@@ -240,4 +239,4 @@ class _Writing:
 
 
 class _LeftError(Exception):
-    """Nobody waits for the file any more."""
+    """The file was abandoned."""

@@ -1,9 +1,9 @@
-"""The file of tiles: what the live views of a stream hold up to a row of its table.
+"""The file format of tiles: those of a stream's live views up to a row of its table.
 
-After eight bytes that say what it is come parts, each of entries of one view: a head of four little-endian int64 (which
-view, how many entries, bytes of their keys, bytes of their tiles), the sizes of the keys and those of the tiles
-(uint32), then keys and tiles. An entry of a later part counts in place of an earlier one of its key. Behind the parts
-stand a JSON object, its size (int64), and 16 bytes: XXH3 (128 bits, https://xxhash.com) of everything before them.
+After a magic of eight bytes come parts, each with entries of one view: a head of four little-endian int64 (number of
+the view, number of entries, bytes of their keys, bytes of their tiles), the sizes of the keys and of the tiles as
+uint32, then keys and tiles. An entry of a later part replaces an earlier one of its key. After the parts follow a JSON
+object, its size (int64), and 16 bytes: XXH3 (128 bits, https://xxhash.com) of everything before them.
 """
 
 import json
@@ -31,13 +31,13 @@ Part = tuple[str, list[bytes], list[bytes]]
 
 @dataclass(frozen=True)
 class TilesOf:
-    """What the tiles of a file are.
+    """Describes the tiles of a file.
 
     Attributes:
-        declaration: Names what they were made by; tiles of another name are none of this stream's.
-        mark: They have the events of this row of the table, and of all before it.
-        rows: How many rows the table has up to the mark.
-        complete_from: By view, the first day (since 1970) of which no tile is missing.
+        declaration: Hash of the declaration; tiles of another one do not fit the stream.
+        mark: Cursor of the last row of the table whose event they include.
+        rows: Number of rows of the table up to the cursor.
+        complete_from: By view, the first day (since 1970) from which on no tile is missing.
     """
 
     declaration: str
@@ -61,13 +61,13 @@ class TileWriter:
         self._write(_MAGIC)
 
     def add(self, view: str, keys: Sequence[bytes], tiles: Sequence[bytes]) -> None:
-        """Write a part; it is best of some thousand keys."""
+        """Write a part, preferably of some thousand keys."""
         key_sizes, tile_sizes = (np.fromiter(map(len, each), "<u4", len(each)) for each in (keys, tiles))
         head = _HEAD.pack(self._numbers[view], len(keys), int(key_sizes.sum()), int(tile_sizes.sum()))
         self._write(b"".join([head, key_sizes.tobytes(), tile_sizes.tobytes(), *keys, *tiles]))
 
     def end(self, of: TilesOf) -> None:
-        """Say what the parts are; no part comes behind that."""
+        """Write the description and the hash at the end of the file."""
         about = json.dumps({**asdict(of), "views": list(self._numbers)}).encode()
         self._write(about + _SIZE.pack(len(about)))
         self._write(self._hash.digest())
@@ -82,20 +82,20 @@ class TileWriter:
             done = self._file.write(rest)
             rest, self._unsynced = rest[done:], self._unsynced + done
         if self._unsynced > _SYNC_EVERY:
-            # A little at a time: one large flush would keep the stream's own commits waiting.
+            # In small steps: one large flush would delay the stream's own commits.
             self._unsynced = 0
             os.fdatasync(self._file.fileno())
 
 
 class TileFile:
-    """A file of tiles whose bytes are those that were written.
+    """Reads a file of tiles after checking its hash.
 
     Attributes:
-        of: What its tiles are.
+        of: The description of its tiles.
 
     Raises:
-        DamagedError: Its bytes are others.
-        FileNotFoundError: There is none.
+        DamagedError: The file is damaged.
+        FileNotFoundError: There is no file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -113,7 +113,7 @@ class TileFile:
         self.of = TilesOf(about["declaration"], Mark(**about["mark"]), about["rows"], about["complete_from"])
 
     def parts(self) -> Iterator[Part]:
-        """All entries, in order; the last one of a key counts."""
+        """Yield all entries in order; the last one of a key counts."""
         rest = self._parts
         while rest:
             view, count, key_bytes, tile_bytes = _HEAD.unpack(rest[: _HEAD.size])

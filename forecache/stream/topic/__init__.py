@@ -1,1 +1,1 @@
-"""The answers of a stream in a Kafka topic, each exactly once."""
+"""Sends the answers of a stream to a Kafka topic, each exactly once."""

@@ -1,4 +1,4 @@
-"""The rows of a stream's table, commit by commit, whichever files hold them by now."""
+"""Reads the rows of a stream's table commit by commit, also if they were compacted into other files."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ class CommittedRows:
     """The commits of a table after a version.
 
     Attributes:
-        version: Up to which commits have been read.
+        version: The last version that was read.
     """
 
     def __init__(self, settings: Settings, table: str, version: int) -> None:
@@ -29,10 +29,10 @@ class CommittedRows:
         self._looked_behind = False
 
     def read(self) -> Iterator[tuple[int, pa.Table]]:
-        """The commits that are new, each with its rows in order; commits without rows are left out.
+        """Yield the new commits, each with its rows in order; commits without rows are left out.
 
-        The log is read entry by entry. Where it no longer has the next one at the first call, since a checkpoint of the
-        log removes old entries, the rows are found by their position.
+        The log is read entry by entry. If it lacks the next one at the first call, since a checkpoint of the log
+        removes old entries, the rows are found by their position.
         """
         while True:
             rows = self._next()
@@ -45,7 +45,7 @@ class CommittedRows:
             yield from self._by_position()
 
     def _by_position(self) -> Iterator[tuple[int, pa.Table]]:
-        """The commits that the log has no entries of, found in the files of the newest version."""
+        """Yield commits without log entries, from the files of the newest version."""
         delta = open_if_exists(self._settings, self._table)
         if delta is None or delta.version() <= self.version:
             return
@@ -58,7 +58,7 @@ class CommittedRows:
         self.version = newest
 
     def _next(self) -> pa.Table | None:
-        """The rows of the next entry of the log; None where it is not there."""
+        """Read the rows of the next log entry; None if it does not exist."""
         try:
             entry = read_entry(self._files, self.version + 1, self._table)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A row of a stream as a message: JSON, keyed by what the row is about."""
+"""Encodes rows of a stream as JSON messages, keyed by the row's key."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,7 @@ _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 
 
 def messages(rows: pa.Table, key: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
-    """Key and value of each row: times in ISO 8601, NaN and infinity as null.
+    """Yield key and value of each row: times in ISO 8601, NaN and infinity as null.
 
     Args:
         key: The columns whose texts, joined by `|`, are the message's key: messages of one key keep their order.
@@ -19,5 +19,5 @@ def messages(rows: pa.Table, key: Sequence[str]) -> Iterator[tuple[bytes, bytes]
 
 
 def _text(value: object) -> str:
-    """What JSON has no form for, such as bytes or decimals."""
+    """Convert a value without a JSON type, such as bytes or a decimal."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,8 +1,8 @@
-"""The producer of a stream's answers: a transaction for each commit of the table, with the commit's version inside.
+"""Produces a stream's answers as JSON messages, in one transaction for each commit of the table.
 
-The version stands in a second, compacted topic, `<topic>-versions`, as a message of the same transaction. So a consumer
-that reads committed messages sees the answers of a version whole or not at all, and whoever goes on after a crash reads
-there which version is the next. A second producer of the same stream fences the first.
+The commit's version is a message of the same transaction in a second, compacted topic, `<topic>-versions`. So a
+consumer that reads committed messages gets the answers of a version as a whole or not at all, and a new producer reads
+there which version comes next. A second producer of the same stream fences the first.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ class AnswersProducer:
         version: The table's version up to which answers are in the topic; -1 before the first.
 
     Args:
-        options: What the client takes, with `bootstrap.servers`.
+        options: Options of the client, with `bootstrap.servers`.
         stream: Name of the stream.
-        table_id: Identity of its table: a table that was made anew begins with its first version.
+        table_id: Id of its table: a table that was created again begins with its first version.
         key: Columns that a message is keyed by.
 
     Raises:
@@ -48,18 +48,18 @@ class AnswersProducer:
         transactional_id = f"forecache-answers-{stream}-{topic}"
         self._producer: Any = Producer({**options, "transactional.id": transactional_id, "linger.ms": 5})
         try:
-            # Ends what an earlier producer left open: what it has not committed is gone afterwards.
+            # Aborts the open transaction of an earlier producer.
             self._producer.init_transactions(_TIMEOUT_S)
         except KafkaException as error:
             raise _known(error, topic) from error
         self.version = last_version(options, topic, stream, table_id)
 
     def send(self, version: int, rows: pa.Table) -> None:
-        """Send the answers of a version in one transaction; of a version that is in the topic, nothing.
+        """Send the answers of a version in one transaction, unless the topic has them.
 
         Raises:
             ConflictError: Another producer of this stream has taken over.
-            UnavailableError: The transaction failed, or it is not known whether it did: make a new producer.
+            UnavailableError: The transaction failed or its result is unknown: make a new producer.
         """
         from confluent_kafka import KafkaException
 
@@ -81,7 +81,7 @@ class AnswersProducer:
         topic_step("sent")
 
     def close(self) -> None:
-        """Give up what is open."""
+        """Abort an open transaction."""
         from confluent_kafka import KafkaException
 
         with contextlib.suppress(KafkaException):
@@ -99,7 +99,7 @@ class AnswersProducer:
 
 
 def last_version(options: Mapping[str, Any], topic: str, stream: str, table_id: str) -> int:
-    """The version of a table up to which a stream's answers are in the topic, committed; -1 where none is."""
+    """Return the table's version up to which committed answers are in the topic; -1 if there are none."""
     from confluent_kafka import Consumer, KafkaException, TopicPartition
 
     consumer = Consumer(
@@ -114,7 +114,7 @@ def last_version(options: Mapping[str, Any], topic: str, stream: str, table_id: 
     try:
         low, high = consumer.get_watermark_offsets(TopicPartition(topic + VERSIONS, 0), _TIMEOUT_S)
         found = -1
-        # The newest entry is near the end, unless many transactions were given up.
+        # The newest entry is near the end, unless many transactions were aborted.
         for start in sorted({max(low, high - _LOOK_BACK), low}, reverse=True):
             consumer.assign([TopicPartition(topic + VERSIONS, 0, start)])
             found = _newest(consumer, stream, table_id)
@@ -128,7 +128,7 @@ def last_version(options: Mapping[str, Any], topic: str, stream: str, table_id: 
 
 
 def _newest(consumer: Any, stream: str, table_id: str) -> int:
-    """The newest version in what a consumer has still to read."""
+    """Read the rest of a consumer's topic; returns the newest version in it, or -1."""
     from confluent_kafka import KafkaError
 
     found = -1
@@ -151,7 +151,7 @@ def _newest(consumer: Any, stream: str, table_id: str) -> int:
 
 
 def _create_versions(options: Mapping[str, Any], topic: str) -> None:
-    """Make the topic of versions where there is none."""
+    """Create the topic of versions if it does not exist."""
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -159,7 +159,7 @@ def _create_versions(options: Mapping[str, Any], topic: str) -> None:
     try:
         if topic in admin.list_topics(timeout=_TIMEOUT_S).topics:
             return
-        # As many copies as the broker makes by default.
+        # With the broker's default number of replicas.
         admin.create_topics([NewTopic(topic, 1, -1, config=_COMPACTED)])[topic].result(_TIMEOUT_S)
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:

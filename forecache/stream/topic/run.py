@@ -1,4 +1,4 @@
-"""Send the answers of a stream while it runs, from a thread beside its engine."""
+"""Sends the answers of a stream while it runs, in a thread of its own."""
 
 import logging
 import threading
@@ -23,12 +23,12 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 def answers_sent(
     settings: Settings, stream: Stream, options: Mapping[str, Any], failed: Callable[[str], None]
 ) -> Iterator[None]:
-    """Send the answers that are in the table and those that get there, if the stream is declared to send any.
+    """Send the answers in the table and those that are committed while the block runs, if the stream declares a topic.
 
-    A producer that fails is made anew after a pause; the table keeps what it has not sent.
+    A producer that fails is replaced after a pause; unsent answers are still in the table.
 
     Args:
-        options: What the Kafka client takes, with `bootstrap.servers`.
+        options: Options of the Kafka client, with `bootstrap.servers`.
         failed: Called with one sentence at each failure.
     """
     if stream.to_topic is None:
@@ -44,7 +44,7 @@ def answers_sent(
                 pause = _FIRST_PAUSE_S
             except ForecacheError as error:
                 failed(str(error))
-            except Exception as error:  # noqa: BLE001 - the stream goes on, and tells of it
+            except Exception as error:  # noqa: BLE001 - the stream continues, and reports it
                 _log.exception("Sending answers failed")
                 failed(f"Sending answers failed: {error}")
             over.wait(pause)
@@ -60,7 +60,7 @@ def answers_sent(
 
 
 def send_until(settings: Settings, stream: Stream, options: Mapping[str, Any], wait: Callable[[float], bool]) -> None:
-    """Send answers until `wait`, called with seconds where there is nothing to send, returns True.
+    """Send answers until `wait`, called with seconds if there is nothing to send, returns True.
 
     Raises:
         ConflictError: Another process sends them.
@@ -86,7 +86,7 @@ def send_until(settings: Settings, stream: Stream, options: Mapping[str, Any], w
                 producer.send(version, rows)
             if is_over:
                 return
-            # What was committed until the end is sent, too.
+            # Answers that were committed before the end are still sent.
             is_over = wait(_LOOK_EVERY_S)
     finally:
         producer.close()

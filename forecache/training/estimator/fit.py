@@ -5,6 +5,10 @@ A killed run leaves no model and starts again from the beginning: an estimator c
 
 import hashlib
 import json
+import os
+import platform
+import resource
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,20 +26,50 @@ from forecache.pipeline.models.gate import places_of
 from forecache.ranking import DEFAULT_PLACES, mean_of_requests, ndcg
 from forecache.settings import load_settings
 from forecache.statistics import class_losses, cross_entropy, pinball_losses
-from forecache.training.estimator.described import described, environment, usage
 from forecache.training.estimator.libraries import (
-    Fitted,
+    FittedEstimator,
     fit,
+    is_ranker,
     num_rounds,
-    seeded,
-    takes_requests,
+    set_seed,
 )
-from forecache.training.estimator.matrix import Matrix, read_matrix
+from forecache.training.estimator.matrix import Matrix, machine_memory_bytes, read_matrix
+from forecache.training.estimator.quantiles import combine_estimators, predict_all
 from forecache.training.estimator.saving import refuse_unsaveable, save
-from forecache.training.estimator.several import as_one, predict_all
 from forecache.training.spec import HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
-from forecache.training.worker.reporting.events import Events
-from forecache.training.worker.reporting.heartbeat import Heartbeat
+from forecache.training.worker.reporting.events import Events, Heartbeat
+
+
+def describe_estimator(estimator: Any, fitted: FittedEstimator) -> dict[str, Any]:
+    plain = {name: value for name, value in estimator.get_params().items() if isinstance(value, (int, float, str))}
+    kind = type(estimator)
+    return {"library": fitted.library, "class": f"{kind.__module__}.{kind.__qualname__}", "parameters": plain}
+
+
+def describe_process() -> dict[str, Any]:
+    return {
+        "workers": 1,
+        "device": "cpu",
+        "device_name": "cpu",
+        "python": platform.python_version(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+    }
+
+
+def measure_usage(started: float) -> dict[str, Any]:
+    """Figures as of `training.worker.reporting.usage`; an estimator reads all data first and never waits for it."""
+    wall, threads = time.perf_counter() - started, describe_process()["threads"]
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "attempt_s": wall,
+        "cpu_share": time.process_time() / (wall * threads),
+        "stall_share": 0.0,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "peak_device_memory_bytes": 0,
+        "device_memory_bytes": 0,
+        "machine_memory_bytes": machine_memory_bytes(),
+    }
+
 
 _REPORT_EVERY_S = 1.0
 _PARITY_ROWS = 4096
@@ -64,7 +98,7 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
     started, settings = time.perf_counter(), load_settings()
     pipeline = spec.applied_to(load_pipeline(settings, spec.pipeline))
     assert isinstance(pipeline.model, EstimatorModel)
-    estimators = [seeded(each, pipeline.training.seed) for each in _built(pipeline, pipeline.model)]
+    estimators = [set_seed(each, pipeline.training.seed) for each in _build_estimators(pipeline, pipeline.model)]
     classes, version = training_classes(settings, pipeline, version=spec.table_version), spec.table_version
     encoding = encoding_of(pipeline.feature_columns, spec.vocabularies)
     train, validation = (
@@ -89,20 +123,20 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
         launched_at=launched_at,
         reached_step=reached_step,
         alive_at=alive_at,
-        **environment(),
+        **describe_process(),
     )
-    rounds = Rounds(events, heartbeat, rows=len(train.label), total=steps)
-    ended = rounds.ended if len(estimators) == 1 else rounds.counted
+    rounds = RoundRecorder(events, heartbeat, rows=len(train.label), total=steps)
+    ended = rounds.end_round if len(estimators) == 1 else rounds.count_round
     told: dict[str, Any] = {
         "patience": pipeline.model.patience,
         "ended": ended,
         "categories": [column for column, _ in encoding.categories.values()],
         "places": _places(pipeline),
     }
-    fitted = as_one([fit(each, encoding.columns, train, validation, **told) for each in estimators])
+    fitted = combine_estimators([fit(each, encoding.columns, train, validation, **told) for each in estimators])
     events("export")
     path = save(fitted, spec.folder)
-    checked = _checked(pipeline, fitted, estimators, path, validation)
+    checked = _check_saved_model(pipeline, fitted, estimators, path, validation)
     result = {
         "unit": "round",
         "epochs": fitted.rounds,
@@ -111,9 +145,9 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
         "history": rounds.history,
         "rows": {"train": len(train.label), "validation": len(validation.label)},
         "weights_digest": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "estimator": described(estimators[0], fitted),
-        "usage": usage(started),
-        **environment(),
+        "estimator": describe_estimator(estimators[0], fitted),
+        "usage": measure_usage(started),
+        **describe_process(),
         **checked,
     }
     if rounds.history:
@@ -122,7 +156,7 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
     events("done")
 
 
-class Rounds:
+class RoundRecorder:
     """Records the losses of each boosting round and reports progress to the parent at most once a second."""
 
     def __init__(self, events: Events, heartbeat: Heartbeat, *, rows: int, total: int) -> None:
@@ -131,12 +165,12 @@ class Rounds:
         self._counted = 0
         self._round_started = self._reported_at = time.perf_counter()
 
-    def counted(self, number: int, train_loss: float | None, validation_loss: float | None) -> None:
-        """A round of one of several estimators, whose losses are of different things."""
+    def count_round(self, number: int, train_loss: float | None, validation_loss: float | None) -> None:
+        """Count a round of one of several estimators; their losses do not compare and are not recorded."""
         self._counted += 1
         self.heartbeat.beat(self._counted)
 
-    def ended(self, number: int, train_loss: float | None, validation_loss: float | None) -> None:
+    def end_round(self, number: int, train_loss: float | None, validation_loss: float | None) -> None:
         now = time.perf_counter()
         seconds, self._round_started = now - self._round_started, now
         self.heartbeat.beat(number + 1)
@@ -151,7 +185,7 @@ class Rounds:
             self.events("progress", step=number + 1, epoch=number, share=share, unit="round", **latest)
 
 
-def _built(pipeline: Pipeline, model: EstimatorModel) -> list[Any]:
+def _build_estimators(pipeline: Pipeline, model: EstimatorModel) -> list[Any]:
     """The declared estimators: one, or for quantiles one for each level or one for all."""
     levels = pipeline.output_specs[0].levels
     built = model.build(levels) if levels else model.build()
@@ -161,7 +195,7 @@ def _built(pipeline: Pipeline, model: EstimatorModel) -> list[Any]:
             f"{pipeline.declared} builds {len(estimators)} estimators for {len(levels) or 1} values a row.",
             remedy="Return one estimator, or for quantiles one for each level.",
         )
-    if pipeline.task != "ranking" and any(map(takes_requests, estimators)):
+    if pipeline.task != "ranking" and any(map(is_ranker, estimators)):
         raise SettingsError(
             f"{pipeline.declared} has a {pipeline.trained_label.kind} label and builds a "
             f"{type(estimators[0]).__name__}, which ranks.",
@@ -181,8 +215,8 @@ def _built(pipeline: Pipeline, model: EstimatorModel) -> list[Any]:
     return estimators
 
 
-def _checked(
-    pipeline: Pipeline, fitted: Fitted, estimators: Sequence[Any], path: Path, validation: Matrix
+def _check_saved_model(
+    pipeline: Pipeline, fitted: FittedEstimator, estimators: Sequence[Any], path: Path, validation: Matrix
 ) -> dict[str, float]:
     """Load the file as scoring does and compare it with the estimator; returns the differences and validation loss."""
     task, several = pipeline.task, pipeline.output_specs[0].is_array
@@ -223,7 +257,7 @@ def _checked(
 
 
 def _places(pipeline: Pipeline) -> int:
-    """The first places that the gate judges a ranking by."""
+    """Number of first places that the gate's ranking metric is about."""
     return places_of(pipeline.trained_gate.metric) or DEFAULT_PLACES
 
 

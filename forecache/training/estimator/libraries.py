@@ -17,7 +17,7 @@ _XGBOOST_SCORES = ("auc", "aucpr", "map", "ndcg", "pre")
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedEstimator:
     """A fitted estimator and the library's account of the fit.
 
     Attributes:
@@ -48,7 +48,7 @@ def num_rounds(estimator: Any) -> int:
     return int(getattr(estimator, "n_estimators", 0) or 0) if library_of(estimator) != "sklearn" else 0
 
 
-def seeded(estimator: Any, seed: int) -> Any:
+def set_seed(estimator: Any, seed: int) -> Any:
     """Set every `random_state` that is None to the seed, those of nested estimators included."""
     own = estimator.get_params()
     open_states = [name for name in own if name.split("__")[-1] == "random_state" and own[name] is None]
@@ -65,7 +65,7 @@ def fit(
     ended: Round,
     categories: Sequence[int] = (),
     places: int = DEFAULT_PLACES,
-) -> Fitted:
+) -> FittedEstimator:
     """Fit on the training rows; LightGBM and XGBoost evaluate the validation rows after each round and call `ended`.
 
     A ranker gets the sizes of the requests, and is evaluated by nDCG, whose loss is 1 - nDCG.
@@ -81,7 +81,7 @@ def fit(
     if library == "xgboost":
         return _fit_xgboost(estimator, names, train, validation, patience, ended, places)
     estimator.fit(train.features, train.label, **_weight_argument(estimator, train))
-    return Fitted(library, estimator)
+    return FittedEstimator(library, estimator)
 
 
 def _weight_argument(estimator: Any, train: Matrix) -> dict[str, Any]:
@@ -101,10 +101,10 @@ def _fit_lightgbm(
     ended: Round,
     categories: Sequence[int],
     places: int,
-) -> Fitted:
+) -> FittedEstimator:
     import lightgbm
 
-    followed, rounds, ranks = "", 0, takes_requests(estimator)
+    followed, rounds, ranks = "", 0, is_ranker(estimator)
 
     def follow(round_: Any) -> None:
         nonlocal followed, rounds
@@ -141,16 +141,16 @@ def _fit_lightgbm(
         **held_out,
     )
     booster = estimator.booster_  # with the kept rounds only
-    return Fitted("lightgbm", booster, rounds, booster.current_iteration() - 1, followed)
+    return FittedEstimator("lightgbm", booster, rounds, booster.current_iteration() - 1, followed)
 
 
-def takes_requests(estimator: Any) -> bool:
-    """Whether it is a ranker, which is told which rows are of one request."""
+def is_ranker(estimator: Any) -> bool:
+    """True of a ranker, whose `fit` takes the number of rows of each request."""
     return "group" in signature(estimator.fit).parameters
 
 
 def _losses(evaluated: Sequence[tuple[str, str, float, bool]], ranks: bool) -> dict[str, float]:
-    """By name, what LightGBM measured and is better where it is smaller; of a ranker 1 - nDCG."""
+    """LightGBM's metrics that are better if smaller, by name; of a ranker 1 - nDCG."""
     if ranks:
         return {f"1 - {name}": 1 - value for _, name, value, _ in evaluated if name.startswith("ndcg")}
     return {name: value for _, name, value, more_is_better in evaluated if not more_is_better}
@@ -164,10 +164,10 @@ def _fit_xgboost(
     patience: int | None,
     ended: Round,
     places: int,
-) -> Fitted:
+) -> FittedEstimator:
     import xgboost
 
-    followed, ranks = "", takes_requests(estimator)
+    followed, ranks = "", is_ranker(estimator)
 
     class Follow(xgboost.callback.TrainingCallback):
         def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
@@ -196,4 +196,4 @@ def _fit_xgboost(
     kept = estimator.best_iteration + 1 if estimator.early_stopping_rounds else rounds
     booster = booster[:kept] if kept < rounds else booster
     booster.feature_names = list(names)
-    return Fitted("xgboost", booster, rounds, kept - 1, f"1 - {followed}" if ranks and followed else followed)
+    return FittedEstimator("xgboost", booster, rounds, kept - 1, f"1 - {followed}" if ranks and followed else followed)

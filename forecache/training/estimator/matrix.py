@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.errors import InputError
-from forecache.inference.encoding import Encoding
+from forecache.inference.encoding import MatrixEncoding
 from forecache.lake.training_sets.splits import count_split, label_numbers, split_batches
 from forecache.pipeline import Pipeline
 from forecache.pipeline.names import REQUEST_ID
@@ -18,9 +18,14 @@ from forecache.settings import Settings
 
 @dataclass(frozen=True)
 class Matrix:
-    """Rows of one split: `features` float32 [n, num_features] with NaN for null, `label` float32 [n], of classes their
-    positions, `weight` float32 [n] where the label has one; of a ranking `sizes`, int64 [requests], how many rows each
-    request has, one after the other."""
+    """Rows of one split.
+
+    Attributes:
+        features: float32 [n, num_features], NaN for null.
+        label: float32 [n]; of classes their positions.
+        weight: float32 [n]; None if the label has no weight.
+        sizes: Of a ranking, the number of rows of each request in the order of rows, int64 [requests].
+    """
 
     features: NDArray[np.float32]
     label: NDArray[np.float32]
@@ -36,7 +41,13 @@ class Matrix:
 
 
 def read_matrix(
-    settings: Settings, pipeline: Pipeline, encoding: Encoding, *, version: int, split: str, classes: Sequence[str] = ()
+    settings: Settings,
+    pipeline: Pipeline,
+    encoding: MatrixEncoding,
+    *,
+    version: int,
+    split: str,
+    classes: Sequence[str] = (),
 ) -> Matrix:
     """Read a split in the table's order; it takes rows x (columns of the matrix + 1) x 4 bytes.
 

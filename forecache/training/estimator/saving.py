@@ -7,12 +7,12 @@ import numpy as np
 
 from forecache.errors import CheckError
 from forecache.files import replacing
-from forecache.training.estimator.libraries import Fitted, library_of
+from forecache.training.estimator.libraries import FittedEstimator, library_of
 from forecache.training.estimator.matrix import Matrix
 from forecache.training.spec import MODEL_FILES
 
 
-def save(fitted: Fitted, folder: Path) -> Path:
+def save(fitted: FittedEstimator, folder: Path) -> Path:
     """Write the model file into the folder atomically.
 
     Raises:
@@ -44,7 +44,7 @@ def refuse_unsaveable(estimator: Any, train: Matrix) -> None:
         trial = clone(estimator).fit(train.features[rows], train.label[rows])
     except Exception:  # noqa: BLE001  (perhaps too few rows; the fit on all rows reports the error)
         return
-    refuse_untrusted(_skops_of(trial))
+    refuse_untrusted(_dump_skops(trial))
 
 
 def _sample_rows(label: np.ndarray) -> np.ndarray:
@@ -56,12 +56,12 @@ def _sample_rows(label: np.ndarray) -> np.ndarray:
 def _save_skops(estimator: Any, path: Path) -> None:
     from forecache.inference.runtimes.sklearn import load_skops
 
-    payload = _skops_of(estimator)
+    payload = _dump_skops(estimator)
     path.write_bytes(payload)
     load_skops(payload)
 
 
-def _skops_of(estimator: Any) -> bytes:
+def _dump_skops(estimator: Any) -> bytes:
     from forecache.inference.runtimes.sklearn import skops_io
 
     try:

@@ -36,7 +36,7 @@ class Holder:
     """The process that holds a lease.
 
     Attributes:
-        machine: Boot id and process namespace, within which process ids are unique; "" where they are unknown.
+        machine: Boot id and process namespace, within which process ids are unique; "" if unknown.
         started: When the process started, in ticks since the boot, because process ids are reused.
         run_id: The orchestrator's run id, "" without one.
         since: When the process got the lease, in seconds since 1970 by its clock.
@@ -60,8 +60,8 @@ class Holder:
 
     @property
     def is_dead(self) -> bool:
-        """Whether the process ran on this machine and has certainly ended."""
-        return self.machine != "" and self.machine == _machine() and _started(self.pid) != self.started
+        """True if the process ran on this machine and has certainly ended."""
+        return self.machine != "" and self.machine == _machine_id() and _start_ticks(self.pid) != self.started
 
 
 class Lease:
@@ -110,8 +110,8 @@ class Lease:
                 return
             time.sleep(_POLL_S)
 
-    def keep(self) -> None:
-        """Renew the lease until it is released or taken over; try again where the bucket does not answer."""
+    def renew_until_released(self) -> None:
+        """Renew the lease until it is released or taken over; try again if the bucket does not answer."""
         from obstore.exceptions import BaseError
 
         while not self._ended.wait(RENEW_S):
@@ -182,7 +182,7 @@ class Lease:
 
 
 @contextmanager
-def leased(folder: BucketFolder, *, run_id: str, report: Callable[[str], None]) -> Iterator[Lease]:
+def hold_lease(folder: BucketFolder, *, run_id: str, report: Callable[[str], None]) -> Iterator[Lease]:
     """Acquire the lease of a bucket's prefix and renew it in a thread until the end of the block.
 
     Raises:
@@ -190,7 +190,7 @@ def leased(folder: BucketFolder, *, run_id: str, report: Callable[[str], None]) 
     """
     lease = Lease(folder, this_process(run_id))
     lease.acquire(report)
-    keeper = threading.Thread(target=lease.keep, name="lease", daemon=True)
+    keeper = threading.Thread(target=lease.renew_until_released, name="lease", daemon=True)
     keeper.start()
     try:
         yield lease
@@ -201,17 +201,17 @@ def leased(folder: BucketFolder, *, run_id: str, report: Callable[[str], None]) 
 def this_process(run_id: str) -> Holder:
     """This process as the holder of a lease from now on."""
     pid = os.getpid()
-    return Holder(socket.gethostname(), _machine(), pid, _started(pid), run_id, time.time())
+    return Holder(socket.gethostname(), _machine_id(), pid, _start_ticks(pid), run_id, time.time())
 
 
-def _machine() -> str:
+def _machine_id() -> str:
     if sys.platform != "linux":
         return ""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
 
-def _started(pid: int) -> str:
+def _start_ticks(pid: int) -> str:
     """When a process of this machine started, in ticks since the boot; "" if it does not exist or is a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

@@ -1,4 +1,4 @@
-"""Mutual exclusion of a training run: a file lock on this machine, a lease on its checkpoints across machines."""
+"""Mutual exclusion of a training run: a file lock on its folder, and a lease on its checkpoints across machines."""
 
 import os
 import signal
@@ -6,13 +6,38 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from forecache.errors import ConflictError
+from forecache.files import lock
 from forecache.folders import BucketFolder, LocalFolder, open_folder
 from forecache.settings import Settings
-from forecache.training.exclusive.lease import Lease, leased
-from forecache.training.exclusive.lock import GRACE_S, only_one
+from forecache.training.exclusive.lease import Lease, hold_lease
 from forecache.training.spec import TrainingSpec
+
+GRACE_S = 35.0
+"""Seconds that workers may take to save and exit after a stop signal, or after their launcher was killed."""
+
+
+@contextmanager
+def lock_folder(folder: Path, doing: str, *, wait_s: float = 0.0) -> Iterator[int]:
+    """Lock the folder; yields the lock's file descriptor. The lock lasts as long as any process has that open.
+
+    Args:
+        doing: Purpose of the lock for the error message, such as "training".
+        wait_s: Seconds to wait for another process to exit: workers of a killed launcher save first.
+
+    Raises:
+        ConflictError: Another process holds the lock.
+    """
+
+    def conflict_error(_: str) -> ConflictError:
+        return ConflictError(
+            f"Another process is {doing} in {folder}.", remedy="Wait for it, or stop it, and run again."
+        )
+
+    with lock(folder / "lock", refused=conflict_error, wait_s=wait_s) as descriptor:
+        yield descriptor
 
 
 @dataclass(frozen=True)
@@ -43,7 +68,7 @@ class RunLock:
 
 
 @contextmanager
-def run_lock(
+def lock_run(
     settings: Settings, spec: TrainingSpec, *, run_id: str = "", report: Callable[[str], None]
 ) -> Iterator[RunLock]:
     """Lock the run of a specification.
@@ -57,14 +82,14 @@ def run_lock(
         UnavailableError: The checkpoints are in a bucket and `obstore` is not installed.
     """
     with ExitStack() as stack:
-        locks = [stack.enter_context(only_one(spec.folder, "training", wait_s=GRACE_S))]
+        locks = [stack.enter_context(lock_folder(spec.folder, "training", wait_s=GRACE_S))]
         if not spec.checkpoints:
             yield RunLock(tuple(locks))
             return
         folder = open_folder(spec.checkpoints, settings.storage_options, setting="FORECACHE_TRAINING_CHECKPOINTS")
         if isinstance(folder, BucketFolder):
-            lease = stack.enter_context(leased(folder, run_id=run_id, report=report))
+            lease = stack.enter_context(hold_lease(folder, run_id=run_id, report=report))
             yield RunLock(tuple(locks), lease)
         elif isinstance(folder, LocalFolder):
-            locks.append(stack.enter_context(only_one(folder.root, "writing checkpoints", wait_s=GRACE_S)))
+            locks.append(stack.enter_context(lock_folder(folder.root, "writing checkpoints", wait_s=GRACE_S)))
             yield RunLock(tuple(locks))

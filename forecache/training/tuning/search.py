@@ -24,15 +24,15 @@ from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from forecache.tracking.client import tracking
 from forecache.tracking.runs import experiment_of
-from forecache.training.devices import num_gpus, resolved_precision
-from forecache.training.exclusive.lock import only_one
+from forecache.training.devices import num_gpus, resolve_precision
+from forecache.training.exclusive.run_lock import lock_folder
 from forecache.training.launch import pinned_version, training_inputs
 from forecache.training.spec import TrainingSpec, checkpoints_of
 from forecache.training.torchrun import run_torchrun
 from forecache.training.tuning.study import (
     ERROR,
-    Pruned,
-    Stopped,
+    PruneTrial,
+    StopSearch,
     declared_values,
     finished_trials,
     open_study,
@@ -79,12 +79,12 @@ def tune(
             remedy="Search its parameters with scikit-learn or Optuna, and write the best into `build`.",
         )
     version = pinned_version(settings, pipeline)
-    training = resolved_precision(settings, pipeline.training)
+    training = resolve_precision(settings, pipeline.training)
     inputs = training_inputs(pipeline, version, precision=training.precision)
     pipeline = replace(pipeline, training=training)
     folder = settings.training_path / pipeline.name / f"tune-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
-    with only_one(folder, "tuning"):
+    with lock_folder(folder, "tuning"):
         study = open_study(folder, pipeline)
         requeue_interrupted(study)
         search = _Search(settings, pipeline, night, study, folder, version, inputs, trials, progress)
@@ -97,7 +97,7 @@ def tune(
 
 
 def trial_slots(settings: Settings, *, gpus: Callable[[], int] = num_gpus) -> list[int | None]:
-    """One slot per parallel trial: the index of its GPU, or None where each trial has a core."""
+    """One slot per parallel trial: the index of its GPU, or None if each trial has a core."""
     found = gpus() if settings.device != "cpu" else 0
     return list(range(found)) if found else [None] * (os.cpu_count() or 1)
 
@@ -136,7 +136,7 @@ class _Search:
         missing = max(0, self.remaining)
         if missing:
             with ThreadPoolExecutor(self.parallel, thread_name_prefix="trial") as pool:
-                futures = [pool.submit(self._one) for _ in range(missing)]
+                futures = [pool.submit(self._run_trial) for _ in range(missing)]
                 try:
                     for future in futures:
                         future.result()
@@ -171,7 +171,7 @@ class _Search:
             "mlflow_run_id": self.parent,
         }
 
-    def _one(self) -> None:
+    def _run_trial(self) -> None:
         from optuna.trial import TrialState
 
         with self._lock:
@@ -180,22 +180,22 @@ class _Search:
         child = self._child_run(trial.number, training)
         gpu = self._free.get()
         try:
-            watch = self._watch(trial, child)
+            watch = self._trial_observer(trial, child)
             result = run_torchrun(self.settings, self._spec(training), on_event=watch, threads=1, gpu=gpu)
-        except Pruned:
-            self._tell(trial, child, TrialState.PRUNED, "KILLED")
+        except PruneTrial:
+            self._record_trial(trial, child, TrialState.PRUNED, "KILLED")
         except InputError as error:
             trial.set_user_attr(ERROR, error.message)
-            self._tell(trial, child, TrialState.FAIL, "FAILED")
+            self._record_trial(trial, child, TrialState.FAIL, "FAILED")
         except BaseException:
             self.client.set_terminated(child, status="KILLED")
             raise
         else:
-            self._tell(trial, child, TrialState.COMPLETE, "FINISHED", result["validation_loss"])
+            self._record_trial(trial, child, TrialState.COMPLETE, "FINISHED", result["validation_loss"])
         finally:
             self._free.put(gpu)
 
-    def _tell(self, trial: "Trial", child: str, state: Any, status: str, value: float | None = None) -> None:
+    def _record_trial(self, trial: "Trial", child: str, state: Any, status: str, value: float | None = None) -> None:
         with self._lock:
             self.study.tell(trial, value, state=state)
             done = len(finished_trials(self.study))
@@ -204,15 +204,15 @@ class _Search:
         what = f"validation loss {value:.4f}" if value is not None else state.name.lower()
         self.progress(f"tuning {self.pipeline.name}: trial {trial.number} {what}", min(1.0, done / self.trials))
 
-    def _watch(self, trial: "Trial", child: str) -> Any:
+    def _trial_observer(self, trial: "Trial", child: str) -> Any:
         def on_event(event: dict[str, Any]) -> None:
             if self._stop.is_set():
-                raise Stopped
+                raise StopSearch
             if event["event"] == "epoch":
                 self.client.log_metric(child, "validation_loss", event["validation_loss"], step=event["epoch"])
                 trial.report(event["validation_loss"], event["epoch"])
                 if trial.should_prune():
-                    raise Pruned
+                    raise PruneTrial
 
         return on_event
 

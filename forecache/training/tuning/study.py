@@ -40,7 +40,7 @@ def open_study(folder: Path, pipeline: Pipeline) -> "Study":
 
 
 def declared_values(training: Training) -> dict[str, Any]:
-    """The declared values of what a trial varies."""
+    """The declared values of the parameters that a trial varies."""
     return {name: getattr(training, name) for name in ("learning_rate", "weight_decay", "batch_size")}
 
 
@@ -73,9 +73,9 @@ def requeue_interrupted(study: "Study") -> None:
         study.tell(trial.number, state=TrialState.FAIL)
 
 
-class Pruned(Exception):
-    """A trial is worse than the median of the others at the same epoch."""
+class PruneTrial(Exception):
+    """Ends a trial that is worse than the median of the others at the same epoch."""
 
 
-class Stopped(Exception):
-    """The search was stopped."""
+class StopSearch(Exception):
+    """Ends a trial because the search was stopped."""

@@ -12,17 +12,16 @@ from deltalake import DeltaTable
 
 from forecache.files import write_durably
 from forecache.folders import open_folder
-from forecache.inference.encoding import Encoding, encoding_of
+from forecache.inference.encoding import MatrixEncoding, encoding_of
 from forecache.lake.training_sets.splits import training_classes
 from forecache.pipeline import Pipeline, Training, load_pipeline
 from forecache.settings import load_settings
 from forecache.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.distributed.group import Group
-from forecache.training.worker.loop.loop import Loop
-from forecache.training.worker.loop.session import Interrupted, Session
+from forecache.training.worker.distributed.group import WorkerGroup
+from forecache.training.worker.loop.loop import TrainingLoop
+from forecache.training.worker.loop.session import RunInterruption, TrainingSession
 from forecache.training.worker.loop.user_fit import UserFitLoop
-from forecache.training.worker.model.build import builder, require_width
 from forecache.training.worker.model.export import export
 from forecache.training.worker.model.model import (
     ExportedModel,
@@ -30,14 +29,15 @@ from forecache.training.worker.model.model import (
     Statistics,
     fit_statistics,
     log_mask,
+    network_builder,
     output_widths,
-    unscaled,
+    require_width,
+    without_scaling,
 )
 from forecache.training.worker.model.objective import Objective
 from forecache.training.worker.reading.order import EpochOrder
-from forecache.training.worker.reading.split import Split
-from forecache.training.worker.reporting.events import Events, silent
-from forecache.training.worker.reporting.heartbeat import Heartbeat
+from forecache.training.worker.reading.split import TableSplit
+from forecache.training.worker.reporting.events import Events, Heartbeat, report_nothing
 
 _EVALUATION_ROWS, _EVALUATION_PARTS = 1 << 15, 16
 _PARITY_ROWS = 4096
@@ -52,19 +52,21 @@ def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
     settings = load_settings()
     pipeline = spec.applied_to(load_pipeline(settings, spec.pipeline))
     torch.use_deterministic_algorithms(pipeline.training.deterministic)
-    group = Group(spec.device)
+    group = WorkerGroup(spec.device)
     try:
         table = DeltaTable(spec.table_uri, version=spec.table_version, storage_options=settings.storage_options)
         _train(spec, pipeline, group, table, launched_at=launched_at)
-    except Interrupted:
+    except RunInterruption:
         if group.rank == 0:
             Events(spec)("interrupted")
     finally:
         group.close()
-    group.end_if_asked()
+    group.end_if_signalled()
 
 
-def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTable, *, launched_at: float) -> None:
+def _train(
+    spec: TrainingSpec, pipeline: Pipeline, group: WorkerGroup, table: DeltaTable, *, launched_at: float
+) -> None:
     names, label = pipeline.feature_names, pipeline.trained_label.name
     classes = training_classes(load_settings(), pipeline, version=spec.table_version)
     encoding = encoding_of(pipeline.feature_columns, spec.vocabularies)
@@ -75,20 +77,20 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
         "weight": pipeline.trained_label.weight,
         "encoding": encoding,
     }
-    train = Split(table, "train", **reading, cache_bytes=spec.cache_bytes)
-    validation = Split(table, "validation", **reading, cache_bytes=spec.cache_bytes)
+    train = TableSplit(table, "train", **reading, cache_bytes=spec.cache_bytes)
+    validation = TableSplit(table, "validation", **reading, cache_bytes=spec.cache_bytes)
     widths = output_widths(pipeline, classes)
     where = spec.checkpoints or str(spec.folder / CHECKPOINTS)
     folder = open_folder(where, load_settings().storage_options, setting="FORECACHE_TRAINING_CHECKPOINTS")
     checkpoints = Checkpoints(folder, group, inputs=spec.inputs, keep=spec.keep_checkpoints)
-    statistics = unscaled(
-        group.by_first(lambda: fit_statistics(train, log_mask(pipeline))),
+    statistics = without_scaling(
+        group.run_on_rank_0(lambda: fit_statistics(train, log_mask(pipeline))),
         [column for column, _ in encoding.categories.values()],
     )
     heartbeat = Heartbeat(spec.folder / HEARTBEAT_FILE) if group.rank == 0 else None
-    events = Events(spec) if group.rank == 0 else silent
+    events = Events(spec) if group.rank == 0 else report_nothing
     prepare = Prepare(log_mask(pipeline), statistics).to(group.device)
-    session = Session(
+    session = TrainingSession(
         group,
         pipeline.training,
         prepare=prepare,
@@ -108,9 +110,9 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
         report=events,
         beat=heartbeat.beat if heartbeat else _no_beat,
     )
-    build = builder(pipeline, classes, encoding)
-    loop = _loop(pipeline, session, build, encoding.width, sum(widths))
-    state, refused = checkpoints.latest(loop.layout())
+    build = network_builder(pipeline, classes, encoding)
+    loop = _build_loop(pipeline, session, build, encoding.width, sum(widths))
+    state, refused = checkpoints.load_latest(loop.layout())
     for sentence in refused:
         events("warning", message=sentence)
     if state is not None:
@@ -130,7 +132,7 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
         checkpoints.wait()
     finally:
         session.reader.close()
-    usage = session.usage.measured(group)
+    usage = session.usage.summarize(group)
     if group.rank == 0:
         events("export")
         network = build(encoding.width)
@@ -139,26 +141,26 @@ def _train(spec: TrainingSpec, pipeline: Pipeline, group: Group, table: DeltaTab
         events("done")
 
 
-def _loop(
-    pipeline: Pipeline, session: Session, build: Callable[[int], torch.nn.Module], num_features: int, width: int
-) -> Loop | UserFitLoop:
+def _build_loop(
+    pipeline: Pipeline, session: TrainingSession, build: Callable[[int], torch.nn.Module], num_features: int, width: int
+) -> TrainingLoop | UserFitLoop:
     model = pipeline.network
     torch.manual_seed(session.training.seed)
     network = build(num_features)
     require_width(pipeline, network, num_features, width)
     if model.fit is not None:
         return UserFitLoop(session, model.fit, build=build, num_features=num_features)
-    return Loop(session, network)
+    return TrainingLoop(session, network)
 
 
 def _finish(
     spec: TrainingSpec,
     pipeline: Pipeline,
-    loop: Loop | UserFitLoop,
+    loop: TrainingLoop | UserFitLoop,
     network: torch.nn.Module,
     statistics: Statistics,
     usage: dict[str, Any],
-    encoding: Encoding,
+    encoding: MatrixEncoding,
 ) -> None:
     session = loop.session
     model = ExportedModel(
@@ -187,7 +189,7 @@ def _finish(
             "null_share": dict(zip(names, statistics.null_share.tolist(), strict=True)),
         },
         "usage": usage,
-        **loop.described(),
+        **loop.result_entries(),
         **_environment(session.group),
         **parity,
     }
@@ -207,7 +209,7 @@ def _digest(network: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _environment(group: Group) -> dict[str, Any]:
+def _environment(group: WorkerGroup) -> dict[str, Any]:
     name = torch.cuda.get_device_name(group.device) if group.device.type == "cuda" else "cpu"
     return {
         "workers": group.world_size,
@@ -224,7 +226,7 @@ def _no_beat(step: int) -> None:
 
 
 def is_lost_peer(error: Exception) -> bool:
-    """Whether the error only reports that another worker was lost, which a restart fixes."""
+    """True if the error only reports that another worker was lost, which a restart fixes."""
     if isinstance(error, dist.DistError):
         return True
     text = str(error)

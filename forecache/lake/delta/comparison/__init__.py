@@ -1,1 +1,1 @@
-"""Which rows differ between two states of a partition, found by the hashes of their rows in bounded memory."""
+"""Comparison of two states of a partition by hashes of their rows, in bounded memory."""

@@ -1,6 +1,6 @@
-"""An anti-join both ways: which rows of two sides have no equal on the other, by their hashes.
+"""A two-way anti-join by row hashes: the rows of each side that have no equal row on the other side.
 
-Its memory does not grow with the rows: each bucket of hashes is compared by itself.
+Its memory does not grow with the rows: each bucket of hashes is compared separately.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ import numpy as np
 from forecache.lake.delta.comparison.hash_buckets import BUCKETS, HashBuckets
 
 WAITING_BYTES = 16 << 20
-"""Hashes and row numbers that wait in memory; where they are more, they go to a file."""
+"""Hashes and row numbers are held in memory up to this size; beyond it they are written to a file."""
 
 _SIDES = 2
 _AT_ONCE = BUCKETS // 16
@@ -20,11 +20,11 @@ _AT_ONCE = BUCKETS // 16
 
 @dataclass(frozen=True)
 class UnmatchedRows:
-    """The rows of one side whose hash no other row of both sides has.
+    """The rows of one side whose hash no other row of either side has.
 
     Attributes:
-        rows: Their numbers, int64 [n], ascending.
-        sum: Of their hashes.
+        rows: Row numbers, int64 [n], ascending.
+        sum: Sum of their hashes.
     """
 
     rows: np.ndarray
@@ -32,26 +32,26 @@ class UnmatchedRows:
 
 
 class AntiJoin(HashBuckets):
-    """Takes in rows from many threads, and then says which are unmatched; each has a hash, and its number and side.
+    """Collects rows (hash, number, side) from many threads, and then finds those that are unmatched.
 
     Args:
-        folder: For the file, which goes with this process if not before.
+        folder: For the temporary file, which is removed when this process ends at the latest.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, numbers=2, waiting_bytes=WAITING_BYTES)
 
     def add_rows(self, side: int, hashes: np.ndarray, rows: np.ndarray) -> None:
-        """Take in rows of side 0 or 1.
+        """Add rows of side 0 or 1.
 
         Args:
             hashes: uint64 [n].
-            rows: Their numbers on their side, integers [n].
+            rows: Row numbers on their side, integers [n].
         """
         self.add(np.column_stack([hashes, (rows * _SIDES + side).astype(np.uint64)]))
 
     def unmatched(self, threads: ThreadPoolExecutor, *, most: int) -> tuple[UnmatchedRows, UnmatchedRows]:
-        """The unmatched rows of either side, all of them or more than `most` of a side."""
+        """Find the unmatched rows of both sides; it stops early once one side has more than `most`."""
         found: list[np.ndarray] = []
         counts = np.zeros(_SIDES, np.int64)
         for first in range(0, BUCKETS, _AT_ONCE):
@@ -71,7 +71,7 @@ def _rows_of(pairs: np.ndarray) -> UnmatchedRows:
 
 
 def _single(pairs: np.ndarray) -> np.ndarray:
-    """The pairs whose hash is there once."""
+    """The pairs whose hash occurs once."""
     order = np.argsort(pairs[:, 0])
     hashes = pairs[:, 0][order]
     differs = np.ones(len(hashes) + 1, bool)

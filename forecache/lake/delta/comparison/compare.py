@@ -1,10 +1,10 @@
-"""Two states of a partition, compared by the hashes of their rows.
+"""Comparison of two states of a partition by the hashes of their rows.
 
-Both are read side by side and hashed. Rows that lie at the same place in both are matched at once; of the others,
-those whose hash is on one side only differ.
+Both are read side by side and hashed. Rows at the same position with equal hashes are matched immediately; the others
+go through an anti-join by hash.
 
-Memory is bounded: by the batches that are read at a time, the hashes that wait (see `AntiJoin`) and the rows that are
-kept. Only the rows that differ are all held.
+Memory is bounded by the batches that are read at a time, the hashes in the anti-join (see `AntiJoin`) and the rows that
+are kept. Only the rows that differ are all held.
 """
 
 import threading
@@ -21,10 +21,10 @@ from forecache.lake.delta.comparison.hashed_partition import HashedPartition, Ke
 from forecache.lake.delta.comparison.partition import Piece
 
 KEPT_BYTES = 64 << 20
-"""Rows that may differ are kept in memory up to here; beyond it those that do are read again."""
+"""Rows that may differ are kept in memory up to this size; beyond it, those that do differ are read again."""
 
 MOST_THREADS = 3
-"""Each holds a batch of both sides, and what reads it."""
+"""Each thread holds a batch of both sides and their readers."""
 
 ALL = 1 << 62
 _NOTHING = (0, None, np.empty(0, np.uint64))
@@ -39,21 +39,21 @@ def differing_rows(
     most: int = ALL,
     look: Callable[[pa.RecordBatch, Piece], None] = lambda _, __: None,
 ) -> tuple[UnmatchedRows, UnmatchedRows] | None:
-    """The rows of either side that the other one lacks; all of them, or more than `most` of a side.
+    """Find the rows of either side that the other one lacks; it stops early once one side has more than `most`.
 
     Args:
         folder: For hashes that do not fit memory.
-        look: Gets the first batch of every piece of the new side.
+        look: Called with the first batch of every row group of the new side.
 
     Returns:
-        None where the rows found do not account for the difference: some are there more than once.
+        (removed, added); None if the rows found do not explain the difference, because some rows occur more than once.
     """
     with AntiJoin(folder) as anti_join:
         _read_side_by_side(old, new, threads, anti_join, look)
         removed, added = anti_join.unmatched(threads, most=most)
     if max(len(removed.rows), len(added.rows)) > most:
         return removed, added
-    # A row that is there twice on one side can hide: its hash is not found once. Counts and sums tell.
+    # A row that occurs twice on one side is not found, as its hash is not unique. Counts and sums of hashes show that.
     same_rows = old.rows - len(removed.rows) == new.rows - len(added.rows)
     if not same_rows or (old.sum - removed.sum - new.sum + added.sum) % (1 << 64):
         return None
@@ -67,7 +67,7 @@ def _read_side_by_side(
     anti_join: AntiJoin,
     look: Callable[[pa.RecordBatch, Piece], None],
 ) -> None:
-    """Read and hash both sides, and hand on what does not lie at the same place in both."""
+    """Read and hash both sides, and add the rows that are not equal at the same position to the anti-join."""
     sides, lock, kept_bytes = (old, new), threading.Lock(), 0
 
     def compare(position: int) -> None:
@@ -98,7 +98,7 @@ def _read_side_by_side(
 
 
 def _unequal(hashes: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Where other hashes, or none, lie at the same place."""
+    """Positions at which the other side has another hash, or none."""
     unequal = np.ones(len(hashes), bool)
     common = min(len(hashes), len(other))
     np.not_equal(hashes[:common], other[:common], out=unequal[:common])
@@ -106,15 +106,15 @@ def _unequal(hashes: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def first_and_last(keys: pa.ChunkedArray, moments: np.ndarray | None) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """Each different key of some rows, and the positions of its first and of its last row.
+    """Each distinct key of some rows, and the positions of its first and of its last row.
 
     Args:
-        moments: When each row was, integers [n]; None: the rows are in their order.
+        moments: Time of each row, integers [n]; None: the rows are in order of time.
     """
     encoded = keys.combine_chunks().dictionary_encode()
     order = np.arange(len(encoded)) if moments is None else np.argsort(moments, kind="stable")
     codes = encoded.indices.to_numpy()[order]
     first, last = np.empty((2, len(encoded.dictionary)), np.int64)
-    # Where a code is there more than once, numpy keeps what it assigned last.
+    # If a code occurs more than once, numpy keeps the value that it assigned last.
     first[codes[::-1]], last[codes] = order[::-1], order
     return encoded.dictionary, first, last

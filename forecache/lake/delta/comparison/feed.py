@@ -22,14 +22,14 @@ def read_feed(
     most_rows: int | None = None,
     most_bytes: int | None = None,
 ) -> pa.Table | None:
-    """The feed's rows with columns of the table, None where there is more than wanted: then it is not all read.
+    """Read the feed's rows with columns of the table; None, without reading all, if there are more than allowed.
 
     Args:
         versions: Delta versions of the first and the last commit.
         partition: Column and value (ISO).
 
     Raises:
-        DeltaError, OSError, pa.ArrowException: It was vacuumed, never written, or has another schema.
+        DeltaError, OSError, pa.ArrowException: The feed was vacuumed, never written, or has another schema.
     """
     column, value = partition
     feed = pa.RecordBatchReader.from_stream(
@@ -51,10 +51,10 @@ def read_feed(
 
 
 def feed_side(feed: pa.Table, *, added: bool) -> tuple[pa.Table, np.ndarray]:
-    """The rows that were removed or those that were added, of which an updated one is both, and when each was.
+    """The removed or the added rows of a feed, each with its time; an updated row is among both.
 
     Returns:
-        The rows, and their moments, int64 [n]: in one commit all are removed before any is added.
+        The rows, and their order in time, int64 [n]: in one commit all rows are removed before any is added.
     """
     is_removed = pc.is_in(feed[_KIND], _REMOVED)
     rows = feed.filter(pc.invert(is_removed) if added else is_removed)

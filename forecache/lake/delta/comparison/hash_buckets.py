@@ -1,6 +1,6 @@
-"""Rows of 64-bit numbers divided into buckets by the first number, a hash, in memory and beyond a bound in a file.
+"""Rows of 64-bit numbers in buckets by their first number, a hash: in memory, and beyond a bound in a file.
 
-Equal hashes meet in one bucket, so that each bucket can be looked at by itself.
+Equal hashes are in one bucket, so that each bucket can be processed separately.
 """
 
 import os
@@ -13,18 +13,18 @@ from typing import BinaryIO
 import numpy as np
 
 BUCKETS = 256
-"""So many that a bucket fits a core's cache while it is sorted."""
+"""Number of buckets, so that a bucket fits a core's cache while it is sorted."""
 
 _SHIFT = np.uint64(56)
 
 
 class HashBuckets(ExitStack):
-    """Takes in rows from many threads, and then gives them back bucket by bucket.
+    """Collects rows from many threads, and then returns them bucket by bucket.
 
     Args:
-        folder: For the file, which goes with this process if not before.
-        numbers: How many numbers a row has, its hash included.
-        waiting_bytes: Rows that wait in memory; where they are more, they go to the file.
+        folder: For the temporary file, which is removed when this process ends at the latest.
+        numbers: Numbers of a row, its hash included.
+        waiting_bytes: Size of the rows that are held in memory; beyond it they are written to the file.
     """
 
     def __init__(self, folder: Path, *, numbers: int, waiting_bytes: int) -> None:
@@ -34,14 +34,14 @@ class HashBuckets(ExitStack):
         self._most_waiting_bytes = waiting_bytes
         self._lock = threading.Lock()
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
-        """Rows in the order of their buckets, and where each bucket begins and the last one ends."""
+        """Rows in the order of their buckets, and the position at which each bucket begins and the last one ends."""
         self._waiting_bytes = 0
         self._file: BinaryIO | None = None
         self._runs: list[np.ndarray] = []
-        """Of each run in the file, where in it each bucket begins and the last one ends, in bytes."""
+        """For each run in the file, the offset at which each bucket begins and the last one ends, in bytes."""
 
     def add(self, rows: np.ndarray) -> None:
-        """Take in rows, uint64 [n, numbers]."""
+        """Add rows, uint64 [n, numbers]."""
         buckets = (rows[:, 0] >> _SHIFT).astype(np.uint8)
         starts = np.concatenate([[0], np.cumsum(np.bincount(buckets, minlength=BUCKETS))])
         ordered = rows.take(np.argsort(buckets, kind="stable"), axis=0)
@@ -66,7 +66,7 @@ class HashBuckets(ExitStack):
         return np.concatenate([np.empty((0, self._numbers), np.uint64), *parts])
 
     def bucket(self, bucket: int) -> np.ndarray:
-        """The rows of a bucket, uint64 [n, numbers]; once all rows have been added."""
+        """The rows of a bucket, uint64 [n, numbers]; call it after all rows have been added."""
         parts = [self._in_memory(bucket)]
         for run in self._runs:
             assert self._file is not None

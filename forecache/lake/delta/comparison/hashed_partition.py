@@ -1,4 +1,4 @@
-"""One of two partitions that are compared: its rows by their hashes, and then those that differ by their numbers."""
+"""One side of a comparison of partitions: it hashes its rows, and later returns rows by their numbers."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,21 +9,21 @@ import pyarrow as pa
 from forecache.lake.delta.comparison.partition import PartitionReader, Piece
 
 _KEPT_SHARE = 8
-"""Where more than one row in so many is not matched at once, the sides have another order, and few of these differ."""
+"""If more than one row in so many is not matched immediately, the order differs, and few of these rows do."""
 
 
 class HashedPartition:
-    """A partition whose rows are hashed, and then some taken by their numbers, from the first piece to the last.
+    """A partition whose rows are hashed; rows are numbered from the first row group to the last.
 
     Args:
-        hashed_columns: The columns of a piece that its rows' hashes are made of.
-        row_hashes: Makes the hashes, uint64 [n], of a batch of a piece.
-        wanted: The columns that rows which differ are wanted with; None: those that are hashed.
+        hashed_columns: Returns the columns of a row group that are hashed.
+        row_hashes: Computes the hashes, uint64 [n], of a batch of a row group.
+        wanted: Columns of the rows that are returned; None: those that are hashed.
 
     Attributes:
-        rows: Rows of the partition, once it has been read.
-        sum: Of the hashes of all rows.
-        kept: For pieces by their positions, the rows that were not matched at once.
+        rows: Number of rows, once the partition has been read.
+        sum: Sum of the hashes of all rows.
+        kept: By position of the row group, the rows that were not matched immediately.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class HashedPartition:
         self._starts = np.cumsum([0, *(piece.rows for piece in reader.pieces)])
 
     def hashed(self, position: int) -> Iterator[tuple[int, pa.RecordBatch, np.ndarray]]:
-        """The batches of a piece, each with the number of its first row and the hashes of all its rows.
+        """Yield the batches of a row group, each with the number of its first row and the hashes of all its rows.
 
-        None where there is no such piece.
+        Yields nothing if there is no such row group.
         """
         if position >= len(self.reader.pieces):
             return
@@ -55,7 +55,7 @@ class HashedPartition:
             start += len(batch)
 
     def rows_at(self, numbers: np.ndarray, threads: ThreadPoolExecutor) -> Iterator[tuple[pa.RecordBatch, Piece]]:
-        """The rows with these ascending numbers, a batch a piece."""
+        """Yield the rows with these ascending numbers, one batch for each row group."""
         ends = np.searchsorted(numbers, self._starts)
 
         def of_piece(position: int) -> tuple[pa.RecordBatch, Piece]:
@@ -76,7 +76,7 @@ class HashedPartition:
 
 
 class KeptRows:
-    """The rows of a piece that were not matched at once, as long as they are few."""
+    """The rows of a row group that were not matched immediately, as long as they are few."""
 
     def __init__(self) -> None:
         self.complete = True
@@ -85,7 +85,7 @@ class KeptRows:
         self._batches: list[pa.RecordBatch] = []
 
     def add(self, batch: pa.RecordBatch, rows: np.ndarray, start: int, *, room: bool) -> int:
-        """Keep some rows of a batch, whose first row has the number `start`; returns how many bytes more are kept."""
+        """Keep some rows of a batch, whose first row has the number `start`; returns the bytes added."""
         before = self._bytes
         self.complete = self.complete and room and _KEPT_SHARE * len(rows) <= len(batch)
         if not self.complete:

@@ -1,4 +1,4 @@
-"""A partition of a table at one Delta version, read in pieces that threads and processes share out."""
+"""A partition of a table at one Delta version: its data files, their digest, and its rows, read by row groups."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
 
 @dataclass(frozen=True)
 class Piece:
-    """A row group of a data file; `values` are those of its longest column: more than its rows where that has lists."""
+    """A row group of a data file; `values` counts those of its longest column: more than its rows if that has lists."""
 
     path: str
     row_group: int
@@ -27,12 +27,12 @@ class Piece:
 
     @property
     def place(self) -> str:
-        """How messages name it."""
+        """Name for messages."""
         return f"{self.path} (row group {self.row_group})"
 
 
 class PartitionReader:
-    """Reads a partition's pieces at the Delta version that a table is open at; safe for threads.
+    """Reads a partition's row groups at the Delta version that a table is open at; safe for threads.
 
     Args:
         column: Partition column (date).
@@ -55,12 +55,12 @@ class PartitionReader:
         ]
 
     def batches(self, piece: Piece, columns: list[str], *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """The rows of a piece, in batches of bounded size: about `batch_rows` rows, or items of lists."""
+        """Yield the rows of a row group, in batches of bounded size: about `batch_rows` rows, or items of lists."""
         if piece.values > piece.rows and self._column not in columns:
             yield from self._list_batches(piece, columns, max(1, batch_rows * piece.rows // piece.values))
             return
         group = self._fragments[piece.path].subset(row_group_ids=[piece.row_group])
-        # By the table's schema, as a file that is older than a column lacks it.
+        # With the table's schema, as a file that is older than a column lacks it.
         for batch in group.to_batches(
             self._table_schema,
             columns=columns, batch_size=batch_rows, use_threads=False, batch_readahead=1, fragment_readahead=1,
@@ -68,9 +68,9 @@ class PartitionReader:
             yield plain(batch)
 
     def _list_batches(self, piece: Piece, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """The rows of a piece with lists, decoded batch by batch.
+        """Yield the rows of a row group with lists, decoded batch by batch.
 
-        A dataset decodes a whole row group at once, which takes gigabytes where each row has a list.
+        A dataset decodes a whole row group at once, which takes gigabytes if each row has a list.
         """
         fragment = self._fragments[piece.path]
         schema = pa.schema([self.schema.field(name) for name in columns])
@@ -100,7 +100,7 @@ def _most_values(group: Any) -> int:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type without views, large offsets or fixed sizes: writers differ in which of Arrow's types they store."""
+    """Arrow's type without views, large offsets or fixed sizes, as writers differ in which of these they store."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return pa.list_(plain_type(kind.value_type))
     if pa.types.is_struct(kind):

@@ -1,1 +1,1 @@
-"""Formats of landing files: each as rows of text, in bounded memory and whatever the bytes."""
+"""Formats of landing files: each is parsed to rows of text, in bounded memory, for any bytes."""

@@ -11,7 +11,7 @@ from forecache.pipeline import Source
 
 
 def csv_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
-    """The rows of a CSV file, each with the line that it begins in."""
+    """Yield the rows of a CSV file, each with the number of its first line."""
     records = _records(stream)
     header = _header(records, source)
     order = [header.index(name) for name in column_names(source)]
@@ -30,7 +30,7 @@ def csv_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
 
 
 def require_header(stream: BinaryIO, source: Source) -> None:
-    """InputError where the header is not what the source declares."""
+    """Raise InputError if the header is not what the source declares."""
     _header(_records(stream), source)
 
 
@@ -48,7 +48,7 @@ def _fields(text: str) -> list[str]:
 
 
 def _records(stream: BinaryIO) -> Iterator[tuple[int, str]]:
-    """The first line's number and the text of each record, blank ones too; a quoted field may span lines."""
+    """Yield the first line's number and the text of each record, also of blank ones; a quoted field may span lines."""
     stream.seek(0)
     first, parts = 1, list[str]()
     for number, (line, _) in enumerate(lines(stream), start=1):
@@ -62,7 +62,7 @@ def _records(stream: BinaryIO) -> Iterator[tuple[int, str]]:
 
 
 def _ends_in_quotes(line: str, *, in_quotes: bool) -> bool:
-    """Whether a quoted field is open where the line ends. A quote opens a field only as its first character."""
+    """Return whether a quoted field is open at the line's end; a quote opens a field only as its first character."""
     at = 0
     while True:
         if in_quotes:

@@ -11,7 +11,7 @@ from forecache.pipeline import Source
 
 
 def json_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
-    """The rows of a file of JSON lines, each with its line."""
+    """Yield the rows of a file of JSON lines, each with its line number."""
     names = column_names(source)
     nothing = (None,) * len(names)
     stream.seek(0)
@@ -36,10 +36,10 @@ def _json_values(text: str, names: Sequence[str], source: Source) -> tuple[str |
 
 
 def json_record(text: str) -> dict[str, Any]:
-    """A JSON object by member: numbers as they are written, nested values with their numbers as numbers.
+    """Parse a JSON object: top-level numbers stay text as written, those in nested values become numbers.
 
     Raises:
-        InputError, ValueError, RecursionError: It is none, or a member is there twice.
+        InputError, ValueError, RecursionError: The text is not a JSON object, or has a member twice.
     """
     record = json.loads(
         text, parse_float=str, parse_int=str, parse_constant=_no_constant, object_pairs_hook=_distinct_members
@@ -47,7 +47,7 @@ def json_record(text: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError("the line is not a JSON object")
     if any(isinstance(value, dict | list) for value in record.values()):
-        # Nested values are kept as JSON text.
+        # Nested values are later stored as JSON text.
         nested = json.loads(text)
         record = {name: nested[name] if isinstance(v, dict | list) else v for name, v in record.items()}
     return record
@@ -66,7 +66,7 @@ def _distinct_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def as_text(value: Any) -> str | None:
-    """A value of `json_record` as text; raises ValueError where it holds half of a surrogate pair."""
+    """A value of `json_record` as text; raises ValueError if it has half of a surrogate pair."""
     if value is None:
         return None
     text = value if isinstance(value, str) else json.dumps(value)

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TextRow = tuple[tuple[str | None, ...], str | None]
-"""The values of a row, and what is wrong with it."""
+"""The values of a row, and its error or None."""
 _MAX_BATCH_ROWS = 8192
 _MAX_BATCH_BYTES = 32 << 20
 
 
 def text_batches(stream: BinaryIO, names: Sequence[str]) -> Iterator[list[TextRow]]:
-    """Rows with the named columns, in order; a row whose text is not UTF-8 has an error and its text escaped.
+    """Yield rows with the named columns, in order; a row whose text is not UTF-8 has an error, and its text escaped.
 
     Raises:
-        InputError: A column is nested or of a type without a text.
-        Exception: Whatever Arrow raises for bytes that are no Parquet.
+        InputError: A column is nested or of a type that has no text form.
+        Exception: Any error of Arrow for bytes that are not Parquet.
     """
     import pyarrow.parquet as pq
 
@@ -50,7 +50,7 @@ def _require_flat(name: str, kind: "pa.DataType") -> None:
 
 
 def _texts(name: str, column: "pa.Array") -> "list[str | bytes | None]":
-    """The values as text; those that are no UTF-8 as bytes."""
+    """The values as text; as bytes if they are not UTF-8."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
@@ -81,7 +81,7 @@ def _row(names: Sequence[str], values: "Sequence[str | bytes | None]") -> TextRo
 
 
 def parquet_names(stream: BinaryIO) -> list[str]:
-    """The columns that a Parquet file says it has."""
+    """Names of the columns of a Parquet file."""
     import pyarrow.parquet as pq
 
     stream.seek(0)
@@ -89,7 +89,7 @@ def parquet_names(stream: BinaryIO) -> list[str]:
 
 
 def parquet_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
-    """Its rows, numbered from 1."""
+    """Yield the rows of a Parquet file, numbered from 1."""
     nothing = (None,) * len(source.columns)
     line = 0
     for rows in text_batches(stream, column_names(source)):

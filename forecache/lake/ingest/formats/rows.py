@@ -1,4 +1,4 @@
-"""What a format makes of a file, and what all formats share."""
+"""The parsed row, which all formats yield, and the checks that they share."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from forecache.errors import InputError
 from forecache.pipeline import Source
 
 KEPT_BYTES = 1 << 16
-"""Of a row that cannot be read, so much of its text is kept."""
+"""The text of an unreadable row is cut to this length."""
 
 
 @dataclass(frozen=True)
 class ParsedRow:
     """One row of a landing file.
 
-    Line 0 is about the file itself: its checksum, and how many rows it has by its bytes or why it cannot be read.
+    Line 0 is about the file itself: its checksum, and its row count or the reason why it cannot be read.
     """
 
     line: int
@@ -31,7 +31,7 @@ def column_names(source: Source) -> list[str]:
 
 
 def require_columns(found: Iterable[str], source: Source) -> None:
-    """InputError where a file's columns are not those that the source declares."""
+    """Raise InputError if a file's columns are not those that the source declares."""
     found, names = list(found), column_names(source)
     missing = [name for name in names if name not in found]
     if missing:
@@ -45,5 +45,5 @@ def require_columns(found: Iterable[str], source: Source) -> None:
 
 
 def escaped(text: str) -> str:
-    """A text with what is no Unicode character escaped."""
+    """Escape lone surrogates, which UTF-8 cannot encode."""
     return text.encode(errors="backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Rows of a database as text, in batches from a server-side cursor; what fails is said without the URL's password."""
+"""Rows of a database as text, in batches from a server-side cursor; error messages do not have the URL's password."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,12 @@ _CONNECT_S = 10
 
 
 def text_batches(settings: Settings, source: Source, query: Query, day: date) -> Iterator[list[TextRow]]:
-    """The values of the source's columns, in the order of the declaration; at most `batch_rows` at a time.
+    """Yield the values of the source's columns, in the order of the declaration; at most `batch_rows` at a time.
 
-    Of events those of the day (UTC), otherwise all there are. One statement, which sees one state of the database.
+    For events those of the day (UTC), otherwise all. One statement, which sees one state of the database.
 
     Raises:
-        SettingsError: The settings do not have the database, or its URL is none.
+        SettingsError: The settings do not have the database, or its URL is not valid.
         InputError: The database refuses the query, or the query lacks a column.
         UnavailableError: The database does not answer, or stopped answering.
     """
@@ -52,7 +52,7 @@ def text_batches(settings: Settings, source: Source, query: Query, day: date) ->
 
 
 def require_database(settings: Settings, source: Source) -> None:
-    """Connect to the database of a source's query; raises as `text_batches`, but for what is wrong with the query."""
+    """Connect to the database of a source's query; raises as `text_batches`, except for errors of the query."""
     assert isinstance(source.extract, Query)
     url = _url(settings, source, source.extract)
     with _explained(source, source.extract, url), _connected(url, source.extract):
@@ -88,7 +88,7 @@ def _connected(url: "URL", query: Query) -> "Iterator[Connection]":
     given: dict[str, Any] = {}
     if url.get_backend_name() == "postgresql":
         options["postgresql_readonly"] = True
-        # Bounds are moments: columns without time zone are compared with them as UTC.
+        # The bounds have a time zone: columns without one are compared with them as UTC.
         given = {"connect_timeout": _CONNECT_S, "options": "-c timezone=UTC"}
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=given)
     with engine.connect().execution_options(**options) as connection:
@@ -140,14 +140,14 @@ def _statement(source: Source, query: Query, names: Sequence[str]) -> Any:
 
 
 def _bounds(day: date, url: "URL") -> dict[str, datetime]:
-    """The first moment of a day and that of the next one; without a time zone for databases that have none."""
+    """Start of a day and of the next one; without a time zone for databases that do not support them."""
     zone = timezone.utc if url.get_backend_name() == "postgresql" else None
     start = datetime.combine(day, time(), zone)
     return {"start": start, "end": start + timedelta(days=1)}
 
 
 def _text(value: Any) -> str | None:
-    """A value as ingestion reads it from any landing file; it judges the types."""
+    """A value as text, as in any landing file; ingestion judges the types."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):

@@ -17,9 +17,9 @@ _POSITION, _DAY = "position", "event_day"
 
 
 def write_day(settings: Settings, source: Source, extract: StreamDay, day: date, path: Path) -> tuple[int, int]:
-    """Write the events of a day; returns how many, and the highest position among them (-1: none).
+    """Write the events of a day; returns their number and the highest position among them (-1: none).
 
-    Rows of a stream never change and never go: of two states of a day, those with equal numbers are the same.
+    Rows of a stream are never changed or removed, so equal numbers mean equal rows.
 
     A column that the topic does not have, such as a label that comes later, is null.
 

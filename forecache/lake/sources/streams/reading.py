@@ -1,4 +1,4 @@
-"""How far a stream has read its topic: whether a day that is over is whole in its table."""
+"""Reading progress of a stream: whether its table has all events of a past day."""
 
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta, timezone
@@ -14,11 +14,11 @@ from forecache.stream_state import StreamState, read_state
 
 _DAY, _POSITION = "event_day", "position"
 _ELSEWHERE = timedelta(hours=1)
-"""Where nothing here says how far the stream is, a day is taken to be whole so long after its end was read."""
+"""If the stream's state is not known here, a day is complete once a message so long after its end was read."""
 
 
 def first_whole_day(settings: Settings, extract: StreamDay) -> date | None:
-    """The first day of which the stream has all events; None while it has committed nothing."""
+    """The first day for which the stream has all events; None while it has committed nothing."""
     if extract.start is not None:
         return extract.start
     delta = open_if_exists(settings, STREAM + extract.stream)
@@ -28,10 +28,10 @@ def first_whole_day(settings: Settings, extract: StreamDay) -> date | None:
 
 
 def unread(settings: Settings, stream: str, day: date) -> str:
-    """Why events of a day may be missing in a stream's table, as a sentence; "" once it has read beyond the day's end.
+    """Sentence on why events of a day may be missing in a stream's table; "" once it has read beyond the day's end.
 
-    It has where it had no lag after the day's end, or else where it has a later message of each partition that lags. A
-    stream that runs on another machine is only known by its table.
+    It has if it had no lag after the day's end, or if it has a later message of each partition that lags. The progress
+    of a stream on another machine is only known from its table.
     """
     end = datetime.combine(day + timedelta(days=1), time(), timezone.utc)
     state = read_state(settings.home_path, stream)
@@ -53,14 +53,14 @@ def unread(settings: Settings, stream: str, day: date) -> str:
 
 
 def _lagging(state: StreamState, end: datetime) -> set[int]:
-    """Partitions that had messages which were not committed, when the stream said so last."""
+    """Partitions that had uncommitted messages when the stream last wrote its state."""
     if state.written_at < end.timestamp():
         return {int(each) for each in state.end_offsets}
     return {int(each) for each, offset in state.end_offsets.items() if state.offsets.get(each, 0) < offset}
 
 
 def _newest_read(settings: Settings, table: str, end: datetime) -> dict[int, datetime]:
-    """By partition, the newest time of a message in the first and the last hours that were committed since a time."""
+    """By partition, the newest message time in the first two and the last two hours that were committed since `end`."""
     delta = open_if_exists(settings, table)
     if delta is None:
         return {}
@@ -74,17 +74,17 @@ def _newest_read(settings: Settings, table: str, end: datetime) -> dict[int, dat
 
 
 def days_with_more(settings: Settings, stream: str, landed: Mapping[date, int], *, since: date) -> list[date]:
-    """Days of which a stream committed rows after those that landed, ascending.
+    """Days for which a stream committed rows after those that landed, ascending.
 
     Args:
-        landed: By day, the highest position among its rows that landed.
-        since: The date from which commits are looked at.
+        landed: By day, the highest position among its landed rows.
+        since: The date from which commits are read.
     """
     import pyarrow.dataset as ds
 
     rows = (ds.field(HOUR) >= f"{since}T00") & (ds.field(_DAY) <= max(landed))
     dataset = open_dataset(open_table(settings, STREAM + stream))
-    # Files are passed over by their statistics: hardly any has rows of days that are long over.
+    # Files are skipped by their statistics: hardly any has rows of days long past.
     newer = dataset.to_table(columns=[_DAY, _POSITION], filter=rows).group_by(_DAY).aggregate([(_POSITION, "max")])
     found = zip(newer[_DAY].to_pylist(), newer[f"{_POSITION}_max"].to_pylist(), strict=True)
     return sorted(day for day, position in found if day in landed and position > landed[day])

@@ -1,4 +1,4 @@
-"""When the versions of an existing Delta table were committed, and which of them changed its rows."""
+"""The commit history of an existing Delta table: the time of each version, and whether it changed rows."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +25,9 @@ class Commit:
     """A version of a table.
 
     Attributes:
-        at: With time zone; what the writer says, or when the log's entry was written.
-        delivers: Whether somebody wrote a state, if only the one before again; upkeep such as OPTIMIZE is none.
-        marks_rows: Whether it marked rows of files that stay as deleted.
+        at: With time zone: the commit's own time, or else the time of the log's entry.
+        delivers: It wrote a state, perhaps the same again; false for upkeep such as OPTIMIZE.
+        marks_rows: It marked rows of remaining files as deleted.
     """
 
     version: int
@@ -37,14 +37,14 @@ class Commit:
 
 
 def read_commits(place: Place, version: int) -> list[Commit]:
-    """The versions up to one whose entries the log still has, ascending.
+    """Read the versions up to one whose entries the log still has, ascending.
 
-    Read here, since delta-rs's history numbers the commits back from the newest: it is wrong where one says nothing of
-    itself, or where others commit meanwhile.
+    delta-rs's history is not used: it numbers commits backwards from the newest, which is wrong if a commit has no
+    commitInfo or if others commit meanwhile.
 
     Raises:
         OSError: The object store does not answer.
-        DamagedError: An entry is not what was written.
+        DamagedError: An entry is not valid.
     """
     filesystem, table = place.open(), place.uri.rstrip("/").rpartition("/")[2]
     found = filesystem.get_file_info(pa.fs.FileSelector("_delta_log"))
@@ -56,7 +56,7 @@ def read_commits(place: Place, version: int) -> list[Commit]:
 
 
 def _commit(filesystem: Any, table: str, version: int, info: Any) -> Commit | None:
-    """A version; None where its entry was removed from the log since that was listed, as the oldest ones are."""
+    """Read a version; None if its entry was removed from the log since that was listed, as the oldest ones are."""
     try:
         actions = read_entry(filesystem, version, table)
     except FileNotFoundError:

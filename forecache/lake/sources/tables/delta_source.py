@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def pin_delta(source: TableSource, place: Place) -> PinnedTable:
-    """A Delta table at its newest version.
+    """Pin a Delta table at its newest version.
 
     Raises:
-        InputError: There is no Delta table, or one with other columns.
+        InputError: There is no Delta table, or its columns are not those declared.
         UnavailableError: The object store does not answer.
     """
     table = open_delta(source, place)
@@ -35,17 +35,17 @@ def pin_delta(source: TableSource, place: Place) -> PinnedTable:
         str(metadata.id),
         table.version(),
         tuple(_files(table, source.day_column)),
-        # What went before the first entry that the log still has is a state, too, if nobody knows of which day.
+        # The oldest entry that the log still has counts as a state even if it is upkeep: it has the rows of older ones.
         commits=tuple((c.version, c.at) for c in commits if c.delivers or c is commits[0]) if by_version else (),
         mark=_last_deletion(commits) if _marks_rows(table) else "",
     )
 
 
 def open_delta(source: TableSource, place: Place, version: int | None = None) -> "DeltaTable":
-    """The table at a version, or its newest.
+    """Open the table at a version, or at its newest.
 
     Raises:
-        InputError: There is no such table, or not that version any more.
+        InputError: There is no such table, or that version no longer exists.
         UnavailableError: The object store does not answer.
     """
     from deltalake import DeltaTable
@@ -73,7 +73,7 @@ def _closed(source: TableSource, place: Place, error: Exception) -> UnavailableE
 
 
 def require_version(pinned: PinnedTable, version: int) -> None:
-    """Refuse an older version whose columns are others, or of whose files some were removed.
+    """Refuse an older version that has other columns, or some of whose files were removed.
 
     Raises:
         InputError: With table, version and remedy.
@@ -137,7 +137,7 @@ def _commits(source: TableSource, place: Place, version: int) -> list[Commit]:
 
 
 def _marks_rows(table: "DeltaTable") -> bool:
-    """Whether rows of files that stay may be marked as deleted, which delta-rs does not show."""
+    """Return whether rows may be deleted by deletion vectors, which delta-rs does not show."""
     return "deletionVectors" in (table.protocol().reader_features or ())
 
 

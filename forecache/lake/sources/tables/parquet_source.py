@@ -1,4 +1,4 @@
-"""Pinning a folder of Parquet files: which files are there, with their size and time, and what their footers say."""
+"""Pinning a folder of Parquet files: its files with size and time, and their columns and bounds from the footers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ _PATTERN = set("*?[]{}")
 
 
 def pin_parquet(source: TableSource, place: Place) -> PinnedTable:
-    """The Parquet files below a folder, but for those in folders or with names that start with "_" or ".".
+    """Pin the Parquet files below a folder, without those in folders or with names that start with "_" or ".".
 
     Raises:
-        InputError: There is no folder, no file, a Delta table, a file that is no Parquet, or one with other columns.
+        InputError: There is no folder, no file, a Delta table, a file that is not Parquet, or one with other columns.
         UnavailableError: The object store does not answer.
     """
     filesystem = place.open()
@@ -36,7 +36,7 @@ def pin_parquet(source: TableSource, place: Place) -> PinnedTable:
 
 
 def _read_types(source: TableSource, place: Place, files: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """By column that Spark does not read with its declared type, the type to read it with."""
+    """By column that Spark cannot read with its declared type, the type to read it with."""
     types = {}
     for name in (column.name for column in source.columns):
         found = {file[name] for file in files}
@@ -52,7 +52,7 @@ def _read_types(source: TableSource, place: Place, files: Sequence[Mapping[str, 
 
 
 def _read_type(kind: str) -> str:
-    """That of a decimal, or of nanoseconds; "" for the declared one."""
+    """Type to read an Arrow type with, for decimals and nanoseconds; "": the declared one."""
     decimal = re.fullmatch(r"decimal\d*(\(.+\))", kind)
     return f"decimal{decimal[1]}" if decimal else NANOSECONDS if kind.startswith("timestamp[ns") else ""
 
@@ -88,7 +88,7 @@ def _does_not_open(source: TableSource, uri: str, error: OSError) -> Unavailable
 
 
 def _checked(source: TableSource, place: Place, filesystem: Any, info: Any) -> tuple[TableFile, dict[str, str]]:
-    """A file, and by column the type that it has."""
+    """Read the footer of a file; returns the file, and its type by column."""
     try:
         with filesystem.open_input_file(info.path) as opened:
             metadata = pq.read_metadata(opened)
@@ -104,7 +104,7 @@ def _checked(source: TableSource, place: Place, filesystem: Any, info: Any) -> t
     file = described(info.path, info.size, metadata)
     schema = metadata.schema.to_arrow_schema()
     types = {field.name: str(getattr(field.type, "value_type", field.type)) for field in schema}
-    # The value of a partition has the type that is declared: a folder's name has none.
+    # Partition values take the declared type, as a folder's name has none.
     types |= {column.name: _FOLDER[column.type] for column in source.columns if column.name in file.partition}
     require_columns(source, types, where=f"{info.path} in {place.uri}")
     first, last = _days(file, source.day_column)

@@ -1,4 +1,4 @@
-"""An existing table as a run sees it: one state, whatever others write meanwhile, and what each night may see of it."""
+"""An existing table pinned at one state for a run, whatever others write meanwhile, and the rows each night may see."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 NANOSECONDS = "bigint"
-"""The type that Spark reads a time in nanoseconds with."""
+"""The type with which Spark reads a time in nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class TableFile:
 
     Attributes:
         path: Relative to the table.
-        identity: Differs wherever the file's rows differ.
-        first, last: Days of its first and last row by the table's statistics, both included; None: not known.
+        identity: Text that changes if the file's rows change.
+        first, last: First and last day of its rows by the table's statistics, both included; None: not known.
     """
 
     path: str
@@ -39,13 +39,13 @@ class PinnedTable:
     """A table at one state.
 
     Attributes:
-        table_id: Differs where the table was made anew; "" of Parquet.
-        version: The Delta version; None of Parquet.
-        files: What the table consists of at that state.
-        commits: Of a snapshot by versions, every version up to it that is a state and when it was committed, ascending.
-        read_types: Of Parquet, by column the type that Spark reads it with where that is not the declared one.
-        mark: What the files do not show of the state, such as the last deletion within them.
-        states: By version, its rows as a frame of Spark whose keys were found to be there once.
+        table_id: Changes if the table is created again; "" for Parquet.
+        version: The Delta version; None for Parquet.
+        files: The files of that state.
+        commits: For a snapshot by versions, each version up to this one that is a state, and its time, ascending.
+        read_types: For Parquet, by column the type that Spark reads it with if that is not the declared one.
+        mark: Text for changes that the files do not show, such as the last deletion within them.
+        states: By version, a Spark frame of its rows, whose keys were checked to be unique.
     """
 
     source: TableSource
@@ -60,16 +60,16 @@ class PinnedTable:
 
     @property
     def is_by_version(self) -> bool:
-        """Whether the states of a snapshot are versions of the table."""
+        """True if the states of a snapshot are versions of the table."""
         return isinstance(self.source.time, Snapshot) and self.source.time.day is None
 
     def version_of(self, night: date) -> int | None:
-        """The last version committed before a night's end, None where there is none any more."""
+        """The last version committed before a night's end; None if there is none (any more)."""
         found = [version for version, at in self.commits if at < _end(night)]
         return found[-1] if found else None
 
     def newest_like(self, version: int) -> int:
-        """The newest version with the rows of a state, whose files the table keeps the longest."""
+        """The newest version with the same rows as a state: its files are kept the longest."""
         later = [other for other, _ in self.commits if other > version]
         return min(later) - 1 if later or self.version is None else self.version
 
@@ -78,17 +78,17 @@ class PinnedTable:
         return sorted({at.date() for _, at in self.commits})
 
     def day_of(self, night: date) -> date | None:
-        """The day of the last state up to a night where the files tell: each has rows of one known day."""
+        """The day of the last state up to a night, by the files; only valid if each has rows of one known day."""
         days = [file.first for file in self.files if file.first is not None and file.first <= night]
         return max(days, default=None)
 
     @property
     def tells_days(self) -> bool:
-        """Whether each file is known to have rows of one day only."""
+        """True if each file is known to have rows of one day only."""
         return all(file.first is not None and file.first == file.last for file in self.files)
 
     def state(self, night: date) -> str:
-        """A text that differs wherever the rows that the night may see differ."""
+        """A text that changes if the rows that the night may see change."""
         if self.is_by_version:
             what = f"version {self.version_of(night)}"
         else:
@@ -105,7 +105,7 @@ class PinnedTable:
         return [file for file in self.files if file.first is None or file.first <= night]
 
     def is_delivered(self, night: date) -> bool:
-        """Whether the table has a version, or by its statistics may have rows, of the night's day."""
+        """Return whether the table has a version of the night's day, or by its statistics may have rows of it."""
         if isinstance(self.source.time, Static):
             return True
         if self.is_by_version:
@@ -113,13 +113,13 @@ class PinnedTable:
         return any(_may_have(file, night) for file in self.files)
 
     def has_state(self, night: date) -> bool:
-        """Whether anything counts on the night."""
+        """Return whether there is a state, or any rows, for the night."""
         if self.is_by_version:
             return self.version_of(night) is not None
         return bool(list(self._seen(night)))
 
     def details(self) -> dict[str, str | int]:
-        """What the ledger records."""
+        """URI and version, or number of files, for the ledger."""
         pinned: dict[str, str | int] = {"uri": self.place.uri}
         return pinned | ({"files": len(self.files)} if self.version is None else {"version": self.version})
 

@@ -1,4 +1,4 @@
-"""The existing tables of a run, each pinned once: what its stage compares, reads and records is one state."""
+"""The existing tables of a run, each pinned once, so that its stage compares, reads and records the same state."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,17 +12,17 @@ from forecache.settings import Settings
 
 
 class Pins:
-    """Existing tables as they are when each is asked for first."""
+    """Pins existing tables, each at the first request for it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._pinned: dict[str, PinnedTable] = {}
 
     def of(self, source: TableSource) -> PinnedTable:
-        """A table's state; the same at each call.
+        """Pin a table, or return the state pinned by an earlier call.
 
         Raises:
-            InputError: It is not there, or has other columns than are declared.
+            InputError: The table does not exist, or its columns are not those declared.
             UnavailableError: The object store does not answer.
         """
         if source.name not in self._pinned:
@@ -31,6 +31,6 @@ class Pins:
         return self._pinned[source.name]
 
     def details(self, sources: Iterable[AnySource]) -> dict[str, Any]:
-        """`pinned` for the ledger: of each existing table its URI and version, or number of files; {} without one."""
+        """`pinned` for the ledger: URI and version, or number of files, of each existing table; {} without one."""
         tables = {source.name: self.of(source).details() for source in sources if isinstance(source, TableSource)}
         return {"pinned": tables} if tables else {}

@@ -1,4 +1,4 @@
-"""Whether an existing table still has the columns that its source declares."""
+"""Check that an existing table has the columns that its source declares."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _FITS: dict[str, tuple[str, ...]] = {
     "timestamp": ("timestamp", "timestamp_ntz"),
     "boolean": ("boolean", "bool"),
 }
-"""By declared type, the types of Delta and of Arrow that hold no other values; a decimal is also read as a double."""
+"""By declared type, the types of Delta and of Arrow whose values all fit; a decimal is also read as a double."""
 _DECIMAL = re.compile(r"decimal\d*\((\d+), ?(-?\d+)\)")
 
 
@@ -24,7 +24,7 @@ def require_columns(source: TableSource, types: Mapping[str, str], *, where: str
 
     Args:
         types: By column, its type as Delta or Arrow names it.
-        where: What has them, such as "version 12".
+        where: Place of the types for messages, such as "version 12".
 
     Raises:
         InputError: With table, column and both types.

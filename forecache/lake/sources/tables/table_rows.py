@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def known_table_rows(spark: "SparkSession", pinned: PinnedTable, nights: Sequence[date]) -> "DataFrame":
-    """The declared columns, `event_day` and `as_of`: for each night the events up to it, or the state that counts.
+    """The declared columns, `event_day` and `as_of`: for each night the events up to it, or its state.
 
     Raises:
-        InputError: A key is there twice in a state, or is null; or a version is not there any more.
+        InputError: A state has a key twice, or null in one; or a version no longer exists.
     """
     source = pinned.source
     if source.time is None:
@@ -37,7 +37,7 @@ def known_table_rows(spark: "SparkSession", pinned: PinnedTable, nights: Sequenc
 def horizon_table_rows(
     spark: "SparkSession", pinned: PinnedTable, nights: Sequence[date], horizon_days: int
 ) -> "DataFrame":
-    """The same of (night, night + horizon]: events, or the states of the days that have one; without time, all."""
+    """As `known_table_rows`, for (night, night + horizon]: events, or the states of days that have one; else all."""
     if isinstance(pinned.source.time, Static):
         return _at(_rows(spark, pinned), nights)
     if not pinned.is_by_version:
@@ -48,7 +48,7 @@ def horizon_table_rows(
 
 
 def _rows(spark: "SparkSession", pinned: PinnedTable, version: int | None = None) -> "DataFrame":
-    """The declared columns with the declared types, and `event_day`: null where the rows have no day."""
+    """The declared columns with the declared types, and `event_day`, null if the rows have no day."""
     from pyspark.sql import functions as F
 
     source = pinned.source
@@ -89,7 +89,7 @@ def _read_parquet(spark: "SparkSession", pinned: PinnedTable, root: str) -> "Dat
 
 
 def _of_days(spark: "SparkSession", pinned: PinnedTable, nights: Sequence[date]) -> "DataFrame":
-    """States that the table keeps by day: for each night the rows of the last day up to it."""
+    """States that are the rows of a day: for each night those of the last day up to it."""
     from pyspark.sql import functions as F
 
     rows = _rows(spark, pinned)
@@ -137,7 +137,7 @@ def _state(spark: "SparkSession", pinned: PinnedTable, version: int) -> "DataFra
         _require_keys(state, pinned, f"version {version}")
         pinned.states[version] = state
     state = pinned.states[version]
-    # Columns of their own, for a declaration may join the states of features with those of the label.
+    # New columns, as a declaration may join the states of features with those of the label.
     return state.select(*(F.col(f"`{name}`").alias(name) for name in state.columns))
 
 
@@ -148,7 +148,7 @@ def _at(rows: "DataFrame", nights: Sequence[date]) -> "DataFrame":
 
 
 def _require_keys(states: "DataFrame", pinned: PinnedTable, what: str) -> None:
-    """Refuse states that have a key twice, or a null in one; without a declared key nothing is looked at."""
+    """Refuse states that have a key twice, or a null in one; without a declared key nothing is checked."""
     from pyspark.sql import functions as F
 
     source = pinned.source

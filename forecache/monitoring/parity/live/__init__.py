@@ -1,1 +1,1 @@
-"""Look-ups of live views, computed again: the night that they stood on, merged with the rows of the stream's table."""
+"""Repeats look-ups of live views: merges the published version with rows of the stream's table."""

@@ -1,4 +1,4 @@
-"""Whether the look-ups of a logged answer can be repeated on the rows of the stream's table."""
+"""Checks if the live look-ups of a logged answer can be repeated on the rows of the stream's table."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from forecache.realtime.release.format import LookupContract
 def why_not(
     each: Logged, lookups: Sequence[LookupContract], held: Mapping[str, Held], streams: Mapping[str, Streamed]
 ) -> str:
-    """Why they cannot, of `forecache.monitoring.parity.found.REASONS`; "": they can, or none is of a live view."""
+    """Return why live look-ups cannot be repeated, a key of `replay_result.REASONS`; "" if they can."""
     if each.looks is None:
         return "not logged" if any(contract.live for contract in lookups) else ""
     for contract in lookups:
@@ -35,5 +35,5 @@ def _has_bounds(each: Logged, contract: LookupContract, held: Held, streamed: St
     try:
         keys = keys_of(contract, held, each.parsed)
     except InputError:
-        return True  # the look-up itself finds that, and names it
+        return True  # the look-up itself finds this error, and reports it
     return streamed.find_bounds(each.looks[contract.called], keys)

@@ -1,7 +1,7 @@
-"""The tiles of keys as they were after any row of a stream's table.
+"""An index of the tiles of keys after any row of a stream's table.
 
-Rows of a key are kept by tile, in the order of the stream, each combined with those before it. So the tile after some
-row is found by a binary search, however many events a key has: sums are exact, and the order in which tiles are
+The rows of a key are stored by tile, in the order of the stream, each combined with those before it. So the tile after
+a given row is found by a binary search, however many events a key has. Sums are exact, so the order in which tiles are
 combined changes no bit. The scan is that of Hillis and Steele (1986).
 """
 
@@ -20,9 +20,9 @@ from forecache.monitoring.parity.live.spread import (
     WORDS,
     ViewRows,
 )
-from forecache.windows.layout import Layout
+from forecache.windows.layout import TileLayout
 from forecache.windows.plan import DAY_US, plan_from_json
-from forecache.windows.tiles import TileRows, Tiles
+from forecache.windows.tiles import TileCodec, TileRows
 
 DAY, MINUTE = "day", "minute"
 _GROUPS = ("hash", "check", "number", "start", "end")
@@ -32,7 +32,7 @@ _ROWS = ("moment", "words", "partition", "offset")
 def index_share(*, rows: ViewRows, share: int, folder: Path) -> None:
     """Index the rows of one share of the keys, and remove their files."""
     plan = plan_from_json(rows.plan)
-    tiles = Tiles(plan)
+    tiles = TileCodec(plan)
     width = WORDS + tiles.day.width + tiles.minute.width
     files = sorted(folder.glob(f"{share:05}-*.words"))
     parts = [np.fromfile(file, np.int64).reshape(-1, width) for file in files]
@@ -51,7 +51,7 @@ def _place(folder: Path, share: int) -> Path:
     return folder / f"{share:05}"
 
 
-def _save(place: Path, kind: str, rows: np.ndarray, number: np.ndarray, words: np.ndarray, layout: Layout) -> None:
+def _save(place: Path, kind: str, rows: np.ndarray, number: np.ndarray, words: np.ndarray, layout: TileLayout) -> None:
     hashes = rows[:, HASH].view(np.uint64)
     order = np.lexsort((rows[:, MOMENT], number, rows[:, CHECK], hashes))
     rows, number, hashes = rows[order], number[order], hashes[order]
@@ -72,8 +72,8 @@ def _save(place: Path, kind: str, rows: np.ndarray, number: np.ndarray, words: n
         np.save(place / f"{kind}-{name}.npy", np.ascontiguousarray(array))
 
 
-def running(layout: Layout, group: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Of tiles [n, width], rows of a group behind each other, each combined with all before it in its group."""
+def running(layout: TileLayout, group: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Combine each of some tiles [n, width] with all before it in its group; groups are contiguous."""
     words, step = words.copy(), 1
     while len(same := np.flatnonzero(group[step:] == group[:-step]) + step):
         words[same] = layout.combine(words[same - step], words[same])
@@ -86,8 +86,9 @@ class Kind:
     """The tiles of days, or those of minutes, of one share of the keys; mapped, so that processes share them.
 
     Attributes:
-        hash, check, number, start, end: Of each tile: its key, its number, and its rows.
-        moment, words, partition, offset: Of each row: the tile after it, and where it stands in table and topic.
+        hash, check, number, start, end: For each tile: the hashes of its key, its number, and the range of its rows.
+        moment, words, partition, offset: For each row: its order in the table, the tile after it, and its Kafka
+            partition and offset.
     """
 
     hash: np.ndarray
@@ -101,7 +102,7 @@ class Kind:
     offset: np.ndarray
 
     def after(self, hashes: np.ndarray, checks: np.ndarray, bounds: np.ndarray) -> TileRows:
-        """The tiles of each key after its last row whose moment is not above a bound."""
+        """Return the tiles of each key after its last row whose moment is not above a bound."""
         owner, tile = self._tiles_of(hashes, checks)
         row = self._last_row(tile, bounds[owner])
         there = row >= self.start[tile]
@@ -109,26 +110,26 @@ class Kind:
         return TileRows(owner, self.number[tile], self.words[row])
 
     def bound_of(self, hashes: np.ndarray, checks: np.ndarray, behind: np.ndarray) -> int | None:
-        """The moment of the last row of one key before some offsets, -1 where it has none.
+        """Return the moment of one key's last row before some offsets, -1 if there is none.
 
-        None: in the stream's order, rows that are not before them stand between those that are.
+        None: the table has rows after the offsets between those that are before them.
 
         Args:
-            behind: Of each partition the offset.
+            behind: By partition, the offset.
         """
         _, tile = self._tiles_of(hashes, checks)
         if not len(tile):
             return -1
         rows = slice(int(self.start[tile[0]]), int(self.end[tile[-1]]))
         partition, offset, moment = self.partition[rows], self.offset[rows], self.moment[rows]
-        known = np.append(behind, 0)  # the last one is of partitions that came later
+        known = np.append(behind, 0)  # the last one is for partitions that were added later
         seen = offset < known[np.minimum(partition, len(behind))]
-        of_topic = partition >= 0  # others were read from landing files
+        of_topic = partition >= 0  # others were backfilled from landing files
         last = int(moment[seen & of_topic].max(initial=-1))
         return last if last < moment[~seen & of_topic].min(initial=np.iinfo(np.int64).max) else None
 
     def _tiles_of(self, hashes: np.ndarray, checks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All tiles of some keys: of which key each is, ascending, and its place."""
+        """Find all tiles of some keys: for each the place of its key, ascending, and its own place."""
         first = np.searchsorted(self.hash, hashes, "left")
         counts = np.searchsorted(self.hash, hashes, "right") - first
         owner = np.repeat(np.arange(len(hashes)), counts)
@@ -137,7 +138,7 @@ class Kind:
         return owner[same], tile[same]
 
     def _last_row(self, tile: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-        """Of each tile its last row whose moment is not above a bound; the row before its first where it has none."""
+        """The last row of each tile whose moment is not above a bound; the row before its first if there is none."""
         low, high = self.start[tile] - 1, self.end[tile] - 1
         while (low < high).any():
             middle = (low + high + 1) // 2
@@ -149,7 +150,7 @@ class Kind:
 
 
 def open_share(folder: Path, share: int, kind: str) -> Kind | None:
-    """An index that `index_share` made; None where the view has no such tiles."""
+    """Open an index that `index_share` made; None if the view has no such tiles."""
     place = _place(folder, share)
     if not (place / f"{kind}-hash.npy").exists():
         return None

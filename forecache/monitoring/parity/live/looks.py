@@ -1,4 +1,4 @@
-"""What a log says of look-ups of live views: the moment, and up to where they saw the stream."""
+"""Logged look-ups of live views: their time, and the last row of the stream that they included."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +17,11 @@ class Look:
     """A look-up of a live view by one request.
 
     Attributes:
-        at_us: In microseconds of Unix time.
+        at_us: Microseconds of Unix time.
         position: Its keys had the rows of the stream's table up to this Delta version.
-        layer: Names the declaration of the live layer.
-        pending: By the place of a key, the offset of each partition behind the rows that it had instead.
-        bounds: By the place of such a key, the moment of its last row, once that is known.
+        layer: Hash of the declaration of the live layer.
+        pending: By the place of a key that had pending rows instead, the offset of each partition after these rows.
+        bounds: By the place of such a key, the moment of its last row, once it is known.
     """
 
     view: str
@@ -32,7 +32,7 @@ class Look:
     bounds: dict[int, int] = field(default_factory=dict)
 
     def bounds_of(self, num_keys: int) -> np.ndarray:
-        """Of each key the largest moment of a row that it had, int64 [num_keys]."""
+        """Return for each key the largest moment of a row that it had, int64 [num_keys]."""
         found = np.full(num_keys, (self.position + 1) * PLACES_OF_A_COMMIT - 1, np.int64)
         for place, bound in self.bounds.items():
             found[place] = bound
@@ -40,7 +40,7 @@ class Look:
 
 
 def looks_of(logged: Sequence[Mapping[str, Any]] | None) -> dict[str, Look] | None:
-    """By look-up what a record says; None where it is of a log that did not say it."""
+    """Read the live look-ups of a log record by their names; None if the log did not record them yet."""
     if logged is None:
         return None
     return {
@@ -54,11 +54,11 @@ def looks_of(logged: Sequence[Mapping[str, Any]] | None) -> dict[str, Look] | No
 
 @dataclass(frozen=True)
 class Need:
-    """Which rows of a stream's table the answers of a day are computed from.
+    """The rows of a stream's table that are needed to compute the answers of a day.
 
     Attributes:
-        first_day: The oldest as-of date that was merged: no event of an earlier day counts.
-        up_to: The largest position; None: keys had rows that were not committed yet, all positions are needed.
+        first_day: The oldest as-of date that was merged: events of earlier days are not needed.
+        up_to: The largest position; None: all positions, since keys had rows that were not committed yet.
     """
 
     first_day: date
@@ -70,7 +70,7 @@ class Need:
 
 
 def needs_of(stores: pa.ListArray, live: pa.ListArray) -> dict[str, Need]:
-    """By view, what these records need."""
+    """Return by view the rows that log records need."""
     looked = live.flatten()
     if not len(looked):
         return {}
@@ -82,7 +82,7 @@ def needs_of(stores: pa.ListArray, live: pa.ListArray) -> dict[str, Need]:
     looks = pa.table({"view": looked.field("view"), "position": looked.field("position"), "pending": pending})
     found = {}
     for each in looks.group_by("view").aggregate([("position", "max"), ("pending", "max")]).to_pylist():
-        if each["view"] in by_view:  # else no answer of the model names its version
+        if each["view"] in by_view:  # else no answer names a version of the view
             night = date.fromisoformat(by_view[each["view"]])
             found[each["view"]] = Need(night, None if each["pending_max"] else each["position_max"])
     return found

@@ -1,6 +1,6 @@
-"""Rows of a stream's table on their way to an index: as words in files, one for each share of the keys.
+"""Shuffles the rows of a stream's table for an index: as words in files, by hash shares of their keys.
 
-Only one batch is in memory at a time, so a table may be of any size.
+Only one batch is in memory at a time, so the table may have any size.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from forecache.store.encoding.stream_source import StreamTable
 from forecache.store.encoding.streamed_rows import EVENT_DAY, HOUR, PLACE, POSITION, moments_of
 from forecache.store.segment.index import key_hashes
 from forecache.stream.record import OFFSET, PARTITION, with_columns
-from forecache.windows.event_states import cannot_sum, event_states
-from forecache.windows.plan import Plan, plan_from_json
+from forecache.windows.fold import cannot_sum, event_states
+from forecache.windows.plan import MergePlan, plan_from_json
 
 HASH, CHECK, MOMENT, AT_US, ROW_PARTITION, ROW_OFFSET, WORDS = range(7)
-"""Columns of a row in a file; words of its tile of a day and of minutes follow."""
+"""Columns of a row in a file; the words of its day tile and minute tile follow."""
 _CHECK_SEED = 1
 
 
@@ -33,8 +33,8 @@ class ViewRows:
 
     Attributes:
         plan: JSON of the view's plan.
-        first_day: Rows of events before it are left out.
-        up_to: Rows above this position, too.
+        first_day: Events of earlier days are left out.
+        up_to: Rows above this position are left out.
         bits: There are 2**bits shares of the keys, by the first bits of their hash.
     """
 
@@ -47,7 +47,7 @@ class ViewRows:
 
 
 def spread_hour(*, rows: ViewRows, hour: str, folder: Path) -> int:
-    """Append the rows of an hour of commits to the files of their keys; returns how many."""
+    """Append the rows of an hour of commits to the files of their keys' shares; returns the number of rows."""
     plan, count = plan_from_json(rows.plan), 0
     there = rows.table.columns
     wanted = dict.fromkeys([*plan.reads, *rows.key.names, POSITION, PLACE, PARTITION, OFFSET])
@@ -64,7 +64,7 @@ def spread_hour(*, rows: ViewRows, hour: str, folder: Path) -> int:
 
 
 def share_of(hashes: np.ndarray, bits: int) -> np.ndarray:
-    """The share of each key, by its hash, uint64 [n]."""
+    """Return the share of each key, by its hash, uint64 [n]."""
     return (hashes >> np.uint64(64 - bits)).astype(np.int64) if bits else np.zeros(len(hashes), np.int64)
 
 
@@ -73,15 +73,15 @@ def file_of(folder: Path, share: int, hour: str) -> Path:
 
 
 def hashes_of(keys: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Two hashes of every key, uint64 [n] and int64 [n]: equal for the same key alone."""
+    """Compute two hashes of each key, uint64 [n] and int64 [n], which together identify it."""
     seeded = (xxhash.xxh3_64_intdigest(key, _CHECK_SEED) for key in keys)
     return key_hashes(keys), np.fromiter(seeded, np.uint64, len(keys)).view(np.int64)
 
 
-def _words(plan: Plan, schema: KeySchema, rows: pa.Table) -> np.ndarray:
+def _words(plan: MergePlan, schema: KeySchema, rows: pa.Table) -> np.ndarray:
     rows = with_columns(rows, plan.reads)
     if (too_large := cannot_sum(plan, rows)).any():
-        rows = rows.filter(pa.array(~too_large))  # no event of the view, and no stream has committed it
+        rows = rows.filter(pa.array(~too_large))  # no events of the view: a stream does not commit them
     encoded = encode_keys(rows, schema)
     if encoded.null_count:
         rows, encoded = rows.filter(encoded.is_valid()), encoded.drop_null()

@@ -1,4 +1,4 @@
-"""The rows of a stream's table that answers of a day were computed from, and the features that they make."""
+"""Computes features of live views again, from the rows of the stream's table that answers of a day included."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from forecache.store.live.layer import LiveLayer, read_layer
 from forecache.store.publishing.worker_pool import Pool
 from forecache.store.store import open_store
 from forecache.stream.table.writer import offsets_of
-from forecache.windows.merged import merger_of
+from forecache.windows.merger import merger_of
 from forecache.windows.plan import plan_from_json
 from forecache.windows.tiles import TileRows
 
@@ -33,13 +33,13 @@ _SHARE_ROWS, _MOST_BITS = 1 << 20, 8
 
 @dataclass(frozen=True)
 class Indexed:
-    """Where the rows of a view were put.
+    """The index of a view's rows in a folder.
 
     Attributes:
-        layer: Names the declaration of the live layer, as it is now.
-        created_us: When the stream's table was made.
-        version: Of the table that was read; -1: there is none.
-        offsets: By partition, the offset behind the committed events.
+        layer: Hash of the current declaration of the live layer.
+        created_us: When the stream's table was created.
+        version: Version of the table that was read; -1: there is no table.
+        offsets: By partition, the offset after the committed events.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class Indexed:
 
 
 def index_views(settings: Settings, needs: Mapping[str, Need], folder: Path, pool: Pool) -> dict[str, Indexed]:
-    """Index the rows of each view that has a live layer; others are left out."""
+    """Index the needed rows of each view that has a live layer; others are left out."""
     found = {}
     for number, (view, need) in enumerate(sorted(needs.items())):
         try:
@@ -60,7 +60,7 @@ def index_views(settings: Settings, needs: Mapping[str, Need], folder: Path, poo
             if layer is not None and layer.kind == "tiles":
                 found[view] = _index(settings, layer, need, folder / f"live-{number}", pool)
         except ForecacheError:
-            continue  # its answers are counted as not to be computed again
+            continue  # its answers are counted as not recomputed
     return found
 
 
@@ -86,7 +86,7 @@ def _bits(num_rows: int) -> int:
 
 
 class Streamed:
-    """The rows of one view, open in one process."""
+    """Repeats look-ups of one view in one process, from the index of its stream's rows."""
 
     def __init__(self, indexed: Indexed) -> None:
         self.indexed = indexed
@@ -96,7 +96,7 @@ class Streamed:
         self._open: dict[tuple[int, str], Kind | None] = {}
 
     def why_not(self, look: Look, held: "Held") -> str:
-        """Why a look-up cannot be computed again, of `forecache.monitoring.parity.found.REASONS`; "": it can."""
+        """Return why a look-up cannot be repeated, a key of `REASONS`; "" if it can."""
         indexed = self.indexed
         fits = self._columns == held.columns and set(self._states) <= set(held.states)
         if look.layer != indexed.layer or not fits:
@@ -104,13 +104,13 @@ class Streamed:
         if look.position >= 0 and (look.at_us < indexed.created_us or look.position > indexed.version):
             return "live"
         for behind in look.pending.values():
-            # Without offsets it was written by an engine that did not say them.
+            # An older engine wrote no offsets.
             if not behind or any(indexed.offsets.get(place, 0) < offset for place, offset in enumerate(behind)):
                 return "pending"
         return ""
 
     def find_bounds(self, look: Look, keys: list[bytes]) -> bool:
-        """Find the last row of each key that was pending; False where the table has its rows in another order."""
+        """Find the last row of each key with pending rows; returns False if the table has them in another order."""
         for place, behind in look.pending.items():
             hashes, checks = hashes_of(keys[place : place + 1])
             kind = self._kind(int(share_of(hashes, self.indexed.bits)[0]), DAY)
@@ -130,26 +130,26 @@ class Streamed:
         at_us: np.ndarray,
         bounds: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Features, float32 [n, d], and which keys have had an event of late, bool [n].
+        """Merge a version's rows with the stream's; returns features, float32 [n, d], and the known keys, bool [n].
 
         Args:
             as_of: ISO date of the version.
-            matrix, known: Its rows with their states, float32 [n, width], and which it has.
-            at_us: Moments, int64 [n].
-            bounds: Of each key, up to which moment of the stream's table its rows count, int64 [n].
+            matrix, known: Its rows with their states, float32 [n, width], and which keys it has.
+            at_us: Times of the look-ups, int64 [n].
+            bounds: For each key, the moment of the stream's table up to which its rows count, int64 [n].
         """
         base = np.ascontiguousarray(matrix[:, len(held.columns) :]).view("<i8")
         base = base.take([held.states.index(name) for name in self._states], axis=1)
         night = (date.fromisoformat(as_of) - _EPOCH).days
-        return self._merger.merged(base, known, self.entries(keys, bounds), night, at_us)
+        return self._merger.merge(base, known, self.entries(keys, bounds), night, at_us)
 
     def entries(self, keys: list[bytes], bounds: np.ndarray) -> list[bytes | None]:
-        """What the live layer had of each key, None where it had nothing."""
+        """Return the encoded tiles that the live layer had of each key, None if it had none."""
         hashes, checks = hashes_of(keys)
         day, minute = (self._tiles(kind, hashes, checks, bounds) for kind in (DAY, MINUTE))
         newest = np.full(len(keys), np.iinfo(np.int64).min)
         np.maximum.at(newest, minute.owner, minute.number)
-        # A tile is dropped once another has come that is a longest window later, whatever the moment of a look-up.
+        # A minute tile is dropped once there is one that is a longest window later, whenever a look-up is.
         kept = minute.number > newest[minute.owner] - self._merger.plan.num_minute_tiles
         minute = TileRows(minute.owner[kept], minute.number[kept], minute.words[kept])
         there = np.bincount(day.owner, minlength=len(keys)) > 0

@@ -37,8 +37,8 @@ def time_chart(
         at_s: Unix time of each value.
         lines: Class and values; one of the class `area` is filled below.
         top: The value at the upper edge.
-        label: What it shows, for those who do not see it.
-        gaps: Whether a line is broken where its value is 0.
+        label: Description for screen readers.
+        gaps: Whether a line is interrupted at values of 0.
     """
     xs = [round((at - now + span_s) / span_s * WIDTH, 1) for at in at_s]
     shapes = [tag("line", x1=0, x2=WIDTH, y1=y, y2=y, class_="grid") for y in (1, HEIGHT / 2, HEIGHT - 1)]
@@ -56,7 +56,7 @@ def time_chart(
 
 
 def _runs(xs: Sequence[float], values: Sequence[float], *, gaps: bool) -> list[list[tuple[float, float]]]:
-    """Points that are joined; at a gap a new run begins."""
+    """Runs of points to join; at a gap a new run begins."""
     runs: list[list[tuple[float, float]]] = [[]]
     for x, value in zip(xs, values, strict=True):
         if x < 0:
@@ -88,7 +88,7 @@ def histogram(buckets: Sequence[int], marks: Sequence[tuple[str, float | None]])
     """Bars of a histogram whose bucket i counts less than 2**i microseconds, and the durations at its two edges.
 
     Args:
-        marks: Name and microseconds of what is said of it beside, such as its quantiles.
+        marks: (name, microseconds) of figures in its description, such as quantiles.
     """
     counts = from_bucket(_FIRST_BUCKET, buckets)
     used = [place for place, number in enumerate(counts) if number]

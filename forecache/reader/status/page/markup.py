@@ -1,4 +1,7 @@
-"""HTML from Python: every text and attribute is escaped, for names come from users."""
+"""HTML elements and tables; every text and attribute is escaped, as names come from users.
+
+A table is rows of cells on wide screens and a list of cards on narrow ones, for screen readers in both.
+"""
 
 from collections.abc import Iterable
 from html import escape

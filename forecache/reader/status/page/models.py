@@ -1,4 +1,4 @@
-"""The real-time models: a card for each, with what answered its requests and why."""
+"""The section of real-time models: a card for each, with the shares of model and fallbacks, and the reasons."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _SPARK_STEPS = 5
 
 
 def models_section(models: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """None where there is no model."""
+    """The section; None if there is no model."""
     if not models:
         return None
     cards = tag("div", [_card(model) for model in models], class_="wide cards")
@@ -70,7 +70,7 @@ def _facts(model: Mapping[str, Any]) -> Iterator[tuple[str, Content]]:
 
 
 def _parts(model: Mapping[str, Any]) -> Iterator[Markup]:
-    """Shares of rungs and of stages, then the log and what other parts of the project say of the model."""
+    """Shares of fallbacks and of stages, then the request log, drift and rollout."""
     if not model["answers"]:
         yield tag("p", f"No request in the last {words.span(model['window_s'])}.", class_="empty")
     else:

@@ -1,4 +1,4 @@
-"""The page as a whole: head, the state in a sentence, what needs attention, the sections, and its security policy."""
+"""The whole page: head, state, problems, sections, and its content security policy."""
 
 import base64
 import hashlib
@@ -20,7 +20,7 @@ _STYLE = Markup((_HERE / "page.css").read_text())
 _SCRIPT = Markup((_HERE / "page.js").read_text())
 _COLOURS = {"well": "#1f8a55", "warning": "#c27c00", "critical": "#c92a35"}
 REFRESH_S = 5
-"""Without JavaScript the whole page is loaded again so often."""
+"""Interval at which the whole page is loaded again without JavaScript."""
 
 
 def _digest(content: str) -> str:

@@ -1,4 +1,4 @@
-"""The sections of the page below the charts: versions, nights, workers."""
+"""The sections of the page below the charts: versions, streams with their live layers, as-of dates, workers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,10 +10,9 @@ from forecache.reader.status.page.table import Column, table
 _STATES = {"served": "well", "stale": "warning", "waiting": "warning", "fallback": "warning", "refused": "critical",
            "damaged": "critical", "unreadable": "critical"}  # fmt: skip
 _VERSION_COLUMNS = (
-    Column("Name"), Column("State"), Column("Version", right=True), Column("As of"), Column("Age", right=True),
-    Column("Allowed", right=True), Column("Keys", right=True), Column("Size", right=True),
-    Column("Keys asked", right=True),
-    Column("Found", right=True),
+    Column("Name"), Column("State"), Column("Version", right=True), Column("As of"),
+    Column("Age", right=True), Column("Allowed", right=True), Column("Keys", right=True),
+    Column("Size", right=True), Column("Keys asked", right=True), Column("Found", right=True),
 )  # fmt: skip
 _NIGHT_COLUMNS = (Column("As of"), Column("Done", long=True), Column("Took", right=True), Column("Ended", right=True))
 _WORKER_COLUMNS = (
@@ -49,7 +48,7 @@ def _model(model: Mapping[str, Any] | None) -> str:
 
 
 def nights_section(nights: Mapping[str, Any] | None) -> Markup | None:
-    """The last as-of dates from the stage ledger; None where nothing looks for it."""
+    """The last as-of dates from the stage ledger; None if nobody reads the ledger."""
     if nights is None:
         return None
     if not nights["rows"]:

@@ -12,7 +12,7 @@ class Column:
     Attributes:
         title: The heading.
         right: Whether its cells are figures, which are aligned right.
-        long: Whether its cells need a line of their own on narrow screens.
+        long: Whether its cells need a separate line on narrow screens.
     """
 
     title: str
@@ -21,7 +21,7 @@ class Column:
 
 
 def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Content]]) -> Markup:
-    """A table; the first cell of a row is its heading. Its caption is for those who do not see the heading above it."""
+    """A table; the first cell of a row is its heading. The caption is for screen readers."""
     head = [tag("th", column.title, scope="col", role="columnheader", class_=_class(column)) for column in columns]
     return tag(
         "table",

@@ -1,4 +1,4 @@
-"""The charts at the top: requests, latency over time, and how latencies are distributed."""
+"""The charts at the top: requests, latency over time, and the distribution of latencies."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def traffic_section(traffic: Mapping[str, Any], *, now: float) -> Markup:
 
 
 def _span_s(series: Mapping[str, Any], now: float) -> float:
-    """What the charts cover: since the first sample, at least a minute."""
+    """Time that the charts cover: since the first sample, at least a minute, in seconds."""
     first = series["at_s"][0] if series["at_s"] else now
     return min(max(now - first, _LEAST_S), _MOST_S)
 

@@ -1,4 +1,4 @@
-"""A release as a model of the Open Inference Protocol: what it takes, its requests, and its answers."""
+"""A release as a model of the Open Inference Protocol: its metadata, inputs and responses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ _KINDS: Mapping[FieldType, str] = {"bigint": "iu", "double": "fiu", "boolean": "
 
 
 def metadata(release: Release) -> dict[str, Any]:
-    """The model's metadata. Its version is the number of the release; dates and moments are texts in ISO 8601."""
+    """Return the model's metadata. Its version is the release's number; dates and timestamps are texts in ISO 8601."""
     own = {each.name for each in release.request} if release.candidates is not None else set()
     inputs = [
         {
@@ -47,7 +47,7 @@ def metadata(release: Release) -> dict[str, Any]:
 
 
 def columns(release: Release, inputs: Sequence[Tensor]) -> dict[str, Column]:
-    """The inputs as columns of their fields' types; one that is no field is left to `requests_of`.
+    """Convert the inputs to columns of their fields' types; an unknown input is left to `requests_of`.
 
     Raises:
         Problem: 400: an input has another datatype.
@@ -85,13 +85,13 @@ def _whole(name: str, values: np.ndarray) -> np.ndarray:
 def response(
     release: Release, asked: InferRequest, answers: Sequence[Scored], parameters: Mapping[str, Any]
 ) -> tuple[bytes, int]:
-    """The answer to a request: the body, and how much of it is JSON; 0 where all of it is.
+    """Encode the response: the body, and the length of its JSON part; 0 if all of it is JSON.
 
     Args:
-        answers: Of each request in it; only one of a model without candidates may have several.
+        answers: Of each request in it; several only if the model ranks no candidates.
 
     Raises:
-        Problem: 400: it wants an output that there is not.
+        Problem: 400: an unknown output is requested.
     """
     outputs = {each.name: each for each in _outputs(release, answers)}
     wanted = asked.wanted if asked.wanted is not None else dict.fromkeys(outputs, asked.binary)

@@ -39,7 +39,7 @@ class InferenceProtocol:
         self._exchange, self._context, self._models = exchange, exchange.context, models
 
     def find(self, method: str, path: str) -> Handler:
-        """The handler of a path that begins with `/v2`."""
+        """Return the handler of a path that begins with `/v2`."""
         parts = path.strip("/").split("/")
         if method == "POST" and len(parts) >= 4 and parts[1] == "models" and parts[-1] == "infer":
             return partial(self._infer, parts)
@@ -53,7 +53,7 @@ class InferenceProtocol:
         self._send(call, reply)
 
     def _told(self, method: str, parts: list[str], headers: Any) -> dict[str, Any]:
-        """What a path without a body answers."""
+        """Return the document at a path of a request without a body."""
         if method not in ("GET", "HEAD"):
             raise Problem(
                 problems.METHOD, f"{method[:20]} is not allowed here; use GET.", headers=[("allow", "GET, HEAD")]
@@ -79,10 +79,10 @@ class InferenceProtocol:
         raise Problem(problems.NO_ROUTE, f"There is nothing at {quoted('/' + '/'.join(parts))}.")
 
     def _served(self, name: str, version: str, headers: Any) -> Served:
-        """The release that answers, of the version if one is named.
+        """Return the served release, which must have the version if one is given.
 
         Raises:
-            Problem: There is none, or the client may not ask it.
+            Problem: It is not served, or the client has no access.
         """
         if not NAME.fullmatch(name):
             raise Problem(problems.NO_PIPELINE, f"{quoted(name)} cannot be a model's name.")

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol, in JSON and as bytes behind it.
+"""Parse requests and encode responses of the Open Inference Protocol: tensors in JSON, and as bytes after it.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md and Triton's
 extension_binary_data.md.
@@ -17,7 +17,7 @@ from forecache.reader.http.parsing import kind_of
 from forecache.reader.http.problems import Problem, quoted
 
 HEADER_LENGTH = "inference-header-content-length"
-"""The header that says how many bytes of a body are JSON; tensors follow."""
+"""Header with the number of bytes of a body that are JSON; tensors follow."""
 BYTES = "BYTES"
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -30,10 +30,10 @@ _MAX_DIMENSIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Its values in a row: an array of a fixed type, or a list of texts (BYTES).
+    """A tensor with its values flattened: an array of a fixed type, or a list of texts (BYTES).
 
     Attributes:
-        shape: As it was sent; a vector where empty.
+        shape: As sent; a vector if empty.
     """
 
     name: str
@@ -47,8 +47,8 @@ class InferRequest:
     """A request for inference.
 
     Attributes:
-        id: "" where the client gave none.
-        wanted: By output, whether as bytes; None: all of them, as `binary` says.
+        id: "" if the client gave none.
+        wanted: By requested output, True for bytes; None: all outputs, in the form of `binary`.
         timeout_ms: Of the parameter `timeout`, which is in microseconds; None without it.
     """
 
@@ -60,13 +60,13 @@ class InferRequest:
 
 
 def parse_request(body: bytes, header_length: str | None) -> InferRequest:
-    """The request in a body.
+    """Parse the request in a body.
 
     Args:
-        header_length: The value of `HEADER_LENGTH`; None where all of the body is JSON.
+        header_length: The value of `HEADER_LENGTH`; None if all of the body is JSON.
 
     Raises:
-        Problem: 400, with what is wrong in it.
+        Problem: 400, with the mistake.
     """
     text, tail = _split(body, header_length)
     try:
@@ -120,7 +120,7 @@ def _wanted(data: Mapping[str, Any], binary: bool) -> Mapping[str, bool] | None:
 
 
 def _tensor(described: Any, tail: memoryview, place: int) -> tuple[Tensor, int]:
-    """A tensor, and the place behind its bytes."""
+    """Parse a tensor; also return the offset after its bytes."""
     if type(described) is not dict or type(described.get("name")) is not str:
         raise _bad("Each of `inputs` must be an object with a `name`.")
     name, datatype, shape = described["name"], described.get("datatype"), described.get("shape")
@@ -151,7 +151,7 @@ def _of_bytes(what: str, datatype: str, count: int, content: memoryview) -> np.n
 
 
 def _texts(what: str, count: int, content: bytes) -> list[str]:
-    """Elements of BYTES: each its length as four little-endian bytes, then UTF-8."""
+    """Decode elements of BYTES: each is its length as four little-endian bytes, then UTF-8."""
     found, place = [], 0
     while place < len(content):
         begin = place + 4
@@ -214,9 +214,9 @@ def _parameters(described: Mapping[str, Any], what: str) -> Mapping[str, Any]:
 
 
 def render_response(head: Mapping[str, Any], outputs: Sequence[Tensor], binary: Sequence[bool]) -> tuple[bytes, int]:
-    """A response: the body, and how much of it is JSON; 0 where all of it is.
+    """Encode a response: the body, and the length of its JSON part; 0 if all of it is JSON.
 
-    Numbers that are not finite are null in JSON, and themselves in bytes.
+    Numbers that are not finite are null in JSON, and kept in bytes.
     """
     described, tail = [], []
     for tensor, as_bytes in zip(outputs, binary, strict=True):

@@ -1,4 +1,4 @@
-"""The committer beside a reader: started once something is logged, again where it ends, and ended with the reader."""
+"""The committer as a sidecar of a reader: started when something is logged, restarted if it ends before the reader."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from forecache.settings import Settings
 
 @contextmanager
 def committing_beside(settings: Settings) -> Iterator[None]:
-    """Have the request log committed while the block runs, and what is left when it ends, as far as the lake is quick.
+    """Run a committer of the request log during the block; at its end, commit the rest if the lake is quick.
 
-    Nothing is started where the extra `lake` is not installed, or the settings leave it to `forecache log commit`.
+    Nothing is started if the extra `lake` is not installed, or if the settings leave it to `forecache log commit`.
     """
     if settings.request_log_committer == "off" or importlib.util.find_spec("deltalake") is None:
         yield

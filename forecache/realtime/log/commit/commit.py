@@ -1,8 +1,8 @@
-"""One commit of a model's log: what is ready in its spool, in one Delta version, exactly once.
+"""Commit the finished segments in the spool of a model's log, in one Delta version, exactly once.
 
-Each stream is an application of Delta's own (`txn`): a version of the table says up to which segment of the stream its
-rows are in it. So a committer that was killed after its commit, or a second one, finds that out from the table, at each
-attempt to commit, and nothing else has to be kept.
+Each stream is a transaction application of Delta (`txn`): a version of the table records the last committed segment of
+each stream. So a committer that was killed after its commit, or a second one, learns from the table at each attempt
+which segments are committed, and no other state is needed.
 """
 
 import time
@@ -31,12 +31,12 @@ from forecache.settings import Settings
 from forecache.steps import log_step
 
 BATCH_BYTES = 32 << 20
-"""Segments of about so many bytes become one commit."""
+"""Approximate size of the segments in one commit."""
 TRANSACTIONS_KEPT_DAYS = 60
-"""The table forgets streams that have not been written for so long; segments are never kept so long."""
+"""The table forgets streams that were not written for so long; segments are never kept so long."""
 _CONFIGURATION = {
     "delta.setTransactionRetentionDuration": f"interval {TRANSACTIONS_KEPT_DAYS} days",
-    # A log that is committed every few seconds has tens of thousands of entries a day.
+    # A log that is committed every few seconds has tens of thousands of versions a day.
     "delta.logRetentionDuration": "interval 1 days",
     "delta.deletedFileRetentionDuration": "interval 1 days",
 }
@@ -49,11 +49,11 @@ class _Overtaken(Exception):
 
 @dataclass(frozen=True)
 class Committed:
-    """What one commit has done.
+    """Result of one commit.
 
     Attributes:
-        rows: That are in the table now, and were not before.
-        segments: That were removed from the spool.
+        rows: Rows added to the table.
+        segments: Segments removed from the spool.
     """
 
     rows: int
@@ -61,10 +61,10 @@ class Committed:
 
 
 def commit_ready(settings: Settings, name: str) -> Committed:
-    """Commit what is ready of a model's log, and remove it from the spool.
+    """Commit finished segments of a model's log, and remove them from the spool.
 
     Raises:
-        What `forecache.lake.delta.commit.commit` and an object store do; the spool is as it was then.
+        Errors of `forecache.lake.delta.commit.commit` and of the object store; the spool is unchanged then.
     """
     folder = settings.request_log_path / name
     for _ in range(_TRIES):
@@ -82,11 +82,11 @@ def commit_ready(settings: Settings, name: str) -> Committed:
             log_step("segment removed")
         _tidy(folder, ended)
         return Committed(rows, len(batch))
-    return Committed(0, 0)  # others commit what there is
+    return Committed(0, 0)  # other committers are committing the segments
 
 
 def _ready(folder: Path) -> tuple[list[Segment], list[Path]]:
-    """Segments for one commit, those of a stream in their order, and the streams whose writers have ended."""
+    """Collect segments for one commit, in order within a stream, and the streams whose writers have ended."""
     batch: list[Segment] = []
     ended, size = [], 0
     for stream in streams_of(folder):
@@ -99,13 +99,13 @@ def _ready(folder: Path) -> tuple[list[Segment], list[Path]]:
             try:
                 size += segment.path.stat().st_size
             except FileNotFoundError:
-                break  # its writer has closed it since, or another committer removed it; later ones wait for it
+                break  # closed or removed since; later segments of the stream wait for it
             batch.append(segment)
     return batch, ended
 
 
 def _commit(settings: Settings, name: str, folder: Path, batch: Sequence[Segment]) -> int:
-    """Commit those segments that are not in the table yet, and count all of them; returns the new rows."""
+    """Commit the segments that are not in the table yet, and count all of them; return the number of new rows."""
     table = open_if_exists(settings, table_of(name))
     known = {stream: _last_of(table, stream) for stream in {segment.stream for segment in batch}}
     new = [segment for segment in batch if segment.number > known[segment.stream]]
@@ -120,7 +120,7 @@ def _commit(settings: Settings, name: str, folder: Path, batch: Sequence[Segment
 
 
 def _read(segments: Sequence[Segment]) -> Read:
-    """Their rows. Only here a file that is gone is another committer's doing: a lake's is a failure, and is told."""
+    """Read segments. A missing segment was taken by another committer; a missing file of the lake is a failure."""
     try:
         return read_segments(segments)
     except FileNotFoundError:
@@ -128,7 +128,7 @@ def _read(segments: Sequence[Segment]) -> Read:
 
 
 def _count(folder: Path, batch: Sequence[Segment], new: Sequence[Segment], read: Read) -> None:
-    """Add each segment to the figures once; one that was committed by a committer that was killed is read again."""
+    """Add each segment to the figures once; a segment committed by a killed committer is read again for that."""
     state, now = read_state(folder), time.time()
     known = dict(zip(new, read.counts, strict=True))
     for segment in batch:
@@ -169,7 +169,7 @@ def _append(settings: Settings, name: str, segments: Sequence[Segment], files: S
 
 
 def _last_of(table: object, stream: str) -> int:
-    """Number of the last segment of a stream in the table; 0 where there is none."""
+    """Return the number of the last committed segment of a stream; 0 if there is none."""
     number = None if table is None else table.transaction_version(_application(stream))  # type: ignore[attr-defined]
     return number or 0
 
@@ -179,7 +179,7 @@ def _application(stream: str) -> str:
 
 
 def _tidy(folder: Path, ended: Sequence[Path]) -> None:
-    """Remove streams that have ended and are empty, after their losses are in the figures."""
+    """Remove streams that have ended and are empty, after adding their losses to the figures."""
     empty = [stream for stream in ended if not segments_of(stream)]
     if not empty:
         return

@@ -1,4 +1,4 @@
-"""Data files of a request log: compressed, with bounds for the columns that are searched by."""
+"""Write data files of a request log: compressed, with statistics for the columns that queries filter by."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -18,10 +18,10 @@ _GROUP_ROWS = 8192
 
 
 def write_day(settings: Settings, name: str, day: str, rows: Iterable[pa.Table], schema: pa.Schema) -> DataFile:
-    """Write rows of a day, without their day, as one file of the table of a model's log, which does not name it yet.
+    """Write rows of a day, without the day column, as one data file that is not yet committed.
 
     Args:
-        rows: Gone through once for each try: one table at a time is in memory.
+        rows: Iterated once for each attempt; one table at a time is in memory.
     """
     filesystem, path = place_of(settings, table_of(name)).open(), new_path(new_folder(), {DAY: day})
     return tried(partial(_write, filesystem, path, rows, schema), is_remote=settings.lake_is_remote)

@@ -1,7 +1,7 @@
-"""The table of a request log over time: small files are merged, and days are removed that are kept no longer.
+"""Merge small files of a request log, and remove days past their retention.
 
-Files that leave the table so stay in its folder for a day, as long as its Delta log goes back: nothing names older
-versions of it, for trainings copy what they read, and parity and rollouts read its newest version.
+Files removed from the table stay in its folder for a day, as long as its Delta log goes back. Nothing refers to older
+versions: trainings copy the rows that they read, and parity and rollouts read the newest version.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,20 +25,19 @@ from forecache.realtime.log.record import DAY, table_of
 from forecache.settings import Settings
 
 MOST_SMALL, GROWTH = 48, 4
-"""So many files of a day are merged if together they are so many times as large as the largest of them; others are left
-until the day is over."""
+"""While a day goes on, at least so many of its files are merged, if together they are so many times as large as the
+largest of them; others are left until the day is over."""
 _BATCH_ROWS = 4096
 
 
 class Stopped(Exception):
-    """A merge was given up, since it was told to stop."""
+    """A merge was given up because `stop` was set."""
 
 
 def merge_small(settings: Settings, name: str, *, today: date, stop: Event | None = None) -> int:
-    """Merge small files of each day in one commit; returns how many were merged.
+    """Merge small files of each day in one commit; return how many were merged.
 
-    Killed or stopped at any moment, the table has the rows as they were. Rows that are committed meanwhile stay as they
-    are.
+    After a kill or stop at any moment, the table has the same rows. Rows that are committed meanwhile are unaffected.
 
     Raises:
         Stopped: `stop` was set before all was merged.
@@ -56,7 +55,7 @@ def merge_small(settings: Settings, name: str, *, today: date, stop: Event | Non
 
 
 def remove_merged(settings: Settings, name: str) -> int:
-    """Remove files that have been out of the table for a day; returns how many."""
+    """Delete files that left the table at least a day ago; return how many."""
     if open_if_exists(settings, table_of(name)) is None:
         return 0
     unused = removable(settings, table_of(name), (), KEPT)
@@ -65,7 +64,7 @@ def remove_merged(settings: Settings, name: str) -> int:
 
 
 def remove_old(settings: Settings, name: str, *, before: date) -> int:
-    """Take the days before a date out of the table; returns how many rows."""
+    """Remove the days before a date from the table; return the number of rows removed."""
     delta = open_if_exists(settings, table_of(name))
     if delta is None:
         return 0
@@ -80,7 +79,7 @@ def remove_old(settings: Settings, name: str, *, before: date) -> int:
 
 
 def first_kept(today: date, keep_days: int) -> date:
-    """The first day whose rows are kept."""
+    """Return the first day whose rows are kept."""
     return today - timedelta(days=keep_days)
 
 
@@ -89,7 +88,7 @@ def _target(settings: Settings, name: str, delta: Any) -> Target:
 
 
 def _groups(day: str, files: Sequence[DataFile], today: date) -> Iterator[list[DataFile]]:
-    """Files that become one: while the day goes on only many of them, later also two of about the same size."""
+    """Group files to merge: many at once while the day goes on, later also two of about the same size."""
     small = [file for file in files if file.size_bytes < SMALL_BYTES]
     is_over = date.fromisoformat(day) < today
     some = similar_in_size(small, least=2 if is_over else MOST_SMALL, growth=2 if is_over else GROWTH)
@@ -113,7 +112,7 @@ def _write_merged(settings: Settings, name: str, stop: Event, state: State, file
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of some files, read anew whenever they are gone through: a few thousand are in memory at a time."""
+    """The rows of some files, read again at each iteration, a few thousand at a time."""
 
     filesystem: pyarrow.fs.FileSystem
     table: str

@@ -1,4 +1,4 @@
-"""Rows of the log's table from segments of the spool."""
+"""Rows of a request log: read from segments of the spool, and written as data files by day."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from forecache.realtime.log.spool.frames import Losses, read_frames
 from forecache.realtime.log.spool.note import read_note
 
 EXPIRED_DAYS = 30
-"""Rows that have waited for the lake for so long are given up: the table may have forgotten their stream."""
+"""Rows older than this are dropped: the table may have forgotten their stream."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
 class Count:
-    """What became of the rows of one segment: read, given up as too old, and not to be read any more."""
+    """Rows of one segment: read, dropped as too old, and unreadable."""
 
     rows: int
     expired: int
@@ -30,12 +30,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Read:
-    """What was read of some segments.
+    """The rows of some segments.
 
     Attributes:
-        days: By ISO date, the rows without their day.
+        days: Rows by ISO date, without the day column.
         counts: Of each segment, in their order.
-        newest_us: When the last row arrived, in microseconds since 1970; 0 where there is none.
+        newest_us: Arrival of the newest row, in microseconds since 1970; 0 if there are no rows.
     """
 
     days: Mapping[str, pa.Table]
@@ -44,7 +44,7 @@ class Read:
 
 
 def read_segments(segments: Sequence[Segment]) -> Read:
-    """The rows of segments that nobody writes any more.
+    """Read the rows of finished segments.
 
     Raises:
         FileNotFoundError: Another committer has removed one.
@@ -68,7 +68,7 @@ def read_segments(segments: Sequence[Segment]) -> Read:
 
 
 def _rows_of(segment: Segment) -> tuple[list[dict[str, Any]], int]:
-    """The rows of a segment, and how many of it cannot be read."""
+    """Read the rows of a segment, and count the unreadable ones."""
     data = segment.path.read_bytes()
     replica = read_note(segment.path.parent / LOCK).replica
     losses, found = Losses(), []

@@ -1,4 +1,4 @@
-"""The committer's process: commits what the spool has, again and again, and keeps the tables in order."""
+"""The committer process: commit the spool repeatedly, with the maintenance of the tables in a thread beside it."""
 
 import logging
 import os
@@ -24,13 +24,13 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 def run_committer(
     settings: Settings, names: Sequence[str] = (), *, stop: Event, waiting: Callable[[], None] = lambda: None
 ) -> None:
-    """Commit the request log of models until `stop` is set, and what is left then.
+    """Commit the request logs of models until `stop` is set, then commit the rest.
 
-    One committer works on a spool at a time: another one waits until it has ended.
+    One committer works on a spool at a time; a second one waits until the first has ended.
 
     Args:
-        names: Of models; none: all that have something in the spool.
-        waiting: Called once where another committer is at work.
+        names: Models; empty: all that have a folder in the spool.
+        waiting: Called once if another committer is running.
     """
     spool = settings.request_log_path
     spool.mkdir(parents=True, exist_ok=True)
@@ -51,18 +51,18 @@ def run_committer(
 
 
 class Committer:
-    """Commits the logs of models, and waits longer with one whose lake fails."""
+    """Commits the logs of models, with a growing pause for a log whose commits fail."""
 
     def __init__(self, settings: Settings, names: Sequence[str] = ()) -> None:
         self._settings, self._names = settings, names
         self._pauses: dict[str, tuple[float, float]] = {}
 
     def names(self) -> Sequence[str]:
-        """The models whose logs it commits."""
+        """Return the models whose logs are committed."""
         return self._names or models_in(self._settings.request_log_path)
 
     def turn(self) -> bool:
-        """Commit once of each model; returns whether there is more to commit at once."""
+        """Commit once for each model; return True if more segments are ready."""
         more = False
         for name in self.names():
             pause_s, until = self._pauses.get(name, (0.0, 0.0))
@@ -78,7 +78,7 @@ class Committer:
         return more
 
     def finish(self) -> None:
-        """Commit what is left, as far as the lake takes it."""
+        """Commit all ready segments, until a commit fails."""
         for name in self.names():
             try:
                 while commit_ready(self._settings, name).segments:

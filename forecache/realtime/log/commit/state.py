@@ -1,7 +1,7 @@
-"""What a committer remembers of a model's log: figures for the metrics, each segment counted once.
+"""The state of a committer for a model's log: figures for the metrics, in which each segment is counted once.
 
-The file is replaced in one step after a commit, before the segments are removed. A committer that was killed in between
-counts them when it finds them again.
+The file is replaced atomically after a commit, before the segments are removed. After a kill in between, the segments
+are counted when they are found again.
 """
 
 import json
@@ -16,19 +16,20 @@ _FILE = "committer.json"
 
 @dataclass
 class CommitterState:
-    """
+    """The figures of a model's log.
+
     Attributes:
-        commits: How often rows were committed.
-        rows: That were committed.
-        lost_damaged: That were written to the spool and could not be read again: torn by a kill, or changed.
-        lost_expired: That were older than the log keeps them when their turn came.
-        lag_s: Seconds from the newest of the rows committed last until they were in the table.
+        commits: Number of commits with rows.
+        rows: Rows committed.
+        lost_damaged: Rows in the spool that could not be read: torn by a kill, or changed.
+        lost_expired: Rows that were too old when they were committed.
+        lag_s: Seconds from the arrival of the newest row of the last commit until it was in the table.
         committed_at: Unix time of the last commit.
-        failing_since: Unix time since when no commit succeeds; 0: they do.
-        failure: Why the last one did not.
-        lost_by_writers: By the reason, the rows that writers lost which have ended.
-        settled: Streams that have ended, are here still, and whose losses are in these figures.
-        counted: By stream that has segments here, the number of the last segment in these figures.
+        failing_since: Unix time since which commits fail; 0: they succeed.
+        failure: Error of the last failed commit.
+        lost_by_writers: Rows lost by writers that have ended, by reason.
+        settled: Ended streams that still exist and whose losses are in these figures.
+        counted: By existing stream, the number of the last segment in these figures.
     """
 
     commits: int = 0
@@ -45,13 +46,13 @@ class CommitterState:
 
 
 def read_state(folder: Path) -> CommitterState:
-    """What the committer of a model's folder in the spool has written last; new where it has not, or it is damaged."""
+    """Read the committer state in a model's folder of the spool; a new one if it is missing or damaged."""
     with suppress(OSError, ValueError, TypeError):
         return CommitterState(**json.loads((folder / _FILE).read_bytes()))
     return CommitterState()
 
 
 def write_state(folder: Path, state: CommitterState) -> None:
-    """Replace it; where the disk is full, the figures of before stay."""
+    """Replace the committer state; on a full disk the old one stays."""
     with suppress(OSError):
         write_durably(folder / _FILE, json.dumps(asdict(state)))

@@ -1,4 +1,4 @@
-"""Keeps the tables of request logs in order beside their committer, whose rows do not wait for it."""
+"""Maintain the tables of request logs in a thread beside the committer, which does not wait for it."""
 
 import logging
 import random
@@ -23,7 +23,7 @@ class Tender:
     About once an hour it also removes files that left the table a day ago.
 
     Args:
-        names: Of the models, asked each time.
+        names: Returns the models; called each time.
     """
 
     def __init__(self, settings: Settings, names: Callable[[], Sequence[str]]) -> None:
@@ -36,7 +36,7 @@ class Tender:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it; a merge that is under way is given up, and the table has the rows as they were."""
+        """End the thread; a running merge is given up, and the table is unchanged."""
         self._stop.set()
         self._thread.join()
 
@@ -48,15 +48,15 @@ class Tender:
                 tend(self._settings, self._names(), stop=self._stop, is_removing=number % _REMOVING_EACH == 0)
             except OSError as error:  # the spool cannot be listed now
                 logger.warning("The files of the request logs are merged at the next try: %s", error)
-            # Committers of other replicas tend to the same tables: rarely at the same time.
+            # A random pause: committers of other replicas maintain the same tables, rarely at the same time.
             self._stop.wait(random.uniform(0.5, 1.5) * _EVERY_S)
 
 
 def tend(settings: Settings, names: Sequence[str], *, stop: Event, is_removing: bool = True) -> None:
-    """Put the logs of models in order once; what fails is logged, and tried again the next time.
+    """Maintain the logs of models once; failures are logged, and retried the next time.
 
     Args:
-        is_removing: Also remove files that left the tables a day ago, which lists the folders of the tables.
+        is_removing: Also delete files that left the tables a day ago, which lists the folders of the tables.
     """
     today = datetime.now(timezone.utc).date()
     for name in names:
@@ -75,7 +75,7 @@ def tend(settings: Settings, names: Sequence[str], *, stop: Event, is_removing: 
 
 
 def _keep_days(settings: Settings, name: str) -> int | None:
-    """As the current release says; None where there is none here."""
+    """Return the retention of the current release; None if there is no release here."""
     with suppress(ForecacheError, OSError):
         folder = open_releases(settings, name)
         current = read_current(folder).current

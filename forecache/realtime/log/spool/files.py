@@ -1,10 +1,12 @@
-"""Where the spool's files lie, and which of them a committer may take.
+"""The files of the spool, the segments that a committer may take, and the note in a stream's lock file.
 
     request_log/<model>/<stream>/lock                           held by the writer of the stream for as long as it lives
-    request_log/<model>/<stream>/<segment>-<first>.open         written at the moment
+    request_log/<model>/<stream>/<segment>-<first>.open         being written
     request_log/<model>/<stream>/<segment>-<first>-<rows>.log   complete
 
-A stream has one writer, which makes a new one whenever it starts. Its segments are numbered from 1 on.
+A stream has one writer, which starts a new stream whenever it starts. Its segments are numbered from 1 on. The lock
+file has a note of its writer: who it is, and how many rows it lost. Its size is fixed, so that it can be rewritten on a
+full disk.
 """
 
 import os
@@ -31,7 +33,7 @@ class Segment:
     Attributes:
         number: In its stream, from 1 on.
         first: Number of its first frame.
-        rows: How many frames it has; None where its writer did not say, since it ended before.
+        rows: Number of frames; None if the writer ended before it closed the segment.
     """
 
     path: Path
@@ -41,32 +43,32 @@ class Segment:
     rows: int | None
 
     def closed(self, rows: int) -> "Segment":
-        """The segment as it is called once it is complete."""
+        """Return the segment with its name after completion."""
         path = self.path.with_name(f"{self.number:012d}-{self.first:020d}-{rows:012d}.log")
         return Segment(path, self.stream, self.number, self.first, rows)
 
 
 def new_segment(folder: Path, number: int, first: int) -> Segment:
-    """A segment that is about to be written."""
+    """Name a segment that is about to be written."""
     return Segment(folder / f"{number:012d}-{first:020d}.open", folder.name, number, first, None)
 
 
 def models_in(spool: Path) -> list[str]:
-    """Names of the models that have a folder in the spool."""
+    """List the models that have a folder in the spool."""
     with suppress(FileNotFoundError), os.scandir(spool) as entries:
         return sorted(entry.name for entry in entries if NAME.fullmatch(entry.name))
     return []
 
 
 def streams_of(folder: Path) -> list[Path]:
-    """Folders of a model's streams."""
+    """List the folders of a model's streams."""
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         return sorted(Path(entry.path) for entry in entries if _STREAM.fullmatch(entry.name))
     return []
 
 
 def segments_of(stream: Path) -> list[Segment]:
-    """The files of a stream in the order of their numbers."""
+    """List the segments of a stream in the order of their numbers."""
     found = []
     with suppress(FileNotFoundError), os.scandir(stream) as entries:
         for entry in entries:
@@ -77,7 +79,7 @@ def segments_of(stream: Path) -> list[Segment]:
 
 
 def size_of(segment: Segment) -> int:
-    """Bytes of a segment; 0 where it has another name by now, or is gone."""
+    """Return the bytes of a segment; 0 if it was renamed or removed."""
     try:
         return segment.path.stat().st_size
     except FileNotFoundError:
@@ -85,9 +87,9 @@ def size_of(segment: Segment) -> int:
 
 
 def ready_of(stream: Path) -> tuple[list[Segment], bool]:
-    """The segments of a stream that nobody writes any more, in their order, and whether its writer has ended."""
+    """List the finished segments of a stream in their order; also return True if its writer has ended."""
     has_ended = _has_ended(stream)
-    # Listed after the look at the writer: what one that has ended left is all there.
+    # Listed after the check of the writer: all segments of an ended writer are there.
     found = segments_of(stream)
     if has_ended:
         return found, True
@@ -99,7 +101,7 @@ def _has_ended(stream: Path) -> bool:
     try:
         descriptor = os.open(stream / LOCK, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return True  # it is made before the folder has its name
+        return True  # the lock is created before the folder gets its name
     try:
         return try_lock(descriptor)
     finally:
@@ -115,7 +117,7 @@ def remove_stream(stream: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what writers have left that were killed before their stream had its name."""
+    """Remove the folders of writers that were killed before their stream got its name."""
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(".") and _STREAM.fullmatch(entry.name[1:]):
@@ -126,7 +128,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def spooled_bytes(spool: Path) -> int:
-    """Size of all segments in a spool."""
+    """Return the size of all files in a spool."""
     return sum(size for _, size in _sizes(spool))
 
 

@@ -1,7 +1,7 @@
-"""Frames of a segment: each with its number and a checksum, so that a torn or changed one is found and lost alone.
+"""Frames of a segment, each with a number and a checksum: a torn or changed frame is detected, and only it is lost.
 
-A frame is four bytes that begin each, the length of its content (uint32), its number in the stream (uint64), the
-XXH3-64 of its content with a seed made of length and number, and the content; all little-endian.
+A frame is a magic of four bytes, the length of its content (uint32), its number in the stream (uint64), the XXH3-64 of
+its content with a seed made of length and number, and the content; all little-endian.
 """
 
 import struct
@@ -14,16 +14,16 @@ _MAGIC = b"\xf7LOG"
 _HEAD = struct.Struct("<4sIQQ")
 _MASK = 2**64 - 1
 MOST_BYTES = 1 << 28
-"""Of a frame's content: a length above it is none."""
+"""Largest content of a frame; a larger length is damage."""
 
 
 @dataclass
 class Losses:
-    """What could not be read of a segment.
+    """Losses of a segment.
 
     Attributes:
-        rows: Frames that are missing in the numbers, or were begun at the end and not finished.
-        changed: Whether bytes before the end were other than written.
+        rows: Frames that are missing by their numbers, or incomplete at the end.
+        changed: True if bytes before the end are damaged.
     """
 
     rows: int = 0
@@ -34,18 +34,18 @@ HEAD_BYTES = _HEAD.size
 
 
 def head_of(content: bytes, number: int) -> bytes:
-    """What stands before the content of a frame."""
+    """Encode the head of a frame, which precedes its content."""
     size = len(content)
     return _HEAD.pack(_MAGIC, size, number, xxhash.xxh3_64_intdigest(content, _seed(size, number)))
 
 
 def framed(content: bytes, number: int) -> bytes:
-    """A frame of some content."""
+    """Encode a frame."""
     return head_of(content, number) + content
 
 
 def whole_frames(data: memoryview, most: int) -> tuple[int, int]:
-    """How many of the first of some whole frames end within so many bytes, and where the last of these does."""
+    """Return how many of these whole frames fit into the first `most` bytes, and the end of the last that fits."""
     count = at = 0
     while at < len(data):
         end = at + HEAD_BYTES + int(_HEAD.unpack_from(data, at)[1])
@@ -56,18 +56,18 @@ def whole_frames(data: memoryview, most: int) -> tuple[int, int]:
 
 
 def read_frames(data: bytes, losses: Losses, *, first: int | None = None) -> Iterator[tuple[int, memoryview]]:
-    """The whole frames of a segment with their numbers, in their order.
+    """Read the whole frames of a segment with their numbers, in their order.
 
     Args:
-        losses: What is missing is added.
-        first: Number of the segment's first frame; None: that of the first one that is found.
+        losses: Missing frames are added to it.
+        first: Number of the segment's first frame; None: that of the first frame found.
     """
     view, at, expected = memoryview(data), 0, first
     while at < len(data):
         end = _end_of(view, at)
         if end:
             number = _HEAD.unpack_from(view, at)[2]
-            # A number that comes again was written again, after a write that failed halfway.
+            # A repeated number was written again after a write that failed halfway.
             if expected is None or number >= expected:
                 losses.rows += 0 if expected is None else number - expected
                 expected = number + 1
@@ -76,7 +76,7 @@ def read_frames(data: bytes, losses: Losses, *, first: int | None = None) -> Ite
             continue
         found = data.find(_MAGIC, at + 1)
         if found < 0:
-            # Killed while it was written, or the disk was full: one frame is begun; the ones after it are not here.
+            # Killed while writing, or the disk was full: one incomplete frame, and none after it.
             losses.rows += 1
             return
         losses.changed = True
@@ -84,7 +84,7 @@ def read_frames(data: bytes, losses: Losses, *, first: int | None = None) -> Ite
 
 
 def _end_of(view: memoryview, at: int) -> int:
-    """Where the whole frame ends that begins at a place; 0 where there is none."""
+    """Return the end of the whole frame at an offset; 0 if there is none."""
     if at + _HEAD.size > len(view):
         return 0
     magic, size, number, checksum = _HEAD.unpack_from(view, at)

@@ -1,4 +1,4 @@
-"""What a writer says in its stream's lock file: who it is, and how many rows it lost.
+"""The note of a writer in its stream's lock file: who it is, and how many rows it lost.
 
 The file has one size from the beginning, so that it is written again on a full disk too.
 """
@@ -14,9 +14,10 @@ _BYTES = 512
 
 @dataclass(frozen=True)
 class Note:
-    """
+    """The note of a writer.
+
     Attributes:
-        lost: By the reason, the rows lost since the writer began, with those of the one before it that was killed.
+        lost: Rows lost since the writer began, by reason, including those of a killed writer before it.
     """
 
     replica: str = ""
@@ -24,13 +25,13 @@ class Note:
 
 
 def write_note(descriptor: int, note: Note) -> None:
-    """Replace what an open lock file says; a reader may see half of it, and takes that for nothing."""
+    """Overwrite the note in an open lock file; a partly written note is read as an empty one."""
     text = json.dumps({"replica": note.replica[:200], "lost": dict(note.lost)}).encode()
     os.pwrite(descriptor, text.ljust(_BYTES), 0)
 
 
 def read_note(file: Path) -> Note:
-    """What a lock file says; nothing where it is not there or not whole."""
+    """Read the note in a lock file; an empty one if the file is missing or incomplete."""
     try:
         return Note(**json.loads(file.read_bytes()))
     except (OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The writer's side of a stream: frames go into a segment, which is closed when it is large or old."""
+"""The writer of a stream: frames are appended to a segment, which is closed when it is large or old."""
 
 import fcntl
 import os
@@ -15,16 +15,17 @@ from forecache.steps import log_step
 
 SEGMENT_BYTES = 16 << 20
 _MOST_WAITING = 16
-"""A segment is not closed for its age while so many wait for the committer: a lake that is away for a day would
-otherwise leave tens of thousands of them."""
+"""A segment is not closed for its age while so many wait for the committer: a lake that is unavailable for a day would
+otherwise lead to tens of thousands of them."""
 
 
 class Stream:
-    """
+    """A stream of the spool, open for writing.
+
     Args:
         model: Folder of the model in the spool.
-        replica: Who writes, as the log's rows say it.
-        most_age_s: A segment is closed when its first frame is so old.
+        replica: host:port#worker of the writer, for the log's rows.
+        most_age_s: Age of its first frame at which a segment is closed.
 
     Raises:
         OSError: The folder cannot be made.
@@ -39,7 +40,7 @@ class Stream:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             write_note(self._lock, Note(replica))
-            # With the lock in it: a committer takes a stream without a held lock for one whose writer has ended.
+            # Renamed with the lock held: to a committer, a stream without a held lock is one whose writer has ended.
             new.rename(self.folder)
         except BaseException:
             os.close(self._lock)
@@ -51,10 +52,10 @@ class Stream:
         self._began = 0.0
 
     def write(self, frames: memoryview, rows: int, first: int) -> int:
-        """Write whole frames to the segment; returns how many are in it, less than all where the disk took no more.
+        """Write whole frames to the segment; return how many were written, fewer if the disk took no more.
 
         Args:
-            rows: How many frames these are.
+            rows: Number of frames.
             first: Number of the first one; the others follow.
         """
         try:
@@ -65,7 +66,7 @@ class Stream:
                 done += os.write(self._file, frames[done:])
         except OSError as error:
             kept = self._cut(frames)
-            # What follows is not numbered on from what is in this segment.
+            # The numbers of later frames do not follow those in this segment.
             self.close_segment()
             self.failure = error
             return kept
@@ -75,7 +76,7 @@ class Stream:
         return rows
 
     failure: OSError | None = None
-    """Why the last write that failed did."""
+    """Error of the last write that failed."""
 
     def _open(self, first: int) -> None:
         self._number += 1
@@ -84,7 +85,7 @@ class Stream:
         self._segment, self._rows, self._bytes, self._began = segment, 0, 0, monotonic()
 
     def _cut(self, frames: memoryview) -> int:
-        """Cut the segment behind its last whole frame; returns how many of these frames are in it."""
+        """Truncate the segment after its last whole frame; return how many of these frames are in it."""
         if self._segment is None:
             return 0
         with suppress(OSError):
@@ -96,12 +97,12 @@ class Stream:
         return 0
 
     def note(self, lost: Mapping[str, int]) -> None:
-        """Leave beside the segments how many rows were lost, for who cannot ask the reader."""
+        """Record the lost rows beside the segments, for processes without the reader's metrics."""
         with suppress(OSError):
             write_note(self._lock, Note(self._replica, lost))
 
     def tend(self) -> None:
-        """Close the segment where it is large, or old and the committer keeps up."""
+        """Close the segment if it is large, or if it is old and the committer keeps up."""
         if self._segment is None:
             return
         is_old = monotonic() - self._began >= self._most_age_s
@@ -110,7 +111,7 @@ class Stream:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a segment that has to be closed some time."""
+        """True if a segment is open."""
         return self._segment is not None
 
     def close_segment(self) -> None:
@@ -119,7 +120,7 @@ class Stream:
         if segment is None:
             return
         os.close(self._file)
-        # Where it fails, the committer takes it as it is once there is a later one, or this process has ended.
+        # If it fails, the committer takes the segment as it is once there is a later one or this process has ended.
         with suppress(OSError):
             if self._rows:
                 os.rename(segment.path, segment.closed(self._rows).path)
@@ -128,6 +129,6 @@ class Stream:
                 segment.path.unlink()
 
     def close(self) -> None:
-        """End the stream; its lock is free then."""
+        """End the stream and release its lock."""
         self.close_segment()
         os.close(self._lock)

@@ -1,1 +1,1 @@
-"""Which rows differ between the published state of a partition and its present one."""
+"""Differences between the published state of a partition and its present one."""

@@ -15,14 +15,14 @@ from forecache.store.publishing.worker_pool import num_cores
 
 ORIGIN = "change data feed"
 _BLOCK_ROWS = 1 << 16
-"""Encoded at a time: larger blocks take fresh memory for what is between, smaller ones more calls."""
+"""Rows encoded at a time: larger blocks need more memory for intermediate results, smaller ones more calls."""
 
 
 def read_feed(publication: Publication, *, limit: int) -> RowChanges | None:
-    """Read and encode the feed of the published night, with the published version's encoding.
+    """Read and encode the feed of the published as-of date, with the published version's encoding.
 
     Returns:
-        None where it has more than `limit` rows, as after the whole night was written again.
+        None if it has more than `limit` rows, as after the whole partition was rewritten.
 
     Raises:
         ChangesUnavailable: It was vacuumed, never written, or has another schema.
@@ -38,7 +38,7 @@ def read_feed(publication: Publication, *, limit: int) -> RowChanges | None:
     try:
         night = (AS_OF, source.source.as_of)
         table = feed.read_feed(source.table, (start, end), encoding.columns(), night, most_rows=limit)
-    except (DeltaError, OSError, pa.ArrowException) as error:  # what has been vacuumed shows while reading
+    except (DeltaError, OSError, pa.ArrowException) as error:  # vacuumed files are noticed only while reading
         text = " ".join(str(error).split())
         raise ChangesUnavailable(
             f"the change data feed from Delta version {start} cannot be had: {text[:300]}"
@@ -48,7 +48,7 @@ def read_feed(publication: Publication, *, limit: int) -> RowChanges | None:
     place = f"the change data feed of Delta versions {start} to {end}, row {{}}"
 
     def encode(rows: Rows, adds: bool) -> np.ndarray:
-        """Take in the rows that were added or removed; returns the moments when each was."""
+        """Encode the rows that were added or removed; returns the moment of each."""
         some, moments = feed.feed_side(table, added=adds)
         for start_row in range(0, len(some), _BLOCK_ROWS):
             for batch in some.slice(start_row, _BLOCK_ROWS).combine_chunks().to_batches():

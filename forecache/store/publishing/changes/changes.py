@@ -1,4 +1,4 @@
-"""What changed between two states of a night: rows that were removed and added, and from these the changed keys."""
+"""Changes between two states of an as-of date: removed and added rows, and the changed keys that follow from them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,21 +16,21 @@ from forecache.store.segment.writer import sorted_order
 
 _NOWHERE = -1
 _LARGE = pa.large_binary()
-"""Of which an array holds more than two gigabytes."""
+"""An array of this type can hold more than two gigabytes."""
 _ENCODED_BYTES = 8 << 20
-"""Of rows that are encoded at a time: the entries of long lists together would not fit into one array."""
+"""Size of the rows that are encoded at a time, so that entries with long lists fit into one array."""
 
 
 class ChangesUnavailable(Exception):
-    """Changes cannot be had, or are too many for a small segment; the text says why there is a full publish."""
+    """Changes cannot be read, or are too many for a small segment; the text is the reason for the full publish."""
 
 
 class Rows:
     """Rows that were removed, or rows that were added, encoded.
 
     Attributes:
-        encoder: Knows their count, content sum, nulls, values and provenances.
-        keys: Of every batch, large binary.
+        encoder: Has their count, content sum, nulls, values and provenances.
+        keys: Keys of every batch, large binary.
     """
 
     def __init__(self, encoding: Encoding, *, keep_entries: bool) -> None:
@@ -51,18 +51,18 @@ class Rows:
 
     @cached_property
     def hashes(self) -> np.ndarray:
-        """Of every row, as `hashing.row_hashes` returns them."""
+        """Hashes of all rows, as `hashing.row_hashes` returns them."""
         return np.concatenate(self._hashes)
 
     def hashes_at(self, places: np.ndarray) -> np.ndarray:
-        """The hashes at these places, zero where a place is nowhere."""
+        """The hashes at these places, zero for `_NOWHERE`."""
         found = np.zeros((len(places), 4), ">u4")
         somewhere = places != _NOWHERE
         found[somewhere] = self.hashes[places[somewhere]]
         return found
 
     def entries_at(self, places: np.ndarray) -> pa.Array:
-        """The entries at these places, large binary, empty where a place is nowhere."""
+        """The entries at these places, large binary, empty for `_NOWHERE`."""
         assert self._entries is not None, "they were kept"
         rows = pa.array(places, mask=places == _NOWHERE)
         found = pa.chunked_array(self._entries, _LARGE).take(rows)
@@ -72,13 +72,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class RowChanges:
-    """What leads from the published rows to those that are to be published.
+    """The removed and added rows between the published rows and those to be published.
 
     Attributes:
-        removed: The rows that are not there any more, earlier versions of changed rows included.
-        added: The rows that were not there before, later versions of changed rows included.
-        origin: What they were read from.
-        moments: When each row of `removed` was, and then each of `added`; None: all were removed before any was added.
+        removed: Rows that do not exist any more, including earlier versions of changed rows.
+        added: Rows that did not exist before, including later versions of changed rows.
+        origin: The source that they were read from, for messages.
+        moments: Order of the changes: of each row of `removed`, then of each of `added`; None: all were removed before
+            any was added.
     """
 
     removed: Rows
@@ -92,21 +93,21 @@ class RowChanges:
 
     @property
     def sum(self) -> int:
-        """What they add to the content hash: rows that were added and removed again cancel out."""
+        """Change of the content hash; rows that were added and removed again cancel out."""
         return hashing.subtract(self.added.encoder.sum, self.removed.encoder.sum)
 
 
 @dataclass(frozen=True)
 class KeyChanges:
-    """The keys whose entry changed, in their order: what a delta segment holds.
+    """The keys whose entry changed, in their order: the content of a delta segment.
 
     Attributes:
         keys: Large binary [n].
-        entries: Of the version in the making, large binary [n]; an empty one is a tombstone.
+        entries: New entries, large binary [n]; an empty one is a tombstone.
         hashes: Of the keys with these entries, as `hashing.row_hashes` returns them; zero for a tombstone.
         new: Which keys have no published entry, bool [n].
-        old_sum: Content sum of the keys with their published entries. What is published was verified to be what the
-            table held, so it is taken from there, which is faster than looking it up all over the base.
+        old_sum: Content sum of the keys with their published entries, computed from the table's old rows, to which the
+            published version was verified to be equal: faster than look-ups all over the base.
     """
 
     keys: pa.Array
@@ -122,7 +123,7 @@ class KeyChanges:
 
     @property
     def sum(self) -> int:
-        """What they add to the content hash."""
+        """Change of the content hash."""
         return hashing.subtract(hashing.hash_sum(self.hashes), self.old_sum)
 
     @property
@@ -135,9 +136,9 @@ class KeyChanges:
 
 
 def key_changes(changes: RowChanges) -> KeyChanges:
-    """The keys whose entry is not what it was.
+    """Find keys whose encoded value changed.
 
-    The first change of a key's rows tells what was there before all of them, the last what is there after.
+    The first change of a key's rows has the state before all of them, the last one the state after.
     """
     removed, added = changes.removed, changes.added
     keys, first, last = first_and_last(pa.chunked_array([*removed.keys, *added.keys], _LARGE), changes.moments)

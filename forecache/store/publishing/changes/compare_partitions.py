@@ -1,7 +1,7 @@
-"""Comparing the published night with the one to be published, each at its Delta version, by the hashes of their rows.
+"""Comparison of the published partition with the one to be published, by the hashes of their rows.
 
-A night that was written anew, as every new one is, has all its rows in the change data feed. So both partitions are
-compared; only rows that differ, at most `limit` of them, are encoded, and travel.
+A new or rewritten as-of date has all its rows in the change data feed. So both partitions are compared, each at its
+Delta version; only rows that differ, at most `limit` of them, are encoded and published.
 """
 
 import errno
@@ -29,21 +29,21 @@ from forecache.store.read.snapshot import Snapshot
 ORIGIN = "partition"
 _SAMPLED_PIECES = 2
 _MOST_SAMPLED_PIECES = 8
-"""A look-up maps up to 64 KiB of the store for every row, which counts as memory."""
+"""Bounded, as a look-up maps up to 64 KiB of the store for every row, which counts as memory."""
 _SAMPLED_ROWS = 128
 _HOPELESS = 3
-"""Times more changes than a small segment is for, by the estimate, that make a comparison pointless."""
+"""If the estimate is so many times `limit`, the comparison is given up."""
 
 
 def compare_partitions(publication: Publication, *, limit: int) -> RowChanges:
-    """The rows in which the published night, at the published Delta version, and the one to be published differ.
+    """Find the rows that differ between the published partition, at its Delta version, and the one to be published.
 
     Args:
-        limit: Most rows that a small segment is for.
+        limit: Most changed rows of a small segment.
 
     Raises:
         ChangesUnavailable: The published rows cannot be read any more, too many rows differ, or keys are null, too
-            long or there twice, which a full publish names.
+            long or duplicate, which a full publish reports.
     """
     current, source = publication.current, publication.source
     assert current is not None
@@ -89,7 +89,7 @@ def _hashed(reader: NightReader, encoding: Encoding) -> HashedPartition:
 
 
 class _Estimate:
-    """Estimates the changed rows from the first rows of the first pieces of the new night.
+    """Estimates the number of changed rows from the first rows of the first new pieces.
 
     Most rows differ after most trainings; then it does not pay to compare them all.
     """
@@ -106,7 +106,7 @@ class _Estimate:
         """Compare some rows of the first batch of a piece, unless enough have been.
 
         Raises:
-            ChangesUnavailable: Far more rows differ than a small segment is for.
+            ChangesUnavailable: Far more rows differ than fit a small segment.
         """
         if self._pieces >= _MOST_SAMPLED_PIECES:
             return

@@ -1,7 +1,7 @@
-"""The changes of an incremental publish onto a stream: those of the batch, with the stream's rows over them.
+"""Changes of an incremental publish with a stream: those of the batch, with the stream's rows over them.
 
-What the published version says of a key is looked up in it. What the new one is to say is the stream's row where the
-batch has not seen that, and else the batch's.
+The old entry of a key is looked up in the published version. The new one is the stream's row if the batch cannot
+include its event, else the batch's row.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,7 +30,7 @@ class StreamedChanges:
     """Changes of the batch and the stream together.
 
     Attributes:
-        carried: By how much the number of rows with a provenance of their own changes.
+        carried: Change of the number of rows with a provenance of their own.
         provenances: Those of the stream's rows, by their ids.
     """
 
@@ -40,13 +40,13 @@ class StreamedChanges:
 
 
 def uncovered_keys(publication: Publication) -> pa.Array | None:
-    """The keys (binary) that the published version has from the stream and the new one has not.
+    """Find the keys (binary) that the published version has from the stream, and the new one has not.
 
     Returns:
-        None where nothing is overlaid ever: there is no stream, or what it says is merged when rows are read.
+        None if streamed rows are never published: there is no stream, or its tiles are merged when rows are read.
 
     Raises:
-        ChangesUnavailable: The stream's table does not tell any more which those are.
+        ChangesUnavailable: The stream's table does not have all of these rows any more.
     """
     current, overlay = publication.current, publication.overlay
     assert current is not None
@@ -54,7 +54,7 @@ def uncovered_keys(publication: Publication) -> pa.Array | None:
         return None
     same_night = current.as_of == publication.source.source.as_of
     if not current.streamed or (same_night and current.cut <= overlay.cut):
-        return pa.array([], pa.binary())  # what the batch of a night had not seen before, it has not seen now
+        return pa.array([], pa.binary())  # an event that the batch did not include before is not in it now
     table = StreamTable(publication.settings, overlay.table, overlay.cut, overlay.table_id)
     key, night = publication.key, date.fromisoformat(current.as_of)
     rows = unseen_rows(table, key, key.names, publication.fields, night=night, cut=current.cut)
@@ -68,10 +68,10 @@ def uncovered_keys(publication: Publication) -> pa.Array | None:
 def with_stream(
     publication: Publication, batch: KeyChanges, uncovered: pa.Array, encoding: Encoding
 ) -> StreamedChanges:
-    """The changes that lead from the published version to the batch's rows with the stream's over them.
+    """The changes from the published version to the batch's rows with the stream's rows over them.
 
     Args:
-        uncovered: What `uncovered_keys` returned.
+        uncovered: Result of `find_uncovered_keys`.
         encoding: That of the batch's new rows.
     """
     overlay = publication.overlay
@@ -96,7 +96,7 @@ def with_stream(
 
 
 def _rows_of_night(publication: Publication, keys: pa.Array, encoding: Encoding) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, entry) of some keys as the batch has them; those that it lacks are left out."""
+    """The (key, entry) of some keys in the batch, without keys that it lacks."""
     if len(keys) == 0:
         return
     wanted, reader, encoder = key_set(keys), publication.source.reader, Encoder(encoding, 1)
@@ -111,7 +111,7 @@ def _rows_of_night(publication: Publication, keys: pa.Array, encoding: Encoding)
 
 
 def _published(publication: Publication, keys: list[bytes]) -> list[bytes]:
-    """The entries of the published version; an empty one where it has none."""
+    """The entries of the published version; empty for unknown keys."""
     assert publication.current is not None
     found: list[bytes] = []
     with publication.store.snapshot(publication.current.version) as snapshot:
@@ -121,7 +121,7 @@ def _published(publication: Publication, keys: list[bytes]) -> list[bytes]:
 
 
 def _hashes(rows: Iterable[tuple[bytes, bytes]]) -> np.ndarray:
-    """Of keys with their entries, as `hashing.row_hashes` returns them; zero where there is none."""
+    """Hashes of keys with their entries, as `hashing.row_hashes` returns them; zero for empty entries."""
     listed = list(rows)
     hashes = hashing.row_hashes(map(b"\0".join, listed)).copy()
     hashes[[not entry for _, entry in listed]] = 0
@@ -129,5 +129,5 @@ def _hashes(rows: Iterable[tuple[bytes, bytes]]) -> np.ndarray:
 
 
 def _num_carried(entries: list[bytes]) -> int:
-    """Rows that name a provenance of their own."""
+    """Number of rows with a provenance of their own."""
     return sum(b"\n" in entry for entry in entries)

@@ -1,4 +1,4 @@
-"""A set of keys that worker processes map: which rows of a night the stream has replaced."""
+"""A set of keys in a file that worker processes map: the keys whose rows the stream replaces."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _ROWS = pa.schema([("hash", pa.uint64()), ("key", pa.binary())])
 
 
 class KeySet:
-    """Keys by their hashes; those that have the same hash are compared."""
+    """A set of keys by hash; keys with equal hashes are compared."""
 
     def __init__(self, hashes: np.ndarray, keys: pa.Array) -> None:
         """`hashes` are sorted, uint64 [n], and `keys` (binary) in their order."""
@@ -24,7 +24,7 @@ class KeySet:
         return len(self._keys)
 
     def mask(self, keys: pa.Array) -> np.ndarray:
-        """Which of some keys (binary) are in the set, bool [n]."""
+        """Mask of the keys (binary) that are in the set, bool [n]."""
         if len(self._keys) == 0 or len(keys) == 0:
             return np.zeros(len(keys), bool)
         if self._collide:

@@ -1,7 +1,7 @@
-"""The overlay of a publish: of each key the stream's last row up to the cut, where the batch cannot have seen it.
+"""The overlay of a publish: the last streamed row of each key up to the cut-off, if the batch cannot include its event.
 
-The batch of an as-of date has seen the events up to the end of that date. It has not seen those of later days, nor the
-late ones that came after it was made, which name that night, or a later one, as the base that they stand on.
+The batch of an as-of date includes the events up to the end of that date. It does not include those of later days, nor
+late ones that arrived after it was computed: their rows name that as-of date, or a later one, as their base.
 """
 
 from collections.abc import Sequence
@@ -40,12 +40,12 @@ from forecache.store.live.layer import LiveLayer
 
 @dataclass(frozen=True)
 class Overlay:
-    """What a stream adds to a night.
+    """Streamed rows over the batch of an as-of date.
 
     Attributes:
-        cut: Delta version of the stream's table up to which the version includes the stream; -1 where it has no table.
-        is_merged: Whether the stream's part is merged when rows are read, as tiles are: then nothing is overlaid.
-        rows: Of each key the last row that the batch cannot have seen, with `model_version`, `base`, `received_at` and
+        cut: Cut-off: the Delta version of the stream's table up to which the version includes it; -1 without a table.
+        is_merged: Whether the stream's rows are tiles, which are merged when rows are read: then there are no `rows`.
+        rows: The last row of each key that the batch cannot include, with `model_version`, `base`, `received_at` and
             `event_day`; None for none.
     """
 
@@ -64,24 +64,24 @@ class Overlay:
 
     @cached_property
     def keys(self) -> pa.Array:
-        """Of every row, binary."""
+        """Keys of the rows, binary."""
         return pa.array([], pa.binary()) if self.rows is None else encode_keys(self.rows, self.key)
 
     @cached_property
     def digest(self) -> str:
-        """Names the rows: equal digests mean that the same is overlaid. "" for nothing."""
+        """Identifies the rows: equal digests mean equal overlays; "" for no rows."""
         if self.rows is None:
             return ""
-        # No row of a stream's table is ever changed, so where they stand there tells which rows they are.
+        # No row of a stream's table is ever changed, so their ranks identify the rows.
         places = np.sort(moments_of(self.rows))
         return f"{self.stream}:{self.table_id}:{self.num_rows}:{xxhash.xxh3_128_hexdigest(places.tobytes())}"
 
     def num_above(self, position: int) -> int:
-        """Rows above a position: so many are new where a version with that cut is published."""
+        """Number of rows with an offset above this one: new ones, compared with a version that has this cut-off."""
         return 0 if self.rows is None else int(pc.sum(pc.greater(self.rows.column(POSITION), position)).as_py() or 0)
 
     def encoded(self, encoding: Encoding, *, model_name: str) -> tuple[Encoder, pa.Array, pa.Array]:
-        """The rows as entries: (what is known of them, keys, entries)."""
+        """Encode the rows: (encoder with their figures, keys, entries)."""
         encoder = Encoder(encoding, 1)
         keys, entries = [], []
         if self.rows is None:
@@ -93,11 +93,11 @@ class Overlay:
         return encoder, pa.concat_arrays(keys), pa.concat_arrays(entries)
 
     def _with_provenance(self, rows: pa.Table, model_name: str) -> pa.Table:
-        """The rows with the columns that say where a prediction comes from."""
+        """Add the columns of the rows' provenance."""
         rows = served_types(rows, self.fields).combine_chunks()
         numbers = pc.extract_regex(rows.column(BASE), r"@(?P<version>[0-9]+)")
         base = pc.struct_field(numbers, "version").cast(pa.int64())
-        # A late event is about an earlier day, but its row has all that the night of its base has.
+        # A late event is of an earlier day, but its row also includes everything in the as-of date of its base.
         day = pc.max_element_wise(rows.column(EVENT_DAY).cast(pa.string()), _nights_of(rows))
         told = (
             pa.repeat(model_name, len(rows)),
@@ -115,7 +115,7 @@ class Overlay:
 def open_overlay(
     settings: Settings, layer: LiveLayer | None, *, key: KeySchema, fields: Sequence[Field], night: date
 ) -> Overlay | None:
-    """The overlay of a night at the newest version of the stream's table; None where there is no live layer."""
+    """The overlay of an as-of date at the newest version of the stream's table; None without a live layer."""
     if layer is None:
         return None
     table = open_stream_table(settings, layer.table)
@@ -129,14 +129,14 @@ def open_overlay(
 def unseen_rows(
     table: StreamTable, key: KeySchema, names: Sequence[str], fields: Sequence[Field], *, night: date, cut: int
 ) -> pa.Table | None:
-    """Of each key the last row up to the cut that has an answer, and that the batch of a night cannot have seen.
+    """The last row of each key, up to the cut-off, that has an answer and is not included in the batch of `night`.
 
     Args:
         names: Columns, besides `position` and `place`.
-        fields: Which make up an answer.
+        fields: The fields of an answer.
 
     Returns:
-        None for none.
+        None if there are none.
     """
     latest = LatestRows(key)
     columns = list(dict.fromkeys([*names, *(field.name for field in fields), POSITION, PLACE, EVENT_DAY, LATE, BASE]))
@@ -147,11 +147,11 @@ def unseen_rows(
 
 
 def _is_unseen(rows: pa.Table, night: date) -> pa.ChunkedArray:
-    """Which rows are of a later day, or late and made on a base that is as new as the night."""
+    """Mask of the rows of a later day, and of late rows whose base is at least as new as `night`."""
     late = pc.and_(rows.column(LATE), pc.greater_equal(_nights_of(rows), night.isoformat()))
     return pc.or_(pc.greater(rows.column(EVENT_DAY), pa.scalar(night)), late.combine_chunks().fill_null(False))
 
 
 def _nights_of(rows: pa.Table) -> pa.ChunkedArray:
-    """The night that each row stands on, as a text."""
+    """The as-of date of each row's base, as a text."""
     return pc.struct_field(pc.extract_regex(rows.column(BASE), r"(?P<night>[0-9]{4}-[0-9]{2}-[0-9]{2})@"), "night")

@@ -29,7 +29,7 @@ from forecache.errors import ForecacheError, UnavailableError
 from forecache.folders import Folder
 from forecache.training.worker.checkpoint.packing import Description, is_sharded, pack, unpack
 from forecache.training.worker.checkpoint.shards import load_shards, save_shards
-from forecache.training.worker.distributed.group import Group
+from forecache.training.worker.distributed.group import WorkerGroup
 
 MARKER = "COMMITTED"
 _STATE = "state.pt"
@@ -44,7 +44,7 @@ class Checkpoints:
         keep: Number of newest committed checkpoints to keep.
     """
 
-    def __init__(self, files: Folder, group: Group, *, inputs: str, keep: int) -> None:
+    def __init__(self, files: Folder, group: WorkerGroup, *, inputs: str, keep: int) -> None:
         self.files, self.group, self.inputs, self.keep = files, group, inputs, keep
         # With the default of 5 ms the writing thread would delay every training step.
         sys.setswitchinterval(0.0005)
@@ -85,7 +85,7 @@ class Checkpoints:
             pending, self._pending = self._pending, None
             pending.result()
 
-    def latest(self, like: dict[str, Any] | None = None) -> tuple[dict[str, Any] | None, list[str]]:
+    def load_latest(self, like: dict[str, Any] | None = None) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest complete checkpoint, on the CPU, and a sentence for each newer one that is incomplete or damaged.
 
         Args:
@@ -95,13 +95,13 @@ class Checkpoints:
         Raises:
             ForecacheError: The checkpoint belongs to a run with other inputs.
         """
-        folder, refused = self.group.by_first(self._newest)
+        folder, refused = self.group.run_on_rank_0(self._find_newest)
         self._last = folder
         return (self._load(folder, like) if folder else None), refused
 
-    def _newest(self) -> tuple[str, list[str]]:
+    def _find_newest(self) -> tuple[str, list[str]]:
         refused: list[str] = []
-        names = self._look()
+        names = self._list_names()
         for folder in sorted({name.split("/")[0] for name in names if name.startswith("step-")}, reverse=True):
             if f"{folder}/{MARKER}" not in names:
                 refused.append(f"checkpoint {folder} is skipped: it was never committed")
@@ -122,7 +122,7 @@ class Checkpoints:
             return folder, refused
         return "", refused
 
-    def _look(self) -> list[str]:
+    def _list_names(self) -> list[str]:
         """Names of all files; the first call records the folders that earlier process groups left."""
         names = self.files.names()
         if self._found is None:
@@ -152,7 +152,7 @@ class Checkpoints:
     ) -> None:
         try:
             if self.group.rank == 0:
-                self._delete([name for name in self._look() if name.startswith(f"{folder}/")])
+                self._delete([name for name in self._list_names() if name.startswith(f"{folder}/")])
             if writers is not None:
                 dist.barrier(writers)
             files = save_shards(self.files, folder, tensors, group=writers)

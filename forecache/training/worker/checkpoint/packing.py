@@ -32,7 +32,7 @@ class Description:
 
 
 def is_sharded(state: Any) -> bool:
-    """Whether a state contains a DTensor."""
+    """True if a state contains a DTensor."""
     return any(isinstance(tensor, DTensor) for tensor in _tensors(state).values())
 
 
@@ -54,14 +54,14 @@ def pack(state: Any) -> tuple[Description, dict[str, Tensor]]:
         content = tensor.detach().reshape(-1).view(torch.uint8)
         buffer[start : start + len(content)].copy_(content)
         start += len(content)
-    described = _mapped(state, lambda path, _: None)
+    described = _map_tensors(state, lambda path, _: None)
     types = {path: (tensor.dtype, tuple(tensor.shape)) for path, tensor in found.items()}
     copies = {path: tensor.detach().to("cpu", copy=True) for path, tensor in sharded.items()}
     return Description(described, types, list(sharded)), {**copies, PLAIN: buffer}
 
 
 def unpack(description: Description, load: Callable[[dict[str, Tensor]], None], like: Any = None) -> Any:
-    """The state that was described, on the CPU.
+    """Rebuild a state from its description, on the CPU.
 
     Args:
         load: Fills tensors as `pack` returned them.
@@ -81,36 +81,36 @@ def unpack(description: Description, load: Callable[[dict[str, Tensor]], None], 
         if layout is not None:
             tensor = distribute_tensor(tensor, layout.device_mesh, layout.placements, src_data_rank=None)
         tensors[path] = tensor
-    return _filled(description.state, tensors)
+    return _fill_tensors(description.state, tensors)
 
 
 def _num_bytes(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def _mapped(value: Any, change: Callable[[str, Tensor], Any], path: str = "") -> Any:
+def _map_tensors(value: Any, change: Callable[[str, Tensor], Any], path: str = "") -> Any:
     """The same nested structure with every tensor changed; a tensor's path consists of keys and positions."""
     if isinstance(value, Tensor):
         return change(path, value)
     if isinstance(value, dict):
-        return {key: _mapped(item, change, f"{path}/{key}") for key, item in value.items()}
+        return {key: _map_tensors(item, change, f"{path}/{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_mapped(item, change, f"{path}/{position}") for position, item in enumerate(value)]
+        return [_map_tensors(item, change, f"{path}/{position}") for position, item in enumerate(value)]
     return value
 
 
-def _filled(value: Any, tensors: Mapping[str, Tensor], path: str = "") -> Any:
+def _fill_tensors(value: Any, tensors: Mapping[str, Tensor], path: str = "") -> Any:
     """The same nested structure with the tensors at their paths."""
     if path in tensors:
         return tensors[path]
     if isinstance(value, dict):
-        return {key: _filled(item, tensors, f"{path}/{key}") for key, item in value.items()}
+        return {key: _fill_tensors(item, tensors, f"{path}/{key}") for key, item in value.items()}
     if isinstance(value, list):
-        return [_filled(item, tensors, f"{path}/{position}") for position, item in enumerate(value)]
+        return [_fill_tensors(item, tensors, f"{path}/{position}") for position, item in enumerate(value)]
     return value
 
 
 def _tensors(value: Any) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    _mapped(value, lambda path, tensor: found.update({path: tensor}))
+    _map_tensors(value, lambda path, tensor: found.update({path: tensor}))
     return found

@@ -39,7 +39,7 @@ def save_shards(
     writer.fs = system
     writer.path = system.init_path(folder)
     planner = dcp.DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-    with _in_one_process(group), _raised_as_os_error():
+    with _silence_single_process_warning(group), _raise_os_errors():
         dcp.save(dict(tensors), storage_writer=writer, planner=planner, process_group=group, no_dist=group is None)
     return system.digests
 
@@ -55,7 +55,7 @@ def load_shards(files: Folder, folder: str, tensors: dict[str, Tensor]) -> None:
     reader.fs = system
     reader.path = system.init_path(folder)
     planner = dcp.DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-    with _in_one_process(None), _raised_as_os_error():
+    with _silence_single_process_warning(None), _raise_os_errors():
         dcp.load(tensors, storage_reader=reader, planner=planner, no_dist=True)
 
 
@@ -72,7 +72,7 @@ class _FileSystem(FileSystemBase):
             if mode == "rb":
                 yield cast("io.IOBase", file)
                 return
-            hashed = _Hashed(file)
+            hashed = _HashingFile(file)
             with io.BufferedWriter(hashed, _BUFFER_BYTES) as stream:
                 yield stream
             self.digests[str(path)] = hashed.digest.hexdigest()
@@ -101,7 +101,7 @@ class _FileSystem(FileSystemBase):
         self.files.delete([str(path)])
 
 
-class _Hashed(io.RawIOBase):
+class _HashingFile(io.RawIOBase):
     """Writes through to a file and hashes the content; closing this object does not close the file."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -129,7 +129,7 @@ class _Hashed(io.RawIOBase):
 
 
 @contextmanager
-def _in_one_process(group: "dist.ProcessGroup | None") -> Generator[None, None, None]:
+def _silence_single_process_warning(group: "dist.ProcessGroup | None") -> Generator[None, None, None]:
     """Silence the warning of DCP, at every save and load without a group, that there is none."""
     with warnings.catch_warnings():
         if group is None:
@@ -138,7 +138,7 @@ def _in_one_process(group: "dist.ProcessGroup | None") -> Generator[None, None, 
 
 
 @contextmanager
-def _raised_as_os_error() -> Generator[None, None, None]:
+def _raise_os_errors() -> Generator[None, None, None]:
     """Raise DCP's exception as an OSError: DCP's is a BaseException whose text has a traceback of each rank."""
     try:
         yield

@@ -21,7 +21,7 @@ _POLL_S = 0.5
 _MOST_CALLS = 16
 
 
-class Group:
+class WorkerGroup:
     """The process group of the workers, as this rank uses it.
 
     Raises:
@@ -66,7 +66,7 @@ class Group:
         dist.all_gather_object(gathered, values)
         return dict(sorted(item for part in gathered for item in part.items()))
 
-    def share(self, tensors: Iterable[torch.Tensor]) -> None:
+    def copy_from_rank_0(self, tensors: Iterable[torch.Tensor]) -> None:
         """Overwrite tensors with rank 0's."""
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
@@ -77,7 +77,7 @@ class Group:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def by_first(self, work: Callable[[], T]) -> T:
+    def run_on_rank_0(self, work: Callable[[], T]) -> T:
         """Call `work` on rank 0 and return its result on every rank, however long it takes.
 
         Rank 0 sends the others a message every half minute: a single collective would time out while rank 0 reads a
@@ -101,7 +101,7 @@ class Group:
     def close(self) -> None:
         dist.destroy_process_group()
 
-    def end_if_asked(self) -> None:
+    def end_if_signalled(self) -> None:
         """End this process if it got SIGTERM, and let a later SIGTERM end it at once.
 
         torchrun's agent sends SIGTERM to its workers when it ends. It then waits for their processes to end, while a
@@ -127,18 +127,18 @@ def _require_devices(local: int, device: str, cuda: bool) -> None:
 
 
 class StopPoll:
-    """Whether any rank was asked to stop, checked about twice a second at the same call on all ranks.
+    """Agreement of all ranks on whether one of them got SIGTERM, exchanged about twice a second at the same call.
 
     The slowest rank's time per call decides after how many calls the next check comes: fast steps are not slowed down,
     and each slow step is checked, to save within the grace period of a preemption.
     """
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: WorkerGroup) -> None:
         self.group = group
         self._calls, self._interval, self._polled_at = 0, 1, time.monotonic()
 
-    def asked(self) -> bool:
-        """Whether to stop; every rank must call it after each step, or each batch of an evaluation."""
+    def should_stop(self) -> bool:
+        """True if the run is to stop; every rank must call it after each step, or each batch of an evaluation."""
         self._calls += 1
         if self._calls < self._interval:
             return False

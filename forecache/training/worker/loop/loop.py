@@ -11,28 +11,33 @@ from typing import Any
 import torch
 from torch import nn
 
-from forecache.training.worker.distributed.parallel import Parallel, State, placement, whole_weights
-from forecache.training.worker.distributed.precision import Precision
-from forecache.training.worker.loop.session import Session
+from forecache.training.worker.distributed.parallel import (
+    ParallelNetwork,
+    Precision,
+    State,
+    choose_placement,
+    gather_weights,
+)
+from forecache.training.worker.loop.session import TrainingSession
 from forecache.training.worker.loop.step import Stepper
-from forecache.training.worker.reading.batch import Batch
+from forecache.training.worker.reading.reader import TrainingBatch
 
 _REPORT_EVERY_S = 1.0
 _MIN_IMPROVEMENT = 1e-6
 
 
-class Loop:
+class TrainingLoop:
     """Trains the declared network in a session.
 
     Args:
         network: The declared network on the CPU; every rank builds it from the same seed.
     """
 
-    def __init__(self, session: Session, network: nn.Module) -> None:
+    def __init__(self, session: TrainingSession, network: nn.Module) -> None:
         self.session, self.training, self.group = session, session.training, session.group
-        self.placement = placement(network, self.group, self.training.parallel)
+        self.placement = choose_placement(network, self.group, self.training.parallel)
         precision = Precision(self.training.precision, self.group.device)
-        self.model = Parallel(self.group, network, self.placement.kind, precision.dtype)
+        self.model = ParallelNetwork(self.group, network, self.placement.kind, precision.dtype)
         if self.training.compile:
             network.compile()
         self.stepper = Stepper(
@@ -51,7 +56,7 @@ class Loop:
         self._reported_at = time.monotonic()
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         waited = len(self.session.history) - 1 - self.best_epoch
         return self.session.epoch >= self.training.epochs or (self.best_epoch >= 0 and waited >= self.training.patience)
 
@@ -95,13 +100,13 @@ class Loop:
         Raises:
             Interrupted: The run was asked to stop; a checkpoint has the position.
         """
-        while not self.finished:
+        while not self.is_finished:
             self.train_epoch()
             self._end_epoch()
         self.model.load(self.best)
-        return whole_weights(self.model.network)
+        return gather_weights(self.model.network)
 
-    def described(self) -> dict[str, Any]:
+    def result_entries(self) -> dict[str, Any]:
         """Entries for the run's result: how the network was distributed, and its precision."""
         return {"parallel": asdict(self.placement), "precision": self.stepper.precision.name}
 
@@ -113,7 +118,7 @@ class Loop:
             self.session.step_done(self.state)
             self._report_progress()
 
-    def _train_step(self, batch: Batch) -> None:
+    def _train_step(self, batch: TrainingBatch) -> None:
         session = self.session
         rows = session.train.step_rows(session.step)
         loss_sum = self.stepper.step(batch, number=session.global_step, rows=rows)
@@ -124,7 +129,7 @@ class Loop:
     def _end_epoch(self) -> None:
         session = self.session
         if session.epoch + 1 < self.training.epochs:
-            session.reader.prepare(session.epoch + 1)
+            session.reader.read_ahead(session.epoch + 1)
         validation_loss = session.validation_loss(self.model.network, self.state)
         if validation_loss < self.best_loss - _MIN_IMPROVEMENT:
             self.best_loss, self.best_epoch = validation_loss, session.epoch

@@ -1,5 +1,6 @@
-"""What both training loops share: position in the data, history, checkpoints, the stop that all ranks agree on, and the
-validation loss.
+"""State of a run that both training loops share: position in the data, history, checkpoints, stop and validation loss.
+
+All ranks agree on the stop.
 """
 
 import time
@@ -13,22 +14,21 @@ from forecache.errors import InputError
 from forecache.pipeline import Training
 from forecache.pipeline.models.fit_run import MakeState
 from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.distributed.group import Group, StopPoll
+from forecache.training.worker.distributed.group import StopPoll, WorkerGroup
 from forecache.training.worker.model.model import Prepare
 from forecache.training.worker.model.objective import Objective
-from forecache.training.worker.reading.batch import Batch
 from forecache.training.worker.reading.order import EpochOrder
-from forecache.training.worker.reading.reader import Reader
+from forecache.training.worker.reading.reader import BatchReader, TrainingBatch
 from forecache.training.worker.reporting.usage import Usage
 
 Report = Callable[..., None]
 
 
-class Interrupted(Exception):
-    """The run was asked to stop; its position is on disk."""
+class RunInterruption(Exception):
+    """Ends a run that got SIGTERM, after its position was written to disk."""
 
 
-class Session:
+class TrainingSession:
     """One run on this rank; every rank calls the same methods at the same points.
 
     Args:
@@ -45,7 +45,7 @@ class Session:
 
     def __init__(
         self,
-        group: Group,
+        group: WorkerGroup,
         training: Training,
         *,
         prepare: Prepare,
@@ -61,7 +61,7 @@ class Session:
         self.prepare, self.objective = prepare, objective
         self.train, self.validation = train, validation
         self.checkpoints, self.checkpoint_steps = checkpoints, checkpoint_steps
-        self.reader = Reader(train, rank=group.rank, world_size=group.world_size)
+        self.reader = BatchReader(train, rank=group.rank, world_size=group.world_size)
         self.epoch, self.step = 0, 0
         self.history: list[dict[str, float]] = []
         self.digests: dict[int, str] = {}
@@ -74,7 +74,7 @@ class Session:
         return self.epoch * self.train.num_steps + self.step
 
     def position(self) -> dict[str, Any]:
-        """What a resumed run needs besides the network's and the optimizer's state."""
+        """The state that a resumed run needs besides the network's and the optimizer's."""
         self.digests = self.group.merge(self.reader.digests)
         return {
             "epoch": self.epoch,
@@ -100,14 +100,14 @@ class Session:
         self.digests = dict(state["digests"])
         self.reader.digests.update({lane: self.digests[lane] for lane in self.reader.lanes})
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[TrainingBatch]:
         """This rank's remaining batches of the epoch; call `step_done` after each.
 
         Random number generators are seeded before each batch.
         """
         self._stop = StopPoll(self.group)
         self._first_step, self._epoch_started = self.step, time.perf_counter()
-        for batch in self.usage.watched(self.reader.epoch(self.epoch, first_step=self.step)):
+        for batch in self.usage.time_batches(self.reader.epoch(self.epoch, first_step=self.step)):
             self._seed_step()
             yield batch
         self._trained_s = time.perf_counter() - self._epoch_started
@@ -128,7 +128,7 @@ class Session:
         """
         self.step += 1
         self.beat(self.global_step)
-        self._stop_if_asked(self._stop, make_state)
+        self._stop_if_signalled(self._stop, make_state)
         if self.global_step % self.checkpoint_steps == 0 and self.step < self.train.num_steps:
             self.save(make_state)
 
@@ -140,8 +140,8 @@ class Session:
             Interrupted: The run was asked to stop; the position before the evaluation is saved.
         """
         network.eval()
-        self.group.share(network.buffers())
-        reader = Reader(self.validation, rank=self.group.rank, world_size=self.group.world_size)
+        self.group.copy_from_rank_0(network.buffers())
+        reader = BatchReader(self.validation, rank=self.group.rank, world_size=self.group.world_size)
         total, stop = torch.zeros((), dtype=torch.float64), StopPoll(self.group)
         try:
             for batch in reader.epoch(0):
@@ -151,7 +151,7 @@ class Session:
                     loss = self.objective(network(self.prepare(here.features)).float(), here.target)
                 if len(batch):
                     total += loss.double().cpu() * len(batch)
-                self._stop_if_asked(stop, make_state)
+                self._stop_if_signalled(stop, make_state)
         finally:
             reader.close()
         [loss_sum] = self.group.sum(float(total))
@@ -183,7 +183,7 @@ class Session:
         self.checkpoints.save(self.global_step, {**self.position(), **make_state()}, wait=wait)
         self.report("checkpoint", step=self.global_step)
 
-    def _stop_if_asked(self, stop: StopPoll, make_state: MakeState) -> None:
-        if stop.asked():
+    def _stop_if_signalled(self, stop: StopPoll, make_state: MakeState) -> None:
+        if stop.should_stop():
             self.save(make_state, wait=True)
-            raise Interrupted
+            raise RunInterruption

@@ -1,17 +1,36 @@
-"""One optimizer step: gradients of the step's rows on all ranks, accumulated in parts to save memory, then AdamW."""
+"""One optimizer step: gradients of the step's rows on all ranks, accumulated in parts to save memory, then AdamW.
 
+The learning rate is a function of the step alone, so that a resumed run needs no state for it.
+"""
+
+import math
 from typing import Any
 
 import torch
 
 from forecache.pipeline import Training
-from forecache.training.schedule import learning_rate
-from forecache.training.worker.distributed.group import Group
-from forecache.training.worker.distributed.parallel import Parallel
-from forecache.training.worker.distributed.precision import Precision
+from forecache.training.worker.distributed.group import WorkerGroup
+from forecache.training.worker.distributed.parallel import ParallelNetwork, Precision
 from forecache.training.worker.model.model import Prepare
 from forecache.training.worker.model.objective import Objective
-from forecache.training.worker.reading.batch import Batch
+from forecache.training.worker.reading.reader import TrainingBatch
+
+
+def learning_rate(training: Training, step: int, num_steps: int) -> float:
+    """The learning rate of optimizer step `step` (from 0) of the `num_steps` that all epochs have.
+
+    It rises linearly to `training.learning_rate` during the warm-up, then follows the schedule; a decaying schedule
+    would reach zero one step after the last.
+    """
+    warmup = round(training.warmup_share * num_steps)
+    if step < warmup:
+        return training.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, num_steps - warmup)
+    if training.schedule == "cosine":
+        return training.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    if training.schedule == "linear":
+        return training.learning_rate * (1 - done)
+    return training.learning_rate
 
 
 class Stepper:
@@ -25,10 +44,10 @@ class Stepper:
 
     def __init__(
         self,
-        group: Group,
+        group: WorkerGroup,
         training: Training,
         *,
-        model: Parallel,
+        model: ParallelNetwork,
         precision: Precision,
         prepare: Prepare,
         objective: Objective,
@@ -60,7 +79,7 @@ class Stepper:
         self.model.load_optimizer(self.optimizer, state["optimizer"])
         self.precision.scaler.load_state_dict(state["scaler"])
 
-    def step(self, batch: Batch, *, number: int, rows: int) -> torch.Tensor:
+    def step(self, batch: TrainingBatch, *, number: int, rows: int) -> torch.Tensor:
         """Perform step `number` (from 0, over all epochs) on this rank's batch; every rank must call it.
 
         Args:
@@ -73,12 +92,12 @@ class Stepper:
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.group.device)
         parts = batch.on(self.group.device).parts(self.training.accumulation)  # the same number on every rank
         for number_of_part, part in enumerate(parts):
-            with self.model.part(last=number_of_part == len(parts) - 1):
+            with self.model.part_context(last=number_of_part == len(parts) - 1):
                 loss_sum += self._add_gradient(part, rows)
         scaler = self.precision.scaler
         if self.training.max_gradient_norm is not None:
             scaler.unscale_(self.optimizer)
-            self.gradient_norm = self.model.clip(self.training.max_gradient_norm)
+            self.gradient_norm = self.model.clip_gradient(self.training.max_gradient_norm)
         self.learning_rate = learning_rate(self.training, number, self.num_steps)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = self.learning_rate
@@ -86,10 +105,10 @@ class Stepper:
         scaler.update()
         return loss_sum
 
-    def _add_gradient(self, part: Batch, rows: int) -> torch.Tensor:
+    def _add_gradient(self, part: TrainingBatch, rows: int) -> torch.Tensor:
         mine, filled = len(part), part.or_placeholder()
         prepared = self.prepare(filled.features)
-        with self.precision.computing():
+        with self.precision.autocast():
             output = self.model.forward(prepared)
         loss = self.objective(output.float(), filled.target)
         # The gradient exchange averages over ranks; weighted by its rows, a part adds its share of the step's mean.

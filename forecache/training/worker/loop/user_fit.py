@@ -8,14 +8,14 @@ from torch import nn
 
 from forecache.errors import InputError
 from forecache.pipeline.models.fit_run import FitRun, MakeState
-from forecache.training.worker.distributed.parallel import State, whole_weights
-from forecache.training.worker.loop.session import Session
+from forecache.training.worker.distributed.parallel import State, gather_weights
+from forecache.training.worker.loop.session import TrainingSession
 
 
 class RankRun:
     """The `FitRun` that is passed to the user's function."""
 
-    def __init__(self, session: Session, build: Callable[[int], nn.Module], num_features: int) -> None:
+    def __init__(self, session: TrainingSession, build: Callable[[int], nn.Module], num_features: int) -> None:
         self._session, self._build, self.num_features = session, build, num_features
         self.device, self.training = session.group.device, session.training
         self.rank, self.world_size = session.group.rank, session.group.world_size
@@ -65,11 +65,11 @@ class RankRun:
 
 
 class UserFitLoop:
-    """Trains with a declared function instead of `Loop`."""
+    """Trains with a declared function instead of the built-in training loop."""
 
     def __init__(
         self,
-        session: Session,
+        session: TrainingSession,
         fit: Callable[[FitRun], nn.Module],
         *,
         build: Callable[[int], nn.Module],
@@ -103,8 +103,8 @@ class UserFitLoop:
             )
         self.best_epoch = losses.index(min(losses))
         self.best_loss = self.session.validation_loss(network, lambda: {"own": self.run._make_state()})
-        return whole_weights(network)
+        return gather_weights(network)
 
-    def described(self) -> dict[str, Any]:
+    def result_entries(self) -> dict[str, Any]:
         """Entries for the run's result."""
         return {"fit": f"{self._fit.__module__}.{self._fit.__qualname__}"}

@@ -1,20 +1,24 @@
-"""The exported module: preprocessing, the declared network and the output's link, so that all callers get the same."""
+"""The declared network, and the module that is exported: preprocessing, network and the output's link in one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from forecache.errors import InputError
+from forecache.inference.encoding import MatrixEncoding
 from forecache.pipeline import Pipeline
-from forecache.training.worker.reading.split import Split
+from forecache.pipeline.models.model import CategoryColumn
+from forecache.training.worker.reading.split import TableSplit
 
 _SMALLEST_SCALE = 1e-6
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and standard deviation of each feature on the training split, after log1p where the feature declares it.
+    """Mean and standard deviation of each feature on the training split, after log1p if the feature declares it.
 
     Attributes:
         mean: float64 [num_features]; 0 for a feature that is always null.
@@ -28,12 +32,12 @@ class Statistics:
 
 
 def log_mask(pipeline: Pipeline) -> torch.Tensor:
-    """Whether log1p is declared for each column of the matrix, bool [num_features]."""
+    """True for each column of the matrix with a declared log1p, bool [num_features]."""
     return torch.tensor([feature.log for feature in pipeline.feature_columns for _ in range(feature.size or 1)])
 
 
-def unscaled(statistics: Statistics, columns: Sequence[int]) -> Statistics:
-    """The statistics with columns that are not scaled, because they hold codes."""
+def without_scaling(statistics: Statistics, columns: Sequence[int]) -> Statistics:
+    """The statistics with mean 0 and deviation 1 for columns that hold codes, so that these are not scaled."""
     mean, std = statistics.mean.clone(), statistics.std.clone()
     mean[list(columns)], std[list(columns)] = 0.0, 1.0
     return Statistics(mean, std, statistics.null_share)
@@ -44,8 +48,8 @@ def signed_log1p(values: torch.Tensor) -> torch.Tensor:
     return torch.sign(values) * torch.log1p(values.abs())
 
 
-def fit_statistics(split: Split, mask: torch.Tensor) -> Statistics:
-    """One pass over a split in the table's order, merging batches as in Chan, Golub and LeVeque (1983)."""
+def fit_statistics(split: TableSplit, mask: torch.Tensor) -> Statistics:
+    """Compute them in one pass in the table's order, merging batches as Chan, Golub and LeVeque (1983) do."""
     count = torch.zeros(len(mask), dtype=torch.float64)
     mean, squares = torch.zeros_like(count), torch.zeros_like(count)
     for chunk in split.chunks:
@@ -98,11 +102,11 @@ class ExportedModel(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         output = self.network(self.prepare(features))
         if len(self.widths) == 1:
-            return self._linked(output)
+            return self._apply_link(output)
         first, *others = torch.split(output, self.widths, dim=1)
-        return (self._linked(first), *others)
+        return (self._apply_link(first), *others)
 
-    def _linked(self, output: torch.Tensor) -> torch.Tensor:
+    def _apply_link(self, output: torch.Tensor) -> torch.Tensor:
         if self.task == "binary":
             return torch.sigmoid(output)
         if self.task == "multiclass":
@@ -111,5 +115,34 @@ class ExportedModel(nn.Module):
 
 
 def output_widths(pipeline: Pipeline, classes: Sequence[str]) -> tuple[int, ...]:
-    """Values a row of each output of the network; those of the first are logits where it is of classes."""
+    """Values a row of each output of the network; of an output of classes there is a logit for each class."""
     return tuple(len(classes) if output.kind == "classes" else output.values or 1 for output in pipeline.output_specs)
+
+
+def network_builder(
+    pipeline: Pipeline, classes: Sequence[str], encoding: MatrixEncoding
+) -> Callable[[int], torch.nn.Module]:
+    """The declared `build` as a function of the number of features."""
+    build, more = pipeline.network.build, ([len(classes)] if classes else [])
+    columns = {name: CategoryColumn(*found) for name, found in encoding.categories.items()}
+    told: dict[str, Any] = {"categories": columns} if columns else {}
+    return lambda num_features: build(num_features, *more, **told)
+
+
+def require_width(pipeline: Pipeline, network: torch.nn.Module, num_features: int, width: int) -> None:
+    """Refuse a network that does not return as many values a row as the outputs take.
+
+    Raises:
+        InputError: With both numbers.
+    """
+    network.eval()
+    with torch.no_grad():
+        found = tuple(network(torch.zeros(2, num_features)).shape)
+    network.train()
+    if found != (2, width):
+        names = ", ".join(output.name for output in pipeline.outputs)
+        raise InputError(
+            f"The network of {pipeline.called} returns {list(found)} for 2 rows, and its outputs ({names}) "
+            f"take {width} values a row.",
+            remedy="Return [rows, values] from the module that `build` makes, the outputs in their order.",
+        )

@@ -1,4 +1,4 @@
-"""The loss that a network is trained by: the declared one, or that of what the pipeline learns."""
+"""The loss that a network is trained by: the declared one, or a default for the pipeline's task."""
 
 import torch
 from torch import nn

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from forecache.training.worker.reading.split import Chunk, Split
+from forecache.training.worker.reading.split import Chunk, TableSplit
 
 
 class EpochOrder:
@@ -16,7 +16,7 @@ class EpochOrder:
         shuffle_rows: Rows over all lanes that are shuffled together; 0 keeps the table's order (evaluation).
     """
 
-    def __init__(self, split: Split, *, seed: int, batch_rows: int, lanes: int, shuffle_rows: int) -> None:
+    def __init__(self, split: TableSplit, *, seed: int, batch_rows: int, lanes: int, shuffle_rows: int) -> None:
         self.split, self.seed, self.lanes = split, seed, lanes
         self.num_steps = max(1, -(-split.rows // batch_rows))
         self.shuffle = shuffle_rows > 0

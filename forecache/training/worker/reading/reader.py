@@ -1,16 +1,54 @@
-"""A rank's share of each step, read ahead."""
+"""Batches of a rank: its share of each step, read ahead."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import torch
 import xxhash
 
-from forecache.training.worker.reading.batch import Batch
 from forecache.training.worker.reading.order import EpochOrder
 
 
-class Reader:
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Rows of one step on one rank, float32 [n, num_features + num_labels]; the last columns are label and weight."""
+
+    rows: torch.Tensor
+    num_labels: int = 1
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def features(self) -> torch.Tensor:
+        """float32 [n, num_features], a view."""
+        return self.rows[:, : -self.num_labels]
+
+    @property
+    def target(self) -> torch.Tensor:
+        """float32 [n, num_labels], a view."""
+        return self.rows[:, -self.num_labels :]
+
+    def parts(self, number: int) -> "list[TrainingBatch]":
+        """The batch in `number` parts; some are empty if it has fewer rows."""
+        return [replace(self, rows=rows) for rows in self.rows.tensor_split(number)]
+
+    def or_placeholder(self) -> "TrainingBatch":
+        """This batch, or one row of zeros if it is empty: a rank without rows still takes part in collectives."""
+        return self if len(self) else replace(self, rows=self.rows.new_zeros((1, self.rows.shape[1])))
+
+    def on(self, device: torch.device) -> "TrainingBatch":
+        """The same rows on a device.
+
+        On a GPU the rows are pinned as one block, so that a single asynchronous copy is made.
+        """
+        if device.type == "cpu":
+            return self
+        return replace(self, rows=self.rows.pin_memory().to(device, non_blocking=True))
+
+
+class BatchReader:
     """The batches of one rank, from any position; `digests` hashes the rows that were read, in their order, by lane.
 
     Each lane's next window is decoded in the background while the current one is consumed. Two threads do it: at the
@@ -28,7 +66,7 @@ class Reader:
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[TrainingBatch]:
         """The batches of steps `first_step` to the epoch's last; a batch with fewer rows than lanes can be empty."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == epoch and first_step == 0:
@@ -37,9 +75,9 @@ class Reader:
             streams = [_LaneStream(self, epoch, lane, first_step) for lane in self.lanes]
         for step in range(first_step, self.order.num_steps):
             rows = torch.cat([stream.take(step) for stream in streams])
-            yield Batch(rows, self.order.split.num_labels)
+            yield TrainingBatch(rows, self.order.split.num_labels)
 
-    def prepare(self, epoch: int) -> None:
+    def read_ahead(self, epoch: int) -> None:
         """Start to read the next epoch in the background, while the validation split is evaluated."""
         self._ahead = epoch, [_LaneStream(self, epoch, lane, 0) for lane in self.lanes]
 
@@ -51,7 +89,7 @@ class Reader:
 class _LaneStream:
     """One lane of one epoch, read forward."""
 
-    def __init__(self, reader: Reader, epoch: int, lane: int, first_step: int) -> None:
+    def __init__(self, reader: BatchReader, epoch: int, lane: int, first_step: int) -> None:
         self.reader, self.epoch, self.lane = reader, epoch, lane
         offset = reader.order.lane_offset(lane, first_step)
         self.window, self.offset = divmod(offset, reader.order.window_rows)

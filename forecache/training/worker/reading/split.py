@@ -14,7 +14,7 @@ from pyarrow import fs
 from pyarrow import parquet as pq
 
 from forecache.errors import InputError
-from forecache.inference.encoding import Encoding
+from forecache.inference.encoding import MatrixEncoding
 from forecache.lake.training_sets.splits import label_numbers
 
 SPLIT = "split"
@@ -25,7 +25,7 @@ _LOCAL_BUFFER_BYTES, _REMOTE_BUFFER_BYTES = 1 << 17, 1 << 20
 
 @dataclass(frozen=True)
 class Chunk:
-    """One row group of one file, and how many of its rows belong to the split."""
+    """One row group of one file, and the number of its rows that belong to the split."""
 
     path: str
     row_group: int
@@ -33,13 +33,13 @@ class Chunk:
     whole: bool
 
 
-class Split:
-    """The rows of one split of a training table at a Delta version: where they are and how to decode them.
+class TableSplit:
+    """Reads and decodes the rows of one split of a training table at a Delta version.
 
     Args:
         classes: Of a label of classes, in the order in which they are numbered.
         weight: The column of the rows' weights; "" without.
-        encoding: How the features become a matrix; None: all are numbers.
+        encoding: Encoding of the features into a matrix; None: all are numbers.
         cache_bytes: If all rows fit in this size, each row group is decoded once and kept in memory.
 
     Raises:
@@ -56,7 +56,7 @@ class Split:
         classes: tuple[str, ...] = (),
         weight: str = "",
         cache_bytes: int = 0,
-        encoding: Encoding | None = None,
+        encoding: MatrixEncoding | None = None,
     ) -> None:
         self.name, self.features, self.label, self.classes = name, features, label, classes
         self._encoding = None if encoding is None or encoding.is_plain else encoding
@@ -75,7 +75,7 @@ class Split:
 
     @property
     def num_labels(self) -> int:
-        """1, or 2 where rows have a weight."""
+        """1, or 2 if rows have a weight."""
         return len(self._labels)
 
     @property

@@ -1,1 +1,1 @@
-"""What a worker reports: events, heartbeat, resource usage."""
+"""Reports of a worker: events, heartbeat, resource usage."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from forecache.training.worker.distributed.group import Group
-from forecache.training.worker.reading.batch import Batch
+from forecache.training.worker.distributed.group import WorkerGroup
+from forecache.training.worker.reading.reader import TrainingBatch
 
 
 class Usage:
@@ -20,7 +20,7 @@ class Usage:
         self._started, self._cpu_started = time.perf_counter(), time.process_time()
         self.training_s = self.stall_s = 0.0
 
-    def watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def time_batches(self, batches: Iterator[TrainingBatch]) -> Iterator[TrainingBatch]:
         """The same batches; waiting for a batch counts as `stall_s`, waiting and training together as `training_s`."""
         asked = time.perf_counter()
         for batch in batches:
@@ -30,7 +30,7 @@ class Usage:
             self.training_s += time.perf_counter() - asked
             asked = time.perf_counter()
 
-    def measured(self, group: Group) -> dict[str, Any]:
+    def summarize(self, group: WorkerGroup) -> dict[str, Any]:
         """Figures over all ranks; every rank must call it at the same point.
 
         Returns:

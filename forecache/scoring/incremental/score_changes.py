@@ -1,8 +1,8 @@
-"""Incremental scoring: entities whose features did not change keep the prediction that they have.
+"""Incremental scoring: entities whose features did not change keep their prediction.
 
-A prediction carried forward keeps its model version, feature version, scored_at and run id: they say how that value
-came about, and with equal features and model nothing about it has changed. Only `as_of` is the new night's. The
-outputs are those of a full run; another model, declaration or kernel forces one.
+A prediction carried forward keeps its model version, feature version, scored_at and run id, which describe the run that
+computed it. Only `as_of` is the new night's. The outputs equal those of a full run; another model, declaration or
+kernel requires a full run.
 """
 
 import time
@@ -20,41 +20,43 @@ from forecache.lake.delta.files import place_of
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ledger import StageRecord
 from forecache.pipeline import Pipeline
-from forecache.scoring.incremental.carry_forward import Copied, Copier, as_type, identity, new_file
-from forecache.scoring.incremental.changes import Changes, State, feed_share, find_changes
-from forecache.scoring.night import FeatureFile, Night, files_of, partition_files
-from forecache.scoring.tasks.job import scorer_here
+from forecache.scoring.incremental.carry_forward import Copier, FileCopy, as_type, entity_ids, new_file
+from forecache.scoring.incremental.changes import FeatureChanges, PartitionVersion, feed_share, find_changes
+from forecache.scoring.night_inputs import FeatureFile, ScoringNight, files_of, partition_files
+from forecache.scoring.run_context import ScoringRun, ScoringWork, num_cores
+from forecache.scoring.tasks.job import local_scorer
 from forecache.scoring.tasks.parquet_files import open_output
 from forecache.scoring.tasks.prediction_rows import file_schema
-from forecache.scoring.tasks.task import Scorer
-from forecache.scoring.work import Run, Work, num_cores
+from forecache.scoring.tasks.task import TaskScorer
 from forecache.settings import Settings
 
 Mode = Literal["auto", "full", "incremental"]
-# Above this share of change data, finding what changed costs more than scoring everything.
+# Above this share of change data, finding the changes costs more than scoring all rows.
 _FEED_SHARE = 0.3
 _BATCH_ROWS = 32_768
 
 
 @dataclass(frozen=True)
-class Base:
-    """Predictions that may be carried forward: of which features they are, in which files they lie.
+class BasePredictions:
+    """Predictions that may be carried forward, with the version of their features and their files.
 
     Attributes:
-        checked: The files are those that a run checked and committed, so that no key is in them twice.
+        checked: True if a run checked and committed these very files, so that no key is in them twice.
     """
 
-    state: State
+    state: PartitionVersion
     rows: int
     files: tuple[FeatureFile, ...]
     checked: bool
 
 
-def find_base(run: Run, night: Night, before: Mapping[date | None, StageRecord], *, mode: Mode) -> Base | None:
-    """Predictions of the same model, declaration and kernel that a night can start from, None for a full run.
+def find_base(
+    run: ScoringRun, night: ScoringNight, before: Mapping[date | None, StageRecord], *, mode: Mode
+) -> BasePredictions | None:
+    """Find predictions of the same model, declaration and kernel that a night can start from; None for a full run.
 
-    In mode "auto" only the night's own earlier predictions count, and only where the feature table's log says that
-    little has changed; in mode "incremental" also those of the latest earlier night.
+    In mode "auto" only the night's own earlier predictions count, and only if little has changed by the feature table's
+    log; in mode "incremental" also those of the latest earlier night.
     """
     settings, table = run.settings, run.table
     if mode == "full" or not table_exists(settings, table):
@@ -67,7 +69,7 @@ def find_base(run: Run, night: Night, before: Mapping[date | None, StageRecord],
     if night.night in usable:
         base = _base(settings, table, usable[night.night], night.night)
         if base is not None and base.state.version < night.feature_version:
-            target = State(night.night, night.feature_version)
+            target = PartitionVersion(night.night, night.feature_version)
             if mode == "incremental" or feed_share(settings, run.pipeline, base.state, target) <= _FEED_SHARE:
                 return base
     if mode == "auto":
@@ -76,24 +78,24 @@ def find_base(run: Run, night: Night, before: Mapping[date | None, StageRecord],
     return _base(settings, table, usable[max(earlier)], max(earlier)) if earlier else None
 
 
-def _same_but_features(record: StageRecord, night: Night) -> bool:
+def _same_but_features(record: StageRecord, night: ScoringNight) -> bool:
     version = record.details.get("feature_version")
     return version is not None and record.inputs == night.inputs.replace(
         f"@{night.feature_version} declared=", f"@{version} declared="
     )
 
 
-def _base(settings: Settings, table: str, record: StageRecord, day: date) -> Base | None:
+def _base(settings: Settings, table: str, record: StageRecord, day: date) -> BasePredictions | None:
     delta = open_table(settings, table)
     files = files_of(delta, [day])[day]
     rows = sum(file.rows for file in files)
     if not rows or rows != record.rows:
         return None
-    checked = delta.version() == record.delta_version or files == _committed(settings, table, record, day)
-    return Base(State(day, record.details["feature_version"]), rows, files, checked)
+    checked = delta.version() == record.delta_version or files == _committed_files(settings, table, record, day)
+    return BasePredictions(PartitionVersion(day, record.details["feature_version"]), rows, files, checked)
 
 
-def _committed(settings: Settings, table: str, record: StageRecord, day: date) -> tuple[FeatureFile, ...]:
+def _committed_files(settings: Settings, table: str, record: StageRecord, day: date) -> tuple[FeatureFile, ...]:
     try:
         return partition_files(settings, table, record.delta_version, [day])[day]
     except NotFoundError:
@@ -101,30 +103,30 @@ def _committed(settings: Settings, table: str, record: StageRecord, day: date) -
 
 
 @dataclass(frozen=True)
-class Carried:
-    """What an incremental run wrote and left.
+class IncrementalResult:
+    """Result of an incremental run.
 
     Attributes:
-        copied: What became of every file of the base.
-        scored: The file with new predictions, None where no entity changed.
-        rescored: Entities that are new or whose features changed.
-        removed: Entities that are gone.
+        copied: Copy of each file of the base.
+        scored: The file with new predictions, None if no entity changed.
+        rescored: Number of entities that are new or whose features changed.
+        removed: Number of entities that are no longer in the features.
     """
 
-    base: Base
-    copied: tuple[Copied, ...]
+    base: BasePredictions
+    copied: tuple[FileCopy, ...]
     scored: str | None
     rescored: int
     removed: int
     seconds: float
 
     @property
-    def carried(self) -> int:
+    def carried_rows(self) -> int:
         return sum(copy.rows for copy in self.copied)
 
     @property
-    def left(self) -> list[FeatureFile]:
-        """Files of the base that were left as they are."""
+    def untouched_files(self) -> list[FeatureFile]:
+        """Files of the base that were left unchanged."""
         return [file for copy, file in zip(self.copied, self.base.files, strict=True) if copy.path == file.path]
 
     def details(self) -> dict[str, Any]:
@@ -133,14 +135,14 @@ class Carried:
             "base": f"{self.base.state.night.isoformat()}@{self.base.state.version}",
             "rescored": self.rescored,
             "removed": self.removed,
-            "carried": self.carried,
+            "carried": self.carried_rows,
         }
 
 
-def score_changes(work: Work, night: Night, base: Base, folder: str) -> Carried:
-    """Write a night's predictions into a staging folder: the base's where nothing changed, new ones elsewhere.
+def score_changes(work: ScoringWork, night: ScoringNight, base: BasePredictions, folder: str) -> IncrementalResult:
+    """Write a night's predictions into a staging folder: new ones for changed entities, the base's for all others.
 
-    Of the night itself, the files without a changed entity stay where they are.
+    If the base is of the same night, its files without a changed entity stay where they are.
 
     Raises:
         CheckError: The base lacks an entity that it should have, or has one twice.
@@ -148,8 +150,8 @@ def score_changes(work: Work, night: Night, base: Base, folder: str) -> Carried:
     """
     started = time.perf_counter()
     pipeline = work.pipeline
-    scorer = scorer_here(work)  # which is refused, if at all, before anything is copied
-    changes = find_changes(work.settings, pipeline, base.state, State(night.night, night.feature_version))
+    scorer = local_scorer(work)  # first, because an error in it must come before anything is copied
+    changes = find_changes(work.settings, pipeline, base.state, PartitionVersion(night.night, night.feature_version))
     keys = [field for field in changes.changed.schema if field.name in pipeline.key]
     schema = file_schema(scorer.spec.layout, [pa.field(key.name, plain_type(key.type)) for key in keys])
     target = place_of(work.settings, work.table).open()
@@ -159,37 +161,37 @@ def score_changes(work: Work, night: Night, base: Base, folder: str) -> Carried:
         copies = pool.map(copier.copy, [file.path for file in base.files])
         scored = _score_changed(scorer, target, night, changes.changed, new_file(folder), schema)
         copied = list(copies)
-    carried = Carried(
+    carried = IncrementalResult(
         base, tuple(copied), scored, changes.changed.num_rows, changes.removed.num_rows, time.perf_counter() - started
     )
     _check_dropped(pipeline, base, carried, dropped=changes.updated + changes.removed.num_rows)
     return carried
 
 
-def _check_dropped(pipeline: Pipeline, base: Base, carried: Carried, *, dropped: int) -> None:
-    """Prove that the rows that were carried are those of all other entities, each once.
+def _check_dropped(pipeline: Pipeline, base: BasePredictions, carried: IncrementalResult, *, dropped: int) -> None:
+    """Check that the rows that were carried are those of all other entities, each once.
 
-    Every entity that was there before and has changed or gone was found exactly once in the base: so none of them was
-    carried beside its new row, and none was missing.
+    If each entity that was changed or removed was dropped exactly once, then none was carried beside its new row, and
+    the base lacked none.
     """
-    if base.rows - carried.carried != dropped:
+    if base.rows - carried.carried_rows != dropped:
         raise CheckError(
             f"The predictions of pipeline {pipeline.name!r} for {base.state.night} have "
-            f"{base.rows - carried.carried} rows of the {dropped} entities that changed.",
+            f"{base.rows - carried.carried_rows} rows of the {dropped} entities that changed.",
             remedy="They are not what was committed; score the night in full, with mode 'full'.",
         )
 
 
-def _drop_set(pipeline: Pipeline, changes: Changes) -> pa.Array:
-    parts = [identity([table.column(name) for name in pipeline.key]) for table in (changes.changed, changes.removed)]
+def _drop_set(pipeline: Pipeline, changes: FeatureChanges) -> pa.Array:
+    parts = [entity_ids([table.column(name) for name in pipeline.key]) for table in (changes.changed, changes.removed)]
     chunks = [chunk for part in parts for chunk in part.chunks]
     return pa.chunked_array(chunks, type=parts[0].type).combine_chunks().sort()
 
 
 def _score_changed(
-    scorer: Scorer, filesystem: Any, night: Night, changed: pa.Table, path: str, schema: pa.Schema
+    scorer: TaskScorer, filesystem: Any, night: ScoringNight, changed: pa.Table, path: str, schema: pa.Schema
 ) -> str | None:
-    """Score the changed entities into a file; returns its path, None where there are none."""
+    """Score the changed entities into a file; returns its path, None if there are none."""
     if not changed.num_rows:
         return None
     with open_output(filesystem, path, schema) as output:

@@ -1,14 +1,17 @@
-"""What a scoring run is asked for, and what it needs to score nights."""
+"""Context of a scoring run: its arguments, the model's plan, cores, and scratch space for data larger than memory."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forecache.inference.choose_runtime import Plan
+from forecache.inference.choose_runtime import ScoringPlan
 from forecache.lake.delta.partitions import Seen
 from forecache.lake.stage import Stage
+from forecache.own_folder import own_folder
 from forecache.pipeline import Pipeline
 from forecache.registry.versions.models import ModelVersion
 from forecache.results import Progress
@@ -18,13 +21,14 @@ from forecache.settings import Settings
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+
 Engine = Literal["spark", "arrow"]
 Details = Callable[[date], Mapping[str, Any]]
 BATCH_ROWS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class ScoringRun:
     """A run that scores nights with one model into one table.
 
     Attributes:
@@ -49,15 +53,15 @@ class Run:
 
     @property
     def ledger(self) -> Stage:
-        """Where the nights are recorded."""
+        """The stage of the ledger in which the nights are recorded."""
         return Stage(self.settings, self.stage, self.pipeline.name, self.run_id)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work(Run):
-    """A run that has nights to score: its model's plan, and the table as it was before the run looked at anything."""
+class ScoringWork(ScoringRun):
+    """A run that has nights to score, with its model's plan and the state of the table at the start of the run."""
 
-    plan: Plan
+    plan: ScoringPlan
     stamp: Stamp
     seen: Seen
     batch_rows: int = BATCH_ROWS
@@ -75,3 +79,23 @@ class Work(Run):
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def scratch_folder(settings: Settings) -> Path:
+    folder = settings.home_path / "scoring"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def scratch_database(settings: Settings) -> Iterator[Any]:
+    """DuckDB with bounded memory that spills into a folder of its own in the scratch folder.
+
+    DuckDB before 2.0 gives its files the same names in every process, and two that share a folder crash.
+    """
+    import duckdb
+
+    with own_folder(scratch_folder(settings), "duckdb-") as folder:
+        config: dict[str, Any] = {"memory_limit": "512MB", "temp_directory": str(folder)}
+        with duckdb.connect(":memory:", config=config) as connection:
+            yield connection

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from forecache.errors import SettingsError
-from forecache.training.estimator.libraries import Fitted
+from forecache.training.estimator.libraries import FittedEstimator
 
 _TREE = "\nTree="
 
 
-def as_one(fitted: Sequence[Fitted]) -> Fitted:
-    """One model that predicts [n, levels].
+def combine_estimators(fitted: Sequence[FittedEstimator]) -> FittedEstimator:
+    """Combine the estimators of all levels into one model that predicts [n, levels].
 
     Raises:
         SettingsError: The library has no such model.
@@ -27,18 +27,18 @@ def as_one(fitted: Sequence[Fitted]) -> Fitted:
             remedy="Return one of LightGBM or scikit-learn for each level; of XGBoost one with quantile_alpha=levels.",
         )
     if first.library == "lightgbm":
-        return Fitted("lightgbm", merged_booster([each.model for each in fitted]), **rounds, loss=loss)
+        return FittedEstimator("lightgbm", merge_boosters([each.model for each in fitted]), **rounds, loss=loss)
     from sklearn.multioutput import MultiOutputRegressor  # type: ignore[import-untyped]
 
     together = MultiOutputRegressor(first.model)
     together.estimators_ = [each.model for each in fitted]
-    return Fitted("sklearn", together, **rounds, loss=loss)
+    return FittedEstimator("sklearn", together, **rounds, loss=loss)
 
 
-def merged_booster(boosters: Sequence[Any]) -> Any:
-    """A LightGBM Booster with one output for each Booster, whose trees take turns as those of several classes do.
+def merge_boosters(boosters: Sequence[Any]) -> Any:
+    """Build a LightGBM Booster with one output per Booster; their trees alternate as those of several classes do.
 
-    A Booster that has fewer trees gets trees of zeros.
+    A Booster with fewer trees than the others is filled up with trees whose leaves are 0.
     """
     import lightgbm
 
@@ -52,7 +52,7 @@ def merged_booster(boosters: Sequence[Any]) -> Any:
     ]
     position = next(i for i, line in enumerate(kept) if line.startswith("version=")) + 1
     kept[position:position] = [f"num_class={len(boosters)}", f"num_tree_per_iteration={len(boosters)}"]
-    dealt = [own[turn] if turn < len(own) else _silent(own[0]) for turn in range(turns) for own in trees]
+    dealt = [own[turn] if turn < len(own) else _zero_tree(own[0]) for turn in range(turns) for own in trees]
     body = "".join(f"{_TREE}{number}\n{tree}" for number, tree in enumerate(dealt))
     return lightgbm.Booster(model_str="\n".join(kept) + "\n" + body + "\nend of trees\n")
 
@@ -69,7 +69,7 @@ def _trees(text: str) -> list[str]:
     return [part.partition("\n")[2].rstrip("\n") + "\n\n" for part in body.split(_TREE)[1:]]
 
 
-def _silent(tree: str) -> str:
+def _zero_tree(tree: str) -> str:
     """A tree whose leaves are all zero."""
     lines = tree.splitlines()
     for i, line in enumerate(lines):

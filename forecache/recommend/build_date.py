@@ -1,4 +1,4 @@
-"""One as-of date of a recommender: judge the model, fit it, and commit its lists."""
+"""Building one as-of date of a recommender: judge the model, fit it, and commit its lists."""
 
 import time
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from forecache.lake.stage import Done
 from forecache.pipeline import AS_OF, Recommender
 from forecache.pipeline.recommenders.similar import SimilarItems
 from forecache.pipeline.recommenders.vectors import Vectors, second_tables_of
-from forecache.recommend.available import available_items
-from forecache.recommend.evaluation.gate import first_of_test, judge
+from forecache.recommend.catalogue import available_items
+from forecache.recommend.evaluation.gate import first_test_day, judge
 from forecache.recommend.filters import Filters
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.lists import lists_of
 from forecache.recommend.models import Fitted
-from forecache.recommend.read import read_interactions
+from forecache.recommend.read_interactions import read_interactions
 from forecache.recommend.similar import ItemLists, item_lists_of
 from forecache.recommend.vectors import VectorRows, vector_rows
 from forecache.recommend.write import write_lists
@@ -27,12 +27,12 @@ from forecache.settings import Settings
 
 
 @dataclass(frozen=True)
-class Night:
-    """An as-of date to be done.
+class PendingDate:
+    """An as-of date whose lists are to be written.
 
     Attributes:
         source_version: Delta version of the interactions.
-        inputs: What decides the lists.
+        inputs: Text that identifies everything the lists depend on.
     """
 
     day: date
@@ -41,14 +41,14 @@ class Night:
 
 
 @dataclass(frozen=True)
-class Tables:
-    """The tables of a recommender as a run saw them before its work.
+class RecommenderTables:
+    """The tables of a recommender, with their state at the start of a run.
 
-    The further tables are committed first: where the users' lists of an as-of date were written from some inputs, those
-    were too.
+    The further tables are committed first: if the users' lists of an as-of date were written from some inputs, so were
+    the further tables.
 
     Attributes:
-        seen_second: By name, the further tables.
+        seen_second: State of the further tables by name.
     """
 
     settings: Settings
@@ -58,12 +58,12 @@ class Tables:
     pins: Pins
 
     @classmethod
-    def looked_at(cls, settings: Settings, recommender: Recommender, pins: Pins) -> "Tables":
+    def open(cls, settings: Settings, recommender: Recommender, pins: Pins) -> "RecommenderTables":
         second = {each.name: look(settings, each.prediction_table, AS_OF) for each in second_tables_of(recommender)}
         return cls(settings, recommender, look(settings, recommender.prediction_table, AS_OF), second, pins)
 
-    def find(self, stale: dict[date, str]) -> dict[date, Done]:
-        """The as-of dates that a killed run has committed and not recorded."""
+    def find_done(self, stale: dict[date, str]) -> dict[date, Done]:
+        """As-of dates that a killed run has committed and not recorded."""
         table = self.recommender.prediction_table
         written = find_committed(self.settings, table, column=AS_OF, inputs=stale)
         for second in second_tables_of(self.recommender):
@@ -71,7 +71,7 @@ class Tables:
             written = {night: writer for night, writer in written.items() if night in found}
         return {n: Done(writer.rows, table=table, delta_version=writer.version) for n, writer in written.items()}
 
-    def write(self, night: Night, *, run_id: str, progress: Progress) -> Done:
+    def build(self, night: PendingDate, *, run_id: str, progress: Progress) -> Done:
         """Judge, fit, rank and commit.
 
         Raises:
@@ -83,7 +83,7 @@ class Tables:
         progress(f"reading the interactions up to {night.day}", 0.0)
         interactions, groups = read_interactions(self.settings, recommender, night.day)
         progress(f"judging the model of {recommender.name}", 0.1)
-        eve = first_of_test(recommender, night.day) - timedelta(days=1)
+        eve = first_test_day(recommender, night.day) - timedelta(days=1)
         before = available_items(self.settings, recommender, eve, pins=self.pins)
         verdict = judge(recommender, interactions, night.day, groups, before)
         progress(f"fitting {recommender.name} to {len(interactions):,} interactions", 0.4)

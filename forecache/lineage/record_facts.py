@@ -1,4 +1,4 @@
-"""Facts that stand in records of their own: ingested files, the gate's decisions, published versions, mailings."""
+"""Facts of records other than the stage ledger: ingested files, the gate's decisions, published versions, mailings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
@@ -21,13 +21,13 @@ PUBLISHED = "store"
 
 
 def ingest_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]:
-    """A fact for the files of a source that a run entered at once."""
+    """A fact for the files of a source that a run ingested in one commit."""
     rows = read_rows(settings, FILES_TABLE, filters)
 
-    def together(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    def group_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return row["ingested_at"], row["source"], row["run_id"], row["raw_version"]
 
-    for (at, source, run_id, version), some in groupby(sorted(rows, key=together), key=together):
+    for (at, source, run_id, version), some in groupby(sorted(rows, key=group_key), key=group_key):
         files = list(some)
         good, bad = sum(row["raw_rows"] for row in files), sum(row["quarantined_rows"] for row in files)
         landed = naming.landing_folder(settings, source)
@@ -56,7 +56,7 @@ def ingest_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact
 
 
 def gate_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]:
-    """A fact for each decision about a champion that is made, not only begun."""
+    """A fact for each completed decision about a champion."""
     for row in read_rows(settings, PROMOTION_TABLE, filters):
         if row["verdict"] == "begun":
             continue
@@ -92,10 +92,10 @@ def publish_facts(settings: Settings, since: datetime | None) -> Iterator[Fact]:
             except UnavailableError:  # it was removed meanwhile, or is damaged: `forecache verify` says so
                 continue
             if since is None or manifest.published > since:
-                yield _published(settings, manifest)
+                yield _publish_fact(settings, manifest)
 
 
-def _published(settings: Settings, manifest: Manifest) -> Fact:
+def _publish_fact(settings: Settings, manifest: Manifest) -> Fact:
     source = manifest.source
     made_of = naming.table(settings, source.table, source.delta_version)
     fields = [field.name for field in manifest.fields]
@@ -130,10 +130,10 @@ def mail_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]:
     """A fact for each batch of messages whose outcome is recorded."""
     rows = [row for row in read_rows(settings, MAIL_TABLE, filters) if row["state"] not in ("intended", "in doubt")]
 
-    def together(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    def group_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return row["mailing"], row["as_of"], row["batch"], row["store_version"], row["commit_version"] or 0
 
-    for (mailing, as_of, batch, _, commit), some in groupby(sorted(rows, key=together), key=together):
+    for (mailing, as_of, batch, _, commit), some in groupby(sorted(rows, key=group_key), key=group_key):
         messages = list(some)
         first, last = min(row["at"] for row in messages), max(row["at"] for row in messages)
         made_of = naming.table(settings, messages[0]["table"], messages[0]["delta_version"])

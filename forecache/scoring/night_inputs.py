@@ -1,4 +1,4 @@
-"""What a night's predictions depend on, and the immutable feature files that they are scored from."""
+"""Inputs of a night's predictions, and the immutable feature files that they are scored from."""
 
 import hashlib
 from collections import defaultdict
@@ -28,9 +28,9 @@ class FeatureFile:
     """A Parquet file of a feature partition at a fixed Delta version; its path is relative to the table.
 
     Attributes:
-        rows: Rows that are wanted of it: those from `first` on.
+        rows: Number of its rows to score, from `first` on.
         size_bytes: Of the whole file.
-        shard: Name of its scored rows: the file's, and `@first` where its beginning was scored before.
+        shard: Name of its scored rows: the file's, with `@first` if its beginning was scored before.
     """
 
     path: str
@@ -48,11 +48,11 @@ class FeatureFile:
 
 
 @dataclass(frozen=True)
-class Night:
+class ScoringNight:
     """A night to score.
 
     Attributes:
-        inputs: What its predictions depend on; equal inputs mean equal predictions.
+        inputs: Text that identifies everything its predictions depend on.
         tag: Name of its shards in the staging area: inputs, code version and the state of the ledger.
     """
 
@@ -68,9 +68,9 @@ class Night:
 
 
 def night_inputs(pipeline: Pipeline, model: Any, version: int) -> str:
-    """Model version, feature version, declaration and kernel: what decides every value of the partition."""
+    """Model version, feature version, declaration and kernel, which decide every value of the partition."""
     # Numbers of the ledger begin at 1, as those of a model that was trained here before; and those of a registered
-    # model that was deleted and registered anew begin at 1 again.
+    # model that was deleted and registered again begin at 1, too.
     made = f" {model.created_at.isoformat()}" if model.uri.startswith("models:/") else ""
     of = "" if pipeline.is_trained else f" of={hashlib.sha256((model.uri + made).encode()).hexdigest()[:12]}"
     return (
@@ -87,7 +87,7 @@ def describe_nights(
     before: Mapping[date | None, StageRecord],
     *,
     compared_with: str = "",
-) -> list[Night]:
+) -> list[ScoringNight]:
     """Each night's inputs and feature files, ascending.
 
     Args:
@@ -116,7 +116,7 @@ def describe_nights(
         last = before.get(night)
         state = f"{inputs} {code_version(settings)} {last.delta_version if last else -1}"
         tag = hashlib.sha256(state.encode()).hexdigest()[:12]
-        described.append(Night(night, version, files[night], inputs, tag))
+        described.append(ScoringNight(night, version, files[night], inputs, tag))
     return described
 
 
@@ -128,7 +128,7 @@ def partition_files(
 
 
 def files_of(delta: "DeltaTable", nights: Sequence[date]) -> dict[date, tuple[FeatureFile, ...]]:
-    """The same of a table that is open."""
+    """As `partition_files`, for an open table."""
     found = grouped(active_files(delta), AS_OF)
     files = {
         night: [FeatureFile(f.path, f.rows, f.size_bytes) for f in found.get(night.isoformat(), ()) if f.rows > 0]

@@ -1,4 +1,4 @@
-"""Which items may be on whose list as of a date, by a recommender's catalogue."""
+"""Availability of items, for all users or by region, as of a date, by a recommender's catalogue."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -16,12 +16,12 @@ from forecache.settings import Settings
 
 
 @dataclass(frozen=True)
-class Available:
-    """What a catalogue has on a date; a row is an item, or an item in a region.
+class Availability:
+    """Rows of a catalogue on a date: items, or items in a region.
 
     Attributes:
         items: Key of each row's item.
-        there: Whether it is available, bool [rows].
+        there: True if it is available, bool [rows].
         regions: Region of each row; None: a row is about all regions.
         users, region_of_user: Users and the region of each, which may be null.
     """
@@ -33,9 +33,9 @@ class Available:
     region_of_user: pa.Array | None = None
 
     def filters(self, item_keys: pa.Array, user_keys: pa.Array) -> Filters:
-        """What keeps items from lists, by the codes of items and users.
+        """The filters of lists, by the codes of items and users.
 
-        A user of no region of the catalogue may have what is available in every one.
+        A user without a region of the catalogue may have the items that are available in all regions.
         """
         anywhere = codes_of(item_keys, self.items.filter(pa.array(self.there))) >= 0
         if self.regions is None:
@@ -58,8 +58,8 @@ class Available:
         )
 
 
-def available_items(settings: Settings, recommender: Recommender, night: date, *, pins: Pins) -> Available | None:
-    """What may be on lists; None where nothing says so: all may.
+def available_items(settings: Settings, recommender: Recommender, night: date, *, pins: Pins) -> Availability | None:
+    """Read the availability of items; None without a catalogue or rows of it: all items are available.
 
     Raises:
         InputError: An existing table cannot be read as declared.
@@ -76,14 +76,14 @@ def available_items(settings: Settings, recommender: Recommender, night: date, *
         there = np.array(rows[catalogue.available].combine_chunks().fill_null(False).to_numpy(zero_copy_only=False))
     items = _array(rows, catalogue.item)
     if catalogue.region is None or catalogue.users is None:
-        return Available(items, there)
+        return Availability(items, there)
     user = catalogue.users.key[0]
     users = state_rows(settings, catalogue.users, night, [user, catalogue.region], pins=pins)
     regions = _array(rows, catalogue.region)
     if users is None:
         none = pa.array([], regions.type)
-        return Available(items, there, regions, none, none)
-    return Available(items, there, regions, _array(users, user), _array(users, catalogue.region))
+        return Availability(items, there, regions, none, none)
+    return Availability(items, there, regions, _array(users, user), _array(users, catalogue.region))
 
 
 def _array(rows: pa.Table, name: str) -> pa.Array:

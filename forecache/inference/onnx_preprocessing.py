@@ -1,18 +1,19 @@
-"""The first nodes of a registered ONNX graph: they make the model's matrix of the features as they are in the table.
+"""Preprocessing nodes of a registered ONNX graph, which make the model's matrix of the features as in the table.
 
-Whoever loads the model from MLflow gives texts for categories, and gets what scoring gets. Scoring itself makes the
-matrix with `Encoding`, five times as fast (texts have to be Python objects for ONNX Runtime), and leaves these out.
+Users who load the model from MLflow pass texts for categories and get the same values as scoring. Scoring itself makes
+the matrix with `forecache.inference.encoding`, five times as fast (ONNX Runtime takes texts as Python objects only),
+and removes these nodes.
 """
 
 from typing import Any
 
-from forecache.inference.encoding import FIRST_CODE, NULL_CODE, UNKNOWN_CODE, Encoded, Encoding
+from forecache.inference.encoding import FIRST_CODE, NULL_CODE, UNKNOWN_CODE, FeatureEncoding, MatrixEncoding
 
 _PREFIX = "forecache_front"
 
 
-def with_front(model: Any, encoding: Encoding) -> Any:
-    """The `onnx.ModelProto` with one input a column in place of its matrix: float, double of an integer, or string.
+def add_preprocessing(model: Any, encoding: MatrixEncoding) -> Any:
+    """Replace the matrix of an `onnx.ModelProto` by one input a column: float, double for an integer, or string.
 
     An empty text is a null. A vector has an input for each of its numbers.
     """
@@ -42,7 +43,7 @@ def with_front(model: Any, encoding: Encoding) -> Any:
     return model
 
 
-def _number(feature: Encoded, column: str, output: str) -> Any:
+def _number(feature: FeatureEncoding, column: str, output: str) -> Any:
     from onnx import TensorProto, helper
 
     if feature.type != "category":
@@ -60,8 +61,8 @@ def _number(feature: Encoded, column: str, output: str) -> Any:
     )
 
 
-def without_front(payload: bytes) -> bytes:
-    """The file of a graph that takes the matrix itself."""
+def remove_preprocessing(payload: bytes) -> bytes:
+    """Rewrite the file of a graph so that it takes the matrix itself."""
     import onnx
     from onnx import TensorProto, helper
 

@@ -17,13 +17,13 @@ SOURCE = LEDGER_TABLE
 _TABLE_AT = re.compile(r"(?:before:)?([a-z_][a-z0-9_]*)@(\d+)")
 _MODEL_AT = re.compile(r"model=(.+)@(\d+)")
 ELSEWHERE = ("ingest", "publish")
-"""Stages whose facts come from `ingested_files` and the manifests; the ledger says only what they took."""
+"""Stages whose facts come from `ingested_files` and the manifests; their ledger rows are not used."""
 CHECKS = ("check", "drift", "reconcile")
 """Stages that judge a table and write none; their subject is the table's name."""
 
 
 def stage_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]:
-    """A fact for each commit of a stage: nights that were done together are one run.
+    """A fact for each commit of a stage: as-of dates that were committed together are one run.
 
     Args:
         filters: On the ledger's columns.
@@ -31,11 +31,11 @@ def stage_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]
     found = read_rows(settings, LEDGER_TABLE, filters)
     rows = [row for row in found if row["commit_version"] is not None and row["stage"] not in ELSEWHERE]
 
-    def together(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    def group_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return row["commit_version"], row["stage"], row["subject"], row["run_id"]
 
-    rows.sort(key=lambda row: (*together(row), row["night"] or date.min))
-    for (commit, stage, subject, run_id), some in groupby(rows, key=together):
+    rows.sort(key=lambda row: (*group_key(row), row["night"] or date.min))
+    for (commit, stage, subject, run_id), some in groupby(rows, key=group_key):
         yield _fact(settings, commit, stage, subject, run_id, list(some))
 
 
@@ -56,7 +56,9 @@ def _fact(
         code_version=first["code_version"],
         ended_at=first["recorded_at"],
         seconds=sum(row["seconds"] for row in rows),
-        inputs=[_judged(settings, subject, rows, details)] if judges else _inputs(settings, stage, rows, details),
+        inputs=[_checked_table(settings, subject, rows, details)]
+        if judges
+        else _inputs(settings, stage, rows, details),
         outputs=[] if judges else _outputs(settings, stage, subject, rows, details),
         details={"commit_version": commit, "rows": sum(row["rows"] for row in rows), "inputs": first["inputs"]},
     )
@@ -65,7 +67,7 @@ def _fact(
 def _inputs(
     settings: Settings, stage: str, rows: Sequence[Mapping[str, Any]], details: Mapping[Any, Mapping[str, Any]]
 ) -> list[Dataset]:
-    """What the records say that the result came from; of several nights the newest version of each dataset."""
+    """The inputs that the records name; of several as-of dates the newest version of each dataset."""
     tables: dict[str, int] = {}
     models: dict[str, int] = {}
     for row in rows:
@@ -107,10 +109,10 @@ def _outputs(
     return []
 
 
-def _judged(
+def _checked_table(
     settings: Settings, table: str, rows: Sequence[Mapping[str, Any]], details: Mapping[Any, Mapping[str, Any]]
 ) -> Dataset:
-    """The table that was judged, with each expectation's outcome over all nights of the record."""
+    """The table that was checked, with each expectation's outcome over all as-of dates of the record."""
     assertions: dict[tuple[str, str, str], bool] = {}
     for said in details.values():
         for name, column, severity, success in _outcomes(said):

@@ -43,7 +43,7 @@ def read_days(settings: Settings, recommender: Recommender, night: date, columns
 
 
 def _groups(rows: "pa.Table", item: str, group: str, time: str) -> dict[Any, Any]:
-    """Of several on one day an item has the last by name, whatever the order in which the files hold them."""
+    """The latest group of each item; of several on one day the last by name, independent of the order of rows."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,0 +1,1 @@
+"""Receivers of alerts: one module for each kind."""
