@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.metadata import owners_of, stage_metadata
-from assets.stage import Step, explained
+from assets.stage import RunStep, explain_errors
 from assets.views import training_view
 from forecache.pipeline import Pipeline, TorchModel
 from forecache.results import StageResult
@@ -28,18 +28,18 @@ def build_candidate(pipeline: Pipeline) -> dg.AssetsDefinition:
         kinds={"pytorch", "python"} if isinstance(pipeline.model, TorchModel) else {"python"},
         owners=owners_of(pipeline),
     )
-    @explained
-    def candidate(
+    @explain_errors
+    def train_candidate(
         context: dg.AssetExecutionContext, training_set: StageResult, settings: SettingsResource
     ) -> Iterator[Any]:
         from forecache.training.launch import train
 
-        step = Step(context, settings.load())
+        step = RunStep(context, settings.load())
         (night,) = training_set.nights
-        result = step.run(train, step.settings, pipeline, night)
+        result = step.run_stage(train, step.settings, pipeline, night)
         yield dg.MaterializeResult(
             value=result,
             metadata={**stage_metadata(step.settings, result), "night": str(night), **training_view(result)},
         )
 
-    return candidate
+    return train_candidate

@@ -19,7 +19,7 @@ WARNINGS = "has_no_warnings"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckVerdict:
     """One evaluation of a check, with the reason why it passed or failed."""
 
     passed: bool
@@ -41,11 +41,11 @@ def expectation_specs(asset: str, partitions: dg.PartitionsDefinition[str], *, a
     ]
 
 
-def expectation_verdicts(reports: Mapping[date, CheckReport]) -> dict[str, dict[date, Verdict]]:
+def expectation_verdicts(reports: Mapping[date, CheckReport]) -> dict[str, dict[date, CheckVerdict]]:
     """The verdicts of both checks of `expectation_specs`."""
-    critical = {night: Verdict(r.success, r.sentence, report_view(r, "critical")) for night, r in reports.items()}
+    critical = {night: CheckVerdict(r.success, r.sentence, report_view(r, "critical")) for night, r in reports.items()}
     warnings = {
-        night: Verdict(
+        night: CheckVerdict(
             not r.warnings,
             " ".join(w.sentence for w in r.warnings) or "No warning.",
             report_view(r, "warning"),
@@ -68,10 +68,10 @@ def check_events(
     context: dg.AssetExecutionContext,
     asset: str,
     check: str,
-    verdicts: Mapping[date, Verdict],
+    verdicts: Mapping[date, CheckVerdict],
     *,
     blocking: bool = False,
-    others: Mapping[date, Verdict] | None = None,
+    others: Mapping[date, CheckVerdict] | None = None,
 ) -> Iterator[Any]:
     """Evaluations of a partitioned check, to be yielded after the asset's MaterializeResult.
 
@@ -81,22 +81,22 @@ def check_events(
         verdicts: By as-of date of the run; dates that the check does not apply to are left out.
         others: Verdicts on as-of dates that are not in this run.
     """
-    yield from evaluations(context, asset, check, others or {}, blocking=False)
+    yield from check_evaluations(context, asset, check, others or {}, blocking=False)
     if context.has_partition_key and verdicts:
         (verdict,) = verdicts.values()
-        yield result(asset, check, verdict, blocking=blocking)
+        yield check_result(asset, check, verdict, blocking=blocking)
         return
     failed = [verdict for verdict in verdicts.values() if not verdict.passed]
     if failed:
-        tell_session(failed[0], blocking=blocking)
-    yield from evaluations(context, asset, check, verdicts, blocking=blocking)
+        report_to_session(failed[0], blocking=blocking)
+    yield from check_evaluations(context, asset, check, verdicts, blocking=blocking)
     key = dg.AssetCheckKey(dg.AssetKey(asset), check)
     outputs = context.assets_def.check_specs_by_output_name
     yield dg.Output(None, next(name for name, spec in outputs.items() if spec.key == key))
 
 
-def evaluations(
-    context: dg.AssetExecutionContext, asset: str, check: str, verdicts: Mapping[date, Verdict], *, blocking: bool
+def check_evaluations(
+    context: dg.AssetExecutionContext, asset: str, check: str, verdicts: Mapping[date, CheckVerdict], *, blocking: bool
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """A partitioned check's verdicts as events, each about the newest materialization of its as-of date."""
     key = dg.AssetKey(asset)
@@ -120,10 +120,10 @@ def evaluations(
         )
 
 
-def result(asset: str, check: str, verdict: Verdict, *, blocking: bool = False) -> dg.AssetCheckResult:
+def check_result(asset: str, check: str, verdict: CheckVerdict, *, blocking: bool = False) -> dg.AssetCheckResult:
     """A verdict as the result of a check of one partition or of none; `blocking` as in the check's specification."""
     if not verdict.passed:
-        tell_session(verdict, blocking=blocking)
+        report_to_session(verdict, blocking=blocking)
     return dg.AssetCheckResult(
         passed=verdict.passed,
         asset_key=asset,
@@ -134,7 +134,7 @@ def result(asset: str, check: str, verdict: Verdict, *, blocking: bool = False) 
     )
 
 
-def tell_session(verdict: Verdict, *, blocking: bool) -> None:
+def report_to_session(verdict: CheckVerdict, *, blocking: bool) -> None:
     """Give the session the reason of a failed check: as the run's error if the check blocks, else as an objection."""
     session = current_session()
     if session and blocking and verdict.severity == dg.AssetCheckSeverity.ERROR:

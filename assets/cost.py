@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.metadata import markdown_table, plots
-from assets.stage import Step, explained
+from assets.metadata import embed_plots, markdown_table
+from assets.stage import RunStep, explain_errors
 from resources.settings import SettingsResource
 
 if TYPE_CHECKING:
-    from forecache.operations.cost.report import Report
+    from forecache.operations.cost.cost_report import CostReport
 
 DAYS = 7
 
@@ -25,28 +25,28 @@ def build_cost(owners: Sequence[str]) -> dg.AssetsDefinition:
     """The cost of the whole project."""
 
     @dg.asset(name="cost", description=__doc__, group_name="monitoring", kinds={"python"}, owners=list(owners))
-    @explained
-    def cost(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.operations.cost.report import cost_report
+    @explain_errors
+    def report_cost(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
+        from forecache.operations.cost.cost_report import cost_report
 
-        step = Step(context, settings.load())
+        step = RunStep(context, settings.load())
         report = cost_report(step.settings, days=DAYS, cores=os.cpu_count() or 1)
         yield dg.MaterializeResult(metadata=cost_metadata(report))
 
-    return cost
+    return report_cost
 
 
-def cost_metadata(report: "Report") -> dict[str, Any]:
+def cost_metadata(report: "CostReport") -> dict[str, Any]:
     """A table, a picture, and the prices that are known as numbers."""
-    from forecache.operations.cost.line import PARTS
-    from forecache.operations.cost.plot import plot
+    from forecache.operations.cost.cost_line import PARTS
+    from forecache.operations.cost.cost_report import plot_costs
 
     picture = StringIO()
-    plot(report, picture, kind="svg")
+    plot_costs(report, picture, kind="svg")
     headers = ("part", "of", "what", "a day", "unit", "on demand", "spot", "basis")
     rows = [
-        (line.part, line.subject or "all", line.what, line.amount, line.unit, _price(line.price),
-         _price(line.price_spot), line.basis)
+        (line.part, line.subject or "all", line.what, line.amount, line.unit, _format_price(line.price),
+         _format_price(line.price_spot), line.basis)
         for line in report.lines
     ]  # fmt: skip
     numbers = {f"{part}_price_a_day": report.price_of(part) for part in PARTS}
@@ -59,9 +59,9 @@ def cost_metadata(report: "Report") -> dict[str, Any]:
         **({"missing_prices": ", ".join(report.missing_prices)} if report.missing_prices else {}),
         **({"not_known": " ".join(report.not_known)} if report.not_known else {}),
         "lines": markdown_table(headers, rows),
-        "picture": plots({"cost": picture.getvalue()}),
+        "picture": embed_plots({"cost": picture.getvalue()}),
     }
 
 
-def _price(value: float | None) -> object:
+def _format_price(value: float | None) -> object:
     return "-" if value is None else value

@@ -12,7 +12,7 @@ from forecache.pipeline import Drift, Pipeline
 from forecache.results import StageResult
 
 if TYPE_CHECKING:
-    from forecache.monitoring.drift.findings import DriftReport
+    from forecache.monitoring.drift.drift_report import DriftReport
 
 DRIFT = "has_not_drifted"
 CHALLENGER = "agrees_with_challenger"
@@ -46,7 +46,7 @@ def drift_events(
 ) -> Iterator[Any]:
     """An evaluation for each as-of date: a small effect is a warning, a large one an error."""
     verdicts = {
-        night: checks.Verdict(
+        night: checks.CheckVerdict(
             report.level == "none", report.sentence, drift_view(report), _ERROR if report.level == "large" else _WARN
         )
         for night, report in reports.items()
@@ -113,12 +113,12 @@ def challenger_events(
     yield from checks.check_events(context, pipeline.prediction_table, CHALLENGER, verdicts)
 
 
-def _challenger_verdict(limits: Drift, challenger: Mapping[str, Any] | None, night: date) -> checks.Verdict:
+def _challenger_verdict(limits: Drift, challenger: Mapping[str, Any] | None, night: date) -> checks.CheckVerdict:
     if challenger is None:
-        return checks.Verdict(True, "There is no challenger: nothing was scored beside the champion.")
+        return checks.CheckVerdict(True, "There is no challenger: nothing was scored beside the champion.")
     found, model = challenger["nights"][night.isoformat()], challenger["model"]
     if "error" in found:
-        return checks.Verdict(False, f"{model} could not be scored: {found['error']}", severity=_WARN)
+        return checks.CheckVerdict(False, f"{model} could not be scored: {found['error']}", severity=_WARN)
     comparison = found["comparison"]
     few = comparison["rows"] < limits.min_rows
     numbers = comparison["psi"] is not None
@@ -126,7 +126,7 @@ def _challenger_verdict(limits: Drift, challenger: Mapping[str, Any] | None, nig
     moved = [f"{count:,} rows change their {name}" for name, count in comparison["segment_changes"].items()]
     if not numbers:
         reason = f"{model} and the champion, of {comparison['rows']:,} rows: {', '.join(moved)}."
-        return checks.Verdict(True, reason, _comparison_view(comparison), _WARN)
+        return checks.CheckVerdict(True, reason, _comparison_view(comparison), _WARN)
     reason = ", ".join(
         [
             f"{model} differs by {comparison['mean_absolute_difference']:.4g} a row on average, "
@@ -135,7 +135,7 @@ def _challenger_verdict(limits: Drift, challenger: Mapping[str, Any] | None, nig
             f"PSI {comparison['psi']:.3f}",
         ]
     )
-    return checks.Verdict(effect != "large", f"{reason}.", _comparison_view(comparison), _WARN)
+    return checks.CheckVerdict(effect != "large", f"{reason}.", _comparison_view(comparison), _WARN)
 
 
 def _comparison_view(comparison: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import dagster as dg
 
 from assets.metadata import owners_of, stage_metadata
 from assets.partitions import pipeline_partitions
-from assets.stage import Step, explained
+from assets.stage import RunStep, explain_errors
 from forecache.pipeline import Pipeline
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -38,29 +38,29 @@ def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
         op_tags=_PRIORITY,
     )
-    @explained
-    def drift_report(
+    @explain_errors
+    def write_report(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
         from forecache.monitoring.drift.sampled_report import write_drift_report
 
-        step = Step(context, settings.load(), spark)
+        step = RunStep(context, settings.load(), spark)
         night = step.nights[-1]
-        result = step.run(write_drift_report, step.session(), step.settings, pipeline, night)
+        result = step.run_stage(write_drift_report, step.session(), step.settings, pipeline, night)
         details = result.details
         yield dg.MaterializeResult(
             metadata={
                 **stage_metadata(step.settings, result),
                 "night": str(night),
                 "reference": details["reference"] or "nothing yet: no test split and no night before",
-                **_page(details),
+                **_page_metadata(details),
             }
         )
 
-    return drift_report
+    return write_report
 
 
-def _page(details: Mapping[str, Any]) -> dict[str, Any]:
+def _page_metadata(details: Mapping[str, Any]) -> dict[str, Any]:
     if not details["path"]:
         return {}
     return {

@@ -11,11 +11,10 @@ from typing import Any
 import dagster as dg
 
 from assets import checks
-from assets.freshness import as_of_freshness
 from assets.metadata import details_json, feature_columns, key_columns, owners_of, stage_metadata
-from assets.partitions import as_of_partitions, source_dependencies
-from assets.stage import Step, explained
-from assets.waiting import ingest_waiting
+from assets.partitions import as_of_freshness, as_of_partitions, source_dependencies
+from assets.pending_files import ingest_pending_files
+from assets.stage import RunStep, explain_errors
 from forecache.pipeline import AS_OF, FeatureView, Pipeline, Schedule
 from forecache.quality.report import CheckReport
 from forecache.results import StageResult
@@ -28,7 +27,7 @@ _MAX_STALE_SHOWN = 31
 
 def build_features(view: FeatureView, schedule: Schedule) -> dg.AssetsDefinition:
     """The feature table of a view, for the as-of dates of the pipelines that use it."""
-    return _features(view, schedule, source_dependencies(schedule, view.sources))
+    return _build_features_asset(view, schedule, source_dependencies(schedule, view.sources))
 
 
 def build_joined_features(pipeline: Pipeline) -> dg.AssetsDefinition:
@@ -38,10 +37,10 @@ def build_joined_features(pipeline: Pipeline) -> dg.AssetsDefinition:
     """
     views = [dg.AssetDep(view.feature_table) for view in pipeline.views]
     of_entities = source_dependencies(pipeline.schedule, pipeline.entities.sources if pipeline.entities else ())
-    return _features(pipeline, pipeline.schedule, [*views, *of_entities])
+    return _build_features_asset(pipeline, pipeline.schedule, [*views, *of_entities])
 
 
-def _features(
+def _build_features_asset(
     declared: FeatureView | Pipeline, schedule: Schedule, dependencies: Sequence[dg.AssetDep]
 ) -> dg.AssetsDefinition:
     table = declared.feature_table
@@ -69,46 +68,52 @@ def _features(
             ),
         ],
     )
-    @explained
-    def features(context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource) -> Iterator[Any]:
+    @explain_errors
+    def build_and_check_features(
+        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
+    ) -> Iterator[Any]:
         from forecache.lake.feature_tables.features import build_features, build_view, stale_nights
 
-        step = Step(context, settings.load(), spark)
+        step = RunStep(context, settings.load(), spark)
         current, nights = step.settings, step.nights
         for source in declared.all_sources:
-            ingest_waiting(step, source, last=max(nights))
+            ingest_pending_files(step, source, last=max(nights))
         build: Callable[..., StageResult] = build_view if isinstance(declared, FeatureView) else build_features
-        result = step.run(build, step.session(), current, declared, nights, rebuild=step.rebuild)
+        result = step.run_stage(build, step.session(), current, declared, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(metadata={**stage_metadata(current, result), "details": details_json(result)})
 
-        reports = checked(step, declared, nights)
+        reports = check_features(step, declared, nights)
         for view in declared.views if isinstance(declared, Pipeline) else ():
             if view.publish is not None:
-                checked(step, view, nights)  # the stage may have built the view's table
+                check_features(step, view, nights)  # the stage may have built the view's table
         yield from checks.expectation_events(context, table, reports)
-        built = dict.fromkeys(nights, checks.Verdict(True, "It was built from the raw rows and the code of today."))
-        stale = _stale(set(stale_nights(current, declared)) - set(nights))
+        built = dict.fromkeys(
+            nights, checks.CheckVerdict(True, "It was built from the raw rows and the code of today.")
+        )
+        stale = _stale_verdicts(set(stale_nights(current, declared)) - set(nights))
         yield from checks.check_events(context, table, CURRENT, built, others=stale)
 
-    return features
+    return build_and_check_features
 
 
-def checked(step: Step, declared: FeatureView | Pipeline, nights: Sequence[date]) -> Mapping[date, CheckReport]:
+def check_features(
+    step: RunStep, declared: FeatureView | Pipeline, nights: Sequence[date]
+) -> Mapping[date, CheckReport]:
     """Check as-of dates of a feature table against its expectations; only dates that pass are published."""
     from forecache.lake.feature_tables.features import feature_versions
     from forecache.quality.expectations import feature_expectations
     from forecache.quality.verdicts import check_nights
 
     table = declared.feature_table
-    step.tell(f"checking {table}")
+    step.report_progress(f"checking {table}")
     versions = feature_versions(step.settings, declared, nights)
     states = {night: f"{table}@{version}" for night, version in versions.items()}
     expectations = feature_expectations(declared)
     return check_nights(step.session(), step.settings, table, expectations, column=AS_OF, states=states)
 
 
-def _stale(nights: Iterable[date]) -> dict[date, checks.Verdict]:
+def _stale_verdicts(nights: Iterable[date]) -> dict[date, checks.CheckVerdict]:
     """Verdicts on stale as-of dates that are not in the run; the newest 31 at most."""
     reason = "Its raw rows or the code changed since it was built: run this night again."
-    stale = checks.Verdict(False, reason, severity=dg.AssetCheckSeverity.WARN)
+    stale = checks.CheckVerdict(False, reason, severity=dg.AssetCheckSeverity.WARN)
     return dict.fromkeys(sorted(nights)[-_MAX_STALE_SHOWN:], stale)

@@ -32,7 +32,7 @@ _STAGES = {
 
 
 @contextmanager
-def told_in_lineage(
+def send_lineage(
     context: dg.AssetExecutionContext | dg.OpExecutionContext,
     settings: Settings,
     stage: Callable[..., Any],
@@ -58,7 +58,7 @@ def told_in_lineage(
             identity=f"{context.run_id} {name} {subject} {started.isoformat()}",
             stage=name,
             subject=subject,
-            nights=_nights(context.run.tags),
+            nights=_run_nights(context.run.tags),
             run_id=context.run_id,
             code_version="",
             ended_at=ended,
@@ -72,7 +72,7 @@ def told_in_lineage(
         emit_new(settings, job_names=names)
 
 
-def _nights(tags: Mapping[str, str]) -> list[date]:
+def _run_nights(tags: Mapping[str, str]) -> list[date]:
     """First and last as-of date of a run; empty if its partitions are no dates."""
     names = (PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
     try:

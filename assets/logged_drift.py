@@ -11,7 +11,7 @@ from pydantic import Field
 
 from assets.metadata import owners_of, stage_metadata
 from assets.released import released_name
-from assets.stage import Step, explained
+from assets.stage import RunStep, explain_errors
 from assets.views import monitoring_figures, monitoring_view
 from forecache.pipeline import Realtime
 from resources.settings import SettingsResource
@@ -21,7 +21,7 @@ SHIFT = 0.25
 """A population stability index above this is a shift (Siddiqi 2006)."""
 
 
-class DriftDay(dg.Config):
+class LoggedDriftConfig(dg.Config):
     """Configuration of a drift run."""
 
     day: str = Field("", description="Date in UTC (YYYY-MM-DD) whose requests are looked at. Default: yesterday.")
@@ -49,14 +49,16 @@ def build_logged_drift(realtime: Realtime) -> dg.AssetsDefinition:
             )
         ],
     )
-    @explained
-    def logged_drift(context: dg.AssetExecutionContext, config: DriftDay, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.monitoring.logged import monitor_log
-        from forecache.monitoring.parity.run import day_of
-        from forecache.monitoring.table import measurements
+    @explain_errors
+    def measure_logged_drift(
+        context: dg.AssetExecutionContext, config: LoggedDriftConfig, settings: SettingsResource
+    ) -> Iterator[Any]:
+        from forecache.monitoring.log_monitoring import monitor_log
+        from forecache.monitoring.measurements import measurements
+        from forecache.monitoring.parity.replay import configured_day
 
-        step, day = Step(context, settings.load()), day_of(config.day)
-        result = step.run(monitor_log, step.settings, realtime, day)
+        step, day = RunStep(context, settings.load()), configured_day(config.day)
+        result = step.run_stage(monitor_log, step.settings, realtime, day)
         figures = measurements(step.settings, realtime.name, first=day, last=day)
         moved = sorted(
             (each for each in figures if each.kind in ("feature", "prediction") and each.effect > SHIFT),
@@ -82,4 +84,4 @@ def build_logged_drift(realtime: Realtime) -> dg.AssetsDefinition:
             ],
         )
 
-    return logged_drift
+    return measure_logged_drift

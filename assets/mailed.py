@@ -11,10 +11,10 @@ from typing import Any
 import dagster as dg
 
 from assets.metadata import details_json, owners_of, stage_metadata
+from assets.pending_files import ingest_pending_files
 from assets.published import published_name
-from assets.stage import Step, explained
+from assets.stage import RunStep, explain_errors
 from assets.table import source_asset
-from assets.waiting import ingest_waiting
 from forecache.pipeline import Mailing
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -35,15 +35,17 @@ def build_mailed(mailing: Mailing) -> dg.AssetsDefinition:
         kinds={"deltalake", "email"},
         owners=owners_of(mailing),
     )
-    @explained
-    def mailed(context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource) -> Iterator[Any]:
+    @explain_errors
+    def send_messages(
+        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
+    ) -> Iterator[Any]:
         from forecache.mail.stage import mail
 
-        step = Step(context, settings.load(), spark)
+        step = RunStep(context, settings.load(), spark)
         for source in mailing.all_sources:
             yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
-            ingest_waiting(step, source, last=min(yesterday, source.end or yesterday))
-        result = step.run(mail, step.settings, mailing)
+            ingest_pending_files(step, source, last=min(yesterday, source.end or yesterday))
+        result = step.run_stage(mail, step.settings, mailing)
         yield dg.MaterializeResult(metadata={**stage_metadata(step.settings, result), "details": details_json(result)})
 
-    return mailed
+    return send_messages

@@ -10,8 +10,7 @@ import dagster as dg
 from forecache.output_kinds import spark_name
 from forecache.pipeline import AS_OF, AnySource, FeatureView, Pipeline, Recommender, Source
 from forecache.pipeline.checks.keys import key_types
-from forecache.pipeline.recommenders.similar import SimilarItems
-from forecache.pipeline.recommenders.vectors import Vectors
+from forecache.pipeline.recommenders.second_tables import SimilarItems, Vectors
 from forecache.results import StageResult
 from forecache.settings import Settings
 
@@ -49,11 +48,11 @@ def details_json(result: StageResult) -> dg.JsonMetadataValue:
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
     """Rows as a Markdown table; floats to four significant digits."""
     lines = [" | ".join(headers), " | ".join("---" for _ in headers)]
-    lines += [" | ".join(_cell(value) for value in row) for row in rows]
+    lines += [" | ".join(_format_cell(value) for value in row) for row in rows]
     return dg.MetadataValue.md("\n".join(f"| {line} |" for line in lines))
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -61,7 +60,7 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
 
 
-def bars(headers: Sequence[str], counts: Mapping[str, int]) -> dg.MarkdownMetadataValue:
+def bar_chart(headers: Sequence[str], counts: Mapping[str, int]) -> dg.MarkdownMetadataValue:
     """A histogram as a Markdown table: a label, its count and a bar of it."""
     most = max(counts.values(), default=0) or 1
     rows = [
@@ -70,7 +69,7 @@ def bars(headers: Sequence[str], counts: Mapping[str, int]) -> dg.MarkdownMetada
     return markdown_table((*headers, ""), rows)
 
 
-def plots(documents: Mapping[str, str]) -> dg.MarkdownMetadataValue:
+def embed_plots(documents: Mapping[str, str]) -> dg.MarkdownMetadataValue:
     """SVG documents inside the metadata itself, so that the UI needs no file server."""
     images = [
         f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
@@ -105,7 +104,7 @@ def key_columns(declared: Pipeline | FeatureView) -> list[dg.TableColumn]:
 
 
 def feature_columns(declared: Pipeline | FeatureView) -> list[dg.TableColumn]:
-    return [dg.TableColumn(f.name, f.stored, description=f.description) for f in declared.feature_columns]
+    return [dg.TableColumn(f.name, f.spark_type, description=f.description) for f in declared.feature_columns]
 
 
 def recommendation_schema(recommender: Recommender | SimilarItems | Vectors) -> dg.TableSchema:

@@ -10,8 +10,8 @@ import dagster as dg
 
 from assets import checks
 from assets.candidate import candidate_name
-from assets.metadata import owners_of, plots, stage_metadata
-from assets.stage import Step, explained
+from assets.metadata import embed_plots, owners_of, stage_metadata
+from assets.stage import RunStep, explain_errors
 from assets.views import evaluation_plots, metrics_view, verdict_view
 from forecache.pipeline import Pipeline, RegisteredModel, TorchModel
 from forecache.results import StageResult
@@ -24,14 +24,14 @@ def model_name(pipeline: Pipeline) -> str:
     return f"model_{pipeline.name}"
 
 
-def _how_to_approve(pipeline: Pipeline, version: int) -> str:
+def _approval_remedy(pipeline: Pipeline, version: int) -> str:
     return (
         f"Launch the job approve_{pipeline.name} with your name as confirmed_by, or run "
         f"`forecache promote {pipeline.name} {version}`."
     )
 
 
-def registered_model(pipeline: Pipeline, model: RegisteredModel) -> dg.AssetSpec:
+def build_registered_model(pipeline: Pipeline, model: RegisteredModel) -> dg.AssetSpec:
     """An external asset for a pipeline's model that is trained and registered outside this project."""
     return dg.AssetSpec(
         model_name(pipeline),
@@ -63,17 +63,19 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
             )
         ],
     )
-    @explained
-    def model(context: dg.AssetExecutionContext, candidate: StageResult, settings: SettingsResource) -> Iterator[Any]:
+    @explain_errors
+    def register_and_judge(
+        context: dg.AssetExecutionContext, candidate: StageResult, settings: SettingsResource
+    ) -> Iterator[Any]:
         from forecache.operations.rollback import recover_interrupted
         from forecache.registry.gate.gate import run_gate
         from forecache.registry.gate.verdicts import load_gate_plots
-        from forecache.registry.versions.models import model_version
-        from forecache.registry.versions.register import load_evaluation, register
+        from forecache.registry.versions.model_versions import model_version
+        from forecache.registry.versions.register import load_evaluation, register_trained_model
 
-        step = Step(context, settings.load())
+        step = RunStep(context, settings.load())
         current = step.settings
-        result = step.run(register, current, pipeline, candidate)
+        result = step.run_stage(register_trained_model, current, pipeline, candidate)
         version = result.details["model_version"]
         evaluation = load_evaluation(current, model_version(current, pipeline, version))
         yield dg.MaterializeResult(
@@ -86,15 +88,15 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
             }
         )
         recover_interrupted(current, pipeline, progress=step.progress)
-        step.tell(f"the gate judges {pipeline.name} version {version}")
+        step.report_progress(f"the gate judges {pipeline.name} version {version}")
         verdict = run_gate(current, pipeline, version, actor="dagster", run_id=context.run_id)
         metadata = {
             "verdict": verdict_view(verdict.checks),
-            "plots": plots(load_gate_plots(current, model_version(current, pipeline, version))),
+            "plots": embed_plots(load_gate_plots(current, model_version(current, pipeline, version))),
             "champion": f"{verdict.champion_before or 'none'} before, {verdict.champion_after or 'none'} after",
-            **({"approval": _how_to_approve(pipeline, version)} if verdict.awaiting else {}),
+            **({"approval": _approval_remedy(pipeline, version)} if verdict.awaiting else {}),
             **{name: value for name, value in verdict.metrics.items() if name == gate.metric},
         }
-        yield checks.result(asset, GATE, checks.Verdict(verdict.passed, verdict.line, metadata))
+        yield checks.check_result(asset, GATE, checks.CheckVerdict(verdict.passed, verdict.line, metadata))
 
-    return model
+    return register_and_judge

@@ -13,14 +13,14 @@ import dagster as dg
 
 from assets.metadata import owners_of, stage_metadata
 from assets.partitions import pipeline_partitions
-from assets.stage import Step, explained
+from assets.stage import RunStep, explain_errors
 from assets.views import monitoring_figures, monitoring_view
 from forecache.pipeline import Pipeline, Retraining
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 if TYPE_CHECKING:
-    from forecache.monitoring.table import Measurement
+    from forecache.monitoring.measurements import Measurement
 
 EXPECTED = "expected_performance"
 
@@ -29,12 +29,12 @@ def monitoring_name(pipeline: Pipeline) -> str:
     return f"monitoring_{pipeline.name}"
 
 
-def _most_drop(pipeline: Pipeline) -> float:
+def _max_metric_drop(pipeline: Pipeline) -> float:
     drop = pipeline.retraining.max_metric_drop if pipeline.retraining else None
     return Retraining().max_metric_drop or 0.0 if drop is None else drop
 
 
-def _expected_results(pipeline: Pipeline, figures: "list[Measurement]", night: date) -> list[dg.AssetCheckResult]:
+def _performance_checks(pipeline: Pipeline, figures: "list[Measurement]", night: date) -> list[dg.AssetCheckResult]:
     """The check of the expected performance of an as-of date; empty for tasks without an estimate."""
     if pipeline.task not in ("binary", "multiclass"):
         return []
@@ -47,7 +47,7 @@ def _expected_results(pipeline: Pipeline, figures: "list[Measurement]", night: d
         f"{metric} {found.value:.4f} is expected on {night}, {found.reference_value:.4f} was measured on the test "
         f"split: worse by {found.effect:.4f} ({low:.4f} to {high:.4f})."
     )
-    passed = not (found.effect > _most_drop(pipeline) and low > 0)
+    passed = not (found.effect > _max_metric_drop(pipeline) and low > 0)
     return [
         dg.AssetCheckResult(
             check_name=EXPECTED, passed=passed, severity=dg.AssetCheckSeverity.WARN, description=said,
@@ -73,23 +73,23 @@ def build_monitoring(pipeline: Pipeline) -> dg.AssetsDefinition:
                 EXPECTED,
                 asset=monitoring_name(pipeline),
                 description="The gate's metric is not surely expected to be worse than on the test split, by more than "
-                f"{_most_drop(pipeline):g}, on the latest as-of date; labels are not known yet.",
+                f"{_max_metric_drop(pipeline):g}, on the latest as-of date; labels are not known yet.",
             )
         ]
         if pipeline.task in ("binary", "multiclass")
         else [],
     )
-    @explained
-    def monitoring(
+    @explain_errors
+    def measure_nights(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
+        from forecache.monitoring.measurements import measurements
+        from forecache.monitoring.monitor import monitor
         from forecache.monitoring.retraining import retraining_decision
-        from forecache.monitoring.stage import monitor
-        from forecache.monitoring.table import measurements
 
-        step = Step(context, settings.load(), spark)
+        step = RunStep(context, settings.load(), spark)
         current, nights = step.settings, step.nights
-        result = step.run(monitor, step.session, current, pipeline, nights)
+        result = step.run_stage(monitor, step.session, current, pipeline, nights)
         figures = measurements(current, pipeline.name, first=nights[0], last=nights[-1])
         for night in nights:
             context.add_asset_metadata(monitoring_figures(figures, night), partition_key=night.isoformat())
@@ -102,7 +102,7 @@ def build_monitoring(pipeline: Pipeline) -> dg.AssetsDefinition:
                 "figures": monitoring_view(figures, nights[-1]),
                 **({"notes": "; ".join(notes)} if notes else {}),
             },
-            check_results=_expected_results(pipeline, figures, nights[-1]),
+            check_results=_performance_checks(pipeline, figures, nights[-1]),
         )
 
-    return monitoring
+    return measure_nights

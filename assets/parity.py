@@ -13,7 +13,7 @@ from pydantic import Field
 from assets import checks
 from assets.metadata import markdown_table, owners_of, stage_metadata
 from assets.released import released_name
-from assets.stage import Step, explained
+from assets.stage import RunStep, explain_errors
 from forecache.pipeline import Realtime
 from forecache.results import StageResult
 from resources.settings import SettingsResource
@@ -21,7 +21,7 @@ from resources.settings import SettingsResource
 EQUAL = "answers_are_equal_to_the_bit"
 
 
-class ParityDay(dg.Config):
+class ParityConfig(dg.Config):
     """Configuration of a parity run."""
 
     day: str = Field("", description="Date in UTC (YYYY-MM-DD) whose answers are compared. Default: yesterday.")
@@ -52,21 +52,23 @@ def build_parity(realtime: Realtime) -> dg.AssetsDefinition:
             )
         ],
     )
-    @explained
-    def parity_of(
-        context: dg.AssetExecutionContext, config: ParityDay, settings: SettingsResource
+    @explain_errors
+    def compare_answers(
+        context: dg.AssetExecutionContext, config: ParityConfig, settings: SettingsResource
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        from forecache.monitoring.parity.run import day_of, parity
+        from forecache.monitoring.parity.replay import check_parity, configured_day
 
-        step = Step(context, settings.load())
-        result = step.run(parity, step.settings, realtime.name, day_of(config.day), sample=config.sample)
-        verdict = checks.Verdict(result.details["passed"], result.details["sentence"])
+        step = RunStep(context, settings.load())
+        result = step.run_stage(
+            check_parity, step.settings, realtime.name, configured_day(config.day), sample=config.sample
+        )
+        verdict = checks.CheckVerdict(result.details["passed"], result.details["sentence"])
         yield dg.MaterializeResult(
             metadata={**stage_metadata(step.settings, result), **parity_view(result)},
-            check_results=[checks.result(name, EQUAL, verdict)],
+            check_results=[checks.check_result(name, EQUAL, verdict)],
         )
 
-    return parity_of
+    return compare_answers
 
 
 def parity_view(result: StageResult) -> dict[str, Any]:

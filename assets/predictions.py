@@ -7,11 +7,10 @@ from typing import Any
 import dagster as dg
 
 from assets import checks, drift
-from assets.freshness import nightly_freshness
 from assets.metadata import owners_of, prediction_schema, stage_metadata
 from assets.model import model_name
-from assets.partitions import pipeline_partitions
-from assets.stage import Step, explained
+from assets.partitions import nightly_freshness, pipeline_partitions
+from assets.stage import RunStep, explain_errors
 from assets.views import scoring_view
 from forecache.pipeline import AS_OF, Expectation, Pipeline, RegisteredModel, TorchModel
 from resources.settings import SettingsResource
@@ -28,7 +27,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=table,
-        deps=[pipeline.feature_table, *_models(pipeline)],
+        deps=[pipeline.feature_table, *_model_assets(pipeline)],
         description=f"{pipeline.description}\n\n{__doc__}",
         group_name="predictions",
         kinds={"deltalake", "spark"} | ({"onnx"} if isinstance(pipeline.model, TorchModel) else set()),
@@ -43,8 +42,8 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             *_floor_specs(pipeline),
         ],
     )
-    @explained
-    def predictions(
+    @explain_errors
+    def score_and_check(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
         from forecache.monitoring.drift.drift import check_drift
@@ -52,17 +51,17 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         from forecache.quality.expectations import prediction_expectations
         from forecache.scoring.nightly import score_nights
 
-        step = Step(context, settings.load(), spark)
+        step = RunStep(context, settings.load(), spark)
         current, nights = step.settings, step.nights
         recover_interrupted(current, pipeline, progress=step.progress)
-        result = step.run(score_nights, step.session(), current, pipeline, nights, rebuild=step.rebuild)
+        result = step.run_stage(score_nights, step.session(), current, pipeline, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(
             metadata={**stage_metadata(current, result), **scoring_view(current, pipeline, result)}
         )
 
         if "judged" in result.details:
             judged = result.details["judged"]
-            yield checks.result(table, FLOORS, checks.Verdict(judged["accepted"], judged["reason"]))
+            yield checks.check_result(table, FLOORS, checks.CheckVerdict(judged["accepted"], judged["reason"]))
         yield from check_predictions(step, table, prediction_expectations(pipeline))
         moved = check_drift(current, pipeline, nights, spark=step.session(), run_id=context.run_id)
         yield from drift.drift_events(context, pipeline, moved)
@@ -70,7 +69,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             yield from drift.challenger_materializations(pipeline, result)
             yield from drift.challenger_events(context, pipeline, result, nights)
 
-    return predictions
+    return score_and_check
 
 
 def _floor_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
@@ -81,25 +80,25 @@ def _floor_specs(pipeline: Pipeline) -> list[dg.AssetCheckSpec]:
     return [dg.AssetCheckSpec(FLOORS, asset=pipeline.prediction_table, description=about)]
 
 
-def _models(pipeline: Pipeline) -> list[str]:
+def _model_assets(pipeline: Pipeline) -> list[str]:
     """The asset of the model; empty for a function or an SQL expression, which the declaration contains."""
     has_asset = pipeline.is_trained or isinstance(pipeline.model, RegisteredModel)
     return [model_name(pipeline)] if has_asset else []
 
 
 def check_predictions(
-    step: Step, table: str, expectations: Sequence[Expectation], *, nights: Sequence[date] | None = None
+    step: RunStep, table: str, expectations: Sequence[Expectation], *, nights: Sequence[date] | None = None
 ) -> Iterator[Any]:
     """Check as-of dates of the current version of a prediction table; yields both checks of `expectation_specs`.
 
     Args:
         nights: As-of dates to check; None: those of the step.
     """
-    from forecache.lake.delta.digest import partition_digests
+    from forecache.lake.delta.comparison.partition import partition_digests
     from forecache.lake.delta.tables import open_table
     from forecache.quality.verdicts import check_nights
 
-    step.tell(f"checking {table}")
+    step.report_progress(f"checking {table}")
     checked = open_table(step.settings, table)
     reports = check_nights(
         step.session(),

@@ -9,12 +9,12 @@ from typing import Any
 
 import dagster as dg
 
-from assets.freshness import nightly_freshness
 from assets.metadata import details_json, owners_of, stage_metadata
+from assets.partitions import nightly_freshness
 from assets.recommendations import require_none_refused
-from assets.stage import Step, explained
+from assets.stage import RunStep, explain_errors
 from forecache.pipeline import FeatureView, Recommender, Served
-from forecache.pipeline.recommenders.second_table import SecondTable
+from forecache.pipeline.recommenders.second_tables import SecondTable
 from resources.settings import SettingsResource
 
 
@@ -46,17 +46,17 @@ def build_published(pipeline: Served, *, after: Sequence[str] = ()) -> dg.Assets
         owners=owners_of(pipeline),
         freshness_policy=nightly_freshness(pipeline),
     )
-    @explained
-    def published(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
+    @explain_errors
+    def publish_newest_night(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.lake.ledger import newest_night
-        from forecache.operations.publish import publish_night
+        from forecache.operations.publish_night import publish_night
 
-        step = Step(context, settings.load())
+        step = RunStep(context, settings.load())
         newest = newest_night(step.settings, stage, subject)
-        result = step.run(publish_night, step.settings, pipeline, night=newest)
+        result = step.run_stage(publish_night, step.settings, pipeline, night=newest)
         metadata = {**stage_metadata(step.settings, result), "details": details_json(result)}
         yield dg.MaterializeResult(metadata=metadata)
         if isinstance(pipeline, Recommender):
             require_none_refused(context, pipeline)
 
-    return published
+    return publish_newest_night

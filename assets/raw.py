@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets import checks
-from assets.freshness import raw_freshness
 from assets.metadata import details_json, owners_of, source_schema, stage_metadata
-from assets.partitions import source_partitions
-from assets.stage import Step, explained
+from assets.partitions import raw_freshness, source_partitions
+from assets.stage import RunStep, explain_errors
 from forecache.pipeline import Source
 from forecache.results import StageResult
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 if TYPE_CHECKING:
-    from forecache.lake.ingest.ingested import IngestedFile
+    from forecache.lake.ingest.ingested_files import IngestedFile
     from forecache.quality.reconcile import DayCounts
 
 RECONCILES = "adds_up_to_what_landed"
@@ -73,31 +72,31 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    @explained
+    @explain_errors
     def ingest_source(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.lake.ingest.ingested import ingested_files, read_days, require_days
+        from forecache.lake.ingest.ingested_files import delivered_days, ingested_files, require_days
         from forecache.quality.raw_days import raw_verdicts
 
-        step = Step(context, settings.load(), spark)
+        step = RunStep(context, settings.load(), spark)
         current, days = step.settings, step.nights
         try:
             extract_days(step, source, days, rebuild=step.rebuild)
-            correctable = days if source.extract else raw_verdicts(current, source).refused
+            correctable = days if source.extract else raw_verdicts(current, source).refused_days
             result = ingest_days(step, source, days, correctable=correctable)
         except Exception:
             # Some days were ingested before a file failed the run.
-            tell_of_days(step, source, ingested_files(current, source))
+            record_days(step, source, ingested_files(current, source))
             raise
         files = ingested_files(current, source)
-        tell_of_days(step, source, files, exclude=days)
-        done = read_days(files) & set(days)
+        record_days(step, source, files, exclude=days)
+        done = delivered_days(files) & set(days)
         if done == set(days):
-            yield from _materialized(step, source, result, files)
+            yield from _materialize_days(step, source, result, files)
         else:
-            tell_of_days(step, source, files, of=done)
-        step.tell(f"checking {raw}")
+            record_days(step, source, files, of=done)
+        step.report_progress(f"checking {raw}")
         for check, verdicts in day_verdicts(step, source, days, files).items():
             yield from checks.check_events(context, raw, check, verdicts, blocking=check in BLOCKING)
         others = (context.run.asset_selection or set()) - {dg.AssetKey(raw), dg.AssetKey(quarantine)}
@@ -107,25 +106,25 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
     return ingest_source
 
 
-def extract_days(step: Step, source: Source, days: Collection[date], *, rebuild: bool = False) -> None:
+def extract_days(step: RunStep, source: Source, days: Collection[date], *, rebuild: bool = False) -> None:
     """Write the landing files of days that have none, if the source's rows come from a database or a stream."""
-    from forecache.lake.sources.days_to_extract import not_extracted
+    from forecache.lake.sources.days_to_extract import extraction_delay_reason
     from forecache.lake.sources.extract import extract
 
     if source.extract is not None and days:
-        step.run(extract, step.settings, source, days, rebuild=rebuild)
-        if reason := not_extracted(step.settings, source, max(days)):
-            step.tell(reason)
+        step.run_stage(extract, step.settings, source, days, rebuild=rebuild)
+        if reason := extraction_delay_reason(step.settings, source, max(days)):
+            step.report_progress(reason)
 
 
-def ingest_days(step: Step, source: Source, days: Collection[date], *, correctable: Collection[date]) -> StageResult:
+def ingest_days(step: RunStep, source: Source, days: Collection[date], *, correctable: Collection[date]) -> StageResult:
     from forecache.lake.ingest.ingest import ingest
 
-    return step.run(ingest, step.session(), step.settings, source, days=days, correctable=correctable)
+    return step.run_stage(ingest, step.session(), step.settings, source, days=days, correctable=correctable)
 
 
-def tell_of_days(
-    step: Step,
+def record_days(
+    step: RunStep,
     source: Source,
     files: Sequence["IngestedFile"],
     *,
@@ -139,13 +138,13 @@ def tell_of_days(
         of: The days to record; None: every day that was read and is not materialized yet.
         exclude: Days to leave out.
     """
-    from forecache.lake.ingest.ingested import read_days
+    from forecache.lake.ingest.ingested_files import delivered_days
     from forecache.quality.reconcile import day_counts
 
     raw, quarantine = source.raw_table, source.quarantine_table
     if of is None:
         known = step.context.instance.get_materialized_partitions(dg.AssetKey(raw))
-        of = {day for day in read_days(files) if day.isoformat() not in known} - set(exclude)
+        of = {day for day in delivered_days(files) if day.isoformat() not in known} - set(exclude)
     for day, count in day_counts(files, of).items():
         for table, metadata in ((raw, _raw_metadata(count)), (quarantine, _quarantine_metadata(count))):
             step.context.log_event(dg.AssetMaterialization(table, partition=day.isoformat(), metadata=metadata))
@@ -160,8 +159,8 @@ def _quarantine_metadata(count: "DayCounts") -> dict[str, Any]:
     return {"dagster/row_count": count.quarantine}
 
 
-def _materialized(
-    step: Step, source: Source, result: StageResult, files: Sequence["IngestedFile"]
+def _materialize_days(
+    step: RunStep, source: Source, result: StageResult, files: Sequence["IngestedFile"]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     from forecache.quality.reconcile import day_counts
 
@@ -174,16 +173,16 @@ def _materialized(
 
 
 def day_verdicts(
-    step: Step, source: Source, days: Collection[date], files: Sequence["IngestedFile"]
-) -> dict[str, dict[date, checks.Verdict]]:
+    step: RunStep, source: Source, days: Collection[date], files: Sequence["IngestedFile"]
+) -> dict[str, dict[date, checks.CheckVerdict]]:
     """Verdicts by check and day, for days that have a file; expectations cover only days with a file that was read."""
-    from forecache.lake.ingest.ingested import read_days
+    from forecache.lake.ingest.ingested_files import delivered_days
     from forecache.quality.expectations import raw_expectations
     from forecache.quality.raw_days import reconcile_days, row_states
     from forecache.quality.reconcile import day_counts
     from forecache.quality.verdicts import check_nights
 
-    raw, done = source.raw_table, read_days(files)
+    raw, done = source.raw_table, delivered_days(files)
     counts = {day: count for day, count in day_counts(files, days).items() if count.files}
     states = {day: state for day, state in row_states(source, counts).items() if day in done}
     expectations = raw_expectations(source)
@@ -194,10 +193,10 @@ def day_verdicts(
         names = [f"{file.file}: {file.error}" for file in unread if file.event_day == day]
         severity = dg.AssetCheckSeverity.WARN if day in done else dg.AssetCheckSeverity.ERROR
         reason = f"{len(names)} in quarantine: {'; '.join(names)}." if names else "Every landing file was read."
-        read[day] = checks.Verdict(not names, reason, severity=severity)
+        read[day] = checks.CheckVerdict(not names, reason, severity=severity)
     outcomes = reconcile_days(step.settings, source, list(counts), files=files, run_id=step.context.run_id)
     return {
         **checks.expectation_verdicts(reports),
-        RECONCILES: {day: checks.Verdict(outcome.success, outcome.sentence) for day, outcome in outcomes.items()},
+        RECONCILES: {day: checks.CheckVerdict(outcome.success, outcome.sentence) for day, outcome in outcomes.items()},
         READ: read,
     }

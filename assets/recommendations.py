@@ -10,16 +10,14 @@ from typing import Any
 import dagster as dg
 
 from assets import checks
-from assets.freshness import nightly_freshness
 from assets.metadata import details_json, owners_of, recommendation_schema, stage_metadata
-from assets.partitions import pipeline_partitions, source_dependencies
+from assets.partitions import nightly_freshness, pipeline_partitions, source_dependencies
+from assets.pending_files import ingest_pending_files
 from assets.predictions import check_predictions
-from assets.stage import Step, explained
+from assets.stage import RunStep, explain_errors
 from assets.views import ranking_view
-from assets.waiting import ingest_waiting
 from forecache.pipeline import Recommender
-from forecache.pipeline.recommenders.similar import SimilarItems
-from forecache.pipeline.recommenders.vectors import Vectors
+from forecache.pipeline.recommenders.second_tables import SimilarItems, Vectors
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -47,18 +45,18 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(NONE_REFUSED, asset=table, description="The last run refused none of its dates."),
         ],
     )
-    @explained
-    def recommendations(
+    @explain_errors
+    def rank_and_check(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
         from forecache.quality.expectations import recommendation_expectations
         from forecache.recommend.stage import recommend, refused_dates
 
-        step = Step(context, settings.load(), spark)
+        step = RunStep(context, settings.load(), spark)
         current, nights = step.settings, step.nights
         for source in recommender.all_sources:
-            ingest_waiting(step, source, last=max(nights))
-        result = step.run(recommend, current, recommender, nights, rebuild=step.rebuild)
+            ingest_pending_files(step, source, last=max(nights))
+        result = step.run_stage(recommend, current, recommender, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(
             metadata={
                 **stage_metadata(current, result),
@@ -70,9 +68,9 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
         yield from check_predictions(step, table, recommendation_expectations(recommender), nights=result.nights)
         # Refused dates do not fail the step: the lists of the other dates are published first.
         refusal = refused_dates(result)
-        yield checks.result(table, NONE_REFUSED, checks.Verdict(not refusal, refusal or "None was refused."))
+        yield checks.check_result(table, NONE_REFUSED, checks.CheckVerdict(not refusal, refusal or "None was refused."))
 
-    return recommendations
+    return rank_and_check
 
 
 def require_none_refused(context: dg.AssetExecutionContext, recommender: Recommender) -> None:
@@ -112,18 +110,18 @@ def build_second_table(second: SimilarItems | Vectors) -> dg.AssetsDefinition:
         freshness_policy=nightly_freshness(second),
         check_specs=checks.expectation_specs(table, partitions, about=each),
     )
-    @explained
-    def second_table(
+    @explain_errors
+    def check_second_table(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
         from forecache.lake.delta.tables import table_version
         from forecache.lake.ledger import last_records
         from forecache.quality.expectations import recommendation_expectations
 
-        step = Step(context, settings.load(), spark)
+        step = RunStep(context, settings.load(), spark)
         yield dg.MaterializeResult(metadata={"delta_version": table_version(step.settings, table)})
         written = last_records(step.settings, "recommend", recommender.name)
         nights = [night for night in step.nights if night in written]
         yield from check_predictions(step, table, recommendation_expectations(second), nights=nights)
 
-    return second_table
+    return check_second_table

@@ -9,14 +9,13 @@ from typing import Any
 
 import dagster as dg
 
-from assets.features import checked
+from assets.features import check_features
 from assets.metadata import details_json, owners_of, stage_metadata
 from assets.model import model_name
-from assets.night import resolved_night
-from assets.partitions import as_of_partitions
+from assets.partitions import as_of_partitions, choose_training_night
+from assets.pending_files import ingest_pending_files
 from assets.published import published_name
-from assets.stage import Step, explained
-from assets.waiting import ingest_waiting
+from assets.stage import RunStep, explain_errors
 from forecache.pipeline import FeatureView, Realtime, RegisteredModel
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -26,7 +25,7 @@ def released_name(realtime: Realtime) -> str:
     return f"released_{realtime.name}"
 
 
-def views_together(realtime: Realtime) -> tuple[FeatureView, ...]:
+def views_of_one_range(realtime: Realtime) -> tuple[FeatureView, ...]:
     """The looked-up views that can be in one job, which are those with the same range of partitions as the first."""
     if not realtime.views:
         return ()
@@ -36,7 +35,7 @@ def views_together(realtime: Realtime) -> tuple[FeatureView, ...]:
 
 def build_released(realtime: Realtime) -> dg.AssetsDefinition:
     """The current release of a real-time model."""
-    together = views_together(realtime)
+    together = views_of_one_range(realtime)
     apart = [view for view in realtime.views if view not in together]
     has_model = realtime.is_trained or isinstance(realtime.model, RegisteredModel)
 
@@ -51,21 +50,23 @@ def build_released(realtime: Realtime) -> dg.AssetsDefinition:
         kinds={"http"},
         owners=owners_of(realtime),
     )
-    @explained
-    def released(context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource) -> Iterator[Any]:
+    @explain_errors
+    def build_release(
+        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
+    ) -> Iterator[Any]:
         from forecache.lake.feature_tables.features import build_view
-        from forecache.operations.publish import publish_night
-        from forecache.operations.release import release
+        from forecache.operations.publish_night import publish_night
+        from forecache.operations.release import release_model
 
-        step = Step(context, settings.load(), spark)
-        night = resolved_night(realtime, context)
+        step = RunStep(context, settings.load(), spark)
+        night = choose_training_night(realtime, context)
         for view in apart:
             for source in view.sources:
-                ingest_waiting(step, source, last=night)
-            step.run(build_view, step.session(), step.settings, view, [night], rebuild=step.rebuild)
-            checked(step, view, [night])
-            step.run(publish_night, step.settings, view, night=night)
-        result = step.run(release, step.settings, realtime)
+                ingest_pending_files(step, source, last=night)
+            step.run_stage(build_view, step.session(), step.settings, view, [night], rebuild=step.rebuild)
+            check_features(step, view, [night])
+            step.run_stage(publish_night, step.settings, view, night=night)
+        result = step.run_stage(release_model, step.settings, realtime)
         yield dg.MaterializeResult(
             metadata={
                 **stage_metadata(step.settings, result),
@@ -74,4 +75,4 @@ def build_released(realtime: Realtime) -> dg.AssetsDefinition:
             }
         )
 
-    return released
+    return build_release

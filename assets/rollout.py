@@ -12,9 +12,9 @@ import dagster as dg
 
 from assets.metadata import markdown_table, owners_of
 from assets.released import released_name
-from assets.stage import explained
+from assets.stage import explain_errors
 from forecache.pipeline import Realtime
-from forecache.realtime.rollout.state import RolloutState
+from forecache.realtime.rollout.rollout_state import RolloutState
 from resources.settings import SettingsResource
 
 
@@ -33,17 +33,17 @@ def build_rollout(realtime: Realtime) -> dg.AssetsDefinition:
         kinds={"deltalake"},
         owners=owners_of(realtime),
     )
-    @explained
-    def rollout(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.operations.rollout.controller import look
+    @explain_errors
+    def report_rollout(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
+        from forecache.operations.rollout.controller import advance_rollout
 
-        found = look(settings.load(), realtime.name)
+        found = advance_rollout(settings.load(), realtime.name)
         if found is None:
             context.log.info("There is no rollout yet.")
             return
         yield dg.MaterializeResult(metadata=rollout_metadata(found.state))
 
-    return rollout
+    return report_rollout
 
 
 def rollout_metadata(state: RolloutState) -> dict[str, Any]:
@@ -71,11 +71,11 @@ def rollout_metadata(state: RolloutState) -> dict[str, Any]:
             ("guard", "other arm", "current", "worse by at least", "at most", "tolerated", "harm"), guards
         ),
         "figures": markdown_table(
-            ("figure", "value"), [(name, _shown(name, value)) for name, value in judged.shown.items()]
+            ("figure", "value"), [(name, _format_figure(name, value)) for name, value in judged.shown.items()]
         ),
     }
 
 
-def _shown(figure: str, value: float) -> object:
+def _format_figure(figure: str, value: float) -> object:
     """A figure for people; Unix times are written as times."""
     return f"{datetime.fromtimestamp(value, timezone.utc):%Y-%m-%d %H:%M:%S}" if figure.endswith("_at") else value

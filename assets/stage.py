@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.lineage import told_in_lineage
+from assets.lineage import send_lineage
 from forecache.errors import ConflictError, ForecacheError, UnavailableError
+from forecache.explain_errors import explain_error
 from forecache.results import StageResult
 from forecache.settings import Settings
-from forecache.unforeseen import explain
 from resources.session import current_session
 from resources.spark import SparkResource
 
@@ -30,7 +30,7 @@ REBUILD_TAG = "forecache/rebuild"
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 
 
-def explained(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+def explain_errors(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
     """Decorate the function of an asset or an op, so that the UI shows an error's own sentence if it fails.
 
     It is tried again after 5 and then 10 seconds, but only if that can help: another process was writing the table, or
@@ -39,7 +39,7 @@ def explained(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any
     """
 
     @wraps(stage)
-    def explained_stage(context: Context, *args: Any, **inputs: Any) -> Iterator[Any]:
+    def run_and_explain(context: Context, *args: Any, **inputs: Any) -> Iterator[Any]:
         try:
             yield from stage(context, *args, **inputs)
         except Exception as error:
@@ -48,13 +48,13 @@ def explained(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any
                 session.error = error
             if isinstance(error, _PASSING) and context.retry_number < MAX_RETRIES:
                 raise dg.RetryRequested(MAX_RETRIES, _FIRST_DELAY_S * 2**context.retry_number) from error
-            text = str(error) if isinstance(error, ForecacheError) else str(explain(error))
+            text = str(error) if isinstance(error, ForecacheError) else str(explain_error(error))
             raise dg.Failure(description=text, allow_retries=False) from error
 
-    return explained_stage
+    return run_and_explain
 
 
-class Step:
+class RunStep:
     """A step of a run as the function of an asset or an op sees it.
 
     Attributes:
@@ -78,21 +78,21 @@ class Step:
         assert self._spark is not None, "this step declares no Spark resource"
         return self._spark.session()
 
-    def run(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
+    def run_stage(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
         """Call a stage of the framework with this run's id and progress; its result goes to the log and the session."""
         self._last_logged = float("-inf")
-        with told_in_lineage(self.context, self.settings, stage, arguments):
+        with send_lineage(self.context, self.settings, stage, arguments):
             result = stage(*arguments, **more, run_id=self.context.run_id, progress=self.progress)
-        self.context.log.info(_sentence(result))
+        self.context.log.info(_describe_result(result))
         for night, rows in result.details.get("rows_by_night", {}).items():
             self.context.add_asset_metadata({"dagster/row_count": rows}, partition_key=night)
         if self._session:
             if self.context.retry_number:  # removes the error of this step's previous try, not that of another step
                 self._session.error = None
-            self._session.done(result)
+            self._session.add_result(result)
         return result
 
-    def tell(self, message: str) -> None:
+    def report_progress(self, message: str) -> None:
         """Report work between stages, such as a check."""
         self._last_logged = float("-inf")
         self.progress(message)
@@ -105,7 +105,7 @@ class Step:
             self.context.log.info(message if share is None else f"{message} ({share:.0%})")
 
 
-def _sentence(result: StageResult) -> str:
+def _describe_result(result: StageResult) -> str:
     where = f" of {result.table}" if result.table else ""
     if result.skipped:
         return f"{result.stage} of {result.subject}: all {result.rows:,} rows{where} were current, nothing was written."

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from assets.metadata import declared_columns, markdown_table, owners_of
-from forecache.monitoring.streams.overview import StreamNow, described, stream_now
-from forecache.monitoring.streams.verdicts import CHECKS, Check, Judged, judged
+from forecache.monitoring.streams.stream_checks import CHECKS, Check, StreamCheckResult, evaluate_checks
+from forecache.monitoring.streams.stream_status import StreamStatus, describe_stream, read_stream_status
 from forecache.pipeline import Stream
-from forecache.pipeline.streams.check import FEATURES
+from forecache.pipeline.streams.check_stream import FEATURES
 from forecache.settings import Settings
 from resources.settings import SettingsResource
 
@@ -85,10 +85,10 @@ def build_stream_checks(stream: Stream) -> dg.AssetChecksDefinition:
         specs=[dg.AssetCheckSpec(name, asset=stream.table, description=about) for name, about in checks_of(stream)],
     )
     def check_stream(settings: SettingsResource) -> Iterator[dg.AssetCheckResult]:
-        for each in _all_judged(stream_now(settings.load(), stream)):
+        for each in _all_check_results(read_stream_status(settings.load(), stream)):
             yield dg.AssetCheckResult(
                 passed=each.passed, check_name=each.check, asset_key=stream.table, description=each.sentence,
-                severity=_severity(each),
+                severity=_severity_of(each),
             )  # fmt: skip
 
     return check_stream
@@ -99,9 +99,9 @@ def checks_of(stream: Stream) -> list[tuple[Check, str]]:
     return [(name, about) for name, about in CHECKS.items() if name != "verified" or stream.live_names]
 
 
-def stream_made(settings: Settings, now: StreamNow) -> dg.AssetMaterialization:
+def stream_materialization(settings: Settings, now: StreamStatus) -> dg.AssetMaterialization:
     """The newest version of the table, as an event."""
-    figures = described(now)
+    figures = describe_stream(now)
     shown = {
         name: figures[name]
         for name in ("rows_per_s", "delay_p50_s", "delay_p99_s", "lag_events", "bad", "repeats", "late", "release")
@@ -122,7 +122,7 @@ def stream_made(settings: Settings, now: StreamNow) -> dg.AssetMaterialization:
     )
 
 
-def layers_made(now: StreamNow) -> list[dg.AssetMaterialization]:
+def layer_materializations(now: StreamStatus) -> list[dg.AssetMaterialization]:
     """The progress of each live layer as events; layers that have not applied a version yet are left out."""
     return [
         dg.AssetMaterialization(
@@ -136,25 +136,25 @@ def layers_made(now: StreamNow) -> list[dg.AssetMaterialization]:
     ]  # fmt: skip
 
 
-def stream_evaluations(now: StreamNow) -> list[dg.AssetCheckEvaluation]:
+def stream_evaluations(now: StreamStatus) -> list[dg.AssetCheckEvaluation]:
     """The results of all checks as events."""
     return [
         dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey(now.stream.table), check_name=each.check, passed=each.passed, metadata={},
-            severity=_severity(each), description=each.sentence,
+            severity=_severity_of(each), description=each.sentence,
         )
-        for each in _all_judged(now)
+        for each in _all_check_results(now)
     ]  # fmt: skip
 
 
-def _all_judged(now: StreamNow) -> list[Judged]:
+def _all_check_results(now: StreamStatus) -> list[StreamCheckResult]:
     """Results of every check; a check without data yet passes."""
-    found = {each.check: each for each in judged(now)}
+    found = {each.check: each for each in evaluate_checks(now)}
     return [
-        found.get(name) or Judged(name, True, f"Not known: {now.stream.name} has never run here.")
+        found.get(name) or StreamCheckResult(name, True, f"Not known: {now.stream.name} has never run here.")
         for name, _ in checks_of(now.stream)
     ]
 
 
-def _severity(each: Judged) -> dg.AssetCheckSeverity:
+def _severity_of(each: StreamCheckResult) -> dg.AssetCheckSeverity:
     return dg.AssetCheckSeverity.ERROR if each.check in _ERRORS else dg.AssetCheckSeverity.WARN

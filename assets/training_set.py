@@ -8,11 +8,11 @@ import dagster as dg
 
 from assets import checks
 from assets.metadata import feature_columns, key_columns, owners_of, stage_metadata
-from assets.night import TrainingNight
-from assets.stage import Step, explained
+from assets.partitions import TrainingSetConfig
+from assets.pending_files import ingest_pending_files
+from assets.stage import RunStep, explain_errors
 from assets.table import source_asset
 from assets.views import splits_view
-from assets.waiting import ingest_waiting
 from forecache.pipeline import Pipeline, Realtime
 from forecache.results import StageResult
 from resources.settings import SettingsResource
@@ -34,16 +34,18 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
         dg.TableColumn(label.name, "double", description=f"Label, over the next {label.horizon_days} days."),
     ]
 
-    def build(step: Step, night: date) -> StageResult:
+    def build(step: RunStep, night: date) -> StageResult:
         from forecache.lake.training_sets import training_set as stage
 
-        return step.run(stage.build_training_set, step.session(), step.settings, pipeline, night, rebuild=step.rebuild)
+        return step.run_stage(
+            stage.build_training_set, step.session(), step.settings, pipeline, night, rebuild=step.rebuild
+        )
 
-    def separate(result: StageResult) -> checks.Verdict:
-        found = splits_found(result, label.horizon_days)
-        return checks.Verdict(found.success, found.sentence)
+    def check_separation(result: StageResult) -> checks.CheckVerdict:
+        found = check_result_splits(result, label.horizon_days)
+        return checks.CheckVerdict(found.success, found.sentence)
 
-    return training_set_asset(
+    return build_training_set_asset(
         pipeline,
         pipeline.training_table,
         columns,
@@ -51,11 +53,11 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=__doc__,
         apart=f"{label.horizon_days} days or more lie between the splits, and none is empty.",
         build=build,
-        separate=separate,
+        separate=check_separation,
     )
 
 
-def training_set_asset(
+def build_training_set_asset(
     declared: Pipeline | Realtime,
     table: str,
     columns: Sequence[dg.TableColumn],
@@ -63,8 +65,8 @@ def training_set_asset(
     deps: Sequence[Any],
     description: str | None,
     apart: str,
-    build: Callable[[Step, date], StageResult],
-    separate: Callable[[StageResult], checks.Verdict],
+    build: Callable[[RunStep, date], StageResult],
+    separate: Callable[[StageResult], checks.CheckVerdict],
 ) -> dg.AssetsDefinition:
     """The asset of a training set.
 
@@ -84,27 +86,27 @@ def training_set_asset(
         metadata={"dagster/column_schema": dg.TableSchema(list(columns))},
         check_specs=[dg.AssetCheckSpec(SEPARATE, asset=table, blocking=True, description=apart)],
     )
-    @explained
-    def training_set(
-        context: dg.AssetExecutionContext, config: TrainingNight, settings: SettingsResource, spark: SparkResource
+    @explain_errors
+    def write_training_set(
+        context: dg.AssetExecutionContext, config: TrainingSetConfig, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        step = Step(context, settings.load(), spark)
-        night = config.resolve(declared, context)
+        step = RunStep(context, settings.load(), spark)
+        night = config.resolve_night(declared, context)
         for source in declared.all_sources:
-            ingest_waiting(step, source, last=night)
+            ingest_pending_files(step, source, last=night)
         result = build(step, night)
         yield dg.MaterializeResult(
             value=result,
             metadata={**stage_metadata(step.settings, result), "night": str(night), "splits": splits_view(result)},
         )
-        yield checks.result(table, SEPARATE, separate(result), blocking=True)
+        yield checks.check_result(table, SEPARATE, separate(result), blocking=True)
 
-    return training_set
+    return write_training_set
 
 
-def splits_found(result: StageResult, horizon_days: int) -> "Separation":
+def check_result_splits(result: StageResult, horizon_days: int) -> "Separation":
     """Check that the splits of a training set are apart, by the details of its stage."""
-    from forecache.quality.splits import separation
+    from forecache.quality.splits import check_splits
 
     as_of = {split: [date.fromisoformat(day) for day in days] for split, days in result.details["as_of"].items()}
-    return separation(as_of, result.details["splits"], horizon_days=horizon_days)
+    return check_splits(as_of, result.details["splits"], horizon_days=horizon_days)

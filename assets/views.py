@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.metadata import bars, markdown_table, plots
+from assets.metadata import bar_chart, embed_plots, markdown_table
 from forecache.pipeline import Pipeline
 from forecache.quality.report import CheckReport
 from forecache.results import StageResult
@@ -15,8 +15,8 @@ from forecache.settings import Settings
 if TYPE_CHECKING:
     from datetime import date
 
-    from forecache.monitoring.table import Measurement
-    from forecache.registry.gate.checks import Check
+    from forecache.monitoring.measurements import Measurement
+    from forecache.registry.gate.gate_checks import Check
 
 _PLOTS = ("label_mean", "roc", "places", "calibration", "importance")
 _MOST_EPOCHS = 50
@@ -35,13 +35,13 @@ def splits_view(result: StageResult) -> dg.MarkdownMetadataValue:
         return markdown_table(("split", "as-of dates", "rows", *details["classes"]), found)
     means = details["label_mean"]
     rows = [
-        (split, _listed(dates), details["splits"][split], fmean(means[day] for day in dates if day in means))
+        (split, _format_dates(dates), details["splits"][split], fmean(means[day] for day in dates if day in means))
         for split, dates in details["as_of"].items()
     ]
     return markdown_table(("split", "as-of dates", "rows", "mean label"), rows)
 
 
-def _listed(dates: Sequence[str]) -> str:
+def _format_dates(dates: Sequence[str]) -> str:
     return ", ".join(dates) if len(dates) <= _MOST_DATES else f"{dates[0]} to {dates[-1]}"
 
 
@@ -97,7 +97,7 @@ def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
     splits = details["metrics"]
     baseline = details["baseline"].get("test", {})
     rows = [
-        (name, *(_number(splits[split].get(name)) for split in splits), _number(baseline.get(name)))
+        (name, *(_format_number(splits[split].get(name)) for split in splits), _format_number(baseline.get(name)))
         for name in splits["test"]
     ]
     return markdown_table(("metric", *splits, f"test, {details['baseline_feature']} alone"), rows)
@@ -105,14 +105,19 @@ def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
 
 def evaluation_plots(evaluation: dict[str, Any]) -> dg.MarkdownMetadataValue:
     """The most important plots; the report has all of them."""
-    from forecache.registry.report.plots import draw
+    from forecache.registry.report.evaluation_plots import draw_evaluation
 
-    return plots({name: svg for name, svg in draw(evaluation, standalone=True).items() if name in _PLOTS})
+    return embed_plots(
+        {name: svg for name, svg in draw_evaluation(evaluation, standalone=True).items() if name in _PLOTS}
+    )
 
 
 def verdict_view(found: Iterable["Check"]) -> dg.MarkdownMetadataValue:
     """The gate's checks, one a row."""
-    rows = [(c.result if c.passed else "FAILED", c.name, _number(c.value), _number(c.limit), c.reason) for c in found]
+    rows = [
+        (c.result if c.passed else "FAILED", c.name, _format_number(c.value), _format_number(c.limit), c.reason)
+        for c in found
+    ]
     return markdown_table(("", "check", "value", "limit", "reason"), rows)
 
 
@@ -127,8 +132,8 @@ def scoring_view(settings: Settings, pipeline: Pipeline, result: StageResult) ->
     return {
         **{name: result.details[name] for name in shown if name in result.details},
         **plan_view(result.details),
-        **({"distribution": bars((f"{pipeline.main_output.name} on {last}", "rows"), bins)} if bins else {}),
-        **{name: bars((name, "rows"), counts) for name, counts in segments.items()},
+        **({"distribution": bar_chart((f"{pipeline.main_output.name} on {last}", "rows"), bins)} if bins else {}),
+        **{name: bar_chart((name, "rows"), counts) for name, counts in segments.items()},
     }
 
 
@@ -154,7 +159,16 @@ def plan_view(details: Mapping[str, Any]) -> dict[str, Any]:
 def monitoring_view(figures: Iterable["Measurement"], night: "date") -> dg.MarkdownMetadataValue:
     """Measurements of an as-of date, the largest effects first."""
     rows = [
-        (m.kind, m.name, m.reference, m.effect, _number(m.js), _number(m.value), _number(m.reference_value), m.rows)
+        (
+            m.kind,
+            m.name,
+            m.reference,
+            m.effect,
+            _format_number(m.js),
+            _format_number(m.value),
+            _format_number(m.reference_value),
+            m.rows,
+        )
         for m in sorted(figures, key=lambda m: (m.kind, -m.effect))
         if m.night == night
     ]
@@ -192,5 +206,5 @@ def report_view(report: CheckReport, severity: str) -> dict[str, Any]:
     return {**figures, "results": markdown_table(headers, rows)} if chosen else figures
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"

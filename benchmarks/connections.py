@@ -72,13 +72,13 @@ def serve_ours(port: int) -> None:
     """Answer with the reader's own connections."""
     import uvloop
 
-    from forecache.reader.connections.call import Call
+    from forecache.reader.connections.call import HttpCall
     from forecache.reader.connections.connections import Connections
     from forecache.reader.http.limits import BodyMemory
 
     memory = BodyMemory(1 << 26)
 
-    def answer(call: Call) -> None:
+    def answer(call: HttpCall) -> None:
         assert call.whole_body(1 << 20, memory) is not None or call.method == "GET"
         call.respond(200, FIELDS, ANSWER)
 

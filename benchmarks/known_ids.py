@@ -24,9 +24,9 @@ from forecache.lake.delta.stream_tables import hour_of
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import Column, FeatureView, Live, Publish, Source, Stream, Table, Topic, Window
 from forecache.settings import load_settings
-from forecache.stream.rebuild import remember
-from forecache.stream.record import HOUR, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
-from forecache.stream.repeats.repeats import Repeats
+from forecache.stream.dedup.deduplicator import Deduplicator
+from forecache.stream.rebuild_state import load_ids
+from forecache.stream.table_schema import HOUR, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 
 MILLION, BATCH, BATCHES, EVENTS_PER_S = 1_000_000, 50, 2_400, 2_000
 NOW = datetime.now(timezone.utc)
@@ -63,9 +63,9 @@ def started(home: str) -> str:
     settings = load_settings(home=home)
     open_dataset(open_table(settings, STREAM.table))
     before = anonymous_bytes()
-    with closing(Repeats(("payment_id",), 2)) as known:
+    with closing(Deduplicator(("payment_id",), 2)) as known:
         began = time.perf_counter()
-        rows = remember(settings, STREAM, known)
+        rows = load_ids(settings, STREAM, known)
         seconds, held = time.perf_counter() - began, anonymous_bytes() - before
         while known.is_merging:
             time.sleep(0.1)
@@ -75,21 +75,21 @@ def started(home: str) -> str:
 
 def batches(home: str) -> str:
     """Ask for new events, and have them committed."""
-    with closing(Repeats(("payment_id",), 2)) as known:
-        remember(load_settings(home=home), STREAM, known)
+    with closing(Deduplicator(("payment_id",), 2)) as known:
+        load_ids(load_settings(home=home), STREAM, known)
         lots = [events(BATCH, seed=10**6 + number, position=10**6 + number) for number in range(BATCHES)]
         before, seconds, busy, due = anonymous_bytes(), [], [], time.perf_counter()
         for number, lot in enumerate(lots):
             due += BATCH / EVENTS_PER_S
             time.sleep(max(0.0, due - time.perf_counter()))
             began, began_cpu = time.perf_counter(), time.thread_time()
-            known.new(lot)
-            known.committed(lot, 10**6 + number)
+            known.find_new(lot)
+            known.confirm_commit(lot, 10**6 + number)
             seconds.append(time.perf_counter() - began)
             busy.append(time.thread_time() - began_cpu)
         held = anonymous_bytes() - before
         began = time.perf_counter()
-        assert not any(known.new(lot) for lot in lots[:1000])
+        assert not any(known.find_new(lot) for lot in lots[:1000])
         again = (time.perf_counter() - began) / 1000
     wall, cpu = ([f"{1e6 * each:.0f} us" for each in (*np.percentile(of, (50, 99)), max(of))] for of in (seconds, busy))
     return (

@@ -21,13 +21,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 from release_support import a_request, make_release  # noqa: E402 - found through the line above
 
-from forecache.pipeline.realtime.building import Columns  # noqa: E402
+from forecache.pipeline.realtime.request_rows import RequestArrays  # noqa: E402
 from forecache.realtime.release.folder import open_releases  # noqa: E402
 from forecache.realtime.release.load import LoadedRelease, load_release  # noqa: E402
-from forecache.realtime.request.parse import RequestParser  # noqa: E402
-from forecache.realtime.request.parsed import Found, ParsedRequest  # noqa: E402
-from forecache.realtime.workers.counters import BATCHES, Counters  # noqa: E402
-from forecache.realtime.workers.path import WorkerPath, open_worker_path  # noqa: E402
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest  # noqa: E402
+from forecache.realtime.request.request_parser import RequestParser  # noqa: E402
+from forecache.realtime.workers.path_counters import BATCHES, PathCounters  # noqa: E402
+from forecache.realtime.workers.worker_path import WorkerPath, open_worker_path  # noqa: E402
 from forecache.settings import load_settings  # noqa: E402
 
 CANDIDATES, TURNS, CALLS, TOGETHER = 50, 20, 200, 6000
@@ -43,7 +43,7 @@ def main() -> int:
         request = RequestParser(loaded.release).parse(body)
         loop = uvloop.new_event_loop()
         threading.Thread(target=loop.run_forever, daemon=True).start()
-        counters = Counters()
+        counters = PathCounters()
         path = open_worker_path(loaded, settings=settings, loop=loop, counters=counters)
         try:
             print("| | this process | a process of its own |\n| --- | --- | --- |")
@@ -67,8 +67,8 @@ def main() -> int:
     return 0
 
 
-def _found() -> Found:
-    return Found(
+def _found() -> LookupResult:
+    return LookupResult(
         {"household": np.zeros((1, 2), np.float32), "product": np.zeros((CANDIDATES, 1), np.float32)},
         {"household": np.ones(1, np.bool_), "product": np.ones(CANDIDATES, np.bool_)},
     )
@@ -78,7 +78,9 @@ def _asked_here(loaded: LoadedRelease, request: ParsedRequest) -> list[float]:
     found, took = _found(), []
     for _ in range(CALLS):
         began = time.perf_counter()
-        loaded.score(loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known))
+        loaded.score(
+            loaded.builder.build_rows(RequestArrays(request.length, request.columns), found.views, found.known)
+        )
         took.append(time.perf_counter() - began)
     return took
 
@@ -93,7 +95,7 @@ async def _asked_there(path: WorkerPath, request: ParsedRequest, calls: int = CA
 
 
 def _report(
-    width: int, path: WorkerPath, counters: Counters, request: ParsedRequest, loop: asyncio.AbstractEventLoop
+    width: int, path: WorkerPath, counters: PathCounters, request: ParsedRequest, loop: asyncio.AbstractEventLoop
 ) -> None:
     async def together() -> None:
         await asyncio.gather(*(_asked_there(path, request, TOGETHER // width) for _ in range(width)))
@@ -109,7 +111,7 @@ def _report(
     )
 
 
-def _calls(counters: Counters) -> int:
+def _calls(counters: PathCounters) -> int:
     return sum(counters.get(f"batches_{bound}") for bound in (*BATCHES, "more"))
 
 

@@ -24,10 +24,10 @@ from deltalake import write_deltalake
 from forecache.lake.delta.stream_tables import hour_of
 from forecache.pipeline import Column, FeatureView, Live, Publish, Source, Stream, Table, Topic, Window
 from forecache.settings import Settings, load_settings
-from forecache.stream.rebuild import rebuild
-from forecache.stream.record import EVENT_DAY, HOUR, KAFKA_AT, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
-from forecache.stream.step.step import Step
-from forecache.stream.tiles.restore import tile_saver
+from forecache.stream.rebuild_state import rebuild_state
+from forecache.stream.step.step import StreamStep
+from forecache.stream.table_schema import EVENT_DAY, HOUR, KAFKA_AT, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
+from forecache.stream.tiles.restore_tiles import tile_saver
 from forecache.stream.tiles.saver import COMMITS
 
 MILLION, ROWS_A_COMMIT, BATCH, EVENTS_PER_S = 1_000_000, 200_000, 50, 2_000
@@ -59,7 +59,7 @@ class Night:
 
     name, as_of = "yesterday", NOW.date() - timedelta(days=1)
 
-    def words(self, keys: Any) -> tuple[None, None]:
+    def read_words(self, keys: Any) -> tuple[None, None]:
         return None, None
 
 
@@ -83,8 +83,8 @@ def main() -> None:
         print(f"events, median, p99, most: {alone(batches, home)}")
 
 
-def a_step(settings: Settings) -> Step:
-    return Step(settings, STREAM, bases=lambda view: Night())
+def a_step(settings: Settings) -> StreamStep:
+    return StreamStep(settings, STREAM, bases=lambda view: Night())
 
 
 def started(home: str) -> str:
@@ -93,7 +93,7 @@ def started(home: str) -> str:
     step = a_step(settings)
     with closing(tile_saver(settings, STREAM, step.views)) as tiles:
         began, began_cpu = time.perf_counter(), time.process_time()
-        rows, _ = rebuild(settings, STREAM, step, tiles)
+        rows, _ = rebuild_state(settings, STREAM, step, tiles)
         seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
         tiles.finish()
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -107,7 +107,7 @@ def batches(home: str) -> str:
     said = []
     sys.setswitchinterval(0.0005)  # as the engine has it
     with closing(tile_saver(settings, STREAM, step.views)) as tiles:
-        rebuild(settings, STREAM, step, tiles)
+        rebuild_state(settings, STREAM, step, tiles)
         keys = len(step.views[VIEW.name].entries)
         for writes in (False, True):
             seconds, busy, written, due = [], [], 0, time.perf_counter()
@@ -117,12 +117,12 @@ def batches(home: str) -> str:
                 time.sleep(max(0.0, due - time.perf_counter()))
                 began, began_cpu = time.perf_counter(), time.thread_time()
                 answered = step.answer(lot)
-                tiles.handed_over([answered.live])
-                tiles.confirmed(lot, 10**6 + number)
+                tiles.note_submitted([answered.live])
+                tiles.confirm_commit(lot, 10**6 + number)
                 if writes:
                     tiles._commits, tiles._not_before = 10**6, 0.0
                     written += tiles._writing is not None and tiles._writing.has_ended
-                    tiles.look()
+                    tiles.update()
                 seconds.append(time.perf_counter() - began)
                 busy.append(time.thread_time() - began_cpu)
             wall, cpu = (

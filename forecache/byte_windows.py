@@ -11,7 +11,7 @@ _BIG = ~np.array([(1 << 8 * (WORD - size)) - 1 for size in range(WORD + 1)], np.
 
 
 @dataclass(frozen=True)
-class Words:
+class TextWords:
     """The texts of a column, eight bytes at a time.
 
     Attributes:
@@ -23,7 +23,7 @@ class Words:
     _text: np.ndarray
 
     @classmethod
-    def of(cls, column: pa.Array) -> "Words":
+    def from_column(cls, column: pa.Array) -> "TextWords":
         """Args:
         column: Of the type string or binary, large or not.
         """
@@ -37,15 +37,18 @@ class Words:
             text[: last - first] = np.frombuffer(data, np.uint8, last - first, first)
         return cls(np.diff(offsets), offsets[:-1].astype(np.int64) - first, text)
 
-    def little(self, position: int, rows: "slice | np.ndarray" = slice(None)) -> np.ndarray:
+    def little_endian(self, position: int, rows: "slice | np.ndarray" = slice(None)) -> np.ndarray:
         """Bytes `position` to `position + 8` of the rows' values as little-endian uint64, zero beyond the end."""
-        return self._windows("<u8")[self._starts[rows] + position] & _LITTLE[self._left(position, rows)]
+        return self._windows("<u8")[self._starts[rows] + position] & _LITTLE[self._remaining_bytes(position, rows)]
 
-    def big(self, position: int) -> np.ndarray:
+    def big_endian(self, position: int) -> np.ndarray:
         """The same of all values, big-endian, so that the order of the numbers is the order of the bytes."""
-        return self._windows(">u8")[self._starts + position].astype(np.uint64) & _BIG[self._left(position, slice(None))]
+        return (
+            self._windows(">u8")[self._starts + position].astype(np.uint64)
+            & _BIG[self._remaining_bytes(position, slice(None))]
+        )
 
-    def _left(self, position: int, rows: "slice | np.ndarray") -> np.ndarray:
+    def _remaining_bytes(self, position: int, rows: "slice | np.ndarray") -> np.ndarray:
         return np.clip(self.lengths[rows] - position, 0, WORD)
 
     def _windows(self, kind: str) -> np.ndarray:

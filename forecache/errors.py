@@ -22,17 +22,17 @@ class ForecacheError(Exception):
 
     def __reduce__(self) -> "tuple[Any, ...]":
         # Pickled by its parts, so that a worker's error reaches its parent unchanged.
-        return _made_again, (type(self), self.message, self.remedy, self.__dict__)
+        return _rebuild_error, (type(self), self.message, self.remedy, self.__dict__)
 
 
-def _made_again(kind: type[ForecacheError], message: str, remedy: str, more: dict[str, Any]) -> ForecacheError:
+def _rebuild_error(kind: type[ForecacheError], message: str, remedy: str, more: dict[str, Any]) -> ForecacheError:
     error = kind.__new__(kind)
     ForecacheError.__init__(error, message, remedy=remedy)
     error.__dict__.update(more)
     return error
 
 
-class PipelinesFailed(ForecacheError):
+class PipelinesFailedError(ForecacheError):
     """Some of several pipelines failed; the others are done.
 
     Attributes:
@@ -42,7 +42,7 @@ class PipelinesFailed(ForecacheError):
     title = "Failed"
 
     def __init__(self, failures: Mapping[str, BaseException], *, of: int) -> None:
-        told = "; ".join(f"{name}: {_sentence(error)}" for name, error in failures.items())
+        told = "; ".join(f"{name}: {_describe_error(error)}" for name, error in failures.items())
         super().__init__(f"{len(failures)} of {of} failed. {told}")
         self.failures = dict(failures)
         codes = {getattr(error, "exit_code", 1) for error in failures.values()}
@@ -59,7 +59,7 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
         each = each.__cause__ or each.__context__
 
 
-def _sentence(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     if isinstance(error, ForecacheError):
         return str(error)
     first_line = (str(error).strip().splitlines() or [""])[0]

@@ -3,9 +3,11 @@
 import fcntl
 import os
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _POLL_S = 0.2
@@ -13,7 +15,7 @@ _HOLDER_BYTES = 200
 
 
 @contextmanager
-def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
+def replace_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     """Yield the path of an empty file, which atomically replaces `path` when the block ends without an error.
 
     After a crash, even of the machine, `path` has either the old content or the complete new one.
@@ -36,7 +38,7 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
 
 def write_durably(path: Path, content: bytes | str, *, mode: int = 0o666) -> None:
     """Replace a file's content as `replacing` does; text is written as UTF-8."""
-    with replacing(path, mode=mode) as temporary:
+    with replace_file(path, mode=mode) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -80,11 +82,11 @@ def lock(
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         if not try_lock(descriptor):
-            waiting(_holder(descriptor))
+            waiting(_read_holder(descriptor))
             if refused is None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            elif not _locked_within(wait_s, descriptor):
-                raise refused(_holder(descriptor))
+            elif not _try_lock_for(wait_s, descriptor):
+                raise refused(_read_holder(descriptor))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, holder.encode(), 0)
         yield descriptor
@@ -101,7 +103,7 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     return True
 
 
-def _locked_within(wait_s: float, descriptor: int) -> bool:
+def _try_lock_for(wait_s: float, descriptor: int) -> bool:
     deadline = time.monotonic() + wait_s
     while time.monotonic() < deadline:
         time.sleep(_POLL_S)
@@ -110,5 +112,41 @@ def _locked_within(wait_s: float, descriptor: int) -> bool:
     return False
 
 
-def _holder(descriptor: int) -> str:
+def _read_holder(descriptor: int) -> str:
     return os.pread(descriptor, _HOLDER_BYTES, 0).decode(errors="replace").strip() or "another process"
+
+
+_YOUNG_S = 60.0
+
+
+@contextmanager
+def process_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield a new folder for the duration of the block; removes folders of killed processes in `parent`."""
+    remove_abandoned_folders(parent, prefix)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as made:
+        descriptor = hold_folder(made)
+        try:
+            yield Path(made)
+        finally:
+            os.close(descriptor)
+
+
+def hold_folder(folder: str) -> int:
+    """Lock a folder for as long as the returned descriptor is open, so that `remove_left` does not remove it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try_lock(descriptor)
+    return descriptor
+
+
+def remove_abandoned_folders(parent: Path, prefix: str) -> None:
+    """Remove the folders in `parent` whose names begin with `prefix` and that no living process has locked."""
+    for path in parent.glob(f"{prefix}*"):
+        with suppress(OSError):  # owned by another user, or already removed
+            if time.time() - path.stat().st_mtime < _YOUNG_S:
+                continue  # its process may be about to lock it
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if try_lock(descriptor):
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)

@@ -11,7 +11,7 @@ from typing import IO, Any, Protocol
 
 from forecache.buckets import SCHEMES, open_bucket, tag_of
 from forecache.errors import SettingsError
-from forecache.files import lock, replacing, sync, write_durably
+from forecache.files import lock, replace_file, sync, write_durably
 
 _CHUNK_BYTES = 8 << 20
 """Bytes of one request to a bucket while a file is read."""
@@ -98,10 +98,10 @@ class LocalFolder:
         return content, _sha256(content)
 
     def write(self, name: str, content: bytes) -> None:
-        write_durably(self._made(name), content)
+        write_durably(self._ensure_parent(name), content)
 
     def swap(self, name: str, content: bytes, tag: str | None) -> str | None:
-        path = self._made(name)
+        path = self._ensure_parent(name)
         with lock(path.with_name(f".{path.name}.lock")):
             if (self.read(name) or (b"", None))[1] != tag:
                 return None
@@ -109,11 +109,11 @@ class LocalFolder:
         return _sha256(content)
 
     def upload(self, source: Path, name: str) -> None:
-        with replacing(self._made(name)) as temporary:
+        with replace_file(self._ensure_parent(name)) as temporary:
             shutil.copyfile(source, temporary)
 
     def open(self, name: str, mode: str) -> IO[bytes]:
-        return (self._made(name) if mode == "wb" else self.root / name).open(mode)
+        return (self._ensure_parent(name) if mode == "wb" else self.root / name).open(mode)
 
     def chunks(self, name: str, start: int) -> Iterator[bytes]:
         with self.open(name, "rb") as file:
@@ -144,7 +144,7 @@ class LocalFolder:
             with suppress(OSError):  # not empty, or already removed
                 folder.rmdir()
 
-    def _made(self, name: str) -> Path:
+    def _ensure_parent(self, name: str) -> Path:
         """The path of a file, after its folder was created durably."""
         path = self.root / name
         if not path.parent.is_dir():

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.byte_windows import WORD, Words
+from forecache.byte_windows import WORD, TextWords
 
 _START = np.uint64(0x9E3779B97F4A7C15)
 _STEP = np.uint64(0xFF51AFD7ED558CCD)
@@ -41,49 +41,49 @@ def row_hashes(columns: Sequence[pa.Array], numbers: "np.ndarray | np.uint64 | N
 def _block_hashes(columns: Sequence[pa.Array], numbers: "np.ndarray | np.uint64 | None") -> np.ndarray:
     hashes = np.full(len(columns[0]), _START)
     for column in columns:
-        _take_in_column(hashes, column)
+        _mix_column(hashes, column)
     if numbers is not None:
-        _take_in(hashes, numbers)
-    _finish(hashes)
+        _mix_numbers(hashes, numbers)
+    _finalize(hashes)
     return hashes
 
 
-def _finish(hashes: np.ndarray) -> None:
+def _finalize(hashes: np.ndarray) -> None:
     for multiplier in _FINAL:
         hashes *= multiplier
         hashes ^= hashes >> _SHIFT
 
 
-def _take_in(hashes: np.ndarray, numbers: "np.ndarray | np.uint64") -> None:
+def _mix_numbers(hashes: np.ndarray, numbers: "np.ndarray | np.uint64") -> None:
     hashes ^= numbers
     hashes *= _STEP
     hashes ^= hashes >> _SHIFT
 
 
-def _take_in_column(hashes: np.ndarray, column: pa.Array) -> None:
+def _mix_column(hashes: np.ndarray, column: pa.Array) -> None:
     kind = column.type
     valid = None if column.null_count == 0 else column.is_valid().to_numpy(zero_copy_only=False)
     if valid is not None:
         hashes ^= np.where(valid, np.uint64(0), _NULL)
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        _take_in_texts(hashes, column, valid)
+        _mix_texts(hashes, column, valid)
         return
     if pa.types.is_struct(kind):
-        _take_in(hashes, np.uint64(0))
+        _mix_numbers(hashes, np.uint64(0))
         for member in column.flatten():
-            _take_in_column(hashes, member)
+            _mix_column(hashes, member)
         return
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        _take_in_lists(hashes, column)
+        _mix_lists(hashes, column)
         return
     if pa.types.is_decimal(kind) or pa.types.is_fixed_size_binary(kind):
-        _take_in_texts(hashes, column.cast(pa.string() if pa.types.is_decimal(kind) else pa.binary()), valid)
+        _mix_texts(hashes, column.cast(pa.string() if pa.types.is_decimal(kind) else pa.binary()), valid)
         return
-    numbers = _numbers(column)
-    _take_in(hashes, numbers if valid is None else np.where(valid, numbers, np.uint64(0)))
+    numbers = _number_bits(column)
+    _mix_numbers(hashes, numbers if valid is None else np.where(valid, numbers, np.uint64(0)))
 
 
-def _numbers(column: pa.Array) -> np.ndarray:
+def _number_bits(column: pa.Array) -> np.ndarray:
     """The bits of every value of a column of numbers, uint64 [n]; undefined for nulls."""
     kind = column.type
     if pa.types.is_floating(kind):
@@ -99,29 +99,29 @@ def _numbers(column: pa.Array) -> np.ndarray:
     return column.fill_null(0).to_numpy().view(np.uint64)
 
 
-def _take_in_texts(hashes: np.ndarray, column: pa.Array, valid: np.ndarray | None) -> None:
+def _mix_texts(hashes: np.ndarray, column: pa.Array, valid: np.ndarray | None) -> None:
     """Mix in the length of every text and then its bytes, eight at a time."""
-    words = Words.of(column)
+    words = TextWords.from_column(column)
     lengths = words.lengths if valid is None else np.where(valid, words.lengths, 0)
-    _take_in(hashes, lengths.astype(np.uint64))
+    _mix_numbers(hashes, lengths.astype(np.uint64))
     for position in range(0, int(lengths.max(initial=0)), WORD):
         rows = np.flatnonzero(lengths > position)
         if len(rows) == len(hashes):
-            _take_in(hashes, words.little(position))
+            _mix_numbers(hashes, words.little_endian(position))
         else:
             some = hashes[rows]
-            _take_in(some, words.little(position, rows))
+            _mix_numbers(some, words.little_endian(position, rows))
             hashes[rows] = some
 
 
-def _take_in_lists(hashes: np.ndarray, column: pa.Array) -> None:
+def _mix_lists(hashes: np.ndarray, column: pa.Array) -> None:
     """Mix in the length of every list, and then the sum of its items' hashes, each mixed with its position."""
     lengths = pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
     ends = np.cumsum(lengths)
     items = row_hashes([column.flatten()])
     positions = np.arange(len(items)) - np.repeat(ends - lengths, lengths)
     items ^= positions.astype(np.uint64) * _STEP
-    _finish(items)
+    _finalize(items)
     sums = np.concatenate([[np.uint64(0)], np.cumsum(items, dtype=np.uint64)])
-    _take_in(hashes, lengths.astype(np.uint64))
-    _take_in(hashes, sums[ends] - sums[ends - lengths])
+    _mix_numbers(hashes, lengths.astype(np.uint64))
+    _mix_numbers(hashes, sums[ends] - sums[ends - lengths])

@@ -17,7 +17,7 @@ Doubles cannot: they have several texts; nor can booleans, which have only two v
 ALLOWED = "Keys are strings, integers, dates, or UUIDs as 16 bytes."
 
 
-def of_arrow(kind: "pa.DataType") -> str | None:
+def key_type_of_arrow(kind: "pa.DataType") -> str | None:
     """The store's type for an Arrow type; None for one that cannot be a key."""
     import pyarrow as pa
 

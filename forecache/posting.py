@@ -21,7 +21,7 @@ _LONGEST_WAIT_S = 3600.0
 
 
 @dataclass(frozen=True)
-class Failed:
+class PostFailure:
     """A failed delivery to a receiver.
 
     Attributes:
@@ -44,24 +44,24 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def post_json(url: str, content: Any, *, headers: Mapping[str, str], timeout_s: float) -> Failed | None:
+def post_json(url: str, content: Any, *, headers: Mapping[str, str], timeout_s: float) -> PostFailure | None:
     """POST JSON; None if the answer's code is 2xx. The reason of a failure contains neither the URL nor the headers."""
-    where, request = urlsplit(url).hostname, _request(url, content, headers)
-    secrets = _secrets(url, request)
+    where, request = urlsplit(url).hostname, _build_request(url, content, headers)
+    secrets = _secrets_of(url, request)
     try:
         with urllib.request.build_opener(_NoRedirects).open(request, timeout=timeout_s) as answer:
             answer.read(_READ_BYTES)
             return None
     except urllib.error.HTTPError as error:
-        said = _without(secrets, _body(error))
+        said = _hide_secrets(secrets, _read_body(error))
         reason = f"{where} answered {error.code}{f': {said}' if said else ''}."
-        return Failed(reason, error.code in _REFUSED, _wait_s(error.headers.get("Retry-After", "")))
+        return PostFailure(reason, error.code in _REFUSED, _retry_after_s(error.headers.get("Retry-After", "")))
     except (OSError, http.client.HTTPException, ValueError) as error:
         cause = getattr(error, "reason", error)
-        return Failed(f"{where} cannot be reached: {_without(secrets, str(cause))}.")
+        return PostFailure(f"{where} cannot be reached: {_hide_secrets(secrets, str(cause))}.")
 
 
-def _request(url: str, content: Any, headers: Mapping[str, str]) -> urllib.request.Request:
+def _build_request(url: str, content: Any, headers: Mapping[str, str]) -> urllib.request.Request:
     """The request; user and password of the URL become its Authorization header."""
     parts = urlsplit(url)
     user, at, place = parts.netloc.rpartition("@")
@@ -74,7 +74,7 @@ def _request(url: str, content: Any, headers: Mapping[str, str]) -> urllib.reque
     )
 
 
-def _secrets(url: str, request: urllib.request.Request) -> list[str]:
+def _secrets_of(url: str, request: urllib.request.Request) -> list[str]:
     """Texts that an error must not repeat, the longest first: the path of a URL or a header can be a token."""
     parts = urlsplit(url)
     authorization = request.get_header("Authorization", "").partition(" ")[2]
@@ -82,13 +82,13 @@ def _secrets(url: str, request: urllib.request.Request) -> list[str]:
     return sorted(filter(None, found), key=len, reverse=True)
 
 
-def _without(secrets: list[str], text: str) -> str:
+def _hide_secrets(secrets: list[str], text: str) -> str:
     for secret in secrets:
         text = text.replace(secret, "***")
     return " ".join(text.split())[:_SHOWN]
 
 
-def _body(error: urllib.error.HTTPError) -> str:
+def _read_body(error: urllib.error.HTTPError) -> str:
     try:
         with error:
             return error.read(_READ_BYTES).decode(errors="replace")
@@ -96,7 +96,7 @@ def _body(error: urllib.error.HTTPError) -> str:
         return ""
 
 
-def _wait_s(text: str) -> float:
+def _retry_after_s(text: str) -> float:
     """Seconds of a Retry-After header, which is a number or a date; an hour at most."""
     try:
         seconds = float(text) if text.strip().isdigit() else parsedate_to_datetime(text).timestamp() - time.time()

@@ -71,11 +71,11 @@ def sizes_of(requests: NDArray[np.object_]) -> Sizes:
     """The sizes of runs of equal values [n], int64 [requests]."""
     if not len(requests):
         return np.zeros(0, np.int64)
-    starts = np.flatnonzero(np.append(True, changes(requests)))
+    starts = np.flatnonzero(np.append(True, mark_changes(requests)))
     return np.diff(np.append(starts, len(requests)))
 
 
-def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
+def mark_changes(values: NDArray[Any]) -> NDArray[np.bool_]:
     """True where a value differs from the one before it, bool [n - 1]; infinite values can be equal."""
     differs: NDArray[np.bool_] = values[1:] != values[:-1]
     return differs
@@ -97,7 +97,7 @@ def _order(score: Array, sizes: Sizes) -> NDArray[np.int64]:
 
 def _ties(ordered: Array, request: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The number of each ordered row's run of equal scores [n], and the first row of each run."""
-    new = np.append(True, changes(ordered) | changes(request))[: len(ordered)]
+    new = np.append(True, mark_changes(ordered) | mark_changes(request))[: len(ordered)]
     return np.cumsum(new) - 1, np.flatnonzero(new)
 
 
@@ -126,6 +126,6 @@ def _ratio(over: Array, under: Array) -> Array:
     return np.divide(over, under, out=np.full(len(over), np.nan), where=under > 0)
 
 
-def best_first(scores: NDArray[Any]) -> NDArray[np.intp]:
+def descending_order(scores: NDArray[Any]) -> NDArray[np.intp]:
     """Positions of the scores [n], the highest first; equal ones in the given order, NaN last."""
     return (-scores).argsort(kind="stable")

@@ -21,13 +21,10 @@ from pydantic_settings import SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from forecache.errors import SettingsError
-from forecache.setting_groups.lake import PROJECT_ROOT, LakeSettings
+from forecache.setting_groups.lake import PROJECT_ROOT, ComputeSettings, LakeSettings
 from forecache.setting_groups.messages import MessageSettings
-from forecache.setting_groups.reader import ReaderSettings
-from forecache.setting_groups.request_log import RequestLogSettings
-from forecache.setting_groups.streams import StreamSettings
-from forecache.setting_groups.tail import TailSettings
-from forecache.setting_groups.work import WorkSettings
+from forecache.setting_groups.reader import ReaderSettings, RequestLogSettings
+from forecache.setting_groups.streams import StreamSettings, TailSettings
 
 __all__ = ["PREFIX", "PROJECT_ROOT", "Settings", "given_variables", "load_settings", "unknown_variables"]
 
@@ -37,7 +34,7 @@ _NO_SETTINGS = re.compile(r"FORECACHE_(BENCH_\w+|\w+_SERVICE_(HOST|PORT)\w*|\w+_
 
 
 class Settings(
-    MessageSettings, TailSettings, StreamSettings, RequestLogSettings, ReaderSettings, WorkSettings, LakeSettings
+    MessageSettings, TailSettings, StreamSettings, RequestLogSettings, ReaderSettings, ComputeSettings, LakeSettings
 ):
     """One object with every setting; build it with `load_settings()`.
 
@@ -131,7 +128,7 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except PydanticSettingsError as error:  # JSON that cannot be read
-        raise _unreadable() from error
+        raise _json_error() from error
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else "*"
@@ -146,7 +143,7 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError(f"Setting FORECACHE_{field.upper()} {value}: {first['msg']}.", remedy=remedy) from None
 
 
-def _unreadable() -> SettingsError:
+def _json_error() -> SettingsError:
     """The error about the first setting whose text is not JSON."""
     for name, text in given_variables().items():
         field = Settings.model_fields.get(name.removeprefix(PREFIX).lower())
@@ -178,9 +175,9 @@ def unknown_variables() -> dict[str, str]:
     """Variables that look like settings and are not, each with the most similar setting, or ""."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     unknown = sorted(name for name in given_variables() if name not in known and not _NO_SETTINGS.fullmatch(name))
-    return {name: _meant(name.removeprefix(PREFIX)) for name in unknown}
+    return {name: _closest_setting(name.removeprefix(PREFIX)) for name in unknown}
 
 
-def _meant(name: str) -> str:
+def _closest_setting(name: str) -> str:
     close = difflib.get_close_matches(name, [known.upper() for known in Settings.model_fields], n=1)
     return f"{PREFIX}{close[0]}" if close else ""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from forecache.files import replacing, try_lock
+from forecache.files import replace_file, try_lock
 
 STATE, LOCK = "STATE", "LOCK"
 
@@ -84,7 +84,7 @@ def write_state(home: Path, name: str, state: StreamState) -> None:
     folder = stream_folder(home, name)
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / STATE) as temporary:
+        with replace_file(folder / STATE) as temporary:
             temporary.write_text(json.dumps(asdict(state)))
 
 

@@ -10,13 +10,13 @@ import dagster as dg
 from pydantic import Field
 
 from assets.model import model_name
-from assets.stage import explained
+from assets.stage import explain_errors
 from assets.views import verdict_view
 from forecache.pipeline import Pipeline
 from resources.settings import SettingsResource
 
 
-class Decision(dg.Config):
+class ApprovalConfig(dg.Config):
     """Configuration of an approval: the decision of the person who launches the job."""
 
     confirmed_by: str = Field(min_length=1, description="Who decides, for the promotion ledger.")
@@ -33,7 +33,7 @@ def approval_job_name(pipeline: Pipeline) -> str:
     return f"approve_{pipeline.name}"
 
 
-def _moved(before: int | None, after: int | None) -> str:
+def _format_champion_change(before: int | None, after: int | None) -> str:
     return f"{before or 'none'} before, {after or 'none'} after"
 
 
@@ -41,13 +41,15 @@ def build_approval_job(pipeline: Pipeline) -> dg.JobDefinition:
     """One step that takes a name and a decision from the launchpad, and sets the champion if the model is approved."""
 
     @dg.op(name=f"decide_{pipeline.name}", description=f"Approve or reject the model of {pipeline.name} that waits.")
-    @explained
-    def decide(context: dg.OpExecutionContext, config: Decision, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.operations.approval import approve, judge
+    @explain_errors
+    def decide_on_model(
+        context: dg.OpExecutionContext, config: ApprovalConfig, settings: SettingsResource
+    ) -> Iterator[Any]:
+        from forecache.operations.approval import approve, judge_version
 
         by = {"version": config.version, "actor": f"dagster:{config.confirmed_by}", "run_id": context.run_id}
         if config.decision == "judge":
-            verdict = judge(settings.load(), pipeline, **by)
+            verdict = judge_version(settings.load(), pipeline, **by)
             metadata = {"version": verdict.model_version, "verdict": verdict_view(verdict.checks)}
             reason, moved = verdict.line, (verdict.champion_before, verdict.champion_after)
         else:
@@ -61,7 +63,7 @@ def build_approval_job(pipeline: Pipeline) -> dg.JobDefinition:
             )
             metadata = {"version": entry.about or 0}
             reason, moved = entry.reason, (entry.from_version, entry.to_version)
-        metadata |= {"decision": config.decision, "by": by["actor"], "champion": _moved(*moved)}
+        metadata |= {"decision": config.decision, "by": by["actor"], "champion": _format_champion_change(*moved)}
         yield dg.AssetObservation(model_name(pipeline), metadata={**metadata, "reason": reason})
         yield dg.Output(None, metadata=metadata)
 
@@ -71,7 +73,7 @@ def build_approval_job(pipeline: Pipeline) -> dg.JobDefinition:
         "into `confirmed_by`, launch.",
         executor_def=dg.in_process_executor,
     )
-    def approval() -> None:
-        decide()
+    def run_approval() -> None:
+        decide_on_model()
 
-    return approval
+    return run_approval

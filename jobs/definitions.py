@@ -9,7 +9,7 @@ from assets.drift_report import build_drift_report
 from assets.features import build_features, build_joined_features
 from assets.landing import build_landing, build_landing_check
 from assets.mailed import build_mailed
-from assets.model import build_model, registered_model
+from assets.model import build_model, build_registered_model
 from assets.monitoring import build_monitoring
 from assets.predictions import build_predictions
 from assets.published import build_published
@@ -33,30 +33,37 @@ from forecache.pipeline import (
 )
 from forecache.pipeline.loading import read_project
 from forecache.pipeline.project import Project
-from forecache.pipeline.recommenders.vectors import second_tables_of
+from forecache.pipeline.recommenders.second_tables import second_tables_of
 from forecache.pipeline.schedules.schedule import NEVER
 from forecache.settings import Settings, load_settings
 from jobs.alerts import build_alerts_sensor
 from jobs.approval import build_approval_job
-from jobs.cost import build_cost_job, build_cost_schedule
-from jobs.delivered import build_delivered_sensors
-from jobs.full import build_full_job
 from jobs.ingest import build_ingest_job, build_ingest_sensor
 from jobs.mail import build_mail_job, build_mail_schedule
-from jobs.maintenance import build_maintenance_job, build_maintenance_schedule
-from jobs.monitoring import build_monitoring_job, build_monitoring_schedule, build_retraining_sensor
+from jobs.maintenance import (
+    build_maintenance_job,
+    build_maintenance_schedule,
+    build_verification_job,
+    build_verification_schedule,
+)
+from jobs.monitoring import (
+    build_cost_job,
+    build_cost_schedule,
+    build_monitoring_job,
+    build_monitoring_schedule,
+    build_retraining_sensor,
+)
 from jobs.nightly import (
     build_nightly_job,
     build_nightly_schedule,
     build_recommender_job,
     build_view_job,
-    built_on_the_way,
+    joins_that_build,
 )
 from jobs.realtime import realtime_definitions
+from jobs.schedules import build_delivery_sensors
 from jobs.streams import stream_definitions
-from jobs.training import build_training_job, build_training_schedule
-from jobs.tuning import build_tuning_job
-from jobs.verification import build_verification_job, build_verification_schedule
+from jobs.training import build_full_job, build_training_job, build_training_schedule, build_tuning_job
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -133,7 +140,7 @@ def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:
         assets=pipeline_assets(pipeline),
         jobs=[nightly],
         schedules=[build_nightly_schedule(pipeline, nightly)],
-        sensors=build_delivered_sensors(pipeline, nightly),
+        sensors=build_delivery_sensors(pipeline, nightly),
     )
     return dg.Definitions.merge(defined, training_definitions(pipeline)) if pipeline.is_trained else defined
 
@@ -163,21 +170,21 @@ def recommender_definitions(recommender: Recommender) -> dg.Definitions:
         assets=assets,
         jobs=[nightly],
         schedules=[build_nightly_schedule(recommender, nightly)],
-        sensors=build_delivered_sensors(recommender, nightly),
+        sensors=build_delivery_sensors(recommender, nightly),
     )
 
 
 def view_definitions(view: FeatureView, project: Project) -> dg.Definitions:
     """A published view: its version in the store, a job, and a schedule if no other job publishes the view."""
     job = build_view_job(view)
-    asset = build_published(view, after=built_on_the_way(view, project.pipelines.values()))
-    if view.name not in project.views_of_their_own:
+    asset = build_published(view, after=joins_that_build(view, project.pipelines.values()))
+    if view.name not in project.standalone_views:
         return dg.Definitions(assets=[asset], jobs=[job])
     return dg.Definitions(
         assets=[asset],
         jobs=[job],
         schedules=[build_nightly_schedule(view, job)],
-        sensors=build_delivered_sensors(view, job),
+        sensors=build_delivery_sensors(view, job),
     )
 
 
@@ -192,7 +199,7 @@ def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSp
     if pipeline.is_trained:
         assets += [build(pipeline) for build in TRAINING_ASSETS]
     if isinstance(pipeline.model, RegisteredModel):
-        assets.append(registered_model(pipeline, pipeline.model))
+        assets.append(build_registered_model(pipeline, pipeline.model))
     if pipeline.publish is not None:
         assets.append(build_published(pipeline))
     if pipeline.drift.report_rows:
@@ -217,7 +224,7 @@ def features_of(project: Project) -> list[dg.AssetsDefinition]:
 
 def views_of(project: Project) -> list[tuple[FeatureView, Schedule]]:
     """All feature views, each once, with the schedule of one of those that use it: their dates are equal."""
-    alone = {name: (view, view.schedule) for name, view in project.views_of_their_own.items()}
+    alone = {name: (view, view.schedule) for name, view in project.standalone_views.items()}
     users = (*project.pipelines.values(), *project.realtime.values())
     return list((alone | {view.name: (view, each.schedule) for each in users for view in each.views}).values())
 

@@ -9,8 +9,8 @@ import dagster as dg
 from assets.stage import REBUILD_TAG
 from forecache.errors import CheckError, ForecacheError, NotFoundError
 from forecache.settings import Settings
-from jobs.common import night_tags
 from jobs.definitions import build_definitions
+from jobs.schedules import partition_tags
 from resources.dagster_internals import (
     DagsterExecutionInterruptedError,
     InMemoryJob,
@@ -21,8 +21,8 @@ from resources.dagster_internals import (
     execute_run_iterator,
 )
 from resources.instance import LOCATION, definitions_module
-from resources.own_runs import process_tags, renewing
-from resources.session import Session, listening
+from resources.own_runs import process_tags, renew_heartbeat
+from resources.session import RunSession, use_session
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -30,12 +30,12 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 class JobRunner:
     """Runs jobs of the project one after the other and reports their stages to a session."""
 
-    def __init__(self, settings: Settings, instance: dg.DagsterInstance, session: Session) -> None:
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance, session: RunSession) -> None:
         self.instance = instance
         self._session = session
         self._repository = build_definitions(settings).get_repository_def()
 
-    def run(
+    def run_job(
         self,
         job_name: str,
         *,
@@ -58,28 +58,28 @@ class JobRunner:
             run_config={**_QUIET, **(config or {})},
             tags={
                 **process_tags(),
-                **(night_tags(*nights) if nights else {}),
+                **(partition_tags(*nights) if nights else {}),
                 **({REBUILD_TAG: "true"} if rebuild else {}),
             },
-            remote_job_origin=self._origin(job_name),
+            remote_job_origin=self._job_origin(job_name),
         )
         self._session.error, self._session.objections = None, []
-        with listening(self._session), renewing(self.instance, run.run_id):
+        with use_session(self._session), renew_heartbeat(self.instance, run.run_id):
             events = list(execute_run_iterator(InMemoryJob(job), run, self.instance))
         finished = self.instance.get_run_by_id(run.run_id)
         assert finished is not None
         if _was_interrupted(events):
             raise KeyboardInterrupt
         if finished.status != dg.DagsterRunStatus.SUCCESS:
-            raise self._reason() or _failure(job_name, run.run_id, events)
+            raise self._failure_cause() or _run_failure_error(job_name, run.run_id, events)
 
-    def _origin(self, job_name: str) -> RemoteJobOrigin:
+    def _job_origin(self, job_name: str) -> RemoteJobOrigin:
         """The job's origin in the workspace, so that the UI links the run to the job."""
         target = LoadableTargetOrigin(module_name=definitions_module(self._session.settings))
         location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name=LOCATION)
         return RemoteJobOrigin(RemoteRepositoryOrigin(location, self._repository.name), job_name)
 
-    def _reason(self) -> Exception | None:
+    def _failure_cause(self) -> Exception | None:
         """The error that made the run fail; if the gate rejected the only model, that rejection."""
         error, objections = self._session.error, self._session.objections
         if isinstance(error, NotFoundError) and objections:
@@ -87,18 +87,18 @@ class JobRunner:
         return error
 
 
-def _errors(events: list[dg.DagsterEvent]) -> list[Any]:
+def _event_errors(events: list[dg.DagsterEvent]) -> list[Any]:
     errors = [getattr(event.event_specific_data, "error", None) for event in events if event.is_failure]
     return [error for error in errors if error]
 
 
 def _was_interrupted(events: list[dg.DagsterEvent]) -> bool:
-    return any(error.cls_name == DagsterExecutionInterruptedError.__name__ for error in _errors(events))
+    return any(error.cls_name == DagsterExecutionInterruptedError.__name__ for error in _event_errors(events))
 
 
-def _failure(job_name: str, run_id: str, events: list[dg.DagsterEvent]) -> ForecacheError:
+def _run_failure_error(job_name: str, run_id: str, events: list[dg.DagsterEvent]) -> ForecacheError:
     """The error of a failure outside any stage, such as a wrong run configuration, with Dagster's reason."""
-    reasons = [error.message.strip().splitlines()[0] for error in _errors(events)]
+    reasons = [error.message.strip().splitlines()[0] for error in _event_errors(events)]
     return ForecacheError(
         f"The run {run_id} of {job_name} failed: {reasons[-1] if reasons else 'without a reason given'}.",
         remedy="`forecache dev` shows its log.",

@@ -10,7 +10,7 @@ import dagster as dg
 from assets.landing import landing_events
 from assets.partitions import source_partitions
 from forecache.pipeline import Source
-from jobs.common import AssetJob, night_tags
+from jobs.schedules import AssetJob, partition_tags
 from resources.settings import SettingsResource
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:
         minimum_interval_seconds=60,
         description=f"Ingests files of {source.name} as they arrive in the landing zone.",
     )
-    def landed(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SensorResult | dg.SkipReason:
+    def request_ingestion(
+        context: dg.SensorEvaluationContext, settings: SettingsResource
+    ) -> dg.SensorResult | dg.SkipReason:
         from forecache.lake.ingest.landing import list_landing
         from forecache.lake.ingest.pending import day_ranges, pending_days, pending_files
         from forecache.lake.sources.days_to_extract import days_to_extract
@@ -55,19 +57,19 @@ def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:
         days |= set(days_to_extract(current, source, first=source.start, last=last)) if last else set()
         if not days:
             return dg.SkipReason(f"No new file in the landing zone of {source.name}.")
-        digest = _digest(pending, days)
+        digest = _digest_files(pending, days)
         if digest == context.cursor:
             return dg.SkipReason(f"The {len(pending)} waiting files were requested before: see the runs of {job.name}.")
         requests = [
-            dg.RunRequest(run_key=f"{digest} {first}", tags=night_tags(first, last))
+            dg.RunRequest(run_key=f"{digest} {first}", tags=partition_tags(first, last))
             for first, last in day_ranges(days, others={file.day for file in landing})
         ]
         events = landing_events(source, landing)
         return dg.SensorResult(run_requests=requests, cursor=digest, asset_events=events)
 
-    return landed
+    return request_ingestion
 
 
-def _digest(files: Sequence["LandingFile"], days: set[date]) -> str:
+def _digest_files(files: Sequence["LandingFile"], days: set[date]) -> str:
     listing = [f"{file.name} {file.size_bytes} {file.modified_at}" for file in files]
     return hashlib.sha256("\n".join([*listing, *map(str, sorted(days))]).encode()).hexdigest()[:16]

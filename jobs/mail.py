@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.mailed import mailed_name
 from forecache.pipeline import Mailing
-from jobs.common import AssetJob
+from jobs.schedules import AssetJob
 
 CRON = "0 8 * * *"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.stage import Step, explained
+from assets.stage import RunStep, explain_errors
 from resources.settings import SettingsResource
 
 MAINTENANCE_CRON = "0 1 * * 0"
@@ -15,12 +15,12 @@ def build_maintenance_job() -> dg.JobDefinition:
     """One step that merges small files and removes unused ones, with counts for each table."""
 
     @dg.op(name="maintain_tables", description="Merge small files; remove those that no version needs.")
-    @explained
+    @explain_errors
     def maintain_tables(context: dg.OpExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.operations.maintain import maintain
+        from forecache.operations.lake_maintenance import maintain_lake
 
-        step = Step(context, settings.load())
-        done = maintain(step.settings, progress=step.progress)
+        step = RunStep(context, settings.load())
+        done = maintain_lake(step.settings, progress=step.progress)
         columns = ("table", "merged", "removed", "files_before", "files_after", "bytes_before", "bytes_after")
         records = [dg.TableRecord({name: getattr(item, name) for name in columns}) for item in done]
         freed = sum(item.bytes_before - item.bytes_after for item in done)
@@ -35,10 +35,10 @@ def build_maintenance_job() -> dg.JobDefinition:
         description="Merge the lake's small files and remove what no version, model or run names any more.",
         executor_def=dg.in_process_executor,
     )
-    def maintenance() -> None:
+    def run_maintenance() -> None:
         maintain_tables()
 
-    return maintenance
+    return run_maintenance
 
 
 def build_maintenance_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
@@ -46,4 +46,40 @@ def build_maintenance_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
         name=f"{job.name}_schedule", job=job, cron_schedule=MAINTENANCE_CRON, execution_timezone="UTC",
         description="Sundays at 01:00 UTC: the lake's small files are merged, what nothing needs is removed.",
+    )  # fmt: skip
+
+
+VERIFICATION_CRON = "0 6 * * 6"
+
+
+def build_verification_job() -> dg.JobDefinition:
+    """One step that reads every byte of the stores, so that damage is found before a version is needed.
+
+    It fails if a version is damaged, and names the damaged files.
+    """
+
+    @dg.op(name="verify_stores_on_disk", description="Read every byte of every retained version.")
+    @explain_errors
+    def verify_stores_on_disk(context: dg.OpExecutionContext, settings: SettingsResource) -> Iterator[Any]:
+        from forecache.store.checkup import verify_stores
+
+        found = verify_stores(settings.load())
+        yield dg.Output(None, metadata={"read_bytes": sum(item.read_bytes for item in found), "found": len(found)})
+
+    @dg.job(
+        name="verify_stores",
+        description="Read every byte of the stores and compare it with what was published.",
+        executor_def=dg.in_process_executor,
+    )
+    def run_verification() -> None:
+        verify_stores_on_disk()
+
+    return run_verification
+
+
+def build_verification_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
+    """Saturdays at 06:00 UTC."""
+    return dg.ScheduleDefinition(
+        name=f"{job.name}_schedule", job=job, cron_schedule=VERIFICATION_CRON, execution_timezone="UTC",
+        description="Saturdays at 06:00 UTC: whether the stores' bytes are those that were written.",
     )  # fmt: skip

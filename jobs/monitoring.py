@@ -6,14 +6,14 @@ import dagster as dg
 
 from assets.monitoring import monitoring_name
 from forecache.pipeline import Pipeline
-from jobs.common import AssetJob, newest_night_schedule
-from jobs.full import full_job_name
-from jobs.training import training_job_name
+from jobs.schedules import AssetJob, build_newest_night_schedule
+from jobs.training import full_job_name, training_job_name
 from resources.dagster_internals import NOT_FINISHED_STATUSES, RUN_KEY_TAG
 from resources.settings import SettingsResource
 
 if TYPE_CHECKING:
-    from forecache.monitoring.decision import Decision
+    from forecache.monitoring.retraining import RetrainingDecision
+
 
 REASON_TAG = "forecache/reason"
 
@@ -35,7 +35,7 @@ def build_monitoring_job(pipeline: Pipeline) -> AssetJob:
 def build_monitoring_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleDefinition:
     """An hour after the nightly run starts, for its as-of dates."""
     about = f"An hour after the nightly run: what moved in {pipeline.name}."
-    return newest_night_schedule(pipeline, job, description=about, hours_later=1)
+    return build_newest_night_schedule(pipeline, job, description=about, hours_later=1)
 
 
 def build_retraining_sensor(pipeline: Pipeline, job: AssetJob) -> dg.SensorDefinition:
@@ -47,29 +47,33 @@ def build_retraining_sensor(pipeline: Pipeline, job: AssetJob) -> dg.SensorDefin
         minimum_interval_seconds=600,
         description=f"Trains {pipeline.name} again when figures are beyond their limits; the gate decides as always.",
     )
-    def drifted(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
+    def request_training(
+        context: dg.SensorEvaluationContext, settings: SettingsResource
+    ) -> dg.RunRequest | dg.SkipReason:
         from forecache.monitoring.retraining import retraining_decision
 
         decision = retraining_decision(settings.load(), pipeline)
         if not decision.retrain:
             return dg.SkipReason(decision.reason)
         run_key = f"{pipeline.name} champion {decision.key}"
-        waits_for = _requested(context.instance, run_key) or _under_way(context.instance, pipeline)
+        waits_for = _describe_requested_run(context.instance, run_key) or _describe_running_training(
+            context.instance, pipeline
+        )
         if waits_for:
             return dg.SkipReason(f"{waits_for} {decision.reason}")
         return dg.RunRequest(
             run_key=run_key, run_config=_training_config(pipeline, decision), tags={REASON_TAG: decision.reason}
         )
 
-    return drifted
+    return request_training
 
 
-def _training_config(pipeline: Pipeline, decision: "Decision") -> dict[str, object]:
+def _training_config(pipeline: Pipeline, decision: "RetrainingDecision") -> dict[str, object]:
     assert decision.night is not None
     return {"ops": {pipeline.training_table: {"config": {"night": decision.night.isoformat()}}}}
 
 
-def _requested(instance: dg.DagsterInstance, run_key: str) -> str:
+def _describe_requested_run(instance: dg.DagsterInstance, run_key: str) -> str:
     """A sentence about the run that was already requested for the same reason; "" if there is none."""
     runs = instance.get_runs(filters=dg.RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1)
     if not runs:
@@ -78,10 +82,28 @@ def _requested(instance: dg.DagsterInstance, run_key: str) -> str:
     return f"Run {runs[0].run_id} was requested for this and is {runs[0].status.value}.{again}"
 
 
-def _under_way(instance: dg.DagsterInstance, pipeline: Pipeline) -> str:
+def _describe_running_training(instance: dg.DagsterInstance, pipeline: Pipeline) -> str:
     """A sentence about a training that is running; "" if there is none."""
     for name in (training_job_name(pipeline), full_job_name(pipeline)):
         runs = instance.get_runs(filters=dg.RunsFilter(job_name=name, statuses=NOT_FINISHED_STATUSES), limit=1)
         if runs:
             return f"Run {runs[0].run_id} of {name} has not ended yet."
     return ""
+
+
+COST_CRON = "0 7 * * *"
+
+
+def build_cost_job(asset: dg.AssetsDefinition) -> AssetJob:
+    return dg.define_asset_job(
+        "cost_report", selection=dg.AssetSelection.assets(asset), executor_def=dg.in_process_executor,
+        description="What stages, training, storage and replicas cost a day, as means of the last week.",
+    )  # fmt: skip
+
+
+def build_cost_schedule(job: AssetJob) -> dg.ScheduleDefinition:
+    """Every day at 07:00 UTC, after the nightly runs."""
+    return dg.ScheduleDefinition(
+        name=f"{job.name}_schedule", job=job, cron_schedule=COST_CRON, execution_timezone="UTC",
+        description="Every day at 07:00 UTC: what everything cost in the last week.",
+    )  # fmt: skip

@@ -12,8 +12,8 @@ from assets.drift_report import drift_report_name
 from assets.partitions import as_of_partitions, pipeline_partitions
 from assets.published import published_name
 from forecache.pipeline import FeatureView, Pipeline, Recommender, Served
-from forecache.pipeline.recommenders.vectors import second_tables_of
-from jobs.common import AssetJob, newest_night_schedule
+from forecache.pipeline.recommenders.second_tables import second_tables_of
+from jobs.schedules import AssetJob, build_newest_night_schedule
 
 
 def nightly_job_name(pipeline: Served) -> str:
@@ -35,7 +35,7 @@ def _is_in_job(view: FeatureView, pipeline: Pipeline) -> bool:
     return as_of_partitions(pipeline.schedule, view.sources) == pipeline_partitions(pipeline)
 
 
-def built_on_the_way(view: FeatureView, pipelines: Iterable[Pipeline]) -> list[str]:
+def joins_that_build(view: FeatureView, pipelines: Iterable[Pipeline]) -> list[str]:
     """Joined feature tables whose step builds the view, because the view is not in the job of their pipeline."""
     users = [each for each in pipelines if each.is_joined and view in each.views]
     return [each.feature_table for each in users if not _is_in_job(view, each)]
@@ -78,6 +78,6 @@ def build_nightly_schedule(pipeline: Served, job: AssetJob) -> dg.ScheduleDefini
     schedule = pipeline.schedule
     about = (
         f"{schedule.cron} ({schedule.time_zone}): {pipeline.name} for the as-of dates that have ended since the run "
-        f"before ({schedule.words})."
+        f"before ({schedule.as_of_text})."
     )
-    return newest_night_schedule(pipeline, job, description=about)
+    return build_newest_night_schedule(pipeline, job, description=about)

@@ -3,48 +3,71 @@
 import dagster as dg
 
 from assets.candidate import build_candidate
-from assets.examples import build_asked_training_set
 from assets.logged_drift import build_logged_drift, logged_drift_name
-from assets.model import build_model, registered_model
-from assets.parity import build_parity
+from assets.model import build_model, build_registered_model
+from assets.parity import build_parity, parity_name
 from assets.published import published_name
-from assets.released import build_released, released_name, views_together
+from assets.realtime_training_set import build_realtime_training_set
+from assets.released import build_released, released_name, views_of_one_range
 from forecache.pipeline import Realtime, RegisteredModel, TorchModel
 from forecache.pipeline.schedules.schedule import NEVER
 from jobs.approval import build_approval_job
-from jobs.common import AssetJob, newest_night_schedule
-from jobs.delivered import build_delivered_sensors
-from jobs.full import full_job_name
 from jobs.nightly import nightly_job_name
-from jobs.parity import build_parity_job, build_parity_schedule
 from jobs.rollout import rollout_definitions
-from jobs.training import build_training_schedule, training_job_name, training_selection
-from jobs.tuning import build_tuning_job
+from jobs.schedules import AssetJob, build_delivery_sensors, build_newest_night_schedule
+from jobs.training import (
+    build_training_schedule,
+    build_tuning_job,
+    full_job_name,
+    training_job_name,
+    training_selection,
+)
 
 
-def asked_night_selection(realtime: Realtime) -> dg.AssetSelection:
-    views = views_together(realtime)
+def build_parity_job(realtime: Realtime) -> AssetJob:
+    """The comparison of logged answers; a job of its own, so that publishing does not wait for it."""
+    return dg.define_asset_job(
+        f"{parity_name(realtime)}_job",
+        selection=dg.AssetSelection.assets(parity_name(realtime)),
+        description=f"Compute yesterday's logged answers of {realtime.name} again, and compare every bit.",
+        executor_def=dg.in_process_executor,
+    )
+
+
+def build_parity_schedule(realtime: Realtime, job: AssetJob) -> dg.ScheduleDefinition:
+    """Half an hour after a day of the log has ended, which is at midnight UTC."""
+    return dg.ScheduleDefinition(
+        name=f"{job.name}_schedule",
+        job=job,
+        cron_schedule="30 0 * * *",
+        execution_timezone="UTC",
+        description=f"Half an hour after midnight UTC: parity of yesterday's answers of {realtime.name}.",
+    )
+
+
+def realtime_nightly_selection(realtime: Realtime) -> dg.AssetSelection:
+    views = views_of_one_range(realtime)
     tables, stores = [view.feature_table for view in views], [published_name(view) for view in views]
     return dg.AssetSelection.assets(*tables, *stores, released_name(realtime))
 
 
-def asked_training_selection(realtime: Realtime) -> dg.AssetSelection:
+def realtime_training_selection(realtime: Realtime) -> dg.AssetSelection:
     return training_selection(realtime.training_pipeline) | dg.AssetSelection.assets(released_name(realtime))
 
 
-def build_asked_nightly_job(realtime: Realtime) -> AssetJob:
+def build_realtime_nightly_job(realtime: Realtime) -> AssetJob:
     """Ingest, features, their stores, and a new release if something has changed."""
     return dg.define_asset_job(
         nightly_job_name(realtime.training_pipeline),
-        selection=asked_night_selection(realtime),
+        selection=realtime_nightly_selection(realtime),
         description=f"Ingest what waits, then build and publish what {realtime.name} looks up, and release it.",
         executor_def=dg.in_process_executor,
     )
 
 
-def build_asked_training_jobs(realtime: Realtime) -> list[AssetJob]:
+def build_realtime_training_jobs(realtime: Realtime) -> list[AssetJob]:
     """Training alone, and the first run: training, then the nightly job with the model that passed the gate."""
-    training, night = asked_training_selection(realtime), asked_night_selection(realtime)
+    training, night = realtime_training_selection(realtime), realtime_nightly_selection(realtime)
     return [
         dg.define_asset_job(
             training_job_name(realtime.training_pipeline),
@@ -91,13 +114,13 @@ def logged_drift_definitions(realtime: Realtime) -> dg.Definitions:
 
 def realtime_definitions(realtime: Realtime) -> dg.Definitions:
     """The assets, jobs and schedules of a real-time model; those of its views are defined once for all their users."""
-    pipeline, nightly = realtime.training_pipeline, build_asked_nightly_job(realtime)
+    pipeline, nightly = realtime.training_pipeline, build_realtime_nightly_job(realtime)
     about = f"{realtime.schedule.cron} ({realtime.schedule.time_zone}): what {realtime.name} looks up, and its release."
     own = dg.Definitions(
         assets=[build_released(realtime)],
         jobs=[nightly],
-        schedules=[newest_night_schedule(realtime, nightly, description=about)] if realtime.all_sources else [],
-        sensors=build_delivered_sensors(realtime, nightly),
+        schedules=[build_newest_night_schedule(realtime, nightly, description=about)] if realtime.all_sources else [],
+        sensors=build_delivery_sensors(realtime, nightly),
     )
     defined = dg.Definitions.merge(own, parity_definitions(realtime))
     if realtime.rollout is not None:
@@ -105,15 +128,15 @@ def realtime_definitions(realtime: Realtime) -> dg.Definitions:
     if realtime.log is not None and realtime.is_trained:
         defined = dg.Definitions.merge(defined, logged_drift_definitions(realtime))
     if isinstance(realtime.model, RegisteredModel):
-        watched = dg.Definitions(assets=[registered_model(pipeline, realtime.model)])
+        watched = dg.Definitions(assets=[build_registered_model(pipeline, realtime.model)])
         return dg.Definitions.merge(defined, watched)
     if not realtime.is_trained:
         return defined
-    training, full = build_asked_training_jobs(realtime)
+    training, full = build_realtime_training_jobs(realtime)
     searches = [build_tuning_job(pipeline)] if isinstance(pipeline.model, TorchModel) else []
     approval = [build_approval_job(pipeline)] if pipeline.trained_gate.approval else []
     trained = dg.Definitions(
-        assets=[build_asked_training_set(realtime), build_candidate(pipeline), build_model(pipeline)],
+        assets=[build_realtime_training_set(realtime), build_candidate(pipeline), build_model(pipeline)],
         jobs=[training, full, *searches, *approval],
         schedules=[build_training_schedule(realtime, training)] if realtime.schedule.training != NEVER else [],
     )

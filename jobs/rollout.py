@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.rollout import build_rollout, rollout_name
 from forecache.pipeline import Realtime
-from jobs.common import AssetJob
+from jobs.schedules import AssetJob
 from resources.dagster_internals import NOT_FINISHED_STATUSES
 from resources.settings import SettingsResource
 
@@ -39,7 +39,7 @@ def build_rollout_sensor(realtime: Realtime, job: AssetJob) -> dg.SensorDefiniti
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Looks at the rollout of {realtime.name} once a minute while one is under way.",
     )
-    def under_way(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
+    def request_look(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
         from forecache.operations.rollout.controller import running_rollouts
 
         if not running_rollouts(settings.load(), [realtime.name]):
@@ -49,4 +49,4 @@ def build_rollout_sensor(realtime: Realtime, job: AssetJob) -> dg.SensorDefiniti
             return dg.SkipReason("A look is under way.")
         return dg.RunRequest()
 
-    return under_way
+    return request_look

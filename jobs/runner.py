@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Literal
 
-from forecache.errors import InputError, PipelinesFailed
+from forecache.errors import InputError, PipelinesFailedError
 from forecache.pipeline import Pipeline, Realtime, Source
 from forecache.pipeline.loading import load_nightly, read_project
 from forecache.pipeline.project import Nightly
-from forecache.pipeline.schedules.as_of import Scheduled, as_of_range, newest_as_of
+from forecache.pipeline.schedules.as_of import ScheduledDeclaration, as_of_range, newest_as_of
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 from resources.instance import runner_instance
 
 if TYPE_CHECKING:
     from jobs.execution import JobRunner
-    from resources.session import Session
+    from resources.session import RunSession
 
 Job = Literal["nightly", "training", "ingest", "full"]
 Nights = tuple[date, date]
@@ -60,23 +60,23 @@ def run(
     failures: dict[str, BaseException] = {}
     spans: dict[str, Nights] = {}
     for pipeline in chosen if job != "ingest" else ():
-        with _noted(failures, pipeline.name):
-            spans[pipeline.name] = _span(pipeline, nights)
+        with _collect_error(failures, pipeline.name):
+            spans[pipeline.name] = _as_of_span(pipeline, nights)
     num_chosen = len(chosen) + len(landed)
     if len(failures) < num_chosen:
-        from resources.session import Session
+        from resources.session import RunSession
 
-        session = Session(settings, progress, on_stage)
+        session = RunSession(settings, progress, on_stage)
         _run_all(session, chosen, landed, spans, failures, nights=nights, job=job, rebuild=rebuild)
     if failures and num_chosen == 1:
         raise next(iter(failures.values()))
     if failures:
-        raise PipelinesFailed(failures, of=num_chosen)
+        raise PipelinesFailedError(failures, of=num_chosen)
     return session.results
 
 
 def _run_all(
-    session: "Session",
+    session: "RunSession",
     chosen: Sequence[Nightly],
     landed: Sequence[Source],
     spans: Mapping[str, Nights],
@@ -96,41 +96,41 @@ def _run_all(
         close_abandoned_runs(instance)
         own = {s.name: s for pipeline in chosen for s in pipeline.all_sources if isinstance(s, Source)}
         own |= {source.name: source for source in landed}
-        of_mailings = {source.name: source for source in _addresses(session.settings, chosen)}
+        of_mailings = {source.name: source for source in _address_sources(session.settings, chosen)}
         unread: dict[str, BaseException] = {}
         for source in own.values():
-            with _noted(unread, source.name):
+            with _collect_error(unread, source.name):
                 only = job == "ingest"
                 days = nights if only else None
-                _ingest(session.settings, runner, source, days=days, rebuild=rebuild and only)
+                _ingest_source(session.settings, runner, source, days=days, rebuild=rebuild and only)
         failures.update({source.name: unread[source.name] for source in landed if source.name in unread})
         for name in of_mailings.keys() - own.keys():
-            with _noted(failures, name):
-                _ingest(session.settings, runner, of_mailings[name], days=None)
+            with _collect_error(failures, name):
+                _ingest_source(session.settings, runner, of_mailings[name], days=None)
         for pipeline in chosen:
             lacking = [unread[source.name] for source in pipeline.all_sources if source.name in unread]
-            with _noted(failures, pipeline.name):
+            with _collect_error(failures, pipeline.name):
                 if lacking:
                     raise lacking[0]
                 if pipeline.name in spans:
-                    own_job = _job_of(session.settings, pipeline, job)
-                    runner.run(
+                    own_job = _choose_job(session.settings, pipeline, job)
+                    runner.run_job(
                         f"{own_job}_{pipeline.name}",
                         nights=spans[pipeline.name],
-                        config=_config(pipeline, own_job, spans),
+                        config=_run_config(pipeline, own_job, spans),
                         rebuild=rebuild,
                     )
 
 
-def _addresses(settings: Settings, chosen: Sequence[Nightly]) -> list[Source]:
+def _address_sources(settings: Settings, chosen: Sequence[Nightly]) -> list[Source]:
     """The sources of addresses for the mailings of some pipelines."""
     names = {pipeline.name for pipeline in chosen}
     mailings = read_project(settings).mailings.values()
-    return [source for mailing in mailings if mailing.pipeline.name in names for source in mailing.landed]
+    return [source for mailing in mailings if mailing.pipeline.name in names for source in mailing.landed_sources]
 
 
 @contextmanager
-def _noted(failures: dict[str, BaseException], name: str) -> Iterator[None]:
+def _collect_error(failures: dict[str, BaseException], name: str) -> Iterator[None]:
     """Collect an error of the block under a name and continue; an interrupt ends everything."""
     try:
         yield
@@ -138,7 +138,7 @@ def _noted(failures: dict[str, BaseException], name: str) -> Iterator[None]:
         failures[name] = error
 
 
-def _ingest(
+def _ingest_source(
     settings: Settings, runner: "JobRunner", source: Source, *, days: Nights | None, rebuild: bool = False
 ) -> None:
     """Run once for each range of days with something new; if nothing is new, once for the last day, which records that.
@@ -163,21 +163,21 @@ def _ingest(
     ranges = day_ranges(waiting, others={file.day for file in landed})
     spans = [(first, last)] if rebuild else ranges or [(last, last)]
     for span in spans:
-        runner.run(ingest_job_name(source), nights=span, rebuild=rebuild)
+        runner.run_job(ingest_job_name(source), nights=span, rebuild=rebuild)
 
 
-def _job_of(settings: Settings, declared: Nightly, job: Job) -> Job:
+def _choose_job(settings: Settings, declared: Nightly, job: Job) -> Job:
     """Choose the job: "nightly" for a declaration without training, "full" for a real-time model without a champion."""
     if not isinstance(declared, (Pipeline, Realtime)) or not declared.is_trained:
         return "nightly"
     if job != "nightly" or isinstance(declared, Pipeline):
         return job
-    from forecache.registry.versions.models import find_champion
+    from forecache.registry.versions.model_versions import find_champion
 
     return "nightly" if find_champion(settings, declared.training_pipeline) else "full"
 
 
-def _config(declared: Nightly, job: Job, spans: Mapping[str, Nights]) -> dict[str, object]:
+def _run_config(declared: Nightly, job: Job, spans: Mapping[str, Nights]) -> dict[str, object]:
     if job != "training" or not isinstance(declared, (Pipeline, Realtime)):
         return {}
     pipeline = declared.training_pipeline if isinstance(declared, Realtime) else declared
@@ -185,7 +185,7 @@ def _config(declared: Nightly, job: Job, spans: Mapping[str, Nights]) -> dict[st
     return {"ops": {pipeline.training_table: {"config": {"night": night}}}}
 
 
-def _span(pipeline: Scheduled, nights: Nights | None) -> Nights:
+def _as_of_span(pipeline: ScheduledDeclaration, nights: Nights | None) -> Nights:
     """First and last of the requested as-of dates; by default the newest one."""
     newest = newest_as_of(pipeline)
     return as_of_range(pipeline, *(nights or (newest, newest)))

@@ -9,17 +9,17 @@ from typing import Any
 
 import dagster as dg
 
-from assets.stage import Step, explained
+from assets.stage import RunStep, explain_errors
 from assets.streams import (
     build_live_layers,
     build_stream,
     build_stream_checks,
     build_topic,
-    layers_made,
+    layer_materializations,
     stream_evaluations,
-    stream_made,
+    stream_materialization,
 )
-from forecache.monitoring.streams.overview import StreamNow, stream_now
+from forecache.monitoring.streams.stream_status import StreamStatus, read_stream_status
 from forecache.pipeline import Stream
 from forecache.pipeline.project import Project
 from forecache.settings import Settings
@@ -38,7 +38,7 @@ def stream_definitions(project: Project) -> dg.Definitions:
     if not streams:
         return dg.Definitions()
     topics = {each.topic.name: build_topic(each) for each in streams}
-    layers = [layer for each in streams for layer in build_live_layers(each, list(project.served))]
+    layers = [layer for each in streams for layer in build_live_layers(each, list(project.publishable))]
     job = build_stream_maintenance_job(streams)
     return dg.Definitions(
         assets=[*topics.values(), *(build_stream(each) for each in streams), *layers],
@@ -59,27 +59,27 @@ def build_streams_sensor(streams: Sequence[Stream]) -> dg.SensorDefinition:
         description="Reports versions and checks of the streams. With FORECACHE_STREAM_KEEP_RUNNING it starts those "
         "that do not run, each once, with growing pauses where one dies again and again.",
     )
-    def watch(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SensorResult:
+    def watch_streams(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SensorResult:
         current = settings.load()
-        told = kept_running(current, streams)
+        told = start_stopped_streams(current, streams)
         before: Cursor = json.loads(context.cursor) if context.cursor else {}
         events: list[Any] = []
         after: Cursor = {}
         for stream in streams:
-            now = stream_now(current, stream)
-            some, after[stream.name] = news_of(current, now, before.get(stream.name, {}))
+            now = read_stream_status(current, stream)
+            some, after[stream.name] = new_stream_events(current, now, before.get(stream.name, {}))
             events += some
         reason = "; ".join(told) or "Every stream was looked at."
         return dg.SensorResult(skip_reason=reason, asset_events=events, cursor=json.dumps(after))
 
-    return watch
+    return watch_streams
 
 
-def kept_running(settings: Settings, streams: Sequence[Stream]) -> list[str]:
+def start_stopped_streams(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     """Start streams that do not run, if the settings say so; returns a phrase for each that was started or waits."""
     if not settings.stream_keep_running:
         return []
-    from forecache.operations.streams.start import keep_running
+    from forecache.operations.keep_streams_running import keep_running
 
     words = {"started": "{0} was started", "starting": "{0} is starting", "waits": "{0} is started again in {1:.0f} s"}
     return [
@@ -89,7 +89,9 @@ def kept_running(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     ]
 
 
-def news_of(settings: Settings, now: StreamNow, before: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+def new_stream_events(
+    settings: Settings, now: StreamStatus, before: dict[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
     """New events of a stream, and its state after they are recorded.
 
     Args:
@@ -100,7 +102,7 @@ def news_of(settings: Settings, now: StreamNow, before: dict[str, Any]) -> tuple
     after = dict(before)
     version = now.state.committed_version if now.state is not None else -1
     if version >= 0 and version != before.get("version") and now.at - before.get("made_at", 0.0) >= _MADE_S:
-        events += [stream_made(settings, now), *layers_made(now)]
+        events += [stream_materialization(settings, now), *layer_materializations(now)]
         after |= {"version": version, "made_at": now.at}
     evaluations = stream_evaluations(now) if now.state is not None or settings.stream_keep_running else []
     passed = {each.check_name: each.passed for each in evaluations}
@@ -118,15 +120,15 @@ def build_stream_maintenance_job(streams: Sequence[Stream]) -> dg.JobDefinition:
     tables = [name for each in streams for name in (each.table, each.quarantine_table)]
 
     @dg.op(name="maintain_stream_tables", description="Merge the small files of hours that are over.")
-    @explained
+    @explain_errors
     def maintain_stream_tables(context: dg.OpExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.lake.delta.listing import table_names
-        from forecache.operations.maintain import maintain
+        from forecache.operations.lake_maintenance import maintain_lake
 
-        step = Step(context, settings.load())
+        step = RunStep(context, settings.load())
         here = set(table_names(step.settings))
         names = [name for name in tables if name in here]
-        done = maintain(step.settings, names, progress=step.progress) if names else []
+        done = maintain_lake(step.settings, names, progress=step.progress) if names else []
         merged, removed = sum(each.merged for each in done), sum(each.removed for each in done)
         yield dg.Output(None, metadata={"merged_files": merged, "removed_files": removed})
 
@@ -135,10 +137,10 @@ def build_stream_maintenance_job(streams: Sequence[Stream]) -> dg.JobDefinition:
         description="Merge the small files of the hours of streams that are over, beside the running streams.",
         executor_def=dg.in_process_executor,
     )
-    def maintenance() -> None:
+    def run_maintenance() -> None:
         maintain_stream_tables()
 
-    return maintenance
+    return run_maintenance
 
 
 def build_stream_maintenance_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:

@@ -1,11 +1,20 @@
 """The jobs that train a pipeline's model: training, the first run with all stages, and the hyperparameter search."""
 
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
 import dagster as dg
+from pydantic import Field
 
 from assets.candidate import candidate_name
 from assets.model import model_name
+from assets.stage import RunStep, explain_errors
+from assets.views import tuning_view
 from forecache.pipeline import Pipeline, Realtime
-from jobs.common import AssetJob
+from jobs.nightly import nightly_selection
+from jobs.schedules import AssetJob
+from resources.settings import SettingsResource
 
 
 def training_job_name(pipeline: Pipeline) -> str:
@@ -36,3 +45,52 @@ def build_training_schedule(pipeline: Pipeline | Realtime, job: AssetJob) -> dg.
         execution_timezone=schedule.time_zone,
         description=f"{schedule.training} ({schedule.time_zone}): train {pipeline.name} anew.",
     )
+
+
+def full_job_name(pipeline: Pipeline) -> str:
+    return f"full_{pipeline.name}"
+
+
+def build_full_job(pipeline: Pipeline) -> AssetJob:
+    """The first run of a pipeline: training, and then the nightly job with the model that passed the gate."""
+    return dg.define_asset_job(
+        full_job_name(pipeline),
+        selection=training_selection(pipeline) | nightly_selection(pipeline),
+        description=f"Train {pipeline.name}, then score and publish a night.",
+        executor_def=dg.in_process_executor,
+    )
+
+
+class TuningConfig(dg.Config):
+    """Configuration of a hyperparameter search."""
+
+    trials: int = Field(20, ge=1, description="Finished trials in all; a search that was interrupted goes on.")
+
+
+def tuning_job_name(pipeline: Pipeline) -> str:
+    return f"tuning_{pipeline.name}"
+
+
+def build_tuning_job(pipeline: Pipeline) -> dg.JobDefinition:
+    """Search on the newest training set; the job shows the best values and changes no declaration."""
+
+    @dg.op(name=f"tune_{pipeline.name}", description=f"Search the hyperparameters of {pipeline.name}.")
+    @explain_errors
+    def tune_pipeline(
+        context: dg.OpExecutionContext, config: TuningConfig, settings: SettingsResource
+    ) -> Iterator[dg.Output[Any]]:
+        from forecache.training.tuning.search import tune
+
+        step = RunStep(context, settings.load())
+        result = step.run_stage(tune, step.settings, pipeline, date.today(), trials=config.trials)
+        yield dg.Output(None, metadata=tuning_view(pipeline, result))
+
+    @dg.job(
+        name=tuning_job_name(pipeline),
+        description=f"Search learning rate, weight decay and batch size of {pipeline.name} on its training set.",
+        executor_def=dg.in_process_executor,
+    )
+    def run_tuning() -> None:
+        tune_pipeline()
+
+    return run_tuning

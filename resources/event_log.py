@@ -57,13 +57,13 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         if _is_partition_evaluation(event):
             self._evaluations.append(event)
             if len(self._evaluations) >= BATCH_SIZE:
-                self._flush()
+                self._store_evaluations()
         else:
-            self._flush()
+            self._store_evaluations()
             super().store_event(event)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        self._flush()
+        self._store_evaluations()
         if len({event.run_id for event in events}) > 1:
             super().store_event_batch(events)
             return
@@ -78,7 +78,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         rows = self._store_in_run(events)
         # The index database is what asset queries across runs read.
         with self.index_transaction() as connection:
-            ids = [_insert(connection, row) for row in rows]
+            ids = [_insert_event(connection, row) for row in rows]
             self._store_asset_event_tags(connection, events, ids)
             last = {event.get_dagster_event().asset_key: (event, id_) for event, id_ in zip(events, ids, strict=True)}
             for event, id_ in last.values():
@@ -98,20 +98,20 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         return table_name in self._tables
 
     def dispose(self) -> None:
-        self._flush()
+        self._store_evaluations()
         super().dispose()
 
-    def _flush(self) -> None:
+    def _store_evaluations(self) -> None:
         events, self._evaluations = self._evaluations, []
         for run_id in dict.fromkeys(event.run_id for event in events):
             ours = [event for event in events if event.run_id == run_id]
             rows = self._store_in_run(ours)
-            with self._held_open(INDEX_SHARD_NAME) as connection:
+            with self._hold_connection(INDEX_SHARD_NAME) as connection:
                 for event, row in zip(ours, rows, strict=True):
-                    self.store_asset_check_event(event, _insert(connection, row))
+                    self.store_asset_check_event(event, _insert_event(connection, row))
 
     @contextmanager
-    def _held_open(self, shard: str) -> Iterator[Any]:
+    def _hold_connection(self, shard: str) -> Iterator[Any]:
         """Let every statement inside use one connection to a database, and one transaction."""
         key = (threading.get_ident(), shard)
         with super()._connect(shard) as connection:
@@ -131,7 +131,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
                 yield connection
 
 
-def _insert(connection: Any, row: Mapping[str, Any]) -> int:
+def _insert_event(connection: Any, row: Mapping[str, Any]) -> int:
     """Insert an event; returns its id."""
     return int(connection.execute(SqlEventLogStorageTable.insert(), row).inserted_primary_key[0])
 

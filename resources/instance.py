@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from forecache.errors import SettingsError
 from forecache.files import lock, write_durably
-from forecache.pipeline.modules import import_from_project
+from forecache.pipeline.project_modules import import_from_project
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+
 
 LOCATION = "forecache"
 _TEMPLATE = Path(__file__).with_name("dagster.yaml")
@@ -100,18 +101,18 @@ def definitions_module(settings: Settings) -> str:
 @contextmanager
 def runner_instance(settings: Settings) -> Iterator["DagsterInstance"]:
     """Open the instance for runs inside this process, whose output stays on the terminal."""
-    with _opened(ensure_instance(settings)) as instance:
+    with _open_instance(ensure_instance(settings)) as instance:
         yield instance
 
 
 def prepare_tables(home: Path) -> None:
     """Let Dagster create the tables of an instance, before Dagster's own processes open it."""
     if not (home / _OPENED).exists():
-        with _opened(home):
+        with _open_instance(home):
             pass
 
 
-def _opened(home: Path) -> "DagsterInstance":
+def _open_instance(home: Path) -> "DagsterInstance":
     from dagster import DagsterInstance
 
     with lock(home / f"{_OPENED}.lock"):
@@ -130,3 +131,9 @@ def _require_driver(instance: "DagsterInstance") -> None:
             f"The project's {_TEMPLATE.name} stores with {engine.dialect.driver}; Dagster's events need psycopg2.",
             remedy="Write its URL as postgresql+psycopg2://..., or the line $storage with FORECACHE_DAGSTER_URI set.",
         )
+
+
+def job_names_by_run(settings: Settings) -> dict[str, str]:
+    """Names of jobs by run id, of all runs of the installation's Dagster instance."""
+    with runner_instance(settings) as instance:
+        return {run.run_id: run.job_name for run in instance.get_runs()}

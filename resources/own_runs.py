@@ -31,18 +31,18 @@ _GOING_ON = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dagst
 
 def process_tags() -> dict[str, str]:
     """Tags of a run that this process will execute."""
-    return {PROCESS_TAG: f"{_machine()} {os.getpid()}", HEARTBEAT_TAG: _now()}
+    return {PROCESS_TAG: f"{_machine_id()} {os.getpid()}", HEARTBEAT_TAG: _unix_time_text()}
 
 
 @contextmanager
-def renewing(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+def renew_heartbeat(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
     """Renew the heartbeat of a run while the block executes it."""
     stop = threading.Event()
 
     def renew() -> None:
         while not stop.wait(RENEW_S):
             try:
-                instance.add_run_tags(run_id, {HEARTBEAT_TAG: _now()})
+                instance.add_run_tags(run_id, {HEARTBEAT_TAG: _unix_time_text()})
             except Exception as error:  # noqa: BLE001  # the database may be unavailable for a while; the run goes on
                 logger.warning("The heartbeat of the run %s was not renewed: %s", run_id, error)
 
@@ -55,11 +55,11 @@ def renewing(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
         thread.join()
 
 
-def is_gone(tags: Mapping[str, str]) -> bool:
+def is_process_gone(tags: Mapping[str, str]) -> bool:
     """Look for the process that executes a run itself; True if it is dead, False also for a run without such tags."""
     machine, _, pid = tags.get(PROCESS_TAG, "").rpartition(" ")
     heartbeat = float(tags.get(HEARTBEAT_TAG, "inf"))
-    if machine == _machine():
+    if machine == _machine_id():
         return not _is_running(int(pid), heartbeat)
     return time.time() - heartbeat > SILENT_S
 
@@ -67,7 +67,7 @@ def is_gone(tags: Mapping[str, str]) -> bool:
 def close_abandoned_runs(instance: dg.DagsterInstance) -> None:
     """Mark runs as failed whose own process was killed: they would count as running for ever."""
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_GOING_ON)):
-        if is_gone(run.tags):
+        if is_process_gone(run.tags):
             instance.report_run_failed(run, message="The process of this run was killed.")
 
 
@@ -83,7 +83,7 @@ class OwnRunHealth(RunLauncher):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         if PROCESS_TAG in run.tags:
-            if is_gone(run.tags):
+            if is_process_gone(run.tags):
                 return CheckRunHealthResult(WorkerStatus.FAILED, "Its process was killed.")
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         if super().supports_check_run_worker_health:
@@ -104,7 +104,7 @@ def _is_running(pid: int, heartbeat: float) -> bool:
         return False
 
 
-def _machine() -> str:
+def _machine_id() -> str:
     """The host and, on Linux, the namespace of its process ids."""
     try:
         return f"{socket.gethostname()}/{os.stat('/proc/self/ns/pid').st_ino}"
@@ -112,5 +112,5 @@ def _machine() -> str:
         return socket.gethostname()
 
 
-def _now() -> str:
+def _unix_time_text() -> str:
     return f"{time.time():.0f}"

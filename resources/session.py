@@ -13,7 +13,7 @@ from forecache.settings import Settings
 
 
 @dataclass
-class Session:
+class RunSession:
     """One call of the runner.
 
     Attributes:
@@ -29,21 +29,21 @@ class Session:
     error: Exception | None = None
     objections: list[str] = field(default_factory=list)
 
-    def done(self, result: StageResult) -> None:
+    def add_result(self, result: StageResult) -> None:
         self.results.append(result)
         self.on_stage(result)
 
 
-_current: ContextVar[Session | None] = ContextVar("forecache_session", default=None)
+_current: ContextVar[RunSession | None] = ContextVar("forecache_session", default=None)
 
 
-def current_session() -> Session | None:
+def current_session() -> RunSession | None:
     """The session of runs in this context; None in a process that Dagster started."""
     return _current.get()
 
 
 @contextmanager
-def listening(session: Session) -> Iterator[Session]:
+def use_session(session: RunSession) -> Iterator[RunSession]:
     """Make a session the current one for runs that the block executes."""
     token = _current.set(session)
     try:

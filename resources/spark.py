@@ -25,17 +25,17 @@ class SparkResource(dg.ConfigurableResource):
         """
         from forecache.lake.spark.session import spark_session
 
-        _load_checks()
+        _preload_expectations()
         return spark_session(self.settings.load())
 
 
 @cache
-def _load_checks() -> None:
+def _preload_expectations() -> None:
     """Import Great Expectations while Spark's JVM starts: each takes five seconds of one core."""
     # Needed by both threads: modules that import each other must not be imported by two threads at once.
     import pandas  # noqa: F401
     import pyspark.sql  # noqa: F401
 
-    from forecache.quality.validate import load
+    from forecache.quality.validate import load_expectations
 
-    threading.Thread(target=load, name="great-expectations", daemon=True).start()
+    threading.Thread(target=load_expectations, name="great-expectations", daemon=True).start()

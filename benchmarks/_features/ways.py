@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from forecache.lake.delta.tables import append_rows, read_table, write_partitions
 from forecache.lake.feature_tables.features import build_view
-from forecache.lake.ingest.ingested import IngestedFile, enter_files
+from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 from forecache.pipeline import AS_OF, Column, Feature, Features, FeatureView, Source, Window
 from forecache.settings import Settings
 
@@ -59,7 +59,7 @@ def land(settings: Settings, *, events: int, days: int, seed: int = 1) -> None:
         file = IngestedFile(
             SALES.name, f"{day}.csv", day, 0, now, "", rows, rows, 0, None, version, now, "benchmark", "benchmark"
         )
-        enter_files(settings, [file])
+        record_files(settings, [file])
 
 
 def free_function(events: Mapping[str, Any]) -> Any:

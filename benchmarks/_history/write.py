@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from forecache.lake.delta.commit import Change, commit
 from forecache.lake.delta.files import place_of, write_file
-from forecache.lake.delta.small_tables import SORTED_BY, append_rows, read_rows, target_of
+from forecache.lake.delta.small_tables import SORTED_BY, append_to_small_table, read_small_table, small_table_target
 from forecache.lake.delta.tables import append_rows as append_partitions
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.delta.writers import new_folder, new_path
-from forecache.monitoring.table import MONITORING_TABLE, Measurement, append_measurements
+from forecache.monitoring.measurements import MONITORING_TABLE, Measurement, append_measurements
 from forecache.settings import Settings
 
 OWN = ("churn", "spend")
@@ -35,11 +35,11 @@ def write_history(settings: Settings, *, nights: int, pipelines: int) -> None:
     names = [*OWN, *(f"other{number:02}" for number in range(pipelines - len(OWN)))]
     weeks = days[::7]
     _write(settings, "stage_ledger", _ledger_rows(settings, days, names))
-    promoted = read_rows(settings, "promotion_ledger", [("pipeline", "=", "churn")])[:1]
+    promoted = read_small_table(settings, "promotion_ledger", [("pipeline", "=", "churn")])[:1]
     _write(settings, "promotion_ledger", ({**row, "pipeline": n} for row in promoted for _ in weeks for n in names[2:]))
     append_measurements(settings, [_measurement("churn", LAST, 0)])
     _write(settings, MONITORING_TABLE, _measurements(days, names))
-    ingested = read_rows(settings, "ingested_files", [])[0]
+    ingested = read_small_table(settings, "ingested_files", [])[0]
     of_others = ({**ingested, "source": f"source_{n}", "file": f"{day}.csv"} for day in days for n in names[2:])
     _write(settings, "ingested_files", of_others)
     for name in OWN:
@@ -51,7 +51,7 @@ def write_history(settings: Settings, *, nights: int, pipelines: int) -> None:
 
 def _ledger_rows(settings: Settings, days: Sequence[date], names: Sequence[str]) -> Iterable[dict[str, Any]]:
     """What a night of each pipeline adds to the ledger, older than all that the demo wrote."""
-    found = read_rows(settings, "stage_ledger", [("night", "=", LAST + timedelta(days=1))])
+    found = read_small_table(settings, "stage_ledger", [("night", "=", LAST + timedelta(days=1))])
     of_night = [row for row in found if "churn" in row["subject"]]
     monitored = [{**row, "stage": "monitor", "subject": "churn"} for row in of_night if row["stage"] == "drift"]
     for day in days:
@@ -85,14 +85,14 @@ def _write(settings: Settings, name: str, rows: Iterable[dict[str, Any]]) -> Non
     if held[:-_SINGLE]:
         _write_file(settings, name, schema, held[:-_SINGLE])
     for row in held[-_SINGLE:]:
-        append_rows(settings, name, schema, lambda _, row=row: [row])
+        append_to_small_table(settings, name, schema, lambda _, row=row: [row])
 
 
 def _write_file(settings: Settings, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
     table = pa.Table.from_pylist(rows, schema=schema).sort_by([(column, "ascending") for column in SORTED_BY[name]])
     groups = [table.slice(first, _GROUP_ROWS) for first in range(0, len(table), _GROUP_ROWS)]
     file = write_file(place_of(settings, name).open(), new_path(new_folder(), {}), schema, groups)
-    commit(target_of(settings, name, schema), lambda _: Change([file]))
+    commit(small_table_target(settings, name, schema), lambda _: Change([file]))
 
 
 def _write_nights(settings: Settings, table: str, days: Sequence[date]) -> None:

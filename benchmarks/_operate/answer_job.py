@@ -12,17 +12,17 @@ from typing import Any, cast
 
 from _realtime import case
 
-from forecache.reader.versions.answers import Answers
-from forecache.realtime.answer.answered import Times
-from forecache.realtime.answer.direct_path import DirectPath
-from forecache.realtime.answer.engine import Engine
-from forecache.realtime.deadline.clock import Clock
+from forecache.reader.versions.answers import VersionAnswers
+from forecache.realtime.answer.engine import AnswerEngine
+from forecache.realtime.answer.in_loop import DirectPath
+from forecache.realtime.answer.request_answer import StageTimes
+from forecache.realtime.deadline.clock import RequestClock
 from forecache.realtime.log.answer_log import AnswerLog
-from forecache.realtime.log.counters import LogCounters
+from forecache.realtime.log.row_counters import LogCounters
 from forecache.realtime.log.writer import LogWriter
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.release.load import load_release
-from forecache.realtime.served import serve_release
+from forecache.realtime.served_release import serve_release
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store
 
@@ -40,25 +40,25 @@ def answer(settings: Settings, count: int, seed: int, keys: int) -> dict[str, in
     number = read_current(folder).current
     assert number is not None
     loaded = load_release(folder, number)
-    versions = {view: Answers(open_store(settings, view).snapshot()) for view in ("household", "product")}
+    versions = {view: VersionAnswers(open_store(settings, view).snapshot()) for view in ("household", "product")}
     counters = LogCounters()
     writer = LogWriter(settings, replica=f"bench:0#{seed}")
     log = AnswerLog(loaded.release, writer.channel(LOGGED, counters))
     served = serve_release(loaded, DirectPath(loaded), versions, cast(Any, None), log)
-    engine = Engine(versions)
+    engine = AnswerEngine(versions)
     bodies = [case.encoded(body) for body in case.bodies(min(_BODIES, count), keys, seed=seed)]
     for place in range(count):
         while counters.waiting > _MOST_WAITING:  # a reader would go on answering, and lose rows
             time.sleep(0.01)
         parsed = served.parser.parse(bodies[place % len(bodies)])
-        log.identify(parsed)
+        log.assign_id(parsed)
         now = perf_counter_ns()
-        clock = Clock(now, now + 10**12, 1e6)
+        clock = RequestClock(now, now + 10**12, 1e6)
         why = "deadline" if place % _LATE_EVERY == 0 else ""
-        answered = engine.answer_now(served, parsed, clock, Times(), why=why)
+        answered = engine.answer_now(served, parsed, clock, StageTimes(), why=why)
         log.add(parsed, answered, clock)
     writer.close()
-    return {"logged": counters.get("spooled"), "lost": sum(counters.lost().values())}
+    return {"logged": counters.get("spooled"), "lost": sum(counters.losses_by_reason().values())}
 
 
 if __name__ == "__main__":

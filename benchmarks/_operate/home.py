@@ -9,7 +9,7 @@ from _realtime import case, home
 from _store.processes import OTHER_CORE, PYTHON, running
 from bench_ranking.pipelines import rank
 
-from forecache.operations.release import release
+from forecache.operations.release import release_model
 from forecache.realtime.log.record import table_of
 from forecache.realtime.release.folder import open_releases
 from forecache.settings import Settings
@@ -25,7 +25,7 @@ def serving(work: Path, keys: int) -> Settings:
     settings = home.serving(work / "home", models, keys, (WITHOUT,))
     shutil.rmtree(open_releases(settings, WITH).root, ignore_errors=True)
     requests = [case.encoded(body) for body in case.bodies(50, 1000, seed=9)]
-    release(settings, rank.logged, warmup=requests)
+    release_model(settings, rank.logged, warmup=requests)
     forget_log(settings)
     return settings
 

@@ -17,7 +17,7 @@ from _store.progress import say
 
 from _operate import home
 from _operate.sizes import Sizes
-from forecache.realtime.log.spool.files import spooled_bytes
+from forecache.realtime.log.spool.spool_files import spooled_bytes
 from forecache.settings import Settings
 
 SIDES = (home.WITHOUT, home.WITH)

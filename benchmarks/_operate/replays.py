@@ -14,9 +14,9 @@ from _store.progress import say
 
 from _operate import home
 from _operate.sizes import Sizes
-from forecache.realtime.log.commit.commit import commit_ready
-from forecache.realtime.log.commit.keep import merge_small
-from forecache.realtime.log.commit.state import read_state
+from forecache.realtime.log.commit.commit_ready import commit_ready
+from forecache.realtime.log.commit.committer_state import read_state
+from forecache.realtime.log.commit.log_retention import merge_small
 from forecache.settings import Settings
 
 PROCESSES = 2

@@ -99,10 +99,10 @@ def released(settings: Settings, models: Path, name: str, seed: int = 0) -> dict
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    from forecache.operations.release import release
-    from forecache.tracking.client import tracking
+    from forecache.operations.release import release_model
+    from forecache.tracking.client import connect_mlflow
 
-    client = tracking(settings)
+    client = connect_mlflow(settings)
     inputs = Schema([ColSpec(DataType.float, feature) for feature in case.FEATURES])
     signature = ModelSignature(inputs, Schema([ColSpec(DataType.float, "score")]))
     mlflow.set_experiment("bench")
@@ -116,7 +116,7 @@ def released(settings: Settings, models: Path, name: str, seed: int = 0) -> dict
     version = mlflow.register_model(logged.model_uri, name).version
     client.set_registered_model_alias(name, "champion", version)
     requests = [case.encoded(body) for body in case.bodies(50, 1000, seed=9)]
-    return dict(release(settings, getattr(rank, name), warmup=requests).details)
+    return dict(release_model(settings, getattr(rank, name), warmup=requests).details)
 
 
 def serving(folder: Path, models: Path, keys: int, names: tuple[str, ...]) -> Settings:
@@ -180,7 +180,7 @@ def by_model(port: int, name: str, body: Any) -> dict[str, Any]:
 
 def released_as_it_is(settings: Settings, name: str) -> dict[str, Any]:
     """Release a model that need not be registered: a function of the project, or one that another has registered."""
-    from forecache.operations.release import release
+    from forecache.operations.release import release_model
 
     requests = [case.encoded(body) for body in case.bodies(50, 1000, seed=9)]
-    return dict(release(settings, getattr(rank, name), warmup=requests).details)
+    return dict(release_model(settings, getattr(rank, name), warmup=requests).details)

@@ -21,7 +21,7 @@ from _common.memory import high_water_bytes
 from scipy.sparse import csr_matrix
 
 from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.partitions import look
+from forecache.lake.delta.partitions import take_snapshot
 from forecache.lake.delta.tables import open_table
 from forecache.pipeline import AS_OF, Column, Recommender, Source
 from forecache.recommend.lists import Lists
@@ -55,7 +55,9 @@ def delta(num_users: int) -> dict[str, Any]:
         FittedPopularity(keys, np.zeros(ITEMS, np.float32)),
         top_k_of_factors(users, items, K, threads=CORES),
     )
-    write_lists(settings, recommender, lists, NIGHT, source_version=0, seen=look(settings, "x", AS_OF), inputs="")
+    write_lists(
+        settings, recommender, lists, NIGHT, source_version=0, seen=take_snapshot(settings, "x", AS_OF), inputs=""
+    )
     seconds = time.perf_counter() - started
     rows = open_dataset(open_table(settings, recommender.prediction_table))
     assert rows.count_rows() == num_users

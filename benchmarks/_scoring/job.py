@@ -309,7 +309,7 @@ def kept(home: str, number: int) -> dict[str, Any]:
     part under way.
     """
     from forecache.lake.ledger import last_records
-    from forecache.registry.versions.models import champion
+    from forecache.registry.versions.model_versions import champion
     from forecache.scoring.night_inputs import STAGE, describe_nights
     from forecache.scoring.partitions.staged_files import list_staged
 

@@ -21,7 +21,7 @@ from _store.inprocess_job import quantiles
 from _store.processes import PYTHON, run_checked
 from _store.progress import say
 from _store.sizes import Sizes
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.pipeline import Column, Feature, Features, FeatureView, Publish, Source
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, publish
@@ -87,7 +87,7 @@ def _write(settings: Settings, keys: int, night: int) -> None:
         block = pa.table({"id": index, "as_of": pa.repeat(pa.scalar(day, pa.date32()), len(index)), **columns})
         write_deltalake(uri, block, partition_by=["as_of"], mode="append")
     version = DeltaTable(uri).version()
-    record(settings, [StageRecord("features", view().name, day, f"night-{night}", table, version, keys, 0.0)])
+    append_records(settings, [StageRecord("features", view().name, day, f"night-{night}", table, version, keys, 0.0)])
 
 
 def matrix(index: np.ndarray, night: int) -> np.ndarray:

@@ -65,11 +65,11 @@ def write_view(settings: Settings, customers: int, night: date) -> None:
     """A night of the view with one customer who pays nothing: all that the others have spent is in the stream."""
     from bench_spending.pipelines.spending import customer
 
-    from forecache.pipeline.streams.plan import plan_of
+    from forecache.pipeline.streams.merge_plan import build_merge_plan
 
     states = {
         column.name: pa.array([0], pa.float64() if column.is_float else pa.int64())
-        for column in plan_of(customer).base_columns
+        for column in build_merge_plan(customer).base_columns
     }
     row = {"customer_id": pa.array([customers], pa.int64()), "as_of": pa.array([night], pa.date32())}
     features = {name: pa.array([0.0], pa.float32()) for name in customer.feature_names}

@@ -65,7 +65,7 @@ def prepare(
     """Land and ingest days of payments up to yesterday, build and publish the views, and release the model."""
     from forecache.lake.feature_tables.features import build_view
     from forecache.lake.ingest.ingest import ingest
-    from forecache.operations.release import release
+    from forecache.operations.release import release_model
     from forecache.store import publish
 
     night = last_night()
@@ -77,7 +77,7 @@ def prepare(
         build_view(spark, settings, view, [night])
         publish(settings, view, night=night)
     register(settings)
-    release(settings, scored.fraud)
+    release_model(settings, scored.fraud)
 
 
 def register(settings: Settings) -> None:
@@ -88,9 +88,9 @@ def register(settings: Settings) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    from forecache.tracking.client import tracking
+    from forecache.tracking.client import connect_mlflow
 
-    client = tracking(settings)
+    client = connect_mlflow(settings)
     inputs = Schema([ColSpec(DataType.float, feature) for feature in scored.FEATURES])
     signature = ModelSignature(inputs, Schema([ColSpec(DataType.float, "score")]))
     graph = case.network(np.random.default_rng(0), len(scored.FEATURES))

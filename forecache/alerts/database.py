@@ -31,14 +31,14 @@ _SCHEMA = (
 )
 
 
-def folder(settings: Settings) -> Path:
+def alerts_folder(settings: Settings) -> Path:
     """The folder of the database and of the receivers' locks."""
     return settings.home_path / "alerts"
 
 
 def database_file(settings: Settings) -> Path:
     """The database file; it does not exist before the first alert is recorded."""
-    return folder(settings) / "journal.sqlite"
+    return alerts_folder(settings) / "journal.sqlite"
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def transaction(settings: Settings) -> Iterator[sqlite3.Connection]:
     Raises:
         OSError, sqlite3.Error: The home folder cannot be written.
     """
-    folder(settings).mkdir(parents=True, exist_ok=True, mode=0o700)
+    alerts_folder(settings).mkdir(parents=True, exist_ok=True, mode=0o700)
     with closing(sqlite3.connect(database_file(settings), timeout=_WAIT_S, isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA synchronous = FULL")

@@ -13,7 +13,7 @@ from forecache.alerts.message import Notice
 from forecache.settings import Settings
 
 
-def note(
+def record_alerts(
     settings: Settings,
     alerts: Iterable[Alert],
     well: Iterable[Subject] = (),
@@ -31,12 +31,12 @@ def note(
         cursors: By name, the position up to which `alerts` and `well` were read.
     """
     with transaction(settings) as connection:
-        _note(connection, settings, alerts, well, sinks, complete)
+        _record_alerts(connection, settings, alerts, well, sinks, complete)
         for name, value in (cursors or {}).items():
             connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, value))
 
 
-def _note(
+def _record_alerts(
     connection: sqlite3.Connection,
     settings: Settings,
     alerts: Iterable[Alert],
@@ -46,35 +46,35 @@ def _note(
 ) -> None:
     now, found = time.time(), list(alerts)
     for alert in found:
-        _note_firing(connection, alert, sinks, settings.alert_repeat_h * 3600, now)
+        _record_firing(connection, alert, sinks, settings.alert_repeat_h * 3600, now)
     wrong = {alert.subject for alert in found}
-    over = [subject for subject in _open(connection) if subject.kind in complete and subject not in wrong]
+    over = [subject for subject in _open_subjects(connection) if subject.kind in complete and subject not in wrong]
     for subject in [*well, *over]:
-        _note_over(connection, subject, now)
+        _record_resolved(connection, subject, now)
 
 
-def would_tell(
+def preview_notices(
     settings: Settings, alerts: Iterable[Alert], well: Iterable[Subject], *, sink: str, complete: Collection[Kind]
 ) -> list[Notice]:
     """The notices that a receiver would get now, as `Message.groups` orders them; nothing is recorded."""
     found: list[Notice] = []
-    with suppress(_Undone), transaction(settings) as connection:
-        _note(connection, settings, alerts, well, [sink], complete)
+    with suppress(_UndoTransaction), transaction(settings) as connection:
+        _record_alerts(connection, settings, alerts, well, [sink], complete)
         rows = connection.execute(
             "SELECT a.*, n.state, n.number AS told FROM notices n JOIN alerts a ON a.number = n.alert "
             "LEFT JOIN messages m ON m.id = n.message WHERE n.sink = ? AND (m.id IS NULL OR m.ended_at IS NULL)",
             (sink,),
         )
         found += map(notice_of, rows)
-        raise _Undone
+        raise _UndoTransaction
     return found
 
 
-class _Undone(Exception):
+class _UndoTransaction(Exception):
     """Leaves a transaction without its changes."""
 
 
-def cursor(settings: Settings, name: str) -> str | None:
+def read_cursor(settings: Settings, name: str) -> str | None:
     """The recorded position of a cursor; None if there is none."""
     if not database_file(settings).is_file():
         return None
@@ -92,31 +92,31 @@ def alert_of(row: sqlite3.Row) -> Alert:
 
 def notice_of(row: sqlite3.Row) -> Notice:
     """A notice of a row that has the columns of `alerts`, the notice's `state`, and `told`, its number."""
-    ended_at = utc(row["ended_at"]) if row["state"] == "resolved" else None
+    ended_at = utc_time(row["ended_at"]) if row["state"] == "resolved" else None
     return Notice(row["id"], alert_of(row), row["state"], row["told"], ended_at)
 
 
-def utc(at: float) -> datetime:
+def utc_time(at: float) -> datetime:
     return datetime.fromtimestamp(at, timezone.utc)
 
 
-def open_alerts(settings: Settings) -> list[Alert]:
+def list_open_alerts(settings: Settings) -> list[Alert]:
     """Lasting alerts that are not over, the oldest first."""
     with transaction(settings) as connection:
         rows = connection.execute("SELECT * FROM alerts WHERE ended_at IS NULL ORDER BY at, number").fetchall()
     return [alert_of(row) for row in rows if row["kind"] in LASTING]
 
 
-def _open(connection: sqlite3.Connection) -> list[Subject]:
+def _open_subjects(connection: sqlite3.Connection) -> list[Subject]:
     return [
         Subject(*row) for row in connection.execute("SELECT kind, name, occasion FROM alerts WHERE ended_at IS NULL")
     ]
 
 
-def _note_firing(
+def _record_firing(
     connection: sqlite3.Connection, alert: Alert, sinks: Collection[str], repeat_s: float, now: float
 ) -> None:
-    number = _number_of(connection, alert, now)
+    number = _insert_or_update(connection, alert, now)
     repeats = alert.kind in REPEATED and repeat_s > 0
     for sink in sinks:
         told, last = connection.execute(
@@ -127,7 +127,7 @@ def _note_firing(
             connection.execute("INSERT INTO notices VALUES (?, ?, 'firing', ?, ?, NULL)", (number, sink, told, now))
 
 
-def _number_of(connection: sqlite3.Connection, alert: Alert, now: float) -> int:
+def _insert_or_update(connection: sqlite3.Connection, alert: Alert, now: float) -> int:
     """Insert the alert, or update the row of the open alert with its subject; returns the number of the row."""
     # The error of a run may name a file whose name has bytes that are no text.
     summary = alert.summary.encode(errors="replace").decode()
@@ -153,7 +153,7 @@ def _number_of(connection: sqlite3.Connection, alert: Alert, now: float) -> int:
     return made.lastrowid
 
 
-def _note_over(connection: sqlite3.Connection, subject: Subject, now: float) -> None:
+def _record_resolved(connection: sqlite3.Connection, subject: Subject, now: float) -> None:
     assert subject.kind in LASTING, subject
     known = connection.execute(
         "UPDATE alerts SET ended_at = ? WHERE kind = ? AND name = ? AND occasion = ? AND ended_at IS NULL "

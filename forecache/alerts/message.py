@@ -32,7 +32,7 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class Group:
+class NoticeGroup:
     """Notices of equal state, kind and name."""
 
     notices: tuple[Notice, ...]
@@ -78,15 +78,18 @@ class Message:
     notices: tuple[Notice, ...]
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[NoticeGroup]:
         """The worst first, resolved ones last; within a group by occasion."""
 
-        def order(notice: Notice) -> tuple[bool, int, str, str, bool, str]:
+        def sort_key(notice: Notice) -> tuple[bool, int, str, str, bool, str]:
             alert = notice.alert
             severity = SEVERITIES.index(alert.severity)
             return notice.state == "resolved", severity, alert.kind, alert.name, notice.number > 0, alert.occasion
 
-        return [Group(tuple(some)) for _, some in groupby(sorted(self.notices, key=order), key=lambda n: order(n)[:5])]
+        return [
+            NoticeGroup(tuple(some))
+            for _, some in groupby(sorted(self.notices, key=sort_key), key=lambda n: sort_key(n)[:5])
+        ]
 
     @property
     def subject(self) -> str:
@@ -96,11 +99,11 @@ class Message:
         return f"[{self.project}] {groups[0].title}{more}"
 
     @property
-    def named_groups(self) -> Sequence[Group]:
+    def named_groups(self) -> Sequence[NoticeGroup]:
         return self.groups[:NAMED]
 
     @property
-    def unnamed(self) -> str:
+    def remainder_text(self) -> str:
         """A sentence with the number of groups that are not named; "" if all are."""
         left = len(self.groups) - NAMED
         return f"And {left} more: `forecache alerts` lists them." if left > 0 else ""

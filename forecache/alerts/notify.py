@@ -9,15 +9,14 @@ from traceback import format_tb
 from urllib.parse import quote
 
 from forecache.alerts.alert import Alert, Kind, Subject
-from forecache.alerts.database import folder
-from forecache.alerts.journal import note
+from forecache.alerts.database import alerts_folder
+from forecache.alerts.journal import record_alerts
 from forecache.alerts.message import Message
 from forecache.alerts.outbox import Outbox
-from forecache.alerts.sinks.chosen import chosen_sinks
-from forecache.alerts.sinks.sink import Sink
+from forecache.alerts.receivers.configured import AlertReceiver, configured_alert_receivers
 from forecache.errors import ConflictError, ForecacheError
 from forecache.files import lock
-from forecache.posting import Failed
+from forecache.posting import PostFailure
 from forecache.settings import Settings
 from forecache.steps import Steps
 
@@ -29,7 +28,7 @@ alert_step = Steps("noted", "made", "sent", "recorded")
 
 
 @dataclass(frozen=True)
-class Told:
+class NotifyResult:
     """The result of notifying one receiver.
 
     Attributes:
@@ -54,7 +53,7 @@ def notify(
     *,
     complete: Collection[Kind] = (),
     cursors: Mapping[str, str] | None = None,
-) -> list[Told]:
+) -> list[NotifyResult]:
     """Notify each configured receiver of new problems and of problems that are over.
 
     Notices that earlier calls could not send are sent too. An alert that was sent is sent again only while it lasts,
@@ -68,65 +67,65 @@ def notify(
         The result for each receiver; empty if none is configured.
     """
     try:
-        sinks = chosen_sinks(settings)
+        sinks = configured_alert_receivers(settings)
         names = [sink.name for sink in sinks]
-        note(settings, alerts, well, sinks=names, complete=complete, cursors=cursors)
+        record_alerts(settings, alerts, well, sinks=names, complete=complete, cursors=cursors)
         alert_step("noted")
-        return [_tell(settings, sink) for sink in sinks]
+        return [_send_waiting(settings, sink) for sink in sinks]
     except (ForecacheError, OSError, sqlite3.Error) as error:
         _log.warning("Alerts could not be recorded or sent: %s", error)
-        return [Told("", reason=str(error))]
+        return [NotifyResult("", reason=str(error))]
 
 
-def failures(told: Sequence[Told]) -> str:
+def describe_failures(told: Sequence[NotifyResult]) -> str:
     """The reasons of receivers that could not be notified, a sentence each; "" if all were."""
     return " ".join(f"{each.sink or 'alerts'}: {each.reason}" for each in told if each.reason)
 
 
-def _tell(settings: Settings, sink: Sink) -> Told:
+def _send_waiting(settings: Settings, sink: AlertReceiver) -> NotifyResult:
     """Send a receiver its messages, under a lock: one process at a time does."""
     outbox, messages, notices, reason = Outbox(settings, sink.name), 0, 0, ""
-    path = folder(settings) / f"{quote(sink.name, safe=' @')[:200]}.lock"
+    path = alerts_folder(settings) / f"{quote(sink.name, safe=' @')[:200]}.lock"
     try:
-        with lock(path, refused=_busy, wait_s=2 * settings.alert_timeout_s):
+        with lock(path, refused=_busy_error, wait_s=2 * settings.alert_timeout_s):
             # Another process that did not get the lock relies on this one to send what it records meanwhile.
             while not reason and (message := outbox.next_message()) is not None:
                 alert_step("made")
                 failed = _send(sink, message)
                 alert_step("sent")
                 if failed is None:
-                    outbox.taken(message)
+                    outbox.mark_delivered(message)
                     messages, notices = messages + 1, notices + len(message.notices)
                 elif failed.refused:
-                    outbox.refused(message)
+                    outbox.mark_refused(message)
                     reason = failed.reason
                 else:
-                    outbox.failed(failed.reason, at_least_s=failed.retry_after_s)
+                    outbox.mark_failed(failed.reason, at_least_s=failed.retry_after_s)
                     reason = failed.reason
                     if time.time() - message.made_at.timestamp() > _GIVEN_UP_S:
-                        outbox.given_up(message)
+                        outbox.mark_given_up(message)
                 alert_step("recorded")
     except ConflictError:
         _log.info("Another process is sending alerts to %s.", sink.name)
     if reason:
         _log.warning("Alerts could not be sent to %s: %s", sink.name, reason)
-    waiting = outbox.waiting()
-    return Told(sink.name, messages, notices, waiting.notices, reason or waiting.reason)
+    waiting = outbox.read_state()
+    return NotifyResult(sink.name, messages, notices, waiting.notices, reason or waiting.reason)
 
 
-def _send(sink: Sink, message: Message) -> Failed | None:
+def _send(sink: AlertReceiver, message: Message) -> PostFailure | None:
     try:
         return sink.send(message)
     except Exception as error:  # noqa: BLE001  (a defect of a receiver must not fail its caller: it is tried again)
         name = type(error).__name__
         # The frames, and not the error's text: that may have the receiver's URL, which may be a secret.
         _log.error("A message to %s was not sent, by a defect: %s\n%s", sink.name, name, _frames(error))
-        return Failed(f"{name} while the message was sent.")
+        return PostFailure(f"{name} while the message was sent.")
 
 
 def _frames(error: Exception) -> str:
     return "".join(format_tb(error.__traceback__))
 
 
-def _busy(holder: str) -> ConflictError:
+def _busy_error(holder: str) -> ConflictError:
     return ConflictError("Another process is sending alerts to this receiver.")

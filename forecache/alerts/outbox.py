@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from forecache.alerts.database import transaction
-from forecache.alerts.journal import notice_of, utc
+from forecache.alerts.journal import notice_of, utc_time
 from forecache.alerts.message import Message
 from forecache.settings import Settings
 
@@ -17,7 +17,7 @@ _HOUR_S = 3600.0
 
 
 @dataclass(frozen=True)
-class Waiting:
+class OutboxState:
     """The notices that a receiver has not got yet.
 
     Attributes:
@@ -50,22 +50,22 @@ class Outbox:
                 "SELECT id, made_at FROM messages WHERE sink = ? AND ended_at IS NULL ORDER BY made_at LIMIT 1",
                 (self._sink,),
             ).fetchone()
-            made = made or self._make(connection, now)
-            return None if made is None else self._read(connection, *made)
+            made = made or self._make_message(connection, now)
+            return None if made is None else self._read_message(connection, *made)
 
-    def taken(self, message: Message) -> None:
+    def mark_delivered(self, message: Message) -> None:
         """Record that the receiver accepted a message, and so works."""
-        self._end(message, "taken", works=True)
+        self._end_message(message, "taken", works=True)
 
-    def refused(self, message: Message) -> None:
+    def mark_refused(self, message: Message) -> None:
         """Record that the receiver refused a message for good; it works for others."""
-        self._end(message, "refused", works=True)
+        self._end_message(message, "refused", works=True)
 
-    def given_up(self, message: Message) -> None:
+    def mark_given_up(self, message: Message) -> None:
         """Record that a message is not tried any more."""
-        self._end(message, "given up", works=False)
+        self._end_message(message, "given up", works=False)
 
-    def failed(self, reason: str, *, at_least_s: float) -> None:
+    def mark_failed(self, reason: str, *, at_least_s: float) -> None:
         """Record that the receiver failed: it is tried again after 30 s, then 1 min, 2 min and so on up to an hour."""
         with transaction(self._settings) as connection:
             row = connection.execute("SELECT failed FROM sinks WHERE name = ?", (self._sink,)).fetchone()
@@ -74,7 +74,7 @@ class Outbox:
             values = (self._sink, failed + 1, time.time() + pause_s, reason)
             connection.execute("INSERT OR REPLACE INTO sinks VALUES (?, ?, ?, ?)", values)
 
-    def waiting(self) -> Waiting:
+    def read_state(self) -> OutboxState:
         """The notices that wait, and the state of the receiver."""
         with transaction(self._settings) as connection:
             (notices,) = connection.execute(
@@ -83,14 +83,14 @@ class Outbox:
                 (self._sink,),
             ).fetchone()
             row = connection.execute("SELECT reason, next_at FROM sinks WHERE name = ?", (self._sink,)).fetchone()
-        return Waiting(notices) if row is None else Waiting(notices, row["reason"], utc(row["next_at"]))
+        return OutboxState(notices) if row is None else OutboxState(notices, row["reason"], utc_time(row["next_at"]))
 
     def _is_paused(self, connection: sqlite3.Connection, now: float) -> bool:
         row = connection.execute("SELECT next_at FROM sinks WHERE name = ?", (self._sink,)).fetchone()
         # If the clock was set back meanwhile, the pause ends rather than lasts very long.
         return row is not None and now < row["next_at"] <= now + _LONGEST_PAUSE_S
 
-    def _make(self, connection: sqlite3.Connection, now: float) -> tuple[str, float] | None:
+    def _make_message(self, connection: sqlite3.Connection, now: float) -> tuple[str, float] | None:
         waits = connection.execute(
             "SELECT 1 FROM notices WHERE sink = ? AND message IS NULL LIMIT 1", (self._sink,)
         ).fetchone()
@@ -104,15 +104,15 @@ class Outbox:
         connection.execute("UPDATE notices SET message = ? WHERE sink = ? AND message IS NULL", (made[0], self._sink))
         return made
 
-    def _read(self, connection: sqlite3.Connection, id_: str, made_at: float) -> Message:
+    def _read_message(self, connection: sqlite3.Connection, id_: str, made_at: float) -> Message:
         rows = connection.execute(
             "SELECT a.*, n.state, n.number AS told FROM notices n JOIN alerts a ON a.number = n.alert "
             "WHERE n.message = ? ORDER BY a.number, n.state",
             (id_,),
         )
-        return Message(id_, self._settings.project, utc(made_at), tuple(map(notice_of, rows)))
+        return Message(id_, self._settings.project, utc_time(made_at), tuple(map(notice_of, rows)))
 
-    def _end(self, message: Message, outcome: str, *, works: bool) -> None:
+    def _end_message(self, message: Message, outcome: str, *, works: bool) -> None:
         with transaction(self._settings) as connection:
             now = time.time()
             connection.execute("UPDATE messages SET ended_at = ?, outcome = ? WHERE id = ?", (now, outcome, message.id))

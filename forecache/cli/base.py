@@ -107,7 +107,7 @@ class DefaultGroup(LazyGroup):
 _DAYS_AGO = {"today": 0, "yesterday": 1}
 
 
-class Night(click.ParamType):  # type: ignore[type-arg]
+class DateParam(click.ParamType):  # type: ignore[type-arg]
     """A date such as 1998-06-30, or "today" or "yesterday" by UTC."""
 
     name = "date"
@@ -123,7 +123,7 @@ class Night(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is not a date; write it like 1998-06-30, today or yesterday.", param, ctx)
 
 
-class NightRange(click.ParamType):  # type: ignore[type-arg]
+class DateRangeParam(click.ParamType):  # type: ignore[type-arg]
     """A range of dates, both ends included, such as 1998-06-01..1998-06-30."""
 
     name = "first..last"
@@ -134,14 +134,14 @@ class NightRange(click.ParamType):  # type: ignore[type-arg]
         first, dots, last = str(value).partition("..")
         if not dots:
             self.fail(f"{value!r} is not a range; write it like 1998-06-01..1998-06-30.", param, ctx)
-        night = Night()
+        night = DateParam()
         pair = (night.convert(first, param, ctx), night.convert(last, param, ctx))
         if pair[0] > pair[1]:
             self.fail(f"{value!r} ends before it starts.", param, ctx)
         return pair
 
 
-def one_range(night: date | None, nights: tuple[date, date] | None) -> tuple[date, date] | None:
+def resolve_range(night: date | None, nights: tuple[date, date] | None) -> tuple[date, date] | None:
     """The range given by `--night` or `--nights`; both together are a usage error."""
     if night is not None and nights is not None:
         raise click.UsageError("Give --night or --nights, not both.")
@@ -160,7 +160,7 @@ def settings() -> "Settings":
     return load_settings()
 
 
-def trained_pipeline(name: str) -> "tuple[Settings, Pipeline]":
+def load_trained_pipeline(name: str) -> "tuple[Settings, Pipeline]":
     """The settings of this invocation, and the pipeline of that name, which trains its model."""
     from forecache.pipeline.loading import load_trained
 
@@ -168,7 +168,7 @@ def trained_pipeline(name: str) -> "tuple[Settings, Pipeline]":
     return current, load_trained(current, name)
 
 
-def declared_pipeline(name: str) -> "tuple[Settings, Pipeline]":
+def load_declared_pipeline(name: str) -> "tuple[Settings, Pipeline]":
     """The settings of this invocation, and the pipeline of that name."""
     from forecache.pipeline import load_pipeline
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from forecache.cli.commands.store import open_pipeline_store
 
 if TYPE_CHECKING:
-    from forecache.reader.versions.answers import Answers
+    from forecache.reader.versions.answers import VersionAnswers
     from forecache.store import Manifest, Store
 
 
 @contextmanager
-def open_answers(name: str, version: int | None = None) -> "Iterator[Answers]":
+def open_answers(name: str, version: int | None = None) -> "Iterator[VersionAnswers]":
     """Open the answers that the reader would serve now: the served version with the live layer above it.
 
     Args:
@@ -23,16 +23,16 @@ def open_answers(name: str, version: int | None = None) -> "Iterator[Answers]":
     """
     import time
 
-    from forecache.reader.versions.answers import Answers
-    from forecache.reader.versions.layers import Layers
-    from forecache.reader.versions.live import NoVersion, answers_of
+    from forecache.reader.versions.answers import VersionAnswers
+    from forecache.reader.versions.live_answers import NoVersion, answers_of
+    from forecache.reader.versions.live_layers import LiveLayers
 
     store = open_pipeline_store(name)
-    layers = Layers()
+    layers = LiveLayers()
     try:
-        layer = layers.of(store) if version is None else None
+        layer = layers.open_layer(store) if version is None else None
         if layer is not None and layer.serves_alone and store.pointer().serving is None:
-            answers: Answers = answers_of(NoVersion(name, layer.declared), layer)
+            answers: VersionAnswers = answers_of(NoVersion(name, layer.declared), layer)
             answers.refresh(time.time())
             yield answers
             return
@@ -44,7 +44,7 @@ def open_answers(name: str, version: int | None = None) -> "Iterator[Answers]":
         layers.close()
 
 
-def live_layer(store: "Store", *versions: "Manifest") -> dict[str, Any] | None:
+def live_layer_dict(store: "Store", *versions: "Manifest") -> dict[str, Any] | None:
     """The live layer of a store with the stable keys of `--json`; None if it has none.
 
     Args:
@@ -62,9 +62,9 @@ def live_layer(store: "Store", *versions: "Manifest") -> dict[str, Any] | None:
             "stream": declared.stream,
             "table": declared.table,
             "kind": declared.kind,
-            "rows": live.entries - live.pending,
-            "pending": live.pending,
-            "applied": live.applied,
+            "rows": live.entries - live.num_pending,
+            "pending": live.num_pending,
+            "applied": live.applied_version,
             "verified_through": live.verified_through,
             "above": {str(manifest.version): count for manifest, count in zip(versions, counts, strict=True)},
         }

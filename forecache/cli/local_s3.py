@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from forecache.cli.reader_process import free_port
+from forecache.cli.reader_process import find_free_port
 from forecache.errors import UnavailableError
 from forecache.settings import PROJECT_ROOT
 
@@ -24,7 +24,7 @@ _STOP_S = 20.0
 
 
 @contextmanager
-def local_s3(home: Path) -> Iterator[None]:
+def run_local_s3(home: Path) -> Iterator[None]:
     """Run MinIO on a folder below `home` during the block, and set environment variables so that the settings use it.
 
     Landing zone, lake, training checkpoints and the store's remote are in the bucket; the rest is in `home`.
@@ -36,11 +36,11 @@ def local_s3(home: Path) -> Iterator[None]:
         raise UnavailableError(f"There is no {MINIO}.", remedy="Run `make demo-s3`, which builds it.")
     folder = home / "minio"
     (folder / "data" / BUCKET).mkdir(parents=True, exist_ok=True)
-    endpoint = f"http://{_HOST}:{free_port(_HOST, 9000)}"
-    password = _password(folder / "password")
-    with _server(folder, endpoint, password):
+    endpoint = f"http://{_HOST}:{find_free_port(_HOST, 9000)}"
+    password = _read_password(folder / "password")
+    with _run_server(folder, endpoint, password):
         given = os.environ.copy()
-        os.environ.update(_settings(home, endpoint, password))
+        os.environ.update(_s3_variables(home, endpoint, password))
         try:
             yield
         finally:
@@ -48,7 +48,7 @@ def local_s3(home: Path) -> Iterator[None]:
             os.environ.update(given)
 
 
-def _settings(home: Path, endpoint: str, password: str) -> dict[str, str]:
+def _s3_variables(home: Path, endpoint: str, password: str) -> dict[str, str]:
     options = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": _USER,
@@ -66,7 +66,7 @@ def _settings(home: Path, endpoint: str, password: str) -> dict[str, str]:
     }
 
 
-def _password(file: Path) -> str:
+def _read_password(file: Path) -> str:
     """The server's password, made at the first start and stored in a file that only this user can read."""
     if not file.exists():
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
@@ -75,9 +75,9 @@ def _password(file: Path) -> str:
 
 
 @contextmanager
-def _server(folder: Path, endpoint: str, password: str) -> Iterator[None]:
+def _run_server(folder: Path, endpoint: str, password: str) -> Iterator[None]:
     address = endpoint.removeprefix("http://")
-    console = f"{_HOST}:{free_port(_HOST, 9001)}"
+    console = f"{_HOST}:{find_free_port(_HOST, 9001)}"
     command = [str(MINIO), "server", str(folder / "data"), "--address", address, "--console-address", console]
     environment = {
         **os.environ,

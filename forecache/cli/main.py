@@ -43,16 +43,16 @@ COMMANDS = {
     "cost": (f"{_COMMANDS}.cost:cost", "What stages, training, storage and replicas cost a day."),
     "simulate": (f"{_COMMANDS}.simulate:simulate", "Simulate what would happen: a rollout, replicas by demand."),
     "stream": (f"{_COMMANDS}.stream:stream", "Run a stream: from a Kafka topic to its table and its live layer."),
-    "streams": (f"{_COMMANDS}.streams:streams", "Declared streams: which run, lag, delay, live layers."),
+    "streams": (f"{_COMMANDS}.stream:streams", "Declared streams: which run, lag, delay, live layers."),
     "diff": (f"{_COMMANDS}.diff:diff", "Changes between two published versions."),
     "verify": (f"{_COMMANDS}.verify:verify", "Read every byte of the stores and compare it with what was published."),
     "log": (f"{_COMMANDS}.log:log", "What real-time models answered, and from what."),
     "parity": (f"{_COMMANDS}.parity:parity", "Compute logged answers again, and compare every bit."),
-    "maintain": (f"{_COMMANDS}.maintain:maintain", "Merge the lake's small files, remove files that nothing needs."),
+    "maintain": (f"{_COMMANDS}.lake:maintain", "Merge the lake's small files, remove files that nothing needs."),
     "push": (f"{_COMMANDS}.distribution:push_command", "Copy the served versions to Redis and a remote."),
     "pull": (f"{_COMMANDS}.distribution:pull_command", "Copy the served versions from a remote to this replica."),
     "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),
-    "bento": (f"{_COMMANDS}.bento:bento", "Write a BentoML service for a release of a real-time model."),
+    "bento": (f"{_COMMANDS}.release:bento", "Write a BentoML service for a release of a real-time model."),
     "tokens": (f"{_COMMANDS}.reader:tokens", "Create, list and revoke the reader's bearer tokens."),
     "get": (f"{_COMMANDS}.get:get", "Read answers from the store, in process."),
     "explain": (f"{_COMMANDS}.explain:explain", "Follow an answer back to its data, model and code."),
@@ -99,14 +99,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 141
     except ForecacheError as error:
-        return _fail(error, error)
+        return _print_error(error, error)
     except Exception as error:  # noqa: BLE001  (the last resort of the command line: one sentence, not a traceback)
-        from forecache.unforeseen import explain
+        from forecache.explain_errors import explain_error
 
-        return _fail(explain(error, hint="" if FLAGS.debug else "Run again with --debug to see where."), error)
+        return _print_error(
+            explain_error(error, hint="" if FLAGS.debug else "Run again with --debug to see where."), error
+        )
 
 
-def _fail(error: ForecacheError, cause: BaseException) -> int:
+def _print_error(error: ForecacheError, cause: BaseException) -> int:
     if FLAGS.debug:
         import traceback
 

@@ -10,10 +10,10 @@ from forecache.pipeline import Pipeline
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
-    from forecache.registry.versions.models import ModelVersion
+    from forecache.registry.versions.model_versions import ModelVersion
 
 
-def verdicts(
+def collect_verdicts(
     settings: Settings, pipelines: list[Pipeline], *, versions: Mapping[str, int] | None = None
 ) -> list[dict[str, Any]]:
     """The gate's verdicts on models, with their metrics.
@@ -22,7 +22,7 @@ def verdicts(
         versions: Model version by pipeline; otherwise the champion, or the newest version if there is no champion.
     """
     from forecache.registry.gate.verdicts import load_verdict
-    from forecache.registry.versions.models import find_champion, list_models, model_version
+    from forecache.registry.versions.model_versions import find_champion, list_models, model_version
 
     found = []
     for pipeline in pipelines:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import FLAGS
-from forecache.reader.status.words import size as size
+from forecache.reader.status.format_text import size as size
 from forecache.results import StageResult
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ PLAIN_WIDTH = 200
 """Width of output that is not a terminal, so that nothing is cut in a log or a pipe."""
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """A value that JSON can represent; dates in ISO format, timestamps in UTC with `Z`."""
     if isinstance(value, datetime):
         moment = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
@@ -46,14 +46,14 @@ def plain(value: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, default=plain, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(value, default=json_value, indent=2, ensure_ascii=False))
 
 
 def wants_json() -> bool:
     return FLAGS.json
 
 
-def console(*, stderr: bool = False) -> "Console":
+def make_console(*, stderr: bool = False) -> "Console":
     """A rich console that neither wraps nor colours its output in a pipe."""
     from rich.console import Console
 
@@ -92,13 +92,13 @@ def show_table(
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*[value if isinstance(value, Text) else Text(cell(value)) for value in row])
-    console().print(table)
+        table.add_row(*[value if isinstance(value, Text) else Text(format_cell(value)) for value in row])
+    make_console().print(table)
     if caption:
         click.echo(caption)
 
 
-def cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
     """A value formatted for a table."""
     if value is None:
         return "-"
@@ -110,10 +110,10 @@ def cell(value: Any) -> str:
         return f"{value:,.4f}".rstrip("0").rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
     if isinstance(value, str):
         return value
-    return str(plain(value))
+    return str(json_value(value))
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration in suitable units: 0.4 s, 12 s, 3 min 5 s, 2 h 4 min, 28 years."""
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -138,7 +138,7 @@ def stage_dict(result: StageResult) -> dict[str, Any]:
     }
 
 
-def nights_text(nights: Sequence[date]) -> str:
+def format_dates(nights: Sequence[date]) -> str:
     """One as-of date, or first..last with their number."""
     if not nights:
         return "-"
@@ -153,23 +153,23 @@ def show_stages(results: Sequence[StageResult], *, title: str = "") -> None:
         (
             result.stage,
             result.subject,
-            nights_text(result.nights),
+            format_dates(result.nights),
             result.rows,
             f"{result.seconds:.1f}",
-            outcome(result),
+            describe_outcome(result),
         )
         for result in results
     ]
     show_table(("stage", "of", "nights", "rows", "seconds", "result"), rows, title=title, right=("rows", "seconds"))
 
 
-def outcome(result: StageResult) -> str:
+def describe_outcome(result: StageResult) -> str:
     """The result of a stage in a few words."""
     if result.skipped:
         return "already current"
     details = result.details
     if result.stage == "land":
-        return f"{cell(details['files'])} files" if "files" in details else "landed"
+        return f"{format_cell(details['files'])} files" if "files" in details else "landed"
     if result.stage == "register" and "model_version" in details:
         return f"model version {details['model_version']}"
     if result.stage == "gate":
@@ -179,17 +179,17 @@ def outcome(result: StageResult) -> str:
     if result.stage == "drift_report":
         return "HTML page" if details["path"] else "nothing to compare with yet"
     if result.stage in ("score", "score_challenger") and details.get("actual"):
-        return f"{result.table} at Delta version {result.delta_version}{_pace(details)}"
+        return f"{result.table} at Delta version {result.delta_version}{_describe_pace(details)}"
     if result.table and result.delta_version is not None:
         return f"{result.table} at Delta version {result.delta_version}"
     return result.table or "done"
 
 
-def _pace(details: Mapping[str, Any]) -> str:
+def _describe_pace(details: Mapping[str, Any]) -> str:
     """Rows per second, cost and memory of a scoring run, next to the estimate."""
     actual, predicted = details["actual"], details["predicted"]
-    parts = [f"{cell(actual['rows_per_second'])} rows/s"]
-    parts += [f"{cell(predicted['rows_per_second'])} predicted"] if predicted else []
+    parts = [f"{format_cell(actual['rows_per_second'])} rows/s"]
+    parts += [f"{format_cell(predicted['rows_per_second'])} predicted"] if predicted else []
     parts += [f"{actual['core_s'] / 3600:.3g} core-hours"]
     parts += [f"{actual['price_on_demand']:.3g} on demand"] if "price_on_demand" in actual else []
     parts += [f"{size(actual['worker_bytes'])} a worker"] if actual["worker_bytes"] else []

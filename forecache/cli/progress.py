@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from forecache.cli.output import cell, nights_text, outcome, wants_json
+from forecache.cli.output import describe_outcome, format_cell, format_dates, wants_json
 from forecache.results import StageResult
 
 PLAIN_INTERVAL_S = 5.0
@@ -32,14 +32,14 @@ class StageProgress:
         if not self._quiet and sys.stderr.isatty():
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-            from forecache.cli.output import console
+            from forecache.cli.output import make_console
 
             self._live = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 TimeElapsedColumn(),
-                console=console(stderr=True),
+                console=make_console(stderr=True),
                 transient=True,
             )
             self._live.start()
@@ -67,18 +67,18 @@ class StageProgress:
         percent = "" if share is None else f" ({share:.0%})"
         click.echo(f"[{now - self._started:6.1f} s]   {message}{percent}", err=True)
 
-    def done(self, result: StageResult) -> None:
+    def print_stage(self, result: StageResult) -> None:
         """Print one line for a finished stage."""
         if self._quiet:
             return
-        nights = f" {nights_text(result.nights)}" if result.nights else ""
+        nights = f" {format_dates(result.nights)}" if result.nights else ""
         text = (
-            f"{result.stage} {result.subject}{nights}: {cell(result.rows)} rows, "
-            f"{result.seconds:.1f} s, {outcome(result)}"
+            f"{result.stage} {result.subject}{nights}: {format_cell(result.rows)} rows, "
+            f"{result.seconds:.1f} s, {describe_outcome(result)}"
         )
-        self.say(f"{'=' if result.skipped else '+'} {text}")
+        self.print_line(f"{'=' if result.skipped else '+'} {text}")
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print a line that stays on the screen."""
         if self._quiet:
             return

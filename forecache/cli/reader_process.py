@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-from forecache.cli.checks.machine import port_is_free
+from forecache.cli.checks.machine import is_port_free
 from forecache.errors import UnavailableError
 from forecache.settings import Settings
 
@@ -23,9 +23,9 @@ STOP_S = 10.0
 AGAIN_S = 0.1
 
 
-def free_port(host: str, wanted: int) -> int:
+def find_free_port(host: str, wanted: int) -> int:
     """The wanted port if it is free, else one that the system picks."""
-    if port_is_free(host, wanted):
+    if is_port_free(host, wanted):
         return wanted
     with socket.socket() as probe:
         probe.bind((host, 0))
@@ -38,7 +38,7 @@ class ReaderProcess:
 
     def __init__(self, settings: Settings) -> None:
         self.host = settings.reader_host
-        self.port = free_port(self.host, settings.reader_port)
+        self.port = find_free_port(self.host, settings.reader_port)
         self.log: Path = settings.home_path / "reader.log"
         self._keep = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,7 +72,7 @@ class ReaderProcess:
         if not self._keep or error is not None:
             self.stop()
 
-    def keep(self) -> None:
+    def keep_running(self) -> None:
         self._keep = True
 
     def get(self, path: str) -> Any:
@@ -80,7 +80,7 @@ class ReaderProcess:
         with urllib.request.urlopen(f"{self.address}{path}", timeout=10) as response:
             return json.load(response)
 
-    def answer(self, pipeline: str, key: str, *, limit: int | None = None) -> dict[str, Any]:
+    def get_answer(self, pipeline: str, key: str, *, limit: int | None = None) -> dict[str, Any]:
         """The answer for a key; with `limit`, the first items of its lists."""
         found: dict[str, Any] = self.get(self.answer_path(pipeline, key, limit=limit))
         return found
@@ -88,7 +88,7 @@ class ReaderProcess:
     def answer_path(self, pipeline: str, key: str, *, limit: int | None = None) -> str:
         return f"/v1/{pipeline}/{quote(key, safe='')}{f'?limit={limit}' if limit else ''}"
 
-    def ask(self, name: str, request: str) -> dict[str, Any]:
+    def post_request(self, name: str, request: str) -> dict[str, Any]:
         """The answer of a real-time model to a request in JSON."""
         posted = urllib.request.Request(
             f"{self.address}/v1/{name}", request.encode(), {"content-type": "application/json"}, method="POST"

@@ -16,38 +16,38 @@ from forecache.pipeline.loading import (
     load_trained,
     read_project,
 )
-from forecache.pipeline.unknown import unknown
+from forecache.pipeline.names import unknown_name_error
 from forecache.results import Progress, StageResult
 from forecache.settings import Settings
 
 Job = Literal["nightly", "training", "ingest", "full"]
 
 
-def orchestrator(module: str) -> ModuleType:
+def import_orchestrator(module: str) -> ModuleType:
     """Import a module of the orchestrator's packages, such as `jobs.runner`."""
     return importlib.import_module(module)
 
 
-def ran_here(settings: Settings) -> bool:
+def has_orchestrator_run(settings: Settings) -> bool:
     """True if the orchestrator is installed and has run in this installation before."""
     return find_spec("dagster") is not None and settings.dagster_home.is_dir()
 
 
-def chosen_served(settings: Settings, names: Sequence[str]) -> list[str]:
+def resolve_served_names(settings: Settings, names: Sequence[str]) -> list[str]:
     """The given names, each checked; those of all pipelines and recommenders if none is given."""
     if not names:
-        return list(read_project(settings).served)
+        return list(read_project(settings).publishable)
     return [load_served(settings, name).name for name in dict.fromkeys(names)]
 
 
-def chosen_nightly(settings: Settings, names: Sequence[str]) -> list[str]:
+def resolve_nightly_names(settings: Settings, names: Sequence[str]) -> list[str]:
     """The given names, each checked; the names of everything with a nightly run if none is given."""
     if not names:
         return list(read_project(settings).nightly)
     return [load_nightly(settings, name).name for name in dict.fromkeys(names)]
 
 
-def chosen_to_ingest(settings: Settings, names: Sequence[str]) -> tuple[list[str], list[str]]:
+def resolve_ingest_names(settings: Settings, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split the given names, each checked, into those with a nightly run and those of sources with landing files."""
     project = read_project(settings)
     sources = [name for name in dict.fromkeys(names) if name in project.landed_sources and name not in project.nightly]
@@ -58,20 +58,20 @@ def chosen_to_ingest(settings: Settings, names: Sequence[str]) -> tuple[list[str
         lacking = next(name for name in others if name not in project.nightly)
         there = [*project.nightly, *project.landed_sources]
         kinds = "pipeline, recommender, feature view, real-time model or source with landing files"
-        raise unknown(lacking, kinds, there, where=settings.project) from None
+        raise unknown_name_error(lacking, kinds, there, where=settings.project) from None
 
 
-def chosen_pipelines(settings: Settings, names: Sequence[str]) -> list[str]:
+def resolve_pipeline_names(settings: Settings, names: Sequence[str]) -> list[str]:
     """The given names, each checked; those of all pipelines and real-time models if none is given."""
     if not names:
         return [*load_pipelines(settings), *read_project(settings).realtime]
     return [load_pipeline(settings, name).name for name in dict.fromkeys(names)]
 
 
-def chosen_trained(settings: Settings, names: Sequence[str]) -> list[str]:
+def resolve_trained_names(settings: Settings, names: Sequence[str]) -> list[str]:
     """The given names, each checked; the names of all pipelines and models that are trained here if none is given."""
     if not names:
-        return list(read_project(settings).trained)
+        return list(read_project(settings).trained_pipelines)
     return [load_trained(settings, name).name for name in dict.fromkeys(names)]
 
 
@@ -92,7 +92,7 @@ def run_job(
         PipelinesFailed: Some of several pipelines or sources failed.
         ForecacheError: The error of a single one.
     """
-    results = orchestrator("jobs.runner").run(
+    results = import_orchestrator("jobs.runner").run(
         settings,
         pipelines=pipelines,
         sources=sources,

@@ -4,26 +4,26 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from forecache.reader.status import words
+from forecache.reader.status import format_text as words
 
 WIDTH = 80
 _GAP = 2
 Line = str
 
 
-def status_text(status: Mapping[str, Any]) -> str:
+def format_status(status: Mapping[str, Any]) -> str:
     """The text of `forecache status` for its document (`reader`, `why_no_reader`, `project`, `attention`)."""
-    lines = list(_attention(status["attention"]))
+    lines = list(_attention_lines(status["attention"]))
     if status["reader"] is not None:
-        lines += ["", *_reader(status["url"], status["reader"])]
+        lines += ["", *_reader_lines(status["url"], status["reader"])]
     elif status["why_no_reader"]:
-        lines += ["", *_wrapped(status["why_no_reader"])]
+        lines += ["", *_wrap(status["why_no_reader"])]
     if status["project"] is not None:
-        lines += ["", *_project(status["project"], with_versions=status["reader"] is None)]
+        lines += ["", *_project_lines(status["project"], with_versions=status["reader"] is None)]
     return "\n".join(lines).strip("\n")
 
 
-def _attention(found: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
+def _attention_lines(found: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
     if not found:
         yield "All is well."
     for each in found:
@@ -32,7 +32,7 @@ def _attention(found: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
         yield from textwrap.wrap(each["remedy"], WIDTH, initial_indent="   ", subsequent_indent="   ")
 
 
-def _reader(url: str, document: Mapping[str, Any]) -> Iterator[Line]:
+def _reader_lines(url: str, document: Mapping[str, Any]) -> Iterator[Line]:
     reader, traffic = document["reader"], document["traffic"]
     workers = reader["workers"]
     yield f"READER {url}: {words.headline(document['state'], document['ready']).lower()}"
@@ -44,10 +44,10 @@ def _reader(url: str, document: Mapping[str, Any]) -> Iterator[Line]:
     failed = words.count(traffic["server_errors"]) if traffic["server_errors"] else "none"
     p50, p99 = words.microseconds(traffic["p50_us"]), words.microseconds(traffic["p99_us"])
     asked = f"{words.rate(traffic['per_s'])} requests/s"
-    yield from _wrapped(f"{asked}; in the last {window}: p50 {p50}, p99 {p99}, {failed} failed")
+    yield from _wrap(f"{asked}; in the last {window}: p50 {p50}, p99 {p99}, {failed} failed")
     if document["versions"]:
         yield ""
-        yield from table(
+        yield from format_table(
             ("served", "state", "version", "as of", "age", "asked", "found"),
             [
                 (row["name"], row["state"], words.count(row["version"]), row["as_of"] or "–", words.span(row["age_s"]),
@@ -58,15 +58,15 @@ def _reader(url: str, document: Mapping[str, Any]) -> Iterator[Line]:
         )  # fmt: skip
     if document["models"]:
         yield ""
-        yield from table(
+        yield from format_table(
             ("model", "state", "release", "answers", "p99", "in time", "cache", "log lost"),
-            [_model(row) for row in document["models"]],
+            [_model_row(row) for row in document["models"]],
             right=(2, 3, 4, 5, 6, 7),
         )
-        yield from (line for row in document["models"] for line in _below(row))
+        yield from (line for row in document["models"] for line in _model_details(row))
 
 
-def _model(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _model_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     in_time = words.percent(row["in_time"] / row["answers"]) if row["answers"] else "–"
     lost = words.count(sum(row["log"]["lost"].values())) if row["log"] else "–"
     return (
@@ -75,19 +75,19 @@ def _model(row: Mapping[str, Any]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _below(row: Mapping[str, Any]) -> Iterator[Line]:
+def _model_details(row: Mapping[str, Any]) -> Iterator[Line]:
     """The lines of a model below the table: fallbacks (rungs) of its scores, drift, and its rollout."""
     total = sum(row["rungs"].values())
     if total:
         shares = ", ".join(f"{words.reason(name)} {words.percent(n / total)}" for name, n in row["rungs"].items())
         why = ", ".join(f"{words.reason(name)} {words.count(n)}" for name, n in row["why"].items())
-        yield from _wrapped(f"{row['name']}: scores from {shares}{f'; without the model: {why}' if why else ''}")
-    yield from _wrapped(f"{row['name']}: drift: {words.drift(row['drift'])}")
+        yield from _wrap(f"{row['name']}: scores from {shares}{f'; without the model: {why}' if why else ''}")
+    yield from _wrap(f"{row['name']}: drift: {words.drift(row['drift'])}")
     if row["rollout"] is not None:
-        yield from _wrapped(f"{row['name']}: {words.rollout(row['rollout'])}")
+        yield from _wrap(f"{row['name']}: {words.rollout(row['rollout'])}")
 
 
-def _project(project: Mapping[str, Any], *, with_versions: bool) -> Iterator[Line]:
+def _project_lines(project: Mapping[str, Any], *, with_versions: bool) -> Iterator[Line]:
     yield "LAST NIGHTS"
     nights = project["nights"]
     if nights["rows"]:
@@ -96,9 +96,9 @@ def _project(project: Mapping[str, Any], *, with_versions: bool) -> Iterator[Lin
              f"{words.span(max(0, row['ended_s_ago']))} ago", ", ".join(row["stages"]))
             for row in nights["rows"]
         ]  # fmt: skip
-        yield from table(("as of", "of", "rows", "took", "ended", "done"), rows, right=(2, 3, 4))
+        yield from format_table(("as of", "of", "rows", "took", "ended", "done"), rows, right=(2, 3, 4))
     else:
-        yield from _wrapped(nights["why"].replace("`", ""))
+        yield from _wrap(nights["why"].replace("`", ""))
     if project["streams"]:
         yield from ("", "STREAMS", *streams_table(project["streams"]))
     if with_versions and project["versions"]:
@@ -108,7 +108,7 @@ def _project(project: Mapping[str, Any], *, with_versions: bool) -> Iterator[Lin
              words.span(row["age_s"]), words.count(row["keys"]), "stale" if row["stale"] else "fresh")
             for row in project["versions"]
         ]  # fmt: skip
-        yield from table(("name", "version", "as of", "age", "keys", ""), versions, right=(3, 4))
+        yield from format_table(("name", "version", "as of", "age", "keys", ""), versions, right=(3, 4))
         yield from _stale_without_alert(project["versions"])
     if with_versions and project["releases"]:
         yield from ("", "RELEASES")
@@ -121,7 +121,7 @@ def _project(project: Mapping[str, Any], *, with_versions: bool) -> Iterator[Lin
             )
             for row in project["releases"]
         ]
-        yield from table(("model", "release", "model version", "made"), releases, right=(1,))
+        yield from format_table(("model", "release", "model version", "made"), releases, right=(1,))
 
 
 def streams_table(streams: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
@@ -131,12 +131,12 @@ def streams_table(streams: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
          words.delays(row), words.ago(row["committed_s_ago"]), words.count(row["bad"]))
         for row in streams
     ]  # fmt: skip
-    yield from table(
+    yield from format_table(
         ("stream", "state", "waiting", "rows", "delay p50, p99", "committed", "bad"), rows, right=(2, 3, 6)
     )
     for row in streams:
         for each in row["layers"]:
-            yield from _wrapped(
+            yield from _wrap(
                 f"{row['name']}: live layer {each['store']}: {words.live_layer(each, row['committed_version'])}"
             )
 
@@ -146,12 +146,12 @@ def _stale_without_alert(versions: Sequence[Mapping[str, Any]]) -> Iterator[Line
     ended = ", ".join(row["name"] for row in versions if row["no_alert"] == "ended")
     undeclared = ", ".join(row["name"] for row in versions if row["no_alert"] == "undeclared")
     if ended:
-        yield from _wrapped(f"Stale, but nothing is wrong: these have the last data of their sources: {ended}.")
+        yield from _wrap(f"Stale, but nothing is wrong: these have the last data of their sources: {ended}.")
     if undeclared:
-        yield from _wrapped(f"Stale, but no alert: no module of the project that can be loaded declares {undeclared}.")
+        yield from _wrap(f"Stale, but no alert: no module of the project that can be loaded declares {undeclared}.")
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> Iterator[Line]:
+def format_table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> Iterator[Line]:
     """Rows in columns of the needed width; if a line does not fit, the widest columns are cut."""
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     while sum(widths) + _GAP * (len(widths) - 1) > WIDTH:
@@ -165,5 +165,5 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
         yield (" " * _GAP).join(padded).rstrip()
 
 
-def _wrapped(text: str) -> list[Line]:
+def _wrap(text: str) -> list[Line]:
     return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

@@ -12,13 +12,13 @@ from forecache.settings import Settings
 
 def backfill_days(settings: Settings, stream: Stream, first: date, last: date) -> None:
     """Add the events of landed days to a stream's table, and print the result of each day."""
-    from forecache.stream.backfill.backfill import Backfilled, backfill
+    from forecache.stream.backfill.backfill import BackfilledDay, backfill
 
-    def told(day: Backfilled) -> None:
+    def print_day(day: BackfilledDay) -> None:
         if not wants_json():
             click.echo(f"{day.day}  {day.landed:>12,} landed  {day.added:>12,} added")
 
-    days = backfill(settings, stream, first, last, told=told)
+    days = backfill(settings, stream, first, last, told=print_day)
     if wants_json():
         print_json([asdict(day) for day in days])
 

@@ -26,13 +26,13 @@ def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> in
     prctl(_SET_CHILD_SUBREAPER, 1)  # processes that outlive the program become children of this process
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS | {signal.SIGCHLD})
 
-    def begin() -> None:
+    def reset_signals() -> None:
         for number in (*_STOP_SIGNALS, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         prctl(_SET_DEATH_SIGNAL, signal.SIGINT)
 
-    process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=begin)
+    process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=reset_signals)
     try:
         while process.poll() is None:
             if signal.sigwait(_STOP_SIGNALS | {signal.SIGCHLD}) != signal.SIGCHLD:
@@ -45,16 +45,16 @@ def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> in
 def _end_all(process: "subprocess.Popen[bytes]") -> None:
     import psutil
 
-    def left() -> list[psutil.Process]:
+    def running_children() -> list[psutil.Process]:
         return psutil.Process().children(recursive=True)
 
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
-    psutil.wait_procs(left(), timeout=_INTERRUPTED_S)
-    for child in left():
+    psutil.wait_procs(running_children(), timeout=_INTERRUPTED_S)
+    for child in running_children():
         child.terminate()
-    psutil.wait_procs(left(), timeout=_TERMINATED_S)
-    for child in left():
+    psutil.wait_procs(running_children(), timeout=_TERMINATED_S)
+    for child in running_children():
         child.kill()
 
 

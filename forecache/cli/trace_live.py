@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from forecache.cli.live_rows import open_answers
-from forecache.cli.output import plain
+from forecache.cli.output import json_value
 from forecache.errors import ForecacheError
 from forecache.settings import Settings
 
@@ -52,11 +52,11 @@ def live_link(
         return link | {"missing": f"no event has come since {answer['base']}, which is merged as of {answer['as_of']}"}
     if link["position"] is None:
         return link | {"missing": "the row is pending: the commit that will hold it has not been made yet"}
-    rows = _rows(current, declared.table, {"position": link["position"], **where}, link)
+    rows = _read_rows(current, declared.table, {"position": link["position"], **where}, link)
     if not rows:
         link.setdefault("missing", f"{declared.table} has no such row")
         return link
-    row = {name: plain(value) if hasattr(value, "isoformat") else value for name, value in rows[-1].items()}
+    row = {name: json_value(value) if hasattr(value, "isoformat") else value for name, value in rows[-1].items()}
     link["place"] = row.pop("place", None)
     for name in (*_OF_KAFKA, *_OF_MODEL):
         link[name] = row.pop(name, None)
@@ -90,7 +90,7 @@ def live_title(link: dict[str, Any]) -> str:
     return f"streamed row in {link['table']} at position {link['position']}, place {link.get('place', '?')}"
 
 
-def _rows(current: Settings, table: str, where: dict[str, Any], link: dict[str, Any]) -> list[dict[str, Any]]:
+def _read_rows(current: Settings, table: str, where: dict[str, Any], link: dict[str, Any]) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
     from deltalake.exceptions import DeltaError
 

@@ -120,12 +120,12 @@ def _local_path(model_uri: str) -> Path:
         return Path(model_uri)
     from mlflow.exceptions import MlflowException
 
-    from forecache.tracking.artifacts import download_from_mlflow, refuse_changed
+    from forecache.tracking.artifacts import download_from_mlflow, refuse_changed_download
 
     try:
         path = download_from_mlflow(artifact_uri=model_uri)
         if model_uri.startswith("models:/"):
-            refuse_changed(path, model_uri)
+            refuse_changed_download(path, model_uri)
     except (MlflowException, OSError) as error:
         raise NotFoundError(
             f"The model {model_uri!r} cannot be read: {str(error).splitlines()[0]}.",

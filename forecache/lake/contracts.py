@@ -33,7 +33,7 @@ def require_numbers(
         if types[name] not in _NUMBERS and not types[name].startswith("decimal"):
             raise InputError(
                 f"The {kind} {name!r} of {declared.name!r} is a {types[name]}; {kind}s are numbers.",
-                remedy=f"Return a number from {name_of(function)}: cast it, count it or encode it.",
+                remedy=f"Return a number from {function_name(function)}: cast it, count it or encode it.",
             )
 
 
@@ -45,7 +45,7 @@ def require_columns(
     if missing:
         raise InputError(
             f"The {kind}s of {declared.name!r} lack the column {missing[0]!r}.",
-            remedy=f"Return it from {name_of(function)} or remove it from the declaration.",
+            remedy=f"Return it from {function_name(function)} or remove it from the declaration.",
         )
 
 
@@ -65,7 +65,7 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    label, function = pipeline.trained_label, name_of(pipeline.trained_label.compute)
+    label, function = pipeline.trained_label, function_name(pipeline.trained_label.compute)
     values = written[label.name]
     classes = label.kind == "multiclass"
     wrong = pc.is_null(values) if classes else pc.invert(pc.fill_null(pc.is_finite(values), False))
@@ -82,7 +82,7 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
     if found.num_rows:
         row = found.slice(0, 1).to_pylist()[0]
         raise InputError(
-            f"The label {label.name!r} of {pipeline.called} is {row[label.name]} in {found.num_rows:,} of "
+            f"The label {label.name!r} of {pipeline.inline_name} is {row[label.name]} in {found.num_rows:,} of "
             f"{written.num_rows:,} rows, first on {row[AS_OF]}.",
             remedy=rule,
         )
@@ -92,7 +92,7 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
         found = written.filter(pc.invert(fits))
         if found.num_rows:
             raise InputError(
-                f"The weight {label.weight!r} of {pipeline.called} is {found[label.weight][0].as_py()} in "
+                f"The weight {label.weight!r} of {pipeline.inline_name} is {found[label.weight][0].as_py()} in "
                 f"{found.num_rows:,} of {written.num_rows:,} rows.",
                 remedy=f"Return a number above 0 from {function}, and leave out rows that are not to count.",
             )
@@ -104,7 +104,7 @@ def require_class_names(frame: "DataFrame", pipeline: Pipeline) -> None:
     Raises:
         InputError: With pipeline, column and type.
     """
-    label, function = pipeline.trained_label, name_of(pipeline.trained_label.compute)
+    label, function = pipeline.trained_label, function_name(pipeline.trained_label.compute)
     kind = dict(frame.dtypes).get(label.name)
     if kind not in ("string", "tinyint", "smallint", "int", "bigint"):
         raise InputError(
@@ -136,7 +136,7 @@ def require_classes(written: "pa.Table", pipeline: Pipeline) -> tuple[str, ...]:
             raise InputError(
                 f"The {split} split of pipeline {pipeline.name!r} has the class {strange[0]!r} of {label.name!r}, "
                 f"which {wanted}; it has {', '.join(known)}.",
-                remedy=f"Train on more dates, or let {name_of(label.compute)} give rare classes one name.",
+                remedy=f"Train on more dates, or let {function_name(label.compute)} give rare classes one name.",
             )
     missing = [name for name in declared if name not in trained]
     if missing:
@@ -174,14 +174,14 @@ def require_one_row_each(rows: "pa.Table", pipeline: Pipeline) -> None:
     if twice:
         where = ", ".join(f"{name} {twice[0][name]}" for name in entity)
         given = [view.features.compute for view in pipeline.views if isinstance(view.features, Features)]
-        functions = " and ".join(map(name_of, [*given, pipeline.trained_label.compute]))
+        functions = " and ".join(map(function_name, [*given, pipeline.trained_label.compute]))
         raise InputError(
             f"The training set of pipeline {pipeline.name!r} has {twice[0]['count_all']} rows for {where}.",
             remedy=f"Return one row for each entity and date from {functions}.",
         )
 
 
-def name_of(function: Any) -> str:
+def function_name(function: Any) -> str:
     """Name of a function, a partial or a callable object, for messages."""
     if function is None:
         return "the source"

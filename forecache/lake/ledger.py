@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import Any
 
-from forecache.lake.code import code_version
+from forecache.lake.code_version import code_version
 from forecache.settings import Settings
 
 LEDGER_TABLE = "stage_ledger"
@@ -44,11 +44,11 @@ class StageRecord:
     commit_version: int | None = None
 
 
-def record(settings: Settings, records: Sequence[StageRecord]) -> None:
+def append_records(settings: Settings, records: Sequence[StageRecord]) -> None:
     """Append rows; `recorded_at`, `code_version` and `commit_version` are filled in."""
     if not records:
         return
-    from forecache.lake.delta.small_tables import append_rows, row_schema
+    from forecache.lake.delta.small_tables import append_to_small_table, row_schema
 
     now, version = datetime.now(timezone.utc), code_version(settings)
     rows = [
@@ -61,37 +61,39 @@ def record(settings: Settings, records: Sequence[StageRecord]) -> None:
         for row in records
     ]
     schema = row_schema(StageRecord)
-    append_rows(settings, LEDGER_TABLE, schema, lambda newest: [{**row, "commit_version": newest + 1} for row in rows])
+    append_to_small_table(
+        settings, LEDGER_TABLE, schema, lambda newest: [{**row, "commit_version": newest + 1} for row in rows]
+    )
 
 
 def last_records(settings: Settings, stage: str, subject: str) -> dict[date | None, StageRecord]:
     """The latest row of each as-of date for one stage of one pipeline or source; empty if there is none."""
-    return last_of_stages(settings, [stage], subject)[stage]
+    return last_records_of_stages(settings, [stage], subject)[stage]
 
 
-def last_of_stages(
+def last_records_of_stages(
     settings: Settings, stages: Collection[str], subject: str
 ) -> dict[str, dict[date | None, StageRecord]]:
     """By stage, the latest row of each as-of date of one pipeline or source, in one read."""
     found: dict[str, dict[date | None, StageRecord]] = {stage: {} for stage in stages}
-    for row in _rows(settings, [("stage", "in", list(stages)), ("subject", "=", subject)]):
+    for row in _read_records(settings, [("stage", "in", list(stages)), ("subject", "=", subject)]):
         found[row.stage][row.night] = row
     return found
 
 
 def all_records(settings: Settings, stage: str, subject: str) -> list[StageRecord]:
     """Every row of one stage of one pipeline or source, the latest last."""
-    return _rows(settings, [("stage", "=", stage), ("subject", "=", subject)])
+    return _read_records(settings, [("stage", "=", stage), ("subject", "=", subject)])
 
 
 def records_since(settings: Settings, moment: datetime) -> list[StageRecord]:
     """Every row of any stage that was recorded at or after a time, the latest last."""
-    return _rows(settings, [("recorded_at", ">=", moment)])
+    return _read_records(settings, [("recorded_at", ">=", moment)])
 
 
 def ledger_records(settings: Settings) -> list[StageRecord]:
     """Every row of every stage, the latest last."""
-    return _rows(settings, [])
+    return _read_records(settings, [])
 
 
 def newest_night(settings: Settings, stage: str, subject: str) -> date | None:
@@ -103,15 +105,15 @@ def last_record(settings: Settings, stage: str, subject: str, night: date | None
     """The latest row of one as-of date; None if there is none."""
     # A filter cannot match null, which is the as-of date of a stage without as-of dates.
     of_night = [] if night is None else [("night", "=", night)]
-    rows = _rows(settings, [("stage", "=", stage), ("subject", "=", subject), *of_night])
+    rows = _read_records(settings, [("stage", "=", stage), ("subject", "=", subject), *of_night])
     return {row.night: row for row in rows}.get(night)
 
 
-def _rows(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[StageRecord]:
+def _read_records(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[StageRecord]:
     """The rows that meet the filters, the latest last."""
-    from forecache.lake.delta.small_tables import read_rows
+    from forecache.lake.delta.small_tables import read_small_table
 
-    rows = read_rows(settings, LEDGER_TABLE, filters)
+    rows = read_small_table(settings, LEDGER_TABLE, filters)
     records = [StageRecord(**{**row, "details": json.loads(row["details"])}) for row in rows]
     # Rows without a commit version were written before the column existed.
     records.sort(key=lambda row: (-1 if row.commit_version is None else row.commit_version, row.recorded_at))

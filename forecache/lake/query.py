@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError
-from forecache.lake.delta.damage import named
+from forecache.files import process_folder
+from forecache.lake.delta.damage import as_damaged_error
 from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.listing import table_names
 from forecache.lake.delta.tables import open_table
-from forecache.own_folder import own_folder
-from forecache.pipeline.unknown import known
+from forecache.pipeline.names import known_names_remedy
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,24 +37,24 @@ def query(settings: Settings, sql: str) -> "pa.Table":
 
     tables = table_names(settings)
     with (
-        own_folder(Path(tempfile.gettempdir()), "forecache-query-") as folder,
+        process_folder(Path(tempfile.gettempdir()), "forecache-query-") as folder,
         duckdb.connect(":memory:", config={"temp_directory": str(folder)}) as connection,
     ):
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
         try:
-            _require_reading(connection.extract_statements(sql))
+            _require_read_only(connection.extract_statements(sql))
             for name in connection.get_table_names(sql) & set(tables):
                 connection.register(name, open_dataset(open_table(settings, name)))
             return connection.sql(sql).to_arrow_table()
         except duckdb.CatalogException as error:
-            raise _unknown_name(error, tables) from None
+            raise _unknown_name_error(error, tables) from None
         except duckdb.Error as error:
-            if (damaged := named(error)) is not None:
+            if (damaged := as_damaged_error(error)) is not None:
                 raise damaged from None
             raise InputError(f"The query failed: {_first_line(error)}.", remedy="Change the statement.") from None
 
 
-def _require_reading(statements: "Sequence[duckdb.Statement]") -> None:
+def _require_read_only(statements: "Sequence[duckdb.Statement]") -> None:
     for statement in statements:
         if statement.type.name not in _READING:
             raise InputError(
@@ -63,13 +63,13 @@ def _require_reading(statements: "Sequence[duckdb.Statement]") -> None:
             )
 
 
-def _unknown_name(error: "duckdb.CatalogException", tables: Sequence[str]) -> InputError:
+def _unknown_name_error(error: "duckdb.CatalogException", tables: Sequence[str]) -> InputError:
     """The error for an unknown name; for a table it proposes names of the lake instead of DuckDB's own tables."""
     missing = _NO_TABLE.search(str(error))
     if missing is None:
         return InputError(f"The query failed: {_first_line(error)}.", remedy="Change the statement.")
     name = missing[1].strip('"')
-    return InputError(f"The lake has no table {name!r}.", remedy=known(name, tables, where="the lake"))
+    return InputError(f"The lake has no table {name!r}.", remedy=known_names_remedy(name, tables, where="the lake"))
 
 
 def _first_line(error: Exception) -> str:

@@ -5,20 +5,24 @@ before it is recorded: a stage that is killed in between finds its own work at t
 changes the result.
 """
 
+import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, TypeVar
 
-from forecache.lake.ledger import StageRecord, last_record, last_records, record
+from forecache.files import lock
+from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
+from forecache.results import Progress
 from forecache.settings import Settings
 
 _Night = TypeVar("_Night", date, date | None)
 
 
 @dataclass(frozen=True)
-class Done:
+class StageOutcome:
     """Result of a stage's work on an as-of date, as the ledger records it.
 
     Attributes:
@@ -34,7 +38,7 @@ class Done:
     seconds: float | None = None
 
 
-NightsDone = Mapping[date, Done]
+NightsDone = Mapping[date, StageOutcome]
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,10 @@ class Stage:
     subject: str
     run_id: str = ""
 
-    def once(
+    def run_once(
         self,
         inputs: str,
-        work: Callable[[], Done],
+        work: Callable[[], StageOutcome],
         *,
         night: date | None = None,
         rebuild: bool = False,
@@ -76,7 +80,7 @@ class Stage:
         done = work()
         return self.record({night: done}, {night: inputs}, time.perf_counter() - started)[night], False
 
-    def nights(
+    def run_nights(
         self,
         inputs: Mapping[date, str],
         work: Callable[[Sequence[date]], NightsDone],
@@ -99,7 +103,7 @@ class Stage:
             Each night's record, and the nights worked on.
         """
         before = last_records(self.settings, self.name, self.subject)
-        pending = stale(inputs, before, rebuild=inputs if rebuild else ())
+        pending = find_stale(inputs, before, rebuild=inputs if rebuild else ())
         records = {night: before[night] for night in inputs if night not in pending}
         if find is not None and not rebuild:
             records |= self.record(find({night: inputs[night] for night in pending}), inputs, 0.0)
@@ -112,7 +116,7 @@ class Stage:
             records |= self.record(done, inputs, time.perf_counter() - started)
         return records, pending
 
-    def record_news(self, inputs: Mapping[date, str], found: NightsDone, seconds: float) -> None:
+    def record_changes(self, inputs: Mapping[date, str], found: NightsDone, seconds: float) -> None:
         """Record findings about nights, except those whose last record has the same inputs and details."""
         before = last_records(self.settings, self.name, self.subject) if found else {}
         news = {
@@ -123,7 +127,7 @@ class Stage:
         self.record(news, inputs, seconds * len(news) / max(1, len(found)))
 
     def record(
-        self, done: Mapping[_Night, Done], inputs: Mapping[_Night, str], seconds: float
+        self, done: Mapping[_Night, StageOutcome], inputs: Mapping[_Night, str], seconds: float
     ) -> dict[_Night, StageRecord]:
         """Append ledger rows for nights that were done together, or for None of a stage without nights.
 
@@ -145,11 +149,11 @@ class Stage:
             )
             for night, each in done.items()
         }
-        record(self.settings, list(rows.values()))
+        append_records(self.settings, list(rows.values()))
         return rows
 
 
-def stale(
+def find_stale(
     inputs: Mapping[date, str],
     before: Mapping[date | None, StageRecord],
     *,
@@ -164,6 +168,22 @@ def stale(
     )
 
 
-def span(nights: Sequence[date]) -> str:
+def format_nights(nights: Sequence[date]) -> str:
     """Text for messages: the first and the last of ascending nights."""
     return str(nights[0]) if len(nights) == 1 else f"{nights[0]} to {nights[-1]}"
+
+
+@contextmanager
+def hold_table_lock(settings: Settings, table: str, run_id: str, progress: Progress) -> Iterator[None]:
+    """Hold an exclusive lock on the table for this machine; the kernel releases it when the process dies.
+
+    A second run waits, and then usually finds nothing left to do. Runs on other machines do not wait: between these the
+    commit decides, see `forecache.lake.delta.partitions`.
+    """
+
+    def report_waiting(holder: str) -> None:
+        progress(f"waiting for {holder}, which writes {table}", None)
+
+    run = f" (run {run_id})" if run_id else ""
+    with lock(settings.home_path / "locks" / table, holder=f"process {os.getpid()}{run}", waiting=report_waiting):
+        yield

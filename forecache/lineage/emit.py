@@ -15,7 +15,7 @@ from typing import Any
 from forecache.errors import ConflictError, ForecacheError
 from forecache.files import lock, write_durably
 from forecache.lake.delta.small_tables import Filter
-from forecache.lake.ingest.ingested import FILES_TABLE
+from forecache.lake.ingest.ingested_files import FILES_TABLE
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.lineage.events import events_of
 from forecache.lineage.fact import Fact

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from forecache.files import lock
-from forecache.posting import Failed, post_json
+from forecache.posting import PostFailure, post_json
 from forecache.settings import Settings
 
 _TIMEOUT_S = 5.0
@@ -22,7 +22,7 @@ class Receiver(Protocol):
 
     name: str
 
-    def send(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
+    def send(self, events: Sequence[Mapping[str, Any]]) -> PostFailure | None:
         """Send the events of one run, in order; None if all were taken."""
 
 
@@ -34,7 +34,7 @@ class EventFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def send(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
+    def send(self, events: Sequence[Mapping[str, Any]]) -> PostFailure | None:
         lines = "".join(json.dumps(event, ensure_ascii=False, default=str) + "\n" for event in events)
         content = lines.encode(errors="replace")
         path = self._path.expanduser()
@@ -43,7 +43,7 @@ class EventFile:
             with lock(path.with_name(f".{path.name}.lock")):
                 _append(path, content)
         except OSError as error:
-            return Failed(f"{self._path} cannot be written: {error.strerror or error}.")
+            return PostFailure(f"{self._path} cannot be written: {error.strerror or error}.")
         return None
 
 
@@ -55,7 +55,7 @@ class LineageServer:
     def __init__(self, url: str, api_key: str) -> None:
         self._url, self._api_key = f"{url.rstrip('/')}/api/v1/lineage", api_key
 
-    def send(self, events: Sequence[Mapping[str, Any]]) -> Failed | None:
+    def send(self, events: Sequence[Mapping[str, Any]]) -> PostFailure | None:
         headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
         for event in events:
             failed = post_json(self._url, event, headers=headers, timeout_s=_TIMEOUT_S)

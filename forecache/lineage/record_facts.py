@@ -6,15 +6,15 @@ from itertools import groupby
 from typing import Any
 
 from forecache.errors import UnavailableError
-from forecache.lake.delta.small_tables import Filter, read_rows
-from forecache.lake.ingest.ingested import FILES_TABLE
+from forecache.lake.delta.small_tables import Filter, read_small_table
+from forecache.lake.ingest.ingested_files import FILES_TABLE
 from forecache.lineage import naming
 from forecache.lineage.fact import Dataset, Fact
 from forecache.mail.ledger import MAIL_TABLE
 from forecache.pipeline.names import QUARANTINE, RAW
 from forecache.registry.promotions import PROMOTION_TABLE
 from forecache.settings import Settings
-from forecache.store.checkup import stores_here
+from forecache.store.checkup import list_local_stores
 from forecache.store.manifest import Manifest
 
 PUBLISHED = "store"
@@ -22,7 +22,7 @@ PUBLISHED = "store"
 
 def ingest_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]:
     """A fact for the files of a source that a run ingested in one commit."""
-    rows = read_rows(settings, FILES_TABLE, filters)
+    rows = read_small_table(settings, FILES_TABLE, filters)
 
     def group_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return row["ingested_at"], row["source"], row["run_id"], row["raw_version"]
@@ -57,7 +57,7 @@ def ingest_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact
 
 def gate_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]:
     """A fact for each completed decision about a champion."""
-    for row in read_rows(settings, PROMOTION_TABLE, filters):
+    for row in read_small_table(settings, PROMOTION_TABLE, filters):
         if row["verdict"] == "begun":
             continue
         name = row["pipeline"]
@@ -85,13 +85,13 @@ def gate_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]:
 
 def publish_facts(settings: Settings, since: datetime | None) -> Iterator[Fact]:
     """A fact for each retained version of the stores here that was published after a moment."""
-    for store in stores_here(settings):
+    for store in list_local_stores(settings):
         for number in store.version_numbers():
             try:
                 manifest = store.manifest(number)
             except UnavailableError:  # it was removed meanwhile, or is damaged: `forecache verify` says so
                 continue
-            if since is None or manifest.published > since:
+            if since is None or manifest.published_time > since:
                 yield _publish_fact(settings, manifest)
 
 
@@ -106,14 +106,14 @@ def _publish_fact(settings: Settings, manifest: Manifest) -> Fact:
     )
     return Fact(
         source=PUBLISHED,
-        position=manifest.published.isoformat(),
+        position=manifest.published_time.isoformat(),
         identity=f"{manifest.store} {manifest.pipeline} {manifest.version}",
         stage="publish",
         subject=manifest.pipeline,
         nights=[date.fromisoformat(manifest.as_of)],
         run_id=manifest.run_id,
         code_version=manifest.code_version,
-        ended_at=manifest.published,
+        ended_at=manifest.published_time,
         seconds=0.0,
         inputs=[made_of],
         outputs=[stored],
@@ -128,7 +128,9 @@ def _identity(made_of: Dataset, column: str) -> dict[str, Any]:
 
 def mail_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]:
     """A fact for each batch of messages whose outcome is recorded."""
-    rows = [row for row in read_rows(settings, MAIL_TABLE, filters) if row["state"] not in ("intended", "in doubt")]
+    rows = [
+        row for row in read_small_table(settings, MAIL_TABLE, filters) if row["state"] not in ("intended", "in doubt")
+    ]
 
     def group_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return row["mailing"], row["as_of"], row["batch"], row["store_version"], row["commit_version"] or 0

@@ -7,7 +7,7 @@ from datetime import date
 from itertools import groupby
 from typing import Any
 
-from forecache.lake.delta.small_tables import Filter, read_rows
+from forecache.lake.delta.small_tables import Filter, read_small_table
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.lineage import naming
 from forecache.lineage.fact import Dataset, Fact
@@ -28,7 +28,7 @@ def stage_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]
     Args:
         filters: On the ledger's columns.
     """
-    found = read_rows(settings, LEDGER_TABLE, filters)
+    found = read_small_table(settings, LEDGER_TABLE, filters)
     rows = [row for row in found if row["commit_version"] is not None and row["stage"] not in ELSEWHERE]
 
     def group_key(row: Mapping[str, Any]) -> tuple[Any, ...]:

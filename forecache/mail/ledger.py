@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta, timezone
 from typing import Any, Literal
 
 from forecache.errors import ConflictError
-from forecache.lake.delta.small_tables import append_rows, read_rows, row_schema
+from forecache.lake.delta.small_tables import append_to_small_table, read_small_table, row_schema
 from forecache.lake.delta.tables import table_exists, table_version
 from forecache.settings import Settings
 
@@ -129,8 +129,8 @@ class MailLedger:
             require()
             return [{**vars(row), "commit_version": newest + 1} for row in records]
 
-        append_rows(self._settings, MAIL_TABLE, row_schema(MailRecord), rows_at)
+        append_to_small_table(self._settings, MAIL_TABLE, row_schema(MailRecord), rows_at)
 
     def _rows(self, filters: list[tuple[str, str, Any]]) -> list[MailRecord]:
-        rows = read_rows(self._settings, MAIL_TABLE, [("mailing", "=", self._mailing), *filters])
+        rows = read_small_table(self._settings, MAIL_TABLE, [("mailing", "=", self._mailing), *filters])
         return sorted((MailRecord(**row) for row in rows), key=lambda row: row.commit_version or 0)

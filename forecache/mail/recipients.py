@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError
 from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.existing import open_existing
-from forecache.lake.delta.tables import open_table
-from forecache.lake.ingest.ingested import file_of_state, ingested_files, read_days
+from forecache.lake.delta.tables import open_existing, open_table
+from forecache.lake.ingest.ingested_files import delivered_days, ingested_files, state_file
 from forecache.lake.ingest.pending import pending_files
-from forecache.lake.sources.state_rows import table_rows
-from forecache.lake.sources.tables.pinned import lacks
+from forecache.lake.sources.state_rows import existing_table_rows
+from forecache.lake.sources.tables.pinned_table import source_error
 from forecache.lake.sources.tables.pins import Pins
 from forecache.mail.message import Recipient, usable_address
 from forecache.pipeline import Source, TableSource
@@ -53,14 +52,16 @@ class Recipients:
 
     def _refresh_existing(self, source: TableSource) -> None:
         mailing, today = self._mailing, datetime.now(timezone.utc).date()
-        pinned = Pins(self._settings).of(source)
+        pinned = Pins(self._settings).pin(source)
         state = pinned.state(today)
         if state == self._state:
             return
         time = source.event_time
-        rows = table_rows(pinned, today, list(dict.fromkeys((*mailing.columns, *([time] if time else [])))))
+        rows = existing_table_rows(pinned, today, list(dict.fromkeys((*mailing.columns, *([time] if time else [])))))
         if rows is None:
-            raise lacks(source, f"{pinned.place.uri} has no state of {today} or before", "Write it, and run again.")
+            raise source_error(
+                source, f"{pinned.place.uri} has no state of {today} or before", "Write it, and run again."
+            )
         rows = rows.filter(rows[mailing.user].is_valid())
         self._rows = _index_by_user(
             mailing, _sort_by_time(mailing, rows, time) if time else rows, source.name, bool(time)
@@ -80,7 +81,9 @@ class Recipients:
         if row is None:
             return None
         address = usable_address(row[self._mailing.address])
-        return Recipient(user, address, {name: row[name] for name in self._mailing.personal}) if address else None
+        return (
+            Recipient(user, address, {name: row[name] for name in self._mailing.personal_columns}) if address else None
+        )
 
 
 def _require_read(settings: Settings, source: Source) -> None:
@@ -94,7 +97,7 @@ def _require_read(settings: Settings, source: Source) -> None:
             "opt-out.",
             remedy=f"Run `forecache ingest`, or switch on the sensor {source.name}_landed.",
         )
-    newest = max(read_days(files), default=None)
+    newest = max(delivered_days(files), default=None)
     for file in files:
         if file.error and (newest is None or file.event_day is None or file.event_day >= newest):
             raise InputError(
@@ -140,7 +143,7 @@ def _read(settings: Settings, mailing: Mailing, delta: "DeltaTable") -> dict[str
     if isinstance(source, Source) and source.time is None:
         order = tuple(dict.fromkeys((source.event_time, "event_day", "ingested_at", "source_file", "source_line")))
     elif isinstance(source, Source):
-        state = file_of_state(source, ingested_files(settings, source), date.max)
+        state = state_file(source, ingested_files(settings, source), date.max)
         assert state is not None  # the table has rows, which are of some file
         chosen &= (pc.field("event_day") == state.event_day) & (pc.field("source_file") == state.file)
     rows = dataset.to_table(list(dict.fromkeys((*mailing.columns, *order))), chosen)

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from forecache.errors import UnavailableError
-from forecache.lake.turn import own_turn
+from forecache.lake.stage import hold_table_lock
 from forecache.mail.choose import open_published
 from forecache.mail.journal import Journal, ServerAnswer
 from forecache.mail.ledger import MAIL_TABLE, MailLedger, MailRecord
@@ -81,7 +81,7 @@ def mail(
         ConflictError: Another installation sends the mailing.
     """
     started = time.perf_counter()
-    with own_turn(settings, f"mail_{mailing.name}", run_id, progress):
+    with hold_table_lock(settings, f"mail_{mailing.name}", run_id, progress):
         sending = _begin(settings, mailing, run_id)
         chosen = sending.choose(limit)
         sending.record_unusable(chosen)

@@ -13,7 +13,7 @@ Labels = tuple[str, ...]
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
-class Page:
+class MetricsPage:
     """Builds a page, one metric at a time."""
 
     def __init__(self) -> None:
@@ -21,14 +21,14 @@ class Page:
 
     def add(self, metric: Metric, samples: Iterable[tuple[Labels, object]]) -> None:
         """Add a counter or gauge; without samples its help and type remain."""
-        self._head(metric)
-        self._lines += [f"{metric.name}{_written(metric.labels, labels)} {value}" for labels, value in samples]
+        self._add_head(metric)
+        self._lines += [f"{metric.name}{_format_labels(metric.labels, labels)} {value}" for labels, value in samples]
 
-    def one(self, metric: Metric, value: object) -> None:
+    def add_value(self, metric: Metric, value: object) -> None:
         """Add a counter or gauge without labels."""
         self.add(metric, [((), value)])
 
-    def histogram(
+    def add_histogram(
         self, metric: Metric, bounds: Sequence[str], samples: Iterable[tuple[Labels, Sequence[int], object]]
     ) -> None:
         """Add a histogram.
@@ -37,26 +37,26 @@ class Page:
             bounds: Upper bounds of the buckets, in ascending order, as they are written.
             samples: Values of the labels; the observations in each bucket, beyond the last bound at the end; their sum.
         """
-        self._head(metric)
+        self._add_head(metric)
         names = (*metric.labels, "le")
         for labels, counts, total in samples:
             below = 0
             for bound, count in zip((*bounds, "+Inf"), counts, strict=True):
                 below += count
-                self._lines.append(f"{metric.name}_bucket{_written(names, (*labels, bound))} {below}")
-            written = _written(metric.labels, labels)
+                self._lines.append(f"{metric.name}_bucket{_format_labels(names, (*labels, bound))} {below}")
+            written = _format_labels(metric.labels, labels)
             self._lines += [f"{metric.name}_sum{written} {total}", f"{metric.name}_count{written} {below}"]
 
     def text(self) -> str:
         """The page; "" if nothing was added."""
         return "".join(f"{line}\n" for line in self._lines)
 
-    def _head(self, metric: Metric) -> None:
+    def _add_head(self, metric: Metric) -> None:
         help_ = metric.help.replace("\\", r"\\").replace("\n", r"\n")
         self._lines += (f"# HELP {metric.name} {help_}", f"# TYPE {metric.name} {metric.kind}")
 
 
-def _written(names: Sequence[str], values: Sequence[str]) -> str:
+def _format_labels(names: Sequence[str], values: Sequence[str]) -> str:
     if not names:
         return ""
     return (
@@ -74,6 +74,6 @@ def power_of_two_bounds(first: int, buckets: int) -> list[str]:
     return [f"{2**bucket / 1e6:.6f}" for bucket in range(first, buckets - 1)]
 
 
-def from_bucket(first: int, counts: Sequence[int]) -> list[int]:
+def merge_first_buckets(first: int, counts: Sequence[int]) -> list[int]:
     """Counts of the buckets that `power_of_two_bounds` shows; those below `first` are added to it."""
     return [sum(counts[: first + 1]), *counts[first + 1 :]]

@@ -30,11 +30,11 @@ def count_batches(batches: Iterable["pa.RecordBatch"], edges: Edges) -> Counts:
     counts = {name: np.zeros(len(cuts) + 2, dtype=np.int64) for name, cuts in edges.items()}
     for batch in batches:
         for name, cuts in edges.items():
-            counts[name] += np.bincount(_bins(batch.column(name), cuts), minlength=len(cuts) + 2)
+            counts[name] += np.bincount(_bin_numbers(batch.column(name), cuts), minlength=len(cuts) + 2)
     return {name: [int(count) for count in found] for name, found in counts.items()}
 
 
-def _bins(column: "pa.Array", cuts: Sequence[Any]) -> np.ndarray:
+def _bin_numbers(column: "pa.Array", cuts: Sequence[Any]) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -103,7 +103,7 @@ def _bin_column(kind: str, name: str, cuts: Sequence[Any]) -> "Column":
     return F.when(value.isNull() | F.isnan(value), len(cuts) + 1).otherwise(bin_of(value, cuts))
 
 
-def every(batches: Iterable["pa.RecordBatch"], step: int) -> Iterator["pa.RecordBatch"]:
+def every_nth_row(batches: Iterable["pa.RecordBatch"], step: int) -> Iterator["pa.RecordBatch"]:
     """Yield every `step`-th row."""
     position = 0
     for batch in batches:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecache.registry.gate.class_metrics import MULTICLASS
-from forecache.registry.gate.metrics import BINARY, Array
+from forecache.registry.gate.score_metrics import BINARY, Array
 from forecache.registry.report.calibration import Calibration
 
 MOST_ROWS = 50_000
@@ -26,7 +26,7 @@ MetricFunction = Callable[..., float]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MetricEstimate:
     """The expected value of a metric.
 
     Attributes:
@@ -72,7 +72,7 @@ def estimated_metrics(classes: int) -> Mapping[str, MetricFunction]:
     return _BINARY if classes == 1 else _CLASSES
 
 
-def estimate(score: Array, calibrations: Sequence[Calibration], *, seed: int = 0) -> dict[str, Estimate]:
+def estimate_metrics(score: Array, calibrations: Sequence[Calibration], *, seed: int = 0) -> dict[str, MetricEstimate]:
     """Estimate each metric; a metric without a value on these rows is left out.
 
     Args:
@@ -82,10 +82,10 @@ def estimate(score: Array, calibrations: Sequence[Calibration], *, seed: int = 0
     step = -(-len(score) // MOST_ROWS) or 1
     score = score[::step].astype(np.float64)
     metrics, rng = estimated_metrics(len(calibrations)), np.random.default_rng(seed)
-    values = _expected(metrics, score, _shares(score, calibrations))
+    values = _weighted_metrics(metrics, score, _class_probabilities(score, calibrations))
     draws: dict[str, list[float]] = {name: [] for name in metrics}
     for _ in range(_DRAWS):
-        label = _drawn_labels(_shares(score, [each.drawn(rng) for each in calibrations]), rng)
+        label = _draw_labels(_class_probabilities(score, [each.resample(rng) for each in calibrations]), rng)
         for name, metric in metrics.items():
             draws[name].append(metric(label, score))
     found = {}
@@ -96,11 +96,11 @@ def estimate(score: Array, calibrations: Sequence[Calibration], *, seed: int = 0
             # rows adds the same bias once more, so it can be measured and subtracted.
             bias = float(np.mean(known)) - value
             low, high = np.quantile(known, [_TAIL, 1 - _TAIL]) - 2 * bias
-            found[name] = Estimate(value - bias, float(low), float(high), len(score))
+            found[name] = MetricEstimate(value - bias, float(low), float(high), len(score))
     return found
 
 
-def confusion(score: Array, calibration: Calibration) -> dict[str, float]:
+def expected_confusion(score: Array, calibration: Calibration) -> dict[str, float]:
     """Compute the expected confusion matrix of binary scores [n] at 0.5, in rows."""
     likely, chosen = calibration.probabilities(score.astype(np.float64)), score >= 0.5
     return {
@@ -111,7 +111,7 @@ def confusion(score: Array, calibration: Calibration) -> dict[str, float]:
     }
 
 
-def _shares(score: Array, calibrations: Sequence[Calibration]) -> Array:
+def _class_probabilities(score: Array, calibrations: Sequence[Calibration]) -> Array:
     """The probability of each class, float64 [n, classes]; for a binary label, of 0 and of 1."""
     if len(calibrations) == 1:
         likely = calibrations[0].probabilities(score)
@@ -121,7 +121,7 @@ def _shares(score: Array, calibrations: Sequence[Calibration]) -> Array:
     return np.where(total > 0, found / np.where(total > 0, total, 1), 1 / found.shape[1])
 
 
-def _expected(metrics: Mapping[str, MetricFunction], score: Array, shares: Array) -> dict[str, float]:
+def _weighted_metrics(metrics: Mapping[str, MetricFunction], score: Array, shares: Array) -> dict[str, float]:
     """Compute each metric on all pairs of row and possible label, weighted by the probability of the label."""
     rows, classes = shares.shape
     label = np.repeat(np.arange(classes, dtype=np.float64), rows)
@@ -130,7 +130,7 @@ def _expected(metrics: Mapping[str, MetricFunction], score: Array, shares: Array
     return {name: metric(label, repeated, weight) for name, metric in metrics.items()}
 
 
-def _drawn_labels(shares: Array, rng: np.random.Generator) -> Array:
+def _draw_labels(shares: Array, rng: np.random.Generator) -> Array:
     """Draw a label for each row by its probabilities, float64 [n]."""
     below = np.cumsum(shares, axis=1)[:, :-1]
     found: Array = (rng.random((len(shares), 1)) >= below).sum(axis=1).astype(np.float64)

@@ -3,21 +3,24 @@
 They are read from tables and files that stages and streams write anyway, so exporting does not slow them down.
 """
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from forecache.errors import ForecacheError
 from forecache.lake.ledger import StageRecord, ledger_records
 from forecache.metrics import batch as metrics
 from forecache.metrics.metric import Metric
-from forecache.metrics.page import Labels, Page
-from forecache.monitoring.streams.samples import add_streams
-from forecache.monitoring.table import Measurement, all_measurements
+from forecache.metrics.page import CONTENT_TYPE, Labels, MetricsPage
+from forecache.monitoring.measurements import Measurement, all_measurements
+from forecache.monitoring.streams.stream_metrics import add_streams
 from forecache.registry.promotions import Promotion, all_promotions
 from forecache.settings import Settings
-from forecache.store.checkup import stores_here
+from forecache.store.checkup import list_local_stores
 from forecache.store.manifest import Manifest
 
 Of = tuple[str, str]
@@ -30,17 +33,17 @@ _OF_METRICS: tuple[tuple[Metric, Callable[[Measurement], float | None]], ...] = 
 
 def batch_page(settings: Settings) -> str:
     """Make the page in Prometheus's text format; metrics of events that have not happened yet have no samples."""
-    page = Page()
-    _stages(page, ledger_records(settings))
-    _stores(page, _current(settings))
-    _gate(page, all_promotions(settings))
-    _monitoring(page, all_measurements(settings))
+    page = MetricsPage()
+    _add_stages(page, ledger_records(settings))
+    _add_stores(page, _current_manifests(settings))
+    _add_gate(page, all_promotions(settings))
+    _add_monitoring(page, all_measurements(settings))
     add_streams(page, settings)
-    page.one(metrics.EXPORTED, f"{time.time():.0f}")
+    page.add_value(metrics.EXPORTED, f"{time.time():.0f}")
     return page.text()
 
 
-def _stages(page: Page, rows: list[StageRecord]) -> None:
+def _add_stages(page: MetricsPage, rows: list[StageRecord]) -> None:
     """Args: rows: The latest last."""
     of: dict[Of, list[StageRecord]] = {}
     for row in rows:
@@ -48,36 +51,38 @@ def _stages(page: Page, rows: list[StageRecord]) -> None:
     last = {about: some[-1] for about, some in sorted(of.items())}
     newest = {about: max((row.night for row in of[about] if row.night), default=None) for about in last}
     page.add(metrics.MATERIALIZATIONS, ((about, len(of[about])) for about in last))
-    page.add(metrics.LAST_SUCCESS, ((about, _seconds(row.recorded_at)) for about, row in last.items()))
+    page.add(metrics.LAST_SUCCESS, ((about, _unix_seconds(row.recorded_at)) for about, row in last.items()))
     page.add(metrics.LAST_DURATION, ((about, f"{row.seconds:.3f}") for about, row in last.items()))
     page.add(metrics.LAST_ROWS, ((about, row.rows) for about, row in last.items()))
-    page.add(metrics.NEWEST_AS_OF, ((about, _end(night)) for about, night in newest.items() if night))
+    page.add(metrics.NEWEST_AS_OF, ((about, _end_of_date(night)) for about, night in newest.items() if night))
 
 
-def _current(settings: Settings) -> dict[str, Manifest]:
+def _current_manifests(settings: Settings) -> dict[str, Manifest]:
     found = {}
-    for store in stores_here(settings):
+    for store in list_local_stores(settings):
         with suppress(ForecacheError):  # a damaged store: the reader's metrics and `forecache verify` report it
             if (manifest := store.current()) is not None:
                 found[store.pipeline] = manifest
     return found
 
 
-def _stores(page: Page, current: dict[str, Manifest]) -> None:
+def _add_stores(page: MetricsPage, current: dict[str, Manifest]) -> None:
     page.add(metrics.STORE_VERSION, (((name,), each.version) for name, each in current.items()))
     page.add(metrics.STORE_KEYS, (((name,), each.rows) for name, each in current.items()))
     page.add(metrics.STORE_BYTES, (((name,), each.size_bytes) for name, each in current.items()))
     page.add(metrics.STORE_SEGMENTS, (((name,), len(each.segments)) for name, each in current.items()))
     page.add(
         metrics.STORE_PUBLISHED,
-        (((name,), _seconds(each.published)) for name, each in current.items()),
+        (((name,), _unix_seconds(each.published_time)) for name, each in current.items()),
     )
-    page.add(metrics.STORE_AS_OF, (((name,), _seconds(each.as_of_end)) for name, each in current.items()))
+    page.add(metrics.STORE_AS_OF, (((name,), _unix_seconds(each.as_of_end)) for name, each in current.items()))
     overdue = {name: each.overdue_after for name, each in current.items()}
-    page.add(metrics.STORE_STALE_AFTER, (((name,), _seconds(at)) for name, at in overdue.items() if at is not None))
+    page.add(
+        metrics.STORE_STALE_AFTER, (((name,), _unix_seconds(at)) for name, at in overdue.items() if at is not None)
+    )
 
 
-def _gate(page: Page, rows: list[Promotion]) -> None:
+def _add_gate(page: MetricsPage, rows: list[Promotion]) -> None:
     """Args: rows: The oldest first."""
     champions: dict[Labels, int] = {}
     judged: dict[Labels, int] = {}
@@ -96,7 +101,7 @@ def _gate(page: Page, rows: list[Promotion]) -> None:
     page.add(metrics.GATE_DECISIONS, sorted(decisions.items()))
 
 
-def _monitoring(page: Page, rows: Iterable[Measurement]) -> None:
+def _add_monitoring(page: MetricsPage, rows: Iterable[Measurement]) -> None:
     """Add the figures of the newest as-of date of each pipeline and kind."""
     newest: dict[Of, date] = {}
     for row in rows:
@@ -112,17 +117,59 @@ def _monitoring(page: Page, rows: Iterable[Measurement]) -> None:
     for metric, value in _OF_METRICS:
         known = [(about, value(row)) for about, row in metric_rows.items()]
         page.add(metric, ((about, _number(each)) for about, each in known if each is not None))
-    page.add(metrics.MONITORED_NIGHT, ((about, _end(night)) for about, night in newest.items()))
+    page.add(metrics.MONITORED_NIGHT, ((about, _end_of_date(night)) for about, night in newest.items()))
 
 
 def _number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _seconds(at: datetime | None) -> str:
+def _unix_seconds(at: datetime | None) -> str:
     return "NaN" if at is None else f"{at.timestamp():.0f}"
 
 
-def _end(night: date) -> str:
+def _end_of_date(night: date) -> str:
     """Unix time of the midnight (UTC) that ends a date."""
-    return _seconds(datetime(night.year, night.month, night.day, tzinfo=timezone.utc) + timedelta(days=1))
+    return _unix_seconds(datetime(night.year, night.month, night.day, tzinfo=timezone.utc) + timedelta(days=1))
+
+
+logger = logging.getLogger("forecache.metrics")
+
+
+def create_export_server(host: str, port: int, make: Callable[[], str]) -> ThreadingHTTPServer:
+    """Make a server whose `/metrics` returns the page of `make`, one call at a time; 503 if that fails.
+
+    Args:
+        port: 0: a free one; see `server_address`.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    making = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.partition("?")[0] != "/metrics":
+                self._reply(404, "There is nothing here but /metrics.\n")
+                return
+            try:
+                with making:
+                    page = make()
+            except Exception as error:
+                logger.exception("The metrics could not be read.")
+                self._reply(503, f"The metrics could not be read: {type(error).__name__}.\n")
+                return
+            self._reply(200, page)
+
+        def _reply(self, status: int, text: str) -> None:
+            body = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", CONTENT_TYPE)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Do not log scrapes."""
+
+    return ThreadingHTTPServer((host, port), Handler)

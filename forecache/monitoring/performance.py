@@ -11,15 +11,15 @@ import pyarrow.compute as pc
 from forecache.lake.contracts import class_order
 from forecache.lake.delta.tables import read_table
 from forecache.lake.feature_tables.features import partition_rows
-from forecache.lake.training_sets.splits import label_numbers
+from forecache.lake.training_sets.split_rows import label_numbers
 from forecache.lake.training_sets.training_set import label_frame
-from forecache.monitoring.drift.findings import TEST_SPLIT
-from forecache.monitoring.table import Measurement
+from forecache.monitoring.drift.drift_report import TEST_SPLIT
+from forecache.monitoring.measurements import Measurement
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.registry.gate.bootstrap import metric_interval
-from forecache.registry.gate.judge import judge_of
-from forecache.registry.gate.metrics import Array
-from forecache.registry.versions.models import ModelVersion
+from forecache.registry.gate.metric_judge import judge_of
+from forecache.registry.gate.score_metrics import Array
+from forecache.registry.versions.model_versions import ModelVersion
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def labelled_predictions(
     for day in as_of:
         rows_of_day = table.filter(pa.array(days == (day - _EPOCH).days))
         if rows_of_day.num_rows:
-            found[day] = _in_order(_arrays(rows_of_day, spec.kind == "classes", spec.classes))
+            found[day] = _sort_rows(_to_arrays(rows_of_day, spec.kind == "classes", spec.classes))
     return found
 
 
-def _arrays(table: pa.Table, classes: bool, declared: Sequence[str] = ()) -> Labelled:
+def _to_arrays(table: pa.Table, classes: bool, declared: Sequence[str] = ()) -> Labelled:
     """Convert a table with the columns `_label_0`, perhaps `_label_1`, `_score_0` and further scores to arrays.
 
     Classes have their positions in the model, on which a user's metric may depend; classes of labels that no model
@@ -86,14 +86,14 @@ def _arrays(table: pa.Table, classes: bool, declared: Sequence[str] = ()) -> Lab
     return label_numbers(labels, known), shares, weight
 
 
-def _in_order(found: Labelled) -> Labelled:
+def _sort_rows(found: Labelled) -> Labelled:
     label, score, weight = found
     keys = [label, *(score.reshape(len(label), -1).T[::-1])]
     order = np.lexsort(keys if weight is None else [weight, *keys])
     return label[order], score[order], None if weight is None else weight[order]
 
 
-def performance(
+def measure_performance(
     pipeline: Pipeline,
     model: ModelVersion,
     as_of: date,

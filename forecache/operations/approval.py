@@ -3,11 +3,11 @@
 from forecache.errors import CheckError, NotFoundError
 from forecache.operations.rollback import recover_interrupted
 from forecache.pipeline import Pipeline
+from forecache.registry.alias_moves import promote_version, reject_version
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.gate.verdicts import Verdict
-from forecache.registry.moves import promote, reject
+from forecache.registry.gate.verdicts import GateVerdict
 from forecache.registry.promotions import Promotion
-from forecache.registry.versions.models import REJECTED, ROLLED_BACK, WAITING, list_models, model_version
+from forecache.registry.versions.model_versions import REJECTED, ROLLED_BACK, WAITING, list_models, model_version
 from forecache.settings import Settings
 
 
@@ -37,8 +37,8 @@ def approve(
     if version is None:
         version = _newest_waiting(settings, pipeline)
     if not approved:
-        return reject(settings, pipeline, version, actor=actor, reason=reason, run_id=run_id)
-    return promote(
+        return reject_version(settings, pipeline, version, actor=actor, reason=reason, run_id=run_id)
+    return promote_version(
         settings,
         pipeline,
         version,
@@ -49,9 +49,9 @@ def approve(
     )
 
 
-def judge(
+def judge_version(
     settings: Settings, pipeline: Pipeline, *, version: int | None = None, actor: str, run_id: str = ""
-) -> Verdict:
+) -> GateVerdict:
     """Have the gate judge a registered version, again if its verdict is outdated; nothing is trained.
 
     Args:

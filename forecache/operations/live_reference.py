@@ -3,12 +3,12 @@
 import logging
 
 from forecache.errors import NotFoundError
-from forecache.monitoring.drift.distribution import are_classes
-from forecache.monitoring.drift.drift import scores_on_test
-from forecache.monitoring.features import FeatureReference, feature_reference
+from forecache.monitoring.drift.binned_counts import are_classes
+from forecache.monitoring.drift.drift import test_split_scores
+from forecache.monitoring.feature_drift import FeatureReference, feature_reference
 from forecache.pipeline.realtime.realtime import Realtime
-from forecache.realtime.drift.reference import SCORE, ColumnBins, Reference
-from forecache.registry.versions.models import ModelVersion
+from forecache.realtime.drift.reference import SCORE, ColumnBins, DriftReference
+from forecache.registry.versions.model_versions import ModelVersion
 from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.operations")
@@ -20,7 +20,7 @@ def live_bins(settings: Settings, realtime: Realtime, model: ModelVersion) -> by
     return None if reference is None else reference.to_json()
 
 
-def live_reference(settings: Settings, realtime: Realtime, model: ModelVersion) -> Reference | None:
+def live_reference(settings: Settings, realtime: Realtime, model: ModelVersion) -> DriftReference | None:
     """The bins of a model's training split and of its scores on the test split.
 
     None for a model that was not trained here, or whose training data is gone.
@@ -32,16 +32,16 @@ def live_reference(settings: Settings, realtime: Realtime, model: ModelVersion) 
     except NotFoundError as error:
         logger.warning("Drift of %s is not counted live: %s", realtime.name, error)
         return None
-    columns = [_feature(name, features) for name in realtime.feature_names]
-    scores = scores_on_test(settings, model)
+    columns = [_feature_bins(name, features) for name in realtime.feature_names]
+    scores = test_split_scores(settings, model)
     if scores is not None and not are_classes(scores[0]):
         edges = tuple(float(edge) for edge in scores[0])
         columns.append(ColumnBins(SCORE, edges, (*scores[1], 0)))
     table, version = model.training_table
-    return Reference(tuple(columns), f"training split of {table}@{version}")
+    return DriftReference(tuple(columns), f"training split of {table}@{version}")
 
 
-def _feature(name: str, reference: FeatureReference) -> ColumnBins:
+def _feature_bins(name: str, reference: FeatureReference) -> ColumnBins:
     """The bins of a feature; one bin without rows if the model does not take it."""
     if name not in reference.edges:
         return ColumnBins(name, (), (0, 0))

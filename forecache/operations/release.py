@@ -6,23 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from forecache.errors import CheckError, InputError
-from forecache.lake.code import code_version
-from forecache.lake.examples.recorded import recorded_requests_file
-from forecache.lake.stage import Done, Stage
+from forecache.lake.code_version import code_version
+from forecache.lake.examples.recorded_requests import recorded_requests_file
+from forecache.lake.stage import Stage, StageOutcome
 from forecache.operations.live_reference import live_bins
+from forecache.operations.replica_errors import report_replica_failure
 from forecache.operations.rollout import ownership
-from forecache.operations.rollout import start as rollouts
-from forecache.operations.rollout.controller import by_hand
-from forecache.operations.rollout.distribute import push_owned, show_in_lake
-from forecache.operations.rollout.settle import settle
-from forecache.operations.targets import reporting_replica_failure
+from forecache.operations.rollout import start_rollout as rollouts
+from forecache.operations.rollout.controller import apply_manual_action
+from forecache.operations.rollout.distribute import push_if_owner, write_to_claim
+from forecache.operations.rollout.reconcile import reconcile_rollout
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.models.applied import FunctionModel
 from forecache.pipeline.realtime.realtime import Realtime
-from forecache.realtime.release.earlier import before, same_inputs
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
+    find_identical_release,
+    find_previous_release,
     open_releases,
     read_current,
     read_files,
@@ -31,14 +32,14 @@ from forecache.realtime.release.folder import (
 from forecache.realtime.release.format import FORMAT, LookupContract, Release, ReleasedModel
 from forecache.realtime.release.load import RUNTIMES
 from forecache.realtime.release.pack import pack_code
-from forecache.realtime.release.prove import made_up_requests, prove
-from forecache.realtime.release.write import move_to, write_release
-from forecache.registry.applied.choose import scoring_model
-from forecache.registry.applied.plan import plan_model
-from forecache.registry.versions.models import FEATURES_TAG, ModelVersion
+from forecache.realtime.release.prove import example_requests, prove_release
+from forecache.realtime.release.write import move_pointer, write_release
+from forecache.registry.applied.pipeline_models import scoring_model
+from forecache.registry.applied.scoring_plan import plan_model
+from forecache.registry.versions.model_versions import FEATURES_TAG, ModelVersion
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
-from forecache.store.manifest import now
+from forecache.store.manifest import current_timestamp
 from forecache.store.replicas.sync import open_remote
 
 STAGE = "release"
@@ -46,7 +47,7 @@ _REQUESTS = 50
 """Number of recorded requests that a release keeps."""
 
 
-def release(
+def release_model(
     settings: Settings,
     realtime: Realtime,
     *,
@@ -100,48 +101,52 @@ def release(
     if take_over:
         ownership.take_over(settings, folder)
     else:
-        ownership.own(settings, folder)
-    settle(settings, folder)
+        ownership.claim_ownership(settings, folder)
+    reconcile_rollout(settings, folder)
     pointer = read_current(folder)
-    known = same_inputs(folder, pointer, inputs)
-    why_at_once = "It was asked for." if at_once else rollouts.why_at_once(folder, realtime)
+    known = find_identical_release(folder, pointer, inputs)
+    why_at_once = "It was asked for." if at_once else rollouts.immediate_release_reason(folder, realtime)
     if known is not None and (known not in pointer.bad or not again):
         skipped = known in (pointer.current, *pointer.bad)
         # An earlier champion may be champion again.
-        rollout = "" if skipped else rollouts.take_up(settings, folder, realtime, known, why_at_once, seen=pointer)
+        rollout = (
+            ""
+            if skipped
+            else rollouts.start_or_make_current(settings, folder, realtime, known, why_at_once, seen=pointer)
+        )
         if known == pointer.current:
-            rollouts.give_up(folder, f"Champion and declaration are those of release {known} again.")
+            rollouts.cancel_rollout(folder, f"Champion and declaration are those of release {known} again.")
         # Pushed even if nothing has changed: an earlier push may have failed.
         what = "rolled out" if rollout in (rollouts.BEGUN, rollouts.UNDER_WAY) else "current"
-        _push(settings, folder, f"Release {known} of {realtime.name} is {what}.")
+        _push_release(settings, folder, f"Release {known} of {realtime.name} is {what}.")
         told = {"rolled_back": known} if known in pointer.bad else {}
-        return _result(
+        return _release_result(
             realtime, known, model, started, rollout, skipped=skipped or rollout == rollouts.UNDER_WAY, **told
         )  # fmt: skip
     functions = [realtime.transform, *([realtime.model.function] if isinstance(realtime.model, FunctionModel) else [])]
     code = pack_code(functions)
     requests = list(warmup) or recorded_requests(settings, realtime)
     released = ReleasedModel(model.name, model.version, model.uri, plan.spec)
-    draft = _draft(realtime, released, inputs, code_version(settings))
+    draft = _draft_release(realtime, released, inputs, code_version(settings))
     progress(f"proving a release of {realtime.name}", 0.5)
-    prove(draft, realtime.transform, model=plan.payload, code=code, warmup=requests)
+    prove_release(draft, realtime.transform, model=plan.payload, code=code, warmup=requests)
     is_current = bool(why_at_once)
     bins = live_bins(settings, realtime, model)
     written = write_release(
         folder, draft, model=plan.payload, code=code, warmup=requests, bins=bins, current=is_current
     )
-    rollout = why_at_once or rollouts.take_up(settings, folder, realtime, written.number, "")
-    result = _result(realtime, written.number, model, started, rollout)
+    rollout = why_at_once or rollouts.start_or_make_current(settings, folder, realtime, written.number, "")
+    result = _release_result(realtime, written.number, model, started, rollout)
     Stage(settings, STAGE, realtime.name, run_id).record(
-        {None: Done(0, result.details)}, {None: inputs}, result.seconds
+        {None: StageOutcome(0, result.details)}, {None: inputs}, result.seconds
     )
     what = "current" if why_at_once else "rolled out"
     progress(f"release {written.number} of {realtime.name} is {what}", 1.0)
-    _push(settings, folder, f"Release {written.number} of {realtime.name} is {what}.")
+    _push_release(settings, folder, f"Release {written.number} of {realtime.name} is {what}.")
     return result
 
 
-def roll_release_back(settings: Settings, name: str, number: int | None = None, *, reason: str = "") -> ReleasePointer:
+def roll_back_release(settings: Settings, name: str, number: int | None = None, *, reason: str = "") -> ReleasePointer:
     """Make an earlier release current again; the present one, and those after it, are marked as rolled back.
 
     A release that is being rolled out is returned instead, and the one before it goes on answering. If a return was
@@ -158,23 +163,23 @@ def roll_release_back(settings: Settings, name: str, number: int | None = None, 
         NotEverywhereError: It is done here, but not on the remote.
     """
     folder = open_releases(settings, name)
-    if number is None and rollouts.rolling_out(folder) is not None:
-        by_hand(settings, name, "return", reason or "rolled back by hand")
+    if number is None and rollouts.find_running_rollout(folder) is not None:
+        apply_manual_action(settings, name, "return", reason or "rolled back by hand")
         return read_current(folder)
     pointer = read_current(folder)
     is_back = number is None or pointer.current is None or number <= pointer.current
-    ownership.own(settings, folder, urgent=is_back)
-    finished = settle(settings, folder)
+    ownership.claim_ownership(settings, folder, urgent=is_back)
+    finished = reconcile_rollout(settings, folder)
     if number is None and finished is not None and finished.stage == "returned" and finished.is_bad:
-        _push(settings, folder, f"Release {finished.release} of {name} is returned.")
+        _push_release(settings, folder, f"Release {finished.release} of {name} is returned.")
         return read_current(folder)
     pointer = pointer if finished is None else read_current(folder)
     if number is None:
-        number = before(folder, pointer)
+        number = find_previous_release(folder, pointer)
     read_files(folder.release(number), read_release(folder, number).files)
-    moved = move_to(folder, number, leave=True, seen=pointer)
-    settle(settings, folder)  # ends a rollout of other releases than these
-    _push(settings, folder, f"Release {number} of {name} is current.")
+    moved = move_pointer(folder, number, leave=True, seen=pointer)
+    reconcile_rollout(settings, folder)  # ends a rollout of other releases than these
+    _push_release(settings, folder, f"Release {number} of {name} is current.")
     return moved
 
 
@@ -182,7 +187,7 @@ def recorded_requests(settings: Settings, realtime: Realtime) -> list[bytes]:
     """Requests that the training has recorded, or a generated one."""
     file = recorded_requests_file(settings, realtime.name)
     if not file.is_file():
-        return made_up_requests(realtime.request, realtime.candidates)
+        return example_requests(realtime.request, realtime.candidates)
     return [text.encode() for text in json.loads(file.read_bytes())[:_REQUESTS]]
 
 
@@ -198,7 +203,7 @@ def _refuse_other_features(realtime: Realtime, model: ModelVersion) -> None:
         )
 
 
-def _draft(realtime: Realtime, model: ReleasedModel, inputs: str, code: str) -> Release:
+def _draft_release(realtime: Realtime, model: ReleasedModel, inputs: str, code: str) -> Release:
     lookups = tuple(
         LookupContract(called, each.view.name, by, columns, contract, each.max_age_h, each.view.live is not None)
         for each, (called, by, columns, contract) in zip(realtime.lookups, realtime.contracts, strict=True)
@@ -222,12 +227,12 @@ def _draft(realtime: Realtime, model: ReleasedModel, inputs: str, code: str) -> 
         log=realtime.log,
         description=realtime.description,
         inputs=inputs,
-        created_at=now(),
+        created_at=current_timestamp(),
         code_version=code,
     )
 
 
-def _result(
+def _release_result(
     realtime: Realtime, number: int, model: ModelVersion, started: float, rollout: str, *, skipped: bool = False,
     **more: Any,
 ) -> StageResult:  # fmt: skip
@@ -237,9 +242,9 @@ def _result(
     return StageResult(STAGE, realtime.name, 0, time.perf_counter() - started, skipped=skipped, details=details)
 
 
-def _push(settings: Settings, folder: ReleaseFolder, what: str) -> None:
+def _push_release(settings: Settings, folder: ReleaseFolder, what: str) -> None:
     """Publish the change to the other installations, by the lake, and to replicas, by the remote."""
-    show_in_lake(settings, folder)
+    write_to_claim(settings, folder)
     if settings.store_remote:
-        with reporting_replica_failure(folder.name, what):
-            push_owned(settings, folder, open_remote(settings.store_remote, settings.storage_options))
+        with report_replica_failure(folder.name, what):
+            push_if_owner(settings, folder, open_remote(settings.store_remote, settings.storage_options))

@@ -13,20 +13,19 @@ from datetime import datetime, timezone
 from typing import Any
 
 from forecache.errors import DamagedError, NotFoundError
-from forecache.operations.plan import (
+from forecache.operations.replica_errors import report_replica_failure
+from forecache.operations.rollback_target import (
+    find_previous_champion,
+    find_published_by_model,
     is_same_model,
     plan_move,
-    previous_champion,
-    published_by,
     versions_to_quarantine,
 )
-from forecache.operations.targets import reporting_replica_failure
-from forecache.operations.undo import quarantine_reason, undo_operation
 from forecache.pipeline import Pipeline
-from forecache.registry.aliases import finish_move, mark_rolled_back, reconcile_aliases
-from forecache.registry.moves import close_operation, ended
-from forecache.registry.promotions import Promotion, promotions, record_promotion, unfinished
-from forecache.registry.versions.models import champion, model_version, registry_lock
+from forecache.registry.alias_moves import close_operation, make_closing_row
+from forecache.registry.aliases import finish_move, mark_rolled_back, reconcile_aliases, undo_move
+from forecache.registry.promotions import Promotion, find_unfinished, promotions, record_promotion
+from forecache.registry.versions.model_versions import champion, model_version, registry_lock
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 from forecache.steps import rollback_step
@@ -36,8 +35,34 @@ from forecache.store.replicas.sync import sync_targets
 from forecache.store.store import Store, open_store
 
 
+def undo_operation(settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, *, reason: str) -> Promotion:
+    """Move the store and the aliases back to where they were before the operation; returns the closing ledger row."""
+    for version, why in store.quarantined_versions().items():
+        if why == quarantine_reason(entry):
+            store.lift_quarantine(version)
+    pointer = store.pointer()
+    if entry.from_published is not None and pointer.current == entry.to_published:
+        store.serve_again(entry.from_published, pinned=pointer.pinned)
+    undo_move(settings, pipeline, entry)
+    closing = replace(
+        entry,
+        verdict="undone",
+        reason=reason,
+        to_version=entry.from_version,
+        to_published=entry.from_published,
+        predictions_version=None,
+        recorded_at=datetime.now(timezone.utc),
+    )
+    return close_operation(settings, pipeline, closing)
+
+
+def quarantine_reason(entry: Promotion) -> str:
+    """The quarantine reason of an operation, by which its undo finds the versions."""
+    return f"rolled back to version {entry.to_published} at {timestamp(entry.recorded_at)}"
+
+
 @dataclass(frozen=True)
-class RolledBack:
+class RollbackResult:
     """The result of a rollback.
 
     Attributes:
@@ -62,7 +87,7 @@ def roll_back(
     actor: str,
     reason: str = "",
     progress: Progress = no_progress,
-) -> RolledBack:
+) -> RollbackResult:
     """Serve an earlier version again, and make the model of its predictions the champion.
 
     The present version is quarantined and, if another model made it, that model is marked as rolled back: no later run
@@ -80,9 +105,9 @@ def roll_back(
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
     with _locked_store(settings, pipeline) as store:
-        interrupted = unfinished(promotions(settings, pipeline.name))
+        interrupted = find_unfinished(promotions(settings, pipeline.name))
         if interrupted is not None:
-            return _resume(settings, pipeline, store, interrupted, progress)
+            return _resume_operation(settings, pipeline, store, interrupted, progress)
         target = store.rollback_target(version)
         current = store.pointer().current
         assert current is not None
@@ -94,10 +119,10 @@ def roll_back(
         if is_same_model(settings, pipeline, now, model):
             model = now
         entry = plan_move(settings, pipeline, store, model=model, published=target, actor=actor, reason=reason)
-        return _begin(settings, pipeline, store, entry, entries, progress)
+        return _begin_operation(settings, pipeline, store, entry, entries, progress)
 
 
-def roll_model_back(
+def roll_back_model(
     settings: Settings,
     pipeline: Pipeline,
     *,
@@ -106,7 +131,7 @@ def roll_model_back(
     actor: str,
     reason: str = "",
     progress: Progress = no_progress,
-) -> RolledBack:
+) -> RollbackResult:
     """Make an earlier champion the champion again, and serve the newest version with its predictions.
 
     Every later store version with predictions of the present champion is quarantined, and that model is marked as
@@ -124,32 +149,32 @@ def roll_model_back(
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
     with _locked_store(settings, pipeline) as store:
-        interrupted = unfinished(promotions(settings, pipeline.name))
+        interrupted = find_unfinished(promotions(settings, pipeline.name))
         if interrupted is not None:
-            return _resume(settings, pipeline, store, interrupted, progress)
+            return _resume_operation(settings, pipeline, store, interrupted, progress)
         entries = reconcile_aliases(settings, pipeline)
-        model = previous_champion(settings, pipeline) if to is None else to
+        model = find_previous_champion(settings, pipeline) if to is None else to
         anything = store.pointer().current is not None
-        published = published_by(store, model) if anything and not keep_published else None
+        published = find_published_by_model(store, model) if anything and not keep_published else None
         if published is not None:
-            store.verified(published.version)
+            store.verify_files(published.version)
         entry = plan_move(settings, pipeline, store, model=model, published=published, actor=actor, reason=reason)
-        return _begin(settings, pipeline, store, entry, entries, progress)
+        return _begin_operation(settings, pipeline, store, entry, entries, progress)
 
 
 def recover_interrupted(
     settings: Settings, pipeline: Pipeline, *, progress: Progress = no_progress
-) -> RolledBack | None:
+) -> RollbackResult | None:
     """Finish or undo an interrupted rollback or promotion by a person; returns None if there is none.
 
     Raises:
         ConflictError: Another process is changing the store.
     """
-    if unfinished(promotions(settings, pipeline.name)) is None:
+    if find_unfinished(promotions(settings, pipeline.name)) is None:
         return None
     with _locked_store(settings, pipeline) as store:
-        interrupted = unfinished(promotions(settings, pipeline.name))
-        return None if interrupted is None else _resume(settings, pipeline, store, interrupted, progress)
+        interrupted = find_unfinished(promotions(settings, pipeline.name))
+        return None if interrupted is None else _resume_operation(settings, pipeline, store, interrupted, progress)
 
 
 @contextmanager
@@ -170,30 +195,32 @@ def _model_of(store: Store, version: int) -> int | None:
 
 def _move_store_only(
     settings: Settings, pipeline: Pipeline, store: Store, current: int, target: Manifest, progress: Progress
-) -> RolledBack:
+) -> RollbackResult:
     """Quarantine the current version and move the pointer to another one; the champion stays."""
     store.quarantine(current, f"rolled back to version {target.version} at {timestamp(datetime.now(timezone.utc))}")
     store.serve_again(target.version)
-    with reporting_replica_failure(pipeline.name, "Rolled back."):
-        return RolledBack(target, targets=sync_targets(settings, pipeline, store, progress))
+    with report_replica_failure(pipeline.name, "Rolled back."):
+        return RollbackResult(target, targets=sync_targets(settings, pipeline, store, progress))
 
 
-def _begin(
+def _begin_operation(
     settings: Settings,
     pipeline: Pipeline,
     store: Store,
     entry: Promotion,
     entries: Sequence[Promotion],
     progress: Progress,
-) -> RolledBack:
+) -> RollbackResult:
     """Record the opening row after the rows that the decision was made on, and carry the operation out."""
     rollback_step("planned")
     record_promotion(settings, entry, after=entries[-1] if entries else None)
     rollback_step("begun")
-    return _complete(settings, pipeline, store, entry, progress)
+    return _complete_operation(settings, pipeline, store, entry, progress)
 
 
-def _complete(settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, progress: Progress) -> RolledBack:
+def _complete_operation(
+    settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, progress: Progress
+) -> RollbackResult:
     """Carry out the operation of an opening ledger row and write the closing row; every step is idempotent."""
     finish_move(settings, pipeline, entry)
     rollback_step("champion moved")
@@ -214,28 +241,30 @@ def _complete(settings: Settings, pipeline: Pipeline, store: Store, entry: Promo
     targets: dict[str, Any] = {}
     try:
         if entry.to_published is not None:
-            with reporting_replica_failure(pipeline.name, "Rolled back."):
+            with report_replica_failure(pipeline.name, "Rolled back."):
                 targets = sync_targets(settings, pipeline, store, progress)
             rollback_step("targets synced")
     finally:
-        closing = close_operation(settings, pipeline, ended(entry))
+        closing = close_operation(settings, pipeline, make_closing_row(entry))
     rollback_step("recorded")
-    return RolledBack(store.current(), closing, targets)
+    return RollbackResult(store.current(), closing, targets)
 
 
-def _resume(settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, progress: Progress) -> RolledBack:
+def _resume_operation(
+    settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, progress: Progress
+) -> RollbackResult:
     try:
         assert entry.to_version is not None
         model_version(settings, pipeline, entry.to_version)
         if entry.to_published is not None:
-            store.verified(entry.to_published)
+            store.verify_files(entry.to_published)
     except (NotFoundError, DamagedError) as gone:
         reason = f"undone after an interruption: {gone.message}"
         closing = undo_operation(settings, pipeline, store, entry, reason=reason)
-        with reporting_replica_failure(pipeline.name, f"The {entry.action} is undone."):
+        with report_replica_failure(pipeline.name, f"The {entry.action} is undone."):
             targets = {} if store.pointer().serving is None else sync_targets(settings, pipeline, store, progress)
-        return RolledBack(store.current(), closing, targets, resumed=True)
-    done = replace(_complete(settings, pipeline, store, entry, progress), resumed=True)
+        return RollbackResult(store.current(), closing, targets, resumed=True)
+    done = replace(_complete_operation(settings, pipeline, store, entry, progress), resumed=True)
     pinned = store.pointer().pinned
     stays = "" if pinned is None else f"; version {pinned} stays pinned"
     progress(f"finished the interrupted {entry.action} of {pipeline.name}{stays}", None)

@@ -17,7 +17,6 @@ from forecache.pipeline.mailings.mailing import Mailing
 from forecache.pipeline.models.applied import FunctionModel, Labelled, RegisteredModel, SqlModel
 from forecache.pipeline.models.fit_run import FitRun
 from forecache.pipeline.models.gate import Baseline, Gate, Metric
-from forecache.pipeline.models.judging import Task
 from forecache.pipeline.models.model import EntitySplit, EstimatorModel, TorchModel, Training
 from forecache.pipeline.models.output import (
     AnyOutput,
@@ -30,6 +29,7 @@ from forecache.pipeline.models.output import (
     Text,
     Vector,
 )
+from forecache.pipeline.models.task import Task
 from forecache.pipeline.names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
 from forecache.pipeline.policies import Drift, Effect, Publish, Retraining
 from forecache.pipeline.realtime.examples import Examples

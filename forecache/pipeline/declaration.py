@@ -7,32 +7,69 @@ from functools import cached_property
 
 from forecache.errors import SettingsError
 from forecache.output_kinds import OutputSpec
-from forecache.pipeline.checks.checking import check_fields
+from forecache.pipeline.checks.fields import check_fields
 from forecache.pipeline.checks.keys import check_pipeline_key
-from forecache.pipeline.code.stages import Fingerprints, fingerprints
+from forecache.pipeline.code.stage_fingerprints import Fingerprints, fingerprint_stages
 from forecache.pipeline.expectations import Expectation, check_columns
-from forecache.pipeline.features.entities import Entities, check_entities, each_once
+from forecache.pipeline.features.entities import Entities, check_entities, unique_sources
 from forecache.pipeline.features.feature import Feature
-from forecache.pipeline.features.features import Features, Label, check_as_they_are
+from forecache.pipeline.features.features import Features, Label, check_features_without_function
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.models.applied import FunctionModel, RegisteredModel, SqlModel
+from forecache.pipeline.models.check_training import TRAINED, check_training, not_published_error, not_trained_error
 from forecache.pipeline.models.gate import Gate
-from forecache.pipeline.models.judging import Task, check_outputs, task_of
 from forecache.pipeline.models.model import EstimatorModel, TorchModel, Training
 from forecache.pipeline.models.output import AnyOutput, Segment
-from forecache.pipeline.models.trained import TRAINED, check_training, not_published, not_trained
+from forecache.pipeline.models.task import Task, check_outputs, task_of
 from forecache.pipeline.names import (
     AS_OF,
+    FEATURES,
+    PREDICTIONS,
     PROVENANCE_COLUMNS,
     REQUEST_KEY,
+    TRAINING_SET,
     check_name,
     check_unique,
 )
-from forecache.pipeline.pipeline_tables import PipelineTables
 from forecache.pipeline.policies import Drift, Publish, Retraining
 from forecache.pipeline.schedules.as_of import check_schedule, first_as_of, last_as_of
 from forecache.pipeline.schedules.schedule import Schedule
+from forecache.pipeline.served import Predictions
 from forecache.pipeline.sources.table_source import AnySource, check_first_day
+
+
+class PipelineTables(Predictions):
+    """Names and columns of the Delta tables of a pipeline."""
+
+    name: str
+
+    @property
+    def views(self) -> tuple[FeatureView, ...]:
+        raise NotImplementedError
+
+    @property
+    def is_joined(self) -> bool:
+        raise NotImplementedError
+
+    @property
+    def feature_table(self) -> str:
+        """Delta table: key, as_of (date, partition), features (float32)."""
+        return FEATURES + self.name if self.is_joined else self.views[0].feature_table
+
+    @property
+    def training_table(self) -> str:
+        """Delta table: key, as_of, split ("train", "validation", "test"), features (float32), label (double)."""
+        return TRAINING_SET + self.name
+
+    @property
+    def prediction_table(self) -> str:
+        """Delta table: key, as_of (date, partition), output_columns, PROVENANCE_COLUMNS."""
+        return PREDICTIONS + self.name
+
+    @property
+    def challenger_table(self) -> str:
+        """Delta table of the challenger's predictions, with the prediction table's columns; it is never published."""
+        return f"{self.prediction_table}_challenger"
 
 
 @dataclass(frozen=True)
@@ -83,7 +120,7 @@ class Pipeline(PipelineTables):
     owner: str = ""
 
     def __post_init__(self) -> None:
-        owner = self.declared
+        owner = self.display_name
         check_fields(owner, self)
         check_name("pipeline", self.name)
         check_outputs(owner, self)
@@ -91,7 +128,7 @@ class Pipeline(PipelineTables):
             raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
         if isinstance(self.features, Features):
             check_pipeline_key(owner, self.key, self.sources)
-            check_as_they_are(owner, self.features, self.key, self.sources)
+            check_features_without_function(owner, self.features, self.key, self.sources)
         check_entities(owner, self.key, self.views, self.entities, own=isinstance(self.features, Features))
         check_first_day(owner, self.all_sources)
         check_schedule(owner, self.schedule, self.all_sources, self.publish)
@@ -101,7 +138,7 @@ class Pipeline(PipelineTables):
         check_training(owner, self)
         check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         if self.publish is not None:
-            self.publish.check_served(owner, self.output_columns)
+            self.publish.check_served_fields(owner, self.output_columns)
 
     @property
     def is_of_requests(self) -> bool:
@@ -109,12 +146,12 @@ class Pipeline(PipelineTables):
         return self.key == REQUEST_KEY
 
     @property
-    def declared(self) -> str:
+    def display_name(self) -> str:
         """The name at the beginning of a message: "Pipeline 'churn'", "Realtime 'search'"."""
         return f"{'Realtime' if self.is_of_requests else 'Pipeline'} {self.name!r}"
 
     @property
-    def called(self) -> str:
+    def inline_name(self) -> str:
         """The name inside a sentence: "pipeline 'churn'", "real-time model 'search'"."""
         return f"{'real-time model' if self.is_of_requests else 'pipeline'} {self.name!r}"
 
@@ -148,7 +185,7 @@ class Pipeline(PipelineTables):
             InputError: The pipeline declares `publish=None`.
         """
         if self.publish is None:
-            raise not_published(self.name)
+            raise not_published_error(self.name)
         return self.publish
 
     @property
@@ -164,7 +201,7 @@ class Pipeline(PipelineTables):
             InputError: The model is not trained here.
         """
         if self.label is None:
-            raise not_trained(self)
+            raise not_trained_error(self)
         return self.label
 
     @property
@@ -175,7 +212,7 @@ class Pipeline(PipelineTables):
             InputError: The model is not trained here.
         """
         if self.gate is None:
-            raise not_trained(self)
+            raise not_trained_error(self)
         return self.gate
 
     @property
@@ -214,7 +251,7 @@ class Pipeline(PipelineTables):
         """The sources of features, entities and label, each once."""
         of_views = (source for view in self.views for source in view.sources)
         of_entities = self.entities.sources if self.entities else ()
-        return each_once(f"pipeline {self.name!r}", [*self.sources, *of_views, *of_entities])
+        return unique_sources(f"pipeline {self.name!r}", [*self.sources, *of_views, *of_entities])
 
     @property
     def label_sources(self) -> tuple[AnySource, ...]:
@@ -239,4 +276,4 @@ class Pipeline(PipelineTables):
 
         A stage compares its hash with the recorded one to decide whether its earlier result is still current.
         """
-        return fingerprints(self)
+        return fingerprint_stages(self)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields
+from forecache.pipeline.checks.fields import check_fields
 
 
 @dataclass(frozen=True)

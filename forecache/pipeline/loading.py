@@ -13,23 +13,23 @@ from typing import TypeVar
 from forecache.errors import InputError, SettingsError
 from forecache.pipeline.checks.conflicts import (
     Declared,
-    ambiguous,
-    of_other_dates,
+    date_conflict_errors,
+    name_conflict_errors,
     published_views,
 )
-from forecache.pipeline.checks.rungs import of_unread_rungs
-from forecache.pipeline.checks.stream_days import of_other_streams
+from forecache.pipeline.checks.fallbacks import fallback_errors
+from forecache.pipeline.checks.stream_days import stream_day_errors
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
-from forecache.pipeline.models.trained import not_trained
-from forecache.pipeline.modules import declared_in, import_from_project
+from forecache.pipeline.models.check_training import not_trained_error
+from forecache.pipeline.names import unknown_name_error
 from forecache.pipeline.project import Nightly, Project, Published
+from forecache.pipeline.project_modules import import_from_project, load_declarations
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
-from forecache.pipeline.recommenders.second_table import SecondTable
+from forecache.pipeline.recommenders.second_tables import SecondTable
 from forecache.pipeline.streams.stream import Stream
-from forecache.pipeline.unknown import unknown
 from forecache.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -52,12 +52,12 @@ def read_project(settings: Settings) -> Project:
     broken: dict[str, SettingsError] = {}
     for module in modules:
         try:
-            found[module] = declared_in(module)
+            found[module] = load_declarations(module)
         except SettingsError as error:
             broken[module] = error
     # A store or a stream may be declared in a broken module, so these checks need all modules.
-    elsewhere = {} if broken else {**of_unread_rungs(found), **of_other_streams(found)}
-    broken |= {**elsewhere, **ambiguous(found), **of_other_dates(found)}
+    elsewhere = {} if broken else {**fallback_errors(found), **stream_day_errors(found)}
+    broken |= {**elsewhere, **name_conflict_errors(found), **date_conflict_errors(found)}
     usable = sorted(
         ((each.name, each) for module, some in found.items() if module not in broken for each in some),
         key=itemgetter(0),
@@ -80,7 +80,7 @@ def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
         SettingsError: The project package cannot be imported.
     """
     project = read_project(settings)
-    _warn(project)
+    _warn_of_broken_modules(project)
     return project.pipelines
 
 
@@ -98,25 +98,25 @@ def load_served(settings: Settings, name: str, *, models: Iterable[str] | None =
     """
     project = read_project(settings)
     if models is None:
-        return _served(settings, project, name, _PUBLISHED, project.served)
-    return _served(settings, project, name, _ALL, [*project.served, *project.realtime, *models])
+        return _require_served(settings, project, name, _PUBLISHED, project.publishable)
+    return _require_served(settings, project, name, _ALL, [*project.publishable, *project.realtime, *models])
 
 
-def _served(settings: Settings, project: Project, name: str, kinds: str, there: Iterable[str]) -> Published:
+def _require_served(settings: Settings, project: Project, name: str, kinds: str, there: Iterable[str]) -> Published:
     if name in project.realtime:
-        raise of_requests(name)
+        raise realtime_name_error(name)
     if name in project.streams:
         raise InputError(
             f"{name!r} is a stream: its rows are served as they come, and nothing is published.",
             remedy=f"`forecache stream {name}` runs it.",
         )
-    found = _find(project, name)
+    found = _find_served(project, name)
     if found is None:
-        raise unknown(name, kinds, there, where=settings.project)
+        raise unknown_name_error(name, kinds, there, where=settings.project)
     return found
 
 
-def of_requests(name: str) -> InputError:
+def realtime_name_error(name: str) -> InputError:
     """The error for the name of a real-time model if something published is needed."""
     return InputError(
         f"{name!r} is a real-time model: its answers are made when it is asked, and none is published.",
@@ -135,7 +135,7 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
     if name in project.realtime:
         return project.realtime[name].training_pipeline
     there = sorted({*project.pipelines, *project.realtime})
-    found = _served(settings, project, name, "pipeline or real-time model", there)
+    found = _require_served(settings, project, name, "pipeline or real-time model", there)
     if isinstance(found, FeatureView):
         raise InputError(f"{name!r} is a feature view: it has no model.", remedy="Name a pipeline that uses it.")
     if not isinstance(found, Pipeline):
@@ -155,7 +155,7 @@ def load_trained(settings: Settings, name: str) -> Pipeline:
     """
     found = load_pipeline(settings, name)
     if not found.is_trained:
-        raise not_trained(found)
+        raise not_trained_error(found)
     return found
 
 
@@ -166,30 +166,30 @@ def load_realtime(settings: Settings, name: str, *, released: Iterable[str] = ()
         released: Names of models that are released here, which the caller accepts; the error lists them, too.
     """
     project = read_project(settings)
-    return _one_of(settings, project, project.realtime, name, "real-time model", released)
+    return _require_declared(settings, project, project.realtime, name, "real-time model", released)
 
 
 def load_stream(settings: Settings, name: str) -> Stream:
     """One stream by name; raises as `load_served`."""
     project = read_project(settings)
-    return _one_of(settings, project, project.streams, name, "stream")
+    return _require_declared(settings, project, project.streams, name, "stream")
 
 
-def _one_of(
+def _require_declared(
     settings: Settings, project: Project, found: Mapping[str, _T], name: str, kind: str, others: Iterable[str] = ()
 ) -> _T:
-    _warn(project)
+    _warn_of_broken_modules(project)
     if name not in found and project.broken:
-        raise _broken_by(project, name)
+        raise _broken_module_error(project, name)
     if name not in found:
-        raise unknown(name, kind, [*found, *others], where=settings.project)
+        raise unknown_name_error(name, kind, [*found, *others], where=settings.project)
     return found[name]
 
 
 def load_mailing(settings: Settings, name: str) -> Mailing:
     """One mailing by name; raises as `load_served`."""
     project = read_project(settings)
-    return _one_of(settings, project, project.mailings, name, "mailing")
+    return _require_declared(settings, project, project.mailings, name, "mailing")
 
 
 def load_nightly(settings: Settings, name: str) -> Nightly:
@@ -202,7 +202,7 @@ def load_nightly(settings: Settings, name: str) -> Nightly:
     project = read_project(settings)
     if name in project.realtime:
         return project.realtime[name]
-    found = _served(settings, project, name, _ALL, [*project.served, *project.realtime])
+    found = _require_served(settings, project, name, _ALL, [*project.publishable, *project.realtime])
     if isinstance(found, SecondTable):
         made_by = found.recommender.name
         raise InputError(
@@ -217,23 +217,23 @@ def find_served(settings: Settings, name: str) -> Published | None:
     Raises:
         SettingsError: Nothing has that name, and a broken module may declare it.
     """
-    return _find(read_project(settings), name)
+    return _find_served(read_project(settings), name)
 
 
-def _find(project: Project, name: str) -> Published | None:
-    _warn(project)
-    if name not in project.served and project.broken:
-        raise _broken_by(project, name)
-    return project.served.get(name)
+def _find_served(project: Project, name: str) -> Published | None:
+    _warn_of_broken_modules(project)
+    if name not in project.publishable and project.broken:
+        raise _broken_module_error(project, name)
+    return project.publishable.get(name)
 
 
-def _broken_by(project: Project, name: str) -> SettingsError:
+def _broken_module_error(project: Project, name: str) -> SettingsError:
     """The error of the broken module with this name, else of the first broken module."""
     own = [error for module, error in project.broken.items() if module.rpartition(".")[2] == name]
     return (own or list(project.broken.values()))[0]
 
 
-def _warn(project: Project) -> None:
+def _warn_of_broken_modules(project: Project) -> None:
     for error in project.broken.values():
         if str(error) not in _warned:
             _warned.add(str(error))

@@ -1,8 +1,9 @@
 """Names of tables and of the framework's own columns, checks of declared names, and the error for unknown names."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
-from forecache.errors import SettingsError
+from forecache.errors import NotFoundError, SettingsError
 from forecache.names import NAME
 
 RAW, QUARANTINE, TABLE = "raw_", "quarantine_", "table_"
@@ -45,3 +46,22 @@ def check_unique(kind: str, owner: str, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
         raise SettingsError(f"{owner} declares the {kind} {twice[0]!r} twice.", remedy="Rename or remove one.")
+
+
+def unknown_name_error(name: str, kinds: str, there: Iterable[str], *, where: str) -> NotFoundError:
+    """The error for a name that is not found, with the closest name and all known ones.
+
+    Args:
+        kinds: The kinds that were searched, such as "pipeline or real-time model".
+        there: The known names.
+        where: The place that has them, such as the name of the project.
+    """
+    return NotFoundError(f"There is no {kinds} {name!r}.", remedy=known_names_remedy(name, there, where=where))
+
+
+def known_names_remedy(name: str, there: Iterable[str], *, where: str) -> str:
+    """A remedy for a name that is not found: the closest name and all known ones."""
+    found = list(dict.fromkeys(there))
+    close = difflib.get_close_matches(name, found, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Those in {where}: {', '.join(found) or 'none'}."

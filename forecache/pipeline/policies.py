@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.fields import check_fields, check_least, check_value
 from forecache.pipeline.names import check_unique
 
 Effect = Literal["none", "small", "large"]
@@ -55,7 +55,7 @@ class Publish:
             fits = getattr(self, name) is None or getattr(self, name) <= 1
             check_value("`Publish`", name, getattr(self, name), fits, "It is a share, at most 1.")
 
-    def check_served(self, owner: str, columns: Sequence[str]) -> None:
+    def check_served_fields(self, owner: str, columns: Sequence[str]) -> None:
         """Refuse a field that is none of the columns that can be served.
 
         Raises:

@@ -8,8 +8,7 @@ from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
-from forecache.pipeline.recommenders.similar import SimilarItems
-from forecache.pipeline.recommenders.vectors import Vectors, second_tables_of
+from forecache.pipeline.recommenders.second_tables import SimilarItems, Vectors, second_tables_of
 from forecache.pipeline.sources.source import Source
 from forecache.pipeline.streams.stream import Stream
 
@@ -44,11 +43,11 @@ class Project:
 
         Real-time models come last: their fallbacks may read what the others publish.
         """
-        found: dict[str, Nightly] = {**self.pipelines, **self.recommenders, **self.views_of_their_own}
+        found: dict[str, Nightly] = {**self.pipelines, **self.recommenders, **self.standalone_views}
         return {name: found[name] for name in sorted(found)} | self.realtime
 
     @property
-    def trained(self) -> dict[str, Pipeline]:
+    def trained_pipelines(self) -> dict[str, Pipeline]:
         """The pipelines whose model is trained here, by name; for a real-time model its `training_pipeline`."""
         found = {**self.pipelines, **{name: each.training_pipeline for name, each in self.realtime.items()}}
         return {name: each for name, each in found.items() if each.is_trained}
@@ -61,14 +60,14 @@ class Project:
         return dict(sorted(found.items()))
 
     @property
-    def views_of_their_own(self) -> dict[str, FeatureView]:
+    def standalone_views(self) -> dict[str, FeatureView]:
         """The published views that are not built in the run of a pipeline or of a real-time model."""
         users: list[Pipeline | Realtime] = [*self.pipelines.values(), *self.realtime.values()]
         used = {view.name for each in users for view in each.views}
         return {name: view for name, view in self.views.items() if name not in used}
 
     @property
-    def served(self) -> dict[str, Published]:
+    def publishable(self) -> dict[str, Published]:
         """Pipelines, recommenders with their second tables, and published feature views, by name."""
         second = [table for each in self.recommenders.values() for table in second_tables_of(each)]
         found: dict[str, Published] = {**self.pipelines, **self.recommenders, **self.views}

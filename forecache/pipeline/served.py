@@ -11,7 +11,7 @@ from forecache.pipeline.sources.table_source import AnySource
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedLayout:
     """The layout of rows that are published as packed float32 numbers and read as a matrix.
 
     Attributes:
@@ -70,7 +70,7 @@ class Served(Protocol):
     @property
     def served_table(self) -> str: ...
     @property
-    def packed(self) -> Packed | None: ...
+    def packed(self) -> PackedLayout | None: ...
     @property
     def start(self) -> date: ...
     @property

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from forecache.lake.ingest.ingested import IngestedFile, read_days
-from forecache.lake.ledger import StageRecord, last_of_stages
-from forecache.lake.stage import Done, Stage
+from forecache.lake.ingest.ingested_files import IngestedFile, delivered_days
+from forecache.lake.ledger import StageRecord, last_records_of_stages
+from forecache.lake.stage import Stage, StageOutcome
 from forecache.pipeline import Source
 from forecache.quality.expectations import raw_expectations
 from forecache.quality.reconcile import DayCounts, Reconciliation, day_counts, reconcile
@@ -34,7 +34,7 @@ class RawVerdicts:
     sums: Records
 
     @property
-    def refused(self) -> set[date]:
+    def refused_days(self) -> set[date]:
         """The days whose last verdict failed, even if their rows have changed since."""
         checks = {day for day, row in self.checks.items() if day and not CheckReport.from_dict(row.details).success}
         return checks | {day for day, row in self.sums.items() if day and not row.details["success"]}
@@ -46,7 +46,7 @@ class RawVerdicts:
         """
         days = {file.event_day for file in files if file.event_day and file.event_day <= last}
         states = row_states(self.source, day_counts(files, days))
-        read = read_days(files)
+        read = delivered_days(files)
         expected = check_inputs({day: states[day] for day in days & read}, raw_expectations(self.source))
         found = {}
         for day in sorted(days):
@@ -61,7 +61,7 @@ class RawVerdicts:
 
 def raw_verdicts(settings: Settings, source: Source) -> RawVerdicts:
     """The last verdicts on the days of a source's raw table."""
-    found = last_of_stages(settings, [CHECK, RECONCILE], source.raw_table)
+    found = last_records_of_stages(settings, [CHECK, RECONCILE], source.raw_table)
     return RawVerdicts(source, found[CHECK], found[RECONCILE])
 
 
@@ -78,9 +78,9 @@ def reconcile_days(
     found = reconcile(settings, source, days, ingested=files)
     table = source.raw_table
     done = {
-        day: Done(outcome.landing, {"success": outcome.success, "sentence": outcome.sentence}, table)
+        day: StageOutcome(outcome.landing, {"success": outcome.success, "sentence": outcome.sentence}, table)
         for day, outcome in found.items()
     }
     states = row_states(source, day_counts(files, days))
-    Stage(settings, RECONCILE, table, run_id).record_news(states, done, time.perf_counter() - started)
+    Stage(settings, RECONCILE, table, run_id).record_changes(states, done, time.perf_counter() - started)
     return found

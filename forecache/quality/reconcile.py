@@ -7,7 +7,7 @@ from datetime import date
 
 from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table, table_exists
-from forecache.lake.ingest.ingested import IngestedFile, ingested_files
+from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files
 from forecache.pipeline import Source
 from forecache.settings import Settings
 

@@ -15,7 +15,7 @@ class Separation:
     sentence: str
 
 
-def separation(as_of: Mapping[str, Sequence[date]], rows: Mapping[str, int], *, horizon_days: int) -> Separation:
+def check_splits(as_of: Mapping[str, Sequence[date]], rows: Mapping[str, int], *, horizon_days: int) -> Separation:
     """Check splits by their as-of dates and row counts, both keyed by "train", "validation", "test"."""
     empty = [split for split in _ORDER if not rows.get(split)]
     if empty:

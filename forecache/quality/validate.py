@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import CheckError, SettingsError
 from forecache.pipeline import Expectation
+from forecache.quality.descriptions import describe_outcome
 from forecache.quality.report import CheckReport, CheckResult
-from forecache.quality.sentences import sentence
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -40,16 +40,16 @@ def validate(frame: "DataFrame", expectations: Sequence[Expectation], *, name: s
     started = time.perf_counter()
     for expectation in expectations:
         _require_columns(frame, expectation, name)
-    suite = [_with_position(e, position) for position, e in enumerate([*expectations, _ROW_COUNT])]
-    outcomes = _run(_with_keys(_nan_as_null(frame), expectations), suite, name)
+    suite = [_build_expectation(e, position) for position, e in enumerate([*expectations, _ROW_COUNT])]
+    outcomes = _run_suite(_add_key_columns(_replace_nan(frame), expectations), suite, name)
     for expectation, outcome in zip([*expectations, _ROW_COUNT], outcomes, strict=True):
         _require_evaluated(expectation, outcome, name)
     rows = int(outcomes[-1].result["observed_value"])
-    results = tuple(_read(e, o, rows) for e, o in zip(expectations, outcomes, strict=False))
+    results = tuple(_read_outcome(e, o, rows) for e, o in zip(expectations, outcomes, strict=False))
     return CheckReport(name, results, rows, time.perf_counter() - started)
 
 
-def _run(frame: "DataFrame", suite: list[Any], name: str) -> list[Any]:
+def _run_suite(frame: "DataFrame", suite: list[Any], name: str) -> list[Any]:
     """Great Expectations' outcomes in the order of the suite."""
     import great_expectations as gx
 
@@ -68,9 +68,9 @@ def _run(frame: "DataFrame", suite: list[Any], name: str) -> list[Any]:
     return sorted(outcome.results, key=lambda result: result.expectation_config.meta["position"])
 
 
-def _with_position(expectation: Expectation, position: int) -> Any:
+def _build_expectation(expectation: Expectation, position: int) -> Any:
     """Great Expectations' object for a declared expectation; it keeps its position, as outcomes are unordered."""
-    known = load()
+    known = load_expectations()
     type_, arguments = expectation.type, dict(expectation.arguments)
     if type_ in _UNIQUE:
         # The built-in expectation uses a window over the whole frame; a count of distinct keys is one aggregation.
@@ -92,7 +92,7 @@ def _with_position(expectation: Expectation, position: int) -> Any:
         ) from None
 
 
-def load() -> Any:
+def load_expectations() -> Any:
     """Import the module with Great Expectations' expectation classes, which takes six seconds."""
     # Great Expectations reads this once, at import; by default it reports usage to its makers.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
@@ -115,7 +115,7 @@ def _key_column(expectation: Expectation) -> str:
     return "__key_" + "__".join(expectation.columns)
 
 
-def _nan_as_null(frame: "DataFrame") -> "DataFrame":
+def _replace_nan(frame: "DataFrame") -> "DataFrame":
     """Replace NaN by null: in Spark NaN is larger than every number and would meet any declared minimum."""
     from pyspark.sql import functions as F
 
@@ -123,7 +123,7 @@ def _nan_as_null(frame: "DataFrame") -> "DataFrame":
     return frame.withColumns({name: F.nanvl(name, F.lit(None)) for name in floats}) if floats else frame
 
 
-def _with_keys(frame: "DataFrame", expectations: Sequence[Expectation]) -> "DataFrame":
+def _add_key_columns(frame: "DataFrame", expectations: Sequence[Expectation]) -> "DataFrame":
     from pyspark.sql import functions as F
 
     keys = {_key_column(e): F.struct(*e.columns) for e in expectations if e.type in _UNIQUE}
@@ -142,7 +142,7 @@ def _require_evaluated(expectation: Expectation, outcome: Any, name: str) -> Non
         )
 
 
-def _read(expectation: Expectation, outcome: Any, rows: int) -> CheckResult:
+def _read_outcome(expectation: Expectation, outcome: Any, rows: int) -> CheckResult:
     result = outcome.result
     observed, count = result.get("observed_value"), result.get("unexpected_count")
     if expectation.type in _UNIQUE:
@@ -158,7 +158,7 @@ def _read(expectation: Expectation, outcome: Any, rows: int) -> CheckResult:
         subject=", ".join(expectation.columns),
         severity=expectation.severity,
         success=success,
-        sentence=sentence(expectation, success, observed, count, percent),
+        sentence=describe_outcome(expectation, success, observed, count, percent),
         observed=observed if observed is None or isinstance(observed, float | int) else str(observed),
         unexpected_count=count,
         unexpected_percent=percent,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from forecache.errors import CheckError
 from forecache.lake.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_record
-from forecache.lake.stage import Done, Stage, span
+from forecache.lake.stage import Stage, StageOutcome, format_nights
 from forecache.pipeline import Expectation
 from forecache.quality.report import CheckReport
 from forecache.quality.validate import validate
@@ -54,13 +54,13 @@ def check_nights(
         A report for each date.
     """
 
-    def check(nights: Sequence[date]) -> dict[date, Done]:
+    def check(nights: Sequence[date]) -> dict[date, StageOutcome]:
         frame = read_table(spark, settings, table, version=version)
         found = _Bisection(frame, table, expectations, column).check(nights)
-        return {night: Done(report.rows, report.to_dict(), table) for night, report in found.items()}
+        return {night: StageOutcome(report.rows, report.to_dict(), table) for night, report in found.items()}
 
     stage, inputs = Stage(settings, STAGE, table, run_id), check_inputs(states, expectations)
-    records, _ = stage.nights(inputs, check, at_once=max(1, len(inputs)))
+    records, _ = stage.run_nights(inputs, check, at_once=max(1, len(inputs)))
     return {night: CheckReport.from_dict(records[night].details) for night in sorted(records)}
 
 
@@ -80,7 +80,7 @@ def require_passed(settings: Settings, table: str, night: date, *, state: str, d
     Raises:
         CheckError: The date is refused; the message says why.
     """
-    verdict = refuse_failed(settings, table, night)
+    verdict = refuse_failed_date(settings, table, night)
     if verdict is None:
         raise CheckError(
             f"As-of date {night} of table {table!r} was never checked.", remedy="Run the pipeline for that date."
@@ -98,7 +98,7 @@ def require_passed(settings: Settings, table: str, night: date, *, state: str, d
         )
 
 
-def refuse_failed(settings: Settings, table: str, night: date) -> StageRecord | None:
+def refuse_failed_date(settings: Settings, table: str, night: date) -> StageRecord | None:
     """Refuse an as-of date whose check failed or whose drift blocks; returns the verdict, None if it has none.
 
     Raises:
@@ -146,7 +146,9 @@ class _Bisection:
         # Literals let Delta skip the other partitions' files; as text they cost one call of the JVM for all.
         dates = ", ".join(f"DATE '{night.isoformat()}'" for night in nights)
         chosen = F.expr(f"`{self._column}` IN ({dates})")
-        return validate(self._frame.where(chosen), self._expectations, name=f"{self._table} for {span(nights)}")
+        return validate(
+            self._frame.where(chosen), self._expectations, name=f"{self._table} for {format_nights(nights)}"
+        )
 
 
 def _fingerprint(expectations: Sequence[Expectation]) -> str:

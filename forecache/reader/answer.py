@@ -58,7 +58,7 @@ def _answer(row: Mapping[str, Any], common: Mapping[str, Any]) -> Answer:
     # The common members describe the version: a live answer does not inherit them.
     told = row if is_live else {**common, **row}
     model = told.get("model") or {"name": "", "version": told.get("model_version", -1)}
-    event_time = _moment(told["event_time"]) if told.get("event_time") else None
+    event_time = _parse_time(told["event_time"]) if told.get("event_time") else None
     day = told.get("as_of") or (event_time.date() if event_time else None)
     return Answer(
         key=row["key"],
@@ -69,8 +69,8 @@ def _answer(row: Mapping[str, Any], common: Mapping[str, Any]) -> Answer:
         model_name=model["name"],
         model_version=model["version"],
         as_of=date.fromisoformat(day) if isinstance(day, str) else day,
-        scored_at=_moment(told["scored_at"]) if told.get("scored_at") else None,
-        published_at=_moment(told["published_at"]) if told.get("published_at") else None,
+        scored_at=_parse_time(told["scored_at"]) if told.get("scored_at") else None,
+        published_at=_parse_time(told["published_at"]) if told.get("published_at") else None,
         age_s=told["age_s"],
         stale=told["stale"],
         event_time=event_time,
@@ -79,5 +79,5 @@ def _answer(row: Mapping[str, Any], common: Mapping[str, Any]) -> Answer:
     )
 
 
-def _moment(text: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))

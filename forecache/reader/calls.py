@@ -11,8 +11,8 @@ import httpx
 from forecache.errors import ForecacheError, UnavailableError
 from forecache.reader.answer import answer_from, answers_from
 from forecache.reader.wire import (
+    CallOutcome,
     Key,
-    Outcome,
     key_text,
     many_request,
     one_request,
@@ -25,7 +25,7 @@ from forecache.reader.wire import (
 
 
 @dataclass(frozen=True)
-class Call:
+class ClientCall:
     """A request, and how to read its response."""
 
     method: str
@@ -37,12 +37,12 @@ class Call:
     headers: dict[str, str] | None = None
 
     @property
-    def sent(self) -> dict[str, Any]:
+    def httpx_arguments(self) -> dict[str, Any]:
         """Keyword arguments of `httpx` for this request."""
         return {"params": self.params, "json": self.json, "content": self.content, "headers": self.headers}
 
 
-class Calls:
+class ClientBase:
     """Base class of both clients: requests and retries. Every call only reads, so it is safe to repeat."""
 
     def __init__(
@@ -78,26 +78,28 @@ class Calls:
         self._backoff_s = backoff_s
         self._batch = batch
 
-    def _one(self, pipeline: str, key: Key, fields: Sequence[str], limit: int | None) -> Call:
+    def _one_key_call(self, pipeline: str, key: Key, fields: Sequence[str], limit: int | None) -> ClientCall:
         method, path, params, body = one_request(pipeline, key_text(key), fields, limit)
         if body is not None:
-            return Call(method, path, lambda data: answers_from(data)[0], json=body)
-        return Call(method, path, answer_from, params)
+            return ClientCall(method, path, lambda data: answers_from(data)[0], json=body)
+        return ClientCall(method, path, answer_from, params)
 
-    def _many(self, pipeline: str, keys: Sequence[Key], fields: Sequence[str], limit: int | None) -> list[Call]:
+    def _many_keys_calls(
+        self, pipeline: str, keys: Sequence[Key], fields: Sequence[str], limit: int | None
+    ) -> list[ClientCall]:
         path = pipeline_path(pipeline)
         return [
-            Call("POST", path, answers_from, json=many_request(keys[start : start + self._batch], fields, limit))
+            ClientCall("POST", path, answers_from, json=many_request(keys[start : start + self._batch], fields, limit))
             for start in range(0, len(keys), self._batch)
         ]
 
-    def _ask(
+    def _model_call(
         self, name: str, request: Mapping[str, Any], deadline_ms: float | None, headers: Mapping[str, str] | None
-    ) -> Call:
+    ) -> ClientCall:
         sent = {"content-type": "application/json", **(headers or {})}
         if deadline_ms is not None:
             sent["x-deadline-ms"] = f"{deadline_ms:g}"
-        return Call(
+        return ClientCall(
             "POST", pipeline_path(name), realtime_answer_from, content=request_body(name, request), headers=sent
         )
 
@@ -118,9 +120,9 @@ class Calls:
             remedy="Check that it runs and that the address is right.",
         )
 
-    def _outcome(self, call: Call, response: httpx.Response) -> Outcome:
+    def _outcome(self, call: ClientCall, response: httpx.Response) -> CallOutcome:
         return outcome_of(response.status_code, response.headers, response.content, call.read)
 
 
-def history(pipeline: str) -> Call:
-    return Call("GET", versions_path(pipeline), lambda data: data["versions"])
+def versions_call(pipeline: str) -> ClientCall:
+    return ClientCall("GET", versions_path(pipeline), lambda data: data["versions"])

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 
 from forecache.reader.answer import Answer
-from forecache.reader.calls import Call, Calls, history
+from forecache.reader.calls import ClientBase, ClientCall, versions_call
 from forecache.reader.wire import Key, RealtimeAnswer, pipeline_path
 
 
-class Client(Calls):
+class Client(ClientBase):
     """A blocking client. Safe for threads; close it, or use it in a `with` block."""
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -32,7 +32,7 @@ class Client(Calls):
             InputError: The key, a field, the limit or the token is invalid.
             UnavailableError: The reader cannot be reached, has no published version, or only one that is too old.
         """
-        answer: Answer | None = self._send(self._one(pipeline, key, fields, limit))
+        answer: Answer | None = self._send(self._one_key_call(pipeline, key, fields, limit))
         return answer if answer is not None and answer.found else None
 
     def get_many(
@@ -43,7 +43,7 @@ class Client(Calls):
         Raises:
             ForecacheError: As `get`.
         """
-        return [answer for call in self._many(pipeline, keys, fields, limit) for answer in self._send(call)]
+        return [answer for call in self._many_keys_calls(pipeline, keys, fields, limit) for answer in self._send(call)]
 
     def ask(
         self,
@@ -66,20 +66,20 @@ class Client(Calls):
             InputError: A field, the deadline or the token is invalid.
             UnavailableError: The reader cannot be reached, or has no release of the model.
         """
-        answer: RealtimeAnswer = self._send(self._ask(name, request, deadline_ms, headers))
+        answer: RealtimeAnswer = self._send(self._model_call(name, request, deadline_ms, headers))
         return answer
 
     def metadata(self, pipeline: str) -> dict[str, Any]:
         """Metadata of the served pipeline: version, key, fields, policy, freshness."""
-        return dict(self._send(Call("GET", pipeline_path(pipeline), dict)))
+        return dict(self._send(ClientCall("GET", pipeline_path(pipeline), dict)))
 
     def versions(self, pipeline: str) -> list[dict[str, Any]]:
         """The retained versions, newest first."""
-        return list(self._send(history(pipeline)))
+        return list(self._send(versions_call(pipeline)))
 
     def pipelines(self) -> list[dict[str, Any]]:
         """The pipelines that the token covers."""
-        return list(self._send(Call("GET", "/v1", lambda data: data["pipelines"])))
+        return list(self._send(ClientCall("GET", "/v1", lambda data: data["pipelines"])))
 
     def close(self) -> None:
         self._http.close()
@@ -90,11 +90,11 @@ class Client(Calls):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _send(self, call: Call) -> Any:
+    def _send(self, call: ClientCall) -> Any:
         deadline = time.monotonic() + self._deadline_s
         for attempt in range(self._retries + 1):
             try:
-                response = self._http.request(call.method, call.path, **call.sent)
+                response = self._http.request(call.method, call.path, **call.httpx_arguments)
             except httpx.TransportError as error:
                 failure, after = self._transport_failure(error), 0.0
             else:
@@ -108,7 +108,7 @@ class Client(Calls):
         raise AssertionError("the last attempt returns or raises")
 
 
-class AsyncClient(Calls):
+class AsyncClient(ClientBase):
     """The same client for asyncio; close it with `await client.aclose()`, or use it in an `async with` block."""
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -119,14 +119,16 @@ class AsyncClient(Calls):
         self, pipeline: str, key: Key, *, fields: Sequence[str] = (), limit: int | None = None
     ) -> Answer | None:
         """As `Client.get`."""
-        answer: Answer | None = await self._send(self._one(pipeline, key, fields, limit))
+        answer: Answer | None = await self._send(self._one_key_call(pipeline, key, fields, limit))
         return answer if answer is not None and answer.found else None
 
     async def get_many(
         self, pipeline: str, keys: Sequence[Key], *, fields: Sequence[str] = (), limit: int | None = None
     ) -> list[Answer]:
         """As `Client.get_many`."""
-        return [answer for call in self._many(pipeline, keys, fields, limit) for answer in await self._send(call)]
+        return [
+            answer for call in self._many_keys_calls(pipeline, keys, fields, limit) for answer in await self._send(call)
+        ]
 
     async def ask(
         self,
@@ -137,20 +139,20 @@ class AsyncClient(Calls):
         headers: Mapping[str, str] | None = None,
     ) -> RealtimeAnswer:
         """As `Client.ask`."""
-        answer: RealtimeAnswer = await self._send(self._ask(name, request, deadline_ms, headers))
+        answer: RealtimeAnswer = await self._send(self._model_call(name, request, deadline_ms, headers))
         return answer
 
     async def metadata(self, pipeline: str) -> dict[str, Any]:
         """As `Client.metadata`."""
-        return dict(await self._send(Call("GET", pipeline_path(pipeline), dict)))
+        return dict(await self._send(ClientCall("GET", pipeline_path(pipeline), dict)))
 
     async def versions(self, pipeline: str) -> list[dict[str, Any]]:
         """As `Client.versions`."""
-        return list(await self._send(history(pipeline)))
+        return list(await self._send(versions_call(pipeline)))
 
     async def pipelines(self) -> list[dict[str, Any]]:
         """As `Client.pipelines`."""
-        return list(await self._send(Call("GET", "/v1", lambda data: data["pipelines"])))
+        return list(await self._send(ClientCall("GET", "/v1", lambda data: data["pipelines"])))
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -161,11 +163,11 @@ class AsyncClient(Calls):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _send(self, call: Call) -> Any:
+    async def _send(self, call: ClientCall) -> Any:
         deadline = time.monotonic() + self._deadline_s
         for attempt in range(self._retries + 1):
             try:
-                response = await self._http.request(call.method, call.path, **call.sent)
+                response = await self._http.request(call.method, call.path, **call.httpx_arguments)
             except httpx.TransportError as error:
                 failure, after = self._transport_failure(error), 0.0
             else:

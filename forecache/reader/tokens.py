@@ -51,7 +51,7 @@ class TokenRecord:
     @property
     def expires(self) -> float:
         """Unix time from which the token is refused; infinity if it does not expire."""
-        return _moment(self.expires_at).timestamp() if self.expires_at else float("inf")
+        return _parse_time(self.expires_at).timestamp() if self.expires_at else float("inf")
 
 
 class Tokens:
@@ -85,7 +85,7 @@ def load_tokens(path: Path) -> Tokens:
             remedy="Create a token with `forecache tokens create`, or unset FORECACHE_READER_TOKENS.",
         ) from None
     try:
-        return Tokens([_record(item) for item in json.loads(content)["tokens"]])
+        return Tokens([_read_record(item) for item in json.loads(content)["tokens"]])
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(
             f"The file {path} is not a token file: {type(error).__name__}: {error}.",
@@ -123,7 +123,7 @@ def create_token(
         expires_at=(created + timedelta(days=expires_days)).strftime("%Y-%m-%dT%H:%M:%SZ") if expires_days else "",
         sha256=hashlib.sha256(token.encode()).hexdigest(),
     )
-    _change(path, lambda records: [*records, record])
+    _change_tokens(path, lambda records: [*records, record])
     return token, record
 
 
@@ -140,18 +140,18 @@ def revoke_token(path: Path, token_id: str) -> TokenRecord:
     """
     revoked: list[TokenRecord] = []
 
-    def without(records: list[TokenRecord]) -> list[TokenRecord]:
+    def remove_revoked(records: list[TokenRecord]) -> list[TokenRecord]:
         revoked.extend(record for record in records if record.id == token_id)
         if not revoked:
             known = ", ".join(record.id for record in records) or "none"
             raise NotFoundError(f"There is no token {token_id!r} in {path}.", remedy=f"It has: {known}.")
         return [record for record in records if record.id != token_id]
 
-    _change(path, without)
+    _change_tokens(path, remove_revoked)
     return revoked[0]
 
 
-def _record(item: dict[str, object]) -> TokenRecord:
+def _read_record(item: dict[str, object]) -> TokenRecord:
     scopes = item["scopes"]
     if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
         raise ValueError("scopes must be a list of strings")
@@ -163,11 +163,11 @@ def _record(item: dict[str, object]) -> TokenRecord:
     return record
 
 
-def _moment(text: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
-def _change(path: Path, change: Callable[[list[TokenRecord]], list[TokenRecord]]) -> None:
+def _change_tokens(path: Path, change: Callable[[list[TokenRecord]], list[TokenRecord]]) -> None:
     with lock(path.with_name(f".{path.name}.lock"), mode=_OWNER_ONLY):
         records = change(list(list_tokens(path)))
         content = json.dumps({"tokens": [asdict(record) for record in records]}, indent=1) + "\n"

@@ -35,8 +35,8 @@ class RealtimeAnswer:
         rungs: Number of candidates by what scored them.
         why: Reason why the model did not answer; "" if it did.
         flags: Problems of the model's inputs, each a sentence.
-        model_runtime: The library or kind that runs the model: "lightgbm", "onnx", "function", ... A function's versions
-            are numbered apart from those in the registry.
+        model_runtime: The library or kind that runs the model: "lightgbm", "onnx", "function", ... A function's
+            versions are numbered apart from those in the registry.
         stores: By name, the `version`, `as_of`, `age_s` and `stale` of each that was read.
         late: Whether the deadline had passed when the answer was ready.
         timings_ms: By stage, and their `total` since the arrival of the request.
@@ -60,7 +60,7 @@ class RealtimeAnswer:
     timings_ms: Mapping[str, float]
 
 
-class Outcome(NamedTuple):
+class CallOutcome(NamedTuple):
     """The outcome of a response: a value, or a failure and whether (and after how long) to try again."""
 
     value: Any = None
@@ -122,7 +122,9 @@ def request_body(name: str, request: Mapping[str, Any]) -> bytes:
         InputError: It holds something that JSON has no text for, such as NaN.
     """
     try:
-        text = json.dumps(dict(request), default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(
+            dict(request), default=_to_json_value, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+        )
         return text.encode()
     except (TypeError, ValueError) as error:
         raise InputError(
@@ -131,7 +133,7 @@ def request_body(name: str, request: Mapping[str, Any]) -> bytes:
         ) from None
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     if isinstance(value, date):  # a moment is one
         return value.isoformat()
     if hasattr(value, "tolist"):
@@ -161,26 +163,26 @@ def realtime_answer_from(data: Mapping[str, Any]) -> RealtimeAnswer:
     )
 
 
-def outcome_of(status: int, headers: Mapping[str, str], content: bytes, read: Callable[[Any], Any]) -> Outcome:
+def outcome_of(status: int, headers: Mapping[str, str], content: bytes, read: Callable[[Any], Any]) -> CallOutcome:
     """Interpret a response; `read` turns the decoded body of a successful one into the value."""
     if status == 200:
-        return Outcome(read(orjson.loads(content)))
-    problem = _problem(status, content)
+        return CallOutcome(read(orjson.loads(content)))
+    problem = _read_problem(status, content)
     kind, detail = str(problem.get("type", "")), str(problem.get("detail", ""))
     if kind == problems.NO_KEY.uri:
-        return Outcome(None)
+        return CallOutcome(None)
     if status in _AGAIN:
         after = headers.get("retry-after", "")
         seconds = float(after) if after.isdecimal() else 0.0
-        return Outcome(None, UnavailableError(detail), kind not in _FINAL, seconds)
+        return CallOutcome(None, UnavailableError(detail), kind not in _FINAL, seconds)
     if status == 404:
-        return Outcome(None, NotFoundError(detail))
+        return CallOutcome(None, NotFoundError(detail))
     if 400 <= status < 500:
-        return Outcome(None, InputError(detail))
-    return Outcome(None, UnavailableError(detail))
+        return CallOutcome(None, InputError(detail))
+    return CallOutcome(None, UnavailableError(detail))
 
 
-def _problem(status: int, content: bytes) -> Mapping[str, Any]:
+def _read_problem(status: int, content: bytes) -> Mapping[str, Any]:
     try:
         problem = orjson.loads(content)
     except orjson.JSONDecodeError:

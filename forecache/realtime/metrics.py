@@ -5,13 +5,13 @@ Each model has a named block of 64-bit cells; the Prometheus page adds up the bl
 
 from collections.abc import Iterator
 
-from forecache.reader.processes.metrics import EXTENSION_BYTES
-from forecache.realtime.answer.answered import Answered
-from forecache.realtime.log.counters import CELLS as LOG_CELLS
-from forecache.realtime.log.counters import LogCounters
-from forecache.realtime.workers.counters import CELLS as WORKER_CELLS
-from forecache.realtime.workers.counters import GAUGES as WORKER_GAUGES
-from forecache.realtime.workers.counters import Counters
+from forecache.reader.processes.worker_metrics import EXTENSION_BYTES
+from forecache.realtime.answer.request_answer import RequestAnswer
+from forecache.realtime.log.row_counters import CELLS as LOG_CELLS
+from forecache.realtime.log.row_counters import LogCounters
+from forecache.realtime.workers.path_counters import CELLS as WORKER_CELLS
+from forecache.realtime.workers.path_counters import GAUGES as WORKER_GAUGES
+from forecache.realtime.workers.path_counters import PathCounters
 
 RUNGS = ("model", "dot_product", "last_night", "default", "order_given")
 REASONS = ("deadline", "overload", "lookup", "contract", "failed", "worker_lost", "refused")
@@ -55,7 +55,7 @@ class ModelCells:
         cells[_ANSWERS] += 1
         cells[_SECONDS] += elapsed_ns
 
-    def count(self, answered: Answered, *, elapsed: int, late: bool) -> None:
+    def count(self, answered: RequestAnswer, *, elapsed: int, late: bool) -> None:
         """Count an answer, the fallbacks that it came from, and the nanoseconds of its stages."""
         cells, times = self.cells, answered.times
         self.observe(elapsed)
@@ -79,17 +79,17 @@ class ModelCells:
         cells[_WAIT + 6] += max(0, elapsed - spent)
 
     @property
-    def workers(self) -> memoryview:
+    def path_cells(self) -> memoryview:
         """Cells of the `PathCounters`: of the model's worker processes, circuit breaker and cache."""
         return self.cells[_WORKERS:_LOG]
 
     @property
-    def guards(self) -> Counters:
+    def path_counters(self) -> PathCounters:
         """Counters over `path_cells`."""
-        return Counters(self.workers)
+        return PathCounters(self.path_cells)
 
     @property
-    def log(self) -> LogCounters:
+    def log_counters(self) -> LogCounters:
         """Counters of the rows of its request log."""
         return LogCounters(self.cells[_LOG:])
 
@@ -114,7 +114,7 @@ class RealtimeMetrics:
         self._blocks, self._names = memory[:size].cast("Q"), memory[size:_MODEL_BYTES]
         self.drift = memory[_MODEL_BYTES:]
 
-    def of(self, name: str) -> ModelCells:
+    def cells_of_model(self, name: str) -> ModelCells:
         """Return the cells of a model; a block is assigned if it has none yet.
 
         Raises:
@@ -130,12 +130,12 @@ class RealtimeMetrics:
                 return ModelCells(self._blocks[place * _BLOCK : (place + 1) * _BLOCK])
         raise LookupError(f"A reader counts at most {MAX_MODELS} real-time models.")
 
-    def of_candidate(self, name: str) -> ModelCells:
+    def cells_of_candidate(self, name: str) -> ModelCells:
         """Return the cells of a release that is being rolled out; those of the model if no block is free."""
         try:
-            return self.of(f"{name}{CANDIDATE}")
+            return self.cells_of_model(f"{name}{CANDIDATE}")
         except (LookupError, ValueError):
-            return self.of(name)
+            return self.cells_of_model(name)
 
     def models(self) -> Iterator[tuple[str, ModelCells]]:
         for place in range(MAX_MODELS):
@@ -150,7 +150,7 @@ class RealtimeMetrics:
             for name in GAUGES:
                 block.cells[CELL[name]] = 0
             for name in WORKER_GAUGES:
-                block.workers[WORKER_CELLS.index(name)] = 0
+                block.path_cells[WORKER_CELLS.index(name)] = 0
 
     def _name(self, place: int) -> bytes:
         return bytes(self._names[place * _NAME_BYTES : (place + 1) * _NAME_BYTES]).rstrip(b"\0")

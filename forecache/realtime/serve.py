@@ -8,15 +8,15 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from forecache.reader.http.extension import Context, Handler
+from forecache.reader.http.extension import ExtensionContext, Handler
 from forecache.reader.status.attention import Attention
 from forecache.reader.versions.watcher import RunOnLoop
-from forecache.realtime.http.unloaded import Unloaded
-from forecache.realtime.release.here import released_here
+from forecache.realtime.http.not_ready import NotReadyHandlers
+from forecache.realtime.release.released_models import list_released_models
 
 if TYPE_CHECKING:
-    from forecache.reader.status.history import Counted, History
-    from forecache.realtime.models import Models
+    from forecache.reader.status.history import History, ModelCounts
+    from forecache.realtime.served_models import ServedModels
 
 logger = logging.getLogger("forecache.realtime")
 
@@ -27,35 +27,35 @@ class RealtimeExtension:
     The watching thread loads everything; until then, requests to models get 503.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: ExtensionContext) -> None:
         self._context = context
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._models: Models | None = None
-        self._unloaded = Unloaded(context)
+        self._models: ServedModels | None = None
+        self._unloaded = NotReadyHandlers(context)
         self._find: Callable[[str, str], Handler | None] = self._unloaded.find
         self._has_looked = False
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
-    def turn(self, run_on_loop: RunOnLoop) -> None:
-        if self._models is None and released_here(self._context.settings):
+    def poll_changes(self, run_on_loop: RunOnLoop) -> None:
+        if self._models is None and list_released_models(self._context.settings):
             self._load(run_on_loop)
         if self._models is not None:
-            self._models.turn(run_on_loop)
+            self._models.follow_pointers(run_on_loop)
         self._has_looked = True
 
     def close(self) -> None:
         if self._models is not None:
             self._models.close()
 
-    def find(self, method: str, path: str) -> Handler | None:
+    def find_handler(self, method: str, path: str) -> Handler | None:
         return self._find(method, path)
 
-    def serves(self) -> bool:
+    def serves_anything(self) -> bool:
         return self._models is not None and bool(self._models.served)
 
-    def listed(self) -> list[dict[str, Any]]:
+    def list_served(self) -> list[dict[str, Any]]:
         served = [] if self._models is None else sorted(self._models.served.items())
         return [
             {
@@ -67,33 +67,33 @@ class RealtimeExtension:
             for name, each in served
         ]
 
-    def not_ready(self) -> str:
+    def not_ready_reason(self) -> str:
         return "" if self._has_looked else "The reader is still loading the releases of real-time models."
 
-    def paths(self) -> dict[str, Any]:
+    def openapi_paths(self) -> dict[str, Any]:
         if self._models is None:
             return {}
-        from forecache.realtime.http.openapi import paths
+        from forecache.realtime.http.openapi import model_paths
 
-        return paths([served.loaded.release for served in self._models.served.values()])
+        return model_paths([served.loaded.release for served in self._models.served.values()])
 
-    def prometheus(self) -> str:
+    def prometheus_text(self) -> str:
         if self._models is None:
             return ""
-        from forecache.realtime.http.prometheus import page
+        from forecache.realtime.http.prometheus import metrics_page
 
         settings, served = self._context.settings, self._models.served
         references = {name: each.loaded.reference for name, each in served.items() if each.loaded.reference}
-        return page(
+        return metrics_page(
             self._context.runtime, settings.request_log_path, references, drift_window_s=settings.reader_drift_window_s
         )
 
-    def counted(self) -> "Mapping[str, Counted]":
+    def model_counts(self) -> "Mapping[str, ModelCounts]":
         if self._models is None:
             return {}
-        from forecache.realtime.http.status import counted_of
+        from forecache.realtime.http.status import request_counts_of
 
-        return counted_of(self._context.runtime)
+        return request_counts_of(self._context.runtime)
 
     def status(self, history: "History") -> tuple[dict[str, Any], list[Attention]]:
         if self._models is None:
@@ -101,14 +101,14 @@ class RealtimeExtension:
                 return {}, []
             what = "Real-time models are not served: a package that they need is missing."
             return {}, [Attention("critical", what, "Install forecache[realtime] and restart the reader.")]
-        from forecache.realtime.http.status import part
+        from forecache.realtime.http.status import status_part
 
-        return part(self._models, self._context.runtime, history, self._context.settings)
+        return status_part(self._models, self._context.runtime, history, self._context.settings)
 
     def _load(self, run_on_loop: RunOnLoop) -> None:
         try:
-            from forecache.realtime.http.handlers import Handlers
-            from forecache.realtime.models import Models
+            from forecache.realtime.http.handlers import RealtimeHandlers
+            from forecache.realtime.served_models import ServedModels
         except ImportError as error:
             if self._unloaded.failure != str(error):
                 self._unloaded.failure = str(error)
@@ -118,20 +118,20 @@ class RealtimeExtension:
         assert loop is not None, "the reader opens an extension before it asks it to look"
 
         def load() -> None:
-            self._models = Models(self._context, loop)
-            self._find = Handlers(self._context, self._models, loop).find
+            self._models = ServedModels(self._context, loop)
+            self._find = RealtimeHandlers(self._context, self._models, loop).find
 
         run_on_loop(load)
 
 
-def extension_alone(context: Context) -> RealtimeExtension:
+def make_inference_only_extension(context: ExtensionContext) -> RealtimeExtension:
     """Make the extension in a process that only answers requests, where training libraries need not be imported."""
-    from forecache.realtime.release.alone import only_answer
+    from forecache.realtime.release.inference_imports import mark_inference_only
 
-    only_answer()
-    return extension(context)
+    mark_inference_only()
+    return make_extension(context)
 
 
-def extension(context: Context) -> RealtimeExtension:
+def make_extension(context: ExtensionContext) -> RealtimeExtension:
     """Make the extension of a worker; an argument of `forecache.reader.serve`."""
     return RealtimeExtension(context)

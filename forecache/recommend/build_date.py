@@ -6,12 +6,11 @@ from datetime import date, timedelta
 from functools import partial
 
 from forecache.errors import InputError
-from forecache.lake.delta.partitions import Seen, find_committed, look
+from forecache.lake.delta.partitions import TableSnapshot, find_committed_partitions, take_snapshot
 from forecache.lake.sources.tables.pins import Pins
-from forecache.lake.stage import Done
+from forecache.lake.stage import StageOutcome
 from forecache.pipeline import AS_OF, Recommender
-from forecache.pipeline.recommenders.similar import SimilarItems
-from forecache.pipeline.recommenders.vectors import Vectors, second_tables_of
+from forecache.pipeline.recommenders.second_tables import SimilarItems, Vectors, second_tables_of
 from forecache.recommend.catalogue import available_items
 from forecache.recommend.evaluation.gate import first_test_day, judge
 from forecache.recommend.filters import Filters
@@ -53,25 +52,29 @@ class RecommenderTables:
 
     settings: Settings
     recommender: Recommender
-    seen: Seen
-    seen_second: dict[str, Seen]
+    seen: TableSnapshot
+    seen_second: dict[str, TableSnapshot]
     pins: Pins
 
     @classmethod
     def open(cls, settings: Settings, recommender: Recommender, pins: Pins) -> "RecommenderTables":
-        second = {each.name: look(settings, each.prediction_table, AS_OF) for each in second_tables_of(recommender)}
-        return cls(settings, recommender, look(settings, recommender.prediction_table, AS_OF), second, pins)
+        second = {
+            each.name: take_snapshot(settings, each.prediction_table, AS_OF) for each in second_tables_of(recommender)
+        }
+        return cls(settings, recommender, take_snapshot(settings, recommender.prediction_table, AS_OF), second, pins)
 
-    def find_done(self, stale: dict[date, str]) -> dict[date, Done]:
+    def find_done(self, stale: dict[date, str]) -> dict[date, StageOutcome]:
         """As-of dates that a killed run has committed and not recorded."""
         table = self.recommender.prediction_table
-        written = find_committed(self.settings, table, column=AS_OF, inputs=stale)
+        written = find_committed_partitions(self.settings, table, column=AS_OF, inputs=stale)
         for second in second_tables_of(self.recommender):
-            found = find_committed(self.settings, second.prediction_table, column=AS_OF, inputs=stale)
+            found = find_committed_partitions(self.settings, second.prediction_table, column=AS_OF, inputs=stale)
             written = {night: writer for night, writer in written.items() if night in found}
-        return {n: Done(writer.rows, table=table, delta_version=writer.version) for n, writer in written.items()}
+        return {
+            n: StageOutcome(writer.rows, table=table, delta_version=writer.version) for n, writer in written.items()
+        }
 
-    def build(self, night: PendingDate, *, run_id: str, progress: Progress) -> Done:
+    def build(self, night: PendingDate, *, run_id: str, progress: Progress) -> StageOutcome:
         """Judge, fit, rank and commit.
 
         Raises:
@@ -121,7 +124,7 @@ class RecommenderTables:
             "fit_s": round(fit_s, 2),
             "rank_s": round(time.perf_counter() - started, 2),
         }
-        return Done(interactions.num_users, figures, recommender.prediction_table, version)
+        return StageOutcome(interactions.num_users, figures, recommender.prediction_table, version)
 
 
 def _rows_of(

@@ -145,7 +145,7 @@ def _encode_keys(table: pa.Table, name: str) -> tuple[pa.Array, Codes]:
     column = table.column(name)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if key_types.of_arrow(column.type) is None:
+    if key_types.key_type_of_arrow(column.type) is None:
         raise InputError(f"The column {name!r} of interactions is {column.type}.", remedy=key_types.ALLOWED)
     if pa.types.is_string_view(column.type):
         column = column.cast(pa.large_string())
@@ -168,8 +168,8 @@ def _cast_to_one_type(vocabulary: pa.Array, keys: pa.Array) -> tuple[pa.Array, p
     """Both as one Arrow type: an int32 of a model is the same key as an int64 of a table."""
     if vocabulary.type == keys.type:
         return vocabulary, keys
-    kind = key_types.of_arrow(vocabulary.type)
-    if kind is None or kind != key_types.of_arrow(keys.type):
+    kind = key_types.key_type_of_arrow(vocabulary.type)
+    if kind is None or kind != key_types.key_type_of_arrow(keys.type):
         raise InputError(
             f"Keys of type {keys.type} do not fit a model's of type {vocabulary.type}.",
             remedy="Train again, or read the column as that type.",

@@ -8,11 +8,10 @@ from typing import Any
 
 from forecache.errors import CheckError, ForecacheError, InputError, NotYetError
 from forecache.lake.delta.tables import table_version
-from forecache.lake.ingest.ingested import ingested_files, raw_state
-from forecache.lake.sources.state import require_delivered, source_state
+from forecache.lake.ingest.ingested_files import ingested_files, last_raw_version
+from forecache.lake.sources.source_states import require_delivered, source_state
 from forecache.lake.sources.tables.pins import Pins
-from forecache.lake.stage import Done, Stage
-from forecache.lake.turn import own_turn
+from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.pipeline import Recommender
 from forecache.pipeline.schedules.as_of import require_as_of
 from forecache.recommend.build_date import PendingDate, RecommenderTables
@@ -52,7 +51,7 @@ def recommend(
     started = time.perf_counter()
     source, table = recommender.source, recommender.prediction_table
     refused: dict[date, ForecacheError] = {}
-    with own_turn(settings, table, run_id, progress):
+    with hold_table_lock(settings, table, run_id, progress):
         require_as_of(recommender, nights)
         pins = Pins(settings)
         tables = RecommenderTables.open(settings, recommender, pins)
@@ -66,10 +65,10 @@ def recommend(
             except (InputError, NotYetError) as error:
                 refused[night] = error
                 continue
-            versions[night] = raw_state(settings, source, night, files=files)
+            versions[night] = last_raw_version(settings, source, night, files=files)
             inputs[night] = _inputs(settings, recommender, night, pins)
 
-        def work(some: Sequence[date]) -> dict[date, Done]:
+        def work(some: Sequence[date]) -> dict[date, StageOutcome]:
             [day] = some
             try:
                 done = tables.build(PendingDate(day, versions[day], inputs[day]), run_id=run_id, progress=progress)
@@ -78,12 +77,12 @@ def recommend(
                 return {}
             return {day: done}
 
-        def find(stale: Mapping[date, str]) -> dict[date, Done]:
+        def find(stale: Mapping[date, str]) -> dict[date, StageOutcome]:
             found = tables.find_done(dict(stale))
             about = {"source_table": source.raw_table}
             return {n: replace(done, details={**about, "source_version": versions[n]}) for n, done in found.items()}
 
-        records, pending = Stage(settings, STAGE, recommender.name, run_id).nights(
+        records, pending = Stage(settings, STAGE, recommender.name, run_id).run_nights(
             inputs, work, at_once=1, rebuild=rebuild, find=find
         )
     if refused and not records:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from forecache.pipeline.recommenders.vectors import Vectors
+from forecache.pipeline.recommenders.second_tables import Vectors
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.models import Factors, Fitted
 

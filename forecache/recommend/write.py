@@ -7,12 +7,11 @@ import pyarrow as pa
 
 from forecache.lake.delta.commit import Target
 from forecache.lake.delta.files import new_path, place_of, write_file
-from forecache.lake.delta.partitions import Seen, replace_partitions
+from forecache.lake.delta.partitions import TableSnapshot, replace_partitions
 from forecache.lake.delta.writers import new_folder
 from forecache.lake.provenance import PROVENANCE_FIELDS
 from forecache.pipeline import AS_OF, Recommender
-from forecache.pipeline.recommenders.similar import SimilarItems
-from forecache.pipeline.recommenders.vectors import Vectors
+from forecache.pipeline.recommenders.second_tables import SimilarItems, Vectors
 from forecache.recommend.lists import Lists
 from forecache.recommend.similar import ItemLists
 from forecache.recommend.vectors import VectorRows
@@ -31,7 +30,7 @@ def write_lists(
     night: date,
     *,
     source_version: int,
-    seen: Seen,
+    seen: TableSnapshot,
     inputs: str,
     run_id: str = "",
     progress: Progress = no_progress,

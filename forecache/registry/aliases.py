@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from forecache.errors import ConflictError
 from forecache.pipeline import Pipeline
-from forecache.registry.promotions import Promotion, last_promotion, promotions, unfinished
-from forecache.registry.versions.models import (
+from forecache.registry.promotions import Promotion, find_unfinished, last_promotion, promotions
+from forecache.registry.versions.model_versions import (
     CHALLENGER,
     CHAMPION,
     PREVIOUS,
@@ -15,7 +15,7 @@ from forecache.registry.versions.models import (
     model_version,
 )
 from forecache.settings import Settings
-from forecache.tracking.client import tracking
+from forecache.tracking.client import connect_mlflow
 
 
 def reconcile_aliases(settings: Settings, pipeline: Pipeline) -> list[Promotion]:
@@ -27,7 +27,7 @@ def reconcile_aliases(settings: Settings, pipeline: Pipeline) -> list[Promotion]
         ConflictError: A rollback, or a promotion by a person, is under way on another machine or was interrupted.
     """
     entries = promotions(settings, pipeline.name)
-    interrupted = unfinished(entries)
+    interrupted = find_unfinished(entries)
     if interrupted is not None:
         raise ConflictError(
             f"A {interrupted.action} of model {pipeline.name!r} to version {interrupted.to_version} by "
@@ -71,7 +71,7 @@ def finish_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> Non
 
 
 def _move_aliases(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
-    client = tracking(settings)
+    client = connect_mlflow(settings)
     assert entry.to_version is not None
     end_challenge(settings, pipeline, entry.to_version)
     if entry.from_version is not None and entry.from_version != entry.to_version:
@@ -83,12 +83,12 @@ def _move_aliases(settings: Settings, pipeline: Pipeline, entry: Promotion) -> N
 def end_challenge(settings: Settings, pipeline: Pipeline, version: int) -> None:
     """Remove the alias `challenger` from a version, if it has it."""
     if CHALLENGER in model_version(settings, pipeline, version).aliases:
-        tracking(settings).delete_registered_model_alias(pipeline.name, CHALLENGER)
+        connect_mlflow(settings).delete_registered_model_alias(pipeline.name, CHALLENGER)
 
 
 def undo_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
     """Move the aliases back to where they were before the ledger row; idempotent."""
-    client = tracking(settings)
+    client = connect_mlflow(settings)
     client.delete_registered_model_alias(pipeline.name, PREVIOUS)
     if entry.from_version is None:
         client.delete_registered_model_alias(pipeline.name, CHAMPION)
@@ -99,4 +99,4 @@ def undo_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
 
 def mark_rolled_back(settings: Settings, pipeline: Pipeline, version: int) -> None:
     """Tag a version as rolled back, so that only a person can promote it again."""
-    tracking(settings).set_model_version_tag(pipeline.name, str(version), "gate", ROLLED_BACK)
+    connect_mlflow(settings).set_model_version_tag(pipeline.name, str(version), "gate", ROLLED_BACK)

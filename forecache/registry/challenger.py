@@ -2,9 +2,9 @@
 
 from forecache.errors import CheckError
 from forecache.pipeline import Pipeline
+from forecache.registry.alias_moves import find_equal_champion
 from forecache.registry.aliases import reconcile_aliases
-from forecache.registry.moves import find_equal_champion
-from forecache.registry.versions.models import (
+from forecache.registry.versions.model_versions import (
     CHALLENGER,
     CHAMPION,
     REJECTED,
@@ -15,7 +15,7 @@ from forecache.registry.versions.models import (
     registry_lock,
 )
 from forecache.settings import Settings
-from forecache.tracking.client import tracking
+from forecache.tracking.client import connect_mlflow
 
 
 def find_challenger(settings: Settings, pipeline: Pipeline) -> ModelVersion | None:
@@ -47,7 +47,7 @@ def name_challenger(settings: Settings, pipeline: Pipeline, version: int) -> Mod
                 f"Model {pipeline.name!r} version {version} cannot be the challenger: {objection}.",
                 remedy=f"Name another version; `forecache models list {pipeline.name}` shows them.",
             )
-        tracking(settings).set_registered_model_alias(pipeline.name, CHALLENGER, str(version))
+        connect_mlflow(settings).set_registered_model_alias(pipeline.name, CHALLENGER, str(version))
         return model_version(settings, pipeline, version)
 
 
@@ -69,5 +69,5 @@ def dismiss_challenger(settings: Settings, pipeline: Pipeline) -> ModelVersion |
         holders = [version for version in list_models(settings, pipeline) if CHALLENGER in version.aliases]
         if not holders:
             return None
-        tracking(settings).delete_registered_model_alias(pipeline.name, CHALLENGER)
+        connect_mlflow(settings).delete_registered_model_alias(pipeline.name, CHALLENGER)
         return holders[0]

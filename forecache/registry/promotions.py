@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from forecache.errors import ConflictError
-from forecache.lake.code import code_version
+from forecache.lake.code_version import code_version
 from forecache.settings import Settings
 
 PROMOTION_TABLE = "promotion_ledger"
@@ -85,14 +85,14 @@ def record_promotion(settings: Settings, entry: Promotion, *, after: Promotion |
     Raises:
         OtherDecisionError: Another row about the pipeline's model is the last one now.
     """
-    from forecache.lake.delta.small_tables import append_rows, row_schema
+    from forecache.lake.delta.small_tables import append_to_small_table, row_schema
 
     row = {**vars(entry), "metrics": json.dumps(dict(entry.metrics)), "code_version": code_version(settings)}
     schema = row_schema(Promotion, int32=("from_version", "to_version", "candidate"))
 
     def rows_at(newest: int) -> list[dict[str, Any]]:
         last = last_promotion(settings, entry.pipeline)
-        if last is not None and _place(last) != _place(after):
+        if last is not None and _ledger_position(last) != _ledger_position(after):
             raise OtherDecisionError(
                 f"Another decision about model {entry.pipeline!r} was recorded meanwhile: {last.action} by "
                 f"{last.actor}, champion {last.to_version}.",
@@ -100,10 +100,10 @@ def record_promotion(settings: Settings, entry: Promotion, *, after: Promotion |
             )
         return [{**row, "position": newest}]
 
-    append_rows(settings, PROMOTION_TABLE, schema, rows_at)
+    append_to_small_table(settings, PROMOTION_TABLE, schema, rows_at)
 
 
-def _place(entry: Promotion | None) -> tuple[int | None, datetime] | None:
+def _ledger_position(entry: Promotion | None) -> tuple[int | None, datetime] | None:
     return None if entry is None else (entry.position, entry.recorded_at)
 
 
@@ -124,14 +124,14 @@ def all_promotions(settings: Settings) -> list[Promotion]:
 
 
 def _read(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[Promotion]:
-    from forecache.lake.delta.small_tables import read_rows
+    from forecache.lake.delta.small_tables import read_small_table
 
-    rows = read_rows(settings, PROMOTION_TABLE, filters)
+    rows = read_small_table(settings, PROMOTION_TABLE, filters)
     found = [Promotion(**{**row, "metrics": json.loads(row["metrics"])}) for row in rows]
     return sorted(found, key=lambda entry: (-1 if entry.position is None else entry.position, entry.recorded_at))
 
 
-def unfinished(entries: Sequence[Promotion]) -> Promotion | None:
+def find_unfinished(entries: Sequence[Promotion]) -> Promotion | None:
     """The opening row of the interrupted operation, None without one."""
     ended = {entry.operation for entry in entries if entry.verdict != "begun"}
     return next(
@@ -139,18 +139,18 @@ def unfinished(entries: Sequence[Promotion]) -> Promotion | None:
     )
 
 
-def past_champions(entries: Sequence[Promotion]) -> list[int]:
+def earlier_champions(entries: Sequence[Promotion]) -> list[int]:
     """Versions that have been champion, the latest first."""
     decided = [entry.to_version for entry in entries if entry.verdict == "passed" and entry.to_version is not None]
     return list(dict.fromkeys(reversed(decided)))
 
 
-def closing_row(entries: Sequence[Promotion], operation: str) -> Promotion | None:
+def find_closing_row(entries: Sequence[Promotion], operation: str) -> Promotion | None:
     """The row that ended an operation, None if it has not ended."""
     return next((entry for entry in entries if entry.operation == operation and entry.verdict != "begun"), None)
 
 
-def rolled_back(entries: Sequence[Promotion]) -> set[int]:
+def rolled_back_versions(entries: Sequence[Promotion]) -> set[int]:
     """Versions that were rolled back and not promoted again since."""
     versions: set[int] = set()
     for entry in entries:

@@ -22,7 +22,9 @@ def make_page(template: Path, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, took=took, **{n: f for n, f in values.items() if callable(f)})
+    environment.filters.update(
+        number=format_number, took=format_duration, **{n: f for n, f in values.items() if callable(f)}
+    )
     written_at = datetime.now(timezone.utc)
     return environment.get_template(template.name).render(written_at=written_at, **values)
 
@@ -33,7 +35,7 @@ def write_page(path: Path, page: str) -> None:
     write_durably(path, page)
 
 
-def number(value: Any, digits: int = 4) -> str:
+def format_number(value: Any, digits: int = 4) -> str:
     """A figure with thousands separators, with fewer decimals from 10 on; a dash for None and NaN."""
     if value is None or value != value:
         return "–"
@@ -42,7 +44,7 @@ def number(value: Any, digits: int = 4) -> str:
     return f"{value:,.{digits if abs(value) < 10 else 2}f}".replace("-", "−")
 
 
-def took(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration in minutes and seconds, seconds, or milliseconds, by its size."""
     if seconds >= 60:
         return f"{int(seconds // 60)} min {seconds % 60:.0f} s"

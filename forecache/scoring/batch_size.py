@@ -17,7 +17,7 @@ from forecache.inference.choose_runtime import ScoringPlan
 from forecache.inference.kernel_spec import KERNEL_VERSION
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.read_errors import open_data_file
-from forecache.lake.stage import Done, Stage
+from forecache.lake.stage import Stage, StageOutcome
 from forecache.output_kinds import OutputSpec
 from forecache.scoring.night_inputs import ScoringNight
 from forecache.scoring.run_context import ScoringWork
@@ -79,7 +79,7 @@ def calibrate(work: ScoringWork, nights: Sequence[ScoringNight]) -> BatchSize:
     model = f"{work.stamp.model_name}@{work.stamp.model_version}"
     inputs = f"{model} {plan.spec.checksum} kernel={KERNEL_VERSION} memory={memory}"
 
-    def measure() -> Done:
+    def measure() -> StageOutcome:
         sample, keys, read_s = _read_sample(work, largest)
         outputs = job_spec(work, part_rows=0).layout.outputs
         a_row, num_rows = bytes_a_row(plan, sample, outputs), len(sample[0])
@@ -87,10 +87,10 @@ def calibrate(work: ScoringWork, nights: Sequence[ScoringNight]) -> BatchSize:
         sizes = [size for size in sizes if size * a_row <= memory] or [max(1, int(memory / a_row))]
         rates = sweep(_as_a_worker(work, sample, keys), sizes, sample_rows=num_rows)
         rates = {size: 1 / (1 / rate + read_s / num_rows) for size, rate in rates.items()}
-        return Done(num_rows, {"rates": rates, "bytes_a_row": a_row})
+        return StageOutcome(num_rows, {"rates": rates, "bytes_a_row": a_row})
 
     # A sample of at least half the size is enough; a smaller one did not allow the larger batch sizes.
-    row, kept = Stage(settings, stage, pipeline.name, work.run_id).once(
+    row, kept = Stage(settings, stage, pipeline.name, work.run_id).run_once(
         inputs, measure, usable=lambda known: 2 * known.rows >= wanted
     )
     rates = {int(size): rate for size, rate in row.details["rates"].items()}

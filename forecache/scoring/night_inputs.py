@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError, NotFoundError
 from forecache.inference.kernel_spec import KERNEL_VERSION
-from forecache.lake.code import code_version
-from forecache.lake.delta.log import active_files, grouped
+from forecache.lake.code_version import code_version
+from forecache.lake.delta.log import active_files, group_by_partition
 from forecache.lake.delta.tables import open_table
 from forecache.lake.feature_tables.features import feature_versions
 from forecache.lake.ledger import StageRecord
@@ -129,7 +129,7 @@ def partition_files(
 
 def files_of(delta: "DeltaTable", nights: Sequence[date]) -> dict[date, tuple[FeatureFile, ...]]:
     """As `partition_files`, for an open table."""
-    found = grouped(active_files(delta), AS_OF)
+    found = group_by_partition(active_files(delta), AS_OF)
     files = {
         night: [FeatureFile(f.path, f.rows, f.size_bytes) for f in found.get(night.isoformat(), ()) if f.rows > 0]
         for night in nights

@@ -12,15 +12,14 @@ from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import SettingsError
-from forecache.lake.delta.partitions import find_committed, look
+from forecache.lake.delta.partitions import find_committed_partitions, take_snapshot
 from forecache.lake.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, last_records
-from forecache.lake.stage import span, stale
-from forecache.lake.turn import own_turn
+from forecache.lake.stage import find_stale, format_nights, hold_table_lock
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.registry.applied.choose import scoring_model
-from forecache.registry.applied.plan import plan_model
-from forecache.registry.versions.models import ModelVersion
+from forecache.registry.applied.pipeline_models import scoring_model
+from forecache.registry.applied.scoring_plan import plan_model
+from forecache.registry.versions.model_versions import ModelVersion
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.batch_size import BatchSize, calibrate
 from forecache.scoring.cost_estimate import RunFigures, combine_figures, format_plan, memory_warnings, predict
@@ -78,7 +77,7 @@ def score(
     """
     if engine == "spark" and spark is None:
         raise SettingsError("Scoring with engine 'spark' needs a Spark session.", remedy="Pass one, or engine='arrow'.")
-    with own_turn(settings, pipeline.prediction_table, run_id, progress):
+    with hold_table_lock(settings, pipeline.prediction_table, run_id, progress):
         run = ScoringRun(
             spark=spark,
             settings=settings,
@@ -101,10 +100,10 @@ def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild:
     """
     started = time.perf_counter()
     settings, pipeline, model = run.settings, run.pipeline, run.model
-    seen = look(settings, run.table, AS_OF)
+    seen = take_snapshot(settings, run.table, AS_OF)
     before = last_records(settings, run.stage, pipeline.name)
     described = describe_nights(settings, pipeline, model, sorted(set(nights)), before, compared_with=run.compared_with)
-    to_do = stale(
+    to_do = find_stale(
         {night.night: night.inputs for night in described},
         before,
         rebuild=rebuild,
@@ -120,7 +119,7 @@ def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild:
         stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run.run_id)
         work = ScoringWork(**vars(run), plan=plan, stamp=stamp, seen=seen)
         inputs = {night.night: night.inputs for night in pending if night.night not in rebuild}
-        written = find_committed(settings, run.table, column=AS_OF, inputs=inputs)
+        written = find_committed_partitions(settings, run.table, column=AS_OF, inputs=inputs)
         recorded, pending = [n for n in pending if n.night in written], [n for n in pending if n.night not in written]
         checks = record_committed(work, recorded, written) if recorded else {}
         outcome |= _score_pending(work, pending, before, mode, rebuild)
@@ -199,7 +198,7 @@ def _score_chunks(
     rows, done = sum(night.rows for night in pending), 0
     for chunk in _chunks(pending, alone=bases):
         first, upto = chunk[0].night, done + sum(night.rows for night in chunk)
-        about = f"scoring {span([night.night for night in chunk])}"
+        about = f"scoring {format_nights([night.night for night in chunk])}"
         work.progress(f"{about} with {work.stamp.model_name} version {work.stamp.model_version}", done / rows)
         within = replace(work, progress=_scaled_progress(work.progress, done / rows, upto / rows))
         staged = stage_changes(within, chunk[0], bases[first]) if first in bases else stage_nights(within, chunk)

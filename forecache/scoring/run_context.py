@@ -8,12 +8,12 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from forecache.files import process_folder
 from forecache.inference.choose_runtime import ScoringPlan
-from forecache.lake.delta.partitions import Seen
+from forecache.lake.delta.partitions import TableSnapshot
 from forecache.lake.stage import Stage
-from forecache.own_folder import own_folder
 from forecache.pipeline import Pipeline
-from forecache.registry.versions.models import ModelVersion
+from forecache.registry.versions.model_versions import ModelVersion
 from forecache.results import Progress
 from forecache.scoring.tasks.prediction_rows import Stamp
 from forecache.settings import Settings
@@ -63,7 +63,7 @@ class ScoringWork(ScoringRun):
 
     plan: ScoringPlan
     stamp: Stamp
-    seen: Seen
+    seen: TableSnapshot
     batch_rows: int = BATCH_ROWS
 
     @property
@@ -95,7 +95,7 @@ def scratch_database(settings: Settings) -> Iterator[Any]:
     """
     import duckdb
 
-    with own_folder(scratch_folder(settings), "duckdb-") as folder:
+    with process_folder(scratch_folder(settings), "duckdb-") as folder:
         config: dict[str, Any] = {"memory_limit": "512MB", "temp_directory": str(folder)}
         with duckdb.connect(":memory:", config=config) as connection:
             yield connection

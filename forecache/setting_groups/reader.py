@@ -1,6 +1,7 @@
 """The settings of the reader, of its request log, and of the remote that published versions are copied from."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
@@ -46,4 +47,28 @@ class ReaderSettings(BaseSettings):
     redis_url: str = Field("", description="Redis or Redis Cluster for pipelines whose store is `redis`.")
     store_remote: str = Field(
         "", description="Folder or s3:// URI to which versions are pushed and from which replicas pull."
+    )
+
+
+class RequestLogSettings(BaseSettings):
+    """The spool where logged answers wait for the lake, its limits, and its committer."""
+
+    request_log_spool: Path | None = Field(
+        None, description="Folder where logged answers wait for the committer. Default: HOME/spool."
+    )
+    request_log_spool_bytes: int = Field(
+        1 << 30,
+        ge=1 << 20,
+        description="Most bytes in the spool; further answers are not logged, and are counted as lost.",
+    )
+    request_log_memory_bytes: int = Field(
+        16 << 20, ge=1 << 20, description="Most bytes of answers that wait in a reader worker's memory to be written."
+    )
+    request_log_delay_s: float = Field(
+        5.0, ge=0.2, le=3600, description="Usual longest time from an answer to its row in the lake."
+    )
+    request_log_committer: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: `forecache serve` commits the request log where the extra `lake` is installed; "
+        "off: `forecache log commit` does, beside it.",
     )

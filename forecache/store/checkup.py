@@ -8,10 +8,10 @@ from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundEr
 from forecache.names import NAME
 from forecache.settings import Settings
 from forecache.store import content_hash as hashing
-from forecache.store.integrity import Pace, verify_filter, verify_segment
-from forecache.store.locks import is_being_changed, kept
+from forecache.store.integrity import ReadPace, verify_filter, verify_segment
+from forecache.store.locks import is_being_changed, keep_version
 from forecache.store.manifest import Manifest
-from forecache.store.pointer import is_copied, pointer_from_json
+from forecache.store.pointer import is_copy_equal, pointer_from_json
 from forecache.store.read.snapshot import Snapshot
 from forecache.store.store import Store, open_store
 
@@ -19,7 +19,7 @@ _BLOCK_KEYS = 1 << 13
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifyResult:
     """The result for a version, or for the pointer if `version` is None.
 
     Attributes:
@@ -36,7 +36,7 @@ class Verified:
     rows: int = 0
 
 
-def verify_store(store: Store, *, content: bool = False, pace: Pace | None = None) -> list[Verified]:
+def verify_store(store: Store, *, content: bool = False, pace: ReadPace | None = None) -> list[VerifyResult]:
     """Verify the pointer, and every version of a store, the oldest first.
 
     No version is removed while it is read; one that is removed before is left out.
@@ -45,26 +45,28 @@ def verify_store(store: Store, *, content: bool = False, pace: Pace | None = Non
         content: Also look up every key through the reader's code, and compare row count and content hash with the
             manifest's. An incremental publish reads back only the keys that it changed.
     """
-    found = [Verified(store.pipeline, None, (), pointer_problem(store))]
+    found = [VerifyResult(store.pipeline, None, (), pointer_problem(store))]
     try:
         store.pointer()
     except UnavailableError:
         return found  # without it nobody knows which versions belong to this store
     known: dict[str, str] = {}
-    for number in sorted({*store.version_numbers(), *_needed(store)}):
-        with kept(store.layout, number) as is_there:
-            if is_there or number in _needed(store):
+    for number in sorted({*store.version_numbers(), *_required_versions(store)}):
+        with keep_version(store.layout, number) as is_there:
+            if is_there or number in _required_versions(store):
                 found.append(_verify_version(store, number, known, content=content, pace=pace))
     return found
 
 
-def _needed(store: Store) -> set[int]:
+def _required_versions(store: Store) -> set[int]:
     """The versions that must exist."""
     pointer = store.pointer()
     return {number for number in (pointer.current, pointer.pinned) if number is not None}
 
 
-def _verify_version(store: Store, number: int, known: dict[str, str], *, content: bool, pace: Pace | None) -> Verified:
+def _verify_version(
+    store: Store, number: int, known: dict[str, str], *, content: bool, pace: ReadPace | None
+) -> VerifyResult:
     state = store.state(number)
     read_bytes = rows = 0
     problem = ""
@@ -75,7 +77,7 @@ def _verify_version(store: Store, number: int, known: dict[str, str], *, content
                 rows = _verify_content(snapshot)
     except (UnavailableError, NotFoundError, ConflictError) as error:
         problem = error.message
-    return Verified(store.pipeline, number, state, problem, read_bytes, rows)
+    return VerifyResult(store.pipeline, number, state, problem, read_bytes, rows)
 
 
 def verify_stores(
@@ -83,15 +85,15 @@ def verify_stores(
     names: Sequence[str] = (),
     *,
     content: bool = False,
-    pace: Pace | None = None,
-) -> list[Verified]:
+    pace: ReadPace | None = None,
+) -> list[VerifyResult]:
     """`verify_store` of the named pipelines, or of every store on this machine.
 
     Raises:
         NotFoundError: There is no store of that name.
         DamagedStoresError: Something is damaged; its `found` is the whole list.
     """
-    here = {store.pipeline: store for store in stores_here(settings)}
+    here = {store.pipeline: store for store in list_local_stores(settings)}
     for name in names:
         if name not in here:
             raise NotFoundError(f"There is no store of {name} in {settings.store_path}.", remedy="Publish it first.")
@@ -102,11 +104,11 @@ def verify_stores(
     ]
     damaged = [item for item in found if item.problem]
     if damaged:
-        raise DamagedStores(found)
+        raise DamagedStoresError(found)
     return found
 
 
-def stores_here(settings: Settings) -> list[Store]:
+def list_local_stores(settings: Settings) -> list[Store]:
     """Every store on this machine, in alphabetical order."""
     folder = settings.store_path
     found = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
@@ -114,10 +116,10 @@ def stores_here(settings: Settings) -> list[Store]:
     return [open_store(settings, name) for name in names]
 
 
-class DamagedStores(CheckError):
+class DamagedStoresError(CheckError):
     """Raised by `verify_stores` if something is damaged; has all results."""
 
-    def __init__(self, found: list[Verified]) -> None:
+    def __init__(self, found: list[VerifyResult]) -> None:
         self.found = found
         damaged = [item for item in found if item.problem]
         named = ", ".join(f"{item.pipeline} {'pointer' if item.version is None else item.version}" for item in damaged)
@@ -127,7 +129,7 @@ class DamagedStores(CheckError):
         )
 
 
-def _remedy(item: Verified) -> str:
+def _remedy(item: VerifyResult) -> str:
     if item.version is None or "current" in item.state:
         return "Publish again with --full, or release again; on a replica, `forecache pull --verify`."
     if "pinned" in item.state:
@@ -147,12 +149,12 @@ def pointer_problem(store: Store) -> str:
         except UnavailableError as error:
             return error.message
     # Compared twice: a move in progress at the first time has ended by the second, or holds the lock in between.
-    if not is_copied(store.layout) and not is_being_changed(store.layout) and not is_copied(store.layout):
+    if not is_copy_equal(store.layout) and not is_being_changed(store.layout) and not is_copy_equal(store.layout):
         return f"The file {store.layout.pointer_copy} is not a copy of {store.layout.pointer.name}."
     return ""
 
 
-def _verify_files(store: Store, manifest: Manifest, known: dict[str, str], pace: Pace | None) -> int:
+def _verify_files(store: Store, manifest: Manifest, known: dict[str, str], pace: ReadPace | None) -> int:
     """Read the segments that no older version shares; remember damaged ones for versions that share them."""
     fresh = [segment for segment in manifest.segments if segment.id not in known]
     read_bytes = 0

@@ -24,7 +24,7 @@ class Field:
     size: int = 1
 
     @property
-    def described(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         """`name` and `type`, and the `size` of a vector."""
         return {"name": self.name, "type": self.type, **({"size": self.size} if self.type == "vector" else {})}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import xxhash
 
 from forecache.errors import DamagedError
-from forecache.store.layout import Layout
+from forecache.store.layout import StoreLayout
 from forecache.store.manifest import Manifest, SegmentInfo, ShardInfo
 
 _BLOCK_BYTES = 1 << 20
@@ -22,22 +22,22 @@ class MissingFileError(DamagedError):
 
 
 @dataclass(frozen=True)
-class Pace:
+class ReadPace:
     """The rate at which files are read, by a sleep after every block."""
 
     bytes_per_s: float
 
-    def rest(self, read_bytes: int, seconds: float) -> None:
+    def pause(self, read_bytes: int, seconds: float) -> None:
         time.sleep(max(0.0, read_bytes / self.bytes_per_s - seconds))
 
 
-def segment_files(layout: Layout, segment: SegmentInfo) -> Iterator[tuple[Path, str, ShardInfo]]:
+def segment_files(layout: StoreLayout, segment: SegmentInfo) -> Iterator[tuple[Path, str, ShardInfo]]:
     """Every file of a segment: (local path, name below the store's root, expected size and checksum)."""
     for info in (*segment.shards, *([segment.hashes] if segment.hashes else [])):
         yield layout.segment(segment.id) / info.file, f"segments/{segment.id}/{info.file}", info
 
 
-def version_files(layout: Layout, manifest: Manifest) -> Iterator[tuple[Path, str, ShardInfo]]:
+def version_files(layout: StoreLayout, manifest: Manifest) -> Iterator[tuple[Path, str, ShardInfo]]:
     """Every file of a version besides its manifest; see `segment_files`."""
     for segment in manifest.segments:
         yield from segment_files(layout, segment)
@@ -45,7 +45,7 @@ def version_files(layout: Layout, manifest: Manifest) -> Iterator[tuple[Path, st
         yield layout.filter(manifest.filter.file), f"filters/{manifest.filter.file}", manifest.filter
 
 
-def check_sizes(layout: Layout, manifest: Manifest) -> None:
+def check_sizes(layout: StoreLayout, manifest: Manifest) -> None:
     """Refuse a version of which a file is missing or has another size: reading a mapping past its file's end kills.
 
     Raises:
@@ -64,7 +64,7 @@ def check_size(path: Path, info: ShardInfo) -> None:
         raise DamagedError(f"The file {path} has {size:,} bytes where {info.size_bytes:,} were written.")
 
 
-def verify_file(path: Path, info: ShardInfo, *, pace: Pace | None = None) -> int:
+def verify_file(path: Path, info: ShardInfo, *, pace: ReadPace | None = None) -> int:
     """Read a file and compare its size and checksum with the manifest's; return the bytes read.
 
     Raises:
@@ -82,18 +82,18 @@ def verify_file(path: Path, info: ShardInfo, *, pace: Pace | None = None) -> int
     return read_bytes
 
 
-def verify_segment(layout: Layout, segment: SegmentInfo, *, pace: Pace | None = None) -> int:
+def verify_segment(layout: StoreLayout, segment: SegmentInfo, *, pace: ReadPace | None = None) -> int:
     """`verify_file` of every file of a segment; return the bytes read."""
     return sum(verify_file(path, info, pace=pace) for path, _, info in segment_files(layout, segment))
 
 
-def verify_filter(layout: Layout, manifest: Manifest, *, pace: Pace | None = None) -> int:
+def verify_filter(layout: StoreLayout, manifest: Manifest, *, pace: ReadPace | None = None) -> int:
     """`verify_file` of a version's filter, if it has one; return the bytes read."""
     info = manifest.filter
     return 0 if info is None else verify_file(layout.filter(info.file), info, pace=pace)
 
 
-def verify_version(layout: Layout, manifest: Manifest) -> int:
+def verify_version(layout: StoreLayout, manifest: Manifest) -> int:
     """Verify every file of a version and record the time; return the bytes read.
 
     Raises:
@@ -102,11 +102,11 @@ def verify_version(layout: Layout, manifest: Manifest) -> int:
     read_bytes = 0
     for segment in manifest.segments:
         read_bytes += verify_segment(layout, segment)
-        _remember(layout, segment)
+        _record_verified(layout, segment)
     return read_bytes + verify_filter(layout, manifest)
 
 
-def verify_overdue(layout: Layout, manifest: Manifest) -> None:
+def verify_overdue(layout: StoreLayout, manifest: Manifest) -> None:
     """Check the sizes of a version's files, and the checksums of segments that were not verified for a day.
 
     Raises:
@@ -116,11 +116,11 @@ def verify_overdue(layout: Layout, manifest: Manifest) -> None:
     for segment in manifest.segments:
         if time.time() - layout.segment(segment.id).stat().st_mtime > VERIFY_EVERY_S:
             verify_segment(layout, segment)
-            _remember(layout, segment)
+            _record_verified(layout, segment)
     verify_filter(layout, manifest)
 
 
-def _remember(layout: Layout, segment: SegmentInfo) -> None:
+def _record_verified(layout: StoreLayout, segment: SegmentInfo) -> None:
     # As the modification time of the folder, which has no other use: its files never change.
     try:
         os.utime(layout.segment(segment.id))
@@ -128,7 +128,7 @@ def _remember(layout: Layout, segment: SegmentInfo) -> None:
         return  # the store is read-only for this process
 
 
-def _checksum(path: Path, pace: Pace | None) -> tuple[str, int]:
+def _checksum(path: Path, pace: ReadPace | None) -> tuple[str, int]:
     digest, total = xxhash.xxh3_128(), 0
     buffer = bytearray(_BLOCK_BYTES)
     view = memoryview(buffer)
@@ -142,4 +142,4 @@ def _checksum(path: Path, pace: Pace | None) -> tuple[str, int]:
             digest.update(view[:count])
             total += count
             if pace is not None:
-                pace.rest(count, time.perf_counter() - started)
+                pace.pause(count, time.perf_counter() - started)

@@ -66,10 +66,10 @@ def encode_key(schema: KeySchema, values: object) -> bytes:
             f"The key has {len(parts)} value{'s' * (len(parts) != 1)} where {len(columns)} are needed.",
             remedy=f"A key has {', '.join(schema.names)}.",
         )
-    texts = [_text(column, value) for column, value in zip(columns, parts, strict=True)]
+    texts = [_value_text(column, value) for column, value in zip(columns, parts, strict=True)]
     if len(texts) > 1:
         texts = [escape_part(text) for text in texts]
-    return _checked("|".join(texts))
+    return _check_key("|".join(texts))
 
 
 def encode_columns(schema: KeySchema, columns: "Sequence[np.ndarray | Sequence[Any]]") -> list[bytes]:
@@ -82,33 +82,33 @@ def encode_columns(schema: KeySchema, columns: "Sequence[np.ndarray | Sequence[A
         InputError: As `encode_key`, for the first invalid key.
     """
     if len(columns) == 1 == len(schema.columns) and schema.columns[0].type == "int":
-        texts = _texts_of_whole(columns[0])  # first, as most requests have integer keys
+        texts = _integer_texts(columns[0])  # first, as most requests have integer keys
         if texts is not None:
             return texts  # 20 characters at most
     try:
-        parts = [_parts(column, values) for column, values in zip(schema.columns, columns, strict=True)]
+        parts = [_column_texts(column, values) for column, values in zip(schema.columns, columns, strict=True)]
     except UnicodeEncodeError:
         return [encode_key(schema, values) for values in zip(*columns, strict=True)]
-    keys = parts[0] if len(parts) == 1 else list(map(b"|".join, zip(*map(_escaped, parts), strict=True)))
+    keys = parts[0] if len(parts) == 1 else list(map(b"|".join, zip(*map(_escape_parts, parts), strict=True)))
     lengths = set(map(len, keys))
     if lengths and not (min(lengths) > 0 and max(lengths) <= MAX_KEY_BYTES):
         return [encode_key(schema, values) for values in zip(*columns, strict=True)]
     return keys
 
 
-def _parts(column: KeyColumn, values: "np.ndarray | Sequence[Any]") -> list[bytes]:
+def _column_texts(column: KeyColumn, values: "np.ndarray | Sequence[Any]") -> list[bytes]:
     """The texts of a key column's values, as bytes."""
-    if column.type == "int" and (texts := _texts_of_whole(values)) is not None:
+    if column.type == "int" and (texts := _integer_texts(values)) is not None:
         return texts
     listed: Any = values
     if not isinstance(values, Sequence):
         listed = (values.astype(str) if values.dtype.kind == "M" else values).tolist()
     if column.type == "string" and set(map(type, listed)) <= {str}:
         return list(map(str.encode, listed))
-    return [_text(column, value).encode() for value in listed]
+    return [_value_text(column, value).encode() for value in listed]
 
 
-def _texts_of_whole(values: Any) -> list[bytes] | None:
+def _integer_texts(values: Any) -> list[bytes] | None:
     """The texts of an array of whole numbers, all at once; None for other values."""
     dtype = getattr(values, "dtype", None)
     if dtype is None or dtype.kind not in "iu" or not dtype.isnative or not len(values):
@@ -119,7 +119,7 @@ def _texts_of_whole(values: Any) -> list[bytes] | None:
     return orjson.dumps(whole, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
 
 
-def _escaped(parts: list[bytes]) -> list[bytes]:
+def _escape_parts(parts: list[bytes]) -> list[bytes]:
     together = b"".join(parts)
     if b"%" in together or b"|" in together:
         return [part.replace(b"%", b"%25").replace(b"|", b"%7C") for part in parts]
@@ -135,8 +135,8 @@ def parse_key(schema: KeySchema, text: str) -> bytes:
     columns = schema.columns
     if len(columns) == 1:
         if columns[0].type == "string":
-            return _checked(text)
-        return _checked(_text(columns[0], text))
+            return _check_key(text)
+        return _check_key(_value_text(columns[0], text))
     parts = text.split("|")
     if len(parts) != len(columns):
         raise InputError(
@@ -163,7 +163,7 @@ def unescape_part(text: str) -> str:
     return text.replace("%7C", "|").replace("%7c", "|").replace("%25", "%")
 
 
-def _checked(text: str) -> bytes:
+def _check_key(text: str) -> bytes:
     try:
         key = text.encode()
     except UnicodeEncodeError:
@@ -175,7 +175,7 @@ def _checked(text: str) -> bytes:
     return key
 
 
-def _text(column: KeyColumn, value: object) -> str:
+def _value_text(column: KeyColumn, value: object) -> str:
     """The text of one value; integers and UUIDs that are given as text are normalised."""
     kind, text = column.type, str(value)
     if value is None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Layout:
+class StoreLayout:
     """Paths of one pipeline's store."""
 
     root: Path
@@ -61,7 +61,7 @@ class Layout:
         return self.root / "LIVE"
 
     @property
-    def streamed(self) -> Path:
+    def streamed_folder(self) -> Path:
         return self.root / "streamed"
 
     @property

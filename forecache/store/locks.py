@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from forecache.errors import ConflictError
 from forecache.files import lock, try_lock
 from forecache.results import Progress
-from forecache.store.layout import Layout
-from forecache.store.pointer import mend_pointer
+from forecache.store.layout import StoreLayout
+from forecache.store.pointer import repair_pointer
 
 _LEASE_TRIES, _LEASE_PAUSE_S = 10, 0.005
 
 
 @contextmanager
-def publisher_lock(layout: Layout, *, action: str) -> Iterator[None]:
+def publisher_lock(layout: StoreLayout, *, action: str) -> Iterator[None]:
     """Hold the store's exclusive lock; the kernel frees it when the process dies.
 
     First repairs the pointer and its copy, if the previous holder was killed between writing the two.
@@ -24,19 +24,19 @@ def publisher_lock(layout: Layout, *, action: str) -> Iterator[None]:
         ConflictError: Another process holds it; the message names the process and its action.
     """
 
-    def refused(holder: str) -> ConflictError:
+    def locked_error(holder: str) -> ConflictError:
         return ConflictError(
             f"The store of {layout.root.name} is being changed by {holder}.",
             remedy="Wait until it has finished; nothing was changed.",
         )
 
     layout.create()
-    with lock(layout.lock, holder=f"process {os.getpid()} ({action})", refused=refused):
-        mend_pointer(layout)
+    with lock(layout.lock, holder=f"process {os.getpid()} ({action})", refused=locked_error):
+        repair_pointer(layout)
         yield
 
 
-def is_being_changed(layout: Layout) -> bool:
+def is_being_changed(layout: StoreLayout) -> bool:
     """Return whether another process holds the store's lock at this moment."""
     try:
         descriptor = os.open(layout.lock, os.O_RDONLY | os.O_CLOEXEC)
@@ -49,21 +49,21 @@ def is_being_changed(layout: Layout) -> bool:
 
 
 @contextmanager
-def targets_lock(layout: Layout, progress: Progress) -> Iterator[None]:
+def targets_lock(layout: StoreLayout, progress: Progress) -> Iterator[None]:
     """Hold the lock for updating Redis and remotes from the store; other processes wait for it.
 
     The served version is read under the lock. So a slower process neither overwrites a newer version with an older one,
     nor removes one that is about to be served.
     """
 
-    def waiting(holder: str) -> None:
+    def report_waiting(holder: str) -> None:
         progress(f"Waiting for {holder}, which brings {layout.root.name} to other places", None)
 
-    with lock(layout.targets, holder=f"process {os.getpid()}", waiting=waiting):
+    with lock(layout.targets, holder=f"process {os.getpid()}", waiting=report_waiting):
         yield
 
 
-def take_lease(layout: Layout, version: int) -> int | None:
+def take_lease(layout: StoreLayout, version: int) -> int | None:
     """Keep a version from being removed while the returned descriptor is open; None if it does not exist any more."""
     for _ in range(_LEASE_TRIES):
         try:
@@ -82,7 +82,7 @@ def take_lease(layout: Layout, version: int) -> int | None:
 
 
 @contextmanager
-def kept(layout: Layout, version: int) -> Iterator[bool]:
+def keep_version(layout: StoreLayout, version: int) -> Iterator[bool]:
     """Keep a version from being removed while the block runs; yields whether it exists."""
     lease = take_lease(layout, version)
     try:
@@ -93,7 +93,7 @@ def kept(layout: Layout, version: int) -> Iterator[bool]:
 
 
 @contextmanager
-def eviction(layout: Layout, version: int) -> Iterator[bool]:
+def try_evict(layout: StoreLayout, version: int) -> Iterator[bool]:
     """Yield whether the version may be removed: no snapshot of it is open, and none can be opened in the block."""
     descriptor = os.open(layout.lease(version), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -102,9 +102,9 @@ def eviction(layout: Layout, version: int) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def is_open(layout: Layout, version: int) -> bool:
+def is_open(layout: StoreLayout, version: int) -> bool:
     """Return whether a snapshot of the version is open in any process."""
     if not layout.lease(version).exists():
         return False
-    with eviction(layout, version) as free:
+    with try_evict(layout, version) as free:
         return not free

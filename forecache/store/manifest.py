@@ -12,9 +12,10 @@ from typing import Any
 
 import xxhash
 
+from forecache.errors import NotFoundError, UnavailableError
+from forecache.store.checksummed_json import dump_with_checksum, load_with_checksum
 from forecache.store.fields import Field
-from forecache.store.keys import KeySchema
-from forecache.store.sealed import sealed
+from forecache.store.keys import KeyColumn, KeySchema
 
 FORMAT = 5
 
@@ -84,7 +85,7 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Source:
+class TableSource:
     """The lake table that was published: rows of one as-of date at one Delta version."""
 
     table: str
@@ -94,7 +95,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Policy:
+class StalePolicy:
     """Handling of answers whose as-of date is too old; see `forecache.pipeline.Publish`."""
 
     max_age_h: float
@@ -137,9 +138,9 @@ class Manifest:
     content_hash: str
     key: KeySchema
     fields: tuple[Field, ...]
-    source: Source
+    source: TableSource
     provenance: Provenance
-    policy: Policy
+    policy: StalePolicy
     published_at: str
     code_version: str
     run_id: str
@@ -222,11 +223,11 @@ class Manifest:
         return self.overdue_after is not None and now >= self.overdue_after
 
     @cached_property
-    def published(self) -> datetime:
+    def published_time(self) -> datetime:
         return datetime.fromisoformat(self.published_at.replace("Z", "+00:00"))
 
     def to_json(self) -> bytes:
-        return sealed(asdict(self))
+        return dump_with_checksum(asdict(self))
 
 
 def timestamp(moment: datetime) -> str:
@@ -234,5 +235,49 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def now() -> str:
+def current_timestamp() -> str:
     return timestamp(datetime.now(timezone.utc))
+
+
+def manifest_from_json(content: bytes, *, what: str = "The manifest") -> Manifest:
+    """Read a manifest.
+
+    Args:
+        what: The file, for messages.
+
+    Raises:
+        DamagedError: Its bytes are not those that were written.
+        UnavailableError: A Forecache with another store format wrote it.
+    """
+    data = load_with_checksum(content, what=what)
+    if data.get("format") != FORMAT:
+        raise UnavailableError(
+            f"The manifest of {data['pipeline']} version {data['version']} has the format {data.get('format')}.",
+            remedy=f"This Forecache reads format {FORMAT}: upgrade it, or where the store is the older one, remove the "
+            "pipeline's store folder and publish again.",
+        )
+    data["key"] = KeySchema(tuple(KeyColumn(**column) for column in data["key"]["columns"]))
+    data["fields"] = tuple(Field(**item) for item in data["fields"])
+    data["states"] = tuple(Field(**item) for item in data.get("states", ()))
+    data["segments"] = tuple(_segment(item) for item in data["segments"])
+    data["source"] = TableSource(**data["source"])
+    data["provenance"] = Provenance(**data["provenance"])
+    data["provenances"] = {name: Provenance(**item) for name, item in data["provenances"].items()}
+    data["policy"] = StalePolicy(**data["policy"])
+    data["filter"] = ShardInfo(**data["filter"]) if data["filter"] else None
+    return Manifest(**data)
+
+
+def _segment(data: dict[str, Any]) -> SegmentInfo:
+    shards = tuple(ShardInfo(**shard) for shard in data.pop("shards"))
+    hashes = data.pop("hashes")
+    return SegmentInfo(**data, shards=shards, hashes=ShardInfo(**hashes) if hashes else None)
+
+
+def no_such_key_error(manifest: Manifest, key: str) -> NotFoundError:
+    """The error of a key that a version does not have."""
+    names = ", ".join(manifest.key.names)
+    return NotFoundError(
+        f"Version {manifest.version} of {manifest.pipeline} has no key {key!r}.",
+        remedy=f"Its {manifest.rows:,} keys are values of {names}, known on {manifest.as_of}.",
+    )

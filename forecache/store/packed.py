@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from forecache.store.fields import Field
-from forecache.store.lists import ITEM_END, LIST_END
+from forecache.store.json_lists import ITEM_END, LIST_END
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ def json_renderer(fields: Sequence[Field]) -> Callable[[bytes], bytes]:
     """Return the function that renders a packed entry as the JSON object of its fields.
 
     Numbers have the shortest text that reads back to the same float32, integers all of their digits; NaN and infinities
-    are null. Vectors are lists with marks, see `forecache.store.lists`.
+    are null. Vectors are lists with marks, see `forecache.store.json_lists`.
     """
     import numpy as np
 
@@ -46,12 +46,12 @@ def json_renderer(fields: Sequence[Field]) -> Callable[[bytes], bytes]:
         if field.type == "vector":
             value = "[" + f"{ITEM_END},".join(["%b"] * field.size) + f"{LIST_END}]"
         members.append(orjson.dumps(field.name).decode().replace("%", "%%") + ":" + value)
-    template, whole = ("{" + ",".join(members) + "}").encode(), _whole(fields)
+    template, whole = ("{" + ",".join(members) + "}").encode(), _integer_places(fields)
     columns = sum(field.size for field in fields)
 
     def render(entry: bytes) -> bytes:
         numbers = np.frombuffer(entry, FLOAT, columns)
-        texts = _texts(numbers).split(b",")
+        texts = _number_texts(numbers).split(b",")
         for place in whole:
             if texts[place] != b"null":
                 texts[place] = b"%d" % int(numbers[place])
@@ -66,8 +66,8 @@ def rows_of(entries: Sequence[bytes | None], fields: Sequence[Field]) -> list[di
     width = next((len(entry) // FLOAT_BYTES for entry in entries if entry is not None), columns)
     matrix, found = matrix_of(entries, width)
     matrix = matrix[:, :columns]
-    numbers = orjson.loads(b"[" + _texts(matrix.ravel()) + b"]")
-    for place in _whole(fields):
+    numbers = orjson.loads(b"[" + _number_texts(matrix.ravel()) + b"]")
+    for place in _integer_places(fields):
         exact = zip(numbers[place::columns], matrix[:, place].tolist(), strict=True)
         numbers[place::columns] = [None if number is None else int(value) for number, value in exact]
     left = iter(numbers)
@@ -78,12 +78,12 @@ def rows_of(entries: Sequence[bytes | None], fields: Sequence[Field]) -> list[di
     return [row if there else None for row, there in zip(rows, found.tolist(), strict=True)]
 
 
-def _whole(fields: Sequence[Field]) -> list[int]:
+def _integer_places(fields: Sequence[Field]) -> list[int]:
     """Places of the integers in an entry."""
     types = [field.type for field in fields for _ in field.columns]
     return [place for place, kind in enumerate(types) if kind == "integer"]
 
 
-def _texts(numbers: "np.ndarray") -> bytes:
+def _number_texts(numbers: "np.ndarray") -> bytes:
     """The JSON of float32 numbers, joined by commas."""
     return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, replace
 
 from forecache.errors import DamagedError
 from forecache.files import write_durably
-from forecache.store.layout import Layout
-from forecache.store.sealed import sealed, unsealed
+from forecache.store.checksummed_json import dump_with_checksum, load_with_checksum
+from forecache.store.layout import StoreLayout
 
 _MOVES = 100
 
@@ -36,18 +36,18 @@ class Pointer:
     def serving(self) -> int | None:
         return self.current if self.pinned is None else self.pinned
 
-    def moved(self, **changes: object) -> "Pointer":
+    def advance(self, **changes: object) -> "Pointer":
         """The pointer after one more move."""
         moves = " ".join([*self.moves.split()[1 - _MOVES :], secrets.token_hex(4)])
         return replace(self, generation=self.generation + 1, moves=moves, **changes)  # type: ignore[arg-type]
 
-    def has_seen(self, other: "Pointer") -> bool:
+    def descends_from(self, other: "Pointer") -> bool:
         """Return whether this pointer is the other one or a later state of it, and so discards none of its moves."""
         last = other.moves.split()[-1:]
         return last[0] in self.moves.split() if last else self.store == other.store
 
     def to_json(self) -> bytes:
-        return sealed(asdict(self))
+        return dump_with_checksum(asdict(self))
 
 
 def new_store_id() -> str:
@@ -57,10 +57,10 @@ def new_store_id() -> str:
 
 def pointer_from_json(content: bytes, *, what: str = "The pointer of a remote") -> Pointer:
     """Read a pointer from its JSON; raises as `load_with_checksum`."""
-    return Pointer(**unsealed(content, what=what))
+    return Pointer(**load_with_checksum(content, what=what))
 
 
-def read_pointer(layout: Layout) -> Pointer:
+def read_pointer(layout: StoreLayout) -> Pointer:
     """The pointer, or its copy if the pointer is damaged or missing; an empty one before the first publish.
 
     Quarantined versions are skipped in the copy: a rollback may have been killed after it quarantined a version and
@@ -83,10 +83,10 @@ def read_pointer(layout: Layout) -> Pointer:
                 f"The pointer of {layout.root.name} and its copy in {layout.root} are damaged.",
                 remedy="Remove the pipeline's store folder and publish again; on a replica, `forecache pull --verify`.",
             ) from None
-        return _without_quarantined(layout, copy)
+        return _skip_quarantined(layout, copy)
 
 
-def _without_quarantined(layout: Layout, pointer: Pointer) -> Pointer:
+def _skip_quarantined(layout: StoreLayout, pointer: Pointer) -> Pointer:
     """Replace a quarantined current version by the newest good one before it, and drop a quarantined pin."""
     pinned, current = pointer.pinned, pointer.current
     if pinned is not None and layout.quarantine(pinned).exists():
@@ -97,7 +97,7 @@ def _without_quarantined(layout: Layout, pointer: Pointer) -> Pointer:
     return replace(pointer, current=current, pinned=pinned)
 
 
-def write_pointer(layout: Layout, pointer: Pointer) -> None:
+def write_pointer(layout: StoreLayout, pointer: Pointer) -> None:
     """Move the pointer; the caller holds the store's lock.
 
     The copy is written first: after a kill between the two writes, it is never older than the pointer.
@@ -106,27 +106,27 @@ def write_pointer(layout: Layout, pointer: Pointer) -> None:
     write_durably(layout.pointer, pointer.to_json())
 
 
-def mend_pointer(layout: Layout) -> None:
+def repair_pointer(layout: StoreLayout) -> None:
     """Write pointer or copy again if one is missing, damaged or older; the caller holds the store's lock."""
     try:
         pointer = read_pointer(layout)
     except DamagedError:
         return  # both are damaged: a pull with --verify, or an operator, has to replace them
-    if pointer != Pointer() and _differ(layout, pointer):
+    if pointer != Pointer() and _files_differ(layout, pointer):
         write_pointer(layout, pointer)
 
 
-def is_copied(layout: Layout) -> bool:
+def is_copy_equal(layout: StoreLayout) -> bool:
     """Return whether pointer and copy are equal, also before the first publish.
 
     Raises:
         DamagedError: Both are damaged.
     """
     pointer = read_pointer(layout)
-    return pointer == Pointer() or not _differ(layout, pointer)
+    return pointer == Pointer() or not _files_differ(layout, pointer)
 
 
-def _differ(layout: Layout, pointer: Pointer) -> bool:
+def _files_differ(layout: StoreLayout, pointer: Pointer) -> bool:
     content = pointer.to_json()
     paths = (layout.pointer, layout.pointer_copy)
     return any(not path.is_file() or path.read_bytes() != content for path in paths)

@@ -4,33 +4,33 @@ import time
 from pathlib import Path
 
 from forecache.errors import UnavailableError
-from forecache.store.layout import Layout, remove_tree
-from forecache.store.locks import eviction
+from forecache.store.layout import StoreLayout, remove_tree
+from forecache.store.locks import try_evict
 from forecache.store.store import Store, manifest_of
 
 _UNFINISHED_S = 3600.0
 
 
-def clean(store: Store) -> int:
+def remove_leftovers(store: Store) -> int:
     """Remove leftovers of killed publishes and pulls; the caller holds the publisher's lock. Returns their number."""
     layout = store.layout
     removed = 0
     for path in layout.staging.iterdir():
         remove_tree(path)
         removed += 1
-    remove_foreign(store)
+    remove_foreign_versions(store)
     last = store.pointer().last
     for number in store.version_numbers():
         if number > last:  # its manifest was written, but the pointer never moved
             _remove_version(store, number)
             removed += 1
-    for path in _unfinished(layout):
+    for path in _unfinished_files(layout):
         path.unlink()
         removed += 1
     return removed + remove_unreferenced(store)
 
 
-def _unfinished(layout: Layout) -> list[Path]:
+def _unfinished_files(layout: StoreLayout) -> list[Path]:
     """Temporary files of killed processes that were about to replace a file."""
     found = [*layout.root.glob(f".{layout.pointer.name}.*.tmp*"), *layout.versions.glob(".*.tmp*")]
     # A starting stream writes LIVE without the publisher's lock, so a young file may be in use.
@@ -44,13 +44,13 @@ def _is_old(path: Path) -> bool:
         return False  # its writer has just finished it
 
 
-def retire(store: Store, *, keep: int) -> list[int]:
+def retire_versions(store: Store, *, keep: int) -> list[int]:
     """Remove versions beyond the newest `keep`, never one that is current, pinned or open; returns those removed."""
     pointer = store.pointer()
     others = [number for number in store.version_numbers() if number not in (pointer.current, pointer.pinned)]
     removed = []
     for number in others[: max(0, len(others) - keep)]:
-        with eviction(store.layout, number) as free:
+        with try_evict(store.layout, number) as free:
             if free:
                 _remove_version(store, number)
                 removed.append(number)
@@ -59,7 +59,7 @@ def retire(store: Store, *, keep: int) -> list[int]:
     return removed
 
 
-def remove_foreign(store: Store) -> None:
+def remove_foreign_versions(store: Store) -> None:
     """Remove the versions of another store that this one has replaced. Open snapshots of them stay usable."""
     for number in store.version_numbers():
         try:

@@ -8,10 +8,9 @@ from forecache.errors import ConflictError, DamagedError, NotFoundError
 from forecache.files import write_durably
 from forecache.settings import Settings
 from forecache.store.integrity import verify_version
-from forecache.store.layout import Layout
+from forecache.store.layout import StoreLayout
 from forecache.store.locks import is_open, publisher_lock, take_lease
-from forecache.store.manifest import Manifest, now
-from forecache.store.manifest_json import manifest_from_json
+from forecache.store.manifest import Manifest, current_timestamp, manifest_from_json
 from forecache.store.pointer import Pointer, read_pointer, write_pointer
 from forecache.store.read.snapshot import Snapshot
 
@@ -23,7 +22,7 @@ class Store:
     """The versions of one pipeline in one folder. Cheap to create; reads the disk at each call."""
 
     def __init__(self, folder: Path) -> None:
-        self.layout = Layout(folder)
+        self.layout = StoreLayout(folder)
 
     @property
     def pipeline(self) -> str:
@@ -70,15 +69,15 @@ class Store:
 
     def versions(self) -> list[Manifest]:
         """Manifests of the retained versions that can be read, ascending."""
-        return [manifest for manifest in map(self._readable, self.version_numbers()) if manifest is not None]
+        return [manifest for manifest in map(self._try_manifest, self.version_numbers()) if manifest is not None]
 
-    def _readable(self, version: int) -> Manifest | None:
+    def _try_manifest(self, version: int) -> Manifest | None:
         try:
             return self.manifest(version)
         except (DamagedError, NotFoundError):
             return None
 
-    def quarantined(self) -> dict[int, str]:
+    def quarantined_versions(self) -> dict[int, str]:
         """Quarantined versions with their reasons."""
         found = {}
         for number in self.version_numbers():
@@ -137,7 +136,7 @@ class Store:
             manifest = self.rollback_target(version)
             current = self.pointer().current
             assert current is not None
-            self.quarantine(current, f"rolled back to version {manifest.version} at {now()}")
+            self.quarantine(current, f"rolled back to version {manifest.version} at {current_timestamp()}")
             self.serve_again(manifest.version)
             return manifest
 
@@ -156,18 +155,18 @@ class Store:
             pinned: The version that stays pinned, None: none.
         """
         pointer = self.pointer()
-        write_pointer(self.layout, pointer.moved(current=version, pinned=pinned))
+        write_pointer(self.layout, pointer.advance(current=version, pinned=pinned))
 
     def rollback_target(self, version: int | None = None) -> Manifest:
         """The version that `rollback` would serve, its files verified; raises as `rollback`."""
         try:
-            return self.verified(self._rollback_target(self.pointer(), version))
+            return self.verify_files(self._rollback_target(self.pointer(), version))
         except DamagedError as error:
             raise DamagedError(
                 error.message, remedy=f"Choose another with --to; `forecache versions {self.pipeline}` lists them."
             ) from None
 
-    def verified(self, version: int) -> Manifest:
+    def verify_files(self, version: int) -> Manifest:
         """Read all files of a version, compare them with its manifest, and return the manifest.
 
         Raises:
@@ -179,7 +178,7 @@ class Store:
         return manifest
 
     def _rollback_target(self, pointer: Pointer, version: int | None) -> int:
-        bad = self.quarantined()
+        bad = self.quarantined_versions()
         candidates = [number for number in self.version_numbers() if number != pointer.current and number not in bad]
         if pointer.current is not None and version is None:
             earlier = [number for number in candidates if number < pointer.current]
@@ -204,16 +203,16 @@ class Store:
             DamagedError: Its files are not those that were written.
         """
         with publisher_lock(self.layout, action="pin"):
-            manifest = self.verified(version)
+            manifest = self.verify_files(version)
             pointer = self.pointer()
-            write_pointer(self.layout, pointer.moved(pinned=version))
+            write_pointer(self.layout, pointer.advance(pinned=version))
             return manifest
 
     def unpin(self) -> Manifest | None:
         """Serve the current version again."""
         with publisher_lock(self.layout, action="unpin"):
             pointer = self.pointer()
-            write_pointer(self.layout, pointer.moved(pinned=None))
+            write_pointer(self.layout, pointer.advance(pinned=None))
             return None if pointer.current is None else self.manifest(pointer.current)
 
     def unquarantine(self, version: int) -> None:
@@ -223,10 +222,10 @@ class Store:
             if self.layout.quarantine(version).exists():
                 self.lift_quarantine(version)
                 # A move, so that installations that have not seen it cannot push over it.
-                write_pointer(self.layout, self.pointer().moved())
+                write_pointer(self.layout, self.pointer().advance())
 
 
-def manifest_of(layout: Layout, version: int) -> Manifest:
+def manifest_of(layout: StoreLayout, version: int) -> Manifest:
     """Read the manifest in a version's file, which may be of another store.
 
     Raises:

@@ -9,18 +9,18 @@ from forecache.settings import Settings
 from forecache.stream_state import LOCK, stream_folder
 
 
-def own_stream(settings: Settings, name: str) -> AbstractContextManager[object]:
+def lock_stream(settings: Settings, name: str) -> AbstractContextManager[object]:
     """Hold the lock of a stream.
 
     Raises:
         ConflictError: Another process holds it.
     """
 
-    def refused(holder: str) -> ConflictError:
+    def conflict_error(holder: str) -> ConflictError:
         return ConflictError(
             f"The stream {name!r} is run by {holder} on this machine.",
             remedy="One process runs a stream: stop the other one first.",
         )
 
     path = stream_folder(settings.home_path, name) / LOCK
-    return lock(path, holder=f"process {os.getpid()}", refused=refused, wait_s=1.0)
+    return lock(path, holder=f"process {os.getpid()}", refused=conflict_error, wait_s=1.0)

@@ -4,25 +4,40 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from forecache.errors import CheckError
+from forecache.files import hold_folder, remove_abandoned_folders
 from forecache.settings import Settings
-from forecache.tracking.client import tracking
-from forecache.tracking.scratch import scratch_folder
+from forecache.tracking.client import connect_mlflow
+
+_PREFIX = "forecache-scratch-"
+_holding: list[tuple["tempfile.TemporaryDirectory[str]", int]] = []
+"""The object that removes the folder, and the descriptor that locks it, kept alive as long as this process."""
+
+
+@cache
+def scratch_folder() -> str:
+    """This process's folder among the temporary files (TMPDIR); those of dead processes are removed."""
+    remove_abandoned_folders(Path(tempfile.gettempdir()), _PREFIX)
+    folder = tempfile.TemporaryDirectory(prefix=_PREFIX)
+    _holding.append((folder, hold_folder(folder.name)))
+    return folder.name
+
 
 CHECKSUMS_TAG = "checksums"
 _UNCHECKED = {"registered_model_meta"}  # MLflow rewrites it when a version is registered
 
 
-def download(settings: Settings, **artifact: str) -> Path:
+def download_artifact(settings: Settings, **artifact: str) -> Path:
     """The path of an artifact on this machine: MLflow's own, or a copy that is removed when this process ends.
 
     Args:
         artifact: `artifact_uri`, or `run_id` and `artifact_path`.
     """
-    tracking(settings)
+    connect_mlflow(settings)
     return download_from_mlflow(**artifact)
 
 
@@ -31,11 +46,11 @@ def download_from_mlflow(**artifact: str) -> Path:
     import mlflow
 
     # Without a target, MLflow leaves a folder in TMPDIR for each copy; artifacts of a run are copied in any case.
-    target = None if _lies_here(artifact.get("artifact_uri", "")) else tempfile.mkdtemp(dir=scratch_folder())
+    target = None if _is_local_artifact(artifact.get("artifact_uri", "")) else tempfile.mkdtemp(dir=scratch_folder())
     return Path(mlflow.artifacts.download_artifacts(**artifact, dst_path=target))
 
 
-def _lies_here(uri: str) -> bool:
+def _is_local_artifact(uri: str) -> bool:
     """Tell if MLflow returns the artifact's own path on this machine instead of a copy."""
     from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
     from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
@@ -48,7 +63,7 @@ def _lies_here(uri: str) -> bool:
     return isinstance(repository, LocalArtifactRepository)
 
 
-def refuse_changed(folder: Path, uri: str) -> None:
+def refuse_changed_download(folder: Path, uri: str) -> None:
     """Compare the checksums of a downloaded `models:/NAME/VERSION` or `models:/NAME@ALIAS` that Forecache registered.
 
     Raises:
@@ -65,17 +80,17 @@ def refuse_changed(folder: Path, uri: str) -> None:
     else:
         return  # the id of a logged model, which is no registered version
     if CHECKSUMS_TAG in version.tags:
-        refuse_other_files(folder, version.name, int(version.version), version.tags)
+        refuse_changed_files(folder, version.name, int(version.version), version.tags)
 
 
-def refuse_other_files(folder: Path, name: str, version: int, tags: Mapping[str, str]) -> None:
+def refuse_changed_files(folder: Path, name: str, version: int, tags: Mapping[str, str]) -> None:
     """Compare a model's folder with the checksums in the tags of its version.
 
     Raises:
         CheckError: A file was changed, added or removed since the version was registered.
     """
     expected: dict[str, str] = json.loads(tags.get(CHECKSUMS_TAG, "{}"))
-    actual = checksums(folder)
+    actual = file_checksums(folder)
     wrong = sorted(file for file in expected | actual if actual.get(file) != expected.get(file))
     if wrong or not expected:
         raise CheckError(
@@ -92,7 +107,7 @@ def _mismatch(wrong: list[str], expected: Mapping[str, str]) -> str:
     return f"its file {wrong[0]!r} does not match the checksum in the registry"
 
 
-def checksums(folder: Path) -> dict[str, str]:
+def file_checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of each file of a model folder, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _UNCHECKED)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.settings import Settings
-from forecache.tracking.database import prepare_database, prepare_shared_database
-from forecache.tracking.relocation import artifact_root
+from forecache.tracking.database import artifact_root, prepare_database, prepare_shared_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +25,7 @@ _VARIABLES = {
 """The variables that MLflow's and boto3's part of S3 reads, by the name of delta-rs's option without `aws_`."""
 
 
-def tracking(settings: Settings) -> "MlflowClient":
+def connect_mlflow(settings: Settings) -> "MlflowClient":
     """Turn telemetry off, create the database once under a lock, and set it as MLflow's in this process.
 
     Artifacts in a bucket are accessed with the options of the project's object store.

@@ -4,12 +4,54 @@ MLflow records absolute paths of artifacts, which are rewritten once after a mov
 """
 
 import shutil
+import sqlite3
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
 from forecache.files import lock
-from forecache.settings import PROJECT_ROOT
-from forecache.tracking.relocation import relocate
+from forecache.settings import PROJECT_ROOT, Settings
+
+_PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+_UNDER_HOME = "/mlflow/artifacts"
+
+
+def artifact_root(settings: Settings) -> str:
+    """The root of the database's artifacts; "" if they lie outside the home and do not move with it."""
+    return "" if settings.mlflow_artifacts or settings.mlflow_uri else settings.mlflow_artifact_root
+
+
+def relocate_artifacts(database: Path, *, before: str, now: str) -> None:
+    """Rewrite the recorded paths of artifacts from one root to another.
+
+    Args:
+        before: The root of the recorded paths; empty: derive it from the experiments' locations.
+    """
+    with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+        before = before or _recorded_root(connection)
+        if not before or before == now:
+            return
+        for table, column in _PLACES:
+            connection.execute(
+                f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?",
+                (now, len(before) + 1, len(before) + 1, f"{before}/"),
+            )
+
+
+def _recorded_root(connection: sqlite3.Connection) -> str:
+    """The artifact root by the recorded experiments, for a home without a record of it."""
+    for location, name in connection.execute("select artifact_location, name from experiments"):
+        root = str(location).removesuffix(f"/{name}")
+        if root != location and root.endswith(_UNDER_HOME):
+            return root
+    return ""
+
 
 _LOCK = 0x666F7265  # Forecache's own key of an advisory lock
 
@@ -28,10 +70,10 @@ def prepare_database(path: Path, uri: str, root: str) -> None:
         return
     with lock(path.with_name(f"{path.name}.lock")):
         if not is_ready():
-            _start_from(_template(), path)
+            _copy_template(_template(), path)
             _migrate(uri)
             if root:
-                relocate(path, before=ready.read_text() if ready.exists() else "", now=root)
+                relocate_artifacts(path, before=ready.read_text() if ready.exists() else "", now=root)
             ready.write_text(root)
 
 
@@ -53,7 +95,7 @@ def _template() -> Path:
     return PROJECT_ROOT / ".tools" / f"mlflow-{mlflow.__version__}.sqlite"
 
 
-def _start_from(template: Path, path: Path) -> None:
+def _copy_template(template: Path, path: Path) -> None:
     if template.is_file() and not path.exists():
         draft = path.with_name(f".{path.name}.draft")
         shutil.copyfile(template, draft)

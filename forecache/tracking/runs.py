@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forecache.files import write_durably
-from forecache.lake.code import code_version
+from forecache.lake.code_version import code_version
 from forecache.pipeline import Pipeline
 from forecache.settings import Settings
-from forecache.tracking.client import tracking
+from forecache.tracking.client import connect_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,7 +47,7 @@ def experiment_of(settings: Settings, client: "MlflowClient", pipeline: Pipeline
 
 
 @contextmanager
-def training_run(
+def open_training_run(
     settings: Settings, pipeline: Pipeline, folder: Path, *, night: str, run_id: str = ""
 ) -> Iterator["TrainingRun"]:
     """Open the MLflow run of the training in `folder` for the block; a new one, or that of the interrupted training.
@@ -55,8 +55,8 @@ def training_run(
     MLflow's system metrics (processor, memory, disk, network, GPU) are sampled every five seconds. The run ends as
     FINISHED, as KILLED if the training was interrupted, or as FAILED.
     """
-    client = tracking(settings)
-    run = _known_run(settings, folder)
+    client = connect_mlflow(settings)
+    run = _find_known_run(settings, folder)
     if run is None:
         tags = {
             "mlflow.runName": f"{pipeline.name} {night}",
@@ -68,11 +68,11 @@ def training_run(
         }
         run = client.create_run(experiment_of(settings, client, pipeline), tags=tags).info.run_id
         folder.mkdir(parents=True, exist_ok=True)
-        note = json.dumps({"run_id": run, "tracking_uri": without_credentials(settings)})
+        note = json.dumps({"run_id": run, "tracking_uri": public_tracking_uri(settings)})
         write_durably(folder / RUN_FILE, note)  # half a file would make each later training of the run fail
     client.update_run(run, status="RUNNING")
     try:
-        with _system_metrics(run):
+        with _record_system_metrics(run):
             yield TrainingRun(client, run)
         status = "FINISHED"
     except BaseException as error:  # Ctrl-C is no Exception, nor is Dagster's interruption
@@ -140,15 +140,15 @@ class TrainingRun:
             del self._waiting[:_LARGEST_BATCH]
 
 
-def _known_run(settings: Settings, folder: Path) -> str | None:
+def _find_known_run(settings: Settings, folder: Path) -> str | None:
     """The run that this training began in; None if there is none on this server."""
     if not (folder / RUN_FILE).is_file():
         return None
     known = json.loads((folder / RUN_FILE).read_text())
-    return str(known["run_id"]) if known["tracking_uri"] == without_credentials(settings) else None
+    return str(known["run_id"]) if known["tracking_uri"] == public_tracking_uri(settings) else None
 
 
-def without_credentials(settings: Settings) -> str:
+def public_tracking_uri(settings: Settings) -> str:
     """The tracking URI without user, password and query, for files; "home" for the home's own database."""
     if not settings.mlflow_uri:
         return "home"
@@ -158,7 +158,7 @@ def without_credentials(settings: Settings) -> str:
 
 
 @contextmanager
-def _system_metrics(run: str) -> Iterator[None]:
+def _record_system_metrics(run: str) -> Iterator[None]:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     monitor = SystemMetricsMonitor(run, sampling_interval=_SAMPLING_S, resume_logging=True)

@@ -13,11 +13,11 @@ from typing import Any
 
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import last_record
-from forecache.lake.stage import Done, Stage
+from forecache.lake.stage import Stage, StageOutcome
 from forecache.pipeline import EstimatorModel, Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
-from forecache.tracking.runs import training_run
+from forecache.tracking.runs import open_training_run
 from forecache.training.cost import cost_record, price_of_run, sizing_advice
 from forecache.training.devices import num_workers, resolve_precision
 from forecache.training.exclusive.run_lock import lock_run
@@ -73,7 +73,7 @@ def train(
         device=settings.device,
     )
     stage = Stage(settings, STAGE, pipeline.name, run_id)
-    row, skipped = stage.once(
+    row, skipped = stage.run_once(
         inputs,
         lambda: _train(settings, pipeline, spec, night, run_id, progress),
         usable=lambda _: (folder / RESULT_FILE).is_file(),
@@ -93,7 +93,7 @@ def train(
 
 def _train(
     settings: Settings, pipeline: Pipeline, spec: TrainingSpec, night: date, run_id: str, progress: Progress
-) -> Done:
+) -> StageOutcome:
     """Run the specification, in one process or under torchrun, and follow it in MLflow."""
     spec = replace(spec, vocabularies=learn_vocabularies(settings, pipeline, version=spec.table_version))
     folder, alone = Path(spec.run_dir), isinstance(pipeline.model, EstimatorModel)
@@ -105,7 +105,7 @@ def _train(
     with (
         # The lock comes first: a run that is locked by another process must not log a failure to that one's MLflow run.
         lock_run(settings, spec, run_id=run_id, report=report) as lock,
-        training_run(settings, pipeline, folder, night=night.isoformat(), run_id=run_id) as streamed,
+        open_training_run(settings, pipeline, folder, night=night.isoformat(), run_id=run_id) as streamed,
     ):
 
         def on_event(event: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ def _train(
         **{name: value for name, value in result.items() if name not in ("sample_digests", "statistics")},
     }
     progress(f"trained {pipeline.name}: {result['epochs']} {result.get('unit', 'epoch')}s", 1.0)
-    return Done(result["rows"]["train"], details)
+    return StageOutcome(result["rows"]["train"], details)
 
 
 def pinned_version(settings: Settings, pipeline: Pipeline) -> int:

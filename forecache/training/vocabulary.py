@@ -5,7 +5,7 @@ from pathlib import Path
 
 from forecache.errors import InputError
 from forecache.inference.encoding import MatrixEncoding, encoding_of
-from forecache.lake.training_sets.splits import split_batches
+from forecache.lake.training_sets.split_rows import split_batches
 from forecache.pipeline import Pipeline
 from forecache.settings import Settings
 from forecache.training.spec import SPEC_FILE

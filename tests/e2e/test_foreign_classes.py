@@ -14,7 +14,7 @@ from forecache.errors import InputError
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.query import query
 from forecache.lake.training_sets.training_set import build_training_set
-from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.answers import VersionAnswers
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, parse_key
 
@@ -50,7 +50,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: object) -> 
 
 def test_classes_go_from_landing_files_to_answers_and_are_watched(settings: Settings) -> None:
     from forecache.lake.spark.session import spark_session
-    from forecache.monitoring.stage import monitor
+    from forecache.monitoring.monitor import monitor
     from jobs.runner import run as run_job
 
     nights = (DAYS[-2], DAYS[-1])
@@ -64,7 +64,7 @@ def test_classes_go_from_landing_files_to_answers_and_are_watched(settings: Sett
     hits = [row["next_tariff"] == TARIFFS[REGIONS.index(row["region"])] for row in rows]
     assert np.mean(hits) > 0.9
     with open_store(settings, "plans").snapshot() as snapshot:
-        answers = Answers(snapshot)
+        answers = VersionAnswers(snapshot)
         answers.refresh(time.time())
         [value] = [json.loads(answers.one(parse_key(snapshot.manifest.key, "c007")))["value"]]
     assert value == {name: rows[7][name] for name in plans.output_columns}

@@ -19,10 +19,10 @@ from forecache.inference.choose_runtime import plan_scoring
 from forecache.inference.encoding import ENCODING, read_encoding
 from forecache.lake.query import query
 from forecache.pipeline import Source
-from forecache.registry.versions.models import champion
+from forecache.registry.versions.model_versions import champion
 from forecache.settings import PROJECT_ROOT, Settings, load_settings
 from forecache.store import open_store
-from forecache.tracking.artifacts import download
+from forecache.tracking.artifacts import download_artifact
 from jobs.runner import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -76,7 +76,7 @@ def test_flights_with_weather_and_planes_go_from_landing_files_to_answers(settin
     assert [row["flights"] for row in rows] == [row["n"] for row in counted]
 
     version = champion(settings, flights)
-    plan = plan_scoring(str(download(settings, artifact_uri=f"models:/flights/{version.version}")))
+    plan = plan_scoring(str(download_artifact(settings, artifact_uri=f"models:/flights/{version.version}")))
     known = {each.name: each.categories for each in read_encoding(plan.spec.options[ENCODING]).features}
     assert {"UA", "B6", "DL"} <= set(known["carrier"])
     assert "BOEING" in known["manufacturer"]

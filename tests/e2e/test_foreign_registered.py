@@ -16,7 +16,7 @@ from forecache.lake.ledger import last_record
 from forecache.lake.query import query
 from forecache.results import StageResult
 from forecache.settings import Settings, load_settings
-from forecache.tracking.client import tracking
+from forecache.tracking.client import connect_mlflow
 from jobs.runner import run
 
 SUPPORT = Path(__file__).parent.parent / "support"
@@ -124,4 +124,4 @@ def test_a_registered_model_over_an_existing_table_is_applied_and_published(
     assert main(["explain", "borrowed", "42"]) == 0
     assert "customers" in capsys.readouterr().out
     assert DeltaTable(table).version() == before
-    assert len(tracking(here).search_model_versions("name='churn_model'")) == 2
+    assert len(connect_mlflow(here).search_model_versions("name='churn_model'")) == 2

@@ -16,9 +16,9 @@ import pytest
 from monitored_project.pipelines.returns import monitored
 
 from forecache.lake.ledger import last_record
-from forecache.monitoring.stage import monitor
+from forecache.monitoring.monitor import monitor
 from forecache.registry.promotions import promotions
-from forecache.registry.versions import models
+from forecache.registry.versions import model_versions as models
 from forecache.settings import Settings
 from jobs.monitoring import REASON_TAG
 from resources.instance import ensure_instance

@@ -106,5 +106,5 @@ def test_the_main_job_on_s3_publishes_the_same_bytes_as_on_a_folder_and_shows_no
     monkeypatch.setenv("FORECACHE_STORE", served.store)
     served.home_path.mkdir()
     with ReaderProcess(served) as reader:
-        answer = reader.answer("trips", "r0001")
+        answer = reader.get_answer("trips", "r0001")
     assert answer["value"] == json.loads(expected[b"r0001"])

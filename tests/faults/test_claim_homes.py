@@ -13,9 +13,9 @@ from warm import processes, start
 
 from forecache.errors import ConflictError, DamagedError, NotEverywhereError
 from forecache.folders import open_folder
-from forecache.operations.rollout.controller import by_hand, look, running_rollouts
-from forecache.operations.rollout.ownership import claim_of, own
-from forecache.realtime.release.claim import home_of
+from forecache.operations.rollout.controller import advance_rollout, apply_manual_action, running_rollouts
+from forecache.operations.rollout.ownership import claim_of, claim_ownership
+from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import open_releases, pointer_from_json, read_current
 from forecache.realtime.release.replicas import push_releases
 from forecache.settings import Settings, load_settings
@@ -78,11 +78,11 @@ def test_a_home_that_is_killed_at_its_claim_claims_it_once_and_still_has_it(
 ) -> None:
     ours, other = (load_settings(home=tmp_path / name, **lake) for name in ("ours", "other"))
     assert ended(own_until, ours.home_path, lake, step) == -signal.SIGKILL
-    first = home_of(open_releases(ours, NAME))
-    own(ours, open_releases(ours, NAME))
-    assert home_of(open_releases(ours, NAME)) == first != ""
+    first = installation_of(open_releases(ours, NAME))
+    claim_ownership(ours, open_releases(ours, NAME))
+    assert installation_of(open_releases(ours, NAME)) == first != ""
     with pytest.raises(ConflictError):
-        own(other, open_releases(other, NAME))
+        claim_ownership(other, open_releases(other, NAME))
     assert owner_of(other) == str(ours.store_path)
 
 
@@ -102,13 +102,13 @@ def test_of_a_claim_that_was_half_written_a_home_can_go_back_and_take_it_over_wi
     with pytest.raises(DamagedError, match=f"{target} is damaged.+`forecache release {NAME} --take-over` replaces it"):
         looked(ours)
     with pytest.raises(NotEverywhereError, match=f"{target} is damaged"):
-        by_hand(ours, NAME, "return", "complaints")
+        apply_manual_action(ours, NAME, "return", "complaints")
     [warning] = [each.getMessage() for each in caplog.records if each.name == "forecache.rollout"]
     assert "--take-over" in warning
     assert (state_of(ours).stage, read_current(folder).bad) == ("returned", (2,))
 
     assert ended(take_over_until, ours.home_path, lake, "taken over") == -signal.SIGKILL
-    own(ours, folder)  # as each `forecache release` does
+    claim_ownership(ours, folder)  # as each `forecache release` does
     assert owner_of(ours) == str(ours.store_path)
     assert (state_of(ours).stage, read_current(folder).bad) == ("returned", (2,))
     assert running_rollouts(ours, [NAME]) == [NAME]  # the remote is not told yet
@@ -131,12 +131,12 @@ def test_a_take_over_that_is_killed_leaves_one_owner_and_is_finished_by_the_next
     push_releases(open_releases(ours, NAME), open_remote(ours.store_remote, ours.storage_options))
     assert ended(take_over_until, other.home_path, lake, step) == -signal.SIGKILL
     assert owner_of(ours) == str(other.store_path)
-    found = look(ours, NAME)
+    found = advance_rollout(ours, NAME)
     assert found is not None
     assert (found.state.stage, found.state.paused) == ("shadow", True)
 
     assert running_rollouts(other, [NAME]) == ([] if step == "taken over" else [NAME])
-    own(other, open_releases(other, NAME))  # as each `forecache release` does
+    claim_ownership(other, open_releases(other, NAME))  # as each `forecache release` does
     assert running_rollouts(other, [NAME]) == [NAME]
     for turn, stage in enumerate(("canary", "canary", "done"), start=1):
         answered(other, first=1000 * turn)

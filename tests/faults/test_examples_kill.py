@@ -17,7 +17,7 @@ from warm import assert_valid_log
 
 from forecache.lake.delta.tables import open_table
 from forecache.lake.examples.build import build_examples
-from forecache.lake.examples.recorded import recorded_requests_file
+from forecache.lake.examples.recorded_requests import recorded_requests_file
 from forecache.lake.ingest.ingest import ingest
 from forecache.settings import PROJECT_ROOT, Settings, load_settings
 

@@ -12,7 +12,7 @@ from spark_worker import SparkWorker
 
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.ingest.ingest import ingest
-from forecache.lake.ingest.ingested import FILES_TABLE
+from forecache.lake.ingest.ingested_files import FILES_TABLE
 from forecache.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]

@@ -23,7 +23,7 @@ from warm import assert_valid_log, die, processes, start
 from forecache.lake.delta.listing import table_names
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import last_records
-from forecache.operations.maintain import maintain
+from forecache.operations.lake_maintenance import maintain_lake
 from forecache.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
@@ -78,7 +78,7 @@ def test_maintenance_that_is_killed_at_any_step_loses_nothing(prepared: Path, tm
         expected = contents(settings)
         assert len(killed_after(settings, last)) == last + 1
         assert_whole(settings, expected)
-        maintain(settings)
+        maintain_lake(settings)
         assert_whole(settings, expected)
 
 
@@ -91,9 +91,9 @@ def test_maintenance_that_is_killed_at_any_instant_loses_nothing(prepared: Path,
         time.sleep(chance.uniform(0.1, 1.0))
         die(process)
         assert_whole(settings, expected)
-    maintain(settings)
+    maintain_lake(settings)
     age(settings)
-    maintain(settings)
+    maintain_lake(settings)
     assert_whole(settings, expected)
     assert len(data_files(settings, "raw_orders")) == 2
 

@@ -13,11 +13,10 @@ from small_disks import within_small_disk
 from tailing import environment_of
 from warm import die, processes, start
 
-from forecache.store.layout import Layout
-from forecache.store.live.numbers import content_of
+from forecache.store.layout import StoreLayout
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.rows import LiveRow, row_of
-from forecache.store.live.writer import open_live_writer
+from forecache.store.live.writer import live_content_sum, open_live_writer
 
 SUPPORT = str(Path(__file__).parents[1] / "support")
 
@@ -28,7 +27,7 @@ def _start(code: str, within: Sequence[str] = ()) -> "subprocess.Popen[str]":
     )
 
 
-def _layout(tmp_path: Path) -> Layout:
+def _layout(tmp_path: Path) -> StoreLayout:
     return live_store(tmp_path)
 
 
@@ -45,13 +44,13 @@ def test_a_writer_that_is_killed_at_any_instant_goes_on_with_what_a_ground_truth
             first = ours.recv()
             # Some versions later, at some instant within the next one: a fast machine writes all of them in a moment.
             goal = first + rng.randint(0, 10)
-            while process.is_alive() and (kills >= 8 or reader.applied < goal):
+            while process.is_alive() and (kills >= 8 or reader.applied_version < goal):
                 reader.follow()
                 row = reader.get(b"k1")
                 if row is not None:
                     assert row.position >= newest
                     newest = row.position
-                assert reader.applied >= first
+                assert reader.applied_version >= first
             time.sleep(rng.uniform(0.0, 0.004))
             kills += process.is_alive()
             die(process)
@@ -64,7 +63,7 @@ def test_a_writer_that_is_killed_at_any_instant_goes_on_with_what_a_ground_truth
         truth = {key: row for key, row in truth.items() if row.position > writer.floor}
         assert writer.applied == versions - 1
         assert {key: row_of(record) for key, record in writer.items()} == truth
-        assert writer.content_sum == writer.recount() == content_of(truth.items())
+        assert writer.content_sum == writer.recount() == live_content_sum(truth.items())
 
 
 def test_the_slots_of_killed_readers_are_freed_and_their_pages_used_again(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from parity_jobs import compare_until
 from warm import processes, start
 
 from forecache.errors import ConflictError
-from forecache.monitoring.parity.run import parity
+from forecache.monitoring.parity.replay import check_parity
 from forecache.settings import Settings
 
 NOW = datetime.now(timezone.utc)
@@ -46,13 +46,13 @@ def test_a_kill_leaves_the_results_of_before_or_the_new_ones(settings: Settings,
     rows = [answering.answer(body) for body in requests(6)]
     answering.close()
     write_log(settings, rows[:5])
-    parity(settings, "ranking", DAY, processes=1)
+    check_parity(settings, "ranking", DAY, processes=1)
     before = summary(results(settings))
     assert before == (8, 5, 0)
     write_log(settings, [{**rows[5], "scores": rows[0]["scores"]}])
     killed_comparison(settings, DAY, step)
     assert summary(results(settings)) == ((8, 6, 1) if step == "committed" else before)
-    parity(settings, "ranking", DAY, processes=1)
+    check_parity(settings, "ranking", DAY, processes=1)
     assert summary(results(settings)) == (8, 6, 1)
 
 
@@ -69,13 +69,13 @@ def test_a_kill_while_answers_of_a_live_view_are_compared_leaves_the_results_of_
     live.close()
     write_log(settings, rows[:3])
     day = rows[0]["day"]
-    parity(settings, "ranking", day, processes=1)
+    check_parity(settings, "ranking", day, processes=1)
     _, *before = summary(results(settings))
     assert before == [3, 0]
     write_log(settings, [{**rows[3], "scores": bytes(len(rows[3]["scores"]))}])
     killed_comparison(settings, day, "decided")
     assert summary(results(settings))[1:] == (3, 0)
-    parity(settings, "ranking", day, processes=1)
+    check_parity(settings, "ranking", day, processes=1)
     assert summary(results(settings))[1:] == (4, 1)
 
 

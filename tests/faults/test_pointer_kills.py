@@ -12,7 +12,7 @@ from store_tables import churn, predictions, scores, write_night
 from warm import start
 
 from forecache.errors import CheckError
-from forecache.reader.versions.damage import Damage, open_best
+from forecache.reader.versions.damage import DamagedVersions, open_newest_undamaged
 from forecache.settings import Settings, load_settings
 from forecache.store import Store, open_store, publish
 from forecache.store.checkup import verify_store
@@ -41,11 +41,14 @@ class Served:
         self.contents: dict[tuple[str, int], str] = {}
 
     def look(self) -> int:
-        with self.store.snapshot() as snapshot, open_best(self.store, self.store.pointer(), None, Damage()) as read:
+        with (
+            self.store.snapshot() as snapshot,
+            open_newest_undamaged(self.store, self.store.pointer(), None, DamagedVersions()) as read,
+        ):
             manifest = snapshot.manifest
             assert read.manifest == manifest
         assert self.contents.setdefault(manifest.identity, manifest.content_hash) == manifest.content_hash
-        assert manifest.version not in self.store.quarantined()
+        assert manifest.version not in self.store.quarantined_versions()
         return manifest.version
 
 
@@ -68,7 +71,7 @@ def test_a_pointer_that_is_lost_after_a_kill_serves_nothing_that_was_left_and_gi
             break
         assert process.exitcode == -signal.SIGKILL
         served = Served(store)
-        begun = store.pointer().serving in store.quarantined()  # a rollback that has moved nothing yet
+        begun = store.pointer().serving in store.quarantined_versions()  # a rollback that has moved nothing yet
         if not begun:
             served.look()
         if again:

@@ -23,7 +23,7 @@ def test_a_damaged_version_leaves_the_old_one_served(store: Settings) -> None:
         assert eventually(lambda: status(reader, "/v1/spend/00001") == 200)
         layout.manifest(2).write_text("{ not a manifest")
         layout.lease(2).touch()
-        write_pointer(layout, read_pointer(layout).moved(current=2, last=2))
+        write_pointer(layout, read_pointer(layout).advance(current=2, last=2))
 
         def failures() -> bool:
             return 'swap_failures_total{pipeline="churn"} 0' not in httpx.get(f"{reader.url}/metrics").text

@@ -25,7 +25,7 @@ from forecache.realtime.release.folder import (
 )
 from forecache.realtime.release.load import load_release
 from forecache.realtime.release.replicas import pull_releases, push_releases
-from forecache.realtime.rollout.state import read_rollout, running, write_rollout
+from forecache.realtime.rollout.rollout_state import read_rollout, running_rollout, write_rollout
 from forecache.settings import Settings, load_settings
 from forecache.steps import RELEASE_STEPS
 
@@ -118,14 +118,14 @@ def test_a_pull_that_is_killed_as_a_candidate_takes_over_rolls_nothing_out_and_i
     pull_releases(there, remote)
     before = read_rollout(there)
     assert before is not None
-    assert running(before, read_current(there)) == before
+    assert running_rollout(before, read_current(there)) == before
     write_current(here, replace(read_current(here), current=2))
     write_rollout(here, replace(state, stage="done", share=0.0))
     push_releases(here, remote)
     killed(pull_until, replica, str(tmp_path / "remote"), step)
     assert (read_current(there).current, whole(there)) == (2, {1, 2})
     assert read_rollout(there) == (read_rollout(here) if step == "retired" else before)
-    assert running(read_rollout(there), read_current(there)) is None
+    assert running_rollout(read_rollout(there), read_current(there)) is None
     pull_releases(there, remote)
     assert read_rollout(there) == read_rollout(here)
 

@@ -24,7 +24,7 @@ from release_support import a_request, make_release
 from small_disks import within_small_disk
 
 from forecache.pipeline import Log
-from forecache.pipeline.realtime.logged import scores_of
+from forecache.pipeline.realtime.log_records import scores_of
 from forecache.settings import Settings, load_settings
 
 pytestmark = pytest.mark.faults

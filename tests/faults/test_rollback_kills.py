@@ -12,8 +12,8 @@ from warm import start
 
 from forecache.cli.checks.state import check_rollbacks
 from forecache.operations.rollback import recover_interrupted
-from forecache.registry.promotions import promotions, unfinished
-from forecache.registry.versions import models
+from forecache.registry.promotions import find_unfinished, promotions
+from forecache.registry.versions import model_versions as models
 from forecache.settings import Settings, load_settings
 from forecache.steps import rollback_step
 from forecache.store import open_store
@@ -55,7 +55,7 @@ def test_a_promotion_killed_after_its_first_row_is_finished_by_the_next_command(
     recover_interrupted(settings, returns)
     assert models.champion(settings, returns).version == 1
     assert models.model_version(settings, returns, 2).gate == "passed"  # nobody rolled back from it
-    assert open_store(settings, "returns").quarantined() == {}
+    assert open_store(settings, "returns").quarantined_versions() == {}
     assert [entry.verdict for entry in promotions(settings, "returns")][-2:] == ["begun", "passed"]
     assert recover_interrupted(settings, returns) is None
 
@@ -82,7 +82,7 @@ def test_a_rollback_killed_at_any_step_has_moved_both_or_none_after_the_next_com
     killed(roll_back_until, settings, step)
     begun = STEPS.index(step) >= STEPS.index("begun")
     ended = step == "recorded"
-    assert (unfinished(promotions(settings, "returns")) is not None) == (begun and not ended)
+    assert (find_unfinished(promotions(settings, "returns")) is not None) == (begun and not ended)
     # What is served moves last: never the newer champion beside the older predictions.
     assert moved(settings) == tuple(STEPS.index(step) >= STEPS.index(s) for s in ("champion moved", "pointer moved"))
     found = check_rollbacks(load_settings(home=settings.home_path, project="sample_project"))
@@ -94,7 +94,7 @@ def test_a_rollback_killed_at_any_step_has_moved_both_or_none_after_the_next_com
     assert (done is not None) == (begun and not ended)
     assert moved(settings) == (begun, begun)
     store = open_store(settings, "returns")
-    assert sorted(store.quarantined()) == ([2] if begun else [])
+    assert sorted(store.quarantined_versions()) == ([2] if begun else [])
     assert models.model_version(settings, returns, 2).gate == ("rolled_back" if begun else "passed")
     verdicts = [entry.verdict for entry in promotions(settings, "returns")]
     assert verdicts == ["passed", "passed"] + (["begun", "passed"] if begun else [])

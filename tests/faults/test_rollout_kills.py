@@ -11,12 +11,12 @@ from rollout_jobs import look_often, look_until
 from rollout_support import BEGAN, NAME, QUICK, begin, log_rows, state_of, two_releases
 from warm import start
 
-from forecache.operations.rollout.controller import look, running_rollouts
-from forecache.operations.rollout.count import counted, step_id
-from forecache.operations.rollout.seen import Seen, read_seen
+from forecache.operations.rollout.controller import advance_rollout, running_rollouts
+from forecache.operations.rollout.count_requests import count_new_requests, step_id
+from forecache.operations.rollout.step_counts import StepCounts, read_counts
 from forecache.pipeline import Guards
 from forecache.realtime.release.folder import open_releases, read_current
-from forecache.realtime.rollout.state import RolloutState
+from forecache.realtime.rollout.rollout_state import RolloutState
 from forecache.settings import Settings
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -32,7 +32,7 @@ def killed(settings: Settings, step: str, at: datetime = AT) -> bool:
 
 
 def ended(settings: Settings, at: datetime = AT) -> tuple[RolloutState, Any]:
-    found = look(settings, NAME, at=at)
+    found = advance_rollout(settings, NAME, at=at)
     assert found is not None
     return found.state, read_current(open_releases(settings, NAME))
 
@@ -92,8 +92,8 @@ def test_two_controllers_at_once_count_every_row_once_and_take_every_step_once(s
     after, _ = ended(settings)
     canaries = sum(row["arm"] == "canary" for row in rows)
     assert after.step.requests == (len(rows) - canaries, canaries)
-    seen, anew = read_seen(open_releases(settings, NAME), step_id(after)), Seen(step_id(after))
-    again = counted(settings, after, anew, now=AT)
+    seen, anew = read_counts(open_releases(settings, NAME), step_id(after)), StepCounts(step_id(after))
+    again = count_new_requests(settings, after, anew, now=AT)
     np.testing.assert_allclose(seen.x, again.x, rtol=1e-12)
     np.testing.assert_array_equal(seen.n, again.n)
     assert after.generation == state.generation + 24 + 1  # no look was lost, and none was made twice

@@ -17,12 +17,12 @@ from warm import start
 
 from forecache.cli.main import main
 from forecache.errors import ConflictError, ForecacheError, NotFoundError
-from forecache.operations.rollout.controller import look, running_rollouts
+from forecache.operations.rollout.controller import advance_rollout, running_rollouts
 from forecache.operations.rollout.ownership import claim_of
-from forecache.realtime.release.claim import home_of
+from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.release.replicas import push_releases
-from forecache.realtime.rollout.state import is_settled, read_rollout
+from forecache.realtime.rollout.rollout_state import is_reconciled, read_rollout
 from forecache.settings import Settings
 from forecache.store.replicas.sync import open_remote
 
@@ -79,7 +79,7 @@ def ended(base: Path, home: int, without: str = "") -> dict[str, Any]:
     """What all hold once the controller has looked."""
     settings = homes_in(base)[home]
     if read_rollout(open_releases(settings, "payments")) is not None:
-        look(settings, "payments")
+        advance_rollout(settings, "payments")
     return held(base, without=without)
 
 
@@ -87,7 +87,7 @@ def is_unfinished(settings: Settings) -> bool:
     folder = open_releases(settings, "payments")
     state = read_rollout(folder)
     assert state is not None
-    return not is_settled(state, read_current(folder))
+    return not is_reconciled(state, read_current(folder))
 
 
 @pytest.mark.parametrize("command", ["release", "return", "rollback", "finish"])
@@ -129,7 +129,7 @@ def test_what_follows_a_take_over_that_was_killed_is_refused_or_finds_it_done(ho
         other = homes_in(base)[OTHER]
         claim = claim_of(other, "payments")
         assert claim is not None
-        is_done.append(claim.home == home_of(open_releases(other, "payments")))
+        is_done.append(claim.home == installation_of(open_releases(other, "payments")))
         before, base = held(base), homes.copy(base)
         error = moved(base, OTHER, command)
         if is_done[-1] or command == "take over":

@@ -21,14 +21,14 @@ from realtime_support import write_views
 from release_support import REQUEST, make_release
 from rollout_support import LOG, NAME, QUICK, begin, state_of
 
-from forecache.operations.rollout.controller import Look, by_hand, look
+from forecache.operations.rollout.controller import AdvanceResult, advance_rollout, apply_manual_action
 from forecache.pipeline import Guards
 from forecache.pipeline.realtime.request import RequestField
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import ARMS
 from forecache.realtime.log.sampling import BUCKETS, bucket_of
 from forecache.realtime.release.folder import open_releases, read_current
-from forecache.realtime.rollout.state import RolloutState, write_rollout
+from forecache.realtime.rollout.rollout_state import RolloutState, write_rollout
 from forecache.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -116,10 +116,10 @@ def traffic(reader: RunningReader) -> Iterator[Traffic]:
     assert asking.failures == []
 
 
-def looked(settings: Settings) -> Look:
+def looked(settings: Settings) -> AdvanceResult:
     """A look at what was logged until now."""
     commit_all(settings, NAME)
-    found = look(settings, NAME)
+    found = advance_rollout(settings, NAME)
     assert found is not None
     return found
 
@@ -240,7 +240,7 @@ def test_a_key_is_in_the_same_arm_whatever_the_protocol(settings: Settings, read
             for ask in (own, infer, invoke):
                 answer = ask(household)
                 assert (answer["arm"], answer["release"]) == expected, ask
-    by_hand(settings, NAME, "return", "enough")
+    apply_manual_action(settings, NAME, "return", "enough")
 
 
 def test_a_canary_is_compared_with_the_current_release_in_processes_and_other_keys_stay_on_the_event_loop(
@@ -261,7 +261,7 @@ def test_a_canary_is_compared_with_the_current_release_in_processes_and_other_ke
     scores = {row["key"]: row["scores"] for row in rows if row["arm"] in ("", "current") and row["why"] == ""}
     asked = [row for row in of_arm["control"] if row["why"] == "" and row["key"] in scores]
     assert all(row["scores"] == scores[row["key"]] and row["release"] == 1 for row in asked)
-    by_hand(settings, NAME, "return", "enough")
+    apply_manual_action(settings, NAME, "return", "enough")
     assert eventually(lambda: not processes_of(reader) - own, 60)
 
 

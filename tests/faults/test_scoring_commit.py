@@ -14,7 +14,7 @@ from scoring_race import PIPELINE, ROWS, Model, a_model, prepare_nights, race, r
 from scoring_support import predictions
 from warm import assert_valid_log, die, log_of, processes, start
 
-from forecache.lake.delta.comparison.partition import plain
+from forecache.lake.delta.comparison.partition import to_plain_types
 from forecache.lake.ledger import last_records
 from forecache.scoring.night_inputs import STAGE
 from forecache.settings import Settings, load_settings
@@ -155,7 +155,7 @@ def _window(settings: Settings, nights: list[date], model: Model) -> float:
 
 def _from_feed(feed: Any) -> list[dict[str, Any]]:
     """The rows that a change feed adds up to, each of which it has put in once more than taken out."""
-    table = plain(pa.table(feed))
+    table = to_plain_types(pa.table(feed))
     columns = [name for name in table.column_names if not name.startswith("_")]
     signs = [1 if kind == "insert" else -1 for kind in table["_change_type"].to_pylist()]
     grouped = (

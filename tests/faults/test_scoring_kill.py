@@ -16,7 +16,7 @@ from scoring_support import NIGHT, features_table, make_pipeline, predictions, r
 from warm import processes, start
 
 from forecache.pipeline import Pipeline
-from forecache.registry.versions.models import champion
+from forecache.registry.versions.model_versions import champion
 from forecache.scoring.night_inputs import describe_nights
 from forecache.scoring.partitions.staged_files import list_staged
 from forecache.scoring.run import score

@@ -23,7 +23,7 @@ from forecache.settings import Settings
 from forecache.steps import publish_step
 from forecache.store import Store, publish, split_entry
 from forecache.store.live.tail_state import read_tail_state
-from forecache.stream.tail.run import Tailer
+from forecache.stream.tail.tailer import Tailer
 
 pytestmark = pytest.mark.faults
 

@@ -15,11 +15,11 @@ from forecache.lake.delta.log import open_if_exists
 from forecache.pipeline import Stream, Table
 from forecache.settings import Settings, load_settings
 from forecache.steps import ids_step, stream_step
-from forecache.stream.rebuild import rebuild, remember
-from forecache.stream.record import QUARANTINE
-from forecache.stream.repeats.repeats import Repeats
-from forecache.stream.step.step import Step
-from forecache.stream.table.writer import Batch, StreamWriter
+from forecache.stream.dedup.deduplicator import Deduplicator
+from forecache.stream.rebuild_state import load_ids, rebuild_state
+from forecache.stream.step.step import StreamStep
+from forecache.stream.table.writer import CommitBatch, StreamWriter
+from forecache.stream.table_schema import QUARANTINE
 
 pytestmark = pytest.mark.faults
 _DICE = random.Random(7)
@@ -44,16 +44,16 @@ def take_in(home: Path, upto: int, step: str = "", times: int = 0) -> None:
 
     ids_step.on_step = stream_step.on_step = die
     settings, stream = load_settings(home=home), the_stream()
-    answering = Step(settings, stream, bases=lambda view: EmptyNight())
-    answering.repeats = Repeats(stream.source.unique, stream.late_days, in_memory=IN_MEMORY)
+    answering = StreamStep(settings, stream, bases=lambda view: EmptyNight())
+    answering.repeats = Deduplicator(stream.source.unique, stream.late_days, in_memory=IN_MEMORY)
     with closing(answering.repeats):
-        rebuild(settings, stream, answering)
+        rebuild_state(settings, stream, answering)
         writer = StreamWriter(settings, stream)
         for at in range(writer.offsets.get(0, 0), upto, BATCH):
             part = NUMBERS[at : min(at + BATCH, upto)]
             answered = answering.run(messages([payment(number) for number in part], first=at))
-            version = writer.write(Batch(answered.rows, QUARANTINE.empty_table(), {0: at + len(part)}))
-            answering.repeats.committed(answered.rows, version)
+            version = writer.write(CommitBatch(answered.rows, QUARANTINE.empty_table(), {0: at + len(part)}))
+            answering.repeats.confirm_commit(answered.rows, version)
 
 
 def numbers_in(settings: Settings) -> list[int]:
@@ -78,10 +78,10 @@ def test_ids_are_known_again_wherever_the_process_is_killed(settings: Settings) 
         assert seen == list(dict.fromkeys(NUMBERS))[: len(seen)]
     take_in(settings.home_path, len(NUMBERS))
     assert numbers_in(settings) == list(dict.fromkeys(NUMBERS))
-    with closing(Repeats(the_stream().source.unique, the_stream().late_days)) as known:
-        assert remember(settings, the_stream(), known) == 0, "the files hold what the table holds"
-        judge = Step(settings, the_stream(), bases=lambda view: EmptyNight()).judge
-        assert known.new(judge(messages([payment(number) for number in NUMBERS])).events) == []
+    with closing(Deduplicator(the_stream().source.unique, the_stream().late_days)) as known:
+        assert load_ids(settings, the_stream(), known) == 0, "the files hold what the table holds"
+        judge = StreamStep(settings, the_stream(), bases=lambda view: EmptyNight()).judge
+        assert known.find_new(judge(messages([payment(number) for number in NUMBERS])).events) == []
 
 
 def test_events_of_a_table_that_was_restored_from_a_copy_are_taken_in_again(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from waiting import wait_for
 
 from forecache.settings import Settings
 from forecache.store import publish
-from forecache.store.live.catch_up import is_followed
+from forecache.store.live.reader import has_writer
 from forecache.store.live.tail_state import read_tail_state
 
 pytestmark = pytest.mark.faults
@@ -48,7 +48,7 @@ def test_a_reader_brings_its_layers_forward_is_ready_when_they_are_near_and_ends
         wait_for(lambda: _status(f"{url}/readyz") != 200)
         reader.terminate()  # no load balancer has to notice first
         reader.communicate(timeout=120)
-    wait_for(lambda: not is_followed(store.layout))
+    wait_for(lambda: not has_writer(store.layout))
 
 
 def _status(url: str) -> int:

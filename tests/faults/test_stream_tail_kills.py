@@ -15,7 +15,7 @@ from forecache.store import Store, publish
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.rows import LiveRow, record_of
 from forecache.store.live.tail_state import read_tail_state
-from forecache.stream.tail.run import Tailer
+from forecache.stream.tail.tailer import Tailer
 
 pytestmark = pytest.mark.faults
 

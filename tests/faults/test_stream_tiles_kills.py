@@ -14,7 +14,7 @@ from warm import start
 from forecache.settings import Settings, load_settings
 from forecache.steps import stream_step, tiles_step
 from forecache.stream.tiles import saver
-from forecache.stream.tiles.restore import FILE
+from forecache.stream.tiles.restore_tiles import FILE
 
 pytestmark = pytest.mark.faults
 STREAM, NIGHT = payments_stream(), DAY - timedelta(days=1)

@@ -44,7 +44,7 @@ from forecache.training.exclusive import lease
 lease.RENEW_S = float(sys.argv[3])
 found = lease.this_process
 lease.this_process = lambda run_id: replace(found(run_id), **json.loads(sys.argv[4]))
-with lease.leased(BucketFolder(sys.argv[1], json.loads(sys.argv[2])), run_id="run-a", report=print):
+with lease.hold_lease(BucketFolder(sys.argv[1], json.loads(sys.argv[2])), run_id="run-a", report=print):
     print("held", flush=True)
     sys.stdin.read()
 print("released", flush=True)

@@ -19,7 +19,7 @@ from warm_agents import WarmAgent, warm_agents
 
 from forecache.pipeline import Pipeline
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.register import register
+from forecache.registry.versions.register import register_trained_model
 from forecache.settings import Settings, load_settings
 from forecache.training.launch import train
 from forecache.training.spec import CHECKPOINTS, ERROR_FILE, HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
@@ -145,5 +145,5 @@ def test_a_training_function_of_its_own_resumes_and_passes_through_the_same_stag
     assert trained.details["history"][-1]["train_loss"] == killed["history"][-1]["train_loss"]
     losses = [record["validation_loss"] for record in trained.details["history"]]
     assert losses[-1] < losses[0]
-    registered = register(settings, own, trained)
+    registered = register_trained_model(settings, own, trained)
     assert run_gate(settings, own, registered.details["model_version"], actor="test").passed

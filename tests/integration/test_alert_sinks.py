@@ -19,10 +19,10 @@ from slack_sdk.webhook import WebhookClient
 from forecache.alerts.alert import Alert
 from forecache.alerts.message import Message, Notice
 from forecache.alerts.notify import notify
-from forecache.alerts.sinks.alertmanager import alertmanager_content
-from forecache.alerts.sinks.chosen import chosen_sinks
-from forecache.alerts.sinks.email import email_content
-from forecache.alerts.sinks.slack import slack_content
+from forecache.alerts.receivers.alertmanager import alertmanager_content
+from forecache.alerts.receivers.configured import configured_alert_receivers
+from forecache.alerts.receivers.email import email_content
+from forecache.alerts.receivers.slack import slack_content
 from forecache.errors import SettingsError
 from forecache.settings import load_settings
 
@@ -158,6 +158,6 @@ def test_a_mail_cannot_be_given_headers_by_what_it_says() -> None:
 )
 def test_a_wrong_setting_is_named_and_no_secret_shown(tmp_path: Path, more: dict[str, str], said: str) -> None:
     with pytest.raises(SettingsError) as error:
-        chosen_sinks(load_settings(home=tmp_path, **more))
+        configured_alert_receivers(load_settings(home=tmp_path, **more))
     assert said in str(error.value)
     assert "secret" not in str(error.value)

@@ -18,8 +18,8 @@ from alert_receivers import Receiver, receiver
 
 from forecache.alerts.alert import Alert, Subject
 from forecache.alerts.database import transaction
-from forecache.alerts.journal import open_alerts
-from forecache.alerts.notify import Told, notify
+from forecache.alerts.journal import list_open_alerts
+from forecache.alerts.notify import NotifyResult, notify
 from forecache.settings import Settings, load_settings
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
@@ -58,11 +58,11 @@ def told(there: Receiver) -> list[list[tuple[str, str, int]]]:
 
 def test_an_alert_is_told_once_and_its_end_once(tmp_path: Path, there: Receiver) -> None:
     settings = alert_settings(tmp_path, there, alert_webhook_token="secret-token")
-    assert notify(settings, [STALE, REFUSED]) == [Told("webhook", 1, 2)]
-    assert notify(settings, [STALE, REFUSED]) == [Told("webhook")]
-    assert open_alerts(settings) == [STALE]
-    assert notify(settings, complete=("version_stale",)) == [Told("webhook", 1, 1)]
-    assert notify(settings, well=[STALE.subject]) == [Told("webhook")]
+    assert notify(settings, [STALE, REFUSED]) == [NotifyResult("webhook", 1, 2)]
+    assert notify(settings, [STALE, REFUSED]) == [NotifyResult("webhook")]
+    assert list_open_alerts(settings) == [STALE]
+    assert notify(settings, complete=("version_stale",)) == [NotifyResult("webhook", 1, 1)]
+    assert notify(settings, well=[STALE.subject]) == [NotifyResult("webhook")]
     assert told(there) == [[("firing", "churn", 1), ("firing", "churn", 1)], [("resolved", "churn", 1)]]
     first, last = there.posted
     assert first.path == "/hook"
@@ -88,15 +88,15 @@ def test_an_alert_that_lasts_is_repeated_and_one_about_a_moment_is_not(tmp_path:
     settings = alert_settings(tmp_path, there, alert_repeat_h=2)
     notify(settings, [STALE, REFUSED])
     pass_time(settings, 7000)
-    assert notify(settings, [STALE, REFUSED]) == [Told("webhook")]
+    assert notify(settings, [STALE, REFUSED]) == [NotifyResult("webhook")]
     pass_time(settings, 300)
-    assert notify(settings, [STALE, REFUSED]) == [Told("webhook", 1, 1)]
+    assert notify(settings, [STALE, REFUSED]) == [NotifyResult("webhook", 1, 1)]
     (group,) = there.posted[-1].content["groups"]
     assert group["title"] == "Still: version is stale: churn"
     assert there.posted[-1].content["alerts"][0]["repeat"] == 1
     never = settings.model_copy(update={"alert_repeat_h": 0.0})
     pass_time(settings, 10**6)
-    assert notify(never, [STALE]) == [Told("webhook")]
+    assert notify(never, [STALE]) == [NotifyResult("webhook")]
 
 
 def test_500_failed_partitions_are_one_message_of_one_group(tmp_path: Path, there: Receiver) -> None:
@@ -113,9 +113,9 @@ def test_a_flood_waits_for_the_next_hour_and_goes_as_one_message(tmp_path: Path,
     settings = alert_settings(tmp_path, there, alert_messages_per_hour=3)
     for number in range(10):
         last = notify(settings, [Alert("gate_refused", "churn", "warning", "No.", {}, AT, str(number))])
-    assert (len(there.posted), last) == (3, [Told("webhook", waiting=7)])
+    assert (len(there.posted), last) == (3, [NotifyResult("webhook", waiting=7)])
     pass_time(settings, 3601)
-    assert notify(settings) == [Told("webhook", 1, 7)]
+    assert notify(settings) == [NotifyResult("webhook", 1, 7)]
     assert told(there)[-1] == [("firing", "churn", 7)]
 
 
@@ -153,7 +153,7 @@ def test_a_refused_message_does_not_hold_up_the_next(tmp_path: Path, there: Rece
     there.code, there.body = 400, "invalid_payload"
     assert notify(settings, [STALE])[0].reason == "127.0.0.1 answered 400: invalid_payload."
     there.code = 200
-    assert notify(settings, [STALE, REFUSED]) == [Told("webhook", 1, 1)]
+    assert notify(settings, [STALE, REFUSED]) == [NotifyResult("webhook", 1, 1)]
 
 
 def test_a_redirect_is_not_followed(tmp_path: Path, there: Receiver) -> None:

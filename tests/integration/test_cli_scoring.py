@@ -14,12 +14,12 @@ from training_sample import sample_rows, write_training_set
 from assets.drift import drift_view
 from forecache.cli import main as cli
 from forecache.monitoring.drift.drift import check_drift
-from forecache.monitoring.stage import monitor
-from forecache.monitoring.table import measurements
+from forecache.monitoring.measurements import measurements
+from forecache.monitoring.monitor import monitor
 from forecache.registry.challenger import find_challenger
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.models import list_models
-from forecache.registry.versions.register import register
+from forecache.registry.versions.model_versions import list_models
+from forecache.registry.versions.register import register_trained_model
 from forecache.scoring.run import score
 from forecache.settings import Settings
 
@@ -35,7 +35,7 @@ def scored(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     write_training_set(settings, returns)
     for weights in (sample.GOOD, sample.SLIGHTLY_WORSE):
         training = sample.made_up_training(settings, returns, weights, training_version=2)
-        register(settings, returns, training)
+        register_trained_model(settings, returns, training)
     assert run_gate(settings, returns, 1, actor="test").passed
     rows = sample_rows(returns, 400).drop_columns(["split", "as_of", returns.label.name])
     dated = rows.add_column(1, "as_of", features_table(rows.num_rows, num_features=1, night=NIGHT)["as_of"])

@@ -301,7 +301,7 @@ def test_get_answers_as_the_reader_does(capsys: pytest.CaptureFixture[str]) -> N
 
     answer(capsys, "publish", "churn", "--unchecked")
     with ReaderProcess(load_settings(reader_port=free_port())) as reader:
-        over_http = reader.answer("churn", "00002")
+        over_http = reader.get_answer("churn", "00002")
     in_process = answer(capsys, "get", "churn", "00002")
     for answered in (over_http, in_process):
         answered.pop("age_s")

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from alert_receivers import Receiver, receiver
 
-from forecache.alerts.journal import open_alerts
+from forecache.alerts.journal import list_open_alerts
 from forecache.cli.main import main
 from forecache.settings import Settings, load_settings
 from jobs.alerts import build_alerts_sensor
@@ -100,7 +100,7 @@ def test_a_job_whose_check_fails_sends_one_alert_and_one_when_it_passes_again(ho
     run_night(home, "2026-01-02")
     assert tick(home) == "Told: 1 to webhook."
     assert told(there)[1:] == [[("resolved", *CHECK)]]
-    assert open_alerts(home) == []
+    assert list_open_alerts(home) == []
 
 
 def test_a_check_that_failed_and_passes_again_between_looks_is_told_whole(home: Settings, there: Receiver) -> None:

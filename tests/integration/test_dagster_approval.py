@@ -13,11 +13,11 @@ from training_sample import write_training_set
 
 from assets.candidate import candidate_name
 from assets.model import GATE, build_model
+from forecache.registry.alias_moves import promote_version
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.moves import promote
 from forecache.registry.promotions import promotions
-from forecache.registry.versions import models
-from forecache.registry.versions.register import register
+from forecache.registry.versions import model_versions as models
+from forecache.registry.versions.register import register_trained_model
 from forecache.settings import Settings, load_settings
 from jobs.approval import build_approval_job
 from jobs.definitions import pipeline_definitions
@@ -93,9 +93,9 @@ def test_a_person_rejects_and_the_gate_does_not_ask_again(waiting: Settings) -> 
 
 def test_a_champion_since_the_verdict_stops_the_approval_until_the_job_has_judged_again(waiting: Settings) -> None:
     training = sample.made_up_training(waiting, CAREFUL, sample.SLIGHTLY_WORSE, training_version=2)
-    other = int(register(waiting, CAREFUL, training).details["model_version"])
+    other = int(register_trained_model(waiting, CAREFUL, training).details["model_version"])
     run_gate(waiting, CAREFUL, other, actor="test")
-    promote(waiting, CAREFUL, other, actor="test")
+    promote_version(waiting, CAREFUL, other, actor="test")
     refused = launch(waiting, confirmed_by="ann")
     assert not [event for event in refused.all_events if event.is_step_up_for_retry]  # another try would not help
     (failure,) = [event for event in refused.all_events if event.is_step_failure]
@@ -116,9 +116,9 @@ def test_a_champion_since_the_verdict_stops_the_approval_until_the_job_has_judge
 
 def test_an_outdated_verdict_is_approved_where_the_person_says_so(waiting: Settings) -> None:
     training = sample.made_up_training(waiting, CAREFUL, sample.SLIGHTLY_WORSE, training_version=2)
-    other = int(register(waiting, CAREFUL, training).details["model_version"])
+    other = int(register_trained_model(waiting, CAREFUL, training).details["model_version"])
     run_gate(waiting, CAREFUL, other, actor="test")
-    promote(waiting, CAREFUL, other, actor="test")
+    promote_version(waiting, CAREFUL, other, actor="test")
     assert launch(waiting, confirmed_by="ann", outdated_verdict=True).success
     assert promotions(waiting, "returns")[-1].outdated_verdict
 

@@ -5,14 +5,14 @@ from datetime import date
 import dagster as dg
 
 from assets.cost import build_cost
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.settings import Settings
 from resources.settings import SettingsResource
 
 
 def test_a_run_keeps_what_everything_cost_as_metadata(settings: Settings) -> None:
     details = {"cost": {"core_s": 3600.0}}
-    record(settings, [StageRecord("score", "churn", date(2026, 1, 1), "i", "", -1, 1000, 900.0, details)])
+    append_records(settings, [StageRecord("score", "churn", date(2026, 1, 1), "i", "", -1, 1000, 900.0, details)])
     resource = SettingsResource(home=str(settings.home_path), project=settings.project)
     done = dg.materialize([build_cost(["team@example.com"])], resources={"settings": resource})
     assert done.success

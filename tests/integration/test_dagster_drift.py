@@ -20,7 +20,7 @@ from assets.published import build_published
 from forecache.pipeline import Drift, Pipeline, Publish
 from forecache.registry.challenger import name_challenger
 from forecache.settings import Settings
-from jobs.common import night_tags
+from jobs.schedules import partition_tags
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -63,7 +63,7 @@ def materialize(
         assets,
         instance=instance,
         resources={"settings": resource, "spark": SparkResource(settings=resource)},
-        tags=night_tags(first, last),
+        tags=partition_tags(first, last),
         raise_on_error=False,
     )
 

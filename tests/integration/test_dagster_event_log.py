@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from forecache.settings import Settings
-from jobs.common import night_tags
+from jobs.schedules import partition_tags
 from resources.instance import ensure_instance
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2025-06-01")
@@ -33,7 +33,8 @@ def stage(context: dg.AssetExecutionContext) -> Iterator[Any]:
     yield dg.MaterializeResult("bad")
     for name in CHECKS:
         verdicts = {
-            date.fromisoformat(key): checks.Verdict(key[-1] != "3", f"about {key}") for key in context.partition_keys
+            date.fromisoformat(key): checks.CheckVerdict(key[-1] != "3", f"about {key}")
+            for key in context.partition_keys
         }
         yield from checks.check_events(context, "good", name, verdicts)
 
@@ -41,7 +42,7 @@ def stage(context: dg.AssetExecutionContext) -> Iterator[Any]:
 def _run(home: Path, first: str, last: str) -> None:
     job = dg.Definitions(assets=[stage]).resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        tags = night_tags(date.fromisoformat(first), date.fromisoformat(last))
+        tags = partition_tags(date.fromisoformat(first), date.fromisoformat(last))
         assert job.execute_in_process(
             instance=instance, tags=tags, run_id="11111111-1111-1111-1111-111111111111"
         ).success

@@ -15,12 +15,12 @@ from forecache.cli.main import main
 from forecache.errors import CheckError, InputError, NotFoundError
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ingest.ingest import ingest
-from forecache.lake.ingest.ingested import enter_files, ingested_files, read_days
+from forecache.lake.ingest.ingested_files import delivered_days, ingested_files, record_files
 from forecache.settings import Settings, load_settings
 from jobs.execution import JobRunner
 from jobs.runner import run
 from resources.instance import runner_instance
-from resources.session import Session
+from resources.session import RunSession
 
 DAYS = [date(2026, 1, day) for day in range(1, 7)]
 
@@ -45,7 +45,9 @@ def land(settings: Settings, *days: date, suffix: str = ".csv", content: str | N
 
 
 def launch(settings: Settings, instance: dg.DagsterInstance, job: str, first: date, last: date) -> None:
-    JobRunner(settings, instance, Session(settings, lambda *_: None, lambda _: None)).run(job, nights=(first, last))
+    JobRunner(settings, instance, RunSession(settings, lambda *_: None, lambda _: None)).run_job(
+        job, nights=(first, last)
+    )
 
 
 def materialized(instance: dg.DagsterInstance, table: str) -> set[str]:
@@ -66,7 +68,7 @@ def test_the_nightly_job_ingests_what_landed_up_to_its_night(shop: Settings, ins
     land(shop, *DAYS)
     with pytest.raises(NotFoundError, match="has no champion yet"):
         launch(shop, instance, "nightly_orders", DAYS[2], DAYS[3])
-    assert read_days(ingested_files(shop, ORDERS)) == set(DAYS[:4])
+    assert delivered_days(ingested_files(shop, ORDERS)) == set(DAYS[:4])
     expected = {day.isoformat() for day in DAYS[:4]}
     assert materialized(instance, "raw_orders") == materialized(instance, "quarantine_orders") == expected
     assert materialized(instance, "features_orders") == {day.isoformat() for day in DAYS[2:4]}
@@ -108,7 +110,7 @@ def test_days_without_a_landing_file_do_not_split_an_ingestion(shop: Settings, i
     land(shop, DAYS[1], DAYS[2], DAYS[5])  # the fourth day, which is ingested, is left alone
     run(shop, pipelines=["orders"], job="ingest")
     assert run_ranges(instance)[1:] == [("2026-01-02", "2026-01-03"), ("2026-01-06", "2026-01-06")]
-    assert read_days(ingested_files(shop, ORDERS)) == {*DAYS[:4], DAYS[5]}
+    assert delivered_days(ingested_files(shop, ORDERS)) == {*DAYS[:4], DAYS[5]}
 
 
 @pytest.mark.slow
@@ -118,11 +120,11 @@ def test_a_source_is_ingested_by_its_name_and_files_of_other_days_are_named(
     monkeypatch.setattr(run_commands, "settings", lambda: shop)
     land(shop, DAYS[0], DAYS[3])
     assert main(["ingest", "orders", "--night", "2026-01-04"]) == 0
-    assert read_days(ingested_files(shop, ORDERS)) == {DAYS[3]}
+    assert delivered_days(ingested_files(shop, ORDERS)) == {DAYS[3]}
     waits = "! Not read yet: 1 landing file of orders, of 2026-01-01. `forecache ingest orders` reads all."
     assert waits in capsys.readouterr().err
     assert main(["ingest", "orders"]) == 0
-    assert read_days(ingested_files(shop, ORDERS)) == {DAYS[0], DAYS[3]}
+    assert delivered_days(ingested_files(shop, ORDERS)) == {DAYS[0], DAYS[3]}
     assert "Not read yet" not in capsys.readouterr().err
     assert main(["ingest", "ordres"]) == 3
     told = capsys.readouterr().err
@@ -155,7 +157,7 @@ def test_a_day_that_a_check_refuses_holds_up_every_run_until_its_file_is_correct
     land(shop, DAYS[1], content="customer,day,amount\nann,2026-01-02,9000\n")
     ingest(spark, shop, ORDERS)  # a run that was killed before its checks leaves this
     (lost,) = [file for file in ingested_files(shop, ORDERS) if file.event_day == DAYS[0]]
-    enter_files(shop, [replace(lost, landing_rows=9)])
+    record_files(shop, [replace(lost, landing_rows=9)])
     with pytest.raises(CheckError, match=r"2026-01-01\.csv has 9 rows, of which 1 are in raw_orders"):
         launch(shop, instance, "nightly_orders", DAYS[2], DAYS[2])
     land(shop, DAYS[0])  # the same content at another time: it is read again
@@ -174,7 +176,7 @@ def test_a_day_that_a_check_refuses_holds_up_every_run_until_its_file_is_correct
 def test_an_empty_landing_zone_and_files_that_wait_are_named_with_what_to_do(
     shop: Settings, instance: dg.DagsterInstance
 ) -> None:
-    from forecache.lake.ingest.ingested import require_days
+    from forecache.lake.ingest.ingested_files import require_days
 
     with pytest.raises(InputError, match=r"2026-01-06 is empty: .*Land a file for 2026-01-06 in .*/landing/orders"):
         run(shop, pipelines=["orders"])

@@ -109,11 +109,13 @@ def test_the_heartbeat_is_renewed_while_the_run_is_executed(
 
     monkeypatch.setattr(own_runs, "RENEW_S", 0.02)
     run = instance.create_run_for_job(nightly, tags={**process_tags(), HEARTBEAT_TAG: "0"}, status=STARTED)
-    with own_runs.renewing(instance, run.run_id):
+    with own_runs.renew_heartbeat(instance, run.run_id):
         assert eventually(lambda: heartbeat() > 0)
 
 
 def test_a_process_number_that_was_given_again_is_another_process(instance: dg.DagsterInstance) -> None:
-    assert not own_runs.is_gone(process_tags())
-    assert own_runs.is_gone({**process_tags(), HEARTBEAT_TAG: "1000"}), "this process began after that heartbeat"
-    assert not own_runs.is_gone({}), "a run of a launcher"
+    assert not own_runs.is_process_gone(process_tags())
+    assert own_runs.is_process_gone({**process_tags(), HEARTBEAT_TAG: "1000"}), (
+        "this process began after that heartbeat"
+    )
+    assert not own_runs.is_process_gone({}), "a run of a launcher"

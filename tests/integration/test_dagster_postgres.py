@@ -16,7 +16,7 @@ from store_services import postgres_server
 
 from forecache.errors import SettingsError
 from forecache.settings import load_settings
-from jobs.common import night_tags
+from jobs.schedules import partition_tags
 from resources.instance import ensure_instance, runner_instance
 
 PASSWORD = "orchard:7"
@@ -36,7 +36,7 @@ def stage(context: dg.AssetExecutionContext) -> Iterator[Any]:
     yield dg.MaterializeResult("good", metadata={"seconds": 1})
     yield dg.MaterializeResult("bad")
     verdicts = {
-        date.fromisoformat(key): checks.Verdict(key[-1] != "3", f"about {key}") for key in context.partition_keys
+        date.fromisoformat(key): checks.CheckVerdict(key[-1] != "3", f"about {key}") for key in context.partition_keys
     }
     yield from checks.check_events(context, "good", "first", verdicts)
 
@@ -47,7 +47,7 @@ defs = dg.Definitions(assets=[stage])
 def run(instance: dg.DagsterInstance) -> str:
     """Run the stage for ten nights; returns the run's id."""
     job = defs.resolve_implicit_global_asset_job_def()
-    done = job.execute_in_process(instance=instance, tags=night_tags(date(2024, 1, 2), date(2024, 1, 11)))
+    done = job.execute_in_process(instance=instance, tags=partition_tags(date(2024, 1, 2), date(2024, 1, 11)))
     assert done.success
     return done.run_id
 

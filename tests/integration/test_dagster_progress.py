@@ -6,11 +6,11 @@ import dagster as dg
 import pytest
 
 from assets import stage as asset_stage
-from assets.stage import Step
+from assets.stage import RunStep
 from forecache.results import Progress, StageResult
 from forecache.scoring.tasks.job import progress_of
 from forecache.settings import load_settings
-from resources.session import Session, listening
+from resources.session import RunSession, use_session
 
 
 def test_shards_rows_per_second_and_time_left_are_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,11 +28,11 @@ def test_shards_rows_per_second_and_time_left_are_in_the_log(monkeypatch: pytest
 
     @dg.asset
     def predictions(context: dg.AssetExecutionContext) -> None:
-        Step(context, load_settings()).run(work)
+        RunStep(context, load_settings()).run_stage(work)
 
     heard: list[str] = []
-    session = Session(load_settings(), lambda message, share: heard.append(message), lambda result: None)
-    with dg.instance_for_test() as instance, listening(session):
+    session = RunSession(load_settings(), lambda message, share: heard.append(message), lambda result: None)
+    with dg.instance_for_test() as instance, use_session(session):
         result = dg.materialize([predictions], instance=instance)
         messages = [entry.user_message for entry in instance.all_logs(result.run_id)]
     told = [message for message in messages if " shards, " in message]

@@ -15,7 +15,7 @@ from forecache.pipeline import load_pipeline
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.release.load import load_release
 from forecache.registry.gate.verdicts import load_verdict
-from forecache.registry.versions.models import champion
+from forecache.registry.versions.model_versions import champion
 from forecache.settings import Settings, load_settings
 from jobs.definitions import build_definitions
 from resources.instance import runner_instance

@@ -14,8 +14,8 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from forecache.errors import CheckError, InputError, NotFoundError, PipelinesFailed
-from forecache.lake.ledger import StageRecord, record
+from forecache.errors import CheckError, InputError, NotFoundError, PipelinesFailedError
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.quality.report import CheckReport, CheckResult
 from forecache.results import StageResult
 from forecache.settings import Settings, load_settings
@@ -184,7 +184,7 @@ def test_a_pipeline_that_fails_does_not_stop_the_others_and_rebuild_does_again_w
     for rebuild, skipped in ((False, False), (False, True), (True, False)):
         results: list[StageResult] = []
         with pytest.raises(
-            PipelinesFailed, match=r"2 of 2 failed\. failing: ZeroDivisionError: none of it; orders: "
+            PipelinesFailedError, match=r"2 of 2 failed\. failing: ZeroDivisionError: none of it; orders: "
         ) as told:
             run(two_shops, pipelines=["failing", "orders"], on_stage=results.append, rebuild=rebuild)
         assert isinstance(told.value.failures["orders"], NotFoundError)  # no champion: its features were built before
@@ -211,7 +211,7 @@ def test_a_night_that_failed_its_check_is_not_published(shop: Settings) -> None:
     report = CheckReport("predictions_orders for 2026-01-06", (failed,), 10, 0.1)
     scored = StageRecord("score", "orders", DAYS[5], "in", "predictions_orders", 1, 10, 0.1)
     checked = StageRecord("check", "predictions_orders", DAYS[5], "in", "", -1, 10, 0.1, report.to_dict())
-    record(shop, [scored, checked])
+    append_records(shop, [scored, checked])
     resource = SettingsResource(home=str(shop.home_path), project=shop.project)
     with pytest.raises(dg.Failure, match="2026-01-06 .*failed its check.*must not be null"):
         dg.materialize([build_published(orders)], resources={"settings": resource})

@@ -14,11 +14,11 @@ from watched_streams import D, StreamTable, cards, moment
 
 from assets.streams import build_stream_checks
 from forecache.monitoring.streams.starts import read_starts
-from forecache.monitoring.streams.verdicts import CHECKS
+from forecache.monitoring.streams.stream_checks import CHECKS
 from forecache.settings import Settings, load_settings
 from forecache.stream_state import StreamState, stream_folder, write_state
+from jobs.alerts import read_event_log_alerts
 from jobs.definitions import build_definitions
-from jobs.event_news import event_news
 from resources.instance import runner_instance
 from resources.settings import SettingsResource
 
@@ -119,7 +119,7 @@ def test_the_events_are_kept_by_dagster_and_told_by_the_look_at_streams_alone(
         instance.report_runless_asset_event(event)
     made = instance.get_latest_materialization_event(dg.AssetKey(["stream_cards"]))
     assert made is not None
-    assert event_news(home, instance).alerts == []
+    assert read_event_log_alerts(home, instance).alerts == []
 
 
 def said(result: dg.SensorResult) -> str:

@@ -9,8 +9,8 @@ from training_sample import write_training_set
 
 from forecache.lake.ledger import last_record
 from forecache.settings import load_settings
-from forecache.tracking.client import tracking
-from jobs.tuning import build_tuning_job, tuning_job_name
+from forecache.tracking.client import connect_mlflow
+from jobs.training import build_tuning_job, tuning_job_name
 from resources.settings import SettingsResource
 
 
@@ -32,7 +32,7 @@ def test_the_job_is_one_run_whose_trials_are_children_in_mlflow(
     metadata = output.step_output_data.metadata
     assert metadata["trials"].value == 2
     assert "validation loss" in metadata["best"].value
-    client, parent = tracking(settings), metadata["mlflow_run_id"].value
+    client, parent = connect_mlflow(settings), metadata["mlflow_run_id"].value
     experiment = client.get_experiment_by_name("returns").experiment_id
     assert len(client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")) == 2
     recorded = last_record(settings, "tune", "returns")

@@ -18,12 +18,12 @@ from training_sample import sample_rows, write_training_set
 from forecache.errors import CheckError, SettingsError
 from forecache.inference.choose_runtime import plan_scoring
 from forecache.lake.delta.tables import table_version
-from forecache.lake.ledger import StageRecord, last_record, record
+from forecache.lake.ledger import StageRecord, append_records, last_record
 from forecache.pipeline import Pipeline
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.report.page import write_report
-from forecache.registry.versions import models
-from forecache.registry.versions.register import load_evaluation, register
+from forecache.registry.report.model_report import write_report
+from forecache.registry.versions import model_versions as models
+from forecache.registry.versions.register import load_evaluation, register_trained_model
 from forecache.results import StageResult
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
@@ -52,7 +52,7 @@ def churn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, StageResu
     trained = train(
         settings, churn_trees, NIGHT, run_id="first", progress=lambda message, share=None: said.append(message)
     )
-    version = register(settings, churn_trees, trained).details["model_version"]
+    version = register_trained_model(settings, churn_trees, trained).details["model_version"]
     assert run_gate(settings, churn_trees, version, actor="test").passed
     return settings, trained, said
 
@@ -64,7 +64,9 @@ def write_features(settings: Settings, pipeline: Pipeline) -> None:
     rows = rows.set_column(rows.schema.get_field_index("as_of"), "as_of", night)
     write_deltalake(settings.table_uri(pipeline.feature_table), rows, partition_by=["as_of"])
     version = table_version(settings, pipeline.feature_table)
-    record(settings, [StageRecord("features", pipeline.name, NIGHT, "made up", "", version, rows.num_rows, 0.0)])
+    append_records(
+        settings, [StageRecord("features", pipeline.name, NIGHT, "made up", "", version, rows.num_rows, 0.0)]
+    )
 
 
 def predicted(settings: Settings, pipeline: Pipeline) -> pa.Table:
@@ -107,12 +109,12 @@ def test_the_registered_model_is_a_booster_with_run_metrics_and_report(
     settings, result, _ = churn
     version = models.champion(settings, churn_trees)
     assert version.tags["flavour"] == "lightgbm"
-    run = models.tracking(settings).get_run(version.run_id)
+    run = models.connect_mlflow(settings).get_run(version.run_id)
     assert run.data.params["estimator"] == "lightgbm.sklearn.LGBMClassifier"
     assert run.data.params["estimator.num_leaves"] == "15"
     assert "learning_rate" not in run.data.params
     assert (
-        len(models.tracking(settings).get_metric_history(version.run_id, "validation_loss"))
+        len(models.connect_mlflow(settings).get_metric_history(version.run_id, "validation_loss"))
         == (result.details["epochs"])
     )
     assert load_evaluation(settings, version)["metrics"]["test"]["roc_auc"] > 0.7
@@ -137,7 +139,7 @@ def test_scores_of_both_engines_are_the_boosters_own_and_are_published_and_answe
     np.testing.assert_array_equal(by_arrow.column("return_probability").to_numpy(), booster.predict(features))
 
     shutil.rmtree(settings.table_uri(churn_trees.prediction_table))
-    record(settings, [StageRecord("score", "churn_trees", NIGHT, "removed", "", -1, 0, 0.0)])
+    append_records(settings, [StageRecord("score", "churn_trees", NIGHT, "removed", "", -1, 0, 0.0)])
     score(spark, settings, churn_trees, [NIGHT], engine="spark", mode="full")
     by_spark = predicted(settings, churn_trees)
     assert by_spark.select(["user_id", "return_probability"]) == by_arrow.select(["user_id", "return_probability"])
@@ -151,10 +153,10 @@ def test_scores_of_both_engines_are_the_boosters_own_and_are_published_and_answe
 def answer_of(snapshot: object, key: str) -> bytes:
     import time
 
-    from forecache.reader.versions.answers import Answers
+    from forecache.reader.versions.answers import VersionAnswers
     from forecache.store import parse_key
 
-    answers = Answers(snapshot)
+    answers = VersionAnswers(snapshot)
     answers.refresh(time.time())
     return answers.one(parse_key(snapshot.manifest.key, key))
 
@@ -164,7 +166,7 @@ def refuses_what_was_changed(settings: Settings, pipeline: Pipeline, file: str) 
     version = models.champion(settings, pipeline)
     path = models.verified_folder(settings, version) / file
     stricter = replace(pipeline, gate=replace(pipeline.gate, max_size_bytes=99_999_999))
-    record(settings, [StageRecord("score", pipeline.name, NIGHT, "as if features had changed", "", -1, 0, 0.0)])
+    append_records(settings, [StageRecord("score", pipeline.name, NIGHT, "as if features had changed", "", -1, 0, 0.0)])
     uses: list[Callable[[], object]] = [
         lambda: score(None, settings, pipeline, [NIGHT], engine="arrow"),
         lambda: run_gate(settings, stricter, version.version, actor="test"),
@@ -197,7 +199,7 @@ def test_an_xgboost_regression_keeps_its_best_rounds_and_its_bounds(tmp_path: Pa
 
     booster = xgboost.Booster(model_file=str(Path(result.details["run_dir"]) / "model.json"))
     assert booster.num_boosted_rounds() == result.details["best_epoch"] + 1
-    version = register(settings, basket_trees, result).details["model_version"]
+    version = register_trained_model(settings, basket_trees, result).details["model_version"]
     assert run_gate(settings, basket_trees, version, actor="test").passed
     champion = models.champion(settings, basket_trees)
     plan = plan_scoring(str(models.verified_folder(settings, champion)))
@@ -222,7 +224,7 @@ def test_a_scikit_learn_pipeline_imputes_and_is_loaded_without_a_pickle(tmp_path
     result = train(settings, churn_logistic, NIGHT)
     assert result.details["history"] == []
     assert 0 < result.details["validation_loss"] < 0.693
-    version = register(settings, churn_logistic, result).details["model_version"]
+    version = register_trained_model(settings, churn_logistic, result).details["model_version"]
     assert run_gate(settings, churn_logistic, version, actor="test").passed
     folder = models.verified_folder(settings, models.champion(settings, churn_logistic))
     assert not list(folder.rglob("*.pkl"))

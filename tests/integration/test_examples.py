@@ -20,17 +20,17 @@ from offered_sample import NIGHT, Shown, Visit, brief, expected, land_offers, sh
 
 from forecache.errors import InputError
 from forecache.lake.examples.build import build_examples
-from forecache.lake.examples.days import request_days
-from forecache.lake.examples.recorded import recorded_requests_file
+from forecache.lake.examples.recorded_requests import recorded_requests_file
+from forecache.lake.examples.request_days import request_days
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingest import ingest
-from forecache.monitoring.logged import expected_of_logged
-from forecache.pipeline.realtime.building import RowsBuilder, transformed
-from forecache.realtime.lookups.keys import keys_of
-from forecache.realtime.request.parsed import ParsedRequest
+from forecache.monitoring.log_monitoring import expected_log_performance
+from forecache.pipeline.realtime.request_rows import RowsBuilder, apply_transform
+from forecache.realtime.lookups.lookups import keys_of
+from forecache.realtime.request.parsed_request import ParsedRequest
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.models import list_models
-from forecache.registry.versions.register import register
+from forecache.registry.versions.model_versions import list_models
+from forecache.registry.versions.register import register_trained_model
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, publish
 from forecache.training.launch import train
@@ -185,15 +185,15 @@ def test_a_request_has_the_same_bits_when_it_is_asked_of_the_stores_of_its_day(
     for request_id, text in zip(ids, texts, strict=True):
         asked = json.loads(text)
         offered = asked.pop("candidates")
-        columns = builder.columns(asked, {name: [each[name] for each in offered] for name in offered[0]})
+        columns = builder.build_columns(asked, {name: [each[name] for each in offered] for name in offered[0]})
         request = ParsedRequest(columns.length, columns.values, (), b"")
         looked_up = {}
         for lookup in offers.lookups:
             snapshot = stores[lookup.view.name]
             looked_up[lookup.called] = snapshot.matrix(keys_of(snapshot.manifest.key, lookup.by, request))
         views, found = ({name: pair[i] for name, pair in looked_up.items()} for i in (0, 1))
-        rows = builder.rows(columns, views, found)
-        answered = transformed(offers.transform, offers.transform_path, rows, len(FEATURES))
+        rows = builder.build_rows(columns, views, found)
+        answered = apply_transform(offers.transform, offers.transform_path, rows, len(FEATURES))
         trained = features_of(of_day.filter(pa.compute.equal(of_day["request_id"], request_id)))
         np.testing.assert_array_equal(np.isnan(answered), np.isnan(trained))
         known = ~np.isnan(trained)
@@ -252,12 +252,12 @@ def test_a_model_of_one_value_learns_from_requests_of_one_row(landed: Settings, 
     texts = json.loads(recorded_requests_file(landed, "takers").read_bytes())
     assert set(json.loads(texts[0])) == {"household_id", "channel", "shown"}
     trained = train(landed, takers.training_pipeline, NIGHT)
-    version = register(landed, takers.training_pipeline, trained).details["model_version"]
+    version = register_trained_model(landed, takers.training_pipeline, trained).details["model_version"]
     verdict = run_gate(landed, takers.training_pipeline, version, actor="test")
     assert np.isfinite(verdict.metrics["roc_auc"])
     assert {"calibration", "latency_ms"} <= {check.name for check in verdict.checks}
     scores = np.linspace(0.02, 0.98, 150, dtype=np.float32)
-    figures, note = expected_of_logged(landed, takers, NIGHT, version, [scores[::2], scores[1::2]])
+    figures, note = expected_log_performance(landed, takers, NIGHT, version, [scores[::2], scores[1::2]])
     assert (note, len(figures)) == ("", 6)
     [model] = list_models(landed, takers.training_pipeline)
     for row in figures:
@@ -268,7 +268,7 @@ def test_a_model_of_one_value_learns_from_requests_of_one_row(landed: Settings, 
         assert row.effect_low < row.effect < row.effect_high
     names = {row.name for row in figures}
     assert names == {"roc_auc", "average_precision", "log_loss", "brier", "accuracy", "f1"}
-    assert "version 2 was registered without" in expected_of_logged(landed, takers, NIGHT, 2, [scores])[1]
+    assert "version 2 was registered without" in expected_log_performance(landed, takers, NIGHT, 2, [scores])[1]
 
 
 def test_nights_without_data_are_refused(landed: Settings, spark: Any) -> None:

@@ -17,8 +17,8 @@ from offered_sample import NIGHT, START, Shown, land_offers, shown, visits
 
 from forecache.errors import InputError, NotFoundError, SettingsError
 from forecache.lake.delta.tables import append_rows
-from forecache.lake.examples.answered import answered_rows, logged_state
 from forecache.lake.examples.build import build_examples
+from forecache.lake.examples.logged_answers import logged_answer_rows, logged_state
 from forecache.lake.ingest.ingest import ingest
 from forecache.pipeline import Log
 from forecache.realtime.log.record import schema, table_of
@@ -98,7 +98,7 @@ def logged(landed: Settings) -> Settings:
 def test_it_gets_each_answer_once_with_the_place_in_which_each_candidate_was_shown(
     logged: Settings, spark: Any
 ) -> None:
-    rows = answered_rows(spark, logged, learns, START, NIGHT).collect()
+    rows = logged_answer_rows(spark, logged, learns, START, NIGHT).collect()
     found = {(row["request_id"], row["position"]): row.asDict() for row in rows}
     assert len(found) == len(rows) == len(ASKED)
     lower = list(requests())[7]
@@ -144,7 +144,7 @@ def test_a_request_that_the_declaration_takes_no_more_is_refused_by_its_id(logge
     old = record("old", [replace(ASKED[0], at=ASKED[0].at - timedelta(days=31))])
     add_to_log(logged, [{**old, "day": day, "request": b'{"household_id": 1, "candidates": [{"product_id": "p1"}]}'}])
     with pytest.raises(Exception, match="logged request 'old' of 'offers', which release 3 answered.*asked_at"):
-        answered_rows(spark, logged, learns, day, day).collect()
+        logged_answer_rows(spark, logged, learns, day, day).collect()
 
 
 def test_a_request_that_has_other_rows_by_the_declaration_is_refused_by_its_id(logged: Settings, spark: Any) -> None:
@@ -152,7 +152,7 @@ def test_a_request_that_has_other_rows_by_the_declaration_is_refused_by_its_id(l
     rows = [replace(ASKED[0], at=ASKED[0].at - timedelta(days=51))]
     add_to_log(logged, [record("ranked", rows, day=day, items=2, scores=np.ones(2, np.float32).tobytes())])
     with pytest.raises(Exception, match="logged request 'ranked' of 'offers'.*It had 2 rows, and 1 by"):
-        answered_rows(spark, logged, learns, day, day).collect()
+        logged_answer_rows(spark, logged, learns, day, day).collect()
 
 
 def test_a_request_that_was_answered_unchecked_and_does_not_fit_is_left_out(logged: Settings, spark: Any) -> None:
@@ -162,13 +162,13 @@ def test_a_request_that_was_answered_unchecked_and_does_not_fit_is_left_out(logg
     bad, good = record("bad", rows, **unread), record("good", rows, **unread)
     wrong = {**orjson.loads(bad["request"]), "household_id": "no number"}
     add_to_log(logged, [{**bad, "request": orjson.dumps(wrong)}, good])
-    found = answered_rows(spark, logged, learns, day, day).collect()
+    found = logged_answer_rows(spark, logged, learns, day, day).collect()
     assert [row["request_id"] for row in found] == ["good"]
 
 
 def test_a_log_that_is_not_there_and_one_that_is_not_declared_are_said(landed: Settings, spark: Any) -> None:
     with pytest.raises(NotFoundError, match="'others' learns from its log, and nothing of it has been logged"):
-        answered_rows(spark, landed, replace(learns, name="others"), START, NIGHT)
+        logged_answer_rows(spark, landed, replace(learns, name="others"), START, NIGHT)
     with pytest.raises(SettingsError, match="'offers' learns from its log and has none"):
         replace(learns, log=None)
     with pytest.raises(SettingsError, match="learns from 13 days of its log.* and keeps 12"):

@@ -14,11 +14,11 @@ from logged_answers import ARRIVED, DAY, LOOKUPS, Answering, publish_views, rele
 from ranking_code import faults, transforms
 from rich.console import Console
 
-from forecache.cli import explained, output
+from forecache.cli import explained_answer, output
 from forecache.cli.main import main
 from forecache.errors import InputError, NotFoundError
 from forecache.monitoring.explain.explain import explain_answer
-from forecache.pipeline.realtime.logged import features_of, order_of, scores_of
+from forecache.pipeline.realtime.log_records import features_of, order_of, scores_of
 from forecache.pipeline.realtime.request import RequestField
 from forecache.realtime.release.folder import open_releases
 from forecache.settings import Settings
@@ -227,8 +227,8 @@ def said(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
     monkeypatch.setattr("forecache.cli.commands.explain.settings", lambda: settings)
-    for module in (explained, output):
-        monkeypatch.setattr(module, "console", lambda **_: Console(width=80, highlight=False, emoji=False))
+    for module in (explained_answer, output):
+        monkeypatch.setattr(module, "make_console", lambda **_: Console(width=80, highlight=False, emoji=False))
 
     def run(*arguments: str, code: int = 0) -> str:
         assert main(["explain", *arguments]) == code

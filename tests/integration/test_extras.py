@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tomllib
 
-from forecache.extras import EXTRA_OF
+from forecache.explain_errors import EXTRA_OF
 from forecache.settings import PROJECT_ROOT
 
 UV = str(PROJECT_ROOT / ".tools" / "uv" / "bin" / "uv")

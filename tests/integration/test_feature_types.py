@@ -20,15 +20,15 @@ from forecache.lake.feature_tables.features import build_features, build_view, v
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.training_sets.training_set import build_training_set
-from forecache.monitoring.stage import monitor
-from forecache.monitoring.table import measurements
+from forecache.monitoring.measurements import measurements
+from forecache.monitoring.monitor import monitor
 from forecache.pipeline import FeatureView, Pipeline
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.models import champion
-from forecache.registry.versions.register import register
+from forecache.registry.versions.model_versions import champion
+from forecache.registry.versions.register import register_trained_model
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
-from forecache.tracking.artifacts import download
+from forecache.tracking.artifacts import download_artifact
 from forecache.training.launch import train
 from forecache.training.vocabulary import learn_vocabularies
 
@@ -64,7 +64,9 @@ def trained(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> 
     ingest(spark, settings, VISITS)
     for pipeline in (network_typed, trees_typed):
         build_training_set(spark, settings, pipeline, LAST)
-        version = int(register(settings, pipeline, train(settings, pipeline, LAST)).details["model_version"])
+        version = int(
+            register_trained_model(settings, pipeline, train(settings, pipeline, LAST)).details["model_version"]
+        )
         verdict = run_gate(settings, pipeline, version, actor="test")
         assert verdict.champion_after == version, verdict.reasons
         build_features(spark, settings, pipeline, [LAST - timedelta(days=1), LAST])
@@ -128,7 +130,7 @@ def copy_of(settings: Settings, folder: Path) -> Settings:
 @pytest.mark.parametrize("pipeline", [network_typed, trees_typed], ids=lambda each: each.name)
 def test_the_model_holds_the_categories_that_training_saw(trained: Settings, pipeline: Pipeline) -> None:
     version = champion(trained, pipeline)
-    plan = plan_scoring(str(download(trained, artifact_uri=f"models:/{pipeline.name}/{version.version}")))
+    plan = plan_scoring(str(download_artifact(trained, artifact_uri=f"models:/{pipeline.name}/{version.version}")))
     encoding = read_encoding(plan.spec.options[ENCODING])
     shop = encoding.features[1]
     assert shop.categories == ("east", "north", "south")
@@ -149,7 +151,7 @@ def test_whoever_loads_the_network_from_mlflow_gets_the_same_answers(trained: Se
     import pandas as pd
 
     version = champion(trained, network_typed)
-    folder = download(trained, artifact_uri=f"models:/network_typed/{version.version}")
+    folder = download_artifact(trained, artifact_uri=f"models:/network_typed/{version.version}")
     features = rows_of(trained, VIEW.feature_table)
     frame = pd.DataFrame(
         {
@@ -175,7 +177,7 @@ def test_a_struct_of_the_features_is_scored_by_the_kernel_of_the_registered_mode
     import pyarrow as pa
 
     version = champion(trained, trees_typed)
-    plan = plan_scoring(str(download(trained, artifact_uri=f"models:/trees_typed/{version.version}")))
+    plan = plan_scoring(str(download_artifact(trained, artifact_uri=f"models:/trees_typed/{version.version}")))
     kernel = load_kernel(plan.spec, lambda: plan.payload, lambda: "")
     rows = open_table(trained, VIEW.feature_table).to_pyarrow_table(filters=[("as_of", "=", LAST)]).sort_by("customer")
     columns = [rows.column(name).combine_chunks() for name in plan.spec.inputs]

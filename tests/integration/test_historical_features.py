@@ -15,7 +15,7 @@ import pytest
 from joined_sample import FLOWS, OPENED, REGION, SALES, SHOP, land, land_all, people
 from pyspark.sql import functions as F
 
-from forecache.cli.commands.features import collected, find_views
+from forecache.cli.commands.features import collect_rows, find_views
 from forecache.cli.main import main
 from forecache.errors import InputError, NotFoundError
 from forecache.lake.delta.tables import table_version
@@ -143,7 +143,7 @@ def test_view_that_returns_a_row_twice_is_named_instead_of_doubling_rows(lake: S
     view = dataclasses.replace(REGION, name="twice", features=Features(columns=(Feature("people"),), compute=twice))
     found = historical_features(spark, lake, [view], frame(spark, [("a", "north", at(3), 0)]))
     with pytest.raises(InputError, match="The view 'twice' has several rows of the key north on 2026-01-02."):
-        collected(found)
+        collect_rows(found)
 
 
 def test_command_keeps_order_and_columns_of_files(

@@ -19,9 +19,9 @@ import sys, time
 from datetime import date, datetime, timezone
 from pathlib import Path
 from test_ingest_turns import SOURCE
-from forecache.lake.ingest.ingested import IngestedFile, enter_files
+from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 from forecache.lake.ingest.landing import list_landing, read_checksum
-from forecache.lake.turn import own_turn
+from forecache.lake.stage import hold_table_lock
 from forecache.results import no_progress
 from forecache.settings import load_settings
 settings, file, waits = load_settings(home=sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
@@ -31,10 +31,10 @@ def enter():
     checksum, now = read_checksum(settings, SOURCE, found.name), datetime.now(timezone.utc)
     row = IngestedFile("orders", found.name, found.day, found.size_bytes, found.modified_at, checksum, 1, 1, 0, None, 0,
                        now, "", "")
-    enter_files(settings, [row])
+    record_files(settings, [row])
 
 enter()
-with own_turn(settings, SOURCE.raw_table, "", no_progress):
+with hold_table_lock(settings, SOURCE.raw_table, "", no_progress):
     print(flush=True)
     while not waits.exists():
         time.sleep(0.005)

@@ -12,9 +12,9 @@ from store_tables import NEXT_NIGHT, churn, predictions, scores, write_night
 
 from forecache.cli.main import main
 from forecache.lake.delta import small_tables
-from forecache.lake.delta.damage import damaged_files, named
+from forecache.lake.delta.damage import as_damaged_error, find_damaged_files
 from forecache.lake.delta.tables import read_table
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.registry.promotions import Promotion, record_promotion
 from forecache.settings import Settings
 from forecache.store import publish
@@ -28,7 +28,7 @@ def file(settings: Settings) -> Path:
     """The data file of the newer of two nights."""
     write_night(settings, predictions(scores(500)))
     write_night(settings, predictions(scores(500), night=NEXT_NIGHT), night=NEXT_NIGHT)
-    assert list(damaged_files(settings)) == []
+    assert list(find_damaged_files(settings)) == []
     [found] = Path(settings.table_uri("predictions_churn")).glob(f"as_of={NEXT_NIGHT}/*.parquet")
     return found
 
@@ -54,7 +54,7 @@ def test_a_damaged_file_is_named_by_doctor_and_by_who_reads_it(
 ) -> None:
     assert callable(harm)
     harm(file)
-    [found] = damaged_files(settings)
+    [found] = find_damaged_files(settings)
     assert (found.table, Path(found.path).name) == ("predictions_churn", file.name)
     assert "--rebuild" in found.remedy
     monkeypatch.setenv("FORECACHE_HOME", str(settings.home_path))
@@ -64,7 +64,7 @@ def test_a_damaged_file_is_named_by_doctor_and_by_who_reads_it(
     assert file.name in findings["table files"]["found"]
     with pytest.raises(Exception) as caught:  # what delta-rs and Arrow raise is theirs
         publish(settings, churn())
-    said = named(caught.value)
+    said = as_damaged_error(caught.value)
     assert said is not None, repr(caught.value)
     assert file.name in said.message
     assert "is missing or damaged" in said.message
@@ -81,14 +81,14 @@ def test_spark_s_own_error_is_named_too(settings: Settings, file: Path, spark: "
         spark.catalog.clearCache()
         with pytest.raises(Exception) as caught:  # Spark's
             read_table(spark, settings, "predictions_churn").toPandas()
-        said = named(caught.value)
+        said = as_damaged_error(caught.value)
         assert said is not None, repr(caught.value)[:2000]
         assert file.name in said.message
 
 
 def test_an_error_about_something_else_is_not_taken_for_a_damaged_file() -> None:
-    assert named(ValueError("the column 'page' is not in raw_x/part-1.csv")) is None
-    assert named(RuntimeError("lake/raw_x/part-1.parquet was written")) is None
+    assert as_damaged_error(ValueError("the column 'page' is not in raw_x/part-1.csv")) is None
+    assert as_damaged_error(RuntimeError("lake/raw_x/part-1.parquet was written")) is None
 
 
 def flip(path: Path, at: int) -> None:
@@ -139,17 +139,17 @@ def test_a_damaged_file_of_a_table_or_its_log_is_named_by_each_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for number in range(3):
-        record(settings, [StageRecord("score", "churn", NEXT_NIGHT, f"i{number}", "", -1, 1, 0.1)])
+        append_records(settings, [StageRecord("score", "churn", NEXT_NIGHT, f"i{number}", "", -1, 1, 0.1)])
         record_promotion(settings, a_promotion(number))
     monkeypatch.setenv("FORECACHE_HOME", str(settings.home_path))
     path = damaged(Path(settings.table_uri(name)))
     flip(path, path.stat().st_size - 6 if path.suffix == ".parquet" else path.stat().st_size // 2)
-    small_tables._reader.cache_clear()  # each command is a process of its own
+    small_tables._table_reader.cache_clear()  # each command is a process of its own
     assert main(command) == 7
     said = " ".join(capsys.readouterr().err.split())
     assert path.name in said
     assert f"of the table '{name}' is missing or damaged" in said
-    [found] = damaged_files(settings)
+    [found] = find_damaged_files(settings)
     assert (found.table, Path(found.path).name) == (name, path.name)
 
 

@@ -21,13 +21,13 @@ from store_services import minio_server, postgres_server
 from forecache.errors import InputError, SettingsError, UnavailableError
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ingest.ingest import ingest
-from forecache.lake.ingest.ingested import ingested_files
+from forecache.lake.ingest.ingested_files import ingested_files
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.ledger import last_records
 from forecache.lake.query import query
 from forecache.lake.sources.days_to_extract import days_to_extract
 from forecache.lake.sources.extract import extract
-from forecache.lake.sources.state import require_delivered, source_state
+from forecache.lake.sources.source_states import require_delivered, source_state
 from forecache.pipeline import Column, Query, Snapshot, Source, Static
 from forecache.settings import Settings, load_settings
 

@@ -220,7 +220,7 @@ def test_adding_later_events_changes_no_earlier_feature(spark: Any, cases: list[
     schema = "customer_id string, event_day date, quantity int, amount double, as_of date"
 
     def computed(*, with_later: bool) -> list[dict[str, Any]]:
-        from forecache.lake.sources.events import cut_events
+        from forecache.lake.sources.as_of_rows import cut_events
 
         rows = [
             (f"{number}-{customer}", START + timedelta(days=when), 1, float(amount))

@@ -7,7 +7,7 @@ import pytest
 from landed_orders import D1, HEADER, ORDERS, Land, landing, rows
 
 from forecache.lake.delta.tables import open_table, table_version
-from forecache.lake.ingest.ingest import _count, ingest
+from forecache.lake.ingest.ingest import _count_rows, ingest
 from forecache.lake.ledger import all_records
 from forecache.pipeline import Column
 from forecache.settings import Settings
@@ -94,10 +94,10 @@ def test_rows_are_counted_apart_from_judging_them(
     from forecache.quality.reconcile import reconcile
 
     def one_more(judged: Any) -> dict[str, dict[str, Any]]:
-        return {name: {**count, "counted": count["counted"] + 1} for name, count in _count(judged).items()}
+        return {name: {**count, "counted": count["counted"] + 1} for name, count in _count_rows(judged).items()}
 
     # Spark's workers import the parser themselves, so the count of the bytes is changed instead.
-    monkeypatch.setattr("forecache.lake.ingest.ingest._count", one_more)
+    monkeypatch.setattr("forecache.lake.ingest.ingest._count_rows", one_more)
     land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\n")
     ingest(spark, settings, ORDERS)
     outcome = reconcile(settings, ORDERS, [D1])[D1]
@@ -128,7 +128,7 @@ def test_run_killed_before_the_files_were_entered_is_made_good_by_the_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("forecache.lake.ingest.ingest.enter_files", killed)
+        patch.setattr("forecache.lake.ingest.ingest.record_files", killed)
         with pytest.raises(KeyboardInterrupt):
             ingest(spark, settings, ORDERS)
     land("2026-01-02.csv", HEADER + "o3,a,2026-01-02T10:00:00Z,5\n")

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pytest
 
 from forecache.lake.delta import tables
-from forecache.lake.delta.partitions import look
+from forecache.lake.delta.partitions import take_snapshot
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.lake.delta.writers import write_rows
-from forecache.lake.ingest import commit as ingest_commit
-from forecache.lake.ingest.commit import commit_quarantine, commit_raw, patiently, require_newest
-from forecache.lake.ingest.ingested import FILES_TABLE, IngestedFile, enter_files, ingested_files
+from forecache.lake.ingest import table_commits as ingest_commit
+from forecache.lake.ingest.ingested_files import FILES_TABLE, IngestedFile, ingested_files, record_files
 from forecache.lake.ingest.landing import LandingFile
+from forecache.lake.ingest.table_commits import commit_quarantine, commit_raw, require_newest, retry_if_overtaken
 from forecache.pipeline import Column, Source
 from forecache.settings import Settings, load_settings
 
@@ -77,7 +77,7 @@ def ingest(settings: Settings, landed: Files, pause: Any) -> None:
     files = [LandingFile(name, ORDERS.start, 1, NOW) for name in pending]
 
     def attempt() -> None:
-        seen = look(settings, ORDERS.raw_table, "event_day")
+        seen = take_snapshot(settings, ORDERS.raw_table, "event_day")
         good, bad = judge(settings, pending, seen.version >= 0)
         pause()
         version = commit_raw(settings, ORDERS, Frame(good), files, seen=seen, run_id="")  # type: ignore[arg-type]
@@ -90,10 +90,10 @@ def ingest(settings: Settings, landed: Files, pause: Any) -> None:
             counts = [sum(row["source_file"] == file.name for row in rows) for rows in (good, bad)]
             rows = (sum(counts), *counts, None, version, NOW, "", "")
             done.append(IngestedFile("orders", file.name, file.day, 1, NOW, "", *rows))
-        enter_files(settings, done, require=lambda: require_newest(settings, ORDERS, version))
+        record_files(settings, done, require=lambda: require_newest(settings, ORDERS, version))
 
     if files:
-        patiently(attempt, tries=20)
+        retry_if_overtaken(attempt, tries=20)
 
 
 def expect_agreement(settings: Settings, landed: Files) -> None:
@@ -118,7 +118,7 @@ def test_ingestions_that_overlap_without_a_lock_leave_tables_that_agree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(tables, "write_frame", write_frame)
-    monkeypatch.setattr(tables, "write_spread", write_frame)
+    monkeypatch.setattr(tables, "write_partitioned", write_frame)
     sleep = time.sleep
     monkeypatch.setattr(ingest_commit.time, "sleep", lambda seconds: sleep(seconds / 10))
     chance, settings = random.Random(seed), load_settings(home=tmp_path / "home")
@@ -149,7 +149,7 @@ def test_ingestion_that_is_overtaken_whole_at_a_step_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     monkeypatch.setattr(tables, "write_frame", write_frame)
-    monkeypatch.setattr(tables, "write_spread", write_frame)
+    monkeypatch.setattr(tables, "write_partitioned", write_frame)
     settings = load_settings(home=tmp_path / "home")
     earlier: Files = {"2026-01-01.b.csv": ["a", "b"], "2026-01-01.c.csv": ["b", "c"]}
     later: Files = {"2026-01-01.a.csv": ["a", "c", "d"], **earlier}

@@ -8,7 +8,7 @@ from landed_orders import D1, D2, D3, HEADER, ORDERS, Land, landing, rows
 
 from forecache.errors import InputError
 from forecache.lake.ingest.ingest import ingest
-from forecache.lake.ingest.ingested import ingested_files, raw_state, require_days
+from forecache.lake.ingest.ingested_files import ingested_files, last_raw_version, require_days
 from forecache.settings import Settings
 
 
@@ -67,12 +67,12 @@ def test_late_file_is_ingested_beside_the_first_and_moves_the_state_of_later_nig
     for day in (1, 2, 3):
         land(f"2026-01-0{day}.csv", HEADER + f"o{day},a,2026-01-0{day}T10:00:00Z,5\n")
     ingest(spark, settings, ORDERS)
-    before = [raw_state(settings, ORDERS, night) for night in (D1, D2, D3)]
+    before = [last_raw_version(settings, ORDERS, night) for night in (D1, D2, D3)]
     land("2026-01-02.late.csv", HEADER + "o9,a,2026-01-02T11:00:00Z,5\no1,a,2026-01-02T11:00:00Z,5\n")
     result = ingest(spark, settings, ORDERS)
     assert result.details["late_days"] == ["2026-01-02"]
     assert (result.details["raw_rows"], result.details["quarantined_rows"]) == (1, 1)
-    after = [raw_state(settings, ORDERS, night) for night in (D1, D2, D3)]
+    after = [last_raw_version(settings, ORDERS, night) for night in (D1, D2, D3)]
     assert [b == a for b, a in zip(before, after, strict=True)] == [True, False, False]
 
 

@@ -10,7 +10,7 @@ import pytest
 from forecache.lake import ledger
 from forecache.lake.delta import small_tables
 from forecache.lake.delta.tables import open_table
-from forecache.lake.ledger import StageRecord, last_record, last_records, record
+from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
 from forecache.settings import Settings
 
 NIGHT = date(2026, 1, 1)
@@ -30,7 +30,7 @@ def test_the_last_commit_counts_where_a_clock_went_back(settings: Settings, monk
 
     monkeypatch.setattr(ledger, "datetime", Clock)
     for number in range(4):
-        record(settings, [row(f"inputs {number}")])
+        append_records(settings, [row(f"inputs {number}")])
         Clock.behind += timedelta(minutes=5)
     found = last_record(settings, "score", "orders", NIGHT)
     assert found is not None
@@ -41,9 +41,9 @@ def test_the_last_commit_counts_where_a_clock_went_back(settings: Settings, monk
 def test_rows_of_two_writers_at_once_have_the_order_of_their_commits(settings: Settings) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    record(settings, [row("first")])
+    append_records(settings, [row("first")])
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda number: record(settings, [row(f"{number}")]), range(8)))
+        list(threads.map(lambda number: append_records(settings, [row(f"{number}")]), range(8)))
     written = open_table(settings, ledger.LEDGER_TABLE).to_pyarrow_table().sort_by("commit_version").to_pylist()
     assert [r["commit_version"] for r in written] == list(range(9))
     found = last_record(settings, "score", "orders", NIGHT)
@@ -52,7 +52,7 @@ def test_rows_of_two_writers_at_once_have_the_order_of_their_commits(settings: S
 
 
 def test_a_stage_without_nights_is_told_from_its_nights(settings: Settings) -> None:
-    record(settings, [row("night"), row("none", None)])
+    append_records(settings, [row("night"), row("none", None)])
     without, with_night = last_record(settings, "score", "orders"), last_record(settings, "score", "orders", NIGHT)
     assert without is not None
     assert with_night is not None
@@ -62,11 +62,11 @@ def test_a_stage_without_nights_is_told_from_its_nights(settings: Settings) -> N
 
 def test_a_look_up_sees_what_another_process_has_committed(settings: Settings) -> None:
     script = (
-        "import sys\nfrom datetime import date\nfrom forecache.lake.ledger import StageRecord, record\n"
+        "import sys\nfrom datetime import date\nfrom forecache.lake.ledger import StageRecord, append_records\n"
         "from forecache.settings import load_settings\nsettings = load_settings(home=sys.argv[1])\n"
         "for line in sys.stdin:\n"
         "    night = date(2026, 1, 1)\n"
-        "    record(settings, [StageRecord('score', 'orders', night, line.strip(), 't', 1, 10, 0.1)])\n"
+        "    append_records(settings, [StageRecord('score', 'orders', night, line.strip(), 't', 1, 10, 0.1)])\n"
         "    print('recorded', flush=True)\n"
     )
     command = [sys.executable, "-c", script, str(settings.home_path)]
@@ -85,12 +85,12 @@ def test_a_look_up_sees_what_another_process_has_committed(settings: Settings) -
 
 def test_a_look_up_sees_a_table_that_was_removed_and_made_anew(settings: Settings) -> None:
     for number in range(3):
-        record(settings, [row(f"old {number}")])
+        append_records(settings, [row(f"old {number}")])
     assert last_record(settings, "score", "orders", NIGHT) is not None
     shutil.rmtree(settings.table_uri(ledger.LEDGER_TABLE))
     assert last_record(settings, "score", "orders", NIGHT) is None
     for number in range(3):
-        record(settings, [row(f"new {number}")])
+        append_records(settings, [row(f"new {number}")])
     found = last_record(settings, "score", "orders", NIGHT)
     assert found is not None
     assert found.inputs == "new 2"
@@ -101,7 +101,9 @@ def test_many_small_files_are_merged_and_nothing_is_lost(settings: Settings, mon
     monkeypatch.setattr(small_tables, "_SMALL_FILE_ROWS", 25)
     nights = [NIGHT + timedelta(days=number) for number in range(70)]
     for number, night in enumerate(nights):
-        record(settings, [StageRecord(f"stage {number % 3}", f"p{number % 7}", night, f"{number}", "t", 1, 1, 0.1)])
+        append_records(
+            settings, [StageRecord(f"stage {number % 3}", f"p{number % 7}", night, f"{number}", "t", 1, 1, 0.1)]
+        )
         found = last_record(settings, f"stage {number % 3}", f"p{number % 7}", night)
         assert found is not None
         assert found.inputs == f"{number}"
@@ -121,7 +123,7 @@ def test_writers_at_once_merge_and_lose_nothing(settings: Settings, monkeypatch:
 
     monkeypatch.setattr(small_tables, "MOST_SMALL_FILES", 5)
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda number: record(settings, [row(f"{number}")]), range(40)))
+        list(threads.map(lambda number: append_records(settings, [row(f"{number}")]), range(40)))
     written = open_table(settings, ledger.LEDGER_TABLE).to_pyarrow_table().sort_by("commit_version").to_pylist()
     assert [r["commit_version"] for r in written] == list(range(40))
     assert sorted(int(r["inputs"]) for r in written) == list(range(40))

@@ -15,12 +15,12 @@ from maintenance_lake import DAY, TRAINING, age, contents, data_files, write_lak
 from forecache.cli.main import cli
 from forecache.errors import NotFoundError
 from forecache.lake.delta.commit import Target
-from forecache.lake.delta.partitions import look, replace_partitions
+from forecache.lake.delta.partitions import replace_partitions, take_snapshot
 from forecache.lake.delta.tables import open_table
 from forecache.lake.delta.writers import write_rows
-from forecache.lake.ledger import StageRecord, record
-from forecache.lake.maintenance.maintain import Maintained
-from forecache.operations.maintain import maintain
+from forecache.lake.ledger import StageRecord, append_records
+from forecache.lake.maintenance.maintain import MaintenanceResult
+from forecache.operations.lake_maintenance import maintain_lake
 from forecache.settings import Settings
 
 FEATURES = "features_orders"
@@ -33,19 +33,22 @@ def lake(settings: Settings) -> Settings:
     return settings
 
 
-def by_table(done: list[Maintained]) -> dict[str, Maintained]:
+def by_table(done: list[MaintenanceResult]) -> dict[str, MaintenanceResult]:
     return {item.table: item for item in done}
 
 
 def write_day(settings: Settings, day: date, value: int) -> int:
     rows = pa.table({"key": ["a"], "x": pa.array([value], pa.int64()), "as_of": pa.array([day], pa.date32())})
     target = Target(settings, FEATURES, Schema.from_arrow(rows.schema), ("as_of",), change_feed=True)
-    seen, files = look(settings, FEATURES, "as_of"), write_rows(rows, settings, FEATURES, partition_by=["as_of"])
+    seen, files = (
+        take_snapshot(settings, FEATURES, "as_of"),
+        write_rows(rows, settings, FEATURES, partition_by=["as_of"]),
+    )
     return replace_partitions(target, files, column="as_of", values=[day], seen=seen).version
 
 
 def record_day(settings: Settings, day: date, version: int) -> None:
-    record(settings, [StageRecord("features", "orders", day, "i", FEATURES, version, 1, 0.1)])
+    append_records(settings, [StageRecord("features", "orders", day, "i", FEATURES, version, 1, 0.1)])
 
 
 def values(settings: Settings, version: int, day: date) -> list[int]:
@@ -55,7 +58,7 @@ def values(settings: Settings, version: int, day: date) -> list[int]:
 
 def test_small_files_are_merged_and_old_versions_that_nothing_names_go(lake: Settings) -> None:
     before = contents(lake)
-    done = by_table(maintain(lake))
+    done = by_table(maintain_lake(lake))
     assert contents(lake) == before
     assert (done["raw_orders"].merged, done["raw_orders"].table_files_after) == (6, 2)
     assert (done["quarantine_orders"].merged, done["quarantine_orders"].table_files_after) == (6, 1)
@@ -64,7 +67,7 @@ def test_small_files_are_merged_and_old_versions_that_nothing_names_go(lake: Set
     # What was merged now was in use a moment ago.
     assert (done["raw_orders"].removed, done["raw_orders"].files_after) == (0, 8)
     age(lake)
-    again = by_table(maintain(lake))
+    again = by_table(maintain_lake(lake))
     assert (again["raw_orders"].merged, again["raw_orders"].removed, again["raw_orders"].files_after) == (0, 6, 2)
     assert again["raw_orders"].bytes_after < again["raw_orders"].bytes_before
     assert contents(lake) == before
@@ -72,18 +75,18 @@ def test_small_files_are_merged_and_old_versions_that_nothing_names_go(lake: Set
 
 
 def test_what_was_merged_now_stays_though_the_log_is_cleaned_meanwhile(lake: Settings) -> None:
-    merged = by_table(maintain(lake, ["stage_ledger"]))["stage_ledger"]
+    merged = by_table(maintain_lake(lake, ["stage_ledger"]))["stage_ledger"]
     assert (merged.merged, merged.removed) == (7, 0)
     delta = open_table(lake, "stage_ledger")
     delta.create_checkpoint()
     for entry in Path(lake.table_uri("stage_ledger"), "_delta_log").glob("*.json"):
         entry.unlink()
-    assert by_table(maintain(lake, ["stage_ledger"]))["stage_ledger"].removed == 0
+    assert by_table(maintain_lake(lake, ["stage_ledger"]))["stage_ledger"].removed == 0
 
 
 def test_a_dry_run_says_what_would_go_and_changes_nothing(lake: Settings) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(lake.lake_uri).rglob("*")}
-    done = by_table(maintain(lake, dry_run=True))
+    done = by_table(maintain_lake(lake, dry_run=True))
     assert {path: path.stat().st_mtime_ns for path in Path(lake.lake_uri).rglob("*")} == before
     assert (done["raw_orders"].merged, done[TRAINING].removed, done[TRAINING].files_after) == (6, 3, 2)
 
@@ -98,7 +101,7 @@ def test_the_version_that_the_ledger_names_of_a_night_stays_and_others_of_that_n
     record_day(settings, days[1], write_day(settings, days[1], 1))
     write_day(settings, days[0], 3)
     age(settings)
-    done = by_table(maintain(settings))
+    done = by_table(maintain_lake(settings))
     # The first night's first and third files, and the second night's first.
     assert (done[FEATURES].files_before, done[FEATURES].removed) == (6, 3)
     assert values(settings, named, days[0]) == [1]
@@ -119,7 +122,7 @@ def test_files_that_no_version_has_stay_for_a_week(lake: Settings) -> None:
     half = folder / "written-1" / "_temporary" / "0" / "half.parquet"
     half.write_bytes(b"PAR1")
     os.utime(half, (0, 0))
-    assert by_table(maintain(lake, ["raw_orders"]))["raw_orders"].removed == 2
+    assert by_table(maintain_lake(lake, ["raw_orders"]))["raw_orders"].removed == 2
     assert (folder / f"event_day={DAY}" / "young-attempt" / "shard=all" / "a.c0.parquet").exists()
     assert not (folder / f"event_day={DAY}" / "old-attempt").exists()
     assert not (folder / "written-1").exists()
@@ -131,4 +134,4 @@ def test_the_command_shows_each_table_and_takes_names(lake: Settings, monkeypatc
     (item,) = json.loads(done.output)
     assert (item["table"], item["removed"], item["files_before"], item["files_after"]) == (TRAINING, 3, 5, 2)
     with pytest.raises(NotFoundError, match="no table 'nothing'"):
-        maintain(lake, ["nothing"])
+        maintain_lake(lake, ["nothing"])

@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from forecache.lake.delta import spread
+from forecache.lake.delta import partitioned_files as spread
 from forecache.lake.delta.files import DataFile
-from forecache.lake.delta.spread import write_spread
+from forecache.lake.delta.partitioned_files import write_partitioned
 from forecache.lake.delta.writers import write_frame
 from forecache.lake.spark.session import spark_path
 from forecache.settings import Settings
@@ -44,7 +44,7 @@ def _by_day(files: list[DataFile]) -> dict[str, DataFile]:
 def test_spread_rows_are_stored_as_spark_stores_them(settings: Settings, spark: Any) -> None:
     frame = spark.range(20_000).selectExpr(*EVERY_TYPE).repartition(1, "event_day")
     schema, expected = write_frame(frame, settings, "t", partition_by="event_day")
-    own_schema, files = write_spread(frame, settings, "t", partition_by="event_day")
+    own_schema, files = write_partitioned(frame, settings, "t", partition_by="event_day")
     assert own_schema == schema
     assert _stored(spark, settings, files) == _stored(spark, settings, expected)
     assert _by_day(files) == _by_day(expected)
@@ -60,6 +60,6 @@ def test_rows_of_a_file_are_held_up_to_a_size_and_none_is_lost(monkeypatch: pyte
 
 def test_frame_without_rows_has_no_files(settings: Settings, spark: Any) -> None:
     frame = spark.range(0).selectExpr(*EVERY_TYPE)
-    schema, files = write_spread(frame, settings, "t", partition_by="event_day")
+    schema, files = write_partitioned(frame, settings, "t", partition_by="event_day")
     assert files == []
     assert [field.name for field in schema.fields][-1] == "event_day"

@@ -11,10 +11,10 @@ import pytest
 
 from forecache.errors import InputError, NotYetError
 from forecache.lake.ingest.ingest import ingest
-from forecache.lake.ingest.ingested import ingested_files
+from forecache.lake.ingest.ingested_files import ingested_files
 from forecache.lake.query import query
-from forecache.lake.sources.rows import horizon_rows, known_rows
-from forecache.lake.sources.state import require_delivered, source_state
+from forecache.lake.sources.point_in_time import horizon_rows, known_rows
+from forecache.lake.sources.source_states import require_delivered, source_state
 from forecache.pipeline import Column, Snapshot, Source, Static
 from forecache.quality.reconcile import reconcile
 from forecache.settings import Settings
@@ -78,12 +78,12 @@ def test_figures_of_a_night_depend_on_every_state_that_its_labels_have(
     from table_project import spending
 
     from forecache.lake.ledger import StageRecord
-    from forecache.monitoring import stage
+    from forecache.monitoring import monitor as stage
 
     label = dataclasses.replace(spending.label, horizon_days=2)
     pipeline = dataclasses.replace(spending, sources=(PRODUCTS,), label=label)
     scored = {day: StageRecord("score", "spending", day, "", "predictions", 0, 1, 0.0) for day in D}
-    run = stage._Run(settings, pipeline, lambda: spark, SimpleNamespace(version=1), {}, scored, "")  # type: ignore[arg-type]
+    run = stage._MonitoringRun(settings, pipeline, lambda: spark, SimpleNamespace(version=1), {}, scored, "")  # type: ignore[arg-type]
     monkeypatch.setattr(stage, "feature_versions", lambda _, __, nights: dict.fromkeys(nights, 0))
     for day in (D[1], D[4]):
         land(settings, PRODUCTS, f"{day}.csv", "1,10")

@@ -9,7 +9,7 @@ from deltalake import DeltaTable, Schema
 from warm import assert_valid_log
 
 from forecache.errors import InputError, NotFoundError
-from forecache.lake.delta.commit import Change, State, Target, commit
+from forecache.lake.delta.commit import Change, TableState, Target, commit
 from forecache.lake.delta.listing import list_tables
 from forecache.lake.delta.tables import (
     append_rows,
@@ -21,7 +21,7 @@ from forecache.lake.delta.tables import (
     write_partitions,
 )
 from forecache.lake.delta.writers import write_frame, write_rows
-from forecache.lake.ledger import StageRecord, last_record, last_records, record
+from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
 from forecache.lake.query import query
 from forecache.settings import Settings
 
@@ -98,9 +98,9 @@ def test_ledger_gives_the_latest_row_of_each_night(settings: Settings) -> None:
         return StageRecord("features", "churn", night, inputs, "features_churn", 1, 2, 0.5, {"by": "test"})
 
     assert last_records(settings, "features", "churn") == {}
-    record(settings, [row(N1, "a"), row(N2, "b")])
-    record(settings, [row(N1, "c")])
-    record(settings, [row(None, "d")])
+    append_records(settings, [row(N1, "a"), row(N2, "b")])
+    append_records(settings, [row(N1, "c")])
+    append_records(settings, [row(None, "d")])
     records = last_records(settings, "features", "churn")
     assert {night: found.inputs for night, found in records.items()} == {N1: "c", N2: "b", None: "d"}
     assert records[N1].details == {"by": "test"}
@@ -190,7 +190,7 @@ def test_a_commit_that_loses_its_first_attempts_tries_again_however_long_they_to
     append()
     tries = 0
 
-    def decide(state: State) -> Change:
+    def decide(state: TableState) -> Change:
         nonlocal tries
         tries += 1
         if tries <= 5:

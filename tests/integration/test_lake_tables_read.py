@@ -19,8 +19,8 @@ from store_services import minio_server
 
 from forecache.errors import InputError, NotYetError, UnavailableError
 from forecache.lake.delta.writers import write_frame
-from forecache.lake.sources.rows import horizon_rows, known_rows
-from forecache.lake.sources.state import require_delivered, source_state
+from forecache.lake.sources.point_in_time import horizon_rows, known_rows
+from forecache.lake.sources.source_states import require_delivered, source_state
 from forecache.lake.sources.tables import delta_source
 from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import Column, Snapshot, Source, Static, TableSource
@@ -209,7 +209,7 @@ def test_columns_of_parquet_have_any_type_that_the_declared_one_holds(
     assert row.asDict() == {name: value for name, value, _ in found} | {"event_day": D[0], "as_of": D[0]}
 
     pins = Pins(settings)
-    pins.of(source)
+    pins.pin(source)
     (tmp_path / "a b.parquet").rename(tmp_path / "b.parquet")
     with pytest.raises(UnavailableError, match=f"a file went from {tmp_path} meanwhile. Run again"):
         known_rows(spark, settings, [source], [D[0]], pins=pins)
@@ -330,15 +330,15 @@ def test_versions_are_told_by_their_entries_in_the_log(
     for told in ([], ['{"commitInfo": {}}'], ['{"commitInfo": {"operation": "WRITE"}}']):
         entry.write_text("\n".join([*lines, *told]))
         os.utime(entry, (at, at))
-        assert [Pins(settings).of(by_version).version_of(night) for night in D[:5]] == [None, 1, 1, 2, 2]
-    require_columns = delta_source.require_columns
+        assert [Pins(settings).pin(by_version).version_of(night) for night in D[:5]] == [None, 1, 1, 2, 2]
+    require_columns = delta_source.require_source_columns
 
     def meanwhile(*about: Any, **where: Any) -> None:
         write_deltalake(by_version.uri, prices((7, 7.0)), mode="overwrite")
         require_columns(*about, **where)
 
-    monkeypatch.setattr(delta_source, "require_columns", meanwhile)
-    pinned = Pins(settings).of(by_version)
+    monkeypatch.setattr(delta_source, "require_source_columns", meanwhile)
+    pinned = Pins(settings).pin(by_version)
     assert (pinned.version, [version for version, _ in pinned.commits]) == (2, [0, 1, 2])
 
 
@@ -394,23 +394,23 @@ def test_columns_of_an_existing_table_are_features_as_they_are(
 def test_chain_of_an_answer_names_the_state_of_an_existing_table_that_was_read(
     settings: Settings, by_version: TableSource
 ) -> None:
-    from forecache.cli.trace import _source
+    from forecache.cli.trace import _source_link
 
     made = {"inputs": "", "pinned": {"products": {"uri": by_version.uri, "version": 2}}}
-    assert _source(settings, by_version, made, {"product_id": 1}, D[4]) == {
+    assert _source_link(settings, by_version, made, {"product_id": 1}, D[4]) == {
         "table": by_version.uri,
         "delta_version": 2,
         "missing": "an existing table, whose rows are not looked up here",
     }
     landed = Source("regions", (Column("region", "string"),), time=Static(), start=D[0])
-    link = _source(settings, landed, {"inputs": "raw_regions@3 code=x"}, {"product_id": 1}, D[4])
+    link = _source_link(settings, landed, {"inputs": "raw_regions@3 code=x"}, {"product_id": 1}, D[4])
     assert (link["delta_version"], link["missing"]) == (3, "its rows are not of the pipeline's key")
 
 
 def test_maintenance_leaves_an_existing_table_in_the_lakes_folder_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.operations.maintain import foreign_tables, maintain
+    from forecache.operations.lake_maintenance import foreign_tables, maintain_lake
 
     package = tmp_path / "reads_tables" / "pipelines"
     package.mkdir(parents=True)
@@ -425,9 +425,9 @@ def test_maintenance_leaves_an_existing_table_in_the_lakes_folder_alone(
     for price in (1.0, 2.0):
         write_deltalake(uri, prices((1, price)), mode="append")
     assert foreign_tables(settings) == {"products": "products"}
-    assert maintain(settings) == []
+    assert maintain_lake(settings) == []
     with pytest.raises(InputError, match="The table 'products' is read by source 'products', and others write it"):
-        maintain(settings, ["products"])
+        maintain_lake(settings, ["products"])
     assert len(DeltaTable(uri).file_uris()) == 2
 
 

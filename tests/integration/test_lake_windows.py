@@ -17,11 +17,11 @@ from windows_sample import SALES, VIEW, days_after, free_form, land, random_rows
 
 from forecache.errors import InputError
 from forecache.lake.delta.tables import open_table, table_exists
-from forecache.lake.feature_tables import known
+from forecache.lake.feature_tables import night_features as known
 from forecache.lake.feature_tables.feature_rows import view_frame
 from forecache.lake.feature_tables.features import build_view, stale_nights
 from forecache.lake.feature_tables.historical import historical_features
-from forecache.lake.feature_tables.known import features_known
+from forecache.lake.feature_tables.night_features import load_night_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.windows.nights import window_frame
@@ -83,7 +83,7 @@ def test_nights_after_late_and_corrected_days_are_those_of_all_rows(
         else:
             land(settings, day, random_rows(rng, day, rng.randint(1, 8)), name=f".late{turn}")
             ingest(spark, settings, SALES)
-        reached = [night for night in NIGHTS if 0 <= (night - day).days < VIEW.longest]
+        reached = [night for night in NIGHTS if 0 <= (night - day).days < VIEW.longest_window_days]
         assert set(stale_nights(settings, VIEW)) <= set(reached)
         result = build_view(spark, settings, VIEW, NIGHTS)
         assert set(result.details["built"]) <= {night.isoformat() for night in reached}
@@ -136,10 +136,10 @@ def test_a_join_computes_the_nights_of_its_keys_and_of_no_others(
     every = as_float(of_frame(window_frame(spark, settings, VIEW, NIGHTS)))
     wanted = [key for key in every if rng.random() < 0.3] + [("nowhere", 7, NIGHTS[0]), ("x", 2**40, NIGHTS[0])]
     asked = spark.createDataFrame(wanted * 2 + [(None, 1, NIGHTS[0])], "shop string, till bigint, as_of date")
-    rows = [row.asDict() for row in features_known(spark, settings, VIEW, NIGHTS, asked=asked).collect()]
+    rows = [row.asDict() for row in load_night_features(spark, settings, VIEW, NIGHTS, asked=asked).collect()]
     assert contents(rows, VIEW, "f") == {key: every[key] for key in wanted if key in every}
     monkeypatch.setattr(known, "_MOST_ASKED", len(wanted) - 1)
-    rows = [row.asDict() for row in features_known(spark, settings, VIEW, NIGHTS, asked=asked).collect()]
+    rows = [row.asDict() for row in load_night_features(spark, settings, VIEW, NIGHTS, asked=asked).collect()]
     assert contents(rows, VIEW, "f") == every
     texts = asked.selectExpr("shop", "'first' AS till", "timestamp(as_of) AS event_timestamp")
     with pytest.raises(InputError, match="has 'till' as string, and the view 'till_sales' as int. Cast it"):

@@ -9,9 +9,9 @@ import pytest
 from lineage_sample import JOBS, NIGHTS, RUN, ends, events_in, plain, versions, with_file, write_lake
 from openlineage_valid import as_client_has_it, facets_of, require_valid
 
-from assets.stage import Step, explained
+from assets.stage import RunStep, explain_errors
 from forecache.errors import InputError
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.lineage.emit import EmitResult, emit_new
 from forecache.lineage.naming import namespace_and_name
 from forecache.results import Progress, StageResult
@@ -80,7 +80,7 @@ def test_events_say_schema_counts_quality_parent_and_code(home: Settings, tmp_pa
 
 
 def failing(settings: Settings, pipeline: Any, *, run_id: str, progress: Progress) -> StageResult:
-    record(
+    append_records(
         settings, [StageRecord("features", pipeline.name, NIGHTS[0], "x", "features_churn", 0, 1, 0.1, run_id=run_id)]
     )
     raise InputError("The night 2026-01-02 is empty.", remedy="Land a file.")
@@ -99,9 +99,9 @@ def test_a_stage_that_fails_in_a_run_is_told_with_its_reason_and_what_it_did_bef
     failing.__name__ = "build_features"
 
     @dg.op
-    @explained
+    @explain_errors
     def work(context: dg.OpExecutionContext) -> Iterator[Any]:
-        Step(context, settings).run(failing, settings, Declared())
+        RunStep(context, settings).run_stage(failing, settings, Declared())
         yield dg.Output(None)
 
     @dg.job

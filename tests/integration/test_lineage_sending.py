@@ -17,8 +17,8 @@ from openlineage_valid import client_event
 from reader_support import churn_rows, write_version
 
 from forecache.cli.main import main
-from forecache.lake.ingest.ingested import IngestedFile, enter_files
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ingest.ingested_files import IngestedFile, record_files
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.lineage.emit import EmitResult, emit_again, emit_new, recorded_facts
 from forecache.settings import Settings
 
@@ -53,7 +53,9 @@ def test_what_was_taken_is_not_sent_again_and_what_is_new_is(home: Settings, tmp
     settings = with_file(home, tmp_path)
     emit_new(settings)
     assert emit_new(settings) == [EmitResult("file", 0)]
-    record(settings, [StageRecord("score", "churn", NIGHTS[2], "model=churn@4", "predictions_churn", 1, 1, 0.1)])
+    append_records(
+        settings, [StageRecord("score", "churn", NIGHTS[2], "model=churn@4", "predictions_churn", 1, 1, 0.1)]
+    )
     write_version(settings.store_path, "churn", churn_rows(4), as_of="2026-01-04")
     assert emit_new(settings) == [EmitResult("file", 2)]
     assert emit_new(settings) == [EmitResult("file", 0)]
@@ -71,14 +73,14 @@ def test_an_ingestion_that_began_hours_before_others_is_told_when_it_is_recorded
 ) -> None:
     settings = with_file(home, tmp_path)
     emit_new(settings)
-    enter_files(settings, [ingested(datetime.now(timezone.utc) - timedelta(hours=5), 1)])
+    record_files(settings, [ingested(datetime.now(timezone.utc) - timedelta(hours=5), 1)])
     assert [emit_new(settings)[0].runs for _ in range(2)] == [1, 0]
 
 
 def test_none_of_many_facts_of_a_day_is_told_twice(home: Settings, tmp_path: Path) -> None:
     settings = with_file(home, tmp_path)
     now = datetime.now(timezone.utc)
-    enter_files(settings, [ingested(now - timedelta(seconds=number), number) for number in range(600)])
+    record_files(settings, [ingested(now - timedelta(seconds=number), number) for number in range(600)])
     assert [emit_new(settings)[0].runs for _ in range(2)] == [600 + len(JOBS) + 1, 0]
 
 
@@ -151,9 +153,9 @@ path = Path(sys.argv[1])
 path.write_text('{"number": 0}\\n')
 size = path.stat().st_size + 3000
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-failed = EventFile(path).take([{"number": 1, "text": "x" * 5000}])
+failed = EventFile(path).send([{"number": 1, "text": "x" * 5000}])
 assert "cannot be written" in failed.reason
-assert EventFile(path).take([{"number": 2}]) is None
+assert EventFile(path).send([{"number": 2}]) is None
 """
 
 

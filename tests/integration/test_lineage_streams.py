@@ -21,7 +21,7 @@ from waiting import wait_for
 from forecache.pipeline import LiveRows, Table, ToTopic
 from forecache.settings import Settings
 from forecache.stream.arrow.engine import ArrowEngine
-from forecache.stream.engine.lineage import told
+from forecache.stream.engine.lineage import report_run
 from forecache.stream_state import StreamState
 
 STREAM = a_stream("card-payments", to=(Table(), LiveRows(), ToTopic("answers")))
@@ -62,7 +62,7 @@ def named(datasets: list[dict[str, Any]]) -> list[tuple[str, str, str | None]]:
 
 def test_a_run_has_a_start_an_event_for_each_interval_and_one_end(told_in_file: Settings) -> None:
     state = a_state()
-    with told(told_in_file, STREAM, state):
+    with report_run(told_in_file, STREAM, state):
         wait_for(lambda: kinds(told_in_file)[1:2] == ["RUNNING"])
         state.rows, state.committed_version, state.offsets = 30, 4, {"0": 31}
         wait_for(lambda: named(events_in(told_in_file)[-1]["outputs"])[0][2] == "4")
@@ -98,7 +98,7 @@ def test_a_run_has_a_start_an_event_for_each_interval_and_one_end(told_in_file: 
 
 
 def test_a_run_that_fails_says_why(told_in_file: Settings) -> None:
-    with pytest.raises(ValueError, match="no broker"), told(told_in_file, STREAM, a_state()):
+    with pytest.raises(ValueError, match="no broker"), report_run(told_in_file, STREAM, a_state()):
         raise ValueError("no broker answers")
     last = events_in(told_in_file)[-1]
     require_valid(last)
@@ -122,14 +122,14 @@ def test_a_server_that_does_not_answer_costs_the_stream_nothing_and_hears_the_en
 
     there.before = hang
     began = time.monotonic()
-    with told(settings, STREAM, a_state()):
+    with report_run(settings, STREAM, a_state()):
         entered = time.monotonic() - began
         assert hangs.wait(60)
         began = time.monotonic()
     assert entered < 30
     assert time.monotonic() - began < 30, "it waits three seconds for the last event, not for the server"
     there.before = lambda _: None
-    with told(settings, STREAM, a_state()):
+    with report_run(settings, STREAM, a_state()):
         wait_for(lambda: len(_runs(there)) == 2)
         wait_for(lambda: len(notes(settings)) == 1)
         answers.set()
@@ -146,7 +146,7 @@ def test_a_server_that_does_not_answer_costs_the_stream_nothing_and_hears_the_en
 def test_a_server_that_was_away_hears_of_the_start_first(told_in_file: Settings, there: Receiver) -> None:
     settings = told_in_file.model_copy(update={"openlineage_url": there.url})
     there.code = 503
-    with told(settings, STREAM, a_state()):
+    with report_run(settings, STREAM, a_state()):
         wait_for(lambda: len(there.posted) >= 1)
         there.code = 200
         wait_for(lambda: len(there.posted) >= 3)
@@ -165,11 +165,11 @@ _STREAMING = """
 import sys, time
 from stream_sample import a_stream
 from forecache.settings import load_settings
-from forecache.stream.engine.lineage import told
+from forecache.stream.engine.lineage import report_run
 from forecache.stream_state import StreamState
 
 settings = load_settings(home=sys.argv[1], openlineage_file=sys.argv[2])
-with told(settings, a_stream("card-payments"), StreamState(started_at=time.time(), engine="arrow")):
+with report_run(settings, a_stream("card-payments"), StreamState(started_at=time.time(), engine="arrow")):
     time.sleep(600)
 """
 
@@ -182,7 +182,7 @@ def test_a_run_that_was_killed_is_told_as_aborted_by_the_next_one(told_in_file: 
     assert [json.loads(note.read_text())["receivers"] for note in notes(told_in_file)] == [["file"]]
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    with told(told_in_file, STREAM, a_state()):
+    with report_run(told_in_file, STREAM, a_state()):
         wait_for(lambda: kinds(told_in_file).count("START") == 2)
     assert notes(told_in_file) == []
     by_run: dict[str, list[str]] = {}
@@ -200,7 +200,7 @@ def test_notes_that_were_not_written_to_the_end_keep_no_later_run_from_being_tol
     begun, torn = folder / ".1.0.ab.tmp.json", folder / "1.0.json"
     begun.write_text("")
     torn.write_text('{"started_at": 1.0, "ki')
-    with told(told_in_file, STREAM, a_state()):
+    with report_run(told_in_file, STREAM, a_state()):
         wait_for(lambda: "START" in kinds(told_in_file))
     assert kinds(told_in_file)[-1] == "COMPLETE"
     assert begun.exists(), "somebody may be writing it"

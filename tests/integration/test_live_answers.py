@@ -16,7 +16,7 @@ from forecache.store import Store
 from forecache.store.live.layer import write_layer
 from forecache.store.live.pending import open_pending_writer
 from forecache.store.live.writer import LiveWriter, open_live_writer
-from forecache.store.manifest import Policy
+from forecache.store.manifest import StalePolicy
 from forecache.store.pointer import write_pointer
 
 ROWS = {f"c{i}": {"churn_probability": 0.5, "risk_segment": "batch"} for i in range(60)}
@@ -196,7 +196,7 @@ def test_publish_and_rollback_swap_under_the_same_live_layer(home: Settings, rea
         assert always([1, "live", "live"])
         write_version(home.store_path, "swapped", ROWS | {"c1": STREAMED}, cut=2, stream="cards")
         assert always([2, "version", "live"])
-        write_pointer(layout, Store(layout.root).pointer().moved(current=1, pinned=None))
+        write_pointer(layout, Store(layout.root).pointer().advance(current=1, pinned=None))
         assert always([1, "live", "live"])
 
 
@@ -205,7 +205,7 @@ def test_a_version_too_old_is_refused_and_what_a_stream_made_today_is_not(
 ) -> None:
     layout = live_store(home.store_path, "old")
     rows = {key: ROWS[key] for key in ("c1", "c2")}
-    write_version(home.store_path, "old", rows, as_of="1998-06-30", policy=Policy(24.0, "refuse"), stream="cards")
+    write_version(home.store_path, "old", rows, as_of="1998-06-30", policy=StalePolicy(24.0, "refuse"), stream="cards")
     wanted = {"c1": 200, "c2": 503, "long_ago": 503}
     with open_live_writer(layout) as writer:
         writer.apply(1, [(b"c1", live_row(1, 7, event_us=time.time_ns() // 1000)), (b"long_ago", live_row(1, 7))])

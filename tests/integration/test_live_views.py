@@ -17,21 +17,21 @@ from forecache.lake.delta.tables import open_table
 from forecache.lake.examples.build import build_examples
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.feature_tables.historical import historical_features
-from forecache.lake.feature_tables.known import features_known
-from forecache.lake.feature_tables.live_rows import live_features
+from forecache.lake.feature_tables.live_features import live_features
+from forecache.lake.feature_tables.night_features import load_night_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.reader.answer import answer_from, answers_from
 from forecache.reader.http.problems import Problem
-from forecache.reader.versions.answers import Answers
-from forecache.reader.versions.layers import Layers
-from forecache.reader.versions.live import answers_of
-from forecache.realtime.cache import key_of
-from forecache.realtime.lookups.lookups import NotServed
-from forecache.realtime.request.parsed import ParsedRequest
+from forecache.reader.versions.answers import VersionAnswers
+from forecache.reader.versions.live_answers import answers_of
+from forecache.reader.versions.live_layers import LiveLayers
+from forecache.realtime.lookups.lookups import ViewUnavailable
+from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.score_cache import score_cache_key
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, publish
 from forecache.store.live.layer import LiveLayer, read_layer, write_layer
-from forecache.store.read.live_view import LiveView
+from forecache.store.read.live_view import LiveViewMerger
 
 pytestmark = pytest.mark.slow
 
@@ -59,11 +59,11 @@ def test_a_published_night_merged_with_tiles_is_what_the_moment_has(published: S
     tiles = streamed([p for p in ALL if p.at_us <= AT and p.day >= us(AS_OF) // us(date(1970, 1, 2))], AS_OF)
     for manifest in versions:  # a night late, and none
         assert tuple(state.name for state in manifest.states) == VIEW.live_states
-        view = LiveView(PLAN.to_json(), manifest)
+        view = LiveViewMerger(PLAN.to_json(), manifest)
         with store.snapshot(manifest.version) as snapshot:
             matrix, known = snapshot.matrix(keys(published))
-            features, found = view.merged(matrix, known, tiles, AT)
-            entries = view.entries(snapshot.get_entries(keys(published)), tiles, AT)
+            features, found = view.merge(matrix, known, tiles, AT)
+            entries = view.merge_entries(snapshot.get_entries(keys(published)), tiles, AT)
         for card in range(CARDS):
             wanted = truth([p for p in ALL if p.at_us <= AT], card, AT)
             assert np.array_equal(features[card], wanted, equal_nan=True), (manifest.as_of, card)
@@ -75,7 +75,7 @@ def test_a_published_night_merged_with_tiles_is_what_the_moment_has(published: S
 def test_answers_show_the_features_of_the_night_and_no_state(published: Settings) -> None:
     store = open_store(published, VIEW.name)
     with store.snapshot() as snapshot:
-        answers = Answers(snapshot)
+        answers = VersionAnswers(snapshot)
         (row, *_) = answers.rows(keys(published)[:1])
         shown = orjson.loads(answers.one(keys(published)[0]))["value"]
         matrix, _ = snapshot.matrix(keys(published)[:1])
@@ -91,7 +91,7 @@ def test_a_version_of_another_declaration_is_not_merged(published: Settings) -> 
     plan = PLAN.to_json()
     plan["nights"] = 5
     with pytest.raises(UnavailableError, match="published by another declaration"):
-        LiveView(plan, manifest)
+        LiveViewMerger(plan, manifest)
 
 
 def test_training_rows_see_what_came_strictly_before_their_moment(spark: Any, landed: Settings) -> None:
@@ -144,8 +144,8 @@ def test_any_table_of_keys_and_moments_is_given_features_of_the_moment(spark: An
 
 def test_nights_computed_for_the_asked_have_the_states_of_those_in_the_table(spark: Any, landed: Settings) -> None:
     night = AS_OF - timedelta(days=1)
-    in_table = features_known(spark, landed, VIEW, [night], states=True)
-    computed = features_known(spark, landed, VIEW, [night - timedelta(days=1), night], states=True)
+    in_table = load_night_features(spark, landed, VIEW, [night], states=True)
+    computed = load_night_features(spark, landed, VIEW, [night - timedelta(days=1), night], states=True)
     assert computed.columns == in_table.columns == ["card", "as_of", *VIEW.feature_names, *VIEW.live_states]
     assert {repr(row) for row in in_table.collect()} <= {repr(row) for row in computed.collect()}
 
@@ -158,7 +158,7 @@ def layered(published: Settings) -> Any:
     write_layer(layout, LiveLayer("cards", "stream_cards", "tiles", key, (), plan=PLAN.to_json()))
     yield layout
     layout.live.unlink()
-    shutil.rmtree(layout.streamed)
+    shutil.rmtree(layout.streamed_folder)
 
 
 def test_a_request_sees_the_stream_up_to_its_moment(published: Settings, layered: Any) -> None:
@@ -172,7 +172,9 @@ def test_a_request_sees_the_stream_up_to_its_moment(published: Settings, layered
             assert np.array_equal(found.views["card"][card], truth(seen, card, AT), equal_nan=True), card
             assert found.known["card"][card] == (features_at(seen, card, AT) is not None)
     request = ParsedRequest(CARDS, {"buyer": np.arange(CARDS)}, list(range(CARDS)), b"")
-    assert key_of(request, before) != key_of(request, after), "an answer from before is not given again"
+    assert score_cache_key(request, before) != score_cache_key(request, after), (
+        "an answer from before is not given again"
+    )
 
 
 def test_tiles_that_the_night_includes_are_left_out(published: Settings, layered: Any) -> None:
@@ -185,7 +187,7 @@ def test_tiles_that_the_night_includes_are_left_out(published: Settings, layered
 
 def test_a_night_that_is_too_old_is_not_served(published: Settings, layered: Any) -> None:
     looked_up(published, us(AS_OF + timedelta(days=3), 1439))
-    with pytest.raises(NotServed, match=f"of the live view {VIEW.name} is too old to be merged"):
+    with pytest.raises(ViewUnavailable, match=f"of the live view {VIEW.name} is too old to be merged"):
         looked_up(published, us(AS_OF + timedelta(days=4)))
 
 
@@ -203,12 +205,12 @@ def test_a_version_of_another_declaration_than_the_layer_answers_without_it(
     published: Settings, layered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(published, layered, TODAY, AT)
-    layers, store = Layers(), open_store(published, VIEW.name)
+    layers, store = LiveLayers(), open_store(published, VIEW.name)
     layer = read_layer(store.layout)
     assert layer is not None
     write_layer(store.layout, replace(layer, plan={**layer.plan, "nights": 5}))
     with store.snapshot() as snapshot:
-        answers = answers_of(snapshot, layers.of(store))
+        answers = answers_of(snapshot, layers.open_layer(store))
         answers.refresh(AT / 1e6)
         body = answers.one(keys(published)[0])
     assert body is not None
@@ -221,10 +223,10 @@ def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(
 ) -> None:
     commit(published, layered, TODAY, AT)
     monkeypatch.setattr("forecache.reader.versions.live_views.time.time_ns", lambda: AT * 1000)
-    layers, store = Layers(), open_store(published, VIEW.name)
+    layers, store = LiveLayers(), open_store(published, VIEW.name)
     asked = [*keys(published), b"99"]
     with store.snapshot() as snapshot:
-        answers = answers_of(snapshot, layers.of(store))
+        answers = answers_of(snapshot, layers.open_layer(store))
         answers.refresh(AT / 1e6)
         many = {row["key"]: row for row in orjson.loads(answers.many(asked)[0])["results"]}
         rows, moments = answers.dated_rows(asked)
@@ -252,10 +254,10 @@ def test_an_answer_without_an_event_since_the_night_says_that_it_is_of_now(
     published: Settings, layered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("forecache.reader.versions.live_views.time.time_ns", lambda: AT * 1000)
-    layers, store = Layers(), open_store(published, VIEW.name)
+    layers, store = LiveLayers(), open_store(published, VIEW.name)
     card = keys(published)[1]
     with store.snapshot() as snapshot:
-        answers = answers_of(snapshot, layers.of(store))
+        answers = answers_of(snapshot, layers.open_layer(store))
         answers.refresh(AT / 1e6)
         one, many = orjson.loads(answers.one(card) or b""), orjson.loads(answers.many([card])[0])
         base = f"{VIEW.name}={AS_OF}@{snapshot.manifest.source.delta_version}"

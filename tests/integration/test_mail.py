@@ -366,7 +366,7 @@ def test_of_landed_addresses_the_latest_row_counts_and_nothing_waits(
 def test_what_is_open_of_a_date_is_not_sent_once_another_is_published_and_is_after_a_rollback(
     lake: Settings, tmp_path: Path
 ) -> None:
-    from forecache.operations.publish import publish_night
+    from forecache.operations.publish_night import publish_night
     from forecache.recommend.stage import recommend
     from forecache.store import open_store
 

@@ -21,12 +21,12 @@ from forecache.cli.main import main
 from forecache.errors import NotFoundError, SettingsError
 from forecache.lake.delta.tables import table_version
 from forecache.lake.query import query
-from forecache.monitoring.features import feature_drift
+from forecache.monitoring.feature_drift import feature_drift
+from forecache.monitoring.measurements import Measurement, measurements
+from forecache.monitoring.monitor import monitor
 from forecache.monitoring.performance import labelled_predictions
 from forecache.monitoring.retraining import last_training, retraining_decision
-from forecache.monitoring.stage import monitor
-from forecache.monitoring.table import Measurement, measurements
-from forecache.registry.versions.models import champion
+from forecache.registry.versions.model_versions import champion
 from forecache.settings import Settings, load_settings
 from jobs.definitions import build_definitions
 from jobs.monitoring import REASON_TAG

@@ -8,13 +8,13 @@ import pytest
 from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, record_check, scores, upsert, write_night
 
 from forecache.errors import CheckError, ConflictError
-from forecache.lake.delta.digest import partition_digests
+from forecache.lake.delta.comparison.partition import partition_digests
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import all_records, records_since
 from forecache.lineage.stage_facts import stage_facts
-from forecache.operations.cost.unrecorded import unrecorded
-from forecache.operations.publish import publish_night
-from forecache.operations.status.nights import last_nights
+from forecache.operations.cost.stage_costs import describe_unrecorded
+from forecache.operations.publish_night import publish_night
+from forecache.operations.status.last_nights import last_nights
 from forecache.pipeline import AS_OF, Drift, expect
 from forecache.quality.verdicts import check_nights
 from forecache.settings import Settings
@@ -60,7 +60,7 @@ def test_the_ledger_has_what_each_publish_took_and_the_cost_says_which_are_missi
     assert [(each["as_of"], each["stages"], each["rows"]) for each in nights if each["subject"] == "churn"] == [
         (NIGHT.isoformat(), ["publish"], 50)
     ]
-    assert unrecorded(settings, [row], long_ago) == []
+    assert describe_unrecorded(settings, [row], long_ago) == []
     assert "publish" not in {fact.stage for fact in stage_facts(settings, [])}, "the manifest tells it"
     upsert(settings, predictions({"00001": 0.125}))
     record_check(settings)
@@ -68,10 +68,10 @@ def test_the_ledger_has_what_each_publish_took_and_the_cost_says_which_are_missi
     def fail(*_: object) -> None:
         raise OSError("The disk is full.")
 
-    monkeypatch.setattr("forecache.operations.publish.record", fail)
+    monkeypatch.setattr("forecache.operations.publish_night.record", fail)
     assert publish_night(settings, churn()).details["version"] == 2, "it is served, whatever becomes of the ledger"
     found = records_since(settings, long_ago)
-    assert unrecorded(settings, found, long_ago) == ["What 1 of 2 publishes of churn took is not known."]
+    assert describe_unrecorded(settings, found, long_ago) == ["What 1 of 2 publishes of churn took is not known."]
 
 
 def test_a_night_whose_drift_may_hold_it_up_is_published_only_after_that_was_measured(settings: Settings) -> None:

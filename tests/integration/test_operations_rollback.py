@@ -16,15 +16,15 @@ from sample_project.pipelines.visits import returns
 from forecache.cli.main import main
 from forecache.errors import CheckError, ConflictError, NotFoundError
 from forecache.inference.choose_runtime import plan_scoring
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.operations import rollback as operation
-from forecache.operations.publish import publish_night
-from forecache.operations.rollback import recover_interrupted, roll_back, roll_model_back
+from forecache.operations.publish_night import publish_night
+from forecache.operations.rollback import recover_interrupted, roll_back, roll_back_model
 from forecache.registry.gate.gate import run_gate
 from forecache.registry.promotions import promotions, record_promotion
-from forecache.registry.report.page import write_report
-from forecache.registry.versions import models
-from forecache.registry.versions.register import register
+from forecache.registry.report.model_report import write_report
+from forecache.registry.versions import model_versions as models
+from forecache.registry.versions.register import register_trained_model
 from forecache.settings import Settings, load_settings
 from forecache.store import Store, open_store, publish
 
@@ -51,7 +51,11 @@ def state(settings: Settings) -> tuple[int, int, list[int]]:
     store = open_store(settings, "returns")
     served = store.current()
     assert served is not None
-    return models.champion(settings, PIPELINE).version, served.provenance.model_version, sorted(store.quarantined())
+    return (
+        models.champion(settings, PIPELINE).version,
+        served.provenance.model_version,
+        sorted(store.quarantined_versions()),
+    )
 
 
 def test_a_copied_home_works_on_its_own(settings: Settings, prepared: Path, tmp_path: Path) -> None:
@@ -70,7 +74,7 @@ def test_a_copied_home_works_on_its_own(settings: Settings, prepared: Path, tmp_
     publish_night(settings, PIPELINE, unchecked=True)
     assert state(settings) == (1, 1, [2])
     training = sample.made_up_training(settings, PIPELINE, (-0.03, 0.0, 0.8, 0.75, 0.0), training_version=2)
-    new = register(settings, PIPELINE, training).details["model_version"]
+    new = register_trained_model(settings, PIPELINE, training).details["model_version"]
     assert run_gate(settings, PIPELINE, new, actor="training").champion_after == new
     assert models.verified_folder(settings, models.champion(settings, PIPELINE)).is_relative_to(settings.home_path)
     assert not first.home_path.exists()
@@ -103,7 +107,7 @@ def test_the_model_and_what_it_published_go_back_together_with_one_operation_in_
 def test_the_model_goes_back_past_all_that_it_published_since(home: Settings) -> None:
     republish(home)
     republish(home)
-    roll_model_back(home, PIPELINE, actor="person")
+    roll_back_model(home, PIPELINE, actor="person")
     assert state(home) == (1, 1, [2, 3, 4])
 
 
@@ -127,12 +131,12 @@ def test_where_the_older_models_version_is_not_retained_nothing_moves_and_the_wa
     with pytest.raises(
         NotFoundError, match=r"retains no good version that model 1 made; it has 3 by model 2"
     ) as caught:
-        roll_model_back(home, few, actor="person")
+        roll_back_model(home, few, actor="person")
     assert "forecache models rollback returns --to 1 --model-only" in caught.value.remedy
     assert state(home) == (2, 2, [])
     assert promotions(home, "returns")[-1].verdict == "passed"
 
-    roll_model_back(home, few, to=1, keep_published=True, actor="person")
+    roll_back_model(home, few, to=1, keep_published=True, actor="person")
     assert state(home) == (1, 2, [])
     score_night(home, few)
     publish_night(home, few, unchecked=True)
@@ -148,7 +152,7 @@ def test_the_next_night_scores_with_the_restored_champion_and_publishes_nothing_
     assert f"forecache run returns --night {NIGHT}" in caught.value.remedy
     # Training again on the same data gives the version that was rolled back, and the gate moves nothing.
     training = sample.made_up_training(home, PIPELINE, sample.GOOD, training_version=2)
-    assert register(home, PIPELINE, training).details["model_version"] == 2
+    assert register_trained_model(home, PIPELINE, training).details["model_version"] == 2
     assert run_gate(home, PIPELINE, 2, actor="training").passed
     assert state(home) == (1, 1, [2])
     score_night(home, PIPELINE)
@@ -165,7 +169,7 @@ def test_a_person_brings_back_what_was_rolled_back(home: Settings) -> None:
     assert state(home) == (2, 2, [1])
     assert models.model_version(home, PIPELINE, 2).gate == "passed"
     with pytest.raises(NotFoundError, match="first champion"):
-        roll_model_back(home, PIPELINE, actor="person")
+        roll_back_model(home, PIPELINE, actor="person")
 
 
 def test_a_tampered_target_is_refused_before_anything_moves(home: Settings) -> None:
@@ -183,9 +187,9 @@ def test_a_tampered_target_is_refused_before_anything_moves(home: Settings) -> N
 
 def test_to_where_the_pipeline_is_already_there_is_nothing_to_roll_back(home: Settings) -> None:
     with pytest.raises(ConflictError, match="version 2 is the champion, and its predictions are served"):
-        roll_model_back(home, PIPELINE, to=2, actor="person")
+        roll_back_model(home, PIPELINE, to=2, actor="person")
     with pytest.raises(NotFoundError, match="no good version that model 7 made"):
-        roll_model_back(home, PIPELINE, to=7, actor="person")
+        roll_back_model(home, PIPELINE, to=7, actor="person")
 
 
 def damage(path: Path) -> None:
@@ -254,7 +258,7 @@ def test_a_rollback_whose_target_is_damaged_meanwhile_is_undone(
 
 
 @pytest.mark.parametrize("lose", [Path.unlink, lambda path: damage(path)])
-@pytest.mark.parametrize("roll", [roll_back, roll_model_back])
+@pytest.mark.parametrize("roll", [roll_back, roll_back_model])
 def test_a_version_whose_manifest_is_lost_can_be_rolled_back_from(
     home: Settings, lose: Callable[[Path], None], roll: Callable[..., object]
 ) -> None:
@@ -415,7 +419,7 @@ def test_a_tampered_champion_is_refused_by_scoring_gate_report_and_column_functi
     original = path.read_bytes()
     stricter = replace(PIPELINE, gate=replace(PIPELINE.gate, floors={"roc_auc": 0.61}))
     # As if the night's features had changed: it has to be scored again.
-    record(home, [StageRecord("score", "returns", NIGHT, "another", "", -1, 0, 0.0)])
+    append_records(home, [StageRecord("score", "returns", NIGHT, "another", "", -1, 0, 0.0)])
     uses: list[Callable[[], object]] = [
         lambda: score_night(home, PIPELINE),
         lambda: run_gate(home, stricter, 2, actor="judged itself"),

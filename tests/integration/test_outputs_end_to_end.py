@@ -17,15 +17,15 @@ from training_sample import sample_rows, write_training_set
 
 from forecache.inference.choose_runtime import plan_scoring
 from forecache.lake.delta.tables import table_version
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.monitoring.drift.drift import prediction_drift
 from forecache.pipeline import Pipeline
-from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.answers import VersionAnswers
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.gate.verdicts import Verdict
-from forecache.registry.report.page import write_report
-from forecache.registry.versions import models
-from forecache.registry.versions.register import register
+from forecache.registry.gate.verdicts import GateVerdict
+from forecache.registry.report.model_report import write_report
+from forecache.registry.versions import model_versions as models
+from forecache.registry.versions.register import register_trained_model
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, parse_key, publish
@@ -56,13 +56,15 @@ def write_features(settings: Settings, pipeline: Pipeline, night: date = NIGHT, 
         configuration={"delta.enableChangeDataFeed": "true"},
     )
     version = table_version(settings, pipeline.feature_table)
-    record(settings, [StageRecord("features", pipeline.name, night, "made up", "", version, rows.num_rows, 0.0)])
+    append_records(
+        settings, [StageRecord("features", pipeline.name, night, "made up", "", version, rows.num_rows, 0.0)]
+    )
 
 
-def trained(settings: Settings, pipeline: Pipeline) -> tuple[int, Verdict]:
+def trained(settings: Settings, pipeline: Pipeline) -> tuple[int, GateVerdict]:
     write_training_set(settings, pipeline)
     result = train(settings, pipeline, NIGHT)
-    version = register(settings, pipeline, result).details["model_version"]
+    version = register_trained_model(settings, pipeline, result).details["model_version"]
     return version, run_gate(settings, pipeline, version, actor="test")
 
 
@@ -82,7 +84,7 @@ def both_engines(spark: "SparkSession", settings: Settings, pipeline: Pipeline) 
 
 
 def answer_of(snapshot: Any, key: str) -> bytes:
-    found = Answers(snapshot)
+    found = VersionAnswers(snapshot)
     found.refresh(time.time())
     return found.one(parse_key(snapshot.manifest.key, key))
 

@@ -20,8 +20,8 @@ from forecache.lake.query import query
 from forecache.lake.training_sets.training_splits import as_of_dates, split_column
 from forecache.monitoring.drift.drift import prediction_drift
 from forecache.pipeline import Classes, FunctionModel, Output, Pipeline, Vector
-from forecache.reader.http.feast import answer as feast
-from forecache.reader.versions.answers import Answers
+from forecache.reader.http.feast import answer_request as feast
+from forecache.reader.versions.answers import VersionAnswers
 from forecache.scoring.challenger.compare import compare
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
@@ -113,7 +113,7 @@ def test_what_is_carried_forward_and_published_is_what_a_full_run_gives(settings
 
 
 def answer(snapshot: Any, key: str) -> dict[str, Any]:
-    found = Answers(snapshot)
+    found = VersionAnswers(snapshot)
     found.refresh(time.time())
     value: dict[str, Any] = json.loads(found.one(parse_key(snapshot.manifest.key, key)))["value"]
     return value
@@ -212,7 +212,7 @@ def test_feast_and_duckdb_give_what_the_table_has_of_every_kind(settings: Settin
     rows = predictions(settings, every).sort_by("user_id")
     keys = [*rows["user_id"].to_pylist(), "nobody"]
     with open_store(settings, "every").snapshot() as snapshot:
-        answers = Answers(snapshot)
+        answers = VersionAnswers(snapshot)
         answers.refresh(time.time())
         request = {"feature_service": "every", "entities": {"user_id": keys}}
         _, body, _ = feast(json.dumps(request).encode(), lambda name: answers, max_keys=100)

@@ -24,7 +24,7 @@ from logged_answers import (
 from ranking_code import impure, transforms
 
 from forecache.errors import NotFoundError
-from forecache.monitoring.parity.run import parity, replay
+from forecache.monitoring.parity.replay import check_parity, replay_day
 from forecache.pipeline.realtime.request import RequestField
 from forecache.settings import Settings
 
@@ -47,7 +47,7 @@ def test_answers_that_nothing_has_changed_are_equal_to_the_bit(settings: Setting
     report = replayed(settings)
     found = report.found
     assert (found.requests, found.equal, found.differ, found.by_model) == (30, 30, 0, 30), report.sentence
-    assert report.passed
+    assert report.has_passed
     assert {check.state for check in report.stores} == {"equal"}
     assert set(found.features) == {"spend", "popularity", "log_price", "known"}
     assert found.features["spend"].values == 30 * 8 == found.scores.values
@@ -68,7 +68,7 @@ def test_one_bit_of_a_feature_is_found_and_named(settings: Settings, answering: 
     write_log(settings, rows)
     report = replayed(settings)
     first = report.found.first[0]
-    assert (report.passed, report.found.differ, report.found.equal) == (False, 1, 29)
+    assert (report.has_passed, report.found.differ, report.found.equal) == (False, 1, 29)
     assert (first.request_id, first.kind, first.name, first.place) == ("r00017", "feature", "popularity", 2)
     assert first.offline == f"0x{struct.unpack('<I', struct.pack('<f', was))[0]:08x} ({np.float32(was)!s})"
     assert first.logged != first.offline
@@ -175,7 +175,9 @@ def test_one_value_of_a_request_without_candidates_is_computed_again(settings: S
     answering = Answering(settings)
     amounts = (0.1, float("nan"), float("-inf"), -0.0, 1e300)
     asked = [
-        answering.served.parser.of_values({"household_id": number, "amount": amount, "request_id": f"r{number}"}, None)
+        answering.served.parser.parse_values(
+            {"household_id": number, "amount": amount, "request_id": f"r{number}"}, None
+        )
         for number, amount in enumerate(amounts)
     ]
     rows = [answering.answer(each) for each in asked]
@@ -190,10 +192,10 @@ def test_one_value_of_a_request_without_candidates_is_computed_again(settings: S
 def test_the_results_of_a_day_are_replaced_by_a_second_run(settings: Settings, answering: Answering) -> None:
     rows = logged(answering)
     write_log(settings, [one_bit(rows[0], "scores", 1), *rows[1:]])
-    result = parity(settings, "ranking", processes=0)
+    result = check_parity(settings, "ranking", processes=0)
     assert result.nights == (DAY,)
     assert not result.details["passed"]
-    parity(settings, "ranking", DAY, processes=0)
+    check_parity(settings, "ranking", DAY, processes=0)
     table = DeltaTable(settings.table_uri("parity_ranking")).to_pyarrow_table().to_pylist()
     assert {row["day"] for row in table} == {DAY}
     by_kind = {kind: [row for row in table if row["kind"] == kind] for kind in {row["kind"] for row in table}}
@@ -209,11 +211,11 @@ def test_worker_processes_and_a_sample_find_the_same(settings: Settings, answeri
     for start in range(0, 40, 10):
         write_log(settings, rows[start : start + 10])
     alone = replayed(settings)
-    import forecache.monitoring.parity.run as run
+    import forecache.monitoring.parity.replay as run
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(run, "_INLINE_ROWS", 0)
-        together = replay(settings, "ranking", DAY, processes=2)
+        together = replay_day(settings, "ranking", DAY, processes=2)
     assert together.details() == alone.details()
     half = replayed(settings, sample=0.5)
     nothing = replayed(settings, sample=1e-9)
@@ -225,4 +227,4 @@ def test_worker_processes_and_a_sample_find_the_same(settings: Settings, answeri
 
 def test_a_model_without_a_log_is_named(settings: Settings) -> None:
     with pytest.raises(NotFoundError, match="request_log_ranking"):
-        parity(settings, "ranking", date(2026, 3, 1))
+        check_parity(settings, "ranking", date(2026, 3, 1))

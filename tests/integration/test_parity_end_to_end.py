@@ -18,7 +18,7 @@ from release_support import FEATURES
 
 from assets.parity import EQUAL, build_parity
 from forecache.cli.main import main
-from forecache.monitoring.parity.run import replay
+from forecache.monitoring.parity.replay import replay_day
 from forecache.pipeline import (
     Baseline,
     Candidates,
@@ -35,7 +35,7 @@ from forecache.pipeline import (
 from forecache.pipeline.realtime.ladder import LastNight, Stored
 from forecache.settings import Settings
 from forecache.store import open_store
-from jobs.parity import build_parity_job, build_parity_schedule
+from jobs.realtime import build_parity_job, build_parity_schedule
 from resources.settings import SettingsResource
 
 POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
@@ -128,7 +128,7 @@ def test_all_that_a_reader_answers_under_publishes_and_releases_is_equal(setting
     assert by_model > 200
     assert len({row["release"] for row in rows}) == 2
     assert 1 not in open_store(settings, "product").version_numbers()
-    found = replay(settings, "ranking", datetime.now(timezone.utc).date()).found
+    found = replay_day(settings, "ranking", datetime.now(timezone.utc).date()).found
     assert found.differ == 0, found.first[:3]
     # Of a version that the store has removed, the lake has the features; what rungs read there counts as left out.
     assert found.equal + sum(found.not_recomputed.values()) == found.requests == len(rows)
@@ -196,8 +196,8 @@ def test_a_day_without_answers_is_told(settings: Settings) -> None:
     answering = Answering(settings)
     write_log(settings, [answering.answer(requests(1)[0])])
     answering.close()
-    report = replay(settings, "ranking", datetime(2026, 3, 9, tzinfo=timezone.utc).date(), processes=1)
-    assert report.passed
+    report = replay_day(settings, "ranking", datetime(2026, 3, 9, tzinfo=timezone.utc).date(), processes=1)
+    assert report.has_passed
     assert report.sentence == "Nothing was compared: no request of 2026-03-09 is in the log."
 
 

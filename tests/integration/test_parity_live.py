@@ -28,15 +28,15 @@ from log_support import commit_all
 from logged_answers import write_log
 
 from forecache.lake.delta.tables import append_rows
+from forecache.monitoring.parity.replay import replay_day
 from forecache.monitoring.parity.report import ParityReport
-from forecache.monitoring.parity.run import replay
 from forecache.realtime.log.record import schema
-from forecache.realtime.log.spool.frames import framed
-from forecache.realtime.log.spool.stream import Stream
+from forecache.realtime.log.spool.frames import encode_frame
+from forecache.realtime.log.spool.spool_stream import SpoolStream
 from forecache.settings import Settings
 from forecache.store import open_store
 from forecache.store.live.layer import read_layer, write_layer
-from forecache.store.retention import retire
+from forecache.store.retention import retire_versions
 
 NOW = datetime.now(timezone.utc)
 
@@ -55,7 +55,7 @@ def answering(streaming: Streaming) -> Iterator[LiveAnswering]:
 
 
 def replayed(settings: Settings, **more: Any) -> ParityReport:
-    return replay(settings, "ranking", processes=0, **more)
+    return replay_day(settings, "ranking", processes=0, **more)
 
 
 def answer_along(streaming: Streaming, answering: LiveAnswering) -> int:
@@ -78,15 +78,15 @@ def test_answers_between_commits_are_equal_to_the_bit(
     report = replayed(streaming.settings)
     found = report.found
     assert (found.requests, found.equal, found.differ, found.by_model) == (count, count, 0, count), report.sentence
-    assert report.passed
+    assert report.has_passed
     assert not +found.not_recomputed
     assert {check.state for check in report.stores} == {"equal"}
     assert set(found.features) == set(FEATURES)
     assert found.features["other_count_20m"].pairs > 0
     assert found.features["own_sum_4d"].pairs > 0
-    monkeypatch.setattr("forecache.monitoring.parity.run._INLINE_ROWS", 0)
-    monkeypatch.setattr("forecache.monitoring.parity.live.streams._SHARE_ROWS", 16)
-    by_workers = replay(streaming.settings, "ranking", processes=2).found
+    monkeypatch.setattr("forecache.monitoring.parity.replay._INLINE_ROWS", 0)
+    monkeypatch.setattr("forecache.monitoring.parity.live.stream_replay._SHARE_ROWS", 16)
+    by_workers = replay_day(streaming.settings, "ranking", processes=2).found
     assert (by_workers.equal, by_workers.features) == (count, found.features)
 
 
@@ -110,7 +110,7 @@ def test_a_row_of_the_stream_that_was_changed_afterwards_is_found_and_named(
         updates={"amount": "amount + 1e12"}, predicate=f"payment = '{row['payment']}'"
     )
     report = replayed(settings)
-    assert not report.passed
+    assert not report.has_passed
     first = report.found.first[0]
     assert first.kind == "feature"
     assert "sum" in first.name or "mean" in first.name, first
@@ -121,7 +121,7 @@ def test_a_row_of_the_stream_that_was_changed_afterwards_is_found_and_named(
     DeltaTable(settings.table_uri(STREAM.table)).update(
         updates={"amount": "1e20"}, predicate=f"payment = '{row['payment']}'"
     )
-    assert not replayed(settings).passed, "a value that no sum takes is no event"
+    assert not replayed(settings).has_passed, "a value that no sum takes is no event"
 
 
 def test_rows_seen_before_their_commit_are_compared_once_it_has_followed(
@@ -202,8 +202,8 @@ def test_a_log_that_is_older_than_live_look_ups_is_gone_on_with(streaming: Strea
     rows, old = answering.logged(), schema().remove(schema().get_field_index("live"))
     append_rows(settings, "request_log_ranking", pa.Table.from_pylist(rows[:2], schema=old), partition_by=("day",))
     for number, content in enumerate(answering.packed[2:]):
-        spooled = Stream(settings.request_log_path / "ranking", replica=f"here#{number}", most_age_s=60.0)
-        spooled.write(memoryview(framed(content, 0)), 1, 0)
+        spooled = SpoolStream(settings.request_log_path / "ranking", replica=f"here#{number}", most_age_s=60.0)
+        spooled.write(memoryview(encode_frame(content, 0)), 1, 0)
         spooled.close()
     assert commit_all(settings, "ranking") == 3
     report = replayed(settings)
@@ -217,7 +217,7 @@ def test_the_states_of_a_removed_version_come_from_the_lake(streaming: Streaming
     del streaming.step
     gc.collect()
     write_night(settings, night_of(NOW), seed=2)
-    assert retire(open_store(settings, VIEW.name), keep=0) == [1]
+    assert retire_versions(open_store(settings, VIEW.name), keep=0) == [1]
     report = replayed(settings)
     assert {check.state for check in report.stores} == {"removed"}, report.stores
     assert (report.found.equal, report.found.differ) == (count, 0), report.sentence

@@ -10,17 +10,17 @@ import pytest
 from live_answers import CARDS, Streaming, live_stream, night_of, payments, rows_in_table
 from live_view_sample import EPOCH, VIEW, random_payments, table_of
 
-from forecache.monitoring.parity.live.index import running
-from forecache.monitoring.parity.live.looks import PLACES_OF_A_COMMIT, Need
-from forecache.monitoring.parity.live.streams import Streamed, index_views
-from forecache.pipeline.streams.plan import plan_of
+from forecache.monitoring.parity.live.live_lookups import PLACES_OF_A_COMMIT, NeededRows
+from forecache.monitoring.parity.live.stream_replay import StreamReplay, index_views
+from forecache.monitoring.parity.live.tile_index import combine_running
+from forecache.pipeline.streams.merge_plan import build_merge_plan
 from forecache.settings import Settings
-from forecache.store.publishing.worker_pool import Pool
+from forecache.store.publishing.worker_pool import ProcessPool
 from forecache.windows.fold import event_states, fold
 from forecache.windows.layout import TileLayout
 
 NOW = datetime.now(timezone.utc)
-PLAN = plan_of(VIEW)
+PLAN = build_merge_plan(VIEW)
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def test_tiles_after_any_row_are_those_that_a_fold_of_the_rows_before_has(stream
     by_name = {f"p{each.at_us}": each for each in events}
     ordered = [by_name[row["payment"]] for row in rows]
     (tmp_path / "index").mkdir()
-    with Pool(0) as pool:
-        indexed = index_views(settings, {VIEW.name: Need(night_of(NOW), None)}, tmp_path / "index", pool)
-    streamed = Streamed(indexed[VIEW.name])
+    with ProcessPool(0) as pool:
+        indexed = index_views(settings, {VIEW.name: NeededRows(night_of(NOW), None)}, tmp_path / "index", pool)
+    streamed = StreamReplay(indexed[VIEW.name])
     rng = random.Random(7)
     keys = [str(card).encode() for card in range(CARDS)]
     for _ in range(20):
@@ -51,7 +51,7 @@ def test_tiles_after_any_row_are_those_that_a_fold_of_the_rows_before_has(stream
         codes, at_us = (np.array([getattr(each, name) for each in before], np.int64) for name in ("card", "at_us"))
         states = event_states(PLAN, table_of(before))
         made = fold(PLAN, codes, at_us, states, [None] * CARDS, None, None, EPOCH, see="nothing").entries
-        found = streamed.entries(keys, np.full(CARDS, bound))
+        found = streamed.tile_entries(keys, np.full(CARDS, bound))
         seen = set(codes.tolist())
         assert found == [entry if card in seen else None for card, entry in enumerate(made)]
 
@@ -61,7 +61,7 @@ def test_a_running_combination_is_that_of_one_after_the_other() -> None:
     events = random_payments(random.Random(2), EPOCH + timedelta(days=20000), 1, 40)
     words = event_states(PLAN, table_of(events)).day
     group = np.sort(np.random.default_rng(1).integers(0, 5, len(words)))
-    found = running(layout, group, words)
+    found = combine_running(layout, group, words)
     for place in range(len(words)):
         its = words[: place + 1][group[: place + 1] == group[place]]
         assert found[place].tobytes() == layout.combine_all(its[None])[0].tobytes()

@@ -30,8 +30,8 @@ from logged_answers import (
 from second_process import running
 from waiting import wait_for
 
-from forecache.monitoring.parity import stores
-from forecache.monitoring.parity.versions import StoreVersion
+from forecache.monitoring.parity import check_stores as stores
+from forecache.monitoring.parity.store_versions import StoreVersion
 from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
 from forecache.realtime.release.folder import open_releases
 from forecache.settings import Settings
@@ -81,7 +81,7 @@ def test_a_lake_that_no_longer_holds_what_was_published_is_found(settings: Setti
     entry.write_text(entry.read_text().replace(f'"size":{was}', f'"size":{path.stat().st_size}'))
     report = replayed(settings)
     assert report.found.differ == 0
-    assert not report.passed
+    assert not report.has_passed
     assert "product version 1 holds 60 rows with the content hash" in report.sentence
 
 
@@ -98,7 +98,7 @@ def test_removed_versions_are_read_from_the_lake(settings: Settings, answering: 
     report = replayed(settings)
     assert {check.state for check in report.stores} == {"removed"}
     assert (report.found.equal, report.found.differ) == (30, 0), report.sentence
-    assert report.passed
+    assert report.has_passed
 
 
 def test_a_vacuumed_table_is_told_and_never_counted_as_equal(settings: Settings, answering: Answering) -> None:
@@ -112,7 +112,7 @@ def test_a_vacuumed_table_is_told_and_never_counted_as_equal(settings: Settings,
     assert report.found.not_recomputed["version"] == 30
     assert "30: a store has removed the version" in report.sentence
     assert report.sentence.startswith("Nothing was compared.")
-    assert not report.passed
+    assert not report.has_passed
 
 
 def test_a_release_that_is_gone_or_another_is_told(settings: Settings, answering: Answering) -> None:
@@ -178,13 +178,13 @@ import sys, time
 from pathlib import Path
 from forecache.store import Store
 from forecache.store.locks import publisher_lock
-from forecache.store.retention import retire
+from forecache.store.retention import retire_versions
 store, go, done = (Path(each) for each in sys.argv[1:])
 print(flush=True)
 while not go.exists():
     time.sleep(0.005)
 with publisher_lock(Store(store).layout, action="publish"):
-    retire(Store(store), keep=0)
+    retire_versions(Store(store), keep=0)
 done.touch()
 """
 

@@ -16,10 +16,10 @@ from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, scores, write_ni
 from forecache.alerts.database import database_file
 from forecache.cli.main import main
 from forecache.monitoring.exporter import batch_page
-from forecache.operations.status.beside import ProjectPart
-from forecache.operations.status.project import project_status
+from forecache.operations.status.project_status import project_status
+from forecache.operations.status.sidecar import ProjectStatusExtension
 from forecache.pipeline import load_pipeline
-from forecache.realtime.log.commit.state import CommitterState, write_state
+from forecache.realtime.log.commit.committer_state import CommitterState, write_state
 from forecache.settings import Settings
 from forecache.store import publish
 
@@ -103,7 +103,7 @@ def test_a_journal_of_alerts_that_cannot_be_read_is_a_problem_and_hides_nothing_
 
 def test_the_page_says_that_open_alerts_are_not_known(settings: Settings, tmp_path: Path) -> None:
     context: Any = None
-    part, history = ProjectPart(tmp_path, context), context
+    part, history = ProjectStatusExtension(tmp_path, context), context
     assert part.status(history)[1] == []
     database_file(settings).parent.mkdir(parents=True)
     database_file(settings).write_bytes(b"no database" * 100)
@@ -112,7 +112,7 @@ def test_the_page_says_that_open_alerts_are_not_known(settings: Settings, tmp_pa
     done = subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
     assert str(database_file(settings)).encode() in done.stderr
     (tmp_path / "project.json").write_bytes(done.stdout)
-    part.turn(lambda action: action())
+    part.poll_changes(lambda action: action())
     shown, attention = part.status(history)
     assert shown["alerts"] == []
     assert "is not here" in shown["nights"]["why"]

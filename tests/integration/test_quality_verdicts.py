@@ -10,9 +10,9 @@ import pytest
 from forecache.errors import CheckError
 from forecache.lake.delta.tables import append_rows
 from forecache.lake.ingest.ingest import ingest
-from forecache.lake.ingest.ingested import IngestedFile, enter_files, ingested_files
+from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files, record_files
 from forecache.lake.ingest.landing import source_uri
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.pipeline import Column, Source, expect
 from forecache.quality import verdicts
 from forecache.quality.expectations import raw_expectations
@@ -128,10 +128,10 @@ def test_a_verdict_on_a_raw_day_stands_while_its_rows_and_expectations_do(settin
     reports = [CheckReport("raw_orders", results, 1, 0.0).to_dict() for results in ((), (failed,))]
     table, sums = SOURCE.raw_table, {"success": True, "sentence": ""}
     for day, report in zip(DAYS, reports, strict=False):
-        record(settings, [StageRecord("check", table, day, inputs[day], table, -1, 1, 0.0, report)])
-        record(settings, [StageRecord("reconcile", table, day, states[day], table, -1, 1, 0.0, sums)])
+        append_records(settings, [StageRecord("check", table, day, inputs[day], table, -1, 1, 0.0, report)])
+        append_records(settings, [StageRecord("reconcile", table, day, states[day], table, -1, 1, 0.0, sums)])
     known = raw_verdicts(settings, SOURCE)
-    assert known.refused == {DAYS[1]}
+    assert known.refused_days == {DAYS[1]}
     assert known.current_verdicts(files, last=DAYS[0]) == {DAYS[0]: ""}
     assert list(known.current_verdicts(files, last=DAYS[2])) == DAYS[:2]
     assert "id must be unique." in known.current_verdicts(files, last=DAYS[2])[DAYS[1]]
@@ -146,4 +146,4 @@ def test_a_verdict_on_a_raw_day_stands_while_its_rows_and_expectations_do(settin
 def _claim_more_rows(settings: Settings) -> None:
     """Enter a file again with more rows than there are, as if some had been lost."""
     (file,) = [f for f in ingested_files(settings, SOURCE) if f.event_day == DAYS[1]]
-    enter_files(settings, [replace(file, landing_rows=9, ingested_at=datetime.now(timezone.utc))])
+    record_files(settings, [replace(file, landing_rows=9, ingested_at=datetime.now(timezone.utc))])

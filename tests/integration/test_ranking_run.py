@@ -21,9 +21,9 @@ from forecache.inference.encoding import encoding_of
 from forecache.pipeline import EstimatorModel, Pipeline
 from forecache.registry.gate.gate import run_gate
 from forecache.registry.gate.verdicts import load_gate_plots
-from forecache.registry.report.page import write_report
-from forecache.registry.versions import models
-from forecache.registry.versions.register import load_evaluation, register
+from forecache.registry.report.model_report import write_report
+from forecache.registry.versions import model_versions as models
+from forecache.registry.versions.register import load_evaluation, register_trained_model
 from forecache.results import StageResult
 from forecache.settings import Settings, load_settings
 from forecache.training.estimator.libraries import fit, set_seed
@@ -78,7 +78,7 @@ def test_a_ranker_is_told_which_rows_are_of_one_request(settings: Settings, trai
 
 
 def test_the_gate_judges_by_request_with_all_baselines(settings: Settings, trained: StageResult) -> None:
-    version = register(settings, offers, trained).details["model_version"]
+    version = register_trained_model(settings, offers, trained).details["model_version"]
     verdict = run_gate(settings, offers, version, actor="test")
     assert verdict.passed, verdict.reasons
     names = [check.name for check in verdict.checks]
@@ -103,7 +103,7 @@ def test_the_gate_judges_by_request_with_all_baselines(settings: Settings, train
 def test_the_scores_of_the_gate_are_those_of_the_booster(settings: Settings, trained: StageResult) -> None:
     import lightgbm
 
-    version = register(settings, offers, trained).details["model_version"]
+    version = register_trained_model(settings, offers, trained).details["model_version"]
     metrics = models.model_version(settings, offers, version).metrics
     rows = DeltaTable(settings.table_uri(offers.training_table), version=trained.details["training_version"])
     frame = rows.to_pandas()
@@ -121,7 +121,7 @@ def test_the_scores_of_the_gate_are_those_of_the_booster(settings: Settings, tra
 
 
 def test_the_report_shows_the_ranking_beside_its_baselines(settings: Settings, trained: StageResult) -> None:
-    version = register(settings, offers, trained).details["model_version"]
+    version = register_trained_model(settings, offers, trained).details["model_version"]
     evaluation = load_evaluation(settings, models.model_version(settings, offers, version))
     assert set(evaluation["places"]) == {"model", "popularity", "price", "random order"}
     assert evaluation["places"]["model"][9] == pytest.approx(evaluation["metrics"]["test"]["ndcg@10"], abs=1e-6)
@@ -130,7 +130,7 @@ def test_the_report_shows_the_ranking_beside_its_baselines(settings: Settings, t
     page = write_report(settings, offers, version).read_text()
     assert "nDCG by the number of places" in page
     assert "Calibration" not in page
-    run = models.tracking(settings).get_run(models.model_version(settings, offers, version).run_id)
+    run = models.connect_mlflow(settings).get_run(models.model_version(settings, offers, version).run_id)
     assert run.data.metrics["test_ndcg_at_10"] == pytest.approx(evaluation["metrics"]["test"]["ndcg@10"])
     json.dumps(evaluation)
 
@@ -141,7 +141,7 @@ def test_other_estimators_take_the_same_road(settings: Settings, pipeline: Pipel
     result = train(settings, pipeline, NIGHT)
     if pipeline is offers_xgboost:
         assert result.details["loss"] == "1 - ndcg@10"
-    version = register(settings, pipeline, result).details["model_version"]
+    version = register_trained_model(settings, pipeline, result).details["model_version"]
     verdict = run_gate(settings, pipeline, version, actor="test")
     assert verdict.passed, verdict.reasons
 

@@ -16,9 +16,9 @@ from open_loop import OpenLoop, get, post
 from reader_support import RunningReader, churn_rows, eventually, running_reader, write_version
 
 from forecache.cli.main import main
-from forecache.operations.advice.readers import reader_advice
-from forecache.operations.autoscale.waiting import without_ladder
-from forecache.operations.cost import replicas
+from forecache.operations.autoscale.queueing import queue_without_fallback
+from forecache.operations.cost import reader_costs as replicas
+from forecache.operations.sizing_advice import reader_advice
 from forecache.settings import PROJECT_ROOT, Settings
 
 ROWS = churn_rows(1000)
@@ -71,7 +71,7 @@ def test_the_requests_in_flight_that_a_reader_counts_are_those_that_its_clients_
         in_flight = (metric(reader, "forecache_reader_in_flight_seconds_total") - before) / (lasted_s - 1.2)
     assert not asked.lost()
     by_the_client = sum(one.took_s for one in asked.asked) / (lasted_s - 1.2)
-    theory = load + without_ladder(load, 0.0).waiting
+    theory = load + queue_without_fallback(load, 0.0).waiting
     # On a quiet machine theory holds too; others on the same cores make requests wait for the processor besides.
     print(f"in flight: {in_flight:.2f} by the reader, {by_the_client:.2f} by its clients, {theory:.2f} by M/M/1")
     assert 0.25 * by_the_client < in_flight < 2 * by_the_client

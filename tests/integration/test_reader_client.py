@@ -18,7 +18,7 @@ from forecache.errors import InputError, NotFoundError, UnavailableError
 from forecache.reader import Answer, AsyncClient, Client, create_token
 from forecache.settings import load_settings
 from forecache.store import Field, KeyColumn, KeySchema, Provenance
-from forecache.store.manifest import Policy
+from forecache.store.manifest import StalePolicy
 
 ROWS = churn_rows(2500) | {
     key: {"churn_probability": 0.5, "risk_segment": key} for key in ("versions", ".", "..", "a/?b")
@@ -40,7 +40,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, token: tuple[Path, str]) ->
     write_version(
         settings.store_path, "visits", {("a|%", 1): {"score": 1.5}}, key=key, fields=(Field("score", "double"),)
     )
-    write_version(settings.store_path, "old", churn_rows(1), as_of="1998-06-30", policy=Policy(1.0, "refuse"))
+    write_version(settings.store_path, "old", churn_rows(1), as_of="1998-06-30", policy=StalePolicy(1.0, "refuse"))
     with running_reader(settings, reader_tokens=str(token[0])) as running:
         yield running
 

@@ -13,8 +13,8 @@ import pytest
 from reader_support import churn_rows, eventually, running_reader, served, write_version
 from store_tables import churn, predictions, scores, upsert, write_night
 
-from forecache.reader.processes.metrics import LIVE, SLOT_BYTES, WorkerMetrics
-from forecache.reader.versions.answers import Answers
+from forecache.reader.processes.worker_metrics import LIVE, SLOT_BYTES, WorkerMetrics
+from forecache.reader.versions.answers import VersionAnswers
 from forecache.reader.versions.catalog import Catalog
 from forecache.settings import Settings
 from forecache.store import Snapshot, Store, open_remote, open_store, publish, pull, push
@@ -171,7 +171,7 @@ def test_bytes_that_rot_while_two_versions_share_a_base_are_served_of_neither(
     with catalog(settings) as opened:
         assert check_answers(opened) == 2
         flip(path, path.read_bytes().index(b'"churn_probability":') + 22)
-        opened._scrub._turn(None)
+        opened._scrub._scrub_once(None)
         opened._poll(opened._install)
         assert check_answers(opened) == left
 
@@ -183,12 +183,12 @@ def test_a_version_that_is_withdrawn_is_said_to_be_unreadable_from_the_first_req
     withdrawn = []
     with catalog(settings) as opened:
 
-        def install(name: str, answers: Answers | None) -> None:
+        def install(name: str, answers: VersionAnswers | None) -> None:
             opened._install(name, answers)
             withdrawn.append((name, answers, name in opened.failures))
 
         flip(path, path.read_bytes().index(b'"churn_probability":') + 22)
-        opened._scrub._turn(None)
+        opened._scrub._scrub_once(None)
         opened._poll(install)
         assert withdrawn == [("churn", None, True)]
         assert opened._metrics.cells[opened._metrics.pipeline_offset("churn") + LIVE] == 0
@@ -203,14 +203,14 @@ def test_a_look_at_a_store_that_has_not_changed_reads_no_more_than_the_pointer(
             raise AssertionError("nothing has changed")
 
         with monkeypatch.context() as patch:
-            for name in ("quarantined", "version_numbers", "manifest"):
+            for name in ("quarantined_versions", "version_numbers", "manifest"):
                 patch.setattr(Store, name, asked)
             opened._poll(opened._install)
             assert opened.failures == {}
         store.quarantine(1, "for the test")
         opened._poll(opened._install)
         states = [row["state"] for row in orjson.loads(opened.history["churn"])["versions"]]
-        assert states[1] == ["quarantined"]
+        assert states[1] == ["quarantined_versions"]
 
 
 @pytest.mark.parametrize("what", ["segments/*-base-*/000.mdb", "segments/*-delta-*/000.mdb", "filters/*.bin"])
@@ -229,7 +229,7 @@ def test_files_that_are_fetched_anew_take_the_place_of_the_rotten_ones_that_are_
         after = opened.answers["churn"].snapshot
         assert after is not before
         assert isinstance(after, Snapshot)
-        assert not after.replaced()
+        assert not after.is_replaced()
         opened._poll(opened._install)
         assert opened.answers["churn"].snapshot is after
 

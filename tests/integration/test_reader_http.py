@@ -12,7 +12,7 @@ from reader_support import RunningReader, churn_rows, running_reader, write_vers
 
 from forecache.settings import load_settings
 from forecache.store import Field, KeyColumn, KeySchema, Store
-from forecache.store.manifest import Policy
+from forecache.store.manifest import StalePolicy
 
 ROWS = churn_rows(2000) | {"a b/ü?#%": {"churn_probability": None, "risk_segment": "odd"}, "versions": {
     "churn_probability": 0.5, "risk_segment": "named like a path"}}  # fmt: skip
@@ -28,7 +28,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReader]:
     visits = {("a|b", 1): {"score": 1.5}, ("%7C", 2): {"score": 2.5}}
     write_version(store, "visits", visits, key=VISIT_KEY, fields=(Field("score", "double"),))
     write_version(store, "spend", {"00001": {"amount": 7}}, fields=(Field("amount", "bigint"),))
-    write_version(store, "old", churn_rows(3), as_of="1998-06-30", policy=Policy(36.0, "refuse"))
+    write_version(store, "old", churn_rows(3), as_of="1998-06-30", policy=StalePolicy(36.0, "refuse"))
     write_version(store, "aged", churn_rows(3), as_of="1998-06-30")
     Store(store / "unpublished").layout.create()
     (store / "Not-a-pipeline").mkdir()

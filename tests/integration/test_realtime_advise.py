@@ -8,8 +8,8 @@ from realtime_support import write_views
 from release_support import a_request, make_release
 
 from forecache.cli.main import main
-from forecache.realtime.advice.measure import SCORE_BYTES, Repetition
-from forecache.realtime.cache import ENTRY_BYTES
+from forecache.realtime.advice.measure import SCORE_BYTES, CacheSimulation
+from forecache.realtime.score_cache import ENTRY_BYTES
 from forecache.settings import Settings
 
 
@@ -81,9 +81,9 @@ def test_a_file_without_a_request_that_can_be_answered_is_refused(
 
 
 def test_what_was_asked_longest_ago_leaves_a_full_cache_first() -> None:
-    cache = Repetition(most_bytes=2 * (ENTRY_BYTES + SCORE_BYTES))
+    cache = CacheSimulation(most_bytes=2 * (ENTRY_BYTES + SCORE_BYTES))
     for key in (b"a", b"b", b"a", b"c", b"a", b"b"):
-        cache.ask(key, 1)
+        cache.add_request(key, 1)
     assert cache.hits == 2
     assert cache.distinct == 3
     assert cache.most_bytes == 2 * (ENTRY_BYTES + SCORE_BYTES)

@@ -18,7 +18,7 @@ from forecache.cli.main import main
 from forecache.errors import InputError, NotFoundError, SettingsError, UnavailableError
 from forecache.pipeline.realtime.request import RequestField
 from forecache.realtime.bento.model import BentoModel
-from forecache.realtime.bento.write import views_not_here, write_bento
+from forecache.realtime.bento.write import missing_views, write_bento
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.replicas import push_releases
 from forecache.settings import Settings, load_settings
@@ -147,7 +147,7 @@ def test_a_replica_of_a_remote_serves_it(
     assert main(["bento", "ranking", str(folder)]) == 0
     assert "No version here of household, product. A BentoML service reads" in capsys.readouterr().out
     assert main(["pull"]) == 0
-    assert views_not_here(replica, read_release(open_releases(replica, "ranking"), 1)) == []
+    assert missing_views(replica, read_release(open_releases(replica, "ranking"), 1)) == []
     request = json.loads(a_request(products=("a", "b", "unknown")))
     models = [
         BentoModel(folder / "ranking" / "releases" / "00000001", place.store_path) for place in (settings, replica)

@@ -20,17 +20,17 @@ from assets.logged_drift import build_logged_drift
 from forecache.cli.main import main
 from forecache.errors import CheckError, NotFoundError
 from forecache.lake.delta.tables import append_rows
-from forecache.lake.training_sets.splits import split_batches
-from forecache.monitoring.logged import monitor_log
-from forecache.monitoring.table import measurements
-from forecache.operations.release import release
+from forecache.lake.training_sets.split_rows import split_batches
+from forecache.monitoring.log_monitoring import monitor_log
+from forecache.monitoring.measurements import measurements
+from forecache.operations.release import release_model
 from forecache.pipeline import Feature, Log
 from forecache.realtime.log.record import schema, table_of
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.load import load_release
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.models import champion
-from forecache.registry.versions.register import register
+from forecache.registry.versions.model_versions import champion
+from forecache.registry.versions.register import register_trained_model
 from forecache.settings import Settings, load_settings
 from jobs.realtime import realtime_definitions
 from resources.settings import SettingsResource
@@ -44,7 +44,7 @@ def new_champion(settings: Settings, weights: tuple[float, ...]) -> int:
     pipeline = search.training_pipeline
     made_up = registry_sample.made_up_training(settings, pipeline, weights, training_version=2)
     training = replace(made_up, details={**made_up.details, "estimator": {"class": "none", "parameters": {}}})
-    version = int(register(settings, pipeline, training).details["model_version"])
+    version = int(register_trained_model(settings, pipeline, training).details["model_version"])
     assert run_gate(settings, pipeline, version, actor="test").champion_after == version
     return version
 
@@ -55,10 +55,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = load_settings(home=tmp_path_factory.mktemp("champions") / "home")
     write_requests(settings, search.training_pipeline)
     with pytest.raises(NotFoundError, match="champion"):
-        release(settings, search)
+        release_model(settings, search)
     for number, weights in enumerate(WEIGHTS, 1):
         assert new_champion(settings, weights) == number
-        done = release(settings, search)
+        done = release_model(settings, search)
         assert not done.skipped
         model = {"name": "search", "version": number}
         assert done.details == {"release": number, "model": model, "model_uri": f"models:/search/{number}"}
@@ -84,7 +84,7 @@ def test_the_champion_answers_until_it_is_rolled_back(
     assert main(["models", "rollback", "search", "--reason", "worse"]) == 0
     assert "Release 1 of search answers now: model search 1 (models:/search/1)." in capsys.readouterr().out
     assert read_current(folder).current == 1
-    assert release(champions, search).skipped
+    assert release_model(champions, search).skipped
     assert main(["releases", "search", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [(row["release"], row["model_version"], row["state"]) for row in listed] == [(2, 2, []), (1, 1, ["current"])]
@@ -111,13 +111,13 @@ def test_a_champion_that_was_trained_with_something_else_is_not_released(
         other = replace(search.candidates.fields[1], default=2.0)
         changed = {"candidates": replace(search.candidates, fields=(search.candidates.fields[0], other))}
     with pytest.raises(CheckError, match="version 2 was trained with another transform, other request fields or other"):
-        release(champions, replace(search, **changed))
+        release_model(champions, replace(search, **changed))
     assert read_current(open_releases(champions, "search")).current == 2
 
 
 def test_what_is_not_learned_is_released_without_training(champions: Settings) -> None:
     slower = replace(search, deadline_ms=80.0, features=(*search.features[:2], Feature("price_log", "of the price")))
-    assert release(champions, slower).details["release"] == 3
+    assert release_model(champions, slower).details["release"] == 3
     assert read_release(open_releases(champions, "search"), 3).deadline_ms == 80.0
 
 
@@ -127,7 +127,7 @@ def test_a_model_that_is_promoted_by_hand_answers_requests(
     pipeline = search.training_pipeline
     made_up = registry_sample.made_up_training(champions, pipeline, (2.8, 1.4, 0.0), training_version=2)
     training = replace(made_up, details={**made_up.details, "estimator": {"class": "none", "parameters": {}}})
-    assert register(champions, pipeline, training).details["model_version"] == 3
+    assert register_trained_model(champions, pipeline, training).details["model_version"] == 3
     monkeypatch.setenv("FORECACHE_HOME", str(champions.home))
     monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
     assert main(["promote", "search", "3"]) == 0

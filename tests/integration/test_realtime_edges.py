@@ -140,7 +140,7 @@ class Asked:
 def while_loading(settings: Settings, path: str, *, access: Access | None = None, **asked: str) -> Any:
     """What a request is answered before a reader has loaded any release; None where it is nothing of its models."""
     context: Any = SimpleNamespace(settings=settings, access=access)
-    handler = RealtimeExtension(context).find("POST", path)
+    handler = RealtimeExtension(context).find_handler("POST", path)
     if handler is None:
         return None
     call: Any = Asked(**asked)
@@ -212,7 +212,7 @@ def test_mlflows_protocol_says_503_where_a_known_release_is_not_served(
 ) -> None:
     models: Any = SimpleNamespace(served={}, known=frozenset({"fraud"}), failures=failures)
     context: Any = SimpleNamespace(
-        access=None, runtime=SimpleNamespace(draining=True), metrics=SimpleNamespace(observe=lambda *_: None)
+        access=None, runtime=SimpleNamespace(is_draining=True), metrics=SimpleNamespace(observe=lambda *_: None)
     )
     exchange: Any = SimpleNamespace(context=context)
     protocol = MlflowProtocol(exchange, models)

@@ -16,13 +16,13 @@ from asked_project.pipelines.payments import payments
 from released_payments import changed, scores
 
 from forecache.errors import CheckError, ConflictError, DamagedError, InputError, NotFoundError
-from forecache.lake.examples.recorded import recorded_requests_file
+from forecache.lake.examples.recorded_requests import recorded_requests_file
 from forecache.operations import release as module
-from forecache.operations.release import release, roll_release_back
+from forecache.operations.release import release_model, roll_back_release
 from forecache.pipeline import Feature, Realtime, RegisteredModel, Rows
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.load import load_release
-from forecache.registry.versions.models import FEATURES_TAG
+from forecache.registry.versions.model_versions import FEATURES_TAG
 from forecache.settings import PROJECT_ROOT, Settings
 
 
@@ -41,25 +41,25 @@ def narrow(rows: Rows) -> np.ndarray:
 
 
 def test_a_release_is_made_where_something_has_changed(settings: Settings) -> None:
-    first = release(settings, payments)
+    first = release_model(settings, payments)
     assert (first.skipped, first.details["release"]) == (False, 1)
     assert scores(settings, 1).tolist() == [10.0]
     written = read_release(open_releases(settings, "payments"), 1)
     assert written.lookups[0].contract == payments.lookups[0].view.packed.contract
     assert written.lookups[0].columns == ("spend_28d", "visits_28d")
     assert written.model.runtime == "function"
-    again = release(settings, payments)
+    again = release_model(settings, payments)
     assert (again.skipped, again.details["release"]) == (True, 1)
-    assert release(settings, changed(owner="other@example.com")).skipped
-    second = release(settings, changed(deadline_ms=20.0))
+    assert release_model(settings, changed(owner="other@example.com")).skipped
+    second = release_model(settings, changed(deadline_ms=20.0))
     assert (second.skipped, second.details["release"]) == (False, 2)
     assert read_release(open_releases(settings, "payments"), 2).deadline_ms == 20.0
 
 
 def test_a_damaged_release_is_made_anew(settings: Settings) -> None:
-    release(settings, payments)
+    release_model(settings, payments)
     (open_releases(settings, "payments").release(1) / "model.bin").write_bytes(b"{}")
-    again = release(settings, payments)
+    again = release_model(settings, payments)
     assert (again.skipped, again.details["release"]) == (False, 2)
     assert scores(settings, 2).tolist() == [10.0]
 
@@ -70,58 +70,58 @@ def test_a_damaged_release_is_made_anew(settings: Settings) -> None:
 )
 def test_a_transform_that_cannot_answer_is_not_released(settings: Settings, transform: Any, told: str) -> None:
     with pytest.raises(CheckError, match=told):
-        release(settings, changed(transform=transform))
+        release_model(settings, changed(transform=transform))
     assert read_current(open_releases(settings, "payments")).current is None
 
 
 def test_what_was_rolled_back_does_not_come_back_by_itself(settings: Settings) -> None:
-    release(settings, payments)
+    release_model(settings, payments)
     slow = changed(deadline_ms=20.0)
-    release(settings, slow)
-    assert roll_release_back(settings, "payments").current == 1
-    held = release(settings, slow)
+    release_model(settings, slow)
+    assert roll_back_release(settings, "payments").current == 1
+    held = release_model(settings, slow)
     assert (held.skipped, held.details["rolled_back"]) == (True, 2)
     assert read_current(open_releases(settings, "payments")).current == 1
     with pytest.raises(NotFoundError, match="no release of payments before 1 to go back to"):
-        roll_release_back(settings, "payments")
-    assert release(settings, slow, again=True).details["release"] == 3
-    assert release(settings, slow).skipped
-    assert roll_release_back(settings, "payments", 2).bad == (3,)
+        roll_back_release(settings, "payments")
+    assert release_model(settings, slow, again=True).details["release"] == 3
+    assert release_model(settings, slow).skipped
+    assert roll_back_release(settings, "payments", 2).bad == (3,)
 
 
 def test_what_was_current_does_not_come_back_where_a_release_after_it_takes_its_place(settings: Settings) -> None:
     for declared in (payments, changed(deadline_ms=20.0), payments):
-        release(settings, declared)
+        release_model(settings, declared)
     assert read_current(open_releases(settings, "payments")).current == 1
-    assert roll_release_back(settings, "payments", 2).bad == (1,)
-    held = release(settings, payments)
+    assert roll_back_release(settings, "payments", 2).bad == (1,)
+    held = release_model(settings, payments)
     assert (held.skipped, held.details["rolled_back"]) == (True, 1)
     assert read_current(open_releases(settings, "payments")).current == 2
 
 
 def test_it_is_not_gone_back_to_a_release_that_is_damaged(settings: Settings) -> None:
     for deadline in (10.0, 20.0, 30.0):
-        release(settings, changed(deadline_ms=deadline))
+        release_model(settings, changed(deadline_ms=deadline))
     (open_releases(settings, "payments").release(2) / "model.bin").unlink()
     with pytest.raises(DamagedError, match=r"model\.bin"):
-        roll_release_back(settings, "payments", 2)
-    assert roll_release_back(settings, "payments").current == 1
+        roll_back_release(settings, "payments", 2)
+    assert roll_back_release(settings, "payments").current == 1
 
 
 _RELEASES = """
 import sys
 from released_payments import changed
-from forecache.operations.release import release
+from forecache.operations.release import release_model
 from forecache.settings import load_settings
-assert release(load_settings(home=sys.argv[1]), changed(deadline_ms=30.0)).details["release"] == 3
+assert release_model(load_settings(home=sys.argv[1]), changed(deadline_ms=30.0)).details["release"] == 3
 """
 
 
 def test_a_release_that_becomes_current_during_a_rollback_is_not_marked_as_bad(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release(settings, payments)
-    release(settings, changed(deadline_ms=20.0))
+    release_model(settings, payments)
+    release_model(settings, changed(deadline_ms=20.0))
     honest = module.read_files
 
     def late(*arguments: Any) -> Any:
@@ -132,17 +132,17 @@ def test_a_release_that_becomes_current_during_a_rollback_is_not_marked_as_bad(
     with monkeypatch.context() as patched:
         patched.setattr(module, "read_files", late)
         with pytest.raises(ConflictError, match="Release 3 of payments has become current meanwhile"):
-            roll_release_back(settings, "payments")
+            roll_back_release(settings, "payments")
     pointer = read_current(open_releases(settings, "payments"))
     assert (pointer.current, pointer.bad) == (3, ())
-    assert roll_release_back(settings, "payments").bad == (3,)
+    assert roll_back_release(settings, "payments").bad == (3,)
 
 
 _ROLLS_BACK = """
 import sys
-from forecache.operations.release import roll_release_back
+from forecache.operations.release import roll_back_release
 from forecache.settings import load_settings
-assert roll_release_back(load_settings(home=sys.argv[1]), "payments", 1).bad == (2, 3)
+assert roll_back_release(load_settings(home=sys.argv[1]), "payments", 1).bad == (2, 3)
 """
 
 
@@ -150,17 +150,17 @@ def test_an_earlier_release_that_is_rolled_back_meanwhile_is_not_taken_up_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for deadline_ms in (10.0, 20.0, 30.0):
-        release(settings, changed(deadline_ms=deadline_ms))
-    honest = module.rollouts.take_up
+        release_model(settings, changed(deadline_ms=deadline_ms))
+    honest = module.rollouts.start_or_make_current
 
     def late(*arguments: Any, **more: Any) -> Any:
         command = [sys.executable, "-c", _ROLLS_BACK, str(settings.home_path)]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
         return honest(*arguments, **more)
 
-    monkeypatch.setattr(module.rollouts, "take_up", late)
+    monkeypatch.setattr(module.rollouts, "start_or_make_current", late)
     with pytest.raises(ConflictError, match="Release 1 of payments has become current meanwhile"):
-        release(settings, changed(deadline_ms=20.0))
+        release_model(settings, changed(deadline_ms=20.0))
     pointer = read_current(open_releases(settings, "payments"))
     assert (pointer.current, pointer.bad) == (1, (2, 3))
 
@@ -176,11 +176,11 @@ def registered(settings: Settings, tmp_path: Path) -> Realtime:
 def test_a_registered_model_is_released_anew_when_its_alias_moves(
     settings: Settings, registered: Realtime, tmp_path: Path
 ) -> None:
-    assert release(settings, registered).details["model"] == {"name": "churn_model", "version": 1}
-    assert release(settings, registered).skipped
+    assert release_model(settings, registered).details["model"] == {"name": "churn_model", "version": 1}
+    assert release_model(settings, registered).skipped
     before = scores(settings, 1)
     register(settings, onnx_model(tmp_path / "two", seed=1))
-    assert release(settings, registered).details["model"]["version"] == 2
+    assert release_model(settings, registered).details["model"]["version"] == 2
     written = read_release(open_releases(settings, "payments"), 2)
     assert (written.model.runtime, written.model.version) == ("onnx", 2)
     assert before.dtype == np.float32
@@ -193,7 +193,7 @@ def test_a_model_that_only_mlflow_runs_does_not_answer_requests(
 ) -> None:
     monkeypatch.setattr(module, "RUNTIMES", ("lightgbm",))
     with pytest.raises(InputError, match="runs by onnx, which does not answer requests"):
-        release(settings, registered)
+        release_model(settings, registered)
 
 
 def test_a_champion_of_other_features_is_not_released(
@@ -205,14 +205,14 @@ def test_a_champion_of_other_features_is_not_released(
         other = replace(found, tags={FEATURES_TAG: tag})
         monkeypatch.setattr(module, "scoring_model", lambda *_, other=other, **__: other)
         with pytest.raises(CheckError, match="was trained with another transform"):
-            release(settings, registered)
+            release_model(settings, registered)
     tags = {FEATURES_TAG: registered.training_pipeline.fingerprints.features}
     monkeypatch.setattr(module, "scoring_model", lambda *_, **__: replace(found, tags=tags))
-    assert not release(settings, registered).skipped
+    assert not release_model(settings, registered).skipped
 
 
 def test_the_functions_of_a_release_are_not_the_projects(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    release(settings, payments)
+    release_model(settings, payments)
     monkeypatch.setattr(transforms, "suspicion", lambda features: features["amount"] * 0)
     assert scores(settings, 1).tolist() == [10.0]
 
@@ -220,7 +220,7 @@ def test_the_functions_of_a_release_are_not_the_projects(settings: Settings, mon
 def test_a_release_is_loaded_without_the_project_and_without_heavy_libraries(
     settings: Settings, tmp_path: Path
 ) -> None:
-    release(settings, payments)
+    release_model(settings, payments)
     program = (
         "import sys\n"
         f"sys.path[:] = [path for path in sys.path if 'support' not in path] + [{str(PROJECT_ROOT)!r}]\n"
@@ -243,10 +243,10 @@ def test_requests_that_the_training_has_recorded_warm_it(settings: Settings) -> 
     file.parent.mkdir(parents=True)
     recorded = [json.dumps({"household_id": number, "amount": 1.5}) for number in range(60)]
     file.write_text(json.dumps(recorded))
-    release(settings, payments)
+    release_model(settings, payments)
     loaded = load_release(open_releases(settings, "payments"), 1)
     assert [text.decode() for text in loaded.warmup] == recorded[:50]
     loaded.close()
     file.write_text(json.dumps([json.dumps({"household_id": 1})]))
     with pytest.raises(CheckError, match="cannot answer a request that was recorded: .*'amount' is missing"):
-        release(settings, changed(deadline_ms=20.0))
+        release_model(settings, changed(deadline_ms=20.0))

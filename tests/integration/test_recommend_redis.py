@@ -10,9 +10,9 @@ from shelf_lake import LAST, ingested, lists_by_hand, similar_by_hand
 from shelf_project.pipelines.shelf import offers
 from store_services import redis_server
 
-from forecache.operations.publish import publish_night
+from forecache.operations.publish_night import publish_night
 from forecache.pipeline import Publish
-from forecache.pipeline.recommenders.similar import similar_items_of
+from forecache.pipeline.recommenders.second_tables import similar_items_of
 from forecache.recommend.stage import recommend
 from forecache.settings import load_settings
 

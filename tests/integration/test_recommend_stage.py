@@ -127,9 +127,9 @@ def test_the_interactions_that_published_lists_come_from_are_kept_and_explained(
     from shelf_lake import purchases
 
     from forecache.cli.main import main
-    from forecache.operations.maintain import pinned_versions
-    from forecache.operations.publish import publish_night
-    from forecache.pipeline.recommenders.similar import similar_items_of
+    from forecache.operations.lake_maintenance import pinned_versions
+    from forecache.operations.publish_night import publish_night
+    from forecache.pipeline.recommenders.second_tables import similar_items_of
 
     recommend(home, offers, [LAST])
     assert PURCHASES.raw_table not in pinned_versions(home)

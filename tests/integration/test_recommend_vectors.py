@@ -10,9 +10,9 @@ from shelf_lake import LAST, copy_of, ingested, rows_of
 from shelf_project.pipelines.shelf import offers
 
 from forecache.errors import SettingsError
-from forecache.operations.publish import publish_night
+from forecache.operations.publish_night import publish_night
 from forecache.pipeline import RankingGate
-from forecache.pipeline.recommenders.vectors import vectors_of
+from forecache.pipeline.recommenders.second_tables import vectors_of
 from forecache.recommend.models import Als, Ease
 from forecache.recommend.stage import recommend
 from forecache.settings import Settings

@@ -21,19 +21,19 @@ _TRAINS = """
 import registry_sample as sample
 from sample_project.pipelines.visits import returns
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.register import register
+from forecache.registry.versions.register import register_trained_model
 from forecache.settings import load_settings
 
 settings = load_settings()
 for number, weights in enumerate((sample.SLIGHTLY_WORSE, sample.GOOD), 1):
     training = sample.made_up_training(settings, returns, weights, training_version=2)
-    assert register(settings, returns, training).details["model_version"] == number
+    assert register_trained_model(settings, returns, training).details["model_version"] == number
     assert run_gate(settings, returns, number, actor="test").champion_after == number
 """
 _LOADS = """
 from sample_project.pipelines.visits import returns
 from forecache.registry.gate.verdicts import load_gate_plots
-from forecache.registry.versions import models
+from forecache.registry.versions import model_versions as models
 from forecache.settings import load_settings
 
 settings = load_settings()
@@ -46,11 +46,11 @@ _OPENS = """
 import sys
 import mlflow
 from forecache.settings import load_settings
-from forecache.tracking.client import tracking
+from forecache.tracking.client import connect_mlflow
 
 print("ready", flush=True)
 sys.stdin.readline()
-tracking(load_settings()).search_experiments(max_results=1)
+connect_mlflow(load_settings()).search_experiments(max_results=1)
 """
 
 

@@ -76,10 +76,10 @@ EXPERIMENTS = """
 import os, sys
 from types import SimpleNamespace
 from forecache.settings import load_settings
-from forecache.tracking.client import tracking
+from forecache.tracking.client import connect_mlflow
 from forecache.tracking.runs import experiment_of
 settings = load_settings(home=sys.argv[1])
-tracking(settings)
+connect_mlflow(settings)
 waits, starts = os.pipe()
 children = []
 for _ in range(3):

@@ -23,20 +23,20 @@ from training_sample import write_training_set
 from forecache.cli.main import main
 from forecache.errors import CheckError, ConflictError, NotFoundError
 from forecache.lake.ledger import last_record
-from forecache.operations.approval import judge
-from forecache.operations.rollback import roll_model_back
+from forecache.operations.approval import judge_version
+from forecache.operations.rollback import roll_back_model
 from forecache.pipeline import Pipeline
-from forecache.registry import moves
+from forecache.registry import alias_moves as moves
 from forecache.registry.challenger import find_challenger, name_challenger
 from forecache.registry.gate import gate as gate_module
 from forecache.registry.gate.examples import read_examples
-from forecache.registry.gate.gate import Verdict, run_gate
-from forecache.registry.gate.loaded_model import open_model, score
+from forecache.registry.gate.gate import GateVerdict, run_gate
+from forecache.registry.gate.loaded_model import open_model, score_features
 from forecache.registry.gate.verdicts import load_gate_plots
 from forecache.registry.promotions import promotions
-from forecache.registry.report.page import write_report
-from forecache.registry.versions import models
-from forecache.registry.versions.register import load_evaluation, register
+from forecache.registry.report.model_report import write_report
+from forecache.registry.versions import model_versions as models
+from forecache.registry.versions.register import load_evaluation, register_trained_model
 from forecache.settings import Settings, load_settings
 
 
@@ -46,7 +46,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = load_settings(home=tmp_path_factory.mktemp("registry") / "home")
     write_training_set(settings, returns)
     write_training_set(settings, basket)
-    models.tracking(settings)
+    models.connect_mlflow(settings)
     return settings.home_path
 
 
@@ -84,10 +84,10 @@ def after(settings: Settings, homes: dict[tuple[Step, ...], Path], tmp_path_fact
 
 def registered(settings: Settings, weights: tuple[float, ...], pipeline: Pipeline = returns) -> int:
     training = sample.made_up_training(settings, pipeline, weights, training_version=2)
-    return int(register(settings, pipeline, training).details["model_version"])
+    return int(register_trained_model(settings, pipeline, training).details["model_version"])
 
 
-def judged(settings: Settings, weights: tuple[float, ...], pipeline: Pipeline = returns) -> Verdict:
+def judged(settings: Settings, weights: tuple[float, ...], pipeline: Pipeline = returns) -> GateVerdict:
     return run_gate(settings, pipeline, registered(settings, weights, pipeline), actor="test")
 
 
@@ -136,7 +136,7 @@ def test_the_verdict_is_a_table_and_plots_of_the_run(after: After) -> None:
     lake = after(slightly_worse)
     verdict = judged(lake, sample.GOOD)
     version = models.model_version(lake, returns, 2)
-    client = models.tracking(lake)
+    client = models.connect_mlflow(lake)
     there = {file.path for file in client.list_artifacts(version.run_id, "gate")}
     assert there == {"gate/checks.csv", "gate/verdict.json", "gate/gains.svg", "gate/shift.svg"}
     table = pd.read_csv(client.download_artifacts(version.run_id, "gate/checks.csv"))
@@ -166,7 +166,7 @@ def test_judging_again_changes_nothing(lake: Settings) -> None:
 
 def test_registering_again_gives_the_same_version(lake: Settings) -> None:
     training = sample.made_up_training(lake, returns, sample.GOOD, training_version=2)
-    first, second = register(lake, returns, training), register(lake, returns, training)
+    first, second = register_trained_model(lake, returns, training), register_trained_model(lake, returns, training)
     assert (first.skipped, second.skipped) == (False, True)
     assert first.details == second.details
     assert len(models.list_models(lake, returns)) == 1
@@ -182,7 +182,7 @@ from sample_project.pipelines.visits import returns
 from forecache.registry.versions import register as module
 from forecache.settings import load_settings
 home, training, go = (Path(each) for each in sys.argv[1:])
-honest = module._log
+honest = module._log_and_register
 
 def late(*arguments):
     print(flush=True)
@@ -190,8 +190,8 @@ def late(*arguments):
         time.sleep(0.005)
     return honest(*arguments)
 
-module._log = late
-assert not module.register(load_settings(home=home), returns, pickle.loads(training.read_bytes())).skipped
+module._log_and_register = late
+assert not module.register_trained_model(load_settings(home=home), returns, pickle.loads(training.read_bytes())).skipped
 """
 
 
@@ -208,7 +208,7 @@ def test_two_processes_that_register_a_training_make_one_version(
             go.touch()
 
     with running(_REGISTERS_SLOWLY, lake.home_path, tmp_path / "training", go) as other:
-        second = register(lake, returns, training, progress=told)
+        second = register_trained_model(lake, returns, training, progress=told)
         go.touch()
         assert other.wait(60) == 0
     assert (second.skipped, second.details["model_version"]) == (True, 1)
@@ -236,7 +236,7 @@ def test_a_decision_cut_short_after_the_ledger_is_finished_by_the_next_call(
 def test_rollback_returns_to_the_champion_before_and_the_gate_does_not_undo_it(after: After) -> None:
     lake = after(slightly_worse, good)
     assert models.champion(lake, returns).version == 2
-    moved = roll_model_back(lake, returns, actor="person", reason="complaints").entry
+    moved = roll_back_model(lake, returns, actor="person", reason="complaints").entry
     assert moved is not None
     assert (moved.from_version, moved.to_version, moved.to_published) == (2, 1, None)
     assert models.champion(lake, returns).version == 1
@@ -246,8 +246,8 @@ def test_rollback_returns_to_the_champion_before_and_the_gate_does_not_undo_it(a
     run_gate(lake, stricter, 2, actor="nightly")
     assert models.champion(lake, returns).version == 1
     with pytest.raises(NotFoundError, match="first champion"):
-        roll_model_back(lake, returns, actor="person")
-    moves.promote(lake, returns, 2, actor="person", reason="it was the data")
+        roll_back_model(lake, returns, actor="person")
+    moves.promote_version(lake, returns, 2, actor="person", reason="it was the data")
     assert models.champion(lake, returns).version == 2
     assert models.model_version(lake, returns, 2).gate == "passed"
     actions = [(entry.action, entry.verdict) for entry in promotions(lake, "returns")]
@@ -258,11 +258,11 @@ def test_promote_refuses_what_failed_and_what_is_champion_already(after: After) 
     lake = after(good)
     judged(lake, sample.USELESS)
     with pytest.raises(CheckError, match="version 2 did not pass the gate: roc_auc"):
-        moves.promote(lake, returns, 2, actor="person")
+        moves.promote_version(lake, returns, 2, actor="person")
     with pytest.raises(ConflictError, match="champion already"):
-        moves.promote(lake, returns, 1, actor="person")
+        moves.promote_version(lake, returns, 1, actor="person")
     with pytest.raises(NotFoundError, match=r"no version 9\. Its versions: 2, 1"):
-        moves.promote(lake, returns, 9, actor="person")
+        moves.promote_version(lake, returns, 9, actor="person")
 
 
 def test_with_approval_a_passing_model_waits_for_a_person(lake: Settings) -> None:
@@ -271,7 +271,7 @@ def test_with_approval_a_passing_model_waits_for_a_person(lake: Settings) -> Non
     assert verdict.passed
     assert verdict.champion_after is None
     assert models.model_version(lake, careful, 1).gate == "awaiting_approval"
-    moves.promote(lake, careful, 1, actor="person")
+    moves.promote_version(lake, careful, 1, actor="person")
     assert models.champion(lake, careful).version == 1
     assert [entry.verdict for entry in promotions(lake, "returns")] == ["awaiting_approval", "begun", "passed"]
 
@@ -286,7 +286,7 @@ def good_waits(lake: Settings) -> None:
 
 def first_promoted(lake: Settings) -> None:
     judged(lake, sample.SLIGHTLY_WORSE, CAREFUL)
-    moves.promote(lake, CAREFUL, 1, actor="person")
+    moves.promote_version(lake, CAREFUL, 1, actor="person")
 
 
 def better_waits_since_before_the_champion(lake: Settings) -> None:
@@ -302,7 +302,7 @@ def worse_waits_since_before_the_champion(lake: Settings) -> None:
 def _judged_before_the_champion(lake: Settings, weights: tuple[float, ...]) -> None:
     judged(lake, weights, CAREFUL)
     judged(lake, sample.GOOD, CAREFUL)
-    moves.promote(lake, CAREFUL, 3, actor="person")
+    moves.promote_version(lake, CAREFUL, 3, actor="person")
 
 
 @pytest.mark.slow
@@ -311,12 +311,12 @@ def test_a_version_that_waits_with_a_verdict_against_another_champion_is_promote
 ) -> None:
     lake = after(first_promoted, better_waits_since_before_the_champion)
     with pytest.raises(CheckError, match="judged against champion 1, and the champion is 3 now") as refused:
-        moves.promote(lake, CAREFUL, 2, actor="person")
+        moves.promote_version(lake, CAREFUL, 2, actor="person")
     assert "forecache models judge returns 2" in refused.value.remedy
     assert models.champion(lake, CAREFUL).version == 3
     assert promotions(lake, "returns")[-1].to_version == 3
 
-    moves.promote(lake, CAREFUL, 2, actor="person", reason="urgent", outdated_verdict=True)
+    moves.promote_version(lake, CAREFUL, 2, actor="person", reason="urgent", outdated_verdict=True)
     assert models.champion(lake, CAREFUL).version == 2
     entry = promotions(lake, "returns")[-1]
     assert entry.outdated_verdict
@@ -332,7 +332,7 @@ def test_what_waits_is_judged_again_against_the_champion_that_took_its_place(aft
     entry = promotions(lake, "returns")[-1]
     assert (entry.action, entry.candidate, entry.from_version, entry.to_version) == ("gate", 2, 3, 3)
     assert run_gate(lake, CAREFUL, 2, actor="person") == verdict
-    moves.promote(lake, CAREFUL, 2, actor="person")
+    moves.promote_version(lake, CAREFUL, 2, actor="person")
     assert models.champion(lake, CAREFUL).version == 2
     assert not promotions(lake, "returns")[-1].outdated_verdict
 
@@ -354,7 +354,7 @@ def test_the_command_line_refuses_an_outdated_verdict_and_judges_again(
     assert main(["models", "judge", "returns", "2", "--json"]) == 0
     assert main(["promote", "returns", "2", "--reason", "twice"]) == 5
     assert "version 2 is the champion already" in capsys.readouterr().err
-    moves.promote(lake, CAREFUL, 3, actor="person")
+    moves.promote_version(lake, CAREFUL, 3, actor="person")
     judged(lake, sample.USELESS, CAREFUL)
     assert main(["models", "judge", "returns", "4"]) == 6
     assert "The gate refused model returns 4: roc_auc" in capsys.readouterr().err
@@ -363,9 +363,9 @@ def test_the_command_line_refuses_an_outdated_verdict_and_judges_again(
 @pytest.mark.slow
 def test_what_a_person_decided_is_not_judged_again(after: After) -> None:
     lake = after(good_waits)
-    moves.reject(lake, CAREFUL, 1, actor="risk", reason="unfair")
+    moves.reject_version(lake, CAREFUL, 1, actor="risk", reason="unfair")
     with pytest.raises(CheckError, match="version 1 was rejected by a person, which is final"):
-        judge(lake, CAREFUL, version=1, actor="person")
+        judge_version(lake, CAREFUL, version=1, actor="person")
 
 
 @pytest.mark.slow
@@ -373,7 +373,7 @@ def test_what_waits_and_is_worse_than_the_champion_since_is_turned_down_when_jud
     lake = after(first_promoted, worse_waits_since_before_the_champion)
     assert run_gate(lake, CAREFUL, 2, actor="person").state == "failed"
     with pytest.raises(CheckError, match="worse than champion 3"):
-        moves.promote(lake, CAREFUL, 2, actor="person", outdated_verdict=True)
+        moves.promote_version(lake, CAREFUL, 2, actor="person", outdated_verdict=True)
     assert models.champion(lake, CAREFUL).version == 3
 
 
@@ -381,7 +381,7 @@ def test_what_waits_and_is_worse_than_the_champion_since_is_turned_down_when_jud
 def test_what_failed_against_a_champion_that_was_rolled_back_since_is_judged_again(after: After) -> None:
     lake = after(slightly_worse, good)
     assert not judged(lake, WORSE_THAN_THE_LAST).passed
-    roll_model_back(lake, returns, actor="person")
+    roll_back_model(lake, returns, actor="person")
     assert run_gate(lake, returns, 3, actor="training").champion_after == 3
     assert models.champion(lake, returns).version == 3
 
@@ -390,7 +390,7 @@ def test_a_verdict_by_another_declaration_of_the_gate_is_outdated_too(after: Aft
     lake = after(good_waits)
     stricter = replace(CAREFUL, gate=replace(CAREFUL.gate, floors={"roc_auc": 0.61}))
     with pytest.raises(CheckError, match="judged by another declaration of the gate"):
-        moves.promote(lake, stricter, 1, actor="person")
+        moves.promote_version(lake, stricter, 1, actor="person")
     assert models.find_champion(lake, stricter) is None
 
 
@@ -399,7 +399,7 @@ def test_a_champion_that_changes_while_the_gate_judges_is_the_one_it_is_compared
 ) -> None:
     lake = after(slightly_worse)
     third = registered(lake, WORSE_THAN_THE_LAST)
-    really, compared_with = gate_module._judge, []
+    really, compared_with = gate_module._judge_candidate, []
 
     def judging(*arguments: object) -> object:
         compared_with.append(arguments[3].version)  # type: ignore[attr-defined]
@@ -408,7 +408,7 @@ def test_a_champion_that_changes_while_the_gate_judges_is_the_one_it_is_compared
             judged(lake, sample.GOOD)  # would wait for the registry's lock if the gate held it
         return found
 
-    monkeypatch.setattr(gate_module, "_judge", judging)
+    monkeypatch.setattr(gate_module, "_judge_candidate", judging)
     verdict = run_gate(lake, returns, third, actor="test")
     assert compared_with == [1, 1, 3]
     assert (verdict.passed, verdict.champion_before) == (False, 3)
@@ -428,7 +428,7 @@ def test_a_tampered_artifact_is_refused(after: After, file: str) -> None:
 
 def test_champion_loads_as_pyfunc_without_pickle_and_scores_like_onnx_runtime(after: After) -> None:
     lake = after(good)
-    models.tracking(lake)
+    models.connect_mlflow(lake)
     import mlflow
 
     examples = read_examples(lake, returns, table="training_set_returns", version=2, split="test")
@@ -437,14 +437,14 @@ def test_champion_loads_as_pyfunc_without_pickle_and_scores_like_onnx_runtime(af
     predicted = model.predict(frame)
     assert list(predicted.columns) == ["return_probability"]
     loaded = open_model(models.verified_folder(lake, models.champion(lake, returns)), returns.main_output.spec)
-    assert np.allclose(predicted["return_probability"], score(loaded, examples.features), atol=1e-6)
+    assert np.allclose(predicted["return_probability"], score_features(loaded, examples.features), atol=1e-6)
     assert set(model.metadata.flavors) == {"onnx", "python_function"}
 
 
 def test_the_run_records_data_code_environment_and_plots(after: After) -> None:
     lake = after(good_registered)
     version = models.model_version(lake, returns, 1)
-    client = models.tracking(lake)
+    client = models.connect_mlflow(lake)
     run = client.get_run(version.run_id)
     assert run.data.params["training_version"] == "2"
     assert run.data.params["seed"] == "7"
@@ -474,20 +474,20 @@ def test_a_champion_whose_features_are_gone_lets_a_model_in_only_by_a_person(aft
     since = replace(returns, features=replace(returns.features, columns=columns))
 
     training = sample.made_up_training(lake, since, sample.SLIGHTLY_WORSE, training_version=DeltaTable(uri).version())
-    version = register(lake, since, training).details["model_version"]
+    version = register_trained_model(lake, since, training).details["model_version"]
     verdict = run_gate(lake, since, version, actor="test")
     assert (verdict.state, verdict.champion_after) == ("awaiting_approval", 1)
     assert "champion 1 cannot be compared, so a person has to confirm the model" in verdict.line
     assert [check.name for check in verdict.checks if check.result == "to confirm"] == ["champion"]
     assert models.champion(lake, since).version == 1
-    moves.promote(lake, since, version, actor="person", reason="noise was renamed")
+    moves.promote_version(lake, since, version, actor="person", reason="noise was renamed")
     assert models.champion(lake, since).version == version
 
 
 @pytest.mark.slow
 def test_champion_failed_and_rolled_back_versions_are_not_made_the_challenger(after: After) -> None:
     lake = after(slightly_worse, good)
-    roll_model_back(lake, returns, actor="person")
+    roll_back_model(lake, returns, actor="person")
     judged(lake, sample.USELESS)
     reasons = {1: "it is the champion", 2: "it was rolled back", 3: "it did not pass the gate, roc_auc"}
     for version, why in reasons.items():
@@ -502,7 +502,7 @@ def test_champion_failed_and_rolled_back_versions_are_not_made_the_challenger(af
 def test_a_version_that_a_person_rejects_is_the_challenger_no_more_and_is_not_made_it_again(after: After) -> None:
     lake = after(good_waits)
     assert name_challenger(lake, CAREFUL, 1).gate == "awaiting_approval"
-    moves.reject(lake, CAREFUL, 1, actor="risk", reason="unfair")
+    moves.reject_version(lake, CAREFUL, 1, actor="risk", reason="unfair")
     assert models.model_version(lake, CAREFUL, 1).aliases == ()
     with pytest.raises(CheckError, match="version 1 cannot be the challenger: it was rejected by risk: unfair"):
         name_challenger(lake, CAREFUL, 1)
@@ -510,7 +510,7 @@ def test_a_version_that_a_person_rejects_is_the_challenger_no_more_and_is_not_ma
     judged(lake, sample.SLIGHTLY_WORSE, CAREFUL)
     other = registered(lake, sample.USELESS, CAREFUL)
     name_challenger(lake, CAREFUL, other)
-    moves.reject(lake, CAREFUL, 2, actor="risk", reason="unfair")
+    moves.reject_version(lake, CAREFUL, 2, actor="risk", reason="unfair")
     assert models.model_version(lake, CAREFUL, other).aliases == ("challenger",)
 
 
@@ -532,13 +532,13 @@ def test_a_challenger_that_becomes_the_champion_loses_the_alias_and_another_one_
     assert models.model_version(lake, returns, by_gate).aliases == ("champion",)
 
     name_challenger(lake, returns, 1)
-    moves.promote(lake, returns, 1, actor="person")
+    moves.promote_version(lake, returns, 1, actor="person")
     assert models.model_version(lake, returns, 1).aliases == ("champion",)
 
     name_challenger(lake, returns, by_gate)
     other = registered(lake, sample.USELESS)
-    models.tracking(lake).set_model_version_tag("returns", str(other), "gate", "passed")
-    moves.promote(lake, returns, other, actor="person")
+    models.connect_mlflow(lake).set_model_version_tag("returns", str(other), "gate", "passed")
+    moves.promote_version(lake, returns, other, actor="person")
     assert models.model_version(lake, returns, by_gate).aliases == ("challenger",)
 
 
@@ -548,17 +548,17 @@ from pathlib import Path
 from sample_project.pipelines.visits import returns
 from forecache.inference.choose_runtime import plan_scoring
 from forecache.registry.gate.verdicts import load_gate_plots
-from forecache.registry.versions import models
+from forecache.registry.versions import model_versions as models
 from forecache.registry.versions.register import load_evaluation
 from forecache.settings import load_settings
-from forecache.tracking.artifacts import download
+from forecache.tracking.artifacts import download_artifact
 
 settings = load_settings(home=sys.argv[1])
 champion = models.champion(settings, returns)
 assert load_evaluation(settings, champion)["rows"]["test"] > 0
 assert load_gate_plots(settings, champion)
 of_run = f"runs:/{champion.run_id}/model"
-assert download(settings, artifact_uri=of_run) != models.verified_folder(settings, champion)
+assert download_artifact(settings, artifact_uri=of_run) != models.verified_folder(settings, champion)
 assert plan_scoring(of_run).payload == plan_scoring("models:/returns@champion").payload
 kept = models.verified_folder(settings, champion)
 assert Path(sys.argv[1]) in kept.parents or Path(sys.argv[2]) in kept.parents

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scoring_support as sample
 
-from forecache.registry.gate.loaded_model import open_model, score
+from forecache.registry.gate.loaded_model import open_model, score_features
 from forecache.scoring.run import score as score_night
 from forecache.settings import Settings
 
@@ -155,5 +155,5 @@ def test_the_gate_scores_a_row_as_the_night_does_to_the_bit(
     assert model.spec.runtime == runtime
     for size in (1, 7, ROWS):
         few = features[: {1: 60, 7: 700}.get(size, ROWS)]
-        parts = [score(model, few[first : first + size]) for first in range(0, len(few), size)]
+        parts = [score_features(model, few[first : first + size]) for first in range(0, len(few), size)]
         np.testing.assert_array_equal(np.concatenate(parts), night[: len(few)])

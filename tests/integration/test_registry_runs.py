@@ -12,8 +12,8 @@ from sample_project.pipelines.visits import returns
 
 from forecache.errors import CheckError
 from forecache.settings import Settings, load_settings
-from forecache.tracking.client import tracking
-from forecache.tracking.runs import RUN_FILE, training_run, without_credentials
+from forecache.tracking.client import connect_mlflow
+from forecache.tracking.runs import RUN_FILE, open_training_run, public_tracking_uri
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def test_losses_and_system_metrics_are_in_the_run_while_it_trains(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
-    client = tracking(settings)
-    with training_run(settings, returns, tmp_path / "run", night="2024-08-01") as run:
+    client = connect_mlflow(settings)
+    with open_training_run(settings, returns, tmp_path / "run", night="2024-08-01") as run:
         assert client.get_run(run.id).info.status == "RUNNING"
         assert run.on_event({"event": "progress", "step": 7, "step_loss": 0.5, "learning_rate": 0.01}) == ""
         run.on_event(epoch(0))
@@ -60,14 +60,14 @@ def test_losses_and_system_metrics_are_in_the_run_while_it_trains(
     ],
 )
 def test_a_password_in_the_tracking_uri_is_not_written_beside_the_training(uri: str, kept: str) -> None:
-    assert without_credentials(load_settings(mlflow_uri=uri)) == kept
+    assert public_tracking_uri(load_settings(mlflow_uri=uri)) == kept
 
 
 def test_the_file_of_the_run_holds_no_password(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = tracking(settings)  # the database is the test's; the URI is what a server's would be
-    monkeypatch.setattr("forecache.tracking.runs.tracking", lambda _: client)
+    client = connect_mlflow(settings)  # the database is the test's; the URI is what a server's would be
+    monkeypatch.setattr("forecache.tracking.runs.connect_mlflow", lambda _: client)
     server = settings.model_copy(update={"mlflow_uri": "http://me:secret@host:5000"})
     folder = tmp_path / "run"
     first = interrupted_run(server, folder, KeyboardInterrupt())
@@ -79,10 +79,10 @@ def test_the_file_of_the_run_holds_no_password(
 def test_an_interrupted_training_goes_on_in_its_run_and_repeats_no_epoch(
     settings: Settings, tmp_path: Path, interruption: type[BaseException]
 ) -> None:
-    client = tracking(settings)
+    client = connect_mlflow(settings)
     first = interrupted_run(settings, tmp_path / "run", interruption())
     assert client.get_run(first).info.status == "KILLED"
-    with training_run(settings, returns, tmp_path / "run", night="2024-08-01") as second:
+    with open_training_run(settings, returns, tmp_path / "run", night="2024-08-01") as second:
         second.on_event(epoch(0))
         second.on_event(epoch(2))
         second.finish([epoch(number) for number in range(3)])  # the event of epoch 1 was lost
@@ -94,12 +94,12 @@ def test_an_interrupted_training_goes_on_in_its_run_and_repeats_no_epoch(
 def test_a_server_that_does_not_answer_is_told_and_gets_the_losses_later(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = tracking(settings)
+    client = connect_mlflow(settings)
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise MlflowException("no connection")
 
-    with training_run(settings, returns, tmp_path / "run", night="2024-08-01") as run:
+    with open_training_run(settings, returns, tmp_path / "run", night="2024-08-01") as run:
         with monkeypatch.context() as patched:
             patched.setattr(MlflowClient, "log_batch", refuse)
             assert "3 wait" in run.on_event(epoch(0))
@@ -109,7 +109,7 @@ def test_a_server_that_does_not_answer_is_told_and_gets_the_losses_later(
 
 def test_a_run_that_fails_says_so(settings: Settings, tmp_path: Path) -> None:
     run = interrupted_run(settings, tmp_path / "run", ValueError("broken"))
-    assert tracking(settings).get_run(run).info.status == "FAILED"
+    assert connect_mlflow(settings).get_run(run).info.status == "FAILED"
 
 
 def interrupted_run(settings: Settings, folder: Path, error: BaseException) -> str:
@@ -117,7 +117,7 @@ def interrupted_run(settings: Settings, folder: Path, error: BaseException) -> s
     ids = []
 
     def train() -> None:
-        with training_run(settings, returns, folder, night="2024-08-01") as run:
+        with open_training_run(settings, returns, folder, night="2024-08-01") as run:
             ids.append(run.id)
             run.on_event(epoch(0))
             raise error
@@ -130,18 +130,18 @@ def interrupted_run(settings: Settings, folder: Path, error: BaseException) -> s
 def test_a_version_that_others_registered_is_shown_and_refused_in_a_sentence(
     settings: Settings, tmp_path: Path
 ) -> None:
+    from forecache.registry.alias_moves import describe_move
     from forecache.registry.gate.gate import run_gate
-    from forecache.registry.moves import described_move
-    from forecache.registry.versions.models import model_version
+    from forecache.registry.versions.model_versions import model_version
 
-    client = tracking(settings)
+    client = connect_mlflow(settings)
     client.create_registered_model("returns")
     client.create_model_version("returns", source=tmp_path.as_uri())
     foreign = model_version(settings, returns, 1)
-    shown = foreign.described()
+    shown = foreign.as_dict()
     assert (shown["training_table"], shown["training_delta_version"]) == (None, None)
     words = "Model 'returns' version 1 was not registered by Forecache"
     with pytest.raises(CheckError, match=words):
         run_gate(settings, returns, 1, actor="test")
     with pytest.raises(CheckError, match=words):
-        described_move(settings, returns, foreign, action="promote", actor="test")
+        describe_move(settings, returns, foreign, action="promote", actor="test")

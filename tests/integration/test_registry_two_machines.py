@@ -19,14 +19,14 @@ from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 
 from forecache.errors import CheckError, ConflictError
-from forecache.operations.rollback import recover_interrupted, roll_model_back
-from forecache.registry import moves
+from forecache.operations.rollback import recover_interrupted, roll_back_model
+from forecache.registry import alias_moves as moves
 from forecache.registry.aliases import finish_move
 from forecache.registry.challenger import name_challenger
 from forecache.registry.gate.gate import run_gate
 from forecache.registry.promotions import promotions, record_promotion
-from forecache.registry.versions import models
-from forecache.registry.versions.register import register
+from forecache.registry.versions import model_versions as models
+from forecache.registry.versions.register import register_trained_model
 from forecache.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -38,8 +38,8 @@ import json, sys
 import registry_sample as sample
 from sample_project.pipelines.visits import returns
 from forecache.errors import ForecacheError
-from forecache.operations.rollback import roll_model_back
-from forecache.registry import moves
+from forecache.operations.rollback import roll_back_model
+from forecache.registry import alias_moves as moves
 from forecache.registry.gate import gate
 from forecache.registry.versions import register as registration
 from forecache.settings import load_settings
@@ -65,14 +65,14 @@ rollback_step.on_step = lambda name: stop(name) if name == todo.get("step") else
 try:
     if "weights" in todo:
         training = sample.made_up_training(settings, returns, tuple(todo["weights"]), training_version=2)
-        version = registration.register(settings, returns, training).details["model_version"]
+        version = registration.register_trained_model(settings, returns, training).details["model_version"]
         verdict = gate.run_gate(settings, returns, version, actor="machine")
         print(json.dumps([version, verdict.passed, verdict.line, verdict.champion_after]), flush=True)
     elif "promote" in todo:
-        moves.promote(settings, returns, todo["promote"], actor="machine")
+        moves.promote_version(settings, returns, todo["promote"], actor="machine")
         print(json.dumps(["promoted"]), flush=True)
     else:
-        roll_model_back(settings, returns, actor="machine")
+        roll_back_model(settings, returns, actor="machine")
         print(json.dumps(["rolled back"]), flush=True)
 except ForecacheError as error:
     print(json.dumps([type(error).__name__, str(error)]), flush=True)
@@ -108,7 +108,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = _settings(tmp_path_factory.mktemp("machines") / "prepared", "first")
     write_training_set(settings, returns)
     training = sample.made_up_training(settings, returns, sample.SLIGHTLY_WORSE, training_version=2)
-    register(settings, returns, training)
+    register_trained_model(settings, returns, training)
     assert run_gate(settings, returns, 1, actor="test").champion_after == 1
     return settings.home_path.parent
 
@@ -173,17 +173,17 @@ def aliases(settings: Settings) -> dict[str, int]:
     return {alias: v.version for v in models.list_models(settings, returns) for alias in v.aliases}
 
 
-TWICE_AT_ONCE = {"weights": BETTER, "stops": [("registration", "_log"), ("gate", "_decide")]}
+TWICE_AT_ONCE = {"weights": BETTER, "stops": [("registration", "_log_and_register"), ("gate", "_record_decision")]}
 
 
 def test_one_of_two_equal_versions_is_promoted_and_the_other_machine_takes_it_over(
     shared: Path, here: Settings
 ) -> None:
     with machines(shared, TWICE_AT_ONCE, TWICE_AT_ONCE) as (first, second):
-        for where in ("_log", "_decide"):
+        for where in ("_log_and_register", "_record_decision"):
             for each in (first, second):
                 assert each.said() == [where]
-                if where == "_log":
+                if where == "_log_and_register":
                     each.go_on()
         first.go_on()
         version, passed, _, after = first.said()
@@ -197,12 +197,12 @@ def test_one_of_two_equal_versions_is_promoted_and_the_other_machine_takes_it_ov
     assert aliases(here) == {"champion": version, "previous": 1}
     assert run_gate(here, returns, twin, actor="nightly").champion_after == version
     with pytest.raises(ConflictError, match=f"same inputs and weights as version {version}, which is the champion"):
-        moves.promote(here, returns, twin, actor="person")
+        moves.promote_version(here, returns, twin, actor="person")
     with pytest.raises(CheckError, match=f"same inputs and weights as version {version}"):
         name_challenger(here, returns, twin)
     assert moved(here) == [("gate", None, 1, "passed"), ("gate", 1, version, "passed")]
 
-    back = roll_model_back(here, returns, actor="person").entry
+    back = roll_back_model(here, returns, actor="person").entry
     assert back is not None
     assert (back.from_version, back.to_version) == (version, 1)
     run_gate(here, returns, twin, actor="nightly")
@@ -212,11 +212,11 @@ def test_one_of_two_equal_versions_is_promoted_and_the_other_machine_takes_it_ov
 def test_a_version_is_judged_against_the_champion_that_another_machine_promoted_at_that_instant(
     shared: Path, here: Settings
 ) -> None:
-    worse = {"weights": (-0.03, 0.0, 0.8, 0.7, 0.5), "stops": [("gate", "_decide")]}
+    worse = {"weights": (-0.03, 0.0, 0.8, 0.7, 0.5), "stops": [("gate", "_record_decision")]}
     with machines(shared, worse) as (slow,):
-        assert slow.said() == ["_decide"]  # it has passed against champion 1
+        assert slow.said() == ["_record_decision"]  # it has passed against champion 1
         training = sample.made_up_training(here, returns, sample.GOOD, training_version=2)
-        assert register(here, returns, training).details["model_version"] == 3
+        assert register_trained_model(here, returns, training).details["model_version"] == 3
         assert run_gate(here, returns, 3, actor="test").champion_after == 3
         slow.go_on()
         version, passed, line, after = slow.said()
@@ -237,7 +237,7 @@ def test_the_aliases_follow_the_ledger_of_a_machine_that_stops_between_them(
         assert moved(here)[1:] == [("gate", 1, 2, "passed")]
         assert aliases(here)["champion"] == 1
         training = sample.made_up_training(here, returns, sample.GOOD, training_version=2)
-        assert register(here, returns, training).details["model_version"] == 3
+        assert register_trained_model(here, returns, training).details["model_version"] == 3
         verdict = run_gate(here, returns, 3, actor="test")
         assert (verdict.champion_before, verdict.champion_after) == (2, 3)
         if not is_killed:
@@ -250,7 +250,7 @@ def test_the_aliases_follow_the_ledger_of_a_machine_that_stops_between_them(
 def test_a_rollback_that_was_planned_before_another_decision_moves_nothing(shared: Path, here: Settings) -> None:
     def promoted(weights: tuple[float, ...]) -> int:
         training = sample.made_up_training(here, returns, weights, training_version=2)
-        version = int(register(here, returns, training).details["model_version"])
+        version = int(register_trained_model(here, returns, training).details["model_version"])
         assert run_gate(here, returns, version, actor="test").champion_after == version
         return version
 
@@ -272,12 +272,12 @@ def test_a_rollback_that_another_machine_finishes_is_closed_once_and_others_wait
     shared: Path, here: Settings
 ) -> None:
     training = sample.made_up_training(here, returns, BETTER, training_version=2)
-    register(here, returns, training)
+    register_trained_model(here, returns, training)
     run_gate(here, returns, 2, actor="test")
     with machines(shared, {"stops": [], "step": "begun"}) as (slow,):
         assert slow.said() == ["begun"]
         with pytest.raises(ConflictError, match="A rollback of model 'returns' to version 1 by machine is under way"):
-            moves.promote(here, returns, 2, actor="person")
+            moves.promote_version(here, returns, 2, actor="person")
         with pytest.raises(ConflictError, match="is under way on another machine, or was interrupted"):
             run_gate(here, returns, 2, actor="nightly")
         recovered = recover_interrupted(here, returns)
@@ -291,12 +291,12 @@ def test_a_rollback_that_another_machine_finishes_is_closed_once_and_others_wait
 def test_a_promotion_that_was_decided_on_another_champion_moves_nothing(shared: Path, here: Settings) -> None:
     for weights in (BETTER, sample.GOOD):
         training = sample.made_up_training(here, returns, weights, training_version=2)
-        version = int(register(here, returns, training).details["model_version"])
+        version = int(register_trained_model(here, returns, training).details["model_version"])
         run_gate(here, returns, version, actor="test")
-    roll_model_back(here, returns, actor="person")
+    roll_back_model(here, returns, actor="person")
     with machines(shared, {"promote": 3, "stops": [("moves", "record_promotion")]}) as (slow,):
         assert slow.said() == ["record_promotion"]
-        roll_model_back(here, returns, actor="person")
+        roll_back_model(here, returns, actor="person")
         slow.go_on()
         assert slow.said()[0] == "OtherDecisionError"
     assert aliases(here)["champion"] == 1
@@ -310,15 +310,15 @@ def test_a_rollback_skips_a_twin_of_the_champion_that_was_promoted_once(shared: 
         training = sample.made_up_training(settings, returns, BETTER, training_version=2)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("forecache.registry.versions.register.find_registered", lambda *_: None)
-            numbers.append(int(register(settings, returns, training).details["model_version"]))
+            numbers.append(int(register_trained_model(settings, returns, training).details["model_version"]))
     assert numbers == [2, 3]
     for number in numbers:  # as two machines promoted both before the ledger decided between them
-        entry = moves.described_move(
+        entry = moves.describe_move(
             here, returns, models.model_version(here, returns, number), action="gate", actor="test"
         )
         record_promotion(here, entry, after=promotions(here, returns.name)[-1])
         finish_move(here, returns, entry)
     with pytest.raises(ConflictError, match="version 2 has the same weights as the champion, version 3"):
-        roll_model_back(here, returns, to=2, actor="person")
-    roll_model_back(here, returns, actor="person")
+        roll_back_model(here, returns, to=2, actor="person")
+    roll_back_model(here, returns, actor="person")
     assert aliases(here)["champion"] == 1

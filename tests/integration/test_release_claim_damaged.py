@@ -11,10 +11,10 @@ from claim_homes import FIRST, SECOND, begin_rollout, claim_file, files_of, fold
 from forecache.cli.main import main
 from forecache.errors import DamagedError, NotEverywhereError
 from forecache.folders import LocalFolder
-from forecache.operations.release import release, roll_release_back
-from forecache.operations.rollout.controller import by_hand, look
+from forecache.operations.release import release_model, roll_back_release
+from forecache.operations.rollout.controller import advance_rollout, apply_manual_action
 from forecache.operations.rollout.ownership import claim_of
-from forecache.realtime.release.claim import home_of
+from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import pointer_from_json, read_current
 from forecache.realtime.release.replicas import pull_releases
 from forecache.settings import Settings
@@ -59,19 +59,19 @@ def test_with_a_damaged_claim_going_back_is_done_with_one_warning_and_nothing_mo
 ) -> None:
     ours, other = begun
     half, remote = damage(ours), files_of(Path(ours.store_remote))
-    goes_back(lambda: by_hand(ours, "payments", "pause", "seen"), caplog)
+    goes_back(lambda: apply_manual_action(ours, "payments", "pause", "seen"), caplog)
     assert state_of(ours).paused
-    goes_back(lambda: roll_release_back(ours, "payments"), caplog)  # returns what is rolled out
+    goes_back(lambda: roll_back_release(ours, "payments"), caplog)  # returns what is rolled out
     assert (state_of(ours).stage, read_current(folder_of(ours)).current) == ("returned", 1)
     assert read_current(folder_of(ours)).bad == (2,)
-    goes_back(lambda: roll_release_back(ours, "payments", 1), caplog)
+    goes_back(lambda: roll_back_release(ours, "payments", 1), caplog)
     for refused in (
-        lambda: roll_release_back(ours, "payments", 2),  # which is later than the current one
-        lambda: by_hand(ours, "payments", "resume", ""),
-        lambda: by_hand(ours, "payments", "finish", ""),
-        lambda: release(ours, SECOND, again=True),
-        lambda: release(other, FIRST),
-        lambda: look(ours, "payments"),
+        lambda: roll_back_release(ours, "payments", 2),  # which is later than the current one
+        lambda: apply_manual_action(ours, "payments", "resume", ""),
+        lambda: apply_manual_action(ours, "payments", "finish", ""),
+        lambda: release_model(ours, SECOND, again=True),
+        lambda: release_model(other, FIRST),
+        lambda: advance_rollout(ours, "payments"),
     ):
         with pytest.raises(DamagedError, match="CLAIM is damaged.+`forecache release payments --take-over` replaces"):
             refused()
@@ -107,15 +107,15 @@ def test_a_take_over_after_going_back_keeps_that_and_brings_it_to_the_remote(
 ) -> None:
     ours, other = begun
     damage(ours)
-    goes_back(lambda: by_hand(ours, "payments", "return", "complaints"), caplog)
-    assert release(ours, SECOND, take_over=True).details["rolled_back"] == 2
+    goes_back(lambda: apply_manual_action(ours, "payments", "return", "complaints"), caplog)
+    assert release_model(ours, SECOND, take_over=True).details["rolled_back"] == 2
     assert (state_of(ours).stage, read_current(folder_of(ours)).bad) == ("returned", (2,))
     assert (remote_pointer(ours).current, remote_pointer(ours).bad) == (1, (2,))
     pull_releases(folder_of(other), LocalFolder(Path(ours.store_remote)))
     assert (state_of(other), read_current(folder_of(other)).bad) == (state_of(ours), (2,))
     claim = claim_of(ours, "payments")
     assert claim is not None
-    assert (claim.home, claim.rollout and claim.rollout["stage"]) == (home_of(folder_of(ours)), "returned")
+    assert (claim.home, claim.rollout and claim.rollout["stage"]) == (installation_of(folder_of(ours)), "returned")
 
 
 def test_two_homes_go_back_at_once_and_one_that_did_not_push_last_goes_on_from_the_remote(
@@ -124,18 +124,18 @@ def test_two_homes_go_back_at_once_and_one_that_did_not_push_last_goes_on_from_t
     ours, other = begun
     remote = LocalFolder(Path(ours.store_remote))
     pull_releases(folder_of(other), remote)  # both releases, as both answer
-    by_hand(ours, "payments", "finish", "")
+    apply_manual_action(ours, "payments", "finish", "")
     pull_releases(folder_of(other), remote)
     damage(ours)
     for home in (ours, other):
-        goes_back(lambda home=home: roll_release_back(home, "payments", 1), caplog)  # type: ignore[misc]
+        goes_back(lambda home=home: roll_back_release(home, "payments", 1), caplog)  # type: ignore[misc]
         assert (read_current(folder_of(home)).current, read_current(folder_of(home)).bad) == (1, (2,))
-    release(other, SECOND, take_over=True)
+    release_model(other, SECOND, take_over=True)
     assert read_current(folder_of(other)).current == remote_pointer(ours).current == 2
-    assert roll_release_back(other, "payments").current == remote_pointer(ours).current == 1
+    assert roll_back_release(other, "payments").current == remote_pointer(ours).current == 1
     assert read_current(folder_of(ours)).current == 1
 
     damage(ours)
-    release(ours, SECOND, take_over=True)
+    release_model(ours, SECOND, take_over=True)
     assert read_current(folder_of(ours)).bad == remote_pointer(ours).bad == (2,)
-    assert remote_pointer(ours).home == home_of(folder_of(ours)) != home_of(folder_of(other))
+    assert remote_pointer(ours).home == installation_of(folder_of(ours)) != installation_of(folder_of(other))

@@ -10,13 +10,13 @@ from forecache.cli.commands import rollouts as commands
 from forecache.cli.main import main
 from forecache.errors import ConflictError, DamagedError, NotEverywhereError
 from forecache.folders import LocalFolder
-from forecache.operations.release import release
+from forecache.operations.release import release_model
 from forecache.operations.rollout import ownership
-from forecache.operations.rollout.controller import by_hand, look, running_rollouts
+from forecache.operations.rollout.controller import advance_rollout, apply_manual_action, running_rollouts
 from forecache.operations.rollout.ownership import OwnerUnknownError, claim_of
-from forecache.realtime.release.claim import move_claim, own_claim, read_claim, show_rollout
+from forecache.realtime.release.claim import move_claim, new_claim, read_claim, record_rollout
 from forecache.realtime.release.folder import read_current
-from forecache.realtime.rollout.state import (
+from forecache.realtime.rollout.rollout_state import (
     rollout_file,
 )
 from forecache.settings import Settings, load_settings
@@ -43,9 +43,9 @@ def test_without_the_lake_nothing_moves_on_and_a_candidate_can_still_be_returned
     lake.write_text("no folder")
     before = rollout_file(folder_of(ours)).read_bytes()
     for refused in (
-        lambda: look(ours, "payments"),
-        lambda: by_hand(ours, "payments", "finish", ""),
-        lambda: ownership.own(ours, folder_of(ours)),
+        lambda: advance_rollout(ours, "payments"),
+        lambda: apply_manual_action(ours, "payments", "finish", ""),
+        lambda: ownership.claim_ownership(ours, folder_of(ours)),
         lambda: ownership.take_over(ours, folder_of(ours)),
     ):
         with pytest.raises(OwnerUnknownError, match="could not be asked which home releases payments"):
@@ -58,13 +58,13 @@ def test_without_the_lake_nothing_moves_on_and_a_candidate_can_still_be_returned
     assert "A/A at 0.5 of the keys" in shown
     assert "could not be asked which home releases payments" in shown
     with pytest.raises(NotEverywhereError, match="could not be asked"):
-        by_hand(ours, "payments", "return", "complaints")
+        apply_manual_action(ours, "payments", "return", "complaints")
     assert (state_of(ours).stage, read_current(folder_of(ours)).bad) == ("returned", (2,))
     assert files_of(Path(ours.store_remote)) == remote  # no proof that it is this home's to change
     lake.unlink()
     lake.with_name("away").rename(lake)
     assert running_rollouts(ours, ["payments"]) == ["payments"]
-    look(ours, "payments")
+    advance_rollout(ours, "payments")
     assert running_rollouts(ours, ["payments"]) == []
     claim = claim_of(ours, "payments")
     assert claim is not None
@@ -84,7 +84,7 @@ def test_a_watch_goes_on_when_the_lake_answers_again(
     def mended(_: float) -> None:
         lake.unlink()
         lake.with_name("away").rename(lake)
-        by_hand(ours, "payments", "pause", "seen")
+        apply_manual_action(ours, "payments", "pause", "seen")
 
     monkeypatch.setattr(commands.time, "sleep", mended)
     state = commands.watch(ours, "payments", every_s=0.1)
@@ -101,7 +101,7 @@ def test_a_bucket_that_cannot_be_reached_is_one_clear_error(tmp_path: Path, monk
     }  # fmt: skip
     nowhere = load_settings(home=tmp_path / "home", lake="s3://nowhere/lake", storage_options=options)
     with pytest.raises(OwnerUnknownError, match="The lake s3://nowhere/lake could not be asked") as caught:
-        ownership.own(nowhere, folder_of(nowhere))
+        ownership.claim_ownership(nowhere, folder_of(nowhere))
     assert "secret-word" not in str(caught.value)
 
 
@@ -110,17 +110,21 @@ def test_a_claim_that_is_gone_or_damaged_stops_the_controller_and_says_how_to_go
 ) -> None:
     ours, other = begun
     claim_file(ours).write_text("{}")
-    for refused in (lambda: look(ours, "payments"), lambda: release(ours, SECOND), lambda: release(other, SECOND)):
+    for refused in (
+        lambda: advance_rollout(ours, "payments"),
+        lambda: release_model(ours, SECOND),
+        lambda: release_model(other, SECOND),
+    ):
         with pytest.raises(DamagedError, match="CLAIM has no checksum.+`forecache release payments --take-over`"):
             refused()
-    release(ours, SECOND, take_over=True)
-    look(ours, "payments")
+    release_model(ours, SECOND, take_over=True)
+    advance_rollout(ours, "payments")
     claim_file(ours).unlink()
     with pytest.raises(OwnerUnknownError, match="has no claim of payments, so nothing is changed"):
-        look(ours, "payments")
+        advance_rollout(ours, "payments")
     assert not claim_file(ours).exists()
-    release(ours, SECOND)
-    look(ours, "payments")
+    release_model(ours, SECOND)
+    advance_rollout(ours, "payments")
 
 
 class Between(LocalFolder):
@@ -142,16 +146,16 @@ def test_a_take_over_fails_if_another_home_was_faster_and_not_if_the_owner_wrote
 ) -> None:
     ours, other = begun
     lake, third = Path(ours.lake_uri), load_settings(home=tmp_path / "c", lake=ours.lake_uri)
-    theirs = own_claim(folder_of(third))
+    theirs = new_claim(folder_of(third))
     with pytest.raises(
         ConflictError, match=f"taken over meanwhile by the home with the store folder {third.store_path}"
     ):
-        move_claim(Between(lake, lambda: move_claim(LocalFolder(lake), theirs)), own_claim(folder_of(other)))
+        move_claim(Between(lake, lambda: move_claim(LocalFolder(lake), theirs)), new_claim(folder_of(other)))
     assert read_claim(LocalFolder(lake), "payments") == theirs
 
-    plain, ours_now = LocalFolder(lake), own_claim(folder_of(other))
+    plain, ours_now = LocalFolder(lake), new_claim(folder_of(other))
     told = {"release": 7}
-    moved = move_claim(Between(lake, lambda: show_rollout(plain, "payments", theirs.home, told)), ours_now)
+    moved = move_claim(Between(lake, lambda: record_rollout(plain, "payments", theirs.home, told)), ours_now)
     assert read_claim(plain, "payments") == moved == ours_now
-    show_rollout(plain, "payments", theirs.home, told)  # of a home that has lost it
+    record_rollout(plain, "payments", theirs.home, told)  # of a home that has lost it
     assert read_claim(plain, "payments") == ours_now

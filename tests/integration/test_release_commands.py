@@ -13,7 +13,7 @@ from released_payments import changed
 from forecache.cli.checks.releases import check_releases
 from forecache.cli.main import main
 from forecache.errors import DamagedError
-from forecache.operations.release import release, roll_release_back
+from forecache.operations.release import release_model, roll_back_release
 from forecache.pipeline import Lookup
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.verify import verify_releases
@@ -24,19 +24,19 @@ def test_a_release_without_its_description_is_damaged_and_a_current_one_that_is_
     settings: Settings, answer: Any
 ) -> None:
     for deadline in (10.0, 20.0, 30.0):
-        release(settings, changed(deadline_ms=deadline))
+        release_model(settings, changed(deadline_ms=deadline))
     folder = open_releases(settings, "payments")
     (folder.release(2) / "release.json").unlink()
     assert [bool(row["problem"]) for row in answer("releases", "payments")] == [False, True, False]
     found = verify_releases(settings, ["payments"])
     assert [bool(each.problem) for each in found] == [False, True, False]
     with pytest.raises(DamagedError, match=r"release\.json"):
-        roll_release_back(settings, "payments", 2)
+        roll_back_release(settings, "payments", 2)
     shutil.rmtree(folder.release(3))
     assert [(each.version, bool(each.problem)) for each in verify_releases(settings, ["payments"])] == [
         (1, False), (2, True), (3, True),
     ]  # fmt: skip
-    assert roll_release_back(settings, "payments").current == 1
+    assert roll_back_release(settings, "payments").current == 1
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_the_command_line_releases_lists_goes_back_and_verifies(
     assert "There is no real-time model 'none'" in answer("releases", "none", code=3)
     assert answer("release", "payments")["details"]["release"] == 1
     assert answer("release", "payments")["skipped"]
-    release(settings, changed(deadline_ms=20.0))
+    release_model(settings, changed(deadline_ms=20.0))
     (second, first) = answer("releases", "payments")
     assert (second["release"], second["state"], second["runtime"]) == (2, ["current"], "function")
     assert (first["release"], first["state"]) == (1, [])
@@ -82,7 +82,7 @@ def test_the_command_line_says_what_it_did(
 ) -> None:
     monkeypatch.setenv("FORECACHE_HOME", str(settings.home))
     monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
-    release(settings, changed(deadline_ms=20.0))
+    release_model(settings, changed(deadline_ms=20.0))
     assert main(["release", "payments"]) == 0
     assert "Release 2 of payments answers now: model payments 1 (function asked_project" in capsys.readouterr().out
     assert main(["rollback", "payments"]) == 0
@@ -103,12 +103,12 @@ def test_doctor_says_whether_releases_fit_what_is_declared(settings: Settings, m
     found = check_releases(project)
     assert (found.state, found.found) == ("warn", "none yet of payments, search")
     assert "of a model that is not trained here, `forecache run NAME`" in found.remedy
-    release(settings, payments)
+    release_model(settings, payments)
     found = check_releases(project)
     assert (found.state, found.found) == ("warn", "none yet of search")
     household = payments.lookups[0].view
     wider = replace(household, windows=household.windows[:1])
-    release(settings, changed(lookups=(Lookup(wider),)))
+    release_model(settings, changed(lookups=(Lookup(wider),)))
     found = check_releases(project)
     assert (found.state, found.found) == (
         "warn", "the view household has changed since release 2 of payments was trained"

@@ -13,13 +13,13 @@ from claim_homes import FIRST, SECOND, claim_file, files_of, folder_of, two_home
 from forecache.cli.main import main
 from forecache.errors import NotEverywhereError
 from forecache.folders import LocalFolder
-from forecache.operations.release import release, roll_release_back
-from forecache.operations.rollout.controller import by_hand
-from forecache.operations.rollout.distribute import pull_owned
+from forecache.operations.release import release_model, roll_back_release
+from forecache.operations.rollout.controller import apply_manual_action
+from forecache.operations.rollout.distribute import pull_unless_ahead
 from forecache.operations.rollout.ownership import take_over
-from forecache.realtime.release.ahead import AheadError
 from forecache.realtime.release.folder import read_current
-from forecache.realtime.rollout.state import read_rollout
+from forecache.realtime.release.remote_conflict import UnpushedChangesError
+from forecache.realtime.rollout.rollout_state import read_rollout
 from forecache.settings import Settings, load_settings
 
 Use = Callable[[Settings], None]
@@ -65,22 +65,22 @@ def answers(settings: Settings) -> tuple[Any, ...]:
 
 
 def two_current(settings: Settings) -> None:
-    release(settings, FIRST)
-    release(settings, SECOND, at_once=True)
+    release_model(settings, FIRST)
+    release_model(settings, SECOND, at_once=True)
 
 
 def second_rolled_out(settings: Settings) -> None:
-    release(settings, FIRST)
-    release(settings, SECOND)
+    release_model(settings, FIRST)
+    release_model(settings, SECOND)
 
 
 MOVES: dict[str, tuple[Callable[[Settings], object], Callable[[Settings], object]]] = {
-    "rollback": (two_current, lambda home: roll_release_back(home, "payments")),
-    "return": (second_rolled_out, lambda home: by_hand(home, "payments", "return", "complaints")),
-    "pause": (second_rolled_out, lambda home: by_hand(home, "payments", "pause", "seen")),
-    "finish": (second_rolled_out, lambda home: by_hand(home, "payments", "finish", "urgent")),
-    "release --now": (lambda home: release(home, FIRST), lambda home: release(home, SECOND, at_once=True)),
-    "release": (lambda home: release(home, FIRST), lambda home: release(home, SECOND)),
+    "rollback": (two_current, lambda home: roll_back_release(home, "payments")),
+    "return": (second_rolled_out, lambda home: apply_manual_action(home, "payments", "return", "complaints")),
+    "pause": (second_rolled_out, lambda home: apply_manual_action(home, "payments", "pause", "seen")),
+    "finish": (second_rolled_out, lambda home: apply_manual_action(home, "payments", "finish", "urgent")),
+    "release --now": (lambda home: release_model(home, FIRST), lambda home: release_model(home, SECOND, at_once=True)),
+    "release": (lambda home: release_model(home, FIRST), lambda home: release_model(home, SECOND)),
 }
 
 
@@ -129,7 +129,7 @@ def test_a_pull_takes_nothing_back_while_the_lake_does_not_say_who_releases(
     use(replica)
     with away(ours.lake_uri):
         with pytest.raises(NotEverywhereError):
-            roll_release_back(ours, "payments")
+            roll_back_release(ours, "payments")
         assert main(["pull"]) == 0  # a replica needs no lake
         use(ours)
         capsys.readouterr()
@@ -150,17 +150,17 @@ class ThenRolledBack(LocalFolder):
         found = super().read(name)
         if not self.is_done and name.endswith("/CURRENT"):
             self.is_done = True
-            roll_release_back(self.settings, "payments")
+            roll_back_release(self.settings, "payments")
         return found
 
 
 def test_a_pull_takes_nothing_back_that_is_done_while_it_runs(homes: tuple[Settings, Settings]) -> None:
     ours, _ = homes
     two_current(ours)
-    with pytest.raises(AheadError):
-        pull_owned(ours, folder_of(ours), ThenRolledBack(ours))
+    with pytest.raises(UnpushedChangesError):
+        pull_unless_ahead(ours, folder_of(ours), ThenRolledBack(ours))
     assert answers(ours) == (1, (2,), None)
-    assert not pull_owned(ours, folder_of(ours), LocalFolder(Path(ours.store_remote)))["moved"]
+    assert not pull_unless_ahead(ours, folder_of(ours), LocalFolder(Path(ours.store_remote)))["moved"]
 
 
 def test_a_home_that_took_over_takes_nothing_back_of_what_the_other_home_pushed(
@@ -170,12 +170,12 @@ def test_a_home_that_took_over_takes_nothing_back_of_what_the_other_home_pushed(
     two_current(ours)
     take_over(other, folder_of(other))
     with away(ours.store_remote), pytest.raises(NotEverywhereError):
-        roll_release_back(other, "payments", 2)
+        roll_back_release(other, "payments", 2)
     remote = LocalFolder(Path(ours.store_remote))
-    with pytest.raises(AheadError, match="`forecache push payments` brings it to the remote"):
-        pull_owned(other, folder_of(other), remote)
-    release(other, FIRST)
-    pull_owned(ours, folder_of(ours), remote)  # which has lost it
+    with pytest.raises(UnpushedChangesError, match="`forecache push payments` brings it to the remote"):
+        pull_unless_ahead(other, folder_of(other), remote)
+    release_model(other, FIRST)
+    pull_unless_ahead(ours, folder_of(ours), remote)  # which has lost it
     assert answers(ours) == answers(other)
 
 
@@ -185,12 +185,12 @@ def test_a_home_over_another_lake_follows_the_one_that_pushed_last_once_it_has_n
     ours, _ = homes
     elsewhere = load_settings(home=tmp_path / "c", lake=str(tmp_path / "other_lake"), store_remote=ours.store_remote)
     two_current(ours)
-    release(elsewhere, FIRST)
+    release_model(elsewhere, FIRST)
     remote = LocalFolder(Path(ours.store_remote))
-    with pytest.raises(AheadError):
-        pull_owned(ours, folder_of(ours), remote)
+    with pytest.raises(UnpushedChangesError):
+        pull_unless_ahead(ours, folder_of(ours), remote)
     claim_file(ours).unlink()
-    pull_owned(ours, folder_of(ours), remote)
+    pull_unless_ahead(ours, folder_of(ours), remote)
     assert answers(ours) == answers(elsewhere) == (1, (), None)
 
 
@@ -198,23 +198,23 @@ def test_a_home_restored_from_a_backup_pulls_what_it_had_pushed_and_no_later_ret
     homes: tuple[Settings, Settings],
 ) -> None:
     ours, _ = homes
-    release(ours, FIRST)
+    release_model(ours, FIRST)
     backup = shutil.copytree(ours.store_path, ours.store_path.with_name("backup"))
-    release(ours, SECOND, at_once=True)
-    roll_release_back(ours, "payments")
-    release(ours, SECOND, at_once=True, again=True)
+    release_model(ours, SECOND, at_once=True)
+    roll_back_release(ours, "payments")
+    release_model(ours, SECOND, at_once=True, again=True)
     newest = answers(ours)
     shutil.rmtree(ours.store_path)
     backup.rename(ours.store_path)
     assert answers(ours) != newest
     remote = LocalFolder(Path(ours.store_remote))
-    assert pull_owned(ours, folder_of(ours), remote)["moved"]
+    assert pull_unless_ahead(ours, folder_of(ours), remote)["moved"]
     assert answers(ours) == newest
-    assert not pull_owned(ours, folder_of(ours), remote)["moved"]
+    assert not pull_unless_ahead(ours, folder_of(ours), remote)["moved"]
     with away(ours.store_remote), pytest.raises(NotEverywhereError):
-        roll_release_back(ours, "payments")
-    with pytest.raises(AheadError):
-        pull_owned(ours, folder_of(ours), remote)
+        roll_back_release(ours, "payments")
+    with pytest.raises(UnpushedChangesError):
+        pull_unless_ahead(ours, folder_of(ours), remote)
     shutil.rmtree(folder_of(ours).root)  # nothing is here then that could be taken back
-    assert pull_owned(ours, folder_of(ours), remote)["moved"]
+    assert pull_unless_ahead(ours, folder_of(ours), remote)["moved"]
     assert answers(ours) == newest

@@ -10,34 +10,34 @@ from released_payments import changed, scores
 
 from forecache.errors import CheckError, ConflictError, DamagedError, NotEverywhereError
 from forecache.folders import LocalFolder
-from forecache.operations.release import release, roll_release_back
+from forecache.operations.release import release_model, roll_back_release
 from forecache.realtime.release.folder import open_releases, read_current
-from forecache.realtime.release.replicas import pull_releases, push_releases, remote_releases
+from forecache.realtime.release.replicas import list_remote_models, pull_releases, push_releases
 from forecache.settings import Settings, load_settings
 
 
 def test_a_replica_pulls_what_was_pushed_and_nothing_twice(settings: Settings, tmp_path: Path) -> None:
     remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
     here, there = open_releases(settings, "payments"), open_releases(replica, "payments")
-    release(settings, payments)
+    release_model(settings, payments)
     assert push_releases(here, remote)["release"] == 1
     left = tmp_path / f"remote/.realtime/payments/.CURRENT.{'0a' * 8}.tmp"  # by a push that was killed long ago
     left.touch()
     os.utime(left, (0, 0))
     assert push_releases(here, remote)["files"] == 0
     assert not left.exists()
-    assert remote_releases(remote) == ["payments"]
+    assert list_remote_models(remote) == ["payments"]
     pulled = pull_releases(there, remote)
     assert (pulled["release"], pulled["moved"]) == (1, True)
     assert scores(replica, 1).tolist() == [10.0]
     again = pull_releases(there, remote)
     assert (again["files"], again["moved"]) == (0, False)
-    release(settings, changed(deadline_ms=20.0))
+    release_model(settings, changed(deadline_ms=20.0))
     push_releases(here, remote)
     generation = read_current(there).generation
     assert pull_releases(there, remote)["release"] == 2
     assert read_current(there).generation == generation + 1
-    roll_release_back(settings, "payments")
+    roll_back_release(settings, "payments")
     push_releases(here, remote)
     assert pull_releases(there, remote) == {"release": 1, "files": 0, "bytes": 0, "moved": True}
     assert read_current(there).bad == (2,)
@@ -45,7 +45,7 @@ def test_a_replica_pulls_what_was_pushed_and_nothing_twice(settings: Settings, t
 
 def test_a_file_that_was_changed_on_the_remote_is_not_taken(settings: Settings, tmp_path: Path) -> None:
     remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
-    release(settings, payments)
+    release_model(settings, payments)
     push_releases(open_releases(settings, "payments"), remote)
     (code,) = (tmp_path / "remote").rglob("scales.py")
     code.write_text(code.read_text().replace("log1p", "expm1"))
@@ -58,7 +58,7 @@ def test_a_file_that_was_changed_on_the_remote_is_not_taken(settings: Settings, 
 
 def test_a_damaged_release_is_pulled_again(settings: Settings, tmp_path: Path) -> None:
     remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
-    release(settings, payments)
+    release_model(settings, payments)
     push_releases(open_releases(settings, "payments"), remote)
     there = open_releases(replica, "payments")
     pull_releases(there, remote)
@@ -102,10 +102,10 @@ def test_two_pushes_at_once_leave_the_newest_release_whole(settings: Settings, t
     plain, folder = LocalFolder(tmp_path / "remote"), open_releases(settings, "payments")
 
     def release_another() -> None:
-        release(settings, changed(deadline_ms=20.0))
+        release_model(settings, changed(deadline_ms=20.0))
         push_releases(folder, plain)
 
-    release(settings, payments)
+    release_model(settings, payments)
     push_releases(folder, Interrupted(tmp_path / "remote", before, release_another))
     there = open_releases(load_settings(home=tmp_path / "replica"), "payments")
     assert pull_releases(there, plain)["release"] == 2
@@ -117,10 +117,10 @@ def test_a_push_does_not_undo_that_of_another_publisher(settings: Settings, tmp_
     plain = LocalFolder(tmp_path / "remote")
 
     def push_another() -> None:
-        release(other, changed(deadline_ms=20.0))
+        release_model(other, changed(deadline_ms=20.0))
         push_releases(open_releases(other, "payments"), plain)
 
-    release(settings, payments)
+    release_model(settings, payments)
     with pytest.raises(ConflictError, match="moved by another process"):
         push_releases(open_releases(settings, "payments"), Interrupted(tmp_path / "remote", "swap", push_another))
 
@@ -128,7 +128,7 @@ def test_a_push_does_not_undo_that_of_another_publisher(settings: Settings, tmp_
 def test_a_damaged_pointer_is_read_from_its_copy_and_both_can_be_had_again(settings: Settings, tmp_path: Path) -> None:
     remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
     here, there = open_releases(settings, "payments"), open_releases(replica, "payments")
-    release(settings, payments)
+    release_model(settings, payments)
     push_releases(here, remote)
     pull_releases(there, remote)
     for folder in (here, there):
@@ -145,7 +145,7 @@ def test_a_damaged_pointer_is_read_from_its_copy_and_both_can_be_had_again(setti
     assert read_current(there).current == 1
     for path in (here.pointer, here.pointer_copy):
         path.unlink()
-    assert release(settings, payments).details["release"] == 1
+    assert release_model(settings, payments).details["release"] == 1
     assert read_current(here).current == 1
 
 
@@ -154,9 +154,9 @@ def test_with_a_remote_a_release_and_its_rollback_are_there_too(settings: Settin
     distributed = load_settings(home=settings.home, store_remote=str(remote))
     there = open_releases(load_settings(home=tmp_path / "replica"), "payments")
     for deadline in (10.0, 20.0):
-        release(distributed, changed(deadline_ms=deadline))
+        release_model(distributed, changed(deadline_ms=deadline))
     assert pull_releases(there, LocalFolder(remote))["release"] == 2
-    roll_release_back(distributed, "payments")
+    roll_back_release(distributed, "payments")
     assert pull_releases(there, LocalFolder(remote))["release"] == 1
 
 
@@ -165,9 +165,9 @@ def test_a_remote_that_is_away_is_told_and_the_release_stands(settings: Settings
     distributed = load_settings(home=settings.home, store_remote=str(tmp_path / "remote"))
     for _ in range(2):
         with pytest.raises(NotEverywhereError, match="Release 1 of payments is current. That is done here"):
-            release(distributed, payments)
+            release_model(distributed, payments)
     assert read_current(open_releases(settings, "payments")).current == 1
     (tmp_path / "remote").unlink()
-    assert release(distributed, payments).skipped
+    assert release_model(distributed, payments).skipped
     there = open_releases(load_settings(home=tmp_path / "replica"), "payments")
     assert pull_releases(there, LocalFolder(tmp_path / "remote"))["release"] == 1

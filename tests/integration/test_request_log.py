@@ -16,15 +16,15 @@ from release_support import HOUSEHOLD, a_request, make_release
 
 from forecache.monitoring.explain.explain import explain_answer
 from forecache.pipeline import Log
-from forecache.pipeline.realtime.building import Columns
 from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
-from forecache.pipeline.realtime.logged import features_of, order_of, scores_of
+from forecache.pipeline.realtime.log_records import features_of, order_of, scores_of
 from forecache.pipeline.realtime.request import RequestField
+from forecache.pipeline.realtime.request_rows import RequestArrays
+from forecache.realtime.log.logged_request import parse_logged
 from forecache.realtime.log.record import schema
-from forecache.realtime.log.request import parse_logged
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import LoadedRelease, load_release
-from forecache.realtime.request.parse import RequestParser
+from forecache.realtime.request.request_parser import RequestParser
 from forecache.settings import Settings, load_settings
 
 HOUSEHOLDS = {1: (10.0, 2.0), 2: (20.0, 4.0)}
@@ -116,7 +116,9 @@ def assert_recomputed(served: Served, name: str, row: dict[str, Any]) -> None:
             products = request.columns["product_id"].tolist()
             views["product"] = np.array([[PRODUCTS.get(each, np.nan)] for each in products], np.float32)
             found["product"] = np.array([each in PRODUCTS for each in products])
-        features = loaded.features_of(loaded.builder.rows(Columns(request.length, request.columns), views, found))
+        features = loaded.features_of(
+            loaded.builder.build_rows(RequestArrays(request.length, request.columns), views, found)
+        )
         logged_features, scores = features_of(row), scores_of(row)
         assert logged_features is not None
         assert scores is not None

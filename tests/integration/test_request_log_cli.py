@@ -12,7 +12,7 @@ from log_support import commit_all, logged, spool
 from second_process import running
 
 from forecache.cli.main import main
-from forecache.realtime.log.spool.files import segments_of
+from forecache.realtime.log.spool.spool_files import segments_of
 from forecache.settings import Settings, load_settings
 
 
@@ -85,8 +85,8 @@ def test_a_committer_goes_on_until_its_input_ends_and_commits_what_is_left(setti
 _ROTATES = """
 import os, sys
 from pathlib import Path
-from forecache.realtime.log.spool.stream import Stream
-stream = Stream(Path(sys.argv[1]), replica="here:8080#1", most_age_s=60.0)
+from forecache.realtime.log.spool.spool_stream import SpoolStream
+stream = SpoolStream(Path(sys.argv[1]), replica="here:8080#1", most_age_s=60.0)
 print(flush=True)
 while True:
     stream.write(memoryview(b"frame"), 1, 0)

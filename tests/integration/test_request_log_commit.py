@@ -12,13 +12,13 @@ from log_support import commit_all, committer, killed, logged, spool, writer
 from reader_support import today
 
 from forecache.lake.delta.tables import append_rows, open_table
-from forecache.realtime.log.commit import commit
-from forecache.realtime.log.commit.keep import merge_small, remove_old
-from forecache.realtime.log.commit.rows import EXPIRED_DAYS
-from forecache.realtime.log.commit.state import read_state
-from forecache.realtime.log.losses import lost_rows
+from forecache.realtime.log.commit import commit_ready as commit
+from forecache.realtime.log.commit.committer_state import read_state
+from forecache.realtime.log.commit.log_retention import merge_small, remove_old
+from forecache.realtime.log.commit.log_rows import EXPIRED_DAYS
 from forecache.realtime.log.record import schema, table_of
-from forecache.realtime.log.spool.files import segments_of, streams_of
+from forecache.realtime.log.row_counters import lost_rows
+from forecache.realtime.log.spool.spool_files import segments_of, streams_of
 from forecache.settings import Settings, load_settings
 
 IDS = [[f"{segment}-{row}" for row in range(20)] for segment in range(4)]
@@ -205,11 +205,11 @@ def test_a_committer_merges_nothing_that_another_one_merged(settings: Settings) 
 
 def test_losses_are_told_beside_the_spool_while_the_writer_lives_and_after_it_has_ended(settings: Settings) -> None:
     stream = spool(settings, IDS[:1], arrived_us=now_us())
-    stream.note({"disk": 3, "memory": 0})
+    stream.write_losses({"disk": 3, "memory": 0})
     assert lost_rows(settings, "search") == {"disk": 3}
     commit_all(settings)
     assert lost_rows(settings, "search") == {"disk": 3}
-    stream.note({"disk": 4, "memory": 1})
+    stream.write_losses({"disk": 4, "memory": 1})
     stream.close()
     for _ in range(2):
         commit_all(settings)

@@ -18,10 +18,10 @@ from waiting import beside, wait_for
 from forecache.lake.delta.log import active_files
 from forecache.lake.delta.tables import append_rows, open_table
 from forecache.lake.maintenance.remove import data_files
-from forecache.realtime.log.commit import keep
-from forecache.realtime.log.commit.keep import Stopped, merge_small, remove_merged
-from forecache.realtime.log.commit.run import run_committer
-from forecache.realtime.log.commit.tend import tend
+from forecache.realtime.log.commit import log_retention as keep
+from forecache.realtime.log.commit.committer import run_committer
+from forecache.realtime.log.commit.log_retention import MergeStopped, merge_small, remove_merged
+from forecache.realtime.log.commit.maintenance_thread import maintain_logs
 from forecache.realtime.log.record import schema, table_of
 from forecache.settings import Settings, load_settings
 from forecache.steps import lake_step
@@ -53,7 +53,7 @@ def test_rows_are_committed_while_a_merge_goes_on_and_the_end_gives_it_up(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = Event()
-    read = keep._Rows.__iter__
+    read = keep._MergedRows.__iter__
 
     def slow(rows: Any) -> Any:
         began.set()
@@ -61,7 +61,7 @@ def test_rows_are_committed_while_a_merge_goes_on_and_the_end_gives_it_up(
             yield some
             rows.stop.wait(60)
 
-    monkeypatch.setattr(keep._Rows, "__iter__", slow)
+    monkeypatch.setattr(keep._MergedRows, "__iter__", slow)
     spool(settings, [["new-0"]], arrived_us=time.time_ns() // 1000).close()
     with beside(lambda stop: run_committer(settings, stop=stop)):
         assert began.wait(30)
@@ -77,11 +77,11 @@ def test_rows_are_committed_while_a_merge_goes_on_and_the_end_gives_it_up(
 def test_a_merge_that_is_stopped_leaves_the_table_and_the_next_one_merges(settings: Settings) -> None:
     stop, before = Event(), ids(settings)
     stop.set()
-    with pytest.raises(Stopped):
+    with pytest.raises(MergeStopped):
         merge_small(settings, "search", today=today(), stop=stop)
-    tend(settings, ["search"], stop=stop)
+    maintain_logs(settings, ["search"], stop=stop)
     assert (files(settings), ids(settings)) == (SMALL, before)
-    tend(settings, ["search"], stop=Event())
+    maintain_logs(settings, ["search"], stop=Event())
     assert (files(settings), ids(settings)) == (1, before)
 
 
@@ -127,7 +127,7 @@ def test_bytes_on_disk_stay_a_few_times_those_of_the_rows_however_often_a_day_is
 def test_files_that_were_merged_stay_for_a_day_and_go_then(settings: Settings) -> None:
     age(settings)
     before = ids(settings)
-    tend(settings, ["search"], stop=Event())
+    maintain_logs(settings, ["search"], stop=Event())
     assert len(data_files(settings, table_of("search"))) == SMALL + 1, "they were in the table a moment ago"
     age(settings)
     assert remove_merged(settings, "search") == SMALL

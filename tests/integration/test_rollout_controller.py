@@ -22,15 +22,15 @@ from rollout_support import (
 )
 
 from forecache.errors import InputError, NotFoundError
-from forecache.operations.release import roll_release_back
-from forecache.operations.rollout import tell
-from forecache.operations.rollout.controller import by_hand, running_rollouts
+from forecache.operations.release import roll_back_release
+from forecache.operations.rollout import notify as tell
+from forecache.operations.rollout.controller import apply_manual_action, running_rollouts
 from forecache.pipeline import Guards
-from forecache.realtime.release.ahead import is_behind
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, write_current
+from forecache.realtime.release.remote_conflict import is_behind
 from forecache.realtime.release.replicas import pull_releases, push_releases
-from forecache.realtime.release.write import move_to
-from forecache.realtime.rollout.state import rollout_file
+from forecache.realtime.release.write import move_pointer
+from forecache.realtime.rollout.rollout_state import rollout_file
 from forecache.settings import Settings
 from forecache.store.replicas.sync import open_remote
 
@@ -151,10 +151,10 @@ def test_arms_of_one_release_that_differ_pause_it_and_a_person_resumes_it(settin
     assert state.paused
     assert "Two arms of the same release differ: late answers" in state.why
     assert looked(settings).generation == state.generation
-    resumed = by_hand(settings, NAME, "resume", "the clock was wrong")
+    resumed = apply_manual_action(settings, NAME, "resume", "the clock was wrong")
     assert (resumed.paused, resumed.stage) == (False, "aa")
     with pytest.raises(InputError, match="not paused already"):
-        by_hand(settings, NAME, "resume", "")
+        apply_manual_action(settings, NAME, "resume", "")
 
 
 def test_a_person_pauses_returns_and_finishes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,16 +163,16 @@ def test_a_person_pauses_returns_and_finishes(settings: Settings, monkeypatch: p
     two_releases(settings)
     folder = open_releases(settings, NAME)
     begin(settings)
-    assert by_hand(settings, NAME, "pause", "a sale").paused
+    assert apply_manual_action(settings, NAME, "pause", "a sale").paused
     answered(settings)
     assert looked(settings).stage == "aa"
-    assert by_hand(settings, NAME, "finish", "urgent").stage == "done"
+    assert apply_manual_action(settings, NAME, "finish", "urgent").stage == "done"
     assert read_current(folder).current == 2
     with pytest.raises(NotFoundError, match="No rollout of ranking is under way"):
-        by_hand(settings, NAME, "return", "")
+        apply_manual_action(settings, NAME, "return", "")
     write_current(folder, replace(read_current(folder), current=1))
     begin(settings)
-    assert by_hand(settings, NAME, "return", "complaints").why == "complaints"
+    assert apply_manual_action(settings, NAME, "return", "complaints").why == "complaints"
     assert [(each.kind, each.summary) for each in alerts] == [("release_returned", "complaints")]
     assert read_current(folder).bad == (2,)
 
@@ -200,8 +200,8 @@ def test_a_candidate_that_was_rolled_back_is_never_made_current_by_its_requests(
     begin(settings, stage="canary", share=0.5, slow_us=1e6)
     answered(settings)  # as well as the last step asks for
     if at_once:
-        move_to(folder, 2)
-    moved = roll_release_back(settings, NAME, None if at_once else 1)
+        move_pointer(folder, 2)
+    moved = roll_back_release(settings, NAME, None if at_once else 1)
     assert (moved.current, moved.bad) == (1, (2,))
     assert state_of(settings).is_over
     assert looked(settings).is_over
@@ -214,7 +214,7 @@ def test_a_rollout_whose_candidate_is_marked_as_bad_by_the_pointer_is_returned(s
     folder = open_releases(settings, NAME)
     begin(settings, stage="canary", share=0.5, slow_us=1e6)
     answered(settings)
-    move_to(folder, 1, leave=True)  # whoever did so was killed before the state followed
+    move_pointer(folder, 1, leave=True)  # whoever did so was killed before the state followed
     state = looked(settings)
     assert (state.stage, state.why) == ("returned", "Release 2 was rolled back.")
     assert (read_current(folder).current, read_current(folder).bad) == (1, (2,))
@@ -258,8 +258,8 @@ def test_a_pause_is_told_although_the_look_that_found_its_reason_was_killed(
     monkeypatch.setattr(tell, "notify", lambda settings, more: alerts.extend(more))
     looked(settings)
     assert [each.kind for each in alerts] == ["rollout_paused"]
-    by_hand(settings, NAME, "resume", "")
-    by_hand(settings, NAME, "pause", "a sale")
+    apply_manual_action(settings, NAME, "resume", "")
+    apply_manual_action(settings, NAME, "pause", "a sale")
     looked(settings)
     assert len(alerts) == 1
 
@@ -291,16 +291,16 @@ def test_a_state_that_cannot_be_read_keeps_no_release_and_no_other_rollout_from_
 def test_a_candidate_has_the_cache_that_it_declares(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from forecache.realtime.cache import CachedPath
-    from forecache.realtime.rollout.apart import Candidate, NoPath
-    from forecache.realtime.workers import path as worker_path
+    from forecache.realtime.rollout.isolated_release import CandidateProcess, UnavailablePath
+    from forecache.realtime.score_cache import CachedPath
+    from forecache.realtime.workers import worker_path as worker_path
 
-    monkeypatch.setattr(worker_path, "open_worker_path", lambda *_, **__: NoPath())
+    monkeypatch.setattr(worker_path, "open_worker_path", lambda *_, **__: UnavailablePath())
     two_releases(settings, cache_bytes=1 << 20)
     counters, loop = SimpleNamespace(add=lambda *_: None), SimpleNamespace()
     found = []
     for number in (1, 2):
-        candidate = Candidate(settings, open_releases(settings, NAME), number, loop=loop, counters=counters)  # type: ignore[arg-type]
+        candidate = CandidateProcess(settings, open_releases(settings, NAME), number, loop=loop, counters=counters)  # type: ignore[arg-type]
         candidate._open()
         found.append(isinstance(candidate.path, CachedPath))
         candidate.close()

@@ -22,11 +22,10 @@ from rollout_support import (
 )
 
 from forecache.lake.delta.tables import append_rows
-from forecache.operations.rollout.count import counted, step_id
-from forecache.operations.rollout.outcomes import outcomes
-from forecache.operations.rollout.seen import GUARD, Seen, read_seen
+from forecache.operations.rollout.count_requests import count_new_requests, read_outcomes, step_id
+from forecache.operations.rollout.step_counts import GUARD, StepCounts, read_counts
 from forecache.pipeline import Guards, Outcome
-from forecache.realtime.log.commit.keep import merge_small
+from forecache.realtime.log.commit.log_retention import merge_small
 from forecache.realtime.release.folder import open_releases
 from forecache.settings import Settings
 
@@ -62,8 +61,8 @@ def test_rows_are_counted_once_however_often_it_looks_and_as_by_one_who_reads_al
         looked(settings)
     state = state_of(settings)
     folder = open_releases(settings, NAME)
-    seen = read_seen(folder, step_id(state))
-    anew = counted(settings, state, Seen(step_id(state)), now=BEGAN + MINUTE)
+    seen = read_counts(folder, step_id(state))
+    anew = count_new_requests(settings, state, StepCounts(step_id(state)), now=BEGAN + MINUTE)
     for name in ("buckets", "n", "x", "times"):
         np.testing.assert_allclose(getattr(seen, name), getattr(anew, name), rtol=1e-12)
     assert seen.version == anew.version
@@ -165,9 +164,9 @@ def test_outcomes_that_could_not_be_read_are_counted_when_they_can(settings: Set
     looked(settings, after=timedelta(hours=2))
     append_rows(settings, "orders", pa.Table.from_pylist([{"request_id": "r3", "bought": 1.0}]))
     for table in ("orders", settings.table_uri("orders"), f"file://{settings.table_uri('orders')}"):
-        found = outcomes(settings, Outcome(table, "bought"), np.array(["r2", "r3"]))
+        found = read_outcomes(settings, Outcome(table, "bought"), np.array(["r2", "r3"]))
         assert found.tolist() == [0.0, 1.0], table
     state = looked(settings, after=timedelta(hours=2))
     assert "cannot be read" not in state.why
-    seen = read_seen(open_releases(settings, NAME), step_id(state))
+    seen = read_counts(open_releases(settings, NAME), step_id(state))
     assert (seen.n[:, :, GUARD["outcome"]].sum(), seen.x[:, :, GUARD["outcome"]].sum()) == (600, 1)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from rollout_support import answered, begin, looked, two_releases, until
 
-from forecache.operations.rollout.evidence import paired
-from forecache.operations.rollout.judge import judged
-from forecache.operations.rollout.order import disorder
-from forecache.operations.rollout.seen import GUARD, GUARDS, Seen
-from forecache.operations.rollout.simulate import BEGAN, state_at
+from forecache.operations.rollout.evidence import paired_difference
+from forecache.operations.rollout.judge_step import judge_step
+from forecache.operations.rollout.score_order import disorder
+from forecache.operations.rollout.simulate_worse import BEGAN, simulated_state
+from forecache.operations.rollout.step_counts import GUARD, GUARDS, StepCounts
 from forecache.pipeline import Rollout
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.settings import Settings
@@ -44,15 +44,15 @@ def ends(generator: np.random.Generator, found: np.ndarray) -> str:
     Args:
         found: Values of requests, which are drawn from them.
     """
-    state = replace(state_at(Rollout(hours=0.0), "shadow", 0.1), edges=EDGES)
-    seen = Seen("")
+    state = replace(simulated_state(Rollout(hours=0.0), "shadow", 0.1), edges=EDGES)
+    seen = StepCounts("")
     for _ in range(MOST_LOOKS):
         buckets = generator.integers(0, KEYS, REQUESTS).astype(np.uint64)
         values = np.full((2 * REQUESTS, len(GUARDS)), np.nan)
         values[:, GUARD["without_model"]] = values[:REQUESTS, GUARD["order"]] = 0.0
         values[REQUESTS:, GUARD["order"]] = generator.choice(found, REQUESTS)
-        seen = seen.adding(np.tile(buckets, 2), np.repeat([0, 1], REQUESTS), values)
-        verdict = judged(state, seen, now=BEGAN).verdict
+        seen = seen.add_requests(np.tile(buckets, 2), np.repeat([0, 1], REQUESTS), values)
+        verdict = judge_step(state, seen, now=BEGAN).verdict
         if verdict != "waits":
             return verdict
     return "waits"
@@ -78,7 +78,7 @@ def test_a_release_at_the_limit_is_returned_as_rarely_as_is_asked_for_however_of
     for _ in range(30):
         more = generator.poisson(1.0, own.shape)
         n, x = n + more, x + generator.binomial(more, own)
-        found = paired((n, x), (n, 0 * x))
+        found = paired_difference((n, x), (n, 0 * x))
         crossed |= found.mean - found.bound(error, 0.05) > 0.45
     assert crossed.mean() <= error
 

@@ -15,15 +15,15 @@ from forecache.cli.checks.releases import check_rollouts
 from forecache.cli.main import main
 from forecache.errors import ConflictError, NotEverywhereError
 from forecache.folders import LocalFolder
-from forecache.operations.release import release, roll_release_back
-from forecache.operations.rollout.controller import by_hand, look, running_rollouts
-from forecache.operations.rollout.start import take_up
+from forecache.operations.release import release_model, roll_back_release
+from forecache.operations.rollout.controller import advance_rollout, apply_manual_action, running_rollouts
+from forecache.operations.rollout.start_rollout import start_or_make_current
 from forecache.pipeline import Log, Outcome, Realtime, Rollout, loading
 from forecache.pipeline.project import Project
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.remote_rollout import push_rollout
 from forecache.realtime.release.replicas import pull_releases, push_releases
-from forecache.realtime.rollout.state import RolloutState, read_rollout, rollout_to_json
+from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, rollout_to_json
 from forecache.settings import Settings, load_settings
 from jobs.rollout import build_rollout_job, build_rollout_sensor
 from resources.settings import SettingsResource
@@ -46,20 +46,20 @@ def current(settings: Settings) -> int | None:
 @pytest.fixture
 def begun(settings: Settings) -> Settings:
     """The rollout of release 2."""
-    release(settings, FIRST)
-    release(settings, SECOND)
+    release_model(settings, FIRST)
+    release_model(settings, SECOND)
     return settings
 
 
 def test_a_second_release_is_rolled_out_and_the_first_answers_meanwhile(settings: Settings) -> None:
-    assert release(settings, FIRST).details["rollout"] == "It is the first release."
-    second = release(settings, SECOND)
+    assert release_model(settings, FIRST).details["rollout"] == "It is the first release."
+    second = release_model(settings, SECOND)
     assert (second.details["release"], second.details["rollout"], second.skipped) == (2, "begun", False)
     assert current(settings) == 1
     state = state_of(settings)
     assert (state.release, state.current, state.stage, state.share) == (2, 1, "aa", 0.5)
     assert state.plan["deadline_ms"] == 20.0
-    again = release(settings, SECOND)
+    again = release_model(settings, SECOND)
     assert (again.details["rollout"], again.skipped) == ("under way", True)
     assert state_of(settings) == state
     assert running_rollouts(settings, ["payments"]) == ["payments"]
@@ -75,8 +75,8 @@ def test_a_second_release_is_rolled_out_and_the_first_answers_meanwhile(settings
 def test_without_a_log_it_answers_at_once_and_says_so(
     settings: Settings, before: Realtime, declared: Realtime, why: str
 ) -> None:
-    release(settings, before)
-    assert why in release(settings, declared).details["rollout"]
+    release_model(settings, before)
+    assert why in release_model(settings, declared).details["rollout"]
     assert current(settings) == 2
 
 
@@ -113,30 +113,30 @@ def test_doctor_warns_of_a_rollout_without_an_outcome(settings: Settings, monkey
 
 
 def test_it_answers_at_once_where_that_is_asked_for_also_in_the_middle(begun: Settings) -> None:
-    assert release(begun, SECOND, at_once=True).details["release"] == 2
+    assert release_model(begun, SECOND, at_once=True).details["release"] == 2
     assert current(begun) == 2
-    found = look(begun, "payments")
+    found = advance_rollout(begun, "payments")
     assert found is not None
     assert found.state.stage == "done"
 
 
 def test_a_champion_and_declaration_that_are_those_of_the_current_release_again_end_it(begun: Settings) -> None:
-    assert release(begun, FIRST).skipped
+    assert release_model(begun, FIRST).skipped
     assert (state_of(begun).stage, state_of(begun).is_bad) == ("returned", False)
     assert read_current(open_releases(begun, "payments")).bad == ()
-    assert release(begun, SECOND).details["rollout"] == "begun"
+    assert release_model(begun, SECOND).details["rollout"] == "begun"
 
 
 def test_a_third_release_takes_the_place_of_the_second(begun: Settings) -> None:
-    assert release(begun, replace(FIRST, deadline_ms=30.0)).details["rollout"] == "begun"
+    assert release_model(begun, replace(FIRST, deadline_ms=30.0)).details["rollout"] == "begun"
     assert (state_of(begun).release, current(begun)) == (3, 1)
 
 
 def test_a_rollback_returns_what_is_rolled_out(begun: Settings) -> None:
-    assert roll_release_back(begun, "payments", reason="too slow").bad == (2,)
+    assert roll_back_release(begun, "payments", reason="too slow").bad == (2,)
     assert (state_of(begun).stage, state_of(begun).why, current(begun)) == ("returned", "too slow", 1)
-    assert release(begun, SECOND).details["rolled_back"] == 2
-    assert release(begun, SECOND, again=True).details["rollout"] == "begun"
+    assert release_model(begun, SECOND).details["rolled_back"] == 2
+    assert release_model(begun, SECOND, again=True).details["rollout"] == "begun"
     assert state_of(begun).release == 3
 
 
@@ -144,10 +144,10 @@ def test_a_rollback_returns_what_is_rolled_out(begun: Settings) -> None:
 def test_a_candidate_that_is_returned_while_it_is_released_is_not_released(begun: Settings, why_at_once: str) -> None:
     folder = open_releases(begun, "payments")
     seen = read_current(folder)
-    by_hand(begun, "payments", "return", "complaints")
+    apply_manual_action(begun, "payments", "return", "complaints")
     before = (state_of(begun), read_current(folder))
     with pytest.raises(ConflictError, match="Release 2 of payments was rolled back, or returned, meanwhile"):
-        take_up(begun, folder, SECOND, 2, why_at_once, seen=seen)
+        start_or_make_current(begun, folder, SECOND, 2, why_at_once, seen=seen)
     assert (state_of(begun), read_current(folder)) == before
 
 
@@ -160,7 +160,7 @@ def test_replicas_get_the_candidate_and_the_state_and_every_move(begun: Settings
     assert read_release(there, 2).to_json() == read_release(here, 2).to_json()
     assert read_current(there).current == 1
     older = read_rollout(here)
-    by_hand(begun, "payments", "finish", "")
+    apply_manual_action(begun, "payments", "finish", "")
     push_releases(here, remote)
     pull_releases(there, remote)
     assert (read_current(there).current, state_of(replica).stage) == (2, "done")
@@ -192,9 +192,9 @@ def test_a_look_that_could_not_reach_the_remote_is_made_up_for_by_the_next(begun
     distributed = load_settings(home=begun.home, store_remote=str(remote))
     remote.write_text("no folder")
     with pytest.raises(NotEverywhereError, match="has changed here"):
-        by_hand(distributed, "payments", "pause", "")
+        apply_manual_action(distributed, "payments", "pause", "")
     remote.unlink()
-    look(distributed, "payments")
+    advance_rollout(distributed, "payments")
     replica = load_settings(home=tmp_path / "replica")
     pull_releases(open_releases(replica, "payments"), LocalFolder(remote))
     assert state_of(replica).paused
@@ -241,6 +241,6 @@ def test_dagster_looks_while_one_is_under_way_and_shows_its_steps(begun: Setting
         metadata = event.materialization.metadata
         assert (metadata["stage"].value, metadata["release"].value) == ("aa", 2)
         assert "without requests nothing moves on" in str(metadata["steps"].value)
-        by_hand(begun, "payments", "return", "")
+        apply_manual_action(begun, "payments", "return", "")
         context = dg.build_sensor_context(instance=instance, resources={"settings": resource})
         assert isinstance(sensor(context), dg.SkipReason)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rollout_support import NAME, QUICK, answered, begin, looked, two_releases
 
-from forecache.operations.rollout import tell
-from forecache.operations.rollout.controller import by_hand
+from forecache.operations.rollout import notify as tell
+from forecache.operations.rollout.controller import apply_manual_action
 from forecache.settings import Settings
 
 
@@ -30,7 +30,7 @@ def test_a_step_that_waits_longer_than_declared_is_told_with_what_it_waits_for(
     }
     assert "of 10,000 requests" in state.step.why
     assert len({each.subject for each in alerts}) == 1, "the same alert, which is sent once"
-    by_hand(settings, NAME, "pause", "a sale")
+    apply_manual_action(settings, NAME, "pause", "a sale")
     alerts.clear()
     looked(settings, after=timedelta(hours=60))
     assert not alerts, "somebody looks after it"

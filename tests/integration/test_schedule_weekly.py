@@ -13,8 +13,8 @@ from forecache.lake.delta.dataset import open_dataset
 from forecache.lake.delta.tables import open_table
 from forecache.lake.feature_tables.features import build_features
 from forecache.lake.ledger import last_records
-from forecache.monitoring.stage import monitor
-from forecache.monitoring.table import measurements
+from forecache.monitoring.measurements import measurements
+from forecache.monitoring.monitor import monitor
 from forecache.pipeline import load_pipeline
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings

@@ -18,18 +18,18 @@ from deltalake import DeltaTable, write_deltalake
 from rules_project.pipelines import rules as functions
 from scoring_support import NIGHT, features_table, predictions, quiet, write_features
 
-from forecache.cli.checks.applied import check_registered_models
+from forecache.cli.checks.services import check_registered_models
 from forecache.errors import CheckError, InputError, NotFoundError, UnavailableError
 from forecache.lake.delta.tables import table_exists
 from forecache.lake.ledger import all_records, last_record
 from forecache.pipeline import Classes, FunctionModel, Labelled, Pipeline, RegisteredModel, SqlModel, Structs
-from forecache.registry.applied.listing import models_of
-from forecache.registry.applied.numbers import met_models, number_of
+from forecache.registry.applied.pipeline_models import models_of
+from forecache.registry.applied.resolve import number_model, recorded_models
 from forecache.results import StageResult
 from forecache.scoring.run import score
 from forecache.settings import Settings
-from forecache.tracking.artifacts import download
-from forecache.tracking.client import tracking
+from forecache.tracking.artifacts import download_artifact
+from forecache.tracking.client import connect_mlflow
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -64,7 +64,7 @@ def test_an_xgboost_model_that_mlflow_logs_here_is_applied_and_one_of_another_ma
 
     quiet()
     prepare(lake)
-    tracking(lake)
+    connect_mlflow(lake)
     found = xgboost.__version__
     frame = pd.DataFrame(feature_columns(lake)).fillna(0.0).astype(np.float32)
     booster = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(frame, frame["f1"] > 0), 5)
@@ -80,7 +80,7 @@ def test_an_xgboost_model_that_mlflow_logs_here_is_applied_and_one_of_another_ma
             # As MLflow infers them, which takes it 13 s.
             pip_requirements=[f"{name}=={found}" for name in ("xgboost-cpu", "xgboost")],
         )
-    tracking(lake).set_registered_model_alias("churn_model", "production", "1")
+    connect_mlflow(lake).set_registered_model_alias("churn_model", "production", "1")
     pipeline = applied(RegisteredModel(URI))
     project = type("Project", (), {"pipelines": {"demo": pipeline}})
     monkeypatch.setattr("forecache.pipeline.loading.read_project", lambda _: project)
@@ -90,7 +90,7 @@ def test_an_xgboost_model_that_mlflow_logs_here_is_applied_and_one_of_another_ma
     scored = predictions(lake, pipeline)["probability"].to_numpy()
     assert np.array_equal(scored[~missing], expected[~missing])
 
-    folder = Path(shutil.copytree(download(lake, artifact_uri="models:/churn_model/1"), tmp_path / "older"))
+    folder = Path(shutil.copytree(download_artifact(lake, artifact_uri="models:/churn_model/1"), tmp_path / "older"))
     (folder / "requirements.txt").write_text("xgboost==1.7.6")
     register(lake, folder)
     finding = check_registered_models(lake)
@@ -114,7 +114,7 @@ def test_a_moved_alias_scores_the_night_again_and_an_unmoved_one_does_nothing(la
     assert run(lake, pipeline).skipped
     second = register(lake, onnx_model(tmp_path / "two", seed=1), alias="")
     assert run(lake, pipeline).skipped
-    tracking(lake).set_registered_model_alias("churn_model", "production", str(second))
+    connect_mlflow(lake).set_registered_model_alias("churn_model", "production", str(second))
     assert run(lake, pipeline).details["scored_rows"] == ROWS
     rows = predictions(lake, pipeline)
     assert (set(rows["model_name"].to_pylist()), set(rows["model_version"].to_pylist())) == ({"churn_model"}, {second})
@@ -124,12 +124,12 @@ def test_a_moved_alias_scores_the_night_again_and_an_unmoved_one_does_nothing(la
     assert f"model=churn_model@{second} " in last.inputs
     after = column(lake, pipeline)
     for version, values in ((first, before), (second, after), (first, before)):
-        tracking(lake).set_registered_model_alias("churn_model", "production", str(version))
+        connect_mlflow(lake).set_registered_model_alias("churn_model", "production", str(version))
         assert not run(lake, pipeline).skipped
         assert column(lake, pipeline) == values
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(run, lake, pipeline, rebuild=True) for _ in range(2)]
-        tracking(lake).set_registered_model_alias("churn_model", "production", str(second))
+        connect_mlflow(lake).set_registered_model_alias("churn_model", "production", str(second))
         scored = {each.result().details["model"] for each in both}
     assert scored <= {f"churn_model@{first}", f"churn_model@{second}"}
     run(lake, pipeline)
@@ -142,14 +142,14 @@ def test_a_version_and_a_run_name_the_same_model(lake: Settings, tmp_path: Path)
     by_version = applied(RegisteredModel(f"models:/churn_model/{register(lake, onnx_model(tmp_path / 'one'))}"))
     run(lake, by_version)
     expected = column(lake, by_version)
-    tracking(lake)
+    connect_mlflow(lake)
     with mlflow.start_run(experiment_id="0") as made:
         mlflow.log_artifacts(str(tmp_path / "one"), "model")
     by_run = applied(RegisteredModel(f"runs:/{made.info.run_id}/model"))
     result = run(lake, by_run)
     assert result.details["model"] == "demo@1"
     assert column(lake, by_run) == expected
-    assert met_models(lake, "demo")[1].details == {
+    assert recorded_models(lake, "demo")[1].details == {
         "uri": by_run.model.uri,  # type: ignore[union-attr]
         "mlflow_run_id": made.info.run_id,
     }
@@ -198,14 +198,14 @@ def test_changed_code_is_another_number_and_the_old_code_has_its_own_again(lake:
         assert not result.skipped
         versions.append(result.details["model"])
     assert versions == ["demo@1", "demo@2", "demo@3", "demo@1"]
-    assert met_models(lake, "demo")[2].details["function"] == "rules_project.pipelines.rules:rules"
+    assert recorded_models(lake, "demo")[2].details["function"] == "rules_project.pipelines.rules:rules"
 
 
 def test_models_that_are_met_at_once_get_one_number_each(settings: Settings) -> None:
     with ThreadPoolExecutor(4) as pool:
-        numbers = list(pool.map(lambda i: number_of(settings, "demo", f"model {i % 3}", {}, run_id=""), range(12)))
+        numbers = list(pool.map(lambda i: number_model(settings, "demo", f"model {i % 3}", {}, run_id=""), range(12)))
     by_model = {i: {numbers[j] for j in range(i, 12, 3)} for i in range(3)}
-    again = {i: number_of(settings, "demo", f"model {i}", {}, run_id="") for i in range(3)}
+    again = {i: number_model(settings, "demo", f"model {i}", {}, run_id="") for i in range(3)}
     assert sorted(again.values()) == [1, 2, 3]
     assert all(again[i] in by_model[i] for i in range(3))
 
@@ -401,7 +401,7 @@ def test_a_version_that_misses_its_floors_leaves_the_last_accepted_one(lake: Set
     assert f"Version {good} stays: version {bad} misses its floors: roc_auc" in result.details["judged"]["reason"]
     assert "on 360 rows" in result.details["judged"]["reason"]
     run(lake, pipeline)
-    tracking(lake).delete_model_version("churn_model", str(good))
+    connect_mlflow(lake).delete_model_version("churn_model", str(good))
     with pytest.raises(CheckError, match="does not reach its floors, and those that did are deleted: roc_auc"):
         run(lake, pipeline)
     verdicts = [row.details for row in all_records(lake, "judge", "demo")]
@@ -457,7 +457,7 @@ def test_a_model_that_was_deleted_and_registered_anew_scores_again(lake: Setting
     run(lake, pipeline)
     assert run(lake, pipeline).skipped
     before = column(lake, pipeline)
-    tracking(lake).delete_registered_model("churn_model")
+    connect_mlflow(lake).delete_registered_model("churn_model")
     assert register(lake, onnx_model(tmp_path / "two", seed=2), alias="") == 1
     assert not run(lake, pipeline).skipped
     assert column(lake, pipeline) != before

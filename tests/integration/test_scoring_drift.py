@@ -14,16 +14,16 @@ from scoring_support import NIGHT, features_table, make_pipeline, register_model
 from training_sample import write_training_set
 
 from forecache.errors import CheckError, NotFoundError
-from forecache.lake.delta.digest import partition_digests
+from forecache.lake.delta.comparison.partition import partition_digests
 from forecache.lake.delta.tables import open_table
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.monitoring.drift import drift
 from forecache.monitoring.drift.drift import check_drift, prediction_drift
 from forecache.pipeline import Drift, Pipeline
 from forecache.quality.report import CheckReport
-from forecache.quality.verdicts import STAGE, refuse_failed, require_passed
+from forecache.quality.verdicts import STAGE, refuse_failed_date, require_passed
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.register import register
+from forecache.registry.versions.register import register_trained_model
 from forecache.scoring.run import score
 from forecache.settings import Settings
 
@@ -113,11 +113,11 @@ def test_a_large_effect_keeps_a_night_from_being_published_only_where_that_is_de
     score_nights(settings, PIPELINE, NIGHTS[2:3], shift=8.0)
     blocking = dataclasses.replace(PIPELINE, drift=Drift(blocking=True))
     check_drift(settings, PIPELINE, NIGHTS[1:3], spark=None)
-    refuse_failed(settings, PIPELINE.prediction_table, NIGHTS[2])
+    refuse_failed_date(settings, PIPELINE.prediction_table, NIGHTS[2])
     check_drift(settings, blocking, NIGHTS[1:3], spark=None)
-    refuse_failed(settings, PIPELINE.prediction_table, NIGHTS[1])
+    refuse_failed_date(settings, PIPELINE.prediction_table, NIGHTS[1])
     with pytest.raises(CheckError, match="has drifted too far: probability has moved far"):
-        refuse_failed(settings, PIPELINE.prediction_table, NIGHTS[2])
+        refuse_failed_date(settings, PIPELINE.prediction_table, NIGHTS[2])
 
 
 def test_a_drift_that_was_measured_on_other_rows_of_the_night_does_not_count(settings: Settings) -> None:
@@ -150,7 +150,7 @@ def passed(settings: Settings, night: date) -> str:
     table = PIPELINE.prediction_table
     state = partition_digests(open_table(settings, table), "as_of", [night])[night]
     report = CheckReport(table, (), 1, 0.1).to_dict()
-    record(settings, [StageRecord(STAGE, table, night, f"{state} rules", table, -1, 1, 0.1, report)])
+    append_records(settings, [StageRecord(STAGE, table, night, f"{state} rules", table, -1, 1, 0.1, report)])
     return state
 
 
@@ -158,7 +158,7 @@ def passed(settings: Settings, night: date) -> str:
 def test_the_test_split_of_the_model_that_scored_the_night_is_a_reference(settings: Settings) -> None:
     write_training_set(settings, returns)
     training = sample.made_up_training(settings, returns, sample.GOOD, training_version=2)
-    version = register(settings, returns, training).details["model_version"]
+    version = register_trained_model(settings, returns, training).details["model_version"]
     assert run_gate(settings, returns, version, actor="test").passed
     rows = rows_of_test_split(settings, returns)
     write_features(settings, returns, [rows])

@@ -16,7 +16,7 @@ from training_sample import sample_rows, write_training_set
 from forecache.monitoring.drift.sampled_report import write_drift_report
 from forecache.pipeline import Drift
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.register import register
+from forecache.registry.versions.register import register_trained_model
 from forecache.scoring.run import score
 from forecache.settings import Settings
 
@@ -32,7 +32,7 @@ def test_a_night_against_the_test_split_is_a_page_on_disk_and_in_the_models_run(
     pipeline = dataclasses.replace(returns, drift=Drift(report_rows=500, keep_reports=1))
     write_training_set(settings, pipeline)
     training = sample.made_up_training(settings, pipeline, sample.GOOD, training_version=2)
-    version = register(settings, pipeline, training).details["model_version"]
+    version = register_trained_model(settings, pipeline, training).details["model_version"]
     assert run_gate(settings, pipeline, version, actor="test").passed
     nights = [NIGHT + timedelta(days=i) for i in range(2)]
     for i, night in enumerate(nights):

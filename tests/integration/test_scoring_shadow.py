@@ -23,8 +23,8 @@ from scoring_support import (
 from forecache.errors import CheckError
 from forecache.lake.delta.tables import open_table, table_version
 from forecache.lake.ledger import last_record
-from forecache.lake.turn import own_turn
-from forecache.monitoring.drift.distribution import binned_counts
+from forecache.lake.stage import hold_table_lock
+from forecache.monitoring.drift.binned_counts import binned_counts
 from forecache.pipeline import Pipeline
 from forecache.registry.challenger import dismiss_challenger, name_challenger
 from forecache.results import no_progress
@@ -290,7 +290,7 @@ def test_a_night_is_not_scored_with_both_models_while_another_run_writes_one_of_
     challenger = register_model(settings, PIPELINE, seed=1, champion=False)
     held = {name: ExitStack() for name in (PIPELINE.prediction_table, PIPELINE.challenger_table)}
     for name, turn in held.items():
-        turn.enter_context(own_turn(settings, name, "other", no_progress))
+        turn.enter_context(hold_table_lock(settings, name, "other", no_progress))
     waited: list[str] = []
 
     def release(message: str, share: float | None = None) -> None:

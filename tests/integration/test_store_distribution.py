@@ -19,7 +19,7 @@ from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_n
 
 from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError
 from forecache.folders import BucketFolder, Folder, LocalFolder
-from forecache.reader.versions.damage import Damage, open_best
+from forecache.reader.versions.damage import DamagedVersions, open_newest_undamaged
 from forecache.settings import Settings, load_settings
 from forecache.store import Store, open_remote, open_store, publish, pull, push, sync_targets
 from forecache.store.pointer import write_pointer
@@ -281,7 +281,7 @@ def test_quarantine_and_pin_of_a_remote_hold_in_every_home_that_pulls(
     for store in (ours, replica):
         assert pull(store, remote)["version"] == 3
         assert len(content(store)) == 300
-    assert sorted(ours.quarantined()) == [2]
+    assert sorted(ours.quarantined_versions()) == [2]
     ours.unquarantine(2)
     sync_targets(remote_settings, churn(), ours)
     pull(theirs, remote)
@@ -301,10 +301,10 @@ def test_a_replica_takes_another_content_of_the_same_number(settings: Settings, 
     pull(replica, LocalFolder(tmp_path / "remote"))
     write_pointer(theirs.layout, ours.pointer())
     push(theirs, LocalFolder(tmp_path / "copied"))
-    with open_best(replica, replica.pointer(), None, Damage()) as served:
+    with open_newest_undamaged(replica, replica.pointer(), None, DamagedVersions()) as served:
         assert pull(replica, LocalFolder(tmp_path / "copied"))["version"] == 2
         assert content(replica) == content(theirs)
-        with open_best(replica, replica.pointer(), served, Damage()) as reopened:
+        with open_newest_undamaged(replica, replica.pointer(), served, DamagedVersions()) as reopened:
             assert dict(reopened.items()) == content(theirs), "a reader that has the first content open"
 
 
@@ -366,7 +366,7 @@ def test_a_pull_that_was_killed_after_it_moved_the_pointer_leaves_nothing_for_ev
     shutil.rmtree(publisher.layout.root)  # lost, and published anew: another store
     publish(current, churn(), replace_remote=True)
     (replica.layout.staging / "pull-another").mkdir()
-    killed_pull(replica, current.store_remote, "_tidy")
+    killed_pull(replica, current.store_remote, "_clean_and_retire")
     assert content(replica) == content(publisher)
     assert replica.version_numbers() == [2, 3]
     assert pull(replica, remote) == {"version": 3, "files": 0, "bytes": 0, "moved": False}

@@ -20,11 +20,11 @@ from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundEr
 from forecache.settings import Settings
 from forecache.steps import publish_step
 from forecache.store import Store, checkup, open_remote, open_store, publish, pull, push
-from forecache.store.checkup import DamagedStores, verify_store, verify_stores
+from forecache.store.checkup import DamagedStoresError, verify_store, verify_stores
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest
 from forecache.store.redis.versions import RedisStore
-from forecache.store.retention import retire
+from forecache.store.retention import retire_versions
 
 OLD = scores(300)
 NEW = {key: value / 2 for key, value in scores(250).items()}
@@ -196,7 +196,7 @@ def test_verify_and_doctor_name_a_copy_of_the_pointer_that_says_something_else(
     older = copy.read_bytes()
     store.pin(1)
     copy.write_bytes(older)
-    with pytest.raises(DamagedStores, match=r"churn pointer\. The file .*CURRENT.copy is not a copy of CURRENT"):
+    with pytest.raises(DamagedStoresError, match=r"churn pointer\. The file .*CURRENT.copy is not a copy of CURRENT"):
         verify_stores(settings)
     assert "CURRENT.copy is not a copy of CURRENT" in check_stores(settings).found
     publish(settings, churn())
@@ -209,7 +209,7 @@ def test_verify_and_doctor_name_a_copy_of_the_pointer_that_says_something_else(
 
 def test_a_manifest_that_is_lost_is_damage_of_the_version_that_is_current(settings: Settings, store: Store) -> None:
     the(store, "versions/00000002.json").unlink()
-    with pytest.raises(DamagedStores, match=r"churn 2\. The store of churn has no version 2\.") as caught:
+    with pytest.raises(DamagedStoresError, match=r"churn 2\. The store of churn has no version 2\.") as caught:
         verify_stores(settings)
     assert "Publish again with --full" in caught.value.remedy
     with pytest.raises(NotFoundError, match="has no version 2"):
@@ -228,7 +228,7 @@ def test_a_store_that_changes_while_it_is_verified_is_verified(
     def while_others_publish(there: Store, manifest: Manifest, *arguments: Any) -> int:
         read.append(manifest.version)
         if manifest.version == 1:
-            assert retire(store, keep=0) == [2], "what is being read stays"
+            assert retire_versions(store, keep=0) == [2], "what is being read stays"
         return honest(there, manifest, *arguments)
 
     monkeypatch.setattr(checkup, "_verify_files", while_others_publish)
@@ -237,13 +237,13 @@ def test_a_store_that_changes_while_it_is_verified_is_verified(
     assert [(item.pipeline, item.version, item.problem) for item in found] == [
         ("churn", None, ""), ("churn", 1, ""), ("churn", 3, ""), ("spend", None, ""),
     ]  # fmt: skip
-    assert retire(store, keep=0) == [1]
+    assert retire_versions(store, keep=0) == [1]
 
 
 def test_the_remedy_is_that_of_what_is_damaged(settings: Settings, store: Store) -> None:
     publish(settings, churn(), full=True)
     flip(the(store, "segments/*-delta-*/000.mdb"))
-    with pytest.raises(DamagedStores) as caught:
+    with pytest.raises(DamagedStoresError) as caught:
         verify_stores(settings)
     assert "later publishes remove them" in caught.value.remedy
     assert "--full" not in caught.value.remedy
@@ -255,7 +255,7 @@ def test_rollback_and_pin_refuse_a_damaged_version(store: Store) -> None:
         store.rollback()
     with pytest.raises(DamagedError, match=r"000.mdb is damaged"):
         store.pin(1)
-    assert (store.pointer().current, store.pointer().pinned, store.quarantined()) == (2, None, {})
+    assert (store.pointer().current, store.pointer().pinned, store.quarantined_versions()) == (2, None, {})
 
 
 def test_verify_and_doctor_name_what_is_damaged(
@@ -274,7 +274,7 @@ def test_verify_and_doctor_name_what_is_damaged(
     assert main(["verify"]) == 6
     assert "churn 2. The file" in " ".join(capsys.readouterr().err.split())
     assert check_stores(settings).state == "ok", "sizes alone, at every call"
-    with pytest.raises(DamagedStores, match="is damaged"):
+    with pytest.raises(DamagedStoresError, match="is damaged"):
         check_bytes(settings)
     assert main(["verify", "nope"]) == 3
 
@@ -292,7 +292,7 @@ def test_doctor_names_every_store_of_which_a_file_is_lost(settings: Settings, st
 
 
 def test_the_verification_job_fails_where_a_version_is_damaged(settings: Settings, store: Store) -> None:
-    from jobs.verification import build_verification_job
+    from jobs.maintenance import build_verification_job
     from resources.settings import SettingsResource
 
     job, resource = build_verification_job(), SettingsResource(home=str(settings.home_path))

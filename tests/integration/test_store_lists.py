@@ -15,7 +15,7 @@ from store_tables import NEXT_NIGHT, OPEN_RULES, SCORED_AT, upsert, write_night
 
 from forecache.errors import CheckError
 from forecache.pipeline import Publish
-from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.answers import VersionAnswers
 from forecache.settings import Settings
 from forecache.store import Store, diff_versions, open_redis_store, open_remote, open_store, publish, pull
 from forecache.store.publishing import full_jobs, incremental
@@ -89,7 +89,7 @@ def test_every_type_is_read_as_the_table_has_it(settings: Settings) -> None:
     with store.snapshot() as snapshot:
         for key, row in ROWS.items():
             assert snapshot.get(key.encode()) == value_json({"churn_probability": 0.25, **expected(row)})
-        answers = Answers(snapshot)
+        answers = VersionAnswers(snapshot)
         for limit in (1, 10, 999, 1000):
             answer = json.loads(answers.one(b"long", (), limit) or b"")["value"]
             assert (answer["items"], len(answer["vector"])) == (top(1000)[:limit], limit)

@@ -73,7 +73,7 @@ def test_duplicates_are_found_in_whatever_files_they_lie(settings: Settings, man
 
 
 def test_a_worker_that_dies_stops_the_publish_in_words(settings: Settings) -> None:
-    with pool.Pool(1) as workers:
+    with pool.ProcessPool(1) as workers:
         (process,) = workers.processes.values()
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(ForecacheError, match="worker process died"):
@@ -82,8 +82,8 @@ def test_a_worker_that_dies_stops_the_publish_in_words(settings: Settings) -> No
 
 def test_workers_die_with_the_publisher(tmp_path: Path) -> None:
     script = (
-        "import os, signal\nfrom forecache.store.publishing.worker_pool import Pool\n"
-        "pool = Pool(2)\nprint(*[process.pid for process in pool.processes.values()], flush=True)\n"
+        "import os, signal\nfrom forecache.store.publishing.worker_pool import ProcessPool\n"
+        "pool = ProcessPool(2)\nprint(*[process.pid for process in pool.processes.values()], flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     publisher = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

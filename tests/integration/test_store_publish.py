@@ -257,8 +257,8 @@ def test_a_merged_base_that_lost_a_row_does_not_pass_the_verification(
     rules = replace(OPEN_RULES, max_segments=1)
     publish(settings, churn(rules=rules))
     upsert(settings, predictions({"00001": 0.5}))
-    honest = compaction.merged
-    monkeypatch.setattr(compaction, "merged", lambda base, overlay: list(honest(base, overlay))[1:].__iter__())
+    honest = compaction.merge_rows
+    monkeypatch.setattr(compaction, "merge_rows", lambda base, overlay: list(honest(base, overlay))[1:].__iter__())
     with pytest.raises(CheckError, match="does not read back as the source has it: 29 rows of 30"):
         publish(settings, churn(rules=rules))
     assert open_store(settings, "churn").pointer().serving == 1

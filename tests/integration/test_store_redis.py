@@ -168,7 +168,7 @@ def test_a_push_loads_again_what_redis_has_dropped_or_changed(
     assert publish(redis_settings, IN_REDIS).skipped, "a publish that changes nothing does not read all of Redis"
     monkeypatch.setattr("forecache.cli.commands.distribution.settings", lambda: redis_settings)
     monkeypatch.setattr("forecache.cli.commands.distribution.find_published", lambda *_, **__: IN_REDIS)
-    monkeypatch.setattr("forecache.cli.commands.distribution.chosen_served", lambda *_: ["churn"])
+    monkeypatch.setattr("forecache.cli.commands.distribution.resolve_served_names", lambda *_: ["churn"])
     [row] = _load_redis(())
     assert (row["version"], row["loaded"], row["unlinked"]) == (2, 5, 0)
     assert there.snapshot().get_entries(keys) == expected

@@ -10,7 +10,7 @@ from store_tables import NEXT_NIGHT, NIGHT
 from view_tables import COLUMNS, FEATURES, OPEN, features, household, require_rows, write_features
 
 from forecache.errors import CheckError, ConflictError, InputError, NotFoundError
-from forecache.operations.publish import publish_night
+from forecache.operations.publish_night import publish_night
 from forecache.pipeline import Feature, Publish
 from forecache.settings import Settings
 from forecache.store import Store, diff_versions, open_remote, open_store, publish, pull, push

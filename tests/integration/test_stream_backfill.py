@@ -19,18 +19,18 @@ from stream_truth import plain
 from forecache.cli.output import FLAGS
 from forecache.cli.stream_tables import recompute_table
 from forecache.errors import ConflictError, InputError
-from forecache.lake.maintenance import merge as merging
-from forecache.operations import maintain as maintaining
+from forecache.lake.maintenance import compaction as merging
+from forecache.operations import lake_maintenance as maintaining
 from forecache.pipeline.project import Project
 from forecache.settings import Settings
 from forecache.stream.backfill.backfill import backfill
-from forecache.stream.lock import own_stream
-from forecache.stream.recompute.nights import LakeNights
+from forecache.stream.lock import lock_stream
+from forecache.stream.recompute.lake_states import LakeStates
 from forecache.stream.recompute.recompute import recompute
-from forecache.stream.record import OFFSET, PARTITION
-from forecache.stream.step.step import Step
+from forecache.stream.step.step import StreamStep
 from forecache.stream.table import writer
-from forecache.stream.table.writer import Batch, StreamWriter
+from forecache.stream.table.writer import CommitBatch, StreamWriter
+from forecache.stream.table_schema import OFFSET, PARTITION
 
 NEXT = DAY + timedelta(days=1)
 _WHERE = {PARTITION, OFFSET}
@@ -57,9 +57,9 @@ def landed(settings: Settings) -> Settings:
 def by_messages(settings: Settings, values: list[bytes], day: date) -> list[dict[str, Any]]:
     """The rows that messages come to, on the newest night before a day."""
     stream = a_stream()
-    nights = LakeNights(settings, stream)
-    step = Step(settings, stream, bases=lambda view: nights.newest_before(view, day))
-    step.answerer.take_up(step.answerer.look())
+    nights = LakeStates(settings, stream)
+    step = StreamStep(settings, stream, bases=lambda view: nights.find_newest_before(view, day))
+    step.answerer.switch_to(step.answerer.find_newer())
     return [without_place(row) for row in step.run(messages(values)).rows.to_pylist()]
 
 
@@ -84,11 +84,11 @@ def test_landed_days_become_the_rows_that_their_messages_would(landed: Settings)
 
 def test_events_that_the_topic_brought_are_left_out_and_new_landed_ones_are_added(landed: Settings) -> None:
     stream = a_stream()
-    nights = LakeNights(landed, stream)
-    step = Step(landed, stream, bases=lambda view: nights.newest_before(view, DAY))
-    step.answerer.take_up(step.answerer.look())
+    nights = LakeStates(landed, stream)
+    step = StreamStep(landed, stream, bases=lambda view: nights.find_newest_before(view, DAY))
+    step.answerer.switch_to(step.answerer.find_newer())
     streamed = step.run(messages(values_of(DAY, 0, 50)[10:15]))
-    StreamWriter(landed, stream).write(Batch(streamed.rows, streamed.bad, {0: 5}))
+    StreamWriter(landed, stream).write(CommitBatch(streamed.rows, streamed.bad, {0: 5}))
     assert backfill(landed, stream, DAY, DAY)[0].added == 45
     assert sorted(row["payment_id"] for row in stored(landed)) == list(range(50))
     land_payments(landed, DAY, [payment(900, at=f"{DAY}T23:00:00Z")])
@@ -98,7 +98,7 @@ def test_events_that_the_topic_brought_are_left_out_and_new_landed_ones_are_adde
 
 
 def test_a_stream_that_runs_a_day_without_rows_and_a_reversed_range_are_refused(landed: Settings) -> None:
-    with own_stream(landed, "payments"), pytest.raises(ConflictError, match="is run by process"):
+    with lock_stream(landed, "payments"), pytest.raises(ConflictError, match="is run by process"):
         backfill(landed, a_stream(), DAY, DAY)
     missing = NEXT + timedelta(days=1)
     with pytest.raises(InputError, match=f"has no rows of {missing}"):
@@ -149,7 +149,7 @@ def test_maintenance_keeps_a_night_that_was_made_anew_while_rows_stand_on_it(
         make_night(landed, night, [0, 1, 2], seed=seed)
     age(landed)
     monkeypatch.setattr(maintaining, "read_project", lambda _: Project({}, {}, streams={"payments": a_stream()}))
-    (done,) = maintaining.maintain(landed, ["features_customer"])
+    (done,) = maintaining.maintain_lake(landed, ["features_customer"])
     assert done.removed == 1, "no row stands on the one in between"
     found = recompute(landed, a_stream())
     assert (found.compared, found.gone, found.difference) == (50, (), None)
@@ -193,7 +193,7 @@ def test_features_that_are_kept_from_some_day_on_are_compared_too_and_survive_a_
     found = recompute(landed, keeping)
     assert (found.compared, found.difference) == (80, None)
     monkeypatch.setattr(merging, "is_closed", lambda hour, now: True)
-    assert merging.merge(landed, "stream_payments") == 6
+    assert merging.merge_small_files(landed, "stream_payments") == 6
     assert [row["features"] for row in table_rows(landed, "stream_payments")] == kept
     found = recompute(landed, keeping)
     assert (found.compared, found.difference) == (80, None)

@@ -19,15 +19,15 @@ from forecache.store.live.pending import open_pending_writer
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.writer import open_live_writer
 from forecache.store.publishing.streamed.overlay import open_overlay
-from forecache.stream.arrow.pending import _rows_of
-from forecache.stream.layers import write_layers
-from forecache.stream.left_rows import LeftRows
-from forecache.stream.rebuild import rebuild
-from forecache.stream.step import bases as nights
-from forecache.stream.step.bases import NoNight
-from forecache.stream.step.step import Step
-from forecache.stream.table.writer import Batch, StreamWriter
-from forecache.stream.tail.run import Tailer
+from forecache.stream.arrow.pending_rows import _answer_rows_function
+from forecache.stream.live_layers import write_layers
+from forecache.stream.orphaned_pending_rows import OrphanedPendingRows
+from forecache.stream.rebuild_state import rebuild_state
+from forecache.stream.step import batch_states as nights
+from forecache.stream.step.batch_states import NoBatchState
+from forecache.stream.step.step import StreamStep
+from forecache.stream.table.writer import CommitBatch, StreamWriter
+from forecache.stream.tail.tailer import Tailer
 
 NO_ANSWERS: dict[str, Any] = {"answers": None, "to": (Table(),)}
 
@@ -42,24 +42,24 @@ def test_a_stream_goes_on_after_its_topic_got_a_column(settings: Settings) -> No
         return replace(a_stream(**NO_ANSWERS), topic=topic)
 
     before = stream_with(Topic("payments", topic="payments", source=PAYMENTS, without=("shop",)))
-    step = Step(settings, before, bases=lambda view: EmptyNight())
+    step = StreamStep(settings, before, bases=lambda view: EmptyNight())
     done = step.run(messages([payment(number) for number in range(3)]))
-    StreamWriter(settings, before).write(Batch(done.rows, done.bad, {0: 3}))
+    StreamWriter(settings, before).write(CommitBatch(done.rows, done.bad, {0: 3}))
     after = stream_with(Topic("payments", topic="payments", source=PAYMENTS))
-    step = Step(settings, after, bases=lambda view: EmptyNight())
-    assert rebuild(settings, after, step) == (3, 3)
+    step = StreamStep(settings, after, bases=lambda view: EmptyNight())
+    assert rebuild_state(settings, after, step) == (3, 3)
     again = step.run(messages([payment(number) for number in range(5)]))
     assert again.repeats == 3
-    StreamWriter(settings, after).write(Batch(again.rows, again.bad, {0: 5}))
-    step = Step(settings, after, bases=lambda view: EmptyNight())
-    assert rebuild(settings, after, step) == (5, 5)
+    StreamWriter(settings, after).write(CommitBatch(again.rows, again.bad, {0: 5}))
+    step = StreamStep(settings, after, bases=lambda view: EmptyNight())
+    assert rebuild_state(settings, after, step) == (5, 5)
 
 
 def test_bad_messages_of_a_topic_that_was_made_anew_are_put_aside_though_old_ones_stood_at_their_offsets(
     settings: Settings,
 ) -> None:
     stream, sent = a_stream(**NO_ANSWERS), list[bytes]()
-    step = Step(settings, stream, bases=lambda view: EmptyNight())
+    step = StreamStep(settings, stream, bases=lambda view: EmptyNight())
 
     def writer(topic_id: str) -> StreamWriter:
         made = StreamWriter(settings, stream, send_bad=lambda bad: sent.extend(bad["content"].to_pylist()))
@@ -67,12 +67,12 @@ def test_bad_messages_of_a_topic_that_was_made_anew_are_put_aside_though_old_one
         return made
 
     old = step.run(messages([b"old"]))
-    writer("first").write(Batch(old.rows, old.bad, {0: 1}))
+    writer("first").write(CommitBatch(old.rows, old.bad, {0: 1}))
     again = writer("second")
-    again.write(Batch(old.rows.slice(1), old.bad.slice(1), {0: 0}), resets=True)
+    again.write(CommitBatch(old.rows.slice(1), old.bad.slice(1), {0: 0}), resets=True)
     new = step.run(messages([b"new", b"newer"]))
     for upto in (1, 2):
-        again.write(Batch(new.rows, new.bad.slice(upto - 1, 1), {0: upto}))
+        again.write(CommitBatch(new.rows, new.bad.slice(upto - 1, 1), {0: upto}))
     assert sent == [b"old", b"new", b"newer"]
     kept = [row["content"] for row in table_rows(settings, stream.quarantine_table)]
     assert sorted(kept) == sorted(sent)
@@ -88,7 +88,7 @@ def test_what_was_shown_before_its_commit_goes_once_a_stream_without_such_rows_h
         killed.put(1, [(b"4", live_row(0, 1))], {0: 5})
     table = StreamWriter(settings, stream)
     table.offsets, table.version = {0: 3}, 0
-    left = LeftRows(settings, stream, table)
+    left = OrphanedPendingRows(settings, stream, table)
     with open_live_writer(layout) as live, LiveReader(layout) as reader:
         for offsets, version in (({0: 3}, 1), ({0: 5}, 2)):
             table.offsets = offsets
@@ -128,32 +128,32 @@ def test_events_stand_on_the_last_night_where_a_newer_one_cannot_be_used(
 ) -> None:
     store = _Store()
     monkeypatch.setattr(nights, "open_store", lambda settings, name: store)
-    monkeypatch.setattr(nights, "ServedNight", _Night)
+    monkeypatch.setattr(nights, "ServedState", _Night)
     monkeypatch.setattr(nights, "_LOOK_S", -1.0)
-    served = nights.ServedBases(settings)
-    step = Step(settings, a_stream(**NO_ANSWERS), bases=served)
-    assert (served(CUSTOMER).name, step.trouble) == ("2026-03-01@1", "")
+    served = nights.ServedStates(settings)
+    step = StreamStep(settings, a_stream(**NO_ANSWERS), bases=served)
+    assert (served(CUSTOMER).name, step.problem) == ("2026-03-01@1", "")
     store.serving = 2
     assert served(CUSTOMER).name == "2026-03-01@1"
-    assert "another declaration" in step.trouble
+    assert "another declaration" in step.problem
     store.serving = 3
-    assert (served(CUSTOMER).name, step.trouble) == ("2026-03-01@3", "")
+    assert (served(CUSTOMER).name, step.problem) == ("2026-03-01@3", "")
 
 
 def test_a_night_that_is_too_old_to_be_merged_is_told(settings: Settings) -> None:
-    step = Step(settings, a_stream(**NO_ANSWERS), bases=lambda view: EmptyNight())
+    step = StreamStep(settings, a_stream(**NO_ANSWERS), bases=lambda view: EmptyNight())
     step.run(messages([payment(1)]))
-    assert step.trouble == ""
+    assert step.problem == ""
     nights_kept = step.views[CUSTOMER.name].plan.nights
     step.run(messages([payment(2, at=f"{DAY + timedelta(days=nights_kept)}T10:00:00Z")]))
-    assert f"can be merged for {nights_kept} days" in step.trouble
+    assert f"can be merged for {nights_kept} days" in step.problem
     step.run(messages([payment(3)]))
-    assert step.trouble == ""
+    assert step.problem == ""
 
 
 def test_keys_without_an_event_that_a_night_needs_are_forgotten(settings: Settings) -> None:
     night = EmptyNight()
-    step = Step(settings, a_stream(**NO_ANSWERS), bases=lambda view: night)
+    step = StreamStep(settings, a_stream(**NO_ANSWERS), bases=lambda view: night)
     view = step.views[CUSTOMER.name]
     step.run(messages([payment(1), payment(2)]))
     later = date(2026, 3, 3)
@@ -175,15 +175,15 @@ def test_a_row_without_an_answer_takes_the_place_of_no_other(settings: Settings)
     stream = a_stream(answers=PACE)
     write_layers(settings, stream)
     writer = StreamWriter(settings, stream)
-    for offset, night in enumerate((EmptyNight(), NoNight())):
-        step = Step(settings, stream, bases=lambda view, night=night: night)  # type: ignore[misc]
-        step.answerer.take_up(step.answerer.look())
+    for offset, night in enumerate((EmptyNight(), NoBatchState())):
+        step = StreamStep(settings, stream, bases=lambda view, night=night: night)  # type: ignore[misc]
+        step.answerer.switch_to(step.answerer.find_newer())
         done = step.run(messages([payment(5 + offset, customer_id=0, amount=8.0)], first=offset))
-        writer.write(Batch(done.rows, done.bad, {0: offset + 1}))
+        writer.write(CommitBatch(done.rows, done.bad, {0: offset + 1}))
     assert done.rows["pace"].to_pylist() == [None]
     layout = open_store(settings, PACE.name).layout
     with Tailer(settings) as tailer:
-        while tailer.turn():
+        while tailer.step():
             pass
     with LiveReader(layout) as reader:
         row = reader.get(b"0")
@@ -202,4 +202,4 @@ def open_live_rows(settings: Settings, stream: Any, done: Any) -> list[Any]:
     """What is shown before the commit."""
     layer = read_layer(open_store(settings, PACE.name).layout)
     assert layer is not None
-    return _rows_of(layer)(done, {})
+    return _answer_rows_function(layer)(done, {})

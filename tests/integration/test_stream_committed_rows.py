@@ -8,8 +8,8 @@ from topic_job import commit_answers
 
 from forecache.lake.delta.log import open_if_exists
 from forecache.settings import Settings
-from forecache.stream.topic.committed import CommittedRows
-from forecache.stream.topic.messages import messages
+from forecache.stream.topic.committed_rows import CommittedRows
+from forecache.stream.topic.producer import row_messages
 
 TABLE = "stream_answers"
 
@@ -64,7 +64,7 @@ def test_messages_are_json_keyed_by_what_they_are_about() -> None:
             "score": [0.25, float("nan")],
         }
     )
-    (key, value), (_, other) = messages(rows, ("card", "shop"))
+    (key, value), (_, other) = row_messages(rows, ("card", "shop"))
     assert key == b"7|a"
     assert json.loads(value) == {"card": 7, "shop": "a", "at": "2026-03-01T08:00:00Z", "score": 0.25}
     assert json.loads(other)["score"] is None

@@ -15,9 +15,9 @@ from forecache.errors import InputError, NotYetError
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.query import query
-from forecache.lake.sources.days_to_extract import days_to_extract, not_extracted
+from forecache.lake.sources.days_to_extract import days_to_extract, extraction_delay_reason
 from forecache.lake.sources.extract import extract
-from forecache.lake.sources.state import awaited, require_delivered
+from forecache.lake.sources.source_states import find_awaited_sources, require_delivered
 from forecache.lineage.stage_facts import stage_facts
 from forecache.pipeline import Column, Source, StreamDay
 from forecache.settings import Settings
@@ -78,10 +78,10 @@ def test_a_day_waits_until_the_stream_has_read_what_was_in_the_topic_at_its_end(
 ) -> None:
     assert days(settings) == D[:2], "nothing says how far it has read, and it has nothing of an hour after the end"
     says(settings, moment(D[2], 23.9), {"0": 9}, {"0": 9})
-    assert "has not run since 2026-01-03 23:54 UTC" in not_extracted(settings, SOURCE, D[2], now=NOW)
+    assert "has not run since 2026-01-03 23:54 UTC" in extraction_delay_reason(settings, SOURCE, D[2], now=NOW)
     assert days(settings) == D[:2]
     says(settings, NOW, {"0": 9, "1": 5}, {"0": 9, "1": 6})
-    assert not_extracted(settings, SOURCE, D[2], now=NOW) == (
+    assert extraction_delay_reason(settings, SOURCE, D[2], now=NOW) == (
         "The stream 'cards' lags: it has not read partition 1 to the end of 2026-01-03."
     )
     assert days(settings) == []
@@ -92,7 +92,10 @@ def test_a_day_waits_until_the_stream_has_read_what_was_in_the_topic_at_its_end(
 
 def test_lag_that_goes_after_midnight_lets_the_day_land(settings: Settings, table: StreamTable) -> None:
     says(settings, NOW, {"0": 9, "1": 0}, {"0": 9, "1": 900})
-    assert (days(settings), awaited(settings, [replace(SOURCE, missing="wait")], D[2])) == ([], ["payments"])
+    assert (days(settings), find_awaited_sources(settings, [replace(SOURCE, missing="wait")], D[2])) == (
+        [],
+        ["payments"],
+    )
     with pytest.raises(NotYetError):
         require_delivered(settings, replace(SOURCE, missing="wait"), [D[2]])
     says(settings, NOW, {"0": 9, "1": 900}, {"0": 9, "1": 900})
@@ -147,13 +150,16 @@ def test_days_before_the_stream_was_whole_are_left_to_files_from_elsewhere(
     source = payments(extract=StreamDay("cards"))
     says(settings, NOW, {"0": 9}, {"0": 9})
     assert days(settings, source) == D[1:3]
-    assert not_extracted(settings, source, D[0], now=NOW) == "The stream 'cards' has no whole day before 2026-01-02."
+    assert (
+        extraction_delay_reason(settings, source, D[0], now=NOW)
+        == "The stream 'cards' has no whole day before 2026-01-02."
+    )
 
 
 def test_without_a_table_there_is_nothing_to_take(settings: Settings) -> None:
     assert days(settings) == []
     source = payments(extract=StreamDay("cards"))
-    assert not_extracted(settings, source, D[0], now=NOW) == "The stream 'cards' has committed nothing yet."
+    assert extraction_delay_reason(settings, source, D[0], now=NOW) == "The stream 'cards' has committed nothing yet."
 
 
 def test_a_column_that_the_topic_lacks_is_null_or_refused(settings: Settings, table: StreamTable) -> None:

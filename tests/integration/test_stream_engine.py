@@ -20,7 +20,7 @@ from forecache.store import open_store
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.rows import LiveRow
 from forecache.stream.arrow import engine as arrow
-from forecache.stream.tiles.restore import tile_saver
+from forecache.stream.tiles.restore_tiles import tile_saver
 from forecache.stream_state import StreamState, is_running, read_state
 
 pytestmark = pytest.mark.slow

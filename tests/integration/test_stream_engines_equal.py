@@ -16,10 +16,9 @@ from stream_sample import PACE, POISON, START, EmptyNight, a_stream, payment, re
 from stream_truth import plain
 
 from forecache.settings import Settings
-from forecache.stream.record import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
-from forecache.stream.spark.source import judged_frame, split
-from forecache.stream.step.answered import Answered
-from forecache.stream.step.step import Step
+from forecache.stream.spark.source import judge_frame, split_judged
+from forecache.stream.step.step import StepResult, StreamStep
+from forecache.stream.table_schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -72,11 +71,11 @@ def messages_of(sequence: list[tuple[int, bytes | None]]) -> pa.Table:
     return pa.table([pa.array(columns[field.name], field.type) for field in MESSAGES], schema=MESSAGES)
 
 
-def step_of(settings: Settings, *, night: Any = EmptyNight, **declared: Any) -> Step:
+def step_of(settings: Settings, *, night: Any = EmptyNight, **declared: Any) -> StreamStep:
     """A step of the stream of payments; without a `night`, its view stands on the one that the store serves."""
     bases = None if night is None else lambda view: night()
-    step = Step(settings, a_stream(**declared), bases=bases)
-    step.answerer.take_up(step.answerer.look())
+    step = StreamStep(settings, a_stream(**declared), bases=bases)
+    step.answerer.switch_to(step.answerer.find_newer())
     return step
 
 
@@ -85,21 +84,21 @@ def batches(messages: pa.Table, cuts: list[int]) -> list[pa.Table]:
     return [messages.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False) if b > a]
 
 
-def by_arrow(step: Step, messages: pa.Table, cuts: list[int]) -> list[Answered]:
+def by_arrow(step: StreamStep, messages: pa.Table, cuts: list[int]) -> list[StepResult]:
     return [step.run(batch) for batch in batches(messages, cuts)]
 
 
-def by_spark(spark: "SparkSession", step: Step, messages: pa.Table, cuts: list[int]) -> list[Answered]:
+def by_spark(spark: "SparkSession", step: StreamStep, messages: pa.Table, cuts: list[int]) -> list[StepResult]:
     """As the driver has the batches: in any order, of several tasks."""
     found = []
     for batch in batches(messages, cuts):
         reversed_rows = batch.take(pa.array(range(batch.num_rows - 1, -1, -1), pa.int64()))
         frame = spark.createDataFrame(reversed_rows.select([PARTITION, OFFSET, KAFKA_AT, "value"])).repartition(2)
-        found.append(step.answer(*split(judged_frame(frame, step.judge).toArrow(), step.judge)))
+        found.append(step.answer(*split_judged(judge_frame(frame, step.judge).toArrow(), step.judge)))
     return found
 
 
-def whole(answered: list[Answered], part: str) -> list[dict[str, Any]]:
+def whole(answered: list[StepResult], part: str) -> list[dict[str, Any]]:
     rows = pa.concat_tables([getattr(each, part) for each in answered]).to_pylist()
     return [{name: _bits(value) for name, value in plain(row).items()} for row in rows]
 
@@ -127,7 +126,7 @@ def test_any_events_in_any_batches_give_the_same_rows(
     assert_equal(by_arrow(step_of(answering), messages, other), by_spark(spark, step_of(answering), messages, cuts))
 
 
-def assert_equal(one: list[Answered], two: list[Answered]) -> None:
+def assert_equal(one: list[StepResult], two: list[StepResult]) -> None:
     """Rows, bad messages, counts and tiles of two engines."""
     assert whole(one, "rows") == whole(two, "rows")
     by_offset = itemgetter(PARTITION, OFFSET)
@@ -138,7 +137,7 @@ def assert_equal(one: list[Answered], two: list[Answered]) -> None:
     assert last[0] == last[1]  # the tiles of the live layer
 
 
-def _last_of(answered: list[Answered], view: str) -> list[tuple[bytes, bytes]]:
+def _last_of(answered: list[StepResult], view: str) -> list[tuple[bytes, bytes]]:
     return [(key, entry) for each in answered for key, _, entry in each.live[view]]
 
 

@@ -13,8 +13,8 @@ from stream_sample import PACE, POISON, a_stream, payment, release, table_rows
 from stream_truth import plain
 
 from forecache.stream.arrow.engine import ArrowEngine
-from forecache.stream.record import KAFKA_AT
 from forecache.stream.spark.engine import SparkEngine
+from forecache.stream.table_schema import KAFKA_AT
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -17,8 +17,8 @@ from forecache.lake.ingest.judge import judge
 from forecache.lake.ingest.parsing import parse_file, parsed_columns
 from forecache.pipeline import Avro, Column, Json, Source
 from forecache.settings import Settings
-from forecache.stream.events.judge import Judge
-from forecache.stream.record import OFFSET
+from forecache.stream.events.event_judge import EventJudge
+from forecache.stream.table_schema import OFFSET
 
 DAY = date(2026, 3, 2)
 COLUMNS = (
@@ -143,7 +143,7 @@ def test_a_message_gets_the_verdict_of_a_landing_row(spark: Any, settings: Setti
     given = [line for line in lines() if line.strip()]
     expected = by_spark(spark, settings, b"\n".join(given) + b"\n")
     assert len(expected) == len(given)
-    judged = Judge(STREAM, Path())(messages(given))
+    judged = EventJudge(STREAM, Path())(messages(given))
     good = {row[OFFSET]: row for row in judged.events.to_pylist()}
     bad = {row[OFFSET]: row["reason"] for row in judged.bad.to_pylist()}
     assert sorted([*good, *bad]) == list(range(len(given)))
@@ -168,7 +168,7 @@ def test_a_message_gets_the_verdict_of_a_landing_row(spark: Any, settings: Setti
 
 def test_the_verdict_does_not_depend_on_what_else_is_in_the_batch() -> None:
     given = lines()
-    judge_ = Judge(STREAM, Path())
+    judge_ = EventJudge(STREAM, Path())
     together = judge_(messages(given))
     alone = [judge_(messages([line], first=place)) for place, line in enumerate(given)]
     assert [row["reason"] for row in together.bad.to_pylist()] == [
@@ -186,7 +186,7 @@ def test_a_message_may_leave_out_what_is_not_required_and_have_more_than_is_decl
         b'{"at": "2026-03-02T10:00:00Z", "whole": 1}', b'{"at": "2026-03-02T10:00:00Z", "text": "a", "more": 1}',
         b'{"at": "2026-03-02T10:00:00Z", "text": "a", "more": {"x": [1, "b"]}}',
     ]  # fmt: skip
-    judged = Judge(STREAM, Path())(messages(given))
+    judged = EventJudge(STREAM, Path())(messages(given))
     assert judged.events.select(["text", "whole"]).to_pylist() == [{"text": "a", "whole": None}] * 4
     assert judged.bad["reason"].to_pylist() == ["bad JSON: the column 'text' is missing"]
     assert judged.unknown == 2
@@ -240,7 +240,7 @@ def avro_stream(**changes: Any) -> Any:
     ],
 )
 def test_an_avro_message_is_judged_as_a_row(changes: dict[str, Any], reason: str | None) -> None:
-    judged = Judge(avro_stream(), Path())(messages([avro({**RECORD, **changes})]))
+    judged = EventJudge(avro_stream(), Path())(messages([avro({**RECORD, **changes})]))
     assert judged.bad["reason"].to_pylist() == ([] if reason is None else [reason])
     if reason is None:
         (row,) = judged.events.select([column.name for column in COLUMNS]).to_pylist()
@@ -249,7 +249,7 @@ def test_an_avro_message_is_judged_as_a_row(changes: dict[str, Any], reason: str
 
 def test_bytes_that_are_no_record_are_bad() -> None:
     whole = avro(RECORD)
-    judged = Judge(avro_stream(), Path())(messages([whole[:-1], whole + b"x", b"", b"\xff" * 20]))
+    judged = EventJudge(avro_stream(), Path())(messages([whole[:-1], whole + b"x", b"", b"\xff" * 20]))
     assert judged.events.num_rows == 0
     assert [reason.partition(":")[0] for reason in judged.bad["reason"].to_pylist()] == [
         "bad Avro", "bad Avro", "the message is empty", "bad Avro",
@@ -264,7 +264,7 @@ def test_a_header_names_the_schema_of_a_message() -> None:
         b"\0\0\0\0\x07" + avro(RECORD), b"\0\0\0\0\x0c" + avro(RECORD,
         other), b"\0\0\0\0\x08" + avro(RECORD), avro(RECORD),
     ]  # fmt: skip
-    judged = Judge(stream, Path())(messages(given))
+    judged = EventJudge(stream, Path())(messages(given))
     assert judged.events.select(["text", "at"]).to_pylist() == [{"text": "a", "at": RECORD["at"]}] * 2
     assert judged.bad["reason"].to_pylist() == [
         "bad Avro: its schema 8 is not declared", "bad Avro: it has no header of a schema registry",

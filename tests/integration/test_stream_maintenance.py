@@ -13,11 +13,11 @@ from warm import assert_valid_log, log_of
 from watched_streams import StreamTable
 
 from forecache.lake.delta.log import active_files, removed_files
-from forecache.lake.delta.stream_tables import KEPT, hour_of, stream_bases
+from forecache.lake.delta.stream_tables import KEPT, hour_of, read_stream_bases
 from forecache.lake.delta.tables import open_table
 from forecache.lake.maintenance import remove
 from forecache.lake.maintenance.maintain import maintain_table
-from forecache.operations.maintain import pinned_versions
+from forecache.operations.lake_maintenance import pinned_versions
 from forecache.settings import Settings
 
 TABLE = "stream_cards"
@@ -160,7 +160,7 @@ def test_nothing_is_removed_if_the_log_does_not_say_what_was_removed_lately(sett
     assert removed_files(settings, TABLE) is None, "the checkpoint is not whole"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(remove, "open_table", lambda *_: delta)
-        assert remove.removable(settings, TABLE, (), KEPT) == []
+        assert remove.removable_files(settings, TABLE, (), KEPT) == []
 
 
 @pytest.mark.slow
@@ -210,7 +210,7 @@ def test_nights_that_rows_stand_on_are_pinned(settings: Settings, now: datetime)
     ):
         at = now - timedelta(days=days)
         table.commit([at], at=at, base=base)
-    assert stream_bases(settings, TABLE) == {"customer=2026-01-01@17", "customer=2026-01-02@18", "customer="}
-    assert stream_bases(settings, "stream_none") == set()
+    assert read_stream_bases(settings, TABLE) == {"customer=2026-01-01@17", "customer=2026-01-02@18", "customer="}
+    assert read_stream_bases(settings, "stream_none") == set()
     pins = pinned_versions(settings.model_copy(update={"project": "watched_project"}))["features_customer"]
     assert {(pin.version, pin.partition) for pin in pins} == {(17, "2026-01-01"), (18, "2026-01-02")}

@@ -19,7 +19,7 @@ from watched_streams import TOPIC, cards
 from forecache.cli.main import cli
 from forecache.lake.sources.extract import extract
 from forecache.monitoring.streams.starts import read_starts, write_starts
-from forecache.operations.streams.start import keep_running
+from forecache.operations.keep_streams_running import keep_running
 from forecache.settings import Settings, load_settings
 from forecache.stream_state import StreamState, read_state
 

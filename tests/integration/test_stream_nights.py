@@ -22,10 +22,10 @@ from forecache.pipeline import Stream, Topic
 from forecache.realtime.release.format import LookupContract
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store, publish
-from forecache.stream.recompute.nights import LakeNights
-from forecache.stream.record import BASE
-from forecache.stream.step.answers import take_up_newest
-from forecache.stream.step.step import Step
+from forecache.stream.recompute.lake_states import LakeStates
+from forecache.stream.step.answerer import switch_to_newest
+from forecache.stream.step.step import StreamStep
+from forecache.stream.table_schema import BASE
 
 pytestmark = pytest.mark.slow
 CARDS, DAYS = 4, 8
@@ -51,7 +51,7 @@ def settings(spark: Any, payments: list[Payment], tmp_path_factory: pytest.TempP
 def test_events_see_what_a_night_would_have_had_just_before_them(settings: Settings, payments: list[Payment]) -> None:
     nights = [NIGHT, NIGHT + timedelta(days=1)]
     publish(settings, VIEW, night=nights[0])
-    step = Step(settings, STREAM)
+    step = StreamStep(settings, STREAM)
     # Windows of minutes reach into the night's own day, which the stream has seen, too.
     late = step.answer(step.judge(messages([message(each) for each in payments if day_of(each) == nights[0]])).events)
     assert late.late == late.rows.num_rows > 0
@@ -79,9 +79,9 @@ def test_kept_features_are_those_of_the_training_set_of_a_later_night(
         candidates=None, lookups=(contract,), warmup=[b'{"card":1,"amount":1.0}'],
     )  # fmt: skip
     stream = replace(STREAM, answers=model, keep_features=True)
-    nights = LakeNights(settings, stream)
-    step = Step(settings, stream, bases=lambda view: nights.newest_before(view, last))
-    take_up_newest(step.answerer)
+    nights = LakeStates(settings, stream)
+    step = StreamStep(settings, stream, bases=lambda view: nights.find_newest_before(view, last))
+    switch_to_newest(step.answerer)
     # Windows of minutes reach into the day before.
     some = [each for each in payments if day_of(each) >= last - timedelta(days=1)]
     rows = step.run(messages([message(each) for each in some])).rows.to_pylist()
@@ -98,14 +98,14 @@ def test_kept_features_are_those_of_the_training_set_of_a_later_night(
 
 
 def streamed(
-    settings: Settings, step: Step, payments: Sequence[Payment], some: Sequence[Payment], night: date
+    settings: Settings, step: StreamStep, payments: Sequence[Payment], some: Sequence[Payment], night: date
 ) -> list[np.ndarray]:
     """What events see, compared with the truth."""
     events = step.judge(messages([message(each) for each in some])).events
     assert events.num_rows == len(some)
     view = step.views[VIEW.name]
     before = dict(view.entries)
-    found = view.take_in(events, step.bases(VIEW))
+    found = view.add_events(events, step.bases(VIEW))
     view.entries = before
     source = open_store(settings, VIEW.name).current()
     assert source is not None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from store_tables import NEXT_NIGHT, NIGHT, OPEN_RULES, churn, predictions, scores, upsert, write_night
 from stream_rows import StreamTable, click, live_churn, moment
 
-from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.answers import VersionAnswers
 from forecache.settings import Settings, load_settings
 from forecache.store import Store, open_store, publish, split_entry
 
@@ -73,7 +73,7 @@ def test_an_overlaid_row_says_the_day_and_the_hour_in_which_the_stream_made_it(s
     stream.commit([click("00002", 0.25, later), click("00003", 0.5, late, late=True, base=f"{NIGHT}@3")])
     publish(settings, churn())
     with store.snapshot() as snapshot:
-        answers = Answers(snapshot)
+        answers = VersionAnswers(snapshot)
         said = [json.loads(answers.one(key) or b"") for key in (b"00001", b"00002", b"00003")]
         many = json.loads(answers.many([b"00001", b"00002"])[0])
         moments = answers.dated_rows([b"00001", b"00002", b"nobody"])[1]

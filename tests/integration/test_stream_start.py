@@ -14,9 +14,9 @@ from reader_support import eventually
 from watched_streams import cards
 
 from forecache.monitoring.streams.starts import Starts, read_starts, write_starts
-from forecache.operations.streams.start import Kept, keep_running
-from forecache.operations.watch.look import look
-from forecache.operations.watch.streams import streams_not_well
+from forecache.operations.keep_streams_running import StartResult, keep_running
+from forecache.operations.watch.collect_alerts import collect_alerts
+from forecache.operations.watch.find_alerts import stream_alerts
 from forecache.pipeline.project import Project
 from forecache.settings import Settings
 from forecache.stream_state import StreamState, is_running, read_state, stream_folder, write_state
@@ -61,7 +61,7 @@ def test_a_killed_stream_is_started_once_and_outlives_who_started_it(settings: S
     home = settings.home_path
     script = (
         "import sys; from pathlib import Path; from forecache.settings import load_settings; "
-        "from watched_streams import cards; from forecache.operations.streams.start import keep_running; "
+        "from watched_streams import cards; from forecache.operations.keep_streams_running import keep_running; "
         f"print(keep_running(load_settings(home={str(settings.home)!r}), [cards()], command={engine(60)!r}))"
     )
     try:
@@ -75,7 +75,7 @@ def test_a_killed_stream_is_started_once_and_outlives_who_started_it(settings: S
         (kept,) = keep_running(settings, [STREAM], command=engine(60))
         assert kept.did == "waits", "it died within ten minutes of its start"
         write_starts(home, "cards", replace(read_starts(home, "cards"), last_at=time.time() - 11))
-        assert keep_running(settings, [STREAM], command=engine(60)) == [Kept("cards", "started")]
+        assert keep_running(settings, [STREAM], command=engine(60)) == [StartResult("cards", "started")]
         assert eventually(lambda: len(pids(settings)) == 2 and is_running(home, "cards"), 30)
         assert read_starts(home, "cards").total == 2
     finally:
@@ -87,7 +87,7 @@ def test_a_killed_stream_is_started_once_and_outlives_who_started_it(settings: S
 def test_of_many_sensors_at_once_one_starts_it(settings: Settings) -> None:
     script = (
         "import sys, time; from pathlib import Path; from forecache.settings import load_settings; "
-        "from watched_streams import cards; from forecache.operations.streams.start import keep_running; "
+        "from watched_streams import cards; from forecache.operations.keep_streams_running import keep_running; "
         f"settings, stream = load_settings(home={str(settings.home)!r}), cards(); print('ready', flush=True); "
         "sys.stdin.read(1); "
         f"print(keep_running(settings, [stream], command={engine(60)!r})[0].did, flush=True); sys.stdin.read(1)"
@@ -138,7 +138,7 @@ def test_a_stream_that_dies_at_once_waits_longer_each_time_and_is_told(settings:
         waits.append(kept.wait_s + time.time() - read_starts(home, "cards").last_at)
     assert [round(wait_s, -1) for wait_s in waits] == [10, 20, 40, 80]
     write_state(home, "cards", StreamState(1, time.time() - 99, time.time() - 60, last_error="No brokers answer."))
-    (alert,) = [each for each in streams_not_well(settings, PROJECT) if each.kind == "stream_dead"]
+    (alert,) = [each for each in stream_alerts(settings, PROJECT) if each.kind == "stream_dead"]
     assert alert.severity == "critical"
     assert "It was started 4 times in a row and died. Its last error: No brokers answer." in alert.summary
     assert (stream_folder(home, "cards") / "log").is_file()
@@ -151,7 +151,7 @@ def test_streams_that_are_not_well_are_alerts_and_end_when_they_are(settings: Se
     def kinds(state: StreamState | None, **more: bool) -> dict[str, str]:
         if state is not None:
             write_state(settings.home_path, "cards", state)
-        found = look(settings.model_copy(update={"project": "watched_project", **more}))
+        found = collect_alerts(settings.model_copy(update={"project": "watched_project", **more}))
         assert {"stream_dead", "stream_behind", "stream_delayed", "stream_bad", "stream_unverified"} <= set(
             found.complete
         )
@@ -171,5 +171,5 @@ def test_streams_that_are_not_well_are_alerts_and_end_when_they_are(settings: Se
     assert (kinds(stopped), list(kinds(stopped, stream_keep_running=True))) == ({}, ["stream_dead"])
     write_starts(settings.home_path, "cards", Starts(5, 3, now))
     assert "after 3 starts in a row that failed" in kinds(well)["stream_dead"]
-    (alert,) = [each for each in streams_not_well(settings, PROJECT) if each.kind == "stream_dead"]
+    (alert,) = [each for each in stream_alerts(settings, PROJECT) if each.kind == "stream_dead"]
     assert alert.at > datetime.fromtimestamp(now - 1, timezone.utc)

@@ -38,7 +38,7 @@ def test_rows_of_many_hours_come_in_order_and_the_log_is_read_once(
         return real(*given, **more)
 
     monkeypatch.setattr(stream_source, "open_table", counted)
-    parts = list(rows.in_order(COLUMNS, above=1, up_to=13))
+    parts = list(rows.ordered_batches(COLUMNS, above=1, up_to=13))
     assert len(opened) == 1
     assert len(parts) == len(HOURS)
     found = [(row["position"], row["place"], row["customer_id"]) for part in parts for row in part.to_pylist()]
@@ -47,7 +47,7 @@ def test_rows_of_many_hours_come_in_order_and_the_log_is_read_once(
 
 
 def test_one_hour_is_in_memory_at_a_time(settings: Settings, table: StreamTable) -> None:
-    parts = open_stream_table(settings, table.name).in_order(COLUMNS)
+    parts = open_stream_table(settings, table.name).ordered_batches(COLUMNS)
     for hour in HOURS[:2]:
         assert next(parts).num_rows == 12
         for file in Path(table.uri).glob(f"hour=*T{hour:02}/*.parquet"):

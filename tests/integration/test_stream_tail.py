@@ -15,8 +15,8 @@ from forecache.steps import publish_step
 from forecache.store import open_remote, open_store, publish, pull, push
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.tail_state import read_tail_state
-from forecache.store.replicas.layer import pull_streamed, push_streamed
-from forecache.stream.tail.run import Tailer
+from forecache.store.replicas.live_layer import pull_stream_only_stores, push_stream_only_stores
+from forecache.stream.tail.tailer import Tailer
 
 LATER = NIGHT.replace(year=1998, month=7, day=2)
 
@@ -34,7 +34,7 @@ def test_each_commit_is_applied_once_and_a_compaction_changes_nothing(settings: 
         follow(tailer)
         assert layer(store) == truth(stream)
         with LiveReader(store.layout) as reader:
-            assert (reader.applied, reader.table_version) == (last, last)
+            assert (reader.applied_version, reader.table_version) == (last, last)
             row = reader.get(b"00005")
         assert row is not None
         assert row.value == b'{"churn_probability":0.75,"risk_segment":"high"}'
@@ -142,7 +142,7 @@ def test_rows_that_no_version_needs_are_removed_and_one_with_a_lower_cut_brings_
         push(store, remote)
         with pytest.MonkeyPatch.context() as patched:
             # The tailer is this process, which waits: it turns while the pull does.
-            patched.setattr("forecache.store.live.catch_up.time.sleep", lambda _: _turn_at_once(there))
+            patched.setattr("forecache.store.live.reader.time.sleep", lambda _: _turn_at_once(there))
             pull(replica, remote, keep=0)
         assert layer(replica) == truth(stream, above=1)
 
@@ -150,7 +150,7 @@ def test_rows_that_no_version_needs_are_removed_and_one_with_a_lower_cut_brings_
 def _turn_at_once(tailer: Tailer) -> None:
     for follower in tailer._followers.values():
         follower._kept_at = float("-inf")
-    tailer.turn()
+    tailer.step()
 
 
 def test_rows_of_keys_that_only_the_stream_has_expire_by_the_time_of_events(settings: Settings) -> None:
@@ -171,7 +171,7 @@ def test_a_second_tailer_waits_until_the_first_has_ended(settings: Settings) -> 
     store, stream = live_churn(settings), StreamTable(settings)
     stream.commit(clicks(0, 5, 0.25))
     told: list[str] = []
-    with lock(store.layout.streamed / "live.lock"), Tailer(settings, waiting=told.append) as tailer:
+    with lock(store.layout.streamed_folder / "live.lock"), Tailer(settings, waiting=told.append) as tailer:
         follow(tailer)
         tailer._look_at = float("-inf")
         follow(tailer)
@@ -219,7 +219,7 @@ def test_a_replica_has_the_layer_of_a_store_that_only_a_stream_fills(settings: S
     replica_settings = load_settings(home=tmp_path / "replica", lake=settings.lake_uri)
     store, stream = live_churn(settings, keep_h=24.0), StreamTable(settings)
     stream.commit(clicks(0, 3, 0.25))
-    assert push_streamed(settings, remote) == pull_streamed(replica_settings, remote) == ["churn"]
+    assert push_stream_only_stores(settings, remote) == pull_stream_only_stores(replica_settings, remote) == ["churn"]
     replica = open_store(replica_settings, "churn")
     with Tailer(replica_settings) as tailer:
         follow(tailer)

@@ -9,16 +9,16 @@ from stream_rows import StreamTable, live_churn
 from tailing import clicks, compare_now, environment_of, follow, layer, truth
 from watched_streams import cards
 
-from forecache.monitoring.streams.layers import layer_now
-from forecache.monitoring.streams.overview import StreamNow
+from forecache.monitoring.streams.layer_status import read_layer_status
 from forecache.monitoring.streams.starts import Starts
-from forecache.monitoring.streams.verdicts import Judged, judged
+from forecache.monitoring.streams.stream_checks import StreamCheckResult, evaluate_checks
+from forecache.monitoring.streams.stream_status import StreamStatus
 from forecache.settings import Settings
 from forecache.store import Store
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.rows import LiveRow, record_of
 from forecache.store.live.tail_state import read_tail_state
-from forecache.stream.tail.run import Tailer
+from forecache.stream.tail.tailer import Tailer
 from forecache.stream_state import StreamState
 
 
@@ -83,19 +83,19 @@ class Clock:
         return lambda: real() + self.ahead_s
 
 
-def verified(settings: Settings, store: Store) -> Judged:
+def verified(settings: Settings, store: Store) -> StreamCheckResult:
     """What the check says of a layer now."""
     now = time.time()
     state = StreamState(1, started_at=now - 9999, written_at=now, committed_version=0, committed_at=now)
-    layers = (layer_now(settings, store.pipeline),)
-    judgements = judged(StreamNow(cards(), state, True, Starts(), layers, now, 0.01))
+    layers = (read_layer_status(settings, store.pipeline),)
+    judgements = evaluate_checks(StreamStatus(cards(), state, True, Starts(), layers, now, 0.01))
     return next(each for each in judgements if each.check == "verified")
 
 
 def test_a_slow_comparison_fails_the_check_only_where_it_comes_too_late(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A comparison that takes 40 s comes every 800 s: of the time between, the check failed for 500 s."""
+    """A prepare_comparison that takes 40 s comes every 800 s: of the time between, the check failed for 500 s."""
     store, stream, clock = live_churn(settings), StreamTable(settings), Clock(monkeypatch)
     slow_s, broken = 40.0, False
 
@@ -113,7 +113,7 @@ def test_a_slow_comparison_fails_the_check_only_where_it_comes_too_late(
 
         return prepared
 
-    def minutes(tailer: Tailer, count: int) -> list[Judged]:
+    def minutes(tailer: Tailer, count: int) -> list[StreamCheckResult]:
         """What the check says every other minute, each time after a commit."""
         said = []
         for _ in range(count // 2):
@@ -130,7 +130,7 @@ def test_a_slow_comparison_fails_the_check_only_where_it_comes_too_late(
         stream.commit(clicks(0, 5, 0.25))
         follow(tailer)
         (follower,) = tailer._followers.values()
-        monkeypatch.setattr(follower.values, "comparison", slowly(follower.values.comparison))
+        monkeypatch.setattr(follower.values, "prepare_comparison", slowly(follower.values.prepare_comparison))
         said = minutes(tailer, 40)
         assert {each.sentence for each in said if not each.passed} == set()
         through = {each.sentence for each in said}
@@ -147,19 +147,19 @@ def test_a_slow_comparison_fails_the_check_only_where_it_comes_too_late(
         assert not any(each.passed for each in said[late[0] :])
     with Tailer(settings) as tailer:
         minutes(tailer, 4)
-        assert verified(settings, store).passed, "after a start, the first comparison comes soon"
+        assert verified(settings, store).passed, "after a start, the first prepare_comparison comes soon"
 
 
 def test_a_first_comparison_that_takes_long_does_not_put_off_the_next(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, stream, clock = live_churn(settings), StreamTable(settings), Clock(monkeypatch)
-    said: list[Judged] = []
+    said: list[StreamCheckResult] = []
     with Tailer(settings) as tailer:
         stream.commit(clicks(0, 5, 0.25))
         follow(tailer)
         (follower,) = tailer._followers.values()
-        comparison = follower.values.comparison
+        comparison = follower.values.prepare_comparison
 
         def prepared(*given: Any) -> Any:
             takes_s, compare = 900 if follower.compared_all else 1, comparison(*given)
@@ -171,7 +171,7 @@ def test_a_first_comparison_that_takes_long_does_not_put_off_the_next(
 
             return compared
 
-        monkeypatch.setattr(follower.values, "comparison", prepared)
+        monkeypatch.setattr(follower.values, "prepare_comparison", prepared)
         for number in range(8):
             stream.commit(clicks(number, 1, 0.5))
             clock.ahead_s += 61

@@ -9,13 +9,13 @@ from stream_rows import StreamTable
 from tailed_view import CARDS, PAYMENTS, PLAN, folded, rows, tiles, view_store, view_stream
 from tailing import follow
 
-from forecache.pipeline.streams.plan import plan_of
+from forecache.pipeline.streams.merge_plan import build_merge_plan
 from forecache.settings import Settings
 from forecache.store import Store
 from forecache.store.live.layer import write_layer
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.tail_state import read_tail_state
-from forecache.stream.tail.run import Tailer
+from forecache.stream.tail.tailer import Tailer
 from forecache.windows.fold import event_states, fold
 
 
@@ -72,7 +72,7 @@ def test_a_layer_whose_declaration_changes_is_made_anew(store: Store, stream: St
     with Tailer(stream.settings) as tailer:
         follow(tailer)
     others = tuple(window for window in VIEW.windows if window.name not in ("max_20m", "max_2d"))
-    changed = plan_of(replace(VIEW, windows=others))
+    changed = build_merge_plan(replace(VIEW, windows=others))
     assert changed.id != PLAN.id
     layer = read_layer(store.layout)
     assert layer is not None

@@ -17,7 +17,7 @@ from forecache.store import Store
 from forecache.store.encoding.stream_source import StreamTable as StreamRows
 from forecache.store.live.rows import row_of
 from forecache.store.live.tail_state import read_tail_state
-from forecache.stream.tail.run import Tailer
+from forecache.stream.tail.tailer import Tailer
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_commit_that_was_applied_wrongly_is_found_from_the_changes_alone(
         follow(tailer)
         compare_now(tailer)
         (follower,) = tailer._followers.values()
-        of_commit = follower.values.of_commit
+        of_commit = follower.values.rows_of_commit
 
         def wrongly(*given: Any) -> Any:
             right = of_commit(*given)
@@ -82,19 +82,19 @@ def test_a_commit_that_was_applied_wrongly_is_found_from_the_changes_alone(
                 return [(key, right[0][1]) for key, _ in right]
             return right[1:] if how == "lost" else []
 
-        monkeypatch.setattr(follower.values, "of_commit", wrongly)
+        monkeypatch.setattr(follower.values, "rows_of_commit", wrongly)
         stream.commit(rows(PAYMENTS[200:230]))
         follow(tailer)
         monkeypatch.undo()
         stream.commit(rows(PAYMENTS[230:240]))
         follow(tailer)
-        assert not follower.values.compares_all(follower.writer)
-        monkeypatch.setattr(follower.log, "newest", cut_off(follower.log.newest, after=1))
+        assert not follower.values.needs_full_comparison(follower.writer)
+        monkeypatch.setattr(follower.log, "open_newest", cut_off(follower.log.open_newest, after=1))
         compare_now(tailer)
         assert "are not those of its events" in read_tail_state(store.layout).difference
         monkeypatch.undo()
         assert tiles(store) != folded(PAYMENTS[:240]), "the lake was away when it was to be made anew"
-        assert follower.values.compares_all(follower.writer)
+        assert follower.values.needs_full_comparison(follower.writer)
         compare_now(tailer)
         assert tiles(store) == folded(PAYMENTS[:240])
         compare_now(tailer)
@@ -102,7 +102,7 @@ def test_a_commit_that_was_applied_wrongly_is_found_from_the_changes_alone(
 
 
 def cut_off(newest: Any, *, after: int) -> Any:
-    """The table's newest version, some times; then the lake is away."""
+    """The table's open_newest version, some times; then the lake is away."""
     calls = iter(range(after))
 
     def asked() -> Any:
@@ -132,7 +132,7 @@ def test_comparisons_while_commits_go_on_read_each_row_once(
             return counted
 
         monkeypatch.setattr(StreamRows, "batches", counting(StreamRows.batches))
-        monkeypatch.setattr(StreamRows, "in_order", counting(StreamRows.in_order))
+        monkeypatch.setattr(StreamRows, "ordered_batches", counting(StreamRows.ordered_batches))
 
         def commit() -> None:
             nonlocal at
@@ -145,8 +145,8 @@ def test_comparisons_while_commits_go_on_read_each_row_once(
             commit()
             begun_at, begun = at, follower.writer.applied
             fails = rng.random() < 0.3
-            newest = cut_off(follower.log.newest, after=0) if fails else follower.log.newest
-            work = follower.values.comparison(follower.writer, newest)
+            newest = cut_off(follower.log.open_newest, after=0) if fails else follower.log.open_newest
+            work = follower.values.prepare_comparison(follower.writer, newest)
             for _ in range(rng.randrange(3)):
                 commit()
             if fails:
@@ -181,7 +181,7 @@ def test_a_night_that_comes_during_a_comparison_is_no_difference(
         follow(tailer)
         (follower,) = tailer._followers.values()
         assert follower.writer.entries == CARDS
-        work = follower.values.comparison(follower.writer, follower.log.newest)
+        work = follower.values.prepare_comparison(follower.writer, follower.log.open_newest)
         write_version(store.layout.root.parent, VIEW.name, {}, as_of=night.isoformat(), stream="cards")
         follower._kept_at = float("-inf")
         stream.commit(rows(new[20:]))

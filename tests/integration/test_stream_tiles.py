@@ -19,7 +19,7 @@ from forecache.lake.delta.log import open_if_exists
 from forecache.settings import Settings, load_settings
 from forecache.stream.spark import sink
 from forecache.stream.tiles import saver
-from forecache.stream.tiles.restore import tile_saver
+from forecache.stream.tiles.restore_tiles import tile_saver
 from forecache.stream.tiles.tile_file import TileWriter
 
 
@@ -171,13 +171,13 @@ def test_what_spark_s_driver_has_at_a_start_is_what_all_rows_give(
     """The driver stands on the nights of the store: on none, of which all days count."""
     monkeypatch.setattr(sink, "tile_saver", partial(tile_saver, commits=1))
 
-    def a_sink() -> sink.Sink:
-        return sink.Sink(settings, STREAM, send_bad=lambda bad: None, done=lambda answered, version: None)
+    def a_sink() -> sink.SparkSink:
+        return sink.SparkSink(settings, STREAM, send_bad=lambda bad: None, done=lambda answered, version: None)
 
     first, none = a_sink(), date(1970, 1, 1)
     for start in range(0, 60, 10):
         judged = first.step.judge(messages(VALUES[start : start + 10], first=start))
-        first.take(judged.events, judged.bad, {0: start + 10})
+        first.process(judged.events, judged.bad, {0: start + 10})
     first.tiles.finish()
     first.tiles.close()
     first.step.repeats.close()

@@ -17,11 +17,11 @@ from forecache.errors import ConflictError, ForecacheError, NotFoundError
 from forecache.lake.ledger import last_record
 from forecache.pipeline import Training, load_pipeline
 from forecache.registry.gate.examples import read_examples
-from forecache.registry.gate.metrics import log_loss
+from forecache.registry.gate.score_metrics import log_loss
 from forecache.results import StageResult
 from forecache.settings import Settings, load_settings
-from forecache.tracking.client import tracking
-from forecache.tracking.runs import training_run
+from forecache.tracking.client import connect_mlflow
+from forecache.tracking.runs import open_training_run
 from forecache.training import torchrun
 from forecache.training.exclusive.run_lock import lock_folder
 from forecache.training.launch import run_folder, train, training_inputs
@@ -58,7 +58,7 @@ def test_the_losses_of_each_epoch_are_in_the_mlflow_run_before_anything_is_regis
     trained: tuple[Settings, StageResult, list[str]],
 ) -> None:
     settings, result, _ = trained
-    client = tracking(settings)
+    client = connect_mlflow(settings)
     run = result.details["mlflow_run_id"]
     assert client.get_run(run).info.status == "FINISHED"
     logged = sorted((metric.step, metric.value) for metric in client.get_metric_history(run, "validation_loss"))
@@ -201,7 +201,10 @@ def test_a_second_training_of_the_same_inputs_leaves_the_mlflow_run_of_the_first
     folder = run_folder(settings, returns, training_inputs(returns, version))
     monkeypatch.setattr("forecache.training.exclusive.run_lock.GRACE_S", 0.0)
     folder.mkdir(parents=True)
-    with lock_folder(folder, "training"), training_run(settings, returns, folder, night=NIGHT.isoformat()) as first:
+    with (
+        lock_folder(folder, "training"),
+        open_training_run(settings, returns, folder, night=NIGHT.isoformat()) as first,
+    ):
         with pytest.raises(ConflictError, match="Another process is training"):
             train(settings, returns, NIGHT)
-        assert tracking(settings).get_run(first.id).info.status == "RUNNING"
+        assert connect_mlflow(settings).get_run(first.id).info.status == "RUNNING"

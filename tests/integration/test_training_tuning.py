@@ -12,7 +12,7 @@ from training_sample import write_training_set
 from forecache.errors import ConflictError, NotFoundError
 from forecache.lake.ledger import last_record
 from forecache.settings import Settings, load_settings
-from forecache.tracking.client import tracking
+from forecache.tracking.client import connect_mlflow
 from forecache.training.exclusive.run_lock import lock_folder
 from forecache.training.spec import TrainingSpec
 from forecache.training.torchrun import OnEvent
@@ -38,7 +38,7 @@ def test_a_search_beats_or_equals_the_declaration_records_children_and_resumes(t
     assert more.details["best_loss"] <= more.details["declared_loss"] == first.details["declared_loss"]
     assert more.details["best_loss"] <= first.details["best_loss"]
     assert more.details["mlflow_run_id"] == first.details["mlflow_run_id"]
-    client = tracking(settings)
+    client = connect_mlflow(settings)
     experiment = client.get_experiment_by_name("returns").experiment_id
     children = client.search_runs(
         [experiment], f"tags.`mlflow.parentRunId` = '{more.details['mlflow_run_id']}'", max_results=10
@@ -78,7 +78,7 @@ def test_a_trial_that_is_worse_than_the_others_at_the_same_epoch_is_ended_and_re
     found = tune(settings, returns, NIGHT, trials=5)
     assert epochs_of == [5, 5, 5, 5, 3]
     assert (found.details["trials"], found.details["pruned"], found.details["parallel"]) == (5, 1, 1)
-    client = tracking(settings)
+    client = connect_mlflow(settings)
     experiment = client.get_experiment_by_name("returns").experiment_id
     [ended] = client.search_runs([experiment], "tags.`forecache.trial_state` = 'pruned'")
     assert (ended.info.status, ended.data.metrics["validation_loss"]) == ("KILLED", 9.0)

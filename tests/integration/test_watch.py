@@ -9,21 +9,25 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from alert_receivers import Receiver, receiver
-from reader_support import Policy, churn_rows, write_version, yesterday
+from reader_support import StalePolicy, churn_rows, write_version, yesterday
 from store_tables import churn
 
 from forecache.alerts.alert import LASTING, Alert
 from forecache.alerts.notify import notify
 from forecache.lake.delta.tables import append_rows
-from forecache.operations.watch import look as looking
-from forecache.operations.watch.log import log_losses, stuck_logs, unasked_models
-from forecache.operations.watch.models import gate_decisions
-from forecache.operations.watch.nights import waiting_nights
-from forecache.operations.watch.tell import tell
-from forecache.operations.watch.versions import stale_versions
+from forecache.operations.watch import collect_alerts as looking
+from forecache.operations.watch.collect_alerts import collect_and_notify
+from forecache.operations.watch.find_alerts import (
+    gate_alerts,
+    lost_row_alerts,
+    stale_version_alerts,
+    stuck_log_alerts,
+    unasked_model_alerts,
+    waiting_date_alerts,
+)
 from forecache.pipeline import Log, load_pipeline, load_realtime
 from forecache.pipeline.project import Project
-from forecache.realtime.log.commit.state import CommitterState, write_state
+from forecache.realtime.log.commit.committer_state import CommitterState, write_state
 from forecache.realtime.log.record import schema
 from forecache.registry.promotions import Promotion, last_promotion, record_promotion
 from forecache.settings import Settings, load_settings
@@ -54,7 +58,7 @@ def decision(verdict: str, version: int, *, days_ago: float = 0.0, action: str =
 
 
 def test_a_refusal_of_the_gate_is_told_for_each_decision_of_the_last_days(settings: Settings) -> None:
-    assert list(gate_decisions(settings)) == []
+    assert list(gate_alerts(settings)) == []
     for entry in (
         decision("failed", 4, days_ago=8),
         decision("failed", 5),
@@ -64,7 +68,7 @@ def test_a_refusal_of_the_gate_is_told_for_each_decision_of_the_last_days(settin
         decision("failed", 8, action="reject"),
     ):
         record_promotion(settings, entry, after=last_promotion(settings, entry.pipeline))
-    found = sorted(gate_decisions(settings), key=lambda alert: alert.occasion)
+    found = sorted(gate_alerts(settings), key=lambda alert: alert.occasion)
     assert [(alert.kind, alert.severity, alert.occasion) for alert in found] == [
         ("gate_refused", "warning", "5, decision 0"),
         ("gate_refused", "warning", "5, decision 3"),
@@ -79,18 +83,20 @@ def test_a_refusal_of_the_gate_is_told_for_each_decision_of_the_last_days(settin
 def test_a_served_version_beyond_its_age_is_stale_unless_it_is_the_last_of_its_data(settings: Settings) -> None:
     project = Project({"churn": churn()}, {})
     write_version(settings.store_path, "churn", churn_rows(3), as_of="2026-01-01")
-    (found,) = stale_versions(settings, project)
+    (found,) = stale_version_alerts(settings, project)
     assert (found.kind, found.name, found.severity) == ("version_stale", "churn", "warning")
     assert found.summary.startswith("Version 1 of churn, as of 2026-01-01, is ")
     assert found.at > datetime(2026, 1, 2, tzinfo=timezone.utc)
-    assert list(stale_versions(settings, Project({}, {}))) == [], "what is not declared any more is nobody's concern"
+    assert list(stale_version_alerts(settings, Project({}, {}))) == [], (
+        "what is not declared any more is nobody's concern"
+    )
     ended = {"as_of": "2026-01-01", "source_end": "2026-01-01"}
     write_version(settings.store_path, "churn", churn_rows(3), **ended)
-    assert list(stale_versions(settings, project)) == []
-    write_version(settings.store_path, "churn", churn_rows(3), policy=Policy(36.0, "refuse"), **ended)
-    assert [each.severity for each in stale_versions(settings, project)] == ["critical"], "requests fail"
+    assert list(stale_version_alerts(settings, project)) == []
+    write_version(settings.store_path, "churn", churn_rows(3), policy=StalePolicy(36.0, "refuse"), **ended)
+    assert [each.severity for each in stale_version_alerts(settings, project)] == ["critical"], "requests fail"
     write_version(settings.store_path, "churn", churn_rows(3), as_of=yesterday())
-    assert list(stale_versions(settings, project)) == []
+    assert list(stale_version_alerts(settings, project)) == []
 
 
 def test_a_due_as_of_date_that_a_source_has_not_delivered_waits(
@@ -100,14 +106,14 @@ def test_a_due_as_of_date_that_a_source_has_not_delivered_waits(
     settings = load_settings(home=tmp_path / "home", project="shop_project")
     orders = load_pipeline(settings, "orders")
     waits = replace(orders, sources=tuple(replace(source, missing="wait") for source in orders.all_sources))
-    assert list(waiting_nights(settings, Project({"orders": orders}, {}))) == []
-    (found,) = waiting_nights(settings, Project({"orders": waits}, {}))
+    assert list(waiting_date_alerts(settings, Project({"orders": orders}, {}))) == []
+    (found,) = waiting_date_alerts(settings, Project({"orders": waits}, {}))
     assert (found.kind, found.name, found.occasion) == ("night_waiting", "orders", "2026-01-06")
     assert found.summary == "orders waits: orders has not delivered 2026-01-06."
     folder = Path(settings.landing_uri) / "orders"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "2026-01-06.csv").write_text("customer,day,amount\n")
-    assert list(waiting_nights(settings, Project({"orders": waits}, {}))) == []
+    assert list(waiting_date_alerts(settings, Project({"orders": waits}, {}))) == []
 
 
 def test_lost_rows_of_a_log_are_told_as_they_grow(tmp_path: Path, there: Receiver) -> None:
@@ -118,7 +124,7 @@ def test_lost_rows_of_a_log_are_told_as_they_grow(tmp_path: Path, there: Receive
     def told_of(damaged: int, expired: int) -> dict[str, int]:
         write_state(folder, CommitterState(lost_damaged=damaged, lost_expired=expired))
         cursors: dict[str, str] = {}
-        alerts = list(log_losses(settings, cursors))
+        alerts = list(lost_row_alerts(settings, cursors))
         notify(settings, alerts, cursors=cursors)
         return dict(alerts[0].details) if alerts else {}
 
@@ -138,7 +144,7 @@ def test_a_log_that_cannot_be_committed_is_told_after_five_minutes(settings: Set
     for minutes, expected in ((4, 0), (6, 1)):
         failing = CommitterState(failing_since=time.time() - 60 * minutes, failure="The disk is full.")
         write_state(folder, failing)
-        found = list(stuck_logs(settings))
+        found = list(stuck_log_alerts(settings))
         assert len(found) == expected
     assert found[0].summary.endswith("UTC: The disk is full.")
     assert found[0].kind in LASTING
@@ -164,7 +170,7 @@ def test_a_model_that_a_reader_does_not_ask_is_told_once_and_once_more_when_it_i
         )
 
     def found() -> list[Alert]:
-        return list(unasked_models(settings, Project({}, {}, realtime={"payments": declared})))
+        return list(unasked_model_alerts(settings, Project({}, {}, realtime={"payments": declared})))
 
     assert found() == []
     answers([3000, 2900, 2800, 2700, 2600, 2500], replica="old:80#0")
@@ -178,9 +184,9 @@ def test_a_model_that_a_reader_does_not_ask_is_told_once_and_once_more_when_it_i
     assert (alert.kind, alert.severity, alert.name) == ("model_unasked", "critical", "payments")
     assert "by a:80#1: the last 5 requests were answered by last_night" in alert.summary
     for _ in range(2):
-        tell(settings)
+        collect_and_notify(settings)
     answers([1], replica="a:80#1", why="")
-    tell(settings)
+    collect_and_notify(settings)
     assert [each.content["groups"][0]["state"] for each in there.posted] == ["firing", "resolved"]
 
 
@@ -190,18 +196,18 @@ def test_a_look_that_fails_ends_no_alert_of_its_kind(
     monkeypatch.syspath_prepend(str(SUPPORT))
     settings = load_settings(home=tmp_path / "home", project="shop_project", alert_webhook=there.url)
     stale = Alert("version_stale", "orders", "warning", "Old.", {}, datetime.now(timezone.utc))
-    monkeypatch.setattr(looking, "stale_versions", lambda *_: iter([stale]))
-    tell(settings)
+    monkeypatch.setattr(looking, "stale_version_alerts", lambda *_: iter([stale]))
+    collect_and_notify(settings)
 
     def unreadable(*_: object) -> Iterator[Alert]:
         raise OSError("The disk does not answer.")
 
-    monkeypatch.setattr(looking, "stale_versions", unreadable)
-    told, problems = tell(settings)
+    monkeypatch.setattr(looking, "stale_version_alerts", unreadable)
+    told, problems = collect_and_notify(settings)
     assert problems == ("The disk does not answer.",)
     assert told[0].notices == 0
-    monkeypatch.setattr(looking, "stale_versions", lambda *_: iter(()))
-    assert tell(settings)[0][0].notices == 1
+    monkeypatch.setattr(looking, "stale_version_alerts", lambda *_: iter(()))
+    assert collect_and_notify(settings)[0][0].notices == 1
     assert [each.content["groups"][0]["state"] for each in there.posted] == ["firing", "resolved"]
 
 
@@ -212,7 +218,7 @@ def test_a_spool_that_cannot_be_read_keeps_nothing_else_from_being_told(
     settings = load_settings(home=tmp_path / "home", project="shop_project", alert_webhook=there.url)
     settings.request_log_path.parent.mkdir(parents=True)
     settings.request_log_path.write_text("not a folder")
-    told, problems = tell(settings, [Alert("run_failed", "nightly", "critical", "No.", {"nights": ""})])
+    told, problems = collect_and_notify(settings, [Alert("run_failed", "nightly", "critical", "No.", {"nights": ""})])
     assert told[0].notices == 1
     assert all("Not a directory" in problem for problem in problems)
     assert problems
@@ -220,6 +226,6 @@ def test_a_spool_that_cannot_be_read_keeps_nothing_else_from_being_told(
 
 def test_a_project_that_cannot_be_imported_is_a_problem_and_holds_up_nothing(tmp_path: Path, there: Receiver) -> None:
     settings = load_settings(home=tmp_path / "home", project="no_such_project", alert_webhook=there.url)
-    told, problems = tell(settings, [Alert("run_failed", "nightly", "critical", "No.", {"nights": ""})])
+    told, problems = collect_and_notify(settings, [Alert("run_failed", "nightly", "critical", "No.", {"nights": ""})])
     assert told[0].notices == 1
     assert "no_such_project" in problems[0]

@@ -24,12 +24,12 @@ def pipeline_of(kind: str) -> Pipeline:
 
 def score_night(home: str, kind: str, when: str) -> None:
     """Score, and die `before` or `after` the record of the model's number or verdict is written, or `never`."""
-    from forecache.registry.applied import floors, numbers
+    from forecache.registry.applied import floors, resolve
     from forecache.scoring.run import score
     from forecache.settings import load_settings
 
-    module: Any = {"function": numbers, "registered": floors}[kind]
-    record = module.record
+    module: Any = {"function": resolve, "registered": floors}[kind]
+    record = module.append_records
 
     def killed(*given: Any) -> None:
         if when == "after":
@@ -38,5 +38,5 @@ def score_night(home: str, kind: str, when: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         record(*given)
 
-    module.record = killed
+    module.append_records = killed
     score(None, load_settings(home=home), pipeline_of(kind), [NIGHT], engine="arrow")

@@ -10,7 +10,7 @@ from scoring_support import _new_database, column_signature, make_pipeline, netw
 
 from forecache.pipeline import Pipeline
 from forecache.settings import Settings
-from forecache.tracking.client import tracking
+from forecache.tracking.client import connect_mlflow
 
 NAMES = ["f0", "f1", "f2", "f3"]
 
@@ -31,7 +31,7 @@ def prepare(settings: Settings) -> None:
 def register(settings: Settings, folder: Path, *, name: str = "churn_model", alias: str = "production") -> int:
     """Register a saved model as others do, without tags, and give it the alias; returns its version."""
     prepare(settings)
-    client = tracking(settings)
+    client = connect_mlflow(settings)
     if not client.search_registered_models(f"name='{name}'"):
         client.create_registered_model(name)
     version = client.create_model_version(name, str(folder))

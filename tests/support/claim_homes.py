@@ -5,10 +5,10 @@ from pathlib import Path
 
 from asked_project.pipelines.payments import payments
 
-from forecache.operations.release import release
+from forecache.operations.release import release_model
 from forecache.pipeline import Log, Rollout
 from forecache.realtime.release.folder import ReleaseFolder, open_releases
-from forecache.realtime.rollout.state import RolloutState, read_rollout
+from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout
 from forecache.settings import Settings, load_settings
 
 FIRST = replace(
@@ -27,8 +27,8 @@ def two_homes(folder: Path) -> tuple[Settings, Settings]:
 
 def begin_rollout(settings: Settings) -> None:
     """Roll release 2 out."""
-    release(settings, FIRST)
-    release(settings, SECOND)
+    release_model(settings, FIRST)
+    release_model(settings, SECOND)
 
 
 def folder_of(settings: Settings) -> ReleaseFolder:

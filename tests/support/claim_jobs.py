@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from forecache.errors import ConflictError
-from forecache.operations.rollout.ownership import own, take_over
+from forecache.operations.rollout.ownership import claim_ownership, take_over
 from forecache.realtime.release.folder import open_releases
 from forecache.settings import load_settings
 from forecache.steps import claim_step
@@ -22,7 +22,7 @@ def own_together(home: Path, lake: dict[str, Any], barrier: Any) -> None:
     claim_step.on_step = wait
     settings = load_settings(home=home, **lake)
     try:
-        own(settings, open_releases(settings, "ranking"))
+        claim_ownership(settings, open_releases(settings, "ranking"))
         result = "claimed"
     except ConflictError as error:
         result = str(error)
@@ -33,7 +33,7 @@ def own_until(home: Path, lake: dict[str, Any], step: str) -> None:
     """Claim a model, and die at a step of it."""
     _die_at(step)
     settings = load_settings(home=home, **lake)
-    own(settings, open_releases(settings, "ranking"))
+    claim_ownership(settings, open_releases(settings, "ranking"))
 
 
 def take_over_until(home: Path, lake: dict[str, Any], step: str) -> None:

@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Any
 
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.settings import Settings
 
 NIGHT = date(2026, 1, 1)
@@ -20,7 +20,9 @@ def trained(device_s: float, wasted_s: float, device: str = "NVIDIA H100 80GB HB
 
 
 def written(settings: Settings) -> None:
-    record(settings, [row("score", rows=2_000_000, seconds=900.0, cost={"core_s": 3600.0}), trained(3600.0, 360.0)])
+    append_records(
+        settings, [row("score", rows=2_000_000, seconds=900.0, cost={"core_s": 3600.0}), trained(3600.0, 360.0)]
+    )
     folder = settings.store_path / "churn"
     folder.mkdir(parents=True)
     (folder / "segment").write_bytes(b"x" * 1_000_000)

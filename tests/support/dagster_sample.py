@@ -27,9 +27,9 @@ from watched_reader import make_stream
 from assets.cost import build_cost
 from assets.parity import build_parity, parity_name
 from assets.rollout import rollout_metadata, rollout_name
-from assets.streams import layers_made, stream_evaluations, stream_made
-from forecache.lake.ledger import StageRecord, record
-from forecache.monitoring.streams.overview import stream_now
+from assets.streams import layer_materializations, stream_evaluations, stream_materialization
+from forecache.lake.ledger import StageRecord, append_records
+from forecache.monitoring.streams.stream_status import read_stream_status
 from forecache.settings import Settings, load_settings
 from forecache.stream_state import read_state, write_state
 from resources.instance import ensure_instance, runner_instance
@@ -83,7 +83,7 @@ def count_costs(settings: Settings, instance: dg.DagsterInstance) -> None:
             spent = {"attempts": 2, "device_s": 5400.0, "wasted_s": 600.0, "steps_repeated": 5}
             details = {"device_name": "NVIDIA H100 80GB HBM3", "cost": spent}
             stages.append(StageRecord("train", "churn", night, "t", "", -1, 1, 5400.0, details))
-        record(settings, stages)
+        append_records(settings, stages)
         materialize(settings, instance, build_cost([]))
 
 
@@ -93,8 +93,8 @@ def watch(settings: Settings, instance: dg.DagsterInstance) -> None:
     state = read_state(settings.home_path, "cards")
     assert state is not None
     write_state(settings.home_path, "cards", replace(state, rows=90_000, rows_per_s=1500.0, bad=1_200))
-    now = stream_now(settings, cards)
-    for event in (stream_made(settings, now), *layers_made(now), *stream_evaluations(now)):
+    now = read_stream_status(settings, cards)
+    for event in (stream_materialization(settings, now), *layer_materializations(now), *stream_evaluations(now)):
         instance.report_runless_asset_event(event)
 
 

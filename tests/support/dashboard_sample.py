@@ -26,10 +26,10 @@ from ui_support import save_picture
 from waiting import beside
 from watched_reader import bins, make_batch, make_stream
 
-from forecache.lake.ledger import StageRecord, record
-from forecache.realtime.log.commit.beside import committing_beside
+from forecache.lake.ledger import StageRecord, append_records
+from forecache.realtime.log.commit.sidecar import run_committer_sidecar
 from forecache.settings import Settings, load_settings
-from forecache.store.layout import Layout
+from forecache.store.layout import StoreLayout
 from forecache.store.live.rows import LiveRow
 from forecache.store.live.tail_state import read_tail_state, write_tail_state
 from forecache.store.live.writer import open_live_writer
@@ -57,7 +57,7 @@ def sample(home: Path) -> Iterator[tuple[Settings, RunningReader, Prometheus]]:
     with ExitStack() as stack:
         exporter = subprocess.Popen([sys.executable, "-m", "forecache.cli.main", "metrics", "--listen", batch])
         stack.callback(exporter.kill)
-        stack.enter_context(committing_beside(settings))
+        stack.enter_context(run_committer_sidecar(settings))
         reader = stack.enter_context(running_reader(settings, reader_workers=2))
         target, nobody = f"127.0.0.1:{reader.port}", f"127.0.0.1:{free_port()}"
         server = stack.enter_context(
@@ -83,7 +83,7 @@ def streamed(settings: Settings) -> Iterator[None]:
     """What an engine and a tailer would say of a stream, each second."""
 
     def run(stop: threading.Event) -> None:
-        began, layout = time.time(), Layout(settings.store_path / "customer")
+        began, layout = time.time(), StoreLayout(settings.store_path / "customer")
         state, tail = read_state(settings.home_path, "cards"), read_tail_state(layout)
         assert state is not None
         with open_live_writer(layout) as live:
@@ -117,7 +117,7 @@ def change(settings: Settings, reader: RunningReader, seconds: float) -> None:
     for number in range(8):
         time.sleep(seconds / 8)
         night = today() - timedelta(days=8 - number)
-        record(settings, [StageRecord("score", "spend", night, f"s{number}", "", -1, 900, 2.0 + number / 4)])
+        append_records(settings, [StageRecord("score", "spend", night, f"s{number}", "", -1, 900, 2.0 + number / 4)])
         if number == 2:
             write_version(settings.store_path, "churn", churn_rows(2400, shift=0.01))
         elif number == 4:

@@ -9,7 +9,7 @@ from typing import Any
 
 import uvloop
 
-from forecache.reader.connections.call import Call, ClientGone
+from forecache.reader.connections.call import ClientGone, HttpCall
 from forecache.reader.connections.connections import Connections
 from forecache.reader.http.limits import BodyMemory
 from forecache.reader.http.problems import Problem
@@ -25,7 +25,7 @@ class Echo:
         self.goes_on = threading.Event()
         self.seen: list[str] = []
 
-    def __call__(self, call: Call) -> Awaitable[None] | None:
+    def __call__(self, call: HttpCall) -> Awaitable[None] | None:
         self.seen.append(call.path)
         if call.path.startswith("/hold"):
             self.goes_on.wait(60)  # the loop's thread, with all connections
@@ -46,11 +46,11 @@ class Echo:
         self.answer(call, body)
         return None
 
-    async def later(self, call: Call) -> None:
+    async def later(self, call: HttpCall) -> None:
         await asyncio.sleep(0.002)
         await self.read(call)
 
-    async def read(self, call: Call) -> None:
+    async def read(self, call: HttpCall) -> None:
         try:
             self.answer(call, await call.read_body(LIMIT, self.memory, 20.0))
         except ClientGone:
@@ -58,7 +58,7 @@ class Echo:
         except Problem as problem:
             call.respond(problem.kind.status, problem.header_list(), problem.body())
 
-    def answer(self, call: Call, body: bytes) -> None:
+    def answer(self, call: HttpCall, body: bytes) -> None:
         large = b"#" * 3_000_000 if call.path == "/large" else b""
         call.respond(200, (("x", "y"),), f"{call.method} {call.path} ".encode() + body + large)
 
@@ -83,7 +83,7 @@ def serving(**limits: Any) -> Iterator[tuple[Echo, int, Connections]]:
 
     async def stopped(connections: Connections) -> None:
         await stop.wait()
-        await connections.finish()
+        await connections.drain()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 
 ROWS, WIDTH = 50, 32
 FAULT = "fault"
@@ -26,7 +26,7 @@ class FaultyScorer:
         self._leaked: list[bytearray] = []
         self.examples = [(request(rows), found(rows)) for rows in (1, 3, ROWS)]
 
-    def features(self, request: ParsedRequest, found: Found) -> np.ndarray:
+    def features(self, request: ParsedRequest, found: LookupResult) -> np.ndarray:
         fault = request.columns["fault"][0] or self._fault()
         if fault == "transform":
             raise KeyError("no such field")
@@ -80,6 +80,6 @@ def request(rows: int = ROWS, fault: str = "") -> ParsedRequest:
     return ParsedRequest(rows, columns, products.tolist(), b"")
 
 
-def found(rows: int = ROWS, first: int = 0) -> Found:
+def found(rows: int = ROWS, first: int = 0) -> LookupResult:
     values = (np.arange(rows * WIDTH, dtype=np.float32).reshape(rows, WIDTH) + first) % 97
-    return Found({"view": values}, {"view": np.ones(rows, bool)})
+    return LookupResult({"view": values}, {"view": np.ones(rows, bool)})

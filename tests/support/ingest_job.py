@@ -20,7 +20,7 @@ ORDERS = Source(
     unique=("order_id",),
     start=date(2026, 1, 1),
 )
-STEPS = ("commit_raw", "commit_quarantine", "enter_files")
+STEPS = ("commit_raw", "commit_quarantine", "record_files")
 
 
 def settings_of(home: Path | str) -> Settings:
@@ -48,7 +48,7 @@ def ingest_at(
     for step in STEPS:
         setattr(module, step, _killed_after(getattr(module, step), is_last=step == kill_after))
     if unlocked:
-        module.own_turn = lambda *_: nullcontext()  # type: ignore[assignment]
+        module.hold_table_lock = lambda *_: nullcontext()  # type: ignore[assignment]
     time.sleep(max(0.0, start_at - time.time()))
     try:
         return {"files": module.ingest(spark, settings_of(home), ORDERS).details["files"]}

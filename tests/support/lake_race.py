@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from forecache.errors import ConflictError
 from forecache.lake.delta.commit import Target
-from forecache.lake.delta.partitions import look, replace_partitions
+from forecache.lake.delta.partitions import replace_partitions, take_snapshot
 from forecache.lake.delta.tables import append_rows
-from forecache.lake.delta.writers import plain_types, write_rows
+from forecache.lake.delta.writers import cast_to_delta_types, write_rows
 from forecache.settings import Settings, load_settings
 from forecache.steps import lake_step
 
@@ -28,7 +28,7 @@ def replace_day(settings: Settings, name: str, process: int, inputs: str) -> str
     """Replace a day as the features' builder does, with Arrow's rows in place of Spark's; says who was faster."""
     from deltalake import Schema
 
-    seen, rows = look(settings, name, "as_of"), plain_types(rows_of(process))
+    seen, rows = take_snapshot(settings, name, "as_of"), cast_to_delta_types(rows_of(process))
     files = write_rows(rows, settings, name, partition_by=["as_of"])
     target = Target(settings, name, Schema.from_arrow(rows.schema), ("as_of",), change_feed=True)
     note = {"run_id": f"process {process}"}

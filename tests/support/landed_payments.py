@@ -10,9 +10,9 @@ import pyarrow as pa
 from stream_sample import CUSTOMER, PAYMENTS, a_stream
 
 from forecache.pipeline import AS_OF
-from forecache.pipeline.streams.plan import plan_of
+from forecache.pipeline.streams.merge_plan import build_merge_plan
 from forecache.settings import Settings
-from forecache.stream.record import EVENT_DAY, event_fields
+from forecache.stream.table_schema import EVENT_DAY, event_fields
 
 
 def land_payments(settings: Settings, day: date, values: Sequence[bytes]) -> None:
@@ -34,7 +34,7 @@ def make_night(settings: Settings, as_of: date, customers: Sequence[int], *, see
 
     dice, n = random.Random(seed), len(customers)
     states: dict[str, Any] = {}
-    for column in plan_of(CUSTOMER).base_columns:
+    for column in build_merge_plan(CUSTOMER).base_columns:
         values = [dice.randrange(1, 5000) for _ in customers]
         states[column.name] = pa.array(values, pa.float64() if column.is_float else pa.int64())
     rows = pa.table(

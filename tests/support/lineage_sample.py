@@ -10,8 +10,8 @@ import pyarrow as pa
 from deltalake import write_deltalake
 from reader_support import churn_rows, write_version
 
-from forecache.lake.ingest.ingested import IngestedFile, enter_files
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ingest.ingested_files import IngestedFile, record_files
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.mail.ledger import MailLedger, MailRecord
 from forecache.registry.promotions import Promotion, record_promotion
 from forecache.settings import Settings, load_settings
@@ -28,8 +28,8 @@ def write_lake(home: Path) -> Settings:
         write_deltalake(settings.table_uri(name), table)
     now = datetime.now(timezone.utc)
     file = IngestedFile("orders", "2026-01-01.csv", NIGHTS[0], 90, now, "00", 9, 7, 2, None, 0, now, RUN, "code1")
-    enter_files(settings, [file])
-    record(settings, list(stage_rows()))
+    record_files(settings, [file])
+    append_records(settings, list(stage_rows()))
     record_promotion(settings, promotion(now), after=None)
     write_version(settings.store_path, "churn", churn_rows(3), as_of="2026-01-03")
     MailLedger(settings, "letters", "home").record(list(mails(now)))

@@ -23,28 +23,27 @@ from view_tables import write_features
 from forecache.lake.delta.log import open_if_exists
 from forecache.pipeline import Candidates, RequestField, Stream, Topic
 from forecache.pipeline.realtime.log import Log
-from forecache.pipeline.streams.plan import plan_of
-from forecache.reader.versions.layers import Layers
-from forecache.reader.versions.live import answers_of
-from forecache.realtime.answer.answered import Times
-from forecache.realtime.answer.engine import Engine
-from forecache.realtime.deadline.clock import Clock
+from forecache.pipeline.streams.merge_plan import build_merge_plan
+from forecache.reader.versions.live_answers import answers_of
+from forecache.reader.versions.live_layers import LiveLayers
+from forecache.realtime.answer.engine import AnswerEngine
+from forecache.realtime.answer.request_answer import StageTimes
+from forecache.realtime.deadline.clock import RequestClock
 from forecache.realtime.log.answer_log import AnswerLog
-from forecache.realtime.log.packing import unpacked
+from forecache.realtime.log.packing import unpack_answer
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.release.load import load_release
-from forecache.realtime.served import serve_release
+from forecache.realtime.served_release import serve_release
 from forecache.settings import Settings
 from forecache.store import open_store, publish
-from forecache.stream.arrow.pending import PendingRows
-from forecache.stream.layers import write_layers
-from forecache.stream.record import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
-from forecache.stream.step.answered import Answered
-from forecache.stream.step.step import Step
-from forecache.stream.table.writer import Batch, StreamWriter
-from forecache.stream.tail.run import Tailer
+from forecache.stream.arrow.pending_rows import PendingRows
+from forecache.stream.live_layers import write_layers
+from forecache.stream.step.step import StepResult, StreamStep
+from forecache.stream.table.writer import CommitBatch, StreamWriter
+from forecache.stream.table_schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
+from forecache.stream.tail.tailer import Tailer
 
 CARDS, KNOWN = 12, 8
 STREAM = Stream("cards", Topic("payments", "card-payments", PAYMENTS), views=(VIEW,))
@@ -59,7 +58,7 @@ def night_of(now: datetime) -> date:
 
 def write_night(settings: Settings, night: date, *, seed: int = 1) -> None:
     """A night of the view: some numbers for some of the cards, as no answer is compared with what is true."""
-    rng, plan = np.random.default_rng(seed), plan_of(VIEW)
+    rng, plan = np.random.default_rng(seed), build_merge_plan(VIEW)
     columns: dict[str, Any] = {"card": pa.array(range(KNOWN), pa.int64())}
     columns["as_of"] = pa.array([night] * KNOWN, pa.date32())
     for name in VIEW.feature_names:
@@ -103,10 +102,10 @@ class Streaming:
     def __init__(self, settings: Settings, *, partitions: int = 2) -> None:
         self.settings = settings
         write_layers(settings, STREAM)
-        self.writer, self.step = StreamWriter(settings, STREAM), Step(settings, STREAM)
+        self.writer, self.step = StreamWriter(settings, STREAM), StreamStep(settings, STREAM)
         self.next = {partition: self.writer.offsets.get(partition, 0) for partition in range(partitions)}
         self.pending: PendingRows | None = None
-        self._taken: list[Answered] = []
+        self._taken: list[StepResult] = []
         self.number = 0
 
     def show_pending(self) -> None:
@@ -125,7 +124,7 @@ class Streaming:
 
     def commit(self) -> int:
         rows = pa.concat_tables([each.rows for each in self._taken])
-        version = self.writer.write(Batch(rows, self._taken[0].bad.slice(0, 0), dict(self.next)))
+        version = self.writer.write(CommitBatch(rows, self._taken[0].bad.slice(0, 0), dict(self.next)))
         if self.pending is not None:
             self.pending.confirm(self.number, version)
         self.number += 1
@@ -193,18 +192,18 @@ class LiveAnswering:
     packed: list[bytes]
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self._layers, self._channel = settings, Layers(), _Collected()
+        self.settings, self._layers, self._channel = settings, LiveLayers(), _Collected()
         folder = open_releases(settings, "ranking")
         self.loaded = load_release(folder, max(folder.numbers()))
         store = open_store(settings, VIEW.name)
-        self.answers = answers_of(store.snapshot(), self._layers.of(store))
+        self.answers = answers_of(store.snapshot(), self._layers.open_layer(store))
         versions = {VIEW.name: self.answers}
         self.served = serve_release(self.loaded, Path(self.loaded), versions, cast(ModelCells, None))
-        self.engine = Engine(versions)
+        self.engine = AnswerEngine(versions)
         self.log = AnswerLog(self.loaded.release, cast(Any, self._channel))
 
     def ask(self, count: int, *, rivals: int, seed: int = 0) -> None:
-        self._layers.of(open_store(self.settings, VIEW.name))
+        self._layers.open_layer(open_store(self.settings, VIEW.name))
         rng = random.Random(seed)
         for _ in range(count):
             from time import perf_counter_ns
@@ -212,10 +211,10 @@ class LiveAnswering:
             candidates = [{"rival": rng.randrange(CARDS + 1)} for _ in range(rivals)]
             body = {"card": rng.randrange(CARDS + 1), "candidates": candidates}
             parsed = self.served.parser.parse(json.dumps(body).encode())
-            self.log.identify(parsed)
+            self.log.assign_id(parsed)
             began = perf_counter_ns()
-            clock = Clock(began, began + 10**12, 10**6)
-            answered = self.engine.answer_now(self.served, parsed, clock, Times())
+            clock = RequestClock(began, began + 10**12, 10**6)
+            answered = self.engine.answer_now(self.served, parsed, clock, StageTimes())
             answered.elapsed = perf_counter_ns() - began
             assert answered.why == ""
             self.log.add(parsed, answered, clock)
@@ -224,7 +223,7 @@ class LiveAnswering:
         """The rows of all answers so far, as the committer makes them; forgets them."""
         found, self.packed = [], list(self._channel.answers)
         for content in self.packed:
-            row = unpacked(memoryview(content))
+            row = unpack_answer(memoryview(content))
             at = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=row["arrived_at"])
             held = {key: bytes(value) if isinstance(value, memoryview) else value for key, value in row.items()}
             found.append({**held, "arrived_at": at, "day": at.date(), "replica": "here#0"})

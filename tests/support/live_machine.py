@@ -18,9 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from live_support import LAYER, live_row, live_store
 from reader_support import write_version
 
-from forecache.reader.versions.answers import Answers
-from forecache.reader.versions.layers import Layer, Layers
-from forecache.reader.versions.live import NoVersion, answers_of
+from forecache.reader.versions.answers import VersionAnswers
+from forecache.reader.versions.live_answers import NoVersion, answers_of
+from forecache.reader.versions.live_layers import LiveLayers, OpenLayer
 from forecache.store import Store
 from forecache.store.live.pending import PendingWriter, open_pending_writer
 from forecache.store.live.writer import open_live_writer
@@ -45,9 +45,9 @@ class LiveMachine(RuleBasedStateMachine):
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(dir=memory)))
         self.layout = live_store(folder, layer=replace(LAYER))
         self.store = Store(self.layout.root)
-        self.layers = Layers()
+        self.layers = LiveLayers()
         self.stack.callback(self.layers.close)
-        self.answers: Answers | None = None
+        self.answers: VersionAnswers | None = None
         self.number = 0
         self.log: dict[int, list[tuple[str, int]]] = {0: [], 1: []}
         self.table: list[tuple[int, dict[str, int]]] = []
@@ -137,7 +137,7 @@ class LiveMachine(RuleBasedStateMachine):
     @rule()
     def engine_sweeps(self) -> None:
         assert self.pending is not None
-        self.pending.sweep()
+        self.pending.remove_applied()
 
     def open_engine(self) -> None:
         if self.pending is not None:
@@ -225,7 +225,7 @@ class LiveMachine(RuleBasedStateMachine):
     @rule(place=st.integers(0, 5))
     def version_is_rolled_back_to(self, place: int) -> None:
         number = sorted(self.versions)[place % len(self.versions)]
-        write_pointer(self.layout, self.store.pointer().moved(current=number, pinned=None))
+        write_pointer(self.layout, self.store.pointer().advance(current=number, pinned=None))
         self.serve(number)
 
     @precondition(lambda self: len(self.versions) > 1)
@@ -244,8 +244,8 @@ class LiveMachine(RuleBasedStateMachine):
         self.answers = answers_of(version, layer)
         self.answers.refresh(0.0)
 
-    def layer(self) -> Layer:
-        found = self.layers.of(self.store)
+    def layer(self) -> OpenLayer:
+        found = self.layers.open_layer(self.store)
         assert found is not None
         return found
 

@@ -8,7 +8,7 @@ import orjson
 from reader_support import FIELDS, STRING_KEY
 
 from forecache.store import Store
-from forecache.store.layout import Layout
+from forecache.store.layout import StoreLayout
 from forecache.store.live.layer import LiveLayer, write_layer
 from forecache.store.live.rows import LiveRow
 from forecache.store.live.writer import open_live_writer
@@ -18,7 +18,7 @@ NOON_US = 898_603_200_000_000
 """1998-06-23 12:00 UTC."""
 
 
-def live_store(store_path: Path, name: str = "churn", layer: LiveLayer = LAYER) -> Layout:
+def live_store(store_path: Path, name: str = "churn", layer: LiveLayer = LAYER) -> StoreLayout:
     """A store with a live layer and no version."""
     layout = Store(store_path / name).layout
     layout.create()

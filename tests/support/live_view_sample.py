@@ -130,7 +130,7 @@ def features_at(payments: Sequence[Payment], card: int, at_us: int, view: Featur
     """The features of a card at a moment, from the payments given; None where it has none of late."""
     today, tile = at_us // DAY_US, at_us // (5 * MINUTE_US)
     own = [p for p in payments if p.card == card]
-    if not any(today - view.longest < p.day <= today for p in own):
+    if not any(today - view.longest_window_days < p.day <= today for p in own):
         return None
     found = []
     for window in view.windows:

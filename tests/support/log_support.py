@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from forecache.errors import NotFoundError
-from forecache.realtime.log.commit.commit import commit_ready
-from forecache.realtime.log.packing import packed
+from forecache.realtime.log.commit.commit_ready import commit_ready
+from forecache.realtime.log.packing import pack_answer
 from forecache.realtime.log.read import read_log
-from forecache.realtime.log.spool.frames import framed
-from forecache.realtime.log.spool.stream import Stream
+from forecache.realtime.log.spool.frames import encode_frame
+from forecache.realtime.log.spool.spool_stream import SpoolStream
 from forecache.settings import Settings
 
 
 def an_answer(request_id: str, *, arrived_us: int, features: bytes = b"") -> bytes:
     """The bytes of a logged answer."""
-    return packed(
+    return pack_answer(
         arrived_us=arrived_us, release=1, model_version=1, items=1, deadline_ms=50.0, times_us=(1, 2, 3, 4, 5, 6, 21),
         late=False, request_id=request_id.encode(), key=b"1", request=b'{"household_id":1}', features=features or None,
         scores=None, rung=b"default", why=b"", arm=b"current", stores=b"", flags=b"", rungs=b"", ranking=b"",
@@ -27,11 +27,11 @@ def an_answer(request_id: str, *, arrived_us: int, features: bytes = b"") -> byt
     )  # fmt: skip
 
 
-def spool(settings: Settings, segments: list[list[str]], *, arrived_us: int, name: str = "search") -> Stream:
+def spool(settings: Settings, segments: list[list[str]], *, arrived_us: int, name: str = "search") -> SpoolStream:
     """A stream with these requests in its segments; its writer is alive until it is closed."""
-    stream, first = Stream(settings.request_log_path / name, replica="here:8080#1", most_age_s=60.0), 0
+    stream, first = SpoolStream(settings.request_log_path / name, replica="here:8080#1", most_age_s=60.0), 0
     for ids in segments:
-        frames = [framed(an_answer(each, arrived_us=arrived_us), first + place) for place, each in enumerate(ids)]
+        frames = [encode_frame(an_answer(each, arrived_us=arrived_us), first + place) for place, each in enumerate(ids)]
         assert stream.write(memoryview(b"".join(frames)), len(ids), first) == len(ids)
         stream.close_segment()
         first += len(ids)
@@ -62,7 +62,7 @@ def _rows(settings: Settings, name: str, **asked: Any) -> Iterator[dict[str, Any
 _COMMITTER = """
 import os, signal, sys
 from forecache import steps
-from forecache.realtime.log.commit.commit import commit_ready
+from forecache.realtime.log.commit.commit_ready import commit_ready
 from forecache.settings import load_settings
 
 def at(step):

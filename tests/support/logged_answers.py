@@ -13,24 +13,24 @@ from release_support import make_release
 from view_tables import write_features
 
 from forecache.lake.delta.tables import append_rows
+from forecache.monitoring.parity.replay import replay_day
 from forecache.monitoring.parity.report import ParityReport
-from forecache.monitoring.parity.run import replay
 from forecache.pipeline import Column, Feature, Features, FeatureView, Publish, Source
-from forecache.reader.versions.answers import Answers
-from forecache.realtime.answer.answered import Answered, Times
-from forecache.realtime.answer.direct_path import DirectPath
-from forecache.realtime.answer.engine import Engine
-from forecache.realtime.answer.model_path import Failed
-from forecache.realtime.answer.render import lowest
-from forecache.realtime.deadline.clock import Clock
+from forecache.reader.versions.answers import VersionAnswers
+from forecache.realtime.answer.engine import AnswerEngine
+from forecache.realtime.answer.in_loop import DirectPath
+from forecache.realtime.answer.model_path import ModelFailed
+from forecache.realtime.answer.render import lowest_fallback
+from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
+from forecache.realtime.deadline.clock import RequestClock
+from forecache.realtime.log.logged_request import encode_request
 from forecache.realtime.log.record import TIMES, schema, table_of
-from forecache.realtime.log.request import body_of
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import LookupContract, Release
 from forecache.realtime.release.load import load_release
-from forecache.realtime.request.parsed import Found, ParsedRequest
-from forecache.realtime.served import Served, serve_release
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.served_release import ServedRelease, serve_release
 from forecache.settings import Settings
 from forecache.store import open_store, publish
 
@@ -108,10 +108,10 @@ class Path(DirectPath):
 
     fails: bool = False
 
-    def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
+    def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
         scores = super().score_now(request, found, left_ns)
         if self.fails:
-            raise Failed("as the test wants it")
+            raise ModelFailed("as the test wants it")
         return scores
 
 
@@ -124,17 +124,17 @@ class Answering:
         self.loaded = load_release(folder, number or max(folder.numbers()))
         stores = {each.view for each in self.loaded.release.lookups}
         stores |= {path.name for path in settings.store_path.iterdir() if not path.name.startswith(".")}
-        self.versions = {each: Answers(open_store(settings, each).snapshot()) for each in stores}
+        self.versions = {each: VersionAnswers(open_store(settings, each).snapshot()) for each in stores}
         self.path = Path(self.loaded)
-        self.served: Served = serve_release(self.loaded, self.path, self.versions, cast(ModelCells, None))
-        self.engine = Engine(self.versions)
+        self.served: ServedRelease = serve_release(self.loaded, self.path, self.versions, cast(ModelCells, None))
+        self.engine = AnswerEngine(self.versions)
 
     def answer(
         self, asked: bytes | ParsedRequest, *, at: datetime = ARRIVED, why: str = "", **changes: Any
     ) -> dict[str, Any]:
         """The row of an answer; `changes` are columns that are logged otherwise."""
         parsed = self.served.parser.parse(asked) if isinstance(asked, bytes) else asked
-        answered = self.engine.answer_now(self.served, parsed, _clock(), Times(), why=why)
+        answered = self.engine.answer_now(self.served, parsed, _clock(), StageTimes(), why=why)
         ages = {name: int(at.timestamp() - each.manifest.as_of_end.timestamp()) for name, each in answered.used.items()}
         return {**row_of(self.loaded.release, parsed, answered, ages, at), **changes}
 
@@ -144,17 +144,17 @@ class Answering:
         self.loaded.close()
 
 
-def _clock() -> Clock:
+def _clock() -> RequestClock:
     from time import perf_counter_ns
 
     now = perf_counter_ns()
-    return Clock(now, now + 10**12, 10**6)
+    return RequestClock(now, now + 10**12, 10**6)
 
 
 def row_of(
     release: Release,
     parsed: ParsedRequest,
-    answered: Answered,
+    answered: RequestAnswer,
     ages: Mapping[str, int],
     at: datetime,
 ) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def row_of(
         "arrived_at": at,
         "day": at.date(),
         "key": "",
-        "request": parsed.body or body_of(release, parsed),
+        "request": parsed.body or encode_request(release, parsed),
         "items": parsed.length,
         "release": release.number,
         "model_version": release.model.version,
@@ -174,7 +174,7 @@ def row_of(
         "features": None if features is None else features.tobytes(),
         "scores": None if scores is None else scores.tobytes(),
         "score_dtype": "" if scores is None else scores.dtype.name,
-        "rung": lowest(answered.rungs) if several else answered.rung,
+        "rung": lowest_fallback(answered.rungs) if several else answered.rung,
         "rungs": list(answered.rungs) if several else None,
         "ranking": answered.order.tolist() if several and answered.order is not None else None,
         "why": answered.why,
@@ -212,4 +212,4 @@ def logged(answering: Answering, count: int = 30, **more: Any) -> list[dict[str,
 
 def replayed(settings: Settings, **more: Any) -> ParityReport:
     """The day of those answers, computed again in this process."""
-    return replay(settings, "ranking", DAY, processes=0, **more)
+    return replay_day(settings, "ranking", DAY, processes=0, **more)

@@ -14,8 +14,8 @@ from deltalake import DeltaTable, Schema
 from forecache.lake.delta.listing import table_names
 from forecache.lake.delta.tables import append_rows, replace_table
 from forecache.lake.delta.writers import write_rows
-from forecache.lake.ledger import StageRecord, record
-from forecache.operations.maintain import maintain
+from forecache.lake.ledger import StageRecord, append_records
+from forecache.operations.lake_maintenance import maintain_lake
 from forecache.settings import Settings, load_settings
 from forecache.steps import lake_step
 
@@ -28,12 +28,14 @@ def write_lake(settings: Settings) -> None:
     """Raw rows in several files a day, ledger rows, five training sets of which the ledger names the third."""
     for number in range(6):
         add_raw(settings, number)
-        record(settings, [StageRecord("score", f"p{number % 2}", DAY + timedelta(days=number), "i", "", -1, 1, 0.1)])
+        append_records(
+            settings, [StageRecord("score", f"p{number % 2}", DAY + timedelta(days=number), "i", "", -1, 1, 0.1)]
+        )
         append_rows(settings, "quarantine_orders", pa.table({"source_file": [f"f{number}"], "line": [number]}))
     for number in range(5):
         version = write_training_set(settings, number)
         if number == 2:
-            record(settings, [StageRecord("training_set", "orders", None, "i", TRAINING, version, 3, 0.1)])
+            append_records(settings, [StageRecord("training_set", "orders", None, "i", TRAINING, version, 3, 0.1)])
 
 
 def add_raw(settings: Settings, number: int) -> None:
@@ -88,14 +90,14 @@ def maintain_until(home: Path, last: int, told: Any) -> None:
         done += 1
 
     lake_step.on_step = tell
-    maintain(load_settings(home=home, code_version="fixed"))
+    maintain_lake(load_settings(home=home, code_version="fixed"))
 
 
 def maintain_often(home: Path, barrier: Any, rounds: int) -> None:
     settings = load_settings(home=home, code_version="fixed")
     for _ in range(rounds):
         barrier.wait(120)
-        maintain(settings)
+        maintain_lake(settings)
 
 
 def write_often(home: Path, barrier: Any, rounds: int) -> None:
@@ -106,5 +108,5 @@ def write_often(home: Path, barrier: Any, rounds: int) -> None:
         for each in range(3):
             add_raw(settings, 100 + 3 * number + each)
             night = DAY + timedelta(days=100 + 3 * number + each)
-            record(settings, [StageRecord("score", "beside", night, "i", "", -1, 1, 0.1)])
+            append_records(settings, [StageRecord("score", "beside", night, "i", "", -1, 1, 0.1)])
         write_training_set(settings, 100 + number)

@@ -10,10 +10,10 @@ from monitored_project.pipelines.returns import monitored
 from scoring_support import write_features
 from training_sample import sample_rows, write_training_set
 
-from forecache.lake.ingest.ingested import IngestedFile, enter_files
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ingest.ingested_files import IngestedFile, record_files
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.register import register
+from forecache.registry.versions.register import register_trained_model
 from forecache.scoring.run import score
 from forecache.settings import Settings
 
@@ -77,7 +77,7 @@ def write_history(settings: Settings, *, users: int = 600) -> None:
     write_deltalake(uri, table, mode="append", schema_mode="merge")
     version, now = DeltaTable(uri).version(), datetime.now(timezone.utc)
     rows = np.bincount(when, minlength=days)
-    enter_files(
+    record_files(
         settings,
         [
             IngestedFile(
@@ -104,7 +104,7 @@ def write_history(settings: Settings, *, users: int = 600) -> None:
 def champion(settings: Settings, weights: tuple[float, ...]) -> int:
     """Register a linear model and let the gate judge it."""
     training = sample.made_up_training(settings, monitored, weights, training_version=2)
-    version = int(register(settings, monitored, training).details["model_version"])
+    version = int(register_trained_model(settings, monitored, training).details["model_version"])
     run_gate(settings, monitored, version, actor="test")
     return version
 
@@ -112,7 +112,7 @@ def champion(settings: Settings, weights: tuple[float, ...]) -> int:
 def trained(settings: Settings, night: date) -> None:
     """Enter a training in the ledger, ended now."""
     details = {"night": night.isoformat()}
-    record(settings, [StageRecord("train", monitored.name, None, f"{night}", "", -1, 1, 1.0, details)])
+    append_records(settings, [StageRecord("train", monitored.name, None, f"{night}", "", -1, 1, 1.0, details)])
 
 
 def _rows(night: date, *, seed: int) -> pa.Table:

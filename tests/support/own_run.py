@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from resources.dagster_internals import InMemoryJob, execute_run_iterator
-from resources.own_runs import process_tags, renewing
+from resources.own_runs import process_tags, renew_heartbeat
 
 
 @dg.job(executor_def=dg.in_process_executor)
@@ -23,5 +23,5 @@ def waiting() -> None:
 if __name__ == "__main__":
     with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
         run = instance.create_run_for_job(waiting, tags=process_tags())
-        with renewing(instance, run.run_id):
+        with renew_heartbeat(instance, run.run_id):
             list(execute_run_iterator(InMemoryJob(waiting), run, instance))

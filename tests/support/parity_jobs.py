@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from forecache.errors import ForecacheError
-from forecache.monitoring.parity.run import parity
+from forecache.monitoring.parity.replay import check_parity
 from forecache.settings import load_settings
 from forecache.steps import lake_step
 
@@ -21,7 +21,7 @@ def compare_until(home: Path, day: date, step: str, told: Any = None) -> None:
 
     lake_step.on_step = at
     try:
-        parity(load_settings(home=home), "ranking", day, processes=1)
+        check_parity(load_settings(home=home), "ranking", day, processes=1)
     except ForecacheError as error:
         told.send(type(error).__name__)
     else:

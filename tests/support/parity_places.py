@@ -12,7 +12,7 @@ from parity_asked import Asked, declared
 from reader_support import RunningReader
 
 from forecache.realtime.bento.model import BentoModel
-from forecache.realtime.http.inference.tensors import Tensor, render_response
+from forecache.realtime.http.open_inference.tensors import Tensor, render_response
 from forecache.settings import Settings
 
 

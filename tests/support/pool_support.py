@@ -14,12 +14,12 @@ import numpy as np
 import psutil
 import uvloop
 
-from forecache.realtime.workers.counters import Counters
-from forecache.realtime.workers.memory import TEXT, Layout
-from forecache.realtime.workers.orders import Orders
-from forecache.realtime.workers.path import WorkerPath
-from forecache.realtime.workers.pool import Pool
-from forecache.realtime.workers.staff import StaffPlan
+from forecache.realtime.workers.path_counters import PathCounters
+from forecache.realtime.workers.pool import ModelProcessPool
+from forecache.realtime.workers.slot_memory import TEXT, SlotLayout
+from forecache.realtime.workers.worker_config import WorkerConfig
+from forecache.realtime.workers.worker_path import WorkerPath
+from forecache.realtime.workers.worker_supervisor import SupervisorConfig
 
 SUPPORT = Path(faulty_scorer.__file__).parent
 TESTS = "MODEL_PROCESSES_OF"
@@ -60,15 +60,15 @@ class RunningPath:
 @contextmanager
 def running_path(folder: Path, *, size: int = 1, slots: int = 32, **plan: Any) -> Iterator[RunningPath]:
     """A path over faulty scorers; no process, thread or descriptor of it is left afterwards."""
-    layout = Layout(
+    layout = SlotLayout(
         slots, 1 << 16, 200, {"fault": TEXT, "product": TEXT, "price": "float64"}, {"view": faulty_scorer.WIDTH}
     )
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    counters = Counters()
-    orders = Orders("faulty_scorer:load", str(folder), 0.005, layout)
-    pool = Pool(StaffPlan(size + 1, **plan), orders, loop=loop, counters=counters)
+    counters = PathCounters()
+    orders = WorkerConfig("faulty_scorer:load", str(folder), 0.005, layout)
+    pool = ModelProcessPool(SupervisorConfig(size + 1, **plan), orders, loop=loop, counters=counters)
     path = WorkerPath(pool, counters, name="ranking")
     running = RunningPath(path, loop, folder)
     try:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from live_view_sample import START, VIEW, Payment, features_at, random_payments, table_of, us
 
-from forecache.pipeline.streams.plan import plan_of
-from forecache.reader.versions.layers import Layers
-from forecache.reader.versions.live import answers_of
-from forecache.realtime.lookups.lookups import Lookups
+from forecache.pipeline.streams.merge_plan import build_merge_plan
+from forecache.reader.versions.live_answers import answers_of
+from forecache.reader.versions.live_layers import LiveLayers
+from forecache.realtime.lookups.lookups import ViewLookups
 from forecache.realtime.release.format import LookupContract
-from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.settings import Settings
 from forecache.store import open_store
 from forecache.store.keys import encode_key
@@ -25,7 +25,7 @@ from forecache.windows.fold import event_states, fold
 DAYS = 9
 AS_OF = START + timedelta(days=7)
 CARDS = 5
-PLAN = plan_of(VIEW)
+PLAN = build_merge_plan(VIEW)
 ALL = random_payments(random.Random(1), START, DAYS, 200, cards=CARDS)
 AT = us(AS_OF + timedelta(days=1), 700)
 """A moment of the day after the last night."""
@@ -56,14 +56,14 @@ def commit(settings: Settings, layout: Any, payments: Sequence[Payment], at_us: 
         writer.apply(7, [(key, LiveRow(7, at_us, value)) for key, value in zip(keys(settings), tiles, strict=True)])
 
 
-def looked_up(settings: Settings, at_us: int, *, cut: int = -1) -> Found:
-    layers, store = Layers(), open_store(settings, VIEW.name)
+def looked_up(settings: Settings, at_us: int, *, cut: int = -1) -> LookupResult:
+    layers, store = LiveLayers(), open_store(settings, VIEW.name)
     contract = LookupContract("card", VIEW.name, ("buyer",), VIEW.served_columns, VIEW.packed.contract, live=True)
     with store.snapshot() as snapshot:
-        answers = answers_of(snapshot, layers.of(store))
+        answers = answers_of(snapshot, layers.open_layer(store))
         answers.manifest = replace(answers.manifest, cut=cut)
         answers.refresh(at_us / 1e6)
-        lookups = Lookups((contract,), {VIEW.name: answers}, refuses=True)
+        lookups = ViewLookups((contract,), {VIEW.name: answers}, refuses=True)
         request = ParsedRequest(CARDS, {"buyer": np.arange(CARDS)}, list(range(CARDS)), b"")
         found = lookups.read(request, at_us / 1e6)
     layers.close()

@@ -9,13 +9,13 @@ from ranked_project.pipelines.offers import offers
 
 from forecache.inference.encoding import encoding_of
 from forecache.pipeline import Pipeline
-from forecache.registry.gate.examples import Examples
+from forecache.registry.gate.examples import SplitExamples
 from forecache.settings import Settings
 
 DAYS = {"train": date(2024, 4, 1), "validation": date(2024, 4, 20), "test": date(2024, 4, 30)}
 
 
-def requests(num: int, seed: int = 5) -> Examples:
+def requests(num: int, seed: int = 5) -> SplitExamples:
     """Requests of 2 to 20 offers; the better the taste and the popularity together, the likelier one is taken."""
     rng = np.random.default_rng(seed)
     sizes = rng.integers(2, 21, num)
@@ -23,7 +23,7 @@ def requests(num: int, seed: int = 5) -> Examples:
     chance = 1 / (1 + np.exp(2.5 - 2 * features[:, 0] - features[:, 1]))
     label = (rng.random(len(features)) < chance).astype(np.float64)
     days = (DAYS["test"],) * len(features)
-    return Examples(features, label, days, encoding_of(offers.feature_columns, {}), sizes=sizes.astype(np.int64))
+    return SplitExamples(features, label, days, encoding_of(offers.feature_columns, {}), sizes=sizes.astype(np.int64))
 
 
 def write_requests(settings: Settings, pipeline: Pipeline, num: int = 1500, *, files: int = 3) -> int:

@@ -3,7 +3,7 @@
 import json
 from datetime import date
 
-from forecache.lake.sources.rows import known_rows
+from forecache.lake.sources.point_in_time import known_rows
 from forecache.lake.spark.session import spark_session
 from forecache.pipeline import Column, Snapshot, TableSource
 from forecache.settings import load_settings

@@ -21,13 +21,13 @@ from forecache.files import write_durably
 from forecache.settings import Settings
 from forecache.store import Field, KeyColumn, KeySchema, Provenance, SegmentInfo, Store, encode_key
 from forecache.store.layout import shard_file
-from forecache.store.manifest import Manifest, Policy, Source, now
+from forecache.store.manifest import Manifest, StalePolicy, TableSource, current_timestamp
 from forecache.store.pointer import Pointer, new_store_id, write_pointer
 from forecache.store.segment.writer import write_shard
 
 STRING_KEY = KeySchema((KeyColumn("customer_id", "string"),))
 FIELDS = (Field("churn_probability", "double"), Field("risk_segment", "string"))
-FLAG = Policy(36.0, "flag")
+FLAG = StalePolicy(36.0, "flag")
 MODEL = Provenance("churn", 3, 7, "2026-11-25T01:00:00.000000Z", "run-3")
 
 
@@ -67,7 +67,7 @@ def write_version(
     key: KeySchema = STRING_KEY,
     fields: tuple[Field, ...] = FIELDS,
     as_of: str = "",
-    policy: Policy = FLAG,
+    policy: StalePolicy = FLAG,
     provenance: Provenance = MODEL,
     carried: Mapping[Any, Provenance] | None = None,
     **more: Any,
@@ -108,12 +108,12 @@ def write_version(
         content_hash="0" * 32,
         key=key,
         fields=fields,
-        source=Source(f"predictions_{pipeline}", f"memory:{pipeline}", version, as_of or yesterday()),
+        source=TableSource(f"predictions_{pipeline}", f"memory:{pipeline}", version, as_of or yesterday()),
         provenance=provenance,
         provenances={each.id: each for each in carried.values()},
         carried=len(carried),
         policy=policy,
-        published_at=now(),
+        published_at=current_timestamp(),
         code_version="test",
         run_id="test",
         inputs=f"test-{version}",
@@ -162,17 +162,17 @@ import os, sys, orjson
 from contextlib import nullcontext
 from forecache.settings import load_settings
 from forecache.reader import serve
-from forecache.realtime.serve import extension
+from forecache.realtime.serve import make_extension
 arguments = orjson.loads(sys.argv[1])
 drain_s, project_part = arguments.pop("drain_s"), arguments.pop("project_part", False)
 settings = load_settings(**arguments)
 beside = nullcontext(None)
 if project_part:
-    from forecache.operations.status.beside import reading_beside
+    from forecache.operations.status.sidecar import run_status_sidecar
     os.environ["FORECACHE_HOME"] = arguments["home"]
-    beside = reading_beside()
+    beside = run_status_sidecar()
 with beside as part:
-    serve(settings, drain_s=drain_s, extensions=[extension, *([part] if part else [])])
+    serve(settings, drain_s=drain_s, extensions=[make_extension, *([part] if part else [])])
 """
 
 

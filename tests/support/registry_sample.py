@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from forecache.pipeline import Pipeline
 from forecache.results import StageResult
 from forecache.settings import Settings
-from forecache.tracking.runs import training_run
+from forecache.tracking.runs import open_training_run
 from forecache.training import spec as files
 
 NIGHT = date(2024, 8, 1)
@@ -62,7 +62,7 @@ def made_up_training(
         {"epoch": epoch, "step": 10 * (epoch + 1), "train_loss": 1 / (epoch + 1), "validation_loss": 1.1 / (epoch + 1)}
         for epoch in range(3)
     ]
-    with training_run(settings, pipeline, folder, night=NIGHT.isoformat()) as run:
+    with open_training_run(settings, pipeline, folder, night=NIGHT.isoformat()) as run:
         run.finish(history)
     details = {
         "run_dir": str(folder),

@@ -9,7 +9,7 @@ from release_support import make_release
 from forecache.folders import LocalFolder
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.replicas import pull_releases
-from forecache.realtime.release.write import move_to
+from forecache.realtime.release.write import move_pointer
 from forecache.settings import load_settings
 from forecache.steps import release_step
 
@@ -23,7 +23,7 @@ def release_until(home: Path, step: str) -> None:
 def move_until(home: Path, step: str) -> None:
     """Go back to the first release and die at a step of it."""
     _die_at(step)
-    move_to(open_releases(load_settings(home=home), "ranking"), 1, leave=True)
+    move_pointer(open_releases(load_settings(home=home), "ranking"), 1, leave=True)
 
 
 def pull_until(home: Path, remote: str, step: str) -> None:

@@ -18,8 +18,10 @@ def changed(**changes: Any) -> Realtime:
 
 def scores(settings: Settings, number: int) -> np.ndarray:
     loaded = load_release(open_releases(settings, "payments"), number)
-    columns = loaded.builder.columns({"household_id": 1, "amount": 30.0})
-    rows = loaded.builder.rows(columns, {"household": np.array([[2, 1]], np.float32)}, {"household": np.ones(1, bool)})
+    columns = loaded.builder.build_columns({"household_id": 1, "amount": 30.0})
+    rows = loaded.builder.build_rows(
+        columns, {"household": np.array([[2, 1]], np.float32)}, {"household": np.ones(1, bool)}
+    )
     found = loaded.score(rows)
     loaded.close()
     return found

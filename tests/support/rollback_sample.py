@@ -14,12 +14,12 @@ from sample_project.pipelines.visits import returns
 from training_sample import sample_rows, write_training_set
 
 from forecache.lake.delta.tables import table_version
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.operations.rollback import roll_back
 from forecache.pipeline import Pipeline
-from forecache.registry import moves
+from forecache.registry import alias_moves as moves
 from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.register import register
+from forecache.registry.versions.register import register_trained_model
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
 from forecache.steps import rollback_step
@@ -35,13 +35,15 @@ def write_features(settings: Settings, pipeline: Pipeline) -> None:
     rows = rows.set_column(rows.schema.get_field_index("as_of"), "as_of", night)
     write_deltalake(settings.table_uri(pipeline.feature_table), rows, partition_by=["as_of"])
     version = table_version(settings, pipeline.feature_table)
-    record(settings, [StageRecord("features", pipeline.name, NIGHT, "made up", "", version, rows.num_rows, 0.0)])
+    append_records(
+        settings, [StageRecord("features", pipeline.name, NIGHT, "made up", "", version, rows.num_rows, 0.0)]
+    )
 
 
 def new_champion(settings: Settings, weights: tuple[float, ...], pipeline: Pipeline = returns) -> int:
     """Register a model that passes the gate; returns its version."""
     training = sample.made_up_training(settings, pipeline, weights, training_version=2)
-    version = int(register(settings, pipeline, training).details["model_version"])
+    version = int(register_trained_model(settings, pipeline, training).details["model_version"])
     assert run_gate(settings, pipeline, version, actor="test").champion_after == version
     return version
 
@@ -82,4 +84,4 @@ def promote_and_die(home: Path, moved_before: bool) -> None:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(moves, "finish_move", die)
-        moves.promote(load_settings(home=home), returns, 1, actor="killed")
+        moves.promote_version(load_settings(home=home), returns, 1, actor="killed")

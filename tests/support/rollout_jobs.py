@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from forecache.errors import ConflictError
-from forecache.operations.rollout.controller import look
+from forecache.operations.rollout.controller import advance_rollout
 from forecache.settings import load_settings
 from forecache.steps import rollout_step
 
@@ -19,13 +19,13 @@ def look_until(home: Path, step: str, at: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     rollout_step.on_step = die
-    look(load_settings(home=home), "ranking", at=datetime.fromisoformat(at))
+    advance_rollout(load_settings(home=home), "ranking", at=datetime.fromisoformat(at))
 
 
 def look_often(home: Path, times: int, at: str) -> None:
     """Look again and again."""
     for _ in range(times):
         try:
-            look(load_settings(home=home), "ranking", at=datetime.fromisoformat(at))
+            advance_rollout(load_settings(home=home), "ranking", at=datetime.fromisoformat(at))
         except ConflictError:
             continue

@@ -11,9 +11,9 @@ from typing import Any
 
 from claim_homes import FIRST, SECOND
 
-from forecache.alerts.journal import open_alerts
-from forecache.operations.release import release, roll_release_back
-from forecache.operations.rollout.controller import by_hand
+from forecache.alerts.journal import list_open_alerts
+from forecache.operations.release import release_model, roll_back_release
+from forecache.operations.rollout.controller import apply_manual_action
 from forecache.settings import Settings, load_settings
 
 CANDIDATE = replace(FIRST, deadline_ms=30.0)
@@ -22,11 +22,11 @@ _LEFT_OUT = re.compile(r"(^|/)(LOCK|\..*\.lock|ROLLOUT\.(seen|told))$|(^|/)stagi
 """Locks; what is counted anew, or told again, where it is missing."""
 
 MOVES: dict[str, Callable[[Settings], object]] = {
-    "release": lambda settings: release(settings, CANDIDATE),
-    "return": lambda settings: by_hand(settings, "payments", "return", "complaints"),
-    "rollback": lambda settings: roll_release_back(settings, "payments", reason="complaints"),
-    "finish": lambda settings: by_hand(settings, "payments", "finish", "urgent"),
-    "take over": lambda settings: release(settings, CANDIDATE, take_over=True),
+    "release": lambda settings: release_model(settings, CANDIDATE),
+    "return": lambda settings: apply_manual_action(settings, "payments", "return", "complaints"),
+    "rollback": lambda settings: roll_back_release(settings, "payments", reason="complaints"),
+    "finish": lambda settings: apply_manual_action(settings, "payments", "finish", "urgent"),
+    "take over": lambda settings: release_model(settings, CANDIDATE, take_over=True),
 }
 
 
@@ -38,9 +38,9 @@ def homes_in(base: Path) -> tuple[Settings, Settings]:
 
 def begin_third(settings: Settings) -> None:
     """Releases 1 and 2, which is current, and the rollout of 3."""
-    release(settings, FIRST)
-    release(settings, SECOND, at_once=True)
-    release(settings, CANDIDATE)
+    release_model(settings, FIRST)
+    release_model(settings, SECOND, at_once=True)
+    release_model(settings, CANDIDATE)
 
 
 def move_until(base: Path, home: int, move: str, writes: int) -> None:
@@ -75,7 +75,7 @@ def held(base: Path, *, without: str = "") -> dict[str, Any]:
         if not _LEFT_OUT.search(name):
             found[name] = _plain(path, {**ids, str(base): "BASE"}, {"checksum", "generation", "path", without})
     for home, settings in zip(("ours", "other"), homes_in(base), strict=True):
-        found[f"alerts of {home}"] = [(each.kind, each.summary) for each in open_alerts(settings)]
+        found[f"alerts of {home}"] = [(each.kind, each.summary) for each in list_open_alerts(settings)]
     return found
 
 

@@ -10,16 +10,16 @@ import pyarrow as pa
 from release_support import make_release
 
 from forecache.lake.delta.tables import append_rows
-from forecache.operations.rollout.controller import look
-from forecache.operations.rollout.ownership import own
+from forecache.operations.rollout.controller import advance_rollout
+from forecache.operations.rollout.ownership import claim_ownership
 from forecache.pipeline import Guards, Log, Rollout
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import schema, table_of
 from forecache.realtime.log.sampling import BUCKETS, bucket_of
-from forecache.realtime.release.claim import home_of
+from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import open_releases
-from forecache.realtime.rollout.split import control_share
-from forecache.realtime.rollout.state import RolloutState, Step, read_rollout, write_rollout
+from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep, read_rollout, write_rollout
+from forecache.realtime.rollout.traffic_split import control_share
 from forecache.settings import Settings
 
 LOG = Log("household_id")
@@ -38,7 +38,7 @@ def two_releases(settings: Settings, **changes: Any) -> None:
 def begin(settings: Settings, rollout: Rollout = QUICK, *, at: datetime = BEGAN, **changes: Any) -> RolloutState:
     """The rollout of release 2 at its first step, or where `changes` say, in the home that has claimed the model."""
     folder = open_releases(settings, NAME)
-    own(settings, folder)
+    claim_ownership(settings, folder)
     stage, share = changes.pop("stage", "aa"), changes.pop("share", rollout.aa_share)
     plan = {**asdict(rollout), "deadline_ms": 50.0}
     state = RolloutState(
@@ -49,8 +49,8 @@ def begin(settings: Settings, rollout: Rollout = QUICK, *, at: datetime = BEGAN,
         share,
         at.isoformat(),
         plan,
-        steps=(Step(stage, share, at.isoformat()),),
-        home=home_of(folder),
+        steps=(RolloutStep(stage, share, at.isoformat()),),
+        home=installation_of(folder),
         **changes,
     )
     return write_rollout(folder, state)
@@ -119,7 +119,7 @@ def log_rows(
 
 def looked(settings: Settings, *, after: timedelta = MINUTE) -> RolloutState:
     """The state after a look some time after the present step began."""
-    found = look(settings, NAME, at=datetime.fromisoformat(state_of(settings).step.since) + after)
+    found = advance_rollout(settings, NAME, at=datetime.fromisoformat(state_of(settings).step.since) + after)
     assert found is not None
     return found.state
 

@@ -14,9 +14,9 @@ from deltalake import write_deltalake
 from scoring_support import NIGHT, features_table, make_pipeline, register_model
 
 from forecache.errors import ConflictError
-from forecache.lake.ledger import StageRecord, record
-from forecache.registry.applied import plan
-from forecache.registry.versions.models import ModelVersion
+from forecache.lake.ledger import StageRecord, append_records
+from forecache.registry.applied import scoring_plan as plan
+from forecache.registry.versions.model_versions import ModelVersion
 from forecache.results import StageResult
 from forecache.scoring import run
 from forecache.scoring.partitions import shards
@@ -35,7 +35,7 @@ def prepare_nights(settings: Settings, count: int) -> list[date]:
         tables = [features_table(ROWS // 2, seed=part, first=part * ROWS // 2, night=night) for night in nights]
         write_deltalake(uri, pa.concat_tables(tables), mode="append", partition_by=["as_of"])
     rows = [StageRecord("features", PIPELINE.name, night, "v1", "", 1, ROWS, 0.0) for night in nights]
-    record(settings, rows)
+    append_records(settings, rows)
     return nights
 
 

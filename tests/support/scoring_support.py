@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.pipeline import (
     Baseline,
     Column,
@@ -29,10 +29,10 @@ from forecache.pipeline import (
     Source,
     TorchModel,
 )
-from forecache.registry.versions.models import CHAMPION, ModelVersion, model_version
+from forecache.registry.versions.model_versions import CHAMPION, ModelVersion, model_version
 from forecache.settings import Settings, load_settings
-from forecache.tracking.artifacts import CHECKSUMS_TAG, checksums
-from forecache.tracking.client import tracking
+from forecache.tracking.artifacts import CHECKSUMS_TAG, file_checksums
+from forecache.tracking.client import connect_mlflow
 
 NIGHT = date(2024, 6, 30)
 
@@ -89,7 +89,7 @@ def write_features(
 
 def enter_features(settings: Settings, pipeline: Pipeline, *, rows: int, night: date = NIGHT) -> int:
     version = DeltaTable(settings.table_uri(pipeline.feature_table)).version()
-    record(settings, [StageRecord("features", pipeline.name, night, f"v{version}", "", version, rows, 0.0)])
+    append_records(settings, [StageRecord("features", pipeline.name, night, f"v{version}", "", version, rows, 0.0)])
     return version
 
 
@@ -154,7 +154,7 @@ def register_model(
     database = Path(settings.mlflow_tracking_uri.removeprefix("sqlite:///"))
     if not database.exists():
         shutil.copytree(_new_database(), database.parent, dirs_exist_ok=True)
-    client = tracking(settings)
+    client = connect_mlflow(settings)
     names = list(pipeline.feature_names)
     signature = column_signature(names, {pipeline.main_output.name: "float"})
     if folder is None:
@@ -163,7 +163,7 @@ def register_model(
             save_onnx(folder, network(len(names), seed=seed, output=pipeline.main_output.name), signature)
     if not client.search_registered_models(f"name='{pipeline.name}'"):
         client.create_registered_model(pipeline.name)
-    tags = {CHECKSUMS_TAG: json.dumps(checksums(folder)), "features": json.dumps(names), "gate": "passed"}
+    tags = {CHECKSUMS_TAG: json.dumps(file_checksums(folder)), "features": json.dumps(names), "gate": "passed"}
     version = client.create_model_version(pipeline.name, str(folder), tags=tags)
     assert mlflow.get_tracking_uri() == settings.mlflow_tracking_uri
     if champion:
@@ -177,7 +177,7 @@ def _new_database() -> Path:
     home = Path(tempfile.mkdtemp(prefix="forecache-mlflow-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     settings = load_settings(home=home)
-    tracking(settings)
+    connect_mlflow(settings)
     return Path(settings.mlflow_tracking_uri.removeprefix("sqlite:///")).parent
 
 

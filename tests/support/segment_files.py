@@ -8,9 +8,8 @@ import pyarrow as pa
 
 from forecache.store import KeyColumn, KeySchema, Manifest, Provenance, Snapshot
 from forecache.store.fields import Field
-from forecache.store.layout import Layout, shard_file
-from forecache.store.manifest import Policy, SegmentInfo, Source
-from forecache.store.manifest_json import manifest_from_json
+from forecache.store.layout import StoreLayout, shard_file
+from forecache.store.manifest import SegmentInfo, StalePolicy, TableSource, manifest_from_json
 from forecache.store.publishing.full_jobs import shards_of
 from forecache.store.segment.filter import write_filter, write_hashes
 from forecache.store.segment.index import key_hashes
@@ -19,7 +18,7 @@ from forecache.store.segment.writer import write_shard
 OWN = b"\n1f09a2c4"
 
 
-def segment(layout: Layout, name: str, rows: dict[bytes, bytes], *, shards: int, kind: str) -> SegmentInfo:
+def segment(layout: StoreLayout, name: str, rows: dict[bytes, bytes], *, shards: int, kind: str) -> SegmentInfo:
     folder = layout.segment(name)
     folder.mkdir()
     keys = list(rows)
@@ -43,7 +42,7 @@ def version(
     Args:
         changes: To the manifest.
     """
-    layout = Layout(root)
+    layout = StoreLayout(root)
     layout.create()
     segments = [segment(layout, "base", base, shards=shards, kind="base")]
     for number, rows in enumerate(deltas):
@@ -60,10 +59,10 @@ def version(
         content_hash="0" * 32,
         key=KeySchema((KeyColumn("customer_id", "string"),)),
         fields=(Field("score", "bigint"),),
-        source=Source("predictions_churn", "/lake/predictions_churn", 3, "1998-06-30"),
+        source=TableSource("predictions_churn", "/lake/predictions_churn", 3, "1998-06-30"),
         provenance=Provenance("churn", 3, 7, "1998-07-01T03:00:00.000000Z", "run-1"),
         carried=sum(entry.endswith(OWN) for rows in (base, *deltas) for entry in rows.values()),
-        policy=Policy(36.0, "flag"),
+        policy=StalePolicy(36.0, "flag"),
         published_at="1998-07-01T04:00:00.000000Z",
         code_version="abc",
         run_id="run-1",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from forecache.reader.processes.metrics import BUCKETS
+from forecache.reader.processes.worker_metrics import BUCKETS
 from forecache.reader.status.history import STEP_S
 
 

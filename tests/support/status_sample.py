@@ -25,23 +25,23 @@ from ui_support import browser_page, save_picture
 from waiting import beside
 
 from forecache.monitoring.drift.drift import check_drift
-from forecache.operations.publish import publish_night
+from forecache.operations.publish_night import publish_night
 from forecache.pipeline import Log
 from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
 from forecache.pipeline.realtime.request import RequestField
-from forecache.realtime.drift.reference import ColumnBins, Reference
-from forecache.realtime.log.commit.beside import committing_beside
+from forecache.realtime.drift.reference import ColumnBins, DriftReference
+from forecache.realtime.log.commit.sidecar import run_committer_sidecar
 from forecache.scoring.run import score
 from forecache.settings import Settings, load_settings
 from forecache.store import Provenance
-from forecache.store.manifest import Policy
+from forecache.store.manifest import StalePolicy
 
 CUSTOMERS = 2357
 _DEMO = make_pipeline(num_features=4)
 CHURN = churn(features=_DEMO.features, gate=_DEMO.gate)
 POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
 NIGHTS = 4
-PAID = Reference(
+PAID = DriftReference(
     (
         ColumnBins("amount", (10.0, 20.0, 30.0, 45.0, 60.0, 75.0), (16, 15, 14, 19, 14, 12, 10, 0), 0.0, 90.0),
         ColumnBins("spend", (15.0,), (55, 45, 0), 10.0, 20.0),
@@ -57,7 +57,7 @@ def write_sample(settings: Settings) -> None:
     spend = Provenance("spend", 2, 5, "2026-11-25T01:00:00.000000Z", "run-2")
     old = (today() - timedelta(days=4)).isoformat()
     write_version(
-        settings.store_path, "spend", churn_rows(900), as_of=old, policy=Policy(36.0, "flag"), provenance=spend
+        settings.store_path, "spend", churn_rows(900), as_of=old, policy=StalePolicy(36.0, "flag"), provenance=spend
     )
     write_views(settings)
     release_search(settings)
@@ -135,7 +135,7 @@ def take_pictures(folder: Path, *, seconds: float = 150) -> None:
         settings = load_settings(home=home)
         write_sample(settings)
         reading = running_reader(settings, reader_workers=2, project_part=True)
-        with committing_beside(settings), reading as reader, traffic(reader):
+        with run_committer_sidecar(settings), reading as reader, traffic(reader):
             httpx.get(f"{reader.url}/status")  # somebody looks, so that the ledger is read
             time.sleep(seconds)
             assert eventually(lambda: drift_is_measured(reader), 300), "fewer than 300 requests are counted"

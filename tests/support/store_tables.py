@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
-from forecache.lake.delta.digest import partition_digests
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.delta.comparison.partition import partition_digests
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.pipeline import (
     Baseline,
     Column,
@@ -135,4 +135,4 @@ def record_check(settings: Settings, *, night: date = NIGHT, problem: str = "") 
     found = CheckResult("expect_unique", "customer_id", "critical", not problem, problem or "Every key is there once.")
     report = CheckReport("predictions_churn", (found,), 1, 0.1)
     table = "predictions_churn"
-    record(settings, [StageRecord(STAGE, table, night, f"{digest} rules", table, -1, 1, 0.1, report.to_dict())])
+    append_records(settings, [StageRecord(STAGE, table, night, f"{digest} rules", table, -1, 1, 0.1, report.to_dict())])

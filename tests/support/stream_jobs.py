@@ -14,17 +14,17 @@ from forecache.settings import Settings, load_settings
 from forecache.steps import stream_step
 from forecache.stream.arrow.engine import ArrowEngine
 from forecache.stream.step import step as steps
-from forecache.stream.step.views import Bases
+from forecache.stream.step.view_tiles import Bases
 from forecache.stream_state import StreamState, read_state
 
 _ON_AN_EMPTY_NIGHT: set[Path] = set()
-_ServedBases = steps.ServedBases
+_ServedBases = steps.ServedStates
 
 
 def stand_on_an_empty_night(settings: Settings) -> None:
     """Have the views of this home, and of no other in this process, stand on a night that knows no key."""
     _ON_AN_EMPTY_NIGHT.add(settings.home_path)
-    steps.ServedBases = _bases_of  # type: ignore[assignment,misc]
+    steps.ServedStates = _bases_of  # type: ignore[assignment,misc]
 
 
 def _bases_of(settings: Settings) -> Bases:

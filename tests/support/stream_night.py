@@ -8,7 +8,7 @@ import pyarrow as pa
 from stream_sample import CUSTOMER, EmptyNight
 from view_tables import write_features
 
-from forecache.pipeline.streams.plan import plan_of
+from forecache.pipeline.streams.merge_plan import build_merge_plan
 from forecache.settings import Settings
 from forecache.store import publish
 
@@ -23,7 +23,7 @@ def write_customers(settings: Settings) -> None:
     columns["as_of"] = pa.array([night] * KNOWN, pa.date32())
     for name in CUSTOMER.feature_names:
         columns[name] = pa.array(rng.normal(size=KNOWN), pa.float64())
-    for column in plan_of(CUSTOMER).base_columns:
+    for column in build_merge_plan(CUSTOMER).base_columns:
         numbers = rng.integers(1, 100, KNOWN)
         if column.name == "state_last_day":
             numbers = np.full(KNOWN, (night - date(1970, 1, 1)).days)

@@ -35,7 +35,7 @@ from forecache.pipeline import (
 )
 from forecache.realtime.release.format import LookupContract
 from forecache.settings import Settings
-from forecache.stream.record import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
+from forecache.stream.table_schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
 
 DAY = date(2026, 3, 2)
 START = datetime(2026, 3, 2, 8, tzinfo=timezone.utc)
@@ -121,7 +121,7 @@ class EmptyNight:
     as_of: date = DAY - timedelta(days=1)
     name: str = "2026-03-01@7"
 
-    def words(self, keys: Sequence[bytes]) -> tuple[None, None]:
+    def read_words(self, keys: Sequence[bytes]) -> tuple[None, None]:
         return None, None
 
 

@@ -8,18 +8,18 @@ import pyarrow as pa
 from stream_sample import EmptyNight, a_stream, messages, table_rows
 
 from forecache.settings import Settings
-from forecache.stream.record import OFFSET, PARTITION
-from forecache.stream.step.step import Step
+from forecache.stream.step.step import StreamStep
+from forecache.stream.table_schema import OFFSET, PARTITION
 
 _OF_THE_RUN = {"position", "place", "hour", "received_at", "kafka_at"}
 
 
 def answered(settings: Settings, values: Sequence[bytes | None], **declared: Any) -> tuple[list[Any], list[Any]]:
     """The rows and the bad messages of one partition's messages, without what depends on the run."""
-    step = Step(settings, a_stream(**declared), bases=lambda view: EmptyNight())
-    found = step.answerer.look()
+    step = StreamStep(settings, a_stream(**declared), bases=lambda view: EmptyNight())
+    found = step.answerer.find_newer()
     if found is not None:
-        step.answerer.take_up(found)
+        step.answerer.switch_to(found)
     whole = step.run(messages(values))
     return [plain(row) for row in whole.rows.to_pylist()], [plain(row) for row in whole.bad.to_pylist()]
 
@@ -44,10 +44,10 @@ def assert_tables_hold(settings: Settings, values: Sequence[bytes | None], **dec
 def assert_recomputes(settings: Settings, **declared: Any) -> None:
     """The rows of the table, taken in again in their order, give the same answers to the bit."""
     stored = table_rows(settings, "stream_payments")
-    step = Step(settings, a_stream(**declared), bases=lambda view: EmptyNight())
-    found = step.answerer.look()
+    step = StreamStep(settings, a_stream(**declared), bases=lambda view: EmptyNight())
+    found = step.answerer.find_newer()
     if found is not None:
-        step.answerer.take_up(found)
+        step.answerer.switch_to(found)
     again = step.answer(pa.Table.from_pylist(stored, schema=step.schema)).rows.to_pylist()
     assert [plain(row) for row in again] == [plain(row) for row in stored]
     places = [(row[PARTITION], row[OFFSET]) for row in stored]

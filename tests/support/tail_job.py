@@ -9,7 +9,7 @@ from typing import Any
 from forecache.settings import load_settings
 from forecache.steps import tail_step
 from forecache.stream.tail import follower
-from forecache.stream.tail.run import run_tailer
+from forecache.stream.tail.tailer import run_tailer
 
 
 def tail_until(home: Path, step: str, nth: int, told: Any) -> None:

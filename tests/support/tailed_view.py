@@ -8,7 +8,7 @@ import numpy as np
 from live_view_sample import START, VIEW, Payment, random_payments, table_of
 from stream_rows import MOMENT, StreamTable
 
-from forecache.pipeline.streams.plan import plan_of
+from forecache.pipeline.streams.merge_plan import build_merge_plan
 from forecache.settings import Settings
 from forecache.store import Store, open_store
 from forecache.store.keys import KeyColumn, KeySchema
@@ -16,7 +16,7 @@ from forecache.store.live.layer import LiveLayer, write_layer
 from forecache.store.live.reader import LiveReader
 from forecache.windows.fold import event_states, fold
 
-PLAN = plan_of(VIEW)
+PLAN = build_merge_plan(VIEW)
 CARDS = 5
 PAYMENTS = random_payments(random.Random(3), START, 2, 300, cards=CARDS)
 

@@ -12,11 +12,11 @@ from warm import processes, start
 
 from forecache.settings import Settings
 from forecache.store import Store
-from forecache.store.layout import Layout
+from forecache.store.layout import StoreLayout
 from forecache.store.live.environment import Environment, acquire, release
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.writer import open_live_writer
-from forecache.stream.tail.run import Tailer
+from forecache.stream.tail.tailer import Tailer
 
 
 def clicks(start: int, count: int, value: float | None, **more: Any) -> list[dict[str, Any]]:
@@ -24,9 +24,9 @@ def clicks(start: int, count: int, value: float | None, **more: Any) -> list[dic
 
 
 @contextmanager
-def environment_of(layout: Layout) -> Iterator[Environment]:
+def environment_of(layout: StoreLayout) -> Iterator[Environment]:
     """The LMDB environment of a live layer, past its writer and its readers."""
-    environment = acquire(layout.streamed / "live.mdb", is_durable=True)
+    environment = acquire(layout.streamed_folder / "live.mdb", is_durable=True)
     try:
         yield environment
     finally:
@@ -36,7 +36,7 @@ def environment_of(layout: Layout) -> Iterator[Environment]:
 def layer(store: Store) -> dict[str, tuple[int, float]]:
     """Of each key in the layer its position and score, read as a reader reads."""
     with environment_of(store.layout) as environment:
-        keys = [key for key, _ in environment.some_from(b"", None)]
+        keys = [key for key, _ in environment.read_range(b"", None)]
     with LiveReader(store.layout) as reader:
         rows = {key.decode(): reader.get(key) for key in keys}
     return {key: (row.position, json.loads(row.value)["churn_probability"]) for key, row in rows.items() if row}
@@ -57,7 +57,7 @@ def truth(stream: StreamTable, *, above: int = -1) -> dict[str, tuple[int, float
 
 def follow(tailer: Tailer) -> None:
     """Turn until there is nothing more to do."""
-    while tailer.turn():
+    while tailer.step():
         pass
 
 
@@ -65,10 +65,10 @@ def compare_now(tailer: Tailer) -> None:
     """Have every layer compared with its stream's table now."""
     for follower in tailer._followers.values():
         follower.compared_at = float("-inf")
-    tailer.turn()
+    tailer.step()
     assert tailer._comparing is not None
     tailer._comparing.result.result(timeout=120)
-    tailer.turn()
+    tailer.step()
 
 
 def tail_process(settings: Settings, step: str = "", nth: int = 1) -> Any:

@@ -11,13 +11,12 @@ from stream_sample import CUSTOMER, DAY, EmptyNight, a_stream, messages, payment
 
 from forecache.pipeline import FeatureView, Live, Publish, Stream, Table, Window
 from forecache.settings import Settings
-from forecache.stream.rebuild import rebuild
-from forecache.stream.record import QUARANTINE
-from forecache.stream.step.answered import Answered
-from forecache.stream.step.step import Step
-from forecache.stream.step.views import LiveView
-from forecache.stream.table.writer import Batch, StreamWriter
-from forecache.stream.tiles.restore import tile_saver
+from forecache.stream.rebuild_state import rebuild_state
+from forecache.stream.step.step import StepResult, StreamStep
+from forecache.stream.step.view_tiles import ViewTiles
+from forecache.stream.table.writer import CommitBatch, StreamWriter
+from forecache.stream.table_schema import QUARANTINE
+from forecache.stream.tiles.restore_tiles import tile_saver
 from forecache.windows.tiles import TileCodec
 
 SHOP = FeatureView(
@@ -70,12 +69,12 @@ class Machine:
     ) -> None:
         self.night = EmptyNight() if as_of is None else replace(EmptyNight(), as_of=as_of)
         self._values = values
-        self.step = Step(settings, stream, bases=lambda view: self.night)
+        self.step = StreamStep(settings, stream, bases=lambda view: self.night)
         self.writer = StreamWriter(settings, stream)
         self.tiles = tile_saver(settings, stream, self.step.views, commits=commits)
-        self.read, _ = rebuild(settings, stream, self.step, self.tiles)
+        self.read, _ = rebuild_state(settings, stream, self.step, self.tiles)
         self.next = self.writer.offsets.get(0, 0)
-        self._held: list[Answered] = []
+        self._held: list[StepResult] = []
         self._given: deque[tuple[pa.Table, int]] = deque()
 
     @property
@@ -91,18 +90,18 @@ class Machine:
     def hand_over(self) -> None:
         if self._held:
             self._given.append((pa.concat_tables([each.rows for each in self._held]), self.next))
-            self.tiles.handed_over(each.live for each in self._held)
+            self.tiles.note_submitted(each.live for each in self._held)
             self._held = []
 
     def commit(self) -> None:
         if self._given:
             rows, upto = self._given.popleft()
-            version = self.writer.write(Batch(rows, QUARANTINE.empty_table(), {0: upto}))
-            self.step.repeats.committed(rows, version)
-            self.tiles.confirmed(rows, version)
+            version = self.writer.write(CommitBatch(rows, QUARANTINE.empty_table(), {0: upto}))
+            self.step.repeats.confirm_commit(rows, version)
+            self.tiles.confirm_commit(rows, version)
 
     def look(self) -> None:
-        self.tiles.look(holds=bool(self._held))
+        self.tiles.update(holds=bool(self._held))
 
     def take_in(self, upto: int, *, count: int = 10) -> None:
         """Everything up to an offset, a commit each `count`, and the file as far as it is due."""
@@ -134,7 +133,7 @@ class Machine:
         return {name: _needed(view) for name, view in self.step.views.items()}
 
 
-def _needed(view: LiveView) -> dict[bytes, bytes]:
+def _needed(view: ViewTiles) -> dict[bytes, bytes]:
     keys = list(view.entries)
     kept = TileCodec(view.plan).drop_before([view.entries[key] for key in keys], view.complete_from)
     return {key: entry for key, entry in zip(keys, kept, strict=True) if entry is not None}
@@ -142,8 +141,8 @@ def _needed(view: LiveView) -> dict[bytes, bytes]:
 
 def from_rows(settings: Settings, stream: Stream, as_of: date) -> dict[str, dict[bytes, bytes]]:
     """What a start without any file makes from the rows of the table."""
-    step = Step(settings, stream, bases=lambda view: replace(EmptyNight(), as_of=as_of))
-    rebuild(settings, stream, step)
+    step = StreamStep(settings, stream, bases=lambda view: replace(EmptyNight(), as_of=as_of))
+    rebuild_state(settings, stream, step)
     step.repeats.close()
     return {name: dict(view.entries) for name, view in step.views.items()}
 

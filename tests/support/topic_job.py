@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from forecache import steps
-from forecache.lake.delta.commit import Change, State, Target, commit
+from forecache.lake.delta.commit import Change, TableState, Target, commit
 from forecache.lake.delta.writers import write_rows
 from forecache.settings import Settings, load_settings
-from forecache.stream.record import HOUR, PLACE, POSITION
-from forecache.stream.topic.run import send_until
+from forecache.stream.table_schema import HOUR, PLACE, POSITION
+from forecache.stream.topic.send_answers import send_until
 
 KEY = ("payment",)
 _SCHEMA = pa.schema(
@@ -49,7 +49,7 @@ def commit_answers(settings: Settings, table: str, count: int, *, hour: str = "2
     """Commit so many rows of a stream; returns the Delta version, which is their position."""
     from deltalake import Schema
 
-    def decide(state: State) -> Change:
+    def decide(state: TableState) -> Change:
         position = state.version + 1
         rows = pa.table(
             {

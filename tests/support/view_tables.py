@@ -9,7 +9,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from store_tables import NIGHT
 
-from forecache.lake.ledger import StageRecord, record
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.pipeline import Column, Feature, Features, FeatureView, Publish, Source
 from forecache.quality.report import CheckReport, CheckResult
 from forecache.quality.verdicts import STAGE
@@ -71,11 +71,11 @@ def write_features(
         write_deltalake(uri, table, partition_by=["as_of"], configuration={"delta.enableChangeDataFeed": "true"})
     version = DeltaTable(uri).version()
     inputs = f"state-{version}" + (f" code={code}" if code else "")
-    record(settings, [StageRecord("features", view, night, inputs, name, version, len(table), 0.1)])
+    append_records(settings, [StageRecord("features", view, night, inputs, name, version, len(table), 0.1)])
     if checked:
         found = CheckResult("expect_unique", view, "critical", True, "Every key is there once.")
         report = CheckReport(name, (found,), 1, 0.1).to_dict()
-        record(settings, [StageRecord(STAGE, name, night, f"{name}@{version} rules", name, -1, 1, 0.1, report)])
+        append_records(settings, [StageRecord(STAGE, name, night, f"{name}@{version} rules", name, -1, 1, 0.1, report)])
 
 
 def packed(row: Row) -> np.ndarray:

@@ -11,7 +11,7 @@ _MODULES = [
     "deltalake",
     "duckdb",
     "forecache.lake.delta.tables",
-    "forecache.registry.versions.models",
+    "forecache.registry.versions.model_versions",
     "forecache.scoring.run",
     "forecache.stream.arrow.engine",
     "mlflow.onnx",

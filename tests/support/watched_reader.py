@@ -8,12 +8,12 @@ from datetime import date, datetime, timezone
 from reader_support import RunningReader
 from release_support import FEATURES, a_request
 
-from forecache.lake.ledger import StageRecord, record
-from forecache.monitoring.table import Measurement, append_measurements
-from forecache.realtime.drift.reference import SCORE, ColumnBins, Reference
+from forecache.lake.ledger import StageRecord, append_records
+from forecache.monitoring.measurements import Measurement, append_measurements
+from forecache.realtime.drift.reference import SCORE, ColumnBins, DriftReference
 from forecache.registry.promotions import Promotion, last_promotion, record_promotion
 from forecache.settings import Settings
-from forecache.store.layout import Layout
+from forecache.store.layout import StoreLayout
 from forecache.store.live.rows import LiveRow
 from forecache.store.live.tail_state import TailState, write_tail_state
 from forecache.store.live.writer import open_live_writer
@@ -25,7 +25,7 @@ NIGHT = date(2026, 11, 1)
 def bins() -> bytes:
     """Bins that the features of the test's requests lie outside of, so that there is drift."""
     columns = [ColumnBins(name, (1.0, 2.0), (50, 40, 10, 0), 0.0, 3.0) for name in FEATURES]
-    return Reference((*columns, ColumnBins(SCORE, (0.5,), (50, 50, 0))), "a training split").to_json()
+    return DriftReference((*columns, ColumnBins(SCORE, (0.5,), (50, 50, 0))), "a training split").to_json()
 
 
 def make_batch(settings: Settings) -> None:
@@ -33,7 +33,7 @@ def make_batch(settings: Settings) -> None:
     rows = [
         StageRecord(stage, "churn", NIGHT, "inputs", "", -1, rows=10, seconds=1.5) for stage in ("features", "score")
     ]
-    record(settings, rows)
+    append_records(settings, rows)
     append_measurements(
         settings,
         [
@@ -65,7 +65,7 @@ def make_stream(settings: Settings) -> None:
         repeats=1, late=1, delay_p50_s=0.4, delay_p99_s=0.9, committed_version=4, committed_at=now, release=1,
     )  # fmt: skip
     write_state(settings.home_path, "cards", state)
-    layout = Layout(settings.store_path / "customer")
+    layout = StoreLayout(settings.store_path / "customer")
     with open_live_writer(layout) as live:
         live.apply(4, [(b"key", LiveRow(4, 1, b"{}"))])
         live.mark_verified(4)

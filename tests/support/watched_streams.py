@@ -14,7 +14,7 @@ import pyarrow as pa
 from deltalake import Schema
 
 from forecache.files import lock
-from forecache.lake.delta.commit import Change, State, Target, commit
+from forecache.lake.delta.commit import Change, TableState, Target, commit
 from forecache.lake.delta.files import new_path, place_of, write_file
 from forecache.lake.delta.stream_tables import HOUR, STREAM_PROPERTIES, hour_of
 from forecache.lake.delta.writers import new_folder
@@ -91,7 +91,7 @@ class StreamTable:
         start = self._offset if first_id is None else first_id
         self._offset = start + len(times)
 
-        def decide(state: State) -> Change:
+        def decide(state: TableState) -> Change:
             position = state.version + 1
             rows = pa.Table.from_pylist(
                 [

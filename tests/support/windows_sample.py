@@ -126,7 +126,7 @@ def free_form(spark: Any, settings: Settings, view: FeatureView, nights: Sequenc
             "distinct": lambda v=value: F.countDistinct(v).cast("double"),
         }[window.aggregate]()
         made.append(column.alias(window.name))
-    active = F.lit(True) if view.days_active is None else F.min(age) < view.days_active
+    active = F.lit(True) if view.num_active_days is None else F.min(age) < view.num_active_days
     result = rows.groupBy(*view.key, "as_of").agg(*made, active.alias("active"))
     return result.where("active").drop("active")
 

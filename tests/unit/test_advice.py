@@ -9,12 +9,15 @@ from reader_support import churn_rows, write_version
 
 from forecache.errors import NotFoundError
 from forecache.lake.ledger import StageRecord
-from forecache.operations.advice import batch, readers
-from forecache.operations.advice.batch import Asked, batch_advice
-from forecache.operations.advice.readers import reader_advice
-from forecache.operations.advice.scoring import scoring_advice
-from forecache.operations.advice.trainings import training_advice
-from forecache.operations.cost.replicas import Use
+from forecache.operations import sizing_advice
+from forecache.operations.cost.reader_costs import ReaderUse
+from forecache.operations.sizing_advice import (
+    TrafficStats,
+    batch_advice,
+    reader_advice,
+    scoring_advice,
+    training_advice,
+)
 from forecache.pipeline import Log
 from forecache.settings import Settings
 
@@ -84,8 +87,10 @@ def test_readers_are_advised_by_their_busiest_time_and_only_from_prometheus(
     asking = settings.model_copy(update={"prometheus_url": "http://prometheus", "prices": {"replica": (0.05, 0.02)}})
 
     def measured(replicas: float, peak: float, mean: float) -> list[Any]:
-        monkeypatch.setattr(readers, "use_of_readers", lambda *_: Use(replicas, 1e6, "Prometheus"))
-        monkeypatch.setattr(readers, "ask", lambda _, query: peak if query.startswith("max") else mean)
+        monkeypatch.setattr(sizing_advice, "use_of_readers", lambda *_: ReaderUse(replicas, 1e6, "Prometheus"))
+        monkeypatch.setattr(
+            sizing_advice, "query_prometheus", lambda _, query: peak if query.startswith("max") else mean
+        )
         return reader_advice(asking, 7.0)
 
     [fewer] = measured(10.0, 2.4, 1.0)
@@ -107,13 +112,13 @@ def test_a_night_for_all_keys_is_advised_where_that_is_less_than_what_is_asked(
     project: Any = SimpleNamespace(realtime={"search": model})
 
     def measured(requests: float, keys: float, logged: int = 5_000) -> list[Any]:
-        monkeypatch.setattr(batch, "asked", lambda *_: Asked(requests, keys, 0.001, logged))
+        monkeypatch.setattr(sizing_advice, "measure_traffic", lambda *_: TrafficStats(requests, keys, 0.001, logged))
         return batch_advice(settings, project, 7.0)
 
     [nightly] = measured(1_000.0, 90.0)
     assert nightly.do.startswith("a pipeline that scores each night")
     assert nightly.saves == pytest.approx(900 * 0.001 / 3600)
-    assert "asked for 90.0% of 100 keys" in nightly.why
+    assert "measure_traffic for 90.0% of 100 keys" in nightly.why
     [stay] = measured(50.0, 20.0)
     assert stay.do == "stay with real time"
     assert measured(50.0, 20.0, logged=10) == []
@@ -125,7 +130,7 @@ def test_use_is_counted_from_a_request_log(settings: Settings) -> None:
     import pyarrow as pa
 
     from forecache.lake.delta.tables import append_rows
-    from forecache.operations.autoscale.demand import from_log, service_s
+    from forecache.operations.autoscale.demand import demand_from_log, measure_service_s
     from forecache.realtime.log.record import schema, table_of
 
     now = datetime.now(timezone.utc).replace(hour=0, minute=0, second=5, microsecond=0)
@@ -142,7 +147,7 @@ def test_use_is_counted_from_a_request_log(settings: Settings) -> None:
         name, log = "search", Log("user", sample=0.5)
 
     model: Any = Model()
-    found = batch.asked(settings, model, 7.0)
+    found = sizing_advice.measure_traffic(settings, model, 7.0)
     assert found is not None
     assert (found.requests, found.keys, found.logged) == (18.0, 8.0, 9)
     before = now - timedelta(hours=36)
@@ -151,17 +156,17 @@ def test_use_is_counted_from_a_request_log(settings: Settings) -> None:
         settings, table_of("earlier"), pa.Table.from_pylist([*rows, *older], schema=schema()), partition_by=("day",)
     )
     model.name = "earlier"
-    spread = batch.asked(settings, model, 7.0)
+    spread = sizing_advice.measure_traffic(settings, model, 7.0)
     assert spread is not None
     assert spread.requests == pytest.approx(2 * 18 / 1.5)
     assert found.seconds == pytest.approx(300e-6)
-    demand = from_log(settings, "search", sample=0.5)
+    demand = demand_from_log(settings, "search", sample=0.5)
     assert demand.requests == pytest.approx(18.0)
     assert demand.rates[0] == pytest.approx(1.8)
-    assert service_s(settings, "search") == pytest.approx(300e-6)
-    whole_day = from_log(settings, "earlier", sample=0.5)  # the one before yesterday: today is not over
+    assert measure_service_s(settings, "search") == pytest.approx(300e-6)
+    whole_day = demand_from_log(settings, "earlier", sample=0.5)  # the one before yesterday: today is not over
     assert (whole_day.requests, whole_day.source) == (18.0, f"request log of earlier, {before.date()}")
-    today = from_log(settings, "earlier", day=now.date(), sample=0.5)
+    today = demand_from_log(settings, "earlier", day=now.date(), sample=0.5)
     assert (today.requests, today.rates[0]) == (18.0, pytest.approx(1.8))
     with pytest.raises(NotFoundError, match="no requests of 2020-01-01"):
-        from_log(settings, "earlier", day=date(2020, 1, 1))
+        demand_from_log(settings, "earlier", day=date(2020, 1, 1))

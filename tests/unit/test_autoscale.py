@@ -9,20 +9,26 @@ import pytest
 
 from forecache.cli.main import main
 from forecache.errors import InputError
-from forecache.operations.autoscale.demand import DAY_S, Demand, built_in, constant, from_csv
-from forecache.operations.autoscale.hpa import Hpa, Limit
-from forecache.operations.autoscale.kpa import Kpa
-from forecache.operations.autoscale.policy import Fixed, Seen
-from forecache.operations.autoscale.ray_serve import RayServe
-from forecache.operations.autoscale.simulate import Replica, simulate
+from forecache.operations.autoscale.autoscalers import Hpa, Kpa, RayServe, ScalingLimit
+from forecache.operations.autoscale.demand import DAY_S, Demand, built_in_demand, constant_demand, demand_from_csv
+from forecache.operations.autoscale.scaling_policy import FixedReplicas, FleetSnapshot
+from forecache.operations.autoscale.simulate_day import Replica, simulate_day
 
 FREE = Hpa(
-    least=1, most=1000, lag_s=0, window_s=1, down_window_s=0, up=(Limit(15, pods=1000),), down=(Limit(15, percent=100),)
+    least=1,
+    most=1000,
+    lag_s=0,
+    window_s=1,
+    down_window_s=0,
+    up=(ScalingLimit(15, pods=1000),),
+    down=(ScalingLimit(15, percent=100),),
 )
 
 
-def seen(in_flight: float, ready: int, *, wanted: int | None = None, now: int = 15, waiting: float = 0.0) -> Seen:
-    return Seen(now, ready, wanted or ready, [in_flight] * now, [waiting] * now, [ready] * now)
+def seen(
+    in_flight: float, ready: int, *, wanted: int | None = None, now: int = 15, waiting: float = 0.0
+) -> FleetSnapshot:
+    return FleetSnapshot(now, ready, wanted or ready, [in_flight] * now, [waiting] * now, [ready] * now)
 
 
 def test_the_hpa_wants_the_ceiling_of_the_ratio_beyond_its_tolerance() -> None:
@@ -34,24 +40,24 @@ def test_the_hpa_wants_the_ceiling_of_the_ratio_beyond_its_tolerance() -> None:
         (0.0, 10, 1),
         (1.2, 1, 2),
     ):
-        assert FREE.controller().wanted(seen(in_flight, ready)) == wanted
+        assert FREE.controller().choose_replicas(seen(in_flight, ready)) == wanted
 
 
 def test_pods_that_are_starting_count_as_idle_on_the_way_up_and_as_at_target_on_the_way_down() -> None:
     # Ten at 1.2 of 0.6 want twenty; with ten already starting, all of them would be at target.
-    assert FREE.controller().wanted(seen(12.0, 10, wanted=20)) == 20
-    assert FREE.controller().wanted(seen(12.0, 10, wanted=15)) == 20
+    assert FREE.controller().choose_replicas(seen(12.0, 10, wanted=20)) == 20
+    assert FREE.controller().choose_replicas(seen(12.0, 10, wanted=15)) == 20
     # Ten at half the target and two starting: (5 + 2) of 12, so seven.
-    assert FREE.controller().wanted(seen(3.0, 10, wanted=12)) == 7
+    assert FREE.controller().choose_replicas(seen(3.0, 10, wanted=12)) == 7
 
 
 def test_scaling_down_waits_for_its_window_and_goes_by_its_limit() -> None:
-    policy = replace(FREE, down_window_s=60, down=(Limit(60, percent=10),))
+    policy = replace(FREE, down_window_s=60, down=(ScalingLimit(60, percent=10),))
     controller = policy.controller()
-    assert controller.wanted(seen(6.0, 10, now=15)) == 10
+    assert controller.choose_replicas(seen(6.0, 10, now=15)) == 10
     found, current = [], 10
     for now in range(30, 240, 15):
-        current = controller.wanted(seen(0.6, current, now=now))
+        current = controller.choose_replicas(seen(0.6, current, now=now))
         found.append(current)
     # The wish for ten holds through second 75; then a tenth a minute, at least one, rounded down.
     assert found == [10, 10, 10, 10, 9, 9, 9, 9, 8, 8, 8, 8, 7, 7]
@@ -59,20 +65,20 @@ def test_scaling_down_waits_for_its_window_and_goes_by_its_limit() -> None:
 
 def test_scaling_up_takes_the_larger_of_its_limits() -> None:
     for ready, wanted in ((2, 6), (3, 7), (10, 20)):
-        assert replace(Hpa(), most=1000, lag_s=0).controller().wanted(seen(ready * 100.0, ready)) == wanted
+        assert replace(Hpa(), most=1000, lag_s=0).controller().choose_replicas(seen(ready * 100.0, ready)) == wanted
 
 
 def test_the_kpa_panics_at_twice_what_is_ready_and_takes_none_away_then() -> None:
     policy = Kpa(target=1.0, least=1, most=100)
     controller = policy.controller()
     calm = [5.0] * 60
-    assert controller.wanted(Seen(60, 5, 5, calm, [0.0] * 60, [5] * 60)) == 5
+    assert controller.choose_replicas(FleetSnapshot(60, 5, 5, calm, [0.0] * 60, [5] * 60)) == 5
     burst = [*calm, *[20.0] * 6]
-    assert controller.wanted(Seen(66, 5, 5, burst, [0.0] * 66, [5] * 66)) == 18  # 105 in six seconds
+    assert controller.choose_replicas(FleetSnapshot(66, 5, 5, burst, [0.0] * 66, [5] * 66)) == 18  # 105 in six seconds
     after = [*burst, *[1.0] * 20]
-    assert controller.wanted(Seen(86, 18, 18, after, [0.0] * 86, [18] * 86)) == 18
+    assert controller.choose_replicas(FleetSnapshot(86, 18, 18, after, [0.0] * 86, [18] * 86)) == 18
     later = [*burst, *[1.0] * 120]
-    assert controller.wanted(Seen(186, 18, 18, later, [0.0] * 186, [18] * 186)) == 9
+    assert controller.choose_replicas(FleetSnapshot(186, 18, 18, later, [0.0] * 186, [18] * 186)) == 9
 
 
 RAY_REPLICA = Replica(service_s=0.022, workers=5, deadline_s=0.1, start_s=10, ladder=False, gone_s=30)
@@ -80,7 +86,7 @@ RAY_REPLICA = Replica(service_s=0.022, workers=5, deadline_s=0.1, start_s=10, la
 
 
 def test_the_swings_of_ray_serves_issue_63279_and_their_tail_are_reproduced() -> None:
-    found = simulate(constant(2300, 1800), RAY_REPLICA, RayServe(), first=600)
+    found = simulate_day(constant_demand(2300, 1800), RAY_REPLICA, RayServe(), first=600)
     late = found.replicas[600:]
     assert (late.min(), late.max()) == (509, 2000)
     swings = np.flatnonzero((late[1:] < 1000) & (late[:-1] >= 1000))
@@ -90,9 +96,9 @@ def test_the_swings_of_ray_serves_issue_63279_and_their_tail_are_reproduced() ->
 
 
 def test_the_hpa_at_half_the_default_target_does_not_swing_on_the_same_replicas_and_needs_fewer() -> None:
-    bad = simulate(constant(2300, 3600), RAY_REPLICA, RayServe(), first=600)
-    found = simulate(constant(2300, 3600), RAY_REPLICA, Hpa(target=1.5, least=5, most=2000), first=600)
-    assert found.changes == 0
+    bad = simulate_day(constant_demand(2300, 3600), RAY_REPLICA, RayServe(), first=600)
+    found = simulate_day(constant_demand(2300, 3600), RAY_REPLICA, Hpa(target=1.5, least=5, most=2000), first=600)
+    assert found.num_reversals == 0
     settled = found.replicas[-900:]
     assert (
         settled.min() == settled.max() == 36
@@ -106,9 +112,9 @@ def test_the_default_policy_does_not_swing_on_the_same_replicas_and_one_request_
     first: int, replicas: int, turns: int, late_share: float
 ) -> None:
     default = replace(Hpa(), target=Hpa().target * RAY_REPLICA.workers)  # as the command has it
-    found = simulate(constant(2300, 7200), RAY_REPLICA, default, first=first)
+    found = simulate_day(constant_demand(2300, 7200), RAY_REPLICA, default, first=first)
     # From three replicas it first rises to thirty for those that wait.
-    assert (found.changes, found.replicas[-1]) == (turns, replicas)
+    assert (found.num_reversals, found.replicas[-1]) == (turns, replicas)
     settled = slice(-3600, None)
     assert set(found.replicas[settled].tolist()) == {replicas}
     # 50.6 requests in flight keep 85 or 90 workers busy more than half of the time, and 100 ms are only 4.5 requests.
@@ -116,8 +122,8 @@ def test_the_default_policy_does_not_swing_on_the_same_replicas_and_one_request_
 
 
 def test_a_day_with_the_default_policy_costs_less_than_what_its_bursts_need() -> None:
-    demand, replica = built_in(20_000), Replica(service_s=1 / 3000, start_s=30)
-    fixed, found = simulate(demand, replica, Fixed(20)), simulate(demand, replica, Hpa())
+    demand, replica = built_in_demand(20_000), Replica(service_s=1 / 3000, start_s=30)
+    fixed, found = simulate_day(demand, replica, FixedReplicas(20)), simulate_day(demand, replica, Hpa())
     assert fixed.replica_hours == 480
     assert found.replica_hours < 0.5 * fixed.replica_hours
     assert found.late_share < 0.001
@@ -125,16 +131,16 @@ def test_a_day_with_the_default_policy_costs_less_than_what_its_bursts_need() ->
 
 
 def test_a_longer_start_misses_more() -> None:
-    demand = constant(1000, 900)
+    demand = constant_demand(1000, 900)
     burst = Demand(np.r_[demand.rates[:300], demand.rates[:600] * 4], "a burst")
-    shares = [simulate(burst, Replica(1 / 1000, start_s=start), Hpa()).late_share for start in (5, 30, 120)]
+    shares = [simulate_day(burst, Replica(1 / 1000, start_s=start), Hpa()).late_share for start in (5, 30, 120)]
     assert shares[0] < shares[1] < shares[2]
 
 
 def test_a_file_of_demand_holds_each_rate_until_the_next(tmp_path: Path) -> None:
     file = tmp_path / "day.csv"
     file.write_text("seconds,requests_per_second\n0,10\n5,20.5\n8,0\n")
-    assert from_csv(file).rates.tolist() == [10.0] * 5 + [20.5] * 3
+    assert demand_from_csv(file).rates.tolist() == [10.0] * 5 + [20.5] * 3
 
 
 @pytest.mark.parametrize(
@@ -151,7 +157,7 @@ def test_a_file_that_is_no_demand_is_refused_with_its_line(tmp_path: Path, text:
     file = tmp_path / "day.csv"
     file.write_text(text)
     with pytest.raises(InputError, match=said):
-        from_csv(file)
+        demand_from_csv(file)
 
 
 def asked(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict:

@@ -14,10 +14,10 @@ import orjson
 import pytest
 from reader_support import write_version
 
-from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.answers import VersionAnswers
 from forecache.store import Field, Store
 from forecache.store.encoding.json_texts import json_texts, served_type
-from forecache.store.lists import cut_lists
+from forecache.store.json_lists import cut_lists
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 if str(BENCHMARKS) not in sys.path:
@@ -56,9 +56,9 @@ def peers(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, M
         del sys.modules[name]
 
 
-def reader_answers(store: Store, peers: dict[str, ModuleType]) -> Answers:
+def reader_answers(store: Store, peers: dict[str, ModuleType]) -> VersionAnswers:
     """The reader's answers of the second in which the peers made theirs."""
-    found = Answers(store.snapshot())
+    found = VersionAnswers(store.snapshot())
     found.refresh(0.0)
     found.tail = peers["served"].TAIL
     return found

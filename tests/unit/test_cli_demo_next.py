@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from shelf_project.pipelines.shelf import offers
 
-from forecache.cli.commands.demo import _say_what_next
+from forecache.cli.commands.demo import _print_next_steps
 from forecache.settings import load_settings
 
 
 def test_an_answer_of_a_recommender_is_read_and_not_explained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _say_what_next(load_settings(home=tmp_path), [offers], {}, [{"key": "c001"}])
+    _print_next_steps(load_settings(home=tmp_path), [offers], {}, [{"key": "c001"}])
     shown = capsys.readouterr().out
     assert "forecache get offers c001" in shown
     assert "explain" not in shown

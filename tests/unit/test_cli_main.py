@@ -16,12 +16,12 @@ import pytest
 
 from forecache import errors
 from forecache.cli import main as cli
-from forecache.cli.base import Night
+from forecache.cli.base import DateParam
 from forecache.cli.commands import run as run_commands
+from forecache.explain_errors import explain_error
 from forecache.lake.delta import writers
 from forecache.lake.delta.tables import append_rows
 from forecache.settings import load_settings
-from forecache.unforeseen import explain
 
 
 @pytest.fixture(autouse=True)
@@ -177,9 +177,9 @@ def test_run_goes_on_without_a_broken_module_and_ends_with_its_error(
 
 
 def test_several_failures_are_all_told_and_give_their_common_exit_code() -> None:
-    alike = errors.PipelinesFailed({"a": errors.NotFoundError("No a."), "b": errors.NotFoundError("No b.")}, of=3)
+    alike = errors.PipelinesFailedError({"a": errors.NotFoundError("No a."), "b": errors.NotFoundError("No b.")}, of=3)
     assert (str(alike), alike.exit_code) == ("2 of 3 failed. a: No a.; b: No b.", 3)
-    mixed = errors.PipelinesFailed({"a": errors.NotFoundError("No a."), "b": ValueError("wrong\nlong")}, of=2)
+    mixed = errors.PipelinesFailedError({"a": errors.NotFoundError("No a."), "b": ValueError("wrong\nlong")}, of=2)
     assert (str(mixed), mixed.exit_code) == ("2 of 2 failed. a: No a.; b: ValueError: wrong", 1)
 
 
@@ -187,7 +187,7 @@ def test_an_error_of_another_process_says_what_it_said_there() -> None:
     for error in (
         errors.DamagedError("A file is bad."),
         errors.InputError("A row is bad.", remedy="Mend it."),
-        errors.PipelinesFailed({"a": errors.NotFoundError("No a.")}, of=2),
+        errors.PipelinesFailedError({"a": errors.NotFoundError("No a.")}, of=2),
     ):
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again), again.exit_code) == (type(error), str(error), error.exit_code)
@@ -197,7 +197,7 @@ def test_an_error_of_another_process_says_what_it_said_there() -> None:
 @pytest.mark.parametrize(("word", "days"), [("today", 0), ("yesterday", 1), ("1998-06-30", None)])
 def test_a_night_may_be_named_by_the_day(word: str, days: int | None) -> None:
     before = datetime.now(timezone.utc).date()
-    night = Night().convert(word, None, None)
+    night = DateParam().convert(word, None, None)
     after = datetime.now(timezone.utc).date()
     if days is None:
         assert night == date(1998, 6, 30)
@@ -213,14 +213,14 @@ def test_a_night_may_be_named_by_the_day(word: str, days: int | None) -> None:
     ],
 )
 def test_a_home_that_cannot_be_written_is_said_in_a_sentence(error: Exception, place: str) -> None:
-    said = explain(error)
+    said = explain_error(error)
     assert said.message.startswith(f"{place} cannot be written")
     assert "Errno" not in str(said)
     assert said.exit_code == 7
 
 
 def test_a_file_that_may_not_be_read_is_named_and_nothing_is_said_about_writing() -> None:
-    said = explain(PermissionError(errno.EACCES, "Permission denied", "/srv/landing/orders.csv"))
+    said = explain_error(PermissionError(errno.EACCES, "Permission denied", "/srv/landing/orders.csv"))
     assert said.message == "/srv/landing/orders.csv: permission denied."
     assert "written" not in str(said)
     assert "changed" not in str(said)
@@ -248,7 +248,7 @@ def test_errors_that_are_each_other_s_cause_are_walked_once() -> None:
     one, two = ValueError("one"), ValueError("two")
     one.__cause__, two.__cause__ = two, one
     assert list(errors.chain_of(one)) == [one, two]
-    assert explain(one).message == "ValueError: one."
+    assert explain_error(one).message == "ValueError: one."
 
 
 def test_an_unforeseen_error_is_a_sentence_where_only_the_reader_is_installed() -> None:

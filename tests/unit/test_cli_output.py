@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from forecache.cli.base import FLAGS
-from forecache.cli.output import cell, duration, nights_text, outcome, print_json, size, stage_dict
+from forecache.cli.output import (
+    describe_outcome,
+    format_cell,
+    format_dates,
+    format_duration,
+    print_json,
+    size,
+    stage_dict,
+)
 from forecache.cli.progress import StageProgress
 from forecache.results import StageResult
 
@@ -24,7 +32,7 @@ from forecache.results import StageResult
     ],
 )
 def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -39,7 +47,7 @@ def test_size(num_bytes: float, text: str) -> None:
     [(None, "-"), (True, "yes"), (23502, "23,502"), (0.75, "0.75"), (1.0, "1"), (123456.7, "123,457"), ("a", "a")],
 )
 def test_cell(value: object, text: str) -> None:
-    assert cell(value) == text
+    assert format_cell(value) == text
 
 
 def test_json_takes_dates_times_paths_and_bytes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +58,7 @@ def test_json_takes_dates_times_paths_and_bytes(capsys: pytest.CaptureFixture[st
 
 
 def test_nights_of_a_range_are_counted() -> None:
-    assert nights_text([date(1998, 6, 1), date(1998, 6, 2)]) == "1998-06-01..1998-06-02 (2)"
+    assert format_dates([date(1998, 6, 1), date(1998, 6, 2)]) == "1998-06-01..1998-06-02 (2)"
 
 
 def test_stage_keys_are_stable() -> None:
@@ -69,10 +77,10 @@ def test_stage_keys_are_stable() -> None:
 
 
 def test_outcome_says_what_was_written_or_that_nothing_was() -> None:
-    assert outcome(StageResult("features", "churn", 5, 1.0, table="features_churn", delta_version=3)) == (
+    assert describe_outcome(StageResult("features", "churn", 5, 1.0, table="features_churn", delta_version=3)) == (
         "features_churn at Delta version 3"
     )
-    assert outcome(StageResult("features", "churn", 5, 1.0, skipped=True)) == "already current"
+    assert describe_outcome(StageResult("features", "churn", 5, 1.0, skipped=True)) == "already current"
 
 
 FIGURES = {"rows_per_second": 812_345, "core_s": 36.0, "price_on_demand": 0.0123, "worker_bytes": 310_000_000}
@@ -81,7 +89,7 @@ FIGURES = {"rows_per_second": 812_345, "core_s": 36.0, "price_on_demand": 0.0123
 def test_outcome_of_scoring_holds_what_came_of_the_plan_beside_it() -> None:
     details = {"actual": FIGURES, "predicted": FIGURES | {"rows_per_second": 800_000}}
     scored = StageResult("score", "churn", 5, 1.0, table="predictions_churn", delta_version=3, details=details)
-    assert outcome(scored) == (
+    assert describe_outcome(scored) == (
         "predictions_churn at Delta version 3 "
         "(812,345 rows/s, 800,000 predicted, 0.01 core-hours, 0.0123 on demand, 310 MB a worker)"
     )

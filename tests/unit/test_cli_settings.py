@@ -8,7 +8,7 @@ import pytest
 
 from forecache.cli import base
 from forecache.cli.checks.state import check_variables
-from forecache.cli.commands.doctor import examine
+from forecache.cli.commands.doctor import run_checks
 from forecache.cli.main import main
 from forecache.settings import Settings, load_settings
 
@@ -103,7 +103,7 @@ def test_a_setting_that_is_no_json_is_named_and_exits_with_2(
     for command in (["settings"], ["versions", "churn"]):
         assert main(command) == 2
         assert f"{variable} is no JSON: " in capsys.readouterr().err
-    assert f"{variable} is no JSON: " in examine()[0].found
+    assert f"{variable} is no JSON: " in run_checks()[0].found
 
 
 def test_unknown_variables_are_told_with_the_setting_that_may_be_meant(

@@ -18,27 +18,26 @@ from forecache.pipeline.realtime.ladder import Default, LastNight, Stored
 from forecache.reader.connections import heads
 from forecache.reader.http import app as app_module
 from forecache.reader.http.app import ReaderApp
-from forecache.reader.processes import metrics, shared_memory
-from forecache.reader.processes.metrics import BUCKETS, SLOT_BYTES, WorkerMetrics
-from forecache.reader.processes.shared_memory import Runtime
-from forecache.reader.status.history import HISTORY_BYTES, History, Traffic
-from forecache.reader.versions.answers import Answers
-from forecache.realtime.answer.ladder import below
-from forecache.realtime.answer.rungs import rungs_of
-from forecache.realtime.lookups.lookups import Lookups, NotServed
+from forecache.reader.processes import shared_memory, worker_metrics
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.reader.processes.worker_metrics import BUCKETS, SLOT_BYTES, WorkerMetrics
+from forecache.reader.status.history import HISTORY_BYTES, History, ReaderTraffic
+from forecache.reader.versions.answers import VersionAnswers
+from forecache.realtime.answer.fallbacks import fallback_answer, open_fallbacks
+from forecache.realtime.lookups.lookups import ViewLookups, ViewUnavailable
 from forecache.realtime.release.folder import open_releases, read_release
-from forecache.realtime.request.parsed import ParsedRequest
+from forecache.realtime.request.parsed_request import ParsedRequest
 from forecache.settings import Settings, load_settings
 from forecache.store import open_store
-from forecache.store.manifest import Policy
+from forecache.store.manifest import StalePolicy
 from forecache.stream.engine import figures as figures_module
-from forecache.stream.engine.figures import Figures
+from forecache.stream.engine.figures import StreamFigures
 
 AS_OF = "2026-06-30"
 NOW = datetime(2026, 7, 1, 8, tzinfo=timezone.utc).timestamp()
 AHEAD = NOW + 3 * 86400
 AGE_S = 8 * 3600
-REFUSES = Policy(36.0, "refuse")
+REFUSES = StalePolicy(36.0, "refuse")
 
 
 class Clock:
@@ -62,8 +61,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    runtime = Runtime.create(num_slots=2, slot_bytes=SLOT_BYTES)
+def runtime() -> Iterator[ReaderSharedMemory]:
+    runtime = ReaderSharedMemory.create(num_slots=2, slot_bytes=SLOT_BYTES)
     yield runtime
     runtime.remove()
 
@@ -95,10 +94,12 @@ QUESTIONS = {
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_ages_of_the_future_end_with_it(question: str, settings: Settings, runtime: Runtime, clock: Clock) -> None:
-    write_version(settings.store_path, "churn", churn_rows(10), as_of=AS_OF, policy=Policy(36.0, "flag"))
+def test_ages_of_the_future_end_with_it(
+    question: str, settings: Settings, runtime: ReaderSharedMemory, clock: Clock
+) -> None:
+    write_version(settings.store_path, "churn", churn_rows(10), as_of=AS_OF, policy=StalePolicy(36.0, "flag"))
     app = ReaderApp(settings, runtime)
-    app.catalog._install("churn", Answers(open_store(settings, "churn").snapshot()))
+    app.catalog._install("churn", VersionAnswers(open_store(settings, "churn").snapshot()))
     method, path, body, part = QUESTIONS[question]
     seen = []
     for clock.now in (NOW, AHEAD, NOW, NOW - 7200):
@@ -115,10 +116,12 @@ def test_ages_of_the_future_end_with_it(question: str, settings: Settings, runti
     ]
 
 
-def test_what_was_refused_for_its_age_is_answered_again(settings: Settings, runtime: Runtime, clock: Clock) -> None:
+def test_what_was_refused_for_its_age_is_answered_again(
+    settings: Settings, runtime: ReaderSharedMemory, clock: Clock
+) -> None:
     write_version(settings.store_path, "churn", churn_rows(10), as_of=AS_OF, policy=REFUSES)
     app = ReaderApp(settings, runtime)
-    app.catalog._install("churn", Answers(open_store(settings, "churn").snapshot()))
+    app.catalog._install("churn", VersionAnswers(open_store(settings, "churn").snapshot()))
     seen = []
     for clock.now in (NOW, AHEAD, NOW):
         calls: list[Any] = [Asked("GET", "/v1/churn/00007"), Asked("POST", "/v1/churn", b'{"keys":["00007"]}')]
@@ -131,69 +134,69 @@ def test_what_was_refused_for_its_age_is_answered_again(settings: Settings, runt
 
 def test_the_date_of_responses_goes_back(clock: Clock) -> None:
     for clock.now in (NOW, AHEAD, NOW, -5.5):
-        head = heads.head(200, (), 0, closes=False, old=False)
+        head = heads.response_head(200, (), 0, closes=False, old=False)
         assert f"date: {formatdate(clock.now, usegmt=True)}\r\n".encode() in head
 
 
 def test_look_ups_of_a_view_that_was_too_old_are_made_again(settings: Settings) -> None:
     write_views(settings, as_of=AS_OF, policy=REFUSES)
     make_release(settings)
-    served = {name: Answers(open_store(settings, name).snapshot()) for name in ("household", "product")}
+    served = {name: VersionAnswers(open_store(settings, name).snapshot()) for name in ("household", "product")}
     release = read_release(open_releases(settings, "ranking"), 1)
-    lookups = Lookups(release.lookups, served, refuses=True)
+    lookups = ViewLookups(release.lookups, served, refuses=True)
     columns = {"household_id": np.array([1]), "product_id": np.array(["a"], object)}
     request = ParsedRequest(1, columns, ["a"], b"")
     before = lookups.read(request, NOW).views["household"].tolist()
-    with pytest.raises(NotServed):
+    with pytest.raises(ViewUnavailable):
         lookups.read(request, AHEAD)
     assert lookups.read(request, NOW).views["household"].tolist() == before
 
 
 def test_a_rung_whose_store_was_too_old_answers_again(settings: Settings) -> None:
     write_version(settings.store_path, "churn", churn_rows(10), as_of=AS_OF, policy=REFUSES)
-    served = {"churn": Answers(open_store(settings, "churn").snapshot())}
-    rungs = rungs_of((LastNight(Stored("churn", ("user",), "churn_probability")), Default(0.0)))
+    served = {"churn": VersionAnswers(open_store(settings, "churn").snapshot())}
+    rungs = open_fallbacks((LastNight(Stored("churn", ("user",), "churn_probability")), Default(0.0)))
     request = ParsedRequest(1, {"user": np.array(["00007"], object)}, [], b"")
-    found = [below(request, rungs, served, now).rung for now in (NOW, AHEAD, NOW)]
+    found = [fallback_answer(request, rungs, served, now).rung for now in (NOW, AHEAD, NOW)]
     assert found == ["last_night", "default", "last_night"]
 
 
 @pytest.mark.parametrize("now", [-1e9, NOW])
-def test_a_heartbeat_is_of_no_date(now: float, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_is_of_no_date(now: float, runtime: ReaderSharedMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before 1970 as well; and one of a clock that was ahead does not keep a worker alive that has ended."""
-    worker, ended = WorkerMetrics.claimed(runtime), WorkerMetrics.claimed(runtime)
+    worker, ended = WorkerMetrics.claim(runtime), WorkerMetrics.claim(runtime)
     elapsed = [5000.0]
     clock = SimpleNamespace(time=lambda: now, monotonic=lambda: elapsed[0])
-    for module in (metrics, shared_memory):
+    for module in (worker_metrics, shared_memory):
         monkeypatch.setattr(module, "time", clock)
-    ended.beat()
+    ended.record_heartbeat()
     elapsed[0] += 60
-    worker.beat()
-    assert (worker.alive, ended.alive) == (True, False)
+    worker.record_heartbeat()
+    assert (worker.is_alive, ended.is_alive) == (True, False)
     runtime.count_crash()
     assert runtime.last_crash == int(now)
 
 
-def test_a_slot_that_nobody_has_had_is_not_alive(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "time", SimpleNamespace(monotonic=lambda: 1.0))  # the machine has just started
-    assert not WorkerMetrics(runtime.slot(0)).alive
+def test_a_slot_that_nobody_has_had_is_not_alive(runtime: ReaderSharedMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_metrics, "time", SimpleNamespace(monotonic=lambda: 1.0))  # the machine has just started
+    assert not WorkerMetrics(runtime.slot(0)).is_alive
 
 
 def test_rates_of_the_status_are_of_the_seconds_that_passed() -> None:
     history = History(memoryview(bytearray(HISTORY_BYTES)))
     for step, at in enumerate((NOW, AHEAD, NOW, -5.5)):
-        history.add(at, Traffic(100 * step, 0, 0, [0] * BUCKETS), {}, {}, clock_s=2.0 * step)
+        history.add_sample(at, ReaderTraffic(100 * step, 0, 0, [0] * BUCKETS), {}, {}, clock_s=2.0 * step)
     assert history.series()["per_s"] == [0, 50, 50, 50]
     assert history.series()["at_s"] == [NOW, AHEAD, NOW, -5.5]
-    assert history.traffic(60)[0] == 6.0
+    assert history.recent_traffic(60)[0] == 6.0
 
 
 def test_rates_of_a_stream_are_of_its_last_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(wall=AHEAD, elapsed=0.0)
     fake = SimpleNamespace(time=lambda: clock.wall, monotonic=lambda: clock.elapsed)
     monkeypatch.setattr(figures_module, "time", fake)
-    figures = Figures(tmp_path, "clicks", engine="arrow", freshness="seconds")
+    figures = StreamFigures(tmp_path, "clicks", engine="arrow", freshness="seconds")
     for clock.elapsed, clock.wall in ((100.0, AHEAD), (300.0, NOW)):
-        figures.committed(1, {}, np.full(600, clock.wall * 1e6))
+        figures.count_commit(1, {}, np.full(600, clock.wall * 1e6))
     figures.write(now=True)
     assert figures.state.rows_per_s == 10.0

@@ -8,13 +8,11 @@ import pytest
 from cost_support import NIGHT, PRICES, row, trained, written
 
 from forecache.cli.main import main
-from forecache.lake.ledger import record
-from forecache.operations.cost.line import DAYS_OF_A_MONTH
-from forecache.operations.cost.plot import plot
-from forecache.operations.cost.replicas import Use
-from forecache.operations.cost.report import as_dict, cost_report
-from forecache.operations.cost.stages import predictions_a_day, stage_lines, training_lines
-from forecache.operations.cost.unrecorded import unrecorded
+from forecache.lake.ledger import append_records
+from forecache.operations.cost.cost_line import DAYS_OF_A_MONTH
+from forecache.operations.cost.cost_report import cost_report, plot_costs, report_to_dict
+from forecache.operations.cost.reader_costs import ReaderUse
+from forecache.operations.cost.stage_costs import describe_unrecorded, predictions_a_day, stage_lines, training_lines
 from forecache.settings import Settings, load_settings
 
 
@@ -39,8 +37,8 @@ def test_scoring_counts_its_core_seconds_and_other_stages_their_time_on_the_core
 
 def test_a_list_of_a_recommender_is_a_prediction_of_its_own(priced: Settings) -> None:
     made = row("recommend", "shop", rows=1_000_000, seconds=1800.0)
-    record(priced, [made, row("score", rows=3_000_000, cost={"core_s": 3600.0}), row("features", rows=7)])
-    report = as_dict(cost_report(priced, days=7, cores=4))
+    append_records(priced, [made, row("score", rows=3_000_000, cost={"core_s": 3600.0}), row("features", rows=7)])
+    report = report_to_dict(cost_report(priced, days=7, cores=4))
     assert report["predictions"] == {"shop": 1e6, "churn": 3e6}
     of = report["price_per_million_predictions_of"]
     assert of == {"shop": pytest.approx(2 * 0.04), "churn": pytest.approx(0.04 / 3)}
@@ -49,7 +47,7 @@ def test_a_list_of_a_recommender_is_a_prediction_of_its_own(priced: Settings) ->
 
 
 def test_each_table_of_the_lake_has_a_line_that_names_it(priced: Settings) -> None:
-    record(priced, [row("score", rows=1)])
+    append_records(priced, [row("score", rows=1)])
     for name, num_bytes in (("request_log_rank", 2_000_000), ("raw_events", 1_000_000)):
         folder = Path(priced.lake_uri) / name
         folder.mkdir()
@@ -70,7 +68,7 @@ def test_the_report_adds_up_and_divides_by_what_was_made(priced: Settings) -> No
     written(priced)
     report = cost_report(priced, days=7, cores=2)
     assert report.days == 1.0  # the ledger was made just now
-    made = as_dict(report)
+    made = report_to_dict(report)
     by_what = {line["what"]: line for line in made["lines"]}
     assert by_what["store"]["price"] == pytest.approx(0.001 * 0.08 / DAYS_OF_A_MONTH)
     assert by_what["readers"]["price"] == pytest.approx(3 * 24 * 0.05)
@@ -85,7 +83,7 @@ def test_the_report_adds_up_and_divides_by_what_was_made(priced: Settings) -> No
 def test_a_missing_price_is_said_and_makes_no_sum(priced: Settings) -> None:
     written(priced)
     unpriced = priced.model_copy(update={"prices": {"cpu": (0.04, 0.01)}, "reader_replicas": 0})
-    made = as_dict(cost_report(unpriced, days=7, cores=2))
+    made = report_to_dict(cost_report(unpriced, days=7, cores=2))
     assert made["missing_prices"] == ["NVIDIA H100 80GB HBM3", "storage"]
     assert made["price_by_part"] == {
         "stage": pytest.approx(0.04),
@@ -99,10 +97,10 @@ def test_a_missing_price_is_said_and_makes_no_sum(priced: Settings) -> None:
 
 
 def test_answers_and_replicas_come_from_prometheus(priced: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forecache.operations.cost import report as module
+    from forecache.operations.cost import cost_report as module
 
     written(priced)
-    monkeypatch.setattr(module, "use_of_readers", lambda settings, days: Use(2.0, 4_000_000.0, "Prometheus"))
+    monkeypatch.setattr(module, "use_of_readers", lambda settings, days: ReaderUse(2.0, 4_000_000.0, "Prometheus"))
     report = cost_report(priced, days=7, cores=2)
     assert report.per_million_answers == pytest.approx(2 * 24 * 0.05 / 4)
 
@@ -144,16 +142,16 @@ def test_dagster_shows_the_lines_the_picture_and_the_known_prices(priced: Settin
 
 def test_a_picture_is_written_without_any_price(priced: Settings, tmp_path: Path) -> None:
     written(priced)
-    plot(cost_report(priced.model_copy(update={"prices": {}}), days=7, cores=2), tmp_path / "cost.png")
+    plot_costs(cost_report(priced.model_copy(update={"prices": {}}), days=7, cores=2), tmp_path / "cost.png")
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_records_since_a_moment_are_those_that_were_recorded_then(priced: Settings) -> None:
     from forecache.lake.ledger import records_since
 
-    record(priced, [row("score")])
+    append_records(priced, [row("score")])
     moment = datetime.now(timezone.utc)
-    record(priced, [row("publish")])
+    append_records(priced, [row("publish")])
     assert [each.stage for each in records_since(priced, moment)] == ["publish"]
 
 
@@ -168,16 +166,16 @@ def test_ingesting_and_publishing_are_stages_that_hold_the_cores(priced: Setting
 
 
 def test_files_that_the_ledger_does_not_account_for_are_not_known(priced: Settings) -> None:
-    from forecache.lake.ingest.ingested import IngestedFile, enter_files
+    from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 
     now = datetime.now(timezone.utc)
 
     def entered(name: str) -> IngestedFile:
         return IngestedFile("orders", name, NIGHT, 1, now, "", 5, 5, 0, None, 0, now, "", "")
 
-    enter_files(priced, [entered("a.csv"), entered("b.csv"), entered("c.csv")])
-    assert unrecorded(priced, [row("ingest", "orders", files=3)], LONG_AGO) == []
-    assert unrecorded(priced, [row("ingest", "orders", files=1)], LONG_AGO) == [
+    record_files(priced, [entered("a.csv"), entered("b.csv"), entered("c.csv")])
+    assert describe_unrecorded(priced, [row("ingest", "orders", files=3)], LONG_AGO) == []
+    assert describe_unrecorded(priced, [row("ingest", "orders", files=1)], LONG_AGO) == [
         "What ingesting 2 of 3 files of orders took is not known."
     ]
-    assert unrecorded(priced, [], datetime(2100, 1, 1, tzinfo=timezone.utc)) == []
+    assert describe_unrecorded(priced, [], datetime(2100, 1, 1, tzinfo=timezone.utc)) == []

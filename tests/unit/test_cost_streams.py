@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from cost_support import PRICES, written
 
-from forecache.operations.cost.report import as_dict, cost_report
-from forecache.operations.cost.streams import use_of_streams
+from forecache.operations.cost.cost_report import cost_report, report_to_dict
+from forecache.operations.cost.stream_costs import use_of_streams
 from forecache.settings import Settings, load_settings
-from forecache.stream.engine.figures import Figures
+from forecache.stream.engine.figures import StreamFigures
 from forecache.stream_state import StreamState, read_state, write_state
 
 STREAM = "fraud"
@@ -28,7 +28,7 @@ def declared(priced: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A project with one stream, of which the cost needs the name alone."""
     from types import SimpleNamespace
 
-    from forecache.operations.cost import streams as module
+    from forecache.operations.cost import stream_costs as module
 
     project = SimpleNamespace(streams={STREAM: SimpleNamespace(name=STREAM, engine="arrow")})
     monkeypatch.setattr(module, "read_project", lambda settings: project)
@@ -51,7 +51,7 @@ def test_a_day_of_a_stream_is_what_its_process_took_since_its_start(declared: Se
     write_state(declared.home_path, STREAM, replace(running(), started_at=time.time() - 7_200, written_at=time.time()))
     written(declared)
     report = cost_report(declared, days=7, cores=2)
-    made = as_dict(report)
+    made = report_to_dict(report)
     [line] = [line for line in made["lines"] if line["part"] == "streams"]
     assert (line["subject"], line["what"], line["basis"]) == (STREAM, "engine arrow", "measured for 2 h")
     assert line["amount"] == pytest.approx(6.0, rel=1e-3)
@@ -82,7 +82,7 @@ def test_a_stream_that_says_nothing_is_not_known_and_not_zero(
     written(declared)
     report = cost_report(declared, days=7, cores=2)
     assert not [line for line in report.lines if line.part == "streams"]
-    assert as_dict(report)["price_per_million_events_of"] == {STREAM: None}
+    assert report_to_dict(report)["price_per_million_events_of"] == {STREAM: None}
     assert any(STREAM in sentence for sentence in report.not_known)
 
 
@@ -93,7 +93,7 @@ def test_a_stream_without_events_has_a_day_and_no_price_of_a_million(declared: S
 
 
 def test_an_engine_says_what_its_process_has_taken(tmp_path: Path) -> None:
-    figures = Figures(tmp_path, STREAM, engine="arrow", freshness="event")
+    figures = StreamFigures(tmp_path, STREAM, engine="arrow", freshness="event")
     figures.write(now=True)
     first = read_state(tmp_path, STREAM)
     until = time.process_time() + 0.05

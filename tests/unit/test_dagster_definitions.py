@@ -10,13 +10,12 @@ import dagster as dg
 import pytest
 import yaml
 
-from assets.freshness import raw_freshness
-from assets.partitions import daily
+from assets.partitions import daily_partitions, raw_freshness
 from assets.predictions import build_predictions
 from forecache.pipeline.loading import load_pipeline
 from forecache.settings import PROJECT_ROOT, load_settings
-from jobs.common import night_tags
 from jobs.definitions import build_definitions
+from jobs.schedules import partition_tags
 from resources.instance import LOCATION
 
 STAGES = ("training_set", "candidate", "model", "predictions", "published")
@@ -157,17 +156,17 @@ def test_a_broken_module_is_an_asset_that_says_why_and_the_others_are_there(
 
 
 def test_days_include_both_ends_and_end_with_the_data() -> None:
-    days = daily(date(2026, 1, 1), date(2026, 1, 3))
+    days = daily_partitions(date(2026, 1, 1), date(2026, 1, 3))
     assert days.get_partition_keys() == ["2026-01-01", "2026-01-02", "2026-01-03"]
     yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
-    assert daily(yesterday, None).get_partition_keys() == [yesterday.isoformat()]
+    assert daily_partitions(yesterday, None).get_partition_keys() == [yesterday.isoformat()]
 
 
 def test_one_night_is_a_partition_and_several_are_a_range() -> None:
     first, last = date(2026, 1, 1), date(2026, 1, 3)
-    assert night_tags(first, first) == {"dagster/partition": "2026-01-01"}
-    assert set(night_tags(first, last).values()) == {"2026-01-01", "2026-01-03"}
-    assert len(night_tags(first, last)) == 2
+    assert partition_tags(first, first) == {"dagster/partition": "2026-01-01"}
+    assert set(partition_tags(first, last).values()) == {"2026-01-01", "2026-01-03"}
+    assert len(partition_tags(first, last)) == 2
 
 
 def test_nightly_schedule_asks_for_the_last_night_of_data_that_have_ended(repository: dg.RepositoryDefinition) -> None:

@@ -9,8 +9,7 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import freeze_time
 
-from assets.freshness import nightly_freshness
-from assets.partitions import pipeline_partitions, source_dependencies
+from assets.partitions import nightly_freshness, pipeline_partitions, source_dependencies
 from forecache.pipeline import FeatureView, Pipeline, Publish, Recommender, Schedule, load_pipeline, load_served
 from forecache.settings import PROJECT_ROOT, Settings, load_settings
 from jobs.definitions import pipeline_definitions, recommender_definitions

@@ -11,7 +11,7 @@ import yaml
 from monitoring_services import program
 
 from forecache.metrics import reader as metrics
-from forecache.operations.autoscale.hpa import Hpa, Limit
+from forecache.operations.autoscale.autoscalers import Hpa, ScalingLimit
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -32,9 +32,11 @@ def keda() -> dict[str, Any]:
     return found
 
 
-def limits(rules: dict[str, Any]) -> tuple[Limit, ...]:
+def limits(rules: dict[str, Any]) -> tuple[ScalingLimit, ...]:
     words = {"Percent": "percent", "Pods": "pods"}
-    return tuple(Limit(each["periodSeconds"], **{words[each["type"]]: each["value"]}) for each in rules["policies"])
+    return tuple(
+        ScalingLimit(each["periodSeconds"], **{words[each["type"]]: each["value"]}) for each in rules["policies"]
+    )
 
 
 def test_the_default_policy_of_the_simulator_is_the_one_that_is_deployed() -> None:

@@ -10,7 +10,7 @@ from offered_project.views import VISITS
 from offered_sample import NIGHT
 
 from forecache.lake.examples.build import examples_inputs
-from forecache.lake.examples.days import request_days
+from forecache.lake.examples.request_days import request_days
 from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import Candidates, Gate, Lookup, Realtime, RequestField, Window
 from forecache.settings import Settings

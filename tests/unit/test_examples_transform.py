@@ -14,10 +14,10 @@ from offered_project.transforms import FEATURES
 
 from forecache.errors import InputError
 from forecache.lake.contracts import require_labels
-from forecache.lake.examples.days import request_days
+from forecache.lake.engine_errors import as_refusal
 from forecache.lake.examples.lookups import matrix_column
-from forecache.lake.examples.transform import request_starts, requests_of, whole_requests
-from forecache.lake.refusals import refusal_in
+from forecache.lake.examples.request_days import request_days
+from forecache.lake.examples.transform import request_starts, request_transformer, whole_requests
 
 AT = datetime(2026, 1, 14, 6, tzinfo=timezone.utc)
 
@@ -45,7 +45,7 @@ def rows(**changed: list[Any]) -> pa.RecordBatch:
 
 
 def transformed(*batches: pa.RecordBatch) -> pa.Table:
-    return pa.Table.from_batches(list(requests_of(offers)(iter(batches))))
+    return pa.Table.from_batches(list(request_transformer(offers)(iter(batches))))
 
 
 def test_each_request_is_transformed_by_itself() -> None:
@@ -102,7 +102,7 @@ def test_requests_are_dealt_out_whole_and_in_order(runs: list[tuple[int, int]], 
 def test_requests_that_could_not_be_asked_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match="forecache refuses:") as said:
         transformed(rows(**changed))
-    refused = refusal_in(said.value)
+    refused = as_refusal(said.value)
     assert isinstance(refused, InputError)
     assert re.search(message, str(refused)), str(refused)
 

@@ -9,7 +9,7 @@ import pytest
 from release_support import lightgbm_trees, onnx_network
 
 from forecache.monitoring.explain import contributions, shapley
-from forecache.monitoring.explain.logged import labels_of
+from forecache.monitoring.explain.logged_answers import candidate_labels
 
 
 def by_all_orders(value: Any, count: int) -> np.ndarray:
@@ -48,7 +48,7 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 
 def test_few_features_are_enumerated_to_the_formula(rows: tuple[np.ndarray, np.ndarray]) -> None:
     row, background = rows
-    found = shapley.shapley(product, row, background)
+    found = shapley.compute_shapley(product, row, background)
     np.testing.assert_allclose(found.contributions, expected(row, background), rtol=1e-5, atol=1e-6)
     assert found.permutations == 0
     assert found.base == pytest.approx(product(background).mean(), rel=1e-6)
@@ -60,7 +60,7 @@ def test_drawn_values_are_within_their_errors_and_sum_to_the_score(
 ) -> None:
     row, background = rows
     monkeypatch.setattr(shapley, "MOST_ENUMERATED", 0)
-    found = shapley.shapley(product, row, background, permutations=2000)
+    found = shapley.compute_shapley(product, row, background, permutations=2000)
     assert found.permutations == 2002  # a multiple of the seven rows of the background
     assert (np.abs(found.contributions - expected(row, background)) <= 4 * found.errors + 1e-6).all()
     assert 0 < found.errors.max() < 0.1
@@ -76,7 +76,7 @@ def test_a_feature_that_is_the_same_in_every_row_contributes_nothing_and_is_not_
         asked.append(len(matrix))
         return matrix[:, 0] * 2
 
-    found = shapley.shapley(score, row, background)
+    found = shapley.compute_shapley(score, row, background)
     assert found.contributions.tolist() == [-3, 0, 0]
     assert len(asked) == 2
 
@@ -85,7 +85,9 @@ def test_the_permutations_of_an_additive_model_are_exact_where_many_features_are
     rng = np.random.default_rng(5)
     weights = rng.normal(size=30)
     row, background = rng.normal(size=30).astype(np.float32), rng.normal(size=(16, 30)).astype(np.float32)
-    found = shapley.shapley(lambda matrix: matrix.astype(np.float64) @ weights, row, background, permutations=64)
+    found = shapley.compute_shapley(
+        lambda matrix: matrix.astype(np.float64) @ weights, row, background, permutations=64
+    )
     np.testing.assert_allclose(found.contributions, weights * (row - background.mean(axis=0)), rtol=1e-4, atol=1e-6)
 
 
@@ -105,7 +107,7 @@ def by_counts(node: dict[str, Any], row: np.ndarray, chosen: frozenset[int]) -> 
 def test_those_of_lightgbm_are_the_formula_over_its_trees() -> None:
     payload = lightgbm_trees(4, trees=5)
     row = np.array([0.3, -1.2, 0.8, 0.1], np.float32)
-    found = contributions._lightgbm(payload, row, np.empty((0, 4), np.float32), "")
+    found = contributions._lightgbm_contributions(payload, row, np.empty((0, 4), np.float32), "")
     assert found is not None
     trees = lightgbm.Booster(model_str=payload.decode()).dump_model()["tree_info"]
     wanted = by_all_orders(lambda chosen: sum(by_counts(t["tree_structure"], row, chosen) for t in trees), 4)
@@ -122,7 +124,7 @@ def test_a_network_is_explained_with_unknown_features() -> None:
     def score(matrix: np.ndarray) -> np.ndarray:
         return session.run(None, {"features": matrix})[0].reshape(-1)
 
-    found = shapley.shapley(score, row, background)
+    found = shapley.compute_shapley(score, row, background)
     assert found.base + found.contributions.sum() == pytest.approx(float(score(row[None])[0]), rel=1e-4)
 
 
@@ -132,8 +134,8 @@ def a_record(request: bytes, items: int) -> dict[str, Any]:
 
 def test_candidates_are_named_as_far_as_the_request_can_be_read() -> None:
     listed = b'{"household_id": 1, "candidates": [{"product_id": "a", "price": 1}, {"product_id": "b"}]}'
-    assert labels_of(a_record(listed, 2), None) == ["a", "b"]
-    assert labels_of(a_record(b'{"household_id": 1, "candidates": ["a", "b"]}', 2), None) == ["a", "b"]
-    assert labels_of(a_record(b'{"amount": 1}', 1), None) is None
-    assert labels_of(a_record(b"{", 2), None) == [0, 1]
-    assert labels_of(a_record(b"[1, 2]", 2), None) == [0, 1]
+    assert candidate_labels(a_record(listed, 2), None) == ["a", "b"]
+    assert candidate_labels(a_record(b'{"household_id": 1, "candidates": ["a", "b"]}', 2), None) == ["a", "b"]
+    assert candidate_labels(a_record(b'{"amount": 1}', 1), None) is None
+    assert candidate_labels(a_record(b"{", 2), None) == [0, 1]
+    assert candidate_labels(a_record(b"[1, 2]", 2), None) == [0, 1]

@@ -17,8 +17,7 @@ from forecache.inference.onnx_preprocessing import add_preprocessing, remove_pre
 from forecache.lake.feature_tables.feature_columns import hashed_words
 from forecache.monitoring.bins import count_batches
 from forecache.pipeline import Feature, FeatureView, load_pipeline
-from forecache.registry.gate.examples import Examples
-from forecache.registry.gate.slices import slices_of
+from forecache.registry.gate.examples import SplitExamples, slices_of
 from forecache.settings import Settings
 
 
@@ -153,7 +152,7 @@ def test_words_are_counted_by_hash_whatever_their_case() -> None:
 
 def test_a_slice_by_a_category_is_named_by_it() -> None:
     matrix = np.array([[0, 2, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 2, 0, 0, 0]], np.float32)
-    examples = Examples(matrix, np.zeros(4), (), ENCODING)
+    examples = SplitExamples(matrix, np.zeros(4), (), ENCODING)
     found = {name: rows.tolist() for name, rows in slices_of(examples, "shop")}
     assert found == {
         "null": [False, False, True, False],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from forecache.errors import ConflictError, SettingsError
-from forecache.files import lock, replacing, write_durably
+from forecache.files import lock, replace_file, write_durably
 from forecache.folders import BucketFolder, LocalFolder, open_folder
 
 
@@ -16,7 +16,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_beside_it(tmp_pat
     write_durably(path, "old")
 
     def fail() -> None:
-        with replacing(path) as unfinished:
+        with replace_file(path) as unfinished:
             assert unfinished.suffix == ".json"
             unfinished.write_text("half of")
             raise RuntimeError("the disk is full")

@@ -22,7 +22,7 @@ def unmatched(
             for hashes in blocks:
                 rows.add_rows(side, hashes, np.arange(start, start + len(hashes)))
                 start += len(hashes)
-        return rows.unmatched(threads, most=most)
+        return rows.find_unmatched(threads, most=most)
 
 
 @pytest.mark.parametrize("waiting_bytes", [anti_join.WAITING_BYTES, 5_000, 0], ids=["in memory", "some", "in the file"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from forecache.lake import code
+from forecache.lake import code_version as code
 from forecache.settings import load_settings
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from forecache.lake.delta.files import DataFile
-from forecache.lake.maintenance.merge import SMALL_BYTES, similar_in_size
+from forecache.lake.maintenance.compaction import SMALL_BYTES, files_of_similar_size
 
 
 def file(name: str, size_bytes: int) -> DataFile:
@@ -18,7 +18,7 @@ def test_bytes_written_stay_a_few_times_those_of_the_rows(commit_bytes: int) -> 
         files.append(file(f"{number:06}", commit_bytes))
         written += commit_bytes
         small = [each for each in files[-2_000:] if each.size_bytes < SMALL_BYTES]
-        chosen = similar_in_size(small, least=48, growth=4) if number % 48 == 0 else []
+        chosen = files_of_similar_size(small, least=48, growth=4) if number % 48 == 0 else []
         if chosen:
             size = sum(each.size_bytes for each in chosen)
             files = [each for each in files if each not in chosen] + [file(f"merged-{number:06}", size)]
@@ -32,9 +32,9 @@ def test_bytes_written_stay_a_few_times_those_of_the_rows(commit_bytes: int) -> 
 
 def test_a_large_file_waits_until_the_small_ones_are_worth_it() -> None:
     large, small = file("large", 100), [file(f"small-{number}", 1) for number in range(60)]
-    assert similar_in_size([large, *small], least=48, growth=4) == sorted(small, key=lambda each: each.path)
-    assert similar_in_size([large, *small[:40]], least=48, growth=4) == []
+    assert files_of_similar_size([large, *small], least=48, growth=4) == sorted(small, key=lambda each: each.path)
+    assert files_of_similar_size([large, *small[:40]], least=48, growth=4) == []
     medium = [file(f"medium-{number}", 100) for number in range(3)]
-    assert len(similar_in_size([large, *medium, *small], least=48, growth=4)) == 64
-    assert similar_in_size([file("a", 1), file("b", 1)], least=2, growth=2) == [file("a", 1), file("b", 1)]
-    assert similar_in_size([file("a", 1), file("b", 9)], least=2, growth=2) == []
+    assert len(files_of_similar_size([large, *medium, *small], least=48, growth=4)) == 64
+    assert files_of_similar_size([file("a", 1), file("b", 1)], least=2, growth=2) == [file("a", 1), file("b", 1)]
+    assert files_of_similar_size([file("a", 1), file("b", 9)], least=2, growth=2) == []

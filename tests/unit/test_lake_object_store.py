@@ -6,7 +6,7 @@ import pytest
 
 from forecache.errors import UnavailableError
 from forecache.lake.spark.object_store import hadoop_options, s3_jars
-from forecache.lake.spark.session import _escaped
+from forecache.lake.spark.session import _escape_property
 from forecache.settings import Settings, load_settings
 
 
@@ -86,5 +86,5 @@ def test_missing_jars_are_an_error_with_the_remedy_unless_the_configuration_brin
 
 
 def test_a_value_of_the_configuration_is_escaped_as_java_reads_it() -> None:
-    assert _escaped(" a\\b\nc=d ") == "a\\\\b\\nc=d"
-    assert _escaped("spark.a b", " :=") == "spark.a\\ b"
+    assert _escape_property(" a\\b\nc=d ") == "a\\\\b\\nc=d"
+    assert _escape_property("spark.a b", " :=") == "spark.a\\ b"

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from forecache.lake.spark.python_daemon import without_archives
+from forecache.lake.spark.python_daemon import remove_archives
 
 
 def test_leaves_out_what_lies_inside_the_installed_pyspark(tmp_path: Path) -> None:
@@ -14,12 +14,12 @@ def test_leaves_out_what_lies_inside_the_installed_pyspark(tmp_path: Path) -> No
     (tmp_path / "linked").symlink_to(tmp_path / "installed")
     archive = f"{tmp_path}/linked/pyspark/python/lib/pyspark.zip"
     path = [archive, "/mine", f"{package}/jars/spark-core.jar", str(tmp_path / "installed"), "/other/pyspark.zip"]
-    assert without_archives(path) == ["/mine", str(tmp_path / "installed"), "/other/pyspark.zip"]
+    assert remove_archives(path) == ["/mine", str(tmp_path / "installed"), "/other/pyspark.zip"]
 
 
 def test_leaves_a_path_without_an_installed_pyspark_as_it_is(tmp_path: Path) -> None:
     path = ["/spark/python/lib/pyspark.zip", str(tmp_path)]
-    assert without_archives(path) == path
+    assert remove_archives(path) == path
 
 
 def test_what_is_imported_before_workers_are_forked_is_there_and_frozen() -> None:

@@ -25,11 +25,11 @@ def test_options_of_the_jvm_are_ones_that_it_knows(tmp_path: Path, word: str, fl
 
 def test_the_jvm_is_for_long_work_where_the_lake_is_large_or_not_on_this_machine(tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path, spark_jvm="auto")
-    assert spark._jvm(settings) == "short"
+    assert spark._session_length(settings) == "short"
     file = Path(settings.lake_uri) / "features" / "part.parquet"
     file.parent.mkdir(parents=True)
     with file.open("wb") as opened:
         opened.truncate(spark._LARGE_LAKE_BYTES + 1)
-    assert spark._jvm(settings) == "long"
-    assert spark._jvm(load_settings(home=tmp_path, spark_jvm="short")) == "short"
-    assert spark._jvm(load_settings(home=tmp_path, lake_uri="s3://bucket/lake", spark_jvm="auto")) == "long"
+    assert spark._session_length(settings) == "long"
+    assert spark._session_length(load_settings(home=tmp_path, spark_jvm="short")) == "short"
+    assert spark._session_length(load_settings(home=tmp_path, lake_uri="s3://bucket/lake", spark_jvm="auto")) == "long"

@@ -8,18 +8,17 @@ from live_support import LAYER, NOON_US, live_row
 
 from forecache.errors import ConflictError, DamagedError
 from forecache.store import Store
-from forecache.store.layout import Layout
-from forecache.store.live import state
+from forecache.store.layout import StoreLayout
+from forecache.store.live import counters as state
 from forecache.store.live.layer import layer_from_json, read_layer, write_layer
-from forecache.store.live.numbers import content_of
 from forecache.store.live.pending import open_pending_writer
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.rows import PENDING, LiveRow, record_of, row_of
-from forecache.store.live.writer import open_live_writer
+from forecache.store.live.writer import live_content_sum, open_live_writer
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(tmp_path: Path) -> StoreLayout:
     found = Store(tmp_path / "churn").layout
     found.create()
     return found
@@ -32,7 +31,7 @@ def test_a_record_reads_back_as_the_row_that_it_was(row: LiveRow) -> None:
     assert row_of(record_of(row)) == row
 
 
-def test_the_file_of_a_layer_reads_back_and_a_changed_byte_is_noticed(layout: Layout) -> None:
+def test_the_file_of_a_layer_reads_back_and_a_changed_byte_is_noticed(layout: StoreLayout) -> None:
     assert read_layer(layout) is None
     write_layer(layout, LAYER)
     assert read_layer(layout) == LAYER
@@ -43,23 +42,23 @@ def test_the_file_of_a_layer_reads_back_and_a_changed_byte_is_noticed(layout: La
         layer_from_json(layout.live.read_bytes().replace(b"cards", b"carts"))
 
 
-def test_a_reader_made_before_the_layer_sees_it_once_it_has_followed(layout: Layout) -> None:
+def test_a_reader_made_before_the_layer_sees_it_once_it_has_followed(layout: StoreLayout) -> None:
     with LiveReader(layout) as reader:
-        assert (reader.get(b"a"), reader.is_empty, reader.applied, reader.entries) == (None, True, -1, 0)
+        assert (reader.get(b"a"), reader.is_empty, reader.applied_version, reader.entries) == (None, True, -1, 0)
         with open_live_writer(layout) as writer:
             writer.apply(3, [(b"a", live_row(3, 1)), (b"b", live_row(3, 2)), (b"a", live_row(3, 3))])
             assert reader.get(b"a") is None
             reader.follow()
             assert reader.get(b"a") == live_row(3, 3)
             assert reader.get_many([b"b", b"c", b"a"]) == [live_row(3, 2), None, live_row(3, 3)]
-            assert (reader.applied, reader.entries, reader.verified_through) == (3, 2, -1)
+            assert (reader.applied_version, reader.entries, reader.verified_through) == (3, 2, -1)
             writer.apply(5, [(b"c", live_row(5, 4))])  # seen without following
-            assert (reader.get(b"c"), reader.applied) == (live_row(5, 4), 5)
+            assert (reader.get(b"c"), reader.applied_version) == (live_row(5, 4), 5)
             writer.mark_verified(5)
             assert reader.verified_through == 5
 
 
-def test_a_version_that_was_applied_is_left_alone(layout: Layout) -> None:
+def test_a_version_that_was_applied_is_left_alone(layout: StoreLayout) -> None:
     with open_live_writer(layout) as writer:
         writer.apply(3, [(b"a", live_row(3, 1))])
         writer.apply(3, [(b"a", live_row(3, 2))])
@@ -67,7 +66,7 @@ def test_a_version_that_was_applied_is_left_alone(layout: Layout) -> None:
         assert writer.items() == [(b"a", record_of(live_row(3, 1)))]
 
 
-def test_what_was_applied_is_there_when_the_writer_is_opened_again(layout: Layout) -> None:
+def test_what_was_applied_is_there_when_the_writer_is_opened_again(layout: StoreLayout) -> None:
     with open_live_writer(layout) as writer:
         writer.apply(3, [(b"a", live_row(3, 1)), (b"b", live_row(3, 2))])
         writer.prune(1)
@@ -78,20 +77,20 @@ def test_what_was_applied_is_there_when_the_writer_is_opened_again(layout: Layou
         assert found == (3, 2, 1, 3, before)
 
 
-def test_the_content_hash_is_that_of_the_newest_rows(layout: Layout) -> None:
+def test_the_content_hash_is_that_of_the_newest_rows(layout: StoreLayout) -> None:
     with open_live_writer(layout) as writer:
         writer.apply(1, [(b"a", live_row(1, 1)), (b"b", live_row(1, 2))])
         writer.apply(2, [(b"a", live_row(2, 5)), (b"c", live_row(2, 6))])
         rows = {b"a": live_row(2, 5), b"b": live_row(1, 2), b"c": live_row(2, 6)}
-        assert writer.content_sum == writer.recount() == content_of(rows.items())
+        assert writer.content_sum == writer.recount() == live_content_sum(rows.items())
         writer.prune(1)
         del rows[b"b"]
-        assert writer.content_sum == writer.recount() == content_of(rows.items())
+        assert writer.content_sum == writer.recount() == live_content_sum(rows.items())
         writer.reset()
         assert (writer.content_sum, writer.entries, writer.applied) == (0, 0, -1)
 
 
-def test_pruning_removes_rows_up_to_the_floor_and_of_old_events_and_keeps_them_out(layout: Layout) -> None:
+def test_pruning_removes_rows_up_to_the_floor_and_of_old_events_and_keeps_them_out(layout: StoreLayout) -> None:
     with open_live_writer(layout) as writer:
         writer.apply(1, [(b"%d" % i, live_row(1, i)) for i in range(50)])
         writer.apply(2, [(b"%d" % i, live_row(2, i, event_us=NOON_US + i)) for i in range(40)])
@@ -104,7 +103,7 @@ def test_pruning_removes_rows_up_to_the_floor_and_of_old_events_and_keeps_them_o
         assert [key for key, _ in writer.items()] == [b"%d" % i for i in range(31, 40)]
 
 
-def test_a_prune_in_parts_goes_on_where_it_stopped_also_in_another_process(layout: Layout) -> None:
+def test_a_prune_in_parts_goes_on_where_it_stopped_also_in_another_process(layout: StoreLayout) -> None:
     with open_live_writer(layout) as writer:
         writer.apply(1, [(b"%02d" % i, live_row(1)) for i in range(10)])
         writer.apply(2, [(b"%02d" % i, live_row(2)) for i in range(10, 14)])
@@ -120,14 +119,14 @@ def test_a_prune_in_parts_goes_on_where_it_stopped_also_in_another_process(layou
         assert writer.content_sum == writer.recount()
 
 
-def test_a_layer_has_one_writer_and_the_error_names_the_other(layout: Layout) -> None:
+def test_a_layer_has_one_writer_and_the_error_names_the_other(layout: StoreLayout) -> None:
     with open_live_writer(layout), pytest.raises(ConflictError, match="written by process"):
         open_live_writer(layout)
     with open_pending_writer(layout, committed={}, version=0), pytest.raises(ConflictError, match="pending rows"):
         open_pending_writer(layout, committed={}, version=0)
 
 
-def test_the_map_grows_with_its_content_and_a_reader_follows(layout: Layout) -> None:
+def test_the_map_grows_with_its_content_and_a_reader_follows(layout: StoreLayout) -> None:
     with open_live_writer(layout, map_bytes=1 << 16) as writer, LiveReader(layout) as reader:
         for version in range(1, 20):
             rows = [(b"%d-%d" % (version, i), live_row(version, {"text": "x" * 500})) for i in range(100)]
@@ -137,12 +136,12 @@ def test_the_map_grows_with_its_content_and_a_reader_follows(layout: Layout) -> 
         assert writer.content_sum == writer.recount()
 
 
-def test_counters_of_another_boot_are_not_believed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counters_of_another_boot_are_not_believed(layout: StoreLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_live_writer(layout) as writer:
         writer.apply(1, [(b"a", live_row(1, 1))])
     with open_pending_writer(layout, committed={}, version=0) as pending:
         pending.put(1, [(b"b", live_row(0, 1))], {0: 1})
-    monkeypatch.setattr(state, "boot", lambda: 1)
+    monkeypatch.setattr(state, "boot_id", lambda: 1)
     with LiveReader(layout) as reader:
         assert reader.get(b"a") == live_row(1, 1)  # flushed in order
         assert not reader.is_empty
@@ -150,10 +149,10 @@ def test_counters_of_another_boot_are_not_believed(layout: Layout, monkeypatch: 
         with open_live_writer(layout) as writer, open_pending_writer(layout, committed={}, version=0) as pending:
             assert (writer.applied, pending.entries) == (1, 0)
             reader.follow()
-            assert reader.applied == 1
+            assert reader.applied_version == 1
 
 
-def test_the_number_of_rows_above_each_cut_counts_a_key_once(layout: Layout) -> None:
+def test_the_number_of_rows_above_each_cut_counts_a_key_once(layout: StoreLayout) -> None:
     with open_live_writer(layout) as writer, open_pending_writer(layout, committed={}, version=0) as pending:
         writer.apply(1, [(b"a", live_row(1)), (b"b", live_row(1))])
         writer.apply(2, [(b"b", live_row(2)), (b"c", live_row(2))])
@@ -162,7 +161,7 @@ def test_the_number_of_rows_above_each_cut_counts_a_key_once(layout: Layout) -> 
             assert reader.count_above([-1, 0, 1, 2]) == [4, 4, 3, 2]
 
 
-def test_threads_read_while_another_writes_and_grows_the_map(layout: Layout) -> None:
+def test_threads_read_while_another_writes_and_grows_the_map(layout: StoreLayout) -> None:
     failures: list[BaseException] = []
     with open_live_writer(layout, map_bytes=1 << 16) as writer, LiveReader(layout) as reader:
         writer.apply(1, [(b"a", live_row(1, 0))])

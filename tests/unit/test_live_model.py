@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from live_machine import KEYS, LiveMachine, play
 from live_support import live_row, live_store
 
-from forecache.reader.versions.live import LiveAnswers
-from forecache.store.live.numbers import content_of
+from forecache.reader.versions.live_answers import LiveAnswers
 from forecache.store.live.pending import PendingWriter
 from forecache.store.live.reader import LiveReader
 from forecache.store.live.rows import Found, LiveRow, found_of
-from forecache.store.live.writer import LiveWriter, open_live_writer
+from forecache.store.live.writer import LiveWriter, live_content_sum, open_live_writer
 
 EXAMPLES = int(os.environ.get("LIVE_MODEL_EXAMPLES", "10"))
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
@@ -30,7 +29,7 @@ TestLive.settings = settings(
 
 
 def _live_wins_at_its_cut(patch: pytest.MonkeyPatch) -> None:
-    before = LiveAnswers._above
+    before = LiveAnswers._rows_above_cut
 
     def above(self: LiveAnswers, keys: Any) -> Any:
         self._cut -= 1
@@ -39,7 +38,7 @@ def _live_wins_at_its_cut(patch: pytest.MonkeyPatch) -> None:
         finally:
             self._cut += 1
 
-    patch.setattr(LiveAnswers, "_above", above)
+    patch.setattr(LiveAnswers, "_rows_above_cut", above)
 
 
 def _prunes_one_too_many(patch: pytest.MonkeyPatch) -> None:
@@ -48,7 +47,7 @@ def _prunes_one_too_many(patch: pytest.MonkeyPatch) -> None:
 
 
 def _sweeps_before_the_live_layer_has_it(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(PendingWriter, "_applied", lambda self: 1 << 40)
+    patch.setattr(PendingWriter, "_applied_version", lambda self: 1 << 40)
 
 
 def _forgets_rows_of_a_killed_engine(patch: pytest.MonkeyPatch) -> None:
@@ -175,5 +174,5 @@ def test_pruning_and_expiry_leave_what_a_dictionary_has(
         kept = {key: row for key, row in newest.items() if row.position > floor and row.event_us >= expire}
         with LiveReader(layout) as reader:
             assert {key: row for key in newest if (row := reader.get(key)) is not None} == kept
-        assert (writer.content_sum, writer.entries) == (content_of(kept.items()), len(kept))
+        assert (writer.content_sum, writer.entries) == (live_content_sum(kept.items()), len(kept))
     writer.close()

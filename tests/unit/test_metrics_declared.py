@@ -7,9 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from forecache.cli.main import main
 from forecache.errors import InputError
-from forecache.metrics.glossary import PARTS, all_metrics, declared
+from forecache.metrics.glossary import PARTS, all_metrics, metrics_of
 from forecache.metrics.metric import Metric, counter, gauge, histogram
-from forecache.metrics.page import Page, from_bucket, power_of_two_bounds
+from forecache.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,7 @@ def test_what_is_no_address_is_named(address: str, capsys: pytest.CaptureFixture
 
 
 def test_no_name_is_declared_twice() -> None:
-    names = [metric.name for _, module in PARTS for metric in declared(module)]
+    names = [metric.name for _, module in PARTS for metric in metrics_of(module)]
     assert sorted(names) == sorted(all_metrics())
 
 
@@ -58,10 +58,10 @@ def test_a_label_against_the_conventions_is_refused() -> None:
 
 
 def test_a_page_is_read_back_as_it_was_written() -> None:
-    page = Page()
+    page = MetricsPage()
     odd = 'a "quoted" \\ name\nof two lines'
     page.add(counter("forecache_seen_total", "Seen, with a \\ and\na second line.", "name", "kind"), [((odd, "x"), 3)])
-    page.histogram(histogram("forecache_took_seconds", "Took.", "name"), ["0.5", "1"], [(("a",), [2, 0, 1], 4.5)])
+    page.add_histogram(histogram("forecache_took_seconds", "Took.", "name"), ["0.5", "1"], [(("a",), [2, 0, 1], 4.5)])
     families = {family.name: family for family in text_string_to_metric_families(page.text())}
     [seen] = families["forecache_seen"].samples
     assert (seen.labels, seen.value) == ({"name": odd, "kind": "x"}, 3)
@@ -74,12 +74,12 @@ def test_a_page_is_read_back_as_it_was_written() -> None:
 
 def test_samples_have_a_value_for_each_label() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        Page().add(gauge("forecache_release", "Number.", "model", "arm"), [(("search",), 1)])
+        MetricsPage().add(gauge("forecache_release", "Number.", "model", "arm"), [(("search",), 1)])
 
 
 def test_shown_buckets_keep_all_that_was_counted() -> None:
     counts = list(range(1, 25))
-    bounds, shown = power_of_two_bounds(3, 24), from_bucket(3, counts)
+    bounds, shown = power_of_two_bounds(3, 24), merge_first_buckets(3, counts)
     assert (bounds[0], bounds[-1]) == ("0.000008", "4.194304")
     assert len(shown) == len(bounds) + 1
     assert (shown[0], sum(shown)) == (1 + 2 + 3 + 4, sum(counts))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from forecache.monitoring.bins import BINS, count_batches, every
+from forecache.monitoring.bins import BINS, count_batches, every_nth_row
 from forecache.statistics import distance, equal_mass_edges
 
 
@@ -64,5 +64,5 @@ def test_every_row_is_counted_once_however_it_is_batched(rows: np.ndarray, size:
 @given(values, st.integers(1, 50), st.integers(1, 60))
 def test_every_third_row_is_the_same_rows_however_they_are_batched(rows: np.ndarray, size: int, step: int) -> None:
     parts = [batch(rows[i : i + size]) for i in range(0, len(rows), size)]
-    taken = np.concatenate([part.column("x").to_numpy(zero_copy_only=False) for part in every(parts, step)])
+    taken = np.concatenate([part.column("x").to_numpy(zero_copy_only=False) for part in every_nth_row(parts, step)])
     assert np.array_equal(taken, rows[::step], equal_nan=True)

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecache.monitoring.decision import Decision, LastTraining, decide, find_causes
-from forecache.monitoring.table import Kind, Measurement, newest
+from forecache.monitoring.measurements import Kind, Measurement, latest_figures
+from forecache.monitoring.retraining import LastTraining, RetrainingDecision, decide, find_causes
 from forecache.pipeline import Retraining
 
 START = date(2026, 1, 1)
@@ -49,7 +49,7 @@ def decided(
     champion: int | None = 3,
     last: LastTraining | None = TRAINED,
     now: datetime = NOW,
-) -> Decision:
+) -> RetrainingDecision:
     return decide(rules, figures, champion=champion, last=last, now=now)
 
 
@@ -123,7 +123,7 @@ def test_the_key_changes_with_the_champion_and_the_last_training_only() -> None:
 
 def test_a_figure_measured_again_supersedes_the_older_one() -> None:
     first, second = figure(1, 9), figure(1, 0.1)
-    assert newest([first, figure(0, 1), second]) == [figure(0, 1), second]
+    assert latest_figures([first, figure(0, 1), second]) == [figure(0, 1), second]
 
 
 kinds = st.sampled_from(["feature", "prediction", "performance"])
@@ -139,7 +139,7 @@ figures = st.lists(
         effect_low=st.one_of(st.none(), st.floats(-1, 1)),
     ),
     max_size=40,
-).map(newest)
+).map(latest_figures)
 rules = st.builds(
     Retraining,
     max_feature_psi=st.one_of(st.none(), st.floats(0.01, 1)),

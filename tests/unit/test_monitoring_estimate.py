@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from forecache.monitoring.estimate import accuracy, confusion, estimate, estimated_metrics, f1
-from forecache.registry.gate.metrics import Array
+from forecache.monitoring.estimate import accuracy, estimate_metrics, estimated_metrics, expected_confusion, f1
+from forecache.registry.gate.score_metrics import Array
 from forecache.registry.report.calibration import Calibration, fit_calibration, fit_calibrations
 
 ROWS = 4_000
@@ -35,7 +35,7 @@ def calibration() -> Calibration:
 
 def test_the_expected_confusion_matrix_is_that_of_the_truth(calibration: Calibration) -> None:
     score, label = people(np.random.default_rng(2), 0.3)
-    found = confusion(score, calibration)
+    found = expected_confusion(score, calibration)
     assert sum(found.values()) == pytest.approx(ROWS)
     assert found["true_positive"] == pytest.approx(float(((score >= 0.5) & (label > 0.5)).sum()), rel=0.06)
     assert found["false_negative"] == pytest.approx(float(((score < 0.5) & (label > 0.5)).sum()), rel=0.12)
@@ -50,7 +50,7 @@ def test_under_covariate_shift_the_realised_metrics_lie_in_the_band(mean: float)
         score, label = people(np.random.default_rng(1000 + day), 0.0, rows=12_000)
         calibration = fit_calibration(label, score)
         score, label = people(np.random.default_rng(100 + day), mean)
-        for name, found in estimate(score, [calibration], seed=day).items():
+        for name, found in estimate_metrics(score, [calibration], seed=day).items():
             realised = estimated_metrics(1)[name](label, score)
             inside[name].append(found.low <= realised <= found.high)
             assert found.low < found.value < found.high
@@ -63,13 +63,13 @@ def test_the_shift_itself_is_told(calibration: Calibration) -> None:
     calm, _ = people(np.random.default_rng(3), 0.0)
     rng = np.random.default_rng(4)
     narrow = 1 / (1 + np.exp(-1.8 * (rng.normal(0.7, 0.3, ROWS) - 0.5)))
-    before, after = (estimate(score, [calibration]) for score in (calm, narrow))
+    before, after = (estimate_metrics(score, [calibration]) for score in (calm, narrow))
     assert after["roc_auc"].high < before["roc_auc"].low - 0.1
 
 
 def test_under_concept_drift_the_realised_metrics_leave_the_band(calibration: Calibration) -> None:
     score, label = people(np.random.default_rng(5), 0.0, slope=-1.0)
-    found = estimate(score, [calibration])["roc_auc"]
+    found = estimate_metrics(score, [calibration])["roc_auc"]
     assert roc_auc_score(label, score) < 0.5 < 0.7 < found.low
 
 
@@ -79,8 +79,8 @@ def test_without_a_calibration_of_its_scores_an_overconfident_model_would_be_ove
     score, label = people(np.random.default_rng(6), 0.0)
     as_it_is = Calibration("isotonic", (0.0, 1.0), (0.0, 1.0), (10**9, 10**9))
     realised = estimated_metrics(1)["brier"](label, score)
-    assert estimate(score, [as_it_is])["brier"].high < realised
-    assert abs(estimate(score, [calibration])["brier"].value - realised) < 0.01
+    assert estimate_metrics(score, [as_it_is])["brier"].high < realised
+    assert abs(estimate_metrics(score, [calibration])["brier"].value - realised) < 0.01
 
 
 def test_metrics_are_those_of_scikit_learn() -> None:
@@ -106,7 +106,7 @@ def test_few_rows_are_calibrated_by_platt_and_many_by_isotonic_regression() -> N
 def test_labels_of_one_kind_and_scores_that_are_no_probability_give_no_nonsense() -> None:
     score = np.linspace(0.1, 0.9, 100)
     assert fit_calibration(np.ones(100), score).probabilities(score).tolist() == [1.0] * 100
-    found = estimate(score, [fit_calibration(np.ones(100), score)])
+    found = estimate_metrics(score, [fit_calibration(np.ones(100), score)])
     assert "roc_auc" not in found
     assert found["f1"].value == pytest.approx(f1(np.ones(100), score))
     assert fit_calibrations("binary", np.ones(3), np.array([0.5, 3.0, -1.0])) == []
@@ -124,7 +124,7 @@ def test_classes_are_estimated_too() -> None:
     score, label = drawn(1, 0.0)
     calibrations = [Calibration.from_json(each) for each in fit_calibrations("multiclass", label, score)]
     score, label = drawn(2, 0.2)
-    found = estimate(score, calibrations)
+    found = estimate_metrics(score, calibrations)
     assert set(found) == set(estimated_metrics(3))
     for name in ("roc_auc", "accuracy", "macro_f1"):
         realised = estimated_metrics(3)[name](label, score)

@@ -24,7 +24,7 @@ from forecache.inference.runtimes.registry import LOADERS
 from forecache.inference.signature import read_signature
 from forecache.lake.contracts import class_order, require_classes, require_labels
 from forecache.lake.training_sets.training_splits import as_of_dates
-from forecache.monitoring.performance import _arrays
+from forecache.monitoring.performance import _to_arrays
 from forecache.output_kinds import OutputSpec, spark_name
 from forecache.pipeline import (
     Baseline,
@@ -291,7 +291,7 @@ def test_a_weight_is_a_number_above_zero_also_as_the_model_gets_it(weight: float
 
 def test_an_outcome_that_no_model_knows_counts_as_one_without_a_probability() -> None:
     items = [[{"class": "a", "probability": 0.7}, {"class": "b", "probability": 0.3}]] * 2
-    label, shares, weight = _arrays(pa.table({"_label_0": ["b", "new"], "_score_0": items}), classes=True)
+    label, shares, weight = _to_arrays(pa.table({"_label_0": ["b", "new"], "_score_0": items}), classes=True)
     assert (label.tolist(), weight) == ([1.0, 2.0], None)
     assert shares.tolist() == [[0.7, 0.3, 0.0]] * 2
 
@@ -299,9 +299,9 @@ def test_an_outcome_that_no_model_knows_counts_as_one_without_a_probability() ->
 def test_outcomes_have_the_positions_that_their_classes_have_in_the_model() -> None:
     items = [[{"class": "b", "probability": 0.7}, {"class": "c", "probability": 0.3}]] * 3
     table = pa.table({"_label_0": ["c", "a", "b"], "_score_0": items})
-    label, shares, _ = _arrays(table, classes=True)
+    label, shares, _ = _to_arrays(table, classes=True)
     assert (label.tolist(), shares[0].tolist()) == ([1.0, 2.0, 0.0], [0.7, 0.3, 0.0])
-    label, shares, _ = _arrays(table, True, ("c", "b"))
+    label, shares, _ = _to_arrays(table, True, ("c", "b"))
     assert (label.tolist(), shares[0].tolist()) == ([0.0, 2.0, 1.0], [0.3, 0.7, 0.0])
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecache.monitoring.parity import lake_rows
-from forecache.monitoring.parity.differences import Differences, shown
-from forecache.monitoring.parity.found import KEPT, Difference, Found, first_place
+from forecache.monitoring.parity.differences import Differences, format_number
 from forecache.monitoring.parity.lake_rows import LakeRows
+from forecache.monitoring.parity.replay_result import KEPT, AnswerDifference, ReplayResult, first_difference_of
 from forecache.store import KeyColumn, KeySchema
 
 NUMBERS = st.one_of(
@@ -57,20 +57,20 @@ def test_quantiles_are_near_the_true_ones_and_equal_pairs_count() -> None:
 
 
 def test_a_number_is_shown_by_its_bits_and_in_decimal() -> None:
-    assert shown(np.float32(1.0)) == "0x3f800000 (1.0)"
-    assert shown(np.float64(-0.0)) == "0x8000000000000000 (-0.0)"
-    assert shown(np.float32(0.1)) == "0x3dcccccd (0.1)"
-    assert first_place(np.array([[1.0, -0.0]], np.float32), np.array([[1.0, 0.0]], np.float32)) == (
+    assert format_number(np.float32(1.0)) == "0x3f800000 (1.0)"
+    assert format_number(np.float64(-0.0)) == "0x8000000000000000 (-0.0)"
+    assert format_number(np.float32(0.1)) == "0x3dcccccd (0.1)"
+    assert first_difference_of(np.array([[1.0, -0.0]], np.float32), np.array([[1.0, 0.0]], np.float32)) == (
         0, 1, "0x80000000 (-0.0)", "0x00000000 (0.0)",
     )  # fmt: skip
 
 
 def test_the_first_differences_by_time_are_kept() -> None:
-    found = Found()
+    found = ReplayResult()
     for number in reversed(range(3 * KEPT)):
-        found.add_difference(Difference(number, f"r{number}", 1, "score"))
-    other = Found()
-    other.add_difference(Difference(-1, "earliest", 1, "rung", logged="model", offline="default"))
+        found.add_difference(AnswerDifference(number, f"r{number}", 1, "score"))
+    other = ReplayResult()
+    other.add_difference(AnswerDifference(-1, "earliest", 1, "rung", logged="model", offline="default"))
     found.merge(other)
     assert [each.arrived_us for each in found.first] == list(range(-1, KEPT - 1))
     assert (found.differ, found.kinds) == (3 * KEPT + 1, {"score": 3 * KEPT, "rung": 1})

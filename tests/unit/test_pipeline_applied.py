@@ -11,7 +11,7 @@ from scoring_support import make_pipeline
 
 from forecache.errors import InputError, SettingsError
 from forecache.pipeline import FunctionModel, Labelled, Output, Pipeline, RegisteredModel, SqlModel, Training
-from forecache.pipeline.models.trained import require_published
+from forecache.pipeline.models.check_training import require_published
 
 URI = "models:/churn_model@production"
 
@@ -71,7 +71,7 @@ def test_a_model_uri_names_an_alias_a_version_or_a_run(uri: str) -> None:
     with pytest.raises(SettingsError, match="Give models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN/PATH"):
         RegisteredModel(uri)
     assert RegisteredModel("models:/churn_model/3").uri == "models:/churn_model/3"
-    assert RegisteredModel("runs:/0123abcd/model").picked == {}
+    assert RegisteredModel("runs:/0123abcd/model").model_outputs == {}
 
 
 def test_floors_need_a_labelled_table_and_metrics_of_one_kind() -> None:
@@ -92,7 +92,7 @@ def test_floors_need_a_labelled_table_and_metrics_of_one_kind() -> None:
 
 def test_what_a_model_returns_is_said_of_declared_outputs() -> None:
     model = RegisteredModel(URI, returns={"probability": "probabilities[1]"})
-    assert model.picked == {"probability": ("probabilities", 1)}
+    assert model.model_outputs == {"probability": ("probabilities", 1)}
     applied(model)
     with pytest.raises(SettingsError, match="what its model returns as 'churn', which is no output"):
         applied(RegisteredModel(URI, returns={"churn": "score"}))

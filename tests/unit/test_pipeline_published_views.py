@@ -37,7 +37,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
 def test_a_published_view_is_found_and_has_a_run(project: Settings) -> None:
     found = read_project(project)
     assert (list(found.views), list(found.nightly), found.broken) == (["shop"], ["takings"], {})
-    assert set(found.served) == {"shop", "takings"}
+    assert set(found.publishable) == {"shop", "takings"}
     assert load_nightly(project, "shop") is found.views["shop"]
     with pytest.raises(InputError, match="'shop' is a feature view: it has no model"):
         load_pipeline(project, "shop")

@@ -25,7 +25,7 @@ from forecache.pipeline import (
     Where,
     Window,
 )
-from forecache.pipeline.features.view_check import TILE_COLUMNS
+from forecache.pipeline.features.check_view import TILE_COLUMNS
 from forecache.pipeline.project import Project
 from forecache.settings import load_settings
 from forecache.windows.states import EVENTS

@@ -5,10 +5,10 @@ from datetime import date
 import pytest
 
 from forecache.pipeline import Column, Source, expect, load_pipeline
+from forecache.quality.descriptions import describe_outcome
 from forecache.quality.expectations import feature_expectations, prediction_expectations, raw_expectations
 from forecache.quality.report import CheckReport, CheckResult
-from forecache.quality.sentences import sentence
-from forecache.quality.splits import separation
+from forecache.quality.splits import check_splits
 from forecache.settings import load_settings
 
 SOURCE = Source(
@@ -80,7 +80,7 @@ def test_feature_expectations_end_with_what_the_declaration_adds() -> None:
 )
 def test_sentence_says_what_was_expected_and_how_far_off_it_is(expectation, observed, count, expected) -> None:  # type: ignore[no-untyped-def]
     percent = None if count is None else 1.5
-    assert sentence(expectation, False, observed, count, percent) == expected
+    assert describe_outcome(expectation, False, observed, count, percent) == expected
 
 
 def test_report_survives_the_ledger_and_a_warning_does_not_fail_it() -> None:
@@ -105,6 +105,6 @@ def test_separation_refuses_splits_that_a_label_reaches_across(
     validation: date, rows: int, success: bool, words: str
 ) -> None:
     as_of = {"train": [date(2025, 12, 1), date(2026, 1, 1)], "validation": [validation], "test": [date(2026, 7, 1)]}
-    found = separation(as_of, {"train": 5, "validation": rows, "test": 5}, horizon_days=60)
+    found = check_splits(as_of, {"train": 5, "validation": rows, "test": 5}, horizon_days=60)
     assert found.success is success
     assert words in found.sentence

@@ -16,11 +16,11 @@ from sample_project.pipelines.visits import returns
 from forecache.errors import SettingsError
 from forecache.pipeline import Baseline, Gate, Label, Metric, TorchModel
 from forecache.ranking import mean_of_requests, ndcg, recall, reciprocal_rank, sizes_of, weight_of_requests
-from forecache.registry.gate import checks
-from forecache.registry.gate.baselines import RANDOM, scored_baselines
+from forecache.registry.gate import gate_checks as checks
+from forecache.registry.gate.baselines import RANDOM, score_baselines
 from forecache.registry.gate.bootstrap import gain_interval, weighted_metric
-from forecache.registry.gate.judge import judge_of
-from forecache.registry.gate.slices import slices
+from forecache.registry.gate.examples import slices
+from forecache.registry.gate.metric_judge import judge_of
 
 EXAMPLES = requests(600)
 SIZES = EXAMPLES.sizes
@@ -139,7 +139,7 @@ def test_the_interval_of_a_gain_is_wider_where_the_rows_of_a_request_say_the_sam
 
 
 def test_baselines_are_ordered_by_worth_and_a_random_order_is_always_among_them() -> None:
-    found = scored_baselines(offers, EXAMPLES)
+    found = score_baselines(offers, EXAMPLES)
     assert [each.name for each in found][0] == "popularity"
     assert {each.name for each in found} == {"popularity", "price", RANDOM}
     shuffled = np.random.default_rng(9)
@@ -153,13 +153,13 @@ def test_baselines_are_ordered_by_worth_and_a_random_order_is_always_among_them(
 def test_a_candidate_whose_feature_is_null_comes_last() -> None:
     features = EXAMPLES.features.copy()
     features[EXAMPLES.label == 0, 1] = np.nan
-    best = scored_baselines(offers, replace(EXAMPLES, features=features))[0]
+    best = score_baselines(offers, replace(EXAMPLES, features=features))[0]
     assert best.name == "popularity"
     assert best.metrics["ndcg@10"] > 0.99
 
 
 def test_every_baseline_has_to_be_beaten_surely() -> None:
-    baselines = scored_baselines(offers, EXAMPLES)
+    baselines = score_baselines(offers, EXAMPLES)
     by_taste = {check.name: check for check in checks.check_baselines(offers, EXAMPLES, TASTE, baselines)}
     assert all(check.passed for check in by_taste.values())
     assert f"baseline:{RANDOM}" in by_taste
@@ -197,7 +197,7 @@ def test_a_metric_of_your_own_is_called_for_each_request() -> None:
     own = Metric("top_is_good", top_is_good)
     pipeline = replace(offers, gate=replace(offers.trained_gate, metric="top_is_good", metrics=(own,)))
     judge = judge_of(pipeline, SIZES)
-    found = judge.values(EXAMPLES.label, TASTE)
+    found = judge.measure(EXAMPLES.label, TASTE)
     assert found["top_is_good"] == pytest.approx(
         mean_of_requests(recall_of_the_first(), weight_of_requests(None, SIZES))
     )
@@ -231,7 +231,7 @@ def test_a_declaration_that_cannot_be_judged_is_refused(change: dict[str, object
 
 def test_a_ranking_needs_no_baseline_but_the_random_order() -> None:
     pipeline = replace(offers, gate=Gate("ndcg@5", {}))
-    assert [each.name for each in scored_baselines(pipeline, EXAMPLES)] == [RANDOM]
+    assert [each.name for each in score_baselines(pipeline, EXAMPLES)] == [RANDOM]
     assert set(judge_of(pipeline, SIZES).metrics) == {"ndcg@5", "recall@5", "mrr"}
 
 

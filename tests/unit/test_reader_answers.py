@@ -11,9 +11,9 @@ from reader_support import FIELDS, MODEL, write_version
 
 from forecache.errors import InputError
 from forecache.reader.http.problems import Problem
-from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.answers import VersionAnswers
 from forecache.store import Field, KeyColumn, KeySchema, Provenance, Store
-from forecache.store.manifest import Policy
+from forecache.store.manifest import StalePolicy
 
 AS_OF = "1998-06-30"
 MIDNIGHT = datetime(1998, 7, 1, tzinfo=timezone.utc).timestamp()
@@ -23,18 +23,18 @@ ROWS = {
 }
 OLD_MODEL = Provenance("churn", 2, 5, "2026-11-20T01:00:00.000000Z", "run-2")
 
-Open = Callable[..., Answers]
+Open = Callable[..., VersionAnswers]
 
 
 @pytest.fixture
 def open_answers(tmp_path: Path) -> Iterator[Open]:
     opened = []
 
-    def build(rows: Any = ROWS, **options: Any) -> Answers:
+    def build(rows: Any = ROWS, **options: Any) -> VersionAnswers:
         write_version(tmp_path, "churn", rows, **{"as_of": AS_OF, **options})
         snapshot = Store(tmp_path / "churn").snapshot()
         opened.append(snapshot)
-        return Answers(snapshot)
+        return VersionAnswers(snapshot)
 
     yield build
     for snapshot in opened:
@@ -72,13 +72,13 @@ def test_keys_and_values_of_any_text_come_out_as_they_went_in(open_answers: Open
 @pytest.mark.parametrize("values", [["a", "b\nc", "d"], ["a\n", "b"], ["a", 7], ["ä", "b"], ["1", "22"], [7, 8]])
 def test_keys_are_encoded_together_as_they_are_one_by_one(open_answers: Open, values: list[object]) -> None:
     answers = open_answers()
-    assert answers.keys.of_all(values) == [answers.keys.of(value) for value in values]
+    assert answers.keys.encode_values(values) == [answers.keys.encode_value(value) for value in values]
 
 
 @pytest.mark.parametrize("bad", ["", "k" * 600, None, 1.5])
 def test_a_wrong_key_among_good_ones_is_refused(open_answers: Open, bad: object) -> None:
     with pytest.raises(InputError):
-        open_answers().keys.of_all(["00001", bad, "00002"])
+        open_answers().keys.encode_values(["00001", bad, "00002"])
 
 
 def test_a_missing_key_has_no_answer(open_answers: Open) -> None:
@@ -104,7 +104,7 @@ def test_many_answers_keep_the_order_and_mark_what_is_missing(open_answers: Open
 
 def test_a_fallback_does_not_hide_behind_a_304(open_answers: Open) -> None:
     answers = open_answers()
-    fallback = Answers(answers.snapshot, fallback_for=2)
+    fallback = VersionAnswers(answers.snapshot, fallback_for=2)
     assert fallback.etag == answers.etag[:-1] + '-fallback"'
     fallback.refresh(MIDNIGHT + 36 * 3600 + 1)
     assert fallback.etag == answers.etag[:-1] + '-fallback-stale"'
@@ -129,7 +129,7 @@ def test_only_the_fields_asked_for_come_in_their_order(open_answers: Open) -> No
 def test_the_policy_decides_what_age_does(
     open_answers: Open, on_stale: str, before: tuple[bool, bool], after: tuple[bool, bool]
 ) -> None:
-    answers = open_answers(policy=Policy(36.0, on_stale))
+    answers = open_answers(policy=StalePolicy(36.0, on_stale))
     limit = MIDNIGHT + 36 * 3600
     answers.refresh(limit - 0.5)
     assert (answers.stale, answers.refused) == before
@@ -143,7 +143,7 @@ def test_the_policy_decides_what_age_does(
     assert orjson.loads(body)["age_s"] == 36 * 3600
     if answers.refused:
         with pytest.raises(Problem, match="36 h") as caught:
-            answers.check_served()
+            answers.check_age()
         assert caught.value.kind.status == 503
 
 
@@ -174,13 +174,13 @@ def test_integer_keys_are_taken_in_any_form_and_said_in_one(open_answers: Open) 
     key = KeySchema((KeyColumn("id", "int"),))
     answers = open_answers({7: {"score": 1.0}, -3: {"score": 2.0}}, key=key, fields=(Field("score", "double"),))
     assert [answers.encode(text) for text in ("7", "007", "-3", "-0")] == [b"7", b"7", b"-3", b"0"]
-    assert answers.keys.of(7) == answers.keys.of("7") == b"7"
+    assert answers.keys.encode_value(7) == answers.keys.encode_value("7") == b"7"
     for wrong in ("x", "1.5", "", "7 "):
         with pytest.raises(InputError):
             answers.encode(wrong)
     for wrong_json in (1.5, True, None, ["7"]):
         with pytest.raises(InputError):
-            answers.keys.of(wrong_json)
+            answers.keys.encode_value(wrong_json)
 
 
 def test_composite_keys_are_joined_text(open_answers: Open) -> None:

@@ -5,31 +5,30 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from forecache.reader.processes.in_flight import InFlight
-from forecache.reader.processes.metrics import IN_FLIGHT, ROUTE, SLOT_BYTES, WorkerMetrics
 from forecache.reader.processes.prometheus import render
-from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.reader.processes.worker_metrics import IN_FLIGHT, ROUTE, SLOT_BYTES, InFlightTime, WorkerMetrics
 
 BUILD = {"version": "1.2.3", "code_version": "", "python": "3.12.1"}
 
 
 @pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    runtime = Runtime.create(num_slots=2, slot_bytes=SLOT_BYTES)
+def runtime() -> Iterator[ReaderSharedMemory]:
+    runtime = ReaderSharedMemory.create(num_slots=2, slot_bytes=SLOT_BYTES)
     yield runtime
     runtime.remove()
 
 
-def test_each_request_counts_with_its_handler_and_its_wait_and_only_once(runtime: Runtime) -> None:
-    worker, waited = WorkerMetrics.claimed(runtime), [7_000_000]
+def test_each_request_counts_with_its_handler_and_its_wait_and_only_once(runtime: ReaderSharedMemory) -> None:
+    worker, waited = WorkerMetrics.claim(runtime), [7_000_000]
     worker.observe(ROUTE["one"], 200, 50_000)  # by the worker that had this slot before, who has counted it
-    in_flight = InFlight(worker, lambda: waited[0])
+    in_flight = InFlightTime(worker, lambda: waited[0])
     worker.observe(ROUTE["one"], 200, 2_000_000)
     worker.observe(ROUTE["realtime"], 503, 6_000_000)
     waited[0] += 2_000_000
-    in_flight.turn(_not_asked)
+    in_flight.count_elapsed(_not_asked)
     assert worker.cells[IN_FLIGHT] == 8_000_000 + 2_000_000
-    in_flight.turn(_not_asked)
+    in_flight.count_elapsed(_not_asked)
     assert worker.cells[IN_FLIGHT] == 10_000_000
     assert "forecache_reader_in_flight_seconds_total 0.010000000" in render(runtime, {}, build=BUILD).decode()
 
@@ -38,7 +37,7 @@ def _not_asked(action: Callable[[], None]) -> None:
     raise AssertionError("nothing is run on the loop")
 
 
-def test_the_start_lasts_from_the_begin_of_the_process_until_all_are_ready(runtime: Runtime) -> None:
+def test_the_start_lasts_from_the_begin_of_the_process_until_all_are_ready(runtime: ReaderSharedMemory) -> None:
     assert "forecache_reader_start_seconds" not in render(runtime, {}, build=BUILD).decode()
     before_s = _age_s()
     runtime.note_ready()

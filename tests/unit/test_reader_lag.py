@@ -19,23 +19,23 @@ def live_store(folder: Path, *, max_lag_s: float | None) -> Store:
 
 def test_a_reader_waits_for_a_tailer_and_for_what_the_table_has(tmp_path: Path) -> None:
     store, lag = live_store(tmp_path, max_lag_s=30.0), LayerLag()
-    lag.look([store])
+    lag.check_layers([store])
     assert lag.reason.startswith("Nobody follows the stream clicks for churn here")
     with open_live_writer(store.layout) as writer:
         writer.apply(3, [])
-        writer.note_table(5)
-        lag.look([store])
+        writer.publish_table_version(5)
+        lag.check_layers([store])
         assert lag.reason == "The live layer of churn has version 3 of stream_clicks, which has version 5."
         writer.apply(5, [])
-        writer.note_table(5)
-        lag.look([store])
+        writer.publish_table_version(5)
+        lag.check_layers([store])
         assert lag.reason == ""
-        writer.note_table(9)
-        lag.look([store])
+        writer.publish_table_version(9)
+        lag.check_layers([store])
         assert lag.reason == ""
 
 
 def test_a_store_without_a_bound_or_without_a_layer_is_not_waited_for(tmp_path: Path) -> None:
     lag = LayerLag()
-    lag.look([live_store(tmp_path, max_lag_s=None), Store(tmp_path / "other")])
+    lag.check_layers([live_store(tmp_path, max_lag_s=None), Store(tmp_path / "other")])
     assert lag.reason == ""

@@ -8,21 +8,21 @@ import pytest
 from monitoring_services import program
 from prometheus_client.parser import text_string_to_metric_families
 
-from forecache.reader.processes.metrics import HITS, LIVE, ROUTE, SLOT_BYTES, STALE_HITS, VERSION, WorkerMetrics
 from forecache.reader.processes.prometheus import render
-from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.reader.processes.worker_metrics import HITS, LIVE, ROUTE, SLOT_BYTES, STALE_HITS, VERSION, WorkerMetrics
 
 BUILD = {"version": "1.2.3", "code_version": "", "python": "3.12.1"}
 
 
 @pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    runtime = Runtime.create(num_slots=2, slot_bytes=SLOT_BYTES)
+def runtime() -> Iterator[ReaderSharedMemory]:
+    runtime = ReaderSharedMemory.create(num_slots=2, slot_bytes=SLOT_BYTES)
     yield runtime
     runtime.remove()
 
 
-def samples(runtime: Runtime) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def samples(runtime: ReaderSharedMemory) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     text = render(runtime, {"churn": 61.4}, build=BUILD).decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -31,10 +31,10 @@ def samples(runtime: Runtime) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
     }
 
 
-def test_workers_are_summed(runtime: Runtime) -> None:
-    one, two = WorkerMetrics.claimed(runtime), WorkerMetrics.claimed(runtime)
+def test_workers_are_summed(runtime: ReaderSharedMemory) -> None:
+    one, two = WorkerMetrics.claim(runtime), WorkerMetrics.claim(runtime)
     for worker in (one, two):
-        worker.beat()
+        worker.record_heartbeat()
     one.observe(ROUTE["one"], 200, 50_000)
     two.observe(ROUTE["one"], 200, 3_000_000)
     two.observe(ROUTE["one"], 404, 10_000)
@@ -44,8 +44,8 @@ def test_workers_are_summed(runtime: Runtime) -> None:
     assert found["forecache_reader_workers", ()] == 2
 
 
-def test_the_histogram_is_cumulative_and_ends_with_the_count(runtime: Runtime) -> None:
-    worker = WorkerMetrics.claimed(runtime)
+def test_the_histogram_is_cumulative_and_ends_with_the_count(runtime: ReaderSharedMemory) -> None:
+    worker = WorkerMetrics.claim(runtime)
     for elapsed_us in (1, 7, 8, 100, 5_000, 10_000_000_000):
         worker.observe(ROUTE["many"], 200, elapsed_us * 1000)
     found = samples(runtime)
@@ -63,10 +63,10 @@ def test_the_histogram_is_cumulative_and_ends_with_the_count(runtime: Runtime) -
     assert found["forecache_reader_request_duration_seconds_sum", (("route", "many"),)] == pytest.approx(10_000.005116)
 
 
-def test_pipelines_are_merged_by_name_whatever_their_order(runtime: Runtime) -> None:
-    one, two = WorkerMetrics.claimed(runtime), WorkerMetrics.claimed(runtime)
+def test_pipelines_are_merged_by_name_whatever_their_order(runtime: ReaderSharedMemory) -> None:
+    one, two = WorkerMetrics.claim(runtime), WorkerMetrics.claim(runtime)
     for worker, names, version in ((one, ("churn", "spend"), 3), (two, ("spend", "churn"), 4)):
-        worker.beat()
+        worker.record_heartbeat()
         for name in names:
             offset = worker.pipeline_offset(name)
             worker.cells[offset + HITS] += 10 if name == "churn" else 1
@@ -79,21 +79,21 @@ def test_pipelines_are_merged_by_name_whatever_their_order(runtime: Runtime) -> 
     assert found["forecache_reader_age_seconds", (("pipeline", "churn"),)] == 61
 
 
-def test_a_dead_worker_keeps_counting_and_its_gauges_end(runtime: Runtime) -> None:
-    dead, live = WorkerMetrics.claimed(runtime), WorkerMetrics.claimed(runtime)
+def test_a_dead_worker_keeps_counting_and_its_gauges_end(runtime: ReaderSharedMemory) -> None:
+    dead, live = WorkerMetrics.claim(runtime), WorkerMetrics.claim(runtime)
     offset = dead.pipeline_offset("churn")
     dead.cells[offset + HITS] = 5
     dead.cells[offset + VERSION] = 1
     dead.cells[offset + LIVE] = 1
-    live.beat()
+    live.record_heartbeat()
     found = samples(runtime)
     assert found["forecache_reader_hits_total", (("pipeline", "churn"),)] == 5
     assert ("forecache_reader_version", (("pipeline", "churn"),)) not in found
     assert found["forecache_reader_workers", ()] == 1
 
 
-def test_a_worker_that_starts_again_goes_on_where_the_one_before_stopped(runtime: Runtime) -> None:
-    first = WorkerMetrics.claimed(runtime)
+def test_a_worker_that_starts_again_goes_on_where_the_one_before_stopped(runtime: ReaderSharedMemory) -> None:
+    first = WorkerMetrics.claim(runtime)
     first.cells[first.pipeline_offset("churn") + HITS] = 5
     again = WorkerMetrics(runtime.slot(0))
     again.cells[again.pipeline_offset("spend") + HITS] = 1
@@ -102,8 +102,8 @@ def test_a_worker_that_starts_again_goes_on_where_the_one_before_stopped(runtime
     assert found["forecache_reader_hits_total", (("pipeline", "churn"),)] == 6
 
 
-def test_stale_answers_are_counted_apart_and_among_the_hits(runtime: Runtime) -> None:
-    worker = WorkerMetrics.claimed(runtime)
+def test_stale_answers_are_counted_apart_and_among_the_hits(runtime: ReaderSharedMemory) -> None:
+    worker = WorkerMetrics.claim(runtime)
     offset = worker.pipeline_offset("churn")
     worker.cells[offset + HITS] += 5
     worker.cells[offset + STALE_HITS] += 2
@@ -112,17 +112,17 @@ def test_stale_answers_are_counted_apart_and_among_the_hits(runtime: Runtime) ->
     assert found["forecache_reader_stale_answers_total", (("pipeline", "churn"),)] == 2
 
 
-def test_what_a_worker_before_served_is_no_gauge_of_the_one_after(runtime: Runtime) -> None:
+def test_what_a_worker_before_served_is_no_gauge_of_the_one_after(runtime: ReaderSharedMemory) -> None:
     first = WorkerMetrics(runtime.slot(0))
     offset = first.pipeline_offset("churn")
     first.cells[offset + LIVE] = 1
-    again = WorkerMetrics.claimed(runtime)
-    again.beat()
+    again = WorkerMetrics.claim(runtime)
+    again.record_heartbeat()
     assert ("forecache_reader_version", (("pipeline", "churn"),)) not in samples(runtime)
 
 
-def test_the_process_and_the_build_are_said(runtime: Runtime) -> None:
-    WorkerMetrics.claimed(runtime).beat()
+def test_the_process_and_the_build_are_said(runtime: ReaderSharedMemory) -> None:
+    WorkerMetrics.claim(runtime).record_heartbeat()
     found = samples(runtime)
     assert found["forecache_reader_build_info", tuple(sorted(BUILD.items()))] == 1
     assert found["process_resident_memory_bytes", ()] > 1_000_000
@@ -131,8 +131,8 @@ def test_the_process_and_the_build_are_said(runtime: Runtime) -> None:
     assert 0 < time.time() - found["process_start_time_seconds", ()] < 30 * 86400
 
 
-def test_promtool_finds_nothing_to_say(runtime: Runtime) -> None:
-    worker = WorkerMetrics.claimed(runtime)
+def test_promtool_finds_nothing_to_say(runtime: ReaderSharedMemory) -> None:
+    worker = WorkerMetrics.claim(runtime)
     worker.observe(ROUTE["one"], 200, 50_000)
     worker.cells[worker.pipeline_offset("churn") + HITS] += 1
     page = render(runtime, {"churn": 61.4}, build=BUILD)
@@ -140,8 +140,8 @@ def test_promtool_finds_nothing_to_say(runtime: Runtime) -> None:
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
-def test_durations_have_the_names_of_opentelemetry_too(runtime: Runtime) -> None:
-    worker = WorkerMetrics.claimed(runtime)
+def test_durations_have_the_names_of_opentelemetry_too(runtime: ReaderSharedMemory) -> None:
+    worker = WorkerMetrics.claim(runtime)
     for route, status in (("one", 200), ("one", 404), ("many", 200), ("many", 405), ("other", 404)):
         worker.observe(ROUTE[route], status, 50_000)
     counts = {
@@ -158,7 +158,7 @@ def test_durations_have_the_names_of_opentelemetry_too(runtime: Runtime) -> None
     }
 
 
-def test_the_age_of_a_feature_view_is_its_freshness_too(runtime: Runtime) -> None:
+def test_the_age_of_a_feature_view_is_its_freshness_too(runtime: ReaderSharedMemory) -> None:
     page = render(runtime, {"churn": 61.4, "household": 7.0}, build=BUILD, views=["household"]).decode()
     assert 'forecache_reader_age_seconds{pipeline="household"} 7\n' in page
     assert 'forecache_feature_freshness_seconds{feature_view="household"} 7\n' in page

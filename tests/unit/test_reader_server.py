@@ -9,7 +9,7 @@ import pytest
 
 from forecache.errors import ConflictError, SettingsError
 from forecache.reader.processes.listeners import listen
-from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
@@ -61,7 +61,7 @@ def close(sockets: list[socket.socket]) -> None:
 
 
 def test_shared_memory_is_reserved_when_it_is_made() -> None:
-    runtime = Runtime.create(num_slots=3, slot_bytes=1 << 20)
+    runtime = ReaderSharedMemory.create(num_slots=3, slot_bytes=1 << 20)
     try:
         reserved = runtime.path.stat().st_blocks * 512
         assert reserved >= mmap.PAGESIZE + 3 * (1 << 20)
@@ -70,20 +70,20 @@ def test_shared_memory_is_reserved_when_it_is_made() -> None:
 
 
 def test_a_worker_without_a_slot_counts_for_itself() -> None:
-    runtime = Runtime.create(num_slots=1, slot_bytes=4096)
-    first, second = runtime.claim(), runtime.claim()
+    runtime = ReaderSharedMemory.create(num_slots=1, slot_bytes=4096)
+    first, second = runtime.claim_slot(), runtime.claim_slot()
     first[0], second[0] = 1, 2
     assert (runtime.slot(0)[0], second[0]) == (1, 2)
 
 
 def test_a_slot_stays_claimed_when_a_copy_of_its_file_s_descriptor_is_closed() -> None:
-    made = Runtime.create(num_slots=2, slot_bytes=4096)
+    made = ReaderSharedMemory.create(num_slots=2, slot_bytes=4096)
     claiming = [sys.executable, "-c", CLAIM, str(made.path)]
     with subprocess.Popen(claiming, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdin is not None
         assert worker.stdout is not None
         assert worker.stdout.readline() == "claimed\n"
-        Runtime(made.path, 4096).claim()[0] = 2
+        ReaderSharedMemory(made.path, 4096).claim_slot()[0] = 2
         worker.stdin.close()
     assert (made.slot(0)[0], made.slot(1)[0]) == (1, 2)
 
@@ -91,9 +91,9 @@ def test_a_slot_stays_claimed_when_a_copy_of_its_file_s_descriptor_is_closed() -
 CLAIM = """
 import os, sys
 from pathlib import Path
-from forecache.reader.processes.shared_memory import Runtime
-runtime = Runtime(Path(sys.argv[1]), 4096)
-runtime.claim()[0] = 1
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+runtime = ReaderSharedMemory(Path(sys.argv[1]), 4096)
+runtime.claim_slot()[0] = 1
 for name in os.listdir("/proc/self/fd"):  # as the reader does each second, which looks for silent connections
     try:
         os.close(os.dup(int(name)))

@@ -6,8 +6,8 @@ import time
 import pytest
 import uvloop
 
-from forecache.reader.connections import turns as module
-from forecache.reader.connections.turns import Turns
+from forecache.reader.connections import socket_wait as module
+from forecache.reader.connections.socket_wait import SocketWaitEstimator
 
 
 def test_what_waited_while_the_loop_was_at_work_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,12 +17,12 @@ def test_what_waited_while_the_loop_was_at_work_says_so(monkeypatch: pytest.Monk
     ours, theirs = socket.socketpair()
     try:
         ours.setblocking(False)
-        turns = Turns(loop)
+        turns = SocketWaitEstimator(loop)
 
         def read() -> None:
             ours.recv(10)
-            now = turns.read()
-            found.append((turns.waited(now), turns.waited_on_average(now)))
+            now = turns.note_read()
+            found.append((turns.max_wait_ns(now), turns.mean_wait_ns(now)))
             if len(found) == 1:
                 loop.call_later(0.5, theirs.send, b"x")
             if len(found) == 2:  # the loop works, and something comes meanwhile

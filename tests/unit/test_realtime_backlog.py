@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from forecache.realtime.deadline.backlog import OVERLOAD, Backlog
-from forecache.realtime.deadline.clock import Clock
+from forecache.realtime.deadline.clock import RequestClock
+from forecache.realtime.deadline.request_queue import OVERLOAD, RequestQueue
 
 MS = 1_000_000
 
@@ -37,22 +37,24 @@ TIME = Time()
 
 @pytest.fixture(autouse=True)
 def _time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecache.realtime.deadline.backlog.perf_counter_ns", TIME.read)
+    monkeypatch.setattr("forecache.realtime.deadline.request_queue.perf_counter_ns", TIME.read)
 
 
-def clock(left_ms: float, now: int) -> Clock:
-    return Clock(now, now + int(left_ms * MS), left_ms)
+def clock(left_ms: float, now: int) -> RequestClock:
+    return RequestClock(now, now + int(left_ms * MS), left_ms)
 
 
-def backlog_of(cost_ns: int) -> Backlog:
+def backlog_of(cost_ns: int) -> RequestQueue:
     """A backlog that knows what an answer of the model costs."""
-    backlog = Backlog(asyncio.get_running_loop())
+    backlog = RequestQueue(asyncio.get_running_loop())
     for _ in range(200):
-        backlog.model_cost.took(cost_ns)
+        backlog.model_cost.add_sample(cost_ns)
     return backlog
 
 
-async def burst(backlog: Backlog, deadlines_ms: list[float], cost_ns: int) -> tuple[list[tuple[int, str]], list[float]]:
+async def burst(
+    backlog: RequestQueue, deadlines_ms: list[float], cost_ns: int
+) -> tuple[list[tuple[int, str]], list[float]]:
     """What became of requests that come at once, in the order in which they were answered: (number, why), ms left."""
     answered: list[tuple[int, str]] = []
     left: list[float] = []
@@ -60,7 +62,7 @@ async def burst(backlog: Backlog, deadlines_ms: list[float], cost_ns: int) -> tu
     def run(number: int, until: int, why: str) -> None:
         if not why:
             TIME.now += cost_ns
-            backlog.model_cost.took(cost_ns)
+            backlog.model_cost.add_sample(cost_ns)
         answered.append((number, why))
         left.append((until - TIME.read()) / MS)
 
@@ -68,14 +70,14 @@ async def burst(backlog: Backlog, deadlines_ms: list[float], cost_ns: int) -> tu
     waits = []
     for number, deadline_ms in enumerate(deadlines_ms):
         each = clock(deadline_ms, now)
-        waits.append(backlog.join(each, lambda why, n=number, until=each.until: run(n, until, why)))  # type: ignore[misc]
+        waits.append(backlog.enqueue(each, lambda why, n=number, until=each.until: run(n, until, why)))  # type: ignore[misc]
     await asyncio.gather(*waits)
     return answered, left
 
 
 @on_a_loop
 async def test_those_that_wait_are_answered_in_the_order_of_their_deadlines_while_there_is_time() -> None:
-    backlog = Backlog(asyncio.get_running_loop())
+    backlog = RequestQueue(asyncio.get_running_loop())
     answered, _ = await burst(backlog, [60_000.0, 60_000.0, 50_000.0, 70_000.0], 10_000)
     assert answered == [(2, ""), (0, ""), (1, ""), (3, "")]
     assert backlog.waiting == 0
@@ -139,20 +141,20 @@ async def test_of_two_that_cannot_both_be_done_one_is_given_up_for_the_other() -
 
 @on_a_loop
 async def test_a_calm_worker_answers_at_once_and_in_order() -> None:
-    backlog = Backlog(asyncio.get_running_loop())
+    backlog = RequestQueue(asyncio.get_running_loop())
     now = TIME.read()
-    assert backlog.is_calm(clock(50, now), now + 4 * MS)
-    assert not backlog.is_calm(clock(50, now), now + 6 * MS)
-    wait = backlog.join(clock(60_000, now), lambda why: None)
-    assert not backlog.is_calm(clock(50, now), now)
+    assert backlog.can_run_now(clock(50, now), now + 4 * MS)
+    assert not backlog.can_run_now(clock(50, now), now + 6 * MS)
+    wait = backlog.enqueue(clock(60_000, now), lambda why: None)
+    assert not backlog.can_run_now(clock(50, now), now)
     await wait
-    assert backlog.is_calm(clock(50, now), now)
+    assert backlog.can_run_now(clock(50, now), now)
 
 
 @on_a_loop
 async def test_what_is_answered_is_forgotten_while_others_still_wait() -> None:
-    backlog = Backlog(asyncio.get_running_loop())
-    waits = [backlog.join(clock(0, TIME.read()), lambda why: None) for _ in range(1000)]
+    backlog = RequestQueue(asyncio.get_running_loop())
+    waits = [backlog.enqueue(clock(0, TIME.read()), lambda why: None) for _ in range(1000)]
     await asyncio.gather(*waits)
     assert not backlog._stack
     assert not backlog._by_deadline

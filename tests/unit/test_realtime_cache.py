@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecache.realtime.answer.answered import Times
-from forecache.realtime.answer.model_path import Failed, NoScores, Refused, TooLate
-from forecache.realtime.cache import CachedPath, key_of
-from forecache.realtime.request.parsed import Found, ParsedRequest
-from forecache.realtime.workers.counters import Counters
+from forecache.realtime.answer.model_path import CallRefused, ModelFailed, NoScores, TooLate
+from forecache.realtime.answer.request_answer import StageTimes
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.score_cache import CachedPath, score_cache_key
+from forecache.realtime.workers.path_counters import PathCounters
 
 
 def asked(products: tuple[str, ...] = ("a", "b"), household: int = 1, price: float = 1.0) -> ParsedRequest:
@@ -24,9 +24,9 @@ def asked(products: tuple[str, ...] = ("a", "b"), household: int = 1, price: flo
     return ParsedRequest(len(products), columns, products, b"", "some id")
 
 
-def found(rows: int = 2, *, version: int = 1, segments: tuple[str, ...] = ("s1",), known: bool = True) -> Found:
+def found(rows: int = 2, *, version: int = 1, segments: tuple[str, ...] = ("s1",), known: bool = True) -> LookupResult:
     manifest = SimpleNamespace(version=version, segments=[SimpleNamespace(id=each) for each in segments])
-    looked_up = Found({"view": np.zeros((rows, 3), np.float32)}, {"view": np.full(rows, known)})
+    looked_up = LookupResult({"view": np.zeros((rows, 3), np.float32)}, {"view": np.full(rows, known)})
     looked_up.versions["view"] = SimpleNamespace(manifest=manifest)
     return looked_up
 
@@ -35,15 +35,15 @@ class Counting:
     """A path that counts how often it is asked, and answers when it is let."""
 
     def __init__(self, *, in_loop: bool = False) -> None:
-        self.in_loop, self.times, self.calls = in_loop, Times(transform=5, model=7), 0
+        self.in_loop, self.times, self.calls = in_loop, StageTimes(transform=5, model=7), 0
         self.let, self.error, self.expects_s = asyncio.Event(), None, 0.0
         self.let.set()
 
-    def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
+    def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
         self.calls += 1
         return np.full(request.length, float(self.calls))
 
-    async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
+    async def score(self, request: ParsedRequest, found: LookupResult, until: float) -> np.ndarray:
         self.calls += 1
         try:
             await asyncio.wait_for(self.let.wait(), until - time.monotonic())
@@ -60,8 +60,8 @@ class Counting:
         self.calls = -1
 
 
-def cached(inner: Counting, most_bytes: int = 1 << 20) -> tuple[CachedPath, Counters]:
-    counters = Counters()
+def cached(inner: Counting, most_bytes: int = 1 << 20) -> tuple[CachedPath, PathCounters]:
+    counters = PathCounters()
     return CachedPath(inner, most_bytes=most_bytes, counters=counters), counters
 
 
@@ -81,20 +81,20 @@ def cached(inner: Counting, most_bytes: int = 1 << 20) -> tuple[CachedPath, Coun
         (asked(), found(known=False)),
     ],
 )
-def test_the_key_differs_where_the_scores_could(request_: ParsedRequest, found_: Found) -> None:
-    assert key_of(request_, found_) != key_of(asked(), found())
-    assert key_of(request_, found_) == key_of(request_, found_)
+def test_the_key_differs_where_the_scores_could(request_: ParsedRequest, found_: LookupResult) -> None:
+    assert score_cache_key(request_, found_) != score_cache_key(asked(), found())
+    assert score_cache_key(request_, found_) == score_cache_key(request_, found_)
 
 
 def test_the_key_tells_texts_apart_that_contain_what_joins_them() -> None:
-    assert key_of(asked(("a\0b",)), found(1)) != key_of(asked(("a", "b")), found(1))
-    assert key_of(asked(("a\0", "b")), found()) != key_of(asked(("a", "\0b")), found())
+    assert score_cache_key(asked(("a\0b",)), found(1)) != score_cache_key(asked(("a", "b")), found(1))
+    assert score_cache_key(asked(("a\0", "b")), found()) != score_cache_key(asked(("a", "\0b")), found())
 
 
 def test_the_request_id_is_not_part_of_the_key() -> None:
     other = asked()
     other.request_id = "another id"
-    assert key_of(other, found()) == key_of(asked(), found())
+    assert score_cache_key(other, found()) == score_cache_key(asked(), found())
 
 
 @pytest.mark.parametrize("in_loop", [True, False])
@@ -192,7 +192,7 @@ def test_a_failure_is_not_kept() -> None:
     async def ask() -> None:
         inner = Counting()
         path, _ = cached(inner)
-        inner.error = Failed("no")
+        inner.error = ModelFailed("no")
         with pytest.raises(NoScores):
             await path.score(asked(), found(), time.monotonic() + 60)
         inner.error = None
@@ -209,7 +209,7 @@ def test_a_hit_needs_no_model_and_a_miss_is_given_up_at_once_where_there_is_no_w
         inner.expects_s = float("inf")  # its circuit breaker is open
         assert path.expected_s() == 0
         assert (await path.score(asked(), found(), time.monotonic() + 60)).tolist() == [1.0, 1.0]
-        with pytest.raises(Refused):
+        with pytest.raises(CallRefused):
             await path.score(asked(household=2), found(), time.monotonic() + 60)
 
     asyncio.run(ask())

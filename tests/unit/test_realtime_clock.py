@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from forecache.reader.http.problems import Problem
-from forecache.realtime.deadline.clock import Clock, clock_of, shortened
+from forecache.realtime.deadline.clock import RequestClock, clock_of, shorten_deadline
 
 MS = 1_000_000
 STARTED = 10**12
@@ -97,9 +97,9 @@ def test_a_header_that_is_no_time_is_refused_by_its_name(headers: dict[str, str]
 
 
 def test_a_deadline_in_the_body_only_shortens_the_one_of_the_headers() -> None:
-    clock = Clock(1_000, 1_000 + 40_000_000, 40.0)
-    assert shortened(clock, 50.0) is clock
-    assert shortened(clock, 5.0) == Clock(1_000, 1_000 + 5_000_000, 5.0)
+    clock = RequestClock(1_000, 1_000 + 40_000_000, 40.0)
+    assert shorten_deadline(clock, 50.0) is clock
+    assert shorten_deadline(clock, 5.0) == RequestClock(1_000, 1_000 + 5_000_000, 5.0)
     with pytest.raises(Problem) as refused:
-        shortened(clock, 0.0)
+        shorten_deadline(clock, 0.0)
     assert (refused.value.kind.status, refused.value.members) == (504, {"deadline_ms": 0.0})

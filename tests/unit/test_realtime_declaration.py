@@ -34,7 +34,7 @@ from forecache.pipeline import (
     load_realtime,
 )
 from forecache.pipeline.loading import load_nightly, load_served, read_project
-from forecache.registry.versions.models import champion
+from forecache.registry.versions.model_versions import champion
 from forecache.settings import Settings, load_settings
 
 
@@ -295,7 +295,7 @@ def test_errors_of_label_and_gate_name_what_was_declared(changed: dict[str, Any]
 
 
 def test_later_errors_name_what_was_declared(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecache.registry.versions.models.list_models", lambda *_: [])
+    monkeypatch.setattr("forecache.registry.versions.model_versions.list_models", lambda *_: [])
     applied = search(model=FunctionModel(transforms.suspicion), examples=None, gate=None).training_pipeline
     with pytest.raises(InputError, match="The model of real-time model 'search' is a `FunctionModel`"):
         _ = applied.trained_label

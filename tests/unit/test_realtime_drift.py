@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monitoring_services import program
 
-from forecache.metrics.page import Page
-from forecache.realtime.answer.answered import Answered, Times
+from forecache.metrics.page import MetricsPage
+from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
 from forecache.realtime.drift import watch as watch_module
 from forecache.realtime.drift.cells import DriftCells
-from forecache.realtime.drift.reference import ABOVE, BELOW, NULL, SCORE, ColumnBins, Reference
+from forecache.realtime.drift.reference import ABOVE, BELOW, NULL, SCORE, ColumnBins, DriftReference
 from forecache.realtime.drift.watch import REQUESTS, ROWS, DriftWatch, num_counts, open_watch
 from forecache.realtime.http.drift_metrics import LEAST_REQUESTS, add_drift, live_drift
 from forecache.statistics import bin_counts, equal_mass_edges
@@ -22,19 +22,23 @@ from forecache.statistics import bin_counts, equal_mass_edges
 EVEN = tuple(k / 10 for k in range(1, 10))
 
 
-def reference(*, score: bool = True, name: str = "price") -> Reference:
+def reference(*, score: bool = True, name: str = "price") -> DriftReference:
     """A feature that was even between 0 and 1, another that had one value, and perhaps a score."""
     columns = [ColumnBins(name, EVEN, (*[1000] * 10, 100), 0.0, 1.0), ColumnBins("flag", (), (10_100, 0), 7.0, 7.0)]
-    return Reference((*columns, *([ColumnBins(SCORE, EVEN, (*[1010] * 10, 0))] if score else [])), "a training split")
+    return DriftReference(
+        (*columns, *([ColumnBins(SCORE, EVEN, (*[1010] * 10, 0))] if score else [])), "a training split"
+    )
 
 
-def answered(features: Any, scores: Any = None, rung: str = "model", *, model_ns: int = 10**9) -> Answered:
-    found = Answered((), None if scores is None else np.asarray(scores, np.float64), rung, times=Times(model=model_ns))
+def answered(features: Any, scores: Any = None, rung: str = "model", *, model_ns: int = 10**9) -> RequestAnswer:
+    found = RequestAnswer(
+        (), None if scores is None else np.asarray(scores, np.float64), rung, times=StageTimes(model=model_ns)
+    )
     found.features = features
     return found
 
 
-def always(of: Reference, memory: memoryview, *, window_s: float = 3600.0) -> DriftWatch:
+def always(of: DriftReference, memory: memoryview, *, window_s: float = 3600.0) -> DriftWatch:
     """Counts every answer."""
     watch = open_watch(memory, "search", of, window_s=window_s)
     assert watch is not None
@@ -48,7 +52,7 @@ def memory() -> memoryview:
 
 
 def test_a_reference_is_read_back_as_it_was_written() -> None:
-    again = Reference.from_json(reference().to_json())
+    again = DriftReference.from_json(reference().to_json())
     assert again == reference()
     assert again.key == reference().key != reference(name="cost").key
 
@@ -60,14 +64,14 @@ def test_a_reference_is_read_back_as_it_was_written() -> None:
 def test_values_are_counted_as_bin_counts_counts_them(values: list[float], edges: list[float]) -> None:
     column = ColumnBins("x", tuple(edges), (0,) * (len(edges) + 2))
     other = ColumnBins("y", (0.5,), (0, 0, 0), -1.0, 1.0)
-    of = Reference((column, other), "")
+    of = DriftReference((column, other), "")
     array = np.asarray(values, np.float32)
     counts = of.count(np.column_stack([array, array]))
     known = array[~np.isnan(array)]
-    found = of.named(0, counts.tolist())
+    found = of.counts_by_bin(0, counts.tolist())
     assert [found[str(place)] for place in range(len(edges) + 1)] == bin_counts(edges, known.astype(float)).tolist()
     assert (found[BELOW], found[ABOVE], found[NULL]) == (0, 0, len(array) - len(known))
-    assert of.named(1, counts.tolist()) == {
+    assert of.counts_by_bin(1, counts.tolist()) == {
         BELOW: int((known < -1).sum()),
         "0": int(((known >= -1) & (known < 0.5)).sum()),
         "1": int(((known >= 0.5) & (known <= 1)).sum()),
@@ -81,29 +85,34 @@ def test_the_training_data_itself_is_counted_as_the_reference_says() -> None:
     edges = equal_mass_edges(values, 10)
     counts = bin_counts(edges, values)
     low, high = float(values.min()), float(values.max())
-    of = Reference((ColumnBins("x", tuple(edges), (*counts.tolist(), 0), low, high),), "")
-    assert of.named(0, of.count(values[:, None]).tolist()) == of.trained(0)
+    of = DriftReference((ColumnBins("x", tuple(edges), (*counts.tolist(), 0), low, high),), "")
+    assert of.counts_by_bin(0, of.count(values[:, None]).tolist()) == of.training_counts_by_bin(0)
 
 
 def test_features_and_scores_are_counted_and_a_lower_rung_has_no_score(memory: memoryview) -> None:
     of = reference()
     watch = always(of, memory)
-    watch.see(answered(np.array([[0.05, 7], [0.95, 7], [np.nan, 8]], np.float32), [0.11, 0.21, 0.21]))
-    watch.see(answered(np.array([[-1, 6]], np.float32).tobytes(), [0.5], rung="last_night"))
-    watch.see(answered(None, [0.5], rung="last_night"))
+    watch.count_if_sampled(answered(np.array([[0.05, 7], [0.95, 7], [np.nan, 8]], np.float32), [0.11, 0.21, 0.21]))
+    watch.count_if_sampled(answered(np.array([[-1, 6]], np.float32).tobytes(), [0.5], rung="last_night"))
+    watch.count_if_sampled(answered(None, [0.5], rung="last_night"))
     [block] = DriftCells(memory).blocks()
     counts = block.total.tolist()
     assert (counts[REQUESTS], counts[ROWS]) == (2, 4)
-    assert {name: count for name, count in of.named(0, counts).items() if count} == {BELOW: 1, "0": 1, "9": 1, NULL: 1}
-    assert of.named(1, counts) == {BELOW: 1, "0": 2, ABOVE: 1, NULL: 0}
-    assert {name: count for name, count in of.named(2, counts).items() if count} == {"1": 1, "2": 2, NULL: 1}
+    assert {name: count for name, count in of.counts_by_bin(0, counts).items() if count} == {
+        BELOW: 1,
+        "0": 1,
+        "9": 1,
+        NULL: 1,
+    }
+    assert of.counts_by_bin(1, counts) == {BELOW: 1, "0": 2, ABOVE: 1, NULL: 0}
+    assert {name: count for name, count in of.counts_by_bin(2, counts).items() if count} == {"1": 1, "2": 2, NULL: 1}
 
 
 def test_workers_are_added_and_one_that_starts_again_goes_on(memory: memoryview) -> None:
     of, other = reference(score=False), memoryview(bytearray(64 * 1024))
     features = np.array([[0.5, 7]], np.float32)
     for each in (memory, other, memory):
-        always(of, each).see(answered(features))
+        always(of, each).count_if_sampled(answered(features))
     found = live_drift([memory, other], {"search": of}, window_s=3600)["search"]
     assert found.total[REQUESTS] == found.recent[REQUESTS] == 3
     assert found.seconds > 0
@@ -111,7 +120,7 @@ def test_workers_are_added_and_one_that_starts_again_goes_on(memory: memoryview)
 
 def test_a_release_with_other_bins_begins_anew_in_the_same_memory(memory: memoryview) -> None:
     old, new = reference(score=False), reference(score=False, name="cost")
-    always(old, memory).see(answered(np.array([[0.5, 7]], np.float32)))
+    always(old, memory).count_if_sampled(answered(np.array([[0.5, 7]], np.float32)))
     always(new, memory)
     assert [block.key for block in DriftCells(memory).blocks()] == [new.key]
     assert live_drift([memory], {"search": old}, window_s=3600) == {}
@@ -145,24 +154,24 @@ def test_the_window_holds_what_was_counted_in_the_last_one_to_two(
     for now in (10_000, 10_050, 10_120, 10_230, 10_600):
         clock[0] = now
         watch._share = 1.0
-        watch.see(answered(np.array([[0.5, 7]], np.float32)))
-        seen.append(int(block.recent(now, 100)[REQUESTS]))
+        watch.count_if_sampled(answered(np.array([[0.5, 7]], np.float32)))
+        seen.append(int(block.recent_counts(now, 100)[REQUESTS]))
     assert seen == [1, 2, 3, 2, 1]
-    assert [int(block.recent(now, 100)[REQUESTS]) for now in (10_699, 10_750, 10_801)] == [1, 1, 0]
+    assert [int(block.recent_counts(now, 100)[REQUESTS]) for now in (10_699, 10_750, 10_801)] == [1, 1, 0]
     assert int(block.total[REQUESTS]) == 5
 
 
 def share_of_counting() -> float:
     """Real times of counting 50 candidates of 32 features, against answers of 290 us."""
     columns = tuple(ColumnBins(f"f{place}", EVEN, (*[100] * 10, 0), 0.0, 1.0) for place in range(32))
-    of = Reference((*columns, ColumnBins(SCORE, EVEN, (*[100] * 10, 0))), "")
+    of = DriftReference((*columns, ColumnBins(SCORE, EVEN, (*[100] * 10, 0))), "")
     block = DriftCells(memoryview(bytearray(64 * 1024))).open("search", of.key, num_counts(of), time.monotonic())
     assert block is not None
     watch = DriftWatch(of, block, window_s=3600)
     features = np.random.default_rng(2).random((50, 32), np.float32)
     one = answered(features, np.full(50, 0.5), model_ns=290_000)
     for _ in range(20_000):
-        watch.see(one)
+        watch.count_if_sampled(one)
     assert block.total[REQUESTS] > 200
     return block.seconds / (20_000 * 290e-6)
 
@@ -174,7 +183,7 @@ def test_counting_takes_a_small_share_of_the_answers_time() -> None:
 
 def test_a_failure_while_counting_costs_the_count_only(memory: memoryview, caplog: pytest.LogCaptureFixture) -> None:
     watch = always(reference(), memory)
-    watch.see(answered(np.zeros((2, 3), np.float32), [0.1, 0.2]))
+    watch.count_if_sampled(answered(np.zeros((2, 3), np.float32), [0.1, 0.2]))
     assert "could not be counted for drift" in caplog.text
 
 
@@ -183,7 +192,7 @@ def drift_of(values: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     watch = always(of, memory)
     for feature, score in zip(values.astype(np.float32), scores, strict=True):
         watch._share = 1.0
-        watch.see(answered(np.array([[feature, 7]], np.float32), [score]))
+        watch.count_if_sampled(answered(np.array([[feature, 7]], np.float32), [score]))
     found = live_drift([memory], {"search": of}, window_s=3600)
     return {"page": found, **{column.name: column for column in found["search"].columns()}}
 
@@ -204,7 +213,7 @@ def test_effects_are_small_without_drift_and_large_with_it() -> None:
 def test_too_few_requests_have_no_effect_and_promtool_accepts_the_page() -> None:
     rng = np.random.default_rng(4)
     for requests, has_effect in ((LEAST_REQUESTS - 1, False), (LEAST_REQUESTS, True)):
-        page = Page()
+        page = MetricsPage()
         add_drift(page, drift_of(rng.random(requests), rng.random(requests))["page"])
         assert ('forecache_drift_psi{model="search",column="price"}' in page.text()) == has_effect
     checked = subprocess.run(

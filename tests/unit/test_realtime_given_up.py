@@ -6,35 +6,37 @@ from typing import Any
 import pytest
 
 from forecache.pipeline.realtime.ladder import Default, OrderGiven
-from forecache.realtime.answer.answered import Times
-from forecache.realtime.answer.engine import Engine
-from forecache.realtime.answer.rungs import rungs_of
-from forecache.realtime.deadline.clock import Clock
-from forecache.realtime.deadline.cost import Cost
-from forecache.realtime.request.parsed import ParsedRequest
+from forecache.realtime.answer.engine import AnswerEngine
+from forecache.realtime.answer.fallbacks import open_fallbacks
+from forecache.realtime.answer.request_answer import StageTimes
+from forecache.realtime.deadline.clock import RequestClock
+from forecache.realtime.deadline.cost import CostEstimate
+from forecache.realtime.request.parsed_request import ParsedRequest
 
 US, MS, FAR = 1_000, 1_000_000, 10**18
 
 
-def cost(nanoseconds: int) -> Cost:
-    made = Cost(nanoseconds)
+def cost(nanoseconds: int) -> CostEstimate:
+    made = CostEstimate(nanoseconds)
     for _ in range(300):
-        made.took(nanoseconds)
+        made.add_sample(nanoseconds)
     return made
 
 
 def served(*, model_ns: int, rung_ns: int) -> Any:
     """A model with a rung that scores, above the order given, which costs next to nothing."""
     costs = (cost(rung_ns), cost(US))
-    return SimpleNamespace(rungs=rungs_of((Default(0.5), OrderGiven())), costs=costs, model_cost=cost(model_ns))
+    return SimpleNamespace(rungs=open_fallbacks((Default(0.5), OrderGiven())), costs=costs, model_cost=cost(model_ns))
 
 
 def rung_of(model: Any, *, waiting: int) -> tuple[str, bool]:
     """The rung that answers, and whether no more than the names of candidates had to be read for it."""
-    clock, request = Clock(0, FAR, 1e9), ParsedRequest(2, {}, ["a", "b"], b"")
-    engine = Engine({})
-    is_hasty = engine.only_last(model, clock, waiting)
-    return engine.lower(model, request, clock, Times(), why="overload", waiting=waiting).rung, is_hasty
+    clock, request = RequestClock(0, FAR, 1e9), ParsedRequest(2, {}, ["a", "b"], b"")
+    engine = AnswerEngine({})
+    is_hasty = engine.has_time_for_last_only(model, clock, waiting)
+    return engine.answer_by_fallback(
+        model, request, clock, StageTimes(), why="overload", waiting=waiting
+    ).rung, is_hasty
 
 
 @pytest.mark.parametrize(("waiting", "rung"), [(0, "default"), (1, "order_given"), (40, "order_given")])
@@ -49,8 +51,13 @@ def test_a_rung_that_costs_little_answers_also_where_others_wait() -> None:
 
 def test_a_rung_that_all_who_wait_have_no_time_for_is_left_out() -> None:
     model = served(model_ns=10 * MS, rung_ns=MS)
-    answered = Engine({}).lower(
-        model, ParsedRequest(1, {}, ["a"], b""), Clock(0, _soon(), 50.0), Times(), why="overload", waiting=99
+    answered = AnswerEngine({}).answer_by_fallback(
+        model,
+        ParsedRequest(1, {}, ["a"], b""),
+        RequestClock(0, _soon(), 50.0),
+        StageTimes(),
+        why="overload",
+        waiting=99,
     )
     assert answered.rung == "order_given"
 

@@ -6,25 +6,25 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from forecache.realtime.answer.calibrate import calibrated_s
-from forecache.realtime.answer.guard import Guard, Spun
+from forecache.realtime.answer.calibrate import measure_p99_s
+from forecache.realtime.answer.cpu_guard import CpuBudgetExceeded, CpuGuard
 
 MS = 1_000_000
 
 
 @pytest.fixture
-def guard() -> Iterator[Guard]:
-    guard = Guard()
+def guard() -> Iterator[CpuGuard]:
+    guard = CpuGuard()
     yield guard
     guard.disarm()
     signal.setitimer(signal.ITIMER_REAL, 0.0)  # the next test has an alarm of its own
 
 
-def is_ended(guard: Guard, call: Callable[[], None], *, cpu_ns: int, left_ns: int) -> bool:
+def is_ended(guard: CpuGuard, call: Callable[[], None], *, cpu_ns: int, left_ns: int) -> bool:
     guard.arm(cpu_ns, left_ns)
     try:
         call()
-    except Spun:
+    except CpuBudgetExceeded:
         guard.disarm()
         return True
     guard.disarm()
@@ -40,19 +40,19 @@ def spin() -> None:
             continue
 
 
-def test_a_spin_is_ended_when_it_has_used_up_its_time_on_the_processor(guard: Guard) -> None:
+def test_a_spin_is_ended_when_it_has_used_up_its_time_on_the_processor(guard: CpuGuard) -> None:
     began = time.monotonic()
     assert is_ended(guard, spin, cpu_ns=10 * MS, left_ns=100_000 * MS)
     assert guard.used_ns >= 10 * MS
     assert time.monotonic() - began < 50
 
 
-def test_a_sleep_is_ended_when_no_time_is_left_and_is_no_spin(guard: Guard) -> None:
+def test_a_sleep_is_ended_when_no_time_is_left_and_is_no_spin(guard: CpuGuard) -> None:
     assert is_ended(guard, lambda: time.sleep(30), cpu_ns=10 * MS, left_ns=50 * MS)
     assert guard.used_ns < 10 * MS
 
 
-def test_a_loop_that_catches_everything_is_ended_all_the_same(guard: Guard) -> None:
+def test_a_loop_that_catches_everything_is_ended_all_the_same(guard: CpuGuard) -> None:
     caught = []
 
     def stubborn() -> None:
@@ -63,10 +63,10 @@ def test_a_loop_that_catches_everything_is_ended_all_the_same(guard: Guard) -> N
                 caught.append(error)
 
     assert not is_ended(guard, stubborn, cpu_ns=5 * MS, left_ns=100_000 * MS)
-    assert [type(each) for each in caught] == [Spun, Spun]
+    assert [type(each) for each in caught] == [CpuBudgetExceeded, CpuBudgetExceeded]
 
 
-def test_code_that_returns_in_time_is_left_alone_and_what_follows_too(guard: Guard) -> None:
+def test_code_that_returns_in_time_is_left_alone_and_what_follows_too(guard: CpuGuard) -> None:
     for _ in range(2000):
         guard.arm(200 * MS, 200 * MS)
         guard.disarm()
@@ -74,7 +74,7 @@ def test_code_that_returns_in_time_is_left_alone_and_what_follows_too(guard: Gua
 
 
 def test_the_alarm_of_one_call_serves_those_behind_it_and_none_is_set_without_calls(
-    guard: Guard, monkeypatch: pytest.MonkeyPatch
+    guard: CpuGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sets: list[float] = []
     monkeypatch.setattr(
@@ -98,7 +98,7 @@ def test_the_alarm_of_one_call_serves_those_behind_it_and_none_is_set_without_ca
 
 
 @pytest.mark.parametrize("left_ms", [2, 10, 50])
-def test_a_call_is_ended_before_half_as_much_again_has_passed(guard: Guard, left_ms: int) -> None:
+def test_a_call_is_ended_before_half_as_much_again_has_passed(guard: CpuGuard, left_ms: int) -> None:
     took = []
     for _ in range(5):
         began = time.monotonic()
@@ -109,16 +109,16 @@ def test_a_call_is_ended_before_half_as_much_again_has_passed(guard: Guard, left
 
 def test_a_warm_up_that_never_ends_is_ended_and_counts_as_endless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forecache.realtime.answer.calibrate._PATIENCE_S", 0.2)
-    assert calibrated_s([spin]) == float("inf")
+    assert measure_p99_s([spin]) == float("inf")
 
 
 def test_a_warm_up_that_fails_counts_as_endless() -> None:
     def fail() -> None:
         raise ValueError("no")
 
-    assert calibrated_s([fail]) == float("inf")
+    assert measure_p99_s([fail]) == float("inf")
 
 
 def test_a_call_that_sleeps_is_slow_although_it_needs_no_processor() -> None:
-    assert calibrated_s([lambda: time.sleep(0.005)]) >= 0.005
-    assert calibrated_s([lambda: None]) < 0.002
+    assert measure_p99_s([lambda: time.sleep(0.005)]) >= 0.005
+    assert measure_p99_s([lambda: None]) < 0.002

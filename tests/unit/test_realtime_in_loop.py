@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from forecache.realtime.answer import in_loop
-from forecache.realtime.answer.guard import Guard, Spun
+from forecache.realtime.answer.cpu_guard import CpuBudgetExceeded, CpuGuard
 from forecache.realtime.answer.in_loop import InLoopPath
-from forecache.realtime.answer.model_path import Failed, TooLate
-from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.answer.model_path import ModelFailed, TooLate
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 
 
 def path_of(scores_of: Any, *, used_ns: int = 0, guard: Any = None, p99_s: float = 0.0005) -> InLoopPath:
@@ -44,14 +44,14 @@ def test_whatever_is_raised_costs_one_answer_its_model_and_is_logged_once(
 ) -> None:
     path = path_of(scores_of)
     for _ in range(3):
-        with pytest.raises(Failed):
-            path.score_now(ParsedRequest(1, {}, (), b""), Found(), 10_000_000)
+        with pytest.raises(ModelFailed):
+            path.score_now(ParsedRequest(1, {}, (), b""), LookupResult(), 10_000_000)
     assert [record.message for record in caplog.records if told in record.message] == caplog.messages
     assert len(caplog.messages) == 1
 
 
 def spin(features: np.ndarray) -> np.ndarray:
-    raise Spun
+    raise CpuBudgetExceeded
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_call_that_was_ended_has_spun_if_it_worked_for_much_of_its_time(
     clock = iter([0, 0, int(took_ms * 1e6)])
     monkeypatch.setattr(in_loop, "perf_counter_ns", lambda: next(clock))
     with pytest.raises(TooLate):
-        path.score_now(ParsedRequest(1, {}, (), b""), Found(), 200_000_000)
+        path.score_now(ParsedRequest(1, {}, (), b""), LookupResult(), 200_000_000)
     assert bool(path.misbehaved) == has_spun
 
 
@@ -78,16 +78,16 @@ def test_a_healthy_call_has_all_the_time_that_its_request_has_left_where_that_is
         return np.zeros(1)
 
     def is_answered() -> bool:
-        path = path_of(work, guard=Guard(), p99_s=0.006)
+        path = path_of(work, guard=CpuGuard(), p99_s=0.006)
         try:
-            return path.score_now(ParsedRequest(1, {}, (), b""), Found(), 11_500_000).tolist() == [0]
+            return path.score_now(ParsedRequest(1, {}, (), b""), LookupResult(), 11_500_000).tolist() == [0]
         except TooLate:
             return False
 
     assert any(is_answered() for _ in range(20))  # a busy machine may keep some from the processor for too long
-    path = path_of(work, guard=Guard(), p99_s=0.006)
+    path = path_of(work, guard=CpuGuard(), p99_s=0.006)
     with pytest.raises(TooLate):
-        path.score_now(ParsedRequest(1, {}, (), b""), Found(), 2_000_000)
+        path.score_now(ParsedRequest(1, {}, (), b""), LookupResult(), 2_000_000)
 
 
 def test_calls_that_had_less_time_than_usual_do_not_move_their_model_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,5 +96,5 @@ def test_calls_that_had_less_time_than_usual_do_not_move_their_model_out(monkeyp
     monkeypatch.setattr(in_loop, "perf_counter_ns", lambda: next(clock))
     for _ in range(20):
         with pytest.raises(TooLate):
-            path.score_now(ParsedRequest(1, {}, (), b""), Found(), 600_000)
+            path.score_now(ParsedRequest(1, {}, (), b""), LookupResult(), 600_000)
     assert not path.misbehaved

@@ -13,17 +13,16 @@ from realtime_support import PRODUCT_KEY, write_packed
 from release_support import make_release
 
 from forecache.pipeline.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Stored
-from forecache.reader.versions.answers import Answers
-from forecache.realtime.answer.answered import Answered
+from forecache.reader.versions.answers import VersionAnswers
 from forecache.realtime.answer.engine import _features_of
-from forecache.realtime.answer.ladder import below, of_model
+from forecache.realtime.answer.fallbacks import fallback_answer, model_answer, open_fallbacks
 from forecache.realtime.answer.render import Renderer
-from forecache.realtime.answer.rungs import rungs_of
-from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.answer.request_answer import RequestAnswer
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.settings import load_settings
 from forecache.store import KeyColumn, KeySchema, open_store
 from forecache.store.fields import Field
-from forecache.store.manifest import Policy
+from forecache.store.manifest import StalePolicy
 
 NOW = 0.0
 USERS = Stored("users", ("household_id",))
@@ -43,7 +42,7 @@ class Stores:
 
     def __init__(self, home: Path) -> None:
         self.settings = load_settings(home=str(home))
-        self.served: dict[str, Answers] = {}
+        self.served: dict[str, VersionAnswers] = {}
         self.users({1: (1.0, 2.0)})
         self.items({"a": (1.0, 0.0), "b": (0.0, 1.0)})
         self.popular({"a": 0.3, "b": 0.9, "c": 0.5})
@@ -64,7 +63,7 @@ class Stores:
         self.open("popular")
 
     def open(self, name: str) -> None:
-        self.served[name] = Answers(open_store(self.settings, name).snapshot())
+        self.served[name] = VersionAnswers(open_store(self.settings, name).snapshot())
 
 
 def test_a_rung_whose_store_is_in_redis_is_left_out_and_says_so_once(
@@ -73,9 +72,9 @@ def test_a_rung_whose_store_is_in_redis_is_left_out_and_says_so_once(
     stores = Stores(tmp_path)
     in_redis: Any = SimpleNamespace(snapshot=object())
     served = {**stores.served, "users": in_redis}
-    rungs = rungs_of(LADDER)
+    rungs = open_fallbacks(LADDER)
     for _ in range(2):
-        assert rung_of(below(request(["a", "b"]), rungs, served, NOW)) == ["last_night"] * 2
+        assert rung_of(fallback_answer(request(["a", "b"]), rungs, served, NOW)) == ["last_night"] * 2
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 1
     assert "The rung that reads users is left out: this reader has that store in Redis" in told[0]
@@ -87,17 +86,17 @@ def stores(tmp_path: Path) -> Stores:
     return Stores(tmp_path)
 
 
-def rung_of(answered: Answered) -> list[str]:
+def rung_of(answered: RequestAnswer) -> list[str]:
     return [answered.rung] * len(answered.items) if answered.rung else list(answered.rungs)
 
 
-def order_of(answered: Answered) -> list[Any]:
+def order_of(answered: RequestAnswer) -> list[Any]:
     items = list(answered.items)
     return items if answered.order is None else [items[place] for place in answered.order]
 
 
 def test_each_candidate_gets_the_highest_rung_that_knows_it_and_higher_rungs_come_first(stores: Stores) -> None:
-    answered = below(request(["d", "c", "b", "a"]), rungs_of(LADDER), stores.served, NOW)
+    answered = fallback_answer(request(["d", "c", "b", "a"]), open_fallbacks(LADDER), stores.served, NOW)
     assert rung_of(answered) == ["order_given", "last_night", "dot_product", "dot_product"]
     assert order_of(answered) == ["b", "a", "c", "d"]
     assert answered.scores is not None
@@ -106,14 +105,14 @@ def test_each_candidate_gets_the_highest_rung_that_knows_it_and_higher_rungs_com
 
 
 def test_an_unknown_user_goes_down_to_last_nights_scores(stores: Stores) -> None:
-    answered = below(request(["a", "b"], household=9), rungs_of(LADDER), stores.served, NOW)
+    answered = fallback_answer(request(["a", "b"], household=9), open_fallbacks(LADDER), stores.served, NOW)
     assert answered.rung == "last_night"
     assert order_of(answered) == ["b", "a"]
     assert list(answered.used) == ["popular"]
 
 
 def test_without_any_store_the_order_given_answers(stores: Stores) -> None:
-    answered = below(request(["d", "a"]), rungs_of(LADDER), {}, NOW)
+    answered = fallback_answer(request(["d", "a"]), open_fallbacks(LADDER), {}, NOW)
     assert answered.rung == "order_given"
     assert answered.scores is None
     assert order_of(answered) == ["d", "a"]
@@ -121,46 +120,48 @@ def test_without_any_store_the_order_given_answers(stores: Stores) -> None:
 
 def test_vectors_of_two_nights_are_not_multiplied(stores: Stores) -> None:
     stores.items({"a": (1.0, 0.0), "b": (0.0, 1.0)}, as_of="2026-01-01")
-    assert below(request(["a", "b"]), rungs_of(LADDER), stores.served, NOW).rung == "last_night"
+    assert fallback_answer(request(["a", "b"]), open_fallbacks(LADDER), stores.served, NOW).rung == "last_night"
 
 
 def test_vectors_of_two_lengths_are_not_multiplied(stores: Stores) -> None:
     fields = [Field("vector", "vector", 3)]
     write_packed(stores.settings, "items", {"a": (1.0, 0.0, 2.0)}, key=PRODUCT_KEY, fields=fields)
     stores.open("items")
-    assert below(request(["a", "b"]), rungs_of(LADDER), stores.served, NOW).rung == "last_night"
+    assert fallback_answer(request(["a", "b"]), open_fallbacks(LADDER), stores.served, NOW).rung == "last_night"
 
 
 def test_a_store_that_is_too_old_for_its_policy_is_left_out(stores: Stores) -> None:
-    stores.popular({"a": 0.3}, as_of="2020-01-01", policy=Policy(1.0, "refuse"))
-    answered = below(request(["a"], household=9), rungs_of(LADDER), stores.served, 1.8e9)
+    stores.popular({"a": 0.3}, as_of="2020-01-01", policy=StalePolicy(1.0, "refuse"))
+    answered = fallback_answer(request(["a"], household=9), open_fallbacks(LADDER), stores.served, 1.8e9)
     assert answered.rung == "order_given"
 
 
 def test_a_store_on_another_machine_is_left_out(stores: Stores) -> None:
     stores.served["popular"].snapshot = SimpleNamespace(get_entries=None)  # type: ignore[assignment]
-    assert below(request(["a"], household=9), rungs_of(LADDER), stores.served, NOW).rung == "order_given"
+    assert (
+        fallback_answer(request(["a"], household=9), open_fallbacks(LADDER), stores.served, NOW).rung == "order_given"
+    )
 
 
 @pytest.mark.parametrize("value", [None, "text", [1.0], {"a": 1.0}])
 def test_what_is_no_number_in_a_store_is_no_score(stores: Stores, value: object) -> None:
     stores.popular({"a": value, "b": 1})
-    answered = below(request(["a", "b"], household=9), rungs_of(LADDER), stores.served, NOW)
+    answered = fallback_answer(request(["a", "b"], household=9), open_fallbacks(LADDER), stores.served, NOW)
     assert rung_of(answered) == ["order_given", "last_night"]
 
 
 def test_a_field_that_a_store_does_not_have_leads_to_the_next_rung(stores: Stores) -> None:
     ladder = (LastNight(Stored("popular", ("product_id",), "gone")), LastNight(Stored("popular", ("product_id",))))
-    answered = below(request(["a"]), rungs_of((*ladder, OrderGiven())), stores.served, NOW)
+    answered = fallback_answer(request(["a"]), open_fallbacks((*ladder, OrderGiven())), stores.served, NOW)
     assert answered.rung == "order_given"  # the second names no field of two
 
 
 def test_candidates_that_the_model_has_no_score_for_come_from_below_it(stores: Stores) -> None:
     asked = request(["a", "b", "c"])
     scores = np.array([0.1, np.nan, 0.2], np.float32)
-    assert of_model(asked, scores) is None
+    assert model_answer(asked, scores) is None
     used = {"items": stores.served["items"]}
-    answered = below(asked, rungs_of(LADDER), stores.served, NOW, scores=scores, used=used)
+    answered = fallback_answer(asked, open_fallbacks(LADDER), stores.served, NOW, scores=scores, used=used)
     assert rung_of(answered) == ["model", "dot_product", "model"]
     assert order_of(answered) == ["c", "a", "b"]
 
@@ -169,18 +170,20 @@ def test_an_answer_is_of_one_version_even_if_a_store_is_swapped_while_the_model_
     before = stores.served["items"]
     stores.items({"a": (5.0, 0.0), "b": (0.0, 5.0)})
     scores = np.array([0.1, np.nan])
-    answered = below(request(["a", "b"]), rungs_of(LADDER), stores.served, NOW, scores=scores, used={"items": before})
+    answered = fallback_answer(
+        request(["a", "b"]), open_fallbacks(LADDER), stores.served, NOW, scores=scores, used={"items": before}
+    )
     assert answered.rung == "dot_product"
     assert answered.used["items"] is stores.served["items"]
 
 
 def test_equal_scores_keep_the_order_given(stores: Stores) -> None:
-    answered = of_model(request(["x", "y", "z"]), np.array([1.0, 2.0, 1.0]))
+    answered = model_answer(request(["x", "y", "z"]), np.array([1.0, 2.0, 1.0]))
     assert answered is not None
     assert order_of(answered) == ["y", "x", "z"]
 
 
-def shown(stores: Stores, answered: Answered, **declared: Any) -> dict[str, Any]:
+def shown(stores: Stores, answered: RequestAnswer, **declared: Any) -> dict[str, Any]:
     release = make_release(stores.settings, lookups=(), **declared)
     body = Renderer(release).body(answered, deadline_ms=50.0, elapsed=1_000_000, late=False)
     found: dict[str, Any] = orjson.loads(body)
@@ -188,7 +191,7 @@ def shown(stores: Stores, answered: Answered, **declared: Any) -> dict[str, Any]
 
 
 def test_an_answer_of_several_rungs_shows_each_and_how_many(stores: Stores) -> None:
-    answered = below(request(["d", "c", "b", "a"]), rungs_of(LADDER), stores.served, NOW)
+    answered = fallback_answer(request(["d", "c", "b", "a"]), open_fallbacks(LADDER), stores.served, NOW)
     answer = shown(stores, answered)
     assert answer["items"] == [
         {"product_id": "b", "score": 2.0, "rung": "dot_product"},
@@ -217,7 +220,7 @@ def test_an_answer_of_several_rungs_shows_each_and_how_many(stores: Stores) -> N
 def test_whatever_names_a_candidate_comes_back_as_it_was_sent(stores: Stores, items: list[Any], ranked: bool) -> None:
     scores = np.arange(len(items), dtype=np.float32)
     order = scores.argsort()[::-1] if ranked else None
-    answered = Answered(items, scores if ranked else None, "model", (), order)
+    answered = RequestAnswer(items, scores if ranked else None, "model", (), order)
     answer = shown(stores, answered)
     expected = items[::-1] if ranked else items
     assert [item["product_id"] for item in answer["items"]] == expected
@@ -225,14 +228,14 @@ def test_whatever_names_a_candidate_comes_back_as_it_was_sent(stores: Stores, it
 
 
 def test_a_score_of_the_model_has_the_same_text_where_others_come_from_below(stores: Stores) -> None:
-    whole = of_model(request(["a", "c"]), np.array([0.1, 0.3], np.float32))
+    whole = model_answer(request(["a", "c"]), np.array([0.1, 0.3], np.float32))
     assert whole is not None
     alone = {item["product_id"]: item["score"] for item in shown(stores, whole)["items"]}
     scores = np.array([0.1, np.nan, 0.3], np.float32)
     stores.popular({"b": 0.1234567890123})
     used = {"items": stores.served["items"]}
-    ladder = rungs_of((LADDER[1], OrderGiven()))
-    joined = below(request(["a", "b", "c"]), ladder, stores.served, NOW, scores=scores, used=used)
+    ladder = open_fallbacks((LADDER[1], OrderGiven()))
+    joined = fallback_answer(request(["a", "b", "c"]), ladder, stores.served, NOW, scores=scores, used=used)
     mixed = {item["product_id"]: item["score"] for item in shown(stores, joined)["items"]}
     assert alone == {"a": 0.1, "c": 0.3}
     assert mixed == {**alone, "b": 0.1234567890123}
@@ -243,13 +246,13 @@ def test_a_score_of_the_model_has_the_same_text_where_others_come_from_below(sto
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_scores_read_back_to_the_same_number(stores: Stores, dtype: type) -> None:
     scores = np.array([0.1, -0.0, 1e-30, 1 / 3, 3.0], dtype)
-    answer = shown(stores, Answered(list("abcde"), scores, "model"))
+    answer = shown(stores, RequestAnswer(list("abcde"), scores, "model"))
     read = np.array([item["score"] for item in answer["items"]], dtype)
     assert read.tobytes() == scores.tobytes()
 
 
 def test_a_value_is_shown_under_the_name_of_the_output(stores: Stores) -> None:
-    answered = Answered((), np.array([0.25]), "model", why="", request_id='r"1')
+    answered = RequestAnswer((), np.array([0.25]), "model", why="", request_id='r"1')
     answer = shown(stores, answered, candidates=None, ladder=(Default(0.5),))
     assert answer["value"] == {"score": 0.25}
     assert answer["rungs"] == {"model": 1}
@@ -258,9 +261,9 @@ def test_a_value_is_shown_under_the_name_of_the_output(stores: Stores) -> None:
 
 
 def test_flags_and_the_reason_are_shown_only_where_there_are_any(stores: Stores) -> None:
-    plain = shown(stores, Answered(["a"], None, "order_given"))
+    plain = shown(stores, RequestAnswer(["a"], None, "order_given"))
     assert not {"why", "flags", "late"} & plain.keys()
-    told = shown(stores, Answered(["a"], None, "order_given", why="overload", flags=["one"]))
+    told = shown(stores, RequestAnswer(["a"], None, "order_given", why="overload", flags=["one"]))
     assert told["why"] == "overload"
     assert told["flags"] == ["one"]
 
@@ -270,14 +273,14 @@ def test_a_rung_that_fails_is_logged_and_the_next_one_answers(stores: Stores, ca
         raise ValueError("no")
 
     broken = SimpleNamespace(name="dot_product", needs_request=True, scores=fail)
-    answered = below(request(["a"]), (broken, *rungs_of(LADDER)[1:]), stores.served, NOW)  # type: ignore[arg-type]
+    answered = fallback_answer(request(["a"]), (broken, *open_fallbacks(LADDER)[1:]), stores.served, NOW)  # type: ignore[arg-type]
     assert answered.rung == "last_night"
     assert "dot_product failed" in caplog.text
 
 
 def test_features_of_versions_that_the_answer_does_not_name_are_not_logged_beside_it() -> None:
     before, after = object(), object()
-    found = Found(versions={"view": before}, features=b"1234")
-    assert _features_of(found, Answered((), None, "model", used={"view": before})) == b"1234"  # type: ignore[dict-item]
-    assert _features_of(found, Answered((), None, "last_night")) == b"1234"
-    assert _features_of(found, Answered((), None, "last_night", used={"view": after})) is None  # type: ignore[dict-item]
+    found = LookupResult(versions={"view": before}, features=b"1234")
+    assert _features_of(found, RequestAnswer((), None, "model", used={"view": before})) == b"1234"  # type: ignore[dict-item]
+    assert _features_of(found, RequestAnswer((), None, "last_night")) == b"1234"
+    assert _features_of(found, RequestAnswer((), None, "last_night", used={"view": after})) is None  # type: ignore[dict-item]

@@ -11,11 +11,11 @@ import pytest
 from release_support import make_release
 
 from forecache.errors import UnavailableError
-from forecache.reader.processes.metrics import EXTENSION_BYTES
+from forecache.reader.processes.worker_metrics import EXTENSION_BYTES
 from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.metrics import CELL
-from forecache.realtime.models import Models
 from forecache.realtime.release.folder import open_releases, read_current, write_current
+from forecache.realtime.served_models import ServedModels
 from forecache.settings import Settings, load_settings
 
 
@@ -33,16 +33,16 @@ def test_a_new_release_is_served_although_the_one_before_can_neither_stay_on_the
         catalog=SimpleNamespace(answers={}),
     )
     before = {name for name in sys.modules if name.startswith("_forecache_release_")}
-    models = Models(context, asyncio.new_event_loop())
-    models.turn(lambda action: action())
-    monkeypatch.setattr(Models, "_worker_path", no_process)
+    models = ServedModels(context, asyncio.new_event_loop())
+    models.follow_pointers(lambda action: action())
+    monkeypatch.setattr(ServedModels, "_open_worker_path", no_process)
     path = models.served["ranking"].path
     assert isinstance(path, InLoopPath)
     path.misbehaved = "a call spun"
-    models.turn(lambda action: action())
+    models.follow_pointers(lambda action: action())
     assert "No model process was warm" in models.failures["ranking"]
     make_release(settings, runs="loop", version=2)
-    models.turn(lambda action: action())
+    models.follow_pointers(lambda action: action())
     assert models.served["ranking"].number == 2
     assert not models.failures
     models.close()
@@ -58,12 +58,12 @@ class Following:
             metrics=SimpleNamespace(extension=memoryview(bytearray(EXTENSION_BYTES))),
             catalog=SimpleNamespace(answers={}),
         )
-        self.models = Models(context, asyncio.new_event_loop())
+        self.models = ServedModels(context, asyncio.new_event_loop())
         self.folder = open_releases(settings, "ranking")
 
     def turn(self) -> int | None:
         """The release that answers after a turn."""
-        self.models.turn(lambda action: action())
+        self.models.follow_pointers(lambda action: action())
         served = self.models.served.get("ranking")
         return None if served is None else served.number
 
@@ -71,7 +71,7 @@ class Following:
         (self.folder.release(number) / name).write_bytes(b"{}")
 
     def cell(self, name: str) -> int:
-        return int(self.models.metrics.of("ranking").cells[CELL[name]])
+        return int(self.models.metrics.cells_of_model("ranking").cells[CELL[name]])
 
 
 @pytest.fixture

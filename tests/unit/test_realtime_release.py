@@ -31,11 +31,11 @@ def rows_of(loaded: LoadedRelease, *, products: int = 5) -> Rows:
     generator = np.random.default_rng(products)
     names = [f"p{i}" for i in range(products)]
     prices = generator.normal(5, 1, products).tolist()
-    columns = loaded.builder.columns({"household_id": 2**53 + 1}, {"product_id": names, "price": prices})
+    columns = loaded.builder.build_columns({"household_id": 2**53 + 1}, {"product_id": names, "price": prices})
     known = np.arange(products) % 3 > 0
     popularity = np.where(known, generator.normal(size=products), np.nan).astype(np.float32)[:, None]
     household = np.array([[1.5, -0.0]], np.float32)
-    return loaded.builder.rows(
+    return loaded.builder.build_rows(
         columns, {"household": household, "product": popularity}, {"household": np.array([True]), "product": known}
     )
 
@@ -173,10 +173,10 @@ def test_a_process_that_only_answers_loads_trees_without_pandas_and_scores_the_s
         "import sys\n"
         "from pathlib import Path\n"
         "import numpy as np\n"
-        "from forecache.realtime.release.alone import only_answer\n"
+        "from forecache.realtime.release.inference_imports import mark_inference_only\n"
         "from forecache.realtime.release.folder import ReleaseFolder\n"
         "from forecache.realtime.release.load import load_release\n"
-        "only_answer()\n"
+        "mark_inference_only()\n"
         f"loaded = load_release(ReleaseFolder(Path({str(folder.root)!r})), 1)\n"
         "assert not {'pandas', 'sklearn'} & set(sys.modules)\n"
         f"features = np.frombuffer(bytes.fromhex({features.tobytes().hex()!r}), np.float32).reshape(5, 4)\n"

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from forecache.realtime.answer.model_path import TooLate
-from forecache.realtime.lookups import redis
-from forecache.realtime.lookups.redis import RemoteReads, RemoteUnavailable
-from forecache.realtime.workers.counters import Counters
+from forecache.realtime.lookups import redis_reads as redis
+from forecache.realtime.lookups.redis_reads import RemoteReads, RemoteUnavailable
+from forecache.realtime.workers.path_counters import PathCounters
 
 
 class Slow(RemoteReads):
@@ -27,17 +27,17 @@ class Slow(RemoteReads):
         if takes_s < 0:
             raise ConnectionError("gone")
         await asyncio.sleep(takes_s)
-        self._saw(time.monotonic() - began)
+        self._update_p95(time.monotonic() - began)
         return [b"%d" % number]
 
 
-def get(reads: RemoteReads, counters: Counters, *, within_s: float = 60.0) -> asyncio.Future:
+def get(reads: RemoteReads, counters: PathCounters, *, within_s: float = 60.0) -> asyncio.Future:
     return asyncio.ensure_future(reads.get([b"name"], time.monotonic() + within_s, counters))
 
 
 def test_a_slow_read_is_sent_a_second_time_and_the_first_answer_is_taken() -> None:
     async def ask() -> None:
-        reads, counters = Slow(lambda number: 60 if number == 1 else 0.001), Counters()
+        reads, counters = Slow(lambda number: 60 if number == 1 else 0.001), PathCounters()
         began = time.monotonic()
         assert await get(reads, counters, within_s=30) == [b"2"]
         assert time.monotonic() - began < 10, "far less than the first would have taken"
@@ -48,7 +48,7 @@ def test_a_slow_read_is_sent_a_second_time_and_the_first_answer_is_taken() -> No
 
 def test_where_all_reads_are_slow_few_are_sent_a_second_time() -> None:
     async def ask() -> None:
-        reads, counters = Slow(lambda number: 0.02), Counters()
+        reads, counters = Slow(lambda number: 0.02), PathCounters()
         for _ in range(100):
             await get(reads, counters)
         assert counters.get("hedged_reads") <= 5 + 100 * 0.1 + 1
@@ -62,7 +62,7 @@ def test_a_read_that_does_not_end_is_given_up_before_its_deadline_and_counts_as_
     async def ask() -> None:
         behind_s = []
         for _ in range(5):
-            reads, counters = Slow(lambda number: 60.0), Counters()
+            reads, counters = Slow(lambda number: 60.0), PathCounters()
             until = time.monotonic() + 0.05
             with pytest.raises(TooLate):
                 await reads.get([b"name"], until, counters)
@@ -83,7 +83,7 @@ def test_after_failures_in_a_row_the_server_is_asked_now_and_then_until_it_answe
     monkeypatch.setattr(redis, "time", SimpleNamespace(monotonic=lambda: clock.now))
 
     async def ask() -> None:
-        reads, counters = Slow(lambda number: -1.0 if number <= 5 else 0.001), Counters()
+        reads, counters = Slow(lambda number: -1.0 if number <= 5 else 0.001), PathCounters()
         for _ in range(5):
             with pytest.raises(RemoteUnavailable, match="gone"):
                 await get(reads, counters)

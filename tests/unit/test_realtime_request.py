@@ -10,7 +10,7 @@ from release_support import CANDIDATES, a_request, make_release
 from forecache.pipeline.realtime.request import Candidates, RequestField
 from forecache.reader.http.problems import Problem
 from forecache.realtime.release.format import Release
-from forecache.realtime.request.parse import RequestParser
+from forecache.realtime.request.request_parser import RequestParser
 from forecache.settings import Settings, load_settings
 
 ONE = Candidates((RequestField("product_id", "bigint"),), most=5)
@@ -102,8 +102,8 @@ def test_unknown_fields_are_ignored_where_the_declaration_says_so(settings: Sett
 def test_numbers_that_are_not_finite_are_refused_unless_the_declaration_accepts_them(settings: Settings) -> None:
     values = {"product_id": ["a"], "price": np.array([np.nan])}
     with pytest.raises(Problem, match="'price' has a number that is not finite"):
-        parser(settings).of_values({"household_id": 1}, values)
-    request = parser(settings, on_nan="accept").of_values({"household_id": 1}, values)
+        parser(settings).parse_values({"household_id": 1}, values)
+    request = parser(settings, on_nan="accept").parse_values({"household_id": 1}, values)
     assert np.isnan(request.columns["price"]).all()
 
 
@@ -113,17 +113,17 @@ def test_a_list_without_candidates_is_a_request(settings: Settings) -> None:
 
 def test_the_names_of_candidates_are_read_alone_when_there_is_no_time_for_more(settings: Settings) -> None:
     body = orjson.dumps(asked(household_id="no number"))
-    request, members = parser(settings).hasty(body)
+    request, members = parser(settings).parse_candidates_only(body)
     assert (request.items, request.length, request.request_id, request.body) == (["a", "b", "c"], 3, "", body)
     assert members["household_id"] == "no number"
     one = parser(settings, candidates=ONE, lookups=())
-    request, _ = one.hasty(b'{"candidates":[3,1],"request_id":"r"}')
+    request, _ = one.parse_candidates_only(b'{"candidates":[3,1],"request_id":"r"}')
     assert (request.items, request.request_id) == ([3, 1], "r")
-    assert one.hasty(b'{"candidates":[]}')[0].length == 0
+    assert one.parse_candidates_only(b'{"candidates":[]}')[0].length == 0
     with pytest.raises(Problem, match="'request_id' is '5'"):
-        one.hasty(b'{"candidates":[3],"request_id":5}')
+        one.parse_candidates_only(b'{"candidates":[3],"request_id":5}')
     with pytest.raises(Problem, match="the most is 5"):
-        one.hasty(b'{"candidates":[1,2,3,4,5,6]}')
+        one.parse_candidates_only(b'{"candidates":[1,2,3,4,5,6]}')
 
 
 def test_a_field_of_the_request_may_itself_be_called_request_id(settings: Settings) -> None:

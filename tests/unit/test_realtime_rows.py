@@ -9,8 +9,8 @@ import pytest
 from release_support import CANDIDATES, HOUSEHOLD, PRODUCT
 
 from forecache.errors import InputError, SettingsError
-from forecache.pipeline.realtime.building import DTYPES, RowsBuilder, column_of, transformed
 from forecache.pipeline.realtime.request import Candidates, RequestField
+from forecache.pipeline.realtime.request_rows import DTYPES, RowsBuilder, apply_transform, column_of
 from forecache.pipeline.realtime.rows import Rows
 
 EAST = timezone(timedelta(hours=5, minutes=30))
@@ -77,9 +77,9 @@ def asked(candidates: Candidates | None = CANDIDATES) -> RowsBuilder:
 
 
 def rows_of_three() -> Rows:
-    columns = asked().columns({"household_id": 7}, {"product_id": ["a", "b", "c"], "price": [1, 2.5, None]})
+    columns = asked().build_columns({"household_id": 7}, {"product_id": ["a", "b", "c"], "price": [1, 2.5, None]})
     views = {"household": np.array([[1, 2]], np.float32), "product": np.array([[1], [np.nan], [3]], np.float32)}
-    return asked().rows(columns, views, {"household": np.array([True]), "product": np.array([True, False, True])})
+    return asked().build_rows(columns, views, {"household": np.array([True]), "product": np.array([True, False, True])})
 
 
 def test_what_is_the_requests_own_is_the_same_in_every_row() -> None:
@@ -107,8 +107,8 @@ def test_what_is_the_requests_own_is_the_same_in_every_row() -> None:
 
 def test_the_callers_arrays_stay_writeable() -> None:
     views = {"household": np.zeros((1, 2), np.float32), "product": np.zeros((1, 1), np.float32)}
-    columns = asked(None).columns({"household_id": 7})
-    rows = asked(None).rows(columns, views, {"household": np.ones(1, bool), "product": np.ones(1, bool)})
+    columns = asked(None).build_columns({"household_id": 7})
+    rows = asked(None).build_rows(columns, views, {"household": np.ones(1, bool), "product": np.ones(1, bool)})
     assert len(rows) == 1
     assert not rows.view("household").flags.writeable
     assert views["household"].flags.writeable
@@ -116,13 +116,13 @@ def test_the_callers_arrays_stay_writeable() -> None:
 
 def test_candidates_of_different_lengths_are_refused() -> None:
     with pytest.raises(InputError, match="1 values of 'price', not 2"):
-        asked().columns({"household_id": 7}, {"product_id": ["a", "b"], "price": [1.0]})
+        asked().build_columns({"household_id": 7}, {"product_id": ["a", "b"], "price": [1.0]})
 
 
 def test_no_candidates_are_no_rows() -> None:
-    columns = asked().columns({"household_id": 7}, {"product_id": [], "price": []})
+    columns = asked().build_columns({"household_id": 7}, {"product_id": [], "price": []})
     views = {"household": np.zeros((1, 2), np.float32), "product": np.zeros((0, 1), np.float32)}
-    rows = asked().rows(columns, views, {"household": np.ones(1, bool), "product": np.ones(0, bool)})
+    rows = asked().build_rows(columns, views, {"household": np.ones(1, bool), "product": np.ones(0, bool)})
     assert len(rows) == 0
     assert rows["household_id"].shape == (0,)
     assert rows.view("household").shape == (0, 2)
@@ -142,7 +142,7 @@ def test_no_candidates_are_no_rows() -> None:
 )
 def test_what_is_no_matrix_of_the_features_is_refused_by_name(returned: Any, told: str) -> None:
     with pytest.raises(InputError, match=f"The transform shop:rank returned {told}"):
-        transformed(lambda rows: returned, "shop:rank", rows_of_three(), 2)
+        apply_transform(lambda rows: returned, "shop:rank", rows_of_three(), 2)
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,12 @@ def test_what_is_no_matrix_of_the_features_is_refused_by_name(returned: Any, tol
 )
 def test_a_transform_that_asks_for_what_is_not_there_is_named_with_what_there_is(transform: Any, told: str) -> None:
     with pytest.raises(InputError, match=f"The transform shop:rank failed: KeyError: .{told}"):
-        transformed(transform, "shop:rank", rows_of_three(), 2)
+        apply_transform(transform, "shop:rank", rows_of_three(), 2)
 
 
 def test_a_matrix_of_numbers_becomes_float32_whatever_numpy_is_set_to() -> None:
     with np.errstate(all="raise"):
-        found = transformed(
+        found = apply_transform(
             lambda rows: np.asfortranarray(np.stack([np.log(rows["price"] * 0), rows["price"] * 1e300], 1)),
             "shop:rank",
             rows_of_three(),

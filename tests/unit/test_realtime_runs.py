@@ -10,15 +10,15 @@ import pytest
 from offered_project.pipelines.offers import offers
 from offered_project.views import VISITS, household, product
 
-from assets.released import build_released, views_together
+from assets.released import build_released, views_of_one_range
 from forecache.cli.commands.features import find_views
-from forecache.cli.runner import chosen_nightly, chosen_pipelines, chosen_trained
-from forecache.operations.maintain import own_tables
+from forecache.cli.runner import resolve_nightly_names, resolve_pipeline_names, resolve_trained_names
+from forecache.operations.lake_maintenance import own_tables
 from forecache.pipeline import Lookup
 from forecache.pipeline.loading import load_nightly, load_trained, read_project
-from forecache.registry.gate.loaded_model import LoadedModel, score
+from forecache.registry.gate.loaded_model import LoadedModel, score_features
 from forecache.settings import Settings, load_settings
-from jobs.realtime import asked_night_selection
+from jobs.realtime import realtime_nightly_selection
 
 
 @pytest.fixture
@@ -28,12 +28,17 @@ def home(tmp_path: Path) -> Settings:
 
 def test_real_time_models_are_trained_and_run_by_name(home: Settings) -> None:
     project = read_project(home)
-    assert list(project.trained) == ["offers", "takers"]
-    assert project.trained["offers"] is project.realtime["offers"].training_pipeline
-    assert project.views_of_their_own == {}
+    assert list(project.trained_pipelines) == ["offers", "takers"]
+    assert project.trained_pipelines["offers"] is project.realtime["offers"].training_pipeline
+    assert project.standalone_views == {}
     assert load_nightly(home, "offers") is project.realtime["offers"]
     assert load_trained(home, "offers").training_table == "training_set_offers"
-    assert chosen_trained(home, []) == chosen_nightly(home, []) == chosen_pipelines(home, []) == ["offers", "takers"]
+    assert (
+        resolve_trained_names(home, [])
+        == resolve_nightly_names(home, [])
+        == resolve_pipeline_names(home, [])
+        == ["offers", "takers"]
+    )
     assert [view.name for view in find_views(home, ["offers"])] == ["household", "product", "pair", "taste"]
     assert [view.name for view in find_views(home, ["pair"])] == ["pair"]
 
@@ -45,7 +50,7 @@ def test_real_time_models_run_after_what_they_may_fall_back_on() -> None:
 
     project = Project({"returns": returns}, {}, realtime={"offers": offers})
     assert list(project.nightly) == ["returns", "offers"]
-    assert "offers" not in project.served
+    assert "offers" not in project.publishable
 
 
 def test_maintenance_knows_the_tables_of_a_real_time_model() -> None:
@@ -56,8 +61,8 @@ def test_a_view_whose_source_begins_on_another_day_is_built_by_the_step_that_rel
     later = replace(VISITS, name="later_visits", start=date(2026, 1, 5))
     apart = replace(product, name="late_product", sources=(later,))
     realtime = replace(offers, lookups=(Lookup(household), Lookup(apart, name="product"), *offers.lookups[2:]))
-    assert [view.name for view in views_together(realtime)] == ["household", "pair", "taste"]
-    chosen = str(asked_night_selection(realtime))
+    assert [view.name for view in views_of_one_range(realtime)] == ["household", "pair", "taste"]
+    chosen = str(realtime_nightly_selection(realtime))
     assert "features_household" in chosen
     assert "features_late_product" not in chosen
     released = build_released(realtime)
@@ -75,9 +80,9 @@ def test_requests_are_scored_one_after_the_other_as_they_are_asked() -> None:
             return features[:, 0]
 
     features = np.arange(12, dtype=np.float32).reshape(6, 2)
-    scores = score(cast(LoadedModel, Model()), features, sizes=np.array([2, 1, 3]))
+    scores = score_features(cast(LoadedModel, Model()), features, sizes=np.array([2, 1, 3]))
     assert seen == [2, 1, 3]
     assert scores.tolist() == features[:, 0].tolist()
     seen.clear()
-    score(cast(LoadedModel, Model()), features)
+    score_features(cast(LoadedModel, Model()), features)
     assert seen == [6]

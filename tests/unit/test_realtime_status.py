@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from status_documents import model_row
 
-from forecache.reader.processes.metrics import SLOT_BYTES, WorkerMetrics
-from forecache.reader.processes.shared_memory import Runtime
-from forecache.reader.status.history import HISTORY_BYTES, MORE_CELLS, Counted, History, Traffic
-from forecache.realtime.http.status import _NAMES, attention_of, counted_of, part
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.reader.processes.worker_metrics import SLOT_BYTES, WorkerMetrics
+from forecache.reader.status.history import HISTORY_BYTES, MORE_CELLS, History, ModelCounts, ReaderTraffic
+from forecache.realtime.http.status import _NAMES, attention_of, request_counts_of, status_part
 from forecache.realtime.metrics import CELL, RealtimeMetrics
 from forecache.settings import load_settings
 
 
 @pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    runtime = Runtime.create(num_slots=2, slot_bytes=SLOT_BYTES, history_bytes=HISTORY_BYTES)
+def runtime() -> Iterator[ReaderSharedMemory]:
+    runtime = ReaderSharedMemory.create(num_slots=2, slot_bytes=SLOT_BYTES, history_bytes=HISTORY_BYTES)
     yield runtime
     runtime.remove()
 
@@ -31,14 +31,14 @@ def test_the_counters_of_a_model_fit_into_the_history() -> None:
     assert len(_NAMES) <= MORE_CELLS
 
 
-def test_counters_of_all_workers_come_back_by_their_names(runtime: Runtime, tmp_path: Path) -> None:
+def test_counters_of_all_workers_come_back_by_their_names(runtime: ReaderSharedMemory, tmp_path: Path) -> None:
     history = History(runtime.history)
-    workers = [WorkerMetrics.claimed(runtime) for _ in range(2)]
-    none = Traffic(0, 0, 0, [0] * 24)
-    history.add(1000.0, none, {}, {"search": Counted([0] * 24, [])}, clock_s=0.0)
+    workers = [WorkerMetrics.claim(runtime) for _ in range(2)]
+    none = ReaderTraffic(0, 0, 0, [0] * 24)
+    history.add_sample(1000.0, none, {}, {"search": ModelCounts([0] * 24, [])}, clock_s=0.0)
     for worker in workers:
-        worker.beat()
-        block = RealtimeMetrics(worker.extension).of("search")
+        worker.record_heartbeat()
+        block = RealtimeMetrics(worker.extension).cells_of_model("search")
         block.observe(300_000)
         for name, number in (
             ("rung_model", 9),
@@ -49,11 +49,11 @@ def test_counters_of_all_workers_come_back_by_their_names(runtime: Runtime, tmp_
         ):
             block.cells[CELL[name]] += number
         block.cells[CELL["live"]], block.cells[CELL["release"]] = 1, 3
-        block.guards.add("cache_hits", 3)
-        block.guards.add("cache_misses", 1)
-    history.add(1002.0, none, {}, counted_of(runtime), clock_s=2.0)
+        block.path_counters.add("cache_hits", 3)
+        block.path_counters.add("cache_misses", 1)
+    history.add_sample(1002.0, none, {}, request_counts_of(runtime), clock_s=2.0)
     models: Any = SimpleNamespace(known=frozenset({"search"}), served={}, failures={})
-    found, troubles = part(models, runtime, history, load_settings(home=tmp_path))
+    found, troubles = status_part(models, runtime, history, load_settings(home=tmp_path))
     (row,) = found["models"]
     assert (row["rungs"], row["why"], row["in_time"], row["late"]) == ({"model": 18}, {"deadline": 2}, 2, 4)
     assert (row["answers"], row["per_s"], row["cache_hit_share"], row["releases"]) == (2, 1.0, 0.75, [3])

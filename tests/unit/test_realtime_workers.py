@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.realtime.breaker import PROBE_S, Breaker
-from forecache.realtime.request.parsed import Found, ParsedRequest
-from forecache.realtime.workers.counters import CAUSES, CELLS, Counters
+from forecache.realtime.circuit_breaker import PROBE_S, CircuitBreaker
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.workers.independence import is_row_independent
-from forecache.realtime.workers.memory import TEXT, Layout, Memory, create_memory
-from forecache.realtime.workers.pool import learned
-from forecache.realtime.workers.scorer import checked
+from forecache.realtime.workers.path_counters import CAUSES, CELLS, PathCounters
+from forecache.realtime.workers.pool import update_mean
+from forecache.realtime.workers.slot_memory import TEXT, SlotLayout, SlotMemory, create_memory
+from forecache.realtime.workers.worker_config import check_scores
 
-LAYOUT = Layout(
+LAYOUT = SlotLayout(
     3, 4096, 20,
     {"household": "int64", "price": "float64", "name": TEXT, "at": "datetime64[us]", "day": "datetime64[D]",
      "new": "bool"},
@@ -24,17 +24,17 @@ LAYOUT = Layout(
 
 
 @pytest.fixture
-def memory() -> Memory:
+def memory() -> SlotMemory:
     descriptor = create_memory(LAYOUT)
     try:
-        return Memory(descriptor, LAYOUT)
+        return SlotMemory(descriptor, LAYOUT)
     finally:
         os.close(descriptor)
 
 
-def found(rows: int, random: np.random.Generator) -> Found:
+def found(rows: int, random: np.random.Generator) -> LookupResult:
     """Of the household [1], of the products [rows]."""
-    return Found(
+    return LookupResult(
         {
             "household": random.normal(size=(1, 3)).astype(np.float32),
             "product": random.normal(size=(rows, 2)).astype(np.float32),
@@ -64,7 +64,7 @@ def test_a_request_is_read_as_it_was_written_to_the_bit(
     looked_up = found(rows, np.random.default_rng(seed))
     looked_up.views["product"][0] = np.nan
     descriptor = create_memory(LAYOUT)
-    writer, reader = Memory(descriptor, LAYOUT), Memory(descriptor, LAYOUT)
+    writer, reader = SlotMemory(descriptor, LAYOUT), SlotMemory(descriptor, LAYOUT)
     os.close(descriptor)
 
     writer.write_request(1, ParsedRequest(rows, columns, names, b"{}"), looked_up, 7)
@@ -85,7 +85,7 @@ def test_a_request_is_read_as_it_was_written_to_the_bit(
     assert not any(array.flags.writeable for array in every)
 
 
-def test_a_request_that_is_too_large_for_a_slot_is_refused_and_leaves_the_next_slot_alone(memory: Memory) -> None:
+def test_a_request_that_is_too_large_for_a_slot_is_refused_and_leaves_the_next_slot_alone(memory: SlotMemory) -> None:
     def asked(rows: int, text: str) -> ParsedRequest:
         columns = {
             "household": np.array([1]), "price": np.zeros(rows), "name": np.array([text] * rows, object),
@@ -103,23 +103,23 @@ def test_a_request_that_is_too_large_for_a_slot_is_refused_and_leaves_the_next_s
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_scores_come_back_in_their_own_type(memory: Memory, dtype: type) -> None:
+def test_scores_come_back_in_their_own_type(memory: SlotMemory, dtype: type) -> None:
     scores = np.array([0.1, -0.0, np.inf, 1e-30], dtype)
     memory.write_scores(2, scores)
     assert memory.read_scores(2).dtype == dtype
     assert memory.read_scores(2).tobytes() == scores.tobytes()
 
 
-def test_memory_has_no_name_that_could_be_left_behind(memory: Memory) -> None:
+def test_memory_has_no_name_that_could_be_left_behind(memory: SlotMemory) -> None:
     assert not [name for name in os.listdir("/dev/shm") if "forecache" in name]
 
 
 def test_scores_of_a_wrong_shape_are_refused() -> None:
-    assert checked(np.zeros((3, 1), np.float32), 3).shape == (3,)
-    assert checked(np.arange(3), 3).dtype == np.float64
+    assert check_scores(np.zeros((3, 1), np.float32), 3).shape == (3,)
+    assert check_scores(np.arange(3), 3).dtype == np.float64
     for wrong in (np.zeros((3, 2)), np.zeros(2), np.float64(1)):
         with pytest.raises(ValueError, match="for 3 rows"):
-            checked(wrong, 3)
+            check_scores(wrong, 3)
 
 
 def test_rows_are_independent_where_a_row_decides_its_score_alone() -> None:
@@ -148,40 +148,40 @@ def test_without_recorded_requests_nothing_is_batched() -> None:
 
 class TestBreaker:
     def test_opens_after_five_failures_in_a_row_and_lets_a_probe_through_now_and_then(self) -> None:
-        breaker = Breaker()
+        breaker = CircuitBreaker()
         for _ in range(4):
-            breaker.failed(1.0)
+            breaker.record_failure(1.0)
         assert not breaker.is_open
-        breaker.failed(1.0)
+        breaker.record_failure(1.0)
         assert breaker.is_open
-        assert not breaker.allows(1.0 + PROBE_S / 2)
+        assert not breaker.allow_request(1.0 + PROBE_S / 2)
         assert breaker.would_allow(1.0 + PROBE_S)
-        assert breaker.allows(1.0 + PROBE_S)
-        assert not breaker.allows(1.0 + PROBE_S * 1.5)  # the probe is on its way
+        assert breaker.allow_request(1.0 + PROBE_S)
+        assert not breaker.allow_request(1.0 + PROBE_S * 1.5)  # the probe is on its way
 
     def test_closes_with_the_first_success(self) -> None:
-        breaker = Breaker()
+        breaker = CircuitBreaker()
         for _ in range(5):
-            breaker.failed(0.0)
-        breaker.succeeded()
-        assert breaker.allows(0.0)
-        breaker.failed(0.0)
+            breaker.record_failure(0.0)
+        breaker.record_success()
+        assert breaker.allow_request(0.0)
+        breaker.record_failure(0.0)
         assert not breaker.is_open
 
     def test_stays_closed_where_few_of_many_fail(self) -> None:
-        breaker = Breaker()
+        breaker = CircuitBreaker()
         for number in range(1000):
             if number % 5:
-                breaker.succeeded()
+                breaker.record_success()
             else:
-                breaker.failed(0.0)
+                breaker.record_failure(0.0)
         assert not breaker.is_open
 
     def test_a_probe_that_costs_a_process_is_followed_by_a_longer_pause(self) -> None:
-        breaker = Breaker()
+        breaker = CircuitBreaker()
         for _ in range(5):
-            breaker.failed(0.0)
-        breaker.failed(1.0, pause_s=0.7)
+            breaker.record_failure(0.0)
+        breaker.record_failure(1.0, pause_s=0.7)
         assert not breaker.would_allow(1.6)
         assert breaker.would_allow(1.71)
 
@@ -189,19 +189,19 @@ class TestBreaker:
 def test_that_a_model_was_slow_is_forgotten_after_three_fast_calls_and_one_slow_call_does_not_count_for_much() -> None:
     mean = 0.2
     for _ in range(3):
-        mean = learned(mean, 0.001)
+        mean = update_mean(mean, 0.001)
     assert mean < 0.03
     mean = 0.001
-    assert learned(mean, 0.02) < 0.002
+    assert update_mean(mean, 0.02) < 0.002
 
 
 def test_counters_count_in_the_cells_that_they_are_given() -> None:
     cells = [0] * len(CELLS)
-    counters = Counters(cells)
+    counters = PathCounters(cells)
     for cause in CAUSES:
-        counters.replaced(cause)
+        counters.count_replacement(cause)
     for requests in (1, 2, 3, 33):
-        counters.batch(requests)
+        counters.count_batch(requests)
     counted = dict(zip(CELLS, cells, strict=True))
     assert all(counted[f"replaced_{cause}"] == 1 for cause in CAUSES)
     assert [counted[f"batches_{bound}"] for bound in (1, 2, 4, 8, "more")] == [1, 1, 1, 0, 1]

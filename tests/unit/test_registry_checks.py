@@ -10,12 +10,11 @@ from sample_project.pipelines.visits import basket, returns
 
 from forecache.inference.encoding import encoding_of
 from forecache.pipeline import Pipeline
-from forecache.registry.gate import checks
-from forecache.registry.gate.baselines import Scored
-from forecache.registry.gate.examples import Examples
+from forecache.registry.gate import gate_checks as checks
+from forecache.registry.gate.baselines import BaselineScores
+from forecache.registry.gate.examples import SplitExamples, slices
 from forecache.registry.gate.loaded_model import LoadedModel
-from forecache.registry.gate.metrics import Array
-from forecache.registry.gate.slices import slices
+from forecache.registry.gate.score_metrics import Array
 
 RNG = np.random.default_rng(11)
 ROWS = 4000
@@ -23,7 +22,7 @@ FEATURES = RNG.normal(size=(ROWS, 5)).astype(np.float32)
 LABEL = (RNG.random(ROWS) < 1 / (1 + np.exp(-2 * FEATURES[:, 2]))).astype(float)
 GOOD = FEATURES[:, 2].astype(float)
 POOR = GOOD + RNG.normal(0, 3, ROWS)
-EXAMPLES = Examples(FEATURES, LABEL, (), encoding_of(returns.feature_columns, {}))
+EXAMPLES = SplitExamples(FEATURES, LABEL, (), encoding_of(returns.feature_columns, {}))
 
 
 def test_floor_of_a_metric_where_less_is_better_is_an_upper_bound() -> None:
@@ -60,7 +59,7 @@ def test_a_check_without_a_limit_is_reported_and_a_regression_has_no_calibration
 
 def test_the_metrics_that_the_baseline_wins_are_named() -> None:
     metrics, baseline = {"mae": 2.0, "rmse": 5.0, "r2": 0.27}, {"mae": 3.0, "rmse": 4.0, "r2": 0.42}
-    spent = Scored("spent", GOOD, baseline)
+    spent = BaselineScores("spent", GOOD, baseline)
     [found] = checks.compare_other_metrics(basket, metrics, spent)
     assert (found.result, found.value) == ("reported", None)
     assert "alone is better by rmse (5.0000 against 4.0000), r2 (0.2700 against 0.4200)" in found.reason
@@ -69,7 +68,7 @@ def test_the_metrics_that_the_baseline_wins_are_named() -> None:
 
 
 def against(pipeline: Pipeline, score: Array, baseline: Array) -> checks.Check:
-    [check] = checks.check_baselines(pipeline, EXAMPLES, score, [Scored("visits", baseline, {})])
+    [check] = checks.check_baselines(pipeline, EXAMPLES, score, [BaselineScores("visits", baseline, {})])
     return check
 
 
@@ -80,7 +79,7 @@ def test_baseline_check_fails_without_a_sure_gain() -> None:
 
 
 def test_of_several_baselines_each_has_to_be_beaten() -> None:
-    several = [Scored("poor", POOR, {}), Scored("good", GOOD, {})]
+    several = [BaselineScores("poor", POOR, {}), BaselineScores("good", GOOD, {})]
     found = {check.name: check.passed for check in checks.check_baselines(returns, EXAMPLES, GOOD, several)}
     assert found == {"baseline:poor": True, "baseline:good": False}
 
@@ -99,7 +98,7 @@ def test_slice_check_finds_the_slice_that_got_worse_though_the_whole_did_not() -
     features[:, 4] = RNG.integers(0, 2, ROWS)
     hurt = np.where(features[:, 4] == 1, POOR, GOOD)
     encoding = encoding_of(pipeline.feature_columns, {})
-    examples = Examples(features, LABEL, (), encoding)
+    examples = SplitExamples(features, LABEL, (), encoding)
     failed = [check.name for check in checks.check_slices(pipeline, examples, hurt, GOOD) if not check.passed]
     assert "slice:noise 1" in failed
     assert "slice:noise 0" not in failed

@@ -15,18 +15,18 @@ from sklearn import metrics as sk
 from forecache.errors import InputError
 from forecache.pipeline import Gate, Metric
 from forecache.pipeline.models.gate import METRICS
-from forecache.registry.gate import metrics as ours
+from forecache.registry.gate import score_metrics as ours
 from forecache.registry.gate.bootstrap import gain_interval, metric_interval, weighted_metric
-from forecache.registry.gate.class_metrics import MULTICLASS, on_classes
-from forecache.registry.gate.judge import Judge, judge_of
-from forecache.registry.gate.quantile_metrics import QUANTILES
+from forecache.registry.gate.class_metrics import MULTICLASS, map_classes
+from forecache.registry.gate.metric_judge import MetricJudge, judge_of
+from forecache.registry.gate.score_metrics import QUANTILES
 
 RNG = np.random.default_rng(3)
 LABEL = (RNG.random(500) < 0.3).astype(float)
 SCORE = np.clip(np.round(0.3 + 0.3 * LABEL + RNG.normal(0, 0.25, 500), 2), 0, 1)  # rounded, so that scores tie
 TARGET = RNG.exponential(20, 500)
 PREDICTION = TARGET + RNG.normal(0, 5, 500)
-JUDGE = Judge("binary", {**ours.BINARY, **ours.REGRESSION}, ours.LESS_IS_BETTER)
+JUDGE = MetricJudge("binary", {**ours.BINARY, **ours.REGRESSION}, ours.LESS_IS_BETTER)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_metrics_of_quantiles_equal_their_references() -> None:
 
 
 def test_the_interval_of_an_area_of_several_classes_is_that_of_repeated_rows() -> None:
-    judge = Judge("multiclass", MULTICLASS, ours.LESS_IS_BETTER)
+    judge = MetricJudge("multiclass", MULTICLASS, ours.LESS_IS_BETTER)
     times = RNG.integers(0, 3, 500).astype(float)
     rows = np.repeat(np.arange(500), times.astype(int))
     for name, metric in MULTICLASS.items():
@@ -177,14 +177,14 @@ def test_the_interval_of_an_area_of_several_classes_is_that_of_repeated_rows() -
 
 
 def test_the_best_three_of_three_classes_are_not_reported() -> None:
-    judge = Judge("multiclass", MULTICLASS, ours.LESS_IS_BETTER)
-    assert "top_3_accuracy" in judge.values(CLASS, SHARES)
-    assert "top_3_accuracy" not in judge.values(CLASS % 3, RNG.dirichlet(np.ones(3), 500))
+    judge = MetricJudge("multiclass", MULTICLASS, ours.LESS_IS_BETTER)
+    assert "top_3_accuracy" in judge.measure(CLASS, SHARES)
+    assert "top_3_accuracy" not in judge.measure(CLASS % 3, RNG.dirichlet(np.ones(3), 500))
 
 
 def test_the_best_three_are_told_where_a_floor_asks_for_them() -> None:
     judge = judge_of(replace(kinds.plan, gate=replace(kinds.plan.trained_gate, floors={"top_3_accuracy": 0.9})))
-    assert judge.values(CLASS % 3, RNG.dirichlet(np.ones(3), 500))["top_3_accuracy"] == 1.0
+    assert judge.measure(CLASS % 3, RNG.dirichlet(np.ones(3), 500))["top_3_accuracy"] == 1.0
 
 
 def test_a_metric_of_one_s_own_is_judged_in_its_direction_and_its_failure_named() -> None:
@@ -199,5 +199,5 @@ def test_a_metric_of_one_s_own_is_judged_in_its_direction_and_its_failure_named(
 
 
 def test_a_champion_that_knows_other_classes_is_compared_on_the_same_ones() -> None:
-    shares = on_classes(np.array([[0.2, 0.8]]), ("b", "gone"), ("a", "b"))
+    shares = map_classes(np.array([[0.2, 0.8]]), ("b", "gone"), ("a", "b"))
     assert shares.tolist() == [[0.0, 0.2]]

@@ -11,12 +11,12 @@ import pytest
 from forecache.registry.promotions import (
     OtherDecisionError,
     Promotion,
+    earlier_champions,
+    find_unfinished,
     last_promotion,
-    past_champions,
     promotions,
     record_promotion,
-    rolled_back,
-    unfinished,
+    rolled_back_versions,
 )
 from forecache.settings import Settings
 
@@ -53,7 +53,7 @@ def test_decisions_stand_in_the_order_they_were_written_whatever_the_clocks_say(
     found = promotions(settings, "churn")
     assert [entry.recorded_at for entry in found] == [entry.recorded_at for entry in written]
     assert [entry.position for entry in found] == [-1, 0, 1, 2]
-    assert rolled_back(found) == {4}
+    assert rolled_back_versions(found) == {4}
 
 
 def test_of_decisions_of_one_moment_on_the_same_row_one_is_recorded(settings: Settings) -> None:
@@ -84,23 +84,23 @@ def test_a_decision_about_another_model_is_in_nobodys_way(settings: Settings) ->
 
 
 def test_past_champions_are_those_that_went_live_the_latest_first() -> None:
-    assert past_champions(UP) == [4, 3, 1]
-    assert past_champions([*UP, *BACK]) == [3, 4, 1]
-    assert past_champions([]) == []
+    assert earlier_champions(UP) == [4, 3, 1]
+    assert earlier_champions([*UP, *BACK]) == [3, 4, 1]
+    assert earlier_champions([]) == []
 
 
 def test_a_version_stays_rolled_back_until_a_person_brings_it_back() -> None:
-    assert rolled_back([*UP, *BACK]) == {4}
-    assert rolled_back([*UP, BACK[0]]) == set()
-    assert rolled_back([*UP, *BACK, row("promote", 3, 4)]) == set()
-    assert rolled_back([*UP, *BACK, row("rollback", 3, 1)]) == {3, 4}
+    assert rolled_back_versions([*UP, *BACK]) == {4}
+    assert rolled_back_versions([*UP, BACK[0]]) == set()
+    assert rolled_back_versions([*UP, *BACK, row("promote", 3, 4)]) == set()
+    assert rolled_back_versions([*UP, *BACK, row("rollback", 3, 1)]) == {3, 4}
 
 
 def test_an_operation_is_unfinished_until_it_passed_or_was_undone() -> None:
-    assert unfinished(UP) is None
-    assert unfinished([*UP, BACK[0]]) == BACK[0]
-    assert unfinished([*UP, *BACK]) is None
+    assert find_unfinished(UP) is None
+    assert find_unfinished([*UP, BACK[0]]) == BACK[0]
+    assert find_unfinished([*UP, *BACK]) is None
     undone = row("rollback", 4, 4, "undone", operation="a")
-    assert unfinished([*UP, BACK[0], undone]) is None
+    assert find_unfinished([*UP, BACK[0], undone]) is None
     again = row("rollback", 4, 3, "begun", operation="b")
-    assert unfinished([*UP, BACK[0], undone, again]) == again
+    assert find_unfinished([*UP, BACK[0], undone, again]) == again

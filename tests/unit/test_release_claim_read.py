@@ -8,11 +8,11 @@ import pytest
 
 from forecache.errors import DamagedError
 from forecache.folders import LocalFolder
-from forecache.realtime.release.claim import Claim, make_claim, move_claim, read_claim, show_rollout
-from forecache.store.sealed import sealed
+from forecache.realtime.release.claim import Claim, make_claim, move_claim, read_claim, record_rollout
+from forecache.store.checksummed_json import dump_with_checksum
 
 OURS = Claim("search", "a" * 32, "host", "/store", "2026-03-01T08:00:00.000000+00:00")
-GOOD = sealed(asdict(OURS))
+GOOD = dump_with_checksum(asdict(OURS))
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ GOOD = sealed(asdict(OURS))
         (b'"search"', "is damaged"),
         (b"[" * 100_000, "is damaged"),
         (json.dumps(asdict(OURS)).encode(), "has no checksum"),
-        (sealed({**asdict(OURS), "format": 2}), "has the format 2"),
-        (sealed({"format": 1, "name": "search"}), "has other fields than a claim"),
+        (dump_with_checksum({**asdict(OURS), "format": 2}), "has the format 2"),
+        (dump_with_checksum({"format": 1, "name": "search"}), "has other fields than a claim"),
     ],
     ids=["empty", "half", "changed", "no text", "a list", "a text", "deep", "unsealed", "later", "other fields"],
 )
@@ -40,7 +40,7 @@ def test_a_damaged_claim_is_named_with_its_remedy_and_only_a_take_over_replaces_
     for refused in (
         lambda: read_claim(lake, "search"),
         lambda: make_claim(lake, OURS),
-        lambda: show_rollout(lake, "search", OURS.home, {}),
+        lambda: record_rollout(lake, "search", OURS.home, {}),
     ):
         with pytest.raises(DamagedError, match=f"The claim {file} {said}.+`forecache release search --take-over`"):
             refused()

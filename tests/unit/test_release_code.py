@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from forecache.errors import InputError
-from forecache.realtime.release.code import ReleaseCode
+from forecache.realtime.release.release_code import ReleaseCode
 
 MAIN = """
 from __future__ import annotations

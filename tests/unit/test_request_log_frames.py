@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecache.realtime.log.packing import packed, unpacked
-from forecache.realtime.log.spool.frames import Losses, framed, read_frames
+from forecache.realtime.log.packing import pack_answer, unpack_answer
+from forecache.realtime.log.spool.frames import SegmentLosses, encode_frame, read_frames
 
 CONTENTS = st.lists(st.binary(max_size=60), min_size=1, max_size=8)
 
 
 def segment(contents: list[bytes], first: int = 5) -> bytes:
-    return b"".join(framed(content, first + place) for place, content in enumerate(contents))
+    return b"".join(encode_frame(content, first + place) for place, content in enumerate(contents))
 
 
-def read(data: bytes, first: int | None = 5) -> tuple[dict[int, bytes], Losses]:
-    losses = Losses()
+def read(data: bytes, first: int | None = 5) -> tuple[dict[int, bytes], SegmentLosses]:
+    losses = SegmentLosses()
     return {number: bytes(content) for number, content in read_frames(data, losses, first=first)}, losses
 
 
@@ -26,7 +26,7 @@ def read(data: bytes, first: int | None = 5) -> tuple[dict[int, bytes], Losses]:
 def test_frames_are_read_as_they_were_written(contents: list[bytes]) -> None:
     found, losses = read(segment(contents))
     assert found == dict(enumerate(contents, 5))
-    assert losses == Losses(0, False)
+    assert losses == SegmentLosses(0, False)
 
 
 @given(CONTENTS, st.data())
@@ -59,7 +59,7 @@ def test_bytes_that_nobody_wrote_are_no_frames(data: bytes) -> None:
 
 
 def test_a_frame_within_a_frame_is_not_read_twice() -> None:
-    inner = framed(b"inner", 6)
+    inner = encode_frame(b"inner", 6)
     found, losses = read(segment([b"a" + inner, b"b"]))
     assert found == {5: b"a" + inner, 6: b"b"}
     assert losses.rows == 0
@@ -91,7 +91,7 @@ FIXED = {
 def test_an_answer_comes_back_as_it_was_packed(dtype: str) -> None:
     features = np.array([[1.5, np.nan], [-0.0, np.inf]], np.float32)
     scores = np.array([0.1, -2.0], dtype)
-    row = unpacked(memoryview(packed(**FIXED, features=features, scores=scores)))
+    row = unpack_answer(memoryview(pack_answer(**FIXED, features=features, scores=scores)))
     assert bytes(row["features"]) == features.tobytes()
     assert bytes(row["scores"]) == scores.tobytes()
     assert row["score_dtype"] == dtype
@@ -102,13 +102,13 @@ def test_an_answer_comes_back_as_it_was_packed(dtype: str) -> None:
 
 
 def test_an_answer_without_features_and_scores_has_none() -> None:
-    row = unpacked(memoryview(packed(**FIXED, features=None, scores=None)))
+    row = unpack_answer(memoryview(pack_answer(**FIXED, features=None, scores=None)))
     assert (row["features"], row["scores"], row["score_dtype"]) == (None, None, "")
-    assert unpacked(memoryview(packed(**FIXED, features=b"", scores=None)))["features"] == b""
+    assert unpack_answer(memoryview(pack_answer(**FIXED, features=b"", scores=None)))["features"] == b""
 
 
 def test_an_answer_with_bytes_too_few_or_too_many_is_none() -> None:
-    content = packed(**FIXED, features=None, scores=None)
+    content = pack_answer(**FIXED, features=None, scores=None)
     for wrong in (content[:-1], content + b"x", b""):
         with pytest.raises((ValueError, struct.error)):
-            unpacked(memoryview(wrong))
+            unpack_answer(memoryview(wrong))

@@ -11,34 +11,34 @@ from pathlib import Path
 
 import pytest
 
-from forecache.realtime.log.blocks import BLOCK_BYTES, Pool, Queue
-from forecache.realtime.log.counters import CELLS, LogCounters
-from forecache.realtime.log.spool.files import ready_of, remove_stream, segments_of, streams_of
-from forecache.realtime.log.spool.frames import Losses, framed, head_of, read_frames
-from forecache.realtime.log.spool.stream import Stream
-from forecache.realtime.log.writer import Channel, LogWriter
+from forecache.realtime.log.frame_queue import BLOCK_BYTES, BlockPool, FrameQueue
+from forecache.realtime.log.row_counters import CELLS, LogCounters
+from forecache.realtime.log.spool.frames import SegmentLosses, encode_frame, frame_head, read_frames
+from forecache.realtime.log.spool.spool_files import ready_segments, remove_stream, segments_of, streams_of
+from forecache.realtime.log.spool.spool_stream import SpoolStream
+from forecache.realtime.log.writer import LogChannel, LogWriter
 from forecache.settings import Settings, load_settings
 from forecache.steps import log_step
 
 
-def stream_in(tmp_path: Path, most_age_s: float = 60.0) -> Stream:
-    return Stream(tmp_path / "search", replica="here:8080#1", most_age_s=most_age_s)
+def stream_in(tmp_path: Path, most_age_s: float = 60.0) -> SpoolStream:
+    return SpoolStream(tmp_path / "search", replica="here:8080#1", most_age_s=most_age_s)
 
 
 def frames(first: int, count: int, size: int = 100) -> list[bytes]:
-    return [framed(bytes([number % 256]) * size, number) for number in range(first, first + count)]
+    return [encode_frame(bytes([number % 256]) * size, number) for number in range(first, first + count)]
 
 
-def write(stream: Stream, first: int, count: int) -> int:
+def write(stream: SpoolStream, first: int, count: int) -> int:
     return stream.write(memoryview(b"".join(frames(first, count))), count, first)
 
 
 def numbers_in(stream: Path) -> list[int]:
     found = []
     for segment in segments_of(stream):
-        losses = Losses()
+        losses = SegmentLosses()
         found += [number for number, _ in read_frames(segment.path.read_bytes(), losses, first=segment.first)]
-        assert losses == Losses()
+        assert losses == SegmentLosses()
     return found
 
 
@@ -56,13 +56,13 @@ def files_of_at_most(size: int) -> Iterator[None]:
 def test_a_segment_is_ready_once_it_is_closed_and_all_are_when_the_writer_has_ended(tmp_path: Path) -> None:
     stream = stream_in(tmp_path)
     assert write(stream, 0, 3) == 3
-    assert ready_of(stream.folder) == ([], False)
+    assert ready_segments(stream.folder) == ([], False)
     stream.close_segment()
     assert write(stream, 3, 2) == 2
-    ready, has_ended = ready_of(stream.folder)
+    ready, has_ended = ready_segments(stream.folder)
     assert ([(each.number, each.first, each.rows) for each in ready], has_ended) == ([(1, 0, 3)], False)
     stream.close()
-    ready, has_ended = ready_of(stream.folder)
+    ready, has_ended = ready_segments(stream.folder)
     assert ([each.rows for each in ready], has_ended) == ([3, 2], True)
     remove_stream(stream.folder)
     assert numbers_in(stream.folder) == [0, 1, 2, 3, 4]
@@ -72,7 +72,7 @@ def test_an_old_segment_is_closed_unless_many_wait_already(tmp_path: Path) -> No
     stream = stream_in(tmp_path, most_age_s=0.0)
     for number in range(40):
         write(stream, number, 1)
-        stream.tend()
+        stream.close_due_segment()
     assert len(segments_of(stream.folder)) == 17
     assert numbers_in(stream.folder) == list(range(40))
     stream.close()
@@ -97,7 +97,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @contextmanager
-def writer_of(settings: Settings) -> Iterator[tuple[LogWriter, Channel]]:
+def writer_of(settings: Settings) -> Iterator[tuple[LogWriter, LogChannel]]:
     writer = LogWriter(settings, replica="here:8080#1")
     channel = writer.channel("search", LogCounters())
     try:
@@ -107,7 +107,7 @@ def writer_of(settings: Settings) -> Iterator[tuple[LogWriter, Channel]]:
         writer.close()
 
 
-def lost(channel: Channel) -> dict[str, int]:
+def lost(channel: LogChannel) -> dict[str, int]:
     return {name: channel.counters.get(name) for name in CELLS if channel.counters.get(name)}
 
 
@@ -174,7 +174,10 @@ def test_a_full_spool_costs_what_it_has_no_room_for(tmp_path: Path) -> None:
 
 
 def test_frames_that_a_loop_puts_while_a_thread_takes_come_in_their_order_and_whole() -> None:
-    queue, contents = Queue(Pool(1 << 20)), [bytes([number % 251]) * (number * 37 % 3000) for number in range(20_000)]
+    queue, contents = (
+        FrameQueue(BlockPool(1 << 20)),
+        [bytes([number % 251]) * (number * 37 % 3000) for number in range(20_000)],
+    )
     found: list[bytes] = []
     is_done = threading.Event()
 
@@ -188,10 +191,10 @@ def test_frames_that_a_loop_puts_while_a_thread_takes_come_in_their_order_and_wh
 
     thread = threading.Thread(target=take)
     thread.start()
-    lost = [number for number, content in enumerate(contents) if not queue.put(head_of(content, number), content)]
+    lost = [number for number, content in enumerate(contents) if not queue.put(frame_head(content, number), content)]
     is_done.set()
     thread.join()
-    losses, left = Losses(), set(range(len(contents))) - set(lost)
+    losses, left = SegmentLosses(), set(range(len(contents))) - set(lost)
     read = [(number, bytes(content)) for number, content in read_frames(b"".join(found), losses)]
     assert read == [(number, contents[number]) for number in sorted(left)]
     assert not losses.changed
@@ -199,29 +202,29 @@ def test_frames_that_a_loop_puts_while_a_thread_takes_come_in_their_order_and_wh
 
 
 def test_a_frame_larger_than_a_block_gets_memory_of_its_own_once() -> None:
-    pool = Pool(BLOCK_BYTES * 4)
-    queue, large = Queue(pool), b"x" * (BLOCK_BYTES * 2)
+    pool = BlockPool(BLOCK_BYTES * 4)
+    queue, large = FrameQueue(pool), b"x" * (BLOCK_BYTES * 2)
     for _ in range(5):
-        assert queue.put(head_of(large, 0), large)
-        assert not queue.put(head_of(large, 1), large)
+        assert queue.put(frame_head(large, 0), large)
+        assert not queue.put(frame_head(large, 1), large)
         taken = queue.take()
         assert taken is not None
         assert taken[1] == 1
-        assert queue.put(head_of(b"a", 1), b"a")
+        assert queue.put(frame_head(b"a", 1), b"a")
         assert queue.take() is not None
         assert queue.take() is None
 
 
 def test_a_large_frame_finds_memory_that_a_burst_of_small_ones_has_left() -> None:
-    pool = Pool(BLOCK_BYTES * 4)
-    queue, small, large = Queue(pool), b"x" * (BLOCK_BYTES // 2), b"x" * (BLOCK_BYTES * 2)
+    pool = BlockPool(BLOCK_BYTES * 4)
+    queue, small, large = FrameQueue(pool), b"x" * (BLOCK_BYTES // 2), b"x" * (BLOCK_BYTES * 2)
     count = 0
-    while queue.put(head_of(small, count), small):
+    while queue.put(frame_head(small, count), small):
         count += 1
     assert count == 4
     while queue.take() is not None:
         pass
-    assert queue.put(head_of(large, count), large)
+    assert queue.put(frame_head(large, count), large)
     taken = queue.take()
     assert taken is not None
     assert taken[1] == 1
@@ -243,9 +246,9 @@ def test_rows_in_the_memory_of_a_killed_worker_are_counted_by_the_next_one() -> 
     before.add("spooled", 6)
     before.add("lost_spool", 1)
     after = LogCounters(cells)
-    after.settle()
+    after.count_abandoned_rows()
     assert (after.get("lost_killed"), after.waiting) == (3, 0)
-    after.settle()
+    after.count_abandoned_rows()
     assert after.get("lost_killed") == 3
 
 
@@ -263,6 +266,6 @@ def test_an_answer_that_a_worker_has_sent_when_it_is_killed_is_counted_by_the_ne
         os.waitpid(worker, 0)
         after = LogCounters(cells)
         for _ in range(2):
-            after.settle()
+            after.count_abandoned_rows()
             assert [after.get(name) for name in ("accepted", "spooled", "lost_killed", "sending")] == [4, 3, 1, 0]
         del counters, after

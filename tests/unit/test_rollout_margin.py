@@ -5,19 +5,21 @@ from datetime import timedelta
 import pytest
 
 from forecache.errors import SettingsError
-from forecache.operations.rollout.judge import Counts, Verdict, decided
-from forecache.operations.rollout.simulate import BEGAN, state_at
+from forecache.operations.rollout.judge_step import StepTotals, StepVerdict, decide_step
+from forecache.operations.rollout.simulate_worse import BEGAN, simulated_state
 from forecache.pipeline import Outcome, Rollout
-from forecache.realtime.rollout.state import Compared
+from forecache.realtime.rollout.rollout_state import GuardResult
 
 
-def verdict(high: float | None, *, margin: float | None = 0.02, share: float = 0.5, harmful: bool = False) -> Verdict:
+def verdict(
+    high: float | None, *, margin: float | None = 0.02, share: float = 0.5, harmful: bool = False
+) -> StepVerdict:
     rollout = Rollout(shares=(0.2, 0.5), outcome=Outcome("orders", "bought", margin=margin))
-    found = Compared("outcome", 0.0499, 0.05, None if high is None else -0.001, high, 0.0, harmful)
+    found = GuardResult("outcome", 0.0499, 0.05, None if high is None else -0.001, high, 0.0, harmful)
     keys, requests = (round(1_000 * (1 - share)), round(1_000 * share)), (5_000, 5_000)
-    return decided(
-        state_at(rollout, "canary", share),
-        Counts(requests, keys, keys, requests),
+    return decide_step(
+        simulated_state(rollout, "canary", share),
+        StepTotals(requests, keys, keys, requests),
         (found,),
         now=BEGAN + timedelta(hours=30),
     )

@@ -9,10 +9,10 @@ import pytest
 
 from forecache.reader.http.problems import BAD_REQUEST, Problem
 from forecache.realtime.log.sampling import BUCKETS, bucket_of
-from forecache.realtime.request.parsed import ParsedRequest
-from forecache.realtime.rollout.shadow import Shadow
-from forecache.realtime.rollout.split import Split
-from forecache.realtime.rollout.state import RolloutState, Step
+from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep
+from forecache.realtime.rollout.shadow import ShadowScorer
+from forecache.realtime.rollout.traffic_split import TrafficSplit
 
 KEYS = [str(number).encode() for number in range(5_000)]
 
@@ -23,7 +23,9 @@ class Sampler:
 
 
 def state(share: float, stage: Any = "canary", release: int = 2) -> RolloutState:
-    return RolloutState("search", release, 1, stage, share, "2026-03-01", {}, steps=(Step(stage, share, "2026-03-01"),))
+    return RolloutState(
+        "search", release, 1, stage, share, "2026-03-01", {}, steps=(RolloutStep(stage, share, "2026-03-01"),)
+    )
 
 
 def arm(name: str, request: tuple[str, ...] = ("a",)) -> Any:
@@ -31,9 +33,11 @@ def arm(name: str, request: tuple[str, ...] = ("a",)) -> Any:
     return SimpleNamespace(name=name, loaded=SimpleNamespace(release=release))
 
 
-def split(share: float, *, other: Any = None, shadow: Any = None, stage: Any = "canary", release: int = 2) -> Split:
+def split(
+    share: float, *, other: Any = None, shadow: Any = None, stage: Any = "canary", release: int = 2
+) -> TrafficSplit:
     found = other or arm("canary")
-    return Split(
+    return TrafficSplit(
         state(share, stage, release), Sampler(), current=arm("current"), other=found, stand_in=arm("stand-in"),
         shadow=shadow,
     )  # type: ignore[arg-type]  # fmt: skip
@@ -43,8 +47,8 @@ def parsed(key: bytes) -> ParsedRequest:
     return ParsedRequest(1, {"a": np.zeros(1)}, (), key)
 
 
-def arms(of: Split) -> list[str]:
-    return [of.assigned(lambda served, key=key: parsed(key))[0].name for key in KEYS]  # type: ignore[misc]
+def arms(of: TrafficSplit) -> list[str]:
+    return [of.assign_release(lambda served, key=key: parsed(key))[0].name for key in KEYS]  # type: ignore[misc]
 
 
 def test_a_growing_share_keeps_the_keys_that_it_has() -> None:
@@ -69,7 +73,7 @@ def test_the_split_is_that_of_the_controller() -> None:
 
 @pytest.mark.parametrize(("share", "of_control"), [(0.05, 0.05), (0.2, 0.2), (0.5, 0.5), (0.6, 0.4)])
 def test_the_control_has_as_many_keys_as_the_candidate_and_none_of_its_own(share: float, of_control: float) -> None:
-    with_control = Split(
+    with_control = TrafficSplit(
         state(share), Sampler(), current=arm("current"), other=arm("canary"), stand_in=arm("stand-in"),
         control=arm("control"),
     )  # type: ignore[arg-type]  # fmt: skip
@@ -90,12 +94,12 @@ def refusing(*names: str) -> Any:
 
 def test_a_request_that_the_candidate_does_not_take_is_answered_in_its_place() -> None:
     of = split(0.999999, other=arm("canary", request=("a", "b")))
-    assert of.assigned(refusing("canary"))[0].name == "stand-in"
-    assert of.assigned(refusing("current"))[0].name == "canary"
+    assert of.assign_release(refusing("canary"))[0].name == "stand-in"
+    assert of.assign_release(refusing("current"))[0].name == "canary"
     with pytest.raises(Problem, match="current does not take it"):
-        of.assigned(refusing("current", "canary"))
+        of.assign_release(refusing("current", "canary"))
     with pytest.raises(Problem, match="current does not take it"):
-        split(1e-9, other=arm("canary", request=("a", "b"))).assigned(refusing("current"))
+        split(1e-9, other=arm("canary", request=("a", "b"))).assign_release(refusing("current"))
 
 
 def test_requests_of_the_same_fields_are_parsed_once() -> None:
@@ -105,7 +109,7 @@ def test_requests_of_the_same_fields_are_parsed_once() -> None:
         calls.append(served.name)
         return parsed(KEYS[0])
 
-    split(0.999999).assigned(parse)
+    split(0.999999).assign_release(parse)
     assert calls == ["current"]
 
 
@@ -126,20 +130,20 @@ class Engine:
 def test_a_shadow_scores_after_the_answer_and_only_where_nothing_waits() -> None:
     candidate, backlog = arm("shadow"), SimpleNamespace(waiting=0)
     candidate.log = Log()
-    shadow = Shadow(candidate, Engine(), backlog)  # type: ignore[arg-type]
+    shadow = ShadowScorer(candidate, Engine(), backlog)  # type: ignore[arg-type]
     of, clock = split(0.999999, other=candidate, shadow=shadow, stage="shadow"), SimpleNamespace(deadline_ms=50.0)
 
     async def ask() -> None:
-        served, request = of.assigned(refusing())
+        served, request = of.assign_release(refusing())
         assert served.name == "current"
         request.request_id = "r1"
-        of.after(request, refusing(), clock)  # type: ignore[arg-type]
+        of.offer_to_shadow(request, refusing(), clock)  # type: ignore[arg-type]
         assert candidate.log.rows == []
         backlog.waiting = 1
-        of.after(request, refusing(), clock)  # type: ignore[arg-type]
+        of.offer_to_shadow(request, refusing(), clock)  # type: ignore[arg-type]
         backlog.waiting = 0
-        of.after(request, refusing("shadow"), clock)  # type: ignore[arg-type]
-        of.after(None, refusing(), clock)  # type: ignore[arg-type]
+        of.offer_to_shadow(request, refusing("shadow"), clock)  # type: ignore[arg-type]
+        of.offer_to_shadow(None, refusing(), clock)  # type: ignore[arg-type]
         for _ in range(5):
             await asyncio.sleep(0)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from forecache.errors import InputError, SettingsError
 from forecache.lake.training_sets.training_splits import as_of_dates
-from forecache.monitoring.stage import labelled_by
+from forecache.monitoring.monitor import newly_labelled_dates
 from forecache.pipeline import FeatureView, Label, Pipeline, Publish, Schedule, Training, load_pipeline
 from forecache.pipeline.loading import read_project
 from forecache.pipeline.schedules.as_of import as_of_range, max_age_h, newest_as_of, require_as_of
@@ -59,14 +59,14 @@ def test_the_default_is_every_night_at_three_and_training_on_sundays(churn: Pipe
     ],
 )
 def test_as_of_dates_are_those_of_the_weekday_or_the_day_of_the_month(schedule: Schedule, expected: list[str]) -> None:
-    found = schedule.dates(date(2026, 1, 1), date(2026, 2, 2))
+    found = schedule.as_of_dates(date(2026, 1, 1), date(2026, 2, 2))
     assert [day.isoformat() for day in found] == expected
-    assert schedule.latest(date(2026, 2, 2)) == found[-1]
-    assert schedule.following(date(2026, 1, 1)) == found[0]
+    assert schedule.last_as_of_until(date(2026, 2, 2)) == found[-1]
+    assert schedule.first_as_of_from(date(2026, 1, 1)) == found[0]
 
 
 def test_the_last_day_of_a_month_knows_leap_years() -> None:
-    days = MONTHLY.dates(date(2024, 1, 1), date(2024, 4, 30))
+    days = MONTHLY.as_of_dates(date(2024, 1, 1), date(2024, 4, 30))
     assert [day.isoformat() for day in days] == ["2024-01-31", "2024-02-29", "2024-03-31", "2024-04-30"]
 
 
@@ -111,7 +111,7 @@ _months = st.sampled_from(["*", "1", "feb", "*/3", "6-12", "jan,JUL"])
 
 
 def _moments(schedule: Schedule, after: datetime, number: int) -> list[datetime]:
-    return list(islice(schedule.runs.moments(schedule.zone, after), number))
+    return list(islice(schedule.run_cron.run_moments(schedule.zone, after), number))
 
 
 def _ticks(schedule: Schedule, after: datetime, number: int) -> list[datetime]:
@@ -175,18 +175,18 @@ def test_a_year_of_runs_has_every_as_of_date_once_it_has_ended(cron: str, every:
     schedule = Schedule(every=every, cron=cron, time_zone=zone)
     taken: list[date] = []
     for tick in _ticks(schedule, datetime(2026, 1, 10, tzinfo=UTC), 400 if cron.endswith("* * *") else 60):
-        first, last = schedule.due(tick)
+        first, last = schedule.due_as_of_dates(tick)
         assert datetime.combine(last + timedelta(days=1), datetime.min.time(), UTC) <= tick
-        taken += schedule.dates(first, last)
+        taken += schedule.as_of_dates(first, last)
     assert taken == sorted(taken)
-    assert sorted(set(taken)) == list(schedule.dates(taken[0], taken[-1]))
+    assert sorted(set(taken)) == list(schedule.as_of_dates(taken[0], taken[-1]))
     # A run early in the day may find that none has ended since the one before it, and takes the newest again.
     assert len(taken) <= len(set(taken)) + (2 if every == "day" else 400)
 
 
 def test_a_run_takes_all_as_of_dates_since_the_one_before_it() -> None:
     def due(schedule: Schedule, *moment: int) -> tuple[str, ...]:
-        return tuple(day.isoformat() for day in schedule.due(datetime(*moment, tzinfo=UTC)))
+        return tuple(day.isoformat() for day in schedule.due_as_of_dates(datetime(*moment, tzinfo=UTC)))
 
     assert due(Schedule(), 2026, 3, 1, 3) == ("2026-02-28", "2026-02-28")
     weekdays = Schedule(cron="0 3 * * mon-fri")
@@ -281,7 +281,7 @@ def test_training_dates_are_as_of_dates_with_a_horizon_between_the_splits(churn:
             label=dataclasses.replace(churn.label, horizon_days=30),
             training=Training(num_as_of=4, every_days=30),
         )
-        found = as_of_dates(pipeline, schedule.latest(date(2027, 1, 31)))
+        found = as_of_dates(pipeline, schedule.last_as_of_until(date(2027, 1, 31)))
         days = [day for split in ("train", "validation", "test") for day in found[split]]
         assert len(found["train"]) == 4
         assert days == sorted(set(days))
@@ -298,11 +298,11 @@ def test_every_as_of_date_has_its_performance_with_the_first_one_by_which_its_la
         for horizon in (1, 7, 30, 90):
             label: Label = dataclasses.replace(churn.label, horizon_days=horizon)
             pipeline = going_on(churn, schedule=schedule, publish=Publish(), label=label)
-            nights = schedule.dates(date(2026, 1, 1), date(2027, 6, 30))
-            found = [(night, day) for night in nights for day in labelled_by(pipeline, night)]
+            nights = schedule.as_of_dates(date(2026, 1, 1), date(2027, 6, 30))
+            found = [(night, day) for night in nights for day in newly_labelled_dates(pipeline, night)]
             days = [day for _, day in found]
-            assert days == list(schedule.dates(days[0], days[-1]))
-            assert all(schedule.following(day + timedelta(days=horizon)) == night for night, day in found)
+            assert days == list(schedule.as_of_dates(days[0], days[-1]))
+            assert all(schedule.first_as_of_from(day + timedelta(days=horizon)) == night for night, day in found)
 
 
 def test_pipelines_that_share_a_view_have_the_same_as_of_dates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from forecache.inference.outputs import score_values
 from forecache.inference.runtimes.registry import LOADERS
 from forecache.output_kinds import OutputSpec
 from forecache.pipeline import FunctionModel, SqlModel
-from forecache.registry.applied.plan import plan_model
+from forecache.registry.applied.scoring_plan import plan_model
 from forecache.scoring.batch_size import bytes_a_row
 from forecache.scoring.tasks.output_arrays import output_arrays
 

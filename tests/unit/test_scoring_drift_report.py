@@ -3,7 +3,7 @@
 import dataclasses
 from datetime import date, timedelta
 
-from forecache.monitoring.drift.findings import NIGHTS_BEFORE, TEST_SPLIT, DriftReport
+from forecache.monitoring.drift.drift_report import NIGHTS_BEFORE, TEST_SPLIT, DriftReport
 from forecache.pipeline import Drift
 from forecache.statistics import distance
 

@@ -147,8 +147,8 @@ def test_a_worker_that_scores_a_task_imports_none_of_the_driver_s_modules(tmp_pa
     code = (
         "import pickle, sys\n"
         "spec, task, model = pickle.load(sys.stdin.buffer)\n"
-        "from forecache.scoring.tasks.task import Scorer\n"
-        "Scorer(spec, lambda: model, str).score(task, lambda rows: None)\n"
+        "from forecache.scoring.tasks.task import TaskScorer\n"
+        "TaskScorer(spec, lambda: model, str).score(task, lambda rows: None)\n"
         "heavy = {'torch', 'mlflow', 'pandas', 'pyspark', 'pydantic', 'onnx', 'deltalake', 'forecache.pipeline'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )

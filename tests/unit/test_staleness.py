@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from forecache.lake.training_sets.training_splits import as_of_dates
-from forecache.monitoring.stage import declared_inputs
+from forecache.monitoring.monitor import declared_inputs
 from forecache.pipeline import load_pipelines
 from forecache.settings import load_settings
 from forecache.store.publishing.publish import content_inputs

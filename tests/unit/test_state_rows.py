@@ -11,7 +11,7 @@ from deltalake import write_deltalake
 from second_process import running
 
 from forecache.errors import InputError, UnavailableError
-from forecache.lake.sources.state_rows import table_rows
+from forecache.lake.sources.state_rows import existing_table_rows
 from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import Column, Snapshot, Static, TableSource
 from forecache.settings import load_settings
@@ -28,7 +28,7 @@ ROWS = pa.table(
 
 
 def rows(tmp_path: Path, source: TableSource, day: date, *columns: str) -> dict[str, list[Any]] | None:
-    found = table_rows(Pins(load_settings(home=tmp_path / "home")).of(source), day, columns)
+    found = existing_table_rows(Pins(load_settings(home=tmp_path / "home")).pin(source), day, columns)
     return None if found is None else found.to_pydict()
 
 
@@ -61,10 +61,10 @@ def test_a_file_that_is_gone_since_the_run_began_is_said_in_a_sentence(tmp_path:
     (tmp_path / "t").mkdir()
     pq.write_table(ROWS, tmp_path / "t" / "one.parquet")
     source = TableSource("t", str(tmp_path / "t"), COLUMNS, time=Static(), format="parquet")
-    pinned = Pins(load_settings(home=tmp_path / "home")).of(source)
+    pinned = Pins(load_settings(home=tmp_path / "home")).pin(source)
     (tmp_path / "t" / "one.parquet").unlink()
     with pytest.raises(InputError, match="Source 't' cannot be read: a file of .* was removed since the run began"):
-        table_rows(pinned, date(2026, 1, 1), ["a"])
+        existing_table_rows(pinned, date(2026, 1, 1), ["a"])
 
 
 _WRITES_ANEW = """
@@ -89,7 +89,7 @@ def test_a_file_that_its_writer_removes_while_it_is_looked_at_is_named(tmp_path:
 
     def look_again_and_again() -> None:
         while True:
-            assert Pins(settings).of(source).files
+            assert Pins(settings).pin(source).files
 
     with running(_WRITES_ANEW, folder), pytest.raises(UnavailableError, match=r"part-\d.parquet in .* was removed"):
         look_again_and_again()

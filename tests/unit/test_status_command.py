@@ -11,11 +11,11 @@ from status_documents import document, model_row, stream_row, version_row
 
 from forecache.cli.commands import status as command
 from forecache.cli.reader_status import ask_status, token_from
-from forecache.cli.status_text import WIDTH, status_text, table
+from forecache.cli.status_text import WIDTH, format_status, format_table
 from forecache.errors import InputError, UnavailableError
-from forecache.operations.status import nights
-from forecache.operations.status.beside import attention_of
-from forecache.operations.status.nights import MOST_NIGHTS, last_nights, night_rows
+from forecache.operations.status import last_nights as nights
+from forecache.operations.status.last_nights import MOST_NIGHTS, last_nights, night_rows
+from forecache.operations.status.sidecar import attention_of
 from forecache.settings import load_settings
 
 NOW = datetime(2026, 11, 27, 3, 0, tzinfo=timezone.utc)
@@ -81,7 +81,7 @@ def shown(**more: Any) -> str:
         "project": {"nights": {"rows": night_rows([row("score")], NOW), "why": ""}, "versions": [], "releases": [],
                     "streams": [stream_row()]},
     }  # fmt: skip
-    return status_text(status | more)
+    return format_status(status | more)
 
 
 def test_nothing_is_wider_than_a_terminal() -> None:
@@ -123,7 +123,7 @@ def test_a_project_without_a_reader_shows_what_its_stores_say() -> None:
 
 
 def test_columns_line_up() -> None:
-    assert list(table(("name", "keys"), [("a", "1,000"), ("long", "7")], right=(1,))) == [
+    assert list(format_table(("name", "keys"), [("a", "1,000"), ("long", "7")], right=(1,))) == [
         "name   keys", "a     1,000", "long      7",
     ]  # fmt: skip
 
@@ -165,6 +165,6 @@ def test_what_does_not_speak_http_is_no_reader() -> None:
 
 
 def test_a_reader_that_listens_everywhere_is_asked_here() -> None:
-    assert [command._reachable(host) for host in ("0.0.0.0", "::", "::1", "10.1.2.3")] == [
+    assert [command._reachable_host(host) for host in ("0.0.0.0", "::", "::1", "10.1.2.3")] == [
         "127.0.0.1", "127.0.0.1", "[::1]", "10.1.2.3",
     ]  # fmt: skip

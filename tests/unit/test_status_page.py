@@ -10,17 +10,24 @@ from typing import Any
 import pytest
 from status_documents import document, in_bucket, model_row, stream_row, version_row
 
-from forecache.reader.processes.metrics import BUCKETS
-from forecache.reader.status import words
-from forecache.reader.status.attention import Attention, in_order, of_reader, of_version
-from forecache.reader.status.history import HISTORY_BYTES, LENGTH, STEP_S, Counted, History, Traffic
-from forecache.reader.status.latency import quantile_us
-from forecache.reader.status.page.charts import ceiling, histogram, time_chart
-from forecache.reader.status.page.markup import Markup, tag, with_code
-from forecache.reader.status.page.render import HEADERS, page
-from forecache.reader.status.page.traffic import _thin
+from forecache.reader.processes.worker_metrics import BUCKETS
+from forecache.reader.status import format_text as words
+from forecache.reader.status.attention import Attention, reader_problems, sort_by_severity, version_problems
+from forecache.reader.status.history import (
+    HISTORY_BYTES,
+    LENGTH,
+    STEP_S,
+    History,
+    ModelCounts,
+    ReaderTraffic,
+    quantile_us,
+)
+from forecache.reader.status.page.charts import histogram, round_up, time_chart
+from forecache.reader.status.page.markup import Markup, mark_code, tag
+from forecache.reader.status.page.render import HEADERS, render_page
+from forecache.reader.status.page.traffic import _thin_out
 from forecache.reader.status.ring import Ring
-from forecache.realtime.rollout.state import STAGES
+from forecache.realtime.rollout.rollout_state import STAGES
 
 EVIL = '<script>alert("1")</script>&\'`'
 
@@ -75,39 +82,39 @@ def test_the_history_has_rates_of_each_step_and_sums_of_each_window() -> None:
     memory = memoryview(bytearray(HISTORY_BYTES))
     history = History(memory)
     for step in range(4):
-        traffic = Traffic(100 * step, 10 * step, 2 * step, in_bucket(7, 112 * step))
-        models = {"search": Counted(in_bucket(9, 6 * step), [step, 2 * step])}
-        history.add(1000.0 + 2 * step, traffic, {"churn": (80 * step, 20 * step)}, models, clock_s=2.0 * step)
+        traffic = ReaderTraffic(100 * step, 10 * step, 2 * step, in_bucket(7, 112 * step))
+        models = {"search": ModelCounts(in_bucket(9, 6 * step), [step, 2 * step])}
+        history.add_sample(1000.0 + 2 * step, traffic, {"churn": (80 * step, 20 * step)}, models, clock_s=2.0 * step)
     other = History(memory)  # another worker's view
     series = other.series()
     assert series["at_s"] == [1000, 1002, 1004, 1006]
     assert series["per_s"] == [0, 56, 56, 56]
     assert series["failed_per_s"] == [0, 1, 1, 1]
     assert series["p50_us"][1:] == [96, 96, 96]
-    seconds, traffic = other.traffic(4)
+    seconds, traffic = other.recent_traffic(4)
     assert (seconds, traffic.requests, traffic.server_errors, traffic.buckets[7]) == (4, 224, 4, 224)
-    line = other.pipeline("churn", 300)
+    line = other.pipeline_counts("churn", 300)
     assert (line.seconds, line.counts, line.per_s(160)) == (6, [240, 60], pytest.approx(160 / 6))
-    seconds, counted = other.model("search", 300)
+    seconds, counted = other.model_counts("search", 300)
     assert (sum(counted.buckets), list(counted.more[:3])) == (18, [3, 6, 0])
     assert other.model_series("search") == [0, 3, 3, 3]
-    assert other.pipeline("nobody", 300).seconds == 0
+    assert other.pipeline_counts("nobody", 300).seconds == 0
 
 
 def test_the_history_is_bounded_in_time_and_in_names() -> None:
     history = History(memoryview(bytearray(HISTORY_BYTES)))
-    none = Traffic(0, 0, 0, [0] * BUCKETS)
+    none = ReaderTraffic(0, 0, 0, [0] * BUCKETS)
     for step in range(LENGTH + 20):
-        history.add(2.0 * step, none, {f"pipeline_{step % 90}": (1, 0)}, {}, clock_s=2.0 * step)
+        history.add_sample(2.0 * step, none, {f"pipeline_{step % 90}": (1, 0)}, {}, clock_s=2.0 * step)
     assert len(history.series()["at_s"]) == LENGTH
-    assert history.pipeline("pipeline_3", 10).seconds > 0
-    assert history.pipeline("pipeline_89", 10).seconds == 0
+    assert history.pipeline_counts("pipeline_3", 10).seconds > 0
+    assert history.pipeline_counts("pipeline_89", 10).seconds == 0
 
 
 def test_without_memory_there_is_no_history() -> None:
     history = History(memoryview(b""))
     assert history.series()["per_s"] == []
-    assert history.traffic(10) == (0.0, Traffic(0, 0, 0, [0] * BUCKETS))
+    assert history.recent_traffic(10) == (0.0, ReaderTraffic(0, 0, 0, [0] * BUCKETS))
 
 
 def test_texts_and_attributes_are_escaped() -> None:
@@ -116,7 +123,7 @@ def test_texts_and_attributes_are_escaped() -> None:
         "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;&#x27;`</p>"
     )
     assert tag("p", Markup("<b>"), ["<", 1, None]) == "<p><b>&lt;1</p>"
-    assert with_code("run `a<b` now") == "run <code>a&lt;b</code> now"
+    assert mark_code("run `a<b` now") == "run <code>a&lt;b</code> now"
 
 
 def test_no_name_of_a_user_becomes_markup() -> None:
@@ -130,14 +137,14 @@ def test_no_name_of_a_user_becomes_markup() -> None:
         nights={"rows": [{"as_of": EVIL, "subject": EVIL, "stages": [EVIL], "rows": 1, "seconds": 1.0,
                           "ended_s_ago": 1}], "why": ""},
     )  # fmt: skip
-    shown = page(evil).decode()
+    shown = render_page(evil).decode()
     assert len(Elements(shown).named("script")) == 1
     assert shown.count("alert(") > 10
     assert "<script>alert" not in shown
 
 
 def test_the_policy_allows_the_pages_own_style_and_script_alone() -> None:
-    shown = page(document()).decode()
+    shown = render_page(document()).decode()
     policy = dict(HEADERS)["content-security-policy"]
     for name in ("style", "script"):
         content = shown.partition(f"<{name}>")[2].partition(f"</{name}>")[0]
@@ -153,7 +160,7 @@ def test_the_policy_allows_the_pages_own_style_and_script_alone() -> None:
 
 
 def test_the_page_can_be_read_by_those_who_do_not_see_it() -> None:
-    elements = Elements(page(document()).decode())
+    elements = Elements(render_page(document()).decode())
     headings = [int(name[1]) for name, _ in elements.found if re.fullmatch("h[1-6]", name)]
     assert headings[0] == 1
     assert headings.count(1) == 1
@@ -167,9 +174,9 @@ def test_the_page_can_be_read_by_those_who_do_not_see_it() -> None:
 
 @pytest.mark.parametrize("state", ["well", "warning", "critical"])
 def test_the_state_is_the_title_and_the_first_heading(state: str) -> None:
-    shown = page(document(state=state)).decode()
+    shown = render_page(document(state=state)).decode()
     assert f"<title>{words.headline(state, True)}" in shown
-    assert "Not ready" in page(document(state="critical", ready=False)).decode()
+    assert "Not ready" in render_page(document(state="critical", ready=False)).decode()
 
 
 def test_a_reader_without_anything_says_so_in_words() -> None:
@@ -178,7 +185,7 @@ def test_a_reader_without_anything_says_so_in_words() -> None:
         ("p50_us", "p90_us", "p99_us", "p999_us")
     )
     empty["traffic"]["series"] = {name: [] for name in empty["traffic"]["series"]}
-    shown = page(empty).decode()
+    shown = render_page(empty).decode()
     assert "No pipeline or view has a store here" in shown
     assert "Bars appear with the first requests" in shown
     assert "The stage ledger is not here." in shown
@@ -187,7 +194,7 @@ def test_a_reader_without_anything_says_so_in_words() -> None:
 
 
 def test_charts_fit_their_frames() -> None:
-    assert [ceiling(value) for value in (0, 0.3, 1, 1.2, 99, 100, 4100)] == [1, 0.5, 1, 2, 100, 100, 5000]
+    assert [round_up(value) for value in (0, 0.3, 1, 1.2, 99, 100, 4100)] == [1, 0.5, 1, 2, 100, 100, 5000]
     chart = time_chart([990.0, 1000.0], [("area", [1.0, 50.0])], now=1000, span_s=600, top=2.0, label="x")
     points = [float(y) for y in re.findall(r"[\d.]+,([\d.]+)", chart)]
     assert min(points) >= 0
@@ -201,40 +208,40 @@ def test_a_long_line_is_thinned_by_time_so_that_it_keeps_its_shape() -> None:
     def thinned(first: int) -> dict[str, list[float]]:
         at_s = [float(STEP_S * step) for step in range(first, first + LENGTH)]
         values = [at % 14 for at in at_s]
-        return _thin({"at_s": at_s, **dict.fromkeys(("per_s", "failed_per_s", "p50_us", "p99_us"), values)})
+        return _thin_out({"at_s": at_s, **dict.fromkeys(("per_s", "failed_per_s", "p50_us", "p99_us"), values)})
 
     one, two = thinned(1000), thinned(1002)
     assert len(one["at_s"]) == LENGTH // 2
     assert one["per_s"][1:] == two["per_s"][:-1]
     assert one["p99_us"][1:] == two["p99_us"][:-1]
-    assert _thin({name: [] for name in ("at_s", "per_s", "failed_per_s", "p50_us", "p99_us")})["at_s"] == []
+    assert _thin_out({name: [] for name in ("at_s", "per_s", "failed_per_s", "p50_us", "p99_us")})["at_s"] == []
 
 
 def test_what_is_not_well_is_said_with_a_remedy_the_worst_first() -> None:
     found = [
-        *of_version(version_row(state="fallback", fallback_for=8)),
-        *of_version(version_row(state="damaged", version=None)),
-        *of_version(version_row(state="stale", stale=True, overdue=True)),
-        *of_version(version_row(state="refused", stale=True, refused=True, overdue=True)),
-        *of_version(version_row(state="waiting", version=None)),
-        *of_version(version_row(old_publish=True)),
+        *version_problems(version_row(state="fallback", fallback_for=8)),
+        *version_problems(version_row(state="damaged", version=None)),
+        *version_problems(version_row(state="stale", stale=True, overdue=True)),
+        *version_problems(version_row(state="refused", stale=True, refused=True, overdue=True)),
+        *version_problems(version_row(state="waiting", version=None)),
+        *version_problems(version_row(old_publish=True)),
     ]
-    assert [each.severity for each in in_order(found)] == ["critical"] * 2 + ["warning"] * 4
+    assert [each.severity for each in sort_by_severity(found)] == ["critical"] * 2 + ["warning"] * 4
     assert found[0].what == "Version 8 of churn is damaged, so version 7 is served instead."
     assert all(each.remedy and each.what.endswith(".") for each in found)
-    assert list(of_version(version_row())) == []
+    assert list(version_problems(version_row())) == []
 
 
 def test_a_draining_reader_and_a_missing_worker_are_said() -> None:
     reader = document()["reader"]
-    assert list(of_reader(reader, "")) == []
-    assert [each.severity for each in of_reader(reader | {"draining": True}, "It is draining.")] == ["critical"]
+    assert list(reader_problems(reader, "")) == []
+    assert [each.severity for each in reader_problems(reader | {"draining": True}, "It is draining.")] == ["critical"]
     workers = reader["workers"] | {"alive": 1}
-    assert "1 of 2 workers are alive." in [each.what for each in of_reader(reader | {"workers": workers}, "")]
+    assert "1 of 2 workers are alive." in [each.what for each in reader_problems(reader | {"workers": workers}, "")]
     for ago_s, said in ((30, 1), (3000, 1), (4000, 0)):
         workers = reader["workers"] | {"restarts": 2, "restarted_s_ago": ago_s}
-        assert len(list(of_reader(reader | {"workers": workers}, ""))) == said
-    assert list(of_reader(reader, "It loads."))[0] == Attention(
+        assert len(list(reader_problems(reader | {"workers": workers}, ""))) == said
+    assert list(reader_problems(reader, "It loads."))[0] == Attention(
         "critical", "Not ready: It loads.", "A load balancer sends it nothing until it is ready."
     )
 
@@ -251,16 +258,16 @@ def test_a_rollout_is_said_in_a_sentence() -> None:
     assert words.rollout(rollout(paused=True)).endswith(", paused")
     for stage in STAGES:
         assert "{" not in words.rollout(rollout(stage=stage))
-    assert "release 4 answers" in page(document(models=[model_row(rollout=rollout())])).decode()
+    assert "release 4 answers" in render_page(document(models=[model_row(rollout=rollout())])).decode()
 
 
 def test_the_column_that_has_moved_the_most_is_shown_or_that_none_is_measured() -> None:
     drift = [{"column": "price", "psi": 0.0712}, {"column": EVIL, "psi": 0.314}]
     assert words.drift(drift) == f"{EVIL} moved the most, PSI 0.31"
-    shown = page(document(models=[model_row(drift=drift)])).decode()
+    shown = render_page(document(models=[model_row(drift=drift)])).decode()
     assert '<span class="title">Drift</span> &lt;script&gt;alert' in shown
     assert "moved the most, PSI 0.31</p>" in shown
-    assert "Drift</span> not measured</p>" in page(document(models=[model_row(drift=[])])).decode()
+    assert "Drift</span> not measured</p>" in render_page(document(models=[model_row(drift=[])])).decode()
 
 
 @pytest.mark.parametrize(
@@ -279,10 +286,10 @@ def test_figures_are_written_with_their_units(told: str, text: str) -> None:
 
 
 def test_streams_are_shown_with_their_layers_and_escaped() -> None:
-    assert "Streams" not in page(document()).decode()
+    assert "Streams" not in render_page(document()).decode()
     slow = stream_row(not_well=["It is slow."], delay_p50_s=None)
     rows = [stream_row(name=EVIL, topic=EVIL), slow, stream_row(state="died")]
-    text = page(document(streams=rows)).decode()
+    text = render_page(document(streams=rows)).decode()
     assert EVIL not in text
     chips = re.findall(r'class="chip (\w+)">(runs|died)<', text)
     assert chips == [("well", "runs"), ("warning", "runs"), ("critical", "died")]

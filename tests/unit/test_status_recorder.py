@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 from status_documents import document
 
-from forecache.reader.http.replies import Request
-from forecache.reader.processes.metrics import HITS, MISSES, ROUTE, SLOT_BYTES, WorkerMetrics
-from forecache.reader.processes.shared_memory import _FLOCK, Runtime
-from forecache.reader.status import pages, recorder
-from forecache.reader.status.collect import Collector
-from forecache.reader.status.history import HISTORY_BYTES, STEP_S, Counted, History
-from forecache.reader.status.page.render import page
+from forecache.reader.http.replies import ParsedRequest
+from forecache.reader.processes.shared_memory import _FLOCK, ReaderSharedMemory
+from forecache.reader.processes.worker_metrics import HITS, MISSES, ROUTE, SLOT_BYTES, WorkerMetrics
+from forecache.reader.status import collect, pages
+from forecache.reader.status.collect import Collector, Recorder
+from forecache.reader.status.history import HISTORY_BYTES, STEP_S, History, ModelCounts
+from forecache.reader.status.page.render import render_page
 from forecache.reader.status.pages import StatusPages
-from forecache.reader.status.recorder import Recorder
 
 
 class Clock:
@@ -32,14 +31,14 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (recorder, pages):
+    for module in (collect, pages):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
 
 @pytest.fixture
-def made() -> Iterator[Runtime]:
-    runtime = Runtime.create(num_slots=2, slot_bytes=SLOT_BYTES, history_bytes=HISTORY_BYTES)
+def made() -> Iterator[ReaderSharedMemory]:
+    runtime = ReaderSharedMemory.create(num_slots=2, slot_bytes=SLOT_BYTES, history_bytes=HISTORY_BYTES)
     yield runtime
     runtime.remove()
 
@@ -47,15 +46,15 @@ def made() -> Iterator[Runtime]:
 class Worker:
     """A worker with a descriptor of the shared memory of its own, as its process has one."""
 
-    def __init__(self, made: Runtime) -> None:
-        self.runtime = Runtime(made.path, SLOT_BYTES)
-        self.metrics = WorkerMetrics.claimed(self.runtime)
-        extension: Any = SimpleNamespace(counted=lambda: {"search": Counted([0] * 24, [1, 2])})
+    def __init__(self, made: ReaderSharedMemory) -> None:
+        self.runtime = ReaderSharedMemory(made.path, SLOT_BYTES)
+        self.metrics = WorkerMetrics.claim(self.runtime)
+        extension: Any = SimpleNamespace(model_counts=lambda: {"search": ModelCounts([0] * 24, [1, 2])})
         self.recorder = Recorder(self.runtime, [extension])
 
     def turn(self) -> int:
         """The number of the newest sample after a turn."""
-        self.recorder.turn(lambda action: action())
+        self.recorder.record_sample(lambda action: action())
         return History(self.runtime.history).newest
 
     def end(self) -> None:
@@ -64,16 +63,16 @@ class Worker:
         fcntl.fcntl(self.runtime._descriptor, fcntl.F_OFD_SETLK, unlock)
 
 
-def test_slots_and_history_share_the_memory_and_do_not_overlap(made: Runtime) -> None:
+def test_slots_and_history_share_the_memory_and_do_not_overlap(made: ReaderSharedMemory) -> None:
     assert made.num_slots == 2
     assert len(made.history) == HISTORY_BYTES
     made.history[:] = b"\xff" * HISTORY_BYTES
     assert not any(made.slot(1))
-    assert not made.draining
-    assert Runtime.create(num_slots=3, slot_bytes=SLOT_BYTES).num_slots == 3
+    assert not made.is_draining
+    assert ReaderSharedMemory.create(num_slots=3, slot_bytes=SLOT_BYTES).num_slots == 3
 
 
-def test_one_worker_adds_samples_until_it_ends_and_another_goes_on(made: Runtime, clock: Clock) -> None:
+def test_one_worker_adds_samples_until_it_ends_and_another_goes_on(made: ReaderSharedMemory, clock: Clock) -> None:
     one, two = Worker(made), Worker(made)
     for worker, status in ((one, 200), (two, 503)):
         worker.metrics.observe(ROUTE["one"], status, 80_000)
@@ -90,11 +89,11 @@ def test_one_worker_adds_samples_until_it_ends_and_another_goes_on(made: Runtime
     assert two.turn() == 3
     history = History(made.history)
     assert history.series()["per_s"] == [0, 0, 0.5]
-    assert history.pipeline("churn", 60).counts == [2, 0]
-    assert history.traffic(60)[1].requests == 1
+    assert history.pipeline_counts("churn", 60).counts == [2, 0]
+    assert history.recent_traffic(60)[1].requests == 1
 
 
-def test_requests_of_people_and_probes_are_no_traffic(made: Runtime, clock: Clock) -> None:
+def test_requests_of_people_and_probes_are_no_traffic(made: ReaderSharedMemory, clock: Clock) -> None:
     worker = Worker(made)
     worker.turn()
     for route in ("status", "metrics", "healthz", "readyz", "openapi", "other"):
@@ -102,11 +101,11 @@ def test_requests_of_people_and_probes_are_no_traffic(made: Runtime, clock: Cloc
     worker.metrics.observe(ROUTE["realtime"], 200, 1000)
     clock.now += STEP_S
     worker.turn()
-    assert History(made.history).traffic(60)[1].requests == 1
+    assert History(made.history).recent_traffic(60)[1].requests == 1
 
 
 def test_a_part_of_the_status_that_cannot_be_made_hides_no_other(
-    made: Runtime, caplog: pytest.LogCaptureFixture
+    made: ReaderSharedMemory, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing(history: History) -> Any:
         raise ValueError("the ledger is at /srv/secret")
@@ -121,32 +120,32 @@ def test_a_part_of_the_status_that_cannot_be_made_hides_no_other(
     assert "A part of the status could not be made." in [each["what"] for each in found["attention"]]
     assert "secret" not in str(found)
     assert "the ledger is at /srv/secret" in caplog.text
-    assert page(found)
+    assert render_page(found)
 
 
-def asked(now: float, **headers: str) -> Request:
-    return Request("GET", "/status", "", headers, now)
+def asked(now: float, **headers: str) -> ParsedRequest:
+    return ParsedRequest("GET", "/status", "", headers, now)
 
 
 def test_all_viewers_of_a_second_get_the_same_page_which_is_made_beside_the_event_loop(clock: Clock) -> None:
     made: list[float] = []
     collector: Any = SimpleNamespace(document=lambda now: (made.append(now), document())[1])
     status = StatusPages(collector, None)
-    status.turn(lambda action: action())
+    status.refresh_viewed(lambda action: action())
     assert made == []  # nobody looks
-    first = status.either(asked(clock.now)).body
-    assert status.either(asked(clock.now + 1)).body is first
+    first = status.html_or_json(asked(clock.now)).body
+    assert status.html_or_json(asked(clock.now + 1)).body is first
     assert len(made) == 1
     for _ in range(3):
         clock.now += 1.1
-        status.turn(lambda action: action())
-        assert status.either(asked(clock.now)).body is not first
+        status.refresh_viewed(lambda action: action())
+        assert status.html_or_json(asked(clock.now)).body is not first
     assert len(made) == 4
-    assert status.either(asked(clock.now, accept="application/json")).body.startswith(b"{")
-    assert status.json(asked(clock.now)).body == status.either(asked(clock.now, accept="application/json")).body
+    assert status.html_or_json(asked(clock.now, accept="application/json")).body.startswith(b"{")
+    assert status.json(asked(clock.now)).body == status.html_or_json(asked(clock.now, accept="application/json")).body
     assert len(made) == 5
     clock.now += 60  # nobody has looked for a minute
-    status.turn(lambda action: action())
+    status.refresh_viewed(lambda action: action())
     assert len(made) == 5
-    status.either(asked(clock.now))
+    status.html_or_json(asked(clock.now))
     assert len(made) == 6

@@ -4,21 +4,21 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.store import content_hash as hashing
-from forecache.store.encoding.entries import Encoding
+from forecache.store.encoding.entries import EntryEncoding
 from forecache.store.fields import Field
 from forecache.store.keys import KeyColumn, KeySchema
 from forecache.store.manifest import Provenance
-from forecache.store.publishing.changes.changes import KeyChanges, RowChanges, Rows, key_changes
+from forecache.store.publishing.changes.row_changes import ChangedRows, KeyChanges, RowChanges, find_key_changes
 
-ENCODING = Encoding(
+ENCODING = EntryEncoding(
     KeySchema((KeyColumn("customer_id", "string"),)),
     (Field("score", "double"),),
     Provenance("churn", 3, 12, "", "run-1"),
 )
 
 
-def rows(*batches: dict[str, float], keep_entries: bool) -> Rows:
-    found = Rows(ENCODING, keep_entries=keep_entries)
+def rows(*batches: dict[str, float], keep_entries: bool) -> ChangedRows:
+    found = ChangedRows(ENCODING, keep_entries=keep_entries)
     for batch in batches:
         columns = {"customer_id": list(batch), "score": list(batch.values())}
         found.add(pa.RecordBatch.from_pydict(columns), "row {}", only=ENCODING.provenance)
@@ -28,7 +28,7 @@ def rows(*batches: dict[str, float], keep_entries: bool) -> Rows:
 def changes(
     removed: list[dict[str, float]], added: list[dict[str, float]], moments: list[int] | None = None
 ) -> KeyChanges:
-    return key_changes(
+    return find_key_changes(
         RowChanges(
             removed=rows(*removed, keep_entries=False),
             added=rows(*added, keep_entries=True),
@@ -46,7 +46,7 @@ def test_only_keys_with_another_entry_travel_in_the_order_of_their_keys() -> Non
     found = changes([{"c": 0.5, "b": 0.25, "same": 0.75}], [{"same": 0.75, "a": 0.125}, {"c": 0.625}])
     assert found.key_list == [b"a", b"b", b"c"]
     assert found.entries.to_pylist() == [entry(0.125), b"", entry(0.625)]
-    assert (found.new.tolist(), found.added, found.removed) == ([True, False, False], 1, 1)
+    assert (found.new.tolist(), found.num_added, found.num_removed) == ([True, False, False], 1, 1)
     assert found.old_sum == hashing.content_sum([(b"b", entry(0.25)), (b"c", entry(0.5))])
     assert hashing.hash_sum(found.hashes) == hashing.content_sum([(b"a", entry(0.125)), (b"c", entry(0.625))])
 
@@ -63,12 +63,12 @@ def test_of_several_commits_the_first_says_what_was_and_the_last_what_is() -> No
 
 def test_nothing_was_removed_and_nothing_added() -> None:
     found = changes([], [])
-    assert (found.key_list, found.added, found.removed, found.old_sum) == ([], 0, 0, 0)
+    assert (found.key_list, found.num_added, found.num_removed, found.old_sum) == ([], 0, 0, 0)
 
 
 def test_rows_from_another_run_differ_even_where_their_values_do_not() -> None:
-    added = Rows(ENCODING, keep_entries=True)
+    added = ChangedRows(ENCODING, keep_entries=True)
     batch = pa.RecordBatch.from_pydict({"customer_id": ["a"], "score": [0.5]})
     added.add(batch, "row {}", only=Provenance("churn", 4, 12, "", "run-2"))
-    found = key_changes(RowChanges(rows({"a": 0.5}, keep_entries=False), added, "a test"))
+    found = find_key_changes(RowChanges(rows({"a": 0.5}, keep_entries=False), added, "a test"))
     assert [item.partition(b"\n")[0] for item in found.entries.to_pylist()] == [entry(0.5)]

@@ -15,13 +15,13 @@ from store_tables import SCORED_AT, predictions
 
 from forecache.errors import InputError
 from forecache.store import KeyColumn, KeySchema, encode_key, split_entry
-from forecache.store.encoding.entries import Encoding, encode_entries, encode_keys, key_schema
+from forecache.store.encoding.entries import EntryEncoding, encode_entries, encode_keys, key_schema
 from forecache.store.encoding.json_texts import json_texts
 from forecache.store.fields import Field
 from forecache.store.manifest import Provenance
 
 DEFAULT = Provenance("churn", 3, 7, "1998-07-01T03:00:00.000000Z", "run-1")
-ENCODING = Encoding(
+ENCODING = EntryEncoding(
     KeySchema((KeyColumn("customer_id", "string"),)),
     (Field("churn_probability", "double"), Field("risk_segment", "string")),
     DEFAULT,
@@ -112,10 +112,10 @@ def test_a_type_that_cannot_be_a_key_is_refused() -> None:
 
 
 def test_text_of_every_arrow_type_is_taken_as_plain_text() -> None:
-    from forecache.lake.delta.comparison.partition import plain
+    from forecache.lake.delta.comparison.partition import to_plain_types
 
     table = pa.table(
         {"a": pa.array(["x", None]).cast(pa.large_string()), "b": pa.array([b"y", b"z"], pa.large_binary())}
     )
-    assert plain(table).equals(pa.table({"a": ["x", None], "b": [b"y", b"z"]}))
-    assert plain(table.to_batches()[0]).schema.types == [pa.string(), pa.binary()]
+    assert to_plain_types(table).equals(pa.table({"a": ["x", None], "b": [b"y", b"z"]}))
+    assert to_plain_types(table.to_batches()[0]).schema.types == [pa.string(), pa.binary()]

@@ -10,7 +10,7 @@ import pytest
 from forecache.errors import CheckError
 from forecache.pipeline import Publish
 from forecache.statistics import bin_counts, psi
-from forecache.store.publishing.gates import check_gates, drift, statistics
+from forecache.store.publishing.gates import check_gates, measure_drift, publish_statistics
 
 ALL = Publish(max_row_change=0.5, max_null_share=0.1, max_psi=0.2)
 
@@ -28,18 +28,21 @@ def test_the_index_is_the_sum_over_bins_of_shift_times_log_ratio() -> None:
 
 def test_a_sample_of_the_same_distribution_does_not_drift_and_a_shifted_one_does() -> None:
     random = np.random.default_rng(0)
-    before = manifest(100_000, statistics=statistics(100_000, {"score": 0}, {"score": random.random(50_000)}))
-    assert drift(before, {"score": random.random(50_000)})["score"] < 0.01
-    assert drift(before, {"score": random.random(50_000) ** 2})["score"] > 0.2
-    assert drift(before, {"other": random.random(10)}) == {}
+    before = manifest(100_000, statistics=publish_statistics(100_000, {"score": 0}, {"score": random.random(50_000)}))
+    assert measure_drift(before, {"score": random.random(50_000)})["score"] < 0.01
+    assert measure_drift(before, {"score": random.random(50_000) ** 2})["score"] > 0.2
+    assert measure_drift(before, {"other": random.random(10)}) == {}
 
 
 def test_histograms_are_scaled_to_the_values_that_are_known() -> None:
-    found = statistics(1000, {"score": 100}, {"score": np.arange(90, dtype=float)})["histograms"]["score"]
+    found = publish_statistics(1000, {"score": 100}, {"score": np.arange(90, dtype=float)})["histograms"]["score"]
     assert sum(found["counts"]) == pytest.approx(900)
     assert len(found["counts"]) == len(found["edges"]) + 1
     assert bin_counts([1.0, 2.0], np.array([0.5, 1.0, 1.5, 2.0])).tolist() == [1.0, 2.0, 1.0]
-    assert statistics(5, {"score": 5}, {"score": np.empty(0)})["histograms"]["score"] == {"edges": [], "counts": [0.0]}
+    assert publish_statistics(5, {"score": 5}, {"score": np.empty(0)})["histograms"]["score"] == {
+        "edges": [],
+        "counts": [0.0],
+    }
 
 
 def test_every_gate_that_says_no_is_named_with_its_figures() -> None:

@@ -12,10 +12,10 @@ from list_tables import ITEM, SERVED, TYPES, top
 from reader_support import value_json
 
 from forecache.errors import InputError
-from forecache.lake.delta.comparison.partition import plain
+from forecache.lake.delta.comparison.partition import to_plain_types
 from forecache.store.encoding.entries import field_list
 from forecache.store.encoding.json_texts import json_texts, served_type
-from forecache.store.lists import cut_lists
+from forecache.store.json_lists import cut_lists
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SCALAR = (
@@ -99,6 +99,11 @@ def test_lists_of_every_arrow_type_are_taken_as_plain_lists() -> None:
     odd = pa.struct([pa.field("item", pa.string_view(), nullable=False), ("score", pa.float64())])
     rows = [[{"item": "a", "score": 0.5}], None, []]
     table = pa.table({"a": pa.array(rows, pa.large_list(pa.field("element", odd, nullable=False)))})
-    assert plain(table).equals(pa.table({"a": pa.array(rows, pa.list_(ITEM)).cast(plain(table).schema.types[0])}))
+    assert to_plain_types(table).equals(
+        pa.table({"a": pa.array(rows, pa.list_(ITEM)).cast(to_plain_types(table).schema.types[0])})
+    )
     fixed = pa.table({"a": pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2))})
-    assert json_texts(plain(fixed)["a"].combine_chunks(), "array<float>").to_pylist() == ["[1.0\t,2.0\r]", "null"]
+    assert json_texts(to_plain_types(fixed)["a"].combine_chunks(), "array<float>").to_pylist() == [
+        "[1.0\t,2.0\r]",
+        "null",
+    ]

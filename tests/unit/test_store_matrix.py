@@ -11,7 +11,7 @@ from segment_files import version
 
 from forecache.store.fields import Field
 from forecache.store.packed import json_renderer, matrix_of, rows_of
-from forecache.store.read import together
+from forecache.store.read import batch_get as together
 
 FIELDS = (Field("spend", "float"), Field("100%", "vector", 2))
 FLOATS = st.floats(width=32) | st.sampled_from([float("nan"), -0.0, float("inf")])

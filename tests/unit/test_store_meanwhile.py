@@ -8,13 +8,13 @@ from live_support import LAYER, live_store
 from second_process import running
 from segment_files import version
 
-from forecache.reader.versions.damage import Scrub
+from forecache.reader.versions.damage import Scrubber
 from forecache.store import Pointer, Snapshot, Store
 from forecache.store.checkup import verify_store
-from forecache.store.layout import Layout
+from forecache.store.layout import StoreLayout
 from forecache.store.live.layer import read_layer
 from forecache.store.pointer import write_pointer
-from forecache.store.retention import clean
+from forecache.store.retention import remove_leftovers
 
 _QUARANTINES = """
 import sys
@@ -29,9 +29,9 @@ _DECLARES = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from forecache.store.layout import Layout
+from forecache.store.layout import StoreLayout
 from forecache.store.live.layer import read_layer, write_layer
-layout = Layout(Path(sys.argv[1]))
+layout = StoreLayout(Path(sys.argv[1]))
 layers = [replace(read_layer(layout), max_lag_s=number) for number in (1.0, 2.0)]
 print(flush=True)
 while True:
@@ -41,9 +41,9 @@ while True:
 _PUBLISHES = """
 import sys
 from pathlib import Path
-from forecache.store.layout import Layout
+from forecache.store.layout import StoreLayout
 from forecache.store.pointer import Pointer
-layout, manifest = Layout(Path(sys.argv[1])), Path(sys.argv[2]).read_bytes()
+layout, manifest = StoreLayout(Path(sys.argv[1])), Path(sys.argv[2]).read_bytes()
 pointer = layout.root / "next"
 print(flush=True)
 for number in range(2, 1 << 30):
@@ -55,11 +55,11 @@ for number in range(2, 1 << 30):
 _LOOKS_WHETHER_IT_IS_OPEN = """
 import sys
 from pathlib import Path
-from forecache.store.layout import Layout
+from forecache.store.layout import StoreLayout
 from forecache.store.locks import is_open
 print(flush=True)
 while True:
-    is_open(Layout(Path(sys.argv[1])), 1)
+    is_open(StoreLayout(Path(sys.argv[1])), 1)
 """
 _TAKES_AWAY = """
 import os, sys
@@ -83,7 +83,7 @@ def store(tmp_path: Path) -> Store:
 
 def test_quarantined_versions_are_listed_while_one_is_lifted(store: Store) -> None:
     with running(_QUARANTINES, store.layout.quarantine(1)):
-        found = [store.quarantined() for _ in range(5000)]
+        found = [store.quarantined_versions() for _ in range(5000)]
     assert {} in found
     assert all(set(each) <= {1} for each in found)
 
@@ -95,10 +95,10 @@ def test_the_current_version_is_found_while_a_publish_removes_the_one_before(sto
 
 
 def test_a_publish_tidies_while_a_stream_declares_its_layer(store: Store) -> None:
-    layout: Layout = live_store(store.layout.root.parent)
+    layout: StoreLayout = live_store(store.layout.root.parent)
     with running(_DECLARES, layout.root) as declaring:
         for _ in range(300):
-            clean(store)
+            remove_leftovers(store)
         assert declaring.poll() is None
     declared = read_layer(layout)
     assert declared is not None
@@ -109,10 +109,10 @@ def test_a_file_that_is_removed_while_it_is_scrubbed_is_not_taken_for_damaged(st
     damaged: list[str] = []
     with store.snapshot() as snapshot:
         served: list[tuple[Store, Snapshot]] = [(store, snapshot)]
-        scrub = Scrub(lambda: served, lambda _, __, reason: damaged.append(reason), every_s=0)
+        scrub = Scrubber(lambda: served, lambda _, __, reason: damaged.append(reason), every_s=0)
         with running(_TAKES_AWAY, snapshot.files()[0]):
             for _ in range(1500):
-                scrub._turn(None)
+                scrub._scrub_once(None)
     assert damaged == []
 
 

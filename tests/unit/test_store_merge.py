@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.store.read.merge import merged
+from forecache.store.read.snapshot import merge_rows
 
 KEYS = st.binary(min_size=1, max_size=2)
 
@@ -13,4 +13,4 @@ def test_merged_entries_are_in_order_and_the_newer_ones_win(
     base: dict[bytes, bytes], overlay: dict[bytes, bytes]
 ) -> None:
     expected = {key: entry for key, entry in {**base, **overlay}.items() if entry}
-    assert list(merged(iter(sorted(base.items())), overlay)) == sorted(expected.items())
+    assert list(merge_rows(iter(sorted(base.items())), overlay)) == sorted(expected.items())

@@ -11,8 +11,7 @@ from store_tables import SCORED_AT, predictions
 
 from forecache.hashes import row_hashes
 from forecache.store import KeyColumn, KeySchema
-from forecache.store.encoding.entries import Encoding, encode_entries, encode_keys
-from forecache.store.encoding.entry_hashes import entry_hashes
+from forecache.store.encoding.entries import EntryEncoding, encode_entries, encode_keys, entry_hashes
 from forecache.store.fields import Field
 from forecache.store.manifest import Provenance
 
@@ -44,7 +43,7 @@ FIELDS: dict[str, tuple[pa.DataType, Any]] = {
 }
 ROW = st.fixed_dictionaries({name: values | st.none() for name, (_, values) in FIELDS.items()})
 KEY = st.text("ab\0é", max_size=20)
-ENCODING = Encoding(
+ENCODING = EntryEncoding(
     KeySchema((KeyColumn("key", "string"), KeyColumn("number", "int"))),
     tuple(Field(name, name) for name in FIELDS),
     OWN,
@@ -89,7 +88,9 @@ def test_an_unknown_number_is_not_one_that_is_not_a_number() -> None:
 
 
 def test_a_provenance_counts_where_it_is_not_the_versions_own() -> None:
-    encoding = Encoding(KeySchema((KeyColumn("customer_id", "string"),)), (Field("churn_probability", "double"),), OWN)
+    encoding = EntryEncoding(
+        KeySchema((KeyColumn("customer_id", "string"),)), (Field("churn_probability", "double"),), OWN
+    )
     mixed = pa.concat_tables(
         [
             predictions({"a": 0.5}, run_id="run-1"),
@@ -106,6 +107,6 @@ def test_a_provenance_counts_where_it_is_not_the_versions_own() -> None:
 def test_lists_hash_by_their_order_their_lengths_and_their_nulls() -> None:
     lists = [None, [], [None], [None, None], [0.5], [1.5], [0.5, 1.5], [1.5, 0.5], [0.5, None], [0.5, 0.5]]
     column = pa.array(lists, pa.list_(pa.float64()))
-    encoding = Encoding(KeySchema((KeyColumn("key", "string"),)), (Field("vector", "array<double>"),), OWN)
+    encoding = EntryEncoding(KeySchema((KeyColumn("key", "string"),)), (Field("vector", "array<double>"),), OWN)
     batch = pa.RecordBatch.from_pydict({"key": ["a"] * len(lists), "vector": column})
     assert len(set(entry_hashes(batch, encoding, OWN).tolist())) == len(lists)

@@ -13,11 +13,11 @@ from segment_files import OWN, version
 
 from forecache.errors import InputError, UnavailableError
 from forecache.store import Snapshot, split_entry
-from forecache.store.layout import Layout
-from forecache.store.manifest_json import manifest_from_json
+from forecache.store.layout import StoreLayout
+from forecache.store.manifest import manifest_from_json
 from forecache.store.publishing.full_jobs import shards_of
 from forecache.store.publishing.read_back import read_back
-from forecache.store.read import together
+from forecache.store.read import batch_get as together
 from forecache.store.segment.writer import num_shards, write_shard
 
 KEYS = st.binary(min_size=1, max_size=12)
@@ -118,7 +118,7 @@ def test_a_key_in_the_wrong_shard_does_not_pass_the_read_back(tmp_path: Path) ->
         # Two shards change places: every key is still in a file, but not where a reader looks.
         names = [shard.file for shard in snapshot.manifest.segments[0].shards]
         folder = snapshot.layout.segment("base")
-        moved = Layout(tmp_path / "moved")
+        moved = StoreLayout(tmp_path / "moved")
         moved.create()
         moved.segment("base").mkdir()
         for source, target in zip(names, [names[1], names[0], *names[2:]], strict=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from forecache.errors import UnavailableError
-from forecache.stream.spark.checkpoint import Checkpoint, Offsets, beyond, starting_offsets, why_left
+from forecache.stream.spark.checkpoint import Checkpoint, Offsets, find_offset_beyond, resume_problem, starting_offsets
 
 TOPIC = "payments"
 
@@ -40,7 +40,7 @@ def checkpoint_in(folder: Path, initial: Offsets, batches: list[Offsets], commit
 
 def test_a_batch_goes_from_the_end_of_the_one_before_to_its_own(tmp_path: Path) -> None:
     checkpoint = checkpoint_in(tmp_path, {0: 5, 1: 0}, [{0: 7, 1: 2}, {0: 9, 1: 2, 2: 4}], 1)
-    first, second = checkpoint.span_of(0), checkpoint.span_of(1)
+    first, second = checkpoint.offsets_of_batch(0), checkpoint.offsets_of_batch(1)
     assert (first.start, first.end) == ({0: 5, 1: 0}, {0: 7, 1: 2})
     # Partition 2 is new to the topic, and read from its beginning.
     assert (second.start, second.end) == ({0: 7, 1: 2, 2: 0}, {0: 9, 1: 2, 2: 4})
@@ -51,16 +51,16 @@ def test_a_query_resumes_at_the_start_of_a_batch_that_is_not_done(
     tmp_path: Path, committed: int, resumes: Offsets
 ) -> None:
     batches: list[Offsets] = [{0: 7}, {0: 9}][: max(1, committed)]
-    assert checkpoint_in(tmp_path, {0: 5}, batches, committed).resumes_at() == resumes
+    assert checkpoint_in(tmp_path, {0: 5}, batches, committed).resume_offsets() == resumes
 
 
 def test_a_checkpoint_without_a_batch_has_not_begun(tmp_path: Path) -> None:
-    assert Checkpoint(Files(), str(tmp_path / "none"), TOPIC).resumes_at() is None  # type: ignore[arg-type]
+    assert Checkpoint(Files(), str(tmp_path / "none"), TOPIC).resume_offsets() is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("offsets", "left"), [({0: 9}, False), ({0: 12}, False), ({0: 8}, True), ({}, True)])
 def test_a_checkpoint_that_resumes_beyond_the_table_is_left(tmp_path: Path, offsets: Offsets, left: bool) -> None:
-    reason = why_left(checkpoint_in(tmp_path, {0: 5}, [{0: 9}], 1), offsets)
+    reason = resume_problem(checkpoint_in(tmp_path, {0: 5}, [{0: 9}], 1), offsets)
     assert bool(reason) == left
     if left:
         assert (
@@ -71,14 +71,14 @@ def test_a_checkpoint_that_resumes_beyond_the_table_is_left(tmp_path: Path, offs
 def test_a_checkpoint_that_cannot_be_read_is_left_and_so_is_that_of_another_topic(tmp_path: Path) -> None:
     checkpoint = checkpoint_in(tmp_path, {0: 5}, [{0: 9}], 1)
     other = Checkpoint(Files(), str(tmp_path), "returns")  # type: ignore[arg-type]
-    assert "does not say which offsets batch 0 has" in why_left(other, {0: 9})
+    assert "does not say which offsets batch 0 has" in resume_problem(other, {0: 9})
     (tmp_path / "offsets/0").write_text("v1\n{")
-    assert "does not say" in why_left(checkpoint, {0: 9})
+    assert "does not say" in resume_problem(checkpoint, {0: 9})
     with pytest.raises(UnavailableError, match="takes a new checkpoint"):
-        checkpoint.span_of(0)
+        checkpoint.offsets_of_batch(0)
 
 
 def test_a_query_starts_each_partition_at_the_tables_offset() -> None:
     assert json.loads(starting_offsets(TOPIC, {1: 7, 0: 0})) == {TOPIC: {"0": 0, "1": 7}}
-    assert beyond({0: 7, 1: 3}, {0: 7, 1: 3}) is None
-    assert beyond({1: 4}, {1: 3}) == (1, 4, 3)
+    assert find_offset_beyond({0: 7, 1: 3}, {0: 7, 1: 3}) is None
+    assert find_offset_beyond({1: 4}, {1: 3}) == (1, 4, 3)

@@ -9,7 +9,7 @@ import pytest
 from forecache.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.output_kinds import OutputSpec
 from forecache.scoring.tasks.prediction_rows import Band
-from forecache.stream.step.model_rows import AnsweredRows, ModelRows
+from forecache.stream.step.row_predictor import PredictedRows, RowPredictor
 
 _SPENT, _KIND = OutputSpec("spent"), OutputSpec("kind", "classes", classes=("a", "b"), top=1)
 _BANDS = (Band("size", "spent", (10.0,), ("small", "large")),)
@@ -56,17 +56,17 @@ def _features(rows: int, seed: int = 0) -> np.ndarray:
     return found
 
 
-def _rows(values: Values) -> tuple[ModelRows, _Kernel]:
+def _rows(values: Values) -> tuple[RowPredictor, _Kernel]:
     kernel = _Kernel(values)
-    return ModelRows("spending", kernel, _SPEC, (_SPENT, _KIND), _BANDS, _SCHEMA), kernel
+    return RowPredictor("spending", kernel, _SPEC, (_SPENT, _KIND), _BANDS, _SCHEMA), kernel
 
 
 def _alone(values: Values, features: np.ndarray) -> str:
     rows, _ = _rows(values)
-    return repr([rows.of(features[place : place + 1]).rows.to_pylist()[0] for place in range(len(features))])
+    return repr([rows.predict(features[place : place + 1]).rows.to_pylist()[0] for place in range(len(features))])
 
 
-def _bits(answered: AnsweredRows) -> str:
+def _bits(answered: PredictedRows) -> str:
     assert answered.rows.schema == _SCHEMA
     return repr(answered.rows.to_pylist())
 
@@ -76,22 +76,22 @@ def test_each_event_gets_the_bits_that_it_gets_alone(values: Values) -> None:
     rows, _ = _rows(values)
     for seed, n in enumerate((1, 300, 2, 64, 1, 700)):
         features = _features(n, seed)
-        assert _bits(rows.of(features)) == _alone(values, features)
+        assert _bits(rows.predict(features)) == _alone(values, features)
 
 
 def test_a_model_that_treats_rows_apart_is_called_once_a_batch() -> None:
     rows, kernel = _rows(_by_row)
-    rows.of(_features(300))
+    rows.predict(_features(300))
     kernel.calls = 0
-    rows.of(_features(200))
+    rows.predict(_features(200))
     assert kernel.calls == 1
 
 
 def test_a_model_that_gives_several_rows_other_bits_is_asked_event_by_event(caplog: pytest.LogCaptureFixture) -> None:
     rows, kernel = _rows(_by_number_of_rows)
-    rows.of(_features(300))
+    rows.predict(_features(300))
     kernel.calls = 0
-    rows.of(_features(200))
+    rows.predict(_features(200))
     assert kernel.calls == 200
     assert "The model of spending gives several events other bits than one" in caplog.text
 
@@ -99,9 +99,9 @@ def test_a_model_that_gives_several_rows_other_bits_is_asked_event_by_event(capl
 @pytest.mark.parametrize("tried", [0, 300])
 def test_an_event_whose_model_fails_has_no_answer_and_the_others_have_theirs(tried: int) -> None:
     rows, _ = _rows(_failing_at_7)
-    rows.of(_features(tried))
+    rows.predict(_features(tried))
     features = np.array([[3, 1], [7, 1], [200, 0]], np.float32)
-    answered = rows.of(features)
+    answered = rows.predict(features)
     assert answered.failed == 1
     assert answered.failure == "ValueError: 7 is too much"
     assert [row["size"] for row in answered.rows.to_pylist()] == ["small", None, "large"]
@@ -111,4 +111,4 @@ def test_an_event_whose_model_fails_has_no_answer_and_the_others_have_theirs(tri
 
 def test_no_event_gives_no_row() -> None:
     rows, _ = _rows(_by_row)
-    assert _bits(rows.of(_features(0))) == "[]"
+    assert _bits(rows.predict(_features(0))) == "[]"

@@ -12,11 +12,10 @@ import pyarrow as pa
 import pytest
 from waiting import wait_for
 
-from forecache.stream.record import OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
-from forecache.stream.repeats.digests import digests_of
-from forecache.stream.repeats.folder import LIST, IdFolder
-from forecache.stream.repeats.id_file import Asked, IdFile, merge_ids, write_ids
-from forecache.stream.repeats.repeats import Repeats
+from forecache.stream.dedup.deduplicator import Deduplicator, digests_of
+from forecache.stream.dedup.id_file import IdFile, IdQuery, merge_ids, write_ids
+from forecache.stream.dedup.id_folder import LIST, IdFolder
+from forecache.stream.table_schema import OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 
 FIRST = datetime(2026, 3, 1, tzinfo=timezone.utc)
 SINCE = (FIRST.date() - datetime(1970, 1, 1).date()).days
@@ -43,9 +42,9 @@ def in_table(rows: pa.Table, position: int) -> pa.Table:
 
 
 @contextmanager
-def opened(path: Path, *, in_memory: int = 50, day: int = 2) -> Iterator[Repeats]:
+def opened(path: Path, *, in_memory: int = 50, day: int = 2) -> Iterator[Deduplicator]:
     """As a process that starts on a day."""
-    with closing(Repeats(("payment_id",), 2, in_memory=in_memory)) as known:
+    with closing(Deduplicator(("payment_id",), 2, in_memory=in_memory)) as known:
         known.open(path, ids=IDS, since=SINCE + day - 2)
         yield known
 
@@ -66,21 +65,21 @@ def test_what_is_new_is_what_a_set_says_through_commits_restarts_and_old_files(s
         folder.mkdir(exist_ok=True)
         shutil.copytree(folder, copy)  # while no thread writes in it
         with opened(folder, in_memory=40, day=day) as known:
-            behind = table if known.mark is None else table[known.mark.position + 1 :]
-            known.remember(in_time(rows, day) for rows in generator.sample(behind, len(behind)))
+            behind = table if known.cursor is None else table[known.cursor.position + 1 :]
+            known.add_table_rows(in_time(rows, day) for rows in generator.sample(behind, len(behind)))
             for _ in range(generator.randrange(5, 40)):
                 part = stream[at : at + generator.choice((1, 3, 50))]
                 at, day = at + len(part), day + (generator.random() < 0.05)
                 expected = new_numbers(truth, part, day)
                 repeats += len(part) - len(expected)
                 events = received(part, [day] * len(part))
-                assert known.new(events) == expected
+                assert known.find_new(events) == expected
                 held.append((events.take(pa.array(expected, pa.int64())), at))
                 if generator.random() < 0.4:
                     count = generator.randrange(1, len(held) + 1)
                     rows, done = pa.concat_tables([rows for rows, _ in held[:count]]), held[count - 1][1]
                     table.append(in_table(rows, position=len(table)))
-                    known.committed(table[-1], len(table) - 1)
+                    known.confirm_commit(table[-1], len(table) - 1)
                     held = held[count:]
         folder = generator.choice((folder, copy))
     assert done == len(stream)
@@ -110,13 +109,13 @@ def in_time(rows: pa.Table, day: int) -> pa.Table:
 def test_an_event_is_a_repeat_for_so_many_days_whatever_was_received_in_between(tmp_path: Path) -> None:
     for in_memory in (1, 1000):
         with opened(tmp_path / str(in_memory), in_memory=in_memory) as known:
-            assert known.new(received([1], [0])) == [0]
-            known.committed(received([1], [0]), 0)
-            assert known.new(received([1, 2, 2], [2, 2, 2])) == [1]
-            known.committed(received([2], [2]), 1)
-            assert known.new(received([1, 1], [2, 3])) == [1], "on the third day after, an event is new again"
-            known.committed(received([1], [3]), 2)
-            assert known.new(received([1, 2], [5, 5])) == [1]
+            assert known.find_new(received([1], [0])) == [0]
+            known.confirm_commit(received([1], [0]), 0)
+            assert known.find_new(received([1, 2, 2], [2, 2, 2])) == [1]
+            known.confirm_commit(received([2], [2]), 1)
+            assert known.find_new(received([1, 1], [2, 3])) == [1], "on the third day after, an event is new again"
+            known.confirm_commit(received([1], [3]), 2)
+            assert known.find_new(received([1, 2], [5, 5])) == [1]
 
 
 def test_memory_holds_the_newest_ids_and_files_the_others(tmp_path: Path) -> None:
@@ -124,22 +123,22 @@ def test_memory_holds_the_newest_ids_and_files_the_others(tmp_path: Path) -> Non
     with opened(tmp_path, in_memory=64) as known:
         for start in range(0, 5000, 50):
             events = received(numbers[start : start + 50], [0] * 50)
-            assert known.new(events) == list(range(50))
-            known.committed(events, start)
-            assert known._writing().wait(60)
+            assert known.find_new(events) == list(range(50))
+            known.confirm_commit(events, start)
+            assert known._get_writer().wait(60)
         assert len(known._recent) + len(known._leaving) <= 2 * 128
     with opened(tmp_path) as known:
-        assert known.mark is not None
-        assert known.mark.position == 4950
-        assert known.new(received(numbers, [0] * 5000)) == []
+        assert known.cursor is not None
+        assert known.cursor.position == 4950
+        assert known.find_new(received(numbers, [0] * 5000)) == []
 
 
 def test_events_that_were_not_committed_are_in_no_file(tmp_path: Path) -> None:
     with opened(tmp_path, in_memory=1) as known:
-        assert known.new(received([1, 2, 3], [0, 0, 0])) == [0, 1, 2]
-        known.committed(received([1, 2], [0, 0]), 0)
+        assert known.find_new(received([1, 2, 3], [0, 0, 0])) == [0, 1, 2]
+        known.confirm_commit(received([1, 2], [0, 0]), 0)
     with opened(tmp_path) as known:
-        assert known.new(received([1, 2, 3], [0, 0, 0])) == [2]
+        assert known.find_new(received([1, 2, 3], [0, 0, 0])) == [2]
 
 
 def test_ids_stay_in_memory_while_they_cannot_be_written(tmp_path: Path) -> None:
@@ -148,23 +147,23 @@ def test_ids_stay_in_memory_while_they_cannot_be_written(tmp_path: Path) -> None
         shutil.rmtree(folder)
         for start in range(0, 100, 10):
             events = received(numbers[start : start + 10], [0] * 10)
-            assert known.new(events) == list(range(10))
-            known.committed(events, start)
+            assert known.find_new(events) == list(range(10))
+            known.confirm_commit(events, start)
         assert "No such file" in wait_for(lambda: known.failure)
-        assert known.new(received(numbers, [0] * 100)) == []
+        assert known.find_new(received(numbers, [0] * 100)) == []
         folder.mkdir()
         wait_for(lambda: not known.failure)
     with opened(folder) as known:
-        assert known.mark is not None
-        assert known.mark.position == 90
-        assert known.new(received([*numbers, 100], [0] * 101)) == [100]
+        assert known.cursor is not None
+        assert known.cursor.position == 90
+        assert known.find_new(received([*numbers, 100], [0] * 101)) == [100]
 
 
 @pytest.mark.parametrize("spoil", ["list", "file", "ids", "since"])
 def test_files_that_do_not_hold_what_is_asked_for_count_as_none(spoil: str, tmp_path: Path) -> None:
     with opened(tmp_path, in_memory=1) as known:
-        known.new(received([1], [0]))
-        known.committed(received([1], [0]), 0)
+        known.find_new(received([1], [0]))
+        known.confirm_commit(received([1], [0]), 0)
     if spoil == "list":
         (tmp_path / LIST).write_text("{")
     elif spoil == "file":
@@ -186,8 +185,8 @@ def test_ids_that_share_a_half_are_told_apart(tmp_path: Path) -> None:
     others[2000:, 0] = halves[5, 0]
     there = {row.tobytes() for row in halves}
     file = IdFile(tmp_path / "ids", 0, write_ids(tmp_path / "ids", halves.tobytes()))
-    assert file.has(Asked.of(halves.tobytes())).all()
-    found = file.has(Asked.of(others.tobytes())).tolist()
+    assert file.contains(IdQuery.from_digests(halves.tobytes())).all()
+    found = file.contains(IdQuery.from_digests(others.tobytes())).tolist()
     assert found == [row.tobytes() in there for row in others]
 
 
@@ -201,8 +200,8 @@ def test_merged_files_hold_what_each_had(tmp_path: Path) -> None:
     merged = IdFile(tmp_path / "all", 0, 220_004)
     assert (np.diff(merged.heads.astype(object)) >= 0).all()
     for lot in lots:
-        assert merged.has(Asked.of(lot)).all()
-    assert not merged.has(Asked.of(generator.bytes(16 * 50_000))).any()
+        assert merged.contains(IdQuery.from_digests(lot)).all()
+    assert not merged.contains(IdQuery.from_digests(generator.bytes(16 * 50_000))).any()
 
 
 def test_a_digest_depends_on_the_event_alone() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from forecache.errors import InputError
-from forecache.pipeline.realtime.building import RowsBuilder, transformed
+from forecache.pipeline.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.realtime.release.load import LoadedRelease
-from forecache.stream.step.scores import Asked, Scored, Scorer
+from forecache.stream.step.event_scores import EventScorer, EventScores, RequestColumns
 
 _ASKED = SimpleNamespace(request=(), candidates=None, lookups=(SimpleNamespace(called="view", columns=("a", "b")),))
 Transform = Callable[[Any], Any]
@@ -27,7 +27,7 @@ class _Release:
 
     def features_of(self, rows: Any) -> Any:
         self.calls += 1
-        return transformed(self._transform, "test:transform", rows, 2)
+        return apply_transform(self._transform, "test:transform", rows, 2)
 
     def scores_of(self, features: Any) -> Any:
         return self._model(features)
@@ -46,7 +46,7 @@ def _of_many_rows(features: Any) -> Any:
     return (features[:, 0] + features[:, 1]) * np.float32(1 if len(features) == 1 else 1 + 1e-7)
 
 
-def _asked(n: int, seed: int, unknown: int | None = None) -> Asked:
+def _asked(n: int, seed: int, unknown: int | None = None) -> RequestColumns:
     random = np.random.default_rng(seed)
     amount = random.gamma(2.0, 30.0, n)
 
@@ -57,15 +57,15 @@ def _asked(n: int, seed: int, unknown: int | None = None) -> Asked:
 
     views = {"view": random.normal(size=(n, 2)).astype(np.float32)}
     columns = {"amount": amount} if unknown is None else None
-    return Asked(n, ("amount",), value, columns, views, {"view": random.random(n) < 0.8})
+    return RequestColumns(n, ("amount",), value, columns, views, {"view": random.random(n) < 0.8})
 
 
-def _alone(transform: Transform, model: Callable[[Any], Any] | None, asked: Asked) -> Any:
+def _alone(transform: Transform, model: Callable[[Any], Any] | None, asked: RequestColumns) -> Any:
     release = _Release(transform, model)
     found = []
     for place in range(asked.length):
         part = slice(place, place + 1)
-        rows = release.builder.rows(
+        rows = release.builder.build_rows(
             SimpleNamespace(length=1, values={"amount": asked.value("amount", place)}),  # type: ignore[arg-type]
             {"view": asked.views["view"][part]},
             {"view": asked.found["view"][part]},
@@ -74,8 +74,8 @@ def _alone(transform: Transform, model: Callable[[Any], Any] | None, asked: Aske
     return np.array(found, np.float64)
 
 
-def _scorer(release: _Release) -> Scorer:
-    return Scorer(cast(LoadedRelease, release))
+def _scorer(release: _Release) -> EventScorer:
+    return EventScorer(cast(LoadedRelease, release))
 
 
 @pytest.mark.parametrize("model", [None, _of_many_rows])
@@ -84,7 +84,7 @@ def test_each_event_has_the_bits_that_it_has_alone(transform: Transform, model: 
     scorer = _scorer(_Release(transform, model))
     for seed, n in enumerate([1, 7, 64, 100, 300, 1, 33, 500, 2, 2, 120]):
         asked = _asked(n, seed)
-        scored = scorer.scores(asked)
+        scored = scorer.score(asked)
         assert scored.values.tobytes() == _alone(transform, model, asked).tobytes()
         assert scored.is_known.all()
         assert scored.used.known.all()
@@ -96,18 +96,18 @@ def test_each_event_has_the_bits_that_it_has_alone(transform: Transform, model: 
 def test_what_treats_rows_apart_is_called_once_for_a_batch_after_its_trial() -> None:
     release = _Release(_by_row)
     scorer = _scorer(release)
-    scorer.scores(_asked(256, 0))
+    scorer.score(_asked(256, 0))
     assert release.calls == 257
-    scorer.scores(_asked(200, 1))
+    scorer.score(_asked(200, 1))
     assert release.calls == 258
-    scorer.scores(_asked(100, 2))
+    scorer.score(_asked(100, 2))
     assert release.calls == 260, "one event in 256 goes on being compared"
 
 
 def test_no_more_events_are_computed_both_ways_than_the_trial_takes() -> None:
     release = _Release(_by_row)
     asked = _asked(2000, 0)
-    assert _scorer(release).scores(asked).values.tobytes() == _alone(_by_row, None, asked).tobytes()
+    assert _scorer(release).score(asked).values.tobytes() == _alone(_by_row, None, asked).tobytes()
     assert release.calls == 1 + 256
 
 
@@ -119,12 +119,12 @@ def test_a_transform_that_mixes_rows_later_is_found_and_asked_alone_from_then_on
 
     release = _Release(transform)
     scorer = _scorer(release)
-    scorer.scores(_asked(256, 0))
+    scorer.score(_asked(256, 0))
     mixes = True
     asked = _asked(300, 1)
-    assert scorer.scores(asked).values.tobytes() == _alone(_to_the_largest, None, asked).tobytes()
+    assert scorer.score(asked).values.tobytes() == _alone(_to_the_largest, None, asked).tobytes()
     before = release.calls
-    scorer.scores(_asked(50, 2))
+    scorer.score(_asked(50, 2))
     assert release.calls == before + 50
 
 
@@ -140,7 +140,7 @@ def test_an_event_that_fails_keeps_no_other_from_its_score() -> None:
         assert asked.columns is not None
         fails = asked.columns["amount"] > 200
         assert 0 < fails.sum() < 300
-        scored: Scored = scorer.scores(asked)
+        scored: EventScores = scorer.score(asked)
         assert (scored.failed, list(scored.is_known)) == (fails.sum(), list(~fails))
         assert "too much" in scored.failure
         assert (scored.used.known == ~fails).all()
@@ -151,12 +151,12 @@ def test_features_that_a_model_failed_on_are_known() -> None:
         raise ValueError("no model")
 
     asked = _asked(5, 0)
-    scored = _scorer(_Release(_by_row, model)).scores(asked)
+    scored = _scorer(_Release(_by_row, model)).score(asked)
     assert (scored.failed, scored.used.known.all()) == (5, True)
-    assert scored.used.matrix.tobytes() == _scorer(_Release(_by_row)).scores(asked).used.matrix.tobytes()
+    assert scored.used.matrix.tobytes() == _scorer(_Release(_by_row)).score(asked).used.matrix.tobytes()
 
 
 def test_an_event_without_a_value_is_the_only_one_without_a_score() -> None:
-    scored = _scorer(_Release(_by_row)).scores(_asked(5, 0, unknown=3))
+    scored = _scorer(_Release(_by_row)).score(_asked(5, 0, unknown=3))
     assert list(scored.is_known) == [True, True, True, False, True]
     assert (scored.failed, scored.failure) == (1, "amount is null")

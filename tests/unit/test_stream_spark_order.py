@@ -7,8 +7,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.stream.record import KAFKA_AT, OFFSET, PARTITION
-from forecache.stream.spark.source import in_order
+from forecache.stream.spark.source import reading_order
+from forecache.stream.table_schema import KAFKA_AT, OFFSET, PARTITION
 
 START = datetime(2026, 3, 1, tzinfo=timezone.utc)
 
@@ -30,12 +30,12 @@ def rows_of(messages: Sequence[tuple[int, int, int | None]]) -> pa.Table:
 
 def test_partitions_are_merged_by_kafkas_time() -> None:
     rows = rows_of([(0, 7, 1), (1, 3, 2), (1, 2, 0), (0, 8, 3)])
-    assert in_order(rows).to_pylist() == [2, 0, 1, 3]
+    assert reading_order(rows).to_pylist() == [2, 0, 1, 3]
 
 
 def test_a_bad_message_moves_no_event() -> None:
     rows = rows_of([(0, 0, 1), (1, 0, 2), (0, 1, None), (0, 2, 3), (1, 1, None)])
-    assert in_order(rows).to_pylist() == [0, 2, 1, 4, 3]
+    assert reading_order(rows).to_pylist() == [0, 2, 1, 4, 3]
 
 
 @given(
@@ -50,7 +50,7 @@ def test_offsets_of_a_partition_ascend_whatever_its_times(messages: list[tuple[i
         numbered.append((partition, counts[partition], at))
     dice.shuffle(numbered)  # type: ignore[attr-defined]
     rows = rows_of(numbered)
-    order = in_order(rows).to_pylist()
+    order = reading_order(rows).to_pylist()
     assert sorted(order) == list(range(len(numbered)))
     for partition in counts:
         offsets = [numbered[place][1] for place in order if numbered[place][0] == partition]

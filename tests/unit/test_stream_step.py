@@ -13,8 +13,8 @@ from stream_truth import answered, plain
 
 from forecache.pipeline import Table, Topic
 from forecache.settings import Settings, load_settings
-from forecache.stream.record import PLACE, POSITION
-from forecache.stream.step.step import Step
+from forecache.stream.step.step import StreamStep
+from forecache.stream.table_schema import PLACE, POSITION
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,11 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return made
 
 
-def a_step(settings: Settings, **declared: Any) -> Step:
-    step = Step(settings, a_stream(**declared), bases=lambda view: EmptyNight())
-    found = step.answerer.look()
+def a_step(settings: Settings, **declared: Any) -> StreamStep:
+    step = StreamStep(settings, a_stream(**declared), bases=lambda view: EmptyNight())
+    found = step.answerer.find_newer()
     if found is not None:
-        step.answerer.take_up(found)
+        step.answerer.switch_to(found)
     return step
 
 
@@ -67,7 +67,7 @@ def test_an_event_sees_the_events_before_it_and_not_itself(settings: Settings) -
     given = [payment(5 * number, amount=number + 1.0) for number in range(4)]  # of one customer
     step.run(messages(given[:3]))
     view = step.views["customer"]
-    seen = view.take_in(step.judge(messages(given[3:])).events, EmptyNight())
+    seen = view.add_events(step.judge(messages(given[3:])).events, EmptyNight())
     assert seen.features.tolist() == [[6.0, 3.0, 6.0]]
     assert seen.base == "customer=2026-03-01@7"
 
@@ -103,7 +103,7 @@ def test_a_step_that_has_replayed_the_rows_goes_on_as_if_it_had_never_stopped(se
     assert again.replay([rows.slice(0, 20), rows.slice(20)]) == rows.num_rows
     rows = rows.set_column(rows.schema.get_field_index(POSITION), POSITION, pa.repeat(1, rows.num_rows))
     rows = rows.set_column(rows.schema.get_field_index(PLACE), PLACE, pa.array(range(rows.num_rows), pa.int32()))
-    assert again.repeats.remember([rows.slice(20), rows.slice(0, 20)]) == rows.num_rows
+    assert again.repeats.add_table_rows([rows.slice(20), rows.slice(0, 20)]) == rows.num_rows
     more: list[bytes | None] = [payment(number) for number in range(40, 90)]
     first, second = (step.run(messages(more, first=len(values))) for step in (whole, again))
     assert [plain(row) for row in first.rows.to_pylist()] == [plain(row) for row in second.rows.to_pylist()]
@@ -175,9 +175,9 @@ def test_a_stream_may_keep_its_views_alone(settings: Settings) -> None:
 
 def test_a_view_that_is_not_live_is_looked_up_as_it_is_served(settings: Settings, tmp_path: Path) -> None:
     from forecache.realtime.release.format import LookupContract
-    from forecache.stream.step.by_release import _Store
+    from forecache.stream.step.release_answerer import _PublishedView
 
-    store = _Store(settings, "nowhere")
+    store = _PublishedView(settings, "nowhere")
     events = a_step(settings).judge(messages([payment(1)])).events
     matrix, found = store.matrix(LookupContract("shop", "nowhere", ("shop",), ("visits",), "c"), events)
     assert np.isnan(matrix).all()

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from forecache.errors import DamagedError
-from forecache.stream.mark import Mark
-from forecache.stream.tiles.tile_file import TileFile, TilesOf, TileWriter
+from forecache.stream.table_cursor import TableCursor
+from forecache.stream.tiles.tile_file import TileFile, TileFileInfo, TileWriter
 
-OF = TilesOf("declared", Mark(7, 3, 0, 41, 1_700_000_000_000_000), 99, {"customer": 20_000, "shop": -1})
+OF = TileFileInfo("declared", TableCursor(7, 3, 0, 41, 1_700_000_000_000_000), 99, {"customer": 20_000, "shop": -1})
 PARTS = [
     ("customer", [b"1", b"", b"a longer key"], [b"12345678", b"", b"x" * 40]),
     ("shop", [b"s"], [b"12345678"]),

@@ -21,9 +21,9 @@ from forecache.pipeline import (
     load_stream,
 )
 from forecache.pipeline.loading import load_served, read_project
-from forecache.pipeline.streams.plan import plan_of
+from forecache.pipeline.streams.merge_plan import build_merge_plan
 from forecache.settings import load_settings
-from forecache.stream.layers import layers_of
+from forecache.stream.live_layers import layers_of
 from forecache.windows.plan import LAST_DAY
 
 PLAIN_FINGERPRINT, PLAIN_CONTRACT = "156700254554bdab", "577ffdf53d46f7e1"
@@ -48,9 +48,9 @@ def test_a_stream_says_where_its_rows_go() -> None:
 def test_answers_to_events_are_kept_as_declared_and_those_to_keys_until_versions_include_them() -> None:
     for declared, keep_h in ((LiveRows(), 24.0), (LiveRows(keep_h=6), 6)):
         layer = layers_of(replace(STREAM, to=(Table(), declared)))["cards"]
-        assert (layer.keep_h, layer.replaces) == (keep_h, False)
+        assert (layer.keep_h, layer.replaces_rows) == (keep_h, False)
     layer = layers_of(replace(STREAM, answers=SPENT))["spender"]
-    assert (layer.keep_h, layer.replaces) == (None, True)
+    assert (layer.keep_h, layer.replaces_rows) == (None, True)
 
 
 def test_a_fingerprint_follows_what_decides_the_rows() -> None:
@@ -76,10 +76,10 @@ def test_a_view_keeps_its_fingerprint_and_contract_where_it_is_not_live() -> Non
 
 def test_a_plan_has_a_state_for_each_length_and_lag() -> None:
     declared = view(Window("a", "count", 1), Window("b", "count", 7), Window("c", "count", 3, delay_days=2))
-    names = [column.name for column in plan_of(declared).base_columns]
+    names = [column.name for column in build_merge_plan(declared).base_columns]
     assert names == [LAST_DAY, "state_count_rows_6d", "state_count_rows_5d", "state_c_lag1", "state_c_lag2"]
     assert declared.live_states == tuple(names)
-    assert view(Window("m", "count", minutes=30)).longest == 2
+    assert view(Window("m", "count", minutes=30)).longest_window_days == 2
 
 
 def write_project(folder: Path, content: str) -> None:

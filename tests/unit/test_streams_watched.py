@@ -8,10 +8,10 @@ import pytest
 from watched_streams import cards
 
 from forecache.files import lock
-from forecache.monitoring.streams.layers import LayerNow
-from forecache.monitoring.streams.overview import StreamNow, described, stream_now
+from forecache.monitoring.streams.layer_status import LayerStatus
 from forecache.monitoring.streams.starts import STABLE_S, Starts, read_starts, write_starts
-from forecache.monitoring.streams.verdicts import CHECKS, judged
+from forecache.monitoring.streams.stream_checks import CHECKS, evaluate_checks
+from forecache.monitoring.streams.stream_status import StreamStatus, describe_stream, read_stream_status
 from forecache.settings import Settings
 from forecache.stream_state import LOCK, STATE, StreamState, is_running, read_state, stream_folder, write_state
 
@@ -22,19 +22,21 @@ WELL = StreamState(
     committed_version=40, committed_at=NOW - 1,
 )  # fmt: skip
 NONE = Starts()
-LAYER = LayerNow("customer", 3, applied=40, verified_through=40, looked_at=NOW - 1, verified_at=NOW - 30)
+LAYER = LayerStatus("customer", 3, applied=40, verified_through=40, looked_at=NOW - 1, verified_at=NOW - 30)
 
 
-def seen(state: StreamState | None = WELL, layer: LayerNow = LAYER, starts: Starts = NONE, **more: bool) -> StreamNow:
-    return StreamNow(cards(), state, more.get("is_running", True), starts, (layer,), NOW, 0.01)
+def seen(
+    state: StreamState | None = WELL, layer: LayerStatus = LAYER, starts: Starts = NONE, **more: bool
+) -> StreamStatus:
+    return StreamStatus(cards(), state, more.get("is_running", True), starts, (layer,), NOW, 0.01)
 
 
-def failed(now: StreamNow) -> dict[str, str]:
-    return {each.check: each.sentence for each in judged(now) if not each.passed}
+def failed(now: StreamStatus) -> dict[str, str]:
+    return {each.check: each.sentence for each in evaluate_checks(now) if not each.passed}
 
 
 def test_a_stream_that_does_well_passes_every_check_with_its_figures() -> None:
-    found = list(judged(seen()))
+    found = list(evaluate_checks(seen()))
     assert [each.check for each in found] == list(CHECKS)
     assert all(each.passed for each in found)
     sentences = {each.check: each.sentence for each in found}
@@ -67,11 +69,11 @@ def test_a_figure_beyond_its_limit_fails_its_check_alone(changed: dict[str, floa
         (replace(LAYER, verified_through=39, unverified_since=NOW - 301), "not found equal to the table since"),
         (replace(LAYER, verified_through=-1, verified_at=0.0, unverified_since=NOW - 9), ""),
         (replace(LAYER, verified_through=-1, verified_at=0.0, unverified_since=NOW - 301), "equal to the table yet"),
-        (LayerNow("customer"), ""),
+        (LayerStatus("customer"), ""),
         (replace(LAYER, failure="The disk is full."), "the tailer of customer cannot go on: The disk is full."),
     ],
 )
-def test_a_live_layer_has_to_be_verified_within_minutes(layer: LayerNow, says: str) -> None:
+def test_a_live_layer_has_to_be_verified_within_minutes(layer: LayerStatus, says: str) -> None:
     found = failed(seen(layer=layer))
     assert (set(found), says in found.get("verified", "")) == ({"verified"} if says else set(), True)
 
@@ -88,9 +90,9 @@ def test_a_live_layer_has_to_be_verified_within_minutes(layer: LayerNow, says: s
         (replace(LAYER, comparison_s=9000.0, compared_every_s=180_000.0), 86_400),
     ],
 )
-def test_a_layer_has_the_time_that_two_comparisons_take_and_at_most_a_day(layer: LayerNow, within_s: float) -> None:
-    assert layer.verified_within_s(NOW) == pytest.approx(within_s)
-    assert layer.verified_until(NOW) is None
+def test_a_layer_has_the_time_that_two_comparisons_take_and_at_most_a_day(layer: LayerStatus, within_s: float) -> None:
+    assert layer.verification_limit_s(NOW) == pytest.approx(within_s)
+    assert layer.verification_deadline(NOW) is None
     late = replace(layer, unverified_since=NOW - within_s - 1)
     assert f"; {within_s:,.0f} s may be" in failed(seen(layer=late))["verified"]
     assert failed(seen(layer=replace(layer, unverified_since=NOW - within_s + 1))) == {}
@@ -98,37 +100,37 @@ def test_a_layer_has_the_time_that_two_comparisons_take_and_at_most_a_day(layer:
 
 def test_a_live_layer_that_applied_nothing_fails_after_some_minutes() -> None:
     old = replace(WELL, committed_at=NOW - 301, started_at=NOW - 301, lag_events=0)
-    assert "has applied nothing" in failed(seen(old, LayerNow("customer")))["verified"]
+    assert "has applied nothing" in failed(seen(old, LayerStatus("customer")))["verified"]
 
 
 def test_a_stream_that_does_not_run_says_since_when_and_why() -> None:
     died = seen(replace(WELL, last_error="The lake does not answer."), is_running=False)
-    assert died.word == "died"
+    assert died.status == "died"
     found = failed(died)
     assert set(found) == {"runs", "lag", "throughput", "delay", "last_commit"}
     assert found["runs"] == "cards died after 2027-01-15 07:59:59 UTC. Its last error: The lake does not answer."
     stopped = seen(replace(WELL, stopped_at=NOW - 5), is_running=False)
-    assert stopped.word == "stopped"
+    assert stopped.status == "stopped"
     assert failed(stopped)["runs"] == "cards was stopped at 2027-01-15 07:59:55 UTC."
     never = seen(None, is_running=False)
-    assert (never.word, failed(never)) == ("never ran", {"runs": "cards has never run here."})
+    assert (never.status, failed(never)) == ("never ran", {"runs": "cards has never run here."})
 
 
 def test_a_stream_that_dies_again_and_again_fails_until_it_has_lasted() -> None:
     dying = Starts(total=9, in_a_row=3, last_at=NOW - 30)
     assert "after 3 starts in a row that failed" in failed(seen(starts=dying))["runs"]
-    assert failed(seen(starts=dying.seen(replace(WELL, written_at=NOW - 30 + STABLE_S)))) == {}
+    assert failed(seen(starts=dying.reset_if_stable(replace(WELL, written_at=NOW - 30 + STABLE_S)))) == {}
 
 
 def test_pauses_between_starts_grow_to_half_an_hour() -> None:
     starts, pauses = Starts(), []
     for _ in range(12):
         pauses.append(starts.pause_s)
-        starts = starts.started(NOW)
+        starts = starts.with_start(NOW)
     assert pauses[:6] == [0, 10, 20, 40, 80, 160]
     assert pauses[-1] == 1800
-    assert starts.seen(replace(WELL, written_at=NOW + 599)).in_a_row == 12
-    assert starts.seen(replace(WELL, written_at=NOW + 600)) == Starts(total=12, in_a_row=0, last_at=NOW)
+    assert starts.reset_if_stable(replace(WELL, written_at=NOW + 599)).in_a_row == 12
+    assert starts.reset_if_stable(replace(WELL, written_at=NOW + 600)) == Starts(total=12, in_a_row=0, last_at=NOW)
 
 
 def test_what_a_stream_says_is_read_as_it_was_written_and_damage_is_nothing(tmp_path: Path) -> None:
@@ -150,21 +152,23 @@ def test_a_stream_runs_while_its_lock_is_held_or_its_state_is_young(settings: Se
     assert not is_running(home, "cards")
     with lock(stream_folder(home, "cards") / LOCK):
         assert is_running(home, "cards")
-        assert stream_now(settings, cards()).word == "runs"
+        assert read_stream_status(settings, cards()).status == "runs"
     assert not is_running(home, "cards")
     # On another machine, with the same home folder: no lock is to be seen.
     write_state(home, "cards", replace(WELL, written_at=time.time() - 10))
-    assert stream_now(settings, cards()).word == "runs"
+    assert read_stream_status(settings, cards()).status == "runs"
     write_state(home, "cards", replace(WELL, written_at=time.time() - 20))
-    assert stream_now(settings, cards()).word == "died"
+    assert read_stream_status(settings, cards()).status == "died"
     write_state(home, "cards", replace(WELL, written_at=time.time(), stopped_at=time.time()))
-    assert stream_now(settings, cards()).word == "stopped"
+    assert read_stream_status(settings, cards()).status == "stopped"
 
 
 def test_the_share_of_bad_messages_that_may_be_is_that_of_the_settings(settings: Settings) -> None:
     write_state(settings.home_path, "cards", StreamState(pid=1, written_at=time.time(), rows=97, bad=3))
     told = {
-        share: [text for text in described(stream_now(changed, cards()))["not_well"] if "were bad" in text]
+        share: [
+            text for text in describe_stream(read_stream_status(changed, cards()))["not_well"] if "were bad" in text
+        ]
         for share in (0.02, 0.04)
         for changed in [settings.model_copy(update={"stream_most_bad": share})]
     }
@@ -172,7 +176,7 @@ def test_the_share_of_bad_messages_that_may_be_is_that_of_the_settings(settings:
 
 
 def test_what_is_shown_of_a_stream_has_its_figures_and_no_paths(settings: Settings) -> None:
-    shown = described(seen())
+    shown = describe_stream(seen())
     assert (shown["state"], shown["lag_events"], shown["committed_s_ago"]) == ("runs", 10, 1.0)
     assert shown["layers"] == [
         {"store": "customer", "rows": 3, "applied": 40, "verified_through": 40, "verified_s_ago": 30.0}

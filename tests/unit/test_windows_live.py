@@ -24,14 +24,14 @@ from live_view_sample import (
 )
 
 from forecache.errors import DamagedError
-from forecache.lake.windows.declared import merge_of, states_of
-from forecache.pipeline.streams.plan import plan_of
+from forecache.lake.windows.window_spec import merger_of, states_of
+from forecache.pipeline.streams.merge_plan import build_merge_plan
 from forecache.windows.fold import FoldResult, cannot_sum, event_states, fold
 from forecache.windows.merger import merge_tiles
 from forecache.windows.plan import plan_from_json
 from forecache.windows.states import as_tiles, combine
 
-PLAN = plan_of(VIEW)
+PLAN = build_merge_plan(VIEW)
 CARDS = 4
 seeds = st.integers(0, 2**32)
 
@@ -44,7 +44,7 @@ def night_of(payments: Sequence[Payment], as_of: date, view=VIEW) -> pa.Table | 
         tile = combine(as_tiles(rows, view.key, states_of(view), "at"), view.key, states_of(view))
         parts.append(tile.append_column("day", pa.array([day] * tile.num_rows, pa.int32()).cast(pa.date32())))
     batches = pa.concat_tables(parts).to_batches() if parts else []
-    made = list(merge_of(view, [as_of])(batches))
+    made = list(merger_of(view, [as_of])(batches))
     return pa.Table.from_batches(made) if made else None
 
 
@@ -213,7 +213,7 @@ def test_rows_that_only_see_leave_no_trace() -> None:
 @given(seed=seeds, chosen=st.sets(st.sampled_from(range(len(WINDOWS))), min_size=1, max_size=3))
 def test_views_of_any_few_windows_are_merged_right(seed: int, chosen: set[int]) -> None:
     view = replace(VIEW, windows=tuple(WINDOWS[place] for place in sorted(chosen)))
-    plan, today = plan_of(view), START + timedelta(days=9)
+    plan, today = build_merge_plan(view), START + timedelta(days=9)
     as_of, at = today - timedelta(days=2), us(today, 800)
     payments = [p for p in random_payments(random.Random(seed), START, 10, 60) if p.at_us <= at]
     base, known = base_of([p for p in payments if p.day <= (as_of - EPOCH).days], as_of, plan, view)

@@ -11,20 +11,20 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecache.lake.windows.asked import Asked, asked_of, key_hashes
-from forecache.lake.windows.makers import Merged, to_double
-from forecache.lake.windows.merge import Merge
+from forecache.lake.windows.aggregates import WindowFeature, to_double
+from forecache.lake.windows.key_hashes import KeyHashesByNight, hash_requested_keys, key_hashes
+from forecache.lake.windows.tile_merge import TileMerger
 
 START = date(2026, 1, 1)
 FEATURES = (
-    Merged("n", "count", 3, ("n_state",)),
-    Merged("total", "sum", 3, ("whole", "part")),
-    Merged("total_long", "sum", 9, ("whole", "part")),
-    Merged("mean", "mean", 2, ("whole", "part", "n_state")),
-    Merged("least", "min", 3, ("least_state",)),
-    Merged("most", "max", 4, ("most_state",)),
-    Merged("last", "last", 5, ("at", "last_state")),
-    Merged("kinds", "distinct", 4, ("kinds_state",)),
+    WindowFeature("n", "count", 3, ("n_state",)),
+    WindowFeature("total", "sum", 3, ("whole", "part")),
+    WindowFeature("total_long", "sum", 9, ("whole", "part")),
+    WindowFeature("mean", "mean", 2, ("whole", "part", "n_state")),
+    WindowFeature("least", "min", 3, ("least_state",)),
+    WindowFeature("most", "max", 4, ("most_state",)),
+    WindowFeature("last", "last", 5, ("at", "last_state")),
+    WindowFeature("kinds", "distinct", 4, ("kinds_state",)),
 )
 Row = tuple[str, int, float | None, int]  # key, day, value, kind
 
@@ -102,7 +102,7 @@ def test_nights_are_those_of_all_rows(rows: list[Row], days_active: int | None, 
     rng.shuffle(tiles)
     table = pa.Table.from_pylist(tiles, schema=schema())
     nights = (0, 3, 4, 12, 15)
-    merge = Merge(("key",), FEATURES, tuple(START + timedelta(days=night) for night in nights), days_active)
+    merge = TileMerger(("key",), FEATURES, tuple(START + timedelta(days=night) for night in nights), days_active)
     got: dict[int, dict[str, list[float | None]]] = {night: {} for night in nights}
     for batch in merge(table.to_batches(max_chunksize=rng.randint(1, 20))):
         for each in batch.to_pylist():
@@ -123,20 +123,20 @@ def test_nights_that_are_asked_for_some_keys_have_those_of_all_and_no_others(
 ) -> None:
     table = pa.Table.from_pylist(tiles_of(rows), schema=schema())
     nights = tuple(START + timedelta(days=night) for night in (0, 3, 12))
-    every = Merge(("key",), FEATURES, nights, days_active)
+    every = TileMerger(("key",), FEATURES, nights, days_active)
     columns = {"key": [key for key, _ in pairs], "as_of": [START + timedelta(days=night) for _, night in pairs]}
-    asked = asked_of(
+    asked = hash_requested_keys(
         pa.table(columns, schema=pa.schema([("key", pa.string()), ("as_of", pa.date32())])), ["key"], schema()
     )
     assert asked is not None
-    some = Merge(("key",), FEATURES, nights, days_active, asked)
+    some = TileMerger(("key",), FEATURES, nights, days_active, asked)
     wanted = [each for each in _rows(every, table) if (each["key"], (each["as_of"] - START).days) in pairs]
     assert repr(_rows(some, table)) == repr(wanted)
-    ever = table.filter(pa.array(asked.ever(key_hashes(table, ["key"])))) if pairs else table.slice(0, 0)
+    ever = table.filter(pa.array(asked.is_ever_requested(key_hashes(table, ["key"])))) if pairs else table.slice(0, 0)
     assert repr(_rows(some, ever)) == repr(wanted)
 
 
-def _rows(merge: Merge, table: pa.Table) -> list[dict[str, Any]]:
+def _rows(merge: TileMerger, table: pa.Table) -> list[dict[str, Any]]:
     found = [each for batch in merge(table.to_batches()) for each in batch.to_pylist()]
     return sorted(found, key=lambda each: (each["as_of"], each["key"]))
 
@@ -144,8 +144,8 @@ def _rows(merge: Merge, table: pa.Table) -> list[dict[str, Any]]:
 def test_numbers_too_large_for_a_key_ask_for_nothing_and_other_types_for_all() -> None:
     types = pa.schema([("shop", pa.int32())])
 
-    def asks(*shops: Any) -> Asked | None:
-        return asked_of(
+    def asks(*shops: Any) -> KeyHashesByNight | None:
+        return hash_requested_keys(
             pa.table({"shop": shops, "as_of": pa.array([START] * len(shops), pa.date32())}), ["shop"], types
         )
 
@@ -164,7 +164,9 @@ def test_sums_whose_running_total_overflows_are_exact() -> None:
         {"key": "a", "day": START + timedelta(days=day), "n_state": 1, "whole": large, "part": day, "kinds_state": []}
         for day in range(8)
     ]
-    merge = Merge(("key",), (Merged("total", "sum", 1, ("whole", "part")),), (START + timedelta(days=7),), None)
+    merge = TileMerger(
+        ("key",), (WindowFeature("total", "sum", 1, ("whole", "part")),), (START + timedelta(days=7),), None
+    )
     (batch,) = merge(pa.Table.from_pylist(tiles, schema=schema()).to_batches())
     assert batch["total"].to_pylist() == [float(large) + 7 * 2.0**-32]
 

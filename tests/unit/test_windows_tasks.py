@@ -11,9 +11,9 @@ import pytest
 
 from forecache.lake.delta.files import Place
 from forecache.lake.windows import tasks
-from forecache.lake.windows.makers import Merged
-from forecache.lake.windows.merge import Merge
-from forecache.lake.windows.tasks import BUCKET, NightTask, TileTask, bucket_parts
+from forecache.lake.windows.aggregates import WindowFeature
+from forecache.lake.windows.tasks import BUCKET, NightTask, TileTask, split_buckets
+from forecache.lake.windows.tile_merge import TileMerger
 from forecache.windows.states import MeasureState, as_tiles
 
 START = date(2026, 1, 1)
@@ -29,11 +29,11 @@ STATES = (
 )
 KEY = ("shop", "till")
 FEATURES = (
-    Merged("n", "count", 2, ("rows",)),
-    Merged("total", "sum", 3, ("whole", "part")),
-    Merged("least", "min", 3, ("least",)),
-    Merged("newest", "last", 2, ("last_at", "last")),
-    Merged("kinds_3d", "distinct", 3, ("kinds",)),
+    WindowFeature("n", "count", 2, ("rows",)),
+    WindowFeature("total", "sum", 3, ("whole", "part")),
+    WindowFeature("least", "min", 3, ("least",)),
+    WindowFeature("newest", "last", 2, ("last_at", "last")),
+    WindowFeature("kinds_3d", "distinct", 3, ("kinds",)),
 )
 
 
@@ -89,13 +89,13 @@ def test_nights_do_not_depend_on_the_number_of_tasks(tmp_path: Path, monkeypatch
     monkeypatch.setattr(tasks, "_GROUP_ROWS", 2)
     rng, days = random.Random(3), [START + timedelta(days=number) for number in range(5)]
     files = tuple((day, tuple(tiles_of(tmp_path, day, [rows_of(rng, day, 20)]))) for day in days)
-    merge = Merge(KEY, FEATURES, tuple(days[2:]), 2)
+    merge = TileMerger(KEY, FEATURES, tuple(days[2:]), 2)
     empty = as_tiles(READ.empty_table(), KEY, STATES, "at")
     read = empty.schema
     stored = pa.schema([read.field("shop"), read.field("till"), *(pa.field(f.name, pa.float32()) for f in FEATURES)])
     place, found = Place(str(tmp_path / "tiles")), []
     for num_parts in (1, 7):
-        parts = [NightTask(place, files, read, part, merge, stored) for part in bucket_parts(num_parts)]
+        parts = [NightTask(place, files, read, part, merge, stored) for part in split_buckets(num_parts)]
         rows = [row for part in parts for batch in part.rows() for row in batch.to_pylist()]
         found.append(sorted(rows, key=lambda row: (row["as_of"], row["shop"], row["till"])))
         assert len([part for part in parts if list(part.rows())]) > 1 or num_parts == 1

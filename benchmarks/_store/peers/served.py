@@ -9,14 +9,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from forecache.reader.versions.answers import Answers
+from forecache.reader.versions.answers import VersionAnswers
 from forecache.store import Store
 
 SNAPSHOT = Store(Path(os.environ["BENCH_STORE"])).snapshot()
 NAME = SNAPSHOT.manifest.pipeline
 PREFIX = f"/v1/{NAME}/"
 GET = SNAPSHOT.get
-_ANSWERS = Answers(SNAPSHOT)
+_ANSWERS = VersionAnswers(SNAPSHOT)
 _ANSWERS.refresh(time.time())
 TAIL = _ANSWERS.tail
 HEADERS = _ANSWERS.headers

@@ -6,7 +6,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from forecache.cli.checks.finding import Finding
+from forecache.cli.checks import Finding
 from forecache.cli.output import size
 from forecache.settings import Settings
 
@@ -24,13 +24,13 @@ def check_java(settings: Settings) -> Finding:
         return Finding(
             "java", "fail", f"none in {place}", "Run `make setup`, or `apt-get install -y openjdk-17-jre-headless`."
         )
-    major = java_major(java)
+    major = java_major_version(java)
     if major not in SPARK_JAVA_VERSIONS:
         return Finding("java", "fail", f"Java {major or '?'} at {java}", "Set FORECACHE_JAVA_HOME to a Java 17 or 21.")
     return Finding("java", "ok", f"Java {major} at {java}")
 
 
-def java_major(java: Path) -> int | None:
+def java_major_version(java: Path) -> int | None:
     """The major version that a `java` reports; None if it does not run."""
     try:
         done = subprocess.run([str(java), "-version"], capture_output=True, text=True, check=False, timeout=20)
@@ -73,12 +73,12 @@ def check_memory(settings: Settings) -> Finding:
 
 
 def check_port(name: str, variable: str, host: str, port: int) -> Finding:
-    if port_is_free(host, port):
+    if is_port_free(host, port):
         return Finding(name, "ok", f"{host}:{port} is free")
     return Finding(name, "warn", f"{host}:{port} is in use", f"Stop the process that listens there, or set {variable}.")
 
 
-def port_is_free(host: str, port: int) -> bool:
+def is_port_free(host: str, port: int) -> bool:
     """True if this process can listen on host:port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from forecache.cli.checks.finding import Finding
+from forecache.cli.checks import Finding
 from forecache.errors import ForecacheError
 from forecache.settings import Settings
 
@@ -16,10 +16,10 @@ def check_releases(settings: Settings) -> Finding:
     """Check that each real-time model has a current release that can answer with the declared features."""
     from forecache.pipeline.loading import read_project
     from forecache.realtime.release.folder import open_releases, read_current
-    from forecache.realtime.release.here import released_here
+    from forecache.realtime.release.released_models import list_released_models
 
     declared = read_project(settings).realtime
-    names = sorted({*declared, *released_here(settings)})
+    names = sorted({*declared, *list_released_models(settings)})
     if not names:
         return Finding("releases", "ok", "no real-time model")
     current, damaged, missing, differs = [], [], [], []
@@ -30,7 +30,7 @@ def check_releases(settings: Settings) -> Finding:
             if number is None:
                 missing.append(name)
                 continue
-            differs += list(_differences(folder, number, declared.get(name)))
+            differs += list(_describe_differences(folder, number, declared.get(name)))
             current.append(f"{name} {number}")
         except ForecacheError as error:
             damaged.append(f"{name}: {error.message}")
@@ -48,20 +48,20 @@ def check_releases(settings: Settings) -> Finding:
 
 def check_rollouts(settings: Settings) -> Finding:
     """Check that each declared rollout compares what requests led to; without that, no guard sees worse answers."""
-    from forecache.operations.rollout.start import blind_spot
+    from forecache.operations.rollout.start_rollout import blind_spot_warning
     from forecache.pipeline.loading import read_project
 
     declared = [each for each in read_project(settings).realtime.values() if each.rollout is not None]
     if not declared:
         return Finding("rollouts", "ok", "none is declared")
-    blind = [spot for each in declared if (spot := blind_spot(each))]
+    blind = [spot for each in declared if (spot := blind_spot_warning(each))]
     if blind:
         remedy = 'Declare `Rollout(outcome=Outcome("a table", "its column"))`, if the outcome is known soon enough.'
         return Finding("rollouts", "warn", " ".join(blind), remedy)
     return Finding("rollouts", "ok", f"compare outcomes: {', '.join(each.name for each in declared)}")
 
 
-def _differences(folder: "ReleaseFolder", number: int, declared: "Realtime | None") -> Iterator[str]:
+def _describe_differences(folder: "ReleaseFolder", number: int, declared: "Realtime | None") -> Iterator[str]:
     """Describe packages and views that differ from those of a release's training; also verifies its files."""
     from forecache.inference.environment import differing_versions
     from forecache.realtime.release.folder import read_files, read_release

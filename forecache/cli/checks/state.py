@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from forecache.cli.checks.finding import Finding
+from forecache.cli.checks import Finding
 from forecache.cli.output import size
 from forecache.errors import NotFoundError, UnavailableError
 from forecache.settings import Settings, unknown_variables
@@ -23,7 +23,7 @@ def check_project(settings: Settings) -> Finding:
     from forecache.pipeline.loading import read_project
 
     project = read_project(settings)
-    pipelines = [*project.served, *project.realtime]
+    pipelines = [*project.publishable, *project.realtime]
     if project.broken:
         usable = f"; usable: {', '.join(pipelines) or 'none'}"
         errors = " ".join(str(error) for error in project.broken.values())
@@ -66,11 +66,11 @@ def check_mlflow(settings: Settings) -> Finding:
 
 def check_stores(settings: Settings) -> Finding:
     """Check the pointers, and that served versions' files exist with their sizes; `check_bytes` reads them."""
-    from forecache.store.checkup import pointer_problem, stores_here
+    from forecache.store.checkup import list_local_stores, pointer_problem
     from forecache.store.integrity import check_sizes
 
     served, problems = [], []
-    for store in stores_here(settings):
+    for store in list_local_stores(settings):
         try:
             manifest = store.current()
             if manifest is not None:
@@ -97,18 +97,20 @@ def check_bytes(settings: Settings) -> Finding:
 
 def check_rollbacks(settings: Settings) -> Finding:
     from forecache.pipeline.loading import read_project
-    from forecache.registry.promotions import promotions, unfinished
+    from forecache.registry.promotions import find_unfinished, promotions
     from forecache.store import open_store
 
     interrupted = []
-    for name in read_project(settings).served:
-        entry, store = unfinished(promotions(settings, name)), open_store(settings, name)
+    for name in read_project(settings).publishable:
+        entry, store = find_unfinished(promotions(settings, name)), open_store(settings, name)
         current = store.pointer().current
         if entry is not None:
             interrupted.append(
                 f"{entry.action} of {name} from model {entry.from_version or 'none'} to {entry.to_version}"
             )
-        elif current in store.quarantined():  # a rollback of the store alone moves the pointer after the quarantine
+        elif (
+            current in store.quarantined_versions()
+        ):  # a rollback of the store alone moves the pointer after the quarantine
             interrupted.append(f"{name} from version {current}, which is quarantined and still current")
     if interrupted:
         return Finding(
@@ -122,9 +124,9 @@ def check_rollbacks(settings: Settings) -> Finding:
 
 def check_files(settings: Settings) -> Finding:
     """Check that every data file of every table can be read."""
-    from forecache.lake.delta.damage import damaged_files
+    from forecache.lake.delta.damage import find_damaged_files
 
-    found = list(damaged_files(settings))
+    found = list(find_damaged_files(settings))
     if not found:
         return Finding("table files", "ok", "every data file of the lake was read")
     named = "; ".join(f"{file.table}: {file.path}. {file.problem}" for file in found[:_NAMED])

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import command, settings
-from forecache.cli.named import nothing_released, require_release
 from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.resolve_names import nothing_released_error, require_release
 
 if TYPE_CHECKING:
-    from forecache.reader.versions.answers import Answers
+    from forecache.reader.versions.answers import VersionAnswers
     from forecache.realtime.release.load import LoadedRelease
     from forecache.settings import Settings
 
@@ -45,13 +45,13 @@ def advise(name: str | None, requests: Path | None, cache_mib: int, days: int) -
     if name is None:
         if requests is not None:
             raise click.UsageError("--requests needs the NAME of a real-time model.")
-        _of_the_project(days)
+        _advise_project(days)
     else:
-        _of_a_model(name, requests, cache_mib)
+        _advise_model(name, requests, cache_mib)
 
 
-def _of_the_project(days: int) -> None:
-    from forecache.operations.advice.project import project_advice
+def _advise_project(days: int) -> None:
+    from forecache.operations.sizing_advice import project_advice
 
     found = project_advice(settings(), days=days)
     if wants_json():
@@ -66,18 +66,18 @@ def _of_the_project(days: int) -> None:
         click.echo(f"{each.about}: {each.do}{saved}\n  {each.why}")
 
 
-def _of_a_model(name: str, requests: Path | None, cache_mib: int) -> None:
-    from forecache.realtime.advice.advise import as_dict, cache_advice, place_advice
-    from forecache.realtime.advice.measure import measured
+def _advise_model(name: str, requests: Path | None, cache_mib: int) -> None:
+    from forecache.realtime.advice.advise import advice_as_dict, cache_advice, place_advice
+    from forecache.realtime.advice.measure import measure_requests
 
     current = settings()
-    loaded = _current_release(current, name)
-    with _versions(current, loaded) as versions:
-        asked = loaded.warmup if requests is None else _lines(requests)
-        found = measured(loaded, versions, asked, cache_bytes=cache_mib * _MIB)
+    loaded = _load_current_release(current, name)
+    with _open_view_answers(current, loaded) as versions:
+        asked = loaded.warmup if requests is None else _read_lines(requests)
+        found = measure_requests(loaded, versions, asked, cache_bytes=cache_mib * _MIB)
     place = place_advice(found, loaded)
     cache = cache_advice(found, now=loaded.release.cache_bytes, cache_bytes=cache_mib * _MIB)
-    answer = as_dict(loaded, found, [place, cache])
+    answer = advice_as_dict(loaded, found, [place, cache])
     loaded.close()
     if wants_json():
         print_json(answer)
@@ -85,7 +85,7 @@ def _of_a_model(name: str, requests: Path | None, cache_mib: int) -> None:
         _show(answer, "given" if requests else "recorded")
 
 
-def _current_release(current: "Settings", name: str) -> "LoadedRelease":
+def _load_current_release(current: "Settings", name: str) -> "LoadedRelease":
     from forecache.realtime.release.folder import open_releases, read_current
     from forecache.realtime.release.load import load_release
 
@@ -93,28 +93,28 @@ def _current_release(current: "Settings", name: str) -> "LoadedRelease":
     folder = open_releases(current, name)
     number = read_current(folder).current
     if number is None:
-        raise nothing_released(name)
+        raise nothing_released_error(name)
     return load_release(folder, number)
 
 
 @contextmanager
-def _versions(current: "Settings", loaded: "LoadedRelease") -> "Iterator[dict[str, Answers]]":
+def _open_view_answers(current: "Settings", loaded: "LoadedRelease") -> "Iterator[dict[str, VersionAnswers]]":
     """Open the served versions of the views that a release looks up."""
     import time
 
-    from forecache.reader.versions.answers import Answers
+    from forecache.reader.versions.answers import VersionAnswers
     from forecache.store import Store
 
     found = {}
     with ExitStack() as stack:
         for view in {lookup.view for lookup in loaded.release.lookups}:
             snapshot = stack.enter_context(Store(current.store_path / view).snapshot())
-            found[view] = Answers(snapshot)
+            found[view] = VersionAnswers(snapshot)
             found[view].refresh(time.time())
         yield found
 
 
-def _lines(file: Path) -> list[bytes]:
+def _read_lines(file: Path) -> list[bytes]:
     with click.open_file(str(file), "rb") as lines:
         return [line.strip() for line in lines if line.strip()]
 

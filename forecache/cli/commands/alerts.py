@@ -6,13 +6,13 @@ import click
 
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show_table, wants_json
-from forecache.cli.runner import orchestrator, ran_here
+from forecache.cli.runner import has_orchestrator_run, import_orchestrator
 from forecache.errors import UnavailableError
 
 if TYPE_CHECKING:
     from forecache.alerts.alert import Alert, Subject
     from forecache.alerts.message import Notice
-    from forecache.alerts.notify import Told
+    from forecache.alerts.notify import NotifyResult
     from forecache.settings import Settings
 
 
@@ -32,46 +32,46 @@ def alerts(dry_run: bool, test: bool) -> None:
     The settings FORECACHE_ALERT_... name the receivers. What each was sent is remembered. Exits with 7 where a message
     could not be sent; the next call tries again.
     """
-    from forecache.alerts.notify import failures
-    from forecache.alerts.sinks.chosen import chosen_sinks
+    from forecache.alerts.notify import describe_failures
+    from forecache.alerts.receivers.configured import configured_alert_receivers
 
     if dry_run and test:
         raise click.UsageError("Give --dry-run or --test, not both.")
     current = settings()
-    sinks = [sink.name for sink in chosen_sinks(current)]
+    sinks = [sink.name for sink in configured_alert_receivers(current)]
     if dry_run:
-        _show_dry(current, sinks)
+        _show_dry_run(current, sinks)
         return
     if not sinks:
         raise UnavailableError("No receiver of alerts is set.", remedy="Set FORECACHE_ALERT_WEBHOOK or another.")
-    told = _test(current) if test else _tell(current)
+    told = _send_test(current) if test else _send_news(current)
     if wants_json():
-        print_json({"told": told, "open": _open(current)})
+        print_json({"told": told, "open": _list_open(current)})
     else:
         _show(current, told)
-    reason = failures(told)
+    reason = describe_failures(told)
     if reason:
         raise UnavailableError(f"Not everything could be sent. {reason}", remedy="The next call tries again.")
 
 
-def _recorded(current: "Settings") -> "tuple[list[Alert], list[Subject], dict[str, str]]":
+def _orchestrator_news(current: "Settings") -> "tuple[list[Alert], list[Subject], dict[str, str]]":
     """Alerts from the orchestrator's records since the last call; none if it is not installed or never ran here."""
-    if not ran_here(current):
+    if not has_orchestrator_run(current):
         return [], [], {}
-    news = orchestrator("jobs.alerts").news_of_home(current)
+    news = import_orchestrator("jobs.alerts").read_installation_events(current)
     return news.alerts, news.well, news.cursors
 
 
-def _tell(current: "Settings") -> "list[Told]":
-    from forecache.operations.watch.tell import tell
+def _send_news(current: "Settings") -> "list[NotifyResult]":
+    from forecache.operations.watch.collect_alerts import collect_and_notify
 
-    found, well, cursors = _recorded(current)
-    told, problems = tell(current, found, well, cursors=cursors)
+    found, well, cursors = _orchestrator_news(current)
+    told, problems = collect_and_notify(current, found, well, cursors=cursors)
     _warn(problems)
     return told
 
 
-def _test(current: "Settings") -> "list[Told]":
+def _send_test(current: "Settings") -> "list[NotifyResult]":
     from datetime import datetime, timezone
 
     from forecache.alerts.alert import Alert
@@ -82,16 +82,16 @@ def _test(current: "Settings") -> "list[Told]":
     return notify(current, [Alert("test", "forecache", "info", summary, {}, moment, moment.isoformat())])
 
 
-def _show_dry(current: "Settings", sinks: list[str]) -> None:
-    from forecache.alerts.journal import would_tell
-    from forecache.operations.watch.tell import look_safely
+def _show_dry_run(current: "Settings", sinks: list[str]) -> None:
+    from forecache.alerts.journal import preview_notices
+    from forecache.operations.watch.collect_alerts import collect_alerts_safely
 
-    alerts, well, _ = _recorded(current)
-    found = look_safely(current)
+    alerts, well, _ = _orchestrator_news(current)
+    found = collect_alerts_safely(current)
     _warn(found.problems)
     news: dict[tuple[str, str, int], Notice] = {}
     for sink in sinks or [""]:
-        notices = would_tell(current, [*alerts, *found.alerts], well, sink=sink, complete=found.complete)
+        notices = preview_notices(current, [*alerts, *found.alerts], well, sink=sink, complete=found.complete)
         news |= {(notice.id, notice.state, notice.number): notice for notice in notices}
     if wants_json():
         print_json([{"state": each.state, **vars(each.alert)} for each in news.values()])
@@ -113,14 +113,14 @@ def _cells(alert: "Alert") -> tuple[Any, ...]:
     return alert.severity, alert.kind.replace("_", " "), of, f"{alert.at:%Y-%m-%d %H:%M}", alert.summary
 
 
-def _open(current: "Settings") -> "list[Alert]":
-    from forecache.alerts.journal import open_alerts
+def _list_open(current: "Settings") -> "list[Alert]":
+    from forecache.alerts.journal import list_open_alerts
 
-    return open_alerts(current)
+    return list_open_alerts(current)
 
 
-def _show(current: "Settings", told: "list[Told]") -> None:
-    rows = [_cells(alert) for alert in _open(current)]
+def _show(current: "Settings", told: "list[NotifyResult]") -> None:
+    rows = [_cells(alert) for alert in _list_open(current)]
     if rows:
         show_table(_COLUMNS, rows, title="Open alerts")
     for each in told:

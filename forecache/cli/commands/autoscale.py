@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import Night, command, settings
+from forecache.cli.base import DateParam, command, settings
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.errors import InputError
 
 if TYPE_CHECKING:
     from forecache.operations.autoscale.demand import Demand
-    from forecache.operations.autoscale.policy import Policy
+    from forecache.operations.autoscale.scaling_policy import ScalingPolicy
     from forecache.settings import Settings
 
 _START_S = 30.0
@@ -28,7 +28,7 @@ _START_S = 30.0
     "forecache simulate autoscale --peak 20000 --capacity 3000 --measure-start --start-s 15",
 )
 @click.argument("name", metavar="[NAME]", required=False)
-@click.option("--day", type=Night(), help="Day of NAME's request log; default: its newest whole one.")
+@click.option("--day", type=DateParam(), help="Day of NAME's request log; default: its newest whole one.")
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="CSV with seconds and requests_per_second.")  # fmt: skip
 @click.option("--peak", type=click.FloatRange(min=0, min_open=True),
@@ -65,59 +65,63 @@ def autoscale(
 
     Demand comes from the request log of the real-time model NAME, a file, or a built-in day.
     """
-    from forecache.operations.autoscale.compare import compare, figures
-    from forecache.operations.autoscale.simulate import Replica
+    from forecache.operations.autoscale.compare_policies import compare_with_fixed, comparison_figures
+    from forecache.operations.autoscale.simulate_day import Replica
 
     if plot is not None and plot.suffix not in (".png", ".svg"):
         raise InputError(f"--plot {plot} is no picture that can be written.", remedy="End it in .png or .svg.")
     current = settings()
-    demand = _demand(current, name, day, file, peak)
+    demand = _read_demand(current, name, day, file, peak)
     service_s = 1 / capacity if capacity else _service_s(current, name)
     if measure_start:
-        start_s += _measured_start_s(current)
+        start_s += _measure_start_s(current)
     replica = Replica(
         service_s, workers=workers, deadline_s=deadline_ms / 1e3, start_s=start_s, ladder=not no_ladder,
         gone_s=30 if policy == "ray" else 0,
     )  # fmt: skip
-    found = compare(demand, replica, _policy(policy, workers, target, least, most), slo=slo, fixed=fixed)
+    found = compare_with_fixed(
+        demand, replica, _make_policy(policy, workers, target, least, most), slo=slo, fixed=fixed
+    )
     if plot is not None:
-        from forecache.operations.autoscale.plot import plot as draw
+        from forecache.operations.autoscale.compare_policies import plot_comparison as draw
 
         draw(found, plot)
-    made = figures(current, found)
+    made = comparison_figures(current, found)
     if wants_json():
         print_json(made)
     else:
         _show(made)
 
 
-def _demand(current: "Settings", name: str | None, day: date | None, file: Path | None, peak: float | None) -> "Demand":
-    from forecache.operations.autoscale.demand import built_in, from_csv, from_log
+def _read_demand(
+    current: "Settings", name: str | None, day: date | None, file: Path | None, peak: float | None
+) -> "Demand":
+    from forecache.operations.autoscale.demand import built_in_demand, demand_from_csv, demand_from_log
 
     if sum(each is not None for each in (name, file, peak)) != 1 and not (name and (file or peak)):
         raise click.UsageError("Give NAME, --file or --peak: where the demand comes from.")
     if file is not None and peak is not None:
         raise click.UsageError("Give --file or --peak, not both.")
     if file is not None:
-        return from_csv(file)
+        return demand_from_csv(file)
     if peak is not None:
-        return built_in(peak)
+        return built_in_demand(peak)
     assert name is not None
     from forecache.pipeline import load_realtime
 
     log = load_realtime(current, name).log
-    return from_log(current, name, day=day, sample=log.sample if log else 1.0)
+    return demand_from_log(current, name, day=day, sample=log.sample if log else 1.0)
 
 
 def _service_s(current: "Settings", name: str | None) -> float:
     if name is None:
         raise click.UsageError("Give --capacity: the requests/s that a worker answers at most.")
-    from forecache.operations.autoscale.demand import service_s
+    from forecache.operations.autoscale.demand import measure_service_s
 
-    return service_s(current, name)
+    return measure_service_s(current, name)
 
 
-def _measured_start_s(current: "Settings") -> float:
+def _measure_start_s(current: "Settings") -> float:
     """Seconds until a reader of this installation's store is ready."""
     import time
 
@@ -130,10 +134,8 @@ def _measured_start_s(current: "Settings") -> float:
     return took_s
 
 
-def _policy(name: str, workers: int, target: float | None, least: int | None, most: int | None) -> "Policy":
-    from forecache.operations.autoscale.hpa import Hpa
-    from forecache.operations.autoscale.kpa import Kpa
-    from forecache.operations.autoscale.ray_serve import RayServe
+def _make_policy(name: str, workers: int, target: float | None, least: int | None, most: int | None) -> "ScalingPolicy":
+    from forecache.operations.autoscale.autoscalers import Hpa, Kpa, RayServe
 
     policies: dict[str, Hpa | Kpa | RayServe] = {"hpa": Hpa(), "kpa": Kpa(), "ray": RayServe()}
     made = policies[name]

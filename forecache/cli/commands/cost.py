@@ -11,8 +11,8 @@ from forecache.cli.output import print_json, show_table, wants_json
 from forecache.errors import InputError
 
 if TYPE_CHECKING:
-    from forecache.operations.cost.line import Line
-    from forecache.operations.cost.report import Report
+    from forecache.operations.cost.cost_line import CostLine
+    from forecache.operations.cost.cost_report import CostReport
 
 
 NOT_COUNTED = (
@@ -36,30 +36,30 @@ def cost(days: int, cores: int | None, plot: Path | None) -> None:
 
     Prices come from FORECACHE_PRICES. Where one is missing, the amount is shown alone.
     """
-    from forecache.operations.cost.report import as_dict, cost_report
+    from forecache.operations.cost.cost_report import cost_report, report_to_dict
 
     if plot is not None and plot.suffix not in (".png", ".svg"):
         raise InputError(f"--plot {plot} is no picture that can be written.", remedy="End it in .png or .svg.")
     report = cost_report(settings(), days=days, cores=cores or os.cpu_count() or 1)
     if plot is not None:
-        from forecache.operations.cost.plot import plot as draw
+        from forecache.operations.cost.cost_report import plot_costs as draw
 
         draw(report, plot)
     if wants_json():
-        print_json(as_dict(report))
+        print_json(report_to_dict(report))
     else:
         _show(report)
 
 
-def _show(report: "Report") -> None:
-    from forecache.operations.cost.line import PARTS
+def _show(report: "CostReport") -> None:
+    from forecache.operations.cost.cost_line import PARTS
 
     figures = ("a day", "on demand", "spot")
     show_table(
         ("part", "of", "what", *figures, "basis"),
         [
-            (line.part, line.subject or "all", line.what, f"{line.amount:,.4g} {line.unit}", _price(line.price),
-             _price(line.price_spot), _basis(line, report.cores))
+            (line.part, line.subject or "all", line.what, f"{line.amount:,.4g} {line.unit}", _format_price(line.price),
+             _format_price(line.price_spot), _format_basis(line, report.cores))
             for line in report.lines
         ],
         right=figures,
@@ -68,29 +68,34 @@ def _show(report: "Report") -> None:
     for part in PARTS:
         price = report.price_of(part)
         if price is not None:
-            click.echo(f"{part}: {_price(price)} a day")
+            click.echo(f"{part}: {_format_price(price)} a day")
     if report.spot_saving is not None:
         word = "saves" if report.spot_saving >= 0 else "costs"
-        click.echo(f"Training on spot machines {word} {_price(abs(report.spot_saving))} a day, repeated work included.")
+        click.echo(
+            f"Training on spot machines {word} {_format_price(abs(report.spot_saving))} a day, repeated work included."
+        )
     predictions = sum(report.predictions.values())
     if report.per_million_predictions is not None:
         click.echo(
-            f"A million predictions: {_price(report.per_million_predictions)} (of {predictions:,.0f} a day; stages, "
+            f"A million predictions: {_format_price(report.per_million_predictions)} (of "
+            f"{predictions:,.0f} a day; stages, "
             "training and storage; a recommender's prediction is one user's list)."
         )
     if report.per_million_answers is not None:
-        click.echo(f"A million answers: {_price(report.per_million_answers)} (of {report.use.answers:,.0f} a day).")
+        click.echo(
+            f"A million answers: {_format_price(report.per_million_answers)} (of {report.use.answers:,.0f} a day)."
+        )
     for stream in report.streams:
         if (hours := stream.core_hours_per_million) is not None:
             price = report.per_million_events[stream.name]
-            costs = "" if price is None else f", {_price(price)}"
+            costs = "" if price is None else f", {_format_price(price)}"
             since = f"of {stream.events:,} since its process was started"
             click.echo(f"A million events of the stream {stream.name}: {hours:,.3g} core-hours{costs} ({since}).")
-    for sentence in missing(report):
+    for sentence in missing_figures(report):
         click.echo(sentence)
 
 
-def missing(report: "Report") -> list[str]:
+def missing_figures(report: "CostReport") -> list[str]:
     """A sentence for each missing figure, with its remedy."""
     said = [
         f'There is no price for {name!r}: add it to FORECACHE_PRICES, such as {{"{name}": '
@@ -105,11 +110,11 @@ def missing(report: "Report") -> list[str]:
     return said
 
 
-def _price(value: float | None) -> str:
+def _format_price(value: float | None) -> str:
     return "-" if value is None else f"{value:,.2f}" if value >= 10 else f"{value:,.3g}"
 
 
-def _basis(line: "Line", cores: int) -> str:
+def _format_basis(line: "CostLine", cores: int) -> str:
     if line.basis == "held":
         return f"its time on {cores} cores"
     return f"{line.basis}, {line.wasted:.3g} wasted by preemption" if line.wasted else line.basis

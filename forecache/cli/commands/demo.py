@@ -9,18 +9,64 @@ from typing import Any
 import click
 
 from forecache.cli.base import command, settings
-from forecache.cli.demo_requests import asked, show_asked
-from forecache.cli.model_figures import show_models, verdicts
-from forecache.cli.output import cell, duration, print_json, show_stages, show_table, stage_dict, wants_json
+from forecache.cli.model_figures import collect_verdicts, show_models
+from forecache.cli.output import (
+    format_cell,
+    format_duration,
+    print_json,
+    show_stages,
+    show_table,
+    stage_dict,
+    wants_json,
+)
 from forecache.cli.progress import StageProgress
 from forecache.cli.reader_process import ReaderProcess
-from forecache.cli.runner import chosen_nightly, run_job
+from forecache.cli.runner import resolve_nightly_names, run_job
 from forecache.lake.ingest.demo_data import land_demo_data
 from forecache.pipeline import FeatureView, Pipeline, Realtime, Recommender, Served
 from forecache.pipeline.loading import load_nightly
 from forecache.pipeline.schedules.as_of import newest_as_of
 from forecache.results import StageResult
 from forecache.settings import Settings
+
+_TIMES = 20
+_SHOWN = 5
+
+
+def ask_recorded_request(settings: Settings, reader: ReaderProcess, realtime: Realtime) -> list[dict[str, Any]]:
+    """Send a request of the last day that has examples, again until the model itself answers it, a few times at most.
+
+    Returns:
+        One entry with `name`, `request` and `answer`; [] for a model without examples.
+    """
+    from forecache.lake.examples.recorded_requests import recorded_requests_file
+
+    file = recorded_requests_file(settings, realtime.name)
+    recorded: list[str] = json.loads(file.read_text()) if file.is_file() else []
+    if not recorded:
+        return []
+    answer = reader.post_request(realtime.name, recorded[0])
+    for _ in range(_TIMES):
+        if answer["rung"] == "model":
+            break
+        answer = reader.post_request(realtime.name, recorded[0])
+    return [{"name": realtime.name, "request": json.loads(recorded[0]), "answer": answer}]
+
+
+def show_request_and_answer(each: dict[str, Any]) -> None:
+    """Print a request without its candidates, and the first items or the value of its answer."""
+    name, answer = each["name"], each["answer"]
+    request = {key: value for key, value in each["request"].items() if not isinstance(value, list)}
+    took = f"{answer['timings_ms']['total']:g} ms of {answer['deadline_ms']:g}"
+    click.echo(f"POST /v1/{name} {json.dumps(request)}: answered by {answer['rung']} in {took}")
+    if "value" in answer:
+        click.echo(f"  {json.dumps(answer['value'])}\n")
+        return
+    items = answer["items"][:_SHOWN]
+    rows = [tuple(format_cell(value) for value in item.values()) for item in items]
+    show_table(tuple(items[0]), rows, title=f"The first {len(items)} of {len(answer['items'])} candidates")
+    click.echo()
+
 
 _MOST_ITEMS = 3
 
@@ -47,22 +93,22 @@ def demo(names: tuple[str, ...], keep: bool, s3: bool) -> None:
     if not s3:
         _run(names, keep=keep)
         return
-    from forecache.cli.local_s3 import local_s3
+    from forecache.cli.local_s3 import run_local_s3
 
-    with local_s3(settings().home_path / "demo-s3"):
+    with run_local_s3(settings().home_path / "demo-s3"):
         _run(names, keep=keep)
 
 
 def _run(names: tuple[str, ...], *, keep: bool) -> None:
     started = time.perf_counter()
     current = settings()
-    pipelines = [load_nightly(current, name) for name in chosen_nightly(current, names)]
+    pipelines = [load_nightly(current, name) for name in resolve_nightly_names(current, names)]
     modelled = [each.training_pipeline if isinstance(each, Realtime) else each for each in pipelines]
     trained = [pipeline for pipeline in modelled if isinstance(pipeline, Pipeline) and pipeline.is_trained]
     with StageProgress() as progress:
         stages = land_demo_data(current, progress=progress.update)
         for stage in stages:
-            progress.done(stage)
+            progress.print_stage(stage)
         night = min(map(newest_as_of, pipelines))
         stages += run_job(
             current,
@@ -70,7 +116,7 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
             nights=(night, night),
             job="full",
             progress=progress.update,
-            on_stage=progress.done,
+            on_stage=progress.print_stage,
         )
         progress.update("writing the report")
         predicting = [each for each in pipelines if not isinstance(each, (FeatureView, Realtime))]
@@ -80,17 +126,20 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
         progress.update("starting the reader")
         with ReaderProcess(current) as reader:
             answers = [
-                reader.answer(pipeline.name, key, limit=_limit(pipeline)) | {"pipeline": pipeline.name}
+                reader.get_answer(pipeline.name, key, limit=_limit(pipeline)) | {"pipeline": pipeline.name}
                 for pipeline in predicting
                 if pipeline.publish is not None
                 for key in sample_keys(current, pipeline, night)
             ]
             asked_for = [
-                each for model in pipelines if isinstance(model, Realtime) for each in asked(current, reader, model)
+                each
+                for model in pipelines
+                if isinstance(model, Realtime)
+                for each in ask_recorded_request(current, reader, model)
             ]
             if keep:
-                reader.keep()
-    models = verdicts(current, trained)
+                reader.keep_running()
+    models = collect_verdicts(current, trained)
     if wants_json():
         print_json(
             {
@@ -111,14 +160,15 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
         show_models(models)
     _show_answers(answers)
     for each in asked_for:
-        show_asked(each)
-    _say_what_next(current, predicting, reports, answers)
+        show_request_and_answer(each)
+    _print_next_steps(current, predicting, reports, answers)
     skipped = sum(stage.skipped for stage in stages)
     click.echo(
-        f"Done in {duration(time.perf_counter() - started)}: {len(stages)} stages, {skipped} of them already current."
+        f"Done in {format_duration(time.perf_counter() - started)}: {len(stages)} stages, {skipped} of "
+        "them already current."
     )
     if answers:
-        _say_served(reader, answers[0], keep=keep)
+        _print_served(reader, answers[0], keep=keep)
 
 
 def sample_keys(settings: Settings, pipeline: Pipeline | Recommender, night: date) -> list[str]:
@@ -151,7 +201,7 @@ def _limit(pipeline: Pipeline | Recommender) -> int | None:
 def _write_report(settings: Settings, pipeline: Pipeline | Recommender, stages: list[StageResult], night: date) -> str:
     """Write the report of the version that this run registered, or of the lists; returns its path."""
     from forecache.recommend.evaluation.report import write_report as write_list_report
-    from forecache.registry.report.page import write_report
+    from forecache.registry.report.model_report import write_report
 
     if isinstance(pipeline, Recommender):
         return str(write_list_report(settings, pipeline, night))
@@ -168,7 +218,7 @@ def _show_answers(answers: list[dict[str, Any]]) -> None:
     rows = [
         (
             f"{answer['pipeline']}/{answer['key']}",
-            ", ".join(f"{name} {_shown(value)}" for name, value in answer["value"].items()),
+            ", ".join(f"{name} {_format_value(value)}" for name, value in answer["value"].items()),
             answer["store_version"],
             f"{answer['model']['name']} {answer['model']['version']}",
             answer["as_of"],
@@ -183,14 +233,14 @@ def _show_answers(answers: list[dict[str, Any]]) -> None:
     click.echo()
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     """A value for people; for a list, its items."""
     if not isinstance(value, list):
-        return cell(value)
-    return ", ".join(str(item["item"]) if isinstance(item, dict) else cell(item) for item in value)
+        return format_cell(value)
+    return ", ".join(str(item["item"]) if isinstance(item, dict) else format_cell(item) for item in value)
 
 
-def _say_what_next(
+def _print_next_steps(
     settings: Settings, pipelines: Sequence[Served], reports: dict[str, str], answers: list[dict[str, Any]]
 ) -> None:
     for name, path in reports.items():
@@ -202,7 +252,7 @@ def _say_what_next(
     click.echo(f"Everything is under {settings.home_path}.")
     click.echo("\nWhat next:")
     steps = [
-        *(_how_to_ask(next(each for each in pipelines if each.publish is not None), answers[0]) if answers else ()),
+        *(_ask_steps(next(each for each in pipelines if each.publish is not None), answers[0]) if answers else ()),
         *(
             (f'forecache query "select * from {each.served_table} limit 5"', "SQL over the lake")
             for each in pipelines[:1]
@@ -217,14 +267,14 @@ def _say_what_next(
     click.echo()
 
 
-def _how_to_ask(pipeline: Served, answer: dict[str, Any]) -> list[tuple[str, str]]:
+def _ask_steps(pipeline: Served, answer: dict[str, Any]) -> list[tuple[str, str]]:
     asked = f"{pipeline.name} {answer['key']}"
     if isinstance(pipeline, Recommender):
         return [(f"forecache get {asked}", "read an answer from the store")]
     return [(f"forecache explain {asked}", "follow an answer back to its data and model")]
 
 
-def _say_served(reader: ReaderProcess, answer: dict[str, Any], *, keep: bool) -> None:
+def _print_served(reader: ReaderProcess, answer: dict[str, Any], *, keep: bool) -> None:
     """Print the last lines: the reader's address and an answer that it served."""
     state = f"runs as process {reader.pid}; stop it with: kill {reader.pid}" if keep else "was stopped again"
     click.echo(f"Reader: {reader.address} ({state})")

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from forecache.cli.base import command, settings
-from forecache.cli.checks.machine import port_is_free
-from forecache.cli.runner import orchestrator
+from forecache.cli.checks.machine import is_port_free
+from forecache.cli.runner import import_orchestrator
 from forecache.cli.supervise import run_supervised
 from forecache.errors import ConflictError, UnavailableError
 
@@ -21,14 +21,14 @@ def dev(context: click.Context, host: str, port: int | None) -> None:
     """Open Dagster's UI: asset graph, runs, checks, schedules, backfills. Ctrl-C or SIGTERM stops all its processes."""
     current = settings()
     port = port or current.dagster_port
-    if not port_is_free(host, port):
+    if not is_port_free(host, port):
         raise ConflictError(
             f"Port {port} on {host} is in use.", remedy="Stop the process that listens there, or give --port."
         )
     program = Path(sys.executable).with_name("dagster")
     if not program.is_file():
         raise UnavailableError(f"There is no {program}.", remedy="Run `make setup`.")
-    instance = orchestrator("resources.instance")
+    instance = import_orchestrator("resources.instance")
     home = instance.ensure_instance(current)
     instance.prepare_tables(home)
     # Dagster would first recommend another command, which this environment does not have.

@@ -16,12 +16,12 @@ from forecache.cli.output import print_json, show_table, wants_json
 @click.option("--top", type=click.IntRange(min=0), default=5, show_default=True, help="Keys that moved most to show.")
 def diff(pipeline: str, before: int, after: int, top: int) -> None:
     """Show the changes from version BEFORE to version AFTER of PIPELINE: keys, scores, top movers."""
-    from forecache.cli.live_rows import live_layer
+    from forecache.cli.live_rows import live_layer_dict
     from forecache.store.read.compare_versions import diff_versions
 
     store = open_pipeline_store(pipeline)
     found = diff_versions(store, before, after, top=top)
-    live = live_layer(store, store.manifest(before), store.manifest(after))
+    live = live_layer_dict(store, store.manifest(before), store.manifest(after))
     if live is not None:
         found["live"] = live
     if wants_json():

@@ -6,21 +6,20 @@ from typing import Any
 import click
 
 from forecache.cli.base import command, settings
-from forecache.cli.named import find_published, has_stream_alone, is_released
 from forecache.cli.output import print_json, show_table, size, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.cli.runner import chosen_served
+from forecache.cli.resolve_names import find_published, is_released, is_stream_only
+from forecache.cli.runner import resolve_served_names
 from forecache.errors import ForecacheError, NotFoundError, SettingsError
-from forecache.pipeline.models.trained import require_published
-from forecache.pipeline.names import check_name
-from forecache.pipeline.unknown import known
+from forecache.pipeline.models.check_training import require_published
+from forecache.pipeline.names import check_name, known_names_remedy
 from forecache.settings import Settings
 
 _PIPELINES = click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 _REMOTE = click.option("--remote", help="Folder or s3:// URI; default: FORECACHE_STORE_REMOTE.")
 
 
-def _each(
+def _run_for_each(
     chosen: list[str], do: Callable[[str], dict[str, Any]], *, nothing_there: Callable[[str], bool]
 ) -> list[dict[str, Any]]:
     """Call `do` for every pipeline, even if it fails for others; returns one row per pipeline.
@@ -54,13 +53,13 @@ def _exchange(
     names: tuple[str, ...], remote: str | None, *, pulling: bool, verify: bool = False
 ) -> list[dict[str, Any]]:
     """Push or pull the pipelines; returns what was transferred, one row per pipeline or real-time model."""
-    from forecache.operations.rollout.distribute import pull_owned, push_owned
-    from forecache.realtime.release.ahead import AheadError
+    from forecache.operations.rollout.distribute import pull_unless_ahead, push_if_owner
     from forecache.realtime.release.folder import open_releases
-    from forecache.realtime.release.here import released_here
-    from forecache.realtime.release.replicas import remote_releases
+    from forecache.realtime.release.released_models import list_released_models
+    from forecache.realtime.release.remote_conflict import UnpushedChangesError
+    from forecache.realtime.release.replicas import list_remote_models
     from forecache.store import open_remote, open_store, pull, push
-    from forecache.store.replicas.layer import pull_streamed, push_streamed
+    from forecache.store.replicas.live_layer import pull_stream_only_stores, push_stream_only_stores
     from forecache.store.replicas.sync import remote_pipelines
 
     current = settings()
@@ -73,16 +72,16 @@ def _exchange(
     # A replica has no declarations: without names it pulls all that the remote serves.
     for name in names:
         check_name("pipeline", name)
-    releases = [name for name in (remote_releases(opened) if pulling else released_here(current))
+    releases = [name for name in (list_remote_models(opened) if pulling else list_released_models(current))
                 if not names or name in names]  # fmt: skip
-    streamed = (pull_streamed if pulling else push_streamed)(current, opened)
+    streamed = (pull_stream_only_stores if pulling else push_stream_only_stores)(current, opened)
     stores = [name for name in dict.fromkeys(names) if name not in releases and name not in streamed]
     chosen: list[str] = []
     told = [{"pipeline": name, "skipped": f"{name} has no version: its live layer is filled from its stream."}
             for name in streamed if not names or name in names]  # fmt: skip
     if stores or not names:
         # Named ones are looked up below.
-        chosen = stores or (remote_pipelines(opened) if pulling else chosen_served(current, ()))
+        chosen = stores or (remote_pipelines(opened) if pulling else resolve_served_names(current, ()))
     chosen = [name for name in chosen if name not in streamed]
     for name in () if pulling else stores:
         require_published(find_published(current, name, or_model=True))
@@ -92,39 +91,39 @@ def _exchange(
             if name in releases:
                 folder = open_releases(current, name)
                 try:
-                    done = (pull_owned(current, folder, opened, verify=verify) if pulling
-                            else push_owned(current, folder, opened))  # fmt: skip
-                except AheadError as error:
+                    done = (pull_unless_ahead(current, folder, opened, verify=verify) if pulling
+                            else push_if_owner(current, folder, opened))  # fmt: skip
+                except UnpushedChangesError as error:
                     return {"skipped": f"{error.message} {error.remedy}"}
                 return {"version": done.pop("release"), **done}
             if pulling and names and opened.size(f"{name}/CURRENT") is None:
-                there = [*remote_pipelines(opened), *remote_releases(opened)]
+                there = [*remote_pipelines(opened), *list_remote_models(opened)]
                 raise NotFoundError(
                     f"The remote serves nothing for {name}.",
-                    remedy=f"{known(name, there, where='the remote')} Else publish and push first.",
+                    remedy=f"{known_names_remedy(name, there, where='the remote')} Else publish and push first.",
                 )
             store = open_store(current, name)
             if pulling:
                 return pull(store, opened, verify=verify, progress=progress.update)
             return push(store, opened, progress=progress.update)
 
-        def nothing_there(name: str) -> bool:
+        def has_nothing(name: str) -> bool:
             if pulling:
                 return not names and opened.size(f"{name}/CURRENT") is None
-            return not names and (name in releases or _unpublished(current, name))
+            return not names and (name in releases or _is_unpublished(current, name))
 
         # A release comes after the features that it was trained with.
-        return [*told, *_each([*chosen, *releases], exchange, nothing_there=nothing_there)]
+        return [*told, *_run_for_each([*chosen, *releases], exchange, nothing_there=has_nothing)]
 
 
-def _stores_among(current: Settings, names: tuple[str, ...]) -> list[str]:
+def _select_stores(current: Settings, names: tuple[str, ...]) -> list[str]:
     """The names, each once, without real-time models that are released here, and streams: they have no versions."""
     return [
-        name for name in dict.fromkeys(names) if not is_released(current, name) and not has_stream_alone(current, name)
+        name for name in dict.fromkeys(names) if not is_released(current, name) and not is_stream_only(current, name)
     ]
 
 
-def _unpublished(current: Settings, name: str) -> bool:
+def _is_unpublished(current: Settings, name: str) -> bool:
     from forecache.store import open_store
 
     return open_store(current, name).pointer().current is None
@@ -135,7 +134,7 @@ def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
     from forecache.store import open_redis_store, open_store
 
     current = settings()
-    stores = chosen_served(current, ()) if not names else _stores_among(current, names)
+    stores = resolve_served_names(current, ()) if not names else _select_stores(current, names)
     chosen = [find_published(current, name, or_model=True) for name in stores]
     with StageProgress() as progress:
 
@@ -145,10 +144,10 @@ def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
 
         published = [pipeline for pipeline in chosen if names or pipeline.publish is not None]
         in_redis = [pipeline.name for pipeline in published if pipeline.publishing.backend == "redis"]
-        return _each(in_redis, load, nothing_there=lambda name: not names and _unpublished(current, name))
+        return _run_for_each(in_redis, load, nothing_there=lambda name: not names and _is_unpublished(current, name))
 
 
-def _done(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _drop_skipped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of pipelines that were not skipped; prints the reasons for the others."""
     for row in rows:
         if "skipped" in row:
@@ -157,7 +156,7 @@ def _done(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _show(rows: list[dict[str, Any]], where: str) -> None:
-    cells = [(row["pipeline"], row["version"], row["files"], size(row["bytes"])) for row in _done(rows)]
+    cells = [(row["pipeline"], row["version"], row["files"], size(row["bytes"])) for row in _drop_skipped(rows)]
     show_table(("pipeline", where, "files", "travelled"), cells, right=(where, "files", "travelled"))
 
 
@@ -178,7 +177,7 @@ def push_command(pipelines: tuple[str, ...], remote: str | None) -> None:
         print_json(rows + [{**row, "target": "redis"} for row in in_redis])
         return
     if in_redis:
-        cells = [(row["pipeline"], row["version"], row["loaded"]) for row in _done(in_redis)]
+        cells = [(row["pipeline"], row["version"], row["loaded"]) for row in _drop_skipped(in_redis)]
         where = "served by Redis now"
         show_table(("pipeline", where, "entries loaded"), cells, right=(where, "entries loaded"))
     if rows:

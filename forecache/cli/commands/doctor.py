@@ -5,13 +5,9 @@ from collections.abc import Callable
 import click
 
 from forecache.cli.base import command
-from forecache.cli.checks import machine, state
-from forecache.cli.checks.alerts import check_alerts
-from forecache.cli.checks.applied import check_registered_models
-from forecache.cli.checks.finding import Finding
-from forecache.cli.checks.mail import check_mail
+from forecache.cli.checks import Finding, machine, state
 from forecache.cli.checks.releases import check_releases, check_rollouts
-from forecache.cli.checks.sources import check_sources
+from forecache.cli.checks.services import check_alerts, check_mail, check_registered_models, check_sources
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.errors import ForecacheError
 from forecache.settings import Settings, load_settings
@@ -40,7 +36,7 @@ def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
     ]
 
 
-def examine(*, deep: bool = False) -> list[Finding]:
+def run_checks(*, deep: bool = False) -> list[Finding]:
     """Every check's finding; a check that raises a ForecacheError has failed, with that error's message."""
     try:
         settings = load_settings()
@@ -67,7 +63,7 @@ def doctor(context: click.Context, deep: bool) -> None:
 
     Exits with 1 if one fails.
     """
-    findings = examine(deep=deep)
+    findings = run_checks(deep=deep)
     failed = any(finding.state == "fail" for finding in findings)
     if wants_json():
         print_json({"ok": not failed, "findings": findings})

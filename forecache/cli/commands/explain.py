@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import Night, command, settings
+from forecache.cli.base import DateParam, command, settings
 from forecache.cli.commands.get import provenance_text
-from forecache.cli.named import find_published, has_stream_alone
-from forecache.cli.output import cell, console, plain, print_json, wants_json
-from forecache.cli.trace import trace, trace_view
-from forecache.cli.trace_lists import trace_list
+from forecache.cli.output import format_cell, json_value, make_console, print_json, wants_json
+from forecache.cli.resolve_names import find_published, is_stream_only
+from forecache.cli.trace import trace, trace_list, trace_view
 from forecache.cli.trace_live import live_lines, live_title, trace_stream
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ MOST_FILES = 3
 @click.option("--version", type=int, help="For a pipeline: a retained store version; default: the served one.")
 @click.option("--item", help="For a real-time model: the candidate to explain; default: the first of the answer.")
 @click.option(
-    "--day", type=Night(), help="For a real-time model: the date of the request in UTC, to read less of the log."
+    "--day", type=DateParam(), help="For a real-time model: the date of the request in UTC, to read less of the log."
 )
 @click.option(
     "--most", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates and features that are shown."
@@ -54,7 +53,7 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
         return
     if item is not None or day is not None:
         raise click.UsageError(f"{name} is no real-time model: --item and --day are of those. Leave them out.")
-    if has_stream_alone(current, name):
+    if is_stream_only(current, name):
         chain = trace_stream(current, name, key)
         if wants_json():
             print_json(chain)
@@ -84,7 +83,7 @@ def _is_realtime(current: "Settings", name: str) -> bool:
     if open_releases(current, name).root.is_dir():
         return True
     project = read_project(current)
-    return name in project.realtime or (name not in project.served and table_exists(current, table_of(name)))
+    return name in project.realtime or (name not in project.publishable and table_exists(current, table_of(name)))
 
 
 def _explain_request(
@@ -96,9 +95,9 @@ def _explain_request(
     if wants_json():
         print_json(found)
         return
-    from forecache.cli.explained import show_answer
+    from forecache.cli.explained_answer import show_explained_answer
 
-    show_answer(found, most=most)
+    show_explained_answer(found, most=most)
 
 
 def _show(pipeline: str, chain: dict[str, Any]) -> None:
@@ -119,33 +118,33 @@ def _show(pipeline: str, chain: dict[str, Any]) -> None:
     if "live" in chain:
         link(live_title(chain["live"]), live_lines(chain["live"]))
     if "store" not in chain:
-        console().print(tree)
+        make_console().print(tree)
         return
     store = chain["store"]
     link(
         f"{'below it, ' if 'live' in chain else ''}store version {store['version']} "
         f"({store['kind']}, {store['rows']:,} keys)",
         [
-            f"published {store['published_at'][:19]}Z{_by(store)}",
+            f"published {store['published_at'][:19]}Z{_code_and_run(store)}",
             f"from {store['table']} at Delta version {store['delta_version']}",
             f"content hash {store['content_hash']}, verified before it was served",
         ],
     )
     if "prediction" in chain:
         prediction = chain["prediction"]
-        link(_title("prediction row", prediction), [_row_text(prediction), _made("scored", prediction)])
+        link(_title("prediction row", prediction), [_row_text(prediction), _made_text("scored", prediction)])
     if "interactions" in chain:
         link(_title("interactions", chain["interactions"]), _raw_lines(chain["interactions"]))
         _show_ranking(chain["model"], link)
-        console().print(tree)
+        make_console().print(tree)
         return
     features = chain["features"]
-    link(_title("feature row", features), [_row_text(features), _made("computed", features)])
+    link(_title("feature row", features), [_row_text(features), _made_text("computed", features)])
     for raw in chain["raw"]:
         link(_title("raw events", raw), _raw_lines(raw))
     if "model" in chain:
         _show_model(chain["model"], link)
-    console().print(tree)
+    make_console().print(tree)
 
 
 def _show_ranking(model: dict[str, Any], link: Any) -> None:
@@ -163,7 +162,7 @@ def _show_ranking(model: dict[str, Any], link: Any) -> None:
 def _value_text(value: Any) -> str:
     """A value for people; for a list, the first items, each with its reason."""
     if not isinstance(value, list):
-        return str(cell(value))
+        return str(format_cell(value))
     places = [_place_text(place) if isinstance(place, dict) else str(place) for place in value]
     more = f" and {len(places) - MOST_ITEMS} more" if len(places) > MOST_ITEMS else ""
     return f"{', '.join(places[:MOST_ITEMS])}{more}"
@@ -178,13 +177,17 @@ def _show_model(model: dict[str, Any], link: Any) -> None:
     link(
         f"{title}{alias}{'' if model['gate'] == 'none' else ', gate ' + model['gate']}",
         [
-            f"MLflow run {model['run_id']}, registered {plain(model['created_at'])}"
+            f"MLflow run {model['run_id']}, registered {json_value(model['created_at'])}"
             if model["run_id"] or model["uri"].startswith("models:/")
-            else f"{model['uri']}, first scored with at {plain(model['created_at'])}{_by(model | {'run_id': ''})}",
-            f"trained on {model['training_table']} at Delta version {model['training_delta_version']}{_by(model)}"
+            else (
+                f"{model['uri']}, first scored with at "
+                f"{json_value(model['created_at'])}{_code_and_run(model | {'run_id': ''})}"
+            ),
+            f"trained on {model['training_table']} at Delta version {model['training_delta_version']}"
+            f"{_code_and_run(model)}"
             if model["training_table"]
             else "not trained by Forecache",
-            "test split: " + ", ".join(f"{name} {cell(value)}" for name, value in model["metrics"].items())
+            "test split: " + ", ".join(f"{name} {format_cell(value)}" for name, value in model["metrics"].items())
             if model["metrics"]
             else "",
             f"gate: {model['gate_reason']}" if model["gate_reason"] else "",
@@ -201,13 +204,13 @@ def _title(what: str, link: dict[str, Any]) -> str:
     return f"{what} in {link['table']} at Delta version {'?' if version is None else version}"
 
 
-def _by(made: dict[str, Any]) -> str:
+def _code_and_run(made: dict[str, Any]) -> str:
     text = f", code {made['code_version']}" if made.get("code_version") else ""
     return text + (f", run {made['run_id']}" if made.get("run_id") else "")
 
 
-def _made(verb: str, link: dict[str, Any]) -> str:
-    return f"{verb} {link['recorded_at']}{_by(link)}" if "recorded_at" in link else ""
+def _made_text(verb: str, link: dict[str, Any]) -> str:
+    return f"{verb} {link['recorded_at']}{_code_and_run(link)}" if "recorded_at" in link else ""
 
 
 def _row_text(link: dict[str, Any]) -> str:

@@ -44,35 +44,35 @@ def features(names: tuple[str, ...], spine: str, out: str, timestamp: str, max_a
 
     current = settings()
     views = find_views(current, names)
-    rows = _read(current, spine, views, timestamp)
+    rows = _read_spine(current, spine, views, timestamp)
     with StageProgress() as progress:
         progress.update(f"features of {len(rows):,} rows")
-        numbered = rows.append_column(ROW, _numbers(len(rows)))
+        numbered = rows.append_column(ROW, _row_numbers(len(rows)))
         frame = spark_session(current).createDataFrame(numbered)
         age = None if max_age is None else timedelta(days=max_age)
         found = historical_features(
             frame.sparkSession, current, views, frame, timestamp=timestamp, max_age=age, progress=progress.update
         )
-        known = collected(found).sort_by(ROW).drop_columns([ROW])
-    _write(current, out, known)
+        known = collect_rows(found).sort_by(ROW).drop_columns([ROW])
+    _write_rows(current, out, known)
     if wants_json():
         print_json({"rows": known.num_rows, "columns": known.column_names, "out": out})
     else:
         click.echo(f"{known.num_rows:,} rows with {known.num_columns - rows.num_columns} features in {out}.")
 
 
-def collected(frame: "DataFrame") -> "pa.Table":
+def collect_rows(frame: "DataFrame") -> "pa.Table":
     """Collect the rows of a frame.
 
     Raises:
         InputError: A view has two rows of a key.
     """
-    from forecache.lake.refusals import refusal_in
+    from forecache.lake.engine_errors import as_refusal
 
     try:
         return frame.toArrow()
     except Exception as error:
-        known = refusal_in(error)
+        known = as_refusal(error)
         if known is None:
             raise
         raise known from error
@@ -85,7 +85,7 @@ def find_views(current: "Settings", names: Sequence[str]) -> "list[FeatureView]"
         NotFoundError: Nothing has one of the names.
     """
     from forecache.pipeline.loading import read_project
-    from forecache.pipeline.unknown import unknown
+    from forecache.pipeline.names import unknown_name_error
 
     project = read_project(current)
     users: dict[str, Pipeline | Realtime] = {**project.pipelines, **project.realtime}
@@ -94,19 +94,19 @@ def find_views(current: "Settings", names: Sequence[str]) -> "list[FeatureView]"
     for name in names:
         if name not in users and name not in known:
             kinds, there = "pipeline, real-time model or feature view", sorted({*users, *known})
-            raise unknown(name, kinds, there, where=current.project)
+            raise unknown_name_error(name, kinds, there, where=current.project)
         views = users[name].views if name in users else (known[name],)
         found |= {view.name: view for view in views}
     return list(found.values())
 
 
-def _read(current: "Settings", spine: str, views: "Sequence[FeatureView]", timestamp: str) -> "pa.Table":
+def _read_spine(current: "Settings", spine: str, views: "Sequence[FeatureView]", timestamp: str) -> "pa.Table":
     """Read the spine; in a CSV file keys get the declared types, and times are in UTC."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from forecache.lake.delta.dataset import open_dataset
-    from forecache.lake.delta.existing import open_existing
+    from forecache.lake.delta.tables import open_existing
     from forecache.pipeline.checks.keys import key_types
 
     kinds = {name: kind for view in views for name, kind in key_types(view.key, view.sources).items()}
@@ -138,7 +138,7 @@ def _read_csv(spine: str, timestamp: str, keys: dict[str, Any]) -> "pa.Table":
         return rows.set_column(place, timestamp, rows[timestamp].cast(pa.timestamp("us", tz="UTC")))
 
 
-def _write(current: "Settings", out: str, rows: "pa.Table") -> None:
+def _write_rows(current: "Settings", out: str, rows: "pa.Table") -> None:
     """Write a file atomically, or replace the rows of a Delta table."""
     import pyarrow.csv as pc
     import pyarrow.parquet as pq
@@ -156,7 +156,7 @@ def _write(current: "Settings", out: str, rows: "pa.Table") -> None:
     part.replace(path)
 
 
-def _numbers(rows: int) -> "pa.Array":
+def _row_numbers(rows: int) -> "pa.Array":
     import numpy as np
     import pyarrow as pa
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import command
-from forecache.cli.output import cell, duration, print_json, show_table, wants_json
+from forecache.cli.output import format_cell, format_duration, print_json, show_table, wants_json
 from forecache.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
     """
     from forecache.cli.live_rows import open_answers
     from forecache.store import parse_key
-    from forecache.store.no_such_key import no_such_key
+    from forecache.store.manifest import no_such_key_error
 
     with open_answers(pipeline, version) as answers:
         manifest = answers.manifest
@@ -38,9 +38,9 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
             found = answers.one(key_bytes[0], (), limit or 0)
             if found is None:
                 raise (
-                    NotFoundError(answers.not_found(keys[0]).detail)
+                    NotFoundError(answers.not_found_problem(keys[0]).detail)
                     if answers.layer
-                    else no_such_key(manifest, keys[0])
+                    else no_such_key_error(manifest, keys[0])
                 )
             answer = json.loads(found)
             results = [{"key": answer.pop("key"), "found": True, "value": answer.pop("value")}]
@@ -62,8 +62,8 @@ def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: d
     rows = [
         (
             item["key"],
-            *(cell(item["value"].get(name)) if item["found"] else "no such key" for name in names),
-            *([_where_from(item)] if some_live else []),
+            *(format_cell(item["value"].get(name)) if item["found"] else "no such key" for name in names),
+            *([_live_source_text(item)] if some_live else []),
         )
         for item in results
     ]
@@ -72,7 +72,7 @@ def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: d
     show_table(columns, rows, right=figures, caption=provenance_text(answer))
 
 
-def _where_from(item: dict[str, Any]) -> str:
+def _live_source_text(item: dict[str, Any]) -> str:
     return provenance_text(item) if item.get("source") == "live" else ""
 
 
@@ -86,7 +86,7 @@ def provenance_text(answer: dict[str, Any]) -> str:
     said.append(f"as of {answer['as_of']}")
     if "scored_at" in answer:
         said.append(f"scored {answer['scored_at'][:19]}Z")
-    text = ", ".join([*said, f"age {duration(answer['age_s'])}"])
+    text = ", ".join([*said, f"age {format_duration(answer['age_s'])}"])
     return text + (" (stale)" if answer["stale"] else "")
 
 
@@ -94,8 +94,11 @@ def _live_text(answer: dict[str, Any]) -> str:
     if "event_time" not in answer:
         return f"live: rows of the stream {answer['stream']}"
     if answer["event_time"] is None:
-        said = f"live: {answer['base']} and no event since, as of {answer['as_of']}, age {duration(answer['age_s'])}"
+        said = (
+            f"live: {answer['base']} and no event since, as of {answer['as_of']}, age "
+            f"{format_duration(answer['age_s'])}"
+        )
         return said + (" (stale)" if answer["stale"] else "")
     position = answer["position"]
     where = "pending, in no commit yet" if position is None else f"position {position}"
-    return f"live: {where}, event at {answer['event_time'][:19]}Z, age {duration(answer['age_s'])}"
+    return f"live: {where}, event at {answer['event_time'][:19]}Z, age {format_duration(answer['age_s'])}"

@@ -53,7 +53,7 @@ def make_project(folder: Path, package: str) -> list[str]:
             f"A project's package cannot be named {package!r}.",
             remedy="Give --package with lower-case letters, digits and _, such as --package shop.",
         )
-    files = _files(package)
+    files = _template_files(package)
     for path in folder.rglob("*"):
         content = files.get(str(path.relative_to(folder)))
         if path.is_file() and not (
@@ -69,7 +69,7 @@ def make_project(folder: Path, package: str) -> list[str]:
     return list(files)
 
 
-def _files(package: str) -> dict[str, bytes]:
+def _template_files(package: str) -> dict[str, bytes]:
     """The template's files for a package of this name, by path in the project."""
     files = {}
     for source in sorted(path for path in TEMPLATE.rglob("*") if path.is_file() and path.suffix != ".pyc"):

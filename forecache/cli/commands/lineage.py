@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forecache.cli.base import Night, command, settings
+from forecache.cli.base import DateParam, command, settings
 from forecache.cli.output import print_json, wants_json
-from forecache.cli.runner import orchestrator, ran_here
+from forecache.cli.runner import has_orchestrator_run, import_orchestrator
 from forecache.errors import NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     forecache lineage --since today --show   # print the events, one in a line, and send none
     """,
 )
-@click.option("--since", type=Night(), help="Send again what was recorded from this day (UTC) on.")
+@click.option("--since", type=DateParam(), help="Send again what was recorded from this day (UTC) on.")
 @click.option("--run", "run_id", help="Send again what one run recorded.")
 @click.option("--show", is_flag=True, help="Print the events instead of sending them; with --since or --run.")
 def lineage(since: date | None, run_id: str | None, show: bool) -> None:
@@ -45,7 +45,7 @@ def lineage(since: date | None, run_id: str | None, show: bool) -> None:
             remedy="Set FORECACHE_OPENLINEAGE_URL or FORECACHE_OPENLINEAGE_FILE.",
         )
     if not again:
-        _report(emit_new(current, job_names=_job_names(current), patient=True))
+        _print_report(emit_new(current, job_names=_job_names(current), patient=True))
         return
     first = datetime.combine(since, time(), timezone.utc) if since else datetime.fromtimestamp(0, timezone.utc)
     facts = recorded_facts(current, since=first, run_id=run_id)
@@ -63,18 +63,18 @@ def lineage(since: date | None, run_id: str | None, show: bool) -> None:
             for event in events_of(current, fact, job_names=names):
                 click.echo(json.dumps(event, ensure_ascii=False, default=str))
         return
-    _report(emit_again(current, facts, job_names=_job_names(current)))
+    _print_report(emit_again(current, facts, job_names=_job_names(current)))
 
 
 def _job_names(current: "Settings") -> dict[str, str]:
     """Dagster's job names by run id; empty if it is not installed or never ran here."""
-    if not ran_here(current):
+    if not has_orchestrator_run(current):
         return {}
-    names: dict[str, str] = orchestrator("jobs.lineage").job_names(current)
+    names: dict[str, str] = import_orchestrator("resources.instance").job_names_by_run(current)
     return names
 
 
-def _report(emitted: "list[EmitResult]") -> None:
+def _print_report(emitted: "list[EmitResult]") -> None:
     if wants_json():
         print_json(emitted)
     else:

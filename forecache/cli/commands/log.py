@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import LazyGroup, Night, command, settings
-from forecache.cli.named import require_log, require_spool
-from forecache.cli.output import plain, print_json, show_table, size, wants_json
+from forecache.cli.base import DateParam, LazyGroup, command, settings
+from forecache.cli.output import json_value, print_json, show_table, size, wants_json
+from forecache.cli.resolve_names import require_log, require_spool
 from forecache.errors import NotFoundError, SettingsError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def log() -> None:
     """,
 )
 @click.argument("name", metavar="NAME")
-@click.option("--day", type=Night(), help="Only answers of this date in UTC.")
+@click.option("--day", type=DateParam(), help="Only answers of this date in UTC.")
 @click.option("--request-id", help="Only the answers to this request.")
 @click.option(
     "--last", type=click.IntRange(min=1), default=20, show_default=True, help="How many of the newest answers."
@@ -59,17 +59,17 @@ def show(name: str, day: date | None, request_id: str | None, last: int, follow:
     current = settings()
     require_log(current, name)
     seen = open_table(current, table_of(name)).version()
-    _print(_newest(current, name, day, request_id, last, seen))
+    _print_answers(_read_newest(current, name, day, request_id, last, seen))
     while follow:
-        from forecache.realtime.log.show import committed_since
+        from forecache.realtime.log.show import read_commits_since
 
         time.sleep(_FOLLOW_S)
-        for seen, rows in committed_since(current, name, seen):  # noqa: B020, B007  # the next look begins behind it
+        for seen, rows in read_commits_since(current, name, seen):  # noqa: B020, B007  # the next look begins behind it
             found = [row for row in rows.to_pylist() if request_id in (None, row["request_id"])]
-            _print(sorted(found, key=_arrived))
+            _print_answers(sorted(found, key=_arrival_time))
 
 
-def _newest(
+def _read_newest(
     current: "Settings", name: str, day: date | None, request_id: str | None, last: int, version: int
 ) -> list[dict[str, Any]]:
     """Answers in the order of their arrival, the newest last."""
@@ -85,29 +85,29 @@ def _newest(
             continue
         batches = read_log(current, name, days=[date.fromisoformat(its_day)], request_id=request_id, version=version)
         rows = chain.from_iterable(batch.to_pylist() for batch in batches)
-        found = heapq.nlargest(last, chain(found, rows), key=_arrived)
+        found = heapq.nlargest(last, chain(found, rows), key=_arrival_time)
         if len(found) == last:
             break
-    return sorted(found, key=_arrived)
+    return sorted(found, key=_arrival_time)
 
 
-def _arrived(row: dict[str, Any]) -> datetime:
+def _arrival_time(row: dict[str, Any]) -> datetime:
     arrived: datetime = row["arrived_at"]
     return arrived
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
-    from forecache.realtime.log.show import moment, readable
+def _print_answers(rows: list[dict[str, Any]]) -> None:
+    from forecache.realtime.log.show import format_arrival, record_as_json
 
     if wants_json():
         for row in rows:
-            click.echo(json.dumps(readable(row), default=plain, ensure_ascii=False))
+            click.echo(json.dumps(record_as_json(row), default=json_value, ensure_ascii=False))
         return
     if not rows:
         return
     cells = [
         (
-            moment(row["arrived_at"]),
+            format_arrival(row["arrived_at"]),
             row["request_id"],
             row["key"],
             row["items"],
@@ -126,13 +126,13 @@ def _print(rows: list[dict[str, Any]]) -> None:
 @command("spool", examples="forecache log spool\nforecache log spool --json")
 def spool() -> None:
     """Show how many rows of each model's log wait here for the lake, were committed, and were lost."""
-    from forecache.realtime.log.commit.state import read_state
-    from forecache.realtime.log.losses import lost_rows
-    from forecache.realtime.log.spool.files import models_in, segments_of, size_of, streams_of
+    from forecache.realtime.log.commit.committer_state import read_state
+    from forecache.realtime.log.row_counters import lost_rows
+    from forecache.realtime.log.spool.spool_files import segments_of, size_of, spooled_models, streams_of
 
     current = settings()
     root, found = current.request_log_path, []
-    for name in models_in(root):
+    for name in spooled_models(root):
         state = read_state(root / name)
         segments = [each for stream in streams_of(root / name) for each in segments_of(stream)]
         figures = {each: value for each, value in asdict(state).items() if each in _FIGURES}
@@ -152,7 +152,7 @@ def spool() -> None:
             each["rows"],
             ", ".join(f"{count:,} {reason}" for reason, count in each["lost"].items()) or "none",
             f"{each['lag_s']:.1f}",
-            _when(each["committed_at"]),
+            _format_moment(each["committed_at"]),
             each["failure"],
         )
         for each in found
@@ -161,7 +161,7 @@ def spool() -> None:
     show_table(columns, rows, right=("segments", "waiting", "commits", "rows", "delay s"))
 
 
-def _when(moment: float) -> str:
+def _format_moment(moment: float) -> str:
     return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ") if moment else "never"
 
 
@@ -177,8 +177,8 @@ def commit(names: tuple[str, ...], once: bool, until_input_ends: bool) -> None:
     """
     import logging
 
-    from forecache.beside import stop_event
-    from forecache.realtime.log.commit.run import run_committer
+    from forecache.realtime.log.commit.committer import run_committer
+    from forecache.sidecar import stop_event
 
     current = settings()
     for name in names:

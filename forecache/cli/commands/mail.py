@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from forecache.cli.base import command, settings
-from forecache.cli.by_hand import show_in_dagster
+from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 

@@ -32,7 +32,7 @@ def metrics(textfile: Path | None, listen: str | None, glossary: bool) -> None:
     from the file of --textfile, whose name has to end in `.prom`. With --json, the glossary of all metrics is printed.
     """
     from forecache.metrics.glossary import all_metrics
-    from forecache.metrics.glossary import glossary as tables
+    from forecache.metrics.glossary import render_glossary as tables
 
     if glossary:
         click.echo(tables())
@@ -54,14 +54,13 @@ def metrics(textfile: Path | None, listen: str | None, glossary: bool) -> None:
 
 
 def _listen(current: "Settings", address: str) -> None:
-    from forecache.monitoring.export_server import export_server
-    from forecache.monitoring.exporter import batch_page
+    from forecache.monitoring.exporter import batch_page, create_export_server
 
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise InputError(f"--listen {address} is no address.", remedy="Give HOST:PORT, such as 127.0.0.1:9464.")
     try:
-        server = export_server(host, int(port), lambda: batch_page(current))
+        server = create_export_server(host, int(port), lambda: batch_page(current))
     except OSError as error:
         raise InputError(f"Nothing can listen at {address}: {error.strerror}.", remedy="Choose another port.") from None
     click.echo(f"Metrics are at http://{host}:{server.server_address[1]}/metrics.", err=True)

@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, settings, trained_pipeline
-from forecache.cli.by_hand import actor, show_in_dagster
+from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, load_trained_pipeline, settings
 from forecache.cli.commands.release import release_champion
-from forecache.cli.output import cell, print_json, show_table, wants_json
+from forecache.cli.dagster_events import actor, show_in_dagster
+from forecache.cli.output import format_cell, print_json, show_table, wants_json
 from forecache.errors import CheckError
 
 if TYPE_CHECKING:
     from forecache.pipeline import Pipeline
-    from forecache.registry.gate.verdicts import Verdict
+    from forecache.registry.gate.verdicts import GateVerdict
     from forecache.settings import Settings
 
 
@@ -37,15 +37,15 @@ def models() -> None:
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 def list_all(pipelines: tuple[str, ...]) -> None:
     """List the registered models of PIPELINEs (default: all), their gate verdicts, and the champion."""
-    from forecache.cli.runner import chosen_pipelines
+    from forecache.cli.runner import resolve_pipeline_names
     from forecache.pipeline import load_pipeline
-    from forecache.registry.applied.listing import models_of
+    from forecache.registry.applied.pipeline_models import models_of
 
     current = settings()
-    declared = [load_pipeline(current, name) for name in chosen_pipelines(current, pipelines)]
+    declared = [load_pipeline(current, name) for name in resolve_pipeline_names(current, pipelines)]
     found = [(pipeline, version) for pipeline in declared for version in models_of(current, pipeline)]
     if wants_json():
-        print_json([version.described() for _, version in found])
+        print_json([version.as_dict() for _, version in found])
         return
     rows = [
         (
@@ -53,7 +53,7 @@ def list_all(pipelines: tuple[str, ...]) -> None:
             version.version,
             ", ".join(version.aliases),
             version.gate,
-            ", ".join(f"{name} {cell(value)}" for name, value in version.metrics.items()),
+            ", ".join(f"{name} {format_cell(value)}" for name, value in version.metrics.items()),
             f"{version.created_at:%Y-%m-%d %H:%M}Z",
             version.run_id or version.uri,
         )
@@ -81,10 +81,10 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     with another champion than the present one.
     """
     from forecache.operations.rollback import recover_interrupted
-    from forecache.registry.moves import promote as promote_by_hand
-    from forecache.registry.versions.models import CHAMPION, model_version
+    from forecache.registry.alias_moves import promote_version as promote_by_hand
+    from forecache.registry.versions.model_versions import CHAMPION, model_version
 
-    current, declared = trained_pipeline(pipeline)
+    current, declared = load_trained_pipeline(pipeline)
     recover_interrupted(current, declared)
     judged_now = model_version(current, declared, version).gate == "pending"
     if judged_now:
@@ -94,7 +94,7 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     promoted = model_version(current, declared, version)
     show_in_dagster(current, f"model_{pipeline}", {"champion": version, "reason": reason})
     if wants_json():
-        print_json(promoted.described())
+        print_json(promoted.as_dict())
     else:
         click.echo(f"Model {promoted.name} {promoted.version} is the champion; the next run scores with it.")
     release_champion(current, pipeline)
@@ -110,13 +110,13 @@ def judge(pipeline: str, version: int) -> None:
     changed since, and any version that no person decided about if the gate's declaration has. A version that passes
     becomes the champion, as after a training.
     """
-    from forecache.registry.versions.models import CHAMPION, model_version
+    from forecache.registry.versions.model_versions import CHAMPION, model_version
 
-    current, declared = trained_pipeline(pipeline)
+    current, declared = load_trained_pipeline(pipeline)
     verdict = _judge(current, declared, version)
     judged = model_version(current, declared, version)
     if wants_json():
-        print_json(judged.described())
+        print_json(judged.as_dict())
     else:
         click.echo(f"{verdict.line}.")
     if CHAMPION in judged.aliases:
@@ -130,13 +130,13 @@ def judge(pipeline: str, version: int) -> None:
 def reject(pipeline: str, version: int, reason: str) -> None:
     """Reject VERSION of PIPELINE's model, which waits for approval; the champion does not change."""
     from forecache.operations.approval import approve
-    from forecache.registry.versions.models import model_version
+    from forecache.registry.versions.model_versions import model_version
 
-    current, declared = trained_pipeline(pipeline)
+    current, declared = load_trained_pipeline(pipeline)
     approve(current, declared, version=version, approved=False, actor=actor(), reason=reason)
     show_in_dagster(current, f"model_{pipeline}", {"rejected": version, "reason": reason})
     if wants_json():
-        print_json(model_version(current, declared, version).described())
+        print_json(model_version(current, declared, version).as_dict())
     else:
         click.echo(f"Model {pipeline} {version} is rejected; the champion does not change.")
 
@@ -147,9 +147,9 @@ def reject(pipeline: str, version: int, reason: str) -> None:
 @click.argument("second", type=int)
 def diff(pipeline: str, first: int, second: int) -> None:
     """Show the differences between versions FIRST and SECOND of PIPELINE's model: metrics, data, code, parameters."""
-    from forecache.registry.moves import diff_models
+    from forecache.registry.alias_moves import diff_models
 
-    changed = diff_models(*trained_pipeline(pipeline), first, second)
+    changed = diff_models(*load_trained_pipeline(pipeline), first, second)
     if wants_json():
         print_json({name: {"first": one, "second": other} for name, (one, other) in changed.items()})
         return
@@ -158,10 +158,10 @@ def diff(pipeline: str, first: int, second: int) -> None:
     show_table(columns, rows, caption="" if rows else "nothing differs")
 
 
-def _judge(current: "Settings", pipeline: "Pipeline", version: int) -> "Verdict":
-    from forecache.operations.approval import judge
+def _judge(current: "Settings", pipeline: "Pipeline", version: int) -> "GateVerdict":
+    from forecache.operations.approval import judge_version
 
-    verdict = judge(current, pipeline, version=version, actor=actor())
+    verdict = judge_version(current, pipeline, version=version, actor=actor())
     show_in_dagster(current, f"model_{pipeline.name}", {"judged": version, "verdict": verdict.line})
     if not wants_json():
         show_verdict(verdict)
@@ -170,7 +170,7 @@ def _judge(current: "Settings", pipeline: "Pipeline", version: int) -> "Verdict"
     return verdict
 
 
-def show_verdict(verdict: "Verdict") -> None:
+def show_verdict(verdict: "GateVerdict") -> None:
     """Print the gate's checks, one per line."""
     rows = [
         (check.result if check.passed else "FAILED", check.name, check.value, check.limit, check.reason)

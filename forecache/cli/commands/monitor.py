@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import Night, command, settings, trained_pipeline
-from forecache.cli.by_hand import show_in_dagster
+from forecache.cli.base import DateParam, command, load_trained_pipeline, settings
 from forecache.cli.commands.scoring import newest_scored
+from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.cli.progress import StageProgress
 
 if TYPE_CHECKING:
-    from forecache.monitoring.decision import Decision
-    from forecache.monitoring.table import Measurement
+    from forecache.monitoring.measurements import Measurement
+    from forecache.monitoring.retraining import RetrainingDecision
     from forecache.pipeline import Pipeline
     from forecache.settings import Settings
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.argument("pipeline", metavar="PIPELINE")
 @click.option(
     "--night",
-    type=Night(),
+    type=DateParam(),
     help="The as-of date to measure; default: the newest that was scored; of a log, yesterday (UTC).",
 )
 def monitor(pipeline: str, night: date | None) -> None:
@@ -41,19 +41,19 @@ def monitor(pipeline: str, night: date | None) -> None:
     does not start it. Of a real-time model, a day of its request log is measured.
     """
     from forecache.lake.spark.session import spark_session
-    from forecache.monitoring.stage import monitor as measure
-    from forecache.monitoring.table import measurements
+    from forecache.monitoring.measurements import measurements
+    from forecache.monitoring.monitor import monitor as measure
 
     if _measure_log(pipeline, night):
         return
-    current, declared = trained_pipeline(pipeline)
+    current, declared = load_trained_pipeline(pipeline)
     chosen = night or newest_scored(current, declared)
     with StageProgress() as progress:
         result = measure(lambda: spark_session(current), current, declared, [chosen], progress=progress.update)
     found = measurements(current, declared.name, first=chosen, last=chosen)
     if not result.skipped:
         show_in_dagster(current, f"monitoring_{pipeline}", result=result, night=chosen, figures=found)
-    decision = _decision(current, declared)
+    decision = _retraining_decision(current, declared)
     notes = result.details["notes"][chosen.isoformat()]
     if wants_json():
         print_json(
@@ -84,8 +84,8 @@ def _measure_log(name: str, day: date | None) -> bool:
     declared = read_project(current).realtime.get(name)
     if declared is None:
         return False
-    from forecache.monitoring.logged import monitor_log
-    from forecache.monitoring.table import measurements
+    from forecache.monitoring.log_monitoring import monitor_log
+    from forecache.monitoring.measurements import measurements
 
     chosen = day or datetime.now(timezone.utc).date() - timedelta(days=1)
     with StageProgress() as progress:
@@ -100,7 +100,7 @@ def _measure_log(name: str, day: date | None) -> bool:
     return True
 
 
-def _decision(current: "Settings", pipeline: "Pipeline") -> "Decision | None":
+def _retraining_decision(current: "Settings", pipeline: "Pipeline") -> "RetrainingDecision | None":
     from forecache.monitoring.retraining import retraining_decision
 
     return retraining_decision(current, pipeline) if pipeline.retraining else None

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from forecache.cli.base import Night, command, settings
-from forecache.cli.by_hand import show_in_dagster
-from forecache.cli.named import require_log
+from forecache.cli.base import DateParam, command, settings
+from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.cli.progress import StageProgress
+from forecache.cli.resolve_names import require_log
 from forecache.errors import CheckError
 
 
@@ -23,7 +23,7 @@ from forecache.errors import CheckError
     """,
 )
 @click.argument("name", metavar="NAME")
-@click.option("--day", type=Night(), help="A date in UTC; default: the newest one with answers that has ended.")
+@click.option("--day", type=DateParam(), help="A date in UTC; default: the newest one with answers that has ended.")
 @click.option(
     "--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
     help="Share of the answers, by a hash of their request ids.",
@@ -36,7 +36,7 @@ def parity(name: str, day: date | None, sample: float, processes: int | None) ->
     the stores that it read. Exits with 6 where anything differs. What can no longer be computed again is counted by its
     reason. The figures are kept in the table `parity_NAME`.
     """
-    from forecache.monitoring.parity.run import parity as compare
+    from forecache.monitoring.parity.replay import check_parity as compare
 
     current = settings()
     require_log(current, name)

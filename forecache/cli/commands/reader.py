@@ -23,18 +23,18 @@ from forecache.errors import SettingsError
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; default: FORECACHE_READER_WORKERS.")
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Serve the published versions over HTTP until interrupted; new versions are picked up automatically."""
-    from forecache.operations.status.beside import reading_beside
+    from forecache.operations.status.sidecar import run_status_sidecar
     from forecache.reader import serve as run_reader
-    from forecache.realtime.log.commit.beside import committing_beside
-    from forecache.realtime.serve import extension_alone
-    from forecache.stream.tail.beside import tailing_beside
+    from forecache.realtime.log.commit.sidecar import run_committer_sidecar
+    from forecache.realtime.serve import make_inference_only_extension
+    from forecache.stream.tail.sidecar import run_tailer_sidecar
 
     def say(url: str) -> None:
         click.echo(f"The reader listens on {url}; Ctrl-C stops it.", err=True)
 
     current = settings()
-    with committing_beside(current), tailing_beside(current), reading_beside() as project_part:
-        extensions = [extension_alone, project_part]
+    with run_committer_sidecar(current), run_tailer_sidecar(current), run_status_sidecar() as project_part:
+        extensions = [make_inference_only_extension, project_part]
         run_reader(current, host=host, port=port, workers=workers, on_start=say, extensions=extensions)
 
 

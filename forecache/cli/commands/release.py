@@ -1,22 +1,24 @@
 """Releases of real-time models: `release`, `releases`, `bento`, and the rollback to an earlier release."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from forecache.cli.base import command, settings
-from forecache.cli.by_hand import show_in_dagster
-from forecache.cli.named import require_release
+from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, show_table, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
+from forecache.cli.resolve_names import require_release
 from forecache.errors import CheckError, DamagedError
 
 if TYPE_CHECKING:
     from forecache.pipeline import Realtime
     from forecache.realtime.release.folder import ReleaseFolder
-    from forecache.realtime.rollout.state import RolloutState
+    from forecache.realtime.rollout.rollout_state import RolloutState
     from forecache.results import StageResult
     from forecache.settings import Settings
+
 
 _NAME = click.argument("name", metavar="NAME")
 ASSET = "released_"
@@ -51,8 +53,8 @@ def release(name: str, again: bool, now: bool, take_over: bool, watch: bool, eve
 
     One home over a lake releases a model: the first that does, until another takes it over.
     """
-    from forecache.operations.release import release as make
-    from forecache.operations.rollout.start import BEGUN, UNDER_WAY
+    from forecache.operations.release import release_model as make
+    from forecache.operations.rollout.start_rollout import BEGUN, UNDER_WAY
     from forecache.pipeline import load_realtime
 
     current = settings()
@@ -70,14 +72,19 @@ def release(name: str, again: bool, now: bool, take_over: bool, watch: bool, eve
     if wants_json():
         print_json(stage_dict(result))
         return
-    click.echo(_said(current, declared, result))
+    click.echo(_result_sentence(current, declared, result))
     if watch and result.details.get("rollout") in (BEGUN, UNDER_WAY):
         _watch(current, name, every)
 
 
-def _said(current: "Settings", declared: "Realtime", result: "StageResult") -> str:
+def _result_sentence(current: "Settings", declared: "Realtime", result: "StageResult") -> str:
     """The result of a release in one or two sentences."""
-    from forecache.operations.rollout.start import BEGUN, UNDER_WAY, blind_spot, why_at_once
+    from forecache.operations.rollout.start_rollout import (
+        BEGUN,
+        UNDER_WAY,
+        blind_spot_warning,
+        immediate_release_reason,
+    )
     from forecache.realtime.release.folder import open_releases
 
     model, rollout = result.details["model"], result.details.get("rollout", "")
@@ -88,16 +95,16 @@ def _said(current: "Settings", declared: "Realtime", result: "StageResult") -> s
     if rollout == BEGUN:
         return (
             f"{of} is rolled out from now on: {what}. `forecache rollouts`, or Dagster, moves it on; "
-            f"`forecache releases {declared.name}` shows how far. {blind_spot(declared)}"
+            f"`forecache releases {declared.name}` shows how far. {blind_spot_warning(declared)}"
         ).rstrip()
     if result.skipped:
         done = f"{of} is current already: {what}."
         if declared.rollout is None:
             return done
-        why = why_at_once(open_releases(current, declared.name), declared)
+        why = immediate_release_reason(open_releases(current, declared.name), declared)
         if why:
             return f"{done} The next release will answer all requests at once, without the rollout: {why}"
-        return f"{done} The next release will be rolled out in steps. {blind_spot(declared)}".rstrip()
+        return f"{done} The next release will be rolled out in steps. {blind_spot_warning(declared)}".rstrip()
     why = f" There is no rollout: {rollout}" if declared.rollout is not None else ""
     return f"{of} answers now: {what}.{why}"
 
@@ -121,15 +128,15 @@ def releases(name: str) -> None:
 
     Where another home over the lake releases it, that home is named, and where its rollout stands.
     """
-    from forecache.cli.commands.owner import owner_dict, owner_of, show_owner
     from forecache.cli.commands.rollouts import rollout_dict, show_rollout
-    from forecache.realtime.rollout.state import read_rollout
+    from forecache.cli.release_owner import owner_dict, owner_of, show_owner
+    from forecache.realtime.rollout.rollout_state import read_rollout
 
     current = settings()
     owner = owner_of(current, name)
-    folder = _folder(current, name, elsewhere=owner.other is not None)
+    folder = _open_folder(current, name, elsewhere=owner.other is not None)
     rollout = read_rollout(folder)
-    found = _listed(folder, rollout)
+    found = _list_releases(folder, rollout)
     if wants_json():
         under_way = None if rollout is None else rollout_dict(rollout)
         print_json(
@@ -156,7 +163,7 @@ def releases(name: str) -> None:
 
 def roll_release_back(current: "Settings", name: str, number: int | None, reason: str) -> None:
     """Roll back to an earlier release, and print the result."""
-    from forecache.operations.release import roll_release_back as go_back
+    from forecache.operations.release import roll_back_release as go_back
 
     moved = go_back(current, name, number, reason=reason)
     show_in_dagster(current, f"{ASSET}{name}", {"release": moved.current, "reason": reason})
@@ -172,7 +179,7 @@ def release_champion(current: "Settings", name: str, *, at_once: bool = False) -
     Args:
         at_once: True: without the declared rollout, since the earlier champion did harm.
     """
-    from forecache.operations.release import release as make
+    from forecache.operations.release import release_model as make
     from forecache.pipeline.loading import read_project
 
     declared = read_project(current).realtime.get(name)
@@ -182,10 +189,10 @@ def release_champion(current: "Settings", name: str, *, at_once: bool = False) -
     if not result.skipped:
         show_in_dagster(current, f"{ASSET}{name}", dict(result.details), result=result)
     if not wants_json():
-        click.echo(_said(current, declared, result))
+        click.echo(_result_sentence(current, declared, result))
 
 
-def _folder(current: "Settings", name: str, *, elsewhere: bool) -> "ReleaseFolder":
+def _open_folder(current: "Settings", name: str, *, elsewhere: bool) -> "ReleaseFolder":
     """Open the releases here; at least one is required unless another installation owns them (`elsewhere`)."""
     from forecache.realtime.release.folder import open_releases
 
@@ -194,12 +201,12 @@ def _folder(current: "Settings", name: str, *, elsewhere: bool) -> "ReleaseFolde
     return open_releases(current, name)
 
 
-def _listed(folder: "ReleaseFolder", newest: "RolloutState | None") -> list[dict[str, Any]]:
+def _list_releases(folder: "ReleaseFolder", newest: "RolloutState | None") -> list[dict[str, Any]]:
     from forecache.realtime.release.folder import read_current, read_release
-    from forecache.realtime.rollout.state import running
+    from forecache.realtime.rollout.rollout_state import running_rollout
 
     pointer = read_current(folder)
-    rollout = running(newest, pointer)
+    rollout = running_rollout(newest, pointer)
     found = []
     for number in reversed(folder.numbers()):
         state = ["current"] * (number == pointer.current) + ["rolled back"] * (number in pointer.bad)
@@ -215,3 +222,35 @@ def _listed(folder: "ReleaseFolder", newest: "RolloutState | None") -> list[dict
         row |= {"created_at": each.created_at, "code_version": each.code_version, "inputs": each.inputs}
         found.append({**row, "size_bytes": sum(file.size_bytes for file in each.files.values())})
     return found
+
+
+@command(
+    "bento",
+    examples="forecache bento search\nforecache bento search services/search --release 3\n"
+    "cd bento_search && FORECACHE_STORE=/srv/store bentoml serve",
+)
+@click.argument("name", metavar="NAME")
+@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--release", "number", type=click.IntRange(1), help="Number of a release; default: the current one.")
+def bento(name: str, folder: Path | None, number: int | None) -> None:
+    """Write a BentoML service for a release of a real-time model into FOLDER (default: bento_NAME).
+
+    The service has the same model, transform and feature look-ups. It has no deadline and no fallback ladder, and it
+    reads stores in the folder FORECACHE_STORE only, none in Redis or in an object store.
+    """
+    from forecache.realtime.bento.write import missing_views, write_bento
+
+    require_release(settings(), name)
+    folder = folder or Path(f"bento_{name}")
+    release = write_bento(settings(), name, folder, number=number)
+    missing = missing_views(settings(), release)
+    if wants_json():
+        told = {"name": release.name, "release": release.number, "folder": str(folder), "views_not_here": missing}
+        print_json(told)
+        return
+    click.echo(f"Release {release.number} of {release.name} is a BentoML service in {folder}.")
+    click.echo(f"Serve it: cd {folder} && FORECACHE_STORE={settings().store_path} bentoml serve")
+    if missing:
+        from forecache.realtime.bento.model import missing_views_remedy
+
+        click.echo(f"No version here of {', '.join(missing)}. {missing_views_remedy(*missing)}")

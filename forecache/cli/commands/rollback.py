@@ -4,16 +4,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forecache.cli.base import command, settings, trained_pipeline
-from forecache.cli.by_hand import actor, show_in_dagster, shown_where_it_stands
+from forecache.cli.base import command, load_trained_pipeline, settings
 from forecache.cli.commands.release import release_champion, roll_release_back
-from forecache.cli.commands.store import open_pipeline_store, say_served
-from forecache.cli.named import is_released
+from forecache.cli.commands.store import open_pipeline_store, print_served
+from forecache.cli.dagster_events import actor, show_despite_replica_failure, show_in_dagster
 from forecache.cli.progress import StageProgress
+from forecache.cli.resolve_names import is_released
 from forecache.errors import CheckError
 
 if TYPE_CHECKING:
-    from forecache.operations.rollback import RolledBack
+    from forecache.operations.rollback import RollbackResult
     from forecache.settings import Settings
     from forecache.store import Store
 
@@ -33,8 +33,8 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     Of a real-time model, an earlier release answers again, and its champion stays. `forecache models rollback` goes
     back to the previous champion, even if that was many versions ago.
     """
+    from forecache.operations.replica_errors import report_replica_failure
     from forecache.operations.rollback import roll_back
-    from forecache.operations.targets import reporting_replica_failure
     from forecache.pipeline import Pipeline
     from forecache.pipeline.loading import find_served
     from forecache.store.replicas.sync import sync_served
@@ -45,7 +45,7 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
         return
     store = open_pipeline_store(pipeline, or_model=True)
     declared = find_served(current, pipeline)
-    with shown_where_it_stands(current, pipeline, reason), StageProgress() as progress:
+    with show_despite_replica_failure(current, pipeline, reason), StageProgress() as progress:
         if isinstance(declared, Pipeline) and declared.is_trained:
             done = roll_back(
                 current,
@@ -58,13 +58,13 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
             )
         else:  # a recommender, an undeclared pipeline, or a model that is not trained here: only the store changes
             served = store.rollback(version)
-            with reporting_replica_failure(pipeline, "Rolled back."):
+            with report_replica_failure(pipeline, "Rolled back."):
                 targets = sync_served(current, declared, store, progress.update)
     if not isinstance(declared, Pipeline) or not declared.is_trained:
         show_in_dagster(current, f"published_{pipeline}", {"version": served.version, "reason": reason})
-        say_served(store, served, "Rolled back.", targets)
+        print_served(store, served, "Rolled back.", targets)
     else:
-        _say(current, store, done, reason)
+        _print_rollback(current, store, done, reason)
 
 
 @command(
@@ -82,12 +82,12 @@ def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str)
     The present champion and every later version that it made are quarantined: none comes back by itself. Of a real-time
     model, the champion is released, too.
     """
-    from forecache.operations.rollback import roll_model_back
+    from forecache.operations.rollback import roll_back_model
     from forecache.store import open_store
 
-    current, declared = trained_pipeline(pipeline)
-    with shown_where_it_stands(current, pipeline, reason), StageProgress() as progress:
-        done = roll_model_back(
+    current, declared = load_trained_pipeline(pipeline)
+    with show_despite_replica_failure(current, pipeline, reason), StageProgress() as progress:
+        done = roll_back_model(
             current,
             declared,
             to=to,
@@ -96,11 +96,11 @@ def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str)
             reason=reason,
             progress=progress.update,
         )
-    _say(current, open_store(current, pipeline), done, reason)
+    _print_rollback(current, open_store(current, pipeline), done, reason)
     release_champion(current, pipeline, at_once=True)
 
 
-def _say(current: "Settings", store: "Store", done: "RolledBack", reason: str) -> None:
+def _print_rollback(current: "Settings", store: "Store", done: "RollbackResult", reason: str) -> None:
     entry = done.entry
     if entry is not None and entry.verdict == "undone":
         raise CheckError(
@@ -124,4 +124,4 @@ def _say(current: "Settings", store: "Store", done: "RolledBack", reason: str) -
         what += f" Version {pointer.pinned} was pinned meanwhile and stays pinned: "
         what += f"`forecache unpin {store.pipeline}` serves version {pointer.current}."
     champions = {"from": entry.from_version, "to": entry.to_version} if entry else None
-    say_served(store, done.served, what, done.targets, {"champion": champions, "resumed": done.resumed})
+    print_served(store, done.served, what, done.targets, {"champion": champions, "resumed": done.resumed})

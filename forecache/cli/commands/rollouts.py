@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import CONTEXT_SETTINGS, LazyGroup, command, settings
-from forecache.cli.by_hand import show_in_dagster
 from forecache.cli.commands.release import ASSET
-from forecache.cli.named import require_model
+from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.resolve_names import require_model
 from forecache.errors import ConflictError, ForecacheError
 
 if TYPE_CHECKING:
-    from forecache.operations.rollout.controller import Look
-    from forecache.realtime.rollout.state import RolloutState
+    from forecache.operations.rollout.controller import AdvanceResult
+    from forecache.realtime.rollout.rollout_state import RolloutState
     from forecache.settings import Settings
 
 _NAME = click.argument("name", metavar="NAME")
@@ -40,17 +40,17 @@ def rollouts(names: Sequence[str], once: bool, every: float) -> None:
     does the same with a job for each model, `rollout_NAME`.
     """
     from forecache.operations.rollout.controller import running_rollouts
-    from forecache.realtime.release.here import released_here
+    from forecache.realtime.release.released_models import list_released_models
 
     current = settings()
     for name in names:
         require_model(current, name)
     while True:
-        chosen = list(names) or sorted(released_here(current))
+        chosen = list(names) or sorted(list_released_models(current))
         under_way = running_rollouts(current, chosen)
         for name in under_way:
             try:
-                looked(current, name)
+                look_once(current, name)
             except (ForecacheError, OSError) as error:
                 if once:
                     raise
@@ -63,25 +63,25 @@ def rollouts(names: Sequence[str], once: bool, every: float) -> None:
         time.sleep(every)
 
 
-def looked(current: "Settings", name: str) -> "Look | None":
+def look_once(current: "Settings", name: str) -> "AdvanceResult | None":
     """Run the controller once for a rollout and show the result; None if another process runs it, or there is none.
 
     Raises:
         ForecacheError: As `look`.
     """
-    from forecache.operations.rollout.controller import look
+    from forecache.operations.rollout.controller import advance_rollout
 
     try:
-        found = look(current, name)
+        found = advance_rollout(current, name)
     except ConflictError as error:
         click.echo(f"{name}: {error.message}", err=True)
         return None
     if found is not None:
-        tell(current, found)
+        show_look(current, found)
     return found
 
 
-def tell(current: "Settings", found: "Look") -> None:
+def show_look(current: "Settings", found: "AdvanceResult") -> None:
     """Show the controller's result, also in Dagster if the rollout has changed."""
     state = found.state
     if found.moved:
@@ -100,7 +100,7 @@ def watch(current: "Settings", name: str, *, every_s: float) -> "RolloutState | 
     while True:
         found = None
         try:
-            found = looked(current, name)
+            found = look_once(current, name)
         except OwnerUnknownError as error:
             click.echo(f"{name}: {error}", err=True)  # try again
         if found is not None and (found.state.is_over or found.state.paused):
@@ -148,22 +148,22 @@ def show_rollout(state: "RolloutState") -> None:
         for each in judged.compared
     ]  # fmt: skip
     show_table(("guard", "other arm", "current", "worse by", "tolerated", ""), compared)
-    figures = [(name, _figure(name, value)) for name, value in judged.shown.items()]
+    figures = [(name, _format_figure(name, value)) for name, value in judged.shown.items()]
     show_table(("figure", "value"), figures, right=("value",))
 
 
-def _figure(name: str, value: float) -> str:
+def _format_figure(name: str, value: float) -> str:
     if name.endswith("_at"):
         return datetime.fromtimestamp(value, timezone.utc).isoformat(timespec="seconds")
     return f"{value:,.4g}"
 
 
-def _moved(name: str, action: str, reason: str) -> None:
-    from forecache.operations.rollout.controller import Look, by_hand
+def _move_by_hand(name: str, action: str, reason: str) -> None:
+    from forecache.operations.rollout.controller import AdvanceResult, apply_manual_action
 
     current = settings()
     require_model(current, name)
-    tell(current, Look(by_hand(current, name, action, reason), moved=True))
+    show_look(current, AdvanceResult(apply_manual_action(current, name, action, reason), moved=True))
 
 
 @command("pause", examples="forecache rollout pause search --reason 'a sale today'")
@@ -171,7 +171,7 @@ def _moved(name: str, action: str, reason: str) -> None:
 @_REASON
 def pause(name: str, reason: str) -> None:
     """Leave the rollout of NAME at its step: the candidate goes on answering its keys, and nothing is judged."""
-    _moved(name, "pause", reason)
+    _move_by_hand(name, "pause", reason)
 
 
 @command("resume", examples="forecache rollout resume search")
@@ -179,7 +179,7 @@ def pause(name: str, reason: str) -> None:
 @_REASON
 def resume(name: str, reason: str) -> None:
     """Go on with the rollout of NAME; its step is counted from now on."""
-    _moved(name, "resume", reason)
+    _move_by_hand(name, "resume", reason)
 
 
 @command("return", examples="forecache rollout return search --reason 'complaints'")
@@ -187,7 +187,7 @@ def resume(name: str, reason: str) -> None:
 @_REASON
 def return_(name: str, reason: str) -> None:
     """Return the candidate of NAME: the current release answers all, and the candidate is marked as bad."""
-    _moved(name, "return", reason)
+    _move_by_hand(name, "return", reason)
 
 
 @command("finish", examples="forecache rollout finish search --reason 'an urgent fix'")
@@ -195,7 +195,7 @@ def return_(name: str, reason: str) -> None:
 @_REASON
 def finish(name: str, reason: str) -> None:
     """Let the candidate of NAME answer all requests now, whatever was proved of it."""
-    _moved(name, "finish", reason)
+    _move_by_hand(name, "finish", reason)
 
 
 ROLLOUT = {

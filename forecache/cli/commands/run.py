@@ -6,32 +6,34 @@ from typing import TYPE_CHECKING
 
 import click
 
-from forecache.cli.base import Night, NightRange, command, one_range, settings
+from forecache.cli.base import DateParam, DateRangeParam, command, resolve_range, settings
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.cli.runner import Job, chosen_nightly, chosen_to_ingest, chosen_trained, run_job
-from forecache.errors import ForecacheError, NotFoundError, PipelinesFailed
+from forecache.cli.runner import Job, resolve_ingest_names, resolve_nightly_names, resolve_trained_names, run_job
+from forecache.errors import ForecacheError, NotFoundError, PipelinesFailedError
 from forecache.pipeline.loading import read_project
 from forecache.results import StageResult
 
 if TYPE_CHECKING:
     from forecache.settings import Settings
 
-_NIGHT = click.option("--night", type=Night(), help="The as-of date; default: the newest complete one.")
-_NIGHTS = click.option("--nights", type=NightRange(), help="A range of as-of dates, both ends included, in one run.")
+_NIGHT = click.option("--night", type=DateParam(), help="The as-of date; default: the newest complete one.")
+_NIGHTS = click.option(
+    "--nights", type=DateRangeParam(), help="A range of as-of dates, both ends included, in one run."
+)
 
 
-def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, rebuild: bool = False) -> None:
+def _run_job(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, rebuild: bool = False) -> None:
     current = settings()
     failures: dict[str, BaseException] = {}
     sources: list[str] = []
     if names and job == "ingest":
-        pipelines, sources = chosen_to_ingest(current, names)
+        pipelines, sources = resolve_ingest_names(current, names)
     elif names:
-        pipelines = (chosen_trained if job == "training" else chosen_nightly)(current, names)
+        pipelines = (resolve_trained_names if job == "training" else resolve_nightly_names)(current, names)
     else:
         project = read_project(current)
-        pipelines = list(project.trained if job == "training" else project.nightly)
+        pipelines = list(project.trained_pipelines if job == "training" else project.nightly)
         # A pipeline that cannot be loaded does not run, which must not look like success.
         failures |= project.broken
         if not pipelines and not failures and project.nightly:
@@ -40,14 +42,14 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, 
                 remedy=f"`forecache run` applies or fits {', '.join(project.nightly)} every night.",
             )
     if failures and not pipelines:
-        raise PipelinesFailed(failures, of=len(failures))
+        raise PipelinesFailedError(failures, of=len(failures))
     results: list[StageResult] = []
     only: ForecacheError | None = None
     with StageProgress() as progress:
 
-        def ended(result: StageResult) -> None:
+        def record_stage(result: StageResult) -> None:
             results.append(result)
-            progress.done(result)
+            progress.print_stage(result)
 
         try:
             run_job(
@@ -57,10 +59,10 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, 
                 nights=nights,
                 job=job,
                 progress=progress.update,
-                on_stage=ended,
+                on_stage=record_stage,
                 rebuild=rebuild,
             )
-        except PipelinesFailed as error:
+        except PipelinesFailedError as error:
             failures |= error.failures
         except ForecacheError as error:
             only = error
@@ -77,7 +79,7 @@ def _run(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job, *, 
     if only is not None:
         failures[chosen[0]] = only
     if failures:
-        raise PipelinesFailed(failures, of=len(chosen) + len(failures.keys() - {*chosen})) from only
+        raise PipelinesFailedError(failures, of=len(chosen) + len(failures.keys() - {*chosen})) from only
 
 
 def _show_unread(
@@ -103,11 +105,11 @@ def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
     """Print the metrics and the gate's verdict on each model that was registered."""
     registered = {result.subject: result.details["model_version"] for result in results if result.stage == "register"}
     if registered:
-        from forecache.cli.model_figures import show_models, verdicts
+        from forecache.cli.model_figures import collect_verdicts, show_models
         from forecache.pipeline import load_pipeline
 
         pipelines = [load_pipeline(current, name) for name in registered]
-        show_models(verdicts(current, pipelines, versions=registered))
+        show_models(collect_verdicts(current, pipelines, versions=registered))
 
 
 @command(
@@ -141,7 +143,7 @@ def run(
     """
     if rebuild and job == "ingest":
         raise click.UsageError("Give --rebuild or --job ingest, not both: a landing file is read once.")
-    _run(pipelines, one_range(night, nights), job, rebuild=rebuild)
+    _run_job(pipelines, resolve_range(night, nights), job, rebuild=rebuild)
 
 
 @command("train", examples="forecache train churn\nforecache train churn --night 1998-03-31")
@@ -152,7 +154,7 @@ def train(pipelines: tuple[str, ...], night: date | None) -> None:
 
     A real-time model is trained on past requests, and released where the gate lets it through.
     """
-    _run(pipelines, one_range(night, None), "training")
+    _run_job(pipelines, resolve_range(night, None), "training")
 
 
 @command(
@@ -164,15 +166,15 @@ def train(pipelines: tuple[str, ...], night: date | None) -> None:
     """,
 )
 @click.argument("names", nargs=-1, metavar="[PIPELINE|SOURCE]...")
-@click.option("--night", type=Night(), help="A landing day; default: every day on which something waits.")
-@click.option("--nights", type=NightRange(), help="A range of landing days, both ends included.")
+@click.option("--night", type=DateParam(), help="A landing day; default: every day on which something waits.")
+@click.option("--nights", type=DateRangeParam(), help="A range of landing days, both ends included.")
 @click.option("--rebuild", is_flag=True, help="Ask databases again for the days of --night or --nights.")
 def ingest(names: tuple[str, ...], night: date | None, nights: tuple[date, date] | None, rebuild: bool) -> None:
     """Ingest landing files of sources, or of the sources of pipelines (default: all), bad rows into quarantine.
 
     Sources with a query ask their database first for the days that have no file.
     """
-    days = one_range(night, nights)
+    days = resolve_range(night, nights)
     if rebuild and days is None:
         raise click.UsageError("Give --night or --nights with --rebuild.")
-    _run(names, days, "ingest", rebuild=rebuild)
+    _run_job(names, days, "ingest", rebuild=rebuild)

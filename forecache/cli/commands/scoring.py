@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import Night, command, declared_pipeline, trained_pipeline
-from forecache.cli.by_hand import show_in_dagster
+from forecache.cli.base import DateParam, command, load_declared_pipeline, load_trained_pipeline
+from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
-    from forecache.monitoring.drift.findings import DriftReport
+    from forecache.monitoring.drift.drift_report import DriftReport
     from forecache.pipeline import Pipeline
     from forecache.settings import Settings
 
 _PIPELINE = click.argument("pipeline", metavar="PIPELINE")
-_NIGHT = click.option("--night", type=Night(), help="The as-of date; default: the newest scored one.")
+_NIGHT = click.option("--night", type=DateParam(), help="The as-of date; default: the newest scored one.")
 
 
 @command(
@@ -38,7 +38,7 @@ def drift(pipeline: str, night: date | None, report: bool) -> None:
     """
     from forecache.monitoring.drift.drift import prediction_drift
 
-    current, declared = declared_pipeline(pipeline)
+    current, declared = load_declared_pipeline(pipeline)
     found = prediction_drift(current, declared, night or newest_scored(current, declared))
     page = _write_report(current, declared, found.night) if report else None
     if wants_json():
@@ -111,7 +111,7 @@ def challenge(pipeline: str, version: int | None, stop: bool) -> None:
 
     if stop == (version is not None):
         raise click.UsageError("Give a VERSION or --stop.")
-    current, declared = trained_pipeline(pipeline)
+    current, declared = load_trained_pipeline(pipeline)
     named = dismiss_challenger(current, declared) if version is None else name_challenger(current, declared, version)
     if named is not None:
         show_in_dagster(current, f"model_{pipeline}", {"challenger": version})
@@ -122,10 +122,10 @@ def challenge(pipeline: str, version: int | None, stop: bool) -> None:
     elif stop:
         click.echo(f"Model {pipeline} {named.version} is no longer the challenger.")
     else:
-        click.echo(f"Model {pipeline} {named.version} is the challenger.{_when(declared)}")
+        click.echo(f"Model {pipeline} {named.version} is the challenger.{_next_scoring_text(declared)}")
 
 
-def _when(pipeline: "Pipeline") -> str:
+def _next_scoring_text(pipeline: "Pipeline") -> str:
     if pipeline.shadow:
         return " The next run scores it together with the champion."
     return f" `forecache shadow {pipeline.name}` scores it; with `shadow=True` declared every nightly run does."
@@ -142,10 +142,10 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
     """
     from forecache.lake.spark.session import spark_session
     from forecache.registry.challenger import find_challenger
-    from forecache.registry.versions.models import model_version
+    from forecache.registry.versions.model_versions import model_version
     from forecache.scoring.challenger.shadow import score_shadow
 
-    current, declared = trained_pipeline(pipeline)
+    current, declared = load_trained_pipeline(pipeline)
     require_scored(declared)
     challenger = find_challenger(current, declared) if version is None else model_version(current, declared, version)
     if challenger is None:

@@ -14,7 +14,7 @@ from forecache.settings import PREFIX, Settings, given_variables
 HIDDEN = "***"
 
 
-def without_secrets(value: Any) -> Any:
+def hide_secrets(value: Any) -> Any:
     """The value with possible secrets hidden: object store options, and passwords in URLs."""
     if isinstance(value, dict):
         return dict.fromkeys(value, HIDDEN)
@@ -49,17 +49,17 @@ def setting_rows(current: Settings | None) -> list[dict[str, Any]]:
         rows.append(
             {
                 "variable": f"FORECACHE_{name.upper()}",
-                "value": without_secrets(value) if field.repr or isinstance(value, dict) else HIDDEN,
+                "value": hide_secrets(value) if field.repr or isinstance(value, dict) else HIDDEN,
                 "default": default,
                 "source": source,
-                "takes": _takes(field),
+                "takes": _describe_accepted(field),
                 "description": field.description or "",
             }
         )
     return rows
 
 
-def _takes(field: Any) -> str:
+def _describe_accepted(field: Any) -> str:
     """The accepted values of a setting in words, such as "integer, at least 1"."""
     kind = field.annotation
     if type(None) in getattr(kind, "__args__", ()):
@@ -84,7 +84,7 @@ def _takes(field: Any) -> str:
     return text
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "" if value in ("", None) or value == {} else str(value)
 
 
@@ -105,7 +105,10 @@ def show_settings(markdown: bool) -> None:
     else:
         show_table(
             ("variable", "value", "from", "takes", "what it is"),
-            [(row["variable"], _text(row["value"]), row["source"], row["takes"], row["description"]) for row in rows],
+            [
+                (row["variable"], _format_value(row["value"]), row["source"], row["takes"], row["description"])
+                for row in rows
+            ],
             caption=f"home: {current.home_path}" if current else "",
         )
     if wrong is not None:
@@ -115,12 +118,12 @@ def show_settings(markdown: bool) -> None:
 def _print_markdown(rows: list[dict[str, Any]]) -> None:
     click.echo("| Variable | Default | Takes | What it is |\n| --- | --- | --- | --- |")
     for row in rows:
-        default = _text(_portable(row["default"]))
+        default = _format_value(_portable_default(row["default"]))
         shown = f"`{default}`" if default else ""
         click.echo(f"| `{row['variable']}` | {shown} | {row['takes'].replace(' | ', ', ')} | {row['description']} |")
 
 
-def _portable(default: Any) -> Any:
+def _portable_default(default: Any) -> Any:
     """A default without the folder of this installation."""
     from forecache.settings import PROJECT_ROOT
 
@@ -132,7 +135,7 @@ def version() -> None:
     """Show the versions of Forecache and of the software that it runs on."""
     from importlib.metadata import version as version_of
 
-    from forecache.lake.code import code_version
+    from forecache.lake.code_version import code_version
 
     libraries = ("pyspark", "delta-spark", "deltalake", "dagster", "mlflow", "torch", "onnxruntime", "lmdb")
     found = {

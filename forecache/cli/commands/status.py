@@ -33,21 +33,21 @@ def status(context: click.Context, url: str | None, token_file: Path | None, wat
     if watch and wants_json():
         raise click.UsageError("Give --watch or --json, not both.")
     while True:
-        found = collected(url, token_file)
+        found = collect_status(url, token_file)
         if wants_json():
             print_json(found)
         else:
-            from forecache.cli.status_text import status_text
+            from forecache.cli.status_text import format_status
 
             if watch:
                 click.clear()
-            click.echo(status_text(found))
+            click.echo(format_status(found))
         if not watch:
             context.exit(0 if found["well"] else 1)
         time.sleep(every)
 
 
-def collected(url: str | None, token_file: Path | None) -> dict[str, Any]:
+def collect_status(url: str | None, token_file: Path | None) -> dict[str, Any]:
     """The document of the command: `well`, `attention`, `url`, `reader`, `why_no_reader`, `project`.
 
     A reader given by `url` has to answer; the one of the settings may not be running.
@@ -57,10 +57,10 @@ def collected(url: str | None, token_file: Path | None) -> dict[str, Any]:
     """
     from forecache.cli.reader_status import ask_status, token_from
     from forecache.errors import UnavailableError
-    from forecache.operations.status.project import project_status
+    from forecache.operations.status.project_status import project_status
 
     current = settings()
-    address = url or f"http://{_reachable(current.reader_host)}:{current.reader_port}"
+    address = url or f"http://{_reachable_host(current.reader_host)}:{current.reader_port}"
     attention: list[dict[str, Any]] = []
     reader, why = None, ""
     try:
@@ -85,7 +85,7 @@ def collected(url: str | None, token_file: Path | None) -> dict[str, Any]:
     }
 
 
-def _reachable(host: str) -> str:
+def _reachable_host(host: str) -> str:
     """An address at which a reader of this machine can be reached, for the host that it listens on."""
     if host in ("0.0.0.0", "::"):
         return "127.0.0.1"

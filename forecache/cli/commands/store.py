@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import Night, command, settings
-from forecache.cli.by_hand import show_in_dagster
-from forecache.cli.named import find_published
-from forecache.cli.output import duration, print_json, show_stages, show_table, size, stage_dict, wants_json
+from forecache.cli.base import DateParam, command, settings
+from forecache.cli.dagster_events import show_in_dagster
+from forecache.cli.output import format_duration, print_json, show_stages, show_table, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
+from forecache.cli.resolve_names import find_published
 from forecache.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def open_pipeline_store(pipeline: str, *, or_model: bool = False) -> "Store":
     Args:
         or_model: True if the command accepts real-time models, too, and has found no release with this name.
     """
-    from forecache.pipeline.models.trained import require_published
+    from forecache.pipeline.models.check_training import require_published
     from forecache.store import open_store
 
     current = settings()
@@ -59,22 +59,22 @@ def manifest_dict(manifest: "Manifest", state: tuple[str, ...] = ()) -> dict[str
     }
 
 
-def _bring_up_targets(store: "Store", what: str) -> dict[str, Any]:
+def _update_targets(store: "Store", what: str) -> dict[str, Any]:
     """Update Redis and the remote to the version that is served here; returns what was done, by target.
 
     Raises:
         UnavailableError: One of them failed; the message says that the local change is done.
     """
-    from forecache.operations.targets import reporting_replica_failure
+    from forecache.operations.replica_errors import report_replica_failure
     from forecache.pipeline.loading import find_served
     from forecache.store.replicas.sync import sync_served
 
     current = settings()
-    with reporting_replica_failure(store.pipeline, what), StageProgress() as progress:
+    with report_replica_failure(store.pipeline, what), StageProgress() as progress:
         return sync_served(current, find_served(current, store.pipeline), store, progress.update)
 
 
-def say_served(
+def print_served(
     store: "Store",
     manifest: "Manifest | None",
     what: str,
@@ -82,9 +82,9 @@ def say_served(
     more: Mapping[str, Any] | None = None,
 ) -> None:
     """Print which version is served after a change; `more` has further keys of the JSON."""
-    from forecache.cli.live_rows import live_layer
+    from forecache.cli.live_rows import live_layer_dict
 
-    live = None if manifest is None else live_layer(store, manifest)
+    live = None if manifest is None else live_layer_dict(store, manifest)
     if live is not None:
         more = {**(more or {}), "live": live}
     if wants_json():
@@ -104,7 +104,7 @@ def say_served(
 
 @command("publish", examples="forecache publish churn\nforecache publish churn --night 1998-06-29 --full")
 @PIPELINE
-@click.option("--night", type=Night(), help="The as-of date; default: the newest one there is.")
+@click.option("--night", type=DateParam(), help="The as-of date; default: the newest one there is.")
 @click.option("--full", is_flag=True, help="Write a new base even if a small segment would do.")
 @click.option("--unchecked", is_flag=True, help="Publish also rows that were not checked since they changed.")
 @click.option(
@@ -118,7 +118,7 @@ def publish(pipeline: str, night: date | None, full: bool, unchecked: bool, repl
     An as-of date is published only if its present rows passed their checks, which `forecache run` makes. One that
     failed them is never published.
     """
-    from forecache.operations.publish import publish_night
+    from forecache.operations.publish_night import publish_night
 
     current = settings()
     declared = find_published(current, pipeline)
@@ -144,14 +144,14 @@ def publish(pipeline: str, night: date | None, full: bool, unchecked: bool, repl
 @PIPELINE
 def versions(pipeline: str) -> None:
     """List the retained versions of PIPELINE, the newest first."""
-    from forecache.cli.live_rows import layer_text, live_layer
+    from forecache.cli.live_rows import layer_text, live_layer_dict
 
     store = open_pipeline_store(pipeline)
     found = [(manifest, store.state(manifest.version)) for manifest in reversed(store.versions())]
     if wants_json():
         print_json([manifest_dict(manifest, state) for manifest, state in found])
         return
-    live = live_layer(store, *(manifest for manifest, _ in found))
+    live = live_layer_dict(store, *(manifest for manifest, _ in found))
     if not found and live is not None:
         click.echo(f"{pipeline} has no version. {layer_text(live, 'Live')}.")
         return
@@ -166,7 +166,7 @@ def versions(pipeline: str) -> None:
             manifest.as_of,
             " ".join(map(str, manifest.made_by.get("model", {}).values())),
             manifest.source.delta_version,
-            ago(manifest.published),
+            format_age(manifest.published_time),
             size(manifest.size_bytes),
             *([manifest.cut, live["above"][str(manifest.version)]] if live is not None else []),
             ", ".join(("served", *state) if manifest.version == serving else state),
@@ -182,8 +182,8 @@ def versions(pipeline: str) -> None:
     show_table(columns, rows, right=("version", "keys", "Delta version", "size", *of_stream), caption=caption)
 
 
-def ago(moment: datetime) -> str:
-    return f"{duration(max(0.0, (datetime.now(timezone.utc) - moment).total_seconds()))} ago"
+def format_age(moment: datetime) -> str:
+    return f"{format_duration(max(0.0, (datetime.now(timezone.utc) - moment).total_seconds()))} ago"
 
 
 @command("pin", examples="forecache pin churn 16")
@@ -194,7 +194,7 @@ def pin(pipeline: str, version: int) -> None:
     store = open_pipeline_store(pipeline)
     served = store.pin(version)
     show_in_dagster(settings(), f"published_{pipeline}", {"pinned": version})
-    say_served(store, served, "Pinned.", _bring_up_targets(store, "Pinned."))
+    print_served(store, served, "Pinned.", _update_targets(store, "Pinned."))
 
 
 @command("unpin", examples="forecache unpin churn")
@@ -204,7 +204,7 @@ def unpin(pipeline: str) -> None:
     store = open_pipeline_store(pipeline)
     served = store.unpin()
     show_in_dagster(settings(), f"published_{pipeline}", {"pinned": None})
-    say_served(store, served, "Unpinned.", _bring_up_targets(store, "Unpinned."))
+    print_served(store, served, "Unpinned.", _update_targets(store, "Unpinned."))
 
 
 @command("unquarantine", examples="forecache unquarantine churn 17")
@@ -216,11 +216,11 @@ def unquarantine(pipeline: str, version: int) -> None:
     The served version does not change. Of a version that is not quarantined, nothing does.
     """
     store = open_pipeline_store(pipeline)
-    was_quarantined = version in store.quarantined()
+    was_quarantined = version in store.quarantined_versions()
     store.unquarantine(version)
     show_in_dagster(settings(), f"published_{pipeline}", {"unquarantined": version})
     what = f"Version {version} of {pipeline} is {'no longer' if was_quarantined else 'not'} quarantined."
-    targets = _bring_up_targets(store, what)
+    targets = _update_targets(store, what)
     if wants_json():
         print_json({**manifest_dict(store.manifest(version), store.state(version)), "targets": targets})
     else:

@@ -4,7 +4,8 @@ from datetime import date
 
 import click
 
-from forecache.cli.base import DefaultGroup, Night, command, settings
+from forecache.cli.base import DateParam, DefaultGroup, command, settings
+from forecache.cli.output import print_json, wants_json
 
 _HERE = "forecache.cli.commands"
 _CREATE_TIMEOUT_S = 30.0
@@ -15,7 +16,7 @@ _CREATE_TIMEOUT_S = 30.0
     default="run",
     lazy={
         "run": (f"{_HERE}.stream:run", "Run a stream; `forecache stream NAME` is short for it."),
-        "tail": (f"{_HERE}.tail:tail", "Fill live layers from the tables of their streams."),
+        "tail": (f"{_HERE}.stream:tail", "Fill live layers from the tables of their streams."),
     },
 )
 def stream() -> None:
@@ -45,7 +46,7 @@ def stream() -> None:
 @click.option(
     "--backfill",
     "landed",
-    type=Night(),
+    type=DateParam(),
     nargs=2,
     metavar="FROM TO",
     help="Take the landed events of these days into the stream's table instead, those that it lacks, and end.",
@@ -72,9 +73,9 @@ def run(
     import signal
     import threading
 
-    from forecache.arrow_alone import arrow_without_pandas
+    from forecache.arrow_imports import hide_pandas_from_arrow
     from forecache.pipeline import load_stream
-    from forecache.stream.run import run_stream
+    from forecache.stream.run_stream import run_stream
 
     current = settings()
     declared = load_stream(current, name)
@@ -91,9 +92,62 @@ def run(
             context.exit(1)
         return
     if declared.engine == "arrow":
-        arrow_without_pandas()
+        hide_pandas_from_arrow()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     run_stream(current, declared, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop)
+
+
+@command("streams", examples="forecache streams\nforecache streams cards\nforecache streams --json")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def streams(names: tuple[str, ...]) -> None:
+    """Show whether each declared stream runs, what waits in its topic, how late its rows are, and its live layers.
+
+    "died": its process ended without being told to; "stopped": it was told to. `forecache stream NAME` runs one.
+    """
+    from forecache.cli.status_text import streams_table
+    from forecache.monitoring.streams.stream_status import describe_stream, read_stream_status
+    from forecache.pipeline.loading import load_stream, read_project
+
+    current = settings()
+    declared = [load_stream(current, name) for name in names] or list(read_project(current).streams.values())
+    found = [describe_stream(read_stream_status(current, each)) for each in declared]
+    if wants_json():
+        print_json(found)
+        return
+    if not found:
+        click.echo(f"No module of {current.project}.pipelines declares a stream.")
+        return
+    for line in streams_table(found):
+        click.echo(line)
+    for row in found:
+        for sentence in row["not_well"]:
+            click.echo(f"!  {sentence}")
+
+
+@command("tail", examples="forecache stream tail\nforecache stream tail cards")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--until-input-ends", is_flag=True, hidden=True)
+def tail(names: tuple[str, ...], until_input_ends: bool) -> None:
+    """Bring the live layers of the streams NAME (default: all here) forward as they commit, until interrupted.
+
+    `forecache serve` does so by itself where the extra `lake` is installed. Elsewhere run this beside it, such as in a
+    sidecar that shares the store's volume. It may be killed at any moment.
+    """
+    import logging
+
+    from forecache.arrow_imports import hide_pandas_from_arrow
+    from forecache.sidecar import stop_event
+
+    hide_pandas_from_arrow()
+    from forecache.stream.tail.tailer import run_tailer
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
+    run_tailer(
+        settings(),
+        names,
+        stop=stop_event(until_input_ends=until_input_ends),
+        waiting=lambda name: click.echo(f"Another process follows for the live layer of {name}.", err=True),
+    )

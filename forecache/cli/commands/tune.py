@@ -4,7 +4,7 @@ from datetime import date
 
 import click
 
-from forecache.cli.base import Night, command, trained_pipeline
+from forecache.cli.base import DateParam, command, load_trained_pipeline
 from forecache.cli.output import print_json, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 
@@ -18,7 +18,7 @@ from forecache.cli.progress import StageProgress
     show_default=True,
     help="Finished trials, including earlier ones.",
 )
-@click.option("--night", type=Night(), help="The date shown with the runs; default: today.")
+@click.option("--night", type=DateParam(), help="The date shown with the runs; default: today.")
 def tune(pipeline: str, trials: int, night: date | None) -> None:
     """Search learning rate, weight decay and batch size on PIPELINE's newest training set.
 
@@ -26,7 +26,7 @@ def tune(pipeline: str, trials: int, night: date | None) -> None:
     """
     from forecache.training.tuning.search import tune as search
 
-    current, declared = trained_pipeline(pipeline)
+    current, declared = load_trained_pipeline(pipeline)
     with StageProgress() as progress:
         result = search(current, declared, night or date.today(), trials=trials, progress=progress.update)
     if wants_json():

@@ -17,27 +17,27 @@ def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb
     Disks and copies lose bits silently. Run this on a schedule to find the damage before a rollback needs that version;
     readers check the versions that they serve themselves.
     """
-    from forecache.pipeline.unknown import unknown
-    from forecache.realtime.release.here import released_here
+    from forecache.pipeline.names import unknown_name_error
+    from forecache.realtime.release.released_models import list_released_models
     from forecache.realtime.release.verify import verify_releases
-    from forecache.store.checkup import DamagedStores, stores_here, verify_stores
-    from forecache.store.integrity import Pace
+    from forecache.store.checkup import DamagedStoresError, list_local_stores, verify_stores
+    from forecache.store.integrity import ReadPace
 
-    pace, current = None if mb_per_s is None else Pace(mb_per_s * 1e6), settings()
-    models, here = released_here(current), [store.pipeline for store in stores_here(current)]
+    pace, current = None if mb_per_s is None else ReadPace(mb_per_s * 1e6), settings()
+    models, here = list_released_models(current), [store.pipeline for store in list_local_stores(current)]
     for name in pipelines:
         if name not in models and name not in here:
-            raise unknown(name, "store or release", [*here, *models], where=str(current.store_path))
+            raise unknown_name_error(name, "store or release", [*here, *models], where=str(current.store_path))
     released = [name for name in models if not pipelines or name in pipelines]
     stores = [name for name in pipelines if name not in released]
-    damaged: DamagedStores | None = None
+    damaged: DamagedStoresError | None = None
     try:
         found = verify_stores(current, stores, content=content, pace=pace) if stores or not pipelines else []
-    except DamagedStores as error:
+    except DamagedStoresError as error:
         found = error.found
     found = [*found, *verify_releases(current, released)]
     if any(item.problem for item in found):
-        damaged = DamagedStores(found)
+        damaged = DamagedStoresError(found)
     if wants_json():
         print_json({"ok": damaged is None, "versions": found})
         context.exit(0 if damaged is None else damaged.exit_code)

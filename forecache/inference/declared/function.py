@@ -26,9 +26,9 @@ def pack(path: str, code: str) -> bytes:
         path: `module:name`.
         code: Fingerprint of the model.
     """
-    from forecache.pipeline.code.imported import Named
+    from forecache.pipeline.code.importable_function import ImportableFunction
 
-    return json.dumps({"path": path, "code": code, "root": Named.of(path).root}).encode()
+    return json.dumps({"path": path, "code": code, "root": ImportableFunction.from_path(path).root}).encode()
 
 
 def load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
@@ -152,13 +152,13 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 def _import_function(packed: Mapping[str, str]) -> Callable[[Mapping[str, Any]], Any]:
     from forecache.pipeline.code.fingerprint import fingerprint
-    from forecache.pipeline.code.imported import Named
+    from forecache.pipeline.code.importable_function import ImportableFunction
     from forecache.pipeline.models.applied import FunctionModel
 
     def fingerprint_function(function: Any) -> str:
         return fingerprint(model=FunctionModel(function))
 
-    named = Named(packed["path"], packed["root"])
+    named = ImportableFunction(packed["path"], packed["root"])
     function: Callable[[Mapping[str, Any]], Any] = named.load(
         code=packed["code"], described=fingerprint_function, to="score"
     )

@@ -32,7 +32,7 @@ def plan_declared(
         runtime, uri, payload = FUNCTION, f"function {model.path}", function.pack(model.path, code)
         reason, packages = "the model is a function of the project, which workers import", {}
     else:
-        runtime, uri, payload = SQL, f"sql {code}", sql.pack(model.by_output(names))
+        runtime, uri, payload = SQL, f"sql {code}", sql.pack(model.expressions_of(names))
         reason, packages = "the model is an SQL expression, run by DuckDB", {"duckdb": version("duckdb")}
     columns = tuple(_declared_column(output) for output in outputs)
     spec = KernelSpec(

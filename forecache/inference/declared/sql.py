@@ -29,10 +29,10 @@ class SqlKernel:
     """SQL expressions over feature columns; each call has a cursor of its own, as threads may share the kernel."""
 
     def __init__(self, expressions: Sequence[str], spec: KernelSpec) -> None:
-        from forecache.pipeline.models.expressions import connect, statement
+        from forecache.pipeline.models.expressions import build_query, connect
 
         self._inputs = spec.inputs
-        self._statement = statement(expressions)
+        self._statement = build_query(expressions)
         self._connection = connect()
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:

@@ -17,15 +17,44 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import ForecacheError, InputError, UnavailableError
-from forecache.lake.delta.commit_errors import as_known_error, other_type, store_error
-from forecache.lake.delta.commit_mark import MARK, STORE_FAILURES, mark_of
-from forecache.lake.delta.files import DataFile, statistics_json
-from forecache.lake.delta.log import Kept, active_files, open_if_exists
+from forecache.lake.delta.files import DataFile, place_of, statistics_json
+from forecache.lake.delta.log import CachedTable, active_files, open_if_exists, read_entry
+from forecache.lake.engine_errors import as_known_error, as_store_error, type_mismatch_error
 from forecache.settings import Settings
 from forecache.steps import lake_step
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable, Schema
+
+
+MARK = "commit"
+"""Key in a commit's metadata of a text that no other commit has."""
+STORE_FAILURES = 10
+"""A commit fails once the object store has failed it so often, after the retries of its client."""
+_PAUSE_S = 1.0
+
+
+def read_commit_mark(settings: Settings, name: str, version: int) -> str | None:
+    """Read the mark of a table's version; None if it has none, or does not exist (yet).
+
+    Raises:
+        UnavailableError: The object store does not answer: whether the commit was made is not known.
+    """
+    for attempt in range(STORE_FAILURES):
+        try:
+            actions = read_entry(place_of(settings, name).open(), version, name)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            known = as_store_error(name, error) if settings.lake_is_remote else None
+            if known is None:
+                raise
+            if attempt == STORE_FAILURES - 1:
+                raise known from error
+            time.sleep(_PAUSE_S)
+        else:
+            return next((action["commitInfo"].get(MARK) for action in actions if "commitInfo" in action), None)
+    raise AssertionError("unreachable")
 
 
 # A commit that others overtake is tried for so long, and at least so often, as an attempt may merge files for minutes.
@@ -55,7 +84,7 @@ class Target:
     fit: bool = True
     keep_log: bool = True
     configuration: Mapping[str, str] = field(default_factory=dict)
-    kept: Kept | None = None
+    kept: CachedTable | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +110,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class State:
+class TableState:
     """A table at its newest version; -1 and no table if it does not exist. Its files have no column bounds."""
 
     delta: "DeltaTable | None"
@@ -89,7 +118,7 @@ class State:
     files: Sequence[DataFile]
 
 
-def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[str, str] | None = None) -> int:
+def commit(target: Target, decide: Callable[[TableState], Change], *, note: Mapping[str, str] | None = None) -> int:
     """Add an entry to a table's log, or two if columns are added; none if the table already is as decided.
 
     Args:
@@ -110,7 +139,7 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
     while True:
         version = -1
         try:
-            state = _state_of(target)
+            state = _read_state(target)
             change = decide(state)
             if _is_done(state, change):
                 return state.version
@@ -123,10 +152,10 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
             raise
         except Exception as error:
             # The answer of an object store may be lost although it wrote the entry.
-            if version >= 0 and mark_of(target.settings, target.name, version) == mark:
+            if version >= 0 and read_commit_mark(target.settings, target.name, version) == mark:
                 return version
             known = as_known_error(target.name, error) or (
-                store_error(target.name, error) if target.settings.lake_is_remote else None
+                as_store_error(target.name, error) if target.settings.lake_is_remote else None
             )
             if known is None:
                 raise
@@ -138,20 +167,20 @@ def commit(target: Target, decide: Callable[[State], Change], *, note: Mapping[s
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
-def _state_of(target: Target) -> State:
-    delta = target.kept.newest() if target.kept else open_if_exists(target.settings, target.name)
+def _read_state(target: Target) -> TableState:
+    delta = target.kept.open_newest() if target.kept else open_if_exists(target.settings, target.name)
     if delta is None:
-        return State(None, -1, [])
+        return TableState(None, -1, [])
     if target.fit:
-        _fit(target, delta)
-    return State(delta, int(delta.version()), [] if target.kept else active_files(delta))
+        _fit_columns(target, delta)
+    return TableState(delta, int(delta.version()), [] if target.kept else active_files(delta))
 
 
-def _fit(target: Target, delta: "DeltaTable") -> None:
+def _fit_columns(target: Target, delta: "DeltaTable") -> None:
     known = {each.name: each.type for each in delta.schema().fields}
     for each in target.schema.fields:
         if known.get(each.name, each.type) != each.type:
-            raise other_type(target.name, each.name, known[each.name], each.type)
+            raise type_mismatch_error(target.name, each.name, known[each.name], each.type)
     added = [each for each in target.schema.fields if each.name not in known]
     if added and not target.add_columns:
         raise InputError(
@@ -162,7 +191,7 @@ def _fit(target: Target, delta: "DeltaTable") -> None:
         delta.update_incremental()
 
 
-def _is_done(state: State, change: Change) -> bool:
+def _is_done(state: TableState, change: Change) -> bool:
     if state.delta is None or (change.schema is not None and change.schema != state.delta.schema()):
         return False
     now, after = {file.path for file in state.files}, {file.path for file in change.files}
@@ -171,7 +200,7 @@ def _is_done(state: State, change: Change) -> bool:
     return all(state.delta.transaction_version(name) == number for name, number in change.transactions.items())
 
 
-def _write_entry(target: Target, state: State, change: Change, metadata: Mapping[str, Any]) -> None:
+def _write_entry(target: Target, state: TableState, change: Change, metadata: Mapping[str, Any]) -> None:
     from deltalake import CommitProperties
     from deltalake.transaction import AddAction, RemoveAction, Transaction
 
@@ -201,20 +230,20 @@ def _write_entry(target: Target, state: State, change: Change, metadata: Mapping
         ],
     )
     if state.delta is None:
-        _create(target, added, properties)
+        _create_table(target, added, properties)
     elif change.schema is not None and change.schema != state.delta.schema():
         # The only mode of delta-rs that changes the columns; it removes all existing files by itself.
-        _write(state.delta, added, change.schema, "overwrite", properties)
+        _append_entry(state.delta, added, change.schema, "overwrite", properties)
     else:
-        _write(state.delta, [*removed, *added], state.delta.schema(), "append", properties)
+        _append_entry(state.delta, [*removed, *added], state.delta.schema(), "append", properties)
 
 
-def _write(delta: "DeltaTable", actions: list[Any], schema: "Schema", mode: str, properties: Any) -> None:
+def _append_entry(delta: "DeltaTable", actions: list[Any], schema: "Schema", mode: str, properties: Any) -> None:
     columns = delta.metadata().partition_columns
     delta.create_write_transaction(actions, mode, schema, partition_by=columns, commit_properties=properties)
 
 
-def _create(target: Target, added: list[Any], properties: Any) -> None:
+def _create_table(target: Target, added: list[Any], properties: Any) -> None:
     """Write the table's first entry, with its columns and its first files."""
     from deltalake.transaction import create_table_with_add_actions
 

@@ -37,16 +37,16 @@ class DamagedFile:
         return remedy_for(self.table, self.path)
 
 
-def damaged_files(settings: Settings) -> Iterator[DamagedFile]:
+def find_damaged_files(settings: Settings) -> Iterator[DamagedFile]:
     """Read every data file of the newest version of every table; yield those that differ from the log.
 
     A changed byte that still decodes to another value is not found: Delta's log has no checksums.
     """
     for name in table_names(settings):
-        yield from _of_table(settings, name)
+        yield from _find_damage_in_table(settings, name)
 
 
-def _of_table(settings: Settings, name: str) -> Iterator[DamagedFile]:
+def _find_damage_in_table(settings: Settings, name: str) -> Iterator[DamagedFile]:
     import pyarrow as pa
     from deltalake.exceptions import DeltaError
 
@@ -55,16 +55,16 @@ def _of_table(settings: Settings, name: str) -> Iterator[DamagedFile]:
         actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
     except (ForecacheError, DeltaError, OSError) as error:
         path = damaged_log_file(place_of(settings, name)) or LOG
-        yield DamagedFile(name, path, f"The log cannot be read: {_line(error)}.")
+        yield DamagedFile(name, path, f"The log cannot be read: {_one_line(error)}.")
         return
     files = place_of(settings, name).open()
     for action in actions.to_pylist():
-        problem = _problem(files, unquote(action["path"]), action["size_bytes"], action["num_records"])
+        problem = _find_problem(files, unquote(action["path"]), action["size_bytes"], action["num_records"])
         if problem:
             yield DamagedFile(name, action["path"], problem)
 
 
-def _problem(files: "object", path: str, size_bytes: int, rows: int | None) -> str:
+def _find_problem(files: "object", path: str, size_bytes: int, rows: int | None) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -76,15 +76,15 @@ def _problem(files: "object", path: str, size_bytes: int, rows: int | None) -> s
     except FileNotFoundError:
         return "It is missing."
     except (OSError, ValueError, pa.ArrowException) as error:
-        return f"It cannot be read: {_line(error)}."
+        return f"It cannot be read: {_one_line(error)}."
     return "" if rows in (None, read) else f"It has {read:,} rows where the log says {rows:,}."
 
 
-def _line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200].rstrip(".")
 
 
-def named(error: BaseException) -> DamagedError | None:
+def as_damaged_error(error: BaseException) -> DamagedError | None:
     """Translate an error of Spark, Arrow or delta-rs about a file of a table; None for any other."""
     for each in chain_of(error):
         text = str(each)

@@ -119,10 +119,10 @@ def describe_file(filesystem: Any, path: str, size_bytes: int) -> DataFile | Non
             metadata = pq.read_metadata(source)
         except pa.ArrowInvalid:
             return None
-    return described(path, size_bytes, metadata)
+    return file_from_footer(path, size_bytes, metadata)
 
 
-def described(path: str, size_bytes: int, metadata: pq.FileMetaData) -> DataFile:
+def file_from_footer(path: str, size_bytes: int, metadata: pq.FileMetaData) -> DataFile:
     """The data file for a footer; its folders name its partition values."""
     return DataFile(path, size_bytes, _partition_of(path), _statistics(metadata))
 
@@ -144,7 +144,7 @@ def write_file(filesystem: Any, path: str, schema: pa.Schema, rows: Iterable[pa.
     return written
 
 
-def tried(write: Callable[[], _T], *, is_remote: bool) -> _T:
+def retry_write(write: Callable[[], _T], *, is_remote: bool) -> _T:
     """Call a function that writes a new file, again if an object store failed it.
 
     If the answer to the last request of an upload is lost, the client retries and gets an error that there is no such

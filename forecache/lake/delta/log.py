@@ -32,14 +32,14 @@ def open_if_exists(settings: Settings, name: str) -> "DeltaTable | None":
         return None
 
 
-class Kept:
+class CachedTable:
     """A table that is opened once and then updated, for frequent commits; to be used by one thread."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings, self._name = settings, name
         self._delta: DeltaTable | None = None
 
-    def newest(self) -> "DeltaTable | None":
+    def open_newest(self) -> "DeltaTable | None":
         """The table, updated to its newest version; None if it does not exist."""
         if self._delta is not None:
             try:
@@ -71,7 +71,7 @@ def active_files(delta: "DeltaTable") -> list[DataFile]:
     ]
 
 
-def grouped(files: Sequence[DataFile], column: str) -> dict[str, list[DataFile]]:
+def group_by_partition(files: Sequence[DataFile], column: str) -> dict[str, list[DataFile]]:
     """Files by their value in a partition column, as the Delta log writes it."""
     found: dict[str, list[DataFile]] = {}
     for file in files:

@@ -11,9 +11,9 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import ConflictError
-from forecache.lake.delta.commit import Change, State, Target, commit
+from forecache.lake.delta.commit import Change, TableState, Target, commit
 from forecache.lake.delta.files import DataFile, place_of
-from forecache.lake.delta.log import active_files, grouped, open_if_exists, read_entry
+from forecache.lake.delta.log import active_files, group_by_partition, open_if_exists, read_entry
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TableSnapshot:
     """A table as a writer saw it before its work.
 
     Attributes:
@@ -35,7 +35,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Writer:
+class PartitionCommit:
     """The commit that last wrote a partition; `inputs` is empty if the commit does not name them."""
 
     version: int
@@ -45,7 +45,7 @@ class Writer:
 
 
 @dataclass(frozen=True)
-class Committed:
+class ReplaceResult:
     """Result of replacing partitions.
 
     Attributes:
@@ -62,15 +62,15 @@ class Committed:
         return max(self.versions.values())
 
 
-def look(settings: Settings, name: str, column: str) -> Seen:
+def take_snapshot(settings: Settings, name: str, column: str) -> TableSnapshot:
     """Read the state of a table's partitions; call it before the work whose rows replace some of them."""
     delta = open_if_exists(settings, name)
     if delta is None:
-        return Seen(-1, {}, {})
-    partitions = grouped(active_files(delta), column)
-    return Seen(
+        return TableSnapshot(-1, {}, {})
+    partitions = group_by_partition(active_files(delta), column)
+    return TableSnapshot(
         delta.version(),
-        {key: frozenset(map(_path, files)) for key, files in partitions.items()},
+        {key: frozenset(map(_path_of, files)) for key, files in partitions.items()},
         {key: sum(file.rows for file in files) for key, files in partitions.items()},
     )
 
@@ -81,10 +81,10 @@ def replace_partitions(
     *,
     column: str,
     values: Sequence[date],
-    seen: Seen,
+    seen: TableSnapshot,
     inputs: Mapping[date, str] | None = None,
     note: Mapping[str, str] | None = None,
-) -> Committed:
+) -> ReplaceResult:
     """Replace the files of the partitions `column IN values` by `files`, in one commit.
 
     Args:
@@ -97,50 +97,57 @@ def replace_partitions(
         Other errors as `forecache.lake.delta.commit.commit` does.
     """
     settings, name = target.settings, target.name
-    digests = {value: digest((inputs or {}).get(value, "")) for value in values}
+    digests = {value: inputs_digest((inputs or {}).get(value, "")) for value in values}
     by_partition = {value: [f for f in files if f.partition.get(column) == value.isoformat()] for value in values}
-    taken: dict[date, Writer] = {}
+    taken: dict[date, PartitionCommit] = {}
 
-    def decide(state: State) -> Change:
-        now = grouped(state.files, column)
+    def decide(state: TableState) -> Change:
+        now = group_by_partition(state.files, column)
         moved = [
-            v for v in values if set(map(_path, now.get(v.isoformat(), ()))) != seen.files.get(v.isoformat(), set())
+            v for v in values if set(map(_path_of, now.get(v.isoformat(), ()))) != seen.files.get(v.isoformat(), set())
         ]
         since = range(seen.version + 1, state.version + 1)
-        writers = _last_writers(settings, name, column, {value.isoformat() for value in moved}, since)
+        writers = _last_commits(settings, name, column, {value.isoformat() for value in moved}, since)
         taken.clear()
         for value in moved:
             writer = writers.get(value.isoformat())  # None: only a compaction
             if writer is not None and (not digests[value] or writer.inputs != digests[value]):
-                raise _faster(name, column, value, writer)
+                raise _overtaken_error(name, column, value, writer)
             if writer is not None:
                 taken[value] = writer
         ours = [value for value in values if value not in taken]
         return Change(
             files=[file for value in ours for file in by_partition[value]],
             replaced=[file for value in ours for file in now.get(value.isoformat(), ())],
-            partitions={f"{column}={value.isoformat()}": _told(by_partition[value], digests[value]) for value in ours},
+            partitions={
+                f"{column}={value.isoformat()}": _describe_partition(by_partition[value], digests[value])
+                for value in ours
+            },
         )
 
     version = commit(target, decide, note=note)
-    return Committed(
+    return ReplaceResult(
         {value: taken[value].version if value in taken else version for value in values},
         {value: writer.run_id for value, writer in taken.items()},
     )
 
 
-def find_committed(settings: Settings, name: str, *, column: str, inputs: Mapping[date, str]) -> dict[date, Writer]:
+def find_committed_partitions(
+    settings: Settings, name: str, *, column: str, inputs: Mapping[date, str]
+) -> dict[date, PartitionCommit]:
     """Find the partitions whose rows were last written from these inputs, each with the commit that wrote them."""
     delta = open_if_exists(settings, name) if inputs else None
     if delta is None:
         return {}
     wanted = {
-        value.isoformat(): digest(text)
+        value.isoformat(): inputs_digest(text)
         for value, text in inputs.items()
         if was_written_from(delta, column, value, text)
     }
-    writers = _last_writers(settings, name, column, set(wanted), range(delta.version() + 1))
-    rows = {key: sum(file.rows for file in some) for key, some in grouped(active_files(delta), column).items()}
+    writers = _last_commits(settings, name, column, set(wanted), range(delta.version() + 1))
+    rows = {
+        key: sum(file.rows for file in some) for key, some in group_by_partition(active_files(delta), column).items()
+    }
     return {
         date.fromisoformat(key): writer
         for key, writer in writers.items()
@@ -150,30 +157,34 @@ def find_committed(settings: Settings, name: str, *, column: str, inputs: Mappin
 
 def was_written_from(delta: "DeltaTable", column: str, value: date, inputs: str) -> bool:
     """Return whether a table's snapshot names these inputs for a partition; its rows may have been changed since."""
-    return bool(delta.transaction_version(f"{column}={value.isoformat()}") == _state(digest(inputs)))
+    return bool(
+        delta.transaction_version(f"{column}={value.isoformat()}") == _transaction_version(inputs_digest(inputs))
+    )
 
 
-def digest(inputs: str) -> str:
+def inputs_digest(inputs: str) -> str:
     """Digest of inputs as it stands in a commit, 16 hex digits; "" for empty inputs."""
     return hashlib.sha256(inputs.encode()).hexdigest()[:16] if inputs else ""
 
 
-def _told(files: Sequence[DataFile], inputs: str) -> dict[str, Any]:
-    return {"inputs": inputs, "rows": sum(file.rows for file in files), "state": _state(inputs)}
+def _describe_partition(files: Sequence[DataFile], inputs: str) -> dict[str, Any]:
+    return {"inputs": inputs, "rows": sum(file.rows for file in files), "state": _transaction_version(inputs)}
 
 
-def _state(inputs: str) -> int:
+def _transaction_version(inputs: str) -> int:
     """Version of the partition's Delta transaction for a digest of inputs; every snapshot of the table has it."""
     return int(inputs[:15] or "0", 16)
 
 
-def _path(file: DataFile) -> str:
+def _path_of(file: DataFile) -> str:
     return file.path
 
 
-def _last_writers(settings: Settings, name: str, column: str, wanted: set[str], versions: range) -> dict[str, Writer]:
+def _last_commits(
+    settings: Settings, name: str, column: str, wanted: set[str], versions: range
+) -> dict[str, PartitionCommit]:
     """By partition, the last of these versions that changed its rows; partitions that none changed are left out."""
-    found: dict[str, Writer] = {}
+    found: dict[str, PartitionCommit] = {}
     filesystem = place_of(settings, name).open()
     for version in reversed(versions):
         missing = wanted - set(found)
@@ -182,23 +193,25 @@ def _last_writers(settings: Settings, name: str, column: str, wanted: set[str], 
         try:
             actions = read_entry(filesystem, version, name)
         except FileNotFoundError:
-            return found | dict.fromkeys(missing, Writer(version))
-        found |= {key: writer for key, writer in _writers(actions, column, version) if key in missing}
+            return found | dict.fromkeys(missing, PartitionCommit(version))
+        found |= {key: writer for key, writer in _commits_in_entry(actions, column, version) if key in missing}
     return found
 
 
-def _writers(actions: Sequence[Mapping[str, Any]], column: str, version: int) -> Iterator[tuple[str, Writer]]:
+def _commits_in_entry(
+    actions: Sequence[Mapping[str, Any]], column: str, version: int
+) -> Iterator[tuple[str, PartitionCommit]]:
     info: Mapping[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
     run_id = str(info.get("run_id", ""))
     for action in actions:
         change = action.get("add") or action.get("remove")
         if change and change.get("dataChange"):
-            yield str((change.get("partitionValues") or {}).get(column)), Writer(version, run_id)
+            yield str((change.get("partitionValues") or {}).get(column)), PartitionCommit(version, run_id)
     for key, told in (info.get("partitions") or {}).items():
-        yield key.removeprefix(f"{column}="), Writer(version, run_id, told["inputs"], told["rows"])
+        yield key.removeprefix(f"{column}="), PartitionCommit(version, run_id, told["inputs"], told["rows"])
 
 
-def _faster(name: str, column: str, value: date, writer: Writer) -> ConflictError:
+def _overtaken_error(name: str, column: str, value: date, writer: PartitionCommit) -> ConflictError:
     who = f"Run {writer.run_id!r}" if writer.run_id else "Another writer"
     return ConflictError(
         f"{who} was faster: it changed {column} {value} of the table {name!r} in version {writer.version}.",

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from forecache.lake.delta.commit import Change, State, Target, commit
+from forecache.lake.delta.commit import Change, TableState, Target, commit
 from forecache.lake.delta.files import DataFile, new_path, place_of, write_file
 from forecache.lake.delta.log import open_if_exists
 from forecache.lake.delta.read_errors import damaged_file, open_data_file
@@ -53,17 +53,17 @@ _ARROW_TYPES = {
 Filter = tuple[str, str, Any]
 
 
-def read_rows(settings: Settings, name: str, filters: Sequence[Filter]) -> list[dict[str, Any]]:
+def read_small_table(settings: Settings, name: str, filters: Sequence[Filter]) -> list[dict[str, Any]]:
     """Read the rows of a small table that meet all filters, at the newest commit; empty if there is no table.
 
     Args:
         filters: Column, one of `=`, `in`, `>=` and `<=`, and a value that is not null.
     """
     options = tuple(sorted(settings.storage_options.items()))
-    return _reader(os.getpid(), settings.table_uri(name), options).read(settings, name, filters)
+    return _table_reader(os.getpid(), settings.table_uri(name), options).read(settings, name, filters)
 
 
-def append_rows(
+def append_to_small_table(
     settings: Settings, name: str, schema: pa.Schema, rows_at: Callable[[int], list[dict[str, Any]]]
 ) -> int:
     """Append rows to a small table in one commit, creating the table if needed; returns the Delta version.
@@ -75,10 +75,10 @@ def append_rows(
         As `forecache.lake.delta.commit.commit`.
     """
 
-    def decide(state: State) -> Change:
-        return rows_added(settings, name, state, pa.Table.from_pylist(rows_at(state.version), schema=schema))
+    def decide(state: TableState) -> Change:
+        return prepare_upsert(settings, name, state, pa.Table.from_pylist(rows_at(state.version), schema=schema))
 
-    return commit(target_of(settings, name, schema), decide)
+    return commit(small_table_target(settings, name, schema), decide)
 
 
 def row_schema(kind: type, *, int32: Sequence[str] = ()) -> pa.Schema:
@@ -96,16 +96,18 @@ def _arrow_type(hint: Any) -> pa.DataType:
     return _ARROW_TYPES.get(known, pa.string())
 
 
-def target_of(settings: Settings, name: str, schema: pa.Schema) -> Target:
+def small_table_target(settings: Settings, name: str, schema: pa.Schema) -> Target:
     """Commit target for a small table, whose old versions are not needed."""
     from deltalake import Schema
 
     return Target(settings, name, Schema.from_arrow(schema), keep_log=False)
 
 
-def rows_added(settings: Settings, name: str, state: State, rows: pa.Table, *, key: Sequence[str] = ()) -> Change:
+def prepare_upsert(
+    settings: Settings, name: str, state: TableState, rows: pa.Table, *, key: Sequence[str] = ()
+) -> Change:
     """Write rows for a small table; returns the change that adds them in place of rows with the same `key` columns."""
-    replaced, kept = _without(settings, name, state, rows.select(key)) if key else ([], [])
+    replaced, kept = _rewrite_without(settings, name, state, rows.select(key)) if key else ([], [])
     new = write_rows(pa.concat_tables([*(some.cast(rows.schema) for some in kept), rows]), settings, name)
     small = [file for file in state.files if file.rows < _SMALL_FILE_ROWS and file not in replaced]
     if len(small) < MOST_SMALL_FILES:
@@ -113,7 +115,9 @@ def rows_added(settings: Settings, name: str, state: State, rows: pa.Table, *, k
     return Change([*new, merge_files(settings, name, state, small)], [*replaced, *small])
 
 
-def _without(settings: Settings, name: str, state: State, keys: pa.Table) -> tuple[list[DataFile], list[pa.Table]]:
+def _rewrite_without(
+    settings: Settings, name: str, state: TableState, keys: pa.Table
+) -> tuple[list[DataFile], list[pa.Table]]:
     """The files that have rows with these keys, and the other rows of these files."""
     if state.delta is None:
         return [], []
@@ -123,7 +127,7 @@ def _without(settings: Settings, name: str, state: State, keys: pa.Table) -> tup
     filters = [(column, "in", keys[column].unique().to_pylist()) for column in keys.column_names]
     paths = {unquote(path) for path in actions.filter(_may_hold(actions, filters))["path"].to_pylist()}
     for file in state.files:
-        rows = _whole([_read(filesystem, name, file.path)], state.delta) if file.path in paths else None
+        rows = _concat_rows([_read_parquet(filesystem, name, file.path)], state.delta) if file.path in paths else None
         if rows is None:
             continue
         stays = [row not in wanted for row in zip(*rows.select(keys.column_names).to_pydict().values(), strict=True)]
@@ -133,22 +137,22 @@ def _without(settings: Settings, name: str, state: State, keys: pa.Table) -> tup
     return replaced, kept
 
 
-def merge_files(settings: Settings, name: str, state: State, files: Sequence[DataFile]) -> DataFile:
+def merge_files(settings: Settings, name: str, state: TableState, files: Sequence[DataFile]) -> DataFile:
     """Write the rows of some files of a small table as one file, sorted by the columns that reads filter by."""
     filesystem = place_of(settings, name).open()
-    rows = _whole([_read(filesystem, name, file.path) for file in files], state.delta)
+    rows = _concat_rows([_read_parquet(filesystem, name, file.path) for file in files], state.delta)
     rows = rows.sort_by([(column, "ascending") for column in SORTED_BY[name]])
     groups = (rows.slice(first, _GROUP_ROWS) for first in range(0, max(1, rows.num_rows), _GROUP_ROWS))
     return write_file(filesystem, new_path(new_folder(), {}), rows.schema, groups)
 
 
 @cache
-def _reader(process: int, uri: str, options: tuple[tuple[str, str], ...]) -> "_Reader":
+def _table_reader(process: int, uri: str, options: tuple[tuple[str, str], ...]) -> "_SmallTableReader":
     """The cached reader of a table; by process id, so that a fork gets its own."""
-    return _Reader()
+    return _SmallTableReader()
 
 
-class _Reader:
+class _SmallTableReader:
     """Cache of a table's log, and of the rows of its small files by path."""
 
     def __init__(self) -> None:
@@ -160,7 +164,7 @@ class _Reader:
     def read(self, settings: Settings, name: str, filters: Sequence[Filter]) -> list[dict[str, Any]]:
         filesystem = place_of(settings, name).open()
         with self._lock:
-            delta = self._newest(settings, name, filesystem)
+            delta = self._open_newest(settings, name, filesystem)
             if delta is None:
                 return []
             files = pa.table(delta.get_add_actions(flatten=True))
@@ -168,16 +172,16 @@ class _Reader:
             self._kept = {path: rows for path, rows in self._kept.items() if path in active}
             files = files.filter(_may_hold(files, filters)).select(["path", "num_records"])
             tables = [
-                self._rows(filesystem, name, unquote(file["path"]), file["num_records"], filters)
+                self._read_file(filesystem, name, unquote(file["path"]), file["num_records"], filters)
                 for file in files.to_pylist()
             ]
-            return _whole(tables, delta).to_pylist()
+            return _concat_rows(tables, delta).to_pylist()
 
-    def _newest(self, settings: Settings, name: str, filesystem: Any) -> "DeltaTable | None":
+    def _open_newest(self, settings: Settings, name: str, filesystem: Any) -> "DeltaTable | None":
         from deltalake.exceptions import DeltaError
 
         # If a table was deleted and created again, its log has a different entry under the last version seen.
-        if self._delta is not None and self._entry == _entry(filesystem, self._delta):
+        if self._delta is not None and self._entry == _entry_identity(filesystem, self._delta):
             seen = self._delta.version()
             try:
                 self._delta.update_incremental()
@@ -185,23 +189,25 @@ class _Reader:
                 self._delta = None
             else:
                 if self._delta.version() != seen:
-                    self._entry = _entry(filesystem, self._delta)
+                    self._entry = _entry_identity(filesystem, self._delta)
                 return self._delta
         self._delta, self._kept = open_if_exists(settings, name), {}
-        self._entry = None if self._delta is None else _entry(filesystem, self._delta)
+        self._entry = None if self._delta is None else _entry_identity(filesystem, self._delta)
         return self._delta
 
-    def _rows(self, filesystem: Any, name: str, path: str, num_rows: int | None, filters: Sequence[Filter]) -> pa.Table:
+    def _read_file(
+        self, filesystem: Any, name: str, path: str, num_rows: int | None, filters: Sequence[Filter]
+    ) -> pa.Table:
         expression = pq.filters_to_expression([list(filters)]) if filters else None
         if num_rows is None or num_rows > _KEPT_FILE_ROWS:
-            return _read(filesystem, name, path, expression)
+            return _read_parquet(filesystem, name, path, expression)
         if path not in self._kept:
-            self._kept[path] = _read(filesystem, name, path)
+            self._kept[path] = _read_parquet(filesystem, name, path)
         rows = self._kept[path]
         return rows if expression is None else rows.filter(expression)
 
 
-def _entry(filesystem: Any, delta: "DeltaTable") -> object:
+def _entry_identity(filesystem: Any, delta: "DeltaTable") -> object:
     """Type, size and time of the log's last entry, to recognize another entry of the same version."""
     info = filesystem.get_file_info(f"_delta_log/{delta.version():020d}.json")
     return info.type, info.size, info.mtime_ns
@@ -223,7 +229,7 @@ def _may_hold(files: pa.Table, filters: Sequence[Filter]) -> pa.ChunkedArray:
     return found
 
 
-def _read(filesystem: Any, name: str, path: str, expression: Any = None) -> pa.Table:
+def _read_parquet(filesystem: Any, name: str, path: str, expression: Any = None) -> pa.Table:
     try:
         with open_data_file(filesystem, path, name) as source:
             return pq.read_table(source, filters=expression, use_threads=False)
@@ -231,7 +237,7 @@ def _read(filesystem: Any, name: str, path: str, expression: Any = None) -> pa.T
         raise damaged_file(path, name) from error
 
 
-def _whole(tables: Sequence[pa.Table], delta: "DeltaTable | None") -> pa.Table:
+def _concat_rows(tables: Sequence[pa.Table], delta: "DeltaTable | None") -> pa.Table:
     """Concatenate rows, with all columns of the table; null in rows of files that are older than a column."""
     assert delta is not None
     schema = pa.schema(delta.schema())

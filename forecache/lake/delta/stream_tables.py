@@ -59,7 +59,7 @@ def is_closed(hour: str | None, now: datetime) -> bool:
     return hour is not None and hour < hour_of(now - _CLOSED_AFTER)
 
 
-def in_order(delta: "DeltaTable", files: Sequence[DataFile]) -> list[DataFile]:
+def sort_by_position(delta: "DeltaTable", files: Sequence[DataFile]) -> list[DataFile]:
     """Sort files by the lowest position of their rows, so that merging them in this order keeps the rows sorted."""
     actions = delta.get_add_actions(flatten=True)
     if "min.position" not in actions.schema.names:
@@ -69,12 +69,12 @@ def in_order(delta: "DeltaTable", files: Sequence[DataFile]) -> list[DataFile]:
     return sorted(files, key=lambda file: (first.get(file.path, -1), file.path))
 
 
-def nights_of(base: str) -> dict[str, str]:
+def nights_in_base(base: str) -> dict[str, str]:
     """By view, the `as_of@delta_version` that a row with this `base` was computed from; "" if it had none yet."""
     return dict(each.split("=", 1) for each in base.split(",") if each)
 
 
-def stream_bases(settings: Settings, table: str) -> set[str]:
+def read_stream_bases(settings: Settings, table: str) -> set[str]:
     """Read the distinct values of `base` in the rows of the last `RECOMPUTABLE` days; empty if there is no table."""
     delta = open_if_exists(settings, table)
     if delta is None:

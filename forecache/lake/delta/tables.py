@@ -3,18 +3,20 @@
 Every table stays readable by Spark and by delta-rs: no deletion vectors, no column mapping.
 """
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-from forecache.errors import InputError, NotFoundError
-from forecache.lake.delta.commit import Change, State, Target, commit
-from forecache.lake.delta.files import DataFile, place_of
-from forecache.lake.delta.partitions import Committed, Seen, look, replace_partitions
+from forecache.errors import InputError, NotFoundError, UnavailableError
+from forecache.lake.delta.commit import Change, TableState, Target, commit
+from forecache.lake.delta.files import DataFile, Place, place_of
+from forecache.lake.delta.partitioned_files import write_partitioned
+from forecache.lake.delta.partitions import ReplaceResult, TableSnapshot, replace_partitions, take_snapshot
 from forecache.lake.delta.read_errors import reading_log
-from forecache.lake.delta.spread import write_spread
-from forecache.lake.delta.writers import Remainder, plain_types, write_frame, write_rows
+from forecache.lake.delta.writers import RowRemover, cast_to_delta_types, write_frame, write_rows
 from forecache.lake.spark.session import spark_path
+from forecache.names import NAME
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -77,10 +79,10 @@ def write_partitions(
     *,
     column: str,
     values: Sequence[date],
-    seen: Seen | None = None,
+    seen: TableSnapshot | None = None,
     inputs: Mapping[date, str] | None = None,
     run_id: str = "",
-) -> Committed:
+) -> ReplaceResult:
     """Replace the partitions `column IN values` of a table with a change data feed by the frame's rows, in one commit.
 
     Columns new in the frame are added to the table.
@@ -96,7 +98,7 @@ def write_partitions(
         ConflictError: Another run wrote one of the partitions from other inputs meanwhile; it is named.
         UnavailableError: No space is left on the device; the table is unchanged.
     """
-    seen = seen or look(settings, name, column)
+    seen = seen or take_snapshot(settings, name, column)
     written = write_frame(frame, settings, name, partition_by=column)
     return commit_partitions(
         written, settings, name, column=column, values=values, seen=seen, inputs=inputs, run_id=run_id
@@ -110,10 +112,10 @@ def commit_partitions(
     *,
     column: str,
     values: Sequence[date],
-    seen: Seen,
+    seen: TableSnapshot,
     inputs: Mapping[date, str] | None = None,
     run_id: str = "",
-) -> Committed:
+) -> ReplaceResult:
     """As `write_partitions`, for files that are already written.
 
     Args:
@@ -142,7 +144,7 @@ def replace_rows(
     values: Collection[str],
     partition_by: str | None = None,
     within: Collection[date] | None = None,
-    require: Callable[[State], None] | None = None,
+    require: Callable[[TableState], None] | None = None,
     run_id: str = "",
 ) -> int:
     """Replace the rows of a table with `column IN values` by the frame's, in one commit.
@@ -164,15 +166,15 @@ def replace_rows(
     elif partition_by is None:
         schema, files = write_frame(frame, settings, name)
     else:
-        schema, files = write_spread(frame, settings, name, partition_by=partition_by)
-    rest = Remainder(settings, name, column, frozenset(values))
+        schema, files = write_partitioned(frame, settings, name, partition_by=partition_by)
+    rest = RowRemover(settings, name, column, frozenset(values))
     days = None if within is None else {day.isoformat() for day in within}
 
-    def decide(state: State) -> Change:
+    def decide(state: TableState) -> Change:
         if require is not None:
             require(state)
         some = [file for file in state.files if days is None or file.partition[str(partition_by)] in days]
-        replaced, kept = rest.of(state, some)
+        replaced, kept = rest.rewrite_files(state, some)
         return Change([*files, *kept], replaced)
 
     return commit(
@@ -210,15 +212,52 @@ def append_rows(
     """
     from deltalake import Schema
 
-    rows = plain_types(rows)
+    rows = cast_to_delta_types(rows)
     schema = Schema.from_arrow(rows.schema)
     target = Target(settings, name, schema, tuple(partition_by), add_columns=False)
     written: list[DataFile] | None = None
 
-    def decide(state: State) -> Change:
+    def decide(state: TableState) -> Change:
         nonlocal written
         if written is None:  # only once the columns are known to fit; the next attempt reuses the files
             written = write_rows(rows, settings, name, partition_by=partition_by)
         return Change(written)
 
     return commit(target, decide)
+
+
+def resolve_place(settings: Settings, uri: str) -> Place:
+    """The place of an existing table; a relative folder is relative to the process's working folder."""
+    if "://" not in uri:
+        return Place(os.path.abspath(uri))
+    if uri.startswith("file://"):
+        return Place(uri.removeprefix("file://"))
+    return Place(uri.replace("s3a://", "s3://", 1), settings.storage_options)
+
+
+def open_existing(settings: Settings, table: str, *, what: str) -> "DeltaTable":
+    """Open a table of the lake by its name, or any Delta table by its folder or URI, at its newest version.
+
+    Args:
+        what: Name of the table's role for messages, such as "The labelled table".
+
+    Raises:
+        NotFoundError: There is no such table.
+        UnavailableError: It does not open, for example because an object store does not answer.
+    """
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError, TableNotFoundError
+
+    place = resolve_place(settings, settings.table_uri(table) if NAME.fullmatch(table) else table)
+    try:
+        return DeltaTable(place.uri, storage_options=dict(place.options) or None)
+    except TableNotFoundError:
+        raise NotFoundError(
+            f"{what} {table!r} cannot be read: there is no Delta table in {place.uri}.",
+            remedy="Give the URI of a Delta table, or the name of a table in the lake.",
+        ) from None
+    except (DeltaError, OSError) as error:
+        raise UnavailableError(
+            f"{what} {table!r} cannot be read: {str(error).splitlines()[0]}.",
+            remedy="Check its URI and FORECACHE_STORAGE_OPTIONS.",
+        ) from error

@@ -14,12 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from forecache.lake.delta.commit import State
-from forecache.lake.delta.commit_errors import as_known_error, other_type
-from forecache.lake.delta.files import DataFile, list_files, new_path, place_of, tried, write_file
+from forecache.lake.delta.commit import TableState
+from forecache.lake.delta.files import DataFile, list_files, new_path, place_of, retry_write, write_file
 from forecache.lake.delta.log import open_if_exists
 from forecache.lake.delta.read_errors import open_data_file
-from forecache.lake.refusals import refusal_in
+from forecache.lake.engine_errors import as_known_error, as_refusal, type_mismatch_error
 from forecache.lake.spark.session import spark_path
 from forecache.settings import Settings
 
@@ -50,7 +49,7 @@ def write_frame(
         UnavailableError: No space is left on the device.
     """
     if fit:
-        frame = fitted(frame, settings, name)
+        frame = cast_to_table(frame, settings, name)
     folder = new_folder()
     writer = frame.write.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
     if partition_by:
@@ -58,7 +57,7 @@ def write_frame(
     try:
         writer.parquet(f"{spark_path(settings.table_uri(name))}/{folder}")
     except Exception as error:
-        known = as_known_error(name, error) or refusal_in(error)
+        known = as_known_error(name, error) or as_refusal(error)
         if known is None:
             raise
         raise known from error
@@ -74,9 +73,11 @@ def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: S
     filesystem, folder = place_of(settings, name).open(), new_folder()
     found = []
     try:
-        for partition, some in _by_partition(rows, partition_by):
+        for partition, some in _split_by_partition(rows, partition_by):
             found.append(
-                tried(partial(_write_part, filesystem, folder, partition, some), is_remote=settings.lake_is_remote)
+                retry_write(
+                    partial(_write_part, filesystem, folder, partition, some), is_remote=settings.lake_is_remote
+                )
             )
     except OSError as error:
         known = as_known_error(name, error)
@@ -90,7 +91,7 @@ def _write_part(filesystem: Any, folder: str, partition: Mapping[str, Any], rows
     return write_file(filesystem, new_path(folder, partition), rows.schema, [rows])
 
 
-class Remainder:
+class RowRemover:
     """Rewrites the files of a table that have rows with `column IN values`, without these rows.
 
     As files are immutable, the result for a file is kept, and the next attempt of a commit reuses it.
@@ -103,20 +104,20 @@ class Remainder:
         self._folder = new_folder()
         self._done: dict[str, tuple[bool, DataFile | None]] = {}
 
-    def of(self, state: State, files: Sequence[DataFile]) -> tuple[list[DataFile], list[DataFile]]:
+    def rewrite_files(self, state: TableState, files: Sequence[DataFile]) -> tuple[list[DataFile], list[DataFile]]:
         """Returns the files that have such rows, and new files with their other rows."""
         replaced, rest = [], []
         for file in files:
             if file.path not in self._done:
-                self._done[file.path] = tried(
-                    partial(self._look_at, state, file), is_remote=self._settings.lake_is_remote
+                self._done[file.path] = retry_write(
+                    partial(self._rewrite_file, state, file), is_remote=self._settings.lake_is_remote
                 )
             concerned, left = self._done[file.path]
             replaced += [file] if concerned else []
             rest += [left] if left is not None else []
         return replaced, rest
 
-    def _look_at(self, state: State, file: DataFile) -> tuple[bool, DataFile | None]:
+    def _rewrite_file(self, state: TableState, file: DataFile) -> tuple[bool, DataFile | None]:
         with open_data_file(self._filesystem, file.path, self._name) as source:
             parquet = pq.ParquetFile(source)
             dropped = sum(
@@ -129,9 +130,9 @@ class Remainder:
             known = {each.name: each for each in pa.schema(state.delta.schema())}
             schema = pa.schema([known[name] for name in parquet.schema_arrow.names])
             path = new_path(self._folder, file.partition)
-            return True, write_file(self._filesystem, path, schema, self._kept(parquet, schema))
+            return True, write_file(self._filesystem, path, schema, self._remaining_rows(parquet, schema))
 
-    def _kept(self, parquet: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.Table]:
+    def _remaining_rows(self, parquet: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.Table]:
         for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
             wanted = pc.invert(pc.is_in(batch.column(self._column).cast(pa.string()), self._values))
             yield pa.Table.from_batches([batch]).filter(wanted).cast(schema)
@@ -145,21 +146,21 @@ def schema_of(frame: "DataFrame") -> "Schema":
     """The frame's columns as a Delta schema, all of them nullable."""
     from deltalake import Schema
 
-    return Schema.from_json(json.dumps(_nullable(json.loads(frame.schema.json()))))
+    return Schema.from_json(json.dumps(_to_nullable(json.loads(frame.schema.json()))))
 
 
-def _nullable(kind: Any) -> Any:
+def _to_nullable(kind: Any) -> Any:
     """A type of Spark's JSON schema with everything nullable and without column comments."""
     if not isinstance(kind, dict):
         return kind
     flags = {"nullable": True, "containsNull": True, "valueContainsNull": True, "metadata": {}}
     return {
-        key: [_nullable(each) for each in value] if key == "fields" else flags.get(key, _nullable(value))
+        key: [_to_nullable(each) for each in value] if key == "fields" else flags.get(key, _to_nullable(value))
         for key, value in kind.items()
     }
 
 
-def fitted(frame: "DataFrame", settings: Settings, name: str) -> "DataFrame":
+def cast_to_table(frame: "DataFrame", settings: Settings, name: str) -> "DataFrame":
     """Cast columns of a frame to their types in the table if those are wider; InputError if they do not fit."""
     from pyspark.sql import functions as F
 
@@ -174,19 +175,19 @@ def fitted(frame: "DataFrame", settings: Settings, name: str) -> "DataFrame":
             continue
         kind = json.loads(there.to_json())
         if kind not in _WIDER.get(str(json.loads(given.type.to_json())), ()):
-            raise other_type(name, given.name, there, given.type)
+            raise type_mismatch_error(name, given.name, there, given.type)
         wider[given.name] = F.col(f"`{given.name}`").cast(kind)
     return frame.withColumns(wider) if wider else frame
 
 
-def plain_types(rows: pa.Table) -> pa.Table:
+def cast_to_delta_types(rows: pa.Table) -> pa.Table:
     """Cast rows to the types that their Delta table will have."""
     from deltalake import Schema
 
     return rows.cast(pa.schema(Schema.from_arrow(rows.schema)))
 
 
-def _by_partition(rows: pa.Table, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
+def _split_by_partition(rows: pa.Table, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """Split rows by partition: the values of the partition columns, and the rows without these columns."""
     if not rows.num_rows:
         return

@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from forecache.errors import InputError
-from forecache.lake.contracts import name_of, require_labels
+from forecache.lake.contracts import function_name, require_labels
 from forecache.lake.delta.files import DataFile, place_of
 from forecache.lake.delta.read_errors import open_data_file
 from forecache.lake.delta.tables import replace_table
 from forecache.lake.delta.writers import write_frame
-from forecache.lake.examples.answered import logged_state
-from forecache.lake.examples.days import request_days, span_of
+from forecache.lake.examples.logged_answers import logged_state
 from forecache.lake.examples.lookups import look_up
-from forecache.lake.examples.recorded import record_requests
+from forecache.lake.examples.recorded_requests import record_requests
+from forecache.lake.examples.request_days import request_days, span_of
 from forecache.lake.examples.requests import request_rows
 from forecache.lake.examples.transform import transform_requests
 from forecache.lake.feature_tables.feature_rows import source_states, view_inputs
-from forecache.lake.sources.state import require_delivered, state_history
+from forecache.lake.sources.source_states import require_delivered, state_history
 from forecache.lake.sources.tables.pins import Pins
-from forecache.lake.stage import Done, Stage
+from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.lake.training_sets.training_set import STAGE
 from forecache.lake.training_sets.training_splits import SPLITS
-from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, FeatureView, Realtime
 from forecache.pipeline.names import REQUEST_ID
 from forecache.pipeline.schedules.as_of import require_within
@@ -74,15 +73,15 @@ def build_examples(
     days = request_days(realtime, night)
     for source in realtime.trained_examples.sources:
         require_delivered(settings, source, [night], pins=pins)
-    with own_turn(settings, pipeline.training_table, run_id, progress):
+    with hold_table_lock(settings, pipeline.training_table, run_id, progress):
 
-        def build() -> Done:
+        def build() -> StageOutcome:
             progress(f"training set of {realtime.name} as of {night}", None)
             return _build(spark, settings, realtime, days, pins=pins, run_id=run_id, progress=progress)
 
         stage = Stage(settings, STAGE, realtime.name, run_id)
         inputs = examples_inputs(settings, realtime, night, days, pins)
-        row, skipped = stage.once(inputs, build, rebuild=rebuild)
+        row, skipped = stage.run_once(inputs, build, rebuild=rebuild)
     return StageResult(
         stage=STAGE,
         subject=realtime.name,
@@ -107,7 +106,9 @@ def examples_inputs(
     seen = first - _DAY * (2 if examples.published_h else 1)
     # Of a live view a request sees events of its own day.
     until = {view.name: last if view.live else last - _DAY for view in realtime.views}
-    views = " ".join(f"{view.name}={_known(settings, view, seen, until[view.name], pins)}" for view in realtime.views)
+    views = " ".join(
+        f"{view.name}={_features_digest(settings, view, seen, until[view.name], pins)}" for view in realtime.views
+    )
     ages = ",".join(f"{each.called}:{each.max_age_h}" for each in realtime.lookups)
     of_splits = ",".join(f"{split}:{days[split][0]}..{days[split][-1]}" for split in SPLITS)
     most = realtime.candidates.most if realtime.candidates else 1
@@ -116,7 +117,7 @@ def examples_inputs(
     return f"{raw} {views} {read} examples={realtime.examples_fingerprint}{log}"
 
 
-def _known(settings: Settings, view: FeatureView, first: date, last: date, pins: Pins) -> str:
+def _features_digest(settings: Settings, view: FeatureView, first: date, last: date, pins: Pins) -> str:
     """A digest that changes if the features of any as-of date in the range change."""
     end = min(last, view.end or last)
     start = min(max(first, view.start), end)
@@ -134,7 +135,7 @@ def _build(
     pins: Pins,
     run_id: str,
     progress: Progress,
-) -> Done:
+) -> StageOutcome:
     pipeline = realtime.training_pipeline
     requests = request_rows(spark, settings, realtime, days, pins=pins).persist()
     try:
@@ -143,7 +144,7 @@ def _build(
         frame = transform_requests(looked_up, realtime, files=files)
         progress(f"transforming the requests of {realtime.name}", None)
         schema, written_files = write_frame(frame, settings, pipeline.training_table, fit=False)
-        written = _read(settings, realtime, written_files)
+        written = _read_labels(settings, realtime, written_files)
         require_labels(written, pipeline)
         details = _details(realtime, days, written)
         version = replace_table(settings, pipeline.training_table, schema, written_files, run_id=run_id)
@@ -151,10 +152,10 @@ def _build(
     finally:
         requests.unpersist()
     sources = [*realtime.trained_examples.sources, *(source for view in realtime.views for source in view.sources)]
-    return Done(written.num_rows, {**details, **pins.details(sources)}, pipeline.training_table, version)
+    return StageOutcome(written.num_rows, {**details, **pins.details(sources)}, pipeline.training_table, version)
 
 
-def _read(settings: Settings, realtime: Realtime, files: Sequence[DataFile]) -> "pa.Table":
+def _read_labels(settings: Settings, realtime: Realtime, files: Sequence[DataFile]) -> "pa.Table":
     """`request_id`, `split`, `as_of` and the label of every row of a training set's files."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -181,7 +182,8 @@ def _details(realtime: Realtime, days: Mapping[str, Sequence[date]], written: "p
             first, last = days[split][0], days[split][-1]
             raise InputError(
                 f"The {split} split of {realtime.name!r} has no request from {first} to {last}.",
-                remedy=f"Ingest the days that {name_of(realtime.trained_examples.compute)} makes requests from, or "
+                remedy=f"Ingest the days that {function_name(realtime.trained_examples.compute)} makes "
+                "requests from, or "
                 "train for another night.",
             )
     means = written.group_by([AS_OF]).aggregate([(label, "mean")]).to_pylist()

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from forecache.lake.feature_tables.historical import age_s, seen_date
-from forecache.lake.feature_tables.known import features_known
-from forecache.lake.feature_tables.live_rows import live_features
+from forecache.lake.feature_tables.historical import age_s, visible_date
+from forecache.lake.feature_tables.live_features import live_features
+from forecache.lake.feature_tables.night_features import load_night_features
 from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import AS_OF, FeatureView, Lookup, Realtime
 from forecache.pipeline.names import EVENT_TIMESTAMP
@@ -51,12 +51,12 @@ def look_up(
                 progress=progress,
             )
             continue
-        seen = seen_date(EVENT_TIMESTAMP, lookup.view, published_h=realtime.trained_examples.published_h)
-        requests = _joined(spark, settings, lookup, requests, seen, pins, progress)
+        seen = visible_date(EVENT_TIMESTAMP, lookup.view, published_h=realtime.trained_examples.published_h)
+        requests = _join_features(spark, settings, lookup, requests, seen, pins, progress)
     return requests
 
 
-def _joined(
+def _join_features(
     spark: "SparkSession",
     settings: Settings,
     lookup: Lookup,
@@ -74,10 +74,10 @@ def _joined(
     keys = [f"{_KEY}{place}" for place in range(len(view.key))]
     by = [F.col(f"`{name}`").alias(key) for name, key in zip(lookup.by, view.key, strict=True)]
     rows = requests.select(*by, seen.alias(AS_OF))
-    known = features_known(spark, settings, view, nights, asked=rows, pins=pins, progress=progress).select(
+    known = load_night_features(spark, settings, view, nights, asked=rows, pins=pins, progress=progress).select(
         *(F.col(name).alias(key) for name, key in zip(view.key, keys, strict=True)),
         F.col(AS_OF).alias(_SEEN),
-        _matrix(view).alias(column),
+        _served_array(view).alias(column),
     )
     asked = requests.withColumn("forecache_asked", seen)
     same = [asked[f"`{name}`"] == known[key] for name, key in zip(lookup.by, keys, strict=True)]
@@ -88,7 +88,7 @@ def _joined(
     return joined.select(*(f"`{name}`" for name in names), found.alias(column))
 
 
-def _matrix(view: FeatureView) -> "Column":
+def _served_array(view: FeatureView) -> "Column":
     """The features of a view's row as they are served: an array of float, NaN for null."""
     from pyspark.sql import functions as F
 

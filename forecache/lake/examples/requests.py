@@ -5,10 +5,10 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError
-from forecache.lake.contracts import name_of
-from forecache.lake.examples.answered import answered_rows
-from forecache.lake.examples.days import span_of
-from forecache.lake.sources.rows import horizon_rows
+from forecache.lake.contracts import function_name
+from forecache.lake.examples.logged_answers import logged_answer_rows
+from forecache.lake.examples.request_days import span_of
+from forecache.lake.sources.point_in_time import horizon_rows
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.training_sets.training_splits import SPLITS
 from forecache.pipeline import AS_OF, Realtime, RequestField
@@ -58,7 +58,7 @@ def request_rows(
     rows = horizon_rows(spark, settings, examples.sources, [before], until, pins=pins)
     given = {name: frame.drop(AS_OF) for name, frame in rows.items()}
     if examples.from_log:
-        given[LOG] = answered_rows(spark, settings, realtime, first, last)
+        given[LOG] = logged_answer_rows(spark, settings, realtime, first, last)
     computed = examples.compute(given, first, last)
     if realtime.candidates is None and POSITION not in computed.columns:
         computed = computed.withColumn(POSITION, F.lit(0))
@@ -71,14 +71,14 @@ def request_rows(
         F.col(POSITION).cast("int").alias(POSITION),
         day.alias(AS_OF),
         split.alias("split"),
-        *(_typed(field) for field in realtime.all_fields),
+        *(_field_column(field) for field in realtime.all_fields),
         *(F.col(name).cast("double").alias(name) for name in examples.columns),
     )
     # Rows without a time stay until they are refused: if they were dropped, a request would lack some candidates.
     return typed.where(F.col("split").isNotNull() | F.col(EVENT_TIMESTAMP).isNull())
 
 
-def _typed(field: RequestField) -> "Column":
+def _field_column(field: RequestField) -> "Column":
     """The column of a field in its type, with its default in place of null, as in serving."""
     from pyspark.sql import functions as F
 
@@ -102,10 +102,10 @@ def _require_types(realtime: Realtime, types: Mapping[str, str]) -> None:
         if found is None:
             raise InputError(
                 f"The examples of {realtime.name!r} lack the column {name!r}.",
-                remedy=f"Return it from {name_of(examples.compute)}.",
+                remedy=f"Return it from {function_name(examples.compute)}.",
             )
         if found.partition("(")[0] not in kinds:
             raise InputError(
                 f"The column {name!r} of the examples of {realtime.name!r} is a {found}.",
-                remedy=f"Return {' or '.join(kinds)} from {name_of(examples.compute)}: cast it.",
+                remedy=f"Return {' or '.join(kinds)} from {function_name(examples.compute)}: cast it.",
             )

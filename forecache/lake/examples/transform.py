@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.errors import ForecacheError
+from forecache.lake.engine_errors import REFUSED
 from forecache.lake.examples.lookups import matrix_column
-from forecache.lake.refusals import REFUSED
 from forecache.pipeline import AS_OF, Realtime
 from forecache.pipeline.code.fingerprint import fingerprint
-from forecache.pipeline.code.imported import Named
+from forecache.pipeline.code.importable_function import ImportableFunction
 from forecache.pipeline.names import EVENT_TIMESTAMP, POSITION, REQUEST_ID
-from forecache.pipeline.realtime.building import RowsBuilder, transformed
+from forecache.pipeline.realtime.request_rows import RowsBuilder, apply_transform
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -36,19 +36,19 @@ def transform_requests(rows: "DataFrame", realtime: Realtime, *, files: int) -> 
     fields = [*(f"{name} float" for name in realtime.feature_names), *(f"{name} double" for name in labels)]
     schema = ", ".join([f"{REQUEST_ID} string", f"{POSITION} int", f"{AS_OF} date", "split string", *fields])
     ordered = rows.repartition(files, REQUEST_ID).sortWithinPartitions(REQUEST_ID, POSITION)
-    called: Any = requests_of(realtime)
+    called: Any = request_transformer(realtime)
     return ordered.mapInArrow(called, schema)
 
 
-def requests_of(realtime: Realtime) -> "Requests":
+def request_transformer(realtime: Realtime) -> "RequestTransformer":
     """The function to map over partitions; in each of these the requests are whole and their rows in order."""
     of, request = realtime.trained_examples, tuple(field.name for field in realtime.request)
     weight = (of.weight,) if of.weight and of.kind == "ranking" else ()
-    return Requests(
+    return RequestTransformer(
         realtime.name,
         RowsBuilder(realtime),
-        Named.of(realtime.transform_path),
-        _described(realtime.transform),
+        ImportableFunction.from_path(realtime.transform_path),
+        _fingerprint_of(realtime.transform),
         realtime.feature_names,
         request,
         tuple(field.name for field in realtime.candidates.fields) if realtime.candidates else (),
@@ -67,12 +67,12 @@ _COPIED = (REQUEST_ID, POSITION, AS_OF, "split")
 
 
 @dataclass(frozen=True)
-class Requests:
+class RequestTransformer:
     """Calls the transform for the requests of a partition, in a Spark worker."""
 
     name: str
     builder: RowsBuilder
-    transform: Named
+    transform: ImportableFunction
     code: str
     features: tuple[str, ...]
     request: tuple[str, ...]
@@ -84,32 +84,34 @@ class Requests:
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         try:
-            transform = self.transform.load(code=self.code, described=_described, to="transform requests")
+            transform = self.transform.load(code=self.code, described=_fingerprint_of, to="transform requests")
             for batch in whole_requests(batches):
-                yield self._transformed(batch, transform)
+                yield self._transform_batch(batch, transform)
         except ForecacheError as error:
             raise ValueError(f"{REFUSED} {error}".replace("\n", " ")) from None
 
-    def _transformed(self, batch: pa.RecordBatch, transform: Callable[..., Any]) -> pa.RecordBatch:
+    def _transform_batch(self, batch: pa.RecordBatch, transform: Callable[..., Any]) -> pa.RecordBatch:
         starts = request_starts(batch.column(REQUEST_ID))
         self._check(batch, starts)
         ends = np.append(starts[1:], batch.num_rows)
         first = batch.take(pa.array(starts))
         requests = {name: first.column(name).to_pylist() for name in self.request}
-        fields = {name: _values(batch.column(name)) for name in self.candidates}
-        looked = {name: _matrix(batch.column(matrix_column(name)), width) for name, (width, _) in self.lookups.items()}
+        fields = {name: _field_values(batch.column(name)) for name in self.candidates}
+        looked = {
+            name: _feature_matrix(batch.column(matrix_column(name)), width) for name, (width, _) in self.lookups.items()
+        }
         features = np.empty((batch.num_rows, len(self.features)), np.float32)
         for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
             candidates = {name: values[start:end] for name, values in fields.items()}
-            columns = self.builder.columns({n: v[number] for n, v in requests.items()}, candidates or None)
+            columns = self.builder.build_columns({n: v[number] for n, v in requests.items()}, candidates or None)
             # As in serving: a look-up by fields of the request alone has one row.
             ends_of = {name: start + 1 if by_request else end for name, (_, by_request) in self.lookups.items()}
             views = {name: matrix[start : ends_of[name]] for name, (matrix, _) in looked.items()}
             found = {name: known[start : ends_of[name]] for name, (_, known) in looked.items()}
-            rows = self.builder.rows(columns, views, found)
-            features[start:end] = transformed(transform, self.transform.path, rows, len(self.features))
+            rows = self.builder.build_rows(columns, views, found)
+            features[start:end] = apply_transform(transform, self.transform.path, rows, len(self.features))
         arrays = [batch.column(name) for name in _COPIED]
-        arrays += [_nullable(features[:, place]) for place in range(len(self.features))]
+        arrays += [_nan_to_null(features[:, place]) for place in range(len(self.features))]
         arrays += [batch.column(name) for name in self.labels]
         return pa.RecordBatch.from_arrays(arrays, names=[*_COPIED, *self.features, *self.labels])
 
@@ -124,10 +126,10 @@ class Requests:
         inside = np.ones(batch.num_rows, np.bool_)
         inside[starts] = False
         for name in self.constant:
-            changed = inside & _changed(batch.column(name))
+            changed = inside & _differs_from_previous(batch.column(name))
             if changed.any():
                 self._refuse(batch, changed, f"has several values of {name!r}", "Return one value for each request.")
-        places = _values(batch.column(POSITION)).astype(np.int64)
+        places = _field_values(batch.column(POSITION)).astype(np.int64)
         twice = inside & (np.diff(places, prepend=places[:1] - 1) == 0)
         if twice.any():
             what = "has several rows" if self.most == 1 else "has two candidates in one place"
@@ -144,7 +146,7 @@ class Requests:
         raise ValueError(f"{REFUSED} The request {request!r} of the examples of {self.name!r} {what}. {remedy}")
 
 
-def _described(transform: Callable[..., Any]) -> str:
+def _fingerprint_of(transform: Callable[..., Any]) -> str:
     return fingerprint(transform=transform)
 
 
@@ -165,27 +167,27 @@ def whole_requests(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch
 
 def request_starts(ids: pa.Array) -> np.ndarray:
     """The first row of each run of equal ids, int64 [requests]."""
-    return np.flatnonzero(np.append(True, _changed(ids)[1:])[: len(ids)])
+    return np.flatnonzero(np.append(True, _differs_from_previous(ids)[1:])[: len(ids)])
 
 
 def _one_batch(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
 
 
-def _changed(column: pa.Array) -> np.ndarray:
+def _differs_from_previous(column: pa.Array) -> np.ndarray:
     """Mask of the values that differ from the previous one, bool [n]; nulls are equal, and the first is false."""
     codes = column.dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)
     return np.diff(codes, prepend=codes[:1]) != 0
 
 
-def _values(column: pa.Array) -> Any:
+def _field_values(column: pa.Array) -> Any:
     """Values of a field: an array of its numpy type, or a list if they are texts or include null."""
     if column.null_count or pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return column.to_pylist()
     return column.to_numpy(zero_copy_only=False)
 
 
-def _matrix(column: pa.Array, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _feature_matrix(column: pa.Array, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Features of a look-up, float32 [n, width], NaN for a missing row; and the mask of the rows found, bool [n]."""
     found = np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
     matrix = np.full((len(column), width), np.nan, np.float32)
@@ -193,5 +195,5 @@ def _matrix(column: pa.Array, width: int) -> tuple[np.ndarray, np.ndarray]:
     return matrix, found
 
 
-def _nullable(values: np.ndarray) -> pa.Array:
+def _nan_to_null(values: np.ndarray) -> pa.Array:
     return pa.array(values, pa.float32(), mask=np.isnan(values))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from forecache.errors import InputError
-from forecache.lake.contracts import name_of, require_columns
-from forecache.lake.refusals import REFUSED
+from forecache.lake.contracts import function_name, require_columns
+from forecache.lake.engine_errors import REFUSED
 from forecache.pipeline import Feature, FeatureView
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ def typed_columns(computed: "DataFrame", view: FeatureView) -> "list[Column]":
             what, remedy = _RULES[feature.type]
             raise InputError(
                 f"The feature {feature.name!r} of {view.name!r} is a {kind}; {what}.",
-                remedy=remedy.format(name_of(function)),
+                remedy=remedy.format(function_name(function)),
             )
-    return [_typed(feature, view.name) for feature in view.feature_columns]
+    return [_stored_column(feature, view.name) for feature in view.feature_columns]
 
 
-def _typed(feature: Feature, owner: str) -> "Column":
+def _stored_column(feature: Feature, owner: str) -> "Column":
     """The column of a feature in its stored type."""
     from pyspark.sql import functions as F
 
@@ -61,7 +61,7 @@ def _typed(feature: Feature, owner: str) -> "Column":
     if feature.type == "category":
         return F.nullif(column.cast("string"), F.lit("")).alias(feature.name)
     if feature.type == "text":
-        return _embedded(feature, column, owner).alias(feature.name)
+        return _embed_column(feature, column, owner).alias(feature.name)
     if feature.type == "vector":
         wrong = F.concat(
             F.lit(f"{REFUSED} The vector {feature.name!r} of {owner!r} has a row of "),
@@ -70,14 +70,14 @@ def _typed(feature: Feature, owner: str) -> "Column":
         )
         fits = column.isNull() | (F.size(column) == feature.size)
         column = F.when(fits, column).otherwise(F.raise_error(wrong))
-    return column.cast(feature.stored).alias(feature.name)
+    return column.cast(feature.spark_type).alias(feature.name)
 
 
-def _embedded(feature: Feature, column: "Column", owner: str) -> "Column":
+def _embed_column(feature: Feature, column: "Column", owner: str) -> "Column":
     from pyspark.sql.pandas.functions import arrow_udf
 
     embed, size = feature.embed or hashed_words(feature.size or 1), feature.size or 1
-    about = f"{REFUSED} The function {name_of(embed)} of the text {feature.name!r} of {owner!r}"
+    about = f"{REFUSED} The function {function_name(embed)} of the text {feature.name!r} of {owner!r}"
 
     # Spark infers the kind of UDF from the type hints.
     def vectors(texts: pa.Array) -> pa.Array:
@@ -97,7 +97,7 @@ def _embedded(feature: Feature, column: "Column", owner: str) -> "Column":
 def hashed_words(size: int) -> Any:
     """Return a function from texts to word counts by hash (lower case, XXH64 modulo `size`), float32 [n, size]."""
 
-    def hashed(texts: list[str]) -> Any:
+    def count_hashes(texts: list[str]) -> Any:
         import numpy as np
         import xxhash
 
@@ -107,4 +107,4 @@ def hashed_words(size: int) -> Any:
                 counts[row, xxhash.xxh64_intdigest(word.encode()) % size] += 1
         return counts
 
-    return hashed
+    return count_hashes

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from forecache.lake.feature_tables.feature_columns import typed_columns
 from forecache.lake.feature_tables.join import join_views
-from forecache.lake.sources.rows import known_rows
-from forecache.lake.sources.state import source_state
+from forecache.lake.sources.point_in_time import known_rows
+from forecache.lake.sources.source_states import source_state
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.windows.nights import window_frame, window_inputs
 from forecache.pipeline import AS_OF, AnySource, FeatureView, Pipeline

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forecache.errors import NotFoundError
 from forecache.lake.delta.files import DataFile
-from forecache.lake.delta.log import active_files, grouped
-from forecache.lake.delta.partitions import find_committed, look
+from forecache.lake.delta.log import active_files, group_by_partition
+from forecache.lake.delta.partitions import find_committed_partitions, take_snapshot
 from forecache.lake.delta.tables import commit_partitions, open_table, table_version
 from forecache.lake.delta.writers import write_frame
 from forecache.lake.feature_tables.feature_rows import joined_inputs, view_frame, view_inputs
 from forecache.lake.feature_tables.join import join_views, read_view
 from forecache.lake.ledger import last_records
-from forecache.lake.sources.state import require_delivered
+from forecache.lake.sources.source_states import require_delivered
 from forecache.lake.sources.tables.pins import Pins
-from forecache.lake.stage import Done, Stage, span
-from forecache.lake.turn import own_turn
+from forecache.lake.stage import Stage, StageOutcome, format_nights, hold_table_lock
 from forecache.lake.windows.nights import write_windows
 from forecache.pipeline import AS_OF, FeatureView, Pipeline
 from forecache.pipeline.names import FEATURES
@@ -82,10 +81,10 @@ def build_view(
         ConflictError: Another run wrote one of the nights from other inputs meanwhile; from the same inputs its rows
             are taken over.
     """
-    with own_turn(settings, view.feature_table, run_id, progress):
+    with hold_table_lock(settings, view.feature_table, run_id, progress):
         pins = Pins(settings)
         require_nights(settings, view, nights, pins=pins)
-        writer = _Writer(settings, view, pins.details(view.sources), run_id, progress)
+        writer = _FeatureWriter(settings, view, pins.details(view.sources), run_id, progress)
 
         def write(some: Sequence[date]) -> Written:
             if view.windows:
@@ -106,10 +105,10 @@ def _build_joined(
     rebuild: bool,
 ) -> StageResult:
     """Write the features that are joined from the tables of views, for the nights whose views or entities changed."""
-    with own_turn(settings, pipeline.feature_table, run_id, progress):
+    with hold_table_lock(settings, pipeline.feature_table, run_id, progress):
         pins = Pins(settings)
         sources = pipeline.entities.sources if pipeline.entities else ()
-        writer = _Writer(settings, pipeline, pins.details(sources), run_id, progress)
+        writer = _FeatureWriter(settings, pipeline, pins.details(sources), run_id, progress)
         versions = {view.name: feature_versions(settings, view, nights) for view in pipeline.views}
 
         def write(some: Sequence[date]) -> Written:
@@ -124,7 +123,7 @@ def _build_joined(
         return writer.write_stale(inputs, write, rebuild=rebuild)
 
 
-class _Writer:
+class _FeatureWriter:
     """Writes the stale nights of a feature table.
 
     Create it before the inputs are read, so that newer rows of another run are not overwritten.
@@ -141,7 +140,7 @@ class _Writer:
         self._started = time.perf_counter()
         self._settings, self._declared, self._table = settings, declared, declared.feature_table
         self._details, self._run_id, self._progress = details, run_id, progress
-        self._seen = look(settings, self._table, AS_OF)
+        self._seen = take_snapshot(settings, self._table, AS_OF)
 
     def write_stale(
         self, inputs: Mapping[date, str], write: Callable[[Sequence[date]], Written], *, rebuild: bool
@@ -149,7 +148,7 @@ class _Writer:
         """Write the nights whose inputs differ from those of their last record, with `write` for some at a time."""
         name = self._declared.name
 
-        def build(some: Sequence[date]) -> dict[date, Done]:
+        def build(some: Sequence[date]) -> dict[date, StageOutcome]:
             done = commit_partitions(
                 write(some),
                 self._settings,
@@ -160,17 +159,21 @@ class _Writer:
                 inputs={night: inputs[night] for night in some},
                 run_id=self._run_id,
             )
-            return _done(self._settings, self._table, done.versions, self._details)
+            return _night_outcomes(self._settings, self._table, done.versions, self._details)
 
-        def find(stale: Mapping[date, str]) -> dict[date, Done]:
-            written = find_committed(self._settings, self._table, column=AS_OF, inputs=stale)
-            return _done(self._settings, self._table, {night: writer.version for night, writer in written.items()})
+        def find(stale: Mapping[date, str]) -> dict[date, StageOutcome]:
+            written = find_committed_partitions(self._settings, self._table, column=AS_OF, inputs=stale)
+            return _night_outcomes(
+                self._settings, self._table, {night: writer.version for night, writer in written.items()}
+            )
 
-        def tell(some: Sequence[date], share: float) -> None:
-            self._progress(f"features of {name} for {span(some)}", share)
+        def report_progress(some: Sequence[date], share: float) -> None:
+            self._progress(f"features of {name} for {format_nights(some)}", share)
 
         stage = Stage(self._settings, STAGE, name, self._run_id)
-        records, built = stage.nights(inputs, build, at_once=_NIGHTS_AT_ONCE, rebuild=rebuild, find=find, progress=tell)
+        records, built = stage.run_nights(
+            inputs, build, at_once=_NIGHTS_AT_ONCE, rebuild=rebuild, find=find, progress=report_progress
+        )
         return StageResult(
             stage=STAGE,
             subject=name,
@@ -187,19 +190,19 @@ class _Writer:
         )
 
 
-def _done(
+def _night_outcomes(
     settings: Settings, table: str, versions: Mapping[date, int], details: Mapping[str, Any] | None = None
-) -> dict[date, Done]:
+) -> dict[date, StageOutcome]:
     """The outcome for each night, given the Delta version that wrote it."""
     if not versions:
         return {}
     rows = partition_rows(settings, table, list(versions))
-    return {night: Done(rows[night], details or {}, table, version) for night, version in versions.items()}
+    return {night: StageOutcome(rows[night], details or {}, table, version) for night, version in versions.items()}
 
 
 def partition_rows(settings: Settings, table: str, nights: Sequence[date]) -> dict[date, int]:
     """Rows of each night's partition, from the log's statistics; 0 for a missing one."""
-    files = grouped(active_files(open_table(settings, table)), AS_OF)
+    files = group_by_partition(active_files(open_table(settings, table)), AS_OF)
     return {night: sum(file.rows for file in files.get(night.isoformat(), ())) for night in nights}
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from forecache.errors import InputError
 from forecache.lake.delta.tables import read_table
 from forecache.lake.feature_tables.join import require_key_types
-from forecache.lake.feature_tables.known import features_known
-from forecache.lake.feature_tables.live_rows import live_features
+from forecache.lake.feature_tables.live_features import live_features
+from forecache.lake.feature_tables.night_features import load_night_features
 from forecache.pipeline import AS_OF, FeatureView
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
@@ -59,17 +59,17 @@ def historical_features(
     result = spine
     for view in views:
         if view.live is not None:
-            result = _at_moments(spark, settings, view, result, timestamp, progress)
+            result = _join_live_features(spark, settings, view, result, timestamp, progress)
             continue
-        seen = seen_date(timestamp, view)
+        seen = visible_date(timestamp, view)
         dated = result.withColumn(AS_OF, seen)
         nights = sorted(row[0] for row in spine.select(seen).distinct().collect() if row[0] is not None)
         if not nights:
-            empty = {f.name: F.lit(None).cast(f.stored) for f in view.feature_columns}
+            empty = {f.name: F.lit(None).cast(f.spark_type) for f in view.feature_columns}
             result = result.withColumns(empty)
             continue
         asked = dated.select(*(f"`{name}`" for name in view.key), AS_OF)
-        features = features_known(spark, settings, view, nights, asked=asked, progress=progress)
+        features = load_night_features(spark, settings, view, nights, asked=asked, progress=progress)
         require_key_types(_OWNER, spine, view, features)
         joined = dated.join(features, [*view.key, AS_OF], "left")
         if max_age is not None:
@@ -79,7 +79,7 @@ def historical_features(
     return result
 
 
-def _at_moments(
+def _join_live_features(
     spark: "SparkSession",
     settings: Settings,
     view: FeatureView,
@@ -90,7 +90,7 @@ def _at_moments(
     """Add the features of a live view as of each row's timestamp."""
     from pyspark.sql import functions as F
 
-    require_key_types(_OWNER, rows, view, read_table(spark, settings, view.events.raw_table))
+    require_key_types(_OWNER, rows, view, read_table(spark, settings, view.event_source.raw_table))
     names = [f"`{name.replace('`', '``')}`" for name in rows.columns]
     seen = live_features(
         spark, settings, view, rows, by=view.key, timestamp=timestamp, column=_ROWS, progress=progress
@@ -99,7 +99,7 @@ def _at_moments(
     return seen.select(*names, *(each.alias(name) for name, each in zip(view.served_columns, numbers, strict=True)))
 
 
-def seen_date(timestamp: str, view: FeatureView, *, published_h: float = 0.0) -> "Column":
+def visible_date(timestamp: str, view: FeatureView, *, published_h: float = 0.0) -> "Column":
     """The newest as-of date of a view that is visible at a timestamp; null before its first.
 
     Args:

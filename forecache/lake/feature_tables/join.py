@@ -6,9 +6,9 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from forecache.errors import InputError
-from forecache.lake.contracts import name_of
+from forecache.lake.contracts import function_name
 from forecache.lake.delta.tables import read_table
-from forecache.lake.sources.rows import known_rows
+from forecache.lake.sources.point_in_time import known_rows
 from forecache.lake.sources.tables.pins import Pins
 from forecache.pipeline import AS_OF, FeatureView, Pipeline
 from forecache.settings import Settings
@@ -36,14 +36,14 @@ def join_views(
     Raises:
         InputError: The function of the entities left out a column, or returns another type than the key of a view.
     """
-    joined = _entities(spark, settings, pipeline, nights, frames, pins)
+    joined = _entity_frame(spark, settings, pipeline, nights, frames, pins)
     for view in pipeline.views:
         require_key_types(f"The entities of pipeline {pipeline.name!r} have", joined, view, frames[view.name])
         joined = joined.join(frames[view.name], [*view.key, AS_OF], "left")
     return joined.select(*pipeline.key, AS_OF, *pipeline.feature_names)
 
 
-def _entities(
+def _entity_frame(
     spark: "SparkSession",
     settings: Settings,
     pipeline: Pipeline,
@@ -61,7 +61,7 @@ def _entities(
     if missing:
         raise InputError(
             f"The entities of pipeline {pipeline.name!r} lack the column {missing[0]!r}.",
-            remedy=f"Return it from {name_of(declared.compute)}, or remove it from the declaration.",
+            remedy=f"Return it from {function_name(declared.compute)}, or remove it from the declaration.",
         )
     return computed.select(*wanted)
 

@@ -15,7 +15,7 @@ from forecache.buckets import open_bucket
 from forecache.errors import SettingsError
 from forecache.lake.ingest.landing import list_landing, source_uri
 from forecache.pipeline import Source
-from forecache.pipeline.modules import import_from_project
+from forecache.pipeline.project_modules import import_from_project
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
 
@@ -47,12 +47,12 @@ def land_demo_data(
     for source, day, values in _landing_days(settings) if days is None else days:
         if source.name not in landed:
             landed[source.name] = {file.name for file in list_landing(settings, source)}  # makes a local folder
-            writers[source.name] = _writer(settings, source)
+            writers[source.name] = _file_writer(settings, source)
         rows[source.name] += len(values)
         is_listed = isinstance(values, Sequence)
         name = f"{day}.csv" if is_listed else f"{day}.parquet"
         if name not in landed[source.name]:
-            writers[source.name](name, _csv(source, values) if is_listed else _parquet(values))
+            writers[source.name](name, _to_csv(source, values) if is_listed else _to_parquet(values))
             written[source.name] += 1
     progress(f"{written.total()} landing files written", 1.0)
     seconds = time.perf_counter() - started
@@ -74,7 +74,7 @@ def _landing_days(settings: Settings) -> Iterable[LandingDay]:
     return days
 
 
-def _csv(source: Source, rows: Iterable[Sequence[object]]) -> bytes:
+def _to_csv(source: Source, rows: Iterable[Sequence[object]]) -> bytes:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(column.name for column in source.columns)
@@ -82,7 +82,7 @@ def _csv(source: Source, rows: Iterable[Sequence[object]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _parquet(table: "pa.Table") -> bytes:
+def _to_parquet(table: "pa.Table") -> bytes:
     import pyarrow.parquet as pq
 
     content = io.BytesIO()
@@ -90,7 +90,7 @@ def _parquet(table: "pa.Table") -> bytes:
     return content.getvalue()
 
 
-def _writer(settings: Settings, source: Source) -> Callable[[str, bytes], object]:
+def _file_writer(settings: Settings, source: Source) -> Callable[[str, bytes], object]:
     """Return a function that writes a landing file atomically."""
     uri = source_uri(settings, source)
     if "://" in uri:

@@ -12,17 +12,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError
-from forecache.lake.code import code_version
-from forecache.lake.delta.partitions import Seen, look
+from forecache.lake.code_version import code_version
+from forecache.lake.delta.partitions import TableSnapshot, take_snapshot
 from forecache.lake.delta.tables import table_exists, table_version
-from forecache.lake.ingest.commit import commit_quarantine, commit_raw, patiently, require_newest
-from forecache.lake.ingest.ingested import IngestedFile, enter_files, ingested_files
+from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files, record_files
 from forecache.lake.ingest.judge import judge
 from forecache.lake.ingest.landing import LandingFile, list_landing, source_uri
-from forecache.lake.ingest.parsing import parse_files, parsed_columns, with_days
-from forecache.lake.ingest.pending import copied_files, files_to_ingest, has_changed
-from forecache.lake.ledger import StageRecord, record
-from forecache.lake.turn import own_turn
+from forecache.lake.ingest.parsing import add_event_day, parse_files, parsed_columns
+from forecache.lake.ingest.pending import files_to_ingest, find_copies, has_changed
+from forecache.lake.ingest.table_commits import commit_quarantine, commit_raw, require_newest, retry_if_overtaken
+from forecache.lake.ledger import StageRecord, append_records
+from forecache.lake.stage import hold_table_lock
 from forecache.pipeline import Source
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
@@ -62,7 +62,7 @@ def ingest(
         ConflictError: Another process ingested the same source at the same time, repeatedly.
     """
     started = time.perf_counter()
-    with own_turn(settings, source.raw_table, run_id, progress):
+    with hold_table_lock(settings, source.raw_table, run_id, progress):
         # Listed under the lock: while this run waited, another one may have landed a day again and ingested it.
         found = list_landing(settings, source)
         landed = [file for file in found if days is None or file.day is None or file.day in days]
@@ -73,7 +73,9 @@ def ingest(
             progress(f"reading {len(pending)} landing files of {source.name}", None)
             # A retry has the same files: another run's record may be about rows that this one has replaced since.
             began = time.perf_counter()
-            patiently(lambda: done.update(_ingest_files(spark, settings, source, pending, run_id=run_id)), tries=_TRIES)
+            retry_if_overtaken(
+                lambda: done.update(_ingest_files(spark, settings, source, pending, run_id=run_id)), tries=_TRIES
+            )
             _record(settings, source, list(done.values()), time.perf_counter() - began, run_id=run_id)
     as_before = [file for file in landed if file.name in known and file.name not in done]
     changed = [file for file in as_before if has_changed(settings, source, file, known[file.name])]
@@ -89,7 +91,7 @@ def ingest(
 def _record(settings: Settings, source: Source, done: list[IngestedFile], seconds: float, *, run_id: str) -> None:
     """Record the rows and the time of an ingestion in the ledger; the files are in `ingested_files`."""
     rows = sum(file.landing_rows for file in done)
-    record(settings, [StageRecord(STAGE, source.name, None, "", "", -1, rows, seconds, {"files": len(done)},
+    append_records(settings, [StageRecord(STAGE, source.name, None, "", "", -1, rows, seconds, {"files": len(done)},
                                   run_id=run_id)])  # fmt: skip
 
 
@@ -100,16 +102,16 @@ def _ingest_files(
     from pyspark.storagelevel import StorageLevel
 
     now = datetime.now(timezone.utc)
-    seen = look(settings, source.raw_table, "event_day")
+    seen = take_snapshot(settings, source.raw_table, "event_day")
     names = [file.name for file in files]
     others = [file for file in ingested_files(settings, source) if file.file not in names]
-    rows = _parsed(spark, settings, source, files, copied_files(settings, source, files, others))
+    rows = _parse_frame(spark, settings, source, files, find_copies(settings, source, files, others))
     of_days = Counter(day for day in [*(f.day for f in files), *(f.event_day for f in others if f.raw_rows)] if day)
     several = [day for day, number in of_days.items() if number > 1]
     judged = judge(spark, settings, source, rows, names, raw_version=seen.version, days_of_several=several)
     judged = judged.withColumn("ingested_at", F.lit(now)).persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        counts = _count(judged)
+        counts = _count_rows(judged)
         raw_version = _commit(settings, source, judged, files, counts, seen=seen, run_id=run_id)
     finally:
         judged.unpersist()
@@ -133,7 +135,7 @@ def _ingest_files(
         )
         for file in files
     ]
-    enter_files(settings, done, require=lambda: require_newest(settings, source, raw_version))
+    record_files(settings, done, require=lambda: require_newest(settings, source, raw_version))
     return {file.file: file for file in done}
 
 
@@ -144,7 +146,7 @@ def _commit(
     files: Sequence[LandingFile],
     counts: Mapping[str, Mapping[str, Any]],
     *,
-    seen: Seen,
+    seen: TableSnapshot,
     run_id: str,
 ) -> int:
     from pyspark.sql import functions as F
@@ -162,7 +164,7 @@ def _commit(
     return raw_version
 
 
-def _parsed(
+def _parse_frame(
     spark: "SparkSession",
     settings: Settings,
     source: Source,
@@ -179,11 +181,11 @@ def _parsed(
     )
     days = {file.name: file.day for file in files}
     return named.repartition(tasks).mapInArrow(
-        lambda batches: with_days(parse(batches), days), f"{schema}, event_day date"
+        lambda batches: add_event_day(parse(batches), days), f"{schema}, event_day date"
     )
 
 
-def _count(judged: "DataFrame") -> dict[str, dict[str, Any]]:
+def _count_rows(judged: "DataFrame") -> dict[str, dict[str, Any]]:
     from pyspark.sql import functions as F
 
     is_row = F.col("source_line") > 0

@@ -5,7 +5,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from forecache.lake.delta.tables import read_table
-from forecache.lake.ingest.states import refuse_parts, refuse_repeated_keys
+from forecache.lake.ingest.snapshot_checks import refuse_partial_files, refuse_repeated_keys
 from forecache.pipeline import Column, Source
 from forecache.settings import Settings
 
@@ -37,12 +37,12 @@ def judge(
     rows = rows.withColumns({f"typed_{c.name}": F.expr(f"try_cast(`{c.name}` AS {c.type})") for c in source.columns})
     reasons = [F.col("error"), *(reason for column in source.columns for reason in _column_reasons(column))]
     if source.event_time:
-        reasons.append(_other_day(source.event_time))
+        reasons.append(_wrong_day_reason(source.event_time))
     rows = rows.withColumn("reason", F.coalesce(*reasons))
     if source.time is not None and source.key:
         rows = refuse_repeated_keys(rows, source.key)
         before = read_table(spark, settings, source.raw_table, version=raw_version) if raw_version >= 0 else None
-        return refuse_parts(rows, source.key, before, files, days=days_of_several) if days_of_several else rows
+        return refuse_partial_files(rows, source.key, before, files, days=days_of_several) if days_of_several else rows
     if not source.unique:
         return rows
     identity = [f"typed_{name}" for name in source.unique]
@@ -59,7 +59,7 @@ def judge(
     return rows.withColumn("reason", F.when(is_good_row & is_repeat, F.lit(repeat)).otherwise(F.col("reason")))
 
 
-def _other_day(event_time: str) -> "SparkColumn":
+def _wrong_day_reason(event_time: str) -> "SparkColumn":
     from pyspark.sql import functions as F
 
     return F.when(

@@ -32,7 +32,7 @@ class LandingFile:
 _checksums: dict[tuple[str, LandingFile], str] = {}
 
 
-def file_system(uri: str, storage_options: dict[str, str]) -> "FileSystem":
+def open_file_system(uri: str, storage_options: dict[str, str]) -> "FileSystem":
     """Open an Arrow file system rooted at a folder or object store URI, through delta-rs's object store."""
     from deltalake.fs import DeltaStorageHandler
     from pyarrow import fs
@@ -51,7 +51,7 @@ def list_landing(settings: Settings, source: Source) -> list[LandingFile]:
     uri = source_uri(settings, source)
     if "://" not in uri:
         Path(uri).mkdir(parents=True, exist_ok=True)
-    found = list_entries(file_system(uri, settings.storage_options), "", recursive=True)
+    found = list_entries(open_file_system(uri, settings.storage_options), "", recursive=True)
     files = [
         LandingFile(info.path, file_day(source, info.path), info.size, info.mtime)
         for info in found
@@ -80,7 +80,7 @@ def open_landing(uri: str, storage_options: dict[str, str], name: str) -> Iterat
             yield stream
         return
     with tempfile.TemporaryFile() as copy:
-        with file_system(uri, storage_options).open_input_stream(name) as remote:
+        with open_file_system(uri, storage_options).open_input_stream(name) as remote:
             shutil.copyfileobj(remote, copy, 1 << 20)
         copy.seek(0)
         yield cast(BinaryIO, copy)
@@ -92,7 +92,7 @@ def read_checksum(settings: Settings, source: Source, name: str) -> str:
         return checksum(stream)
 
 
-def checksum_at(settings: Settings, source: Source, file: LandingFile) -> str:
+def cached_checksum(settings: Settings, source: Source, file: LandingFile) -> str:
     """`read_checksum` of a listed file, cached in the process while its size and time stay the same.
 
     A sensor calls this every minute.

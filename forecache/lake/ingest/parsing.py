@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from forecache.errors import InputError
 from forecache.lake.ingest.formats.csv_rows import csv_rows, require_header
 from forecache.lake.ingest.formats.json_rows import json_rows
-from forecache.lake.ingest.formats.parquet_rows import parquet_names, parquet_rows, text_batches
-from forecache.lake.ingest.formats.rows import KEPT_BYTES, ParsedRow, column_names, require_columns
+from forecache.lake.ingest.formats.parquet_rows import parquet_column_names, parquet_rows, text_batches
+from forecache.lake.ingest.formats.parsed_row import KEPT_BYTES, ParsedRow, column_names, require_declared_columns
 from forecache.lake.ingest.landing import file_day, open_landing
 from forecache.lake.ingest.row_count import checksum, count_rows
 from forecache.pipeline import Source
@@ -62,13 +62,13 @@ def parse_files(
                 rows.append((name, row.line, row.content, row.error, row.sha256, row.counted_rows, *row.values))
                 num_bytes += len(row.content or "")
                 if len(rows) >= _ROWS_PER_BATCH or num_bytes >= _BYTES_PER_BATCH:
-                    yield _batch(rows, source)
+                    yield _to_batch(rows, source)
                     rows, num_bytes = [], 0
     if rows:
-        yield _batch(rows, source)
+        yield _to_batch(rows, source)
 
 
-def with_days(batches: Iterable["pa.RecordBatch"], days: Mapping[str, date | None]) -> Iterator["pa.RecordBatch"]:
+def add_event_day(batches: Iterable["pa.RecordBatch"], days: Mapping[str, date | None]) -> Iterator["pa.RecordBatch"]:
     """Append a column `event_day` (date32) to batches of `parse_files`: the day of the file of each row."""
     import pyarrow as pa
 
@@ -78,7 +78,7 @@ def with_days(batches: Iterable["pa.RecordBatch"], days: Mapping[str, date | Non
         yield batch.append_column("event_day", of_files.take(files.indices))
 
 
-def _batch(rows: list[tuple[Any, ...]], source: Source) -> "pa.RecordBatch":
+def _to_batch(rows: list[tuple[Any, ...]], source: Source) -> "pa.RecordBatch":
     import pyarrow as pa
 
     types = {"string": pa.string(), "bigint": pa.int64()}
@@ -111,7 +111,7 @@ def parse_file(name: str, stream: BinaryIO, source: Source, *, refused: str | No
         yield ParsedRow(0, nothing, error=_reason(error), sha256=sha256)
         return
     yield ParsedRow(0, nothing, sha256=sha256, counted_rows=counted)
-    yield from _rows(name, stream, source)
+    yield from _read_rows(name, stream, source)
 
 
 def _reason(error: Exception) -> str:
@@ -128,14 +128,14 @@ def _require_readable(name: str, stream: BinaryIO, source: Source) -> int:
     if suffix == "csv":
         require_header(stream, source)
     elif suffix == "parquet":
-        require_columns(parquet_names(stream), source)
+        require_declared_columns(parquet_column_names(stream), source)
         num_rows = sum(len(batch) for batch in text_batches(stream, column_names(source)))
         if num_rows != counted:
             raise InputError(f"the footer says {counted:,} rows and the file holds {num_rows:,}")
     return counted
 
 
-def _rows(name: str, stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
+def _read_rows(name: str, stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
     readers = {"csv": csv_rows, "jsonl": json_rows, "parquet": parquet_rows}
     return readers[_suffix(name)](stream, source)
 

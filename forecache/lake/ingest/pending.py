@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 
 from forecache.errors import InputError
-from forecache.lake.ingest.ingested import IngestedFile, ingested_files
+from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files
 from forecache.lake.ingest.landing import (
     LandingFile,
-    checksum_at,
+    cached_checksum,
     list_landing,
     open_landing,
     read_checksum,
@@ -64,7 +64,7 @@ def has_changed(settings: Settings, source: Source, file: LandingFile, known: In
     """Compare a file with what was ingested, by content: copies and restored files have other times alone."""
     if not looks_different(file, known):
         return False
-    return file.size_bytes != known.size_bytes or checksum_at(settings, source, file) != known.sha256
+    return file.size_bytes != known.size_bytes or cached_checksum(settings, source, file) != known.sha256
 
 
 def pending_days(files: Collection[LandingFile], *, first: date, last: date) -> set[date]:
@@ -85,7 +85,7 @@ def day_ranges(days: Collection[date], *, others: Collection[date | None] = ()) 
     return ranges
 
 
-def copied_files(
+def find_copies(
     settings: Settings, source: Source, files: Sequence[LandingFile], ingested: Sequence[IngestedFile]
 ) -> dict[str, str]:
     """Find files that have the same bytes as another file of their day, with the reason to refuse them.

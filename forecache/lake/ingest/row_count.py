@@ -27,7 +27,7 @@ def checksum(stream: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+def read_lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
     r"""Yield lines with their terminator, without a byte order mark, and the bytes of each.
 
     Only "\n" ends a line. A line of more than MAX_ROW_BYTES is cut to that length.
@@ -60,9 +60,9 @@ def count_rows(stream: BinaryIO, suffix: str) -> int:
 def _count_csv(stream: BinaryIO) -> int:
     record_bytes, line_number, first_line = 0, 0, 1
 
-    def texts() -> Iterator[str]:
+    def read_texts() -> Iterator[str]:
         nonlocal record_bytes, line_number
-        for line, num_bytes in lines(stream):
+        for line, num_bytes in read_lines(stream):
             line_number += 1
             record_bytes += num_bytes
             if record_bytes > MAX_ROW_BYTES:
@@ -79,7 +79,7 @@ def _count_csv(stream: BinaryIO) -> int:
 
     csv.field_size_limit(2 * MAX_ROW_BYTES)
     has_header, num_rows, fields = False, 0, list[str]()
-    for fields in csv.reader(texts()):
+    for fields in csv.reader(read_texts()):
         if not has_header and fields in ([], [_END]):
             raise InputError("the file has no header")
         num_rows += bool(fields)
@@ -91,7 +91,7 @@ def _count_csv(stream: BinaryIO) -> int:
 
 def _count_json_lines(stream: BinaryIO) -> int:
     num_rows = 0
-    for number, (line, num_bytes) in enumerate(lines(stream), start=1):
+    for number, (line, num_bytes) in enumerate(read_lines(stream), start=1):
         if num_bytes <= MAX_ROW_BYTES:
             _require_utf8(line, number)
         num_rows += bool(line.strip()) or num_bytes > MAX_ROW_BYTES

@@ -13,8 +13,8 @@ from datetime import timedelta
 from forecache.lake.delta.log import active_files
 from forecache.lake.delta.stream_tables import KEPT, has_short_log
 from forecache.lake.delta.tables import open_table
-from forecache.lake.maintenance.merge import merge, merge_groups, no_ingestion
-from forecache.lake.maintenance.remove import Pin, data_files, removable, remove
+from forecache.lake.maintenance.compaction import hold_ingestion_lock, merge_groups, merge_small_files
+from forecache.lake.maintenance.remove import Pin, data_files, removable_files, remove_files
 from forecache.settings import Settings
 
 RETENTION = timedelta(days=7)
@@ -23,7 +23,7 @@ request log."""
 
 
 @dataclass(frozen=True)
-class Maintained:
+class MaintenanceResult:
     """Result of the maintenance of a table, or of a dry run.
 
     Attributes:
@@ -47,7 +47,7 @@ class Maintained:
 
 def maintain_table(
     settings: Settings, name: str, pins: Collection[Pin], *, dry_run: bool = False, retention: timedelta = RETENTION
-) -> Maintained:
+) -> MaintenanceResult:
     """Merge a table's small files, and remove each file that is in no version that is newest, pinned or recent.
 
     Safe at any time and concurrently with any run; if it is killed, the table is unchanged or merged.
@@ -63,14 +63,18 @@ def maintain_table(
     if has_short_log(name):
         retention = min(retention, KEPT)
     before, table_before = data_files(settings, name), active_files(open_table(settings, name))
-    with no_ingestion(settings, name):
-        merged = sum(len(group) for group in merge_groups(name, table_before)) if dry_run else merge(settings, name)
-    doomed = removable(settings, name, pins, retention)
+    with hold_ingestion_lock(settings, name):
+        merged = (
+            sum(len(group) for group in merge_groups(name, table_before))
+            if dry_run
+            else merge_small_files(settings, name)
+        )
+    doomed = removable_files(settings, name, pins, retention)
     if not dry_run:
-        remove(settings, name, doomed)
+        remove_files(settings, name, doomed)
     gone = {info.path for info in doomed} if dry_run else set[str]()
     after = [info for info in data_files(settings, name) if info.path not in gone]
-    return Maintained(
+    return MaintenanceResult(
         name,
         len(table_before),
         len(active_files(open_table(settings, name))),

@@ -32,7 +32,7 @@ class Pin:
 
 
 @dataclass
-class _Span:
+class _FileLifetime:
     """The versions that have a file: from `added` to the one before `removed`, which is None if it was not removed."""
 
     added: int = -1
@@ -42,10 +42,10 @@ class _Span:
 
 def data_files(settings: Settings, name: str) -> list[Any]:
     """The Parquet files below a table, of any version or none; without those of its log and its change feed."""
-    return [info for info in _listing(settings, name) if _is_data(info)]
+    return [info for info in _list_files(settings, name) if _is_data(info)]
 
 
-def _listing(settings: Settings, name: str) -> list[Any]:
+def _list_files(settings: Settings, name: str) -> list[Any]:
     found = list_entries(place_of(settings, name).open(), "", recursive=True)
     return [info for info in found if info.type == pa.fs.FileType.File]
 
@@ -54,14 +54,14 @@ def _is_data(info: Any) -> bool:
     return info.path.endswith(".parquet") and not info.path.startswith(("_delta_log/", "_change_data/"))
 
 
-def removable(settings: Settings, name: str, pins: Collection[Pin], retention: timedelta) -> list[Any]:
+def removable_files(settings: Settings, name: str, pins: Collection[Pin], retention: timedelta) -> list[Any]:
     """The files that are not part of the newest version, of a pinned one, or of any in the time of the retention.
 
     [] if the log does not tell what was removed lately.
     """
     cutoff = datetime.now(timezone.utc) - retention
     # Listed before the table is opened, so that a file committed in between is not taken for unused.
-    listing = _listing(settings, name)
+    listing = _list_files(settings, name)
     active = {file.path for file in active_files(open_table(settings, name))}
     unused = [info for info in listing if _is_data(info) and info.path not in active and info.mtime < cutoff]
     if not unused:
@@ -75,7 +75,7 @@ def removable(settings: Settings, name: str, pins: Collection[Pin], retention: t
     if has_short_log(name):
         return unused
     versions = sorted(int(found[1]) for info in listing if (found := _ENTRY.fullmatch(info.path)))
-    spans, oldest = _spans(settings, name, versions), versions[0] if versions else 0
+    spans, oldest = _file_lifetimes(settings, name, versions), versions[0] if versions else 0
     # The log may not go back to the first version: a file that it does not mention may belong to an older one.
     is_unsure = any(0 <= pin.version < oldest for pin in pins)
 
@@ -90,13 +90,13 @@ def removable(settings: Settings, name: str, pins: Collection[Pin], retention: t
     return [info for info in unused if is_removable(info)]
 
 
-def _is_pinned(path: str, span: _Span, pin: Pin) -> bool:
+def _is_pinned(path: str, span: _FileLifetime, pin: Pin) -> bool:
     if span.removed is None or not span.added <= pin.version < span.removed:
         return False
     return pin.partition is None or "=" not in path or f"={pin.partition}/" in path
 
 
-def _spans(settings: Settings, name: str, versions: Sequence[int]) -> dict[str, list[_Span]]:
+def _file_lifetimes(settings: Settings, name: str, versions: Sequence[int]) -> dict[str, list[_FileLifetime]]:
     """By file, the versions that had it, as far as the log has entries."""
     from urllib.parse import unquote
 
@@ -107,33 +107,33 @@ def _spans(settings: Settings, name: str, versions: Sequence[int]) -> dict[str, 
             return read_entry(filesystem, version, name)
         return []  # an append has cleaned the log since it was listed
 
-    found: dict[str, list[_Span]] = {}
+    found: dict[str, list[_FileLifetime]] = {}
     with ThreadPoolExecutor(_ENTRIES_AT_ONCE, thread_name_prefix="forecache-log") as threads:
         for version, actions in zip(versions, threads.map(read, versions), strict=True):
             for action in actions:
                 if "add" in action:
-                    found.setdefault(unquote(action["add"]["path"]), []).append(_Span(version))
+                    found.setdefault(unquote(action["add"]["path"]), []).append(_FileLifetime(version))
                 elif "remove" in action:
                     of_file = found.setdefault(unquote(action["remove"]["path"]), [])
                     if not of_file or of_file[-1].removed is not None:
-                        of_file.append(_Span())
+                        of_file.append(_FileLifetime())
                     of_file[-1].removed = version
                     of_file[-1].removed_ms = action["remove"].get("deletionTimestamp") or 0
     return found
 
 
-def remove(settings: Settings, name: str, files: Sequence[Any]) -> None:
+def remove_files(settings: Settings, name: str, files: Sequence[Any]) -> None:
     filesystem = place_of(settings, name).open()
     root = Path(settings.table_uri(name))
     for info in files:
         with suppress(FileNotFoundError):  # another maintenance came first
             filesystem.delete_file(info.path)
         if not settings.lake_is_remote:
-            _tidy(root, root / info.path)
+            _remove_empty_folders(root, root / info.path)
         lake_step("file removed")
 
 
-def _tidy(root: Path, file: Path) -> None:
+def _remove_empty_folders(root: Path, file: Path) -> None:
     """Remove Hadoop's checksum of a removed file, and the folders that are then empty.
 
     The folder of a partition stays, as a run may be about to create a folder in it.

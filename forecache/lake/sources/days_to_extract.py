@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
 
-from forecache.lake.ingest.ingested import ingested_files
+from forecache.lake.ingest.ingested_files import ingested_files
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.ledger import last_records
-from forecache.lake.sources.streams.reading import days_with_more, first_whole_day, unread
+from forecache.lake.sources.streams.read_progress import days_with_new_rows, first_whole_day, unread_reason
 from forecache.pipeline import Source, Static, StreamDay
 from forecache.settings import Settings
 
@@ -26,14 +26,14 @@ def days_to_extract(
     """
     if source.extract is None:
         return []
-    possible = possible_days(source, first, last, now)
+    possible = extractable_days(source, first, last, now)
     if not possible:
         return []
     done = {file.day for file in list_landing(settings, source)}
     done |= {file.event_day for file in ingested_files(settings, source)}
     if isinstance(source.time, Static):
         return [] if done - {None} else possible
-    late_days, today = source.extract.late_days, today_of(now)
+    late_days, today = source.extract.late_days, utc_today(now)
     is_streamed = isinstance(source.extract, StreamDay)
     asked = last_records(settings, STAGE, source.name) if done and (late_days or is_streamed) else {}
 
@@ -55,34 +55,34 @@ def days_to_extract(
     if landed:
         # Extractions of today do not count: another run may have extracted only some of the days that had more.
         since = max(looked for looked in looked_on.values() if looked < today)
-        days += days_with_more(settings, source.extract.stream, landed, since=since)
-    return read_to_their_end(settings, source.extract, sorted(days))
+        days += days_with_new_rows(settings, source.extract.stream, landed, since=since)
+    return select_complete_days(settings, source.extract, sorted(days))
 
 
-def not_extracted(settings: Settings, source: Source, day: date, *, now: datetime | None = None) -> str:
+def extraction_delay_reason(settings: Settings, source: Source, day: date, *, now: datetime | None = None) -> str:
     """Sentence on why a past day cannot be extracted yet; "" if it can, or if no reason is known."""
-    if not isinstance(source.extract, StreamDay) or day >= today_of(now):
+    if not isinstance(source.extract, StreamDay) or day >= utc_today(now):
         return ""
     first = first_whole_day(settings, source.extract)
     if first is None:
         return f"The stream {source.extract.stream!r} has committed nothing yet."
     if day < first:
         return f"The stream {source.extract.stream!r} has no whole day before {first}."
-    return unread(settings, source.extract.stream, day)
+    return unread_reason(settings, source.extract.stream, day)
 
 
-def read_to_their_end(settings: Settings, extract: StreamDay, days: Sequence[date]) -> list[date]:
+def select_complete_days(settings: Settings, extract: StreamDay, days: Sequence[date]) -> list[date]:
     """Of ascending days, those that a stream has read completely."""
     first = first_whole_day(settings, extract) if days else None
     left = [day for day in days if first is not None and day >= first]
-    while left and unread(settings, extract.stream, left[-1]):
+    while left and unread_reason(settings, extract.stream, left[-1]):
         left.pop()
     return left
 
 
-def possible_days(source: Source, first: date, last: date, now: datetime | None) -> list[date]:
+def extractable_days(source: Source, first: date, last: date, now: datetime | None) -> list[date]:
     """Days that are over; for a snapshot only the one that has just ended."""
-    newest = today_of(now) - timedelta(days=1)
+    newest = utc_today(now) - timedelta(days=1)
     newest = min(newest, source.end) if source.end and source.time is None else newest
     first, last = max(first, source.start), min(last, newest)
     if source.time is not None:
@@ -91,5 +91,5 @@ def possible_days(source: Source, first: date, last: date, now: datetime | None)
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
-def today_of(now: datetime | None) -> date:
+def utc_today(now: datetime | None) -> date:
     return (now or datetime.now(timezone.utc)).astimezone(timezone.utc).date()

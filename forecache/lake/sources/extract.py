@@ -15,13 +15,18 @@ from forecache.folders import open_folder
 from forecache.lake.ingest.landing import source_uri
 from forecache.lake.ledger import last_records
 from forecache.lake.sources.databases.database import text_batches
-from forecache.lake.sources.days_to_extract import STAGE, days_to_extract, possible_days, read_to_their_end, today_of
-from forecache.lake.sources.streams.day_file import write_day
-from forecache.lake.stage import Done, Stage, span
-from forecache.lake.turn import own_turn
+from forecache.lake.sources.days_to_extract import (
+    STAGE,
+    days_to_extract,
+    extractable_days,
+    select_complete_days,
+    utc_today,
+)
+from forecache.lake.sources.streams.day_file import write_day_file
+from forecache.lake.stage import Stage, StageOutcome, format_nights, hold_table_lock
 from forecache.pipeline import Snapshot, Source
 from forecache.pipeline.names import STREAM
-from forecache.pipeline.sources.query import Query, file_name
+from forecache.pipeline.sources.query import Query, extract_file_name
 from forecache.pipeline.sources.stream_day import StreamDay
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
@@ -56,12 +61,15 @@ def extract(
     assert source.extract is not None
     first, last = min(days), max(days)
     rows: dict[date, int] = {}
-    with own_turn(settings, f"landing_{source.name}", run_id, progress), _scratch(settings, source) as scratch:
+    with (
+        hold_table_lock(settings, f"landing_{source.name}", run_id, progress),
+        _scratch_folder(settings, source) as scratch,
+    ):
         if rebuild:
-            chosen = [day for day in possible_days(source, first, last, now) if day in days]
+            chosen = [day for day in extractable_days(source, first, last, now) if day in days]
             _require_state(source, days, chosen)
             if isinstance(source.extract, StreamDay):
-                chosen = read_to_their_end(settings, source.extract, chosen)
+                chosen = select_complete_days(settings, source.extract, chosen)
         else:
             chosen = [day for day in days_to_extract(settings, source, first=first, last=last, now=now) if day in days]
         stage = Stage(settings, STAGE, source.name, run_id)
@@ -73,9 +81,13 @@ def extract(
             begun = time.perf_counter()
             known = before[day].details["rows_digest"] if day in before else ""
             rows[day], details = _extract_day(settings, source, source.extract, day, scratch, known=known)
-            done = Done(rows[day], {"file": file_name(day), **details, "asked_on": today_of(now).isoformat()})
+            done = StageOutcome(
+                rows[day], {"file": extract_file_name(day), **details, "asked_on": utc_today(now).isoformat()}
+            )
             stage.record(
-                {day: done}, {day: f"{_read(source.extract, details)} {file_name(day)}"}, time.perf_counter() - begun
+                {day: done},
+                {day: f"{_describe_inputs(source.extract, details)} {extract_file_name(day)}"},
+                time.perf_counter() - begun,
             )
     return StageResult(
         stage=STAGE,
@@ -84,11 +96,11 @@ def extract(
         seconds=time.perf_counter() - started,
         nights=tuple(sorted(rows)),
         skipped=not rows,
-        details={"days": span(sorted(rows)) if rows else "none", "from": _origin(source.extract)},
+        details={"days": format_nights(sorted(rows)) if rows else "none", "from": _origin(source.extract)},
     )
 
 
-def _read(extract: Query | StreamDay, details: Mapping[str, Any]) -> str:
+def _describe_inputs(extract: Query | StreamDay, details: Mapping[str, Any]) -> str:
     """Inputs for the ledger: the database, or the stream's table at the position of the day's last row."""
     return f"{STREAM}{extract.stream}@{details['position']}" if isinstance(extract, StreamDay) else extract.database
 
@@ -113,23 +125,23 @@ def _extract_day(
     Args:
         known: Digest of the rows that were landed before; if it is the same, the file stays.
     """
-    written = scratch / file_name(day)
+    written = scratch / extract_file_name(day)
     more: dict[str, Any] = {}
     if isinstance(origin, StreamDay):
-        num_rows, position = write_day(settings, source, origin, day, written)
+        num_rows, position = write_day_file(settings, source, origin, day, written)
         rows_digest, more = f"{num_rows} rows up to position {position}", {"position": position}
     else:
-        num_rows, rows_digest = _query_day(settings, source, origin, day, written)
+        num_rows, rows_digest = _write_query_day(settings, source, origin, day, written)
     size_bytes = written.stat().st_size
     if not rows_digest or rows_digest != known:
         folder = open_folder(source_uri(settings, source), settings.storage_options, setting="FORECACHE_LANDING")
-        folder.upload(written, file_name(day))
+        folder.upload(written, extract_file_name(day))
         extract_step("file landed")
     written.unlink()
     return num_rows, {"size_bytes": size_bytes, "rows_digest": rows_digest, **more}
 
 
-def _query_day(settings: Settings, source: Source, query: Query, day: date, path: Path) -> tuple[int, str]:
+def _write_query_day(settings: Settings, source: Source, query: Query, day: date, path: Path) -> tuple[int, str]:
     """Write the result of the query; returns the number of rows and their digest, "" if the day is extracted once."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -151,7 +163,7 @@ def _query_day(settings: Settings, source: Source, query: Query, day: date, path
 
 
 @contextmanager
-def _scratch(settings: Settings, source: Source) -> Iterator[Path]:
+def _scratch_folder(settings: Settings, source: Source) -> Iterator[Path]:
     """Create a folder for unfinished files; remains of a killed extraction of the source are removed first."""
     folder = settings.home_path / "extract" / source.name
     shutil.rmtree(folder, ignore_errors=True)

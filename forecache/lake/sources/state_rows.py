@@ -11,11 +11,11 @@ import pyarrow.dataset as ds
 from forecache.errors import UnavailableError
 from forecache.lake.delta.dataset import open_dataset, open_native
 from forecache.lake.delta.tables import open_table
-from forecache.lake.ingest.ingested import file_of_state, ingested_files
+from forecache.lake.ingest.ingested_files import ingested_files, state_file
 from forecache.lake.sources.tables.delta_source import open_delta, require_version
-from forecache.lake.sources.tables.pinned import PinnedTable, lacks
+from forecache.lake.sources.tables.pinned_table import PinnedTable, source_error
 from forecache.lake.sources.tables.pins import Pins
-from forecache.lake.sources.tables.table_rows import key_twice
+from forecache.lake.sources.tables.table_rows import duplicate_key_error
 from forecache.pipeline import AnySource, TableSource
 from forecache.settings import Settings
 
@@ -28,15 +28,15 @@ def state_rows(settings: Settings, source: AnySource, day: date, columns: Sequen
         UnavailableError: Its object store does not answer.
     """
     if isinstance(source, TableSource):
-        return table_rows(pins.of(source), day, columns)
-    state = file_of_state(source, ingested_files(settings, source), day)
+        return existing_table_rows(pins.pin(source), day, columns)
+    state = state_file(source, ingested_files(settings, source), day)
     if state is None:
         return None
     chosen = (ds.field("event_day") == state.event_day) & (ds.field("source_file") == state.file)
     return open_dataset(open_table(settings, source.raw_table)).to_table(list(columns), chosen)
 
 
-def table_rows(pinned: PinnedTable, day: date, columns: Sequence[str]) -> pa.Table | None:
+def existing_table_rows(pinned: PinnedTable, day: date, columns: Sequence[str]) -> pa.Table | None:
     """Columns of the rows of an existing table that are valid on a day: of events all, else the state.
 
     Raises:
@@ -65,7 +65,9 @@ def _read(pinned: PinnedTable, version: int | None, columns: list[str]) -> pa.Ta
     try:
         return _dataset(pinned, version).to_table(columns)
     except FileNotFoundError as error:
-        raise lacks(pinned.source, f"a file of {uri} was removed since the run began: {error}", "Run again.") from error
+        raise source_error(
+            pinned.source, f"a file of {uri} was removed since the run began: {error}", "Run again."
+        ) from error
     except OSError as error:
         raise UnavailableError(
             f"Source {pinned.source.name!r} cannot be read: {uri} does not answer: {str(error).splitlines()[0]}.",
@@ -89,7 +91,7 @@ def _dataset(pinned: PinnedTable, version: int | None) -> Any:
         return open_dataset(table)
     except DeltaError as error:
         what = f"version {version} of {place.uri} can be read by Spark only: {str(error).splitlines()[0]}"
-        raise lacks(source, what, "Rewrite it without deletion vectors and column mapping.") from error
+        raise source_error(source, what, "Rewrite it without deletion vectors and column mapping.") from error
 
 
 def _require_keys(pinned: PinnedTable, rows: pa.Table, what: str) -> None:
@@ -98,7 +100,7 @@ def _require_keys(pinned: PinnedTable, rows: pa.Table, what: str) -> None:
     for name in pinned.source.key:
         bad = pc.or_(bad, pc.is_null(counts[name]))
     for row in counts.filter(bad).slice(0, 1).to_pylist():
-        raise key_twice(pinned, row, row["count_all"], what)
+        raise duplicate_key_error(pinned, row, row["count_all"], what)
 
 
 _ARROW: dict[str, pa.DataType] = {

@@ -59,7 +59,7 @@ def class_archive(settings: Settings) -> Path:
     return settings.spark_jars.resolve() / "classes.jsa"
 
 
-def configuration(settings: Settings, jars: list[Path], archive_to: Path | None) -> dict[str, str]:
+def spark_configuration(settings: Settings, jars: list[Path], archive_to: Path | None) -> dict[str, str]:
     scratch = settings.home_path / "spark"
     scratch.mkdir(parents=True, exist_ok=True)
     options = ["-Dlog4j2.level=ERROR", "-Duser.timezone=UTC", f"-Dderby.system.home={scratch}"]
@@ -75,7 +75,7 @@ def configuration(settings: Settings, jars: list[Path], archive_to: Path | None)
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.driver.memory": settings.spark_driver_memory,
         "spark.driver.defaultJavaOptions": " ".join(options),
-        "spark.driver.extraJavaOptions": _JVM[_jvm(settings)],
+        "spark.driver.extraJavaOptions": _JVM[_session_length(settings)],
         # Classes are archived only from the JVM's own class path, which `spark.jars` does not extend.
         "spark.driver.extraClassPath": ":".join(map(str, jars)),
         "spark.local.dir": str(scratch / "local"),
@@ -94,7 +94,7 @@ def configuration(settings: Settings, jars: list[Path], archive_to: Path | None)
     return conf | settings.spark_conf
 
 
-def _jvm(settings: Settings) -> str:
+def _session_length(settings: Settings) -> str:
     """Expected length of the session's work, "short" or "long": as set, or by the lake's place and size."""
     if settings.spark_jvm != "auto":
         return settings.spark_jvm

@@ -75,7 +75,7 @@ def hadoop_options(settings: Settings) -> dict[str, str]:
     return options
 
 
-def open_to_s3(session: "SparkSession", settings: Settings) -> None:
+def set_s3_options(session: "SparkSession", settings: Settings) -> None:
     """Set the options in the running JVM: on its command line every user of the machine would see the secrets.
 
     Spark sends the executors its Hadoop configuration with each job.

@@ -19,12 +19,12 @@ _PRELOADED = (
     "pyarrow.compute",
     "pyarrow.parquet",
     "forecache.inference.kernel",  # by name, and only to have it early: the lake knows nothing else of inference
-    "forecache.lake.delta.spread",
+    "forecache.lake.delta.partitioned_files",
     "forecache.lake.ingest.parsing",
 )
 
 
-def without_archives(path: Sequence[str]) -> list[str]:
+def remove_archives(path: Sequence[str]) -> list[str]:
     """A module path without entries inside its installed pyspark folder; unchanged if it has no such folder."""
     for folder in path:
         package = os.path.join(folder, "pyspark")
@@ -46,7 +46,7 @@ def preload() -> None:
 def main() -> None:
     """Serve Spark until it closes the standard input."""
     before = list(sys.path)
-    sys.path[:] = without_archives(before)
+    sys.path[:] = remove_archives(before)
     for entry in set(before) - set(sys.path):
         sys.path_importer_cache.pop(entry, None)
     from pyspark.daemon import manager

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.errors import UnavailableError
-from forecache.lake.spark.configuration import configuration, find_java, jar_paths
-from forecache.lake.spark.object_store import open_to_s3, s3_jars
+from forecache.lake.spark.configuration import find_java, jar_paths, spark_configuration
+from forecache.lake.spark.object_store import s3_jars, set_s3_options
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -81,13 +81,13 @@ def _start(settings: Settings, archive_to: Path | None, more_jars: Sequence[Path
     os.environ["JAVA_HOME"] = str(java.resolve().parent.parent)
     if settings.spark_master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    conf = configuration(settings, jars, archive_to)
+    conf = spark_configuration(settings, jars, archive_to)
     conf["spark.jars"] = ",".join([conf["spark.jars"], *(jar.as_uri() for jar in more_jars)])
     builder = SparkSession.Builder().appName("forecache").master(settings.spark_master)
     logging.getLogger("py4j").setLevel(logging.ERROR)
     log = settings.home_path / "spark" / "spark.log"
     try:
-        with _stderr_to(log), _own_interrupt_handler(), _configured(conf, settings):
+        with _redirect_stderr(log), _keep_interrupt_handler(), _write_properties(conf, settings):
             session = builder.getOrCreate()
     except (PySparkException, OSError, RuntimeError) as error:
         raise UnavailableError(
@@ -95,12 +95,12 @@ def _start(settings: Settings, archive_to: Path | None, more_jars: Sequence[Path
             remedy=f"Its log is {log}; `forecache doctor` checks Java, the jars and the settings.",
         ) from error
     session.sparkContext.setLogLevel("ERROR")
-    open_to_s3(session, settings)
+    set_s3_options(session, settings)
     return session
 
 
 @contextmanager
-def _configured(conf: dict[str, str], settings: Settings) -> Iterator[None]:
+def _write_properties(conf: dict[str, str], settings: Settings) -> Iterator[None]:
     """Let the JVM that is started inside read its configuration from a temporary file that only this user can read.
 
     PySpark would pass it on the command line, where every user of the machine sees it.
@@ -108,7 +108,7 @@ def _configured(conf: dict[str, str], settings: Settings) -> Iterator[None]:
     before = os.environ.get("PYSPARK_SUBMIT_ARGS")
     scratch = settings.home_path / "spark"
     with tempfile.NamedTemporaryFile("w", dir=scratch, suffix=".properties", encoding="utf-8") as file:
-        file.writelines(f"{_escaped(key, ' :=')}={_escaped(value)}\n" for key, value in conf.items())
+        file.writelines(f"{_escape_property(key, ' :=')}={_escape_property(value)}\n" for key, value in conf.items())
         file.flush()
         arguments = ["--properties-file", file.name, "--load-spark-defaults"]
         os.environ["PYSPARK_SUBMIT_ARGS"] = f"{shlex.join(arguments)} {before or 'pyspark-shell'}"
@@ -121,7 +121,7 @@ def _configured(conf: dict[str, str], settings: Settings) -> Iterator[None]:
                 os.environ["PYSPARK_SUBMIT_ARGS"] = before
 
 
-def _escaped(text: str, more: str = "") -> str:
+def _escape_property(text: str, more: str = "") -> str:
     """Escape a text for java.util.Properties, in UTF-8."""
     text = text.strip().replace("\\", "\\\\")
     for sign, escape in (("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"), *((sign, f"\\{sign}") for sign in more)):
@@ -130,7 +130,7 @@ def _escaped(text: str, more: str = "") -> str:
 
 
 @contextmanager
-def _stderr_to(log: Path) -> Iterator[None]:
+def _redirect_stderr(log: Path) -> Iterator[None]:
     """Let the JVM that is started inside inherit a log file as its standard error instead of the terminal."""
     kept = os.dup(2)
     with log.open("ab") as file:
@@ -143,7 +143,7 @@ def _stderr_to(log: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _own_interrupt_handler() -> Iterator[None]:
+def _keep_interrupt_handler() -> Iterator[None]:
     """Keep the process's SIGINT handler: PySpark's calls the JVM during another call, which corrupts both."""
     if threading.current_thread() is not threading.main_thread():
         yield

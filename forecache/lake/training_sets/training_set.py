@@ -19,12 +19,11 @@ from forecache.lake.delta.tables import replace_table
 from forecache.lake.delta.writers import write_frame
 from forecache.lake.feature_tables.feature_rows import feature_frame, source_states
 from forecache.lake.feature_tables.features import require_nights
-from forecache.lake.sources.rows import horizon_rows
-from forecache.lake.sources.state import state_history
+from forecache.lake.sources.point_in_time import horizon_rows
+from forecache.lake.sources.source_states import state_history
 from forecache.lake.sources.tables.pins import Pins
-from forecache.lake.stage import Done, Stage
+from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.lake.training_sets.training_splits import SPLITS, as_of_dates, split_column
-from forecache.lake.turn import own_turn
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
@@ -64,14 +63,14 @@ def build_training_set(
     pins = Pins(settings)
     require_nights(settings, pipeline, [night], pins=pins)
     dates = as_of_dates(pipeline, night)
-    with own_turn(settings, pipeline.training_table, run_id, progress):
+    with hold_table_lock(settings, pipeline.training_table, run_id, progress):
 
-        def build() -> Done:
+        def build() -> StageOutcome:
             progress(f"training set of {pipeline.name} as of {night}", None)
             return _build(spark, settings, pipeline, dates, pins=pins, run_id=run_id)
 
         stage = Stage(settings, STAGE, pipeline.name, run_id)
-        row, skipped = stage.once(_inputs(settings, pipeline, night, dates, pins), build, rebuild=rebuild)
+        row, skipped = stage.run_once(_inputs(settings, pipeline, night, dates, pins), build, rebuild=rebuild)
     return StageResult(
         stage=STAGE,
         subject=pipeline.name,
@@ -104,7 +103,7 @@ def _build(
     *,
     pins: Pins,
     run_id: str,
-) -> Done:
+) -> StageOutcome:
     frame = labelled_frame(spark, settings, pipeline, dates, pins=pins)
     schema, files = write_frame(frame, settings, pipeline.training_table, fit=False)
     written = _read_checked(settings, pipeline, files)
@@ -127,7 +126,7 @@ def _build(
         **(_class_shares(written, pipeline, classes) if classes else {"label_mean": _label_means(written, pipeline)}),
         **pins.details(pipeline.all_sources),
     }
-    return Done(written.num_rows, details, pipeline.training_table, version)
+    return StageOutcome(written.num_rows, details, pipeline.training_table, version)
 
 
 def _label_means(written: "pa.Table", pipeline: Pipeline) -> dict[str, float]:

@@ -24,16 +24,16 @@ def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
     step = timedelta(days=pipeline.training.every_days)
     by_entity = pipeline.training.split is not None
     dates = pipeline.schedule
-    test = dates.latest(night - horizon)
-    validation = dates.latest(test - horizon)
-    train = [test if by_entity else dates.latest(validation - horizon)]
+    test = dates.last_as_of_until(night - horizon)
+    validation = dates.last_as_of_until(test - horizon)
+    train = [test if by_entity else dates.last_as_of_until(validation - horizon)]
     while len(train) < pipeline.training.num_as_of:
-        train.append(dates.latest(train[-1] - step))
+        train.append(dates.last_as_of_until(train[-1] - step))
     train = sorted(day for day in train if day >= pipeline.start)
     if not train:
         first = pipeline.start
         for _ in range(1 if by_entity else 3):
-            first = dates.following(first + horizon)
+            first = dates.first_as_of_from(first + horizon)
         raise InputError(
             f"Pipeline {pipeline.name!r} cannot train on the night {night}: its data starts on {pipeline.start}.",
             remedy=f"{'One label horizon is' if by_entity else 'Three label horizons are'} needed: train on {first} or "

@@ -9,17 +9,17 @@ import pyarrow as pa
 
 from forecache.errors import InputError
 from forecache.lake.delta.files import DataFile, place_of
-from forecache.lake.delta.log import active_files, grouped
+from forecache.lake.delta.log import active_files, group_by_partition
 from forecache.lake.delta.tables import open_table
 from forecache.lake.delta.writers import new_folder
-from forecache.lake.ingest.ingested import ingested_files
-from forecache.lake.windows.asked import asked_of
-from forecache.lake.windows.declared import merge_of
-from forecache.lake.windows.run import delta_schema, fitted_schema, run_tasks, task_frame
-from forecache.lake.windows.tasks import DAY, NightTask, bucket_parts
-from forecache.lake.windows.tiles import build_tiles, day_states, seen_days
+from forecache.lake.ingest.ingested_files import ingested_files
+from forecache.lake.windows.key_hashes import hash_requested_keys
+from forecache.lake.windows.task_runner import delta_schema, run_tasks, task_frame, widen_schema
+from forecache.lake.windows.tasks import DAY, NightTask, split_buckets
+from forecache.lake.windows.tiles import build_tiles, day_states, window_days
+from forecache.lake.windows.window_spec import merger_of
 from forecache.pipeline import AS_OF, FeatureView
-from forecache.pipeline.streams.plan import plan_of
+from forecache.pipeline.streams.merge_plan import build_merge_plan
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 from forecache.windows.plan import BaseColumn
@@ -35,14 +35,14 @@ _SPARK = {pa.int32(): "int", pa.int64(): "bigint"}
 
 def window_inputs(settings: Settings, view: FeatureView, nights: Sequence[date]) -> dict[date, str]:
     """For each night, text of the state of the days in its windows, and of the declaration."""
-    source = view.events
+    source = view.event_source
     days, versions = day_states(settings, view), dict[date, int]()
     for file in ingested_files(settings, source):
         if file.event_day is not None:
             versions[file.event_day] = max(file.raw_version, versions.get(file.event_day, -1))
     inputs = {}
     for night in nights:
-        seen = seen_days(view, days, night)
+        seen = window_days(view, days, night)
         digest = hashlib.sha256(repr([(day, days[day]) for day in seen]).encode()).hexdigest()[:16]
         newest = max((versions.get(day, -1) for day in seen), default=-1)
         inputs[night] = f"{source.raw_table}@{newest} days={digest} code={view.fingerprint}"
@@ -68,10 +68,10 @@ def window_frame(
         InputError, ConflictError: See `build_tiles`.
     """
     tasks = _tasks(spark, settings, view, nights, run_id, progress, asked)
-    kinds = {column.name: column.type for column in view.events.columns}
+    kinds = {column.name: column.type for column in view.event_source.columns}
     columns = [f"`{name}` {_SPARK.get(tasks[0].read.field(name).type, kinds[name])}" for name in view.key]
     columns += ["as_of date", *(f"`{window.name}` double" for window in view.windows)]
-    columns += [f"`{column.name}` {'double' if column.is_float else 'bigint'}" for column in _states(view)]
+    columns += [f"`{column.name}` {'double' if column.is_float else 'bigint'}" for column in _state_columns(view)]
     return task_frame(spark, tasks, lambda task: task.rows(), ", ".join(columns))
 
 
@@ -105,7 +105,7 @@ def _tasks(
 ) -> list[NightTask]:
     """Tasks for the nights, each for some of the keys; builds missing tiles first."""
     states = day_states(settings, view)
-    days = sorted({day for night in nights for day in seen_days(view, states, night)})
+    days = sorted({day for night in nights for day in window_days(view, states, night)})
     if not days:
         raise InputError(
             f"No landing file has been ingested of the days that the windows of {view.name!r} see on {min(nights)}.",
@@ -115,21 +115,21 @@ def _tasks(
     version = build_tiles(spark, settings, view, inputs, run_id=run_id, progress=progress)
     delta = open_table(settings, view.tile_table, version=version)
     known = pa.schema(delta.schema())
-    merge = merge_of(view, nights, None if asked is None else asked_of(asked, view.key, known))
+    merge = merger_of(view, nights, None if asked is None else hash_requested_keys(asked, view.key, known))
     names = dict.fromkeys(n for feature in merge.features for n in feature.states)
     read = pa.schema([known.field(name) for name in (*view.key, *names)])
     stored = [*(read.field(name) for name in view.key), *(pa.field(each.name, pa.float32()) for each in view.windows)]
-    stored += [pa.field(each.name, pa.float64() if each.is_float else pa.int64()) for each in _states(view)]
-    stored = fitted_schema(pa.schema(stored), settings, view.feature_table)
-    files = grouped(active_files(delta), DAY)
+    stored += [pa.field(each.name, pa.float64() if each.is_float else pa.int64()) for each in _state_columns(view)]
+    stored = widen_schema(pa.schema(stored), settings, view.feature_table)
+    files = group_by_partition(active_files(delta), DAY)
     rows = sum(file.rows for day in days for file in files.get(day.isoformat(), ()))
     paths = tuple((day, tuple(file.path for file in files.get(day.isoformat(), ()))) for day in days)
     cores = spark.sparkContext.defaultParallelism
     num_tasks = max(1, min(cores, rows // _LEAST_ROWS), -(-rows // _TASK_ROWS))
     place = place_of(settings, view.tile_table)
-    return [NightTask(place, paths, read, part, merge, stored) for part in bucket_parts(num_tasks)]
+    return [NightTask(place, paths, read, part, merge, stored) for part in split_buckets(num_tasks)]
 
 
-def _states(view: FeatureView) -> tuple[BaseColumn, ...]:
+def _state_columns(view: FeatureView) -> tuple[BaseColumn, ...]:
     """The state columns that nights of a live view have besides the features."""
-    return () if view.live is None else plan_of(view).base_columns
+    return () if view.live is None else build_merge_plan(view).base_columns

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forecache.lake.delta.files import DataFile, Place, new_path, tried, write_file
+from forecache.lake.delta.files import DataFile, Place, new_path, retry_write, write_file
 from forecache.lake.delta.read_errors import open_data_file
-from forecache.lake.windows.asked import key_hashes
-from forecache.lake.windows.merge import Merge
+from forecache.lake.windows.key_hashes import key_hashes
+from forecache.lake.windows.tile_merge import TileMerger
 from forecache.windows.states import MeasureState, as_tiles, combine
 
 DAY = "day"
@@ -57,7 +57,7 @@ class TileTask:
         buckets = bucket_of(tile, self.key)
         order = pa.array(np.argsort(buckets, kind="stable"))
         rows = tile.append_column(BUCKET, pa.array(buckets)).take(order).select(self.stored.names).cast(self.stored)
-        yield _written(self.tiles, self.folder, {DAY: self.day}, rows)
+        yield _write_partition_file(self.tiles, self.folder, {DAY: self.day}, rows)
 
     def _tile(self) -> pa.Table:
         """All tiles of the day; memory does not grow with the number of rows of a key."""
@@ -75,7 +75,7 @@ class TileTask:
                 parquet = pq.ParquetFile(source)
                 known = [name for name in self.read.names if name in parquet.schema_arrow.names]
                 for batch in parquet.iter_batches(_READ_ROWS, columns=known, use_threads=False):
-                    yield _with_key(_filled(pa.Table.from_batches([batch]), self.read), self.key)
+                    yield _drop_null_keys(_fill_columns(pa.Table.from_batches([batch]), self.read), self.key)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class NightTask:
     days: tuple[tuple[date, tuple[str, ...]], ...]
     read: pa.Schema
     buckets: tuple[int, int]
-    merge: Merge
+    merge: TileMerger
     stored: pa.Schema
 
     def rows(self) -> Iterator[pa.RecordBatch]:
@@ -104,7 +104,9 @@ class NightTask:
         """Write a feature file of each night that has a row."""
         tiles = self._tiles()
         for night, rows in self.merge.each_night(tiles) if tiles.num_rows else ():
-            yield _written(features, folder, {"as_of": night}, rows.select(self.stored.names).cast(self.stored))
+            yield _write_partition_file(
+                features, folder, {"as_of": night}, rows.select(self.stored.names).cast(self.stored)
+            )
 
     def _tiles(self) -> pa.Table:
         """All tiles of the keys, or of the requested ones if only some are."""
@@ -119,9 +121,9 @@ class NightTask:
                     rows = parquet.read_row_groups(groups, columns=[*known, BUCKET], use_threads=False)
                 buckets = rows[BUCKET].to_numpy()
                 wanted = (buckets >= self.buckets[0]) & (buckets < self.buckets[1])
-                rows = _filled(rows if wanted.all() else rows.filter(pa.array(wanted)), self.read)
+                rows = _fill_columns(rows if wanted.all() else rows.filter(pa.array(wanted)), self.read)
                 if asked is not None and rows.num_rows:
-                    rows = rows.filter(pa.array(asked.ever(key_hashes(rows, self.merge.key))))
+                    rows = rows.filter(pa.array(asked.is_ever_requested(key_hashes(rows, self.merge.key))))
                 parts.append(rows.append_column(DAY, pa.array([day], pa.date32()).take(pa.array(_zeros(rows)))))
         return pa.concat_tables(parts)
 
@@ -138,32 +140,32 @@ def bucket_of(rows: pa.Table, key: Sequence[str]) -> Any:
     return (key_hashes(rows, key) >> np.uint64(48)).astype(np.int32)
 
 
-def bucket_parts(num_parts: int) -> list[tuple[int, int]]:
+def split_buckets(num_parts: int) -> list[tuple[int, int]]:
     """Split all buckets into ranges (first, end)."""
     ends = [_BUCKETS * part // num_parts for part in range(num_parts + 1)]
     return list(zip(ends, ends[1:], strict=False))
 
 
-def told(files: Iterable[DataFile]) -> Iterator[pa.RecordBatch]:
+def pickle_files(files: Iterable[DataFile]) -> Iterator[pa.RecordBatch]:
     """Pickle files to rows that Spark returns to the driver."""
     for file in files:
         yield pa.record_batch({"file": pa.array([pickle.dumps(file)], pa.binary())})
 
 
-def _written(place: Place, folder: str, partition: dict[str, Any], rows: pa.Table) -> DataFile:
+def _write_partition_file(place: Place, folder: str, partition: dict[str, Any], rows: pa.Table) -> DataFile:
     groups = [rows.slice(first, _GROUP_ROWS) for first in range(0, rows.num_rows, _GROUP_ROWS)]
     filesystem = place.open()
-    return tried(
+    return retry_write(
         lambda: write_file(filesystem, new_path(folder, partition), rows.schema, groups), is_remote="://" in place.uri
     )
 
 
-def _with_key(rows: pa.Table, key: Sequence[str]) -> pa.Table:
+def _drop_null_keys(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     known = np.logical_and.reduce([np.asarray(rows[name].combine_chunks().is_valid()) for name in key])
     return rows if known.all() else rows.filter(pa.array(known))
 
 
-def _filled(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+def _fill_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Cast rows to a schema; null for columns that they lack."""
     columns = [
         rows[field.name].cast(field.type) if field.name in rows.schema.names else pa.nulls(rows.num_rows, field.type)

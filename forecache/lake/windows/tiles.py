@@ -9,16 +9,15 @@ import pyarrow as pa
 
 from forecache.errors import ConflictError
 from forecache.lake.delta.files import DataFile, place_of
-from forecache.lake.delta.log import active_files, grouped
-from forecache.lake.delta.partitions import find_committed, look, was_written_from
+from forecache.lake.delta.log import active_files, group_by_partition
+from forecache.lake.delta.partitions import find_committed_partitions, take_snapshot, was_written_from
 from forecache.lake.delta.tables import commit_partitions, open_table
 from forecache.lake.delta.writers import new_folder
-from forecache.lake.ingest.ingested import IngestedFile, ingested_files
-from forecache.lake.stage import Done, Stage, span
-from forecache.lake.turn import own_turn
-from forecache.lake.windows.declared import as_too_large, states_of
-from forecache.lake.windows.run import delta_schema, fitted_schema, run_tasks
+from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files
+from forecache.lake.stage import Stage, StageOutcome, format_nights, hold_table_lock
+from forecache.lake.windows.task_runner import delta_schema, run_tasks, widen_schema
 from forecache.lake.windows.tasks import BUCKET, DAY, TileTask
+from forecache.lake.windows.window_spec import as_overflow_error, states_of
 from forecache.pipeline import FeatureView
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
@@ -43,7 +42,7 @@ _TYPES = {
 
 def day_states(settings: Settings, view: FeatureView) -> dict[date, str]:
     """By day with a landing file, a text that changes if the rows of the day or the content of a tile change."""
-    source = view.events
+    source = view.event_source
     by_day: dict[date, list[IngestedFile]] = {}
     for file in ingested_files(settings, source):
         if file.event_day is not None:
@@ -56,9 +55,9 @@ def _digest(files: Sequence[IngestedFile]) -> str:
     return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
 
-def seen_days(view: FeatureView, days: Mapping[date, str], night: date) -> list[date]:
+def window_days(view: FeatureView, days: Mapping[date, str], night: date) -> list[date]:
     """The days with landing files whose tiles are in a night's windows, ascending."""
-    lengths = [view.longest, view.days_active]
+    lengths = [view.longest_window_days, view.num_active_days]
     first = None if None in lengths else night - timedelta(days=max(n for n in lengths if n is not None) - 1)
     return [day for day in days if day <= night and (first is None or day >= first)]
 
@@ -85,36 +84,38 @@ def build_tiles(
         ConflictError: Another run wrote one of the tiles from other rows meanwhile.
     """
     table = view.tile_table
-    with own_turn(settings, table, run_id, progress):
-        seen = look(settings, table, DAY)
+    with hold_table_lock(settings, table, run_id, progress):
+        seen = take_snapshot(settings, table, DAY)
 
-        def build(days: Sequence[date]) -> dict[date, Done]:
+        def build(days: Sequence[date]) -> dict[date, StageOutcome]:
             wanted = {day: inputs[day] for day in days}
             try:
                 written = _write_tiles(spark, settings, view, days)
             except Exception as error:
-                known = as_too_large(error, view)
+                known = as_overflow_error(error, view)
                 if known is None:
                     raise
                 raise known from error
             done = commit_partitions(
                 written, settings, table, column=DAY, values=days, seen=seen, inputs=wanted, run_id=run_id
             )
-            return _done(settings, table, done.versions)
+            return _tile_outcomes(settings, table, done.versions)
 
-        def find(stale: Mapping[date, str]) -> dict[date, Done]:
-            written = find_committed(settings, table, column=DAY, inputs=stale)
-            return _done(settings, table, {day: writer.version for day, writer in written.items()})
+        def find(stale: Mapping[date, str]) -> dict[date, StageOutcome]:
+            written = find_committed_partitions(settings, table, column=DAY, inputs=stale)
+            return _tile_outcomes(settings, table, {day: writer.version for day, writer in written.items()})
 
-        def tell(some: Sequence[date], share: float) -> None:
-            progress(f"tiles of {view.name} for {span(some)}", share)
+        def report_progress(some: Sequence[date], share: float) -> None:
+            progress(f"tiles of {view.name} for {format_nights(some)}", share)
 
         stage = Stage(settings, STAGE, view.name, run_id)
         # A deleted table is rebuilt, which the ledger does not show.
         is_gone = seen.version < 0
-        records, _ = stage.nights(inputs, build, at_once=_DAYS_AT_ONCE, rebuild=is_gone, find=find, progress=tell)
+        records, _ = stage.run_nights(
+            inputs, build, at_once=_DAYS_AT_ONCE, rebuild=is_gone, find=find, progress=report_progress
+        )
     delta = open_table(settings, table)
-    files = grouped(active_files(delta), DAY)
+    files = group_by_partition(active_files(delta), DAY)
     for day, text in inputs.items():
         # An empty tile that replaces none is not a commit.
         is_empty = not records[day].rows and not files.get(day.isoformat())
@@ -130,14 +131,14 @@ def _write_tiles(
     spark: "SparkSession", settings: Settings, view: FeatureView, days: Sequence[date]
 ) -> "tuple[Schema, list[DataFile]]":
     """Write the tiles of days, one file for each that has rows; returns their columns and the files."""
-    source, states, folder = view.events, states_of(view), new_folder()
+    source, states, folder = view.event_source, states_of(view), new_folder()
     delta = open_table(settings, source.raw_table)
     raw, kinds = pa.schema(delta.schema()), {column.name: column.type for column in source.columns}
     names = [*view.key, source.event_time, *(name for state in states for name in state.reads)]
-    read = pa.schema([_field(raw, name, kinds) for name in dict.fromkeys(names)])
+    read = pa.schema([_tile_field(raw, name, kinds) for name in dict.fromkeys(names)])
     empty = as_tiles(read.empty_table(), view.key, states, source.event_time)
-    stored = fitted_schema(empty.schema.append(pa.field(BUCKET, pa.int32())), settings, view.tile_table)
-    files = grouped(active_files(delta), "event_day")
+    stored = widen_schema(empty.schema.append(pa.field(BUCKET, pa.int32())), settings, view.tile_table)
+    files = group_by_partition(active_files(delta), "event_day")
     places = place_of(settings, source.raw_table), place_of(settings, view.tile_table)
     tasks = [
         TileTask(*places, day, paths, read, stored, view.key, states, source.event_time, folder)
@@ -148,17 +149,17 @@ def _write_tiles(
     return delta_schema(stored.append(pa.field(DAY, pa.date32()))), written
 
 
-def _field(raw: pa.Schema, name: str, kinds: Mapping[str, str]) -> pa.Field:
+def _tile_field(raw: pa.Schema, name: str, kinds: Mapping[str, str]) -> pa.Field:
     """A column with its type in the raw table, or its declared type if no file has had it yet."""
     return raw.field(name) if name in raw.names else pa.field(name, _TYPES[kinds[name]])
 
 
-def _done(settings: Settings, table: str, versions: Mapping[date, int]) -> dict[date, Done]:
+def _tile_outcomes(settings: Settings, table: str, versions: Mapping[date, int]) -> dict[date, StageOutcome]:
     rows = tile_rows(settings, table, list(versions))
-    return {day: Done(rows[day], table=table, delta_version=version) for day, version in versions.items()}
+    return {day: StageOutcome(rows[day], table=table, delta_version=version) for day, version in versions.items()}
 
 
 def tile_rows(settings: Settings, table: str, days: Sequence[date]) -> dict[date, int]:
     """Rows of each day's tiles, from the log's statistics."""
-    files = grouped(active_files(open_table(settings, table)), DAY) if days else {}
+    files = group_by_partition(active_files(open_table(settings, table)), DAY) if days else {}
     return {day: sum(file.rows for file in files.get(day.isoformat(), ())) for day in days}

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from forecache.lake.contracts import class_order
+from forecache.lake.delta.comparison.partition import partition_digests
 from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.digest import partition_digests
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, last_records
-from forecache.lake.stage import Done, Stage
-from forecache.monitoring.drift.distribution import Bins, binned_counts
-from forecache.monitoring.drift.findings import NIGHTS_BEFORE, TEST_SPLIT, DriftReport, unjudged
+from forecache.lake.stage import Stage, StageOutcome
+from forecache.monitoring.drift.binned_counts import Bins, binned_counts
+from forecache.monitoring.drift.drift_report import NIGHTS_BEFORE, TEST_SPLIT, DriftReport, unjudged_report
 from forecache.output_kinds import JUDGED
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.quality.verdicts import DRIFT_STAGE
-from forecache.registry.versions.models import ModelVersion, list_models
+from forecache.registry.versions.model_versions import ModelVersion, list_models
 from forecache.registry.versions.register import load_evaluation
 from forecache.scoring.night_inputs import STAGE, require_scored
 from forecache.settings import Settings
@@ -55,16 +55,18 @@ def check_drift(
         NotFoundError: A date has no predictions.
     """
     started = time.perf_counter()
-    digests = _digests(settings, pipeline, nights)
+    digests = _partition_digests(settings, pipeline, nights)
     reports = measure_drift(settings, pipeline, nights, spark=spark, digests=digests)
-    states = _states(settings, pipeline)
+    states = _prediction_states(settings, pipeline)
     done = {
-        night: Done(sum(report.counts), {**report.metadata(), "blocks": report.sentence if report.blocks else ""})
+        night: StageOutcome(
+            sum(report.counts), {**report.metadata(), "blocks": report.sentence if report.blocks else ""}
+        )
         for night, report in reports.items()
     }
     inputs = {night: f"{digests[night]} {states[night]}" for night in reports}
     stage = Stage(settings, DRIFT_STAGE, pipeline.prediction_table, run_id)
-    stage.record_news(inputs, done, time.perf_counter() - started)
+    stage.record_changes(inputs, done, time.perf_counter() - started)
     return reports
 
 
@@ -87,7 +89,7 @@ def measure_drift(
     for night in nights:
         require_scored(pipeline, night, scored)
     if pipeline.output_specs[0].kind not in JUDGED:
-        return {n: unjudged(pipeline, n, model_of(scored[n]), scored[n].rows) for n in sorted(set(nights))}
+        return {n: unjudged_report(pipeline, n, model_of(scored[n]), scored[n].rows) for n in sorted(set(nights))}
     by_model: dict[int | None, list[date]] = {}
     for night in sorted(set(nights)):
         by_model.setdefault(model_of(scored[night]), []).append(night)
@@ -95,8 +97,8 @@ def measure_drift(
     reports: dict[date, DriftReport] = {}
     for version, group in by_model.items():
         window = pipeline.drift.last if last is None else last
-        before = {night: nights_before(scored, night, version, window) for night in group}
-        test = scores_on_test(settings, known.get(version)) if version is not None else None
+        before = {night: previous_dates(scored, night, version, window) for night in group}
+        test = test_split_scores(settings, known.get(version)) if version is not None else None
         edges = test[0] if test else _edges(settings, pipeline, version, group, before)
         wanted = {*group, *(day for days in before.values() for day in days)}
         counts = _counts(spark, settings, pipeline, wanted, edges, digests or {})
@@ -142,14 +144,14 @@ def model_of(scored: StageRecord) -> int | None:
     return None if version is None else int(version)
 
 
-def nights_before(scored: Mapping[date, StageRecord], night: date, version: int | None, last: int) -> list[date]:
+def previous_dates(scored: Mapping[date, StageRecord], night: date, version: int | None, last: int) -> list[date]:
     """Return the last dates before a date that the same model scored; if there are none, the last ones of any model."""
     before = sorted(day for day in scored if day < night)
     same = [day for day in before if model_of(scored[day]) == version]
     return (same or before)[-last:] if last else []
 
 
-def scores_on_test(settings: Settings, model: ModelVersion | None) -> tuple[Bins, list[int]] | None:
+def test_split_scores(settings: Settings, model: ModelVersion | None) -> tuple[Bins, list[int]] | None:
     """Return bins and counts of a model's scores on its test split; None if it was not evaluated here."""
     if model is None or "test_metrics" not in model.tags:
         return None
@@ -179,15 +181,15 @@ def _edges(
     first, spec = before[nights[0]], pipeline.output_specs[0]
     if spec.classes:
         return list(spec.classes)
-    return _found_bins(settings, pipeline, first[-1] if first else nights[0])
+    return _choose_bins(settings, pipeline, first[-1] if first else nights[0])
 
 
-def _digests(settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> dict[date, str]:
+def _partition_digests(settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> dict[date, str]:
     """Take the digest of each date's data files before they are read: it changes with rows that are added later."""
     return partition_digests(open_table(settings, pipeline.prediction_table), AS_OF, nights)
 
 
-def _states(settings: Settings, pipeline: Pipeline) -> dict[date | None, str]:
+def _prediction_states(settings: Settings, pipeline: Pipeline) -> dict[date | None, str]:
     """Return for each scored date a text that identifies its predictions."""
     records = last_records(settings, STAGE, pipeline.name)
     return {day: f"{row.table}@{row.delta_version} {row.inputs}" for day, row in records.items()}
@@ -202,12 +204,15 @@ def _counts(
     digests: Mapping[date, str],
 ) -> Counts:
     """Count rows of each date in each bin; dates with recorded counts in these bins are not read again."""
-    recorded, states = last_records(settings, DRIFT_STAGE, pipeline.prediction_table), _states(settings, pipeline)
+    recorded, states = (
+        last_records(settings, DRIFT_STAGE, pipeline.prediction_table),
+        _prediction_states(settings, pipeline),
+    )
     counts: dict[date, Sequence[int]] = {
         day: recorded[day].details["counts"]
         for day in nights
         if day in recorded
-        and _is_about(recorded[day].inputs, digests.get(day), states[day])
+        and _is_same_input(recorded[day].inputs, digests.get(day), states[day])
         and recorded[day].details["edges"] == list(edges)
     }
     left = sorted(set(nights) - set(counts))
@@ -217,12 +222,12 @@ def _counts(
     return counts
 
 
-def _is_about(inputs: str, digest: str | None, state: str) -> bool:
+def _is_same_input(inputs: str, digest: str | None, state: str) -> bool:
     counted, _, of = inputs.partition(" ")
     return of == state and digest in (None, counted)
 
 
-def _found_bins(settings: Settings, pipeline: Pipeline, night: date) -> Bins:
+def _choose_bins(settings: Settings, pipeline: Pipeline, night: date) -> Bins:
     """Choose bins with about equal numbers of a date's rows; for classes, the classes of the date."""
     import pyarrow.compute as pc
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.monitoring.bins import BINS
-from forecache.monitoring.drift.findings import DriftReport
+from forecache.monitoring.drift.drift_report import DriftReport
 from forecache.pipeline import Effect, Pipeline
 from forecache.reports.page import make_page
 from forecache.statistics import Distance, bin_counts, distance, equal_mass_edges
@@ -20,7 +20,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
-class ColumnDrift:
+class SampledColumnDrift:
     """The drift of a column; pairs are (date, reference).
 
     Attributes:
@@ -51,13 +51,13 @@ def sampled_page(
         column_drift(pipeline, name, *(frame[name].to_numpy(dtype=np.float64) for frame in (current, reference)))
         for name in current.columns
     ]
-    columns = [_as_measured(column, report) for column in columns]
+    columns = [_use_report_figures(column, report) for column in columns]
     columns.sort(key=lambda column: -column.distance.psi)
     rows = (len(current), len(reference))
     return make_page(_TEMPLATE, pipeline=pipeline, night=night, rows=rows, reference=beside, columns=columns)
 
 
-def _as_measured(column: ColumnDrift, report: DriftReport) -> ColumnDrift:
+def _use_report_figures(column: SampledColumnDrift, report: DriftReport) -> SampledColumnDrift:
     """Replace the figures of the output's column by those of the report, so that page and check agree."""
     reference = report.main_reference
     if column.name != report.output or not reference:
@@ -65,7 +65,7 @@ def _as_measured(column: ColumnDrift, report: DriftReport) -> ColumnDrift:
     return replace(column, distance=report.distances[reference], effect=report.effect(reference))
 
 
-def column_drift(pipeline: Pipeline, name: str, current: Floats, reference: Floats) -> ColumnDrift:
+def column_drift(pipeline: Pipeline, name: str, current: Floats, reference: Floats) -> SampledColumnDrift:
     """Compare two float64 [n] samples in bins of the reference, unknown values in a bin of their own."""
     sides = (current, reference)
     known = [values[~np.isnan(values)] for values in sides]
@@ -74,7 +74,7 @@ def column_drift(pipeline: Pipeline, name: str, current: Floats, reference: Floa
         [*bin_counts(edges, some).tolist(), len(side) - len(some)] for some, side in zip(known, sides, strict=True)
     ]
     apart = distance(counts[1], counts[0])
-    return ColumnDrift(
+    return SampledColumnDrift(
         name,
         apart,
         pipeline.drift.effect(apart.psi, apart.js),

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 from forecache.inference.encoding import FeatureEncoding, MatrixEncoding
 from forecache.lake.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_records
-from forecache.lake.stage import Done, Stage
-from forecache.lake.training_sets.splits import count_split
-from forecache.monitoring.drift.drift import model_of, nights_before, prediction_drift
+from forecache.lake.stage import Stage, StageOutcome
+from forecache.lake.training_sets.split_rows import count_split
+from forecache.monitoring.drift.drift import model_of, prediction_drift, previous_dates
 from forecache.monitoring.drift.sampled_page import sampled_page
 from forecache.pipeline import AS_OF, Pipeline
-from forecache.registry.gate.judge import judged_values
-from forecache.registry.gate.loaded_model import open_model, score
-from forecache.registry.versions.models import ModelVersion, list_models, verified_folder
+from forecache.registry.gate.loaded_model import open_model, score_features
+from forecache.registry.gate.metric_judge import single_values
+from forecache.registry.versions.model_versions import ModelVersion, list_models, verified_folder
 from forecache.reports.page import write_page
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.night_inputs import STAGE as SCORE_STAGE
 from forecache.scoring.night_inputs import require_scored
 from forecache.settings import Settings
-from forecache.tracking.client import tracking
+from forecache.tracking.client import connect_mlflow
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -64,17 +64,17 @@ def write_drift_report(
     started = time.perf_counter()
     scored = {day: row for day, row in last_records(settings, SCORE_STAGE, pipeline.name).items() if day is not None}
     require_scored(pipeline, night, scored)
-    model = _model(settings, pipeline, scored[night])
-    before = next(iter(nights_before(scored, night, model_of(scored[night]), last=1)), None)
+    model = _find_model(settings, pipeline, scored[night])
+    before = next(iter(previous_dates(scored, night, model_of(scored[night]), last=1)), None)
     has_test = model is not None and "training_table" in model.tags
     name = f"test split of model {model.version}" if has_test and model else f"night {before}" if before else None
     state = " ".join(f"{scored[day].inputs} at {scored[day].delta_version}" for day in (before, night) if day)
     inputs = f"{state} {name} {pipeline.drift}"
     path = settings.reports_path / "drift" / pipeline.name / f"{night.isoformat()}.html"
 
-    def write() -> Done:
+    def write() -> StageOutcome:
         if name is None:
-            return Done(0, {"path": None, "mlflow_artifact": None, "reference": None})
+            return StageOutcome(0, {"path": None, "mlflow_artifact": None, "reference": None})
         progress(f"sampling {pipeline.name} on {night}", 0.1)
         current = _night_sample(spark, settings, pipeline, scored[night])
         if has_test and model:
@@ -88,16 +88,16 @@ def write_drift_report(
         page = sampled_page(pipeline, night, current[columns], reference[columns], beside=name, report=report)
         write_page(path, page)
         _keep_newest(path, pipeline.drift.keep_reports)
-        details = {"path": str(path), "mlflow_artifact": _attach(settings, model, path), "reference": name}
-        return Done(len(current), {**details, "reference_rows": len(reference), "columns": columns})
+        details = {"path": str(path), "mlflow_artifact": _log_to_mlflow(settings, model, path), "reference": name}
+        return StageOutcome(len(current), {**details, "reference_rows": len(reference), "columns": columns})
 
     stage = Stage(settings, STAGE, pipeline.name, run_id)
-    row, skipped = stage.once(inputs, write, night=night, usable=lambda _: name is None or path.is_file())
+    row, skipped = stage.run_once(inputs, write, night=night, usable=lambda _: name is None or path.is_file())
     seconds = time.perf_counter() - started
     return StageResult(STAGE, pipeline.name, row.rows, seconds, nights=(night,), skipped=skipped, details=row.details)
 
 
-def _model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> ModelVersion | None:
+def _find_model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> ModelVersion | None:
     known = {model.version: model for model in list_models(settings, pipeline)}
     return known.get(model_of(scored) or -1)
 
@@ -105,27 +105,27 @@ def _model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Model
 def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Any:
     """Features and scores of a sample of the model's test split."""
     table, version = model.training_table
-    features = [name for name in _shown(pipeline) if name in model.features]
+    features = [name for name in _shown_features(pipeline) if name in model.features]
     rows = read_table(spark, settings, table, version=version).where("split = 'test'")
     total = count_split(settings, table, version=version, split="test")
-    numbers = _numbers(pipeline)
+    numbers = _score_columns(pipeline)
     loaded = open_model(verified_folder(settings, model), pipeline.main_output.spec)
-    inputs = loaded.inputs(model.features)
+    inputs = loaded.input_names(model.features)
     drawn = _sample(rows, pipeline, total).select(*inputs).toArrow()
     frame: Any = drawn.select(features).to_pandas()
     if not numbers:
         return frame
     encoding = loaded.encoding or MatrixEncoding(tuple(FeatureEncoding(name, "number") for name in inputs))
-    scores = score(loaded, encoding.matrix([drawn.column(name) for name in inputs]))
-    return frame.assign(**{numbers[0]: judged_values(pipeline, scores)})
+    scores = score_features(loaded, encoding.matrix([drawn.column(name) for name in inputs]))
+    return frame.assign(**{numbers[0]: single_values(pipeline, scores)})
 
 
-def _shown(pipeline: Pipeline) -> list[str]:
+def _shown_features(pipeline: Pipeline) -> list[str]:
     """The features that the page shows: those with one number a row."""
     return [feature.name for feature in pipeline.feature_columns if feature.is_numeric]
 
 
-def _numbers(pipeline: Pipeline) -> list[str]:
+def _score_columns(pipeline: Pipeline) -> list[str]:
     """The column of the scores; none if they are no numbers."""
     spec = pipeline.output_specs[0]
     return [spec.judged_column] if spec.numbers else []
@@ -135,7 +135,7 @@ def _night_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline,
     """Features and scores of a sample of a date's rows."""
     from pyspark.sql import functions as F
 
-    names = [*_shown(pipeline), *_numbers(pipeline)]
+    names = [*_shown_features(pipeline), *_score_columns(pipeline)]
     version = scored.details.get("feature_version")
     features = read_table(spark, settings, pipeline.feature_table, version=version)
     frames = (
@@ -166,10 +166,10 @@ def _keep_newest(written: Path, keep: int) -> None:
             page.unlink(missing_ok=True)
 
 
-def _attach(settings: Settings, model: ModelVersion | None, path: Path) -> str | None:
+def _log_to_mlflow(settings: Settings, model: ModelVersion | None, path: Path) -> str | None:
     """Log the page to the model's run under a fixed name, so that a run has one page; None if there is no run."""
     if model is None or not model.run_id:
         return None
-    client: Any = tracking(settings)
+    client: Any = connect_mlflow(settings)
     client.log_text(model.run_id, path.read_text(), f"{MLFLOW_FOLDER}/{MLFLOW_FILE}")
     return f"runs:/{model.run_id}/{MLFLOW_FOLDER}/{MLFLOW_FILE}"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from forecache.inference.kernel_spec import PICKED
-from forecache.monitoring.explain.shapley import shapley
+from forecache.monitoring.explain.shapley import compute_shapley
 from forecache.realtime.release.folder import read_files
 from forecache.realtime.release.format import MODEL_FILE
 from forecache.realtime.release.load import LoadedRelease
@@ -64,7 +64,7 @@ def contributions_of(
             return Contributions(found.method, found.background, found.scale, found.base, values)
     if not len(background):
         return _NO_ROWS
-    drawn = shapley(loaded.scores_of, row, background)
+    drawn = compute_shapley(loaded.scores_of, row, background)
     if not (np.isfinite(drawn.base) and np.isfinite(drawn.contributions).all()):
         return "The model has no score for some of the rows that would be compared, so they have no mean."
     by = f"{drawn.permutations:,} permutations (Castro et al. 2009)" if drawn.permutations else "all sets of features"
@@ -72,7 +72,9 @@ def contributions_of(
     return Contributions(f"Shapley values by {by}", described, "score", drawn.base, drawn.contributions, errors)
 
 
-def _lightgbm(payload: bytes, row: np.ndarray, background: np.ndarray, described: str) -> Contributions | None:
+def _lightgbm_contributions(
+    payload: bytes, row: np.ndarray, background: np.ndarray, described: str
+) -> Contributions | None:
     import lightgbm
 
     booster = lightgbm.Booster(model_str=payload.decode())
@@ -81,20 +83,22 @@ def _lightgbm(payload: bytes, row: np.ndarray, background: np.ndarray, described
     except lightgbm.basic.LightGBMError:  # trees with linear leaves have none
         return None
     raw = np.asarray(booster.predict(row[None], raw_score=True, num_threads=1))
-    return _of_trees("LightGBM", found, raw, len(row))
+    return _tree_contributions("LightGBM", found, raw, len(row))
 
 
-def _xgboost(payload: bytes, row: np.ndarray, background: np.ndarray, described: str) -> Contributions | None:
+def _xgboost_contributions(
+    payload: bytes, row: np.ndarray, background: np.ndarray, described: str
+) -> Contributions | None:
     import xgboost
 
     booster = xgboost.Booster(model_file=bytearray(payload))
     booster.set_param({"nthread": 1})
     matrix = xgboost.DMatrix(row[None], feature_names=booster.feature_names, feature_types=booster.feature_types)
     found, raw = booster.predict(matrix, pred_contribs=True), booster.predict(matrix, output_margin=True)
-    return _of_trees("XGBoost", np.asarray(found), np.asarray(raw), len(row))
+    return _tree_contributions("XGBoost", np.asarray(found), np.asarray(raw), len(row))
 
 
-def _of_trees(library: str, found: np.ndarray, raw: np.ndarray, width: int) -> Contributions | None:
+def _tree_contributions(library: str, found: np.ndarray, raw: np.ndarray, width: int) -> Contributions | None:
     """Check a library's contributions [1, width + 1], base last; None if they are of several scores, or not the sum."""
     if found.shape != (1, width + 1) or not np.allclose(found.sum(), raw, rtol=1e-4, atol=1e-5):
         return None
@@ -105,7 +109,9 @@ def _of_trees(library: str, found: np.ndarray, raw: np.ndarray, width: int) -> C
     )  # fmt: skip
 
 
-def _sklearn(payload: bytes, row: np.ndarray, background: np.ndarray, described: str) -> Contributions | None:
+def _sklearn_contributions(
+    payload: bytes, row: np.ndarray, background: np.ndarray, described: str
+) -> Contributions | None:
     """Contributions of a linear estimator; None for others, such as a pipeline, whose estimator has other inputs."""
     from forecache.inference.runtimes.sklearn import load_skops
 
@@ -113,7 +119,7 @@ def _sklearn(payload: bytes, row: np.ndarray, background: np.ndarray, described:
     weights = np.asarray(getattr(estimator, "coef_", ()), np.float64)
     if not type(estimator).__module__.startswith("sklearn.linear_model.") or weights.size != len(row):
         return None
-    if hasattr(estimator, "predict_proba") != hasattr(estimator, "decision_function") or _has_a_link(estimator):
+    if hasattr(estimator, "predict_proba") != hasattr(estimator, "decision_function") or _has_link_function(estimator):
         return None
     if not len(background) or np.isnan(background).any() or np.isnan(row).any():
         return None
@@ -123,11 +129,16 @@ def _sklearn(payload: bytes, row: np.ndarray, background: np.ndarray, described:
     return Contributions(_LINEAR, described, scale, base, weights * (row - mean))
 
 
-def _has_a_link(estimator: Any) -> bool:
+def _has_link_function(estimator: Any) -> bool:
     """True if the score is a nonlinear function of the sum, as for generalised linear regressions."""
     return type(estimator).__name__ in ("PoissonRegressor", "GammaRegressor", "TweedieRegressor")
 
 
 _Own = Callable[[bytes, np.ndarray, np.ndarray, str], Contributions | None]
-_OWN: dict[str, _Own] = {"lightgbm": _lightgbm, "xgboost": _xgboost, "sklearn": _sklearn, "skops": _sklearn}
+_OWN: dict[str, _Own] = {
+    "lightgbm": _lightgbm_contributions,
+    "xgboost": _xgboost_contributions,
+    "sklearn": _sklearn_contributions,
+    "skops": _sklearn_contributions,
+}
 """By runtime, functions that use the model's structure; they return None if that would not be exact."""

@@ -9,9 +9,9 @@ import orjson
 
 from forecache.errors import ForecacheError, InputError
 from forecache.monitoring.explain.contributions import Contributions, contributions_of
-from forecache.monitoring.explain.logged import background_of, find, labels_of
-from forecache.monitoring.explain.today import Today, today
-from forecache.pipeline.realtime.logged import features_of, order_of, scores_of
+from forecache.monitoring.explain.current_answer import CurrentAnswer, compute_current_answer
+from forecache.monitoring.explain.logged_answers import candidate_labels, find_answers, read_background
+from forecache.pipeline.realtime.log_records import features_of, order_of, scores_of
 from forecache.realtime.log.record import TIMES
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.format import Release
@@ -36,12 +36,12 @@ def explain_answer(
         NotFoundError: No answer to the request is logged.
         InputError: The request has no such candidate.
     """
-    record, *others = find(settings, name, request_id, day)
-    release, gone = _release(settings, name, record["release"])
-    labels = labels_of(record, release)
+    record, *others = find_answers(settings, name, request_id, day)
+    release, gone = _find_release(settings, name, record["release"])
+    labels = candidate_labels(record, release)
     order, scores, features = order_of(record), scores_of(record), features_of(record)
-    place = _place(labels, order, item, request_id)
-    now = today(settings, name, record["request"])
+    place = _candidate_place(labels, order, item, request_id)
+    now = compute_current_answer(settings, name, record["request"])
     found: dict[str, Any] = {
         "name": name,
         **{column: record[column] for column in _AS_LOGGED},
@@ -49,7 +49,7 @@ def explain_answer(
         "arrived_at": record["arrived_at"].astimezone(timezone.utc).isoformat().replace("+00:00", "Z"),
         "times_us": {column.removesuffix("_us"): record[column] for column in TIMES},
         "stores": record["stores"],
-        "request": _json(record["request"]),
+        "request": _parse_json(record["request"]),
         "also_logged": [{column: each[column] for column in ("arm", "release", "arrived_at")} for each in others],
         "candidates": None if labels is None else _candidates(record, labels, order, scores, now),
     }
@@ -59,12 +59,12 @@ def explain_answer(
         "place": place,
         "score": None if scores is None or not len(scores) else _number(scores[place]),
         "features": _features(release, features, place, contributions, now),
-        "contributions": _about(contributions),
+        "contributions": _contributions_json(contributions),
     }
-    return {**found, "explained": explained, "today": _today(now, place)}
+    return {**found, "explained": explained, "today": _current_answer_json(now, place)}
 
 
-def _release(settings: Settings, name: str, number: int) -> tuple[Release | None, str]:
+def _find_release(settings: Settings, name: str, number: int) -> tuple[Release | None, str]:
     """Read the release that answered; or return None and why it cannot be read."""
     try:
         return read_release(open_releases(settings, name), number), ""
@@ -72,7 +72,7 @@ def _release(settings: Settings, name: str, number: int) -> tuple[Release | None
         return None, str(error)
 
 
-def _place(labels: list[Any] | None, order: np.ndarray, item: str | None, request_id: str) -> int:
+def _candidate_place(labels: list[Any] | None, order: np.ndarray, item: str | None, request_id: str) -> int:
     """The place in the request of the explained candidate."""
     if item is None:
         return int(order[0]) if len(order) else 0
@@ -87,7 +87,7 @@ def _place(labels: list[Any] | None, order: np.ndarray, item: str | None, reques
 
 
 def _candidates(
-    record: Mapping[str, Any], labels: list[Any], order: np.ndarray, scores: np.ndarray | None, now: Today | str
+    record: Mapping[str, Any], labels: list[Any], order: np.ndarray, scores: np.ndarray | None, now: CurrentAnswer | str
 ) -> list[dict[str, Any]]:
     """The candidates in the order of the answer."""
     same = not isinstance(now, str) and len(now.order) == len(labels)
@@ -101,7 +101,7 @@ def _candidates(
                 "score": None if scores is None else _number(scores[place]),
                 "rung": record["rung"] if record["rungs"] is None else record["rungs"][place],
                 "position_today": positions.get(place) if same else None,
-                "score_today": _score_of(now, place) if same else None,
+                "score_today": _current_score(now, place) if same else None,
             }
         )
     return found
@@ -121,7 +121,7 @@ def _contributions(
     except ForecacheError as error:
         return f"The release that answered cannot be asked again. {error}"
     try:
-        rows, described = background_of(settings, name, record, place)
+        rows, described = read_background(settings, name, record, place)
         return contributions_of(loaded, features[place], rows, described=described)
     except ForecacheError as error:
         return f"The model failed: {error}"
@@ -134,7 +134,7 @@ def _features(
     features: np.ndarray | None,
     place: int,
     contributions: Contributions | str,
-    now: Today | str,
+    now: CurrentAnswer | str,
 ) -> list[dict[str, Any]]:
     """The features, largest contribution first; then those that only the current release has."""
     today_by_name: dict[str, np.float32] = {}
@@ -164,7 +164,7 @@ def _features(
     return found
 
 
-def _about(contributions: Contributions | str) -> dict[str, Any]:
+def _contributions_json(contributions: Contributions | str) -> dict[str, Any]:
     if isinstance(contributions, str):
         return {"missing": contributions}
     return {
@@ -177,7 +177,7 @@ def _about(contributions: Contributions | str) -> dict[str, Any]:
     }
 
 
-def _today(now: Today | str, place: int) -> dict[str, Any]:
+def _current_answer_json(now: CurrentAnswer | str, place: int) -> dict[str, Any]:
     if isinstance(now, str):
         return {"missing": now}
     return {
@@ -188,12 +188,12 @@ def _today(now: Today | str, place: int) -> dict[str, Any]:
         "why": now.why,
         "problem": now.problem,
         "flags": list(now.flags),
-        "score": _score_of(now, place),
+        "score": _current_score(now, place),
         "stores": now.stores,
     }
 
 
-def _score_of(now: Today | str, place: int) -> float | None:
+def _current_score(now: CurrentAnswer | str, place: int) -> float | None:
     if isinstance(now, str) or now.scores is None or place >= len(now.scores):
         return None
     return _number(now.scores[place])
@@ -204,7 +204,7 @@ def _number(value: Any) -> float | None:
     return float(str(value)) if np.isfinite(value) else None
 
 
-def _json(body: bytes) -> Any:
+def _parse_json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:

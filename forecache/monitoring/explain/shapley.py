@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
-class Shapley:
+class ShapleyValues:
     """Contributions of the features of one row: `base` and their sum are the row's score.
 
     Attributes:
@@ -35,9 +35,9 @@ class Shapley:
     permutations: int
 
 
-def shapley(
+def compute_shapley(
     score: Score, row: np.ndarray, background: np.ndarray, *, permutations: int = PERMUTATIONS, seed: int = 0
-) -> Shapley:
+) -> ShapleyValues:
     """Compute the Shapley values of a row.
 
     Args:
@@ -47,11 +47,11 @@ def shapley(
     """
     differs = np.flatnonzero(((background != row) & ~(np.isnan(background) & np.isnan(row))).any(axis=0))
     if len(differs) <= MOST_ENUMERATED:
-        return _enumerated(score, row, background, differs)
-    return _drawn(score, row, background, differs, permutations, seed)
+        return _enumerate_sets(score, row, background, differs)
+    return _draw_permutations(score, row, background, differs, permutations, seed)
 
 
-def _enumerated(score: Score, row: np.ndarray, background: np.ndarray, places: np.ndarray) -> Shapley:
+def _enumerate_sets(score: Score, row: np.ndarray, background: np.ndarray, places: np.ndarray) -> ShapleyValues:
     """Enumerate all sets of the features at `places`; the others are the same everywhere and contribute nothing."""
     count = len(places)
     means = np.empty(1 << count)
@@ -66,12 +66,12 @@ def _enumerated(score: Score, row: np.ndarray, background: np.ndarray, places: n
         for chosen in range(1 << count):
             if not chosen >> bit & 1:
                 found[place] += weights[chosen.bit_count()] * (means[chosen | 1 << bit] - means[chosen])
-    return Shapley(float(means[0]), found, np.zeros(len(row)), 0)
+    return ShapleyValues(float(means[0]), found, np.zeros(len(row)), 0)
 
 
-def _drawn(
+def _draw_permutations(
     score: Score, row: np.ndarray, background: np.ndarray, places: np.ndarray, permutations: int, seed: int
-) -> Shapley:
+) -> ShapleyValues:
     """Draw permutations in which the features at `places` are replaced one after the other."""
     rng, count = np.random.default_rng(seed), len(places)
     rounds = max(2, -(-permutations // len(background)))
@@ -91,4 +91,4 @@ def _drawn(
     found, errors = np.zeros(len(row)), np.zeros(len(row))
     found[places] = drawn.mean(axis=0)
     errors[places] = drawn.std(axis=0, ddof=1) / np.sqrt(len(drawn))
-    return Shapley(base / len(drawn), found, errors, len(drawn))
+    return ShapleyValues(base / len(drawn), found, errors, len(drawn))

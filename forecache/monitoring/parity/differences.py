@@ -103,7 +103,7 @@ def bits_of(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values).view(f"<u{values.dtype.itemsize}")
 
 
-def shown(value: Any) -> str:
+def format_number(value: Any) -> str:
     """Format a number for a message: its bits in hex, and the shortest decimal that has these bits."""
     bits = bits_of(np.array([value]))[0]
     return f"0x{int(bits):0{2 * value.dtype.itemsize}x} ({value!s})"

@@ -17,7 +17,7 @@ from forecache.settings import Settings
 from forecache.store import KeySchema
 from forecache.store import content_hash as hashing
 from forecache.store.encoding.encoder import Encoder
-from forecache.store.encoding.entries import Encoding
+from forecache.store.encoding.entries import EntryEncoding
 from forecache.store.encoding.prediction_source import NightReader
 from forecache.store.manifest import Manifest
 from forecache.store.packed import FLOAT
@@ -27,7 +27,7 @@ _HASHES, _ROWS, _KEYS = "hashes.npy", "rows.npy", "keys.arrow"
 _NO_SAMPLES = 1 << 40
 
 
-class Gone(ForecacheError):
+class MissingLakeRowsError(ForecacheError):
     """The lake no longer has the rows."""
 
 
@@ -57,7 +57,7 @@ def lake_content(
         MissingLakeRowsError: The table, this version of it or one of its files does not exist.
         DamagedError: A file is damaged.
     """
-    encoding = Encoding(like.key, like.fields, like.provenance, like.is_packed, like.states)
+    encoding = EntryEncoding(like.key, like.fields, like.provenance, like.is_packed, like.states)
     encoder = Encoder(encoding, _NO_SAMPLES)
     keys: list[pa.Array] = []
     parts: list[np.ndarray] = []
@@ -66,14 +66,16 @@ def lake_content(
         for piece in reader.pieces:
             # The provenance is read from the rows, since the one in the manifest is to be verified.
             for batch in reader.batches(piece, encoding.columns(), batch_rows=encoding.batch_rows):
-                some, entries = encoder.encode(batch, piece.place)
+                some, entries = encoder.encode(batch, piece.label)
                 if folder is not None:
                     keys.append(some)
                     parts.append(_matrix(entries, like.width))
     except pa.ArrowInvalid as error:
         raise DamagedError(f"The table {table} is damaged at its Delta version {delta_version}: {error}") from error
     except (NotFoundError, OSError) as error:
-        raise Gone(f"The table {table} cannot be read at its Delta version {delta_version}: {error}") from error
+        raise MissingLakeRowsError(
+            f"The table {table} cannot be read at its Delta version {delta_version}: {error}"
+        ) from error
     if folder is not None:
         _save(folder, keys, parts, like.width)
     return LakeContent(encoder.rows, hashing.to_hex(encoder.sum))

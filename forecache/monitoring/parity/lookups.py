@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from forecache.monitoring.parity.live.looks import Look
-from forecache.monitoring.parity.live.streams import Streamed
-from forecache.monitoring.parity.versions import Held
+from forecache.monitoring.parity.live.live_lookups import LiveLookup
+from forecache.monitoring.parity.live.stream_replay import StreamReplay
+from forecache.monitoring.parity.store_versions import VersionRows
 from forecache.realtime.release.format import LookupContract
-from forecache.realtime.request.parsed import ParsedRequest
+from forecache.realtime.request.parsed_request import ParsedRequest
 from forecache.store.keys import encode_columns
 
 
 @dataclass(frozen=True)
-class LookedUp:
+class LookupRows:
     """The rows that several requests looked up; those of request i are `starts[i]` to `starts[i + 1]`.
 
     Attributes:
@@ -27,7 +27,7 @@ class LookedUp:
     known: np.ndarray
     starts: np.ndarray
 
-    def of(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+    def select_request(self, place: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of one request, copied, so that its memory is its own as when it was answered."""
         first, last = self.starts[place], self.starts[place + 1]
         return self.matrix[first:last].copy(), self.known[first:last].copy()
@@ -35,11 +35,11 @@ class LookedUp:
 
 def look_up(
     contract: LookupContract,
-    held: Held,
+    held: VersionRows,
     requests: Sequence[ParsedRequest],
     ages_s: Sequence[int],
-    live: "LiveLooks | None" = None,
-) -> LookedUp:
+    live: "LiveLookups | None" = None,
+) -> LookupRows:
     """Look up a view for several requests.
 
     Args:
@@ -55,7 +55,7 @@ def look_up(
     rows, known = held.matrix(keys)
     matrix = rows[:, : len(held.columns)]
     if live is not None:
-        matrix, known = _merged(live, held, keys, rows, known, lengths)
+        matrix, known = _merge_live_rows(live, held, keys, rows, known, lengths)
     if held.columns != contract.columns:
         places = {name: place for place, name in enumerate(held.columns)}
         order = np.array([places.get(name, -1) for name in contract.columns])
@@ -63,11 +63,11 @@ def look_up(
     if contract.max_age_h is not None:
         too_old = np.repeat(np.array(ages_s) > contract.max_age_h * 3600, lengths)
         matrix[too_old], known[too_old] = np.nan, False
-    return LookedUp(matrix, known, starts)
+    return LookupRows(matrix, known, starts)
 
 
 @dataclass(frozen=True)
-class LiveLooks:
+class LiveLookups:
     """Look-ups of a live view.
 
     Attributes:
@@ -75,13 +75,13 @@ class LiveLooks:
         as_of: ISO date of the version.
     """
 
-    looks: Sequence[Look | None]
-    streamed: Streamed
+    looks: Sequence[LiveLookup | None]
+    streamed: StreamReplay
     as_of: str
 
 
-def _merged(
-    live: LiveLooks, held: Held, keys: list[bytes], rows: np.ndarray, known: np.ndarray, lengths: Sequence[int]
+def _merge_live_rows(
+    live: LiveLookups, held: VersionRows, keys: list[bytes], rows: np.ndarray, known: np.ndarray, lengths: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The features that each request had at its time, float32 [n, columns], and which keys were known, bool [n]."""
     matrix, known = rows[:, : len(held.columns)].copy(), known.copy()
@@ -90,11 +90,13 @@ def _merged(
     at_us = np.repeat([look.at_us for look, _ in looks], [length for _, length in looks])
     bounds = np.concatenate([look.bounds_of(length) for look, length in looks])
     its = [keys[place] for place in some.tolist()]
-    matrix[some], known[some] = live.streamed.merged(held, live.as_of, its, rows[some], known[some], at_us, bounds)
+    matrix[some], known[some] = live.streamed.merge_features(
+        held, live.as_of, its, rows[some], known[some], at_us, bounds
+    )
     return matrix, known
 
 
-def keys_of(contract: LookupContract, held: Held, request: ParsedRequest) -> list[bytes]:
+def keys_of(contract: LookupContract, held: VersionRows, request: ParsedRequest) -> list[bytes]:
     """Encode the keys that a request looked up; raises as `look_up`."""
     columns, _ = _key_columns(contract.by, [request])
     return encode_columns(held.key, columns)

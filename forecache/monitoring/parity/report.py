@@ -7,9 +7,9 @@ from datetime import date, datetime, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from forecache.monitoring.parity.check_stores import StoreCheck
 from forecache.monitoring.parity.differences import Differences
-from forecache.monitoring.parity.found import REASONS, Found
-from forecache.monitoring.parity.stores import StoreCheck
+from forecache.monitoring.parity.replay_result import REASONS, ReplayResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,12 +33,12 @@ class ParityReport:
     day: date
     log_version: int
     sample: float
-    found: Found
+    found: ReplayResult
     stores: Sequence[StoreCheck]
     seconds: float
 
     @property
-    def passed(self) -> bool:
+    def has_passed(self) -> bool:
         """True if nothing differs, and an answer was compared unless there were no requests.
 
         Answers that cannot be computed again are reported, and do not fail the check.
@@ -50,7 +50,7 @@ class ParityReport:
     @property
     def sentence(self) -> str:
         """The verdict: the first difference, or how many requests are equal to the bit."""
-        found, left = self.found, self.left_out
+        found, left = self.found, self.omissions
         others = f" {left}" if left else ""
         if found.differ:
             return f"{found.differ:,} of {found.requests:,} requests differ. {found.first[0].sentence}{others}"
@@ -65,7 +65,7 @@ class ParityReport:
         return f"All {found.equal:,} requests that were computed again are equal to the bit.{others}"
 
     @property
-    def left_out(self) -> str:
+    def omissions(self) -> str:
         """A sentence on the requests that could not be computed again, and why; "" if there are none."""
         counts = {name: count for name, count in self.found.not_recomputed.items() if count}
         if not counts:
@@ -78,7 +78,7 @@ class ParityReport:
         found = self.found
         return {
             "day": self.day.isoformat(),
-            "passed": self.passed,
+            "passed": self.has_passed,
             "sentence": self.sentence,
             "log_version": self.log_version,
             "sample": self.sample,
@@ -101,7 +101,7 @@ class ParityReport:
 
 
 @cache
-def schema() -> "pa.Schema":
+def result_schema() -> "pa.Schema":
     """The columns of the table of results.
 
     kind, name: "requests"; "feature" and its name; "score"; "store" and its name with the version.
@@ -129,7 +129,7 @@ def schema() -> "pa.Schema":
     )
 
 
-def rows_of(report: ParityReport) -> "pa.Table":
+def result_rows(report: ParityReport) -> "pa.Table":
     """Make the rows of a report."""
     import pyarrow as pa
 
@@ -143,8 +143,8 @@ def rows_of(report: ParityReport) -> "pa.Table":
             "mismatch": found.differ,
             "details": {name: details[name] for name in named},
         },
-        *(_of(differences, "feature", name) for name, differences in found.features.items()),
-        _of(found.scores, "score", report.name),
+        *(_differences_row(differences, "feature", name) for name, differences in found.features.items()),
+        _differences_row(found.scores, "score", report.name),
         *(
             {
                 "kind": "store",
@@ -158,9 +158,10 @@ def rows_of(report: ParityReport) -> "pa.Table":
     ]
     common = {"day": report.day, "log_version": report.log_version, "checked_at": datetime.now(timezone.utc)}
     return pa.Table.from_pylist(
-        [{**row, **common, "details": json.dumps(row["details"], sort_keys=True)} for row in rows], schema=schema()
+        [{**row, **common, "details": json.dumps(row["details"], sort_keys=True)} for row in rows],
+        schema=result_schema(),
     )
 
 
-def _of(differences: Differences, kind: str, name: str) -> dict[str, Any]:
+def _differences_row(differences: Differences, kind: str, name: str) -> dict[str, Any]:
     return {"kind": kind, "name": name, **differences.figures(), "details": {"pairs": differences.pairs}}

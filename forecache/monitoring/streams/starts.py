@@ -42,16 +42,16 @@ class Starts:
         return self.last_at + self.pause_s
 
     @property
-    def is_dying(self) -> bool:
+    def is_failing_repeatedly(self) -> bool:
         """True if it failed at `AGAIN_AND_AGAIN` or more starts in a row."""
         return self.in_a_row >= AGAIN_AND_AGAIN
 
-    def seen(self, state: StreamState | None) -> "Starts":
+    def reset_if_stable(self, state: StreamState | None) -> "Starts":
         """Return the starts without earlier failures if the stream has run for `STABLE_S` since the last start."""
         has_lasted = state is not None and self.last_at > 0 and state.written_at - self.last_at >= STABLE_S
         return Starts(self.total, 0, self.last_at) if has_lasted else self
 
-    def started(self, at: float) -> "Starts":
+    def with_start(self, at: float) -> "Starts":
         return Starts(self.total + 1, self.in_a_row + 1, at)
 
 

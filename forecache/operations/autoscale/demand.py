@@ -42,7 +42,9 @@ class Demand:
         return float(self.rates.sum())
 
 
-def built_in(peak: float, *, bursts: Sequence[tuple[float, float, float]] = ((10.0, 5, 1.5), (14.5, 5, 2.0))) -> Demand:
+def built_in_demand(
+    peak: float, *, bursts: Sequence[tuple[float, float, float]] = ((10.0, 5, 1.5), (14.5, 5, 2.0))
+) -> Demand:
     """A day of a shop: quiet at night, busiest at 20:00, with bursts on top.
 
     Args:
@@ -57,11 +59,11 @@ def built_in(peak: float, *, bursts: Sequence[tuple[float, float, float]] = ((10
     return Demand(rates, f"built-in day, {peak:,.0f} requests/s at 20:00, {len(bursts)} bursts")
 
 
-def constant(rate: float, seconds: int) -> Demand:
+def constant_demand(rate: float, seconds: int) -> Demand:
     return Demand(np.full(seconds, float(rate)), f"{rate:,.0f} requests/s")
 
 
-def from_csv(file: Path) -> Demand:
+def demand_from_csv(file: Path) -> Demand:
     """A day from a CSV file with the columns `seconds`, ascending, and `requests_per_second`, each until the next.
 
     Raises:
@@ -93,7 +95,7 @@ def from_csv(file: Path) -> Demand:
     return Demand(rates[np.searchsorted(starts, seconds, side="right") - 1], str(file))
 
 
-def from_log(settings: "Settings", name: str, *, day: date | None = None, sample: float = 1.0) -> Demand:
+def demand_from_log(settings: "Settings", name: str, *, day: date | None = None, sample: float = 1.0) -> Demand:
     """The requests of a real-time model on a day, counted in its log and divided by the sample.
 
     Args:
@@ -126,7 +128,7 @@ def from_log(settings: "Settings", name: str, *, day: date | None = None, sample
     return Demand(np.repeat(counts / _LOG_STEP_S / sample, _LOG_STEP_S), f"request log of {name}, {chosen}")
 
 
-def service_s(settings: "Settings", name: str) -> float:
+def measure_service_s(settings: "Settings", name: str) -> float:
     """Mean seconds that a worker took for an answer of a real-time model, over its request log.
 
     Raises:

@@ -11,16 +11,33 @@ from datetime import datetime, timezone
 
 from forecache.errors import DamagedError, InputError, NotFoundError
 from forecache.operations.rollout import ownership
-from forecache.operations.rollout.calibrate import calibrated, figures
-from forecache.operations.rollout.count import counted, step_id
-from forecache.operations.rollout.distribute import distribute, is_told, mark_told
-from forecache.operations.rollout.judge import Verdict, following, judged
-from forecache.operations.rollout.seen import Seen, read_seen, write_seen
-from forecache.operations.rollout.settle import end, ended, mark, settle
-from forecache.operations.rollout.tell import tell
+from forecache.operations.rollout.count_requests import count_new_requests, step_id
+from forecache.operations.rollout.distribute import distribute_rollout, is_distributed, mark_distributed
+from forecache.operations.rollout.judge_step import StepVerdict, judge_step, next_step
+from forecache.operations.rollout.notify import notify_of_rollout
+from forecache.operations.rollout.reconcile import (
+    end_if_pointer_moved,
+    end_rollout,
+    mark_bad_release,
+    reconcile_rollout,
+)
+from forecache.operations.rollout.step_counts import (
+    StepCounts,
+    calibrate_state,
+    read_counts,
+    step_figures,
+    write_counts,
+)
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_release
-from forecache.realtime.release.write import writing
-from forecache.realtime.rollout.state import RolloutState, Step, is_settled, read_rollout, running, write_rollout
+from forecache.realtime.release.write import lock_releases
+from forecache.realtime.rollout.rollout_state import (
+    RolloutState,
+    RolloutStep,
+    is_reconciled,
+    read_rollout,
+    running_rollout,
+    write_rollout,
+)
 from forecache.settings import Settings
 from forecache.steps import rollout_step
 
@@ -30,7 +47,7 @@ _ENDS_IN = {"return": "returned", "finish": "done"}
 
 
 @dataclass(frozen=True)
-class Look:
+class AdvanceResult:
     """The state of a rollout after a look at its log.
 
     The rollout of another installation, which was pulled, is returned unchanged.
@@ -43,7 +60,7 @@ class Look:
     moved: bool
 
 
-def look(settings: Settings, name: str, *, at: datetime | None = None) -> Look | None:
+def advance_rollout(settings: Settings, name: str, *, at: datetime | None = None) -> AdvanceResult | None:
     """Judge the requests of a model's rollout once and move it accordingly; None if there never was a rollout.
 
     Args:
@@ -60,29 +77,29 @@ def look(settings: Settings, name: str, *, at: datetime | None = None) -> Look |
     state = read_rollout(folder)
     if state is None:
         return None
-    if not ownership.is_of_here(folder, state):
-        return Look(state, moved=False)
-    with writing(folder, action="rollout"):
+    if not ownership.is_own_rollout(folder, state):
+        return AdvanceResult(state, moved=False)
+    with lock_releases(folder, action="rollout"):
         before = read_rollout(folder)
         assert before is not None
-        owner = ownership.other_owner(settings, folder)
+        owner = ownership.find_other_owner(settings, folder)
         if owner is not None:
-            state = ownership.left(folder, before, owner)
-            tell(settings, state, now)
+            state = ownership.pause_after_take_over(folder, before, owner)
+            notify_of_rollout(settings, state, now)
         else:
-            state = ended(folder, before, now)
+            state = end_if_pointer_moved(folder, before, now)
             if not (state.is_over or state.paused):
-                state = _looked(settings, folder, state, now)
-            tell(settings, state, now)
-            mark(folder, state)
+                state = _judge_logged_requests(settings, folder, state, now)
+            notify_of_rollout(settings, state, now)
+            mark_bad_release(folder, state)
     moved = (state.stage, state.share, state.paused) != (before.stage, before.share, before.paused)
     if moved:
         logger.warning("%s, release %d: %s. %s", name, state.release, state.stage, state.why)
     if owner is None:
-        distribute(settings, folder, moved=moved)
+        distribute_rollout(settings, folder, moved=moved)
     elif state.is_over:
-        mark_told(folder, state.generation)
-    return Look(state, moved)
+        mark_distributed(folder, state.generation)
+    return AdvanceResult(state, moved)
 
 
 def running_rollouts(settings: Settings, names: list[str]) -> list[str]:
@@ -96,14 +113,16 @@ def running_rollouts(settings: Settings, names: list[str]) -> list[str]:
 def _is_running(folder: ReleaseFolder) -> bool:
     try:
         state = read_rollout(folder)
-        if state is None or not ownership.is_of_here(folder, state):
+        if state is None or not ownership.is_own_rollout(folder, state):
             return False
-        return not (state.is_over and is_settled(state, read_current(folder)) and is_told(folder, state))
+        return not (state.is_over and is_reconciled(state, read_current(folder)) and is_distributed(folder, state))
     except DamagedError:
         return True
 
 
-def by_hand(settings: Settings, name: str, action: str, why: str, *, at: datetime | None = None) -> RolloutState:
+def apply_manual_action(
+    settings: Settings, name: str, action: str, why: str, *, at: datetime | None = None
+) -> RolloutState:
     """Pause, resume, return or finish a rollout by hand; completes a return or finish that was killed.
 
     Args:
@@ -119,14 +138,14 @@ def by_hand(settings: Settings, name: str, action: str, why: str, *, at: datetim
     folder = open_releases(settings, name)
     state = read_rollout(folder)
     if state is not None:
-        ownership.refuse_pulled(settings, folder, state)
-        ownership.own(settings, folder, urgent=action in ("pause", "return"))
-    finished = settle(settings, folder, at=now)
+        ownership.refuse_other_owner(settings, folder, state)
+        ownership.claim_ownership(settings, folder, urgent=action in ("pause", "return"))
+    finished = reconcile_rollout(settings, folder, at=now)
     if finished is not None and finished.is_bad and finished.stage == _ENDS_IN.get(action):
-        distribute(settings, folder, moved=True)
+        distribute_rollout(settings, folder, moved=True)
         return finished
-    with writing(folder, action=action):
-        state = running(read_rollout(folder), read_current(folder))
+    with lock_releases(folder, action=action):
+        state = running_rollout(read_rollout(folder), read_current(folder))
         if state is None:
             raise NotFoundError(
                 f"No rollout of {name} is under way.", remedy=f"`forecache releases {name}` shows the last."
@@ -137,56 +156,58 @@ def by_hand(settings: Settings, name: str, action: str, why: str, *, at: datetim
                 raise InputError(f"The rollout of {name} is {'' if state.paused else 'not '}paused already.")
             # Requests are counted from now on: those logged while it was paused are not judged.
             state = replace(state, paused=action == "pause", why=said)
-            since = state.step.since if action == "pause" else _text(now)
-            seen = read_seen(folder, step_id(state))
+            since = state.step.since if action == "pause" else _timestamp(now)
+            seen = read_counts(folder, step_id(state))
             state = write_rollout(folder, state.with_step(verdict="waits", why=said, since=since))
             if action == "resume":
-                write_seen(
-                    folder, Seen(step_id(state), seen.version, kept_us=seen.kept_us, kept_scores=seen.kept_scores)
+                write_counts(
+                    folder, StepCounts(step_id(state), seen.version, kept_us=seen.kept_us, kept_scores=seen.kept_scores)
                 )
         elif action == "return":
-            state = end(folder, state, Verdict("returned", said), now)
-            tell(settings, state, now)
-            mark(folder, state)
+            state = end_rollout(folder, state, StepVerdict("returned", said), now)
+            notify_of_rollout(settings, state, now)
+            mark_bad_release(folder, state)
         else:
             assert action == "finish", action
-            state = end(folder, state, Verdict("passed", said), now)
-    distribute(settings, folder, moved=True)
+            state = end_rollout(folder, state, StepVerdict("passed", said), now)
+    distribute_rollout(settings, folder, moved=True)
     return state
 
 
-def _looked(settings: Settings, folder: ReleaseFolder, state: RolloutState, now: datetime) -> RolloutState:
+def _judge_logged_requests(
+    settings: Settings, folder: ReleaseFolder, state: RolloutState, now: datetime
+) -> RolloutState:
     """The state after judging the requests logged so far."""
     try:
         read_release(folder, state.release)
     except (NotFoundError, DamagedError) as error:
         # The cause has paths, and the reason of a rollout is shown on status pages.
         logger.error("%s: %s", folder.name, error)
-        return end(folder, state, Verdict("returned", f"Release {state.release} is gone, or damaged."), now)
+        return end_rollout(folder, state, StepVerdict("returned", f"Release {state.release} is gone, or damaged."), now)
     step = step_id(state)
-    seen = counted(settings, state, read_seen(folder, step), now=now)
-    write_seen(folder, seen)
+    seen = count_new_requests(settings, state, read_counts(folder, step), now=now)
+    write_counts(folder, seen)
     rollout_step("counted")
-    state = replace(calibrated(state, seen), looked_at=_text(now))
-    verdict = judged(state, seen, now=now)
+    state = replace(calibrate_state(state, seen), looked_at=_timestamp(now))
+    verdict = judge_step(state, seen, now=now)
     state = state.with_step(
-        why=verdict.why, compared=verdict.compared, requests=verdict.requests, shown=figures(seen)
+        why=verdict.why, compared=verdict.compared, requests=verdict.requests, shown=step_figures(seen)
     )  # fmt: skip
     if verdict.verdict == "waits":
         return write_rollout(folder, replace(state, why=verdict.why))
     if verdict.verdict == "paused":
         return write_rollout(folder, replace(state, paused=True, why=verdict.why).with_step(verdict="paused"))
-    after = None if verdict.verdict == "returned" else following(state)
+    after = None if verdict.verdict == "returned" else next_step(state)
     if after is None:
-        return end(folder, state, verdict, now)
+        return end_rollout(folder, state, verdict, now)
     stage, share = after
-    state = state.with_step(verdict="passed", until=_text(now))
-    steps = (*state.steps, Step(stage, share, _text(now)))
+    state = state.with_step(verdict="passed", until=_timestamp(now))
+    steps = (*state.steps, RolloutStep(stage, share, _timestamp(now)))
     state = write_rollout(folder, replace(state, stage=stage, share=share, why=verdict.why, steps=steps))
     # Requests that arrive from now on are in later versions of the log than this look has read.
-    write_seen(folder, Seen(step_id(state), seen.version))
+    write_counts(folder, StepCounts(step_id(state), seen.version))
     return state
 
 
-def _text(moment: datetime) -> str:
+def _timestamp(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).isoformat(timespec="microseconds")

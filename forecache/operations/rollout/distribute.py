@@ -8,32 +8,32 @@ from typing import Any
 from forecache.errors import DamagedError, ForecacheError, UnavailableError
 from forecache.files import write_durably
 from forecache.folders import Folder
-from forecache.operations.rollout.ownership import asked, claim_of, is_of_here
-from forecache.operations.targets import reporting_replica_failure
-from forecache.realtime.release.ahead import is_behind, pushed_last_from
-from forecache.realtime.release.claim import home_of, refused, show_rollout
+from forecache.operations.replica_errors import report_replica_failure
+from forecache.operations.rollout.ownership import claim_of, is_own_rollout, use_lake
+from forecache.realtime.release.claim import claimed_elsewhere_error, installation_of, record_rollout
 from forecache.realtime.release.folder import ReleaseFolder
+from forecache.realtime.release.remote_conflict import is_behind, is_last_pusher
 from forecache.realtime.release.replicas import pull_releases, push_releases
-from forecache.realtime.rollout.state import RolloutState, read_rollout
+from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout
 from forecache.settings import Settings
 from forecache.store.replicas.sync import open_remote
 
 logger = logging.getLogger("forecache.rollout")
 
 
-def distribute(settings: Settings, folder: ReleaseFolder, *, moved: bool) -> None:
+def distribute_rollout(settings: Settings, folder: ReleaseFolder, *, moved: bool) -> None:
     """Distribute a change, made now or at an earlier look that could not reach the lake or the remote."""
-    generation = show_in_lake(settings, folder)
+    generation = write_to_claim(settings, folder)
     if settings.store_remote:
-        with reporting_replica_failure(folder.name, f"The rollout of {folder.name} has changed here."):
+        with report_replica_failure(folder.name, f"The rollout of {folder.name} has changed here."):
             remote = open_remote(settings.store_remote, settings.storage_options)
             if moved or is_behind(folder, remote):
-                push_owned(settings, folder, remote)
+                push_if_owner(settings, folder, remote)
     if generation is not None:
-        mark_told(folder, generation)
+        mark_distributed(folder, generation)
 
 
-def push_owned(settings: Settings, folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
+def push_if_owner(settings: Settings, folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
     """Push the releases of a model, unless another installation over the lake owns it.
 
     Raises:
@@ -42,33 +42,35 @@ def push_owned(settings: Settings, folder: ReleaseFolder, remote: Folder) -> dic
         DamagedError: The claim cannot be read.
     """
     found = claim_of(settings, folder.name)
-    if found is not None and found.home != home_of(folder):
-        raise refused(found)
+    if found is not None and found.home != installation_of(folder):
+        raise claimed_elsewhere_error(found)
     return push_releases(folder, remote)
 
 
-def pull_owned(settings: Settings, folder: ReleaseFolder, remote: Folder, *, verify: bool = False) -> dict[str, Any]:
+def pull_unless_ahead(
+    settings: Settings, folder: ReleaseFolder, remote: Folder, *, verify: bool = False
+) -> dict[str, Any]:
     """Pull the releases of a model, unless this installation owns it and has changes that the remote lacks.
 
     Raises:
         AheadError: It owns the model and has such changes.
         Others as `pull_releases`.
     """
-    return pull_releases(folder, remote, verify=verify, is_ours=lambda: _releases_here(settings, folder, remote))
+    return pull_releases(folder, remote, verify=verify, is_ours=lambda: _owns_releases(settings, folder, remote))
 
 
-def _releases_here(settings: Settings, folder: ReleaseFolder, remote: Folder) -> bool:
+def _owns_releases(settings: Settings, folder: ReleaseFolder, remote: Folder) -> bool:
     """Tell if this installation owns a model, by its claim, or else by the last push. Replicas do not read the lake."""
-    if not home_of(folder):
+    if not installation_of(folder):
         return False
     try:
         found = claim_of(settings, folder.name)
     except UnavailableError:
         found = None
-    return pushed_last_from(folder, remote) if found is None else found.home == home_of(folder)
+    return is_last_pusher(folder, remote) if found is None else found.home == installation_of(folder)
 
 
-def show_in_lake(settings: Settings, folder: ReleaseFolder) -> int | None:
+def write_to_claim(settings: Settings, folder: ReleaseFolder) -> int | None:
     """Write the state of this installation's rollout into its claim in the lake, for the other installations.
 
     Returns:
@@ -77,10 +79,10 @@ def show_in_lake(settings: Settings, folder: ReleaseFolder) -> int | None:
     """
     try:
         state = read_rollout(folder)
-        if state is None or not is_of_here(folder, state):
+        if state is None or not is_own_rollout(folder, state):
             return None
-        with asked(settings, folder.name) as lake, suppress(DamagedError):
-            show_rollout(lake, folder.name, home_of(folder), shown(state))
+        with use_lake(settings, folder.name) as lake, suppress(DamagedError):
+            record_rollout(lake, folder.name, installation_of(folder), rollout_summary(state))
             return state.generation
         # A damaged claim has been reported before: a rollback that goes on without it logs a warning.
     except ForecacheError as error:
@@ -88,24 +90,24 @@ def show_in_lake(settings: Settings, folder: ReleaseFolder) -> int | None:
     return None
 
 
-def is_told(folder: ReleaseFolder, state: RolloutState) -> bool:
+def is_distributed(folder: ReleaseFolder, state: RolloutState) -> bool:
     """Tell if the other installations and the remote have this state."""
     try:
-        return _told_file(folder).read_text() == str(state.generation)
+        return _distributed_file(folder).read_text() == str(state.generation)
     except FileNotFoundError:
         return False
 
 
-def mark_told(folder: ReleaseFolder, generation: int) -> None:
+def mark_distributed(folder: ReleaseFolder, generation: int) -> None:
     """Record that the state of this generation is distributed, or that another installation distributes it."""
-    write_durably(_told_file(folder), str(generation))
+    write_durably(_distributed_file(folder), str(generation))
 
 
-def _told_file(folder: ReleaseFolder) -> Path:
+def _distributed_file(folder: ReleaseFolder) -> Path:
     return folder.root / "ROLLOUT.told"
 
 
-def shown(state: RolloutState) -> dict[str, Any]:
+def rollout_summary(state: RolloutState) -> dict[str, Any]:
     """The part of a rollout's state that other installations see."""
     return {
         "release": state.release, "current": state.current, "stage": state.stage, "share": state.share,

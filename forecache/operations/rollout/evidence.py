@@ -34,7 +34,7 @@ Floats = Any
 
 
 @dataclass(frozen=True)
-class Sums:
+class KeySums:
     """Sums over the keys of an arm, of their numbers of requests n and sums of values x.
 
     Each may be an array, of many rollouts at once.
@@ -47,8 +47,8 @@ class Sums:
     nx: Floats = 0.0
     xx: Floats = 0.0
 
-    def __add__(self, other: "Sums") -> "Sums":
-        return Sums(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+    def __add__(self, other: "KeySums") -> "KeySums":
+        return KeySums(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
     @property
     def mean(self) -> Floats:
@@ -63,13 +63,13 @@ class Sums:
         return squares * self.keys / np.maximum(self.keys - 1, 1)
 
 
-def sums_of(n: np.ndarray, x: np.ndarray) -> Sums:
+def sums_of(n: np.ndarray, x: np.ndarray) -> KeySums:
     """The sums over keys of `n` and `x` [..., keys]; keys with n = 0 do not count."""
     n, x = np.asarray(n, np.float64), np.asarray(x, np.float64)
-    return Sums((n > 0).sum(-1), n.sum(-1), x.sum(-1), (n * n).sum(-1), (n * x).sum(-1), (x * x).sum(-1))
+    return KeySums((n > 0).sum(-1), n.sum(-1), x.sum(-1), (n * n).sum(-1), (n * x).sum(-1), (x * x).sum(-1))
 
 
-def most_of_a_key(*arms: np.ndarray) -> np.ndarray:
+def max_requests_of_a_key(*arms: np.ndarray) -> np.ndarray:
     """The most requests of a key that count, in all arms alike, so that no key has more than a 30th of its arm.
 
     Different numbers in the arms would weigh heavy keys differently, which would be a difference by itself.
@@ -80,10 +80,10 @@ def most_of_a_key(*arms: np.ndarray) -> np.ndarray:
     Returns:
         [...]; infinity if an arm has fewer than `LEAST_KEYS` keys, which is not judged.
     """
-    return np.minimum.reduce([_most_in(np.asarray(n, np.float64)) for n in arms])
+    return np.minimum.reduce([_max_requests_in_arm(np.asarray(n, np.float64)) for n in arms])
 
 
-def _most_in(n: np.ndarray) -> np.ndarray:
+def _max_requests_in_arm(n: np.ndarray) -> np.ndarray:
     if n.shape[-1] < LEAST_KEYS:
         return np.full(n.shape[:-1], np.inf)
     top = np.sort(n)[..., : -LEAST_KEYS - 1 : -1]
@@ -95,14 +95,14 @@ def _most_in(n: np.ndarray) -> np.ndarray:
     return np.where(top[..., -1] > 0, found, np.inf)
 
 
-def limited(n: np.ndarray, x: np.ndarray, most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def limit_keys(n: np.ndarray, x: np.ndarray, most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Requests and sums of values by key [..., keys], scaled down to at most `most` requests of a key."""
     kept = np.minimum(n, np.asarray(most)[..., None])
     return kept, x * kept / np.maximum(n, 1)
 
 
 @dataclass(frozen=True)
-class Difference:
+class MeanDifference:
     """A difference of two means.
 
     Attributes:
@@ -132,7 +132,7 @@ class Difference:
             return np.where(known > 0, np.sqrt(squared), np.inf)
 
 
-def difference(candidate: Sums, current: Sums, *, span: float = 1.0) -> Difference:
+def unpaired_difference(candidate: KeySums, current: KeySums, *, span: float = 1.0) -> MeanDifference:
     """The difference of two arms that have different keys.
 
     The variance is the larger of two: the separate and the pooled one. So an arm with few keys that happen to agree is
@@ -148,10 +148,12 @@ def difference(candidate: Sums, current: Sums, *, span: float = 1.0) -> Differen
     pooled = (of_candidate + of_current) / (n + m) * (1 / n + 1 / m)
     enough = np.minimum(candidate.keys, current.keys) >= LEAST_KEYS
     variance = np.where(enough, np.maximum(apart, pooled), np.inf)
-    return Difference(candidate.mean - current.mean, variance)
+    return MeanDifference(candidate.mean - current.mean, variance)
 
 
-def paired(candidate: tuple[Floats, Floats], current: tuple[Floats, Floats], *, span: float = 1.0) -> Difference:
+def paired_difference(
+    candidate: tuple[Floats, Floats], current: tuple[Floats, Floats], *, span: float = 1.0
+) -> MeanDifference:
     """The difference of two releases that scored requests of the same keys; variation of keys cancels out.
 
     Args:
@@ -163,10 +165,10 @@ def paired(candidate: tuple[Floats, Floats], current: tuple[Floats, Floats], *, 
     influence = (x - mean[..., None] * n) / n_all[..., None] - (y - other[..., None] * m) / m_all[..., None]
     keys = ((n > 0) & (m > 0)).sum(-1)
     variance = (influence**2).sum(-1) * keys / np.maximum(keys - 1, 1) + span**2 / n_all**2
-    return Difference(mean - other, np.where(keys >= LEAST_KEYS, variance, np.inf))
+    return MeanDifference(mean - other, np.where(keys >= LEAST_KEYS, variance, np.inf))
 
 
-def split_is_off(in_arm: Floats, keys: Floats, share: float, *, error: float) -> Any:
+def has_split_mismatch(in_arm: Floats, keys: Floats, share: float, *, error: float) -> Any:
     """Tell if the share of keys in an arm is proved to differ from the declared one (sample ratio mismatch).
 
     The e-process of Lindon and Malek, "Anytime-Valid Inference for Multinomial Count Data", NeurIPS 2022: keys come one

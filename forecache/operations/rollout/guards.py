@@ -5,10 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from forecache.operations.rollout.evidence import Difference, Sums, difference, limited, most_of_a_key, paired, sums_of
-from forecache.operations.rollout.seen import GUARD, Seen
+from forecache.operations.rollout.evidence import (
+    KeySums,
+    MeanDifference,
+    limit_keys,
+    max_requests_of_a_key,
+    paired_difference,
+    sums_of,
+    unpaired_difference,
+)
+from forecache.operations.rollout.step_counts import GUARD, StepCounts
 from forecache.pipeline.realtime.rollout import Outcome
-from forecache.realtime.rollout.state import Compared, RolloutState, Stage
+from forecache.realtime.rollout.rollout_state import GuardResult, RolloutState, Stage
 
 TWO_SIDED = ("score_level", "score_spread")
 """Guards for which a difference in either direction is harm."""
@@ -37,27 +45,27 @@ def errors_of(plan: Mapping[str, Any], stage: Stage) -> dict[str, float]:
     return dict.fromkeys(others, of_step / len(others)) if others else {}
 
 
-def compared(state: RolloutState, seen: Seen) -> Iterator[Compared]:
+def compare_guards(state: RolloutState, seen: StepCounts) -> Iterator[GuardResult]:
     """The comparison of each guard of a step, by its counts."""
     for name, error in errors_of(state.plan, state.stage).items():
         if name == "split":
             continue
         place = GUARD[name]
         n, x = seen.n[:, :, place], seen.x[:, :, place]
-        n, x = limited(n, x, most_of_a_key(n[0], n[1]))
+        n, x = limit_keys(n, x, max_requests_of_a_key(n[0], n[1]))
         current, other = sums_of(n[0], x[0]), sums_of(n[1], x[1])
         is_shadow = state.stage == "shadow"
-        found = paired((n[1], x[1]), (n[0], x[0])) if is_shadow else difference(other, current)
-        yield compare(state.plan, name, found, other, current, error)
+        found = paired_difference((n[1], x[1]), (n[0], x[0])) if is_shadow else unpaired_difference(other, current)
+        yield compare_guard(state.plan, name, found, other, current, error)
 
 
-def compare(
-    plan: Mapping[str, Any], name: str, found: Difference, other: Sums, current: Sums, error: float
-) -> Compared:
+def compare_guard(
+    plan: Mapping[str, Any], name: str, found: MeanDifference, other: KeySums, current: KeySums, error: float
+) -> GuardResult:
     """The comparison of a guard for a difference."""
     harm, bound, tolerated = harm_of(plan, name, found, current.mean, error)
     known = bool(np.isfinite(bound))
-    return Compared(
+    return GuardResult(
         name,
         float(other.mean),
         float(current.mean),
@@ -68,7 +76,7 @@ def compare(
     )
 
 
-def harm_of(plan: Mapping[str, Any], name: str, found: Difference, base: Any, error: float) -> tuple[Any, Any, Any]:
+def harm_of(plan: Mapping[str, Any], name: str, found: MeanDifference, base: Any, error: float) -> tuple[Any, Any, Any]:
     """The difference in a guard's harmful direction, its bound, and the tolerated difference.
 
     Args:

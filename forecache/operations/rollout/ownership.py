@@ -7,20 +7,20 @@ from dataclasses import replace
 
 from forecache.errors import ConflictError, DamagedError, ForecacheError, UnavailableError
 from forecache.folders import Folder, open_folder
-from forecache.realtime.release.ahead import pushed_last_from
 from forecache.realtime.release.claim import (
     Claim,
-    home_of,
+    claimed_elsewhere_error,
+    installation_of,
     make_claim,
     move_claim,
-    own_claim,
+    new_claim,
     read_claim,
-    refused,
 )
 from forecache.realtime.release.folder import ReleaseFolder, read_current
-from forecache.realtime.release.replicas import pull_releases, remote_releases
-from forecache.realtime.release.write import writing
-from forecache.realtime.rollout.state import RolloutState, is_settled, read_rollout, write_rollout
+from forecache.realtime.release.remote_conflict import is_last_pusher
+from forecache.realtime.release.replicas import list_remote_models, pull_releases
+from forecache.realtime.release.write import lock_releases
+from forecache.realtime.rollout.rollout_state import RolloutState, is_reconciled, read_rollout, write_rollout
 from forecache.settings import Settings
 from forecache.steps import claim_step
 from forecache.store.replicas.sync import open_remote
@@ -34,7 +34,7 @@ class OwnerUnknownError(UnavailableError):
     """The owner of a model is not known at the moment."""
 
 
-def own(settings: Settings, folder: ReleaseFolder, *, urgent: bool = False) -> None:
+def claim_ownership(settings: Settings, folder: ReleaseFolder, *, urgent: bool = False) -> None:
     """Claim a model for this installation if none has claimed it; also finishes a killed take-over.
 
     Args:
@@ -45,10 +45,10 @@ def own(settings: Settings, folder: ReleaseFolder, *, urgent: bool = False) -> N
         OwnerUnknownError: The lake does not say, and it is not urgent.
         DamagedError: The claim cannot be read, and it is not urgent.
     """
-    ours = own_claim(folder)
+    ours = new_claim(folder)
     claim_step("identified")
     try:
-        with asked(settings, folder.name) as lake:
+        with use_lake(settings, folder.name) as lake:
             found = make_claim(lake, ours)
     except UnavailableError as error:
         if not urgent:
@@ -58,11 +58,11 @@ def own(settings: Settings, folder: ReleaseFolder, *, urgent: bool = False) -> N
         return
     claim_step("claimed")
     if found.home != ours.home:
-        raise refused(found)
-    _adopt(folder, ours)
+        raise claimed_elsewhere_error(found)
+    _adopt_rollout(folder, ours)
 
 
-def other_owner(settings: Settings, folder: ReleaseFolder) -> Claim | None:
+def find_other_owner(settings: Settings, folder: ReleaseFolder) -> Claim | None:
     """The claim of another installation, None if this one has it. It makes no claim: the lake may be a wrong one.
 
     Raises:
@@ -74,7 +74,7 @@ def other_owner(settings: Settings, folder: ReleaseFolder) -> Claim | None:
             f"The lake {settings.lake_uri} has no claim of {folder.name}, so nothing is changed.",
             remedy=f"Where it is the right lake, `forecache release {folder.name}` claims the model again.",
         )
-    return None if found.home == home_of(folder) else found
+    return None if found.home == installation_of(folder) else found
 
 
 def claim_of(settings: Settings, name: str) -> Claim | None:
@@ -83,7 +83,7 @@ def claim_of(settings: Settings, name: str) -> Claim | None:
     Raises:
         OwnerUnknownError: The lake does not say.
     """
-    with asked(settings, name) as lake:
+    with use_lake(settings, name) as lake:
         return read_claim(lake, name)
 
 
@@ -97,30 +97,32 @@ def take_over(settings: Settings, folder: ReleaseFolder) -> None:
         ConflictError: Another installation took it over meanwhile.
         OwnerUnknownError: The lake cannot be reached.
     """
-    is_ours = _is_ours(settings, folder)
+    is_ours = _is_owner(settings, folder)
     if not is_ours:
-        _follow(settings, folder)
-    ours = own_claim(folder)
-    with asked(settings, folder.name) as lake:
+        _pull_from_remote(settings, folder)
+    ours = new_claim(folder)
+    with use_lake(settings, folder.name) as lake:
         move_claim(lake, ours)
     claim_step("taken over")
     if not is_ours:
-        _follow(settings, folder)  # releases that the other installation had begun to push before it lost the claim
-    _adopt(folder, ours)
+        _pull_from_remote(
+            settings, folder
+        )  # releases that the other installation had begun to push before it lost the claim
+    _adopt_rollout(folder, ours)
 
 
-def is_of_here(folder: ReleaseFolder, state: RolloutState) -> bool:
+def is_own_rollout(folder: ReleaseFolder, state: RolloutState) -> bool:
     """Tell if a rollout was begun or taken over by this installation, and not pulled from another."""
-    return state.home == home_of(folder)
+    return state.home == installation_of(folder)
 
 
-def refuse_pulled(settings: Settings, folder: ReleaseFolder, state: RolloutState) -> None:
+def refuse_other_owner(settings: Settings, folder: ReleaseFolder, state: RolloutState) -> None:
     """Raise `ConflictError` for the pulled rollout of another installation, unless this one has the claim by now."""
-    if is_of_here(folder, state):
+    if is_own_rollout(folder, state):
         return
     with suppress(UnavailableError):
         found = claim_of(settings, folder.name)
-        if found is not None and found.home == home_of(folder):
+        if found is not None and found.home == installation_of(folder):
             return  # a take-over was killed, which `claim_ownership` finishes
     raise ConflictError(
         f"The rollout of {state.name} is another home's, and was pulled from the remote.",
@@ -128,42 +130,42 @@ def refuse_pulled(settings: Settings, folder: ReleaseFolder, state: RolloutState
     )
 
 
-def left(folder: ReleaseFolder, state: RolloutState, owner: Claim) -> RolloutState:
+def pause_after_take_over(folder: ReleaseFolder, state: RolloutState, owner: Claim) -> RolloutState:
     """Pause the rollout because another installation has taken the model over; returns the state."""
-    if state.is_over or state.paused or not is_of_here(folder, state):
+    if state.is_over or state.paused or not is_own_rollout(folder, state):
         return state
     why = f"{owner.name} was taken over by {owner}; this home does not move its rollout on any more."
     return write_rollout(folder, replace(state, paused=True, why=why).with_step(verdict="paused", why=why))
 
 
-def _adopt(folder: ReleaseFolder, ours: Claim) -> None:
+def _adopt_rollout(folder: ReleaseFolder, ours: Claim) -> None:
     """Make a pulled rollout this installation's own, so that it moves it on or finishes its end."""
     with suppress(DamagedError):  # the next look reports it
-        if _adoptable(folder, ours) is not None:
-            with writing(folder, action="take-over"):
-                state = _adoptable(folder, ours)
+        if _adoptable_rollout(folder, ours) is not None:
+            with lock_releases(folder, action="take-over"):
+                state = _adoptable_rollout(folder, ours)
                 if state is not None:
                     write_rollout(folder, replace(state, home=ours.home))
     claim_step("adopted")
 
 
-def _adoptable(folder: ReleaseFolder, ours: Claim) -> RolloutState | None:
+def _adoptable_rollout(folder: ReleaseFolder, ours: Claim) -> RolloutState | None:
     """A pulled rollout that is not over or not reconciled; None if there is none."""
     state = read_rollout(folder)
-    if state is None or state.home == ours.home or (state.is_over and is_settled(state, read_current(folder))):
+    if state is None or state.home == ours.home or (state.is_over and is_reconciled(state, read_current(folder))):
         return None
     return state
 
 
-def _follow(settings: Settings, folder: ReleaseFolder) -> None:
+def _pull_from_remote(settings: Settings, folder: ReleaseFolder) -> None:
     """Pull a model's releases from the remote, so that the numbers of new ones follow on."""
-    with _asked_remote(settings, folder.name) as remote:
-        if remote is not None and folder.name in remote_releases(remote):
+    with _use_remote(settings, folder.name) as remote:
+        if remote is not None and folder.name in list_remote_models(remote):
             pull_releases(folder, remote, rolled_back=True)
 
 
 @contextmanager
-def _asked_remote(settings: Settings, name: str) -> Iterator[Folder | None]:
+def _use_remote(settings: Settings, name: str) -> Iterator[Folder | None]:
     """The remote, None if none is set; failures to reach it become one error."""
     if not settings.store_remote:
         yield None
@@ -180,18 +182,18 @@ def _asked_remote(settings: Settings, name: str) -> Iterator[Folder | None]:
         ) from error
 
 
-def _is_ours(settings: Settings, folder: ReleaseFolder) -> bool:
+def _is_owner(settings: Settings, folder: ReleaseFolder) -> bool:
     try:
         found = claim_of(settings, folder.name)
     except DamagedError:
         # Local rollbacks could not be pushed meanwhile, and would be lost by a pull.
-        with _asked_remote(settings, folder.name) as remote:
-            return remote is not None and pushed_last_from(folder, remote)
-    return found is not None and found.home == home_of(folder)
+        with _use_remote(settings, folder.name) as remote:
+            return remote is not None and is_last_pusher(folder, remote)
+    return found is not None and found.home == installation_of(folder)
 
 
 @contextmanager
-def asked(settings: Settings, name: str) -> Iterator[Folder]:
+def use_lake(settings: Settings, name: str) -> Iterator[Folder]:
     """The lake as a folder; failures to reach it become one error."""
     try:
         yield open_folder(

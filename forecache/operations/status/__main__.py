@@ -6,10 +6,10 @@ import sys
 from datetime import datetime, timezone
 
 from forecache.errors import UnavailableError
-from forecache.monitoring.streams.overview import described as described_stream
-from forecache.monitoring.streams.overview import streams_now
-from forecache.operations.status.alerts import described, noted_alerts
-from forecache.operations.status.nights import last_nights
+from forecache.monitoring.streams.stream_status import describe_stream as described_stream
+from forecache.monitoring.streams.stream_status import read_stream_statuses
+from forecache.operations.status.last_nights import last_nights
+from forecache.operations.status.open_alerts import describe_alert, read_noted_alerts
 from forecache.settings import load_settings
 
 _NICE = 19
@@ -20,16 +20,16 @@ def main() -> None:
     settings = load_settings()
     now = datetime.now(timezone.utc)
     try:
-        alerts, unread = noted_alerts(settings), False
+        alerts, unread = read_noted_alerts(settings), False
     except UnavailableError as error:
         print(error, file=sys.stderr)  # the reader's log; the page shows no paths
         alerts, unread = [], True
     part = {
         "nights": last_nights(settings, now),
         # The reader itself knows which of its versions are stale.
-        "alerts": [described(alert) for alert in alerts if alert.kind != "version_stale"],
+        "alerts": [describe_alert(alert) for alert in alerts if alert.kind != "version_stale"],
         "alerts_unread": unread,
-        "streams": [described_stream(each) for each in streams_now(settings)],
+        "streams": [described_stream(each) for each in read_stream_statuses(settings)],
         "read_at": now.timestamp(),
     }
     json.dump(part, sys.stdout)

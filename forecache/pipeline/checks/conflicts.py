@@ -10,13 +10,13 @@ from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.mailings.mailing import Mailing
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.recommenders.recommender import Recommender
-from forecache.pipeline.recommenders.vectors import second_tables_of
+from forecache.pipeline.recommenders.second_tables import second_tables_of
 from forecache.pipeline.streams.stream import Stream
 
 Declared = Pipeline | Recommender | Realtime | Mailing | FeatureView | Stream
 
 
-def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
+def name_conflict_errors(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
     """Errors, by module, of modules that declare different pipelines, views or sources with the same name."""
     places: dict[tuple[str, str], dict[str, list[object]]] = defaultdict(lambda: defaultdict(list))
     for module, pipelines in found.items():
@@ -38,7 +38,7 @@ def ambiguous(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsErro
                 places["feature view", pipeline.name][module].append(pipeline)
     broken: dict[str, SettingsError] = {}
     for (kind, name), by_module in places.items():
-        if _differ(value for values in by_module.values() for value in values):
+        if _are_different(value for values in by_module.values() for value in values):
             where = " and ".join(by_module)
             for module in by_module:
                 views = [each for values in by_module.values() for each in values if isinstance(each, FeatureView)]
@@ -62,7 +62,7 @@ def published_views(declared: Iterable[Declared]) -> list[FeatureView]:
     return found
 
 
-def of_other_dates(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
+def date_conflict_errors(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
     """Errors, by module, of pipelines that share a feature view and have different as-of dates."""
     users: dict[str, list[tuple[str, Pipeline | Realtime | FeatureView]]] = defaultdict(list)
     for module, some in found.items():
@@ -75,20 +75,20 @@ def of_other_dates(found: Mapping[str, Sequence[Declared]]) -> dict[str, Setting
     broken = {}
     for name, of_view in users.items():
         _, first = of_view[0]
-        others = [each for _, each in of_view if each.schedule.words != first.schedule.words]
+        others = [each for _, each in of_view if each.schedule.as_of_text != first.schedule.as_of_text]
         for module, _ in of_view if others else ():
             who = f"Pipelines {first.name!r} and {others[0].name!r} share the"
             if isinstance(others[0], FeatureView):
                 who = f"Pipeline {first.name!r} uses the published"
             broken[module] = SettingsError(
-                f"{who} feature view {name!r}, and their as-of dates differ: {first.schedule.words}, and "
-                f"{others[0].schedule.words}.",
+                f"{who} feature view {name!r}, and their as-of dates differ: {first.schedule.as_of_text}, and "
+                f"{others[0].schedule.as_of_text}.",
                 remedy="Give their schedules the same `every` and `on`, or one of them a view of its own.",
             )
     return broken
 
 
-def _differ(values: Iterable[object]) -> bool:
+def _are_different(values: Iterable[object]) -> bool:
     first, *others = values
     by_identity = isinstance(first, Declared) and not isinstance(first, FeatureView)
     return any(other is not first and (by_identity or other != first) for other in others)

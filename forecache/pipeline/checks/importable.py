@@ -6,7 +6,7 @@ from types import FunctionType
 from typing import Any
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_value
+from forecache.pipeline.checks.fields import check_value
 
 
 def check_importable(owner: str, name: str, function: Any, *, by: str) -> None:
@@ -30,7 +30,7 @@ def check_importable(owner: str, name: str, function: Any, *, by: str) -> None:
     check_value(owner, name, function, importable, rule)
 
 
-def check_takes(owner: str, name: str, function: Any, *arguments: str) -> None:
+def check_arguments(owner: str, name: str, function: Any, *arguments: str) -> None:
     """Refuse a function that does not take these positional arguments.
 
     Args:
@@ -54,6 +54,6 @@ def check_takes(owner: str, name: str, function: Any, *arguments: str) -> None:
         ) from None
 
 
-def path_of(function: Any) -> str:
+def import_path_of(function: Any) -> str:
     """The import path of a function, `module:name`."""
     return f"{function.__module__}:{function.__qualname__}"

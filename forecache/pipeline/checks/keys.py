@@ -9,7 +9,7 @@ from forecache.pipeline.sources.column import Column
 from forecache.pipeline.sources.source_time import Snapshot, Static
 
 
-class Keyed(Protocol):
+class KeyedSource(Protocol):
     """The parts of a source that the check reads."""
 
     @property
@@ -42,14 +42,14 @@ def check_source_key(owner: str, key: Sequence[str], columns: Sequence[Column], 
             raise SettingsError(f"{owner} has the key column {name!r}, which may be null.", remedy="Make it required.")
 
 
-def check_pipeline_key(owner: str, key: Sequence[str], sources: Sequence[Keyed]) -> None:
+def check_pipeline_key(owner: str, key: Sequence[str], sources: Sequence[KeyedSource]) -> None:
     """Refuse a pipeline's key that no source declares, and key columns of different types in its sources.
 
     Raises:
         SettingsError: With column, sources and remedy.
     """
     for name in key:
-        declared = _types(name, sources)
+        declared = _column_types(name, sources)
         if not declared:
             listed = "; ".join(f"{s.name} has {', '.join(column.name for column in s.columns)}" for s in sources)
             raise SettingsError(
@@ -58,7 +58,7 @@ def check_pipeline_key(owner: str, key: Sequence[str], sources: Sequence[Keyed])
         for source, kind in declared.items():
             check_key_type(owner, name, kind, f" in source {source!r}")
     for name in dict.fromkeys([*key, *(name for source in sources for name in source.key)]):
-        declared = _types(name, sources)
+        declared = _column_types(name, sources)
         if len({DECLARED.get(kind, kind) for kind in declared.values()}) > 1:
             kinds = " and ".join(f"a {kind} in source {source!r}" for source, kind in declared.items())
             raise SettingsError(
@@ -67,12 +67,12 @@ def check_pipeline_key(owner: str, key: Sequence[str], sources: Sequence[Keyed])
             )
 
 
-def key_types(key: Sequence[str], sources: Iterable[Keyed]) -> dict[str, str]:
+def key_types(key: Sequence[str], sources: Iterable[KeyedSource]) -> dict[str, str]:
     """The declared type of each column of a pipeline's key."""
-    return {name: next(iter(_types(name, sources).values())) for name in key}
+    return {name: next(iter(_column_types(name, sources).values())) for name in key}
 
 
-def _types(name: str, sources: Iterable[Keyed]) -> Mapping[str, str]:
+def _column_types(name: str, sources: Iterable[KeyedSource]) -> Mapping[str, str]:
     """The type of a column by source, for the sources that declare it."""
     return {source.name: column.type for source in sources for column in source.columns if column.name == name}
 

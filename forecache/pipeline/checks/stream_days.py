@@ -9,27 +9,27 @@ from forecache.pipeline.sources.stream_day import StreamDay
 from forecache.pipeline.streams.stream import Stream
 
 
-def of_other_streams(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
+def stream_day_errors(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
     """Errors, by module, of sources with `extract=StreamDay(...)` whose stream is not declared or has other events."""
     streams = {each.name: each for some in found.values() for each in some if isinstance(each, Stream)}
     broken: dict[str, SettingsError] = {}
     for module, some in found.items():
-        for source in _sources(some):
+        for source in _landed_sources(some):
             if isinstance(source.extract, StreamDay):
-                error = _error(source, source.extract, streams)
+                error = _stream_day_error(source, source.extract, streams)
                 if error is not None:
                     broken.setdefault(module, error)
     return broken
 
 
-def _sources(declared: Sequence[Declared]) -> Iterator[Source]:
+def _landed_sources(declared: Sequence[Declared]) -> Iterator[Source]:
     for each in declared:
         for source in each.all_sources:
             if isinstance(source, Source):
                 yield source
 
 
-def _error(source: Source, extract: StreamDay, streams: Mapping[str, Stream]) -> SettingsError | None:
+def _stream_day_error(source: Source, extract: StreamDay, streams: Mapping[str, Stream]) -> SettingsError | None:
     stream = streams.get(extract.stream)
     if stream is None:
         listed = ", ".join(sorted(streams)) or "none"

@@ -5,14 +5,14 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from forecache.pipeline.code.location import is_project
-from forecache.pipeline.code.reach import Reach
+from forecache.pipeline.code.location import is_project_module
+from forecache.pipeline.code.reach import ReachedCode
 from forecache.pipeline.code.source import SourceModule
 
 Many = Callable[[Iterable[Any]], str]
 
 
-def described_function(function: types.FunctionType, reach: Reach, many: Many) -> str:
+def describe_function(function: types.FunctionType, reach: ReachedCode, many: Many) -> str:
     """The text of a function; the project's source that it uses is added to `reach`.
 
     Args:
@@ -21,32 +21,32 @@ def described_function(function: types.FunctionType, reach: Reach, many: Many) -
     # `__module__` may be that of a wrapped function.
     owner = str(function.__globals__.get("__name__", function.__module__))
     name = f"{owner}:{function.__code__.co_name}"
-    held = [_content(cell) for cell in function.__closure__ or ()]
+    held = [_cell_value(cell) for cell in function.__closure__ or ()]
     if hasattr(function, "__wrapped__"):
         held.append(function.__wrapped__)
-    if not is_project(owner):
+    if not is_project_module(owner):
         return f"function {name} {function.__qualname__}{many(held)}"
     values = f"{many(held)}{many([*(function.__defaults__ or ()), function.__kwdefaults__])}"
-    reach.start(owner)
-    module = reach.enter(owner)
-    node = None if module is None else _node_of(module, function.__code__)
+    reach.mark_loaded(owner)
+    module = reach.enter_module(owner)
+    node = None if module is None else _find_node(module, function.__code__)
     if module is None or node is None:
-        return f"function {name} {_described_code(function, reach, owner, many)}{values}"
-    text = reach.source(module, node, bound=frozenset(function.__code__.co_freevars))
+        return f"function {name} {_describe_code(function, reach, owner, many)}{values}"
+    text = reach.reach_node(module, node, bound=frozenset(function.__code__.co_freevars))
     return f"function {name} {text}{values}"
 
 
-def _content(cell: types.CellType) -> Any:
+def _cell_value(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # a variable that has no value yet
         return None
 
 
-def _node_of(module: SourceModule, code: types.CodeType) -> ast.AST | None:
+def _find_node(module: SourceModule, code: types.CodeType) -> ast.AST | None:
     """The syntax node that a function was compiled from; None if none fits, or several do."""
     if code.co_name == "<lambda>":
-        return _lambda_of(module, code)
+        return _find_lambda(module, code)
     found: list[ast.AST] = [
         node
         for node in ast.walk(module.tree)
@@ -57,10 +57,10 @@ def _node_of(module: SourceModule, code: types.CodeType) -> ast.AST | None:
     return found[0] if len(found) == 1 else None
 
 
-def _lambda_of(module: SourceModule, code: types.CodeType) -> ast.AST | None:
+def _find_lambda(module: SourceModule, code: types.CodeType) -> ast.AST | None:
     near = [n for n in ast.walk(module.tree) if isinstance(n, ast.Lambda) and n.lineno == code.co_firstlineno]
     spans = set(_positions(code))
-    fitting = [node for node in near if spans and all(_holds(node.body, span) for span in spans)]
+    fitting = [node for node in near if spans and all(_contains_span(node.body, span) for span in spans)]
     # Of nested lambdas, the innermost one that contains all of the code.
     fitting.sort(key=lambda node: (node.body.lineno, node.body.col_offset))
     chosen = fitting or near
@@ -74,27 +74,29 @@ def _positions(code: types.CodeType) -> Iterator[tuple[int, int, int, int]]:
             yield line, column, end_line, end_column
 
 
-def _holds(node: ast.expr, span: tuple[int, int, int, int]) -> bool:
+def _contains_span(node: ast.expr, span: tuple[int, int, int, int]) -> bool:
     end = (node.end_lineno or 0, node.end_col_offset or 0)
     return (node.lineno, node.col_offset) <= span[:2] and span[2:] <= end
 
 
-def _described_code(function: types.FunctionType, reach: Reach, owner: str, many: Many) -> str:
+def _describe_code(function: types.FunctionType, reach: ReachedCode, owner: str, many: Many) -> str:
     """The text of a function whose source was not found: its bytecode; all source of its module is added to `reach`."""
-    reach.module(owner)
-    used = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
-    return f"{_bytecode(function.__code__)}{many([used])}"
+    reach.reach_module(owner)
+    used = {name: function.__globals__[name] for name in _used_names(function.__code__) if name in function.__globals__}
+    return f"{_describe_bytecode(function.__code__)}{many([used])}"
 
 
-def _names(code: types.CodeType) -> set[str]:
-    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+def _used_names(code: types.CodeType) -> set[str]:
+    inner = (_used_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
     return set(code.co_names).union(*inner)
 
 
-def _bytecode(code: types.CodeType) -> str:
-    constants = [_bytecode(c) if isinstance(c, types.CodeType) else _constant(c) for c in code.co_consts]
+def _describe_bytecode(code: types.CodeType) -> str:
+    constants = [
+        _describe_bytecode(c) if isinstance(c, types.CodeType) else _describe_constant(c) for c in code.co_consts
+    ]
     return f"{code.co_code.hex()} {constants} {code.co_names}"
 
 
-def _constant(value: Any) -> str:
+def _describe_constant(value: Any) -> str:
     return f"frozenset {sorted(map(repr, value))}" if isinstance(value, frozenset) else repr(value)

@@ -18,7 +18,7 @@ def add_project(package: str) -> None:
         _is_project_root.cache_clear()
 
 
-def is_project(module: str) -> bool:
+def is_project_module(module: str) -> bool:
     """True for a module of the project: neither Forecache's, nor the standard library's, nor installed."""
     return _is_project_root(module.partition(".")[0])
 
@@ -30,13 +30,13 @@ def _is_project_root(root: str) -> bool:
     if root in _project_packages:
         return True
     loaded = sys.modules.get(root)
-    places = [getattr(loaded, "__file__", None), *getattr(loaded, "__path__", [])] if loaded else _found(root)
+    places = [getattr(loaded, "__file__", None), *getattr(loaded, "__path__", [])] if loaded else _find_locations(root)
     paths = [Path(place) for place in places if place]
     # A module without a file, such as a notebook's `__main__`, was written by the user.
     return not any(_LIBRARY_FOLDERS.intersection(path.parts) for path in paths)
 
 
-def _found(root: str) -> list[str | None]:
+def _find_locations(root: str) -> list[str | None]:
     try:
         spec = importlib.util.find_spec(root)
     except (ImportError, ValueError):
@@ -44,14 +44,14 @@ def _found(root: str) -> list[str | None]:
     return [spec.origin, *(spec.submodule_search_locations or [])] if spec else []
 
 
-def place_in_project(path: PurePath) -> str | None:
+def path_in_project(path: PurePath) -> str | None:
     """An absolute path inside a package of the project, relative to the package's parent; None for any other path.
 
     It does not depend on the folder that the project is checked out in.
     """
     for folder in (path, *path.parents):
         name = folder.name
-        if name in sys.modules and is_project(name) and folder in package_folders(name):
+        if name in sys.modules and is_project_module(name) and folder in package_folders(name):
             return f"{name}/{path.relative_to(folder).as_posix()}"
     return None
 

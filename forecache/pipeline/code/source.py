@@ -15,7 +15,7 @@ BUILTINS = frozenset(dir(builtins)) | {"__name__", "__file__", "__doc__", "__pac
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedName:
     """One name that an import statement binds: a module, or an attribute of one."""
 
     module: str
@@ -43,7 +43,7 @@ class SourceModule:
     tree: ast.Module
     is_package: bool
     bindings: dict[str, list[ast.stmt]] = field(default_factory=dict)
-    imports: dict[str, list[Imported]] = field(default_factory=dict)
+    imports: dict[str, list[ImportedName]] = field(default_factory=dict)
     stars: list[str] = field(default_factory=list)
     effects: list[ast.stmt] = field(default_factory=list)
     imported: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ class SourceModule:
 _parsed: dict[str, tuple[object, SourceModule | None]] = {}
 
 
-def parse(name: str) -> SourceModule | None:
+def parse_module(name: str) -> SourceModule | None:
     """The parsed module of a name, cached as of its first use after the import; None if there is no source."""
     file = source_file(name)
     if file is None or file.suffix != ".py":
@@ -69,17 +69,17 @@ def parse(name: str) -> SourceModule | None:
     state: object = sys.modules.get(name) or (file, file.stat().st_mtime_ns, file.stat().st_size)
     known = _parsed.get(name)
     if known is None or known[0] != state:
-        known = _parsed[name] = (state, _read(name, file))
+        known = _parsed[name] = (state, _read_module(name, file))
     return known[1]
 
 
-def _read(name: str, file: Path) -> SourceModule | None:
+def _read_module(name: str, file: Path) -> SourceModule | None:
     try:
-        tree = without_docstrings(_source_of(name, file))
+        tree = parse_without_docstrings(_read_source(name, file))
     except (OSError, SyntaxError, ValueError):
         return None
     module = SourceModule(name, tree, file.name == "__init__.py")
-    _take_apart(module, tree.body)
+    _collect_statements(module, tree.body)
     for statement in tree.body:
         for node in ast.walk(statement):
             for name in node.names if isinstance(node, ast.Global) else ():
@@ -88,13 +88,13 @@ def _read(name: str, file: Path) -> SourceModule | None:
     return module
 
 
-def without_docstrings(source: str | bytes) -> ast.Module:
+def parse_without_docstrings(source: str | bytes) -> ast.Module:
     """Parse a module's source into a tree without docstrings; raises as `ast.parse` does."""
-    tree: ast.Module = _Undocumented().visit(ast.parse(source))
+    tree: ast.Module = _DocstringRemover().visit(ast.parse(source))
     return tree
 
 
-def _source_of(name: str, file: Path) -> str | bytes:
+def _read_source(name: str, file: Path) -> str | bytes:
     if file.is_file():
         return file.read_bytes()
     # The source of a module inside an archive comes from its loader.
@@ -102,21 +102,21 @@ def _source_of(name: str, file: Path) -> str | bytes:
     return (read(name) if read is not None else None) or ""
 
 
-def _take_apart(module: SourceModule, statements: Sequence[ast.stmt], outer: ast.stmt | None = None) -> None:
+def _collect_statements(module: SourceModule, statements: Sequence[ast.stmt], outer: ast.stmt | None = None) -> None:
     for statement in statements:
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
             add_imports(statement, module, module.imports, module.stars)
-            module.imported += [found.module for found in _modules_of(statement, module)]
+            module.imported += [found.module for found in _imported_modules(statement, module)]
             continue
         if _is_never_run(statement):
-            _take_apart(module, getattr(statement, "orelse", []), outer)
+            _collect_statements(module, getattr(statement, "orelse", []), outer)
             continue
-        for name in _bound_here(statement):
+        for name in _names_bound_by(statement):
             module.bindings.setdefault(name, []).append(outer or statement)
         if isinstance(statement, _COMPOUND):
             for block in _blocks(statement):
-                _take_apart(module, block, outer or statement)
-        if outer is None and not _only_binds(statement):
+                _collect_statements(module, block, outer or statement)
+        if outer is None and not _is_binding_only(statement):
             module.effects.append(statement)
 
 
@@ -136,7 +136,7 @@ def _is_never_run(statement: ast.stmt) -> bool:
     return test in ("TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'")
 
 
-def _only_binds(statement: ast.stmt) -> bool:
+def _is_binding_only(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.Expr):
         return isinstance(statement.value, ast.Constant)
     if isinstance(statement, ast.Assign):
@@ -144,7 +144,7 @@ def _only_binds(statement: ast.stmt) -> bool:
     if isinstance(statement, (ast.AnnAssign, ast.AugAssign)):
         return isinstance(statement.target, ast.Name)
     if isinstance(statement, _COMPOUND):
-        return _is_never_run(statement) or all(_only_binds(s) for block in _blocks(statement) for s in block)
+        return _is_never_run(statement) or all(_is_binding_only(s) for block in _blocks(statement) for s in block)
     return isinstance(
         statement, (ast.Import, ast.ImportFrom, ast.ClassDef, ast.Pass, ast.FunctionDef, ast.AsyncFunctionDef)
     )
@@ -156,54 +156,54 @@ def _is_name(target: ast.expr) -> bool:
     return isinstance(target, ast.Name) or (isinstance(target, ast.Starred) and _is_name(target.value))
 
 
-def _bound_here(statement: ast.stmt) -> set[str]:
+def _names_bound_by(statement: ast.stmt) -> set[str]:
     """Names that a statement binds, without those bound in the blocks of a compound statement."""
     if isinstance(statement, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
         return {statement.name}
     if isinstance(statement, _COMPOUND):
         parts = (getattr(statement, name, None) for name in ("target", "test", "iter"))
         heads = [*(part for part in parts if part is not None), *getattr(statement, "items", [])]
-        return {name for head in heads for name in _stored(head)}
-    return _stored(statement)
+        return {name for head in heads for name in _assigned_names(head)}
+    return _assigned_names(statement)
 
 
-def _stored(node: ast.AST) -> set[str]:
+def _assigned_names(node: ast.AST) -> set[str]:
     if isinstance(node, ast.Lambda):
         return set()
     if isinstance(node, ast.comprehension):
-        return {name for inner in (node.iter, *node.ifs) for name in _stored(inner)}
+        return {name for inner in (node.iter, *node.ifs) for name in _assigned_names(inner)}
     found = {node.id} if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) else set()
-    return found.union(*(_stored(child) for child in ast.iter_child_nodes(node)))
+    return found.union(*(_assigned_names(child) for child in ast.iter_child_nodes(node)))
 
 
 def add_imports(
     statement: ast.Import | ast.ImportFrom,
     module: SourceModule,
-    names: dict[str, list[Imported]],
+    names: dict[str, list[ImportedName]],
     stars: list[str],
 ) -> None:
     """Add the names that an import statement of a module binds to `names` and `stars`."""
     if isinstance(statement, ast.Import):
         for alias in statement.names:
             bound = alias.asname or alias.name.partition(".")[0]
-            names.setdefault(bound, []).append(Imported(alias.name if alias.asname else bound))
+            names.setdefault(bound, []).append(ImportedName(alias.name if alias.asname else bound))
         return
-    origin = _origin(statement, module)
+    origin = _origin_module(statement, module)
     for alias in statement.names:
         if alias.name == "*":
             stars.append(origin)
         else:
-            names.setdefault(alias.asname or alias.name, []).append(Imported(origin, alias.name))
+            names.setdefault(alias.asname or alias.name, []).append(ImportedName(origin, alias.name))
 
 
-def _modules_of(statement: ast.Import | ast.ImportFrom, module: SourceModule) -> list[Imported]:
+def _imported_modules(statement: ast.Import | ast.ImportFrom, module: SourceModule) -> list[ImportedName]:
     if isinstance(statement, ast.Import):
-        return [Imported(alias.name) for alias in statement.names]
-    origin = _origin(statement, module)
-    return [Imported(origin), *(Imported(f"{origin}.{alias.name}") for alias in statement.names)]
+        return [ImportedName(alias.name) for alias in statement.names]
+    origin = _origin_module(statement, module)
+    return [ImportedName(origin), *(ImportedName(f"{origin}.{alias.name}") for alias in statement.names)]
 
 
-def _origin(statement: ast.ImportFrom, module: SourceModule) -> str:
+def _origin_module(statement: ast.ImportFrom, module: SourceModule) -> str:
     if not statement.level:
         return statement.module or ""
     parts = module.name.split(".")
@@ -211,7 +211,7 @@ def _origin(statement: ast.ImportFrom, module: SourceModule) -> str:
     return ".".join([*package, *([statement.module] if statement.module else [])])
 
 
-class _Undocumented(ast.NodeTransformer):
+class _DocstringRemover(ast.NodeTransformer):
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
         if isinstance(node, _DOCUMENTED):

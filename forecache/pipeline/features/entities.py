@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields
+from forecache.pipeline.checks.fields import check_fields
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.names import check_column, check_unique
 from forecache.pipeline.sources.table_source import AnySource
@@ -76,7 +76,7 @@ def check_entities(
             )
 
 
-def each_once(owner: str, sources: Sequence[AnySource]) -> tuple[AnySource, ...]:
+def unique_sources(owner: str, sources: Sequence[AnySource]) -> tuple[AnySource, ...]:
     """The sources in their order, each once by name.
 
     Raises:

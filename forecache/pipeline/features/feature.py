@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.fields import check_fields, check_least, check_value
 from forecache.pipeline.names import check_column, check_unique
 
 FeatureType = Literal["number", "integer", "category", "text", "vector"]
@@ -61,7 +61,7 @@ class Feature:
         check_value(owner, "embed", self.embed, self.embed is None or self.type == "text", "Only a text is embedded.")
 
     @property
-    def stored(self) -> str:
+    def spark_type(self) -> str:
         """The Spark type of its column in the feature table."""
         return {"number": "float", "integer": "bigint", "category": "string"}.get(self.type, "array<float>")
 
@@ -76,12 +76,12 @@ class Feature:
         return self.type in ("number", "integer")
 
     @property
-    def computed(self) -> Any:
+    def computation_inputs(self) -> Any:
         """The parts of the declaration, besides the feature function, that the values in the table depend on."""
         return self.name if self.type == "number" else (self.name, self.type, self.size, self.embed)
 
     @property
-    def learned(self) -> Any:
+    def training_inputs(self) -> Any:
         """The parts of the declaration, besides the values in the table, that a trained model depends on."""
         known = (self.categories, self.max_categories) if self.type == "category" else ()
         return (self.name, self.log) if self.type == "number" else (self.name, self.log, self.type, *known)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.fields import check_fields, check_least, check_value
 from forecache.pipeline.expectations import Expectation
 from forecache.pipeline.features.feature import Feature
 from forecache.pipeline.names import check_column
@@ -86,7 +86,9 @@ class Label:
         return (self.name, self.weight) if self.weight else (self.name,)
 
 
-def check_as_they_are(owner: str, features: Features, key: Sequence[str], sources: Sequence[AnySource]) -> None:
+def check_features_without_function(
+    owner: str, features: Features, key: Sequence[str], sources: Sequence[AnySource]
+) -> None:
     """Refuse features without a function that are not columns of one source with the pipeline's key, of fitting types.
 
     Raises:

@@ -6,22 +6,22 @@ from functools import cached_property
 from typing import Literal
 
 from forecache.errors import InputError, SettingsError
-from forecache.pipeline.checks.checking import check_fields
+from forecache.pipeline.checks.fields import check_fields
 from forecache.pipeline.checks.keys import check_pipeline_key
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.expectations import Expectation, check_columns
+from forecache.pipeline.features.check_view import check_publish, check_windows
 from forecache.pipeline.features.feature import Feature
-from forecache.pipeline.features.features import Features, check_as_they_are
-from forecache.pipeline.features.view_check import check_publish, check_windows
+from forecache.pipeline.features.features import Features, check_features_without_function
 from forecache.pipeline.features.window import Measure, Window
 from forecache.pipeline.names import AS_OF, FEATURES, TILES, check_name, check_unique
 from forecache.pipeline.policies import Publish
 from forecache.pipeline.schedules.schedule import Schedule
-from forecache.pipeline.served import Packed
+from forecache.pipeline.served import PackedLayout
 from forecache.pipeline.sources.source import Source
 from forecache.pipeline.sources.table_source import AnySource, check_first_day, first_day
 from forecache.pipeline.streams.live import Live, check_live
-from forecache.pipeline.streams.plan import plan_of
+from forecache.pipeline.streams.merge_plan import build_merge_plan
 
 # Format of the states in tiles.
 _FORMAT = 2
@@ -72,7 +72,7 @@ class FeatureView:
         check_unique("source", owner, [source.name for source in self.sources])
         check_pipeline_key(owner, self.key, self.sources)
         if self.features is not None:
-            check_as_they_are(owner, self.features, self.key, self.sources)
+            check_features_without_function(owner, self.features, self.key, self.sources)
         check_first_day(owner, self.sources)
         check_windows(owner, self)
         names = [name for feature in self.feature_columns for name in feature.own_names]
@@ -85,7 +85,9 @@ class FeatureView:
     def feature_columns(self) -> tuple[Feature, ...]:
         if self.features is not None:
             return self.features.columns
-        return tuple(Feature(each.name, each.description or each.words, log=each.log) for each in self.windows)
+        return tuple(
+            Feature(each.name, each.description or each.default_description, log=each.log) for each in self.windows
+        )
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -123,10 +125,10 @@ class FeatureView:
     def features_fingerprint(self) -> str:
         """Hash of everything that the features depend on besides the rows of the sources."""
         if self.features is not None:
-            computed = [feature.computed for feature in self.feature_columns]
+            computed = [feature.computation_inputs for feature in self.feature_columns]
             return fingerprint(key=self.key, features=computed, compute=self.features.compute)
-        windows = [each.computed for each in self.windows]
-        return fingerprint(tiles=self.tile_fingerprint, windows=windows, days=self.days_active)
+        windows = [each.computation_inputs for each in self.windows]
+        return fingerprint(tiles=self.tile_fingerprint, windows=windows, days=self.num_active_days)
 
     @property
     def publishing(self) -> Publish:
@@ -162,17 +164,17 @@ class FeatureView:
         return tuple(name for feature in self.served_features for name in feature.own_names[bool(feature.size) :])
 
     @cached_property
-    def packed(self) -> Packed:
+    def packed(self) -> PackedLayout:
         """The layout of its packed rows; the contract changes if a column, its definition or the key changes."""
         sizes = {feature.name: feature.size for feature in self.served_features if feature.size}
         live = {} if self.live is None else {"live": self.live.tile_minutes}
         meant = fingerprint(view=self.features_fingerprint, key=self.key, columns=self.served_columns, **live)
-        return Packed(sizes, meant, self.live_states)
+        return PackedLayout(sizes, meant, self.live_states)
 
     @cached_property
     def live_states(self) -> tuple[str, ...]:
         """The columns with the states of a live view; () for another view."""
-        return () if self.live is None else tuple(column.name for column in plan_of(self).base_columns)
+        return () if self.live is None else tuple(column.name for column in build_merge_plan(self).base_columns)
 
     @property
     def tile_table(self) -> str:
@@ -188,26 +190,26 @@ class FeatureView:
     @cached_property
     def tile_fingerprint(self) -> str:
         """Hash of everything that a tile depends on besides the rows of its day."""
-        types = sorted((column.name, column.type) for column in self.events.columns)
+        types = sorted((column.name, column.type) for column in self.event_source.columns)
         return fingerprint(
-            key=self.key, measures=self.measures, time=self.events.event_time, types=types, format=_FORMAT
+            key=self.key, measures=self.measures, time=self.event_source.event_time, types=types, format=_FORMAT
         )
 
     @property
-    def events(self) -> Source:
+    def event_source(self) -> Source:
         """The source of a view with windows."""
         (source,) = self.sources
         assert isinstance(source, Source)
         return source
 
     @property
-    def longest(self) -> int:
+    def longest_window_days(self) -> int:
         """Days before the end of the as-of date at which the longest window begins."""
         return max(window.reach_days for window in self.windows)
 
     @property
-    def days_active(self) -> int | None:
+    def num_active_days(self) -> int | None:
         """A key has a row if it had an event in so many last days; None: if it ever had one."""
         if self.active_days == "ever":
             return None
-        return self.longest if self.active_days == "longest" else self.active_days
+        return self.longest_window_days if self.active_days == "longest" else self.active_days

@@ -5,7 +5,7 @@ from datetime import date
 from typing import Literal
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.fields import check_fields, check_least, check_value
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.names import check_column
 from forecache.pipeline.sources.column import NUMBERS, Column
@@ -152,13 +152,13 @@ class Window:
         return (self.days or 2) + self.delay_days
 
     @property
-    def computed(self) -> tuple[object, ...]:
+    def computation_inputs(self) -> tuple[object, ...]:
         """The parts of the declaration that its values depend on."""
         known = (self.name, self.aggregate, self.days, self.column, self.where)
         return known if self.minutes is None and not self.delay_days else (*known, self.minutes, self.delay_days)
 
     @property
-    def words(self) -> str:
+    def default_description(self) -> str:
         """The description in Dagster's UI if none is declared."""
         length = f"{self.days} days" if self.minutes is None else f"{self.minutes} minutes"
         what = f"{self.aggregate} of {self.column or 'rows'} in the last {length}"

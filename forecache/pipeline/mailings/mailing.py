@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.fields import check_fields, check_least, check_value
 from forecache.pipeline.declaration import Pipeline
-from forecache.pipeline.mailings.templates import check_template, compiled
+from forecache.pipeline.mailings.templates import check_template, compile_template
 from forecache.pipeline.names import AS_OF, check_column, check_name, check_unique
 from forecache.pipeline.recommenders.recommender import Recommender
 from forecache.pipeline.sources.source import Source
@@ -84,7 +84,7 @@ class Mailing:
         check_value(owner, "pipeline", self.pipeline.name, len(self.pipeline.key) == 1, rule)
         is_published = self.pipeline.publish is not None
         check_value(owner, "pipeline", self.pipeline.name, is_published, "That one is not published.")
-        check_unique("field", owner, self.names)
+        check_unique("field", owner, self.template_names)
         for name in self.columns:
             check_column(owner, name)
         self._check_addresses(owner)
@@ -110,7 +110,7 @@ class Mailing:
     def _check_templates(self, owner: str) -> None:
         lists = ("items",) if isinstance(self.pipeline, Recommender) else ()
         for what, text in self.texts.items():
-            check_template(f"The {what} of {owner}", text, names=self.names, lists=lists)
+            check_template(f"The {what} of {owner}", text, names=self.template_names, lists=lists)
         check_value(owner, "subject", self.subject, len(self.subject.splitlines()) == 1, "It is one line.")
         fits = not self.unsubscribe or self.unsubscribe.startswith(("https://", "mailto:"))
         check_value(owner, "unsubscribe", self.unsubscribe, fits, "It begins with https:// or mailto:.")
@@ -118,33 +118,33 @@ class Mailing:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of `addresses` that are read."""
-        return tuple(dict.fromkeys((self.user, self.address, self.opted_out, *self.personal)))
+        return tuple(dict.fromkeys((self.user, self.address, self.opted_out, *self.personal_columns)))
 
     @property
-    def personal(self) -> tuple[str, ...]:
+    def personal_columns(self) -> tuple[str, ...]:
         """The columns of `addresses` that templates may use."""
         return self.fields if self.person is None else (self.person, *self.fields)
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def template_names(self) -> tuple[str, ...]:
         """The names that templates may use."""
-        return (*self.pipeline.key, AS_OF, *self.pipeline.served_fields, *self.personal)
+        return (*self.pipeline.key, AS_OF, *self.pipeline.served_fields, *self.personal_columns)
 
     @property
     def all_sources(self) -> tuple[AnySource, ...]:
         return () if isinstance(self.addresses, str) else (self.addresses,)
 
     @property
-    def landed(self) -> tuple[Source, ...]:
+    def landed_sources(self) -> tuple[Source, ...]:
         """Its sources with landing files, which are ingested."""
         return tuple(source for source in self.all_sources if isinstance(source, Source))
 
     @cached_property
     def texts(self) -> dict[str, str]:
         """The templates' texts by their part of the message, as they were when the declaration was loaded."""
-        found = {"subject": self.subject, "template": _read(self.name, "template", self.template)}
+        found = {"subject": self.subject, "template": _read_template(self.name, "template", self.template)}
         if self.html is not None:
-            found["html"] = _read(self.name, "html", self.html)
+            found["html"] = _read_template(self.name, "html", self.html)
         if self.unsubscribe:
             found["unsubscribe"] = self.unsubscribe
         return found
@@ -153,7 +153,8 @@ class Mailing:
     def templates(self) -> "dict[str, jinja2.Template]":
         owner = f"Mailing {self.name!r}"
         return {
-            what: compiled(f"The {what} of {owner}", text, html=what == "html") for what, text in self.texts.items()
+            what: compile_template(f"The {what} of {owner}", text, html=what == "html")
+            for what, text in self.texts.items()
         }
 
 
@@ -175,7 +176,7 @@ def is_address(text: str) -> bool:
     return len(text) <= 254 and text.find("@") <= 64 and _ADDRESS.fullmatch(text) is not None
 
 
-def _read(name: str, what: str, path: Path) -> str:
+def _read_template(name: str, what: str, path: Path) -> str:
     if not path.is_absolute():
         raise SettingsError(
             f"Mailing {name!r} has {what}={str(path)!r}, which depends on the folder one is in.",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 ITEM_FIELDS = ("item", "score", "reason")
 
 
-def compiled(owner: str, text: str, *, html: bool = False) -> "jinja2.Template":
+def compile_template(owner: str, text: str, *, html: bool = False) -> "jinja2.Template":
     """Compile a template in Jinja's sandbox: a name without a value is an error, and nothing can be changed or loaded.
 
     Args:
@@ -43,7 +43,7 @@ def check_template(owner: str, text: str, *, names: Collection[str], lists: Coll
     """
     from jinja2 import meta, nodes
 
-    compiled(owner, text)
+    compile_template(owner, text)
     tree = _environment(html=False).parse(text)
     for node in tree.find_all((nodes.Include, nodes.Extends, nodes.Import, nodes.FromImport)):
         raise SettingsError(
@@ -51,9 +51,11 @@ def check_template(owner: str, text: str, *, names: Collection[str], lists: Coll
         )
     unknown = sorted(meta.find_undeclared_variables(tree) - set(names))
     if unknown:
-        raise SettingsError(f"{owner} has the unknown field {unknown[0]!r}.", remedy=f"It may have {_listed(names)}.")
+        raise SettingsError(
+            f"{owner} has the unknown field {unknown[0]!r}.", remedy=f"It may have {_join_names(names)}."
+        )
     for loop in tree.find_all(nodes.For):
-        if not isinstance(loop.target, nodes.Name) or _root(loop.iter) not in lists:
+        if not isinstance(loop.target, nodes.Name) or _root_name(loop.iter) not in lists:
             continue
         for part in loop.body:
             for field in [*part.find_all(nodes.Getattr), *([part] if isinstance(part, nodes.Getattr) else [])]:
@@ -61,7 +63,7 @@ def check_template(owner: str, text: str, *, names: Collection[str], lists: Coll
                 if is_place and field.attr not in ITEM_FIELDS:
                     raise SettingsError(
                         f"{owner} has the unknown field {loop.target.name}.{field.attr} in line {field.lineno}.",
-                        remedy=f"A place of a list has {_listed(ITEM_FIELDS)}.",
+                        remedy=f"A place of a list has {_join_names(ITEM_FIELDS)}.",
                     )
 
 
@@ -86,7 +88,7 @@ def _environment(*, html: bool) -> "jinja2.Environment":
     )
 
 
-def _root(node: Any) -> str | None:
+def _root_name(node: Any) -> str | None:
     """The name that an expression begins with: `items` for `items[:3]` and for `items | first`."""
     from jinja2 import nodes
 
@@ -97,5 +99,5 @@ def _root(node: Any) -> str | None:
     return str(node.name)
 
 
-def _listed(names: Collection[str]) -> str:
+def _join_names(names: Collection[str]) -> str:
     return ", ".join(names)

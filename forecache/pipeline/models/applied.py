@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields, check_value
-from forecache.pipeline.checks.importable import check_importable, check_takes, path_of
+from forecache.pipeline.checks.fields import check_fields, check_value
+from forecache.pipeline.checks.importable import check_arguments, check_importable, import_path_of
 from forecache.pipeline.models.gate import METRICS
 from forecache.pipeline.names import check_column
 
@@ -73,7 +73,7 @@ class RegisteredModel:
         return "" if scheme == "runs" else re.split("[@/]", rest)[0]
 
     @property
-    def picked(self) -> dict[str, tuple[str, int | None]]:
+    def model_outputs(self) -> dict[str, tuple[str, int | None]]:
         """`returns` as pairs of the model's output and the position in a row; None: the whole output."""
         matches = {name: _RETURNED.fullmatch(text) for name, text in self.returns.items()}
         return {name: (m[1], int(m[2]) if m[2] else None) for name, m in matches.items() if m}
@@ -110,12 +110,12 @@ class FunctionModel:
     def __post_init__(self) -> None:
         check_fields("`FunctionModel`", self)
         check_importable("`FunctionModel`", "function", self.function, by="Workers import it")
-        check_takes("`FunctionModel`", "function", self.function, "features")
+        check_arguments("`FunctionModel`", "function", self.function, "features")
 
     @property
     def path(self) -> str:
         """Its import path, `module:name`."""
-        return path_of(self.function)
+        return import_path_of(self.function)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class SqlModel:
         for text in texts:
             check_value("`SqlModel`", "expression", text, bool(text.strip()), "Give an expression.")
 
-    def by_output(self, outputs: Sequence[str]) -> list[str]:
+    def expressions_of(self, outputs: Sequence[str]) -> list[str]:
         """The expression of each output, in order; raises KeyError if one is missing."""
         if isinstance(self.expression, Mapping):
             return [self.expression[name] for name in outputs]

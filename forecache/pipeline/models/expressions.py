@@ -38,7 +38,7 @@ def connect() -> Any:
     return connection
 
 
-def statement(expressions: Sequence[str]) -> str:
+def build_query(expressions: Sequence[str]) -> str:
     """The query of the expressions over the table `features`; numbers as double."""
     # A comment at the end of an expression ends with its line.
     columns = ", ".join(f"CAST((\n{text}\n) AS DOUBLE) AS output_{i}" for i, text in enumerate(expressions))
@@ -53,10 +53,10 @@ def check_expression(owner: str, expression: str, features: Sequence[str]) -> No
     """
     import duckdb
 
-    word = _refused(expression, features)
+    word = _refusal_reason(expression, features)
     if word:
         raise SettingsError(
-            f"{owner} has the expression {_shown(expression)}, which {word}.",
+            f"{owner} has the expression {_shorten(expression)}, which {word}.",
             remedy="Compute a row's output from the features of that row alone.",
         )
     columns = ", ".join(f'NULL::FLOAT AS "{name}"' for name in features)
@@ -65,24 +65,24 @@ def check_expression(owner: str, expression: str, features: Sequence[str]) -> No
             f"CREATE TEMP VIEW features AS SELECT {columns}"
         )  # a view, so that there is no rowid: a batch has none either
         try:
-            alone = len(connection.extract_statements(statement([expression]))) == 1
+            alone = len(connection.extract_statements(build_query([expression]))) == 1
             kinds = connection.sql(f"SELECT (\n{expression}\n) FROM features").types if alone else []
         except duckdb.Error as error:
             said = str(error).splitlines()[0].rstrip(".!")
             raise SettingsError(
-                f"{owner} has the expression {_shown(expression)}, which is wrong: {said}.",
+                f"{owner} has the expression {_shorten(expression)}, which is wrong: {said}.",
                 remedy=f"Its features are {', '.join(features)}.",
             ) from None
     if len(kinds) != 1:
-        raise SettingsError(f"{owner} has the expression {_shown(expression)}.", remedy="Give one expression.")
+        raise SettingsError(f"{owner} has the expression {_shorten(expression)}.", remedy="Give one expression.")
     kind = str(kinds[0])
     if kind.partition("(")[0] not in (*_NUMBERS, *_UNSIGNED):
         raise SettingsError(
-            f"{owner} has the expression {_shown(expression)}, which gives {kind}.", remedy="Give a number."
+            f"{owner} has the expression {_shorten(expression)}, which gives {kind}.", remedy="Give a number."
         )
 
 
-def _refused(expression: str, features: Sequence[str]) -> str:
+def _refusal_reason(expression: str, features: Sequence[str]) -> str:
     """The reason why a word of an expression is not allowed; "" if all are."""
     import duckdb
 
@@ -97,13 +97,13 @@ def _refused(expression: str, features: Sequence[str]) -> str:
             return "has a query of its own"
         if word in _CLAUSES and word not in features:
             return f"says {word.upper()} and so {_CLAUSES[word]}"
-        if called and (why := _functions().get(word.strip('"'))):
+        if called and (why := _refused_functions().get(word.strip('"'))):
             return f"calls {word}() and so {why}"
     return ""
 
 
 @cache
-def _functions() -> dict[str, str]:
+def _refused_functions() -> dict[str, str]:
     """Functions that an expression may not call, each with the reason."""
     with connect() as connection:
         rows = connection.execute(
@@ -115,6 +115,6 @@ def _functions() -> dict[str, str]:
     return {**{name: why[kind] for name, kind in rows}, **moments, "unnest": "gives several rows"}
 
 
-def _shown(expression: str) -> str:
+def _shorten(expression: str) -> str:
     text = " ".join(expression.split())
     return repr(text if len(text) <= 80 else f"{text[:77]}...")

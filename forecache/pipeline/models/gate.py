@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from forecache.pipeline.checks.checking import check_fields, check_least
+from forecache.pipeline.checks.fields import check_fields, check_least
 from forecache.pipeline.names import check_name, check_unique
 
 METRICS: Mapping[Literal["binary", "regression", "multiclass", "quantiles", "ranking"], tuple[str, ...]] = {
@@ -21,7 +21,7 @@ ranking may have any other cutoff, such as "ndcg@5"."""
 _AT = re.compile(r"(ndcg|recall)@([1-9][0-9]{0,3})")
 
 
-def places_of(metric: str) -> int | None:
+def rank_cutoff(metric: str) -> int | None:
     """The cutoff of a ranking metric, such as 5 of "ndcg@5"; None for another metric."""
     found = _AT.fullmatch(metric)
     return int(found[2]) if found else None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from forecache.output_kinds import VALUE_TYPES, OutputSpec
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.fields import check_fields, check_least, check_value
 from forecache.pipeline.names import check_column, check_unique
 
 
@@ -23,12 +23,12 @@ class Output:
     description: str = ""
 
     def __post_init__(self) -> None:
-        _check(self, self.name)
+        _check_output(self, self.name)
         _check_limits(self, self.minimum, self.maximum)
 
     @property
     def spec(self) -> OutputSpec:
-        return OutputSpec(self.name, "number", *_limits(self.minimum, self.maximum))
+        return OutputSpec(self.name, "number", *_float_limits(self.minimum, self.maximum))
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Classes:
     description: str = ""
 
     def __post_init__(self) -> None:
-        owner = _check(self, self.name)
+        owner = _check_output(self, self.name)
         check_least(owner, self, 0, "probabilities")
         if self.labels is not None:
             check_value(
@@ -78,7 +78,7 @@ class Quantiles:
     description: str = ""
 
     def __post_init__(self) -> None:
-        owner = _check(self, self.name)
+        owner = _check_output(self, self.name)
         ascending = all(low < high for low, high in zip((0.0, *self.levels), (*self.levels, 1.0), strict=True))
         rule = "They ascend, each more than 0 and less than 1."
         check_value(owner, "levels", self.levels, bool(self.levels) and ascending, rule)
@@ -87,7 +87,7 @@ class Quantiles:
     @property
     def spec(self) -> OutputSpec:
         levels = tuple(float(level) for level in self.levels)
-        return OutputSpec(self.name, "quantiles", *_limits(self.minimum, self.maximum), levels=levels)
+        return OutputSpec(self.name, "quantiles", *_float_limits(self.minimum, self.maximum), levels=levels)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Vector:
     description: str = ""
 
     def __post_init__(self) -> None:
-        check_least(_check(self, self.name), self, 1, "size")
+        check_least(_check_output(self, self.name), self, 1, "size")
 
     @property
     def spec(self) -> OutputSpec:
@@ -114,7 +114,7 @@ class Text:
     description: str = ""
 
     def __post_init__(self) -> None:
-        _check(self, self.name)
+        _check_output(self, self.name)
 
     @property
     def spec(self) -> OutputSpec:
@@ -129,7 +129,7 @@ class Boolean:
     description: str = ""
 
     def __post_init__(self) -> None:
-        _check(self, self.name)
+        _check_output(self, self.name)
 
     @property
     def spec(self) -> OutputSpec:
@@ -149,7 +149,7 @@ class Structs:
     description: str = ""
 
     def __post_init__(self) -> None:
-        owner = _check(self, self.name)
+        owner = _check_output(self, self.name)
         types = [kind for kind in VALUE_TYPES if kind != "binary"]  # the store serves none
         rule = f"Each is a name and a type of {', '.join(types)}."
         pairs = all(len(field) == 2 and field[1] in types for field in self.fields)
@@ -166,7 +166,7 @@ class Structs:
 AnyOutput = Output | Classes | Quantiles | Vector | Text | Boolean | Structs
 
 
-def _check(output: AnyOutput, name: str) -> str:
+def _check_output(output: AnyOutput, name: str) -> str:
     owner = f"{type(output).__name__} {name!r}"
     check_fields(owner, output)
     check_column("An output", name)
@@ -179,7 +179,7 @@ def _check_limits(output: Output | Quantiles, low: float | None, high: float | N
         check_value(f"{type(output).__name__} {output.name!r}", "maximum", high, low < high, rule)
 
 
-def _limits(low: float | None, high: float | None) -> tuple[float | None, float | None]:
+def _float_limits(low: float | None, high: float | None) -> tuple[float | None, float | None]:
     return None if low is None else float(low), None if high is None else float(high)
 
 

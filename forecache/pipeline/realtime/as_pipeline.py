@@ -38,7 +38,7 @@ class Transformed:
         raise AssertionError("the training set of a real-time model is written from its examples")
 
 
-def as_pipeline(model: "Realtime") -> Pipeline:
+def build_training_pipeline(model: "Realtime") -> Pipeline:
     """Build the training pipeline of a real-time model; its rows are those of requests.
 
     Its training set is written from the examples; its declared source is never read.

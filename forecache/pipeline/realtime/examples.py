@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
-from forecache.pipeline.checks.importable import check_takes
+from forecache.pipeline.checks.fields import check_fields, check_least, check_value
+from forecache.pipeline.checks.importable import check_arguments
 from forecache.pipeline.names import check_column
 from forecache.pipeline.sources.table_source import AnySource
 
@@ -64,7 +64,7 @@ class Examples:
 
     def __post_init__(self) -> None:
         check_fields("`Examples`", self)
-        check_takes("`Examples`", "compute", self.compute, "rows", "first", "last")
+        check_arguments("`Examples`", "compute", self.compute, "rows", "first", "last")
         check_value("`Examples`", "sources", self.sources, bool(self.sources), "Declare at least one.")
         if self.from_log and any(source.name == LOG for source in self.sources):
             raise SettingsError(

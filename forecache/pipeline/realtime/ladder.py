@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.checks.fields import check_fields, check_value
 from forecache.pipeline.names import check_name
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import cast
 
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.fields import check_fields, check_least, check_value
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,19 @@ from datetime import date
 from functools import cached_property
 from typing import Any, Literal
 
-from forecache.pipeline.checks.checking import check_fields
-from forecache.pipeline.checks.importable import path_of
+from forecache.pipeline.checks.fields import check_fields
+from forecache.pipeline.checks.importable import import_path_of
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.declaration import Pipeline
-from forecache.pipeline.features.entities import each_once
+from forecache.pipeline.features.entities import unique_sources
 from forecache.pipeline.features.feature import Feature
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.models.applied import FunctionModel, RegisteredModel
+from forecache.pipeline.models.check_training import TRAINED, not_trained_error
 from forecache.pipeline.models.gate import Gate
 from forecache.pipeline.models.model import EstimatorModel, TorchModel, Training
-from forecache.pipeline.models.trained import TRAINED, not_trained
-from forecache.pipeline.realtime.as_pipeline import as_pipeline
-from forecache.pipeline.realtime.check import check_realtime
+from forecache.pipeline.realtime.as_pipeline import build_training_pipeline
+from forecache.pipeline.realtime.check_realtime import check_realtime
 from forecache.pipeline.realtime.examples import Examples
 from forecache.pipeline.realtime.ladder import Rung
 from forecache.pipeline.realtime.log import Log
@@ -99,16 +99,16 @@ class Realtime:
     @property
     def transform_path(self) -> str:
         """The import path of the transform, `module:name`."""
-        return path_of(self.transform)
+        return import_path_of(self.transform)
 
     @cached_property
     def is_tried(self) -> bool:
         """True; tries the transform at the first call, when the project is loaded and its module is complete.
 
         Raises:
-            SettingsError: The trial failed; see `forecache.pipeline.realtime.trial`.
+            SettingsError: The trial failed; see `forecache.pipeline.realtime.try_transform`.
         """
-        from forecache.pipeline.realtime.trial import try_transform  # needs numpy
+        from forecache.pipeline.realtime.try_transform import try_transform  # needs numpy
 
         try_transform(self)
         return True
@@ -126,7 +126,7 @@ class Realtime:
             InputError: The model is not trained here.
         """
         if self.examples is None:
-            raise not_trained(self.training_pipeline)
+            raise not_trained_error(self.training_pipeline)
         return self.examples
 
     @property
@@ -144,7 +144,7 @@ class Realtime:
         """The sources of views and examples, each once; they are ingested before a nightly run."""
         of_views = (source for view in self.views for source in view.sources)
         of_examples = self.examples.sources if self.examples else ()
-        return each_once(f"real-time model {self.name!r}", [*of_examples, *of_views])
+        return unique_sources(f"real-time model {self.name!r}", [*of_examples, *of_views])
 
     @property
     def start(self) -> date:
@@ -159,7 +159,7 @@ class Realtime:
     @cached_property
     def training_pipeline(self) -> Pipeline:
         """The model as a pipeline whose rows are those of requests, for training, registry and gate."""
-        return as_pipeline(self)
+        return build_training_pipeline(self)
 
     @cached_property
     def examples_fingerprint(self) -> str:

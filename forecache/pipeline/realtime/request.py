@@ -5,7 +5,7 @@ from datetime import date, datetime, timezone
 from typing import Any, Literal
 
 from forecache.errors import InputError
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.fields import check_fields, check_least, check_value
 from forecache.pipeline.names import check_column, check_unique
 
 FieldType = Literal["bigint", "double", "boolean", "string", "timestamp", "date"]
@@ -44,14 +44,14 @@ class RequestField:
         check_column("A request", self.name)
         if self.default is not None:
             try:
-                value_of(self, self.default)
+                convert_value(self, self.default)
                 fits = True
             except InputError:
                 fits = False
             check_value(owner, "default", self.default, fits, f"It is {_TAKES[self.type]}.")
 
 
-def value_of(field: RequestField, value: Any) -> FieldValue:
+def convert_value(field: RequestField, value: Any) -> FieldValue:
     """Convert a value of a request to its field's type; null becomes the field's default.
 
     Args:
@@ -77,11 +77,11 @@ def value_of(field: RequestField, value: Any) -> FieldValue:
     return found
 
 
-def _whole(value: Any) -> int | None:
+def _convert_bigint(value: Any) -> int | None:
     return int(value) if isinstance(value, int) and not isinstance(value, bool) and value in _BIGINT else None
 
 
-def _number(value: Any) -> float | None:
+def _convert_double(value: Any) -> float | None:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
     try:
@@ -90,11 +90,11 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _boolean(value: Any) -> bool | None:
+def _convert_boolean(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _text(value: Any) -> str | None:
+def _convert_string(value: Any) -> str | None:
     return value if isinstance(value, str) and (value.isascii() or _is_unicode(value)) else None
 
 
@@ -107,7 +107,7 @@ def _is_unicode(value: str) -> bool:
     return True
 
 
-def _moment(value: Any) -> datetime | None:
+def _convert_timestamp(value: Any) -> datetime | None:
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(f"{value[:-1]}+00:00" if value.endswith(("Z", "z")) else value)
@@ -121,7 +121,7 @@ def _moment(value: Any) -> datetime | None:
         return None
 
 
-def _day(value: Any) -> date | None:
+def _convert_date(value: Any) -> date | None:
     if isinstance(value, str):
         try:
             return date.fromisoformat(value)
@@ -131,12 +131,12 @@ def _day(value: Any) -> date | None:
 
 
 _CONVERT = {
-    "bigint": _whole,
-    "double": _number,
-    "boolean": _boolean,
-    "string": _text,
-    "timestamp": _moment,
-    "date": _day,
+    "bigint": _convert_bigint,
+    "double": _convert_double,
+    "boolean": _convert_boolean,
+    "string": _convert_string,
+    "timestamp": _convert_timestamp,
+    "date": _convert_date,
 }
 
 

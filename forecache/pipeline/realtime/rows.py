@@ -38,11 +38,11 @@ class Rows:
 
     def __getitem__(self, field: str) -> "np.ndarray":
         """The values [n] of a field of the request or of the candidates."""
-        return self._whole(self._columns, field)
+        return self._expand(self._columns, field)
 
     def view(self, lookup: str) -> "np.ndarray":
         """All features of a look-up, float32 [n, d]."""
-        return self._whole(self._views, lookup)
+        return self._expand(self._views, lookup)
 
     def feature(self, lookup: str, name: str) -> "np.ndarray":
         """One feature of a look-up, float32 [n]."""
@@ -55,9 +55,9 @@ class Rows:
 
     def found(self, lookup: str) -> "np.ndarray":
         """True for keys that have a row in the view, bool [n]."""
-        return self._whole(self._found, lookup)
+        return self._expand(self._found, lookup)
 
-    def _whole(self, arrays: "dict[str, np.ndarray]", name: str) -> "np.ndarray":
+    def _expand(self, arrays: "dict[str, np.ndarray]", name: str) -> "np.ndarray":
         """A read-only array of n rows; one that is the same in all rows is repeated at its first use."""
         try:
             array = arrays[name]

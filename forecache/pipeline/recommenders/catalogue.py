@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from forecache.errors import SettingsError
 from forecache.key_types import DECLARED
-from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.checks.fields import check_fields, check_value
 from forecache.pipeline.sources.table_source import AnySource
 
 
@@ -36,7 +36,7 @@ class Catalogue:
             check_value("`Catalogue`", what, source and source.name, source is None or source.time is not None, rule)
         if (self.region is None) != (self.users is None):
             raise SettingsError("`Catalogue` has region or users without the other.", remedy="Give both or none.")
-        kind = None if self.available is None else _type(self.source, self.available)
+        kind = None if self.available is None else _column_type(self.source, self.available)
         rule = f"In source {self.source.name!r} that is a {kind}; it has to be a boolean."
         check_value("`Catalogue`", "available", self.available, kind in (None, "boolean"), rule)
         if self.region is None or self.users is None:
@@ -49,7 +49,7 @@ class Catalogue:
         rule = "Give that source the user as its key, one column, which is not the region."
         fits = len(self.users.key) == 1 and self.users.key[0] != self.region
         check_value("`Catalogue`", "users", self.users.name, fits, rule)
-        ours, theirs = (_type(source, self.region) for source in (self.source, self.users))
+        ours, theirs = (_column_type(source, self.region) for source in (self.source, self.users))
         rule = f"In source {self.source.name!r} that is a {ours}, in {self.users.name!r} a {theirs}."
         fits = ours in DECLARED and DECLARED[ours] == DECLARED.get(theirs)
         check_value("`Catalogue`", "region", self.region, fits, rule)
@@ -59,7 +59,7 @@ class Catalogue:
         return (self.source,) if self.users is None else (self.source, self.users)
 
     @property
-    def names(self) -> tuple[str | None, ...]:
+    def computation_inputs(self) -> tuple[str | None, ...]:
         """The parts of the declaration that lists depend on."""
         return (*(source.name for source in self.sources), self.item, self.available, self.region)
 
@@ -70,14 +70,14 @@ class Catalogue:
     @property
     def item_type(self) -> str:
         """The type of an item in the store."""
-        return DECLARED.get(_type(self.source, self.item), "")
+        return DECLARED.get(_column_type(self.source, self.item), "")
 
     @property
     def user_type(self) -> str | None:
         """The type of a user in the store; None without regions."""
-        return None if self.users is None else DECLARED.get(_type(self.users, self.users.key[0]), "")
+        return None if self.users is None else DECLARED.get(_column_type(self.users, self.users.key[0]), "")
 
 
-def _type(source: AnySource, name: str) -> str:
+def _column_type(source: AnySource, name: str) -> str:
     types: dict[str, str] = {column.name: column.type for column in source.columns}
     return types.get(name, "column that it does not declare")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from forecache.errors import SettingsError
 from forecache.key_types import DECLARED
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.fields import check_fields, check_least, check_value
 from forecache.pipeline.checks.keys import check_key_type
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.names import AS_OF, PREDICTIONS, PROVENANCE_COLUMNS, check_column, check_name, check_unique
@@ -134,7 +134,7 @@ class Recommender(Predictions):
             kind = column and self._column(column).type
             rule = f"That column is a {kind}; a weight is a number, a group a text or a whole number."
             check_value(owner, what, column, kind is None or kind in types, rule)
-        self.publish.check_served(owner, self.output_columns)
+        self.publish.check_served_fields(owner, self.output_columns)
 
     def _check_second_tables(self, owner: str) -> None:
         fits = self.similar_items is None or self.similar_items <= 1000
@@ -239,7 +239,7 @@ class Recommender(Predictions):
         return fingerprint(
             columns=(self.user, self.item, self.weight, self.group),
             model=self.model,
-            catalogue=self.catalogue and self.catalogue.names,
+            catalogue=self.catalogue and self.catalogue.computation_inputs,
             lists=(self.k, self.similar_items, self.history_days, self.exclude_days, self.most_of_group, self.seed),
             vectors=self.vectors,
             gate=self.gate,

@@ -11,7 +11,7 @@ from forecache.pipeline.served import Served
 from forecache.pipeline.sources.table_source import AnySource, first_day
 
 
-class Dated(Protocol):
+class DatedDeclaration(Protocol):
     """A declaration with a first and a last as-of date; `end` is None if it has no last one."""
 
     @property
@@ -22,7 +22,7 @@ class Dated(Protocol):
     def end(self) -> date | None: ...
 
 
-class Scheduled(Dated, Protocol):
+class ScheduledDeclaration(DatedDeclaration, Protocol):
     """A declaration that runs by a schedule, for its as-of dates, after its sources were ingested."""
 
     @property
@@ -32,18 +32,18 @@ class Scheduled(Dated, Protocol):
 
 
 def first_as_of(schedule: Schedule, sources: Sequence[AnySource]) -> date:
-    return schedule.following(first_day(sources))
+    return schedule.first_as_of_from(first_day(sources))
 
 
 def last_as_of(schedule: Schedule, sources: Sequence[AnySource]) -> date | None:
     """The last as-of date; None if the sources have no end."""
     end = min((source.end for source in sources if source.end), default=None)
-    return end and schedule.latest(end)
+    return end and schedule.last_as_of_until(end)
 
 
-def due_nights(pipeline: Scheduled, moment: datetime) -> tuple[date, date]:
+def due_as_of_dates(pipeline: ScheduledDeclaration, moment: datetime) -> tuple[date, date]:
     """First and last as-of date of the scheduled run at a moment, within the pipeline's dates."""
-    first, last = pipeline.schedule.due(moment)
+    first, last = pipeline.schedule.due_as_of_dates(moment)
     last = min(last, pipeline.end or last)
     return min(last, max(first, pipeline.start)), last
 
@@ -57,14 +57,14 @@ def check_schedule(owner: str, schedule: Schedule, sources: Sequence[AnySource],
     start, end = first_as_of(schedule, sources), last_as_of(schedule, sources)
     if end is not None and end < start:
         raise SettingsError(
-            f"{owner} has no as-of date: its schedule has {schedule.words}, and its sources end before {start}.",
+            f"{owner} has no as-of date: its schedule has {schedule.as_of_text}, and its sources end before {start}.",
             remedy="Correct the schedule, or the start and end of the sources.",
         )
     limit = publish.max_age_h if publish else None
     if limit is not None and schedule != Schedule() and limit < schedule.longest_age_h:
         raise SettingsError(
             f"{owner} has publish.max_age_h={limit:g}, and answers are up to {schedule.longest_age_h:g} hours old when "
-            f"the next run starts ({schedule.words}, {schedule.cron!r} in {schedule.time_zone}).",
+            f"the next run starts ({schedule.as_of_text}, {schedule.cron!r} in {schedule.time_zone}).",
             remedy=f"Leave it out, which gives {schedule.max_age_h:g}, or give more.",
         )
 
@@ -75,17 +75,17 @@ def max_age_h(pipeline: Served) -> float:
     return pipeline.schedule.max_age_h if declared is None else declared
 
 
-def newest_as_of(pipeline: Scheduled, now: datetime | None = None) -> date:
+def newest_as_of(pipeline: ScheduledDeclaration, now: datetime | None = None) -> date:
     """The newest as-of date that has ended; if the sources have ended, their last one.
 
     Args:
         now: Time with a time zone; None: the clock.
     """
-    newest = pipeline.schedule.newest(now or datetime.now(timezone.utc))
+    newest = pipeline.schedule.newest_as_of(now or datetime.now(timezone.utc))
     return min(newest, pipeline.end) if pipeline.end else newest
 
 
-def require_within(declared: Dated, days: Collection[date]) -> None:
+def require_within(declared: DatedDeclaration, days: Collection[date]) -> None:
     """Refuse days outside the dates of a pipeline or view.
 
     Raises:
@@ -101,7 +101,7 @@ def require_within(declared: Dated, days: Collection[date]) -> None:
             )
 
 
-def require_as_of(pipeline: Scheduled, days: Collection[date]) -> None:
+def require_as_of(pipeline: ScheduledDeclaration, days: Collection[date]) -> None:
     """Refuse days outside the pipeline's dates, and days that are no as-of date of it.
 
     Raises:
@@ -110,21 +110,21 @@ def require_as_of(pipeline: Scheduled, days: Collection[date]) -> None:
     require_within(pipeline, days)
     for day in sorted(days):
         if not pipeline.schedule.is_as_of(day):
-            before, after = pipeline.schedule.latest(day), pipeline.schedule.following(day)
+            before, after = pipeline.schedule.last_as_of_until(day), pipeline.schedule.first_as_of_from(day)
             near = [near for near in (before, after) if pipeline.start <= near <= (pipeline.end or near)]
             raise InputError(
-                f"The night {day} is no as-of date of {pipeline.name!r}, which has {pipeline.schedule.words}.",
+                f"The night {day} is no as-of date of {pipeline.name!r}, which has {pipeline.schedule.as_of_text}.",
                 remedy=f"Give {' or '.join(map(str, near))}.",
             )
 
 
-def as_of_range(pipeline: Scheduled, first: date, last: date) -> tuple[date, date]:
+def as_of_range(pipeline: ScheduledDeclaration, first: date, last: date) -> tuple[date, date]:
     """The first and the last as-of date from `first` to `last`, both of which have ended.
 
     Raises:
         InputError: There is none, or they are outside the pipeline's dates; the message is as in `require_as_of`.
     """
-    dates = pipeline.schedule.dates(first, last)
+    dates = pipeline.schedule.as_of_dates(first, last)
     found = (dates[0], dates[-1]) if dates else (first, last)
     newest = newest_as_of(pipeline)
     for day in found if dates or first < pipeline.start or last > newest else ():

@@ -40,7 +40,7 @@ class Cron:
             return day.day in self.days or (is_last and 0 in self.days)
         return not self.weekdays or day.isoweekday() % 7 in self.weekdays
 
-    def moments(self, zone: tzinfo, after: datetime, *, backwards: bool = False) -> Iterator[datetime]:
+    def run_moments(self, zone: tzinfo, after: datetime, *, backwards: bool = False) -> Iterator[datetime]:
         """Moments (UTC) of the runs after a moment, or `backwards` before it, at most one a local date.
 
         They are those of Dagster: if a local time occurs twice, the second; if the clock skips it, the moment at which
@@ -50,13 +50,13 @@ class Cron:
         day, last = after.astimezone(zone).date() - step, None
         while last is None or abs(day - last) < _FARTHEST:
             if self.runs_on(day):
-                moment = self._moment(day, zone)
+                moment = self._run_moment(day, zone)
                 if moment < after if backwards else moment > after:
                     last = day
                     yield moment
             last, day = last or day, day + step
 
-    def _moment(self, day: date, zone: tzinfo) -> datetime:
+    def _run_moment(self, day: date, zone: tzinfo) -> datetime:
         local = datetime.combine(day, time(self.hour, self.minute), zone)
         late, early = (local.replace(fold=fold).astimezone(timezone.utc) for fold in (0, 1))
         if early >= late:
@@ -71,7 +71,7 @@ class Cron:
                 early = middle
         return late.replace(second=0, microsecond=0)
 
-    def later(self, hours: int) -> str | None:
+    def shift_hours(self, hours: int) -> str | None:
         """The expression for some hours later on the same dates; None if that is past midnight of specific dates."""
         hour = self.hour + hours
         if hour < 24 or self.day_fields == "* * *":
@@ -90,9 +90,9 @@ def read_cron(owner: str, name: str, text: str) -> Cron:
     if len(fields) != 5:
         raise SettingsError(f"{owner} has {name}={text!r}, which is no cron expression.", remedy=remedy)
     try:
-        minutes, hours = _values(fields[0], 0, 59), _values(fields[1], 0, 23)
-        days, months = _values(fields[2], 1, 31, last=True), _values(fields[3], 1, 12, _MONTHS)
-        weekdays = frozenset(value % 7 for value in _values(fields[4], 0, 7, _DAYS))
+        minutes, hours = _parse_field(fields[0], 0, 59), _parse_field(fields[1], 0, 23)
+        days, months = _parse_field(fields[2], 1, 31, last=True), _parse_field(fields[3], 1, 12, _MONTHS)
+        weekdays = frozenset(value % 7 for value in _parse_field(fields[4], 0, 7, _DAYS))
     except ValueError as error:
         raise SettingsError(
             f"{owner} has {name}={text!r}, which is no cron expression: {error}.", remedy=remedy
@@ -108,19 +108,19 @@ def read_cron(owner: str, name: str, text: str) -> Cron:
             remedy="Name one of them, and write * for the other.",
         )
     cron = Cron(min(minutes), min(hours), days, months, weekdays, " ".join(text.split()[2:]))
-    if next(cron.moments(timezone.utc, datetime(2024, 1, 1, tzinfo=timezone.utc)), None) is None:
+    if next(cron.run_moments(timezone.utc, datetime(2024, 1, 1, tzinfo=timezone.utc)), None) is None:
         raise SettingsError(f"{owner} has {name}={text!r}, which never runs.", remedy="Name a date that exists.")
     return cron
 
 
-def _values(field: str, low: int, high: int, names: tuple[str, ...] = (), *, last: bool = False) -> frozenset[int]:
+def _parse_field(field: str, low: int, high: int, names: tuple[str, ...] = (), *, last: bool = False) -> frozenset[int]:
     """Parse the values of a field; empty for "*" (for minute and hour: all of them)."""
     if field == "*":
         return frozenset(range(low, high + 1)) if low == 0 and not names else frozenset()
-    return frozenset(value for part in field.split(",") for value in _part(part, low, high, names, last=last))
+    return frozenset(value for part in field.split(",") for value in _parse_part(part, low, high, names, last=last))
 
 
-def _part(part: str, low: int, high: int, names: tuple[str, ...], *, last: bool) -> Iterator[int]:
+def _parse_part(part: str, low: int, high: int, names: tuple[str, ...], *, last: bool) -> Iterator[int]:
     if last and part == _LAST:
         yield 0
         return
@@ -129,17 +129,17 @@ def _part(part: str, low: int, high: int, names: tuple[str, ...], *, last: bool)
     if span == "*":
         start, stop = low, high if high != 7 else 6
     else:
-        start = _number(first, low, high, names)
-        stop = _number(end, low, high, names) if dash else start
+        start = _parse_number(first, low, high, names)
+        stop = _parse_number(end, low, high, names) if dash else start
         if slash and not dash:
             raise ValueError(f"{part!r} has a step without a range")
-    every = _number(step, 1, high, ()) if slash else 1
+    every = _parse_number(step, 1, high, ()) if slash else 1
     if stop < start:
         raise ValueError(f"{part!r} ends before it starts")
     yield from range(start, stop + 1, every)
 
 
-def _number(text: str, low: int, high: int, names: tuple[str, ...]) -> int:
+def _parse_number(text: str, low: int, high: int, names: tuple[str, ...]) -> int:
     if text in names:
         return names.index(text) + (1 if names is _MONTHS else 0)
     if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:

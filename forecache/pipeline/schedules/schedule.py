@@ -9,7 +9,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.checks.fields import check_fields, check_value
 from forecache.pipeline.schedules.cron import Cron, read_cron
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -62,12 +62,12 @@ class Schedule:
                 f"`Schedule` has time_zone={self.time_zone!r}, which is not known here.",
                 remedy='Give a name such as "UTC" or "Europe/Berlin" (package tzdata, where the machine has no zones).',
             ) from None
-        assert self.runs
+        assert self.run_cron
         if self.training != NEVER:
             read_cron("`Schedule`", "training", self.training)
 
     @cached_property
-    def runs(self) -> Cron:
+    def run_cron(self) -> Cron:
         """The parsed `cron`, the start of the nightly job."""
         return read_cron("`Schedule`", "cron", self.cron)
 
@@ -76,7 +76,7 @@ class Schedule:
         return timezone.utc if self.time_zone == "UTC" else ZoneInfo(self.time_zone)
 
     @property
-    def words(self) -> str:
+    def as_of_text(self) -> str:
         """The as-of dates in words: "every day", "every Sunday", "the last day of every month"."""
         if self.every == "day":
             return "every day"
@@ -91,52 +91,53 @@ class Schedule:
             return WEEKDAYS[day.weekday()] == (self.on or "sunday")
         return (day + _DAY).day == 1 if self.on in (None, "last") else day.day == self.on
 
-    def latest(self, day: date) -> date:
+    def last_as_of_until(self, day: date) -> date:
         """The newest as-of date that is not after a day."""
         while not self.is_as_of(day):
             day -= _DAY
         return day
 
-    def following(self, day: date) -> date:
+    def first_as_of_from(self, day: date) -> date:
         """The first as-of date that is not before a day."""
         while not self.is_as_of(day):
             day += _DAY
         return day
 
-    def dates(self, first: date, last: date) -> Sequence[date]:
+    def as_of_dates(self, first: date, last: date) -> Sequence[date]:
         """The as-of dates from `first` to `last`, both included, ascending."""
         days = (first + n * _DAY for n in range((last - first).days + 1))
         return [day for day in days if self.is_as_of(day)]
 
-    def newest(self, moment: datetime) -> date:
+    def newest_as_of(self, moment: datetime) -> date:
         """The newest as-of date that has ended at a moment, which has a time zone."""
-        return self.latest(moment.astimezone(timezone.utc).date() - _DAY)
+        return self.last_as_of_until(moment.astimezone(timezone.utc).date() - _DAY)
 
-    def due(self, moment: datetime) -> tuple[date, date]:
+    def due_as_of_dates(self, moment: datetime) -> tuple[date, date]:
         """First and last as-of date of the run that starts at a moment: those since the previous run, or the newest."""
-        newest = self.newest(moment)
-        first = self.following(self.newest(self.latest_run(moment)) + _DAY)
+        newest = self.newest_as_of(moment)
+        first = self.first_as_of_from(self.newest_as_of(self.latest_run(moment)) + _DAY)
         return min(newest, first), newest
 
     def latest_run(self, moment: datetime) -> datetime:
         """The start of the last run before a moment."""
-        return next(self.runs.moments(self.zone, moment, backwards=True))
+        return next(self.run_cron.run_moments(self.zone, moment, backwards=True))
 
     @cached_property
     def longest_age_h(self) -> float:
         """Most hours from the end of an as-of date to the run after the one that publishes it."""
         return _longest_h(
-            after - datetime.combine(self.newest(run) + _DAY, time(), timezone.utc) for run, after in self._pairs()
+            after - datetime.combine(self.newest_as_of(run) + _DAY, time(), timezone.utc)
+            for run, after in self._run_pairs()
         )
 
     @cached_property
     def longest_gap_h(self) -> float:
         """Most hours between two runs."""
-        return _longest_h(after - run for run, after in self._pairs())
+        return _longest_h(after - run for run, after in self._run_pairs())
 
-    def _pairs(self) -> Iterator[tuple[datetime, datetime]]:
+    def _run_pairs(self) -> Iterator[tuple[datetime, datetime]]:
         """Each run of the two years `_SEEN` with the next one."""
-        return pairwise(takewhile(lambda run: run < _SEEN[1], self.runs.moments(self.zone, _SEEN[0])))
+        return pairwise(takewhile(lambda run: run < _SEEN[1], self.run_cron.run_moments(self.zone, _SEEN[0])))
 
     @property
     def max_age_h(self) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.fields import check_fields, check_least, check_value
 from forecache.pipeline.sources.source_time import Snapshot, Static
 
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
@@ -49,7 +49,7 @@ class Query:
         check_least("`Query`", self, 0, "late_days")
 
 
-def check_extract(owner: str, query: Query, event_time: str, time: Snapshot | Static | None) -> None:
+def check_query(owner: str, query: Query, event_time: str, time: Snapshot | Static | None) -> None:
     """Refuse a query without the parameters that the source's rows need, or with others.
 
     Raises:
@@ -67,7 +67,7 @@ def check_extract(owner: str, query: Query, event_time: str, time: Snapshot | St
 
 def check_file_name(owner: str, pattern: str) -> None:
     """Refuse a file pattern that does not match the files of an extract."""
-    name = file_name(date(2000, 1, 1))
+    name = extract_file_name(date(2000, 1, 1))
     if re.search(f"{pattern}$", name) is None:
         raise SettingsError(
             f"{owner} has the file pattern {pattern!r}, which the files of its extract do not match.",
@@ -75,6 +75,6 @@ def check_file_name(owner: str, pattern: str) -> None:
         )
 
 
-def file_name(day: date) -> str:
+def extract_file_name(day: date) -> str:
     """The name of the landing file of a day."""
     return f"{day}.parquet"

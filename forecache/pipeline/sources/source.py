@@ -7,12 +7,12 @@ from datetime import date
 from typing import Literal
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.checks.fields import check_fields, check_value
 from forecache.pipeline.checks.keys import check_source_key
 from forecache.pipeline.expectations import Expectation, check_columns
 from forecache.pipeline.names import QUARANTINE, RAW, SOURCE_COLUMNS, check_name, check_unique
 from forecache.pipeline.sources.column import Column
-from forecache.pipeline.sources.query import Query, check_extract, check_file_name
+from forecache.pipeline.sources.query import Query, check_file_name, check_query
 from forecache.pipeline.sources.source_time import Snapshot, Static
 from forecache.pipeline.sources.stream_day import StreamDay, check_stream_day
 
@@ -86,7 +86,7 @@ class Source:
         if isinstance(self.extract, StreamDay):
             check_stream_day(owner, self.event_time)
         if isinstance(self.extract, Query):
-            check_extract(owner, self.extract, self.event_time, self.time)
+            check_query(owner, self.extract, self.event_time, self.time)
             rule = "A day is asked for when it is needed: there is nothing to wait for."
             check_value(owner, "missing", self.missing, self.missing != "wait", rule)
 

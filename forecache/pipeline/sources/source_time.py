@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from forecache.pipeline.checks.checking import check_fields
+from forecache.pipeline.checks.fields import check_fields
 
 
 @dataclass(frozen=True)

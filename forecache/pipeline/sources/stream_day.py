@@ -5,7 +5,7 @@ from datetime import date
 
 from forecache.errors import SettingsError
 from forecache.names import NAME
-from forecache.pipeline.checks.checking import check_fields, check_least
+from forecache.pipeline.checks.fields import check_fields, check_least
 
 
 @dataclass(frozen=True)

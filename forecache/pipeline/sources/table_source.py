@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.checks.fields import check_fields, check_value
 from forecache.pipeline.checks.keys import check_source_key
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.names import AS_OF, TABLE, check_name, check_unique

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.fields import check_fields, check_least, check_value
 from forecache.windows.plan import DAY_MINUTES
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def check_live(owner: str, view: "FeatureView") -> None:
     check_value(owner, "publish.backend", view.publish.backend, view.publish.backend == "lmdb", rule)
     rule = "A live view is merged with the night before: publish every day."
     check_value(owner, "schedule.every", view.schedule.every, view.schedule.every == "day", rule)
-    time = next(column for column in view.events.columns if column.name == view.events.event_time)
+    time = next(column for column in view.event_source.columns if column.name == view.event_source.event_time)
     rule = f"The events of a live view have a moment: make {time.name!r} a timestamp."
     check_value(owner, "event_time", time.type, time.type == "timestamp", rule)
     for window in view.windows:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from forecache.pipeline.checks.checking import check_fields, check_least
+from forecache.pipeline.checks.fields import check_fields, check_least
 from forecache.pipeline.streams.topic import check_topic_name
 
 

@@ -5,14 +5,14 @@ from datetime import date
 from functools import cached_property
 from typing import Literal
 
-from forecache.pipeline.checks.checking import check_fields
+from forecache.pipeline.checks.fields import check_fields
 from forecache.pipeline.code.fingerprint import fingerprint
 from forecache.pipeline.declaration import Pipeline
 from forecache.pipeline.features.view import FeatureView
 from forecache.pipeline.names import STREAM, STREAM_QUARANTINE
 from forecache.pipeline.realtime.realtime import Realtime
 from forecache.pipeline.sources.source import Source
-from forecache.pipeline.streams.check import check_stream
+from forecache.pipeline.streams.check_stream import check_stream
 from forecache.pipeline.streams.results import LiveRows, Result, Table, ToTopic
 from forecache.pipeline.streams.topic import Topic
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from forecache.errors import SettingsError
-from forecache.pipeline.checks.checking import check_fields, check_value
+from forecache.pipeline.checks.fields import check_fields, check_value
 from forecache.pipeline.names import check_name, check_unique
 from forecache.pipeline.sources.column import Column
 from forecache.pipeline.sources.source import Source

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from forecache.reader.http import problems
-from forecache.reader.http.limits import BodyMemory, too_large
+from forecache.reader.http.limits import BodyMemory, too_large_problem
 from forecache.reader.http.problems import Problem
 
 if TYPE_CHECKING:
-    from forecache.reader.connections.http1 import Http1
+    from forecache.reader.connections.http1 import Http1Connection
 
 
 class ClientGone(Exception):
     """The client closed the connection before its request was complete; there is nobody to answer."""
 
 
-class Call:
+class HttpCall:
     """One request of a connection.
 
     Attributes:
@@ -32,7 +32,9 @@ class Call:
         "_connection", "_chunks", "_size", "_reading",
     )  # fmt: skip
 
-    def __init__(self, connection: "Http1", method: str, path: str, query: str, headers: dict[str, str]) -> None:
+    def __init__(
+        self, connection: "Http1Connection", method: str, path: str, query: str, headers: dict[str, str]
+    ) -> None:
         self._connection = connection
         self.method, self.path, self.query_string, self.headers = method, path, query, headers
         self.body: bytes | None = None
@@ -40,7 +42,7 @@ class Call:
         self.keeps, self.is_old = True, False
         self._chunks: list[bytes] = []
         self._size = 0
-        self._reading: _Reading | None = None
+        self._reading: _BodyReader | None = None
 
     def respond(self, status: int, headers: Sequence[tuple[str, str]], body: bytes = b"") -> None:
         """Send the answer; once for each call. Does nothing if the client has disconnected."""
@@ -55,7 +57,7 @@ class Call:
         body = self.body
         if body is not None:
             if len(body) > limit_bytes:
-                raise too_large(limit_bytes)
+                raise too_large_problem(limit_bytes)
             memory.check(len(body))
         return body
 
@@ -71,57 +73,57 @@ class Call:
             return body
         length = self.headers.get("content-length", "")
         if length.isdecimal() and int(length) > limit_bytes:
-            raise too_large(limit_bytes)
+            raise too_large_problem(limit_bytes)
         loop = asyncio.get_running_loop()
-        self._reading = reading = _Reading(loop.create_future(), limit_bytes, memory)
-        timer = loop.call_later(timeout_s, reading.fail, _late(timeout_s))
+        self._reading = reading = _BodyReader(loop.create_future(), limit_bytes, memory)
+        timer = loop.call_later(timeout_s, reading.fail, _timeout_problem(timeout_s))
         try:
-            reading.came(self._size)
-            self._connection.wants_body(self)
+            reading.add_bytes(self._size)
+            self._connection.resume_body(self)
             return await reading.done
         finally:
             timer.cancel()
             self._reading = None
-            reading.give_back()
+            reading.release_memory()
 
-    def came(self, chunk: bytes) -> None:
+    def add_chunk(self, chunk: bytes) -> None:
         """Add a part of the body, as the connection reads it."""
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._reading is not None:
-            self._reading.came(len(chunk))
+            self._reading.add_bytes(len(chunk))
 
     @property
-    def unread(self) -> int:
+    def unread_bytes(self) -> int:
         """Bytes of the body that have arrived, if no `read_body` waits for them."""
         return 0 if self._reading is not None else self._size
 
-    def complete(self) -> None:
+    def complete_body(self) -> None:
         """Note that the request has arrived completely."""
         chunks = self._chunks
         self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         if self._reading is not None:
             self._reading.complete(self.body)
 
-    def lost(self) -> None:
+    def note_disconnect(self) -> None:
         """Note that the client has disconnected."""
         if self._reading is not None:
             self._reading.fail(ClientGone())
 
 
-class _Reading:
+class _BodyReader:
     """Collects the body of a call for `HttpCall.read_body`; reserves memory for it."""
 
     def __init__(self, done: "asyncio.Future[bytes]", limit_bytes: int, memory: BodyMemory) -> None:
         self.done = done
         self._limit_bytes, self._memory, self._taken = limit_bytes, memory, 0
 
-    def came(self, size: int) -> None:
+    def add_bytes(self, size: int) -> None:
         if self._taken + size > self._limit_bytes:
-            self.fail(too_large(self._limit_bytes))
+            self.fail(too_large_problem(self._limit_bytes))
             return
         try:
-            self._memory.take(size)
+            self._memory.reserve(size)
         except Problem as problem:
             self.fail(problem)
         else:
@@ -135,12 +137,12 @@ class _Reading:
         if not self.done.done():
             self.done.set_exception(error)
 
-    def give_back(self) -> None:
-        self._memory.give_back(self._taken)
+    def release_memory(self) -> None:
+        self._memory.release(self._taken)
         self._taken = 0
 
 
-def _late(timeout_s: float) -> Problem:
+def _timeout_problem(timeout_s: float) -> Problem:
     return Problem(
         problems.TIMEOUT,
         f"The body did not arrive within {timeout_s:g} s; send it faster or split the request.",

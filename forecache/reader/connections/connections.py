@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import NamedTuple
 
-from forecache.reader.connections.http1 import Handle, Http1
-from forecache.reader.connections.turns import Turns
+from forecache.reader.connections.http1 import Handle, Http1Connection
+from forecache.reader.connections.socket_wait import SocketWaitEstimator
 
 logger = logging.getLogger("forecache.reader")
 SILENCE_TIMEOUTS = 1.5
@@ -33,10 +33,10 @@ _PAUSE_S = 1.0
 """Pause of accepting after the machine had no descriptor or memory left for a connection."""
 
 
-class Silent(NamedTuple):
+class SilentConnection(NamedTuple):
     """A connection without a complete request to answer."""
 
-    connection: Http1
+    connection: Http1Connection
     peer: str
     silent_s: float
 
@@ -55,11 +55,11 @@ class Connections:
     ) -> None:
         self._loop, self._listener, self._handle = loop, listener, handle
         self._most, self._timeout_s = most, timeout_s
-        self._open: set[Http1] = set()
+        self._open: set[Http1Connection] = set()
         self._coming: set[asyncio.Task[None]] = set()
         self._accepts = False
         self._emptied: asyncio.Event | None = None
-        self.turns = Turns(loop)
+        self.turns = SocketWaitEstimator(loop)
         self.is_ending = False
         self.num_closed = self.waited_ns = 0
 
@@ -69,12 +69,12 @@ class Connections:
 
     def start(self) -> None:
         """Start to accept connections."""
-        self._accept_on()
-        self._loop.call_later(_LOOK_S, self._look)
+        self._start_accepting()
+        self._loop.call_later(_LOOK_S, self._close_silent)
 
-    async def finish(self) -> None:
+    async def drain(self) -> None:
         """Stop accepting; return when every request is answered and every connection closed."""
-        self._accept_off()
+        self._stop_accepting()
         self._listener.close()
         self.is_ending = True
         while self._coming:
@@ -82,27 +82,27 @@ class Connections:
         self._emptied = asyncio.Event()
         for each in list(self._open):
             if each.is_idle:
-                each.end()
+                each.close()
         if self._open:
             await self._emptied.wait()
 
-    def opened(self, connection: Http1) -> None:
+    def add_connection(self, connection: Http1Connection) -> None:
         self._open.add(connection)
         if len(self._open) >= self._most:
-            self._accept_off()
+            self._stop_accepting()
 
-    def closed(self, connection: Http1) -> None:
+    def remove_connection(self, connection: Http1Connection) -> None:
         self._open.discard(connection)
         if self._emptied is not None and not self._open:
             self._emptied.set()
-        self._again()
+        self._resume_accepting()
 
-    def _accept_on(self) -> None:
+    def _start_accepting(self) -> None:
         if not self._accepts:
             self._accepts = True
             self._loop.add_reader(self._listener.fileno(), self._accept)
 
-    def _accept_off(self) -> None:
+    def _stop_accepting(self) -> None:
         if self._accepts:
             self._accepts = False
             self._loop.remove_reader(self._listener.fileno())
@@ -114,31 +114,33 @@ class Connections:
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     logger.error("No connection can be accepted for %g s: %s.", _PAUSE_S, error.strerror)
-                    self._accept_off()
-                    self._loop.call_later(_PAUSE_S, self._again)
+                    self._stop_accepting()
+                    self._loop.call_later(_PAUSE_S, self._resume_accepting)
                 return
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = self._loop.create_task(self._take(accepted))
+            task = self._loop.create_task(self._connect(accepted))
             self._coming.add(task)
             task.add_done_callback(self._coming.discard)
 
-    async def _take(self, accepted: socket.socket) -> None:
+    async def _connect(self, accepted: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: Http1(self._handle, self, self._loop), accepted)
+            await self._loop.connect_accepted_socket(lambda: Http1Connection(self._handle, self, self._loop), accepted)
         except OSError:  # it has gone already
             accepted.close()
 
-    def _again(self) -> None:
+    def _resume_accepting(self) -> None:
         if not self.is_ending and len(self._open) < self._most:
-            self._accept_on()
+            self._start_accepting()
 
-    def _look(self) -> None:
+    def _close_silent(self) -> None:
         """Close connections that are silent for too long."""
-        self._loop.call_later(_LOOK_S, self._look)
+        self._loop.call_later(_LOOK_S, self._close_silent)
         now = monotonic()
-        silent = list(self._silent(now))
-        for each in choose(silent, len(self._open), after_s=self._timeout_s * SILENCE_TIMEOUTS, most=self._most):
+        silent = list(self._silent_connections(now))
+        for each in choose_to_close(
+            silent, len(self._open), after_s=self._timeout_s * SILENCE_TIMEOUTS, most=self._most
+        ):
             each.connection.abort()
             self.num_closed += 1
         for connection in self._open:
@@ -146,13 +148,15 @@ class Connections:
                 connection.abort()
                 self.num_closed += 1
 
-    def _silent(self, now: float) -> Iterable[Silent]:
+    def _silent_connections(self, now: float) -> Iterable[SilentConnection]:
         for each in self._open:
             if not each.is_answering:
-                yield Silent(each, each.peer, now - each.heard_at)
+                yield SilentConnection(each, each.peer, now - each.heard_at)
 
 
-def choose(silent: Sequence[Silent], num_open: int, *, after_s: float, most: int) -> list[Silent]:
+def choose_to_close(
+    silent: Sequence[SilentConnection], num_open: int, *, after_s: float, most: int
+) -> list[SilentConnection]:
     """Choose connections to close: all that are silent for too long; under pressure, more of the busiest address.
 
     Args:

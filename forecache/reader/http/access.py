@@ -26,11 +26,11 @@ class Access:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tokens = load_tokens(path)
-        self._signature = _signature(path)
+        self._signature = _file_signature(path)
 
     def reload(self) -> bool:
         """Read the file again if it has changed; False if that failed, which is logged once per change."""
-        signature = _signature(self.path)
+        signature = _file_signature(self.path)
         if signature == self._signature:
             return True
         self._signature = signature
@@ -53,19 +53,21 @@ class Access:
         """
         scheme, _, token = (headers.get("authorization") or "").partition(" ")
         if basic and scheme.lower() == "basic":
-            token = _password(token)
+            token = _basic_password(token)
         elif scheme.lower() != "bearer":
             token = ""
         if not token:
             if basic:
-                raise _ask_for_password()
-            raise _unauthorised("The request has no bearer token; send `Authorization: Bearer fct_...`.", "")
+                raise _password_problem()
+            raise _unauthorised_problem("The request has no bearer token; send `Authorization: Bearer fct_...`.", "")
         token = token.strip()
         record = self._tokens.find(token, time.time()) if len(token) <= _MAX_TOKEN_CHARS else None
         if record is None:
             if basic:
-                raise _ask_for_password()
-            raise _unauthorised("The bearer token is unknown, revoked or expired; ask for a new one.", "invalid_token")
+                raise _password_problem()
+            raise _unauthorised_problem(
+                "The bearer token is unknown, revoked or expired; ask for a new one.", "invalid_token"
+            )
         return record
 
     def check(self, headers: Any, scope: str, *, basic: bool = False) -> None:
@@ -84,7 +86,7 @@ class Access:
             )
 
 
-def _password(credentials: str) -> str:
+def _basic_password(credentials: str) -> str:
     """The password in the credentials of HTTP Basic; "" if they are malformed."""
     try:
         decoded = base64.b64decode(credentials[:_MAX_BASIC_CHARS].strip(), validate=True).decode()
@@ -93,7 +95,7 @@ def _password(credentials: str) -> str:
     return decoded.partition(":")[2]
 
 
-def _ask_for_password() -> Problem:
+def _password_problem() -> Problem:
     """A 401 that makes a browser ask for a name, which may be any, and a password, the token."""
     return Problem(
         problems.UNAUTHORISED,
@@ -102,12 +104,12 @@ def _ask_for_password() -> Problem:
     )
 
 
-def _unauthorised(detail: str, error: str) -> Problem:
+def _unauthorised_problem(detail: str, error: str) -> Problem:
     challenge = f'Bearer error="{error}"' if error else 'Bearer realm="forecache"'
     return Problem(problems.UNAUTHORISED, detail, headers=[("www-authenticate", challenge)])
 
 
-def _signature(path: Path) -> tuple[int, int, int] | None:
+def _file_signature(path: Path) -> tuple[int, int, int] | None:
     try:
         status = path.stat()
     except OSError:

@@ -9,21 +9,19 @@ from time import perf_counter_ns, time
 from typing import Any
 
 from forecache.errors import ForecacheError, InputError
-from forecache.reader.connections.call import Call, ClientGone
+from forecache.reader.connections.call import ClientGone, HttpCall
 from forecache.reader.connections.connections import Connections
 from forecache.reader.http import problems
 from forecache.reader.http.access import Access
-from forecache.reader.http.body_types import check_json_body
-from forecache.reader.http.extension import Context, MakeExtension
+from forecache.reader.http.extension import ExtensionContext, MakeExtension
 from forecache.reader.http.limits import MAX_PATH_BYTES, BodyMemory
-from forecache.reader.http.parsing import pipeline_and_key, plain_limit
-from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.http.parsing import check_json_body, parse_plain_limit, split_path
+from forecache.reader.http.problems import Problem, quote_value
 from forecache.reader.http.readiness import Readiness
-from forecache.reader.http.replies import Reply, Request
+from forecache.reader.http.replies import ParsedRequest, Reply
 from forecache.reader.http.routes import Routes
-from forecache.reader.processes.in_flight import InFlight
-from forecache.reader.processes.metrics import ROUTE, WorkerMetrics
-from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.reader.processes.worker_metrics import ROUTE, InFlightTime, WorkerMetrics
 from forecache.reader.versions.catalog import Catalog
 from forecache.reader.versions.watcher import RunOnLoop
 from forecache.settings import Settings
@@ -37,16 +35,18 @@ _ONE = ROUTE["one"]
 class ReaderApp:
     """Answers requests on one event loop, between `open` and `close`."""
 
-    def __init__(self, settings: Settings, runtime: Runtime, extensions: Sequence[MakeExtension] = ()) -> None:
+    def __init__(
+        self, settings: Settings, runtime: ReaderSharedMemory, extensions: Sequence[MakeExtension] = ()
+    ) -> None:
         self.settings = settings
         self._runtime = runtime
-        self._metrics = WorkerMetrics.claimed(runtime)
+        self._metrics = WorkerMetrics.claim(runtime)
         self._access = Access(settings.reader_tokens) if settings.reader_tokens else None
         self._bodies = BodyMemory(max(settings.reader_max_body_bytes, settings.reader_max_bodies_bytes))
         self.catalog = Catalog(settings, self._metrics)
         self._answers = self.catalog.answers
         self._guarded = self._access is not None
-        context = Context(settings, self.catalog, self._metrics, self._access, self._bodies, runtime)
+        context = ExtensionContext(settings, self.catalog, self._metrics, self._access, self._bodies, runtime)
         self._extensions = tuple(make(context) for make in extensions)
         self.readiness = Readiness(
             runtime, self._metrics, self.catalog, self._extensions, workers=settings.reader_workers
@@ -56,7 +56,9 @@ class ReaderApp:
         )
         self.connections: Connections | None = None
         self._closed = 0
-        self._in_flight = InFlight(self._metrics, lambda: 0 if self.connections is None else self.connections.waited_ns)
+        self._in_flight = InFlightTime(
+            self._metrics, lambda: 0 if self.connections is None else self.connections.waited_ns
+        )
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open the served versions and the extensions, on the loop's thread."""
@@ -65,9 +67,9 @@ class ReaderApp:
         self.catalog.open()
         for extension in self._extensions:
             extension.open(loop)
-        own = [self._note_readiness, self._in_flight.turn, *self.routes.follow]
-        follow = [*(each.turn for each in self._extensions), *own]
-        self.catalog.watch(loop, self._each_turn, follow)
+        own = [self._note_readiness, self._in_flight.count_elapsed, *self.routes.follow]
+        follow = [*(each.poll_changes for each in self._extensions), *own]
+        self.catalog.watch(loop, self._do_housekeeping, follow)
 
     def close(self) -> None:
         """Stop everything that `open` has started."""
@@ -75,41 +77,41 @@ class ReaderApp:
             extension.close()
         self.catalog.close()
 
-    def handle(self, call: Call) -> Awaitable[None] | None:
+    def handle(self, call: HttpCall) -> Awaitable[None] | None:
         """Answer a call, or return an awaitable that does."""
         method, path = call.method, call.path
-        if method == "GET" and not self._guarded and (found := pipeline_and_key(path)):
+        if method == "GET" and not self._guarded and (found := split_path(path)):
             name, _, key = found
             answers = self._answers.get(name)
             if answers is not None and key and self._answer_one(call, answers, key):
                 self._metrics.observe(_ONE, 200, perf_counter_ns() - call.arrived)
                 return None
         for extension in self._extensions:
-            handler = extension.find(method, path)
+            handler = extension.find_handler(method, path)
             if handler is not None:
                 return handler(call)
         if method == "POST" and self.routes.takes_body(path):
-            return self._post(call)
-        request = Request(method, path, call.query_string, call.headers, time())
+            return self._handle_post(call)
+        request = ParsedRequest(method, path, call.query_string, call.headers, time())
         try:
             _check_path(request)
         except Problem as problem:
             reply = problem_reply(problem)
         else:
-            reply = self._reply(request)
+            reply = self._make_reply(request)
         if len(reply.body) >= GZIP_FROM_BYTES and _accepts_gzip(request.headers):
-            reply = _gzipped(reply)
+            reply = _compress_reply(reply)
         self._send(call, request, reply)
         return None
 
-    def _answer_one(self, call: Call, answers: Any, key: str) -> bool:
+    def _answer_one(self, call: HttpCall, answers: Any, key: str) -> bool:
         """Answer a plain request for one key, at most with a limit; return False if it is another request or fails."""
         now = time()
         if not answers.valid_from <= now < answers.valid_until:
             answers.refresh(now)
         query, limit = call.query_string, 0
         if query:
-            limit = plain_limit(query)
+            limit = parse_plain_limit(query)
             if not limit:
                 return False
         if answers.refused or "if-none-match" in call.headers:
@@ -124,8 +126,8 @@ class ReaderApp:
         self._metrics.cells[answers.found_cell] += 1
         return True
 
-    def _post(self, call: Call) -> Awaitable[None] | None:
-        request = Request("POST", call.path, call.query_string, call.headers, 0.0)
+    def _handle_post(self, call: HttpCall) -> Awaitable[None] | None:
+        request = ParsedRequest("POST", call.path, call.query_string, call.headers, 0.0)
         settings = self.settings
         try:
             _check_path(request)
@@ -137,10 +139,10 @@ class ReaderApp:
             self._refuse(call, request, problem)
             return None
         if body is None:
-            return self._post_later(call, request)
-        return self._with_body(call, request, body)
+            return self._read_and_answer(call, request)
+        return self._answer_body(call, request, body)
 
-    async def _post_later(self, call: Call, request: Request) -> None:
+    async def _read_and_answer(self, call: HttpCall, request: ParsedRequest) -> None:
         """Read the body, then answer."""
         settings = self.settings
         try:
@@ -151,31 +153,31 @@ class ReaderApp:
         except Problem as problem:
             self._refuse(call, request, problem)
             return
-        later = self._with_body(call, request, body)
+        later = self._answer_body(call, request, body)
         if later is not None:
             await later
 
-    def _with_body(self, call: Call, request: Request, body: bytes) -> Awaitable[None] | None:
+    def _answer_body(self, call: HttpCall, request: ParsedRequest, body: bytes) -> Awaitable[None] | None:
         request.body, request.now = body, time()
-        reply = self._reply(request)
+        reply = self._make_reply(request)
         size = len(reply.body)
         if size >= GZIP_FROM_BYTES and _accepts_gzip(call.headers):
             if size >= GZIP_IN_THREAD_FROM_BYTES:
                 return self._send_gzipped(call, request, reply)
-            reply = _gzipped(reply)
+            reply = _compress_reply(reply)
         self._send(call, request, reply)
         return None
 
-    async def _send_gzipped(self, call: Call, request: Request, reply: Reply) -> None:
+    async def _send_gzipped(self, call: HttpCall, request: ParsedRequest, reply: Reply) -> None:
         """Compress a long answer in another thread and send it."""
-        self._send(call, request, await asyncio.get_running_loop().run_in_executor(None, _gzipped, reply))
+        self._send(call, request, await asyncio.get_running_loop().run_in_executor(None, _compress_reply, reply))
 
-    def _refuse(self, call: Call, request: Request, problem: Problem) -> None:
+    def _refuse(self, call: HttpCall, request: ParsedRequest, problem: Problem) -> None:
         if problem.kind is problems.OVERLOADED:
             self._metrics.count_refused_body()
         self._send(call, request, problem_reply(problem))
 
-    def _reply(self, request: Request) -> Reply:
+    def _make_reply(self, request: ParsedRequest) -> Reply:
         try:
             return self.routes.handle(request)
         except Problem as problem:
@@ -184,21 +186,21 @@ class ReaderApp:
             return problem_reply(Problem(problems.BAD_KEY, str(error)))
         except ForecacheError as error:
             kind = problems.UNREADABLE if error.status == 503 else problems.INTERNAL
-            logger.error("%s %s failed: %s", request.method, quoted(request.path), error)
+            logger.error("%s %s failed: %s", request.method, quote_value(request.path), error)
             return problem_reply(Problem(kind, "See the reader's log for the cause."))
         except Exception:
-            logger.exception("%s %s failed.", request.method, quoted(request.path))
-            self.catalog.suspect()
+            logger.exception("%s %s failed.", request.method, quote_value(request.path))
+            self.catalog.check_for_damage()
             return problem_reply(Problem(problems.INTERNAL, "This is a defect; see the reader's log for the cause."))
 
-    def _send(self, call: Call, request: Request, reply: Reply) -> None:
+    def _send(self, call: HttpCall, request: ParsedRequest, reply: Reply) -> None:
         call.respond(reply.status, reply.headers, reply.body)
         self._metrics.observe(request.route, reply.status, perf_counter_ns() - call.arrived)
 
     def _note_readiness(self, _: RunOnLoop) -> None:
-        self.readiness.note()
+        self.readiness.note_state()
 
-    def _each_turn(self) -> None:
+    def _do_housekeeping(self) -> None:
         """Reload tokens and count connections; the watching thread calls it a few times a second."""
         if self._access is not None and not self._access.reload():
             self._metrics.count_token_error()
@@ -208,7 +210,7 @@ class ReaderApp:
             self._closed = closed
 
 
-def _check_path(request: Request) -> None:
+def _check_path(request: ParsedRequest) -> None:
     if len(request.path) > MAX_PATH_BYTES or len(request.query) > MAX_PATH_BYTES:
         raise Problem(problems.LONG_PATH, f"The path or query has more than {MAX_PATH_BYTES} characters.")
 
@@ -230,7 +232,7 @@ def _accepts_gzip(headers: Any) -> bool:
     return False
 
 
-def _gzipped(reply: Reply) -> Reply:
+def _compress_reply(reply: Reply) -> Reply:
     body = gzip.compress(reply.body, compresslevel=1, mtime=0)
     headers = [*reply.headers, ("content-encoding", "gzip"), ("vary", "accept-encoding")]
     return Reply(reply.status, headers, body)

@@ -5,25 +5,25 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from forecache.reader.connections.call import Call
+from forecache.reader.connections.call import HttpCall
 from forecache.reader.http.access import Access
 from forecache.reader.http.limits import BodyMemory
-from forecache.reader.processes.metrics import WorkerMetrics
-from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.reader.processes.worker_metrics import WorkerMetrics
 from forecache.reader.versions.catalog import Catalog
 from forecache.reader.versions.watcher import RunOnLoop
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from forecache.reader.status.attention import Attention
-    from forecache.reader.status.history import Counted, History
+    from forecache.reader.status.history import History, ModelCounts
 
-Handler = Callable[[Call], Awaitable[None] | None]
+Handler = Callable[[HttpCall], Awaitable[None] | None]
 """Answers a request at once, or returns an awaitable that does."""
 
 
 @dataclass(frozen=True)
-class Context:
+class ExtensionContext:
     """The parts of a reader worker that its extensions may use.
 
     Attributes:
@@ -37,7 +37,7 @@ class Context:
     metrics: WorkerMetrics
     access: Access | None
     bodies: BodyMemory
-    runtime: Runtime
+    runtime: ReaderSharedMemory
 
 
 class Extension(Protocol):
@@ -46,36 +46,36 @@ class Extension(Protocol):
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Prepare, on the event loop's thread, before the worker accepts connections."""
 
-    def turn(self, run_on_loop: RunOnLoop) -> None:
+    def poll_changes(self, run_on_loop: RunOnLoop) -> None:
         """Look for changes; called in the watching thread a few times a second."""
 
     def close(self) -> None:
         """Stop everything that `open` started, on the event loop's thread."""
 
-    def find(self, method: str, path: str) -> Handler | None:
+    def find_handler(self, method: str, path: str) -> Handler | None:
         """Return the handler of a request, None if there is none. Called on the event loop: it must be fast."""
 
-    def serves(self) -> bool:
+    def serves_anything(self) -> bool:
         """Return whether it has something to serve."""
 
-    def listed(self) -> list[dict[str, Any]]:
+    def list_served(self) -> list[dict[str, Any]]:
         """Rows for the list of `GET /v1`, each with its `name`, which a token has to cover."""
 
-    def not_ready(self) -> str:
+    def not_ready_reason(self) -> str:
         """The reason why the worker should get no requests yet, as a sentence; "" if it should."""
 
-    def paths(self) -> dict[str, Any]:
+    def openapi_paths(self) -> dict[str, Any]:
         """Further paths of the OpenAPI document, as they are now."""
 
-    def prometheus(self) -> str:
+    def prometheus_text(self) -> str:
         """Further metrics of all workers in Prometheus's text format, lines that end in a newline."""
 
-    def counted(self) -> "Mapping[str, Counted]":
+    def model_counts(self) -> "Mapping[str, ModelCounts]":
         """Counts of all workers by model name, for the history; called in the watching thread."""
 
     def status(self, history: "History") -> "tuple[dict[str, Any], list[Attention]]":
         """Its members of the status document, and its problems; called in any thread, about once a second."""
 
 
-MakeExtension = Callable[[Context], Extension]
+MakeExtension = Callable[[ExtensionContext], Extension]
 """Makes the extension of a worker; it must be picklable."""

@@ -14,19 +14,21 @@ import orjson
 
 from forecache.errors import InputError
 from forecache.reader.http import problems
-from forecache.reader.http.parsing import check_count, json_object, member, names
-from forecache.reader.http.problems import Problem, quoted
-from forecache.reader.versions.answers import Answers
+from forecache.reader.http.parsing import check_count, check_names, parse_json_object, typed_member
+from forecache.reader.http.problems import Problem, quote_value
+from forecache.reader.versions.answers import VersionAnswers
 from forecache.store import encode_key
 
 _MEMBERS = frozenset(
     {"entities", "features", "feature_service", "full_feature_names", "include_feature_view_version_metadata"}
 )
 _EPOCH = "1970-01-01T00:00:00Z"
-Counts = list[tuple[Answers, int, int]]
+Counts = list[tuple[VersionAnswers, int, int]]
 
 
-def answer(body: bytes, served: Callable[[str], Answers], *, max_keys: int) -> tuple[list[str], bytes, Counts]:
+def answer_request(
+    body: bytes, served: Callable[[str], VersionAnswers], *, max_keys: int
+) -> tuple[list[str], bytes, Counts]:
     """Answer a Feast request.
 
     Args:
@@ -39,11 +41,11 @@ def answer(body: bytes, served: Callable[[str], Answers], *, max_keys: int) -> t
     Raises:
         Problem: The request is malformed, or names something that does not exist.
     """
-    data = json_object(body, _MEMBERS)
-    entities = _entities(member(data, "entities", dict), max_keys)
-    full_names = member(data, "full_feature_names", bool, False)
-    with_versions = member(data, "include_feature_view_version_metadata", bool, False)
-    views = _views(data, served)
+    data = parse_json_object(body, _MEMBERS)
+    entities = _check_entities(typed_member(data, "entities", dict), max_keys)
+    full_names = typed_member(data, "full_feature_names", bool, False)
+    with_versions = typed_member(data, "include_feature_view_version_metadata", bool, False)
+    views = _requested_views(data, served)
     _check_collisions(views, full_names=full_names)
 
     num_rows = len(next(iter(entities.values())))
@@ -57,7 +59,7 @@ def answer(body: bytes, served: Callable[[str], Answers], *, max_keys: int) -> t
         if name not in entities:
             raise Problem(
                 problems.BAD_REQUEST,
-                f"The entities lack the key column {name!r}; they have {', '.join(map(quoted, entities))}.",
+                f"The entities lack the key column {name!r}; they have {', '.join(map(quote_value, entities))}.",
             )
         feature_names.append(name)
         results.append(
@@ -68,10 +70,10 @@ def answer(body: bytes, served: Callable[[str], Answers], *, max_keys: int) -> t
             }
         )
     for answers, fields in views:
-        rows, moments = answers.dated_rows(_keys(answers, entities, num_rows))
+        rows, moments = answers.dated_rows(_encode_keys(answers, entities, num_rows))
         found = sum(row is not None for row in rows)
         counts.append((answers, found, num_rows - found))
-        texts = {moment: _event_time(moment) for moment in set(moments)}
+        texts = {moment: _format_event_time(moment) for moment in set(moments)}
         times = [_EPOCH if row is None else texts[moment] for row, moment in zip(rows, moments, strict=True)]
         as_text = {field.name for field in answers.manifest.fields if field.holds_structs}
         for field in fields:
@@ -92,11 +94,11 @@ def answer(body: bytes, served: Callable[[str], Answers], *, max_keys: int) -> t
     return read, orjson.dumps({"metadata": metadata, "results": results}), counts
 
 
-def _entities(entities: dict[str, Any], max_keys: int) -> dict[str, list[Any]]:
+def _check_entities(entities: dict[str, Any], max_keys: int) -> dict[str, list[Any]]:
     lengths = set()
     for name, values in entities.items():
         if type(values) is not list:
-            raise Problem(problems.BAD_REQUEST, f"The entity column {quoted(name)} is not an array.")
+            raise Problem(problems.BAD_REQUEST, f"The entity column {quote_value(name)} is not an array.")
         lengths.add(len(values))
     if len(lengths) != 1:
         found = "no column" if not lengths else "columns of different lengths"
@@ -105,19 +107,21 @@ def _entities(entities: dict[str, Any], max_keys: int) -> dict[str, list[Any]]:
     return entities
 
 
-def _views(data: dict[str, Any], served: Callable[[str], Answers]) -> list[tuple[Answers, list[str]]]:
+def _requested_views(
+    data: dict[str, Any], served: Callable[[str], VersionAnswers]
+) -> list[tuple[VersionAnswers, list[str]]]:
     """The pipelines of a request in the order of their first mention, with the requested fields of each."""
     service = data.get("feature_service")
     if service is not None:
-        answers = served(member(data, "feature_service", str))
-        answers.check_served()
+        answers = served(typed_member(data, "feature_service", str))
+        answers.check_age()
         return [(answers, list(answers.manifest.field_names))]
     wanted: dict[str, list[str]] = {}
-    for reference in names(member(data, "features", list, []), "features"):
+    for reference in check_names(typed_member(data, "features", list, []), "features"):
         view, colon, field = reference.partition(":")
         if not colon or not field:
             raise Problem(
-                problems.BAD_REQUEST, f"The feature {quoted(reference)} is not a reference; write pipeline:field."
+                problems.BAD_REQUEST, f"The feature {quote_value(reference)} is not a reference; write pipeline:field."
             )
         wanted.setdefault(view.partition("@")[0], []).append(field)
     if not wanted:
@@ -125,11 +129,11 @@ def _views(data: dict[str, Any], served: Callable[[str], Answers]) -> list[tuple
     views = [(served(view), fields) for view, fields in wanted.items()]
     for answers, fields in views:
         answers.check_fields(fields)
-        answers.check_served()
+        answers.check_age()
     return views
 
 
-def _check_collisions(views: list[tuple[Answers, list[str]]], *, full_names: bool) -> None:
+def _check_collisions(views: list[tuple[VersionAnswers, list[str]]], *, full_names: bool) -> None:
     """Refuse two features with the same name, as Feast does."""
     seen: dict[str, str] = {}
     for answers, fields in [] if full_names else views:
@@ -143,17 +147,18 @@ def _check_collisions(views: list[tuple[Answers, list[str]]], *, full_names: boo
             seen[field] = answers.manifest.pipeline
 
 
-def _keys(answers: Answers, entities: dict[str, list[Any]], num_rows: int) -> list[bytes]:
+def _encode_keys(answers: VersionAnswers, entities: dict[str, list[Any]], num_rows: int) -> list[bytes]:
     schema = answers.manifest.key
     columns = [entities[name] for name in schema.names]
     for name, values in zip(schema.names, columns, strict=True):
         for value in values:
             if type(value) is not str and type(value) is not int:
                 raise InputError(
-                    f"The entity column {name!r} holds {quoted(value)}.", remedy="Entity values are text or integers."
+                    f"The entity column {name!r} holds {quote_value(value)}.",
+                    remedy="Entity values are text or integers.",
                 )
     return [encode_key(schema, [values[row] for values in columns]) for row in range(num_rows)]
 
 
-def _event_time(moment: datetime) -> str:
+def _format_event_time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -21,7 +21,7 @@ class BodyMemory:
     def __init__(self, limit_bytes: int) -> None:
         self.free_bytes = limit_bytes
 
-    def take(self, size_bytes: int) -> None:
+    def reserve(self, size_bytes: int) -> None:
         """Reserve memory; `release` returns it.
 
         Raises:
@@ -39,11 +39,11 @@ class BodyMemory:
                 headers=[("retry-after", "1"), ("connection", "close")],
             )
 
-    def give_back(self, size_bytes: int) -> None:
+    def release(self, size_bytes: int) -> None:
         self.free_bytes += size_bytes
 
 
-def too_large(limit_bytes: int) -> Problem:
+def too_large_problem(limit_bytes: int) -> Problem:
     """The problem of a body that is larger than the limit."""
     return Problem(
         problems.TOO_LARGE,

@@ -4,7 +4,7 @@ from typing import Any
 
 from forecache.names import NAME
 from forecache.reader.http.parsing import MAX_FIELDS, MAX_LIMIT
-from forecache.reader.http.problems import CONTENT_TYPE, KINDS, Kind
+from forecache.reader.http.problems import CONTENT_TYPE, KINDS, ProblemKind
 from forecache.reader.tokens import METRICS
 from forecache.settings import Settings
 
@@ -196,7 +196,7 @@ def _schemas() -> Schema:
         "stale": _FLAG | {"description": "Whether the age is beyond what the pipeline's declaration allows."},
     }
     provenance = {"source": {"enum": ["precomputed"]}, **version, **freshness}
-    found, streamed = {"key": _TEXT, "value": _VALUE}, _streamed()
+    found, streamed = {"key": _TEXT, "value": _VALUE}, _streamed_members()
     replaced = {"description": "The published version, if it is damaged and this one replaces it."}
     fallback = {"fallback_for": _NUMBER | replaced}
     alone = {"store_version": {"type": ["integer", "null"]}, "published_at": {"type": ["string", "null"]}}
@@ -233,7 +233,7 @@ def _schemas() -> Schema:
     }
 
 
-def _streamed() -> Schema:
+def _streamed_members() -> Schema:
     """The members of a live answer beside its key and value."""
     position = {"type": ["integer", "null"], "description": "Version of the stream's table; null if no commit has it."}
     event = _TIME | {"type": ["string", "null"], "description": "Null if none has come to a live view."}
@@ -243,7 +243,7 @@ def _streamed() -> Schema:
     return {"source": {"enum": ["live"]}, **told, "age_s": _NUMBER | age, "stale": _FLAG}
 
 
-def _problem_schema(kinds: tuple[Kind, ...]) -> Schema:
+def _problem_schema(kinds: tuple[ProblemKind, ...]) -> Schema:
     return _object(
         {"type": {"enum": [kind.uri for kind in kinds]}, "title": _TEXT, "status": _NUMBER, "detail": _TEXT},
         description="RFC 9457. `type` names the kind of problem; further members depend on it.",

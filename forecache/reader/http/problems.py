@@ -10,7 +10,7 @@ CONTENT_TYPE = "application/problem+json"
 
 
 @dataclass(frozen=True)
-class Kind:
+class ProblemKind:
     """A kind of problem; `slug` names it in the `type` member and in the metrics of clients."""
 
     status: int
@@ -22,29 +22,29 @@ class Kind:
         return f"urn:forecache:problem:{self.slug}"
 
 
-BAD_REQUEST = Kind(400, "bad-request", "The request cannot be understood")
-BAD_KEY = Kind(400, "bad-key", "The key is not of the pipeline's key type")
-UNAUTHORISED = Kind(401, "unauthorised", "A valid bearer token is needed")
-FORBIDDEN = Kind(403, "forbidden", "The token does not cover this")
-NO_ROUTE = Kind(404, "no-such-route", "There is nothing at this path")
-NO_PIPELINE = Kind(404, "unknown-pipeline", "The pipeline is not known")
-NO_KEY = Kind(404, "unknown-key", "The key is not in the published version")
-METHOD = Kind(405, "method-not-allowed", "The method is not allowed here")
-TIMEOUT = Kind(408, "request-timeout", "The request took too long to arrive")
-TOO_LARGE = Kind(413, "body-too-large", "The body is too large")
-LONG_PATH = Kind(414, "path-too-long", "The path or query is too long")
-MEDIA_TYPE = Kind(415, "unsupported-media-type", "The body must be JSON")
-TOO_MANY_KEYS = Kind(422, "too-many-keys", "The request asks for too many keys")
-TOO_MANY_CANDIDATES = Kind(422, "too-many-candidates", "The request has too many candidates")
-INTERNAL = Kind(500, "internal", "The reader failed")
-NOT_READY = Kind(503, "not-ready", "The reader is not ready")
-NOT_PUBLISHED = Kind(503, "not-published", "The pipeline has no published version")
-UNREADABLE = Kind(503, "not-readable", "The published version cannot be read")
-OVERLOADED = Kind(503, "overloaded", "The reader has no memory left for request bodies")
-STALE = Kind(503, "stale", "The published version is older than the pipeline allows")
-DEADLINE_PASSED = Kind(504, "deadline-passed", "The deadline had passed before the request arrived")
+BAD_REQUEST = ProblemKind(400, "bad-request", "The request cannot be understood")
+BAD_KEY = ProblemKind(400, "bad-key", "The key is not of the pipeline's key type")
+UNAUTHORISED = ProblemKind(401, "unauthorised", "A valid bearer token is needed")
+FORBIDDEN = ProblemKind(403, "forbidden", "The token does not cover this")
+NO_ROUTE = ProblemKind(404, "no-such-route", "There is nothing at this path")
+NO_PIPELINE = ProblemKind(404, "unknown-pipeline", "The pipeline is not known")
+NO_KEY = ProblemKind(404, "unknown-key", "The key is not in the published version")
+METHOD = ProblemKind(405, "method-not-allowed", "The method is not allowed here")
+TIMEOUT = ProblemKind(408, "request-timeout", "The request took too long to arrive")
+TOO_LARGE = ProblemKind(413, "body-too-large", "The body is too large")
+LONG_PATH = ProblemKind(414, "path-too-long", "The path or query is too long")
+MEDIA_TYPE = ProblemKind(415, "unsupported-media-type", "The body must be JSON")
+TOO_MANY_KEYS = ProblemKind(422, "too-many-keys", "The request asks for too many keys")
+TOO_MANY_CANDIDATES = ProblemKind(422, "too-many-candidates", "The request has too many candidates")
+INTERNAL = ProblemKind(500, "internal", "The reader failed")
+NOT_READY = ProblemKind(503, "not-ready", "The reader is not ready")
+NOT_PUBLISHED = ProblemKind(503, "not-published", "The pipeline has no published version")
+UNREADABLE = ProblemKind(503, "not-readable", "The published version cannot be read")
+OVERLOADED = ProblemKind(503, "overloaded", "The reader has no memory left for request bodies")
+STALE = ProblemKind(503, "stale", "The published version is older than the pipeline allows")
+DEADLINE_PASSED = ProblemKind(504, "deadline-passed", "The deadline had passed before the request arrived")
 
-KINDS = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
+KINDS = tuple(value for value in list(globals().values()) if isinstance(value, ProblemKind))
 CLIENT_GONE = 499
 """Counted, as nginx does, if the client left before its request was complete; never sent."""
 
@@ -63,7 +63,7 @@ class Problem(Exception):
 
     def __init__(
         self,
-        kind: Kind,
+        kind: ProblemKind,
         detail: str,
         *,
         headers: Sequence[tuple[str, str]] = (),
@@ -91,7 +91,7 @@ class Problem(Exception):
         return [("content-type", CONTENT_TYPE), ("cache-control", "no-store"), *self.headers]
 
 
-def quoted(value: object, *, limit: int = 60) -> str:
+def quote_value(value: object, *, limit: int = 60) -> str:
     """A value for display in a detail: quoted, and cut to `limit` characters."""
     text = str(value)
     return repr(text if len(text) <= limit else text[:limit] + "...")

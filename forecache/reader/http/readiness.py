@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 
 from forecache.reader.http.extension import Extension
-from forecache.reader.processes.metrics import WorkerMetrics
-from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.reader.processes.worker_metrics import WorkerMetrics
 from forecache.reader.versions.catalog import Catalog
 
 
-class State(IntEnum):
+class WorkerState(IntEnum):
     """The state that a worker notes in its slot. A slot that no worker has used yet is `STARTING`."""
 
     STARTING, READY, EMPTY, DAMAGED, EXTENSION, BEHIND, UNWATCHED = range(7)
@@ -17,12 +17,12 @@ class State(IntEnum):
 
 _LOADING = "The reader is still reading the published versions into memory."
 _REASONS = {
-    State.STARTING: _LOADING,
-    State.READY: "",
-    State.EMPTY: "No pipeline has a published version that can be read.",
-    State.BEHIND: "A worker of the reader waits until a live layer is near its stream.",
-    State.EXTENSION: "A worker of the reader is still loading what it answers in real time.",
-    State.UNWATCHED: "A worker of the reader cannot look for new versions; see the reader's log.",
+    WorkerState.STARTING: _LOADING,
+    WorkerState.READY: "",
+    WorkerState.EMPTY: "No pipeline has a published version that can be read.",
+    WorkerState.BEHIND: "A worker of the reader waits until a live layer is near its stream.",
+    WorkerState.EXTENSION: "A worker of the reader is still loading what it answers in real time.",
+    WorkerState.UNWATCHED: "A worker of the reader cannot look for new versions; see the reader's log.",
 }
 
 
@@ -37,7 +37,7 @@ class Readiness:
 
     def __init__(
         self,
-        runtime: Runtime,
+        runtime: ReaderSharedMemory,
         metrics: WorkerMetrics,
         catalog: Catalog,
         extensions: Sequence[Extension],
@@ -49,21 +49,21 @@ class Readiness:
         self._slots = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
         # A replaced worker counts as ready from the start, once all were ready: its connections wait for it. Otherwise
         # one request that crashes workers would take every replica out of the balancer at once.
-        metrics.note_state(State.READY if runtime.was_ready else State.STARTING)
+        metrics.note_state(WorkerState.READY if runtime.was_ready else WorkerState.STARTING)
 
-    def note(self) -> None:
+    def note_state(self) -> None:
         """Publish the state of this worker to the others; the watching thread calls it after each poll."""
-        self._metrics.note_state(self._own()[0])
+        self._metrics.note_state(self._own_state()[0])
         if not self._runtime.was_ready:
-            self.reason()  # the last worker to get ready records when all were, without waiting for a probe
+            self.not_ready_reason()  # the last worker to get ready records when all were, without waiting for a probe
 
-    def reason(self) -> str:
+    def not_ready_reason(self) -> str:
         """The reason why the reader should get no requests, as a sentence; "" if it should."""
-        if self._runtime.draining:
+        if self._runtime.is_draining:
             return "The reader is draining: it got a signal to stop."
-        if own := self._own()[1]:
+        if own := self._own_state()[1]:
             return own
-        if other := next(filter(None, map(_reason, self._others())), ""):
+        if other := next(filter(None, map(_worker_reason, self._other_workers())), ""):
             return other
         if not self._runtime.was_ready:
             started = sum(worker.pid != 0 for worker in self._slots)
@@ -72,33 +72,33 @@ class Readiness:
             self._runtime.note_ready()
         return ""
 
-    def _own(self) -> tuple[State, str]:
+    def _own_state(self) -> tuple[WorkerState, str]:
         catalog = self._catalog
         if not catalog.is_following:
-            return State.UNWATCHED, _REASONS[State.UNWATCHED]
+            return WorkerState.UNWATCHED, _REASONS[WorkerState.UNWATCHED]
         if not catalog.warm:
-            return State.STARTING, _LOADING
+            return WorkerState.STARTING, _LOADING
         if catalog.damaged:
-            return State.DAMAGED, _damage(sorted(catalog.damaged))
-        if not catalog.answers and not any(extension.serves() for extension in self._extensions):
-            return State.EMPTY, _REASONS[State.EMPTY]
+            return WorkerState.DAMAGED, _damage_reason(sorted(catalog.damaged))
+        if not catalog.answers and not any(extension.serves_anything() for extension in self._extensions):
+            return WorkerState.EMPTY, _REASONS[WorkerState.EMPTY]
         if catalog.lag.reason and not self._runtime.was_ready:
-            return State.BEHIND, catalog.lag.reason
-        if reason := next(filter(None, (extension.not_ready() for extension in self._extensions)), ""):
-            return State.EXTENSION, reason
-        return State.READY, ""
+            return WorkerState.BEHIND, catalog.lag.reason
+        if reason := next(filter(None, (extension.not_ready_reason() for extension in self._extensions)), ""):
+            return WorkerState.EXTENSION, reason
+        return WorkerState.READY, ""
 
-    def _others(self) -> Iterator[WorkerMetrics]:
+    def _other_workers(self) -> Iterator[WorkerMetrics]:
         """The other workers that run now."""
         for index, worker in enumerate(self._slots):
-            if self._runtime.is_anothers(index):
+            if self._runtime.is_taken_by_another(index):
                 yield worker
 
 
-def _reason(worker: WorkerMetrics) -> str:
-    state = State(worker.state)
-    return _damage(worker.damaged()) if state == State.DAMAGED else _REASONS[state]
+def _worker_reason(worker: WorkerMetrics) -> str:
+    state = WorkerState(worker.state)
+    return _damage_reason(worker.damaged_pipelines()) if state == WorkerState.DAMAGED else _REASONS[state]
 
 
-def _damage(names: Sequence[str]) -> str:
+def _damage_reason(names: Sequence[str]) -> str:
     return f"The published version of {', '.join(names)} is damaged, and no earlier one can be served instead."

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from forecache.reader.http import problems
-from forecache.reader.http.problems import Problem, quoted
-from forecache.reader.processes.metrics import ROUTE
+from forecache.reader.http.problems import Problem, quote_value
+from forecache.reader.processes.worker_metrics import ROUTE
 from forecache.reader.versions.answers import JSON, Headers
 
 
@@ -19,7 +19,7 @@ class Reply(NamedTuple):
 
 
 @dataclass(slots=True)
-class Request:
+class ParsedRequest:
     """A parsed request; `route` is its index in the metrics, set once it is known."""
 
     method: str
@@ -35,19 +35,19 @@ NO_CACHE: Headers = (("content-type", JSON), ("cache-control", "no-cache"))
 NO_STORE: Headers = (("content-type", JSON), ("cache-control", "no-store"))
 
 
-def allow(request: Request, *methods: str) -> None:
+def check_method(request: ParsedRequest, *methods: str) -> None:
     """Raise a `Problem` (405) for another method."""
     allowed = (*methods, "HEAD") if "GET" in methods else methods
     if request.method not in allowed:
         listed = ", ".join(allowed)
         raise Problem(
             problems.METHOD,
-            f"{request.method[:20]} is not allowed at {quoted(request.path)}; use {listed}.",
+            f"{request.method[:20]} is not allowed at {quote_value(request.path)}; use {listed}.",
             headers=[("allow", listed)],
         )
 
 
-def matches(header: str | None, etag: str) -> bool:
+def etag_matches(header: str | None, etag: str) -> bool:
     """Return whether If-None-Match names the ETag, compared weakly (RFC 9110, 13.1.2); False if either is missing."""
     if header is None or not etag:
         return False

@@ -17,9 +17,9 @@ from forecache.errors import UnavailableError
 from forecache.reader.http.access import Access
 from forecache.reader.http.extension import MakeExtension
 from forecache.reader.processes.listeners import listen
-from forecache.reader.processes.metrics import SLOT_BYTES
-from forecache.reader.processes.shared_memory import Runtime
-from forecache.reader.processes.worker import work
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.reader.processes.worker import run_worker
+from forecache.reader.processes.worker_metrics import SLOT_BYTES
 from forecache.reader.status.history import HISTORY_BYTES
 from forecache.settings import Settings
 
@@ -68,19 +68,21 @@ def serve(
     anonymous = settings.reader_tokens is not None or settings.reader_anonymous
     listeners = listen(host, port, anonymous=anonymous, count=settings.reader_workers)
     # Two slots per worker: one that replaces another begins to count while that one may still be ending.
-    runtime = Runtime.create(num_slots=2 * settings.reader_workers, slot_bytes=SLOT_BYTES, history_bytes=HISTORY_BYTES)
+    runtime = ReaderSharedMemory.create(
+        num_slots=2 * settings.reader_workers, slot_bytes=SLOT_BYTES, history_bytes=HISTORY_BYTES
+    )
     try:
         if on_start is not None:
             at, port = listeners[0].getsockname()[:2]
             on_start(f"http://[{at}]:{port}" if ":" in at else f"http://{at}:{port}")
-        _Main(settings, listeners, runtime, drain_s=drain_s, extensions=extensions).run()
+        _MainProcess(settings, listeners, runtime, drain_s=drain_s, extensions=extensions).run()
     finally:
         for listener in listeners:
             listener.close()
         runtime.remove()
 
 
-class _Main:
+class _MainProcess:
     """The main process: keeps a worker running for each socket.
 
     No other process can take the port, the kernel spreads connections over the sockets, and while a worker is replaced
@@ -88,7 +90,7 @@ class _Main:
     """
 
     def __init__(
-        self, settings: Settings, listeners: Sequence[socket.socket], runtime: Runtime, *,
+        self, settings: Settings, listeners: Sequence[socket.socket], runtime: ReaderSharedMemory, *,
         drain_s: float, extensions: Sequence[MakeExtension],
     ) -> None:  # fmt: skip
         self._settings, self._listeners, self._runtime = settings, listeners, runtime
@@ -101,13 +103,13 @@ class _Main:
 
     def run(self) -> None:
         """Supervise the workers until a signal arrives and all of them have ended."""
-        with self._told() as woken:
+        with self._count_signals() as woken:
             try:
                 for place in range(len(self._listeners)):
                     self._start(place)
                 while not self._signals:
-                    self._keep(woken)
-                self._runtime.drain()
+                    self._replace_ended(woken)
+                self._runtime.start_draining()
                 self._drain(woken)
             finally:
                 self._stop()
@@ -115,14 +117,14 @@ class _Main:
     def _start(self, place: int) -> None:
         # Forked: the worker inherits the socket, and all imported modules.
         worker = multiprocessing.get_context("fork").Process(
-            target=_in_child,
+            target=_run_child,
             args=(self._settings, self._runtime, self._listeners, place, self._extensions),
             name=f"forecache-reader-{place}",
         )
         worker.start()
         self._workers[place] = worker
 
-    def _keep(self, woken: int) -> None:
+    def _replace_ended(self, woken: int) -> None:
         """Wait for a signal, the end of a worker or a due restart; replace workers that have ended."""
         now = time.monotonic()
         for place in [place for place, due in self._due.items() if due <= now]:
@@ -132,9 +134,9 @@ class _Main:
         wait([woken, *(worker.sentinel for worker in self._workers.values())], max(0.0, pause_s))
         for place, worker in list(self._workers.items()):
             if not worker.is_alive() and not self._signals:
-                self._ended(place, worker)
+                self._note_crash(place, worker)
 
-    def _ended(self, place: int, worker: BaseProcess) -> None:
+    def _note_crash(self, place: int, worker: BaseProcess) -> None:
         """Record a worker that ended without a signal, and schedule its replacement.
 
         Raises:
@@ -142,7 +144,7 @@ class _Main:
         """
         worker.join()
         del self._workers[place]
-        self._last_end = _end(worker)
+        self._last_end = _describe_end(worker)
         self._runtime.count_crash()
         logger.error("A worker ended unexpectedly, by %s; %d have so far.", self._last_end, self._runtime.crashes)
         now = time.monotonic()
@@ -159,7 +161,7 @@ class _Main:
         until = time.monotonic() + self._drain_s
         while self._signals < 2 and (left_s := until - time.monotonic()) > 0:
             wait([woken], left_s)
-            _emptied(woken)
+            _empty_pipe(woken)
 
     def _stop(self) -> None:
         for listener in self._listeners:
@@ -175,20 +177,20 @@ class _Main:
                 worker.join()
 
     @contextmanager
-    def _told(self) -> Iterator[int]:
+    def _count_signals(self) -> Iterator[int]:
         """Count signals to stop while the block runs; the descriptor becomes readable with each."""
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
         os.set_blocking(writing, False)
 
-        def tell(number: int, frame: FrameType | None) -> None:
+        def count_signal(number: int, frame: FrameType | None) -> None:
             self._signals += 1
             with suppress(BlockingIOError):  # it is readable already
                 os.write(writing, b"x")
 
         # Signals that are already ignored, as under nohup and a shell's `&`, stay ignored; SIGTERM always ends it.
         before = {
-            number: signal.signal(number, tell)
+            number: signal.signal(number, count_signal)
             for number in _STOP_SIGNALS
             if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN
         }
@@ -201,18 +203,18 @@ class _Main:
             os.close(writing)
 
 
-def _in_child(
-    settings: Settings, runtime: Runtime, listeners: Sequence[socket.socket], place: int,
+def _run_child(
+    settings: Settings, runtime: ReaderSharedMemory, listeners: Sequence[socket.socket], place: int,
     extensions: Sequence[MakeExtension],
 ) -> None:  # fmt: skip
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for other, listener in enumerate(listeners):
         if other != place:
             listener.close()
-    work(settings, runtime.path, listeners[place], extensions)
+    run_worker(settings, runtime.path, listeners[place], extensions)
 
 
-def _emptied(descriptor: int) -> None:
+def _empty_pipe(descriptor: int) -> None:
     try:
         while os.read(descriptor, 64):
             pass
@@ -220,7 +222,7 @@ def _emptied(descriptor: int) -> None:
         return
 
 
-def _end(worker: BaseProcess) -> str:
+def _describe_end(worker: BaseProcess) -> str:
     """The signal or exit code with which a worker's process ended, in words."""
     code = worker.exitcode
     return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"

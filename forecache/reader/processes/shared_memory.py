@@ -22,7 +22,7 @@ _RESERVE_CHUNK_BYTES = 1 << 20
 _FLOCK = struct.Struct("hhqqi4x")  # fcntl(2), struct flock on 64-bit Linux: kind, whence, start, length, process
 
 
-class Runtime:
+class ReaderSharedMemory:
     """The shared memory of one reader, which each of its processes opens.
 
     A head of one page is followed by slots of equal size. A worker claims a slot with a lock that lasts until its
@@ -40,7 +40,7 @@ class Runtime:
         self._records = False
 
     @classmethod
-    def create(cls, *, num_slots: int, slot_bytes: int, history_bytes: int = 0) -> "Runtime":
+    def create(cls, *, num_slots: int, slot_bytes: int, history_bytes: int = 0) -> "ReaderSharedMemory":
         """New shared memory, every page of it reserved.
 
         Raises:
@@ -58,14 +58,14 @@ class Runtime:
             os.write(descriptor, bytes(min(_RESERVE_CHUNK_BYTES, size - start)))
         head = bytearray(_HEAD_BYTES)
         cells = memoryview(head).cast("q")  # signed, as a clock may say that it is before 1970
-        cells[_STARTED], cells[_BEGAN_NS], cells[_HISTORY_BYTES] = int(time.time()), _process_began_ns(), history_bytes
+        cells[_STARTED], cells[_BEGAN_NS], cells[_HISTORY_BYTES] = int(time.time()), _process_start_ns(), history_bytes
         os.pwrite(descriptor, head, 0)
         return cls(path, slot_bytes)
 
-    def claim(self) -> memoryview:
+    def claim_slot(self) -> memoryview:
         """Claim a slot that no live worker has and return its memory; memory of this process alone if none is free."""
         for index in range(self.num_slots):
-            if index not in self._claimed and self._lock(index):
+            if index not in self._claimed and self._try_lock(index):
                 self._claimed.add(index)
                 return self.slot(index)
         logger.error("All %d slots for counters are taken; this worker's requests are not counted.", self.num_slots)
@@ -80,12 +80,12 @@ class Runtime:
         """The memory of the history, after the slots."""
         return memoryview(self._map)[_HEAD_BYTES + self.num_slots * self.slot_bytes :]
 
-    def records(self) -> bool:
+    def try_become_recorder(self) -> bool:
         """Return whether this process writes the history; it takes over the task if no live process has it."""
-        self._records = self._records or self._lock(self.num_slots)
+        self._records = self._records or self._try_lock(self.num_slots)
         return self._records
 
-    def _lock(self, index: int) -> bool:
+    def _try_lock(self, index: int) -> bool:
         # The kernel releases the lock when the process ends, however it ends. The lock belongs to the open file: a
         # process's lock would be lost as soon as a copy of any descriptor of this file was closed.
         try:
@@ -97,7 +97,7 @@ class Runtime:
             return False
         return True
 
-    def is_anothers(self, index: int) -> bool:
+    def is_taken_by_another(self, index: int) -> bool:
         """Return whether another live process has a slot; if the system cannot tell, whether this one does not."""
         if not hasattr(fcntl, "F_OFD_GETLK"):
             return index not in self._claimed
@@ -106,13 +106,13 @@ class Runtime:
         return kind != fcntl.F_UNLCK
 
     @property
-    def started(self) -> int:
+    def started_at(self) -> int:
         """Unix time at which the reader started."""
         return self._head[_STARTED]
 
     def is_taken(self, index: int) -> bool:
         """Return whether a live process has a slot."""
-        return index in self._claimed or self.is_anothers(index)
+        return index in self._claimed or self.is_taken_by_another(index)
 
     @property
     def was_ready(self) -> bool:
@@ -129,11 +129,11 @@ class Runtime:
         return self._head[_START_NS] / 1e9
 
     @property
-    def draining(self) -> bool:
+    def is_draining(self) -> bool:
         """True after the reader got a signal to stop: it still answers, but is not ready."""
         return self._head[_DRAINING] != 0
 
-    def drain(self) -> None:
+    def start_draining(self) -> None:
         self._head[_DRAINING] = 1
 
     @property
@@ -156,7 +156,7 @@ class Runtime:
             self.path.unlink(missing_ok=True)
 
 
-def _process_began_ns() -> int:
+def _process_start_ns() -> int:
     """Start of this process on the clock of `time.monotonic_ns`; the present time if the system does not tell."""
     now = time.monotonic_ns()
     try:

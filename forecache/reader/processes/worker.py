@@ -13,28 +13,30 @@ import uvloop
 from forecache.reader.connections.connections import Connections
 from forecache.reader.http.app import ReaderApp
 from forecache.reader.http.extension import MakeExtension
-from forecache.reader.processes.metrics import SLOT_BYTES
-from forecache.reader.processes.shared_memory import Runtime
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.reader.processes.worker_metrics import SLOT_BYTES
 from forecache.settings import Settings
 
 
-def work(settings: Settings, shared: Path, listener: socket.socket, extensions: Sequence[MakeExtension] = ()) -> None:
+def run_worker(
+    settings: Settings, shared: Path, listener: socket.socket, extensions: Sequence[MakeExtension] = ()
+) -> None:
     """Answer requests on a listening socket until SIGTERM; requests in progress are finished first."""
     # A separate process group, so that Ctrl-C in a terminal reaches only the main process, which drains first.
     os.setpgid(0, 0)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
-    app = ReaderApp(settings, Runtime(shared, SLOT_BYTES), extensions)
+    app = ReaderApp(settings, ReaderSharedMemory(shared, SLOT_BYTES), extensions)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(_answer(settings, app, listener))
+        loop.run_until_complete(_answer_until_stopped(settings, app, listener))
     finally:
         loop.close()
 
 
-async def _answer(settings: Settings, app: ReaderApp, listener: socket.socket) -> None:
+async def _answer_until_stopped(settings: Settings, app: ReaderApp, listener: socket.socket) -> None:
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, told.set)
     app.connections = connections = Connections(
@@ -44,5 +46,5 @@ async def _answer(settings: Settings, app: ReaderApp, listener: socket.socket) -
     app.open(loop)
     connections.start()
     await told.wait()
-    await connections.finish()
+    await connections.drain()
     app.close()

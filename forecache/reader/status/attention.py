@@ -24,7 +24,7 @@ class Attention:
     remedy: str
 
 
-def of_reader(reader: Mapping[str, Any], not_ready: str) -> Iterator[Attention]:
+def reader_problems(reader: Mapping[str, Any], not_ready: str) -> Iterator[Attention]:
     """Problems of the processes; arguments as the status document has them."""
     if reader["draining"]:
         yield Attention(
@@ -44,7 +44,7 @@ def of_reader(reader: Mapping[str, Any], not_ready: str) -> Iterator[Attention]:
         yield Attention("warning", what, "The reader's log has the cause.")
 
 
-def of_version(row: Mapping[str, Any]) -> Iterator[Attention]:
+def version_problems(row: Mapping[str, Any]) -> Iterator[Attention]:
     """Problems of a pipeline or view, a row of `version_rows`."""
     name, version, state = row["name"], row["version"], row["state"]
     repair = f"Run `forecache verify`, then `forecache publish {name}`; on a replica, `forecache pull --verify`."
@@ -73,6 +73,6 @@ def of_version(row: Mapping[str, Any]) -> Iterator[Attention]:
         yield Attention("warning", what, run)
 
 
-def in_order(found: Sequence[Attention]) -> list[Attention]:
+def sort_by_severity(found: Sequence[Attention]) -> list[Attention]:
     """Problems sorted by severity, the critical ones first."""
     return sorted(found, key=lambda each: each.severity != "critical")

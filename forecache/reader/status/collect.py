@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -9,15 +10,62 @@ from pathlib import Path
 from typing import Any
 
 from forecache.reader.http.extension import Extension
-from forecache.reader.http.readiness import Readiness, State
-from forecache.reader.processes.metrics import BODIES_REFUSED, CONNECTIONS, TOKEN_ERRORS, WorkerMetrics
-from forecache.reader.processes.shared_memory import Runtime
-from forecache.reader.status.attention import Attention, in_order, of_reader, of_version
-from forecache.reader.status.history import STEP_S, History, Traffic, traffic_of
-from forecache.reader.status.latency import quantile_us
-from forecache.reader.status.recorder import ANSWERING, keys_of
+from forecache.reader.http.readiness import Readiness, WorkerState
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.reader.processes.worker_metrics import (
+    BODIES_REFUSED,
+    CONNECTIONS,
+    HITS,
+    MISSES,
+    ROUTE,
+    STALE_HITS,
+    TOKEN_ERRORS,
+    WorkerMetrics,
+)
+from forecache.reader.status.attention import Attention, reader_problems, sort_by_severity, version_problems
+from forecache.reader.status.history import STEP_S, History, ModelCounts, ReaderTraffic, quantile_us, traffic_of
 from forecache.reader.status.versions import version_rows
 from forecache.reader.versions.catalog import Catalog
+from forecache.reader.versions.watcher import RunOnLoop
+
+ANSWERING = tuple(ROUTE[name] for name in ("one", "many", "feast", "realtime"))
+"""The routes of requests for keys and to real-time models; people and probes use the others."""
+
+
+class Recorder:
+    """Adds a sample to the history every two seconds, in the one worker that has this task."""
+
+    def __init__(self, runtime: ReaderSharedMemory, extensions: Sequence[Extension]) -> None:
+        self._runtime, self._extensions = runtime, extensions
+        self._history = History(runtime.history)
+        self._workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
+        self._step = 0
+
+    def record_sample(self, _: RunOnLoop) -> None:
+        """Add a sample if one is due and this worker has the task; the watching thread calls it after each poll."""
+        clock_s = time.monotonic()
+        step = int(clock_s) // STEP_S
+        if step == self._step or not self._runtime.try_become_recorder():
+            return
+        self._step = step
+        models: dict[str, ModelCounts] = {}
+        for extension in self._extensions:
+            models.update(extension.model_counts())
+        traffic = traffic_of(self._workers, ANSWERING)
+        self._history.add_sample(time.time(), traffic, count_keys(self._workers), models, clock_s=clock_s)
+
+
+def count_keys(workers: Sequence[WorkerMetrics]) -> dict[str, tuple[int, int]]:
+    """(keys found, keys not found) by pipeline, of all workers since the reader started."""
+    found: dict[str, tuple[int, int]] = {}
+    for worker in workers:
+        cells = worker.cells
+        for name, offset in worker.pipelines():
+            hits, misses = found.get(name, (0, 0))
+            hits += cells[offset + HITS] + cells[offset + STALE_HITS]
+            found[name] = hits, misses + cells[offset + MISSES]
+    return found
+
 
 logger = logging.getLogger("forecache.reader")
 WINDOW_S = 300
@@ -39,7 +87,7 @@ class Collector:
 
     def __init__(
         self,
-        runtime: Runtime,
+        runtime: ReaderSharedMemory,
         catalog: Catalog,
         readiness: Readiness,
         extensions: Sequence[Extension],
@@ -54,13 +102,13 @@ class Collector:
 
     def document(self, now: float) -> dict[str, Any]:
         """The status at a Unix time. It has no keys of rows, no paths and no secrets."""
-        not_ready = self._readiness.reason()
+        not_ready = self._readiness.not_ready_reason()
         reader = self._reader(now)
-        sums = keys_of(self._workers)
+        sums = count_keys(self._workers)
         rows = list(version_rows(self._catalog, self._history, sums, now, WINDOW_S, RATE_S))
-        found = list(of_reader(reader, not_ready))
+        found = list(reader_problems(reader, not_ready))
         for row in rows:
-            found += of_version(row)
+            found += version_problems(row)
         parts: dict[str, Any] = {}
         for extension in self._extensions:
             try:
@@ -74,7 +122,7 @@ class Collector:
             "at": datetime.fromtimestamp(now, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
             "ready": not not_ready,
             "state": state_of(found),
-            "attention": [asdict(each) for each in in_order(found)],
+            "attention": [asdict(each) for each in sort_by_severity(found)],
             "reader": reader,
             "traffic": self._traffic(),
             "versions": rows,
@@ -85,12 +133,12 @@ class Collector:
     def _reader(self, now: float) -> dict[str, Any]:
         runtime = self._runtime
         taken = [worker for index, worker in enumerate(self._workers) if runtime.is_taken(index)]
-        live = [worker for worker in taken if worker.pid and worker.alive]
+        live = [worker for worker in taken if worker.pid and worker.is_alive]
         rows = list(_worker_rows(live))
         return {
             **self._build,
-            "uptime_s": max(0, int(now - runtime.started)),
-            "draining": runtime.draining,
+            "uptime_s": max(0, int(now - runtime.started_at)),
+            "draining": runtime.is_draining,
             "workers": {
                 "wanted": self._wanted,
                 "alive": len(live),
@@ -106,22 +154,22 @@ class Collector:
 
     def _traffic(self) -> dict[str, Any]:
         history = self._history
-        seconds, recent = history.traffic(RATE_S)
-        window_s, window = history.traffic(WINDOW_S)
+        seconds, recent = history.recent_traffic(RATE_S)
+        window_s, window = history.recent_traffic(WINDOW_S)
         total = traffic_of(self._workers, ANSWERING)
         return {
             "per_s": round(recent.requests / seconds, 2) if seconds else 0.0,
             "window_s": round(window_s, 1),
-            **counted(window),
+            **traffic_counts(window),
             **quantiles(window.buckets),
             "buckets": window.buckets,
-            "since_start": counted(total) | quantiles(total.buckets),
+            "since_start": traffic_counts(total) | quantiles(total.buckets),
             "step_s": STEP_S,
             "series": history.series(),
         }
 
 
-def counted(traffic: Traffic) -> dict[str, int]:
+def traffic_counts(traffic: ReaderTraffic) -> dict[str, int]:
     return {
         "requests": traffic.requests,
         "client_errors": traffic.client_errors,
@@ -144,7 +192,7 @@ def state_of(found: Sequence[Attention]) -> str:
 def _worker_rows(live: Sequence[WorkerMetrics]) -> Iterator[dict[str, Any]]:
     for worker in live:
         requests = traffic_of([worker], ANSWERING).requests
-        state = State(worker.state).name.lower()
+        state = WorkerState(worker.state).name.lower()
         yield {"pid": worker.pid, "state": state, "requests": requests, "memory_bytes": _resident_bytes(worker.pid)}
 
 

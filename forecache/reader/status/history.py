@@ -8,9 +8,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from forecache.reader.processes.metrics import BUCKETS, WorkerMetrics
-from forecache.reader.status.latency import quantile_us
+from forecache.reader.processes.worker_metrics import BUCKETS, WorkerMetrics
 from forecache.reader.status.ring import Ring
+
+
+def quantile_us(counts: Sequence[int], share: float) -> float | None:
+    """The duration in microseconds that a share of the observations does not exceed; None without observations.
+
+    Like Prometheus's `histogram_quantile`, it assumes that the observations of a bucket are evenly spread.
+
+    Args:
+        counts: Of bucket i, the observations of at least 2**(i-1) and less than 2**i microseconds.
+        share: In (0, 1].
+    """
+    total = sum(counts)
+    if not total:
+        return None
+    wanted, below = share * total, 0
+    for bucket, count in enumerate(counts):
+        if count and below + count >= wanted:
+            low, high = (2 ** (bucket - 1) if bucket else 0), 2**bucket
+            return low + (high - low) * (wanted - below) / count
+        below += count
+    return float(2 ** len(counts))
+
 
 STEP_S = 2
 LENGTH = 300
@@ -35,7 +56,7 @@ _MILLI = 1000
 
 
 @dataclass(frozen=True)
-class Counted:
+class ModelCounts:
     """Counters of a model, summed over all workers.
 
     Attributes:
@@ -48,7 +69,7 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Traffic:
+class ReaderTraffic:
     """The reader's answers to requests for keys and to real-time models, by outcome and by duration."""
 
     ok: int
@@ -62,7 +83,7 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class Line:
+class WindowCounts:
     """Counts over a window of time.
 
     Attributes:
@@ -76,7 +97,7 @@ class Line:
         return count / self.seconds if self.seconds else 0.0
 
 
-class Names:
+class NameTable:
     """Names with a fixed place each, in shared memory; a new one gets the next place."""
 
     def __init__(self, memory: memoryview, most: int) -> None:
@@ -89,7 +110,7 @@ class Names:
                 return
             yield name
 
-    def place(self, name: str) -> int | None:
+    def find_place(self, name: str) -> int | None:
         """Place of a name, None if it has none."""
         return next((place for place, known in enumerate(self) if known == name), None)
 
@@ -114,8 +135,8 @@ class History:
         if len(memory) < HISTORY_BYTES:
             memory = memoryview(bytearray(HISTORY_BYTES))
         split = MOST_PIPELINES * _NAME_BYTES
-        self._pipelines = Names(memory[:split], MOST_PIPELINES)
-        self._models = Names(memory[split:_NAMES_BYTES], MOST_MODELS)
+        self._pipelines = NameTable(memory[:split], MOST_PIPELINES)
+        self._models = NameTable(memory[split:_NAMES_BYTES], MOST_MODELS)
         self._ring = Ring(memory[_NAMES_BYTES:HISTORY_BYTES], _WIDTH, LENGTH)
 
     @property
@@ -123,12 +144,12 @@ class History:
         """The number of the newest sample; 0 before the first."""
         return self._ring.newest
 
-    def add(
+    def add_sample(
         self,
         at: float,
-        traffic: Traffic,
+        traffic: ReaderTraffic,
         pipelines: Mapping[str, tuple[int, int]],
-        models: Mapping[str, Counted],
+        models: Mapping[str, ModelCounts],
         *,
         clock_s: float,
     ) -> None:
@@ -183,44 +204,44 @@ class History:
 
     def model_series(self, name: str) -> list[float]:
         """Answers per second of each sample."""
-        place = self._models.place(name)
+        place = self._models.find_place(name)
         if place is None:
             return []
         return [rate / _MILLI for rate in self._ring.column(_MODELS_AT + (place + 1) * _MODEL - 1)]
 
-    def traffic(self, seconds: int) -> tuple[float, Traffic]:
+    def recent_traffic(self, seconds: int) -> tuple[float, ReaderTraffic]:
         """(length in seconds, answers) of the window of the last `seconds`."""
         line = self._window(seconds, _OK, _PER_S - _OK)
         ok, client_errors, server_errors, *buckets = line.counts
-        return line.seconds, Traffic(ok, client_errors, server_errors, buckets)
+        return line.seconds, ReaderTraffic(ok, client_errors, server_errors, buckets)
 
-    def pipeline(self, name: str, seconds: int) -> Line:
+    def pipeline_counts(self, name: str, seconds: int) -> WindowCounts:
         """Keys found and not found in the last `seconds`."""
-        place = self._pipelines.place(name)
+        place = self._pipelines.find_place(name)
         if place is None:
-            return Line(0.0, [0, 0])
+            return WindowCounts(0.0, [0, 0])
         return self._window(seconds, _HEAD + place * _PIPELINE, _PIPELINE)
 
-    def model(self, name: str, seconds: int) -> tuple[float, Counted]:
+    def model_counts(self, name: str, seconds: int) -> tuple[float, ModelCounts]:
         """(length in seconds, counts of a model) of the window of the last `seconds`."""
-        place = self._models.place(name)
+        place = self._models.find_place(name)
         if place is None:
-            return 0.0, Counted([0] * BUCKETS, [0] * MORE_CELLS)
+            return 0.0, ModelCounts([0] * BUCKETS, [0] * MORE_CELLS)
         line = self._window(seconds, _MODELS_AT + place * _MODEL, _MODEL)
-        return line.seconds, Counted(line.counts[:BUCKETS], line.counts[BUCKETS:-1])
+        return line.seconds, ModelCounts(line.counts[:BUCKETS], line.counts[BUCKETS:-1])
 
-    def _window(self, seconds: int, first: int, count: int) -> Line:
+    def _window(self, seconds: int, first: int, count: int) -> WindowCounts:
         ring = self._ring
         newest = ring.newest
         oldest = max(ring.oldest, newest - seconds // STEP_S)
         if oldest >= newest:
-            return Line(0.0, [0] * count)
+            return WindowCounts(0.0, [0] * count)
         began, ended = ring.sample(oldest, _CLOCK, 1)[0], ring.sample(newest, _CLOCK, 1)[0]
         before, after = ring.sample(oldest, first, count), ring.sample(newest, first, count)
-        return Line((ended - began) / 1000, [max(0, now - was) for now, was in zip(after, before, strict=True)])
+        return WindowCounts((ended - began) / 1000, [max(0, now - was) for now, was in zip(after, before, strict=True)])
 
 
-def traffic_of(workers: Sequence[WorkerMetrics], routes: Sequence[int]) -> Traffic:
+def traffic_of(workers: Sequence[WorkerMetrics], routes: Sequence[int]) -> ReaderTraffic:
     """The answers of all workers on these routes since the reader started."""
     ok = client_errors = server_errors = 0
     buckets = [0] * BUCKETS
@@ -235,4 +256,4 @@ def traffic_of(workers: Sequence[WorkerMetrics], routes: Sequence[int]) -> Traff
                 else:
                     server_errors += answered
                 buckets = list(map(int.__add__, buckets, counts))
-    return Traffic(ok, client_errors, server_errors, buckets)
+    return ReaderTraffic(ok, client_errors, server_errors, buckets)

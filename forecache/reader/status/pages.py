@@ -9,9 +9,9 @@ from typing import NamedTuple
 import orjson
 
 from forecache.reader.http.access import Access
-from forecache.reader.http.replies import NO_STORE, Reply, Request
+from forecache.reader.http.replies import NO_STORE, ParsedRequest, Reply
 from forecache.reader.status.collect import Collector
-from forecache.reader.status.page.render import HEADERS, page
+from forecache.reader.status.page.render import HEADERS, render_page
 from forecache.reader.tokens import METRICS
 from forecache.reader.versions.watcher import RunOnLoop
 
@@ -22,12 +22,12 @@ _VIEWED_S = 10.0
 _JSON, _HTML = "application/json", "text/html"
 
 
-class _Made(NamedTuple):
+class _CachedPage(NamedTuple):
     at: float
     body: bytes
 
 
-_NEVER = _Made(float("-inf"), b"")
+_NEVER = _CachedPage(float("-inf"), b"")
 
 
 class StatusPages:
@@ -42,33 +42,33 @@ class StatusPages:
         self._made = {_JSON: _NEVER, _HTML: _NEVER}
         self._asked_at = {_JSON: float("-inf"), _HTML: float("-inf")}
 
-    def either(self, request: Request) -> Reply:
+    def html_or_json(self, request: ParsedRequest) -> Reply:
         """The page; JSON if the client accepts that and not HTML."""
         accept = (request.headers.get("accept") or "").lower()
         return self.json(request) if _JSON in accept and _HTML not in accept else self.html(request)
 
-    def html(self, request: Request) -> Reply:
-        return Reply(200, HEADERS, self._body(request, _HTML))
+    def html(self, request: ParsedRequest) -> Reply:
+        return Reply(200, HEADERS, self._page_body(request, _HTML))
 
-    def json(self, request: Request) -> Reply:
-        return Reply(200, [*NO_STORE, ("vary", "accept, authorization")], self._body(request, _JSON))
+    def json(self, request: ParsedRequest) -> Reply:
+        return Reply(200, [*NO_STORE, ("vary", "accept, authorization")], self._page_body(request, _JSON))
 
-    def turn(self, _: RunOnLoop) -> None:
+    def refresh_viewed(self, _: RunOnLoop) -> None:
         """Render again the forms that have been viewed lately; called in the watching thread."""
         now = time.time()
         for form, asked_at in self._asked_at.items():
             if abs(now - asked_at) < _VIEWED_S and abs(now - self._made[form].at) >= _EVERY_S:
-                self._make(form, now)
+                self._render(form, now)
 
-    def _body(self, request: Request, form: str) -> bytes:
+    def _page_body(self, request: ParsedRequest, form: str) -> bytes:
         if self._access is not None:
             self._access.check(request.headers, METRICS, basic=True)
         self._asked_at[form] = request.now
         made = self._made[form]
-        return made.body if abs(request.now - made.at) < _LONGEST_S else self._make(form, request.now)
+        return made.body if abs(request.now - made.at) < _LONGEST_S else self._render(form, request.now)
 
-    def _make(self, form: str, now: float) -> bytes:
+    def _render(self, form: str, now: float) -> bytes:
         document = self._collector.document(now)
-        body = page(document) if form == _HTML else orjson.dumps(document)
-        self._made[form] = _Made(now, body)
+        body = render_page(document) if form == _HTML else orjson.dumps(document)
+        self._made[form] = _CachedPage(now, body)
         return body

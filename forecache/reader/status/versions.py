@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from forecache.reader.status.history import History, Line
-from forecache.reader.versions.answers import Answers
+from forecache.reader.status.history import History, WindowCounts
+from forecache.reader.versions.answers import VersionAnswers
 from forecache.reader.versions.catalog import Catalog
-from forecache.reader.versions.live import LiveAnswers
+from forecache.reader.versions.live_answers import LiveAnswers
 
 
 def version_rows(catalog: Catalog, history: History, sums: dict[str, tuple[int, int]], now: float, window_s: int,
@@ -22,11 +22,11 @@ def version_rows(catalog: Catalog, history: History, sums: dict[str, tuple[int, 
     served = dict(catalog.answers)  # a copy, as this may run beside the event loop
     for name in sorted({*served, *catalog.waiting, *catalog.failures, *catalog.damaged}):
         answers = served.get(name)
-        rate, window = history.pipeline(name, rate_s), history.pipeline(name, window_s)
+        rate, window = history.pipeline_counts(name, rate_s), history.pipeline_counts(name, window_s)
         yield {
             "name": name,
             "state": _state(catalog, name, answers, now),
-            **(_NOTHING if answers is None else _served(answers, now)),
+            **(_NOTHING if answers is None else _version_columns(answers, now)),
             "old_publish": answers is not None and name in catalog.failures,
             "keys_per_s": round(rate.per_s(sum(rate.counts)), 2),
             "found_share": _found_share(window),
@@ -35,36 +35,36 @@ def version_rows(catalog: Catalog, history: History, sums: dict[str, tuple[int, 
         }
 
 
-def _found_share(window: Line) -> float | None:
+def _found_share(window: WindowCounts) -> float | None:
     asked = sum(window.counts)
     return window.counts[0] / asked if asked else None
 
 
-def _state(catalog: Catalog, name: str, answers: Answers | None, now: float) -> str:
+def _state(catalog: Catalog, name: str, answers: VersionAnswers | None, now: float) -> str:
     if answers is None:
         if name in catalog.damaged:
             return "damaged"
         return "unreadable" if name in catalog.failures else "waiting"
     if answers.fallback_for is not None:
         return "fallback"
-    stale, refused = _too_old(answers, now)
+    stale, refused = _staleness(answers, now)
     return "refused" if refused else "stale" if stale else "served"
 
 
-def _too_old(answers: Answers, now: float) -> tuple[bool, bool]:
+def _staleness(answers: VersionAnswers, now: float) -> tuple[bool, bool]:
     """(answers are marked as stale, answers are refused as too old)."""
     manifest = answers.manifest
     past = now >= manifest.stale_after.timestamp()
     return past and manifest.policy.on_stale != "serve", past and manifest.policy.on_stale == "refuse"
 
 
-def _served(answers: Answers, now: float) -> dict[str, Any]:
+def _version_columns(answers: VersionAnswers, now: float) -> dict[str, Any]:
     manifest = answers.manifest
-    stale, refused = _too_old(answers, now)
+    stale, refused = _staleness(answers, now)
     return {
         "kind": "view" if manifest.is_packed else "pipeline",
         "version": manifest.version or None,
-        "live": answers.described() if isinstance(answers, LiveAnswers) else None,
+        "live": answers.describe_layer() if isinstance(answers, LiveAnswers) else None,
         "model": manifest.made_by.get("model"),
         "keys": manifest.rows,
         "as_of": manifest.as_of,

@@ -1,20 +1,41 @@
 """Answers from one open version, assembled from bytes that are made once per version or once per second."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from forecache.reader.http import problems
-from forecache.reader.http.problems import Problem, quoted
-from forecache.reader.processes.metrics import HITS, STALE_HITS
-from forecache.reader.versions.layers import Layer
+from forecache.reader.http.problems import Problem, quote_value
+from forecache.reader.processes.worker_metrics import HITS, STALE_HITS
+from forecache.reader.versions.live_layers import OpenLayer
 from forecache.reader.versions.request_keys import RequestKeys
-from forecache.reader.versions.version import Version
 from forecache.store import Manifest, Provenance, split_entry
-from forecache.store.lists import cut_lists
+from forecache.store.json_lists import cut_lists
 from forecache.store.packed import json_renderer, rows_of
+
+
+class Version(Protocol):
+    """An open version: `Snapshot`, or one in Redis."""
+
+    manifest: Manifest
+
+    @property
+    def get_entry(self) -> Callable[[bytes], bytes | None]: ...
+
+    @property
+    def get_entries(self) -> Callable[[Sequence[bytes]], list[bytes | None]]: ...
+
+    @property
+    def mapped_bytes(self) -> int: ...
+
+    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]: ...
+
+    def warm(self) -> int: ...
+
+    def close(self) -> None: ...
+
 
 Headers = tuple[tuple[str, str], ...]
 JSON = "application/json"
@@ -23,7 +44,7 @@ _START, _END, _NEXT = b'{"key":"', b"}", b'},{"key":"'
 _FOUND, _NOT_FOUND = b'","found":true,"value":', b'","found":false'
 
 
-class Answers:
+class VersionAnswers:
     """Answers from an open version.
 
     Members that change with time (age, stale, the header with the ETag) are made each second: callers call
@@ -46,19 +67,21 @@ class Answers:
         self.offset = offset
         self.found_cell = offset + HITS
         self.fallback_for = fallback_for
-        self.layer: Layer | None = None
+        self.layer: OpenLayer | None = None
         self.fields = frozenset(manifest.field_names)
         self.keys = RequestKeys(manifest.key)
         self.encode = self.keys.encode
         self.get_entry = snapshot.get_entry
         self.get_entries = snapshot.get_entries
         if manifest.is_packed:
-            self._render(snapshot, json_renderer(manifest.fields))
+            self._render_packed(snapshot, json_renderer(manifest.fields))
         self.carried = bool(manifest.carried)
         self._age_from = manifest.as_of_end.timestamp()
         self._stale_from = manifest.stale_after.timestamp()
-        self._common = _members(manifest, fallback_for, manifest.provenance)
-        self._own = {name: _members(manifest, fallback_for, each) for name, each in manifest.provenances.items()}
+        self._common = _version_members(manifest, fallback_for, manifest.provenance)
+        self._own = {
+            name: _version_members(manifest, fallback_for, each) for name, each in manifest.provenances.items()
+        }
         self._streamed_at = {
             name: datetime.fromisoformat(each.scored_at.replace("Z", "+00:00"))
             for name, each in manifest.provenances.items()
@@ -74,7 +97,7 @@ class Answers:
         self.tail = b""
         self.refresh(0.0)
 
-    def _render(self, snapshot: Version, json_of: Callable[[bytes], bytes]) -> None:
+    def _render_packed(self, snapshot: Version, json_of: Callable[[bytes], bytes]) -> None:
         """Convert the entries of a packed version to JSON when they are read."""
         get_entry, get_entries = snapshot.get_entry, snapshot.get_entries
 
@@ -103,7 +126,7 @@ class Answers:
         self._moment = b'"age_s":%d,"stale":%s}' % (self.age_s, b"true" if self.stale else b"false")
         self.tail = b"," + self._common + self._moment
 
-    def check_served(self) -> None:
+    def check_age(self) -> None:
         """Raise a `Problem` if the version is too old for its policy."""
         if self.refused:
             manifest = self.manifest
@@ -127,21 +150,21 @@ class Answers:
             return None
         tail = self.tail
         if self.carried and _NEWLINE in entry:
-            entry, own = self._split(entry)
+            entry, own = self._split_provenance(entry)
             tail = b"," + own + self._moment
         if limit:
             entry = cut_lists(entry, limit)
         if fields:
-            entry = select(entry, fields)
+            entry = select_fields(entry, fields)
         return b"".join((b'{"key":', orjson.dumps(key.decode()), b',"value":', entry, tail))
 
     def many(self, keys: Sequence[bytes], fields: Sequence[str] = (), limit: int = 0) -> tuple[bytes, int]:
         """The answer for several keys in their order as JSON, and how many were found; arguments as for `one`."""
         if not keys:
             return b'{"results":[],' + self._common + self._moment, 0
-        return self._joined(keys, self.get_entries(keys), {}, fields, limit)
+        return self._join_answers(keys, self.get_entries(keys), {}, fields, limit)
 
-    def _joined(
+    def _join_answers(
         self, keys: Sequence[bytes], entries: list[Any], own: Mapping[int, bytes], fields: Sequence[str], limit: int
     ) -> tuple[bytes, int]:
         """The answer for several keys from their entries.
@@ -159,14 +182,14 @@ class Answers:
         if self.carried:
             for place, entry in enumerate(entries):
                 if _NEWLINE in entry:
-                    entries[place], members = self._split(entry)
+                    entries[place], members = self._split_provenance(entry)
                     ends[place] = b"," + members[:-1] + _NEXT
         for place, members in own.items():
             ends[place] = b"," + members[:-1] + _NEXT
         if limit:
             entries = [cut_lists(entry, limit) if entry else entry for entry in entries]
         if fields:
-            entries = [select(entry, fields) if entry else entry for entry in entries]
+            entries = [select_fields(entry, fields) if entry else entry for entry in entries]
         parts: list[bytes] = [b""] * (4 * count)
         parts[::4], parts[1::4], parts[2::4], parts[3::4] = _json_texts(keys), marks, entries, ends
         parts[-1] = ends[-1].removesuffix(_NEXT) + _END
@@ -194,12 +217,12 @@ class Answers:
                 found[place] = self._streamed_at.get(split_entry(entry)[1], found[place])
         return found
 
-    def not_found(self, key: str) -> Problem:
+    def not_found_problem(self, key: str) -> Problem:
         """The problem of an unknown key."""
         version, as_of = self.manifest.version, self.manifest.as_of
         return Problem(
             problems.NO_KEY,
-            f"The key {quoted(key)} is not in version {version} of {self.manifest.pipeline}, as of {as_of}.",
+            f"The key {quote_value(key)} is not in version {version} of {self.manifest.pipeline}, as of {as_of}.",
             members={"key": key, "store_version": version, "as_of": as_of},
         )
 
@@ -209,10 +232,10 @@ class Answers:
                 known = ", ".join(self.manifest.field_names)
                 raise Problem(
                     problems.BAD_REQUEST,
-                    f"{self.manifest.pipeline} has no field {quoted(field)}; it serves {known}.",
+                    f"{self.manifest.pipeline} has no field {quote_value(field)}; it serves {known}.",
                 )
 
-    def _split(self, entry: bytes) -> tuple[bytes, bytes]:
+    def _split_provenance(self, entry: bytes) -> tuple[bytes, bytes]:
         """The value of an entry that names its own provenance in a second line, and that provenance's members."""
         value, provenance = split_entry(entry)
         return value, self._own[provenance]
@@ -226,13 +249,13 @@ def _json_texts(keys: Sequence[bytes]) -> Sequence[bytes]:
     return orjson.dumps(list(map(bytes.decode, keys)))[2:-2].split(b'","')
 
 
-def select(value: bytes, fields: Sequence[str]) -> bytes:
+def select_fields(value: bytes, fields: Sequence[str]) -> bytes:
     """Return only the named members of a JSON object, in that order."""
     row = orjson.loads(value)
     return orjson.dumps({field: row[field] for field in fields})
 
 
-def _members(manifest: Manifest, fallback_for: int | None, provenance: Provenance) -> bytes:
+def _version_members(manifest: Manifest, fallback_for: int | None, provenance: Provenance) -> bytes:
     """The members that every answer of a version with this provenance has, as JSON that ends in a comma."""
     return (
         orjson.dumps(

@@ -9,22 +9,20 @@ from typing import Any
 
 from forecache.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.names import NAME
-from forecache.reader.processes.metrics import DAMAGED, LIVE, SWAP_FAILURES, VERIFIED, WorkerMetrics
+from forecache.reader.processes.worker_metrics import DAMAGED, LIVE, SWAP_FAILURES, VERIFIED, WorkerMetrics
 from forecache.reader.versions import redis as remote
-from forecache.reader.versions.answers import Answers
-from forecache.reader.versions.damage import Damage, Scrub, open_best, verify_opened
-from forecache.reader.versions.describe import history, mark
-from forecache.reader.versions.failures import failure_of
+from forecache.reader.versions.answers import Version, VersionAnswers
+from forecache.reader.versions.damage import DamagedVersions, Scrubber, open_newest_undamaged, verify_open_versions
+from forecache.reader.versions.describe import encode_history, hash_version
 from forecache.reader.versions.lag import LayerLag
-from forecache.reader.versions.layers import Layers, refuse_redis
-from forecache.reader.versions.live import NoVersion, answers_of
-from forecache.reader.versions.version import Version
-from forecache.reader.versions.watcher import Follow, Watcher
+from forecache.reader.versions.live_answers import NoVersion, answers_of
+from forecache.reader.versions.live_layers import LiveLayers, redis_layer_error
+from forecache.reader.versions.watcher import Follow, Watcher, classify_failure
 from forecache.settings import Settings
 from forecache.store import Manifest, Snapshot, Store, open_store
 
 logger = logging.getLogger("forecache.reader")
-Install = Callable[[str, Answers | None], None]
+Install = Callable[[str, VersionAnswers | None], None]
 Current = dict[str, Manifest | None]
 
 
@@ -46,14 +44,14 @@ class Catalog:
 
     def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
         self.settings = settings
-        self.answers: dict[str, Answers] = {}
+        self.answers: dict[str, VersionAnswers] = {}
         self.waiting: frozenset[str] = frozenset()
         self.failures: dict[str, str] = {}
         self.damaged: set[str] = set()
         self.history: dict[str, bytes] = {}
         self.lag, self.warm = LayerLag(), False
-        self._layers, self._damage = Layers(), Damage()
-        self._scrub = Scrub(self._local, self._replace_damaged, every_s=settings.reader_scrub_s)
+        self._layers, self._damage = LiveLayers(), DamagedVersions()
+        self._scrub = Scrubber(self._local_snapshots, self._replace_damaged, every_s=settings.reader_scrub_s)
         self._metrics = metrics
         self._seen: dict[str, object] = {}
         self._redis = remote.RedisSource(settings.redis_url) if settings.redis_url else None
@@ -70,27 +68,27 @@ class Catalog:
             store = open_store(self.settings, name)
             try:
                 manifest, offset = store.current(), self._metrics.pipeline_offset(name)
-                if manifest is None or self._metrics.cells[offset + VERIFIED] != mark(manifest):
+                if manifest is None or self._metrics.cells[offset + VERIFIED] != hash_version(manifest):
                     continue
-                started, layer = time.perf_counter(), self._layers.of(store)
-                self._install(name, self._ready(name, store.snapshot(manifest.version), started, layer=layer))
+                started, layer = time.perf_counter(), self._layers.open_layer(store)
+                self._install(name, self._prepare_answers(name, store.snapshot(manifest.version), started, layer=layer))
             except (ForecacheError, OSError):
                 continue  # the watching thread reports the error
 
     def watch(self, loop: asyncio.AbstractEventLoop, each_turn: Callable[[], None], after: Sequence[Follow]) -> None:
         """Start the thread that calls `each_turn`, polls the versions and calls `after`, a few times a second."""
 
-        def install(name: str, answers: Answers | None) -> None:
+        def install(name: str, answers: VersionAnswers | None) -> None:
             watcher.run_on_loop(lambda: self._install(name, answers))
 
-        def turn() -> None:
+        def poll_once() -> None:
             if not self.warm:
-                verify_opened(self._local(), self._replace_damaged)
+                verify_open_versions(self._local_snapshots(), self._replace_damaged)
             each_turn()
             self._poll(install)
             self.warm = True
 
-        watcher = self._watcher = Watcher(loop, turn, self._metrics.beat, after)
+        watcher = self._watcher = Watcher(loop, poll_once, self._metrics.record_heartbeat, after)
         watcher.start()
         self._scrub.start()
 
@@ -99,9 +97,9 @@ class Catalog:
         """True while polls for new versions succeed; see `Watcher.is_polling`."""
         return self._watcher is None or self._watcher.is_polling
 
-    def suspect(self) -> None:
+    def check_for_damage(self) -> None:
         """Scrub now, because a read failed in a way that is impossible with undamaged files."""
-        self._scrub.ask()
+        self._scrub.scrub_now()
 
     def close(self) -> None:
         """Stop watching and close all versions and layers."""
@@ -118,7 +116,7 @@ class Catalog:
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         return {name for name in names if NAME.fullmatch(name)}
 
-    def _local(self) -> list[tuple[Store, Snapshot]]:
+    def _local_snapshots(self) -> list[tuple[Store, Snapshot]]:
         """The served snapshots of stores on this machine."""
         served = [(name, each.snapshot) for name, each in list(self.answers.items())]
         return [(open_store(self.settings, name), found) for name, found in served if isinstance(found, Snapshot)]
@@ -128,24 +126,24 @@ class Catalog:
 
         Another version may share files with this one, so they are verified again before that one is served.
         """
-        snapshot.distrust()
-        self._damage.note(store, snapshot.manifest.identity, reason)
+        snapshot.discard_verification()
+        self._damage.record(store, snapshot.manifest.identity, reason)
         self._metrics.cells[self._metrics.pipeline_offset(store.pipeline) + VERIFIED] = 0
 
     def _poll(self, install: Install) -> None:
         found = self._pipelines()
-        self._remote = None if self._redis is None else self._redis.look()
+        self._remote = None if self._redis is None else self._redis.read_current()
         waiting = set()
         for name in sorted(found):
             store = open_store(self.settings, name)
             try:
-                if not self._follow(name, store, install):
+                if not self._serve_current(name, store, install):
                     waiting.add(name)
             except DamagedError as error:
-                self._fail(name, error)  # first, so that a request in between gets this error
+                self._record_failure(name, error)  # first, so that a request in between gets this error
                 self._withdraw(name, store, install)
             except Exception as error:  # noqa: BLE001  # the watcher outlives a broken store, and logs it
-                self._fail(name, error)
+                self._record_failure(name, error)
             else:
                 self.failures.pop(name, None)
                 self.damaged.discard(name)
@@ -153,8 +151,10 @@ class Catalog:
             waiting |= self._poll_redis(self._redis, self._remote, install, found - waiting)
         for name in self.answers.keys() - found - self._in_redis:
             # A missing folder is more often a mount that failed for a moment than a pipeline taken out of service.
-            self._fail(name, NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it."))
-        self.lag.look(open_store(self.settings, name) for name in sorted(found))
+            self._record_failure(
+                name, NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it.")
+            )
+        self.lag.check_layers(open_store(self.settings, name) for name in sorted(found))
         self.waiting = frozenset(waiting - self.answers.keys())
 
     def _poll_redis(self, source: remote.RedisSource, current: Current, install: Install, here: set[str]) -> set[str]:
@@ -166,51 +166,51 @@ class Catalog:
             if manifest is None:
                 waiting.add(name)
             elif served is None or served.manifest != manifest:
-                self.history[name] = remote.history(manifest)
+                self.history[name] = remote.encode_redis_history(manifest)
                 self._swap(name, source.version(manifest), install, time.perf_counter())
         return waiting
 
-    def _follow(self, name: str, store: Store, install: Install) -> bool:
+    def _serve_current(self, name: str, store: Store, install: Install) -> bool:
         """Serve the store's current version, or the last undamaged one before it; False if there is nothing to serve.
 
         Raises:
             DamagedError: All versions that could be served are damaged.
         """
-        layer = self._layers.of(store)
+        layer = self._layers.open_layer(store)
         pointer = store.pointer()
         served = self.answers.get(name)
         before = served.snapshot if served is not None and isinstance(served.snapshot, Snapshot) else None
         if pointer.serving is not None:
             started = time.perf_counter()
-            snapshot = open_best(store, pointer, before, self._damage)
+            snapshot = open_newest_undamaged(store, pointer, before, self._damage)
             wanted = snapshot.manifest.identity == (pointer.store, pointer.serving)
             fallback_for = None if wanted else pointer.serving
             parts = (snapshot, fallback_for, layer)
             if served is None or (served.snapshot, served.fallback_for, served.layer) != parts:
                 self._swap(name, snapshot, install, started, layer=layer, fallback_for=fallback_for)
             cell = self._metrics.pipeline_offset(name) + VERIFIED
-            self._metrics.cells[cell] = mark(snapshot.manifest) if wanted else 0
+            self._metrics.cells[cell] = hash_version(snapshot.manifest) if wanted else 0
         elif layer is not None and layer.serves_alone:
             if name in (self._remote or ()):
-                raise refuse_redis(name)
+                raise redis_layer_error(name)
             # A store whose pointer is gone keeps the version that is open.
             if served is None or (served.layer != layer and not served.manifest.version):
                 self._swap(name, NoVersion(name, layer.declared), install, time.perf_counter(), layer=layer)
         folder = store.layout.versions
         seen = (pointer, frozenset(os.listdir(folder)) if folder.is_dir() else None)
         if seen != self._seen.get(name):
-            self.history[name] = history(store)
+            self.history[name] = encode_history(store)
             self._seen[name] = seen
         return pointer.serving is not None or (layer is not None and layer.serves_alone)
 
     def _swap(self, name: str, version: Version, install: Install, started: float, **more: Any) -> None:
         """Serve another version, and close the one before; `more` as for `answers_of`."""
         served = self.answers.get(name)
-        install(name, self._ready(name, version, started, **more))
+        install(name, self._prepare_answers(name, version, started, **more))
         if served is not None and served.snapshot is not version:
             served.snapshot.close()
 
-    def _ready(self, name: str, version: Version, started: float, **more: Any) -> Answers:
+    def _prepare_answers(self, name: str, version: Version, started: float, **more: Any) -> VersionAnswers:
         """The answers from a version; `more` as for `answers_of`."""
         offset = self._metrics.pipeline_offset(name)
         answers = answers_of(version, offset=offset, **more)
@@ -226,7 +226,7 @@ class Catalog:
     def _withdraw(self, name: str, store: Store, install: Install) -> None:
         """Stop serving a pipeline whose served version is damaged."""
         served = self.answers.get(name)
-        if served is not None and not self._damage.reason(store, served.manifest.identity):
+        if served is not None and not self._damage.reason_of(store, served.manifest.identity):
             return  # only the pointer is damaged
         self.damaged.add(name)
         offset = self._metrics.pipeline_offset(name)
@@ -236,14 +236,14 @@ class Catalog:
             install(name, None)
             served.snapshot.close()
 
-    def _install(self, name: str, answers: Answers | None) -> None:
+    def _install(self, name: str, answers: VersionAnswers | None) -> None:
         if answers is None:
             self.answers.pop(name, None)
         else:
             self.answers[name] = answers
 
-    def _fail(self, name: str, error: Exception) -> None:
-        found = failure_of(error)
+    def _record_failure(self, name: str, error: Exception) -> None:
+        found = classify_failure(error)
         if self.failures.get(name) != found.reason:
             self._metrics.cells[self._metrics.pipeline_offset(name) + SWAP_FAILURES] += 1
             logger.error("The current version of %s cannot be served: %s", name, found.text, exc_info=found.trace)

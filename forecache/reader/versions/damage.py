@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forecache.errors import ConflictError, DamagedError, NotFoundError
 from forecache.store import Pointer, Snapshot, Store
-from forecache.store.integrity import MissingFileError, Pace, verify_file, version_files
+from forecache.store.integrity import MissingFileError, ReadPace, verify_file, version_files
 
 logger = logging.getLogger("forecache.reader")
 SCRUB_BYTES_PER_S = 50e6
@@ -18,13 +18,13 @@ _REST = 10
 """After a requested scrub, wait this many times its duration before the next."""
 
 
-class Damage:
+class DamagedVersions:
     """The versions that are known to be damaged. A version is removed from it once its files are replaced."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, int], tuple[object, str]] = {}
 
-    def note(self, store: Store, identity: tuple[str, int], reason: str) -> None:
+    def record(self, store: Store, identity: tuple[str, int], reason: str) -> None:
         """Record and log that a version is damaged.
 
         Args:
@@ -33,30 +33,30 @@ class Damage:
         key = (store.pipeline, *identity)
         if key not in self._known:
             logger.error("Version %d of %s is damaged and not served: %s", identity[1], store.pipeline, reason)
-        self._known[key] = (_signature(store, identity[1]), reason)
+        self._known[key] = (_version_signature(store, identity[1]), reason)
 
-    def reason(self, store: Store, identity: tuple[str, int]) -> str:
+    def reason_of(self, store: Store, identity: tuple[str, int]) -> str:
         """The reason why a version is damaged; "" if it is not known to be, or if its files were replaced since."""
         key = (store.pipeline, *identity)
         known = self._known.get(key)
         if known is None:
             return ""
         signature, reason = known
-        if signature == _signature(store, identity[1]):
+        if signature == _version_signature(store, identity[1]):
             return reason
         self._known.pop(key, None)
         return ""
 
 
-def _signature(store: Store, version: int) -> object:
+def _version_signature(store: Store, version: int) -> object:
     """A value that changes when a file of a version is replaced."""
     paths = [store.layout.manifest(version)]
     with suppress(DamagedError, NotFoundError):  # the manifest itself may be what is damaged
         paths += [path for path, _, _ in version_files(store.layout, store.manifest(version))]
-    return [_stat(path) for path in paths]
+    return [_file_signature(path) for path in paths]
 
 
-def _stat(path: Path) -> object:
+def _file_signature(path: Path) -> object:
     try:
         found = path.stat()
     except OSError:
@@ -64,7 +64,7 @@ def _stat(path: Path) -> object:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def open_best(store: Store, pointer: Pointer, served: Snapshot | None, damage: Damage) -> Snapshot:
+def open_newest_undamaged(store: Store, pointer: Pointer, served: Snapshot | None, damage: DamagedVersions) -> Snapshot:
     """Open the version that the pointer names, verified; if it is damaged, the newest undamaged one before it.
 
     Quarantined versions are skipped. If the served version is the choice, it is returned as it is, unless its files
@@ -79,22 +79,22 @@ def open_best(store: Store, pointer: Pointer, served: Snapshot | None, damage: D
     why = ""
     for number in _candidates(store, pointer):
         identity = (pointer.store, number)
-        known = damage.reason(store, identity)
+        known = damage.reason_of(store, identity)
         why = why or known
         if known:
             continue
-        if served is not None and served.manifest.identity == identity and not served.replaced():
+        if served is not None and served.manifest.identity == identity and not served.is_replaced():
             return served
         try:
             return open_verified(store, number)
         except DamagedError as error:
-            damage.note(store, identity, error.message)
+            damage.record(store, identity, error.message)
             why = why or error.message
         except NotFoundError as error:
             if number == pointer.serving:
                 if store.pointer() != pointer:  # it was retired meanwhile
                     raise
-                damage.note(store, identity, error.message)
+                damage.record(store, identity, error.message)
                 why = why or error.message
         except ConflictError:
             if number == pointer.serving:
@@ -102,7 +102,7 @@ def open_best(store: Store, pointer: Pointer, served: Snapshot | None, damage: D
     if (
         served is not None
         and served.manifest.store != pointer.store
-        and not damage.reason(store, served.manifest.identity)
+        and not damage.reason_of(store, served.manifest.identity)
     ):
         return served
     raise DamagedError(f"Every version of {store.pipeline} that could be served is damaged: {why}")
@@ -112,7 +112,7 @@ def _candidates(store: Store, pointer: Pointer) -> Iterator[int]:
     # The first is nearly always the choice: the disk is read for the others only if it is not.
     assert pointer.serving is not None
     yield pointer.serving
-    bad = store.quarantined()
+    bad = store.quarantined_versions()
     yield from (n for n in reversed(store.version_numbers()) if n < pointer.serving and n not in bad)
 
 
@@ -127,7 +127,9 @@ def open_verified(store: Store, version: int) -> Snapshot:
     return snapshot
 
 
-def verify_opened(served: Iterable[tuple[Store, Snapshot]], found: Callable[[Store, Snapshot, str], None]) -> None:
+def verify_open_versions(
+    served: Iterable[tuple[Store, Snapshot]], found: Callable[[Store, Snapshot, str], None]
+) -> None:
     """Read each version that was opened unverified; `found` is called with each damaged one, as by `Scrubber`."""
     for store, snapshot in served:
         try:
@@ -138,7 +140,7 @@ def verify_opened(served: Iterable[tuple[Store, Snapshot]], found: Callable[[Sto
             continue  # its files are being replaced: the next poll opens it again
 
 
-class Scrub:
+class Scrubber:
     """A slow thread that reads the served versions again, to find bytes that decay while the reader runs.
 
     Args:
@@ -164,7 +166,7 @@ class Scrub:
     def start(self) -> None:
         self._thread.start()
 
-    def ask(self) -> None:
+    def scrub_now(self) -> None:
         """Scrub now and fast, because a read failed in a way that is impossible with undamaged files."""
         self._wake.set()
 
@@ -181,14 +183,14 @@ class Scrub:
                 return
             started = time.monotonic()
             try:
-                self._turn(None if asked else Pace(SCRUB_BYTES_PER_S))
+                self._scrub_once(None if asked else ReadPace(SCRUB_BYTES_PER_S))
             except Exception:
                 logger.exception("A scrub of the served versions failed; the next one will follow.")
             if asked:
                 self._closed.wait(_REST * (time.monotonic() - started))
                 self._wake.clear()
 
-    def _turn(self, pace: Pace | None) -> None:
+    def _scrub_once(self, pace: ReadPace | None) -> None:
         for store, snapshot in self._served():
             try:
                 for path, _, info in version_files(store.layout, snapshot.manifest):

@@ -7,13 +7,13 @@ from typing import Any
 import orjson
 import xxhash
 
-from forecache.reader.versions.answers import Answers
-from forecache.reader.versions.live import LiveAnswers
+from forecache.reader.versions.answers import VersionAnswers
+from forecache.reader.versions.live_answers import LiveAnswers
 from forecache.settings import Settings
 from forecache.store import Manifest, Store
 
 
-def mark(manifest: Manifest) -> int:
+def hash_version(manifest: Manifest) -> int:
     """A 64-bit hash that identifies a version, for a metrics cell."""
     return xxhash.xxh3_64_intdigest(f"{manifest.store} {manifest.version}".encode())
 
@@ -27,7 +27,7 @@ def build_labels(settings: Settings) -> dict[str, str]:
     return {"version": package, "code_version": settings.code_version, "python": platform.python_version()}
 
 
-def pipeline_row(answers: Answers) -> dict[str, Any]:
+def pipeline_row(answers: VersionAnswers) -> dict[str, Any]:
     """A pipeline in the list of pipelines."""
     manifest = answers.manifest
     return {
@@ -42,13 +42,13 @@ def pipeline_row(answers: Answers) -> dict[str, Any]:
     }
 
 
-def metadata(answers: Answers) -> dict[str, Any]:
+def pipeline_metadata(answers: VersionAnswers) -> dict[str, Any]:
     """The metadata of a served pipeline, for clients."""
     manifest = answers.manifest
     return {
         **pipeline_row(answers),
         "key": [{"name": column.name, "type": column.type} for column in manifest.key.columns],
-        "fields": [field.described for field in manifest.fields],
+        "fields": [field.description for field in manifest.fields],
         **({"contract": manifest.contract, "columns": manifest.columns} if manifest.is_packed else {}),
         "policy": {"max_age_h": manifest.policy.max_age_h, "on_stale": manifest.policy.on_stale},
         "carried_forward": manifest.carried,
@@ -64,13 +64,13 @@ def metadata(answers: Answers) -> dict[str, Any]:
         },
         "run_id": manifest.run_id,
         "code_version": manifest.code_version,
-        **({"live": answers.described()} if isinstance(answers, LiveAnswers) else {}),
+        **({"live": answers.describe_layer()} if isinstance(answers, LiveAnswers) else {}),
     }
 
 
-def history(store: Store) -> bytes:
+def encode_history(store: Store) -> bytes:
     """The retained versions, newest first, as the JSON that `/versions/{pipeline}` answers."""
-    pointer, bad = store.pointer(), store.quarantined()
+    pointer, bad = store.pointer(), store.quarantined_versions()
     rows = []
     for manifest in reversed(store.versions()):
         number = manifest.version
@@ -80,11 +80,11 @@ def history(store: Store) -> bytes:
             "pinned": pointer.pinned == number,
             "quarantined": number in bad,
         }
-        rows.append({**summary(manifest), "state": [name for name, holds in marks.items() if holds]})
+        rows.append({**version_summary(manifest), "state": [name for name, holds in marks.items() if holds]})
     return orjson.dumps({"pipeline": store.pipeline, "versions": rows})
 
 
-def summary(manifest: Manifest) -> dict[str, Any]:
+def version_summary(manifest: Manifest) -> dict[str, Any]:
     """A version in the history."""
     return {
         "store_version": manifest.version,

@@ -24,7 +24,7 @@ class LayerLag:
         self.reason = ""
         self._near: set[str] = set()
 
-    def look(self, stores: Iterable[Store]) -> None:
+    def check_layers(self, stores: Iterable[Store]) -> None:
         """Check the layers that have not been close to their streams yet."""
         self.reason = ""
         for store in stores:
@@ -34,14 +34,14 @@ class LayerLag:
                 layer = read_layer(store.layout)
             except ForecacheError:
                 continue  # the catalog reports that it is damaged
-            reason = "" if layer is None else _behind(store, layer)
+            reason = "" if layer is None else _lag_reason(store, layer)
             if reason:
                 self.reason = self.reason or reason
             else:
                 self._near.add(store.pipeline)
 
 
-def _behind(store: Store, layer: LiveLayer) -> str:
+def _lag_reason(store: Store, layer: LiveLayer) -> str:
     """The reason why a layer is not close to its stream; "" if it is, or need not be."""
     if layer.max_lag_s is None:
         return ""
@@ -52,9 +52,10 @@ def _behind(store: Store, layer: LiveLayer) -> str:
                 f"Nobody follows the stream {layer.stream} for {store.pipeline} here: see whether "
                 "`forecache stream tail` runs."
             )
-        if reader.applied < reader.table_version:
+        if reader.applied_version < reader.table_version:
             return (
-                f"The live layer of {store.pipeline} has version {reader.applied} of {layer.table}, which has version "
+                f"The live layer of {store.pipeline} has version {reader.applied_version} of "
+                f"{layer.table}, which has version "
                 f"{reader.table_version}."
             )
     return ""

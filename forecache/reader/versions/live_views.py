@@ -9,13 +9,12 @@ from typing import Any
 from forecache.errors import UnavailableError
 from forecache.reader.http import problems
 from forecache.reader.http.problems import Problem
-from forecache.reader.versions.answers import Answers
-from forecache.reader.versions.layers import Layer
-from forecache.reader.versions.live import LiveAnswers, moment_of
-from forecache.reader.versions.version import Version
+from forecache.reader.versions.answers import Version, VersionAnswers
+from forecache.reader.versions.live_answers import LiveAnswers, moment_of
+from forecache.reader.versions.live_layers import OpenLayer
 from forecache.store.live.rows import Found
 from forecache.store.packed import json_renderer, rows_of
-from forecache.store.read.live_view import LiveView
+from forecache.store.read.live_view import LiveViewMerger
 
 logger = logging.getLogger("forecache.reader")
 _WITHOUT_EVENT = b'"source":"live","position":null,"event_time":null,"verified_through":%d,%b,'
@@ -28,8 +27,8 @@ class ViewAnswers(LiveAnswers):
         UnavailableError: The version was published by another declaration than the live layer.
     """
 
-    def __init__(self, version: Version, layer: Layer, *, offset: int = 0, fallback_for: int | None = None) -> None:
-        self._view = LiveView(layer.declared.plan, version.manifest)
+    def __init__(self, version: Version, layer: OpenLayer, *, offset: int = 0, fallback_for: int | None = None) -> None:
+        self._view = LiveViewMerger(layer.declared.plan, version.manifest)
         self._json_of = json_renderer(version.manifest.fields)
         super().__init__(version, layer, offset=offset, fallback_for=fallback_for)
 
@@ -42,19 +41,19 @@ class ViewAnswers(LiveAnswers):
         self.tail = b"," + self._common + self._moment
 
     def one(self, key: bytes, fields: Sequence[str] = (), limit: int = 0) -> bytes | None:
-        entries, streamed = self._merged([key])
+        entries, streamed = self._merge_layer([key])
         if entries[0] is None:
             return None
         tail = b"," + self._members(streamed[0]) if streamed else self.tail
-        return self._body(key, self._json_of(entries[0]), tail, fields, limit)
+        return self._answer_body(key, self._json_of(entries[0]), tail, fields, limit)
 
     def many(self, keys: Sequence[bytes], fields: Sequence[str] = (), limit: int = 0) -> tuple[bytes, int]:
         if not keys:
             return self._version_many(keys, fields, limit)
-        entries, streamed = self._merged(keys)
+        entries, streamed = self._merge_layer(keys)
         texts = [None if entry is None else self._json_of(entry) for entry in entries]
         own = {place: self._members(row) for place, row in streamed.items() if texts[place] is not None}
-        return self._joined(keys, texts, own, fields, limit)
+        return self._join_answers(keys, texts, own, fields, limit)
 
     def _members(self, row: Found) -> bytes:
         position, event_us, value, _ = row
@@ -64,33 +63,35 @@ class ViewAnswers(LiveAnswers):
         return self.dated_rows(keys)[0]
 
     def dated_rows(self, keys: Sequence[bytes]) -> tuple[list[dict[str, Any] | None], list[datetime]]:
-        entries, streamed = self._merged(keys)
+        entries, streamed = self._merge_layer(keys)
         moments = [self.manifest.as_of_end] * len(keys)
         for place, row in streamed.items():
             moments[place] = moment_of(row[1])
         return rows_of(entries, self.manifest.fields), moments
 
-    def _merged(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], dict[int, Found]]:
+    def _merge_layer(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], dict[int, Found]]:
         """(packed entries of the features now, streamed rows that they include by place)."""
         at_us, view, manifest = time.time_ns() // 1000, self._view, self.manifest
         if self._is_refused:
-            self._refuse()
-        if view.lag(at_us) > view.most_lag:
+            self._refuse_stale()
+        if view.lag_days(at_us) > view.max_lag_days:
             raise Problem(
                 problems.STALE,
                 f"Version {manifest.version} of {manifest.pipeline} is as of {manifest.as_of}, and its states can be "
-                f"merged with events for {view.most_lag} days; publish a newer as-of date.",
+                f"merged with events for {view.max_lag_days} days; publish a newer as-of date.",
                 headers=[("retry-after", "60")],
                 members={"store_version": manifest.version, "as_of": manifest.as_of},
             )
-        streamed = self._above(keys)
+        streamed = self._rows_above_cut(keys)
         tiles: list[bytes | None] | None = None
         if streamed:
             tiles = [streamed[place][2] if place in streamed else None for place in range(len(keys))]
-        return view.entries(self.snapshot.get_entries(keys), tiles, at_us), streamed
+        return view.merge_entries(self.snapshot.get_entries(keys), tiles, at_us), streamed
 
 
-def view_answers(version: Version, layer: Layer, *, offset: int = 0, fallback_for: int | None = None) -> Answers:
+def view_answers(
+    version: Version, layer: OpenLayer, *, offset: int = 0, fallback_for: int | None = None
+) -> VersionAnswers:
     """The answers of a live view.
 
     Without merging, if the version was published before the view was live, or by another declaration than the live
@@ -101,6 +102,6 @@ def view_answers(version: Version, layer: Layer, *, offset: int = 0, fallback_fo
             return ViewAnswers(version, layer, offset=offset, fallback_for=fallback_for)
         except UnavailableError as error:
             logger.error("Without what the stream has seen since its night: %s", error)
-    answers = Answers(version, offset=offset, fallback_for=fallback_for)
+    answers = VersionAnswers(version, offset=offset, fallback_for=fallback_for)
     answers.layer = layer
     return answers

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import orjson
 
 from forecache.errors import UnavailableError
-from forecache.reader.versions.describe import summary
+from forecache.reader.versions.describe import version_summary
 from forecache.store import Manifest, split_entry
 from forecache.store.redis.client import connect, evicting_policy, is_cluster
 from forecache.store.redis.snapshot import RedisSnapshot
@@ -36,7 +36,7 @@ class RedisSource:
         self._failed = False
         self._unsure: dict[str, tuple[str, str]] = {}
 
-    def ask(self, question: Callable[[], _T]) -> _T:
+    def call(self, question: Callable[[], _T]) -> _T:
         """The result of a call that talks to Redis.
 
         Raises:
@@ -57,7 +57,7 @@ class RedisSource:
         """True if it is a Redis Cluster; False before the first connection."""
         return self._client is not None and is_cluster(self._client)
 
-    def look(self) -> dict[str, Manifest | None] | None:
+    def read_current(self) -> dict[str, Manifest | None] | None:
         """The result of `current`; None if Redis cannot be read, which is logged once."""
         try:
             found = self.current()
@@ -78,17 +78,17 @@ class RedisSource:
         if self._client is None:
             self._client = connect(self.url, timeout_s=TIMEOUT_S)
         client = self._client
-        policy = self.ask(lambda: evicting_policy(client))
-        found = self.ask(lambda: {name: RedisStore(client, name).current() for name in pipelines_in_redis(client)})
+        policy = self.call(lambda: evicting_policy(client))
+        found = self.call(lambda: {name: RedisStore(client, name).current() for name in pipelines_in_redis(client)})
         for name in found if policy else list(self._unsure):
-            compared_at = self.ask(RedisStore(client, name).compared_at)
+            compared_at = self.call(RedisStore(client, name).compared_at)
             if policy:
                 self._unsure[name] = policy, compared_at
             elif self._unsure[name][1] != compared_at:
                 del self._unsure[name]
         return found
 
-    def evicting(self, pipeline: str) -> str:
+    def eviction_policy(self, pipeline: str) -> str:
         """The policy under which Redis may have evicted entries since they were last compared; "" if it has not."""
         return self._unsure.get(pipeline, ("", ""))[0]
 
@@ -109,7 +109,7 @@ class RemoteVersion:
     def __init__(self, source: RedisSource, client: Any, manifest: Manifest) -> None:
         self.manifest = manifest
         self._source = source
-        self._ask = source.ask
+        self._ask = source.call
         self._snapshot = RedisSnapshot(client, manifest)
         self._store = RedisStore(client, manifest.pipeline)
 
@@ -127,23 +127,23 @@ class RemoteVersion:
     def source(self) -> RedisSource:
         return self._source
 
-    def names(self, keys: Sequence[bytes]) -> list[bytes]:
+    def entry_names(self, keys: Sequence[bytes]) -> list[bytes]:
         """Redis keys of the entries of several keys: one for each key and segment."""
-        return self._snapshot.names(keys)
+        return self._snapshot.entry_names(keys)
 
-    def newest(self, values: Sequence[bytes | None]) -> list[bytes | None]:
+    def newest_entries(self, values: Sequence[bytes | None]) -> list[bytes | None]:
         """The entries of several keys from the values of their `entry_names`."""
-        return self._snapshot.newest(values)
+        return self._snapshot.newest_entries(values)
 
     def check_missing(self) -> None:
         """Raise unless a missing key is really unknown, and not lost by Redis."""
-        policy = self._source.evicting(self.manifest.pipeline)
+        policy = self._source.eviction_policy(self.manifest.pipeline)
         if policy:
             raise UnavailableError(
                 f"Redis has or had the maxmemory-policy {policy}: a key that is missing may have been evicted.",
                 remedy="Set it to noeviction, and load again with `forecache push`.",
             )
-        if not self._ask(lambda: self._store.holds(self.manifest)):
+        if not self._ask(lambda: self._store.holds_version(self.manifest)):
             # A key that is missing because its version was removed must not look like an unknown key.
             raise UnavailableError(
                 f"Redis does not have version {self.manifest.version} of {self.manifest.pipeline} any more.",
@@ -163,7 +163,7 @@ class RemoteVersion:
         """Nothing to close: the connections belong to the source."""
 
 
-def history(manifest: Manifest) -> bytes:
+def encode_redis_history(manifest: Manifest) -> bytes:
     """The JSON of `/versions/{pipeline}`: Redis has only the served version."""
-    row = {**summary(manifest), "state": ["serving", "current"]}
+    row = {**version_summary(manifest), "state": ["serving", "current"]}
     return orjson.dumps({"pipeline": manifest.pipeline, "versions": [row]})

@@ -1,15 +1,59 @@
 """A thread that polls the store and runs the resulting changes on the event loop; its failures are logged once."""
 
 import asyncio
+import errno
 import logging
 import os
+import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
-from forecache.reader.versions.failures import failure_of
+from forecache.errors import ForecacheError
+
+_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
+
+
+class Failure(NamedTuple):
+    """An error as it is logged.
+
+    Attributes:
+        reason: Equal as long as the same problem persists, so that it is logged once.
+        text: A sentence.
+        trace: The error if its traceback is needed; None if it is no defect.
+    """
+
+    reason: str
+    text: str
+    trace: Exception | None
+
+
+def classify_failure(error: Exception) -> Failure:
+    """Classify an error. Without free file descriptors each try fails at another file or import: that is one reason."""
+    if any(map(_is_out_of_files, _error_chain(error))):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        text = (
+            f"Too many open files: this process may have {most} (`ulimit -n`); raise that, or allow fewer connections."
+        )
+        return Failure("Too many open files", text, None)
+    expected = isinstance(error, (ForecacheError, OSError))
+    return Failure(f"{type(error).__name__}: {error}", str(error) or repr(error), None if expected else error)
+
+
+def _error_chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_out_of_files(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _OUT_OF_FILES
+    return isinstance(error, ImportError) and any(os.strerror(number) in str(error) for number in _OUT_OF_FILES)
+
 
 logger = logging.getLogger("forecache.reader")
 POLL_S = 0.25
@@ -49,7 +93,7 @@ class Watcher:
         self._thread = threading.Thread(target=self._run, name="forecache-swap", daemon=True)
 
     def start(self) -> None:
-        self._try(self._beat)
+        self._call_logged(self._beat)
         self._thread.start()
 
     @property
@@ -82,24 +126,24 @@ class Watcher:
 
     def _run(self) -> None:
         while True:
-            if self._try(self._poll):
+            if self._call_logged(self._poll):
                 self._has_polled, self._polled_s = True, time.monotonic()
             for each in self._others if self._has_polled else ():
-                self._try(each)
+                self._call_logged(each)
             if self._stop.wait(POLL_S):
                 return
-            self._try(self._beat)
+            self._call_logged(self._beat)
             if os.getppid() != self._parent:
                 logger.error("The reader's main process is gone; this worker stops.")
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    def _try(self, call: Callable[[], None]) -> bool:
+    def _call_logged(self, call: Callable[[], None]) -> bool:
         """Make a call, log its failure, and return whether it succeeded."""
         try:
             call()
         except Exception as error:  # the thread outlives it
-            found = failure_of(error)
+            found = classify_failure(error)
             if self._failures.get(call) != found.reason:
                 what = "Polling the store" if call is self._poll else "Work after a poll of the store"
                 logger.error("%s fails, and is tried again: %s", what, found.text, exc_info=found.trace)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from forecache.realtime.advice.measure import STAGES, Measured, median_and_p99
+from forecache.realtime.advice.measure import STAGES, RequestCosts, median_and_p99
 from forecache.realtime.release.load import LoadedRelease
 
 LOOP_P99_MS = 2.0
@@ -15,7 +15,7 @@ FEW = 1_000
 
 
 @dataclass(frozen=True)
-class Advice:
+class DeclarationAdvice:
     """Advice for one field of a declaration.
 
     Attributes:
@@ -31,7 +31,7 @@ class Advice:
     why: str
 
 
-def cache_advice(found: Measured, *, now: int, cache_bytes: int) -> Advice:
+def cache_advice(found: RequestCosts, *, now: int, cache_bytes: int) -> DeclarationAdvice:
     """Advise a cache of this size if it saves more time than computing its keys takes."""
     cost = {stage: median_and_p99(values)[0] for stage, values in found.stages_ms.items()}
     whole = sum(cost.values())
@@ -47,24 +47,24 @@ def cache_advice(found: Measured, *, now: int, cache_bytes: int) -> Advice:
     )
     if found.requests < FEW:
         why += f" So few requests say little about repetition: give {FEW:,} or more in the order in which they came."
-    return Advice("cache_bytes", cache_bytes if pays else 0, now, why)
+    return DeclarationAdvice("cache_bytes", cache_bytes if pays else 0, now, why)
 
 
-def place_advice(found: Measured, loaded: LoadedRelease) -> Advice:
+def place_advice(found: RequestCosts, loaded: LoadedRelease) -> DeclarationAdvice:
     """Advise to run transform and model in the event loop, or in worker processes."""
     release, p99 = loaded.release, found.path_p99_ms
     took = f"Transform and model take {p99:.2f} ms at the 99th percentile"
     if not loaded.is_native:
         why = f"The model runs by {release.model.runtime}, whose time has no bound: it belongs where it can be ended."
-        return Advice("runs", "process", release.runs, f"{why} {took}.")
+        return DeclarationAdvice("runs", "process", release.runs, f"{why} {took}.")
     if p99 < LOOP_P99_MS:
         why = f"{took}, below {LOOP_P99_MS:g} ms, and the model is native ({release.model.runtime})."
-        return Advice("runs", "loop", release.runs, why)
+        return DeclarationAdvice("runs", "loop", release.runs, why)
     why = f"{took}, {LOOP_P99_MS:g} ms or more, for which all other requests of the worker would wait."
-    return Advice("runs", "process", release.runs, why)
+    return DeclarationAdvice("runs", "process", release.runs, why)
 
 
-def as_dict(loaded: LoadedRelease, found: Measured, advice: list[Advice]) -> dict[str, Any]:
+def advice_as_dict(loaded: LoadedRelease, found: RequestCosts, advice: list[DeclarationAdvice]) -> dict[str, Any]:
     """Return the advice with its figures, for JSON."""
     quantiles = {stage: median_and_p99(found.stages_ms[stage]) for stage in STAGES}
     return {

@@ -10,16 +10,16 @@ import numpy as np
 import xxhash
 
 from forecache.errors import InputError
-from forecache.pipeline.realtime.building import Columns
+from forecache.pipeline.realtime.request_rows import RequestArrays
 from forecache.reader.http.problems import Problem
-from forecache.reader.versions.answers import Answers
-from forecache.realtime.answer.calibrate import calibrated_s
+from forecache.reader.versions.answers import VersionAnswers
+from forecache.realtime.answer.calibrate import measure_p99_s
 from forecache.realtime.answer.model_path import NoScores
-from forecache.realtime.cache import ENTRY_BYTES, key_of
-from forecache.realtime.lookups.lookups import Lookups
+from forecache.realtime.lookups.lookups import ViewLookups
 from forecache.realtime.release.load import LoadedRelease
-from forecache.realtime.request.parse import RequestParser
-from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.request.request_parser import RequestParser
+from forecache.realtime.score_cache import ENTRY_BYTES, score_cache_key
 
 STAGES = ("parse", "lookup", "transform", "model")
 _TIMED, _ENOUGH_S = 2_000, 5.0
@@ -28,7 +28,7 @@ SCORE_BYTES = 8
 
 
 @dataclass(frozen=True)
-class Measured:
+class RequestCosts:
     """Measured costs of requests to a release.
 
     Attributes:
@@ -52,9 +52,9 @@ class Measured:
     held_bytes: int
 
 
-def measured(
-    loaded: LoadedRelease, versions: Mapping[str, Answers], requests: Sequence[bytes], *, cache_bytes: int
-) -> Measured:
+def measure_requests(
+    loaded: LoadedRelease, versions: Mapping[str, VersionAnswers], requests: Sequence[bytes], *, cache_bytes: int
+) -> RequestCosts:
     """Send requests through a release's look-ups, transform and model, in their order.
 
     Args:
@@ -66,8 +66,8 @@ def measured(
         InputError: The model can answer none of them.
     """
     parser = RequestParser(loaded.release)
-    lookups = Lookups(loaded.release.lookups, versions, refuses=False)
-    cache = Repetition(cache_bytes)
+    lookups = ViewLookups(loaded.release.lookups, versions, refuses=False)
+    cache = CacheSimulation(cache_bytes)
     stages: dict[str, list[float]] = {stage: [] for stage in STAGES}
     key_ms: list[float] = []
     calls: list[Callable[[], object]] = []
@@ -78,15 +78,15 @@ def measured(
             began = perf_counter_ns()
             request = parser.parse(body)
             parsed = perf_counter_ns()
-            cache.ask(inputs_of(request), request.length)
+            cache.add_request(hash_of_inputs(request), request.length)
             if len(key_ms) >= _TIMED or parsed > end:
                 continue
             reading = perf_counter_ns()
             found = lookups.read(request, time())
             looked = perf_counter_ns()
-            key_of(request, found)
+            score_cache_key(request, found)
             keyed = perf_counter_ns()
-            rows = loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known)
+            rows = loaded.builder.build_rows(RequestArrays(request.length, request.columns), found.views, found.known)
             features = loaded.features_of(rows)
             transformed = perf_counter_ns()
             loaded.scores_of(features)
@@ -105,13 +105,13 @@ def measured(
             f"No request of {len(requests)} can be answered by the model of {loaded.release.name}: {reason}.",
             remedy="Give requests that `POST /v1/<name>` takes, one JSON object a line.",
         )
-    return Measured(
-        len(requests), cache.distinct, refused, stages, key_ms, calibrated_s(calls) * 1e3, cache.hits / len(requests),
+    return RequestCosts(
+        len(requests), cache.distinct, refused, stages, key_ms, measure_p99_s(calls) * 1e3, cache.hits / len(requests),
         cache.most_bytes,
     )  # fmt: skip
 
 
-def inputs_of(request: ParsedRequest) -> bytes:
+def hash_of_inputs(request: ParsedRequest) -> bytes:
     """Hash all values of a request, in their order."""
     state = xxhash.xxh3_128()
     for name, values in request.columns.items():
@@ -120,7 +120,7 @@ def inputs_of(request: ParsedRequest) -> bytes:
     return state.digest()
 
 
-class Repetition:
+class CacheSimulation:
     """Simulates a cache of a given size with least-recently-used eviction."""
 
     def __init__(self, most_bytes: int) -> None:
@@ -133,7 +133,7 @@ class Repetition:
     def distinct(self) -> int:
         return len(self._seen)
 
-    def ask(self, key: bytes, length: int) -> None:
+    def add_request(self, key: bytes, length: int) -> None:
         """Look a request with `length` candidates up in the simulated cache, and add it."""
         self._seen.add(key)
         if key in self._entries:
@@ -153,5 +153,5 @@ def median_and_p99(values: Iterable[float]) -> tuple[float, float]:
     return float(found[0]), float(found[1])
 
 
-def _score(loaded: LoadedRelease, request: ParsedRequest, found: Found) -> None:
-    loaded.score(loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known))
+def _score(loaded: LoadedRelease, request: ParsedRequest, found: LookupResult) -> None:
+    loaded.score(loaded.builder.build_rows(RequestArrays(request.length, request.columns), found.views, found.known))

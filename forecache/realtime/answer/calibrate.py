@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from time import perf_counter_ns, sleep, thread_time_ns
 
-from forecache.realtime.answer.guard import Spun
+from forecache.realtime.answer.cpu_guard import CpuBudgetExceeded
 
 logger = logging.getLogger("forecache.realtime")
 CALLS, ENOUGH_NS = 300, 500_000_000
@@ -15,7 +15,7 @@ CALLS, ENOUGH_NS = 300, 500_000_000
 _PATIENCE_S, _PAUSE_S = 5.0, 0.001
 
 
-def calibrated_s(calls: Sequence[Callable[[], object]]) -> float:
+def measure_p99_s(calls: Sequence[Callable[[], object]]) -> float:
     """Measure the 99th percentile of the time of a call, in seconds; infinity if a call hangs or fails.
 
     It is measured on a separate thread, which is interrupted if it does not end. The result is the larger of the 99th
@@ -26,8 +26,8 @@ def calibrated_s(calls: Sequence[Callable[[], object]]) -> float:
 
     def measure() -> None:
         try:
-            found[0] = _measured_s(calls)
-        except Spun:
+            found[0] = _time_calls_s(calls)
+        except CpuBudgetExceeded:
             logger.error("A warm-up request was not answered within %g s.", _PATIENCE_S)
         except Exception:
             logger.exception("A warm-up request failed.")
@@ -36,12 +36,14 @@ def calibrated_s(calls: Sequence[Callable[[], object]]) -> float:
     thread.start()
     thread.join(_PATIENCE_S)
     if thread.is_alive():
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Spun))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(CpuBudgetExceeded)
+        )
         thread.join(_PATIENCE_S)
     return found[0]
 
 
-def _measured_s(calls: Sequence[Callable[[], object]]) -> float:
+def _time_calls_s(calls: Sequence[Callable[[], object]]) -> float:
     for call in calls:
         call()
     clock, cpu = [], []

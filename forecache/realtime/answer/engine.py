@@ -6,14 +6,14 @@ from time import monotonic, perf_counter_ns, time
 
 import numpy as np
 
-from forecache.reader.versions.answers import Answers
-from forecache.realtime.answer.answered import Answered, Times
-from forecache.realtime.answer.ladder import below, of_model
+from forecache.reader.versions.answers import VersionAnswers
+from forecache.realtime.answer.fallbacks import fallback_answer, model_answer
 from forecache.realtime.answer.model_path import NoScores, TooLate
-from forecache.realtime.deadline.clock import Clock
+from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
+from forecache.realtime.deadline.clock import RequestClock
 from forecache.realtime.lookups.remote import read_remote
-from forecache.realtime.request.parsed import Found, ParsedRequest
-from forecache.realtime.served import Served
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.served_release import ServedRelease
 
 _GIVEN_UP_SHARE = 1 / 3
 """Share of the model's time that a request given up for others may take. With more, giving it up would gain nothing,
@@ -23,19 +23,26 @@ _MARGIN_NS, _MARGIN_SHARE = 2_000_000, 0.1
 or this share of the deadline if that is less."""
 
 
-class Engine:
+class AnswerEngine:
     """The answers of one worker.
 
     Args:
         versions: The served versions by store name, kept up to date by the reader.
     """
 
-    def __init__(self, versions: Mapping[str, Answers]) -> None:
+    def __init__(self, versions: Mapping[str, VersionAnswers]) -> None:
         self._versions = versions
 
     def answer_now(
-        self, served: Served, request: ParsedRequest, clock: Clock, times: Times, *, why: str = "", waiting: int = 0
-    ) -> Answered:
+        self,
+        served: ServedRelease,
+        request: ParsedRequest,
+        clock: RequestClock,
+        times: StageTimes,
+        *,
+        why: str = "",
+        waiting: int = 0,
+    ) -> RequestAnswer:
         """Answer a request to a model that runs on this thread.
 
         Args:
@@ -46,11 +53,11 @@ class Engine:
             Problem: The key of a look-up is not valid.
         """
         if not request.length:
-            return _nothing_asked(request, times)
+            return _empty_answer(request, times)
         now = time()
         if not why and not served.model_cost.fits(clock.until - perf_counter_ns()):
             why = TooLate.reason
-        found = Found()
+        found = LookupResult()
         if not why:
             began = perf_counter_ns()
             try:
@@ -62,35 +69,37 @@ class Engine:
             except NoScores as error:
                 why = error.reason
             else:
-                return self._with_scores(served, request, found, scores, now, times)
-        answered = self.lower(served, request, clock, times, why=why, waiting=waiting)
+                return self._answer_by_model(served, request, found, scores, now, times)
+        answered = self.answer_by_fallback(served, request, clock, times, why=why, waiting=waiting)
         answered.features, answered.live = _features_of(found, answered), found.merged
         return answered
 
-    async def answer(self, served: Served, request: ParsedRequest, clock: Clock, times: Times) -> Answered:
+    async def answer(
+        self, served: ServedRelease, request: ParsedRequest, clock: RequestClock, times: StageTimes
+    ) -> RequestAnswer:
         """Answer a request to any model, within its deadline.
 
         Raises:
             Problem: The key of a look-up is not valid.
         """
-        remote = served.lookups.remote()
+        remote = served.lookups.is_remote()
         if served.path.in_loop and not remote:
             return self.answer_now(served, request, clock, times)
         if not request.length:
-            return _nothing_asked(request, times)
+            return _empty_answer(request, times)
         margin = min(_MARGIN_NS, int(clock.deadline_ms * 1e6 * _MARGIN_SHARE))
         until = monotonic() + (_left_for_model(served, clock) - margin) / 1e9
-        began, found = perf_counter_ns(), Found()
+        began, found = perf_counter_ns(), LookupResult()
         try:
-            _check_time(served, until)
+            _check_time_for_model(served, until)
             found = (
-                await read_remote(served.lookups, request, until, served.cells.guards)
+                await read_remote(served.lookups, request, until, served.cells.path_counters)
                 if remote
                 else served.lookups.read(request, time())
             )
             times.lookup = perf_counter_ns() - began
             began = perf_counter_ns()
-            _check_time(served, until)
+            _check_time_for_model(served, until)
             if served.path.in_loop:
                 scores = served.path.score_now(request, found, int((until - monotonic()) * 1e9))
             else:
@@ -98,46 +107,61 @@ class Engine:
             times.model = perf_counter_ns() - began
         except NoScores as error:
             times.model = perf_counter_ns() - began
-            answered = self.lower(served, request, clock, times, why=error.reason)
+            answered = self.answer_by_fallback(served, request, clock, times, why=error.reason)
             answered.features, answered.live = _features_of(found, answered), found.merged
             return answered
-        return self._with_scores(served, request, found, scores, time(), times)
+        return self._answer_by_model(served, request, found, scores, time(), times)
 
-    def lower(
-        self, served: Served, request: ParsedRequest, clock: Clock, times: Times, *, why: str, waiting: int = 0
-    ) -> Answered:
+    def answer_by_fallback(
+        self,
+        served: ServedRelease,
+        request: ParsedRequest,
+        clock: RequestClock,
+        times: StageTimes,
+        *,
+        why: str,
+        waiting: int = 0,
+    ) -> RequestAnswer:
         """Answer by the best fallback that there is time for."""
         began = perf_counter_ns()
-        left, rungs = _left_for_rung(served, clock, began, waiting), served.rungs
+        left, rungs = _left_for_fallback(served, clock, began, waiting), served.rungs
         first = next((place for place, cost in enumerate(served.costs) if cost.fits(left)), len(rungs) - 1)
-        answered = below(request, rungs[first:], self._versions, time())
+        answered = fallback_answer(request, rungs[first:], self._versions, time())
         times.ladder = perf_counter_ns() - began
-        served.costs[first].took(times.ladder)
+        served.costs[first].add_sample(times.ladder)
         answered.why, answered.times = why, times
         return answered
 
-    def only_last(self, served: Served, clock: Clock, waiting: int) -> bool:
+    def has_time_for_last_only(self, served: ServedRelease, clock: RequestClock, waiting: int) -> bool:
         """Return True if there is time for the last fallback only, and it needs nothing but the candidates' names."""
-        left = _left_for_rung(served, clock, perf_counter_ns(), waiting)
+        left = _left_for_fallback(served, clock, perf_counter_ns(), waiting)
         return not served.rungs[-1].needs_request and not any(cost.fits(left) for cost in served.costs[:-1])
 
-    def last(self, served: Served, request: ParsedRequest, times: Times, *, why: str) -> Answered:
+    def answer_by_last_fallback(
+        self, served: ServedRelease, request: ParsedRequest, times: StageTimes, *, why: str
+    ) -> RequestAnswer:
         """Answer by the last fallback; only the candidates' names of the request have been parsed."""
         if not request.length:
-            answered = _nothing_asked(request, times)
+            answered = _empty_answer(request, times)
             answered.why = why
             return answered
         rung = served.rungs[-1]
         scores = rung.scores(request, self._versions, 0.0, {})
-        return Answered(request.items, scores, rung.name, why=why, request_id=request.request_id, times=times)
+        return RequestAnswer(request.items, scores, rung.name, why=why, request_id=request.request_id, times=times)
 
-    def _with_scores(
-        self, served: Served, request: ParsedRequest, found: Found, scores: np.ndarray, now: float, times: Times
-    ) -> Answered:
-        answered = of_model(request, scores)
+    def _answer_by_model(
+        self,
+        served: ServedRelease,
+        request: ParsedRequest,
+        found: LookupResult,
+        scores: np.ndarray,
+        now: float,
+        times: StageTimes,
+    ) -> RequestAnswer:
+        answered = model_answer(request, scores)
         if answered is None:
             began = perf_counter_ns()
-            answered = below(
+            answered = fallback_answer(
                 request, served.rungs, self._versions, now, scores=scores, used=dict(found.versions)
             )  # fmt: skip
             times.ladder = perf_counter_ns() - began
@@ -148,7 +172,7 @@ class Engine:
         return answered
 
 
-def _check_time(served: Served, until: float) -> None:
+def _check_time_for_model(served: ServedRelease, until: float) -> None:
     """Raise `TooLate` if the model would not be done by `until`."""
     left = until - monotonic()
     if left <= 0 or (
@@ -157,20 +181,20 @@ def _check_time(served: Served, until: float) -> None:
         raise TooLate
 
 
-def _left_for_rung(served: Served, clock: Clock, now: int, waiting: int) -> float:
+def _left_for_fallback(served: ServedRelease, clock: RequestClock, now: int, waiting: int) -> float:
     """Return the nanoseconds that a fallback may take; much less than the model takes while other requests wait."""
     left = clock.until - now
     # The waiting requests usually have as little time as this one.
     return min(left / (waiting + 1), served.model_cost.estimate * _GIVEN_UP_SHARE) if waiting else left
 
 
-def _left_for_model(served: Served, clock: Clock) -> int:
+def _left_for_model(served: ServedRelease, clock: RequestClock) -> int:
     """Return the nanoseconds that the model may take, so that time for the last fallback remains."""
     left = clock.until - perf_counter_ns()
     return left - min(served.low_cost.estimate, max(0, left // 4))
 
 
-def _features_of(found: Found, answered: Answered) -> np.ndarray | bytes | None:
+def _features_of(found: LookupResult, answered: RequestAnswer) -> np.ndarray | bytes | None:
     """Return the features for the log; None if a store was swapped meanwhile: the answer then names other versions."""
     used = answered.used
     if used is not found.versions and any(used.get(name, of) is not of for name, of in found.versions.items()):
@@ -178,6 +202,6 @@ def _features_of(found: Found, answered: Answered) -> np.ndarray | bytes | None:
     return found.features
 
 
-def _nothing_asked(request: ParsedRequest, times: Times) -> Answered:
+def _empty_answer(request: ParsedRequest, times: StageTimes) -> RequestAnswer:
     """Make the answer to a request without candidates."""
-    return Answered((), None, "order_given", request_id=request.request_id, times=times)
+    return RequestAnswer((), None, "order_given", request_id=request.request_id, times=times)

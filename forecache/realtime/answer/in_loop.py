@@ -5,16 +5,17 @@ Replays outside the request path run them on their own thread by `DirectPath`, w
 
 import logging
 from asyncio import CancelledError
+from dataclasses import dataclass, field
 from time import perf_counter_ns
 
 import numpy as np
 
-from forecache.pipeline.realtime.building import Columns
-from forecache.realtime.answer.answered import Times
-from forecache.realtime.answer.guard import Guard, Spun
-from forecache.realtime.answer.model_path import Failed, NoScores, Refused, TooLate
+from forecache.pipeline.realtime.request_rows import RequestArrays
+from forecache.realtime.answer.cpu_guard import CpuBudgetExceeded, CpuGuard
+from forecache.realtime.answer.model_path import CallRefused, ModelFailed, NoScores, TooLate
+from forecache.realtime.answer.request_answer import StageTimes
 from forecache.realtime.release.load import LoadedRelease
-from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 
 logger = logging.getLogger("forecache.realtime")
 SPIN_TIMES, SPIN_LEAST_NS = 10, 5_000_000
@@ -41,7 +42,7 @@ class InLoopPath:
 
     in_loop = True
 
-    def __init__(self, loaded: LoadedRelease, guard: Guard, *, p99_s: float) -> None:
+    def __init__(self, loaded: LoadedRelease, guard: CpuGuard, *, p99_s: float) -> None:
         self._loaded, self._guard = loaded, guard
         usual_ns = int(p99_s * 1e9)
         self._enough_ns = 2 * usual_ns
@@ -51,41 +52,43 @@ class InLoopPath:
         self._tell_at = 0
         self.p99_s = p99_s
         self.misbehaved = ""
-        self.times = Times()
+        self.times = StageTimes()
 
-    def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
+    def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
         if self._spins >= _SPINS:
-            raise Refused(self.misbehaved)
+            raise CallRefused(self.misbehaved)
         loaded, guard, times = self._loaded, self._guard, self.times
         began = perf_counter_ns()
         try:
             guard.arm(self._spin_ns, min(max(left_ns // 2, min(left_ns, self._enough_ns)), self._patience_ns))
             try:
-                rows = loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known)
+                rows = loaded.builder.build_rows(
+                    RequestArrays(request.length, request.columns), found.views, found.known
+                )
                 features = found.features = loaded.features_of(rows)
                 between = perf_counter_ns()
                 scores = loaded.scores_of(features)
             finally:
                 guard.disarm()
-        except Spun:
+        except CpuBudgetExceeded:
             guard.disarm()  # the alarm may have come while it was being switched off
-            self._ended(perf_counter_ns() - began)
+            self._judge_ended_call(perf_counter_ns() - began)
             raise TooLate(self.misbehaved) from None
         except (Exception, SystemExit, CancelledError) as error:  # the latter two would end the reader, or its answer
-            self._tell(error)
-            raise Failed(str(error)) from error
+            self._log_failure(error)
+            raise ModelFailed(str(error)) from error
         self._strikes = 0
         times.transform, times.model = between - began, perf_counter_ns() - between
         return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
 
-    def _tell(self, error: BaseException) -> None:
+    def _log_failure(self, error: BaseException) -> None:
         """Log a failure, at most once in ten seconds."""
         now = perf_counter_ns()
         if now >= self._tell_at:
             self._tell_at = now + _TELL_EVERY_NS
             logger.error("The model of %s failed: %s: %s", self._loaded.release.name, type(error).__name__, error)
 
-    def _ended(self, took_ns: int) -> None:
+    def _judge_ended_call(self, took_ns: int) -> None:
         """Count an interrupted call as spinning if it used too much CPU time.
 
         Others slept, got no core or had too little time left, which alone says nothing about the model.
@@ -99,11 +102,34 @@ class InLoopPath:
             self.misbehaved = f"a call worked {used_ns / 1e6:.1f} of {took_ns / 1e6:.1f} ms and was ended"
             logger.error("%s release %d leaves the event loop: %s.", release.name, release.number, self.misbehaved)
 
-    async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
+    async def score(self, request: ParsedRequest, found: LookupResult, until: float) -> np.ndarray:
         raise NoScores("this path runs on the loop")
 
     def expected_s(self) -> float:
         return self.p99_s
+
+    def close(self) -> None:
+        """Do nothing: no resources beside the release."""
+
+
+@dataclass
+class DirectPath:
+    """A `ModelPath` without a CPU guard or a time limit; errors of transform and model reach the caller."""
+
+    loaded: LoadedRelease
+    in_loop: bool = True
+    times: StageTimes = field(default_factory=StageTimes)
+
+    def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
+        rows = self.loaded.builder.build_rows(RequestArrays(request.length, request.columns), found.views, found.known)
+        found.features = self.loaded.features_of(rows)
+        return self.loaded.scores_of(found.features)
+
+    async def score(self, request: ParsedRequest, found: LookupResult, until: float) -> np.ndarray:
+        raise AssertionError("the engine asks a path in the loop at once")
+
+    def expected_s(self) -> float:
+        return 0.0
 
     def close(self) -> None:
         """Do nothing: no resources beside the release."""

@@ -4,8 +4,8 @@ from typing import Protocol
 
 import numpy as np
 
-from forecache.realtime.answer.answered import Times
-from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.answer.request_answer import StageTimes
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 
 
 class NoScores(Exception):
@@ -30,13 +30,13 @@ class WorkerLost(NoScores):
     reason = "worker_lost"
 
 
-class Refused(NoScores):
+class CallRefused(NoScores):
     """The request was not given to the model: its queue is full, or its circuit breaker is open."""
 
     reason = "refused"
 
 
-class Failed(NoScores):
+class ModelFailed(NoScores):
     """Transform or model raised an error, or returned something of a wrong shape."""
 
 
@@ -49,9 +49,9 @@ class ModelPath(Protocol):
     """
 
     in_loop: bool
-    times: Times
+    times: StageTimes
 
-    def score_now(self, request: ParsedRequest, found: Found, left_ns: int) -> np.ndarray:
+    def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
         """Score on this thread: float64 or float32 [n].
 
         Args:
@@ -61,7 +61,7 @@ class ModelPath(Protocol):
             NoScores: There are no scores; the subclass says why.
         """
 
-    async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
+    async def score(self, request: ParsedRequest, found: LookupResult, until: float) -> np.ndarray:
         """Score in another process: float64 or float32 [n].
 
         Args:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from forecache.reader.versions.answers import Answers
-from forecache.realtime.answer.answered import MODEL, Answered, Times
+from forecache.reader.versions.answers import VersionAnswers
+from forecache.realtime.answer.request_answer import MODEL, RequestAnswer, StageTimes
 from forecache.realtime.release.format import Release
 
 _ARRAY = orjson.OPT_SERIALIZE_NUMPY
@@ -37,7 +37,7 @@ class Renderer:
         self._score = b',"' + release.output.encode() + b'":'
         self._is_ranking = release.candidates is not None
 
-    def body(self, answered: Answered, *, deadline_ms: float, elapsed: int, late: bool) -> bytes:
+    def body(self, answered: RequestAnswer, *, deadline_ms: float, elapsed: int, late: bool) -> bytes:
         """Encode an answer as JSON.
 
         Args:
@@ -60,7 +60,7 @@ class Renderer:
                 counts = b"{}"
         else:
             names = list(answered.rungs)
-            rung = lowest(names)
+            rung = lowest_fallback(names)
             counts = orjson.dumps({name: names.count(name) for name in dict.fromkeys(names)})
         parts += (b',"rung":"', rung.encode(), b'","rungs":', counts)
         if answered.why:
@@ -73,7 +73,7 @@ class Renderer:
         parts.append(_times(answered.times, elapsed))
         return b"".join(parts)
 
-    def _items(self, answered: Answered, parts: list[bytes]) -> None:
+    def _items(self, answered: RequestAnswer, parts: list[bytes]) -> None:
         items, order = answered.items, answered.order
         if not items:
             return
@@ -93,16 +93,16 @@ class Renderer:
         parts.append(self._item)
         parts += columns
 
-    def in_order_given(self, items: Sequence[Any], request_id: str, why: str, *, deadline_ms: float, elapsed: int,
+    def render_order_given(self, items: Sequence[Any], request_id: str, why: str, *, deadline_ms: float, elapsed: int,
                        late: bool, wait: int) -> bytes:  # fmt: skip
         """Encode the answer of a ranking's last fallback, the order given, with the least possible work."""
         return self.body(
-            Answered(items, None, "order_given", why=why, request_id=request_id, times=Times(wait=wait)),
+            RequestAnswer(items, None, "order_given", why=why, request_id=request_id, times=StageTimes(wait=wait)),
             deadline_ms=deadline_ms, elapsed=elapsed, late=late,
         )  # fmt: skip
 
 
-def lowest(rungs: Sequence[str]) -> str:
+def lowest_fallback(rungs: Sequence[str]) -> str:
     """Return the last fallback in the usual order among those that candidates come from."""
     return list(dict.fromkeys(sorted(rungs, key=_RANK.__getitem__)))[-1]
 
@@ -121,7 +121,7 @@ def _texts(items: Sequence[Any]) -> list[bytes]:
     return [orjson.dumps(item) for item in items]
 
 
-def _scores(answered: Answered, order: np.ndarray | None, count: int) -> list[bytes]:
+def _scores(answered: RequestAnswer, order: np.ndarray | None, count: int) -> list[bytes]:
     scores = answered.scores
     if scores is None:
         return [b"null"] * count
@@ -138,7 +138,7 @@ def _scores(answered: Answered, order: np.ndarray | None, count: int) -> list[by
     return [shorter[place] if is_single else texts[place] for place, is_single in enumerate(single.tolist())]
 
 
-def _stores(used: Mapping[str, Answers]) -> bytes:
+def _stores(used: Mapping[str, VersionAnswers]) -> bytes:
     return b",".join(
         b'"%b":{"version":%d,"as_of":"%b","age_s":%d,"stale":%b}'
         % (
@@ -149,7 +149,7 @@ def _stores(used: Mapping[str, Answers]) -> bytes:
     )  # fmt: skip
 
 
-def _times(times: Times, elapsed: int) -> bytes:
+def _times(times: StageTimes, elapsed: int) -> bytes:
     """Encode the stages in ms; "render" is the rest: encoding the answer, and waiting for the worker process."""
     named = (times.wait, times.parse, times.lookup, times.transform, times.model, times.ladder)
     return (

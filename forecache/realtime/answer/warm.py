@@ -6,22 +6,22 @@ from time import time
 
 import numpy as np
 
-from forecache.pipeline.realtime.building import Columns
+from forecache.pipeline.realtime.request_rows import RequestArrays
 from forecache.reader.http.problems import Problem
-from forecache.reader.versions.answers import Answers
-from forecache.realtime.answer.calibrate import calibrated_s
+from forecache.reader.versions.answers import VersionAnswers
+from forecache.realtime.answer.calibrate import measure_p99_s
 from forecache.realtime.answer.model_path import NoScores
-from forecache.realtime.lookups.lookups import Lookups
+from forecache.realtime.lookups.lookups import ViewLookups
 from forecache.realtime.release.load import LoadedRelease
-from forecache.realtime.request.parse import RequestParser
-from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.request.request_parser import RequestParser
 
 
-def warmed_s(loaded: LoadedRelease, versions: Mapping[str, Answers]) -> float:
+def warm_and_measure_s(loaded: LoadedRelease, versions: Mapping[str, VersionAnswers]) -> float:
     """Warm a release; return the 99th percentile of transform and model, in seconds; infinity if they fail."""
     release = loaded.release
     parser = RequestParser(release)
-    lookups = Lookups(release.lookups, versions, refuses=False)
+    lookups = ViewLookups(release.lookups, versions, refuses=False)
     calls: list[Callable[[], object]] = []
     for body in loaded.warmup:
         try:
@@ -29,22 +29,22 @@ def warmed_s(loaded: LoadedRelease, versions: Mapping[str, Answers]) -> float:
         except Problem:
             continue  # recorded for an earlier release, which took other requests
         if request.length:
-            calls.append(partial(_score, loaded, request, _found(loaded, lookups, request)))
-    return calibrated_s(calls) if calls else 0.0
+            calls.append(partial(_score, loaded, request, _look_up(loaded, lookups, request)))
+    return measure_p99_s(calls) if calls else 0.0
 
 
-def _found(loaded: LoadedRelease, lookups: Lookups, request: ParsedRequest) -> Found:
+def _look_up(loaded: LoadedRelease, lookups: ViewLookups, request: ParsedRequest) -> LookupResult:
     try:
-        if not lookups.remote():
+        if not lookups.is_remote():
             return lookups.read(request, time())
     except (NoScores, Problem):
         pass
-    found = Found()
+    found = LookupResult()
     for each in loaded.release.lookups:
         found.views[each.called] = np.full((request.length, len(each.columns)), np.nan, np.float32)
         found.known[each.called] = np.zeros(request.length, np.bool_)
     return found
 
 
-def _score(loaded: LoadedRelease, request: ParsedRequest, found: Found) -> None:
-    loaded.score(loaded.builder.rows(Columns(request.length, request.columns), found.views, found.known))
+def _score(loaded: LoadedRelease, request: ParsedRequest, found: LookupResult) -> None:
+    loaded.score(loaded.builder.build_rows(RequestArrays(request.length, request.columns), found.views, found.known))

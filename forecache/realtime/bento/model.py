@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from forecache.errors import ForecacheError, InputError, UnavailableError
-from forecache.pipeline.realtime.building import Columns
+from forecache.pipeline.realtime.request_rows import RequestArrays
 from forecache.reader.http.problems import Problem
-from forecache.reader.versions.answers import Answers
-from forecache.reader.versions.layers import Layers
-from forecache.reader.versions.live import answers_of
+from forecache.reader.versions.answers import VersionAnswers
+from forecache.reader.versions.live_answers import answers_of
+from forecache.reader.versions.live_layers import LiveLayers
 from forecache.realtime.answer.model_path import NoScores
-from forecache.realtime.lookups.lookups import Lookups
+from forecache.realtime.lookups.lookups import ViewLookups
 from forecache.realtime.release.folder import ReleaseFolder
 from forecache.realtime.release.load import load_release
-from forecache.realtime.request.parse import RequestParser
-from forecache.realtime.request.parsed import Found, ParsedRequest
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.request.request_parser import RequestParser
 from forecache.store import Store
 
 logger = logging.getLogger("forecache.realtime")
@@ -39,11 +39,11 @@ class BentoModel:
         self._loaded = load_release(ReleaseFolder(folder.parent.parent), int(folder.name))
         release = self._release = self._loaded.release
         self._parser = RequestParser(release)
-        self._stores = _Stores(store_path, sorted({each.view for each in release.lookups}))
-        self._lookups = Lookups(release.lookups, self._stores.served, refuses=release.on_contract == "refuse")
-        self._stores.look()
+        self._stores = _FollowedStores(store_path, sorted({each.view for each in release.lookups}))
+        self._lookups = ViewLookups(release.lookups, self._stores.served, refuses=release.on_contract == "refuse")
+        self._stores.follow_pointers()
         for name in self._stores.missing():
-            logger.warning("The view %s has no version in %s. %s", name, store_path, only_here(name))
+            logger.warning("The view %s has no version in %s. %s", name, store_path, missing_views_remedy(name))
         # A replaced version is closed at once, so no other thread may be reading it.
         self._turn = threading.Lock()
 
@@ -55,25 +55,27 @@ class BentoModel:
             UnavailableError: A view has no version here that may be used.
         """
         with self._turn:
-            return self._asked(request, time())
+            return self._ask_locked(request, time())
 
-    def _asked(self, request: Mapping[str, Any], now: float) -> dict[str, Any]:
-        self._stores.look()
+    def _ask_locked(self, request: Mapping[str, Any], now: float) -> dict[str, Any]:
+        self._stores.follow_pointers()
         try:
-            parsed = self._parser.of_members(request)
+            parsed = self._parser.parse_members(request)
             found = self._lookups.read(parsed, now)
         except Problem as problem:
             raise InputError(problem.detail) from None
         except NoScores as error:
             missing = self._stores.missing()
-            raise UnavailableError(str(error), remedy=only_here(*missing) if missing else "") from None
+            raise UnavailableError(str(error), remedy=missing_views_remedy(*missing) if missing else "") from None
         if not parsed.length:
-            return self._answer(parsed, found, np.empty(0))  # as in the reader, a transform gets no empty request
-        columns = Columns(parsed.length, parsed.columns)
-        scores = self._loaded.score(self._loaded.builder.rows(columns, found.views, found.known))
-        return self._answer(parsed, found, scores)
+            return self._render_answer(
+                parsed, found, np.empty(0)
+            )  # as in the reader, a transform gets no empty request
+        columns = RequestArrays(parsed.length, parsed.columns)
+        scores = self._loaded.score(self._loaded.builder.build_rows(columns, found.views, found.known))
+        return self._render_answer(parsed, found, scores)
 
-    def _answer(self, parsed: ParsedRequest, found: Found, scores: np.ndarray) -> dict[str, Any]:
+    def _render_answer(self, parsed: ParsedRequest, found: LookupResult, scores: np.ndarray) -> dict[str, Any]:
         release = self._release
         answer: dict[str, Any] = {"name": release.name, "request_id": parsed.request_id or None}
         if release.candidates is None:
@@ -102,7 +104,7 @@ def _number(score: Any) -> float | None:
     return None if score != score else float(score)
 
 
-def only_here(*views: str) -> str:
+def missing_views_remedy(*views: str) -> str:
     """Return the remedy for views that a service lacks."""
     return (
         "A BentoML service reads stores in its own folder, FORECACHE_STORE, and none in Redis or in an object store: "
@@ -110,13 +112,13 @@ def only_here(*views: str) -> str:
     )
 
 
-class _Stores:
+class _FollowedStores:
     """The current versions of some stores; the pointers are read again each second."""
 
     def __init__(self, folder: Path, names: list[str]) -> None:
-        self.served: dict[str, Answers] = {}
+        self.served: dict[str, VersionAnswers] = {}
         self._stores = [Store(folder / name) for name in names]
-        self._layers = Layers()
+        self._layers = LiveLayers()
         self._seen: dict[str, Any] = {}
         self._look_at = float("-inf")
 
@@ -124,14 +126,14 @@ class _Stores:
         """List the stores that have no version here."""
         return [store.pipeline for store in self._stores if store.pipeline not in self.served]
 
-    def look(self) -> None:
+    def follow_pointers(self) -> None:
         """Open the current versions; if one cannot be opened, the version before it stays."""
         if monotonic() < self._look_at:
             return
         self._look_at = monotonic() + LOOK_EVERY_S
         for store in self._stores:
             try:
-                pointer, layer = store.pointer(), self._layers.of(store)
+                pointer, layer = store.pointer(), self._layers.open_layer(store)
                 if self._seen.get(store.pipeline) == (pointer, layer) or pointer.current is None:
                     continue
                 answers = answers_of(store.snapshot(), layer)

@@ -49,14 +49,14 @@ def write_bento(settings: Settings, name: str, folder: Path, *, number: int | No
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         made = Path(scratch) / "made"
-        _fill(made, releases, release)
+        _write_files(made, releases, release)
         if folder.exists():
             folder.rename(Path(scratch) / "former")
         made.rename(folder)
     return release
 
 
-def views_not_here(settings: Settings, release: Release) -> list[str]:
+def missing_views(settings: Settings, release: Release) -> list[str]:
     """List the views that a release looks up and that have no version in the store's folder on this machine."""
     views = sorted({lookup.view for lookup in release.lookups})
     return [view for view in views if open_store(settings, view).pointer().serving is None]
@@ -67,7 +67,7 @@ def _is_ours(folder: Path) -> bool:
     return service.is_file() and service.read_text().startswith(_HEAD)
 
 
-def _fill(folder: Path, releases: ReleaseFolder, release: Release) -> None:
+def _write_files(folder: Path, releases: ReleaseFolder, release: Release) -> None:
     place = ReleaseFolder(folder / release.name).release(release.number)
     shutil.copytree(releases.release(release.number), place)
     load_release(ReleaseFolder(folder / release.name), release.number).close()

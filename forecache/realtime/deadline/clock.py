@@ -8,9 +8,9 @@ import re
 import time
 from dataclasses import dataclass
 
-from forecache.reader.connections.call import Call
+from forecache.reader.connections.call import HttpCall
 from forecache.reader.http import problems
-from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.http.problems import Problem, quote_value
 
 _START, _DEADLINE, _GRPC, _ENVOY = (
     "x-request-start", "x-deadline-ms", "grpc-timeout", "x-envoy-expected-rq-timeout-ms",
@@ -23,7 +23,7 @@ _LONGEST_WAIT_S = 30.0
 
 
 @dataclass(slots=True)
-class Clock:
+class RequestClock:
     """The times of one request, in nanoseconds of `time.perf_counter_ns`.
 
     Attributes:
@@ -41,7 +41,7 @@ class Clock:
         return now - self.arrived > self.deadline_ms * 1e6
 
 
-def clock_of(call: Call, most_ms: float) -> Clock:
+def clock_of(call: HttpCall, most_ms: float) -> RequestClock:
     """Read the arrival and the deadline of a request from its headers.
 
     Args:
@@ -52,20 +52,20 @@ def clock_of(call: Call, most_ms: float) -> Clock:
     """
     get = call.headers.get
     stamp = get(_START)
-    wait = call.waited if stamp is None else _since(stamp, call.waited)
+    wait = call.waited if stamp is None else _nanoseconds_since(stamp, call.waited)
     asked = most_ms
     if (text := get(_DEADLINE)) is not None:
         asked = min(asked, _milliseconds(_DEADLINE, text))
     if (text := get(_GRPC)) is not None:
-        asked = min(asked, _grpc(text))
+        asked = min(asked, _grpc_milliseconds(text))
     if (text := get(_ENVOY)) is not None:
         asked = min(asked, _milliseconds(_ENVOY, text))
     _check_left(asked)
     arrived = call.arrived - wait
-    return Clock(arrived, arrived + int(asked * 1e6), asked)
+    return RequestClock(arrived, arrived + int(asked * 1e6), asked)
 
 
-def shortened(clock: Clock, asked_ms: float) -> Clock:
+def shorten_deadline(clock: RequestClock, asked_ms: float) -> RequestClock:
     """Apply the deadline in a request's body; the shorter one counts.
 
     Raises:
@@ -74,7 +74,7 @@ def shortened(clock: Clock, asked_ms: float) -> Clock:
     if asked_ms >= clock.deadline_ms:
         return clock
     _check_left(asked_ms)
-    return Clock(clock.arrived, clock.arrived + int(asked_ms * 1e6), asked_ms)
+    return RequestClock(clock.arrived, clock.arrived + int(asked_ms * 1e6), asked_ms)
 
 
 def _check_left(asked_ms: float) -> None:
@@ -86,7 +86,7 @@ def _check_left(asked_ms: float) -> None:
         )
 
 
-def _since(stamp: str, otherwise: int) -> int:
+def _nanoseconds_since(stamp: str, otherwise: int) -> int:
     """Return the nanoseconds since a Unix time in seconds, ms, us or ns, as nginx (`t=`), HAProxy and others write it.
 
     A malformed or implausible header is not the client's fault: `otherwise` is returned.
@@ -103,16 +103,16 @@ def _since(stamp: str, otherwise: int) -> int:
 
 def _milliseconds(header: str, text: str) -> float:
     if not _NUMBER.fullmatch(text):
-        raise _malformed(header, text, "a number of milliseconds such as 40")
+        raise _malformed_header_error(header, text, "a number of milliseconds such as 40")
     return float(text)
 
 
-def _grpc(text: str) -> float:
+def _grpc_milliseconds(text: str) -> float:
     found = _GRPC_TIMEOUT.fullmatch(text)
     if found is None:
-        raise _malformed(_GRPC, text, "digits and a unit of H, M, S, m, u, n, such as 40m")
+        raise _malformed_header_error(_GRPC, text, "digits and a unit of H, M, S, m, u, n, such as 40m")
     return int(found[1]) * _GRPC_MS[found[2]]
 
 
-def _malformed(header: str, text: str, takes: str) -> Problem:
-    return Problem(problems.BAD_REQUEST, f"The header {header} is {quoted(text)}; it takes {takes}.")
+def _malformed_header_error(header: str, text: str, takes: str) -> Problem:
+    return Problem(problems.BAD_REQUEST, f"The header {header} is {quote_value(text)}; it takes {takes}.")

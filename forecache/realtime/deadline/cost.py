@@ -8,7 +8,7 @@ _FORGET_NS = 250_000_000
 that it has become fast again. The estimate does not fall below the fastest samples."""
 
 
-class Cost:
+class CostEstimate:
     """A running mean and mean deviation, as for the retransmission timer of TCP (Jacobson 1988).
 
     Attributes:
@@ -22,7 +22,7 @@ class Cost:
         self._least, self._learned = 0.0, perf_counter_ns()
         self.estimate = int(2 * first_ns)
 
-    def took(self, nanoseconds: int) -> None:
+    def add_sample(self, nanoseconds: int) -> None:
         difference = nanoseconds - self._mean
         self._mean += difference * _WEIGHT
         self._deviation += (abs(difference) - self._deviation) * _WEIGHT

@@ -17,7 +17,7 @@ _COPIES = 3
 Cells = NDArray[np.uint64]
 
 
-class Block:
+class DriftBlock:
     """The counts of one model in one worker.
 
     Attributes:
@@ -43,17 +43,17 @@ class Block:
         """Time spent on counting."""
         return float(self._cells[_NANOSECONDS]) / 1e9
 
-    def spent(self, nanoseconds: int) -> None:
+    def add_time(self, nanoseconds: int) -> None:
         self._cells[_NANOSECONDS] += np.uint64(nanoseconds)
 
-    def turn(self, now: float, window_s: float) -> None:
+    def start_window_if_due(self, now: float, window_s: float) -> None:
         """Begin the next window if the running one has ended; the owner calls it before it counts."""
         if now - float(self._cells[_TURNED_S]) >= window_s:
             self._before[:] = self._turned if now - float(self._cells[_TURNED_S]) < 2 * window_s else self.total
             self._turned[:] = self.total
             self._cells[_TURNED_S] = int(now)
 
-    def recent(self, now: float, window_s: float) -> Cells:
+    def recent_counts(self, now: float, window_s: float) -> Cells:
         """Return the counts of the last one to two windows; zeros if the worker has counted nothing in them."""
         silent_s = now - float(self._cells[_TURNED_S])
         if silent_s >= 2 * window_s:
@@ -67,7 +67,7 @@ class DriftCells:
     def __init__(self, memory: memoryview) -> None:
         self._cells: Cells = np.frombuffer(memory, np.uint64)
 
-    def open(self, name: str, key: int, size: int, now: float) -> Block | None:
+    def open(self, name: str, key: int, size: int, now: float) -> DriftBlock | None:
         """Return the block of a model: an existing one with the same bins, else a new one.
 
         Args:
@@ -79,7 +79,7 @@ class DriftCells:
         """
         needed, at, free = _HEAD + _COPIES * size, 0, None
         while at + _HEAD <= len(self._cells) and self._cells[at + _KEY]:
-            block = Block(self._cells[at:])
+            block = DriftBlock(self._cells[at:])
             if block.name == name:
                 if block.key == key and len(block.total) == size:
                     return block
@@ -95,18 +95,18 @@ class DriftCells:
             return None
         return self._begin(start, name, key, size, now)
 
-    def _begin(self, start: int, name: str, key: int, size: int, now: float) -> Block:
+    def _begin(self, start: int, name: str, key: int, size: int, now: float) -> DriftBlock:
         cells = self._cells[start : start + _HEAD + _COPIES * size]
         cells[_NUM_HEAD:] = 0
         cells[_NUM_HEAD:_HEAD].view(np.uint8)[: len(name.encode())] = np.frombuffer(name.encode(), np.uint8)
         cells[_SIZE], cells[_TURNED_S], cells[_NANOSECONDS] = size, int(now), 0
         cells[_KEY] = key  # written last: a block with a key is complete for its readers
-        return Block(self._cells[start:])
+        return DriftBlock(self._cells[start:])
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[DriftBlock]:
         at = 0
         while at + _HEAD <= len(self._cells) and self._cells[at + _KEY]:
-            block = Block(self._cells[at:])
+            block = DriftBlock(self._cells[at:])
             if block.name:
                 yield block
             at += _HEAD + _COPIES * len(block.total)

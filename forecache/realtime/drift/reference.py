@@ -32,7 +32,7 @@ class ColumnBins:
 
 
 @dataclass(frozen=True)
-class Reference:
+class DriftReference:
     """The bins and the training counts that live values of a release are compared with.
 
     Attributes:
@@ -47,7 +47,7 @@ class Reference:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def from_json(cls, content: bytes) -> "Reference":
+    def from_json(cls, content: bytes) -> "DriftReference":
         found = json.loads(content)
         columns = tuple(
             ColumnBins(**{**each, "edges": tuple(each["edges"]), "counts": tuple(each["counts"])})
@@ -98,7 +98,7 @@ class Reference:
     def _starts(self) -> NDArray[np.int64]:
         return np.arange(len(self.columns)) * self.width
 
-    def named(self, place: int, counts: Sequence[int]) -> dict[str, int]:
+    def counts_by_bin(self, place: int, counts: Sequence[int]) -> dict[str, int]:
         """Return the counts of one column by the names of its bins.
 
         Args:
@@ -109,7 +109,7 @@ class Reference:
         bins = {str(number): count for number, count in enumerate(own[1 : inner + 1])}
         return {BELOW: own[0], **bins, ABOVE: own[inner + 1], NULL: own[-1]}
 
-    def trained(self, place: int) -> dict[str, int]:
+    def training_counts_by_bin(self, place: int) -> dict[str, int]:
         """Return the counts of the training data of one column by the names of its bins."""
         *inner, unknown = self.columns[place].counts
         return {BELOW: 0, **{str(number): count for number, count in enumerate(inner)}, ABOVE: 0, NULL: unknown}

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from forecache.reader.http import problems
-from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.http.problems import Problem, quote_value
+from forecache.realtime.answer.request_answer import RequestAnswer
 from forecache.realtime.release.format import Release
+from forecache.realtime.served_release import ServedRelease
 
 Column = Sequence[Any] | np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ProtocolRequest:
     """One request of a protocol with columns.
 
     Attributes:
@@ -26,7 +28,7 @@ class Asked:
     candidates: Mapping[str, Column] | None
 
 
-def requests_of(release: Release, columns: Mapping[str, Column], *, most_rows: int) -> list[Asked]:
+def requests_of(release: Release, columns: Mapping[str, Column], *, most_rows: int) -> list[ProtocolRequest]:
     """Split columns into requests: one whose candidates are the rows, or one for each row if the model ranks none.
 
     A field of the request may have one value, or the same one in every row of candidates.
@@ -40,9 +42,11 @@ def requests_of(release: Release, columns: Mapping[str, Column], *, most_rows: i
     """
     if release.on_unknown == "refuse" and (unknown := columns.keys() - {each.name for each in release.all_fields}):
         names = ", ".join(each.name for each in release.all_fields)
-        raise Problem(problems.BAD_REQUEST, f"There is no field {quoted(min(unknown))}; {release.name} takes {names}.")
+        raise Problem(
+            problems.BAD_REQUEST, f"There is no field {quote_value(min(unknown))}; {release.name} takes {names}."
+        )
     if release.candidates is None:
-        return _one_each(release, columns, most_rows)
+        return _request_of_each_row(release, columns, most_rows)
     fields = {each.name: columns[each.name] for each in release.candidates.fields if each.name in columns}
     item = release.candidates.item.name
     if item not in fields:
@@ -54,11 +58,11 @@ def requests_of(release: Release, columns: Mapping[str, Column], *, most_rows: i
         for each in release.request
         if each.name in columns
     }
-    return [Asked(request, fields)]
+    return [ProtocolRequest(request, fields)]
 
 
-def _one_each(release: Release, columns: Mapping[str, Column], most_rows: int) -> list[Asked]:
-    fields = {each.name: _listed(columns[each.name]) for each in release.request if each.name in columns}
+def _request_of_each_row(release: Release, columns: Mapping[str, Column], most_rows: int) -> list[ProtocolRequest]:
+    fields = {each.name: _as_list(columns[each.name]) for each in release.request if each.name in columns}
     length = max(map(len, fields.values()), default=1)
     _check_lengths(fields, length)
     if length > most_rows:
@@ -66,7 +70,7 @@ def _one_each(release: Release, columns: Mapping[str, Column], most_rows: int) -
             problems.TOO_MANY_KEYS,
             f"There are {length} rows, and at most {most_rows} are answered at once; send fewer.",
         )
-    return [Asked({name: values[row] for name, values in fields.items()}, None) for row in range(length)]
+    return [ProtocolRequest({name: values[row] for name, values in fields.items()}, None) for row in range(length)]
 
 
 def _check_lengths(columns: Mapping[str, Column], length: int) -> None:
@@ -77,7 +81,7 @@ def _check_lengths(columns: Mapping[str, Column], length: int) -> None:
 
 def _same_in_all(name: str, values: Column, length: int) -> Any:
     """Return the single value of a field of the request."""
-    listed = _listed(values)
+    listed = _as_list(values)
     if len(listed) not in (1, length) or not listed:
         raise Problem(
             problems.BAD_REQUEST,
@@ -89,11 +93,40 @@ def _same_in_all(name: str, values: Column, length: int) -> Any:
         if repr(value) != repr(first):
             raise Problem(
                 problems.BAD_REQUEST,
-                f"The field {name!r} is {quoted(first)} in one row and {quoted(value)} in another; candidates of "
+                f"The field {name!r} is {quote_value(first)} in one row and {quote_value(value)} in "
+                "another; candidates of "
                 "different requests are asked about separately.",
             )
     return first
 
 
-def _listed(values: Column) -> list[Any]:
+def _as_list(values: Column) -> list[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else list(values)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerColumns:
+    """The answer to one request as columns, in the order of its rows.
+
+    Attributes:
+        scores: float64 [n]; NaN for none, as from the order given.
+        ranks: int64 [n], the rank of each row, from 0.
+        rungs: The source of each score: "model" or a fallback.
+        answered: The answer that they are made from.
+        served: The release that gave it.
+    """
+
+    scores: np.ndarray
+    ranks: np.ndarray
+    rungs: Sequence[str]
+    answered: RequestAnswer
+    served: ServedRelease
+
+
+def answer_columns(answered: RequestAnswer, length: int, served: ServedRelease) -> AnswerColumns:
+    """Make the columns of an answer to a request with `length` rows."""
+    scores = np.full(length, np.nan) if answered.scores is None else answered.scores.astype(np.float64, copy=False)
+    ranks = np.arange(length)
+    if answered.order is not None:
+        ranks[answered.order] = np.arange(length)
+    return AnswerColumns(scores, ranks, [answered.rung] * length if answered.rung else answered.rungs, answered, served)

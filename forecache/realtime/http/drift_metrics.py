@@ -9,18 +9,18 @@ import numpy as np
 
 from forecache.metrics import drift as metrics
 from forecache.metrics.metric import Metric
-from forecache.metrics.page import Page
-from forecache.reader.processes.metrics import WorkerMetrics
-from forecache.reader.processes.shared_memory import Runtime
+from forecache.metrics.page import MetricsPage
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.reader.processes.worker_metrics import WorkerMetrics
 from forecache.realtime.drift.cells import Cells, DriftCells
-from forecache.realtime.drift.reference import ABOVE, BELOW, NULL, Reference
+from forecache.realtime.drift.reference import ABOVE, BELOW, NULL, DriftReference
 from forecache.realtime.drift.watch import REQUESTS, ROWS, num_counts
 from forecache.realtime.metrics import RealtimeMetrics
-from forecache.realtime.models import Models
+from forecache.realtime.served_models import ServedModels
 from forecache.settings import Settings
 from forecache.statistics import Distance, distance
 
-_EFFECTS: tuple[tuple[Metric, "Callable[[ColumnDrift], float]"], ...] = (
+_EFFECTS: tuple[tuple[Metric, "Callable[[LiveColumnDrift], float]"], ...] = (
     (metrics.PSI, lambda column: column.distance.psi),
     (metrics.JS, lambda column: column.distance.js),
     (metrics.NULL_RATIO, lambda column: column.null_ratio),
@@ -34,7 +34,7 @@ LEAST_REQUESTS = 300
 
 
 @dataclass(frozen=True)
-class ColumnDrift:
+class LiveColumnDrift:
     """Distance of a model's column from its training data, in the last window."""
 
     name: str
@@ -52,22 +52,22 @@ class ModelDrift:
         total, recent: Counts as of `DriftReference.count`, then requests and rows; since the start, and in the window.
     """
 
-    reference: Reference
+    reference: DriftReference
     total: Cells
     recent: Cells
     seconds: float
 
-    def columns(self) -> Iterator[ColumnDrift]:
+    def columns(self) -> Iterator[LiveColumnDrift]:
         """Yield the drift of each column; nothing before there are enough requests in the window."""
         if self.recent[REQUESTS] < LEAST_REQUESTS:
             return
         rows = int(self.recent[ROWS])
         for place, column in enumerate(self.reference.columns):
-            now = self.reference.named(place, self.recent.tolist())
-            before = self.reference.trained(place)
+            now = self.reference.counts_by_bin(place, self.recent.tolist())
+            before = self.reference.training_counts_by_bin(place)
             known = sum(before.values())
             if known and rows:
-                yield ColumnDrift(
+                yield LiveColumnDrift(
                     column.name,
                     distance(list(before.values()), list(now.values())),
                     now[NULL] / rows,
@@ -77,7 +77,7 @@ class ModelDrift:
 
 
 def live_drift(
-    memories: Iterable[memoryview], references: Mapping[str, Reference], *, window_s: float
+    memories: Iterable[memoryview], references: Mapping[str, DriftReference], *, window_s: float
 ) -> dict[str, ModelDrift]:
     """Add up the drift of the models whose bins are known here, by name.
 
@@ -97,13 +97,13 @@ def live_drift(
             found[block.name] = ModelDrift(
                 reference,
                 before.total + block.total,
-                before.recent + block.recent(now, window_s),
+                before.recent + block.recent_counts(now, window_s),
                 before.seconds + block.seconds,
             )
     return dict(sorted(found.items()))
 
 
-def drift_of(name: str, models: Models, runtime: Runtime, settings: Settings) -> list[dict[str, Any]]:
+def drift_of(name: str, models: ServedModels, runtime: ReaderSharedMemory, settings: Settings) -> list[dict[str, Any]]:
     """Return the columns of a model with the largest drift, at most five; empty if drift is not counted."""
     served = models.served.get(name)
     if served is None or served.loaded.reference is None:
@@ -123,7 +123,7 @@ def drift_of(name: str, models: Models, runtime: Runtime, settings: Settings) ->
     ]
 
 
-def add_drift(page: Page, found: Mapping[str, ModelDrift]) -> None:
+def add_drift(page: MetricsPage, found: Mapping[str, ModelDrift]) -> None:
     """Add the metrics of live drift to a page."""
     page.add(metrics.REQUESTS_COUNTED, (((name,), int(each.total[REQUESTS])) for name, each in found.items()))
     page.add(metrics.ROWS_COUNTED, (((name,), int(each.total[ROWS])) for name, each in found.items()))
@@ -143,14 +143,14 @@ def _bins(found: Mapping[str, ModelDrift]) -> Bins:
     for name, each in found.items():
         counts = each.total.tolist()
         for place, column in enumerate(each.reference.columns):
-            for bin_name, count in each.reference.named(place, counts).items():
+            for bin_name, count in each.reference.counts_by_bin(place, counts).items():
                 yield (name, column.name, bin_name), count
 
 
 def _reference_shares(found: Mapping[str, ModelDrift]) -> Bins:
     for name, each in found.items():
         for place, column in enumerate(each.reference.columns):
-            counts = each.reference.trained(place)
+            counts = each.reference.training_counts_by_bin(place)
             rows = sum(counts.values()) or 1
             for bin_name, count in counts.items():
                 yield (name, column.name, bin_name), f"{count / rows:.6g}"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from forecache.metrics import request_log as metrics
-from forecache.metrics.page import Page
-from forecache.realtime.log.commit.state import CommitterState, read_state
-from forecache.realtime.log.counters import REASONS
-from forecache.realtime.log.spool.files import segments_of, streams_of
+from forecache.metrics.page import MetricsPage
+from forecache.realtime.log.commit.committer_state import CommitterState, read_state
+from forecache.realtime.log.row_counters import REASONS
+from forecache.realtime.log.spool.spool_files import segments_of, streams_of
 from forecache.realtime.metrics import ModelCells
 
 _OF_COMMITTER = (
@@ -26,25 +26,27 @@ _PATIENCE_S = 0.05
 Blocks = Mapping[str, Sequence[ModelCells]]
 
 
-def add_log(page: Page, all_of: Blocks, live_of: Blocks, spool: Path) -> None:
+def add_log_metrics(page: MetricsPage, all_of: Blocks, live_of: Blocks, spool: Path) -> None:
     """Add the metrics of the models that have logged something to a page.
 
     Args:
         all_of, live_of: By model, the cells of all workers, and of those that serve it now.
         spool: Folder of the spool.
     """
-    logged = [name for name, blocks in all_of.items() if any(any(each.log.cells) for each in blocks)]
-    looks = _disk.of([spool / name for name in logged])
+    logged = [name for name, blocks in all_of.items() if any(any(each.log_counters.cells) for each in blocks)]
+    looks = _disk.read_states([spool / name for name in logged])
     states = {name: looks[spool / name].state for name in logged}
     waiting = {name: looks[spool / name] for name in logged}
-    page.add(metrics.ROWS, (((name,), sum(each.log.get("accepted") for each in all_of[name])) for name in logged))
+    page.add(
+        metrics.ROWS, (((name,), sum(each.log_counters.get("accepted") for each in all_of[name])) for name in logged)
+    )
     page.add(
         metrics.ROWS_LOST,
-        (((name, reason), lost) for name in logged for reason, lost in _lost(all_of[name], states[name])),
+        (((name, reason), lost) for name in logged for reason, lost in _lost_by_reason(all_of[name], states[name])),
     )
     page.add(
         metrics.MEMORY_ROWS,
-        (((name,), sum(each.log.waiting for each in live_of.get(name, ()))) for name in logged),
+        (((name,), sum(each.log_counters.waiting for each in live_of.get(name, ()))) for name in logged),
     )
     page.add(metrics.SPOOL_BYTES, (((name,), each.size) for name, each in waiting.items()))
     page.add(metrics.SPOOL_AGE, (((name,), round(each.age_s, 3)) for name, each in waiting.items()))
@@ -60,15 +62,15 @@ def log_figures(blocks: Sequence[ModelCells], live: Sequence[ModelCells], folder
         blocks, live: The cells of all workers, and of those that serve the model now.
         folder: Folder of the model in the spool.
     """
-    if not any(any(each.log.cells) for each in blocks):
+    if not any(any(each.log_counters.cells) for each in blocks):
         return None
-    look = _look_at(folder)
+    look = _read_spool_state(folder)
     state = look.state
     return {
-        "taken": sum(each.log.get("accepted") for each in blocks),
+        "taken": sum(each.log_counters.get("accepted") for each in blocks),
         "committed": state.rows,
-        "lost": {reason: lost for reason, lost in _lost(blocks, state) if lost},
-        "in_memory": sum(each.log.waiting for each in live),
+        "lost": {reason: lost for reason, lost in _lost_by_reason(blocks, state) if lost},
+        "in_memory": sum(each.log_counters.waiting for each in live),
         "spool_bytes": look.size,
         "spool_age_s": round(look.age_s, 1),
         "commit_delay_s": round(state.lag_s, 2) if state.commits else None,
@@ -77,15 +79,15 @@ def log_figures(blocks: Sequence[ModelCells], live: Sequence[ModelCells], folder
     }
 
 
-def _lost(blocks: Sequence[ModelCells], state: CommitterState) -> Iterator[tuple[str, int]]:
+def _lost_by_reason(blocks: Sequence[ModelCells], state: CommitterState) -> Iterator[tuple[str, int]]:
     for reason in REASONS:
-        yield reason, sum(each.log.get(f"lost_{reason}") for each in blocks)
+        yield reason, sum(each.log_counters.get(f"lost_{reason}") for each in blocks)
     yield "damaged", state.lost_damaged
     yield "expired", state.lost_expired
 
 
 @dataclass(frozen=True)
-class Look:
+class SpoolState:
     """State of a model's folder in the spool.
 
     Attributes:
@@ -102,31 +104,33 @@ class Look:
         return max(0.0, time.time() - self.oldest) if self.oldest else 0.0
 
 
-class Disk:
+class SpoolWatcher:
     """Reads the spool in a thread: metrics are rendered on the event loop, which must not wait for a disk."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, Look] = {}
+        self._known: dict[Path, SpoolState] = {}
         self._looking: threading.Thread | None = None
 
-    def of(self, folders: Sequence[Path]) -> dict[Path, Look]:
+    def read_states(self, folders: Sequence[Path]) -> dict[Path, SpoolState]:
         """Read the states of folders; if the disk does not answer in time, return the last known states."""
         if self._looking is None or not self._looking.is_alive():
-            self._looking = threading.Thread(target=self._look, args=(folders,), name="forecache-spool", daemon=True)
+            self._looking = threading.Thread(
+                target=self._read_folders, args=(folders,), name="forecache-spool", daemon=True
+            )
             self._looking.start()
             self._looking.join(_PATIENCE_S)
-        return {folder: self._known.get(folder) or Look(CommitterState()) for folder in folders}
+        return {folder: self._known.get(folder) or SpoolState(CommitterState()) for folder in folders}
 
-    def _look(self, folders: Sequence[Path]) -> None:
+    def _read_folders(self, folders: Sequence[Path]) -> None:
         for folder in folders:
             with suppress(OSError):
-                self._known[folder] = _look_at(folder)
+                self._known[folder] = _read_spool_state(folder)
 
 
-_disk = Disk()
+_disk = SpoolWatcher()
 
 
-def _look_at(folder: Path) -> Look:
+def _read_spool_state(folder: Path) -> SpoolState:
     size, oldest = 0, 0.0
     for stream in streams_of(folder):
         for segment in segments_of(stream):
@@ -134,4 +138,4 @@ def _look_at(folder: Path) -> Look:
                 status = segment.path.stat()
                 size += status.st_size
                 oldest = min(oldest or status.st_mtime, status.st_mtime)
-    return Look(read_state(folder), size, oldest)
+    return SpoolState(read_state(folder), size, oldest)

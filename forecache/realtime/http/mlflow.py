@@ -6,21 +6,20 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from forecache.reader.connections.call import Call, ClientGone
+from forecache.reader.connections.call import ClientGone, HttpCall
 from forecache.reader.http import problems
-from forecache.reader.http.body_types import check_json_body
 from forecache.reader.http.extension import Handler
-from forecache.reader.http.problems import Problem, quoted
+from forecache.reader.http.parsing import check_json_body
+from forecache.reader.http.problems import Problem, quote_value
 from forecache.reader.http.replies import NO_STORE, Reply
-from forecache.reader.processes.metrics import ROUTE
+from forecache.reader.processes.worker_metrics import ROUTE
 from forecache.realtime.http.columns import requests_of
-from forecache.realtime.http.errors import MLFLOW_PATHS, mlflow_error, not_served
-from forecache.realtime.http.exchange import Exchange, not_ready
-from forecache.realtime.http.invocations import parse_columns, render
-from forecache.realtime.http.told import said
-from forecache.realtime.http.tracing import TRACE, traced
-from forecache.realtime.models import Models
-from forecache.realtime.served import Served
+from forecache.realtime.http.invocations import parse_columns, render_predictions
+from forecache.realtime.http.protocol_base import ProtocolHandler, not_ready_reason
+from forecache.realtime.http.protocol_errors import MLFLOW_PATHS, mlflow_error, not_served_problem
+from forecache.realtime.http.provenance import TRACE, provenance_of, trace_headers
+from forecache.realtime.served_models import ServedModels
+from forecache.realtime.served_release import ServedRelease
 
 _ROUTE = ROUTE["realtime"]
 
@@ -28,7 +27,7 @@ _ROUTE = ROUTE["realtime"]
 class MlflowProtocol:
     """Handles requests of MLflow's clients."""
 
-    def __init__(self, exchange: Exchange, models: Models) -> None:
+    def __init__(self, exchange: ProtocolHandler, models: ServedModels) -> None:
         self._exchange, self._context, self._models = exchange, exchange.context, models
         self._handlers: dict[str, Handler] = dict(
             zip(MLFLOW_PATHS, (self._invocations, self._ping, self._version), strict=True)
@@ -37,28 +36,28 @@ class MlflowProtocol:
     def find(self, path: str) -> Handler | None:
         return self._handlers.get(path)
 
-    def _ping(self, call: Call) -> None:
-        if reason := not_ready(self._context, self._models):
-            self._send(call, mlflow_error(_not_yet(reason)))
+    def _ping(self, call: HttpCall) -> None:
+        if reason := not_ready_reason(self._context, self._models):
+            self._send(call, mlflow_error(_not_ready_problem(reason)))
         else:
             self._send(call, Reply(200, NO_STORE, b"{}\n"))
 
-    def _version(self, call: Call) -> None:
+    def _version(self, call: HttpCall) -> None:
         self._send(call, Reply(200, NO_STORE, orjson.dumps(version("forecache"))))
 
-    async def _invocations(self, call: Call) -> None:
+    async def _invocations(self, call: HttpCall) -> None:
         try:
             if call.method != "POST":
                 raise Problem(problems.METHOD, "Send a POST to /invocations.", headers=[("allow", "POST")])
             check_json_body(call.headers)
-            served = self._served(call)
-            body, clock = await self._exchange.body(served, call)
+            served = self._requested_release(call)
+            body, clock = await self._exchange.read_body(served, call)
             release = served.loaded.release
             requests = requests_of(release, parse_columns(body), most_rows=self._context.settings.reader_max_keys)
-            answers = await self._exchange.answers(served, requests, clock, "")
+            answers = await self._exchange.answer_requests(served, requests, clock, "")
             trace = call.headers.get(TRACE)
-            headers = [*NO_STORE, *traced(trace)] if trace else NO_STORE
-            reply = Reply(200, headers, render(answers, said(served, answers, clock)))
+            headers = [*NO_STORE, *trace_headers(trace)] if trace else NO_STORE
+            reply = Reply(200, headers, render_predictions(answers, provenance_of(served, answers, clock)))
         except ClientGone:
             self._context.metrics.observe(_ROUTE, problems.CLIENT_GONE, perf_counter_ns() - call.arrived)
             return
@@ -66,7 +65,7 @@ class MlflowProtocol:
             reply = mlflow_error(problem)
         self._send(call, reply)
 
-    def _served(self, call: Call) -> Served:
+    def _requested_release(self, call: HttpCall) -> ServedRelease:
         """Return the served model that `?model=` names, or the only one.
 
         Raises:
@@ -75,34 +74,34 @@ class MlflowProtocol:
         served, access = self._models.served, self._context.access
         named = parse_qs(call.query_string).get("model", [])
         if not named and len(served) != 1:
-            raise self._unnamed(call)
+            raise self._unnamed_model_problem(call)
         name = named[0] if named else next(iter(served))
         if access is not None:
             access.check(call.headers, name)
         if name in served:
             return served[name]
         if name in self._models.known:
-            raise not_served(name, self._models.failures)
-        raise Problem(problems.NO_PIPELINE, f"There is no real-time model {quoted(name)} served here.")
+            raise not_served_problem(name, self._models.failures)
+        raise Problem(problems.NO_PIPELINE, f"There is no real-time model {quote_value(name)} served here.")
 
-    def _unnamed(self, call: Call) -> Problem:
+    def _unnamed_model_problem(self, call: HttpCall) -> Problem:
         """Make the problem for a request that names no model, if not exactly one is served."""
         models, access = self._models, self._context.access
         token = None if access is None else access.identify(call.headers)
         if not models.served and models.known:
             if len(models.known) == 1 and (token is None or token.covers(min(models.known))):
-                return not_served(min(models.known), models.failures)
-            return _not_yet("The reader has no release of a real-time model that answers yet.")
+                return not_served_problem(min(models.known), models.failures)
+            return _not_ready_problem("The reader has no release of a real-time model that answers yet.")
         names = [name for name in sorted(models.served) if token is None or token.covers(name)]
         return Problem(
             problems.BAD_REQUEST,
             f"{len(names)} models are served here ({', '.join(names) or 'none'}); name one: /invocations?model=NAME.",
         )
 
-    def _send(self, call: Call, reply: Reply) -> None:
+    def _send(self, call: HttpCall, reply: Reply) -> None:
         call.respond(reply.status, reply.headers, reply.body)
         self._context.metrics.observe(_ROUTE, reply.status, perf_counter_ns() - call.arrived)
 
 
-def _not_yet(reason: str) -> Problem:
+def _not_ready_problem(reason: str) -> Problem:
     return Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])

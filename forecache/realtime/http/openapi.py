@@ -6,7 +6,7 @@ from typing import Any
 from forecache.pipeline.realtime.request import RequestField
 from forecache.reader.http.openapi import operation
 from forecache.realtime.release.format import Release
-from forecache.realtime.request.parse import MAX_REQUEST_ID_CHARS, REQUEST_ID
+from forecache.realtime.request.request_parser import MAX_REQUEST_ID_CHARS, REQUEST_ID
 
 Schema = dict[str, Any]
 _TYPES: dict[str, Schema] = {
@@ -24,7 +24,7 @@ _TIME_LEFT: Schema = {
 }  # fmt: skip
 
 
-def paths(releases: Sequence[Release]) -> Schema:
+def model_paths(releases: Sequence[Release]) -> Schema:
     """Return the OpenAPI path of each released model."""
     return {
         f"/v1/{release.name}": {

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from forecache.metrics import realtime as metrics
-from forecache.metrics.page import Page, from_bucket, power_of_two_bounds
-from forecache.reader.processes.metrics import WorkerMetrics
-from forecache.reader.processes.shared_memory import Runtime
-from forecache.realtime.drift.reference import Reference
+from forecache.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.reader.processes.worker_metrics import WorkerMetrics
+from forecache.realtime.drift.reference import DriftReference
 from forecache.realtime.http.drift_metrics import add_drift, live_drift
-from forecache.realtime.http.guard_metrics import add_guards
-from forecache.realtime.http.log_metrics import add_log
+from forecache.realtime.http.log_metrics import add_log_metrics
+from forecache.realtime.http.path_metrics import add_path_metrics
 from forecache.realtime.metrics import BUCKETS, CELL, REASONS, RUNGS, STAGES, ModelCells, RealtimeMetrics
 
 _FIRST_BUCKET = 6
@@ -28,7 +28,9 @@ _PARTS = ((metrics.ITEMS, "rung", RUNGS), (metrics.WITHOUT_MODEL, "why", REASONS
 _GAUGES = ((metrics.RELEASE, "release"), (metrics.RUNS_IN_LOOP, "in_loop"))
 
 
-def page(runtime: Runtime, spool: Path, references: Mapping[str, Reference], *, drift_window_s: float) -> str:
+def metrics_page(
+    runtime: ReaderSharedMemory, spool: Path, references: Mapping[str, DriftReference], *, drift_window_s: float
+) -> str:
     """Render the metrics in Prometheus's text format, version 0.0.4.
 
     Args:
@@ -36,21 +38,21 @@ def page(runtime: Runtime, spool: Path, references: Mapping[str, Reference], *, 
         references: By model, the bins that its answers are counted in.
     """
     workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
-    all_of = _by_model(workers)
-    alive = _by_model([worker for worker in workers if worker.alive])
+    all_of = _cells_by_model(workers)
+    alive = _cells_by_model([worker for worker in workers if worker.is_alive])
     live_of = {name: [each for each in blocks if each.cells[CELL["live"]]] for name, blocks in alive.items()}
-    made = Page()
+    made = MetricsPage()
     damaged = {name: max(each.cells[CELL["damaged"]] for each in blocks) for name, blocks in alive.items()}
     made.add(metrics.DAMAGED, (((name,), value) for name, value in damaged.items()))
-    _add(made, all_of, live_of)
-    add_guards(made, all_of, live_of)
-    add_log(made, all_of, live_of, spool)
+    _add_metrics(made, all_of, live_of)
+    add_path_metrics(made, all_of, live_of)
+    add_log_metrics(made, all_of, live_of, spool)
     memories = [RealtimeMetrics(worker.extension).drift for worker in workers]
     add_drift(made, live_drift(memories, references, window_s=drift_window_s))
     return made.text()
 
 
-def _by_model(workers: list[WorkerMetrics]) -> dict[str, list[ModelCells]]:
+def _cells_by_model(workers: list[WorkerMetrics]) -> dict[str, list[ModelCells]]:
     found: dict[str, list[ModelCells]] = {}
     for worker in workers:
         for name, cells in RealtimeMetrics(worker.extension).models():
@@ -58,7 +60,7 @@ def _by_model(workers: list[WorkerMetrics]) -> dict[str, list[ModelCells]]:
     return dict(sorted(found.items()))
 
 
-def _add(made: Page, all_of: dict[str, list[ModelCells]], live_of: dict[str, list[ModelCells]]) -> None:
+def _add_metrics(made: MetricsPage, all_of: dict[str, list[ModelCells]], live_of: dict[str, list[ModelCells]]) -> None:
     def total(name: str, cell: str) -> int:
         return sum(each.cells[CELL[cell]] for each in all_of[name])
 
@@ -70,7 +72,7 @@ def _add(made: Page, all_of: dict[str, list[ModelCells]], live_of: dict[str, lis
         metrics.STAGE_SECONDS,
         (((name, stage), f"{total(name, f'stage_{stage}') / 1e9:.9f}") for name in all_of for stage in STAGES),
     )
-    made.histogram(
+    made.add_histogram(
         metrics.ANSWER_DURATION,
         _BOUNDS,
         (((name,), _buckets(blocks), f"{total(name, 'seconds') / 1e9:.9f}") for name, blocks in all_of.items()),
@@ -81,4 +83,6 @@ def _add(made: Page, all_of: dict[str, list[ModelCells]], live_of: dict[str, lis
 
 
 def _buckets(blocks: list[ModelCells]) -> list[int]:
-    return from_bucket(_FIRST_BUCKET, [sum(each.latency[bucket] for each in blocks) for bucket in range(BUCKETS)])
+    return merge_first_buckets(
+        _FIRST_BUCKET, [sum(each.latency[bucket] for each in blocks) for bucket in range(BUCKETS)]
+    )

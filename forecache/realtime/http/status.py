@@ -3,20 +3,20 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from forecache.reader.processes.metrics import WorkerMetrics
-from forecache.reader.processes.shared_memory import Runtime
-from forecache.reader.status import words
+from forecache.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.reader.processes.worker_metrics import WorkerMetrics
+from forecache.reader.status import format_text as words
 from forecache.reader.status.attention import Attention
 from forecache.reader.status.collect import RATE_S, WINDOW_S, quantiles
-from forecache.reader.status.history import Counted, History
-from forecache.realtime.cache import without_cache
+from forecache.reader.status.history import History, ModelCounts
 from forecache.realtime.http.drift_metrics import SHIFT, drift_of
 from forecache.realtime.http.log_metrics import log_figures
 from forecache.realtime.metrics import BUCKETS, CELL, REASONS, RUNGS, STAGES, ModelCells, RealtimeMetrics
-from forecache.realtime.models import Models
 from forecache.realtime.release.folder import open_releases
-from forecache.realtime.rollout.describe import described
-from forecache.realtime.workers.counters import CELLS as WORKER_CELLS
+from forecache.realtime.rollout.rollout_state import describe_rollout
+from forecache.realtime.score_cache import uncached_path
+from forecache.realtime.served_models import ServedModels
+from forecache.realtime.workers.path_counters import CELLS as WORKER_CELLS
 from forecache.settings import Settings
 
 _OWN = (*(f"rung_{rung}" for rung in RUNGS), *(f"why_{why}" for why in REASONS),
@@ -31,12 +31,12 @@ _FEW = 100
 Blocks = Mapping[str, Sequence[ModelCells]]
 
 
-def blocks_of(runtime: Runtime, *, alive: bool = False) -> dict[str, list[ModelCells]]:
+def blocks_of(runtime: ReaderSharedMemory, *, alive: bool = False) -> dict[str, list[ModelCells]]:
     """Return the cells by model, of all workers that the reader had, or of those that serve it now."""
     found: dict[str, list[ModelCells]] = {}
     for index in range(runtime.num_slots):
         worker = WorkerMetrics(runtime.slot(index))
-        if alive and not (worker.pid and worker.alive):
+        if alive and not (worker.pid and worker.is_alive):
             continue
         for name, cells in RealtimeMetrics(worker.extension).models():
             if not alive or cells.cells[CELL["live"]]:
@@ -44,24 +44,24 @@ def blocks_of(runtime: Runtime, *, alive: bool = False) -> dict[str, list[ModelC
     return dict(sorted(found.items()))
 
 
-def counted_of(runtime: Runtime) -> dict[str, Counted]:
+def request_counts_of(runtime: ReaderSharedMemory) -> dict[str, ModelCounts]:
     """Return the counts of each model for the history."""
-    return {name: _counted(blocks) for name, blocks in blocks_of(runtime).items()}
+    return {name: _request_counts(blocks) for name, blocks in blocks_of(runtime).items()}
 
 
-def _counted(blocks: Sequence[ModelCells]) -> Counted:
+def _request_counts(blocks: Sequence[ModelCells]) -> ModelCounts:
     buckets = [sum(each.latency[bucket] for each in blocks) for bucket in range(BUCKETS)]
     own = [sum(each.cells[CELL[name]] for each in blocks) for name in _OWN]
-    return Counted(buckets, [*own, *(_of_processes(blocks, name) for name in _CACHE)])
+    return ModelCounts(buckets, [*own, *(_sum_path_cell(blocks, name) for name in _CACHE)])
 
 
-def _of_processes(blocks: Sequence[ModelCells], cell: str) -> int:
+def _sum_path_cell(blocks: Sequence[ModelCells], cell: str) -> int:
     place = WORKER_CELLS.index(cell)
-    return sum(each.workers[place] for each in blocks)
+    return sum(each.path_cells[place] for each in blocks)
 
 
-def part(
-    models: Models, runtime: Runtime, history: History, settings: Settings
+def status_part(
+    models: ServedModels, runtime: ReaderSharedMemory, history: History, settings: Settings
 ) -> tuple[dict[str, Any], list[Attention]]:
     """Return the member `models` of the status document, and what needs attention."""
     all_of, live_of = blocks_of(runtime), blocks_of(runtime, alive=True)
@@ -72,10 +72,17 @@ def part(
     return {"models": rows}, [each for row in rows for each in attention_of(row)]
 
 
-def _row(name: str, models: Models, runtime: Runtime, blocks: Sequence[ModelCells], live: Sequence[ModelCells],
-         history: History, settings: Settings) -> dict[str, Any]:  # fmt: skip
-    seconds, recent = history.model(name, RATE_S)
-    window_s, window = history.model(name, WINDOW_S)
+def _row(
+    name: str,
+    models: ServedModels,
+    runtime: ReaderSharedMemory,
+    blocks: Sequence[ModelCells],
+    live: Sequence[ModelCells],
+    history: History,
+    settings: Settings,
+) -> dict[str, Any]:
+    seconds, recent = history.model_counts(name, RATE_S)
+    window_s, window = history.model_counts(name, WINDOW_S)
     counts = dict(zip(_NAMES, window.more, strict=False))
     answers, asked = sum(window.buckets), sum(counts[name] for name in _CACHE)
     hits = counts["cache_hits"] + counts["cache_joined"]
@@ -97,19 +104,21 @@ def _row(name: str, models: Models, runtime: Runtime, blocks: Sequence[ModelCell
             stage: round(counts[f"stage_{stage}"] / 1e3 / answers, 1) if answers else 0.0 for stage in STAGES
         },
         "cache_hit_share": hits / asked if asked else None,
-        "cache_bytes": _of_processes(live, "cache_bytes"),
-        "processes": _of_processes(live, "processes"),
-        "processes_replaced": sum(_of_processes(blocks, cell) for cell in WORKER_CELLS if cell.startswith("replaced_")),
-        "breaker_open": _of_processes(live, "breaker_open"),
+        "cache_bytes": _sum_path_cell(live, "cache_bytes"),
+        "processes": _sum_path_cell(live, "processes"),
+        "processes_replaced": sum(
+            _sum_path_cell(blocks, cell) for cell in WORKER_CELLS if cell.startswith("replaced_")
+        ),
+        "breaker_open": _sum_path_cell(live, "breaker_open"),
         "answers_since_start": sum(each.cells[CELL["answers"]] for each in blocks),
         "log": log_figures(blocks, live, settings.request_log_path / name),
         "drift": drift_of(name, models, runtime, settings),
-        "rollout": described(open_releases(settings, name)),
+        "rollout": describe_rollout(open_releases(settings, name)),
         "series": {"per_s": history.model_series(name)},
     }
 
 
-def _release(name: str, models: Models) -> dict[str, Any]:
+def _release(name: str, models: ServedModels) -> dict[str, Any]:
     served = models.served.get(name)
     failed = name in models.failures
     if served is None:
@@ -122,7 +131,7 @@ def _release(name: str, models: Models) -> dict[str, Any]:
         "created_at": release.created_at,
         "model": release.model.summary,
         "deadline_ms": release.deadline_ms,
-        "runs": "loop" if without_cache(served.path).in_loop else "process",
+        "runs": "loop" if uncached_path(served.path).in_loop else "process",
         "ladder": ["model", *(rung.name for rung in served.rungs)],
         "cached": bool(release.cache_bytes),
     }

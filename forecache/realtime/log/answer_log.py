@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import orjson
 
-from forecache.reader.versions.answers import Answers
-from forecache.realtime.answer.answered import Answered
-from forecache.realtime.answer.render import lowest
-from forecache.realtime.deadline.clock import Clock
-from forecache.realtime.log.packing import packed
-from forecache.realtime.log.request import body_of
+from forecache.reader.versions.answers import VersionAnswers
+from forecache.realtime.answer.render import lowest_fallback
+from forecache.realtime.answer.request_answer import RequestAnswer
+from forecache.realtime.deadline.clock import RequestClock
+from forecache.realtime.log.logged_request import encode_request
+from forecache.realtime.log.packing import pack_answer
 from forecache.realtime.log.sampling import Sampler
-from forecache.realtime.log.writer import Channel
+from forecache.realtime.log.writer import LogChannel
 from forecache.realtime.release.format import Release
-from forecache.realtime.request.parsed import LiveRead, ParsedRequest
+from forecache.realtime.request.parsed_request import LiveRead, ParsedRequest
 
 logger = logging.getLogger("forecache.realtime")
 _TELL_EVERY_S = 10.0
@@ -34,7 +34,7 @@ class AnswerLog:
         arm: One of `forecache.realtime.log.record.ARMS`.
     """
 
-    def __init__(self, release: Release, channel: Channel, *, arm: str = "current") -> None:
+    def __init__(self, release: Release, channel: LogChannel, *, arm: str = "current") -> None:
         assert release.log is not None
         self._sampler = Sampler(release.name, release.log, release.request)
         self._release, self._channel, self._arm = release, channel, arm.encode()
@@ -43,7 +43,7 @@ class AnswerLog:
         self._stores: tuple[tuple[object, ...], bytes] = ((), b"")
         self._told = float("-inf")
 
-    def identify(self, request: ParsedRequest, members: Mapping[str, Any] | None = None) -> None:
+    def assign_id(self, request: ParsedRequest, members: Mapping[str, Any] | None = None) -> None:
         """Assign an id of 32 hex digits to a request without one; the answer has it too.
 
         Args:
@@ -54,11 +54,13 @@ class AnswerLog:
         if members is not None:
             request.columns = self._sampler.columns_of(members)
 
-    def about_to_send(self) -> None:
+    def mark_sending(self) -> None:
         """Mark that an answer is being sent, and logged after that: if the process dies between, it counts as lost."""
         self._channel.counters.set_sending(True)
 
-    def add(self, request: ParsedRequest, answered: Answered, clock: Clock, *, arm: str | None = None) -> None:
+    def add(
+        self, request: ParsedRequest, answered: RequestAnswer, clock: RequestClock, *, arm: str | None = None
+    ) -> None:
         """Log an answer if its key is in the sample; an error costs the row, never the answer.
 
         Args:
@@ -69,22 +71,24 @@ class AnswerLog:
             key = self._sampler.key_of(request)
             if self._sampler.is_logged(key):
                 arm_name = self._arm if arm is None else arm.encode()
-                self._channel.add(self._packed(request, answered, clock, key, arm_name))
+                self._channel.add(self._pack_answer(request, answered, clock, key, arm_name))
         except Exception as error:  # noqa: BLE001  # the answer has gone out, or still has to
             self._channel.counters.add("lost_error")
-            self._tell(error)
+            self._log_failure(error)
         self._channel.counters.set_sending(False)
 
-    def _packed(self, request: ParsedRequest, answered: Answered, clock: Clock, key: bytes, arm: bytes) -> bytes:
+    def _pack_answer(
+        self, request: ParsedRequest, answered: RequestAnswer, clock: RequestClock, key: bytes, arm: bytes
+    ) -> bytes:
         times, scores, rung = answered.times, answered.scores, answered.rung
         rungs = ranking = b""
         if not rung:
-            rung, rungs = lowest(answered.rungs), orjson.dumps(list(answered.rungs))
+            rung, rungs = lowest_fallback(answered.rungs), orjson.dumps(list(answered.rungs))
             if answered.order is not None:
                 ranking = answered.order.astype("<i4").tobytes()
         if scores is not None and scores.dtype.char not in "fd":
             scores = scores.astype(np.float64)
-        return packed(
+        return pack_answer(
             arrived_us=(time_ns() - perf_counter_ns() + clock.arrived) // 1000,
             release=self._number,
             model_version=self._version,
@@ -97,7 +101,7 @@ class AnswerLog:
             late=answered.late,
             request_id=answered.request_id.encode("utf-8", "replace"),
             key=key,
-            request=request.body or body_of(self._release, request),
+            request=request.body or encode_request(self._release, request),
             features=answered.features,
             scores=scores,
             rung=rung.encode(),
@@ -110,7 +114,7 @@ class AnswerLog:
             live=orjson.dumps([_live(*each) for each in answered.live.items()]) if answered.live else b"",
         )  # fmt: skip
 
-    def _stores_of(self, used: Mapping[str, Answers]) -> bytes:
+    def _stores_of(self, used: Mapping[str, VersionAnswers]) -> bytes:
         """Encode the versions that were read as JSON; cached until a version changes or its age does."""
         state: list[object] = []
         for answers in used.values():
@@ -122,14 +126,14 @@ class AnswerLog:
         self._stores = (tuple(state), text)
         return text
 
-    def _tell(self, error: Exception) -> None:
+    def _log_failure(self, error: Exception) -> None:
         now = monotonic()
         if now - self._told >= _TELL_EVERY_S:
             self._told = now
             logger.error("An answer of %s could not be logged.", self._release.name, exc_info=error)
 
 
-def _store(name: str, answers: Answers) -> dict[str, object]:
+def _store(name: str, answers: VersionAnswers) -> dict[str, object]:
     manifest = answers.manifest
     return {
         "name": name,

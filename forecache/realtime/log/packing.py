@@ -14,7 +14,7 @@ _DTYPES = {"e": "float16", "f": "float32", "d": "float64", "\0": ""}
 _NUM_FIXED = 5 + len(TIMES) + 2
 
 
-def packed(
+def pack_answer(
     *,
     arrived_us: int,
     release: int,
@@ -64,7 +64,7 @@ def packed(
     )  # fmt: skip
 
 
-def unpacked(content: memoryview) -> dict[str, Any]:
+def unpack_answer(content: memoryview) -> dict[str, Any]:
     """Decode the columns of an answer from `pack_answer`, without `day` and `replica`; `arrived_at` in microseconds.
 
     Raises:

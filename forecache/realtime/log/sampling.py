@@ -7,10 +7,10 @@ import numpy as np
 import xxhash
 
 from forecache.errors import InputError
-from forecache.pipeline.realtime.building import column_of
 from forecache.pipeline.realtime.log import Log
 from forecache.pipeline.realtime.request import RequestField
-from forecache.realtime.request.parsed import ParsedRequest
+from forecache.pipeline.realtime.request_rows import column_of
+from forecache.realtime.request.parsed_request import ParsedRequest
 from forecache.store.keys import MAX_KEY_BYTES, escape_part
 
 BUCKETS = 2**64

@@ -10,7 +10,7 @@ import orjson
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import read_entry
 from forecache.lake.delta.read_errors import open_data_file
-from forecache.pipeline.realtime.logged import features_of, order_of, scores_of
+from forecache.pipeline.realtime.log_records import features_of, order_of, scores_of
 from forecache.realtime.log.record import DAY, TIMES, schema, table_of
 from forecache.settings import Settings
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def readable(record: Mapping[str, Any]) -> dict[str, Any]:
+def record_as_json(record: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a record to JSON values, with its request, features and scores decoded; NaN becomes null.
 
     `order` are the indices of the candidates in the request, best first.
@@ -36,7 +36,7 @@ def readable(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def committed_since(settings: Settings, name: str, version: int) -> "Iterator[tuple[int, pa.Table]]":
+def read_commits_since(settings: Settings, name: str, version: int) -> "Iterator[tuple[int, pa.Table]]":
     """Read the rows that each version of a log's table after `version` added, with the version; merges add none.
 
     Args:
@@ -69,6 +69,6 @@ def _numbers(values: Any) -> Any:
     return orjson.loads(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
-def moment(value: datetime) -> str:
+def format_arrival(value: datetime) -> str:
     """Format a time of arrival for a table."""
     return value.astimezone(timezone.utc).strftime("%m-%d %H:%M:%S.%f")[:-3]

@@ -8,11 +8,11 @@ import logging
 import threading
 from time import monotonic
 
-from forecache.realtime.log.blocks import Pool, Queue
-from forecache.realtime.log.counters import LogCounters
-from forecache.realtime.log.spool.files import spooled_bytes
-from forecache.realtime.log.spool.frames import head_of, whole_frames
-from forecache.realtime.log.spool.stream import Stream
+from forecache.realtime.log.frame_queue import BlockPool, FrameQueue
+from forecache.realtime.log.row_counters import LogCounters
+from forecache.realtime.log.spool.frames import frame_head, whole_frames
+from forecache.realtime.log.spool.spool_files import spooled_bytes
+from forecache.realtime.log.spool.spool_stream import SpoolStream
 from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.realtime")
@@ -22,7 +22,7 @@ _CLOSE_S = 3.0
 _TELL_EVERY_S, _LOOK_EVERY_S = 10.0, 0.5
 
 
-class Channel:
+class LogChannel:
     """The queue and the spool stream of one model's answers.
 
     `add` is called on the event loop's thread, all else on the writer's.
@@ -30,20 +30,20 @@ class Channel:
 
     def __init__(self, writer: "LogWriter", name: str, counters: LogCounters) -> None:
         self._writer, self.name, self.counters = writer, name, counters
-        self._queue = Queue(writer.pool)
+        self._queue = FrameQueue(writer.pool)
         self._number = 0
         self._written = 0
-        self._stream: Stream | None = None
+        self._stream: SpoolStream | None = None
         # Losses of earlier workers of the slot are recorded already, except for rows that the last had in memory.
-        self._told_before, self._noted = counters.lost(), counters.lost()
-        counters.settle()
+        self._told_before, self._noted = counters.losses_by_reason(), counters.losses_by_reason()
+        counters.count_abandoned_rows()
 
     def add(self, content: bytes) -> None:
         """Queue an encoded answer, or count it as lost if no memory is left."""
         writer = self._writer
-        if not self._queue.put(head_of(content, self._number), content):
+        if not self._queue.put(frame_head(content, self._number), content):
             self.counters.add("lost_memory")
-            writer.nudge()
+            writer.wake_writer()
             return
         self._number += 1
         self.counters.add("accepted")
@@ -55,7 +55,7 @@ class Channel:
         """Write the queued answers."""
         while (taken := self._queue.take()) is not None:
             frames, rows = taken
-            room = self._writer.room()
+            room = self._writer.free_bytes()
             fit, size = (rows, len(frames)) if len(frames) <= room else whole_frames(frames, room)
             kept = 0
             try:
@@ -69,13 +69,13 @@ class Channel:
             if fit < rows and self._stream is not None:
                 self._stream.close_segment()  # the numbers of later frames do not follow those in it
             if self._stream is not None:
-                self._stream.tend()
+                self._stream.close_due_segment()
         if self._stream is not None:
-            self._stream.tend()
-            lost = self.counters.lost()
+            self._stream.close_due_segment()
+            lost = self.counters.losses_by_reason()
             if lost != self._noted:
                 self._noted = lost
-                self._stream.note({each: count - self._told_before[each] for each, count in lost.items()})
+                self._stream.write_losses({each: count - self._told_before[each] for each, count in lost.items()})
 
     def _write(self, frames: memoryview, rows: int, first: int) -> int:
         if not rows:
@@ -85,10 +85,10 @@ class Channel:
                 self._stream = self._writer.open_stream(self.name)
             kept = self._stream.write(frames, rows, first)
             if kept < rows:
-                self._writer.tell(self.name, self._stream.failure)
+                self._writer.log_failure(self.name, self._stream.failure)
             return kept
         except OSError as error:
-            self._writer.tell(self.name, error)
+            self._writer.log_failure(self.name, error)
             return 0
 
     @property
@@ -116,25 +116,25 @@ class LogWriter:
     def __init__(self, settings: Settings, *, replica: str) -> None:
         self._spool, self._replica = settings.request_log_path, replica
         self._most_spooled, self._delay_s = settings.request_log_spool_bytes, settings.request_log_delay_s
-        self.pool = Pool(settings.request_log_memory_bytes)
+        self.pool = BlockPool(settings.request_log_memory_bytes)
         self.used = 0
         self.wake, self.is_awake = threading.Event(), False
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[str, LogChannel] = {}
         self._is_closing = False
         self._looked, self._told = float("-inf"), float("-inf")
         self.thread: threading.Thread | None = None
 
-    def channel(self, name: str, counters: LogCounters) -> Channel:
+    def channel(self, name: str, counters: LogCounters) -> LogChannel:
         """Return the channel of a model; the first one starts the thread."""
         channel = self._channels.get(name)
         if channel is None:
-            channel = Channel(self, name, counters)
+            channel = LogChannel(self, name, counters)
             self._channels = {**self._channels, name: channel}
         if self.thread is None:
             self._start()
         return channel
 
-    def nudge(self) -> None:
+    def wake_writer(self) -> None:
         """Have the thread write at once, because no memory is left; a dead thread is replaced."""
         if self.thread is not None and not self.thread.is_alive() and not self._is_closing:
             self._start()
@@ -144,11 +144,11 @@ class LogWriter:
         self.thread = threading.Thread(target=self._run, name="forecache-request-log", daemon=True)
         self.thread.start()
 
-    def open_stream(self, name: str) -> Stream:
+    def open_stream(self, name: str) -> SpoolStream:
         """Open a stream for a model; raises OSError."""
-        return Stream(self._spool / name, replica=self._replica, most_age_s=self._delay_s / 2)
+        return SpoolStream(self._spool / name, replica=self._replica, most_age_s=self._delay_s / 2)
 
-    def tell(self, name: str, error: BaseException | None) -> None:
+    def log_failure(self, name: str, error: BaseException | None) -> None:
         """Log why answers are lost, at most once in ten seconds."""
         now = monotonic()
         if now - self._told >= _TELL_EVERY_S:
@@ -182,9 +182,9 @@ class LogWriter:
             try:
                 channel.flush()
             except Exception as error:  # noqa: BLE001  # the thread must go on for later answers
-                self.tell(channel.name, error)
+                self.log_failure(channel.name, error)
 
-    def room(self) -> int:
+    def free_bytes(self) -> int:
         """Return the number of bytes that may still be written to the spool."""
         now = monotonic()
         if now - self._looked >= _LOOK_EVERY_S:
@@ -192,5 +192,5 @@ class LogWriter:
             try:
                 self.used = spooled_bytes(self._spool)
             except OSError as error:
-                self.tell("all models", error)
+                self.log_failure("all models", error)
         return self._most_spooled - self.used

@@ -1,22 +1,41 @@
 """The look-ups of a release: features of its views for one request, from the versions that the reader serves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from forecache.reader.versions.answers import Answers
+from forecache.errors import InputError
+from forecache.reader.http import problems
+from forecache.reader.http.problems import Problem
+from forecache.reader.versions.answers import VersionAnswers
 from forecache.realtime.answer.model_path import NoScores
-from forecache.realtime.lookups.keys import keys_of
-from forecache.realtime.lookups.live import Merging, merging_of
+from forecache.realtime.lookups.live_merge import LiveMerger, live_merger_of
 from forecache.realtime.lookups.row_cache import RowCache
 from forecache.realtime.release.format import LookupContract
-from forecache.realtime.request.parsed import Found, LiveRead, ParsedRequest
-from forecache.store import Manifest, Snapshot
+from forecache.realtime.request.parsed_request import LiveRead, LookupResult, ParsedRequest
+from forecache.store import KeySchema, Manifest, Snapshot
+from forecache.store.keys import encode_columns
 
 
-class NotServed(NoScores):
+def keys_of(schema: KeySchema, fields: Sequence[str], request: ParsedRequest) -> list[bytes]:
+    """Encode a key for each candidate; only one if all fields are of the request.
+
+    Raises:
+        Problem: 400: the values are not a valid key, such as an empty text.
+    """
+    columns = [request.columns[field] for field in fields]
+    if len(columns) > 1:
+        longest = max(map(len, columns))
+        columns = [column if len(column) == longest else column.repeat(longest) for column in columns]
+    try:
+        return encode_columns(schema, columns)
+    except InputError as error:
+        raise Problem(problems.BAD_KEY, f"{error} It comes from {', '.join(fields)}.") from None
+
+
+class ViewUnavailable(NoScores):
     """A view has no version here that may be read."""
 
     reason = "lookup"
@@ -28,25 +47,27 @@ class ContractBroken(NoScores):
     reason = "contract"
 
 
-class Lookups:
+class ViewLookups:
     """Reads the views of one release.
 
     Args:
         served: The served versions by store name, kept up to date by the reader.
     """
 
-    def __init__(self, contracts: tuple[LookupContract, ...], served: Mapping[str, Answers], *, refuses: bool) -> None:
-        self._lookups = [_Lookup(contract) for contract in contracts]
+    def __init__(
+        self, contracts: tuple[LookupContract, ...], served: Mapping[str, VersionAnswers], *, refuses: bool
+    ) -> None:
+        self._lookups = [_ContractLookup(contract) for contract in contracts]
         self._served = served
         self._refuses = refuses
 
-    def remote(self) -> bool:
+    def is_remote(self) -> bool:
         """Return True if a view is served from another machine now, so that look-ups must be awaited."""
         served = self._served
         return any(not isinstance(found.snapshot, Snapshot) for each in self._lookups
                    if (found := served.get(each.contract.view)) is not None)  # fmt: skip
 
-    def read(self, request: ParsedRequest, now: float) -> Found:
+    def read(self, request: ParsedRequest, now: float) -> LookupResult:
         """Do the look-ups of a request, on this thread.
 
         Args:
@@ -56,27 +77,29 @@ class Lookups:
             NoScores: The model must not be called with the versions that are served.
             Problem: The values of a key are not valid.
         """
-        found = Found()
+        found = LookupResult()
         for each in self._lookups:
-            bound = self.bound(each, now, found)
+            bound = self.bind_version(each, now, found)
             keys = keys_of(bound.answers.manifest.key, each.contract.by, request)
             assert bound.rows is not None, "views on another machine are read by `read_remote`"
-            self.read_here(each, bound, found, keys, now)
+            self.read_local(each, bound, found, keys, now)
         return found
 
-    def bound(self, lookup: "_Lookup", now: float, found: Found) -> "_Bound":
+    def bind_version(self, lookup: "_ContractLookup", now: float, found: LookupResult) -> "_BoundLookup":
         """Return the served version of a look-up's view, after checking its contract; raises as `read`."""
         view = lookup.contract.view
         answers = self._served.get(view)
         if answers is None:
-            raise NotServed(f"The view {view} has no published version here.")
+            raise ViewUnavailable(f"The view {view} has no published version here.")
         if not answers.valid_from <= now < answers.valid_until:
             answers.refresh(now)
         if answers.refused:
-            raise NotServed(f"Version {answers.manifest.version} of the view {view} is too old to be served.")
+            raise ViewUnavailable(f"Version {answers.manifest.version} of the view {view} is too old to be served.")
         bound = lookup.bind(answers)
-        if bound.live is not None and not bound.live.reaches(now):
-            raise NotServed(f"Version {answers.manifest.version} of the live view {view} is too old to be merged.")
+        if bound.live is not None and not bound.live.can_merge_at(now):
+            raise ViewUnavailable(
+                f"Version {answers.manifest.version} of the live view {view} is too old to be merged."
+            )
         if bound.broken:
             if self._refuses or not answers.manifest.is_packed:
                 raise ContractBroken(bound.broken)
@@ -85,15 +108,19 @@ class Lookups:
         return bound
 
     @classmethod
-    def read_here(cls, lookup: "_Lookup", bound: "_Bound", found: Found, keys: list[bytes], now: float) -> None:
+    def read_local(
+        cls, lookup: "_ContractLookup", bound: "_BoundLookup", found: LookupResult, keys: list[bytes], now: float
+    ) -> None:
         """Read some keys of a version on this machine into `found`."""
         matrix, known, live = bound.read(keys, now)
         if live is not None:
             found.merged[lookup.contract.called] = live
-        cls.add(lookup, bound, found, matrix, known)
+        cls.add_rows(lookup, bound, found, matrix, known)
 
     @staticmethod
-    def add(lookup: "_Lookup", bound: "_Bound", found: Found, matrix: np.ndarray, known: np.ndarray) -> None:
+    def add_rows(
+        lookup: "_ContractLookup", bound: "_BoundLookup", found: LookupResult, matrix: np.ndarray, known: np.ndarray
+    ) -> None:
         """Add rows to `found`, with the columns in the order of the training."""
         contract = lookup.contract
         if bound.places is not None:
@@ -106,19 +133,19 @@ class Lookups:
         return iter(self._lookups)
 
 
-class _Lookup:
+class _ContractLookup:
     def __init__(self, contract: LookupContract) -> None:
         self.contract = contract
-        self._bound: _Bound | None = None
+        self._bound: _BoundLookup | None = None
 
-    def bind(self, answers: Answers) -> "_Bound":
+    def bind(self, answers: VersionAnswers) -> "_BoundLookup":
         if self._bound is None or self._bound.answers is not answers:
             self._bound = _bind(self.contract, answers)
         return self._bound
 
 
 @dataclass(frozen=True, slots=True)
-class _Bound:
+class _BoundLookup:
     """A look-up with the version that it reads.
 
     Attributes:
@@ -129,26 +156,26 @@ class _Bound:
         live: Merges the tiles of a live view; None for other views.
     """
 
-    answers: Answers
+    answers: VersionAnswers
     places: np.ndarray | None
     broken: str
     rows: RowCache | None = None
-    live: Merging | None = None
+    live: LiveMerger | None = None
 
     def read(self, keys: list[bytes], now: float) -> tuple[np.ndarray, np.ndarray, LiveRead | None]:
         """Return columns, float32 [n, columns], which keys have a row, bool [n], and what a live view read."""
         assert self.rows is not None
         matrix, known = self.rows.matrix(keys)
         if self.live is not None:
-            return self.live.merged(keys, matrix, known, now)
+            return self.live.merge(keys, matrix, known, now)
         manifest = self.answers.manifest
         return (matrix[:, : len(manifest.columns)] if manifest.states else matrix), known, None
 
 
-def _bind(contract: LookupContract, answers: Answers) -> _Bound:
+def _bind(contract: LookupContract, answers: VersionAnswers) -> _BoundLookup:
     manifest = answers.manifest
     if not manifest.is_packed:
-        return _Bound(answers, None, f"The store {contract.view} holds JSON, not the features of a view.")
+        return _BoundLookup(answers, None, f"The store {contract.view} holds JSON, not the features of a view.")
     places = None
     if manifest.columns != contract.columns:
         known = {name: place for place, name in enumerate(manifest.columns)}
@@ -156,8 +183,8 @@ def _bind(contract: LookupContract, answers: Answers) -> _Bound:
     broken = "" if manifest.contract == contract.contract else _difference(contract, manifest)
     snapshot = answers.snapshot
     rows = RowCache(snapshot.matrix, manifest.width) if isinstance(snapshot, Snapshot) else None
-    live, unfit = merging_of(answers)
-    return _Bound(answers, places, broken or unfit, rows, live)
+    live, unfit = live_merger_of(answers)
+    return _BoundLookup(answers, places, broken or unfit, rows, live)
 
 
 def _difference(contract: LookupContract, manifest: Manifest) -> str:

@@ -8,11 +8,10 @@ from weakref import WeakKeyDictionary
 from forecache.errors import UnavailableError
 from forecache.reader.versions.redis import RedisSource, RemoteVersion
 from forecache.realtime.answer.model_path import TooLate
-from forecache.realtime.lookups.keys import keys_of
-from forecache.realtime.lookups.lookups import Lookups
-from forecache.realtime.lookups.redis import RemoteReads, RemoteUnavailable
-from forecache.realtime.request.parsed import Found, ParsedRequest
-from forecache.realtime.workers.counters import Counters
+from forecache.realtime.lookups.lookups import ViewLookups, keys_of
+from forecache.realtime.lookups.redis_reads import RemoteReads, RemoteUnavailable
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.workers.path_counters import PathCounters
 from forecache.store.packed import matrix_of
 
 _HELD_S = 1.0
@@ -22,7 +21,9 @@ _reads: "WeakKeyDictionary[RedisSource, RemoteReads]" = WeakKeyDictionary()
 _held: "WeakKeyDictionary[RemoteVersion, float]" = WeakKeyDictionary()
 
 
-async def read_remote(lookups: Lookups, request: ParsedRequest, until: float, counters: Counters) -> Found:
+async def read_remote(
+    lookups: ViewLookups, request: ParsedRequest, until: float, counters: PathCounters
+) -> LookupResult:
     """Do the look-ups of a request: all that are in Redis in one round trip (one per node of a cluster).
 
     Args:
@@ -32,31 +33,31 @@ async def read_remote(lookups: Lookups, request: ParsedRequest, until: float, co
         NoScores: The model must not be called with the versions that are served, or the reads took too long.
         Problem: The values of a key are not valid.
     """
-    found, now = Found(), time()
+    found, now = LookupResult(), time()
     asked: list[tuple[Any, Any, RemoteVersion, int]] = []
     names: list[bytes] = []
     for each in lookups:
-        bound = lookups.bound(each, now, found)
+        bound = lookups.bind_version(each, now, found)
         keys = keys_of(bound.answers.manifest.key, each.contract.by, request)
         version = bound.answers.snapshot
         if isinstance(version, RemoteVersion):
-            its = version.names(keys)
+            its = version.entry_names(keys)
             names += its
             asked.append((each, bound, version, len(its)))
         else:
-            lookups.read_here(each, bound, found, keys, now)
-    values = await _reads_of(asked[0][2].source).get(names, until, counters) if asked else []
+            lookups.read_local(each, bound, found, keys, now)
+    values = await _reads_from(asked[0][2].source).get(names, until, counters) if asked else []
     start = 0
     for each, bound, version, count in asked:
-        entries = version.newest(values[start : start + count])
+        entries = version.newest_entries(values[start : start + count])
         start += count
         if None in entries:
             await _check_held(version, until)
-        lookups.add(each, bound, found, *matrix_of(entries, version.manifest.width))
+        lookups.add_rows(each, bound, found, *matrix_of(entries, version.manifest.width))
     return found
 
 
-def _reads_of(source: RedisSource) -> RemoteReads:
+def _reads_from(source: RedisSource) -> RemoteReads:
     reads = _reads.get(source)
     if reads is None:
         reads = _reads[source] = RemoteReads(source.url, is_cluster=source.is_cluster)

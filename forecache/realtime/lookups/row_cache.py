@@ -46,13 +46,13 @@ class RowCache:
         try:
             places = np.fromiter(map(self._places.__getitem__, keys), np.intp, len(keys))
         except KeyError:
-            return self._with_missing(keys)
-        self._saw(1.0)
-        return self._taken(places)
+            return self._read_missing(keys)
+        self._update_share(1.0)
+        return self._take_rows(places)
 
-    def _with_missing(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    def _read_missing(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         missing = [key for key in keys if key not in self._places]
-        self._saw(1 - len(missing) / len(keys))
+        self._update_share(1 - len(missing) / len(keys))
         new = list(dict.fromkeys(missing))
         if len(self._places) + len(new) > len(self._known):
             self._places.clear()
@@ -64,10 +64,10 @@ class RowCache:
         last = first + len(new)
         self._rows[first:last], self._known[first:last] = self._read(new)
         self._places.update(zip(new, range(first, last), strict=True))
-        return self._taken(np.fromiter(map(self._places.__getitem__, keys), np.intp, len(keys)))
+        return self._take_rows(np.fromiter(map(self._places.__getitem__, keys), np.intp, len(keys)))
 
-    def _saw(self, share: float) -> None:
+    def _update_share(self, share: float) -> None:
         self.share += (share - self.share) * _WEIGHT
 
-    def _taken(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _take_rows(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._rows.take(places, 0), self._known.take(places)

@@ -18,8 +18,8 @@ from forecache.errors import ConflictError, DamagedError
 from forecache.files import lock, write_durably
 from forecache.folders import Folder
 from forecache.realtime.release.folder import ReleaseFolder
-from forecache.realtime.release.here import REALTIME
-from forecache.store.sealed import sealed, unsealed
+from forecache.realtime.release.released_models import REALTIME
+from forecache.store.checksummed_json import dump_with_checksum, load_with_checksum
 
 FORMAT = 1
 
@@ -47,7 +47,7 @@ class Claim:
         return f"the home with the store folder {self.path} on {self.host}, since {self.since[:19]}Z"
 
 
-def home_of(folder: ReleaseFolder) -> str:
+def installation_of(folder: ReleaseFolder) -> str:
     """Read the identity of the installation that a release folder belongs to; "" if it has none yet."""
     try:
         return (folder.root.parent / "HOME").read_text().strip()
@@ -55,14 +55,14 @@ def home_of(folder: ReleaseFolder) -> str:
         return ""
 
 
-def own_claim(folder: ReleaseFolder) -> Claim:
+def new_claim(folder: ReleaseFolder) -> Claim:
     """Make a claim of this installation, which gets an identity if it has none. Nothing is written to the lake."""
     place = folder.root.parent
     with lock(place / ".HOME.lock"):
-        if not home_of(folder):
+        if not installation_of(folder):
             write_durably(place / "HOME", secrets.token_hex(16))
     now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
-    return Claim(folder.name, home_of(folder), socket.gethostname(), str(place.parent), now)
+    return Claim(folder.name, installation_of(folder), socket.gethostname(), str(place.parent), now)
 
 
 def read_claim(lake: Folder, name: str) -> Claim | None:
@@ -96,7 +96,7 @@ def move_claim(lake: Folder, ours: Claim) -> Claim:
     Raises:
         ConflictError: Another installation took it over meanwhile.
     """
-    first, tag = _read_any(lake, ours.name)
+    first, tag = _read_even_damaged(lake, ours.name)
     found = first
     while found is None or found.home != ours.home:
         if _owner(found) != _owner(first):
@@ -107,11 +107,11 @@ def move_claim(lake: Folder, ours: Claim) -> Claim:
         if lake.swap(_target(ours.name), _to_json(ours), tag) is not None:
             return ours
         # The owner may just have recorded its rollout.
-        found, tag = _read_any(lake, ours.name)
+        found, tag = _read_even_damaged(lake, ours.name)
     return found
 
 
-def show_rollout(lake: Folder, name: str, home: str, rollout: Mapping[str, Any]) -> None:
+def record_rollout(lake: Folder, name: str, home: str, rollout: Mapping[str, Any]) -> None:
     """Record the state of a rollout in the claim, unless another installation has claimed the model by now."""
     while True:
         found = lake.read(_target(name))
@@ -122,7 +122,7 @@ def show_rollout(lake: Folder, name: str, home: str, rollout: Mapping[str, Any])
             return
 
 
-def refused(claim: Claim) -> ConflictError:
+def claimed_elsewhere_error(claim: Claim) -> ConflictError:
     """Make the error for a model that another installation has claimed."""
     return ConflictError(
         f"{claim.name} is released by {claim}.",
@@ -139,7 +139,7 @@ def _owner(claim: Claim | None) -> tuple[str, str] | None:
     return None if claim is None else (claim.home, claim.since)
 
 
-def _read_any(lake: Folder, name: str) -> tuple[Claim | None, Any]:
+def _read_even_damaged(lake: Folder, name: str) -> tuple[Claim | None, Any]:
     """Read a claim and its tag; the claim is None if there is none or it cannot be read."""
     found = lake.read(_target(name))
     if found is None:
@@ -151,14 +151,14 @@ def _read_any(lake: Folder, name: str) -> tuple[Claim | None, Any]:
 
 
 def _to_json(claim: Claim) -> bytes:
-    return sealed(asdict(claim))
+    return dump_with_checksum(asdict(claim))
 
 
 def _from_json(content: bytes, name: str, lake: Folder) -> Claim:
     what = f"The claim {lake}/{_target(name)}"
     remedy = f"Where no other home releases {name}, `forecache release {name} --take-over` replaces it."
     try:
-        data = unsealed(content, what=what)
+        data = load_with_checksum(content, what=what)
     except DamagedError as error:
         raise DamagedError(error.message, remedy=remedy) from None
     if data.get("format") != FORMAT:

@@ -8,7 +8,7 @@
     staging/<token>/           a release that is being written; garbage once its writer is gone
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,9 +17,9 @@ import xxhash
 from forecache.errors import DamagedError, NotFoundError
 from forecache.files import write_durably
 from forecache.realtime.release.format import RELEASE_FILE, Release, ReleaseFile, release_from_json
-from forecache.realtime.release.here import REALTIME
+from forecache.realtime.release.released_models import REALTIME
 from forecache.settings import Settings
-from forecache.store.sealed import damaged, sealed, unsealed
+from forecache.store.checksummed_json import damaged_error, dump_with_checksum, load_with_checksum
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ def read_current(folder: ReleaseFolder) -> ReleasePointer:
 
 def pointer_from_json(content: bytes, *, what: str) -> ReleasePointer:
     """Decode a pointer; raises what `unsealed` raises."""
-    data = unsealed(content, what=what)
+    data = load_with_checksum(content, what=what)
     return ReleasePointer(**{**data, "bad": tuple(data["bad"])})
 
 
 def pointer_to_json(pointer: ReleasePointer) -> bytes:
-    return sealed(asdict(pointer))
+    return dump_with_checksum(asdict(pointer))
 
 
 def write_current(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
@@ -124,7 +124,7 @@ def write_current(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
     write_durably(folder.pointer, pointer_to_json(pointer))
 
 
-def mend_copy(folder: ReleaseFolder) -> None:
+def repair_pointer_copy(folder: ReleaseFolder) -> None:
     """Rewrite the copy if a writer was killed between copy and pointer; the caller holds the lock."""
     try:
         content = folder.pointer.read_bytes()
@@ -147,7 +147,7 @@ def read_release(folder: ReleaseFolder, number: int) -> Release:
         content = file.read_bytes()
     except FileNotFoundError:
         if file.parent.is_dir():
-            raise damaged(f"The file {file}") from None
+            raise damaged_error(f"The file {file}") from None
         listed = ", ".join(map(str, folder.numbers())) or "none"
         raise NotFoundError(
             f"There is no release {number} of {folder.name}.", remedy=f"Those that are here: {listed}."
@@ -166,12 +166,51 @@ def read_files(place: Path, files: Mapping[str, ReleaseFile]) -> dict[str, bytes
         try:
             content = (place / name).read_bytes()
         except FileNotFoundError:
-            raise damaged(f"The file {place / name}") from None
-        if file_of(content) != said:
-            raise damaged(f"The file {place / name}")
+            raise damaged_error(f"The file {place / name}") from None
+        if release_file_of(content) != said:
+            raise damaged_error(f"The file {place / name}")
         found[name] = content
     return found
 
 
-def file_of(content: bytes) -> ReleaseFile:
+def release_file_of(content: bytes) -> ReleaseFile:
     return ReleaseFile(len(content), xxhash.xxh3_128_hexdigest(content))
+
+
+def find_identical_release(folder: ReleaseFolder, pointer: ReleasePointer, inputs: str) -> int | None:
+    """Find an undamaged release with these inputs: the current one, a rolled-back one, or the newest other one."""
+    others = [number for number in reversed(folder.numbers()) if number not in (pointer.current, *pointer.bad)]
+    for number in (pointer.current, *pointer.bad, *others):
+        try:
+            found = None if number is None else read_release(folder, number)
+            if found is not None and found.inputs == inputs:
+                read_files(folder.release(found.number), found.files)
+                return found.number
+        except (NotFoundError, DamagedError):
+            continue
+    return None
+
+
+def find_previous_release(folder: ReleaseFolder, pointer: ReleasePointer) -> int:
+    """Find the newest undamaged release before the current one that was not rolled back.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    for number in previous_numbers(folder, pointer):
+        try:
+            read_files(folder.release(number), read_release(folder, number).files)
+        except DamagedError:
+            continue
+        return number
+    raise NotFoundError(
+        f"There is no release of {folder.name} before {pointer.current or 'the first'} to go back to.",
+        remedy=f"`forecache releases {folder.name}` lists those that are here.",
+    )
+
+
+def previous_numbers(folder: ReleaseFolder, pointer: ReleasePointer) -> Iterator[int]:
+    """Numbers of the releases before the current one that were not rolled back, the newest first."""
+    for number in reversed(folder.numbers()):
+        if number < (pointer.current or 0) and number not in pointer.bad:
+            yield number

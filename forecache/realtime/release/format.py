@@ -9,8 +9,8 @@ from forecache.errors import DamagedError
 from forecache.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.pipeline.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Rung, Stored
 from forecache.pipeline.realtime.log import Log
-from forecache.pipeline.realtime.request import Candidates, RequestField, value_of
-from forecache.store.sealed import sealed, unsealed
+from forecache.pipeline.realtime.request import Candidates, RequestField, convert_value
+from forecache.store.checksummed_json import dump_with_checksum, load_with_checksum
 
 FORMAT = 1
 RELEASE_FILE, MODEL_FILE, WARMUP_FILE, CODE_FOLDER = "release.json", "model.bin", "warmup.json", "code"
@@ -119,18 +119,18 @@ class Release:
 
     def to_json(self) -> bytes:
         content = {each.name: getattr(self, each.name) for each in fields(self)}
-        content["request"] = [_field_out(each) for each in self.request]
+        content["request"] = [_field_to_json(each) for each in self.request]
         if self.candidates is not None:
             content["candidates"] = {
                 **asdict(self.candidates),
-                "fields": [_field_out(each) for each in self.candidates.fields],
+                "fields": [_field_to_json(each) for each in self.candidates.fields],
             }
-        content["lookups"] = [_lookup_out(each) for each in self.lookups]
+        content["lookups"] = [_lookup_to_json(each) for each in self.lookups]
         content["model"] = asdict(self.model)
         content["log"] = self.log and asdict(self.log)
         content["ladder"] = [{"rung": type(rung).__name__, **asdict(rung)} for rung in self.ladder]
         content["files"] = {name: asdict(each) for name, each in self.files.items()}
-        return sealed(content)
+        return dump_with_checksum(content)
 
 
 def release_from_json(content: bytes, *, what: str) -> Release:
@@ -142,7 +142,7 @@ def release_from_json(content: bytes, *, what: str) -> Release:
     Raises:
         DamagedError: The content is damaged, or has another format.
     """
-    data = unsealed(content, what=what)
+    data = load_with_checksum(content, what=what)
     if data.get("format") != FORMAT:
         raise DamagedError(
             f"{what} has the format {data.get('format')}, and this Forecache reads {FORMAT}.",
@@ -155,42 +155,42 @@ def release_from_json(content: bytes, *, what: str) -> Release:
     return Release(
         **{
             **data,
-            "request": tuple(map(_field_in, data["request"])),
-            "candidates": listed and Candidates(**{**listed, "fields": tuple(map(_field_in, listed["fields"]))}),
+            "request": tuple(map(_field_from_json, data["request"])),
+            "candidates": listed and Candidates(**{**listed, "fields": tuple(map(_field_from_json, listed["fields"]))}),
             "lookups": tuple(LookupContract(**_tuples(each, "by", "columns")) for each in data["lookups"]),
             "features": tuple(data["features"]),
-            "model": ReleasedModel(**{**data["model"], "spec": _spec_in(data["model"]["spec"])}),
+            "model": ReleasedModel(**{**data["model"], "spec": _spec_from_json(data["model"]["spec"])}),
             "log": data.get("log") and Log(**_tuples(data["log"], "by")),
-            "ladder": tuple(map(_rung_in, data["ladder"])),
+            "ladder": tuple(map(_fallback_from_json, data["ladder"])),
             "files": {name: ReleaseFile(**each) for name, each in data["files"].items()},
         }
     )
 
 
-def _field_out(declared: RequestField) -> dict[str, Any]:
+def _field_to_json(declared: RequestField) -> dict[str, Any]:
     default = declared.default
     return {**asdict(declared), "default": default.isoformat() if isinstance(default, date) else default}
 
 
-def _field_in(stored: Mapping[str, Any]) -> RequestField:
+def _field_from_json(stored: Mapping[str, Any]) -> RequestField:
     found = RequestField(**stored)
-    return found if found.default is None else RequestField(**{**stored, "default": value_of(found, None)})
+    return found if found.default is None else RequestField(**{**stored, "default": convert_value(found, None)})
 
 
-def _rung_in(stored: Mapping[str, Any]) -> Rung:
+def _fallback_from_json(stored: Mapping[str, Any]) -> Rung:
     kind, values = stored["rung"], {name: value for name, value in stored.items() if name != "rung"}
     if kind == "DotProduct":
-        return DotProduct(_stored_in(values["user"]), _stored_in(values["item"]))
+        return DotProduct(_stored_from_json(values["user"]), _stored_from_json(values["item"]))
     if kind == "LastNight":
-        return LastNight(_stored_in(values["of"]))
+        return LastNight(_stored_from_json(values["of"]))
     return OrderGiven() if kind == "OrderGiven" else Default(**values)
 
 
-def _stored_in(stored: Mapping[str, Any]) -> Stored:
+def _stored_from_json(stored: Mapping[str, Any]) -> Stored:
     return Stored(**_tuples(stored, "key"))
 
 
-def _spec_in(stored: Mapping[str, Any]) -> KernelSpec:
+def _spec_from_json(stored: Mapping[str, Any]) -> KernelSpec:
     outputs = tuple(OutputColumn(**each) for each in stored["outputs"])
     return KernelSpec(**{**_tuples(stored, "inputs", "input_types", "optional"), "outputs": outputs})
 
@@ -199,7 +199,7 @@ def _tuples(stored: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {**stored, **{name: tuple(stored[name]) for name in names}}
 
 
-def _lookup_out(lookup: LookupContract) -> dict[str, Any]:
+def _lookup_to_json(lookup: LookupContract) -> dict[str, Any]:
     """Encode a look-up; one without a live view has the format from before there were live views."""
     content = asdict(lookup)
     if not lookup.live:

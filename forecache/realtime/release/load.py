@@ -18,14 +18,13 @@ from forecache.inference.kernel import new_kernel
 from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.runtimes.registry import FUNCTION
 from forecache.inference.runtimes.runtime import Kernel
-from forecache.pipeline.realtime.building import RowsBuilder, transformed
+from forecache.pipeline.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.pipeline.realtime.rows import Rows
-from forecache.realtime.drift.reference import Reference
-from forecache.realtime.release.alone import importing_alone
-from forecache.realtime.release.code import ReleaseCode
-from forecache.realtime.release.earlier import numbers_before
-from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release
+from forecache.realtime.drift.reference import DriftReference
+from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, previous_numbers, read_files, read_release
 from forecache.realtime.release.format import BINS_FILE, CODE_FOLDER, MODEL_FILE, WARMUP_FILE, Release
+from forecache.realtime.release.inference_imports import hide_training_libraries
+from forecache.realtime.release.release_code import ReleaseCode
 
 NATIVE = ("onnx", "lightgbm", "xgboost")
 """Runtimes whose models run in a bounded time, without Python code of their own."""
@@ -41,7 +40,7 @@ class OpenRelease(Protocol):
     @property
     def place(self) -> Path: ...
     @property
-    def reference(self) -> Reference | None: ...
+    def reference(self) -> DriftReference | None: ...
     def close(self) -> None: ...
 
 
@@ -63,7 +62,7 @@ class LoadedRelease:
     transform: Callable[[Rows], Any]
     warmup: tuple[bytes, ...]
     code: ReleaseCode = field(repr=False)
-    reference: Reference | None = None
+    reference: DriftReference | None = None
 
     @cached_property
     def builder(self) -> RowsBuilder:
@@ -80,7 +79,7 @@ class LoadedRelease:
         Raises:
             InputError: The transform failed, or returned something else.
         """
-        return transformed(self.transform, self.release.transform, rows, len(self.release.features))
+        return apply_transform(self.transform, self.release.transform, rows, len(self.release.features))
 
     def scores_of(self, features: np.ndarray) -> np.ndarray:
         """Run the model on features as `features_of` returns them: scores [n], in the type that the model computes in.
@@ -89,7 +88,7 @@ class LoadedRelease:
             CheckError: The model returned something else than one number a row.
         """
         picked = features if self._order is None else features[:, self._order]
-        return one_number(self.kernel.run_matrix(picked), len(features))
+        return single_output(self.kernel.run_matrix(picked), len(features))
 
     def score(self, rows: Rows) -> np.ndarray:
         """Run transform and model: scores [n]; raises as `features_of` and `scores_of`."""
@@ -106,7 +105,7 @@ class LoadedRelease:
         return None if not inputs or inputs == features else [features.index(name) for name in inputs]
 
 
-def one_number(outputs: Sequence[np.ndarray], rows: int) -> np.ndarray:
+def single_output(outputs: Sequence[np.ndarray], rows: int) -> np.ndarray:
     """Return the single output of a model as numbers [n].
 
     Raises:
@@ -136,13 +135,13 @@ def load_release(folder: ReleaseFolder, number: int) -> LoadedRelease:
     prefix = f"{CODE_FOLDER}/"
     code = {name.removeprefix(prefix): content for name, content in files.items() if name.startswith(prefix)}
     warmup = tuple(text.encode() for text in json.loads(files[WARMUP_FILE]))
-    loaded = from_parts(release, place, model=files[MODEL_FILE], code=code, warmup=warmup)
-    return replace(loaded, reference=Reference.from_json(files[BINS_FILE])) if BINS_FILE in files else loaded
+    loaded = release_from_parts(release, place, model=files[MODEL_FILE], code=code, warmup=warmup)
+    return replace(loaded, reference=DriftReference.from_json(files[BINS_FILE])) if BINS_FILE in files else loaded
 
 
-def load_earlier(folder: ReleaseFolder, pointer: ReleasePointer) -> LoadedRelease | None:
+def load_previous_release(folder: ReleaseFolder, pointer: ReleasePointer) -> LoadedRelease | None:
     """Load the newest release before the current one that was not rolled back and can be loaded; None for none."""
-    for number in numbers_before(folder, pointer):
+    for number in previous_numbers(folder, pointer):
         try:
             return load_release(folder, number)
         except (NotFoundError, DamagedError, InputError):
@@ -150,21 +149,21 @@ def load_earlier(folder: ReleaseFolder, pointer: ReleasePointer) -> LoadedReleas
     return None
 
 
-def from_parts(
+def release_from_parts(
     release: Release, place: Path, *, model: bytes, code: Mapping[str, bytes], warmup: Sequence[bytes]
 ) -> LoadedRelease:
     """Make a loaded release of its files; raises as `load_release`."""
     modules = ReleaseCode(code, place / CODE_FOLDER)
     try:
         transform = modules.function(release.transform)
-        kernel = _kernel(release, model, modules)
+        kernel = _load_kernel(release, model, modules)
     except BaseException:
         modules.close()
         raise
     return LoadedRelease(release, place, kernel, transform, tuple(warmup), modules)
 
 
-def _kernel(release: Release, model: bytes, code: ReleaseCode) -> Kernel:
+def _load_kernel(release: Release, model: bytes, code: ReleaseCode) -> Kernel:
     spec = release.model.spec
     if spec.runtime not in RUNTIMES:
         raise InputError(
@@ -185,7 +184,7 @@ def _kernel(release: Release, model: bytes, code: ReleaseCode) -> Kernel:
         return FunctionKernel(code.function(path), path, spec)
 
     load = load_function if spec.runtime == FUNCTION else None
-    with importing_alone() if spec.runtime == "lightgbm" else nullcontext():
+    with hide_training_libraries() if spec.runtime == "lightgbm" else nullcontext():
         kernel = new_kernel(spec, lambda: model, tempfile.gettempdir, load=load)
     if spec.runtime == "lightgbm":
         # LightGBM allocates at the first call: make that call here, not while a request waits.

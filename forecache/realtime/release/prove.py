@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from forecache.errors import CheckError, ForecacheError
-from forecache.pipeline.realtime.building import Columns, transformed
 from forecache.pipeline.realtime.request import Candidates, FieldValue, RequestField
+from forecache.pipeline.realtime.request_rows import RequestArrays, apply_transform
 from forecache.pipeline.realtime.rows import Rows
 from forecache.reader.http.problems import Problem
 from forecache.realtime.release.format import Release
-from forecache.realtime.release.load import LoadedRelease, from_parts
-from forecache.realtime.request.parse import RequestParser
+from forecache.realtime.release.load import LoadedRelease, release_from_parts
+from forecache.realtime.request.request_parser import RequestParser
 
 _CANDIDATES = 50
 _SAMPLES: Mapping[str, FieldValue] = {
@@ -27,7 +27,7 @@ _SAMPLES: Mapping[str, FieldValue] = {
 }
 
 
-def made_up_requests(request: Sequence[RequestField], candidates: Candidates | None) -> list[bytes]:
+def example_requests(request: Sequence[RequestField], candidates: Candidates | None) -> list[bytes]:
     """Make a request in the reader's own JSON with a value for each field, for models without recorded requests."""
     found: dict[str, Any] = {field.name: _sample(field) for field in request}
     if candidates is not None:
@@ -40,7 +40,7 @@ def _sample(field: RequestField) -> Any:
     return _SAMPLES[field.type] if field.default is None else json.loads(json.dumps(field.default, default=str))
 
 
-def prove(
+def prove_release(
     release: Release,
     transform: Callable[[Rows], Any],
     *,
@@ -58,11 +58,11 @@ def prove(
         InputError: The code cannot be imported, or the model cannot be loaded.
     """
     parser = RequestParser(release)
-    loaded = from_parts(release, Path("release"), model=model, code=code, warmup=warmup)
+    loaded = release_from_parts(release, Path("release"), model=model, code=code, warmup=warmup)
     try:
         for number, request in enumerate(warmup):
             parsed = parser.parse(request)
-            columns = Columns(parsed.length, parsed.columns)
+            columns = RequestArrays(parsed.length, parsed.columns)
             for seed in (None, number):
                 _compare(loaded, transform, columns, seed)
     except (ForecacheError, Problem) as error:
@@ -71,10 +71,10 @@ def prove(
         loaded.close()
 
 
-def _compare(loaded: LoadedRelease, transform: Callable[[Rows], Any], columns: Columns, seed: int | None) -> None:
+def _compare(loaded: LoadedRelease, transform: Callable[[Rows], Any], columns: RequestArrays, seed: int | None) -> None:
     release = loaded.release
-    features, again = (loaded.features_of(_rows(loaded, columns, seed)) for _ in range(2))
-    own = transformed(transform, release.transform, _rows(loaded, columns, seed), len(release.features))
+    features, again = (loaded.features_of(_random_rows(loaded, columns, seed)) for _ in range(2))
+    own = apply_transform(transform, release.transform, _random_rows(loaded, columns, seed), len(release.features))
     if not features.tobytes() == again.tobytes() == own.tobytes():
         raise CheckError(
             f"The transform {release.transform} gives other bits at another call, or in the project, than it gave in "
@@ -84,7 +84,7 @@ def _compare(loaded: LoadedRelease, transform: Callable[[Rows], Any], columns: C
     loaded.scores_of(features)
 
 
-def _rows(loaded: LoadedRelease, columns: Columns, seed: int | None) -> Rows:
+def _random_rows(loaded: LoadedRelease, columns: RequestArrays, seed: int | None) -> Rows:
     """Make the rows of a request with random features and some unknown keys; without a seed, all keys are unknown."""
     views, found = {}, {}
     of_request = {field.name for field in loaded.release.request}
@@ -95,4 +95,4 @@ def _rows(loaded: LoadedRelease, columns: Columns, seed: int | None) -> Rows:
         values = generator.normal(size=(count, len(lookup.columns))).astype(np.float32)
         values[~known] = np.nan
         views[lookup.called], found[lookup.called] = values, known
-    return loaded.builder.rows(columns, views, found)
+    return loaded.builder.build_rows(columns, views, found)

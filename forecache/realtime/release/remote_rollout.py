@@ -5,8 +5,8 @@ import logging
 from forecache.errors import DamagedError
 from forecache.folders import Folder
 from forecache.realtime.release.folder import ReleaseFolder
-from forecache.realtime.release.here import REALTIME
-from forecache.realtime.rollout.state import RolloutState, rollout_from_json, rollout_to_json
+from forecache.realtime.release.released_models import REALTIME
+from forecache.realtime.rollout.rollout_state import RolloutState, rollout_from_json, rollout_to_json
 
 logger = logging.getLogger("forecache.realtime")
 
@@ -14,7 +14,7 @@ logger = logging.getLogger("forecache.realtime")
 def push_rollout(remote: Folder, target: str, state: RolloutState) -> None:
     """Push the state of a rollout if it differs from the remote's in anything that replicas act on."""
     there = remote.read(target)
-    theirs = None if there is None else _readable(there[0], target)  # an unreadable state is replaced
+    theirs = None if there is None else _parse_rollout(there[0], target)  # an unreadable state is replaced
     if theirs is not None:
         if theirs.started_at > state.started_at:
             logger.warning(
@@ -25,20 +25,20 @@ def push_rollout(remote: Folder, target: str, state: RolloutState) -> None:
         # An installation that took the rollout over counts generations on from the state that it pulled.
         is_known = theirs.home == state.home and state.generation <= theirs.generation
         is_older = state.started_at < theirs.started_at or (state.started_at == theirs.started_at and is_known)
-        if is_older or moves(theirs) == moves(state):
+        if is_older or replicated_fields(theirs) == replicated_fields(state):
             return
     # If another process was faster, its state is newer, or the next check pushes again.
     remote.swap(target, rollout_to_json(state), there[1] if there else None)
 
 
-def remote_rollout(folder: ReleaseFolder, remote: Folder) -> RolloutState | None:
+def read_remote_rollout(folder: ReleaseFolder, remote: Folder) -> RolloutState | None:
     """Read the newest rollout of a remote; None if there is none or it cannot be read."""
     target = f"{REALTIME}/{folder.name}/ROLLOUT"
     there = remote.read(target)
-    return None if there is None else _readable(there[0], target)
+    return None if there is None else _parse_rollout(there[0], target)
 
 
-def _readable(content: bytes, target: str) -> RolloutState | None:
+def _parse_rollout(content: bytes, target: str) -> RolloutState | None:
     """Decode a rollout; None if it is damaged or of another format, which must not block pushes and pulls."""
     try:
         return rollout_from_json(content, what=f"The remote's {target}")
@@ -47,6 +47,6 @@ def _readable(content: bytes, target: str) -> RolloutState | None:
         return None
 
 
-def moves(state: RolloutState) -> tuple[object, ...]:
+def replicated_fields(state: RolloutState) -> tuple[object, ...]:
     """Return the fields that replicas act on; the owner is one: other controllers leave the rollout alone."""
     return (state.release, state.started_at, state.stage, state.share, state.paused, state.is_bad, state.home)

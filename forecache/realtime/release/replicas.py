@@ -9,35 +9,40 @@ from typing import Any
 from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError
 from forecache.files import move_durably, write_durably
 from forecache.folders import Folder
-from forecache.realtime.release.ahead import ahead, as_pushed, rollout_here, takes_back
-from forecache.realtime.release.claim import home_of
+from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
-    file_of,
     pointer_from_json,
     read_current,
     read_files,
     read_release,
+    release_file_of,
     write_current,
 )
 from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
-from forecache.realtime.release.here import REALTIME
-from forecache.realtime.release.remote_rollout import moves, push_rollout, remote_rollout
-from forecache.realtime.release.write import retire, staged, writing
-from forecache.realtime.rollout.state import (
+from forecache.realtime.release.released_models import REALTIME
+from forecache.realtime.release.remote_conflict import (
+    read_local_rollout,
+    remote_pointer_json,
+    unpushed_changes_error,
+    would_discard_local_changes,
+)
+from forecache.realtime.release.remote_rollout import push_rollout, read_remote_rollout, replicated_fields
+from forecache.realtime.release.write import lock_releases, retire_releases, stage_files
+from forecache.realtime.rollout.rollout_state import (
     RolloutState,
-    is_settled,
+    is_reconciled,
     read_rollout,
     rollout_file,
     rollout_to_json,
-    running,
+    running_rollout,
 )
 from forecache.steps import release_step
-from forecache.store.replicas.forget import remove_unfinished
+from forecache.store.replicas.remote_retention import remove_unfinished
 
 
-def remote_releases(remote: Folder) -> list[str]:
+def list_remote_models(remote: Folder) -> list[str]:
     """List the real-time models that have a current release on a remote, in alphabetical order."""
     names = {name.split("/")[1] for name in remote.names(REALTIME) if name.endswith("/CURRENT")}
     return sorted(names)
@@ -63,11 +68,11 @@ def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
         raise NotFoundError(f"Nothing is released of {folder.name}.", remedy=f"Run `forecache release {folder.name}`.")
     remove_unfinished(remote, root)
     rollout = read_rollout(folder)
-    rolled_out = running(rollout, pointer)
+    rolled_out = running_rollout(rollout, pointer)
     missing = _push_files(folder, remote, pointer.current)
     if rolled_out is not None:
         missing |= _push_files(folder, remote, rolled_out.release)
-    ours = as_pushed(folder, pointer)
+    ours = remote_pointer_json(folder, pointer)
     same = seen is not None and seen[0] == ours
     if not same and remote.swap(f"{root}/CURRENT", ours, seen[1] if seen else None) is None:
         if read_current(folder) != pointer:
@@ -129,71 +134,71 @@ def pull_releases(
         raise NotFoundError(f"The remote has no release of {folder.name}.", remedy="Release and push first.")
     theirs = pointer_from_json(seen[0], what=f"The remote's {root}/CURRENT")
     assert theirs.current is not None
-    rollout = remote_rollout(folder, remote)
-    rolled_out = running(rollout, theirs)
-    wanted = [_described(folder, remote, theirs.current)]
+    rollout = read_remote_rollout(folder, remote)
+    rolled_out = running_rollout(rollout, theirs)
+    wanted = [_read_description(folder, remote, theirs.current)]
     if rolled_out is not None:
-        wanted.append(_described(folder, remote, rolled_out.release))
-    not_again = _rolled_back(folder, remote, theirs, rollout) if rolled_back else []
-    with writing(folder, action="pull"):
-        before = _pointer_here(folder, verify=verify)
-        if takes_back(folder, before, theirs, rollout) and is_ours():
-            raise ahead(folder.name)
+        wanted.append(_read_description(folder, remote, rolled_out.release))
+    not_again = _rolled_back_releases(folder, remote, theirs, rollout) if rolled_back else []
+    with lock_releases(folder, action="pull"):
+        before = _read_local_pointer(folder, verify=verify)
+        if would_discard_local_changes(folder, before, theirs, rollout) and is_ours():
+            raise unpushed_changes_error(folder.name)
         for each in not_again:
             with suppress(CheckError, NotFoundError):
-                _put(folder, remote, *each, verify=verify)
-        travelled, *more = [_put(folder, remote, *each, verify=verify) for each in wanted]
+                _install_release(folder, remote, *each, verify=verify)
+        travelled, *more = [_install_release(folder, remote, *each, verify=verify) for each in wanted]
         after = replace(theirs, last=max(before.last, theirs.last), generation=before.generation, home="")
         moved = bool(travelled) or after != before
         if moved:
-            after = replace(after, generation=_next(folder, before, theirs))
+            after = replace(after, generation=_next_generation(folder, before, theirs))
             write_current(folder, after)
             release_step("pointer moved")
-        here = rollout_here(folder)
-        if rollout is not None and (here is None or moves(here) != moves(rollout)):
+        here = read_local_rollout(folder)
+        if rollout is not None and (here is None or replicated_fields(here) != replicated_fields(rollout)):
             write_durably(rollout_file(folder), rollout_to_json(rollout))
-        retire(folder, after)
+        retire_releases(folder, after)
         release_step("retired")
     files = [content for each in (travelled, *more) for content in each.values()]
     return {"release": theirs.current, "files": len(files), "bytes": sum(map(len, files)), "moved": moved}
 
 
-def _next(folder: ReleaseFolder, before: ReleasePointer, theirs: ReleasePointer) -> int:
+def _next_generation(folder: ReleaseFolder, before: ReleasePointer, theirs: ReleasePointer) -> int:
     """Return the generation of a pulled pointer; it continues the remote's if this installation pushed that."""
-    is_from_here = theirs.home != "" and theirs.home == home_of(folder)
+    is_from_here = theirs.home != "" and theirs.home == installation_of(folder)
     return max(before.generation + 1, theirs.generation if is_from_here else 0)
 
 
-def _rolled_back(
+def _rolled_back_releases(
     folder: ReleaseFolder, remote: Folder, pointer: ReleasePointer, rollout: RolloutState | None
 ) -> list[tuple[Release, bytes]]:
     """Read the descriptions of releases that were rolled back, or returned and not yet marked, as far as present."""
-    unmarked = [] if rollout is None or is_settled(rollout, pointer) else [rollout.release]
+    unmarked = [] if rollout is None or is_reconciled(rollout, pointer) else [rollout.release]
     found = []
     for number in (*pointer.bad, *unmarked):
         with suppress(DamagedError, NotFoundError):
-            found.append(_described(folder, remote, number))
+            found.append(_read_description(folder, remote, number))
     return found
 
 
-def _described(folder: ReleaseFolder, remote: Folder, number: int) -> tuple[Release, bytes]:
+def _read_description(folder: ReleaseFolder, remote: Folder, number: int) -> tuple[Release, bytes]:
     """Read the description of a release on a remote, decoded and as bytes."""
     target = f"{REALTIME}/{folder.name}/releases/{number:08d}/{RELEASE_FILE}"
     found = remote.read(target)
     if found is None:
-        raise _gone(target)
+        raise _missing_file_error(target)
     return release_from_json(found[0], what=f"The remote's {target}"), found[0]
 
 
-def _put(
+def _install_release(
     folder: ReleaseFolder, remote: Folder, release: Release, description: bytes, *, verify: bool
 ) -> dict[str, bytes]:
     """Download a release and move it into place, unless it is here already; return the downloaded files."""
     place = folder.release(release.number)
-    if _is_here(folder, release, description, verify=verify):
+    if _is_installed(folder, release, description, verify=verify):
         return {}
-    travelled = _fetched(remote, f"{REALTIME}/{folder.name}/releases/{release.number:08d}", release)
-    complete = staged(folder, {**travelled, RELEASE_FILE: description})
+    travelled = _fetch_files(remote, f"{REALTIME}/{folder.name}/releases/{release.number:08d}", release)
+    complete = stage_files(folder, {**travelled, RELEASE_FILE: description})
     release_step("staged")
     old = complete.with_name(f"{complete.name}-old")
     if place.is_dir():  # damaged, or of a lost publisher whose numbers restarted at 1
@@ -205,7 +210,7 @@ def _put(
     return travelled
 
 
-def _pointer_here(folder: ReleaseFolder, *, verify: bool) -> ReleasePointer:
+def _read_local_pointer(folder: ReleaseFolder, *, verify: bool) -> ReleasePointer:
     """Read the local pointer; with `verify`, a damaged one counts as empty."""
     try:
         return read_current(folder)
@@ -215,24 +220,24 @@ def _pointer_here(folder: ReleaseFolder, *, verify: bool) -> ReleasePointer:
         return ReleasePointer()
 
 
-def _is_here(folder: ReleaseFolder, release: Release, description: bytes, *, verify: bool) -> bool:
+def _is_installed(folder: ReleaseFolder, release: Release, description: bytes, *, verify: bool) -> bool:
     place = folder.release(release.number)
     file = place / RELEASE_FILE
     if not file.is_file() or file.read_bytes() != description:
         return False
     if verify:
-        return all((place / name).is_file() and file_of((place / name).read_bytes()) == said
+        return all((place / name).is_file() and release_file_of((place / name).read_bytes()) == said
                    for name, said in release.files.items())  # fmt: skip
     return True
 
 
-def _fetched(remote: Folder, target: str, release: Release) -> dict[str, bytes]:
+def _fetch_files(remote: Folder, target: str, release: Release) -> dict[str, bytes]:
     found = {}
     for name, said in release.files.items():
         read = remote.read(f"{target}/{name}")
         if read is None:
-            raise _gone(f"{target}/{name}")
-        if file_of(read[0]) != said:
+            raise _missing_file_error(f"{target}/{name}")
+        if release_file_of(read[0]) != said:
             raise CheckError(
                 f"The file {target}/{name} does not have the checksum that the release says.",
                 remedy="What answers is unchanged. Pull again; if it repeats, release and push again.",
@@ -241,5 +246,5 @@ def _fetched(remote: Folder, target: str, release: Release) -> dict[str, bytes]:
     return found
 
 
-def _gone(name: str) -> NotFoundError:
+def _missing_file_error(name: str) -> NotFoundError:
     return NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.")

@@ -14,9 +14,9 @@ from forecache.files import lock, move_durably, sync
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
-    file_of,
-    mend_copy,
     read_current,
+    release_file_of,
+    repair_pointer_copy,
     write_current,
 )
 from forecache.realtime.release.format import (
@@ -27,7 +27,7 @@ from forecache.realtime.release.format import (
     WARMUP_FILE,
     Release,
 )
-from forecache.realtime.rollout.state import read_rollout, running
+from forecache.realtime.rollout.rollout_state import read_rollout, running_rollout
 from forecache.steps import release_step
 
 _KEEP = 10
@@ -65,11 +65,13 @@ def write_release(
     files = {f"{CODE_FOLDER}/{path}": content for path, content in code.items()}
     files |= {MODEL_FILE: model, WARMUP_FILE: json.dumps([each.decode() for each in warmup]).encode()}
     files |= {} if bins is None else {BINS_FILE: bins}
-    with writing(folder, action="release"):
+    with lock_releases(folder, action="release"):
         pointer = read_current(folder)
         number = max([pointer.last, *folder.numbers()]) + 1
-        written = replace(release, number=number, files={name: file_of(content) for name, content in files.items()})
-        complete = staged(folder, {**files, RELEASE_FILE: written.to_json()})
+        written = replace(
+            release, number=number, files={name: release_file_of(content) for name, content in files.items()}
+        )
+        complete = stage_files(folder, {**files, RELEASE_FILE: written.to_json()})
         release_step("staged")
         move_durably(complete, folder.release(number))
         release_step("moved")
@@ -77,12 +79,12 @@ def write_release(
         pointer = replace(pointer, current=leads_to, last=number, generation=pointer.generation + 1)
         write_current(folder, pointer)
         release_step("pointer moved")
-        retire(folder, pointer)
+        retire_releases(folder, pointer)
         release_step("retired")
     return written
 
 
-def move_to(
+def move_pointer(
     folder: ReleaseFolder, number: int, *, leave: bool = False, seen: ReleasePointer | None = None
 ) -> ReleasePointer:
     """Make an existing release current; the caller has verified its files.
@@ -96,7 +98,7 @@ def move_to(
         ConflictError: Another process is writing one, or has made another one current since `seen`; or, without
             `leave`, `number` was rolled back meanwhile.
     """
-    with writing(folder, action="rollback"):
+    with lock_releases(folder, action="rollback"):
         pointer = read_current(folder)
         if seen is not None and pointer.current != seen.current:
             raise ConflictError(
@@ -106,7 +108,7 @@ def move_to(
         if not folder.release(number).is_dir():
             raise NotFoundError(f"There is no release {number} of {folder.name}.")
         if not leave:
-            refuse_bad(folder, pointer, number)
+            check_not_bad(folder, pointer, number)
         left = {each for each in folder.numbers() if each > number or each == pointer.current} if leave else set()
         bad = tuple(sorted({*pointer.bad, *left} - {number}))
         moved = replace(pointer, current=number, bad=bad, generation=pointer.generation + 1)
@@ -115,7 +117,7 @@ def move_to(
     return moved
 
 
-def refuse_bad(folder: ReleaseFolder, pointer: ReleasePointer, number: int) -> None:
+def check_not_bad(folder: ReleaseFolder, pointer: ReleasePointer, number: int) -> None:
     """Raise `ConflictError` if a release that is about to become current has been marked as bad."""
     if number in pointer.bad:
         raise ConflictError(
@@ -125,14 +127,14 @@ def refuse_bad(folder: ReleaseFolder, pointer: ReleasePointer, number: int) -> N
 
 
 @contextmanager
-def writing(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
+def lock_releases(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
     """Hold the lock of a model's releases, after cleaning up after a killed writer.
 
     Raises:
         ConflictError: Another process holds the lock for too long.
     """
 
-    def refused(holder: str) -> ConflictError:
+    def conflict_error(holder: str) -> ConflictError:
         return ConflictError(
             f"The releases of {folder.name} are being changed by {holder}.",
             remedy="Wait until it has finished; nothing was changed.",
@@ -141,18 +143,18 @@ def writing(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
     for place in (folder.releases, folder.staging):
         place.mkdir(parents=True, exist_ok=True)
     holder = f"process {os.getpid()} ({action})"
-    with lock(folder.lock, holder=holder, refused=refused, wait_s=_WAIT_S):
+    with lock(folder.lock, holder=holder, refused=conflict_error, wait_s=_WAIT_S):
         for left in folder.staging.iterdir():
             shutil.rmtree(left, ignore_errors=True)
-        mend_copy(folder)
+        repair_pointer_copy(folder)
         release_step("locked")
         yield
 
 
-def retire(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
+def retire_releases(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
     """Remove all but the newest releases, the current one and one being rolled out; the caller holds the lock."""
     try:
-        rollout = running(read_rollout(folder), pointer)
+        rollout = running_rollout(read_rollout(folder), pointer)
     except DamagedError:
         return  # the release being rolled out is unknown, so keep all; the pointer has moved already
     for number in folder.numbers()[:-_KEEP]:
@@ -162,7 +164,7 @@ def retire(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
             shutil.rmtree(gone, ignore_errors=True)
 
 
-def staged(folder: ReleaseFolder, files: Mapping[str, bytes]) -> Path:
+def stage_files(folder: ReleaseFolder, files: Mapping[str, bytes]) -> Path:
     """Write a staging folder with these files, synced to the disk."""
     place = folder.staging / secrets.token_hex(8)
     for name, content in files.items():

@@ -7,22 +7,22 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from forecache.reader.http.problems import Problem
-from forecache.realtime.answer.answered import Answered, Times
-from forecache.realtime.answer.model_path import Refused
-from forecache.realtime.deadline.clock import Clock
-from forecache.realtime.request.parsed import ParsedRequest
-from forecache.realtime.served import Served
+from forecache.realtime.answer.model_path import CallRefused
+from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
+from forecache.realtime.deadline.clock import RequestClock
+from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.served_release import ServedRelease
 
 if TYPE_CHECKING:
-    from forecache.realtime.answer.engine import Engine
-    from forecache.realtime.deadline.backlog import Backlog
+    from forecache.realtime.answer.engine import AnswerEngine
+    from forecache.realtime.deadline.request_queue import RequestQueue
 
 logger = logging.getLogger("forecache.realtime")
 _MOST = 4
 """Most requests of one worker that the candidate scores at a time."""
 
 
-class Shadow:
+class ShadowScorer:
     """Scores requests by a candidate while the worker is otherwise idle.
 
     Args:
@@ -32,12 +32,14 @@ class Shadow:
         skipped: Number of requests that there was no time for.
     """
 
-    def __init__(self, candidate: Served, engine: "Engine", backlog: "Backlog") -> None:
+    def __init__(self, candidate: ServedRelease, engine: "AnswerEngine", backlog: "RequestQueue") -> None:
         self._candidate, self._engine, self._backlog = candidate, engine, backlog
         self._tasks: set[asyncio.Task[None]] = set()
         self.skipped = 0
 
-    def offer(self, request: ParsedRequest, parse: Callable[[Served], ParsedRequest], clock: Clock) -> None:
+    def offer(
+        self, request: ParsedRequest, parse: Callable[[ServedRelease], ParsedRequest], clock: RequestClock
+    ) -> None:
         """Score an answered request soon, or skip it if other requests wait.
 
         Args:
@@ -52,20 +54,20 @@ class Shadow:
         task.add_done_callback(self._tasks.discard)
 
     async def _score(
-        self, request: ParsedRequest, parse: Callable[[Served], ParsedRequest], deadline_ms: float
+        self, request: ParsedRequest, parse: Callable[[ServedRelease], ParsedRequest], deadline_ms: float
     ) -> None:
         candidate, began = self._candidate, perf_counter_ns()
-        clock = Clock(began, began + int(deadline_ms * 1e6), deadline_ms)
+        clock = RequestClock(began, began + int(deadline_ms * 1e6), deadline_ms)
         try:
             try:
                 taken = parse(candidate)
             except Problem:
-                answered = Answered(
-                    request.items, None, "order_given", why=Refused.reason, request_id=request.request_id
+                answered = RequestAnswer(
+                    request.items, None, "order_given", why=CallRefused.reason, request_id=request.request_id
                 )
             else:
                 taken.request_id = request.request_id
-                request, times = taken, Times(parse=perf_counter_ns() - began)
+                request, times = taken, StageTimes(parse=perf_counter_ns() - began)
                 answered = await self._engine.answer(candidate, request, clock, times)
             answered.elapsed = perf_counter_ns() - began
             if candidate.log is not None:

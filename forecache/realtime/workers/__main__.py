@@ -6,18 +6,18 @@ python -m forecache.realtime.workers model CONFIG CHANNEL MEMORY TEMPLATE_PID
 
 import sys
 
-from forecache.realtime.release.alone import only_answer
-from forecache.realtime.workers.forking import end_with, run_template
-from forecache.realtime.workers.model import run_model
-from forecache.realtime.workers.orders import Orders
+from forecache.realtime.release.inference_imports import mark_inference_only
+from forecache.realtime.workers.forking import end_with_parent, run_template
+from forecache.realtime.workers.model_main import run_model
+from forecache.realtime.workers.worker_config import WorkerConfig
 
 
 def main(kind: str, orders: str, channel: str, *rest: str) -> int:
-    end_with(int(rest[-1]))
-    only_answer()
+    end_with_parent(int(rest[-1]))
+    mark_inference_only()
     if kind == "template":
-        return run_template(Orders.from_json(orders), int(channel))
-    return run_model(Orders.from_json(orders), int(channel), int(rest[0]))
+        return run_template(WorkerConfig.from_json(orders), int(channel))
+    return run_model(WorkerConfig.from_json(orders), int(channel), int(rest[0]))
 
 
 if __name__ == "__main__":

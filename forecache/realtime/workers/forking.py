@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from forecache.realtime.workers.model import run_model
-from forecache.realtime.workers.orders import Orders
+from forecache.realtime.workers.model_main import run_model
+from forecache.realtime.workers.worker_config import WorkerConfig
 
 MODULE = "forecache.realtime.workers"
 _REAP_EVERY_S = 1.0
@@ -27,14 +27,14 @@ _NICE = 5
 _SET_PARENT_DEATH_SIGNAL = 1  # prctl(2), PR_SET_PDEATHSIG
 
 
-def end_with(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent ends for any reason."""
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before that
         os._exit(0)
 
 
-def run_template(orders: Orders, channel: int) -> int:
+def run_template(orders: WorkerConfig, channel: int) -> int:
     """Run as the template of a release until the reader closes its end of the channel.
 
     The first message goes to the reader: all libraries are imported. Each message from the reader requests a model
@@ -43,7 +43,7 @@ def run_template(orders: Orders, channel: int) -> int:
     asked = socket.socket(fileno=channel)
     asked.settimeout(_REAP_EVERY_S)
     os.nice(_NICE)
-    _import(orders)
+    _import_libraries(orders)
     gc.collect()
     gc.freeze()
     alone = len(os.listdir("/proc/self/task")) == 1
@@ -71,7 +71,7 @@ def run_template(orders: Orders, channel: int) -> int:
         os.close(process)
 
 
-def _become_model(orders: Orders, template: int, memory: int, channel: int, *, copied: bool) -> NoReturn:
+def _become_model(orders: WorkerConfig, template: int, memory: int, channel: int, *, copied: bool) -> NoReturn:
     try:
         os.setsid()  # a process group of its own, so that processes started by a model end with it
         if not copied:
@@ -79,7 +79,7 @@ def _become_model(orders: Orders, template: int, memory: int, channel: int, *, c
             os.set_inheritable(channel, True)
             rest = [orders.to_json(), str(channel), str(memory), str(template)]
             os.execv(sys.executable, [sys.executable, "-m", MODULE, "model", *rest])
-        end_with(template)
+        end_with_parent(template)
         code = run_model(orders, channel, memory)
     except BaseException:  # noqa: BLE001  # no code of the template may run in its fork
         traceback.print_exc()
@@ -88,7 +88,7 @@ def _become_model(orders: Orders, template: int, memory: int, channel: int, *, c
     os._exit(code)
 
 
-def _import(orders: Orders) -> None:
+def _import_libraries(orders: WorkerConfig) -> None:
     """Import the libraries that the release needs; errors are ignored here, as the model process reports them."""
     module = orders.load.partition(":")[0]
     with suppress(Exception):

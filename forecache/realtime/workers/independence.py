@@ -25,7 +25,7 @@ def is_row_independent(predict: Predict, parts: Sequence[np.ndarray]) -> bool:
         return False
     random = np.random.default_rng(0)
     known = np.concatenate(parts)
-    made = [_varied(random, known, int(rows)) for rows in (1, 2, 3, 5, 8, 17, 33, 50, 64, 100)]
+    made = [_vary_rows(random, known, int(rows)) for rows in (1, 2, 3, 5, 8, 17, 33, 50, 64, 100)]
     requests = [*parts[:16], *made]
     alone = [predict(request) for request in requests]
     if any(len(scores) != len(request) for scores, request in zip(alone, requests, strict=True)):
@@ -44,7 +44,7 @@ def is_row_independent(predict: Predict, parts: Sequence[np.ndarray]) -> bool:
     return True
 
 
-def _varied(random: np.random.Generator, known: np.ndarray, rows: int) -> np.ndarray:
+def _vary_rows(random: np.random.Generator, known: np.ndarray, rows: int) -> np.ndarray:
     """Mix features of different known rows into new rows, scaled a little so that they fill the mantissa."""
     picked = random.integers(0, len(known), (rows, known.shape[1]))
     values = known[picked, np.arange(known.shape[1])]

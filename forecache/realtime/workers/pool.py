@@ -11,13 +11,13 @@ from collections import deque
 
 import numpy as np
 
-from forecache.realtime.answer.model_path import Refused, TooLate, WorkerLost
-from forecache.realtime.request.parsed import Found, ParsedRequest
-from forecache.realtime.workers.counters import Counters
-from forecache.realtime.workers.memory import BATCH, CANCELLED, SHARE_NS, WARM_NS
-from forecache.realtime.workers.orders import Orders
-from forecache.realtime.workers.staff import HANG_CALLS, HANG_S, Staff, StaffPlan
-from forecache.realtime.workers.worker import Call, Worker
+from forecache.realtime.answer.model_path import CallRefused, TooLate, WorkerLost
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.workers.path_counters import PathCounters
+from forecache.realtime.workers.slot_memory import BATCH, CANCELLED, SHARE_NS, WARM_NS
+from forecache.realtime.workers.worker import ModelCall, Worker
+from forecache.realtime.workers.worker_config import WorkerConfig
+from forecache.realtime.workers.worker_supervisor import HANG_CALLS, HANG_S, SupervisorConfig, WorkerSupervisor
 
 QUEUE_S = 0.003
 """Work that is queued in a process, so that it need not wait for the loop, and can batch."""
@@ -31,24 +31,26 @@ _FIRST_GUESS_S, _LEAST_S = 0.005, 0.00002
 _WEIGHT, _FASTER_WEIGHT = 0.05, 0.5
 
 
-class Stalled(TooLate):
+class WorkerStalled(TooLate):
     """The deadline passed while the process made no progress."""
 
 
-class Pool:
+class ModelProcessPool:
     """
     Args:
         plan: Of its `size` processes, one is the spare and gets no requests.
     """
 
-    def __init__(self, plan: StaffPlan, orders: Orders, *, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
+    def __init__(
+        self, plan: SupervisorConfig, orders: WorkerConfig, *, loop: asyncio.AbstractEventLoop, counters: PathCounters
+    ) -> None:
         self._loop, self._counters = loop, counters
         self._size = plan.size - 1
-        self._staff = Staff(
+        self._staff = WorkerSupervisor(
             plan, orders, loop, counters=counters,
-            on_readable=self._read, on_ready=self._meet, on_lost=self._lose,
+            on_readable=self._read, on_ready=self._add_worker, on_lost=self._replace_worker,
         )  # fmt: skip
-        self._pending: deque[Call] = deque()
+        self._pending: deque[ModelCall] = deque()
         self._call_s = self._share_s = _FIRST_GUESS_S
         self._answered = 0.0
         self._start_s = HANG_S
@@ -61,20 +63,20 @@ class Pool:
             UnavailableError: No process becomes warm.
         """
         self._staff.open()
-        self._loop.call_soon_threadsafe(self._sweep)
+        self._loop.call_soon_threadsafe(self._replace_hung_workers)
 
     @property
     def workers(self) -> list[Worker]:
         """The warm processes."""
         return self._staff.workers
 
-    async def score(self, request: ParsedRequest, found: Found, until: float) -> np.ndarray:
+    async def score(self, request: ParsedRequest, found: LookupResult, until: float) -> np.ndarray:
         """Score a request; see `ModelPath.score`. Raises `WorkerStalled` if the process made no progress."""
         now = time.monotonic()
         left = until - _MARGIN_S - now
         if left <= 0:
             raise TooLate
-        call = Call(request, found, until, self._loop.create_future())
+        call = ModelCall(request, found, until, self._loop.create_future())
         self._hand_over(call, now)
         timer = self._loop.call_later(left, self._expire, call)
         try:
@@ -84,9 +86,9 @@ class Pool:
             if call.worker is not None:
                 call.worker.memory.cells[call.slot][CANCELLED] = 1
 
-    def has_way(self, now: float) -> bool:
+    def has_responsive_worker(self, now: float) -> bool:
         """Return True if some process makes progress."""
-        return bool(self._awake(now))
+        return bool(self._responsive_workers(now))
 
     @property
     def renewal_s(self) -> float:
@@ -96,7 +98,7 @@ class Pool:
     def expected_s(self) -> float:
         """See `ModelPath.expected_s`."""
         now = time.monotonic()
-        awake = self._awake(now)
+        awake = self._responsive_workers(now)
         if not awake:
             return float("inf")
         ahead = sum(len(worker.calls) for worker in awake) + len(self._pending)
@@ -110,34 +112,34 @@ class Pool:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def _awake(self, now: float) -> list[Worker]:
+    def _responsive_workers(self, now: float) -> list[Worker]:
         """Return the processes that get requests: the first `size` that make progress."""
         stall_s = max(STALL_S, STALL_CALLS * self._call_s)
         return [worker for worker in self._staff.workers if worker.silent_s(now) <= stall_s][: self._size]
 
-    def _hand_over(self, call: Call, now: float) -> None:
+    def _hand_over(self, call: ModelCall, now: float) -> None:
         """Send a call to the process with the fewest calls, or queue it."""
-        awake = self._awake(now)
+        awake = self._responsive_workers(now)
         best, fewest = None, max(2, int(QUEUE_S / self._share_s))
         for worker in awake:
             if len(worker.calls) < fewest and worker.free:
                 best, fewest = worker, len(worker.calls)
         if best is not None:
             if not best.send(call, now):
-                self._loop.call_soon(self._lose, best, "crashed")
+                self._loop.call_soon(self._replace_worker, best, "crashed")
         elif awake:
             self._pending.append(call)
         else:
-            call.fail(Refused("No model process makes progress."))
+            call.fail(CallRefused("No model process makes progress."))
 
     def _read(self, worker: Worker) -> None:
         slots = worker.receive()
         if slots is None:
-            self._lose(worker, "crashed")
+            self._replace_worker(worker, "crashed")
         elif slots:
             self._measure(worker, slots)
-            self._pump()
-            self._staff.answered(worker)
+            self._hand_over_pending()
+            self._staff.end_if_drained(worker)
 
     def _measure(self, worker: Worker, slots: bytes) -> None:
         self._answered = time.monotonic()
@@ -146,18 +148,18 @@ class Pool:
             batch = cells[BATCH]
             if batch:
                 share_s = max(_LEAST_S, cells[SHARE_NS] / 1e9)
-                self._share_s = learned(self._share_s, share_s)
-                self._call_s = learned(self._call_s, share_s * batch)
-                self._counters.batch(batch)
+                self._share_s = update_mean(self._share_s, share_s)
+                self._call_s = update_mean(self._call_s, share_s * batch)
+                self._counters.count_batch(batch)
 
-    def _meet(self, worker: Worker) -> None:
+    def _add_worker(self, worker: Worker) -> None:
         """Use one more warm process."""
         self._start_s = worker.process.ready_s
         if not self._answered:
             self._call_s = self._share_s = max(_LEAST_S, worker.memory.head[WARM_NS] / 1e9)
-        self._pump()
+        self._hand_over_pending()
 
-    def _pump(self) -> None:
+    def _hand_over_pending(self) -> None:
         """Send queued requests, the newest first, as it is the likeliest to be answered in time."""
         now = time.monotonic()
         for _ in range(len(self._pending)):
@@ -168,7 +170,7 @@ class Pool:
                 if len(self._pending) > waiting:
                     return
 
-    def _expire(self, call: Call) -> None:
+    def _expire(self, call: ModelCall) -> None:
         """Fail a call whose deadline has come."""
         if call.future.done():
             return
@@ -177,33 +179,33 @@ class Pool:
         silent_s = call.worker.silent_s(now) if call.worker is not None else 0.0
         # Under load a call may expire because of others in the queue, which is no fault of the process.
         stalled = silent_s > 2 * self._call_s and silent_s > 0.5 * (now - call.sent)
-        call.fail(Stalled() if stalled else TooLate())
+        call.fail(WorkerStalled() if stalled else TooLate())
         while self._pending and self._pending[0].future.done():
             self._pending.popleft()
 
-    def _lose(self, worker: Worker, cause: str) -> None:
+    def _replace_worker(self, worker: Worker, cause: str) -> None:
         """Replace a process; calls that it had not begun are sent to another."""
-        self._staff.lose(worker, cause)
+        self._staff.replace_worker(worker, cause)
         now = time.monotonic()
         calls = list(worker.calls.values())
         worker.calls.clear()
         for call in calls:
             call.worker = None
-            if worker.begun(call):
+            if worker.has_begun(call):
                 call.fail(WorkerLost(f"The model process was replaced: {cause}."))
             elif not call.future.done():
                 self._counters.add("requeued")
                 self._hand_over(call, now)
 
-    def _sweep(self) -> None:
+    def _replace_hung_workers(self) -> None:
         now = time.monotonic()
         hang_s = max(HANG_S, HANG_CALLS * self._call_s)
         for worker in list(self._staff.workers):
             if worker.silent_s(now) > hang_s:
-                self._lose(worker, "hung")
-        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+                self._replace_worker(worker, "hung")
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._replace_hung_workers)
 
 
-def learned(mean: float, value: float) -> float:
+def update_mean(mean: float, value: float) -> float:
     """Update a running mean; it falls fast after slow calls, because few requests are tried while it is high."""
     return mean + (_FASTER_WEIGHT if value < mean / 2 else _WEIGHT) * (value - mean)

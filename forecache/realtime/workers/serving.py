@@ -5,7 +5,7 @@ from time import monotonic_ns
 
 import numpy as np
 
-from forecache.realtime.workers.memory import (
+from forecache.realtime.workers.slot_memory import (
     BATCH,
     BATCHABLE,
     BEGUN,
@@ -17,9 +17,9 @@ from forecache.realtime.workers.memory import (
     SKIPPED,
     STATUS,
     UNTIL_NS,
-    Memory,
+    SlotMemory,
 )
-from forecache.realtime.workers.scorer import Scorer, checked
+from forecache.realtime.workers.worker_config import ModelScorer, check_scores
 
 READY, BROKEN = b"\xfe", b"\xff"
 """Message that a process sends once in place of a slot's number: it is warm, or its model could not be loaded."""
@@ -28,7 +28,7 @@ _MOST_ROWS = 8192
 _WEIGHT = 0.1
 
 
-def serve(channel: socket.socket, memory: Memory, scorer: Scorer, *, batch_s: float) -> None:
+def serve_requests(channel: socket.socket, memory: SlotMemory, scorer: ModelScorer, *, batch_s: float) -> None:
     """Answer requests until the reader closes its end of the channel.
 
     Args:
@@ -46,7 +46,7 @@ def serve(channel: socket.socket, memory: Memory, scorer: Scorer, *, batch_s: fl
                 request_ns += _WEIGHT * (took_ns / done - request_ns)
 
 
-def _answer(memory: Memory, scorer: Scorer, slots: bytes) -> tuple[int, int]:
+def _answer(memory: SlotMemory, scorer: ModelScorer, slots: bytes) -> tuple[int, int]:
     """Answer the requests in these slots; return the nanoseconds taken, and the number of requests scored."""
     head = memory.head
     begun = head[BEGUN_NS] = monotonic_ns()
@@ -82,10 +82,10 @@ def _answer(memory: Memory, scorer: Scorer, slots: bytes) -> tuple[int, int]:
     return took, len(parts)
 
 
-def _predict(memory: Memory, scorer: Scorer, parts: list[tuple[int, np.ndarray]]) -> None:
+def _predict(memory: SlotMemory, scorer: ModelScorer, parts: list[tuple[int, np.ndarray]]) -> None:
     matrix = parts[0][1] if len(parts) == 1 else np.concatenate([features for _, features in parts])
     try:
-        scores = checked(scorer.predict(matrix), len(matrix))
+        scores = check_scores(scorer.predict(matrix), len(matrix))
     except Exception as error:  # noqa: BLE001  # a model may raise anything
         if len(parts) > 1:  # score them one by one to find the request that fails
             for part in parts:

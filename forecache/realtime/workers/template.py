@@ -9,10 +9,10 @@ import sys
 import threading
 import time
 
-from forecache.realtime.workers.counters import Counters
 from forecache.realtime.workers.forking import MODULE
-from forecache.realtime.workers.orders import Orders
-from forecache.realtime.workers.proc import is_stopped
+from forecache.realtime.workers.path_counters import PathCounters
+from forecache.realtime.workers.procfs import is_stopped
+from forecache.realtime.workers.worker_config import WorkerConfig
 
 logger = logging.getLogger("forecache.realtime")
 LEAST_START_S, START_TIMES = 5.0, 10.0
@@ -30,7 +30,7 @@ _ENVIRONMENT = {
 """Settings so that a model runs on one thread, and importing a library starts none."""
 
 
-class Template:
+class ProcessTemplate:
     """Starts model processes by forking a template process.
 
     The kernel kills the template and all its forks when the thread that started it ends; so that thread lives as long
@@ -44,7 +44,7 @@ class Template:
         limit_s: Longest time of the next start, until the libraries are imported.
     """
 
-    def __init__(self, orders: Orders, counters: Counters, *, start_s: float) -> None:
+    def __init__(self, orders: WorkerConfig, counters: PathCounters, *, start_s: float) -> None:
         self._orders, self._counters = orders, counters
         self.limit_s, self._most_s = start_s, _MOST_LIMITS * start_s
         self._failures = 0
@@ -53,7 +53,7 @@ class Template:
         self._closing, self._ready, self._hung = threading.Event(), threading.Event(), threading.Event()
         self._asking = threading.Lock()
         self._channel: socket.socket | None = None
-        self._thread = threading.Thread(target=self._keep, name="forecache-template", daemon=True)
+        self._thread = threading.Thread(target=self._run_until_closed, name="forecache-template", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -97,7 +97,7 @@ class Template:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def _keep(self) -> None:
+    def _run_until_closed(self) -> None:
         while not self._closing.is_set():
             fault, figure = self._run()
             if self._closing.is_set():
@@ -164,7 +164,7 @@ class Template:
         poll.register(channel, select.POLLIN)
         while not self._closing.is_set():
             if poll.poll(_LOOK_EVERY_S * 1000):
-                return ("", "") if channel.recv(1) else _how_it_ended(process)
+                return ("", "") if channel.recv(1) else _describe_end(process)
             if is_stopped(process.pid):
                 return "was stopped by a signal", ""
             if time.monotonic() - began > self.limit_s:
@@ -176,7 +176,7 @@ class Template:
         """Wait until it fails or is closed; return the reason of a failure, else ""."""
         while not self._closing.wait(_WATCH_EVERY_S):
             if process.poll() is not None:
-                return _how_it_ended(process)
+                return _describe_end(process)
             if self._hung.is_set():
                 return "did not make a model process in time", ""
             if is_stopped(process.pid):
@@ -184,6 +184,6 @@ class Template:
         return "", ""
 
 
-def _how_it_ended(process: "subprocess.Popen[bytes]") -> tuple[str, str]:
+def _describe_end(process: "subprocess.Popen[bytes]") -> tuple[str, str]:
     code = process.wait()
     return ("was killed", f" by signal {-code}") if code < 0 else ("ended", f" with exit code {code}")

@@ -5,22 +5,22 @@ from contextlib import suppress
 
 import numpy as np
 
-from forecache.realtime.answer.model_path import Failed, TooLate
-from forecache.realtime.request.parsed import Found, ParsedRequest
-from forecache.realtime.workers.memory import BEGUN, BEGUN_NS, DONE_NS, FAILED, REQUESTS, SCORED, STATUS
-from forecache.realtime.workers.process import ModelProcess
+from forecache.realtime.answer.model_path import ModelFailed, TooLate
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.workers.model_process import ModelProcess
+from forecache.realtime.workers.slot_memory import BEGUN, BEGUN_NS, DONE_NS, FAILED, REQUESTS, SCORED, STATUS
 
 _SLOT = [bytes([number]) for number in range(256)]
 _RECEIVE_BYTES = 4096
 
 
-class Call:
+class ModelCall:
     """A request sent to a model process, and the future of its scores."""
 
     __slots__ = ("found", "future", "request", "sent", "slot", "until", "worker")
 
     def __init__(
-        self, request: ParsedRequest, found: Found, until: float, future: "asyncio.Future[np.ndarray]"
+        self, request: ParsedRequest, found: LookupResult, until: float, future: "asyncio.Future[np.ndarray]"
     ) -> None:
         self.request, self.found, self.until, self.future = request, found, until, future
         self.worker: Worker | None = None
@@ -42,7 +42,7 @@ class Worker:
         self.process, self.memory, self.channel = process, process.memory, process.channel
         self.descriptor = process.channel.fileno()
         self.free = list(range(process.memory.layout.slots))
-        self.calls: dict[int, Call] = {}
+        self.calls: dict[int, ModelCall] = {}
         self.overgrown = False
         """True if it takes too much memory and its replacement is starting."""
         self._since = 0.0
@@ -61,14 +61,14 @@ class Worker:
             return 0.0
         return now - max(self._since, (begun_ns or head[DONE_NS]) / 1e9)
 
-    def send(self, call: Call, now: float) -> bool:
+    def send(self, call: ModelCall, now: float) -> bool:
         """Send a request; return False if the process has ended."""
         slot = self.free.pop()
         try:
             self.memory.write_request(slot, call.request, call.found, int(call.until * 1e9))
         except (ValueError, KeyError) as error:
             self.free.append(slot)
-            call.fail(Failed(str(error)))
+            call.fail(ModelFailed(str(error)))
             return True
         if not self.calls:
             self._since = now
@@ -96,15 +96,15 @@ class Worker:
             call = self.calls.pop(slot)
             call.worker = None
             if not call.future.done():
-                self._settle(call)
+                self._complete_call(call)
             self.free.append(slot)
         return slots
 
-    def begun(self, call: Call) -> bool:
+    def has_begun(self, call: ModelCall) -> bool:
         """Return True if the process has begun an unanswered call."""
         return self.memory.cells[call.slot][STATUS] == BEGUN
 
-    def _settle(self, call: Call) -> None:
+    def _complete_call(self, call: ModelCall) -> None:
         memory, slot = self.memory, call.slot
         status = memory.cells[slot][STATUS]
         if status == SCORED:
@@ -115,8 +115,8 @@ class Worker:
                     call.found.features = memory.read_features(slot)
                     call.future.set_result(scores)
                     return
-            call.fail(Failed("The model process wrote scores that cannot be read."))
+            call.fail(ModelFailed("The model process wrote scores that cannot be read."))
         elif status == FAILED:
-            call.fail(Failed(memory.read_fault(slot)))
+            call.fail(ModelFailed(memory.read_fault(slot)))
         else:
             call.fail(TooLate())

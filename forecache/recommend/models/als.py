@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forecache.errors import InputError
-from forecache.pipeline.checks.checking import check_fields, check_least
+from forecache.pipeline.checks.fields import check_fields, check_least
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.models.base import (
     Factors,

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forecache.errors import InputError
-from forecache.pipeline.checks.checking import check_value
+from forecache.pipeline.checks.fields import check_value
 from forecache.recommend.interactions import Codes, Interactions
 
 if TYPE_CHECKING:

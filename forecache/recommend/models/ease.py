@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forecache.errors import InputError
-from forecache.pipeline.checks.checking import check_fields, check_least, check_value
+from forecache.pipeline.checks.fields import check_fields, check_least, check_value
 from forecache.recommend.interactions import Codes, Interactions
 from forecache.recommend.models.base import (
     Fitted,

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forecache.pipeline.checks.checking import check_fields
+from forecache.pipeline.checks.fields import check_fields
 from forecache.recommend.interactions import Codes, Interactions
 from forecache.recommend.models.base import Fitted, RecommenderModel, Scores
 from forecache.recommend.models.popularity import Popularity

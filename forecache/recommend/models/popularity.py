@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forecache.pipeline.checks.checking import check_fields, check_least
+from forecache.pipeline.checks.fields import check_fields, check_least
 from forecache.recommend.interactions import Interactions
 from forecache.recommend.models.base import Fitted, RecommenderModel, Scores, check_not_empty, decay_weights
 

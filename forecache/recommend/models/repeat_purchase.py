@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from forecache.pipeline.checks.checking import check_fields, check_least
+from forecache.pipeline.checks.fields import check_fields, check_least
 from forecache.recommend.interactions import Codes, Interactions
 from forecache.recommend.models.base import Fitted, RecommenderModel, Scores, check_not_empty, decay_weights, own_items
 

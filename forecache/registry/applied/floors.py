@@ -16,17 +16,17 @@ from forecache.errors import CheckError, InputError
 from forecache.inference.kernel import load_kernel
 from forecache.inference.outputs import known_outputs, score_values, source_of
 from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.existing import open_existing
-from forecache.lake.ledger import StageRecord, all_records, record
-from forecache.lake.training_sets.splits import label_numbers
+from forecache.lake.delta.tables import open_existing
+from forecache.lake.ledger import StageRecord, all_records, append_records
+from forecache.lake.training_sets.split_rows import label_numbers
 from forecache.pipeline import Labelled, Pipeline, RegisteredModel
-from forecache.registry.applied.plan import plan_model
-from forecache.registry.applied.resolve import version_of
-from forecache.registry.gate.checks import check_floors
-from forecache.registry.gate.judge import judge_of
-from forecache.registry.versions.models import ModelVersion
+from forecache.registry.applied.resolve import find_version
+from forecache.registry.applied.scoring_plan import plan_model
+from forecache.registry.gate.gate_checks import check_floors
+from forecache.registry.gate.metric_judge import judge_of
+from forecache.registry.versions.model_versions import ModelVersion
 from forecache.settings import Settings
-from forecache.tracking.scratch import scratch_folder
+from forecache.tracking.artifacts import scratch_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +36,7 @@ STAGE = "judge"
 _BATCH_ROWS = 65_536
 
 
-def accepted(
+def accepted_version(
     settings: Settings, pipeline: Pipeline, model: RegisteredModel, found: ModelVersion, *, run_id: str = ""
 ) -> ModelVersion:
     """The version that may score: the one found, or the last that reached its floors.
@@ -52,21 +52,23 @@ def accepted(
     if model.judged_on is None:
         return found
     judged = all_records(settings, STAGE, pipeline.name)
-    verdict = _verdict(settings, pipeline, model, model.judged_on, found, judged, run_id)
+    verdict = _find_or_make_verdict(settings, pipeline, model, model.judged_on, found, judged, run_id)
     reason = str(verdict.details["reason"])
     if verdict.details["accepted"]:
-        return replace(found, gate="passed", metrics=verdict.details["metrics"], tags=_reasoned(found, reason))
+        return replace(found, gate="passed", metrics=verdict.details["metrics"], tags=_tags_with_reason(found, reason))
     numbers = [
         row.details["version"] for row in judged if row.details["accepted"] and row.details["name"] == found.name
     ]
     before = [int(number) for number in dict.fromkeys(reversed(numbers)) if int(number) != found.version]
-    kept = [version for version in (version_of(settings, model, number) for number in before) if version is not None]
+    kept = [version for version in (find_version(settings, model, number) for number in before) if version is not None]
     for version in kept:
         # It was accepted once, perhaps by lower floors or for other outputs than are declared now.
-        former = _verdict(settings, pipeline, model, model.judged_on, version, judged, run_id)
+        former = _find_or_make_verdict(settings, pipeline, model, model.judged_on, version, judged, run_id)
         if former.details["accepted"]:
             why = f"Version {version.version} stays: version {found.version} misses its floors: {reason}"
-            return replace(version, gate="failed", metrics=former.details["metrics"], tags=_reasoned(version, why))
+            return replace(
+                version, gate="failed", metrics=former.details["metrics"], tags=_tags_with_reason(version, why)
+            )
     others = "those that did are deleted" if before and not kept else "no version did before"
     raise CheckError(
         f"The model {found.uri} does not reach its floors, and {others}: {reason}",
@@ -74,7 +76,7 @@ def accepted(
     )
 
 
-def _verdict(
+def _find_or_make_verdict(
     settings: Settings,
     pipeline: Pipeline,
     model: RegisteredModel,
@@ -84,19 +86,19 @@ def _verdict(
     run_id: str,
 ) -> StageRecord:
     """The verdict on a version by the present floors; judges the version and records the verdict if there is none."""
-    inputs = _inputs(pipeline, model, version)
+    inputs = _verdict_inputs(pipeline, model, version)
     found = next((row for row in reversed(judged) if row.inputs == inputs), None)
     if found is None:
-        found = _judge(settings, pipeline, model, judged_on, version, inputs, run_id)
-        record(settings, [found])
+        found = _judge_version(settings, pipeline, model, judged_on, version, inputs, run_id)
+        append_records(settings, [found])
     return found
 
 
-def _reasoned(version: ModelVersion, reason: str) -> dict[str, str]:
+def _tags_with_reason(version: ModelVersion, reason: str) -> dict[str, str]:
     return {**version.tags, "gate_reason": reason}
 
 
-def _inputs(pipeline: Pipeline, model: RegisteredModel, found: ModelVersion) -> str:
+def _verdict_inputs(pipeline: Pipeline, model: RegisteredModel, found: ModelVersion) -> str:
     output = asdict(pipeline.output_specs[0])
     about = [dict(sorted(model.floors.items())), dict(model.returns), pipeline.feature_names, output]
     judged_on = model.judged_on
@@ -105,7 +107,7 @@ def _inputs(pipeline: Pipeline, model: RegisteredModel, found: ModelVersion) -> 
     return f"{made} judged_on={judged_on.table}.{judged_on.label} declared={json.dumps(about)}"
 
 
-def _judge(
+def _judge_version(
     settings: Settings,
     pipeline: Pipeline,
     model: RegisteredModel,
@@ -116,9 +118,9 @@ def _judge(
 ) -> StageRecord:
     started = time.perf_counter()
     table = open_existing(settings, judged_on.table, what="The labelled table")
-    label, score = _scored(settings, pipeline, judged_on, found, table)
+    label, score = _score_labelled_rows(settings, pipeline, judged_on, found, table)
     judge = judge_of(pipeline)
-    metrics = judge.values(label, score)
+    metrics = judge.measure(label, score)
     checks = list(check_floors(model.floors, metrics, judge.less_is_better))
     missed = [check.reason for check in checks if not check.passed]
     details: dict[str, Any] = {
@@ -135,7 +137,7 @@ def _judge(
     return StageRecord(STAGE, pipeline.name, None, inputs, "", -1, len(label), seconds, details, run_id=run_id)
 
 
-def _scored(
+def _score_labelled_rows(
     settings: Settings, pipeline: Pipeline, judged_on: Labelled, found: ModelVersion, table: "DeltaTable"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels float64 [n] (of classes their positions) and scores [n] or [n, values] of the rows that have a label."""
@@ -150,7 +152,7 @@ def _scored(
             remedy="Log one that returns a probability for each class, or declare no floors.",
         )
     labels, scores = [], []
-    for batch in _batches(table, judged_on, names, classes=bool(output.classes)):
+    for batch in _read_labelled_rows(table, judged_on, names, classes=bool(output.classes)):
         label = label_numbers(batch.column(judged_on.label), output.classes)
         if np.isnan(label).any():
             strange = batch.column(judged_on.label)[int(np.flatnonzero(np.isnan(label))[0])].as_py()
@@ -179,7 +181,7 @@ def _scored(
     return label, np.concatenate(scores)
 
 
-def _batches(
+def _read_labelled_rows(
     table: "DeltaTable", judged_on: Labelled, names: list[str], *, classes: bool
 ) -> "Iterator[pa.RecordBatch]":
     import pyarrow as pa

@@ -6,15 +6,15 @@ from operator import itemgetter
 import numpy as np
 
 from forecache.pipeline import Baseline, Pipeline
-from forecache.registry.gate.examples import Examples
-from forecache.registry.gate.judge import judge_of
-from forecache.registry.gate.metrics import RANKED_BY, Array
+from forecache.registry.gate.examples import SplitExamples
+from forecache.registry.gate.metric_judge import judge_of
+from forecache.registry.gate.score_metrics import RANKED_BY, Array
 
 RANDOM = "random order"
 
 
 @dataclass(frozen=True)
-class Scored:
+class BaselineScores:
     """A baseline's scores of some rows.
 
     Attributes:
@@ -28,10 +28,10 @@ class Scored:
     metrics: dict[str, float]
 
 
-def scored_baselines(pipeline: Pipeline, examples: Examples) -> list[Scored]:
+def score_baselines(pipeline: Pipeline, examples: SplitExamples) -> list[BaselineScores]:
     """Every baseline of a pipeline on some rows, the best by the gate's metric first."""
     judge, metric = judge_of(pipeline, examples.sizes), pipeline.trained_gate.metric
-    scores = {each.feature: _score(pipeline, each, examples) for each in pipeline.trained_gate.baselines}
+    scores = {each.feature: _baseline_score(pipeline, each, examples) for each in pipeline.trained_gate.baselines}
     if pipeline.task == "ranking":
         scores[RANDOM] = np.zeros(len(examples.label))
     if examples.constant is not None:
@@ -39,17 +39,17 @@ def scored_baselines(pipeline: Pipeline, examples: Examples) -> list[Scored]:
         scores[name] = np.tile(examples.constant, (len(examples.features), 1))
     found = []
     for name, score in scores.items():
-        metrics = judge.values(examples.label, score, examples.weight)
+        metrics = judge.measure(examples.label, score, examples.weight)
         if pipeline.task == "binary":
             metrics = {each: value for each, value in metrics.items() if each in RANKED_BY}
         gain = judge.gain(metric, judge.metrics[metric](examples.label, score, examples.weight), 0.0)
-        found.append((-gain if gain == gain else np.inf, Scored(name, score, metrics)))
+        found.append((-gain if gain == gain else np.inf, BaselineScores(name, score, metrics)))
     return [each for _, each in sorted(found, key=itemgetter(0))]
 
 
-def _score(pipeline: Pipeline, baseline: Baseline, examples: Examples) -> Array:
+def _baseline_score(pipeline: Pipeline, baseline: Baseline, examples: SplitExamples) -> Array:
     """The feature times its scale, float64 [n]; a null becomes the median, or in a ranking the last of all."""
-    values = examples.numbers(baseline.feature).astype(np.float64) * baseline.scale
+    values = examples.feature_column(baseline.feature).astype(np.float64) * baseline.scale
     unknown = np.isnan(values)
     if unknown.all():
         return np.zeros_like(values)

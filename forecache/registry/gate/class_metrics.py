@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from forecache.registry.gate.metrics import Array, ece, roc_auc
+from forecache.registry.gate.score_metrics import Array, ece, roc_auc
 from forecache.statistics import class_losses
 
 BEST = 3
@@ -56,7 +56,7 @@ def mean_of_known(values: Sequence[float]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def on_classes(score: Array, known: Sequence[str], wanted: Sequence[str]) -> Array:
+def map_classes(score: Array, known: Sequence[str], wanted: Sequence[str]) -> Array:
     """Probabilities of the wanted classes from those of the model's classes; a class unknown to the model has 0."""
     if tuple(known) == tuple(wanted):
         return score

@@ -1,5 +1,6 @@
 """Examples of a training table at a Delta version that the gate judges by, and slices of them by a feature."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -8,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.errors import InputError
-from forecache.inference.encoding import FeatureEncoding, MatrixEncoding
+from forecache.inference.encoding import FIRST_CODE, NULL_CODE, UNKNOWN_CODE, FeatureEncoding, MatrixEncoding
 from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.training_sets.splits import label_numbers, open_with_columns, split_batches, training_classes
+from forecache.lake.training_sets.split_rows import label_numbers, open_with_columns, split_batches, training_classes
 from forecache.pipeline import AS_OF, Pipeline
 from forecache.pipeline.names import REQUEST_ID
 from forecache.ranking import Sizes, sizes_of
-from forecache.registry.gate.metrics import Array
+from forecache.registry.gate.score_metrics import Array
 from forecache.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Examples:
+class SplitExamples:
     """Rows of one split.
 
     Attributes:
@@ -45,11 +46,11 @@ class Examples:
     sizes: Sizes | None = None
 
     @property
-    def units(self) -> int:
+    def num_units(self) -> int:
         """Number of rows, or of requests."""
         return len(self.label) if self.sizes is None else len(self.sizes)
 
-    def of(self, rows: NDArray[np.bool_]) -> "Examples":
+    def select(self, rows: NDArray[np.bool_]) -> "SplitExamples":
         """The rows of a mask [n], which has all rows of a request or none."""
         return replace(
             self,
@@ -60,7 +61,7 @@ class Examples:
             sizes=None if self.sizes is None else self.sizes[rows[np.cumsum(self.sizes) - self.sizes]],
         )
 
-    def numbers(self, name: str) -> NDArray[np.float32]:
+    def feature_column(self, name: str) -> NDArray[np.float32]:
         """The column [n] of a feature that is one number, or the codes of a category."""
         column: NDArray[np.float32] = self.features[:, self.encoding.places[name].start]
         return column
@@ -75,7 +76,7 @@ def read_examples(
     split: str,
     features: tuple[str, ...] = (),
     encoding: MatrixEncoding | None = None,
-) -> Examples:
+) -> SplitExamples:
     """One split of a training table at a version, in a fixed order, with `features` or else the pipeline's features.
 
     Args:
@@ -99,19 +100,19 @@ def read_examples(
     matrix = encoding.matrix([rows.column(name) for name in names])
     label = label_numbers(rows.column(pipeline.trained_label.name).combine_chunks(), classes)
     weight = pipeline.trained_label.weight
-    return Examples(
+    return SplitExamples(
         matrix,
         label,
         tuple(rows.column(AS_OF).to_pylist()),
         encoding,
         rows.column(weight).to_numpy().astype(np.float64) if weight else None,
         classes,
-        _constant(settings, pipeline, table, version, classes),
+        _constant_answer(settings, pipeline, table, version, classes),
         sizes_of(rows.column(REQUEST_ID).to_numpy()) if pipeline.is_of_requests else None,
     )
 
 
-def _constant(
+def _constant_answer(
     settings: Settings, pipeline: Pipeline, table: str, version: int, classes: tuple[str, ...]
 ) -> Array | None:
     """Class shares, or quantiles of the label, in the training split; None where baselines are features or an order."""
@@ -128,3 +129,35 @@ def _constant(
         return shares
     found: Array = np.quantile(label, pipeline.output_specs[0].levels, weights=weight, method="inverted_cdf")
     return found
+
+
+def slices_of(examples: SplitExamples, name: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Names and masks [n] of the slices of a feature: those of `slices`, or each category. Requests are sliced by the
+    first row of each."""
+    feature, values = examples.encoding.features[examples.encoding.names.index(name)], examples.feature_column(name)
+    if examples.sizes is not None:
+        values = np.repeat(values[np.cumsum(examples.sizes) - examples.sizes], examples.sizes)
+    if feature.type != "category":
+        yield from slices(values)
+        return
+    names = {NULL_CODE: "null", UNKNOWN_CODE: "not known to the model"}
+    names |= dict(enumerate(feature.categories, FIRST_CODE))
+    yield from ((names[int(code)], values == code) for code in np.unique(values))
+
+
+def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Names and masks [n] of a column's distinct values if there are at most six, else of its quarters; NaN apart."""
+    unknown = np.isnan(values)
+    known = values[~unknown]
+    distinct = np.unique(known)
+    if len(distinct) <= 6:
+        yield from ((f"{value:g}", values == value) for value in distinct)
+    else:
+        edges = np.unique(np.quantile(known[np.isfinite(known)], [0, 0.25, 0.5, 0.75, 1]))
+        edges[0], edges[-1] = distinct[0], distinct[-1]  # which may be infinite
+        for number, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+            last = number == len(edges) - 2
+            rows = (values >= low) & ((values <= high) if last else (values < high))
+            yield f"{low:.4g} to {high:.4g}", rows
+    if unknown.any():
+        yield "unknown", unknown

@@ -10,9 +10,11 @@ from dataclasses import replace
 from forecache.errors import InputError
 from forecache.lake.delta.tables import open_table, table_exists
 from forecache.pipeline import Pipeline
+from forecache.registry.alias_moves import describe_move, find_equal_champion
 from forecache.registry.aliases import end_challenge, finish_move, reconcile_aliases
-from forecache.registry.gate.baselines import Scored, scored_baselines
-from forecache.registry.gate.checks import (
+from forecache.registry.gate.baselines import BaselineScores, score_baselines
+from forecache.registry.gate.examples import SplitExamples, read_examples
+from forecache.registry.gate.gate_checks import (
     Check,
     check_baselines,
     check_calibration,
@@ -25,15 +27,13 @@ from forecache.registry.gate.checks import (
     check_slices,
     compare_other_metrics,
 )
-from forecache.registry.gate.examples import Examples, read_examples
-from forecache.registry.gate.judge import judge_of
-from forecache.registry.gate.loaded_model import open_model, score
-from forecache.registry.gate.metrics import Array
-from forecache.registry.gate.plots import draw_verdict
-from forecache.registry.gate.verdicts import Verdict, load_verdict, outdated, save_verdict, verdict_of_equal
-from forecache.registry.moves import described_move, find_equal_champion
+from forecache.registry.gate.loaded_model import open_model, score_features
+from forecache.registry.gate.metric_judge import judge_of
+from forecache.registry.gate.score_metrics import Array
+from forecache.registry.gate.verdict_plots import draw_verdict
+from forecache.registry.gate.verdicts import GateVerdict, load_verdict, outdated_reason, save_verdict, verdict_of_equal
 from forecache.registry.promotions import OtherDecisionError, Promotion, record_promotion
-from forecache.registry.versions.models import (
+from forecache.registry.versions.model_versions import (
     CHAMPION,
     REJECTED,
     ROLLED_BACK,
@@ -44,10 +44,10 @@ from forecache.registry.versions.models import (
     verified_folder,
 )
 from forecache.settings import Settings
-from forecache.tracking.client import tracking
+from forecache.tracking.client import connect_mlflow
 
 
-def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str, run_id: str = "") -> Verdict:
+def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str, run_id: str = "") -> GateVerdict:
     """Judge a version and move the alias `champion` to it if it passes.
 
     A version that was judged before keeps its verdict, and nothing moves, unless the verdict is outdated (see
@@ -76,9 +76,9 @@ def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str
         equal = find_equal_champion(settings, pipeline, candidate, entries)
         if equal is not None:
             verdict = verdict_of_equal(candidate, before, equal)
-            save_verdict(tracking(settings), pipeline, candidate, verdict, {})
+            save_verdict(connect_mlflow(settings), pipeline, candidate, verdict, {})
             return verdict
-        verdict, plots = _judge(settings, pipeline, candidate, before)
+        verdict, plots = _judge_candidate(settings, pipeline, candidate, before)
         with registry_lock(settings):
             entries = reconcile_aliases(settings, pipeline)
             champion_now = find_champion(settings, pipeline)
@@ -89,30 +89,30 @@ def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str
             if find_equal_champion(settings, pipeline, candidate, entries):
                 continue
             try:
-                verdict = _decide(settings, pipeline, candidate, verdict, entries, actor=actor, run_id=run_id)
+                verdict = _record_decision(settings, pipeline, candidate, verdict, entries, actor=actor, run_id=run_id)
             except OtherDecisionError:
                 continue
-            save_verdict(tracking(settings), pipeline, candidate, verdict, plots)
+            save_verdict(connect_mlflow(settings), pipeline, candidate, verdict, plots)
             return verdict
 
 
-def _judge(
+def _judge_candidate(
     settings: Settings, pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None
-) -> tuple[Verdict, dict[str, str]]:
+) -> tuple[GateVerdict, dict[str, str]]:
     table, table_version = candidate.training_table
     model = open_model(verified_folder(settings, candidate), pipeline.main_output.spec)
-    features = model.inputs(candidate.features)
+    features = model.input_names(candidate.features)
     examples = read_examples(
         settings, pipeline, table=table, version=table_version, split="test", features=features, encoding=model.encoding
     )
-    scores = score(model, examples.features, examples.classes, examples.sizes)
+    scores = score_features(model, examples.features, examples.classes, examples.sizes)
     label, weight, judge = examples.label, examples.weight, judge_of(pipeline, examples.sizes)
-    metrics = judge.values(label, scores, weight)
+    metrics = judge.measure(label, scores, weight)
     published = _published_types(settings, pipeline)
-    checks = [check_schema(pipeline, features, model.returned, published)]
-    best: Scored | None = None
+    checks = [check_schema(pipeline, features, model.output_name, published)]
+    best: BaselineScores | None = None
     if checks[0].passed:
-        baselines = scored_baselines(pipeline, examples)
+        baselines = score_baselines(pipeline, examples)
         best = baselines[0]
         checks += check_floors(pipeline.trained_gate.floors, metrics, judge.less_is_better)
         checks += check_baselines(pipeline, examples, scores, baselines)
@@ -122,18 +122,18 @@ def _judge(
         checks.append(check_size(pipeline.trained_gate, model.size_bytes))
     champion_scores: Array | None = None
     if before is not None and before.version != candidate.version and checks[0].passed:
-        found, champion_scores = _against_champion(settings, pipeline, candidate, before, examples, scores)
+        found, champion_scores = _compare_with_champion(settings, pipeline, candidate, before, examples, scores)
         checks += found
     failed = [check.reason for check in checks if not check.passed]
-    verdict = Verdict(
+    verdict = GateVerdict(
         pipeline=pipeline.name,
         model_version=candidate.version,
         passed=not failed,
-        reasons=tuple(failed or _in_favour(checks)),
+        reasons=tuple(failed or _main_reasons(checks)),
         metrics=metrics,
         baseline=best.metrics if best else {},
         baseline_name=best.name if best else "",
-        champion={} if champion_scores is None else judge.values(label, champion_scores, weight),
+        champion={} if champion_scores is None else judge.measure(label, champion_scores, weight),
         champion_before=before.version if before else None,
         champion_after=before.version if before else None,
         checks=tuple(checks),
@@ -141,12 +141,12 @@ def _judge(
     return verdict, draw_verdict(pipeline, checks, scores, champion_scores)
 
 
-def _against_champion(
+def _compare_with_champion(
     settings: Settings,
     pipeline: Pipeline,
     candidate: ModelVersion,
     before: ModelVersion,
-    examples: Examples,
+    examples: SplitExamples,
     scores: Array,
 ) -> tuple[list[Check], Array | None]:
     """The checks against the champion, and its scores for the candidate's rows; None if it cannot score them."""
@@ -154,7 +154,7 @@ def _against_champion(
     folder = verified_folder(settings, before)
     try:
         model = open_model(folder, pipeline.main_output.spec)
-        features = model.inputs(before.features)
+        features = model.input_names(before.features)
         same_rows = read_examples(
             settings,
             pipeline,
@@ -168,7 +168,7 @@ def _against_champion(
         # A dropped feature must neither block every later model, nor let a model pass without a comparison.
         note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
         return [Check("champion", True, None, None, note, confirm=True)], None
-    champion_scores = score(model, same_rows.features, examples.classes, examples.sizes)
+    champion_scores = score_features(model, same_rows.features, examples.classes, examples.sizes)
     checks = [
         check_champion(pipeline, examples, scores, champion_scores, version=before.version),
         *check_slices(pipeline, examples, scores, champion_scores),
@@ -178,16 +178,16 @@ def _against_champion(
     return checks, champion_scores
 
 
-def _decide(
+def _record_decision(
     settings: Settings,
     pipeline: Pipeline,
     candidate: ModelVersion,
-    verdict: Verdict,
+    verdict: GateVerdict,
     entries: Sequence[Promotion],
     *,
     actor: str,
     run_id: str,
-) -> Verdict:
+) -> GateVerdict:
     asked = pipeline.trained_gate.approval or any(check.confirm for check in verdict.checks)
     if verdict.passed and asked and verdict.champion_before != candidate.version:
         verdict = replace(verdict, awaiting=True)
@@ -196,7 +196,7 @@ def _decide(
     if last is None or not _is_row_of(last, verdict):
         seen = last
         reason = "; ".join(verdict.reasons)
-        last = described_move(settings, pipeline, candidate, action="gate", actor=actor, reason=reason, run_id=run_id)
+        last = describe_move(settings, pipeline, candidate, action="gate", actor=actor, reason=reason, run_id=run_id)
         if state != "passed":
             stays = last.from_version
             last = replace(last, to_version=stays, candidate=candidate.version, verdict=state)
@@ -208,21 +208,21 @@ def _decide(
     return replace(verdict, champion_after=last.to_version)
 
 
-def _is_row_of(entry: Promotion, verdict: Verdict) -> bool:
+def _is_row_of(entry: Promotion, verdict: GateVerdict) -> bool:
     """Tell if an interrupted decision has already written this verdict as the ledger's last row."""
     if (entry.action, entry.about, entry.verdict) != ("gate", verdict.model_version, verdict.state):
         return False
     return verdict.state == "passed" or entry.from_version == verdict.champion_before
 
 
-def _stored_verdict(pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None) -> Verdict | None:
+def _stored_verdict(pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None) -> GateVerdict | None:
     champion = before.version if before else None
-    if candidate.gate not in (REJECTED, ROLLED_BACK) and outdated(pipeline, candidate, champion):
+    if candidate.gate not in (REJECTED, ROLLED_BACK) and outdated_reason(pipeline, candidate, champion):
         return None
     return load_verdict(candidate)
 
 
-def _in_favour(checks: list[Check]) -> list[str]:
+def _main_reasons(checks: list[Check]) -> list[str]:
     shown = ("baseline", "other_metrics", CHAMPION, "floor")
     return [check.reason for check in checks if check.name.partition(":")[0] in shown]
 

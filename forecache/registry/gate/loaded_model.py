@@ -16,9 +16,9 @@ from forecache.inference.kernel_spec import KernelSpec
 from forecache.inference.outputs import known_outputs, returned_values, source_of
 from forecache.inference.runtimes.runtime import Kernel
 from forecache.output_kinds import OutputSpec
-from forecache.registry.gate.class_metrics import on_classes
-from forecache.registry.gate.metrics import Array
-from forecache.tracking.scratch import scratch_folder
+from forecache.registry.gate.class_metrics import map_classes
+from forecache.registry.gate.score_metrics import Array
+from forecache.tracking.artifacts import scratch_folder
 
 _BATCH_ROWS = 1 << 16
 
@@ -41,11 +41,11 @@ class LoadedModel:
     encoding: MatrixEncoding | None = None
 
     @property
-    def returned(self) -> str:
+    def output_name(self) -> str:
         """The output's name in the model itself."""
         return self.spec.outputs[source_of(self.spec, self.output)[0]].name
 
-    def inputs(self, features: Sequence[str]) -> tuple[str, ...]:
+    def input_names(self, features: Sequence[str]) -> tuple[str, ...]:
         """The model's features in its order; `features` if its signature names none."""
         return self.encoding.names if self.encoding else self.spec.inputs or tuple(features)
 
@@ -74,14 +74,14 @@ def open_model(folder: Path, output: OutputSpec) -> LoadedModel:
     """
     plan = plan_scoring(str(folder), outputs=[output])
     encoding = find_encoding(plan.spec.options)
-    spec = plan.spec if encoding is None else _taking_matrix(plan.spec, encoding)
+    spec = plan.spec if encoding is None else _spec_for_matrix(plan.spec, encoding)
     with tempfile.TemporaryDirectory(dir=scratch_folder()) as unpacked:
         kernel = load_kernel(spec, lambda: plan.payload, lambda: unpacked)
     (known,) = known_outputs([output], spec)
     return LoadedModel(kernel, spec, known, len(plan.payload), encoding)
 
 
-def _taking_matrix(spec: KernelSpec, encoding: MatrixEncoding) -> KernelSpec:
+def _spec_for_matrix(spec: KernelSpec, encoding: MatrixEncoding) -> KernelSpec:
     """The kernel without its encoding step: examples are encoded once, and not for each metric."""
     options = {name: value for name, value in spec.options.items() if name != ENCODING}
     return replace(
@@ -89,7 +89,7 @@ def _taking_matrix(spec: KernelSpec, encoding: MatrixEncoding) -> KernelSpec:
     )
 
 
-def score(
+def score_features(
     model: LoadedModel,
     features: NDArray[np.float32],
     classes: Sequence[str] = (),
@@ -104,4 +104,4 @@ def score(
     ends = np.arange(_BATCH_ROWS, len(features), _BATCH_ROWS) if sizes is None else np.cumsum(sizes)[:-1]
     parts = [model.predict(rows) for rows in np.split(features, ends)]
     scores: Array = np.concatenate(parts).astype(np.float64)
-    return on_classes(scores, model.output.classes, classes) if classes else scores
+    return map_classes(scores, model.output.classes, classes) if classes else scores

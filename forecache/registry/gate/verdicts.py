@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from forecache.pipeline import Pipeline
 from forecache.pipeline.code.fingerprint import fingerprint
-from forecache.registry.gate.checks import Check
-from forecache.registry.versions.models import WAITING, ModelVersion
+from forecache.registry.gate.gate_checks import Check
+from forecache.registry.versions.model_versions import WAITING, ModelVersion
 from forecache.settings import Settings
-from forecache.tracking.artifacts import download
-from forecache.tracking.client import tracking
+from forecache.tracking.artifacts import download_artifact
+from forecache.tracking.client import connect_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,7 +23,7 @@ FOLDER = "gate"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """The gate's decision about one model version.
 
     Attributes:
@@ -64,11 +64,11 @@ class Verdict:
         return f"{self.pipeline} {self.model_version} {state}: {'; '.join(self.reasons)}"
 
 
-def verdict_of_equal(candidate: ModelVersion, champion: ModelVersion | None, equal: ModelVersion) -> Verdict:
+def verdict_of_equal(candidate: ModelVersion, champion: ModelVersion | None, equal: ModelVersion) -> GateVerdict:
     """The verdict on a version that is the same model as one that has been champion."""
     number = None if champion is None else champion.version
     state = "is the champion" if number == equal.version else "was champion before"
-    return Verdict(
+    return GateVerdict(
         pipeline=candidate.name,
         model_version=candidate.version,
         passed=True,
@@ -82,7 +82,7 @@ def verdict_of_equal(candidate: ModelVersion, champion: ModelVersion | None, equ
 
 
 def save_verdict(
-    client: "MlflowClient", pipeline: Pipeline, version: ModelVersion, verdict: Verdict, plots: Mapping[str, str]
+    client: "MlflowClient", pipeline: Pipeline, version: ModelVersion, verdict: GateVerdict, plots: Mapping[str, str]
 ) -> None:
     """Write a verdict to the version and its run: `gate/checks.csv`, `gate/verdict.json`, the plots, and tags.
 
@@ -105,7 +105,7 @@ def save_verdict(
         client.set_model_version_tag(version.name, str(version.version), name, value)
 
 
-def checks_csv(verdict: Verdict) -> str:
+def checks_csv(verdict: GateVerdict) -> str:
     """The checks as CSV, which MLflow displays as a table."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -115,12 +115,12 @@ def checks_csv(verdict: Verdict) -> str:
     return file.getvalue()
 
 
-def load_verdict(version: ModelVersion) -> Verdict | None:
+def load_verdict(version: ModelVersion) -> GateVerdict | None:
     """The gate's verdict on a version; None if it was not judged yet."""
     if "gate_verdict" not in version.tags:
         return None
     values = json.loads(version.tags["gate_verdict"])
-    return Verdict(
+    return GateVerdict(
         **{
             **values,
             "reasons": tuple(values["reasons"]),
@@ -129,7 +129,7 @@ def load_verdict(version: ModelVersion) -> Verdict | None:
     )
 
 
-def outdated(pipeline: Pipeline, version: ModelVersion, champion: int | None) -> str:
+def outdated_reason(pipeline: Pipeline, version: ModelVersion, champion: int | None) -> str:
     """The reason why a version's verdict is outdated; "" if it still holds.
 
     A verdict is outdated if the gate's declaration has changed. A verdict that did not make the version the champion is
@@ -160,7 +160,7 @@ def _gate_inputs(pipeline: Pipeline) -> str:
 
 def load_gate_plots(settings: Settings, version: ModelVersion) -> dict[str, str]:
     """The plots of a version's verdict by name, as SVG documents; none if it was not judged yet."""
-    client = tracking(settings)
+    client = connect_mlflow(settings)
     found = [item.path for item in client.list_artifacts(version.run_id, FOLDER) if item.path.endswith(".svg")]
-    paths = [download(settings, run_id=version.run_id, artifact_path=path) for path in sorted(found)]
+    paths = [download_artifact(settings, run_id=version.run_id, artifact_path=path) for path in sorted(found)]
     return {path.stem: path.read_text() for path in paths}

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from forecache.registry.gate.metrics import Array
+from forecache.registry.gate.score_metrics import Array
 
 GROUPS = 200
 LEAST_ISOTONIC_ROWS = 1000
@@ -38,7 +38,7 @@ class Calibration:
     def from_json(cls, stored: dict[str, Any]) -> "Calibration":
         return cls(stored["method"], *(tuple(stored[name]) for name in ("scores", "shares", "rows")))
 
-    def drawn(self, rng: np.random.Generator) -> "Calibration":
+    def resample(self, rng: np.random.Generator) -> "Calibration":
         """A parametric bootstrap sample: as many rows in each group, with labels drawn by this calibration."""
         likely = self.probabilities(np.asarray(self.scores))
         shares = rng.binomial(self.rows, likely) / np.asarray(self.rows)

@@ -7,13 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.pipeline import Pipeline
-from forecache.ranking import changes, mean_of_requests, ndcg, weight_of_requests
-from forecache.registry.gate.baselines import scored_baselines
-from forecache.registry.gate.examples import Examples
-from forecache.registry.gate.judge import judge_of, judged_values
-from forecache.registry.gate.loaded_model import LoadedModel, score
-from forecache.registry.gate.metrics import Array
-from forecache.registry.gate.quantile_metrics import coverage
+from forecache.ranking import mark_changes, mean_of_requests, ndcg, weight_of_requests
+from forecache.registry.gate.baselines import score_baselines
+from forecache.registry.gate.examples import SplitExamples
+from forecache.registry.gate.loaded_model import LoadedModel, score_features
+from forecache.registry.gate.metric_judge import judge_of, single_values
+from forecache.registry.gate.score_metrics import Array, coverage
 from forecache.registry.report.calibration import fit_calibrations
 
 _CURVE_POINTS = 201
@@ -24,7 +23,9 @@ _MOST_PLACES = 20
 _IMPORTANCE_REPEATS = 3
 
 
-def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples], *, seed: int) -> dict[str, Any]:
+def evaluate_model(
+    pipeline: Pipeline, model: LoadedModel, splits: dict[str, SplitExamples], *, seed: int
+) -> dict[str, Any]:
     """Evaluate an exported model on each split, and in more depth on "test"; the values are JSON-serialisable.
 
     Returns:
@@ -35,9 +36,9 @@ def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples]
         shuffled); `classes`. With several baselines, the figures are those of the best on the test split. A ranking has
         no calibration, but `places`: nDCG by the number of places, of the model and each baseline.
     """
-    scores = {name: score(model, each.features, each.classes, each.sizes) for name, each in splits.items()}
+    scores = {name: score_features(model, each.features, each.classes, each.sizes) for name, each in splits.items()}
     task, test = pipeline.task, splits["test"]
-    baselines = {name: scored_baselines(pipeline, examples) for name, examples in splits.items()}
+    baselines = {name: score_baselines(pipeline, examples) for name, examples in splits.items()}
     best = baselines["test"][0]
     result: dict[str, Any] = {
         "kind": task,
@@ -45,7 +46,7 @@ def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples]
         "metric": pipeline.trained_gate.metric,
         "rows": {name: len(examples.label) for name, examples in splits.items()},
         "metrics": {
-            name: judge_of(pipeline, each.sizes).values(each.label, scores[name], each.weight)
+            name: judge_of(pipeline, each.sizes).measure(each.label, scores[name], each.weight)
             for name, each in splits.items()
         },
         "baseline": {
@@ -55,7 +56,7 @@ def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples]
         "label_mean": [row for name in splits for row in label_means(name, splits[name]) if task != "multiclass"],
         "calibration": task_calibration(pipeline, test, scores["test"]) if task != "ranking" else [],
         "calibrations": fit_calibrations(task, test.label, scores["test"], test.weight),
-        "scores": distribution(task, test.label, judged_values(pipeline, scores["test"]), test.classes),
+        "scores": distribution(task, test.label, single_values(pipeline, scores["test"]), test.classes),
         "importance": importance(pipeline, model, test, seed=seed),
     }
     if task == "multiclass":
@@ -74,7 +75,7 @@ def evaluate(pipeline: Pipeline, model: LoadedModel, splits: dict[str, Examples]
     return result
 
 
-def ndcg_by_places(examples: Examples, scores: Array) -> list[float]:
+def ndcg_by_places(examples: SplitExamples, scores: Array) -> list[float]:
     """nDCG@1 to nDCG@20."""
     assert examples.sizes is not None
     sizes, weight = examples.sizes, weight_of_requests(examples.weight, examples.sizes)
@@ -82,7 +83,7 @@ def ndcg_by_places(examples: Examples, scores: Array) -> list[float]:
     return [round(mean_of_requests(values, weight), 6) for values in found]
 
 
-def label_means(split: str, examples: Examples) -> list[dict[str, Any]]:
+def label_means(split: str, examples: SplitExamples) -> list[dict[str, Any]]:
     """Rows and mean label of each as-of date of a split."""
     days = np.array(examples.as_of)
     return [
@@ -100,7 +101,7 @@ def roc_curve(label: Array, scores: Array) -> dict[str, list[float]]:
     """False and true positive rates at up to 201 false positive rates, for a plot."""
     order = np.argsort(-scores, kind="stable")
     positives = label[order] > 0.5
-    last_of_score = np.append(changes(scores[order]), True)
+    last_of_score = np.append(mark_changes(scores[order]), True)
     true = np.concatenate([[0.0], np.cumsum(positives)[last_of_score] / max(1, positives.sum())])
     false = np.concatenate([[0.0], np.cumsum(~positives)[last_of_score] / max(1, (~positives).sum())])
     grid = np.linspace(0.0, 1.0, _CURVE_POINTS) if len(false) > _CURVE_POINTS else false
@@ -108,7 +109,7 @@ def roc_curve(label: Array, scores: Array) -> dict[str, list[float]]:
     return {"false_positive_rate": grid.round(5).tolist(), "true_positive_rate": curve.round(5).tolist()}
 
 
-def task_calibration(pipeline: Pipeline, test: Examples, scores: Array) -> list[dict[str, float]]:
+def task_calibration(pipeline: Pipeline, test: SplitExamples, scores: Array) -> list[dict[str, float]]:
     """Mean prediction and mean label in bins; of quantiles the level, and the share of labels up to the quantile."""
     if pipeline.task == "quantiles":
         observed = coverage(test.label, scores, test.weight)
@@ -149,27 +150,27 @@ def distribution(task: str, label: Array, scores: Array, classes: Sequence[str] 
     return {"edges": edges.tolist(), **counts}
 
 
-def importance(pipeline: Pipeline, model: LoadedModel, examples: Examples, *, seed: int) -> list[dict[str, Any]]:
+def importance(pipeline: Pipeline, model: LoadedModel, examples: SplitExamples, *, seed: int) -> list[dict[str, Any]]:
     """Loss of the gate's metric when a feature is shuffled (Breiman 2001), largest first."""
     rng = np.random.default_rng(seed)
-    some = examples.of(_some_rows(examples, rng))
+    some = examples.select(_sample_rows(examples, rng))
     features, label, weight = some.features, some.label, some.weight
     judge = judge_of(pipeline, some.sizes)
     metric = judge.metrics[pipeline.trained_gate.metric]
-    reference = metric(label, score(model, features, examples.classes), weight)
+    reference = metric(label, score_features(model, features, examples.classes), weight)
     result = []
     for name, places in some.encoding.places.items():
         losses = []
         for _ in range(_IMPORTANCE_REPEATS):
             shuffled = features.copy()
             shuffled[:, places] = shuffled[rng.permutation(len(shuffled)), places]
-            value = metric(label, score(model, shuffled, examples.classes), weight)
+            value = metric(label, score_features(model, shuffled, examples.classes), weight)
             losses.append(judge.gain(pipeline.trained_gate.metric, reference, value))
         result.append({"feature": name, "loss": float(np.mean(losses)), "std": float(np.std(losses))})
     return sorted(result, key=lambda row: -row["loss"])
 
 
-def _some_rows(examples: Examples, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _sample_rows(examples: SplitExamples, rng: np.random.Generator) -> NDArray[np.bool_]:
     """A random mask [n] of at most 10,000 rows; it has all rows of a request or none."""
     sizes = np.ones(len(examples.label), np.int64) if examples.sizes is None else examples.sizes
     order = rng.permutation(len(sizes))

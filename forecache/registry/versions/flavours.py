@@ -24,7 +24,7 @@ _PACKAGES = {
 }
 
 
-def model_file(folder: Path) -> tuple[str, Path]:
+def find_model_file(folder: Path) -> tuple[str, Path]:
     """The runtime and the file of the trained model in a run's folder.
 
     Raises:
@@ -48,9 +48,11 @@ def log_model(pipeline: Pipeline, run_dir: Path, classes: tuple[str, ...] = ()) 
     Args:
         classes: Of the training set, in the order of the model's probabilities.
     """
-    runtime, path = model_file(run_dir)
+    runtime, path = find_model_file(run_dir)
     # Listed here because MLflow would import and run the model to infer them, which takes several seconds.
-    packages = [f"{name}=={found}" for name, found in versions("mlflow", "numpy", *_PACKAGES[runtime]).items()]
+    packages = [
+        f"{name}=={found}" for name, found in installed_versions("mlflow", "numpy", *_PACKAGES[runtime]).items()
+    ]
     outputs = [replace(o, classes=classes) if o.kind == "classes" else o for o in pipeline.output_specs]
     encoding = trained_encoding(pipeline, run_dir)
     metadata: dict[str, Any] = {OUTPUTS: json.loads(json.dumps([asdict(output) for output in outputs]))}
@@ -65,7 +67,7 @@ def log_model(pipeline: Pipeline, run_dir: Path, classes: tuple[str, ...] = ()) 
     return log(path, signature=_signature(pipeline, encoding, "double"), **common)
 
 
-def versions(*packages: str) -> dict[str, str]:
+def installed_versions(*packages: str) -> dict[str, str]:
     """Versions of those packages that are installed, by name."""
     found = {}
     for name in packages:

@@ -6,21 +6,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forecache.lake.code import code_version
-from forecache.lake.stage import Done, Stage
-from forecache.lake.training_sets.splits import training_classes
-from forecache.lake.turn import own_turn
+from forecache.lake.code_version import code_version
+from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
+from forecache.lake.training_sets.split_rows import training_classes
 from forecache.pipeline import Pipeline, TorchModel
 from forecache.registry.gate.examples import read_examples
 from forecache.registry.gate.loaded_model import open_model
-from forecache.registry.report.evaluation import evaluate
-from forecache.registry.report.plots import draw
-from forecache.registry.versions.flavours import log_model, model_file, versions
-from forecache.registry.versions.models import FEATURES_TAG, ModelVersion, list_models, model_version
+from forecache.registry.report.evaluation import evaluate_model
+from forecache.registry.report.evaluation_plots import draw_evaluation
+from forecache.registry.versions.flavours import find_model_file, installed_versions, log_model
+from forecache.registry.versions.model_versions import FEATURES_TAG, ModelVersion, list_models, model_version
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
-from forecache.tracking.artifacts import CHECKSUMS_TAG, checksums, download
-from forecache.tracking.client import tracking
+from forecache.tracking.artifacts import CHECKSUMS_TAG, download_artifact, file_checksums
+from forecache.tracking.client import connect_mlflow
 from forecache.training.spec import METRICS_FILE, RESULT_FILE, SPEC_FILE, TORCH_FILE
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ _LIBRARIES = (
 _SPLITS = ("train", "validation", "test")
 
 
-def register(
+def register_trained_model(
     settings: Settings,
     pipeline: Pipeline,
     training: StageResult,
@@ -59,14 +58,14 @@ def register(
         InputError: A split is empty.
     """
     started = time.perf_counter()
-    tracking(settings)
+    connect_mlflow(settings)
     inputs = f"{training.details['inputs']} weights={training.details['weights_digest'][:16]}"
     # Another process may be registering the same training, which would make a second version of it.
-    with own_turn(settings, f"model_{pipeline.name}", run_id, progress):
+    with hold_table_lock(settings, f"model_{pipeline.name}", run_id, progress):
         known = find_registered(settings, pipeline, inputs)
         skipped = known is not None
         if known is None:
-            known = _log(settings, pipeline, training, inputs, progress)
+            known = _log_and_register(settings, pipeline, training, inputs, progress)
     evaluation = load_evaluation(settings, known)
     details = {
         "model_version": known.version,
@@ -78,7 +77,9 @@ def register(
     }
     seconds, rows = time.perf_counter() - started, evaluation["rows"]["test"]
     if not skipped:
-        Stage(settings, STAGE, pipeline.name, run_id).record({None: Done(rows, details)}, {None: inputs}, seconds)
+        Stage(settings, STAGE, pipeline.name, run_id).record(
+            {None: StageOutcome(rows, details)}, {None: inputs}, seconds
+        )
         progress(f"registered {pipeline.name} version {known.version}", 1.0)
     return StageResult(STAGE, pipeline.name, rows, seconds, nights=training.nights, skipped=skipped, details=details)
 
@@ -93,12 +94,12 @@ def find_registered(settings: Settings, pipeline: Pipeline, inputs: str) -> Mode
 
 def load_evaluation(settings: Settings, version: ModelVersion) -> dict[str, Any]:
     """The result of `forecache.registry.report.evaluation.evaluate_model` for a version, and its training history."""
-    path = download(settings, run_id=version.run_id, artifact_path=EVALUATION_FILE)
+    path = download_artifact(settings, run_id=version.run_id, artifact_path=EVALUATION_FILE)
     evaluation: dict[str, Any] = json.loads(path.read_text())
     return evaluation
 
 
-def _evaluate(settings: Settings, pipeline: Pipeline, training: StageResult, folder: Path) -> dict[str, Any]:
+def _evaluate_folder(settings: Settings, pipeline: Pipeline, training: StageResult, folder: Path) -> dict[str, Any]:
     """Evaluate the logged model in a folder with the kernel that scoring uses."""
     details, model = training.details, open_model(folder, pipeline.main_output.spec)
     splits = {
@@ -112,16 +113,16 @@ def _evaluate(settings: Settings, pipeline: Pipeline, training: StageResult, fol
         )
         for name in _SPLITS
     }
-    evaluation = evaluate(pipeline, model, splits, seed=pipeline.training.seed)
+    evaluation = evaluate_model(pipeline, model, splits, seed=pipeline.training.seed)
     return {**evaluation, "history": details["history"], "unit": details.get("unit", "epoch")}
 
 
-def _log(
+def _log_and_register(
     settings: Settings, pipeline: Pipeline, training: StageResult, inputs: str, progress: Progress
 ) -> ModelVersion:
     import mlflow
 
-    client = tracking(settings)
+    client = connect_mlflow(settings)
     with mlflow.start_run(training.details["mlflow_run_id"], log_system_metrics=False) as run:
         progress(f"logging {pipeline.name}", 0.2)
         details = training.details
@@ -130,27 +131,27 @@ def _log(
         )
         logged = log_model(pipeline, Path(details["run_dir"]), classes)
         progress(f"evaluating {pipeline.name}", 0.4)
-        folder = download(settings, artifact_uri=logged.model_uri)
-        evaluation = _evaluate(settings, pipeline, training, folder)
+        folder = download_artifact(settings, artifact_uri=logged.model_uri)
+        evaluation = _evaluate_folder(settings, pipeline, training, folder)
         progress(f"registering {pipeline.name}", 0.8)
         _log_parameters(client, run.info.run_id, pipeline, training)
         _log_metrics(client, run.info.run_id, evaluation)
         _log_cost(client, run.info.run_id, training)
         _log_dataset(client, run.info.run_id, settings, training)
         _log_artifacts(client, run.info.run_id, training, evaluation)
-    return _register(settings, client, pipeline, training, evaluation, inputs, logged, run.info.run_id)
+    return _create_version(settings, client, pipeline, training, evaluation, inputs, logged, run.info.run_id)
 
 
 def _log_parameters(client: "MlflowClient", run: str, pipeline: Pipeline, training: StageResult) -> None:
     from mlflow.entities import Param
 
-    declared = _declared(pipeline, training)
+    declared = _declared_parameters(pipeline, training)
     names = ("training_table", "training_version", "workers", "device", "device_name", "parameters", "best_epoch")
     chosen = {**declared, **{name: training.details[name] for name in names if name in training.details}}
     client.log_batch(run, params=[Param(name, str(value)) for name, value in chosen.items()])
 
 
-def _declared(pipeline: Pipeline, training: StageResult) -> dict[str, Any]:
+def _declared_parameters(pipeline: Pipeline, training: StageResult) -> dict[str, Any]:
     """The declared training parameters; for an estimator its own parameters, not a network's."""
     if isinstance(pipeline.model, TorchModel):
         return vars(pipeline.training)
@@ -195,8 +196,8 @@ def _log_dataset(client: "MlflowClient", run: str, settings: Settings, training:
 def _log_artifacts(client: "MlflowClient", run: str, training: StageResult, evaluation: dict[str, Any]) -> None:
     folder = Path(training.details["run_dir"])
     client.log_dict(run, evaluation, EVALUATION_FILE)
-    client.log_dict(run, environment(), "environment.json")
-    for name, svg in draw(evaluation, standalone=True).items():
+    client.log_dict(run, describe_environment(), "environment.json")
+    for name, svg in draw_evaluation(evaluation, standalone=True).items():
         client.log_text(run, svg, f"plots/{name}.svg")
     if (folder / TORCH_FILE).is_file():
         client.log_artifact(run, str(folder / TORCH_FILE), "torch")
@@ -204,12 +205,12 @@ def _log_artifacts(client: "MlflowClient", run: str, training: StageResult, eval
         client.log_artifact(run, str(folder / name), "training")
 
 
-def environment() -> dict[str, str]:
+def describe_environment() -> dict[str, str]:
     """Versions of Python, the platform and libraries, which a repetition of the training would need."""
-    return {"python": platform.python_version(), "platform": platform.platform(), **versions(*_LIBRARIES)}
+    return {"python": platform.python_version(), "platform": platform.platform(), **installed_versions(*_LIBRARIES)}
 
 
-def _register(
+def _create_version(
     settings: Settings,
     client: "MlflowClient",
     pipeline: Pipeline,
@@ -230,7 +231,7 @@ def _register(
         "inputs": inputs,
         "features": json.dumps(pipeline.feature_names),
         "output": pipeline.main_output.name,
-        "flavour": model_file(Path(training.details["run_dir"]))[0],
+        "flavour": find_model_file(Path(training.details["run_dir"]))[0],
         "training_table": training.details["training_table"],
         "training_version": str(training.details["training_version"]),
         "night": training.details["night"],
@@ -244,7 +245,7 @@ def _register(
         pipeline.name, source=logged.model_uri, run_id=run, model_id=logged.model_id, tags=tags
     )
     number = int(created.version)
-    folder = download(settings, artifact_uri=f"models:/{pipeline.name}/{number}")
+    folder = download_artifact(settings, artifact_uri=f"models:/{pipeline.name}/{number}")
     # The checksums come last: a version without them was never completed and is refused at load.
-    client.set_model_version_tag(pipeline.name, str(number), CHECKSUMS_TAG, json.dumps(checksums(folder)))
+    client.set_model_version_tag(pipeline.name, str(number), CHECKSUMS_TAG, json.dumps(file_checksums(folder)))
     return model_version(settings, pipeline, number)

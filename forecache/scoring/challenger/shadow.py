@@ -9,9 +9,9 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from forecache.lake.ledger import last_record
-from forecache.lake.turn import own_turn
+from forecache.lake.stage import hold_table_lock
 from forecache.pipeline import Pipeline
-from forecache.registry.versions.models import ModelVersion, champion
+from forecache.registry.versions.model_versions import ModelVersion, champion
 from forecache.results import Progress, StageResult, no_progress
 from forecache.scoring.challenger.compare import compare
 from forecache.scoring.cost_estimate import combine_plans
@@ -55,8 +55,8 @@ def score_shadow(
         CheckError: The predictions of either model are wrong; its table stays as it was.
     """
     with (
-        own_turn(settings, pipeline.prediction_table, run_id, progress),
-        own_turn(settings, pipeline.challenger_table, run_id, progress),
+        hold_table_lock(settings, pipeline.prediction_table, run_id, progress),
+        hold_table_lock(settings, pipeline.challenger_table, run_id, progress),
     ):
         first = ScoringRun(
             spark=spark,

@@ -18,10 +18,10 @@ from deltalake.exceptions import DeltaError
 
 from forecache.errors import CheckError
 from forecache.hashes import row_hashes
-from forecache.lake.delta.comparison.compare import MOST_THREADS, differing_rows, first_and_last
-from forecache.lake.delta.comparison.feed import feed_side, read_feed
+from forecache.lake.delta.comparison.compare import MOST_THREADS, find_differing_rows, first_and_last_positions
+from forecache.lake.delta.comparison.feed import read_feed, select_feed_side
 from forecache.lake.delta.comparison.hashed_partition import HashedPartition
-from forecache.lake.delta.comparison.partition import PartitionReader, plain
+from forecache.lake.delta.comparison.partition import PartitionReader, to_plain_types
 from forecache.lake.delta.files import place_of
 from forecache.lake.delta.log import read_entry
 from forecache.lake.delta.tables import open_table
@@ -106,14 +106,14 @@ def _from_feed(
     table = open_table(settings, pipeline.feature_table, version=target.version)
     columns, night = [*pipeline.key, *pipeline.feature_names], (AS_OF, target.night.isoformat())
     if base.version == target.version:
-        nothing = plain(pa.schema(table.schema()).empty_table())
+        nothing = to_plain_types(pa.schema(table.schema()).empty_table())
         return FeatureChanges(nothing.select(columns), nothing.select(pipeline.key), 0)
     versions = (base.version + 1, target.version)
     feed = read_feed(table, versions, columns, night, most_bytes=_MOST_FEED_BYTES)
     if feed is None:
         return None
     (removed, removed_at), (added, added_at) = (
-        feed_side(feed.combine_chunks(), added=added) for added in (False, True)
+        select_feed_side(feed.combine_chunks(), added=added) for added in (False, True)
     )
     hashes = [np.empty(0, np.uint64)]
     for side in (removed, added):
@@ -134,7 +134,7 @@ def _from_partitions(
 
     old, new = side(base, key), side(target, columns)
     with ThreadPoolExecutor(min(num_cores(), MOST_THREADS), thread_name_prefix="forecache-changes") as threads:
-        found = differing_rows(old, new, threads, scratch_folder(settings))
+        found = find_differing_rows(old, new, threads, scratch_folder(settings))
         if found is None:
             raise CheckError(
                 f"Entities of pipeline {pipeline.name!r} are more than once in its features for {base.night} or "
@@ -143,7 +143,7 @@ def _from_partitions(
             )
         removed, added = (
             pa.Table.from_batches(
-                (batch for batch, _ in side.rows_at(unmatched.rows, threads)),
+                (batch for batch, _ in side.read_rows_at(unmatched.rows, threads)),
                 pa.schema([side.reader.schema.field(name) for name in wanted]),
             )
             for side, unmatched, wanted in zip((old, new), found, (key, columns), strict=True)
@@ -168,7 +168,7 @@ def _changes(
         when: The rows' moments, see `first_and_last`.
     """
     keys = [entity_ids([rows.column(name) for name in pipeline.key]) for rows in (removed, added)]
-    _, first, last = first_and_last(pa.chunked_array([*keys[0].chunks, *keys[1].chunks], keys[0].type), when)
+    _, first, last = first_and_last_positions(pa.chunked_array([*keys[0].chunks, *keys[1].chunks], keys[0].type), when)
     was, now = first < len(removed), last >= len(removed)
     changed = now if hashes is None else now & (~was | (hashes[first] != hashes[last]))
     return FeatureChanges(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.lake.costs import core_cost
 from forecache.lake.delta.commit import Target
-from forecache.lake.delta.partitions import Committed, Seen, Writer, replace_partitions
+from forecache.lake.delta.partitions import PartitionCommit, ReplaceResult, TableSnapshot, replace_partitions
 from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import last_records
-from forecache.lake.stage import Done, span
+from forecache.lake.stage import StageOutcome, format_nights
 from forecache.pipeline import AS_OF
 from forecache.scoring.night_inputs import ScoringNight, partition_files
 from forecache.scoring.partitions.checks import check_partition
@@ -57,7 +57,7 @@ def commit(work: ScoringWork, chunk: Sequence[ScoringNight], staged: StagedNight
 
 
 def record_committed(
-    work: ScoringWork, nights: Sequence[ScoringNight], writers: Mapping[date, Writer]
+    work: ScoringWork, nights: Sequence[ScoringNight], writers: Mapping[date, PartitionCommit]
 ) -> dict[str, Any]:
     """Check nights that a run committed and was killed before it could record them, and record them.
 
@@ -72,7 +72,7 @@ def record_committed(
     by = {night.isoformat(): writer.run_id for night, writer in writers.items()}
     staged = StagedNights(described, 0, 0.0, details={"committed_by": by})
     checks = _check(work, nights, staged)
-    done = Committed({night: writer.version for night, writer in writers.items()}, {})
+    done = ReplaceResult({night: writer.version for night, writer in writers.items()}, {})
     _record(work, nights, staged, done, checks, seconds=0.0)
     return {night.isoformat(): figures for night, figures in checks.items()}
 
@@ -81,7 +81,7 @@ def _check(work: ScoringWork, nights: Sequence[ScoringNight], staged: StagedNigh
     return {n.night: check_partition(work, n, staged.files[n.night], carried=staged.carried) for n in nights}
 
 
-def _snapshot_for_commit(seen: Seen, staged: StagedNights) -> Seen:
+def _snapshot_for_commit(seen: TableSnapshot, staged: StagedNights) -> TableSnapshot:
     """The table as the run saw it; if predictions were carried forward within a night, with that night's files then."""
     if staged.before is None:
         return seen
@@ -93,7 +93,7 @@ def _record(
     work: ScoringWork,
     chunk: Sequence[ScoringNight],
     staged: StagedNights,
-    done: Committed,
+    done: ReplaceResult,
     checks: Mapping[date, Mapping[str, Any]],
     *,
     seconds: float,
@@ -108,7 +108,7 @@ def _record(
     of_a_row = seconds / sum(night.rows for night in chunk)
     work.ledger.record(
         {
-            night.night: Done(
+            night.night: StageOutcome(
                 rows=night.rows,
                 details={
                     "model_version": work.stamp.model_version,
@@ -134,8 +134,8 @@ def _record(
 
 
 def commit_nights(
-    work: ScoringWork, files: Mapping[date, Sequence[StagedFile]], *, seen: Seen, inputs: Mapping[date, str]
-) -> Committed:
+    work: ScoringWork, files: Mapping[date, Sequence[StagedFile]], *, seen: TableSnapshot, inputs: Mapping[date, str]
+) -> ReplaceResult:
     """Replace the nights' partitions by the staged files, some of which may be in them already, in one commit.
 
     The change data feed has the rows of added files as inserted and those of removed files as deleted.
@@ -157,7 +157,7 @@ def commit_nights(
         values=nights,
         seen=seen,
         inputs=inputs,
-        note={"forecache": f"score {work.pipeline.name} {span(nights)}", "run_id": work.run_id},
+        note={"forecache": f"score {work.pipeline.name} {format_nights(nights)}", "run_id": work.run_id},
     )
 
 

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from forecache.errors import InputError
 from forecache.store import content_hash as hashing
-from forecache.store.encoding.entries import Encoding, encode_entries, encode_keys
+from forecache.store.encoding.entries import EntryEncoding, encode_entries, encode_keys
 from forecache.store.fields import NUMERIC
 from forecache.store.keys import MAX_KEY_BYTES, KeySchema
 from forecache.store.manifest import Provenance
@@ -21,7 +21,7 @@ _LIST_ROWS = 1 << 12
 class Encoder:
     """Encodes batches and sums up rows, content hash, nulls, provenances and samples for the publish."""
 
-    def __init__(self, encoding: Encoding, sample_every: int) -> None:
+    def __init__(self, encoding: EntryEncoding, sample_every: int) -> None:
         self.encoding = encoding
         self.sample_every = sample_every
         self.rows = 0

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.errors import InputError
-from forecache.key_types import ALLOWED, of_arrow
+from forecache.hashes import row_hashes
+from forecache.key_types import ALLOWED, key_type_of_arrow
 from forecache.lake.delta.comparison.partition import BATCH_ROWS
 from forecache.pipeline import PROVENANCE_COLUMNS
 from forecache.store.encoding.json_texts import json_texts, served_type
@@ -24,7 +25,7 @@ ROW_AS_OF = "as_of of the row"
 
 
 @dataclass(frozen=True)
-class Encoding:
+class EntryEncoding:
     """The format of entries: all that a worker process needs to encode rows."""
 
     key: KeySchema
@@ -34,19 +35,19 @@ class Encoding:
     states: tuple[Field, ...] = ()
 
     @property
-    def stored(self) -> tuple[Field, ...]:
+    def stored_fields(self) -> tuple[Field, ...]:
         """The fields of an entry and, of a live view, its states."""
         return (*self.fields, *self.states)
 
     def columns(self, *, provenance: bool = True) -> list[str]:
         """Columns to read; with `provenance`, those of the rows' provenance too."""
-        names = [*self.key.names, *(field.name for field in self.stored)]
+        names = [*self.key.names, *(field.name for field in self.stored_fields)]
         return [*names, *PROVENANCE_COLUMNS] if provenance and not self.is_packed else names
 
     @property
     def batch_rows(self) -> int:
         """Most rows that are encoded at a time, so that their entries fit into one array."""
-        width = sum(field.size for field in self.stored) if self.is_packed else 0
+        width = sum(field.size for field in self.stored_fields) if self.is_packed else 0
         return min(BATCH_ROWS, _PACKED_NUMBERS // max(1, width))
 
 
@@ -60,7 +61,7 @@ def field_list(schema: pa.Schema, names: tuple[str, ...]) -> tuple[Field, ...]:
 
 
 def _key_type(name: str, kind: pa.DataType) -> str:
-    found = of_arrow(kind)
+    found = key_type_of_arrow(kind)
     if found is None:
         raise InputError(f"The key column {name!r} has the type {kind}, which cannot be a key.", remedy=ALLOWED)
     return found
@@ -87,7 +88,7 @@ def encode_keys(batch: pa.RecordBatch | pa.Table, schema: KeySchema) -> pa.Array
 
 
 def encode_entries(
-    batch: pa.RecordBatch | pa.Table, encoding: Encoding, only: Provenance | None = None
+    batch: pa.RecordBatch | pa.Table, encoding: EntryEncoding, only: Provenance | None = None
 ) -> tuple[pa.Array, dict[str, Provenance], int]:
     """Entries of every row: (binary array, provenances other than the version's by id, rows that carry one).
 
@@ -95,8 +96,12 @@ def encode_entries(
         only: The provenance of all rows if it is known; None: the batch has its columns.
     """
     if encoding.is_packed:
-        columns = [_column(batch, field.name) for field in encoding.stored]
-        return packed_entries(columns, encoding.stored, lambda row: _key_name(batch.slice(row, 1), encoding.key)), {}, 0
+        columns = [_column(batch, field.name) for field in encoding.stored_fields]
+        return (
+            packed_entries(columns, encoding.stored_fields, lambda row: _key_name(batch.slice(row, 1), encoding.key)),
+            {},
+            0,
+        )
     pieces: list[Any] = []
     for position, field in enumerate(encoding.fields):
         pieces.append(("," if position else "{") + orjson.dumps(field.name).decode() + ":")
@@ -163,7 +168,7 @@ def provenance_suffixes(
         return pa.repeat("}\n" + only.id, len(batch)), {only.id: only}, len(batch)
     names = [*PROVENANCE_COLUMNS, *([ROW_AS_OF] if ROW_AS_OF in batch.schema.names else [])]
     columns = [_column(batch, name) for name in names]
-    same = all(_constant(column) for column in columns)
+    same = all(_is_constant(column) for column in columns)
     if len(batch) == 0 or (same and provenance_of([column[0].as_py() for column in columns]) == default):
         return None, {}, 0
     table = pa.Table.from_arrays(columns, names)
@@ -193,7 +198,7 @@ def _positions(table: pa.Table, combinations: list[list[Any]]) -> pa.Array:
     return pa.array(found)
 
 
-def _constant(column: pa.Array) -> bool:
+def _is_constant(column: pa.Array) -> bool:
     if len(column) == 0:
         return True
     if column.null_count:
@@ -223,3 +228,32 @@ def provenance_counts(table: pa.Table) -> dict[Provenance, int]:
         item = provenance_of([row[name] for name in PROVENANCE_COLUMNS])
         counts[item] = counts.get(item, 0) + row["count_all"]
     return counts
+
+
+def entry_hashes(batch: pa.RecordBatch, encoding: EntryEncoding, provenance: Provenance | None) -> np.ndarray:
+    """Hash the key, served fields and provenance of every row, uint64 [n].
+
+    Rows with different encodings have different hashes, so unchanged rows need not be encoded to be recognised.
+
+    Args:
+        provenance: That of all rows if it is known; None: the batch has its columns.
+    """
+    keys = [batch.column(column.name) for column in encoding.key.columns]
+    values = [batch.column(field.name) for field in encoding.stored_fields]
+    return row_hashes([*keys, *values], _provenance_numbers(batch, encoding, provenance))
+
+
+def _provenance_numbers(
+    batch: pa.RecordBatch, encoding: EntryEncoding, provenance: Provenance | None
+) -> "np.ndarray | np.uint64":
+    """A number for the provenance of every row: 0 for the version's, else one more than its id."""
+    if provenance is not None and not encoding.is_packed:
+        return np.uint64(0 if provenance == encoding.provenance else 1 + int(provenance.id, 16))
+    if encoding.is_packed:
+        return np.uint64(0)
+    suffixes, _, _ = provenance_suffixes(batch, encoding.provenance)
+    if suffixes is None:
+        return np.uint64(0)
+    distinct = suffixes.dictionary_encode()
+    numbers = [1 + int(text[2:], 16) if len(text) > 1 else 0 for text in distinct.dictionary.to_pylist()]
+    return np.array(numbers, np.uint64)[distinct.indices.to_numpy()]

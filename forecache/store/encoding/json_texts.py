@@ -1,7 +1,7 @@
 """JSON of a column's values, built by Arrow kernels without Python code per row; and the types that can be served.
 
 Floats have the shortest form that reads back to the same bits; NaN and infinities are null. Text is escaped by orjson
-once per distinct value. Lists have marks by which they are cut, see `forecache.store.lists`.
+once per distinct value. Lists have marks by which they are cut, see `forecache.store.json_lists`.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.lake.delta.comparison.partition import plain_type
-from forecache.store.lists import ITEM_END, LIST_END
+from forecache.store.json_lists import ITEM_END, LIST_END
 
 
 def served_type(kind: pa.DataType) -> str | None:

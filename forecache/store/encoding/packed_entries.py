@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 
 from forecache.errors import InputError
 from forecache.lake.delta.comparison.partition import plain_type
-from forecache.pipeline.served import Packed
+from forecache.pipeline.served import PackedLayout
 from forecache.store.fields import STATE, Field
 from forecache.store.packed import FLOAT, FLOAT_BYTES
 from forecache.windows.tile_columns import column_words
 
 
-def packed_fields(schema: pa.Schema, names: Sequence[str], packed: Packed) -> tuple[Field, ...]:
+def packed_fields(schema: pa.Schema, names: Sequence[str], packed: PackedLayout) -> tuple[Field, ...]:
     """The fields of a packed version; raises InputError for a column that is not numeric."""
-    return tuple(_field(name, plain_type(schema.field(name).type), packed.sizes.get(name)) for name in names)
+    return tuple(_packed_field(name, plain_type(schema.field(name).type), packed.sizes.get(name)) for name in names)
 
 
 def state_fields(names: Sequence[str]) -> tuple[Field, ...]:
@@ -28,7 +28,7 @@ def state_fields(names: Sequence[str]) -> tuple[Field, ...]:
     return tuple(Field(name, STATE, 2) for name in names)
 
 
-def _field(name: str, kind: pa.DataType, size: int | None) -> Field:
+def _packed_field(name: str, kind: pa.DataType, size: int | None) -> Field:
     numbers = kind if size is None else kind.value_type if pa.types.is_list(kind) else pa.null()
     if not (pa.types.is_floating(numbers) or (size is None and pa.types.is_integer(numbers))):
         raise InputError(

@@ -9,16 +9,15 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from forecache.errors import InputError, NotFoundError
-from forecache.lake.delta.comparison.partition import PartitionReader, Piece
+from forecache.lake.delta.comparison.partition import PartitionReader, RowGroup, files_digest, partition_files
 from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.digest import files_digest, partition_files
 from forecache.lake.delta.tables import open_table
 from forecache.lake.feature_tables.features import STAGE, feature_versions
 from forecache.lake.ledger import newest_night
 from forecache.pipeline import AS_OF, PROVENANCE_COLUMNS, FeatureView, Served
 from forecache.settings import Settings
 from forecache.store.encoding.entries import provenance_counts, provenance_of
-from forecache.store.manifest import Provenance, Source
+from forecache.store.manifest import Provenance, TableSource
 
 _SAMPLE_ROWS = 1 << 15
 _CUT_TEXT = 32
@@ -34,7 +33,7 @@ class NightSource:
     """
 
     table: DeltaTable
-    source: Source
+    source: TableSource
     storage_options: dict[str, str] = field(repr=False)
     digest: str
     num_rows: int | None
@@ -85,7 +84,7 @@ def open_night(settings: Settings, pipeline: Served, night: date | None) -> Nigh
     counts = files["num_records"]
     return NightSource(
         table=table,
-        source=Source(
+        source=TableSource(
             table=pipeline.served_table,
             uri=settings.table_uri(pipeline.served_table),
             delta_version=table.version(),
@@ -103,7 +102,7 @@ class NightReader(PartitionReader):
     def __init__(self, table: DeltaTable, as_of: str) -> None:
         super().__init__(table, AS_OF, as_of)
 
-    def provenance(self, piece: Piece) -> Provenance | None:
+    def provenance(self, piece: RowGroup) -> Provenance | None:
         """The provenance of all rows of a piece, None if the file's statistics do not show that they share one."""
         group = self._fragments[piece.path].metadata.row_group(piece.row_group)
         statistics = {
@@ -111,14 +110,14 @@ class NightReader(PartitionReader):
             for column in map(group.column, range(group.num_columns))
             if column.path_in_schema in PROVENANCE_COLUMNS
         }
-        found = [_only_value(statistics.get(name), piece.rows) for name in PROVENANCE_COLUMNS]
+        found = [_constant_value(statistics.get(name), piece.rows) for name in PROVENANCE_COLUMNS]
         return None if _VARIES in found else provenance_of(found)
 
 
 _VARIES = object()
 
 
-def _only_value(statistics: Any, rows: int) -> Any:
+def _constant_value(statistics: Any, rows: int) -> Any:
     """The value of a column in all rows of a row group (None: null), _VARIES if it is not known to be constant."""
     if statistics is None or not statistics.has_null_count:
         return _VARIES
@@ -131,9 +130,9 @@ def _only_value(statistics: Any, rows: int) -> Any:
     return _VARIES if long else statistics.min
 
 
-def share_out(all_pieces: list[Piece], shares: int) -> list[list[Piece]]:
+def split_pieces(all_pieces: list[RowGroup], shares: int) -> list[list[RowGroup]]:
     """Split pieces into at most `shares` lists of about equal rows."""
-    lists: list[list[Piece]] = [[] for _ in range(shares)]
+    lists: list[list[RowGroup]] = [[] for _ in range(shares)]
     loads = [0] * shares
     for piece in sorted(all_pieces, key=lambda piece: -piece.rows):
         smallest = loads.index(min(loads))
@@ -142,12 +141,12 @@ def share_out(all_pieces: list[Piece], shares: int) -> list[list[Piece]]:
     return [sorted(items, key=lambda piece: (piece.path, piece.row_group)) for items in lists if items]
 
 
-def open_reader(source: Source, storage_options: dict[str, str]) -> NightReader:
+def open_night_reader(source: TableSource, storage_options: dict[str, str]) -> NightReader:
     table = DeltaTable(source.uri, version=source.delta_version, storage_options=storage_options)
     return NightReader(table, source.as_of)
 
 
-def _commonest_provenance(reader: NightReader, source: Source) -> Provenance:
+def _commonest_provenance(reader: NightReader, source: TableSource) -> Provenance:
     """The most frequent provenance, by the files' statistics or the first rows of a row group."""
     counts: dict[Provenance, int] = {}
     of_features = Provenance("", -1, source.delta_version, "", "")

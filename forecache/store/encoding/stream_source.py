@@ -49,10 +49,10 @@ class StreamTable:
             where: A further condition.
         """
         if self.version >= 0:
-            dataset = open_dataset(self._opened())
-            yield from self._scanned(dataset, columns, above=above, up_to=up_to, where=where)
+            dataset = open_dataset(self._open())
+            yield from self._scan(dataset, columns, above=above, up_to=up_to, where=where)
 
-    def in_order(
+    def ordered_batches(
         self, columns: Sequence[str], *, above: int = -1, up_to: int | None = None, where: pc.Expression | None = None
     ) -> Iterator[pa.Table]:
         """As `batches`, in the order of the stream, an hour of commits at a time; needs the memory of an hour.
@@ -61,19 +61,19 @@ class StreamTable:
         """
         if self.version < 0:
             return
-        table = self._opened()
+        table = self._open()
         for hour in sorted({str(values[HOUR]) for values in table.partitions()}):
             # A data set caches the footers of all files that it has read, so each hour gets a new one.
             of_hour = open_dataset(table, partitions=[(HOUR, "=", hour)])
-            parts = list(self._scanned(of_hour, [*columns, PLACE], above=above, up_to=up_to, where=where))
+            parts = list(self._scan(of_hour, [*columns, PLACE], above=above, up_to=up_to, where=where))
             if parts:
                 rows = pa.concat_tables(parts)
                 yield rows.take(pa.array(np.argsort(moments_of(rows), kind="stable")))
 
-    def _opened(self) -> "DeltaTable":
+    def _open(self) -> "DeltaTable":
         return open_table(self.settings, self.name, version=self.version)
 
-    def _scanned(
+    def _scan(
         self, dataset: "Dataset", columns: Sequence[str], *, above: int, up_to: int | None, where: pc.Expression | None
     ) -> Iterator[pa.Table]:
         last = self.version if up_to is None else up_to
@@ -90,7 +90,7 @@ class StreamTable:
         """The newest day of an event, by the statistics of the files; None without statistics."""
         if self.version < 0:
             return None
-        actions = self._opened().get_add_actions(flatten=True)
+        actions = self._open().get_add_actions(flatten=True)
         name = f"max.{EVENT_DAY}"
         if name not in actions.schema.names:
             return None

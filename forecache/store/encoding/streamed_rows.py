@@ -12,10 +12,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.lake.delta.comparison.compare import first_and_last
-from forecache.lake.delta.comparison.partition import plain
+from forecache.lake.delta.comparison.compare import first_and_last_positions
+from forecache.lake.delta.comparison.partition import to_plain_types
 from forecache.store.encoding.encoder import refuse_bad_keys
-from forecache.store.encoding.entries import Encoding, encode_entries, encode_keys
+from forecache.store.encoding.entries import EntryEncoding, encode_entries, encode_keys
 from forecache.store.fields import Field
 from forecache.store.keys import KeySchema
 from forecache.store.live.rows import LiveRow
@@ -23,7 +23,7 @@ from forecache.store.manifest import Provenance
 
 POSITION, PLACE, HOUR, EVENT_DAY, RECEIVED_AT = "position", "place", "hour", "event_day", "received_at"
 MODEL_VERSION, RELEASE, BASE, LATE = "model_version", "release", "base", "late"
-"""Columns of every stream's table; see `forecache.stream.record`."""
+"""Columns of every stream's table; see `forecache.stream.table_schema`."""
 
 _MADE_BY = (MODEL_VERSION, RELEASE, BASE)
 _SERVED_AS = {
@@ -54,11 +54,11 @@ def streamed_rows(
     """
     if len(rows) == 0:
         return []
-    rows = served_types(rows, fields).combine_chunks()
+    rows = cast_to_served_types(rows, fields).combine_chunks()
     (batch,) = rows.to_batches()
     keys = encode_keys(batch, key)
     refuse_bad_keys(batch, keys, key, "row {} of a stream", 0)
-    values, _, _ = encode_entries(batch, Encoding(key, tuple(fields), _NOBODY), _NOBODY)
+    values, _, _ = encode_entries(batch, EntryEncoding(key, tuple(fields), _NOBODY), _NOBODY)
     times = batch.column(event_time).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).fill_null(0)
     made_by = _provenances(batch)
     columns = (keys.to_pylist(), batch.column(POSITION).to_pylist(), times.to_pylist(), values.to_pylist(), made_by)
@@ -80,20 +80,20 @@ def _provenances(batch: pa.RecordBatch) -> list[bytes]:
     return found
 
 
-def with_answers(rows: pa.Table, fields: Sequence[Field]) -> pa.Table:
+def drop_unanswered(rows: pa.Table, fields: Sequence[Field]) -> pa.Table:
     """Drop rows whose fields are all null: a row without an answer must not replace another one."""
     there = [rows.column(field.name).is_valid() for field in fields if field.name in rows.column_names]
     return rows.filter(reduce(pc.or_, there)) if there else rows
 
 
-def served_arrow(field: Field) -> pa.DataType:
+def served_arrow_type(field: Field) -> pa.DataType:
     """The Arrow type of a field's column."""
     return _SERVED_AS.get(field.type, pa.string())
 
 
-def served_types(rows: pa.Table, fields: Sequence[Field]) -> pa.Table:
+def cast_to_served_types(rows: pa.Table, fields: Sequence[Field]) -> pa.Table:
     """Cast the fields to the types in which they are served."""
-    rows = plain(rows)
+    rows = to_plain_types(rows)
     for field in fields:
         kind = _SERVED_AS.get(field.type)
         place = rows.schema.get_field_index(field.name)
@@ -112,18 +112,18 @@ class LatestRows:
 
     def add(self, rows: pa.Table) -> None:
         """Add rows that have the key's columns, `position` and `place`."""
-        self._waiting.append(plain(rows))
+        self._waiting.append(to_plain_types(rows))
         self._num_waiting += len(rows)
         if self._num_waiting > _WAITING_ROWS and len(self._waiting) > 1:
-            kept = self._reduced()
+            kept = self._keep_latest()
             # Kept rows do not count, so that many keys are not sorted again with each batch.
             self._waiting, self._num_waiting = [kept], 0
 
     def rows(self) -> pa.Table | None:
         """The last row of every key; None without rows."""
-        return self._reduced() if any(map(len, self._waiting)) else None
+        return self._keep_latest() if any(map(len, self._waiting)) else None
 
-    def _reduced(self) -> pa.Table:
+    def _keep_latest(self) -> pa.Table:
         together = pa.concat_tables(self._waiting).combine_chunks()
         return together.take(pa.array(latest_places(together, self._key)))
 
@@ -133,7 +133,7 @@ def latest_places(rows: pa.Table, key: KeySchema) -> np.ndarray:
     keys = encode_keys(rows, key)
     batch = pa.RecordBatch.from_pydict({name: rows.column(name).combine_chunks() for name in key.names})
     refuse_bad_keys(batch, keys, key, "row {} of a stream", 0)
-    _, _, last = first_and_last(pa.chunked_array([keys]), moments_of(rows))
+    _, _, last = first_and_last_positions(pa.chunked_array([keys]), moments_of(rows))
     return np.sort(last)
 
 

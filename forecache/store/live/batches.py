@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from forecache.store.live.state import CONFIRMED_AT, CONFIRMED_FROM, CONFIRMED_UNTIL
+from forecache.store.live.counters import CONFIRMED_AT, CONFIRMED_FROM, CONFIRMED_UNTIL
 
 Offsets = Mapping[int, int]
 """Next offset to read by partition."""
 
 
 @dataclass(frozen=True)
-class Batch:
+class PendingBatch:
     """The rows of one commit.
 
     Attributes:
@@ -26,22 +26,22 @@ class Batch:
     version: int | None
 
 
-def stored_offsets(stored: Mapping[str, int]) -> dict[int, int]:
+def parse_offsets(stored: Mapping[str, int]) -> dict[int, int]:
     """Offsets as JSON has them, whose keys are texts."""
     return {int(partition): offset for partition, offset in stored.items()}
 
 
-def merged(before: Offsets, after: Offsets) -> dict[int, int]:
+def merge_offsets(before: Offsets, after: Offsets) -> dict[int, int]:
     """The greater offset of each partition."""
     return {partition: max(before.get(partition, 0), after.get(partition, 0)) for partition in {**before, **after}}
 
 
-def passed(wanted: Offsets, reached: Offsets) -> bool:
+def has_passed(wanted: Offsets, reached: Offsets) -> bool:
     """Return whether every wanted offset has been reached."""
     return all(reached.get(partition, 0) >= offset for partition, offset in wanted.items())
 
 
-def tell_confirmed(cells: memoryview, batches: Iterable[Batch], start: int) -> None:
+def write_confirmed(cells: memoryview, batches: Iterable[PendingBatch], start: int) -> None:
     """Write to the cells which rows are committed: readers skip those once the live layer has applied them.
 
     So a row is skipped even if no process removes it any more.

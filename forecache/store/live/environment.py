@@ -8,13 +8,16 @@ writer clears those of processes that were killed.
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lmdb
 
-from forecache.errors import DamagedError, UnavailableError
+from forecache.errors import ConflictError, DamagedError, UnavailableError
+from forecache.files import lock
+from forecache.store.layout import StoreLayout
 from forecache.store.segment.mapping import inode_of
 
 MAP_BYTES = 1 << 32
@@ -48,7 +51,7 @@ class Environment:
             self.rows: Any = self._env.open_db(_ROWS, create=create)
             self.meta: Any = self._env.open_db(_META, create=create)
         except lmdb.Error as error:
-            raise _unreadable(path, error) from None
+            raise _unreadable_error(path, error) from None
         self.inode = inode_of(path)
         self._growing, self._maps = threading.Lock(), 0
 
@@ -60,7 +63,7 @@ class Environment:
             record: bytes | None = transaction.get(key)
             transaction.abort()
         except lmdb.Error as error:
-            self._follow_map(error, maps)
+            self._adopt_grown_map(error, maps)
             return self.read(lambda transaction: transaction.get(key))
         return record
 
@@ -72,9 +75,9 @@ class Environment:
                 with self._env.begin(db=self.rows) as transaction:
                     return work(transaction)
             except lmdb.Error as error:
-                self._follow_map(error, maps)
+                self._adopt_grown_map(error, maps)
 
-    def _follow_map(self, error: lmdb.Error, maps: int) -> None:
+    def _adopt_grown_map(self, error: lmdb.Error, maps: int) -> None:
         """Return if the read may be tried again because the map has grown meanwhile.
 
         Args:
@@ -88,7 +91,7 @@ class Environment:
             return
         with self._growing:  # another thread's growth ends the transactions of all
             if self._maps == maps:
-                raise _unreadable(self.path, error) from None
+                raise _unreadable_error(self.path, error) from None
 
     def _resize(self, size: int) -> None:
         with self._growing:
@@ -108,7 +111,7 @@ class Environment:
                 with self._env.begin(db=self.rows) as transaction:
                     return work(transaction)
             except lmdb.Error as error:
-                raise _unreadable(self.path, error) from None
+                raise _unreadable_error(self.path, error) from None
 
     def write(self, work: Callable[[Any], _T]) -> _T:
         """Commit `work(transaction)` and return its result; if the map is full it grows, and `work` is called again.
@@ -127,17 +130,17 @@ class Environment:
                 except lmdb.MapFullError:
                     self._resize(2 * self.map_bytes)
         except (lmdb.DiskError, OSError) as error:
-            raise _no_space(self.path, error) from None
+            raise _no_space_error(self.path, error) from None
         except lmdb.Error as error:
             if "File too large" in str(error) or "Input/output" in str(error):
-                raise _no_space(self.path, error) from None
-            raise _unreadable(self.path, error) from None
+                raise _no_space_error(self.path, error) from None
+            raise _unreadable_error(self.path, error) from None
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The records of some keys, at one moment; None for those that have none."""
         return self.read(lambda transaction: list(map(transaction.get, keys)))
 
-    def some_from(self, start: bytes, most: int | None) -> list[tuple[bytes, bytes]]:
+    def read_range(self, start: bytes, most: int | None) -> list[tuple[bytes, bytes]]:
         """The first `most` keys and records (None: all) from a key on, in the keys' order."""
 
         def work(transaction: Any) -> list[tuple[bytes, bytes]]:
@@ -147,7 +150,7 @@ class Environment:
 
         return self.read(work)
 
-    def count(self) -> int:
+    def count_rows(self) -> int:
         """Number of rows."""
         return self.read(lambda transaction: int(transaction.stat(self.rows)["entries"]))
 
@@ -163,7 +166,7 @@ class Environment:
     def file_bytes(self) -> int:
         return self.path.stat().st_size
 
-    def replaced(self) -> bool:
+    def is_replaced(self) -> bool:
         """Return whether the path leads to another file than the open one, or to none."""
         try:
             return inode_of(self.path) != self.inode
@@ -209,7 +212,7 @@ def release(environment: Environment) -> None:
             environment.close()
 
 
-def _forget() -> None:
+def _forget_environments() -> None:
     """In a child process: drop the environments of the parent, so that they are opened again here."""
     global _lock
     _lock = threading.Lock()
@@ -219,17 +222,54 @@ def _forget() -> None:
     _open.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget_environments)
 
 
-def _unreadable(path: Path, error: Exception) -> DamagedError:
+def _unreadable_error(path: Path, error: Exception) -> DamagedError:
     return DamagedError(
         f"The live layer {path} cannot be used: {error}.",
         remedy="If its files are damaged, stop the stream, remove them and start it again: it fills them anew.",
     )
 
 
-def _no_space(path: Path, error: Exception) -> UnavailableError:
+def _no_space_error(path: Path, error: Exception) -> UnavailableError:
     return UnavailableError(
         f"The live layer {path} cannot be written: {error}.", remedy="Free space on its disk; nothing was changed."
     )
+
+
+LIVE, PENDING_ROWS = "live", "pending"
+"""File names of the two environments, without suffix."""
+
+_W = TypeVar("_W", bound="EnvironmentWriter")
+
+
+class EnvironmentWriter:
+    """Base class of the writers: holds the lock and the environment, which are in `_held`, until it is closed."""
+
+    _held: ExitStack
+
+    def close(self) -> None:
+        self._held.close()
+
+    def __enter__(self: _W) -> _W:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def writer_lock(layout: StoreLayout, kind: str) -> AbstractContextManager[int]:
+    """Hold the lock of one environment.
+
+    Raises:
+        ConflictError: Another process holds it; the message says which one.
+    """
+
+    def locked_error(holder: str) -> ConflictError:
+        return ConflictError(
+            f"The {kind} rows of {layout.root.name} are being written by {holder}.",
+            remedy="A live layer has one writer: stop the other one first.",
+        )
+
+    return lock(layout.streamed_folder / f"{kind}.lock", holder=f"process {os.getpid()}", refused=locked_error)

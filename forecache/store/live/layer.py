@@ -11,10 +11,10 @@ import xxhash
 from forecache.errors import UnavailableError
 from forecache.files import write_durably
 from forecache.names import NAME
+from forecache.store.checksummed_json import dump_with_checksum, load_with_checksum
 from forecache.store.fields import Field
 from forecache.store.keys import KeyColumn, KeySchema
-from forecache.store.layout import Layout
-from forecache.store.sealed import sealed, unsealed
+from forecache.store.layout import StoreLayout
 
 FORMAT = 1
 
@@ -47,16 +47,16 @@ class LiveLayer:
     format: int = FORMAT
 
     @property
-    def replaces(self) -> bool:
+    def replaces_rows(self) -> bool:
         """True if rows replace those of a version; False if they are of keys that no version has, or are merged."""
         return self.kind == "rows" and self.keep_h is None
 
     @property
-    def values(self) -> str:
+    def values_id(self) -> str:
         """Hash of all that the values of rows depend on: values with another hash must not be used."""
         parts = (
             self.kind,
-            self.replaces,
+            self.replaces_rows,
             asdict(self.key),
             [asdict(each) for each in self.fields],
             self.event_time,
@@ -65,7 +65,7 @@ class LiveLayer:
         return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True).encode())
 
     def to_json(self) -> bytes:
-        return sealed(json.loads(json.dumps(asdict(self))))
+        return dump_with_checksum(json.loads(json.dumps(asdict(self))))
 
 
 def layer_from_json(content: bytes, *, what: str = "The file LIVE") -> LiveLayer:
@@ -75,7 +75,7 @@ def layer_from_json(content: bytes, *, what: str = "The file LIVE") -> LiveLayer
         DamagedError: Its bytes are not those that were written.
         UnavailableError: A Forecache with another format wrote it.
     """
-    data = unsealed(content, what=what)
+    data = load_with_checksum(content, what=what)
     if data.get("format") != FORMAT:
         raise UnavailableError(
             f"{what} has the format {data.get('format')}.", remedy=f"This Forecache reads format {FORMAT}: upgrade it."
@@ -85,7 +85,7 @@ def layer_from_json(content: bytes, *, what: str = "The file LIVE") -> LiveLayer
     return LiveLayer(**data)
 
 
-def read_layer(layout: Layout) -> LiveLayer | None:
+def read_layer(layout: StoreLayout) -> LiveLayer | None:
     """The live layer of a store, None if it has none; raises as `layer_from_json`."""
     try:
         content = layout.live.read_bytes()
@@ -94,15 +94,15 @@ def read_layer(layout: Layout) -> LiveLayer | None:
     return layer_from_json(content, what=f"The file {layout.live}")
 
 
-def stores_with_layers(store_path: Path) -> list[str]:
+def list_stores_with_layers(store_path: Path) -> list[str]:
     """Names of the stores in a folder that have a live layer, sorted."""
     found = (path.parent.name for path in store_path.glob("*/LIVE"))
     return sorted(name for name in found if NAME.fullmatch(name))
 
 
-def write_layer(layout: Layout, layer: LiveLayer) -> None:
+def write_layer(layout: StoreLayout, layer: LiveLayer) -> None:
     """Write the file LIVE of a store, unless it is equal already."""
-    layout.streamed.mkdir(parents=True, exist_ok=True)
+    layout.streamed_folder.mkdir(parents=True, exist_ok=True)
     content = layer.to_json()
     if not layout.live.exists() or layout.live.read_bytes() != content:
         write_durably(layout.live, content)

@@ -19,11 +19,25 @@ from typing import Any
 import orjson
 
 from forecache.errors import UnavailableError
-from forecache.store.layout import Layout
-from forecache.store.live import state as cells_of
-from forecache.store.live.batches import Batch, Offsets, merged, passed, stored_offsets, tell_confirmed
-from forecache.store.live.environment import MAP_BYTES, acquire, release
-from forecache.store.live.locking import LIVE, PENDING_ROWS, Writer, writer_lock
+from forecache.store.layout import StoreLayout
+from forecache.store.live import counters as cells_of
+from forecache.store.live.batches import (
+    Offsets,
+    PendingBatch,
+    has_passed,
+    merge_offsets,
+    parse_offsets,
+    write_confirmed,
+)
+from forecache.store.live.environment import (
+    LIVE,
+    MAP_BYTES,
+    PENDING_ROWS,
+    EnvironmentWriter,
+    acquire,
+    release,
+    writer_lock,
+)
 from forecache.store.live.rows import LiveRow, record_of, times_of
 
 _SWEPT_AT_ONCE = 256
@@ -32,7 +46,7 @@ _Numbered = tuple[int, LiveRow]
 """A row and the number of its put."""
 
 
-class PendingWriter(Writer):
+class PendingWriter(EnvironmentWriter):
     """Writes the pending rows of one store; one at a time, see `open_pending_writer`.
 
     After an error the file holds what it held before, and the writer has to be opened again.
@@ -44,25 +58,25 @@ class PendingWriter(Writer):
 
     entries: int
 
-    def __init__(self, layout: Layout, committed: Offsets, version: int, *, map_bytes: int = MAP_BYTES) -> None:
+    def __init__(self, layout: StoreLayout, committed: Offsets, version: int, *, map_bytes: int = MAP_BYTES) -> None:
         self.layout = layout
         self._is_broken = False
         with ExitStack() as opening:
             opening.enter_context(writer_lock(layout, PENDING_ROWS))
-            self._cells = cells_of.create_cells(layout.streamed / f"{PENDING_ROWS}.state")
-            path = layout.streamed / f"{PENDING_ROWS}.mdb"
-            if not cells_of.of_this_boot(self._cells):
+            self._cells = cells_of.create_cells(layout.streamed_folder / f"{PENDING_ROWS}.state")
+            path = layout.streamed_folder / f"{PENDING_ROWS}.mdb"
+            if not cells_of.is_of_this_boot(self._cells):
                 path.unlink(missing_ok=True)
                 path.with_name(f"{path.name}-lock").unlink(missing_ok=True)
                 self._cells[cells_of.CONFIRMED_UNTIL] = self._cells[cells_of.CONFIRMED_FROM] = 0
             self._env = acquire(path, is_durable=False, create=True, map_bytes=map_bytes)
             opening.callback(release, self._env)
-            self._live_state = layout.streamed / f"{LIVE}.state"
+            self._live_state = layout.streamed_folder / f"{LIVE}.state"
             self._live: memoryview | None = None
             self._recover(dict(committed), version)
-            if not self.sweep():
+            if not self.remove_applied():
                 self._write()
-            self._cells[cells_of.BOOT] = cells_of.boot()
+            self._cells[cells_of.BOOT] = cells_of.boot_id()
             self._held = opening.pop_all()
 
     def _recover(self, committed: dict[int, int], version: int) -> None:
@@ -77,22 +91,22 @@ class PendingWriter(Writer):
         left.update({} if stored is None else orjson.loads(stored))
         self._number: int = left["number"]
         self._started = self._number
-        waits_for = stored_offsets(left["waits_for"])
+        waits_for = parse_offsets(left["waits_for"])
         ranges = [tuple(each) for each in left["left"]]
         confirmed, before = [], 0
         for each in left["batches"]:
-            batch = replace(Batch(**each), offsets=stored_offsets(each["offsets"]))
-            if batch.version is None and passed(batch.offsets, committed):
+            batch = replace(PendingBatch(**each), offsets=parse_offsets(each["offsets"]))
+            if batch.version is None and has_passed(batch.offsets, committed):
                 batch = replace(batch, version=version)
             if batch.version is None:
                 ranges.append((before, batch.until))
-                waits_for = merged(waits_for, batch.offsets)
+                waits_for = merge_offsets(waits_for, batch.offsets)
             else:
                 confirmed.append(batch)
             before = batch.until
-        if passed(waits_for, committed):
+        if has_passed(waits_for, committed):
             if ranges:
-                confirmed.append(Batch(-1, self._number, waits_for, version))
+                confirmed.append(PendingBatch(-1, self._number, waits_for, version))
             waits_for, ranges = {}, []
         self.waits_for, self._left = waits_for, ranges
         self._batches, self._opened_at = deque(confirmed), version
@@ -121,15 +135,15 @@ class PendingWriter(Writer):
         rest: dict[int, int] = {}
         if self._batches and self._batches[-1].batch == batch and self._batches[-1].version is None:
             rest = self._batches.pop().offsets
-        self._batches.append(Batch(batch, self._number, merged(rest, offsets), None))
-        self._seen = merged(self._seen, offsets)
+        self._batches.append(PendingBatch(batch, self._number, merge_offsets(rest, offsets), None))
+        self._seen = merge_offsets(self._seen, offsets)
         newest = {key: (self._number, row) for key, row in rows}
-        if self.waits_for and passed(self.waits_for, self._seen):
+        if self.waits_for and has_passed(self.waits_for, self._seen):
             self._end_waiting(newest)
         else:
             self._kept_back.update((key, row) for key, row in newest.items() if key in self._old)
-            self._show({key: row for key, row in newest.items() if key not in self._old})
-        self.sweep()
+            self._show_rows({key: row for key, row in newest.items() if key not in self._old})
+        self.remove_applied()
 
     def confirm(self, batch: int, version: int) -> None:
         """Record that the table contains this batch, and all before it, at this version."""
@@ -138,14 +152,14 @@ class PendingWriter(Writer):
             for each in self._batches
         )
         self._write()
-        self.sweep()
+        self.remove_applied()
 
-    def sweep(self) -> int:
+    def remove_applied(self) -> int:
         """Remove rows that the live layer has applied; returns their number. Call it about once a second.
 
         At most some hundred at a time, so that new rows need not wait; each `put` continues the work.
         """
-        applied, gone, has_changed = self._applied(), set[bytes](), False
+        applied, gone, has_changed = self._applied_version(), set[bytes](), False
         while self._batches and (at := self._batches[0].version) is not None and at <= applied:
             until = self._batches[0].until
             while self._order and self._order[0][0] <= until and len(gone) < _SWEPT_AT_ONCE:
@@ -165,7 +179,7 @@ class PendingWriter(Writer):
 
     def end_waiting_at(self, offsets: Offsets, version: int) -> None:
         """Record that the table has passed the offsets at a version without new rows: old rows end with it."""
-        if self.waits_for and passed(self.waits_for, offsets):
+        if self.waits_for and has_passed(self.waits_for, offsets):
             self._opened_at = version
             self._end_waiting({})
 
@@ -183,16 +197,16 @@ class PendingWriter(Writer):
         others = self._old - shown.keys()
         if others:
             until = max(self._numbers[key] for key in others)
-            self._batches.appendleft(Batch(-1, until, {}, self._opened_at))
+            self._batches.appendleft(PendingBatch(-1, until, {}, self._opened_at))
             self._order.appendleft((until, list(others)))
         self._old, self._kept_back, self.waits_for, self._left = set(), {}, {}, []
-        self._show(shown)
+        self._show_rows(shown)
 
-    def _show(self, shown: Mapping[bytes, _Numbered]) -> None:
+    def _show_rows(self, shown: Mapping[bytes, _Numbered]) -> None:
         self._order.append((self._number, list(shown)))
         self._write(shown=shown)
 
-    def _applied(self) -> int:
+    def _applied_version(self) -> int:
         if self._live is None:
             self._live = cells_of.read_cells(self._live_state)
         return -1 if self._live is None else int(self._live[cells_of.APPLIED])
@@ -227,14 +241,14 @@ class PendingWriter(Writer):
             del self._numbers[key]
         self._numbers.update((key, number) for key, (number, _) in shown.items())
         cells = self._cells
-        tell_confirmed(cells, self._batches, self._started if self.waits_for else 0)
+        write_confirmed(cells, self._batches, self._started if self.waits_for else 0)
         cells[cells_of.ENTRIES] = self.entries
         cells[cells_of.COMMITS] += 1
         cells[cells_of.SOME] = int(self.entries > 0)
 
 
 def open_pending_writer(
-    layout: Layout, *, committed: Offsets, version: int, map_bytes: int = MAP_BYTES
+    layout: StoreLayout, *, committed: Offsets, version: int, map_bytes: int = MAP_BYTES
 ) -> PendingWriter:
     """Open the writer of a store's pending rows; their file is created if it is missing.
 
@@ -245,5 +259,5 @@ def open_pending_writer(
     Raises:
         ConflictError: Another process writes them.
     """
-    layout.streamed.mkdir(parents=True, exist_ok=True)
+    layout.streamed_folder.mkdir(parents=True, exist_ok=True)
     return PendingWriter(layout, committed, version, map_bytes=map_bytes)

@@ -1,17 +1,18 @@
 """The reader of a live layer: streamed rows by key, in microseconds, or in no time if there are none."""
 
 import os
+import time
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from forecache.errors import DamagedError, UnavailableError
-from forecache.store.layout import Layout
-from forecache.store.live import state as cells_of
-from forecache.store.live.environment import Environment, acquire, release
-from forecache.store.live.locking import LIVE, PENDING_ROWS
-from forecache.store.live.rows import Found, LiveRow, found_of, pending_of, times_of
+from forecache.files import try_lock
+from forecache.store.layout import StoreLayout
+from forecache.store.live import counters as cells_of
+from forecache.store.live.environment import LIVE, PENDING_ROWS, Environment, acquire, release
+from forecache.store.live.rows import Found, LiveRow, found_of, found_of_pending, times_of
 
 _SOME = cells_of.SOME
 
@@ -22,10 +23,10 @@ class LiveReader:
     The environments may be missing at first: `follow` opens those that were created since.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: StoreLayout) -> None:
         self.layout = layout
-        self._pending = _Side(layout.streamed, PENDING_ROWS, is_durable=False)
-        self._live = _Side(layout.streamed, LIVE, is_durable=True)
+        self._pending = _EnvironmentReader(layout.streamed_folder, PENDING_ROWS, is_durable=False)
+        self._live = _EnvironmentReader(layout.streamed_folder, LIVE, is_durable=True)
         self.follow()
 
     def get(self, key: bytes) -> LiveRow | None:
@@ -47,7 +48,7 @@ class LiveReader:
         if self._pending.cells[_SOME]:
             record = self._pending.get(key)
             if record is not None and not self._is_applied(record):
-                return pending_of(record)
+                return found_of_pending(record)
         if self._live.cells[_SOME]:
             record = self._live.get(key)
             if record is not None:
@@ -60,7 +61,7 @@ class LiveReader:
         if self._pending.cells[_SOME]:
             for place, record in enumerate(self._pending.get_many(keys)):
                 if record is not None and not self._is_applied(record):
-                    rows[place] = pending_of(record)
+                    rows[place] = found_of_pending(record)
         if self._live.cells[_SOME]:
             for place, record in enumerate(self._live.get_many(keys)):
                 if record is not None and rows[place] is None:
@@ -78,24 +79,24 @@ class LiveReader:
         return int(self._live.cells[cells_of.ENTRIES] + self._pending.cells[cells_of.ENTRIES])
 
     @property
-    def pending(self) -> int:
+    def num_pending(self) -> int:
         """Number of pending rows."""
         return int(self._pending.cells[cells_of.ENTRIES])
 
     @property
-    def applied(self) -> int:
+    def applied_version(self) -> int:
         """The version of the stream's table that has been applied; -1: none."""
-        return self._number(cells_of.APPLIED)
+        return self._read_cell(cells_of.APPLIED)
 
     @property
     def verified_through(self) -> int:
         """The version at which the content was last found equal to the table's; -1: never."""
-        return self._number(cells_of.VERIFIED)
+        return self._read_cell(cells_of.VERIFIED)
 
     @property
     def floor(self) -> int:
         """The offset up to which rows have been removed; -1: none."""
-        return self._number(cells_of.FLOOR)
+        return self._read_cell(cells_of.FLOOR)
 
     @property
     def commits(self) -> int:
@@ -105,17 +106,17 @@ class LiveReader:
     @property
     def newest_event_us(self) -> int:
         """Time of the newest event that was applied; 0: none."""
-        return max(0, self._number(cells_of.NEWEST_US))
+        return max(0, self._read_cell(cells_of.NEWEST_US))
 
     @property
     def table_version(self) -> int:
         """The newest version of the table that the tailer has read; -1: none."""
-        return self._number(cells_of.TABLE_VERSION)
+        return self._read_cell(cells_of.TABLE_VERSION)
 
     @property
     def looked_at_us(self) -> int:
         """Time at which the tailer last read the table's version, in microseconds of Unix time; 0: never."""
-        return max(0, self._number(cells_of.LOOKED_AT_US))
+        return max(0, self._read_cell(cells_of.LOOKED_AT_US))
 
     def count_above(self, cuts: Sequence[int]) -> list[int]:
         """Number of keys with a row above each of the cut-offs; reads all rows."""
@@ -145,12 +146,12 @@ class LiveReader:
             return False
         return bool(self._live.cells[cells_of.APPLIED] >= cells[cells_of.CONFIRMED_AT] and self._live.is_there)
 
-    def _number(self, cell: int) -> int:
+    def _read_cell(self, cell: int) -> int:
         cells = self._live.cells
         return int(cells[cell]) if cells[cells_of.MAGIC] else -1
 
 
-class _Side:
+class _EnvironmentReader:
     """Reads one environment.
 
     Attributes:
@@ -164,7 +165,7 @@ class _Side:
         self._mapped: tuple[memoryview, tuple[int, int]] | None = None
         self._env: Environment | None = None
         self._replaced: list[Environment] = []
-        self.get: Callable[[bytes], bytes | None] = _nothing
+        self.get: Callable[[bytes], bytes | None] = _read_nothing
         _sides.add(self)
 
     @property
@@ -177,30 +178,30 @@ class _Side:
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """Every key and record."""
-        return [] if self._env is None else self._env.some_from(b"", None)
+        return [] if self._env is None else self._env.read_range(b"", None)
 
     def follow(self) -> None:
-        if self._env is not None and self._env.replaced():
+        if self._env is not None and self._env.is_replaced():
             # Another thread may be reading it.
             self._replaced.append(self._env)
             self._env = None
-        if self._mapped is None or self._mapped[1] != _inode(self._state):
-            cells, inode = cells_of.read_cells(self._state), _inode(self._state)
+        if self._mapped is None or self._mapped[1] != _inode_of(self._state):
+            cells, inode = cells_of.read_cells(self._state), _inode_of(self._state)
             self._mapped = None if cells is None or inode is None else (cells, inode)
-        is_of_now = self._mapped is not None and cells_of.of_this_boot(self._mapped[0])
+        is_of_now = self._mapped is not None and cells_of.is_of_this_boot(self._mapped[0])
         if self._mapped is None or not (is_of_now or self._is_durable):
             # It does not exist, the machine has crashed, or the writer of pending rows is about to create the file.
             self.cells = cells_of.NO_CELLS
             return
         if self._env is None:
-            self._env = self._opened()
-            self.get = _nothing if self._env is None else self._env.get
+            self._env = self._open()
+            self.get = _read_nothing if self._env is None else self._env.get
         if self._env is None:
             self.cells = cells_of.NO_CELLS
         else:  # after a crash of the machine, counters that were not flushed are lost
             self.cells = self._mapped[0] if is_of_now else cells_of.UNSURE
 
-    def _opened(self) -> Environment | None:
+    def _open(self) -> Environment | None:
         try:
             return acquire(self._path, is_durable=self._is_durable)
         except DamagedError:
@@ -209,12 +210,12 @@ class _Side:
             return None
 
     def close(self) -> None:
-        self.cells, self.get = cells_of.NO_CELLS, _nothing
+        self.cells, self.get = cells_of.NO_CELLS, _read_nothing
         for environment in (*self._replaced, *([] if self._env is None else [self._env])):
             release(environment)
         self._env, self._replaced = None, []
 
-    def forget(self) -> None:
+    def reopen_in_child(self) -> None:
         """In a forked process: drop the parent's environment without closing it, and open another one."""
         self._replaced = []
         if self._env is not None:
@@ -222,25 +223,63 @@ class _Side:
             self.follow()
 
 
-def _nothing(key: bytes) -> bytes | None:
+def _read_nothing(key: bytes) -> bytes | None:
     """Read of an environment that does not exist."""
     return None
 
 
-_sides: "weakref.WeakSet[_Side]" = weakref.WeakSet()
+_sides: "weakref.WeakSet[_EnvironmentReader]" = weakref.WeakSet()
 
 
 def _reopen() -> None:
     for side in list(_sides):
-        side.forget()
+        side.reopen_in_child()
 
 
 os.register_at_fork(after_in_child=_reopen)
 
 
-def _inode(path: Path) -> tuple[int, int] | None:
+def _inode_of(path: Path) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+_LONGEST_S = 15.0
+_PAUSE_S = 0.02
+
+
+def wait_until_applied(layout: StoreLayout, cut: int, *, longest_s: float = _LONGEST_S) -> bool:
+    """Wait, before the pointer moves to a version, until the live layer has applied the version's cut-off.
+
+    The workers of a reader swap in a new version one after the other. One that has it knows the stream up to the
+    cut-off, so the live layer must be as far for the others, or a key would go back to an older row between two
+    requests. The layer must also still have the rows that an older version lacks.
+
+    Returns:
+        Whether it has. False: no tailer runs on this machine, or it is too slow; then a key may go back for a moment.
+    """
+    if cut < 0 or not layout.live.exists():
+        return True
+    give_up = time.monotonic() + longest_s
+    with LiveReader(layout) as reader:
+        while not (reader.applied_version >= cut >= reader.floor):
+            if not has_writer(layout) or time.monotonic() > give_up:
+                return False
+            time.sleep(_PAUSE_S)
+            reader.follow()
+    return True
+
+
+def has_writer(layout: StoreLayout) -> bool:
+    """Return whether a process of this machine writes the live layer of a store."""
+    try:
+        descriptor = os.open(layout.streamed_folder / f"{LIVE}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not try_lock(descriptor, shared=True)
+    finally:
+        os.close(descriptor)

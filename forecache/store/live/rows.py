@@ -57,7 +57,7 @@ def found_of(record: bytes) -> Found:
     return position, event_us, record[end:], record[_VALUE:end]
 
 
-def pending_of(record: bytes) -> Found:
+def found_of_pending(record: bytes) -> Found:
     """As `found_of`, for a pending row, whose record has another number instead of its position."""
     _, event_us, size = _unpack(record)
     end = _VALUE + size

@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 
-from forecache.store.layout import Layout
+from forecache.store.layout import StoreLayout
 
 _FILE = "tail.json"
 
@@ -51,7 +51,7 @@ class TailState:
     failing_since: float = 0.0
     failure: str = ""
 
-    def note(self, applied: int, *, verified: int, now: float) -> None:
+    def record_versions(self, applied: int, *, verified: int, now: float) -> None:
         """Record the Delta versions up to which the layer has applied the table and was found equal to it."""
         self.written_at, self.applied = now, applied
         if verified >= applied:
@@ -60,18 +60,18 @@ class TailState:
             self.unverified_since = now
 
 
-def read_tail_state(layout: Layout) -> TailState:
+def read_tail_state(layout: StoreLayout) -> TailState:
     """The last state that a tailer wrote; an empty one if none ran here."""
     with suppress(OSError, ValueError, TypeError, AttributeError):
-        found = json.loads((layout.streamed / _FILE).read_bytes())
+        found = json.loads((layout.streamed_folder / _FILE).read_bytes())
         known = {each.name for each in fields(TailState)}
         return TailState(**{name: value for name, value in found.items() if name in known})
     return TailState()
 
 
-def write_tail_state(layout: Layout, state: TailState) -> None:
+def write_tail_state(layout: StoreLayout, state: TailState) -> None:
     """Replace the state atomically, without a flush: a crash of the machine may lose it, a full disk keeps it."""
-    path = layout.streamed / _FILE
+    path = layout.streamed_folder / _FILE
     temporary = path.with_name(f".{_FILE}.{os.getpid()}.tmp")
     with suppress(OSError):
         temporary.write_text(json.dumps(asdict(state)))

@@ -12,12 +12,31 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from forecache.store import content_hash
-from forecache.store.layout import Layout
-from forecache.store.live import state as cells_of
-from forecache.store.live.environment import MAP_BYTES, acquire, release
-from forecache.store.live.locking import LIVE, Writer, writer_lock
-from forecache.store.live.numbers import NEVER, NEW, content_of, sum_after
+from forecache.store.layout import StoreLayout
+from forecache.store.live import counters as cells_of
+from forecache.store.live.environment import LIVE, MAP_BYTES, EnvironmentWriter, acquire, release, writer_lock
 from forecache.store.live.rows import LiveRow, record_of, times_of
+
+NEVER = -(1 << 63)
+"""An event time before all others: nothing expires."""
+NEW: dict[str, Any] = {
+    "applied": -1, "verified": -1, "floor": -1, "expire_before_us": NEVER, "pruned": True, "sum": "0", "newest": 0,
+    "values": "",
+}  # fmt: skip
+"""Numbers of an empty layer; `sum` is hexadecimal, `values` is the `LiveLayer.values_id` of the rows."""
+
+
+def live_content_sum(rows: Iterable[tuple[bytes, LiveRow]]) -> int:
+    """The content hash of rows with distinct keys; see `LiveWriter.content_sum`."""
+    return content_hash.content_sum((key, record_of(row)) for key, row in rows)
+
+
+def update_content_sum(total: int, gone: Sequence[tuple[bytes, bytes]], come: Sequence[tuple[bytes, bytes]]) -> int:
+    """Update the content hash for removed (`gone`) and added (`come`) keys and records."""
+    if gone:
+        total = content_hash.subtract(total, content_hash.content_sum(gone))
+    return content_hash.add(total, content_hash.content_sum(come)) if come else total
+
 
 _STATE = b"state"
 _CHUNK = 20_000
@@ -26,7 +45,7 @@ _T = TypeVar("_T")
 _Record = tuple[bytes, bytes]
 
 
-class LiveWriter(Writer):
+class LiveWriter(EnvironmentWriter):
     """
     Attributes:
         applied: The table's version up to which rows have been applied; -1: none.
@@ -48,18 +67,21 @@ class LiveWriter(Writer):
     pruned: bool
     values: str
 
-    def __init__(self, layout: Layout, *, map_bytes: int = MAP_BYTES) -> None:
+    def __init__(self, layout: StoreLayout, *, map_bytes: int = MAP_BYTES) -> None:
         self.layout = layout
         with ExitStack() as opening:
             opening.enter_context(writer_lock(layout, LIVE))
-            path = layout.streamed / f"{LIVE}.mdb"
+            path = layout.streamed_folder / f"{LIVE}.mdb"
             self._env = acquire(path, is_durable=True, create=True, map_bytes=map_bytes)
             opening.callback(release, self._env)
-            self.get_many, self._cells = self._env.get_many, cells_of.create_cells(layout.streamed / f"{LIVE}.state")
+            self.get_many, self._cells = (
+                self._env.get_many,
+                cells_of.create_cells(layout.streamed_folder / f"{LIVE}.state"),
+            )
             self._check_readers_at, self._from = 0.0, b""
             stored = self._env.read(lambda transaction: transaction.get(_STATE, db=self._env.meta))
-            self._take(NEW if stored is None else json.loads(stored), self._env.count())
-            self._cells[cells_of.BOOT] = cells_of.boot()
+            self._adopt_numbers(NEW if stored is None else json.loads(stored), self._env.count_rows())
+            self._cells[cells_of.BOOT] = cells_of.boot_id()
             self._held = opening.pop_all()
 
     def apply(self, version: int, rows: Iterable[tuple[bytes, LiveRow]]) -> None:
@@ -83,7 +105,7 @@ class LiveWriter(Writer):
                 before = transaction.get(key)
                 if before is not None:
                     gone.append((key, before))
-                if self._is_out(row.position, row.event_us):
+                if self._is_removed(row.position, row.event_us):
                     if before is not None:
                         transaction.delete(key)
                     continue
@@ -91,7 +113,9 @@ class LiveWriter(Writer):
                 transaction.put(key, record)
                 come.append((key, record))
             latest = max((row.event_us for row in newest.values()), default=0)
-            return self._note(transaction, gone, come, applied=version, newest=max(self.newest_event_us, latest))
+            return self._next_numbers(
+                transaction, gone, come, applied=version, newest=max(self.newest_event_us, latest)
+            )
 
         self._commit(work)
 
@@ -108,7 +132,7 @@ class LiveWriter(Writer):
         if (floor, expire) != (self.floor, self.expire_before_us):
             self._from = b""
             self._commit(
-                lambda transaction: self._note(transaction, floor=floor, expire_before_us=expire, pruned=False)
+                lambda transaction: self._next_numbers(transaction, floor=floor, expire_before_us=expire, pruned=False)
             )
         removed, left = 0, most
         while not self.pruned and left != 0:
@@ -118,14 +142,14 @@ class LiveWriter(Writer):
         return removed
 
     def _prune_some(self, size: int) -> int:
-        looked = self._env.some_from(self._from, size)
-        doomed = [(key, record) for key, record in looked if self._is_out(*times_of(record))]
+        looked = self._env.read_range(self._from, size)
+        doomed = [(key, record) for key, record in looked if self._is_removed(*times_of(record))]
         ends = len(looked) < size
 
         def work(transaction: Any) -> dict[str, Any]:
             for key, _ in doomed:
                 transaction.delete(key)
-            return self._note(transaction, gone=doomed, pruned=ends)
+            return self._next_numbers(transaction, gone=doomed, pruned=ends)
 
         if doomed or ends:
             self._commit(work)
@@ -134,9 +158,9 @@ class LiveWriter(Writer):
 
     def mark_verified(self, version: int) -> None:
         """Record that the content at this version was found equal to the table's."""
-        self._commit(lambda transaction: self._note(transaction, verified=version))
+        self._commit(lambda transaction: self._next_numbers(transaction, verified=version))
 
-    def note_table(self, version: int) -> None:
+    def publish_table_version(self, version: int) -> None:
         """Publish the version of the table, and the present time, to readers, which compute the lag from them."""
         self._cells[cells_of.TABLE_VERSION] = version
         self._cells[cells_of.LOOKED_AT_US] = time.time_ns() // 1000
@@ -172,7 +196,7 @@ class LiveWriter(Writer):
                 transaction.delete(key)
             for key, row in new.items():
                 transaction.put(key, record_of(row))
-            total, latest = content_of(new.items()), max((row.event_us for row in new.values()), default=0)
+            total, latest = live_content_sum(new.items()), max((row.event_us for row in new.values()), default=0)
             told = {"applied": version, "floor": floor, "expire_before_us": expire_before_us, "values": values}
             return {**NEW, **told, "sum": content_hash.to_hex(total), "newest": latest, "entries": len(new)}
 
@@ -193,20 +217,20 @@ class LiveWriter(Writer):
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """Every key and record, in the keys' order."""
-        return self._env.some_from(b"", None)
+        return self._env.read_range(b"", None)
 
     def recount(self) -> int:
         """Compute the content hash from all rows."""
         return content_hash.content_sum(self.items())
 
-    def _is_out(self, position: int, event_us: int) -> bool:
+    def _is_removed(self, position: int, event_us: int) -> bool:
         return position <= self.floor or event_us < self.expire_before_us
 
-    def _note(
+    def _next_numbers(
         self, transaction: Any, gone: Sequence[_Record] = (), come: Sequence[_Record] = (), **changes: Any
     ) -> dict[str, Any]:
         """The numbers after this transaction."""
-        total = sum_after(self.content_sum, gone, come)
+        total = update_content_sum(self.content_sum, gone, come)
         entries = transaction.stat(self._env.rows)["entries"]
         return {**self._numbers, "sum": content_hash.to_hex(total), **changes, "entries": entries}
 
@@ -217,13 +241,13 @@ class LiveWriter(Writer):
             transaction.put(_STATE, json.dumps(numbers).encode(), db=self._env.meta)
             return numbers, entries
 
-        self._take(*self._env.write(whole))
+        self._adopt_numbers(*self._env.write(whole))
         now = time.monotonic()
         if now >= self._check_readers_at:
             self._check_readers_at = now + _CHECK_READERS_S
             self._env.forget_dead_readers()
 
-    def _take(self, numbers: dict[str, Any], entries: int) -> None:
+    def _adopt_numbers(self, numbers: dict[str, Any], entries: int) -> None:
         """Adopt committed numbers, and publish them to readers."""
         self._numbers, self.entries = numbers, entries
         self.applied, self.verified_through = numbers["applied"], numbers["verified"]
@@ -238,11 +262,11 @@ class LiveWriter(Writer):
         cells[cells_of.SOME] = int(entries > 0)
 
 
-def open_live_writer(layout: Layout, *, map_bytes: int = MAP_BYTES) -> LiveWriter:
+def open_live_writer(layout: StoreLayout, *, map_bytes: int = MAP_BYTES) -> LiveWriter:
     """Open the writer of a store's live layer, which is created if it is missing.
 
     Raises:
         ConflictError: Another process writes it.
     """
-    layout.streamed.mkdir(parents=True, exist_ok=True)
+    layout.streamed_folder.mkdir(parents=True, exist_ok=True)
     return LiveWriter(layout, map_bytes=map_bytes)

@@ -15,8 +15,7 @@ from forecache.store.layout import remove_tree, shard_file
 from forecache.store.manifest import Manifest, SegmentInfo, ShardInfo
 from forecache.store.publishing.publication import PendingVersion, Publication, require_equal
 from forecache.store.publishing.read_back import read_back, row_blocks
-from forecache.store.read.merge import merged
-from forecache.store.read.snapshot import Snapshot
+from forecache.store.read.snapshot import Snapshot, merge_rows
 from forecache.store.segment.filter import MAX_DELTAS
 from forecache.store.segment.writer import PAGE, write_sorted
 
@@ -31,7 +30,7 @@ def most_changed_rows(publication: Publication) -> int:
     return max(int(share), SMALL_STORE_ROWS)
 
 
-def why_compact(publication: Publication, manifest: Manifest) -> str:
+def compaction_reason(publication: Publication, manifest: Manifest) -> str:
     """The reason to compact a pending version into one base; "" if its deltas are small and few."""
     base, *deltas = manifest.segments
     entries = sum(segment.entries for segment in deltas)
@@ -50,7 +49,7 @@ def compact(publication: Publication, pending: PendingVersion, reason: str) -> P
     folder = publication.staging / segment_id
     folder.mkdir()
     with Snapshot(layout, version) as before:
-        shards = [_merge(before, shard, folder) for shard in range(len(version.segments[0].shards))]
+        shards = [_merge_shard(before, shard, folder) for shard in range(len(version.segments[0].shards))]
     publish_step("merged")
     segment = SegmentInfo(segment_id, "base", sum(shard.entries for shard in shards), 0, tuple(shards))
     publication.move_segment(folder, segment)
@@ -69,11 +68,11 @@ def compact(publication: Publication, pending: PendingVersion, reason: str) -> P
     return PendingVersion(manifest, {**pending.details, "why_compacted": reason})
 
 
-def _merge(version: Snapshot, shard: int, folder: Path) -> ShardInfo:
+def _merge_shard(version: Snapshot, shard: int, folder: Path) -> ShardInfo:
     """Write one shard of the base merged with the deltas."""
     overlay = version.overlay(shard)
     newer_bytes = sum(map(sys.getsizeof, overlay.values())) + 3 * PAGE * len(overlay)
-    rows = merged(version.base_items(shard), overlay)
+    rows = merge_rows(version.base_items(shard), overlay)
     return write_sorted(
         folder / shard_file(shard),
         (([key for key, _ in block], [entry for _, entry in block]) for block in row_blocks(rows, paced=True)),

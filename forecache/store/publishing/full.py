@@ -8,26 +8,26 @@ import numpy as np
 from forecache.errors import CheckError
 from forecache.steps import publish_step
 from forecache.store import content_hash as hashing
-from forecache.store.encoding.prediction_source import share_out
+from forecache.store.encoding.prediction_source import split_pieces
 from forecache.store.manifest import SegmentInfo
-from forecache.store.publishing.full_jobs import EncodedRows, ShardFiles, build, encode, verify
-from forecache.store.publishing.gates import check_gates, drift, statistics
+from forecache.store.publishing.full_jobs import EncodedRows, ShardFiles, build_shard, encode_pieces, verify_shard
+from forecache.store.publishing.gates import check_gates, measure_drift, publish_statistics
 from forecache.store.publishing.publication import PendingVersion, Publication, require_equal
-from forecache.store.publishing.streamed.key_set import key_set
-from forecache.store.publishing.worker_pool import Pool
-from forecache.store.segment.writer import num_shards, suits
+from forecache.store.publishing.streamed.key_set import make_key_set
+from forecache.store.publishing.worker_pool import ProcessPool
+from forecache.store.segment.writer import num_shards, suits_num_shards
 
 _SAMPLE_ROWS = 200_000
 
 
-def encode_night(publication: Publication, pool: Pool) -> EncodedRows:
+def encode_night(publication: Publication, pool: ProcessPool) -> EncodedRows:
     """Encode all rows into staging, one file for each shard and job, and apply the publish gates."""
     source, encoding = publication.source, publication.encoding
     all_pieces = source.reader.pieces
     rows = sum(piece.rows for piece in all_pieces)
-    shards = _shards(publication, rows)
+    shards = _choose_num_shards(publication, rows)
     publication.progress(f"Encoding {rows:,} rows of {source.source.as_of}", 0.0)
-    hidden = _hidden_keys(publication)
+    hidden = _write_hidden_keys(publication)
     jobs = [
         {
             "source": source.source,
@@ -39,10 +39,10 @@ def encode_night(publication: Publication, pool: Pool) -> EncodedRows:
             "folder": publication.staging / f"encoded-{number}",
             "hidden": hidden,
         }
-        for number, share in enumerate(share_out(all_pieces, max(1, 2 * len(pool.processes))))
+        for number, share in enumerate(split_pieces(all_pieces, max(1, 2 * len(pool.processes))))
     ]
-    found = pool.map(encode, jobs, done=lambda count: publication.progress("Encoding", 0.4 * count / len(jobs)))
-    night = _together(found)
+    found = pool.map(encode_pieces, jobs, done=lambda count: publication.progress("Encoding", 0.4 * count / len(jobs)))
+    night = _combine_shares(found)
     if source.num_rows is not None and night.in_batch != source.num_rows:
         raise CheckError(
             f"{night.in_batch:,} rows were read where the Delta log counts {source.num_rows:,}.",
@@ -54,29 +54,29 @@ def encode_night(publication: Publication, pool: Pool) -> EncodedRows:
         current=current,
         rows=night.in_batch,
         nulls=night.nulls,
-        drifted={} if current is None else drift(current, night.samples),
+        drifted={} if current is None else measure_drift(current, night.samples),
     )
-    night = _with_stream(publication, night)
+    night = _add_streamed_rows(publication, night)
     publish_step("encoded")
     return night
 
 
-def _hidden_keys(publication: Publication) -> Path | None:
+def _write_hidden_keys(publication: Publication) -> Path | None:
     """Write a file of the keys whose streamed rows replace the batch's; None if there are none."""
     overlay = publication.overlay
     if overlay is None or not overlay.num_rows:
         return None
     path = publication.staging / "streamed.arrow"
-    key_set(overlay.keys).write(path)
+    make_key_set(overlay.keys).write(path)
     return path
 
 
-def _with_stream(publication: Publication, night: EncodedRows) -> EncodedRows:
+def _add_streamed_rows(publication: Publication, night: EncodedRows) -> EncodedRows:
     """Encode the stream's rows too, and add them to the figures of the batch's rows."""
     overlay, encoding = publication.overlay, publication.encoding
     if overlay is None or not overlay.num_rows:
         return night
-    encoder, keys, entries = overlay.encoded(encoding, model_name=encoding.provenance.model_name)
+    encoder, keys, entries = overlay.encode_rows(encoding, model_name=encoding.provenance.model_name)
     folder = publication.staging / "encoded-stream"
     folder.mkdir()
     sink = ShardFiles(folder, night.shards)
@@ -92,17 +92,17 @@ def _with_stream(publication: Publication, night: EncodedRows) -> EncodedRows:
     )
 
 
-def _shards(publication: Publication, rows: int) -> int:
+def _choose_num_shards(publication: Publication, rows: int) -> int:
     """The number of shards for the rows; the current base's if it is close, so that the two can be compared."""
     values = publication.values_of(rows)
     if publication.current is not None:
         base = len(publication.current.segments[0].shards)
-        if suits(base, rows, values):
+        if suits_num_shards(base, rows, values):
             return base
     return num_shards(rows, values)
 
 
-def _together(shares: list[EncodedRows]) -> EncodedRows:
+def _combine_shares(shares: list[EncodedRows]) -> EncodedRows:
     first = shares[0]
     return EncodedRows(
         folders=tuple(folder for share in shares for folder in share.folders),
@@ -117,7 +117,7 @@ def _together(shares: list[EncodedRows]) -> EncodedRows:
     )
 
 
-def build_full(publication: Publication, night: EncodedRows, pool: Pool, *, reason: str) -> PendingVersion:
+def build_full(publication: Publication, night: EncodedRows, pool: ProcessPool, *, reason: str) -> PendingVersion:
     """Build and verify a new base from encoded rows."""
     segment_id = publication.segment_id("base")
     folder = publication.staging / segment_id
@@ -125,7 +125,7 @@ def build_full(publication: Publication, night: EncodedRows, pool: Pool, *, reas
     shards = night.shards
     publication.progress(f"Building {shards} shards", 0.4)
     built = pool.map(
-        build,
+        build_shard,
         [{"folders": night.folders, "shard": shard, "target": folder} for shard in range(shards)],
         done=lambda count: publication.progress("Building", 0.4 + 0.4 * count / shards),
     )
@@ -141,11 +141,11 @@ def build_full(publication: Publication, night: EncodedRows, pool: Pool, *, reas
         provenance=publication.encoding.provenance,
         provenances=night.provenances,
         carried=night.carried,
-        statistics=statistics(night.in_batch, night.nulls, night.samples),
+        statistics=publish_statistics(night.in_batch, night.nulls, night.samples),
         filter_file=None,
     )
     read = pool.map(
-        verify,
+        verify_shard,
         [{"layout": publication.store.layout, "manifest": manifest, "shard": shard} for shard in range(shards)],
         done=lambda count: publication.progress("Verifying", 0.8 + 0.2 * count / shards),
     )

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.lake.delta.comparison.partition import Piece
+from forecache.lake.delta.comparison.partition import RowGroup
 from forecache.store import content_hash as hashing
 from forecache.store.encoding.encoder import Encoder, short_lists
-from forecache.store.encoding.entries import Encoding
-from forecache.store.encoding.prediction_source import open_reader
-from forecache.store.layout import Layout, shard_file
-from forecache.store.manifest import Manifest, Provenance, ShardInfo, Source
+from forecache.store.encoding.entries import EntryEncoding
+from forecache.store.encoding.prediction_source import open_night_reader
+from forecache.store.layout import StoreLayout, shard_file
+from forecache.store.manifest import Manifest, Provenance, ShardInfo, TableSource
 from forecache.store.publishing.read_back import read_back
 from forecache.store.publishing.streamed.key_set import KeySet, read_key_set
 from forecache.store.read.snapshot import Snapshot
@@ -55,12 +55,12 @@ class EncodedRows:
     provenances: dict[str, Provenance]
 
 
-def encode(
+def encode_pieces(
     *,
-    source: Source,
+    source: TableSource,
     storage_options: dict[str, str],
-    pieces: Sequence[Piece],
-    encoding: Encoding,
+    pieces: Sequence[RowGroup],
+    encoding: EntryEncoding,
     shards: int,
     sample_every: int,
     folder: Path,
@@ -74,13 +74,13 @@ def encode(
     folder.mkdir(parents=True)
     encoder = Encoder(encoding, sample_every)
     sink = ShardFiles(folder, shards)
-    shown = _Shown(encoder, None if hidden is None else read_key_set(hidden))
-    reader = open_reader(source, storage_options)
+    shown = _HiddenRowFilter(encoder, None if hidden is None else read_key_set(hidden))
+    reader = open_night_reader(source, storage_options)
     for piece in pieces:
         only = reader.provenance(piece)
         position = 0
         for batch in reader.batches(piece, encoding.columns(provenance=only is None), batch_rows=encoding.batch_rows):
-            sink.write(*shown.rows(*encoder.encode(batch, f"{piece.place}, row {{}}", position, only)))
+            sink.write(*shown.drop_hidden(*encoder.encode(batch, f"{piece.label}, row {{}}", position, only)))
             position += len(batch)
     sink.close()
     return EncodedRows(
@@ -96,14 +96,14 @@ def encode(
     )
 
 
-class _Shown:
+class _HiddenRowFilter:
     """Drops the rows of keys whose streamed rows replace them, and counts them."""
 
     def __init__(self, encoder: Encoder, keys: KeySet | None) -> None:
         self._encoder, self._keys = encoder, keys
         self.hidden = self.hidden_sum = self.hidden_carried = 0
 
-    def rows(self, keys: pa.Array, entries: pa.Array) -> tuple[pa.Array, pa.Array]:
+    def drop_hidden(self, keys: pa.Array, entries: pa.Array) -> tuple[pa.Array, pa.Array]:
         """Drop hidden rows from those that the encoder has encoded last."""
         hidden = None if self._keys is None else self._keys.mask(keys)
         if hidden is None or not hidden.any():
@@ -160,12 +160,12 @@ def _shard_rows(folders: Sequence[Path], shard: int) -> tuple[pa.Array, pa.Array
     return table.column(0).chunk(0), table.column(1).chunk(0)
 
 
-def build(*, folders: Sequence[Path], shard: int, target: Path) -> ShardInfo:
+def build_shard(*, folders: Sequence[Path], shard: int, target: Path) -> ShardInfo:
     """Build one shard's LMDB file."""
     return write_shard(target / shard_file(shard), *_shard_rows(folders, shard), indexed=True)
 
 
-def verify(*, layout: Layout, manifest: Manifest, shard: int) -> tuple[int, int]:
+def verify_shard(*, layout: StoreLayout, manifest: Manifest, shard: int) -> tuple[int, int]:
     """(rows, content sum) of one shard, read back through the reader's own `get`."""
     with Snapshot(layout, manifest) as snapshot:
         return read_back(snapshot, shard)

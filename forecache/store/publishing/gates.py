@@ -13,7 +13,7 @@ from forecache.store.manifest import Manifest
 _BINS = 20
 
 
-def statistics(rows: int, nulls: Mapping[str, int], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def publish_statistics(rows: int, nulls: Mapping[str, int], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Statistics for the next version's gates: rows of the batch, null counts, and a histogram of each numeric field.
 
     Histograms are scaled to all values. Streamed rows are not in these figures.
@@ -30,7 +30,7 @@ def _histogram(rows: int, values: np.ndarray) -> dict[str, list[float]]:
     return {"edges": edges.tolist(), "counts": (bin_counts(edges, finite) * (rows / len(finite))).tolist()}
 
 
-def drift(current: Manifest, samples: Mapping[str, np.ndarray]) -> dict[str, float]:
+def measure_drift(current: Manifest, samples: Mapping[str, np.ndarray]) -> dict[str, float]:
     """PSI of each numeric field's new values against the current version."""
     histograms = current.statistics.get("histograms", {})
     return {

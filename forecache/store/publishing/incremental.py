@@ -16,19 +16,19 @@ from forecache.steps import publish_step
 from forecache.store import content_hash as hashing
 from forecache.store.layout import shard_file
 from forecache.store.manifest import Manifest, Provenance, SegmentInfo, ShardInfo
-from forecache.store.publishing.changes.change_feed import read_feed
-from forecache.store.publishing.changes.changes import ChangesUnavailable, KeyChanges, RowChanges, key_changes
+from forecache.store.publishing.changes.change_feed import read_change_feed
 from forecache.store.publishing.changes.compare_partitions import compare_partitions
+from forecache.store.publishing.changes.row_changes import ChangesUnavailable, KeyChanges, RowChanges, find_key_changes
 from forecache.store.publishing.compaction import most_changed_rows
 from forecache.store.publishing.gates import check_gates
 from forecache.store.publishing.publication import PendingVersion, Publication, require_equal
-from forecache.store.publishing.read_back import present
-from forecache.store.publishing.streamed.changes import uncovered_keys, with_stream
-from forecache.store.publishing.streamed.key_set import key_set
+from forecache.store.publishing.read_back import present_entries
+from forecache.store.publishing.streamed.key_set import make_key_set
+from forecache.store.publishing.streamed.stream_changes import add_stream_changes, find_uncovered_keys
 from forecache.store.read.snapshot import Snapshot
 from forecache.store.segment.filter import write_filter, write_hashes
 from forecache.store.segment.index import key_hashes
-from forecache.store.segment.writer import num_shards, suits, write_shard
+from forecache.store.segment.writer import num_shards, suits_num_shards, write_shard
 
 _BLOCK_KEYS = 1 << 13
 """Keys that are read back at a time, so that their entries need little memory."""
@@ -42,8 +42,8 @@ def build_incremental(publication: Publication) -> tuple[PendingVersion | None, 
     if streamed > limit:
         return None, f"compaction: {streamed:,} streamed keys over a base of {current.segments[0].entries:,}"
     try:
-        uncovered = uncovered_keys(publication)
-        row_changes = _row_changes(publication, limit)
+        uncovered = find_uncovered_keys(publication)
+        row_changes = _find_row_changes(publication, limit)
     except ChangesUnavailable as reason:
         return None, str(reason)
     added, removed = row_changes.added.encoder, row_changes.removed.encoder
@@ -52,19 +52,19 @@ def build_incremental(publication: Publication) -> tuple[PendingVersion | None, 
         return None, (
             f"the {row_changes.origin} leads to {in_batch:,} rows where the table has {publication.source.num_rows:,}"
         )
-    changes = key_changes(row_changes)
+    changes = find_key_changes(row_changes)
     if len(changes.keys) > limit:
         return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
-    if _not_once(publication, row_changes, changes, uncovered):
+    if _has_duplicate_keys(publication, row_changes, changes, uncovered):
         return None, "keys are there more than once"
     content_sum, carried, provenances = row_changes.sum, added.carried - removed.carried, added.provenances
     if uncovered is not None:
-        together = with_stream(publication, changes, uncovered, added.encoding)
+        together = add_stream_changes(publication, changes, uncovered, added.encoding)
         changes, content_sum, carried = together.changes, together.changes.sum, together.carried
         provenances = {**provenances, **together.provenances}
-    rows = current.rows + changes.added - changes.removed
+    rows = current.rows + changes.num_added - changes.num_removed
     shards, values = len(current.segments[0].shards), publication.values_of(rows)
-    if not suits(shards, rows, values):
+    if not suits_num_shards(shards, rows, values):
         return None, f"the base has {shards} shards where {num_shards(rows, values)} suit {rows:,} rows"
     if len(changes.keys) > limit:
         return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
@@ -73,7 +73,7 @@ def build_incremental(publication: Publication) -> tuple[PendingVersion | None, 
     if 2 * of_batch > rows:
         # The version would name a model that made few of its rows.
         return None, f"another run made {of_batch:,} of {rows:,} rows"
-    nulls, histograms, drifted = _moved_statistics(current, row_changes)
+    nulls, histograms, drifted = _updated_statistics(current, row_changes)
     check_gates(publication.pipeline.publishing, current=current, rows=in_batch, nulls=nulls, drifted=drifted)
     publish_step("encoded")
     return (
@@ -92,24 +92,26 @@ def build_incremental(publication: Publication) -> tuple[PendingVersion | None, 
     )
 
 
-def _not_once(publication: Publication, rows: RowChanges, changes: KeyChanges, uncovered: pa.Array | None) -> bool:
+def _has_duplicate_keys(
+    publication: Publication, rows: RowChanges, changes: KeyChanges, uncovered: pa.Array | None
+) -> bool:
     """Return whether the batch has a key more than once, by the changes of its rows and of its keys.
 
     Args:
         uncovered: Result of `find_uncovered_keys`; None: there is no stream.
     """
-    if changes.added - changes.removed != rows.added.encoder.rows - rows.removed.encoder.rows:
+    if changes.num_added - changes.num_removed != rows.added.encoder.rows - rows.removed.encoder.rows:
         return True
     new = changes.keys.filter(pa.array(changes.new)).cast(pa.binary())
     if uncovered is None:
-        return _already_there(publication, new)
+        return _any_published(publication, new)
     assert publication.overlay is not None
     # Keys that were published from the stream may be new in the batch.
-    streamed = key_set(pa.concat_arrays([uncovered, publication.overlay.keys]))
-    return rows.sum != changes.sum or _already_there(publication, new.filter(pa.array(~streamed.mask(new))))
+    streamed = make_key_set(pa.concat_arrays([uncovered, publication.overlay.keys]))
+    return rows.sum != changes.sum or _any_published(publication, new.filter(pa.array(~streamed.mask(new))))
 
 
-def _already_there(publication: Publication, keys: pa.Array) -> bool:
+def _any_published(publication: Publication, keys: pa.Array) -> bool:
     """Return whether the published version has any of these keys."""
     if len(keys) == 0:
         return False
@@ -118,18 +120,18 @@ def _already_there(publication: Publication, keys: pa.Array) -> bool:
         return before.get_entries(keys.to_pylist()).count(None) != len(keys)
 
 
-def _row_changes(publication: Publication, limit: int) -> RowChanges:
+def _find_row_changes(publication: Publication, limit: int) -> RowChanges:
     """The changed rows, by the change data feed if it is short, else by comparing the partitions."""
     current = publication.current
     assert current is not None
     if current.as_of == publication.source.source.as_of:
-        feed = read_feed(publication, limit=2 * limit)
+        feed = read_change_feed(publication, limit=2 * limit)
         if feed is not None:
             return feed
     return compare_partitions(publication, limit=limit)
 
 
-def _moved_statistics(
+def _updated_statistics(
     current: Manifest, changes: RowChanges
 ) -> tuple[dict[str, int], dict[str, Any], dict[str, float]]:
     """(null counts, histograms, PSI against the current version) after the changes."""
@@ -188,13 +190,13 @@ def _pending_delta(
     read_sum = hashing.add(hashing.from_hex(current.content_hash), hashing.subtract(read_sum, changes.old_sum))
     require_equal(
         publication,
-        rows=(rows, current.rows + changes.added - (len(changes.keys) - found)),
+        rows=(rows, current.rows + changes.num_added - (len(changes.keys) - found)),
         sums=(content_sum, read_sum),
     )
-    removed = changes.removed
+    removed = changes.num_removed
     return PendingVersion(
         manifest,
-        {"changed": len(changes.keys) - removed, "added": changes.added, "removed": removed, **details},
+        {"changed": len(changes.keys) - removed, "added": changes.num_added, "removed": removed, **details},
     )
 
 
@@ -213,7 +215,9 @@ def _build_delta(publication: Publication, changes: KeyChanges) -> SegmentInfo:
             here = pa.array(np.flatnonzero(shard_of == shard))
             rows = [column.take(here) for column in rows]
         built.append(write_shard(folder / shard_file(shard), *(column.cast(pa.binary()) for column in rows)))
-    segment = SegmentInfo(segment_id, "delta", len(keys), changes.removed, tuple(built), write_hashes(folder, hashes))
+    segment = SegmentInfo(
+        segment_id, "delta", len(keys), changes.num_removed, tuple(built), write_hashes(folder, hashes)
+    )
     publish_step("built")
     publication.move_segment(folder, segment)
     return segment
@@ -234,5 +238,5 @@ def _read_back(snapshot: Snapshot, changes: KeyChanges) -> tuple[int, int]:
         if pa.array(read, expected.type).fill_null(b"").equals(expected):
             total = hashing.add(total, hashing.hash_sum(changes.hashes[block]))
         else:
-            total = hashing.add(total, hashing.content_sum(present(keys, read)))
+            total = hashing.add(total, hashing.content_sum(present_entries(keys, read)))
     return found, total

@@ -13,12 +13,12 @@ from forecache.results import Progress
 from forecache.settings import Settings
 from forecache.steps import publish_step
 from forecache.store import content_hash as hashing
-from forecache.store.encoding.entries import Encoding
+from forecache.store.encoding.entries import EntryEncoding
 from forecache.store.encoding.prediction_source import NightSource
 from forecache.store.fields import Field
 from forecache.store.keys import KeySchema
 from forecache.store.layout import remove_tree
-from forecache.store.manifest import Manifest, Policy, Provenance, SegmentInfo, ShardInfo, now
+from forecache.store.manifest import Manifest, Provenance, SegmentInfo, ShardInfo, StalePolicy, current_timestamp
 from forecache.store.publishing.streamed.overlay import Overlay
 from forecache.store.store import Store
 
@@ -51,14 +51,16 @@ class Publication:
     overlay: Overlay | None = None
 
     @cached_property
-    def encoding(self) -> Encoding:
+    def encoding(self) -> EntryEncoding:
         """The encoding of the rows, with their most frequent provenance as the version's."""
-        return Encoding(self.key, self.fields, self.source.provenance, self.pipeline.packed is not None, self.states)
+        return EntryEncoding(
+            self.key, self.fields, self.source.provenance, self.pipeline.packed is not None, self.states
+        )
 
     def values_of(self, rows: int) -> int:
         """The size of so many rows for the choice of shards, in items of lists in JSON."""
         if self.pipeline.packed is not None:
-            return rows * sum(field.size for field in self.encoding.stored) // _NUMBERS_OF_AN_ITEM
+            return rows * sum(field.size for field in self.encoding.stored_fields) // _NUMBERS_OF_AN_ITEM
         return self.source.values_of(rows)
 
     @cached_property
@@ -70,7 +72,7 @@ class Publication:
 
     def segment_id(self, kind: str) -> str:
         """An id of a new segment, unique for ever and among all stores that a replica may pull from."""
-        return f"{self.version:08d}-{kind}-{hashing.short_name(self.store_id + self.inputs + now())}"
+        return f"{self.version:08d}-{kind}-{hashing.short_name(self.store_id + self.inputs + current_timestamp())}"
 
     def move_segment(self, folder: Path, segment: SegmentInfo) -> None:
         """Put a finished segment in its place; no manifest names it yet, so a crash leaves only garbage."""
@@ -107,8 +109,8 @@ class Publication:
             provenance=provenance,
             provenances=provenances,
             carried=carried,
-            policy=Policy(max_age_h(self.pipeline), self.pipeline.publishing.on_stale),
-            published_at=now(),
+            policy=StalePolicy(max_age_h(self.pipeline), self.pipeline.publishing.on_stale),
+            published_at=current_timestamp(),
             code_version=self.code_version,
             run_id=self.run_id,
             inputs=self.inputs,

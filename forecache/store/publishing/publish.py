@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from forecache.errors import CheckError, DamagedError, NotFoundError
 from forecache.files import write_durably
-from forecache.lake.code import code_version
+from forecache.lake.code_version import code_version
 from forecache.pipeline import Served
 from forecache.pipeline.schedules.as_of import max_age_h
 from forecache.results import Progress, StageResult, no_progress
@@ -20,20 +20,20 @@ from forecache.store.encoding.packed_entries import packed_fields, state_fields
 from forecache.store.encoding.prediction_source import NightSource, open_night
 from forecache.store.fields import Field
 from forecache.store.integrity import verify_overdue
-from forecache.store.live.catch_up import wait_until_applied
 from forecache.store.live.layer import read_layer
+from forecache.store.live.reader import wait_until_applied
 from forecache.store.locks import publisher_lock
 from forecache.store.manifest import Manifest
 from forecache.store.pointer import Pointer, new_store_id, read_pointer, write_pointer
-from forecache.store.publishing.compaction import compact, why_compact
+from forecache.store.publishing.compaction import compact, compaction_reason
 from forecache.store.publishing.full import build_full, encode_night
 from forecache.store.publishing.incremental import build_incremental
 from forecache.store.publishing.publication import PendingVersion, Publication
 from forecache.store.publishing.streamed.overlay import Overlay, open_overlay
-from forecache.store.publishing.worker_pool import Pool, num_workers
-from forecache.store.replicas.remote_state import start_from
+from forecache.store.publishing.worker_pool import ProcessPool, num_workers
+from forecache.store.replicas.remote_state import find_publish_start
 from forecache.store.replicas.sync import sync_targets
-from forecache.store.retention import clean, retire
+from forecache.store.retention import remove_leftovers, retire_versions
 from forecache.store.store import Store, open_store
 
 
@@ -79,11 +79,11 @@ def publish(
         overlay = open_overlay(settings, read_layer(store.layout), key=key, fields=fields, night=source.night)
         publish_step("stream read")
         inputs = content_inputs(pipeline, source, overlay)
-        clean(store)
+        remove_leftovers(store)
         publish_step("cleaned")
-        start = start_from(settings, store.pipeline, read_pointer(store.layout), replace_remote=replace_remote)
+        start = find_publish_start(settings, store.pipeline, read_pointer(store.layout), replace_remote=replace_remote)
         pointer = start.pointer
-        current, damage = _current(store, pointer)
+        current, damage = _find_current(store, pointer)
         if current is not None and current.inputs == inputs and not (full or damage or replace_remote):
             targets = sync_targets(settings, pipeline, store, progress)
             return _result(pipeline, current, started, {"changed": 0, "removed": 0, "targets": targets}, skipped=True)
@@ -113,11 +113,11 @@ def publish(
         wait_until_applied(store.layout, pending.manifest.cut)
         write_pointer(
             store.layout,
-            pointer.moved(store=publication.store_id, current=publication.version, last=publication.version),
+            pointer.advance(store=publication.store_id, current=publication.version, last=publication.version),
         )
         publish_step("pointer moved")
         publication.clean_up()
-        pending.details["retired"] = retire(store, keep=pipeline.publishing.keep)
+        pending.details["retired"] = retire_versions(store, keep=pipeline.publishing.keep)
         publish_step("retired")
         pending.details["targets"] = sync_targets(settings, pipeline, store, progress)
     progress(f"Version {publication.version} of {pipeline.name} is served", 1.0)
@@ -142,7 +142,9 @@ def served_fields(schema: pa.Schema, pipeline: Served) -> tuple[Field, ...]:
 
 def _refuse_quarantined(store: Store, inputs: str, in_remote: Mapping[str, tuple[int, str]]) -> None:
     inputs_of = {manifest.version: manifest.inputs for manifest in store.versions()}
-    here = {inputs_of[number]: (number, why) for number, why in store.quarantined().items() if number in inputs_of}
+    here = {
+        inputs_of[number]: (number, why) for number, why in store.quarantined_versions().items() if number in inputs_of
+    }
     found = here.get(inputs) or in_remote.get(inputs)
     if found is not None:
         number, reason = found
@@ -152,7 +154,7 @@ def _refuse_quarantined(store: Store, inputs: str, in_remote: Mapping[str, tuple
         )
 
 
-def _current(store: Store, pointer: Pointer) -> tuple[Manifest | None, str]:
+def _find_current(store: Store, pointer: Pointer) -> tuple[Manifest | None, str]:
     """(version that the gates compare with, reason for a full publish or "").
 
     Verifies files of the current version that were not verified for a day, so that no publish builds on damaged ones.
@@ -172,7 +174,7 @@ def _current(store: Store, pointer: Pointer) -> tuple[Manifest | None, str]:
 
 
 def _newest_before(store: Store, version: int) -> Manifest | None:
-    bad = store.quarantined()
+    bad = store.quarantined_versions()
     earlier = [m for m in store.versions() if m.version < version and m.version not in bad]
     return earlier[-1] if earlier else None
 
@@ -182,19 +184,19 @@ def _build_pending(publication: Publication, *, why_full: str) -> PendingVersion
 
     An incremental one is compacted if its deltas have become many or large.
     """
-    why_full = why_full or _why_full(publication)
+    why_full = why_full or _full_publish_reason(publication)
     if not why_full:
         pending, why_full = build_incremental(publication)
         if pending is not None:
-            reason = why_compact(publication, pending.manifest)
+            reason = compaction_reason(publication, pending.manifest)
             return compact(publication, pending, reason) if reason else pending
     publication.progress(f"A full publish: {why_full}", 0.0)
-    with Pool(num_workers(publication.source.num_rows or 0)) as pool:
+    with ProcessPool(num_workers(publication.source.num_rows or 0)) as pool:
         night = encode_night(publication, pool)
         return build_full(publication, night, pool, reason=why_full)
 
 
-def _why_full(publication: Publication) -> str:
+def _full_publish_reason(publication: Publication) -> str:
     """The reason why an incremental publish is impossible; "" if it is possible."""
     current = publication.current
     if current is None:
@@ -233,13 +235,13 @@ def _result(
             "size_bytes": manifest.size_bytes,
             "content_hash": manifest.content_hash,
             "verified": True,
-            **_streamed(manifest),
+            **_stream_details(manifest),
             **details,
         },
     )
 
 
-def _streamed(manifest: Manifest) -> dict[str, Any]:
+def _stream_details(manifest: Manifest) -> dict[str, Any]:
     if not manifest.stream:
         return {}
     return {"stream": manifest.stream, "cut": manifest.cut, "streamed": manifest.streamed}

@@ -29,7 +29,7 @@ def read_back(snapshot: Snapshot, shard: int, *, paced: bool = False) -> tuple[i
             if snapshot.get_entry(keys[place]) != entries[place]:
                 entries[place] = None
         rows += len(keys) - entries.count(None)
-        total = hashing.add(total, hashing.content_sum(present(keys, entries)))
+        total = hashing.add(total, hashing.content_sum(present_entries(keys, entries)))
     return rows, total
 
 
@@ -43,7 +43,7 @@ def _entries(snapshot: Snapshot, keys: list[bytes]) -> list[bytes | None]:
     return [content[at : at + size] if there else None for at, there in zip(starts, found.tolist(), strict=True)]
 
 
-def present(keys: list[bytes], entries: list[bytes | None]) -> Iterable[tuple[bytes, bytes]]:
+def present_entries(keys: list[bytes], entries: list[bytes | None]) -> Iterable[tuple[bytes, bytes]]:
     """The (key, entry) pairs whose entry is not None."""
     if None not in entries:
         return zip(keys, cast("list[bytes]", entries), strict=True)

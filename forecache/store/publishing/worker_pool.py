@@ -35,7 +35,7 @@ def num_cores() -> int:
     return min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
 
 
-class Pool:
+class ProcessPool:
     """Runs functions in worker processes; with 0 workers, in this process.
 
     Args:
@@ -86,18 +86,18 @@ class Pool:
         try:
             connection.send(call)
         except ConnectionError:
-            raise self._death(connection) from None
+            raise self._death_error(connection) from None
 
     def _receive(self, connection: Any) -> Any:
         try:
             result, error = connection.recv()
         except (EOFError, OSError):  # at a message's end, or in the middle of one
-            raise self._death(connection) from None
+            raise self._death_error(connection) from None
         if error is not None:
             raise error
         return result
 
-    def _death(self, connection: Any) -> ForecacheError:
+    def _death_error(self, connection: Any) -> ForecacheError:
         return ForecacheError(
             f"A {self._of} worker process died with status {self.processes[connection].wait()}.",
             remedy="It may have run out of memory; nothing was written.",
@@ -110,7 +110,7 @@ class Pool:
             process.wait()
         self.processes = {}
 
-    def __enter__(self) -> "Pool":
+    def __enter__(self) -> "ProcessPool":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,21 +130,21 @@ def _start() -> tuple[Connection, subprocess.Popen[bytes]]:
     return ours, process
 
 
-def _work(connection: Connection) -> None:
+def _run_worker(connection: Connection) -> None:
     os.dup2(2, 1)  # standard output belongs to the publisher's answer; libraries print to standard error
     calls: queue.SimpleQueue[tuple[Callable[..., Any], dict[str, Any]]] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(connection, calls), daemon=True).start()
+    threading.Thread(target=_read_calls, args=(connection, calls), daemon=True).start()
     import pyarrow as pa
 
     import forecache.store.publishing.full_jobs  # noqa: F401 - it loads while the publisher plans
 
     pa.set_cpu_count(1)
     while True:
-        connection.send(_call(*calls.get()))
+        connection.send(_call_function(*calls.get()))
         pa.default_memory_pool().release_unused()
 
 
-def _read(connection: Connection, calls: "queue.SimpleQueue[tuple[Callable[..., Any], dict[str, Any]]]") -> None:
+def _read_calls(connection: Connection, calls: "queue.SimpleQueue[tuple[Callable[..., Any], dict[str, Any]]]") -> None:
     try:
         while True:
             calls.put(connection.recv())
@@ -152,7 +152,7 @@ def _read(connection: Connection, calls: "queue.SimpleQueue[tuple[Callable[..., 
         os._exit(0)
 
 
-def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[Any, Exception | None]:
+def _call_function(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[Any, Exception | None]:
     """(what a function returns, its error)."""
     try:
         return function(**arguments), None
@@ -163,4 +163,4 @@ def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[Any,
 
 
 if __name__ == "__main__":
-    _work(Connection(int(sys.argv[1])))
+    _run_worker(Connection(int(sys.argv[1])))

@@ -16,10 +16,10 @@ from forecache.store.store import Store
 def diff_versions(store: Store, before: int, after: int, *, top: int = 10) -> dict[str, Any]:
     """`diff_snapshots` of two retained versions by number; raises NotFoundError if one is not retained."""
     with store.snapshot(before) as old, store.snapshot(after) as new:
-        return diff(old, new, top=top)
+        return diff_snapshots(old, new, top=top)
 
 
-def diff(before: Snapshot, after: Snapshot, *, top: int = 10) -> dict[str, Any]:
+def diff_snapshots(before: Snapshot, after: Snapshot, *, top: int = 10) -> dict[str, Any]:
     """Compare two open versions of one pipeline.
 
     Versions that share a base are compared through their deltas alone.
@@ -36,14 +36,14 @@ def diff(before: Snapshot, after: Snapshot, *, top: int = 10) -> dict[str, Any]:
     lead = next((field.name for field in after.manifest.fields if field.type in NUMERIC), None)
     before_row, after_row = _row_reader(before.manifest), _row_reader(after.manifest)
     movers: list[tuple[float, str, Any, Any]] = []
-    for key, old, new in _differing(before, after):
+    for key, old, new in _differing_keys(before, after):
         if old is None:
             counts["added"] += 1
             continue
         if new is None:
             counts["removed"] += 1
             continue
-        old_value, new_value = _value(before, old), _value(after, new)
+        old_value, new_value = _entry_value(before, old), _entry_value(after, new)
         if old_value == new_value:
             counts["provenance_only"] += 1
             continue
@@ -58,8 +58,8 @@ def diff(before: Snapshot, after: Snapshot, *, top: int = 10) -> dict[str, Any]:
                 (heapq.heappush if len(movers) < top else heapq.heappushpop)(movers, item)
     common = before.manifest.rows - counts["removed"]
     return {
-        "before": _side(before),
-        "after": _side(after),
+        "before": _describe_side(before),
+        "after": _describe_side(after),
         **counts,
         "unchanged": common - counts["changed"] - counts["provenance_only"],
         "fields": {name: change.result(common) for name, change in fields.items()},
@@ -70,7 +70,7 @@ def diff(before: Snapshot, after: Snapshot, *, top: int = 10) -> dict[str, Any]:
     }
 
 
-def _differing(before: Snapshot, after: Snapshot) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
+def _differing_keys(before: Snapshot, after: Snapshot) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
     """Keys whose entries differ: (key, entry before, entry after)."""
     old_ids = [segment.id for segment in before.manifest.segments]
     new_ids = [segment.id for segment in after.manifest.segments]
@@ -91,7 +91,7 @@ def _differing(before: Snapshot, after: Snapshot) -> Iterator[tuple[bytes, bytes
             yield key, None, new
 
 
-def _value(snapshot: Snapshot, entry: bytes) -> bytes:
+def _entry_value(snapshot: Snapshot, entry: bytes) -> bytes:
     return split_entry(entry)[0] if snapshot.manifest.carried else entry
 
 
@@ -107,7 +107,7 @@ def _distance(old: Any, new: Any) -> float:
     return 0.0 if old is None or new is None else abs(new - old)
 
 
-def _side(snapshot: Snapshot) -> dict[str, Any]:
+def _describe_side(snapshot: Snapshot) -> dict[str, Any]:
     manifest = snapshot.manifest
     model = manifest.made_by.get("model")
     return {"version": manifest.version, "as_of": manifest.as_of, "model": model, "rows": manifest.rows}

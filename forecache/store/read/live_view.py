@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _EPOCH = date(1970, 1, 1)
 
 
-class LiveView:
+class LiveViewMerger:
     """Merges rows of one version.
 
     Args:
@@ -43,7 +43,7 @@ class LiveView:
             )
         self._places = None if wanted == there else [there.index(name) for name in wanted]
 
-    def merged(
+    def merge(
         self, matrix: "np.ndarray", known: "np.ndarray", tiles: Sequence[bytes | None] | None, at_us: int
     ) -> "tuple[np.ndarray, np.ndarray]":
         """(float32 [n, d], found bool [n]) at a moment, in microseconds of Unix time.
@@ -58,7 +58,7 @@ class LiveView:
             base = base.take(self._places, axis=1)
         return self._merger.merge(base, known, tiles, self._as_of, at_us)
 
-    def entries(
+    def merge_entries(
         self, entries: Sequence[bytes | None], tiles: Sequence[bytes | None] | None, at_us: int
     ) -> list[bytes | None]:
         """Packed entries of the features, without states, at a moment; None for a key without an event in the windows.
@@ -66,15 +66,15 @@ class LiveView:
         Args:
             entries: Of the version.
         """
-        features, found = self.merged(*matrix_of(entries, self._width), tiles, at_us)
+        features, found = self.merge(*matrix_of(entries, self._width), tiles, at_us)
         content, size = features.astype(FLOAT, copy=False).tobytes(), features.shape[1] * FLOAT_BYTES
         return [content[at * size : (at + 1) * size] if there else None for at, there in enumerate(found.tolist())]
 
-    def lag(self, at_us: int) -> int:
+    def lag_days(self, at_us: int) -> int:
         """Days from the as-of date to that of a moment."""
         return at_us // DAY_US - self._as_of
 
     @property
-    def most_lag(self) -> int:
+    def max_lag_days(self) -> int:
         """Most days after the as-of date for which it can be merged."""
         return self._merger.plan.nights

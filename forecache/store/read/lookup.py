@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import xxhash
 
-from forecache.store.read.together import Get, GetDelta, GetMany, GetMatrix, Layers, many_reader, matrix_reader
+from forecache.store.read.batch_get import Get, GetDelta, GetMany, GetMatrix, SegmentReaders, many_reader, matrix_reader
 
 if TYPE_CHECKING:
     from forecache.store.segment.index import Index
@@ -18,7 +18,7 @@ _NEWLINE = ord("\n")
 
 
 @dataclass(frozen=True)
-class Readers:
+class VersionReaders:
     """The fastest readers for given segments: of a value, of an entry, of many, and of a matrix if it is packed."""
 
     get: Get
@@ -29,7 +29,7 @@ class Readers:
 
 def entry_readers(
     layers: list[list[Any]], index: "Index", filter_map: mmap.mmap | None, *, carried: bool, columns: int
-) -> Readers:
+) -> VersionReaders:
     """Readers of a version.
 
     Args:
@@ -40,17 +40,17 @@ def entry_readers(
         columns: Numbers of a packed entry; 0: entries are JSON.
     """
 
-    def readers(
+    def make_readers(
         get: Get, get_entry: Get, get_delta: GetDelta | None = None, slots: memoryview | None = None
-    ) -> Readers:
-        these = Layers(index, base_get, get_entry, get_delta, slots)
-        return Readers(get, get_entry, many_reader(these), matrix_reader(these, columns) if columns else None)
+    ) -> VersionReaders:
+        these = SegmentReaders(index, base_get, get_entry, get_delta, slots)
+        return VersionReaders(get, get_entry, many_reader(these), matrix_reader(these, columns) if columns else None)
 
     from forecache.store.segment.filter import slot_width
 
     base_get = _layer_reader(layers[0])
     if len(layers) == 1:
-        return readers(_values(base_get) if carried else base_get, base_get)
+        return make_readers(_value_reader(base_get) if carried else base_get, base_get)
     assert filter_map is not None, "a version with delta segments has a filter"
     # After eight bytes, bit i of a slot is set if delta i may hold a key with that hash. Most slots are empty, so that
     # most reads touch the base alone.
@@ -78,7 +78,7 @@ def entry_readers(
                 return entry or None
         return gets[digest & mask](key)
 
-    get_value = _values(get_entry)
+    get_value = _value_reader(get_entry)
 
     def get(key: bytes) -> bytes | None:
         # Most keys are in the base alone: for them, the two functions are inlined here.
@@ -90,7 +90,7 @@ def entry_readers(
             return entry
         return entry[: entry.index(b"\n")]
 
-    return readers(get if carried else get_entry, get_entry, get_delta, slots)
+    return make_readers(get if carried else get_entry, get_entry, get_delta, slots)
 
 
 def _layer_reader(layer: list[Any]) -> Get:
@@ -105,7 +105,7 @@ def _layer_reader(layer: list[Any]) -> Get:
     return get
 
 
-def _values(get_entry: Get) -> Get:
+def _value_reader(get_entry: Get) -> Get:
     def get(key: bytes) -> bytes | None:
         entry = get_entry(key)
         if entry is None or _NEWLINE not in entry:

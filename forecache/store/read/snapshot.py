@@ -20,7 +20,7 @@ manifest's `columns`, and nothing else. `matrix` reads many at once.
 import mmap
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,15 +29,33 @@ import xxhash
 
 from forecache.errors import ConflictError, DamagedError, InputError
 from forecache.store.integrity import check_sizes, verify_filter, verify_segment
-from forecache.store.layout import Layout
+from forecache.store.layout import StoreLayout
 from forecache.store.manifest import Manifest, SegmentInfo
+from forecache.store.read.batch_get import Get, GetMany
 from forecache.store.read.lookup import entry_readers
-from forecache.store.read.merge import merged
-from forecache.store.read.together import Get, GetMany
 from forecache.store.segment import mapping as segments
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+def merge_rows(base: Iterator[tuple[bytes, bytes]], overlay: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Merge the (key, entry) pairs of `base`, in the keys' order, with newer ones of `overlay`; in the keys' order.
+
+    Args:
+        overlay: An empty entry removes its key.
+    """
+    newer = sorted(overlay.items(), reverse=True)
+    for pair in base:
+        while newer and newer[-1][0] <= pair[0]:
+            first = newer.pop()
+            if first[0] == pair[0]:
+                pair = first
+            elif first[1]:
+                yield first
+        if pair[1]:
+            yield pair
+    yield from (pair for pair in reversed(newer) if pair[1])
 
 
 class Snapshot:
@@ -60,7 +78,7 @@ class Snapshot:
     get_entry: Get
     get_entries: GetMany
 
-    def __init__(self, layout: Layout, manifest: Manifest, *, lease: int | None = None) -> None:
+    def __init__(self, layout: StoreLayout, manifest: Manifest, *, lease: int | None = None) -> None:
         self.layout = layout
         self.manifest = manifest
         self._handles: list[segments.SegmentHandle] = []
@@ -77,7 +95,7 @@ class Snapshot:
                 path = layout.filter(manifest.filter.file)
                 filter_map, self._inodes[path] = _map_filter(path, deltas=len(manifest.segments) - 1)
         except BaseException:
-            _release(self._handles, lease)
+            _release_handles(self._handles, lease)
             raise
         self._layers = [handle.transactions for handle in self._handles]
         index = self._handles[0].index
@@ -86,7 +104,7 @@ class Snapshot:
         readers = entry_readers(self._layers, index, filter_map, carried=manifest.carried > 0, columns=columns)
         self.get, self.get_entry, self.get_entries = readers.get, readers.get_entry, readers.get_entries
         self._matrix = readers.matrix
-        self._release = weakref.finalize(self, _release, self._handles, lease)
+        self._release = weakref.finalize(self, _release_handles, self._handles, lease)
 
     def _open_segment(self, segment: SegmentInfo) -> None:
         folder = self.layout.segment(segment.id)
@@ -135,7 +153,7 @@ class Snapshot:
 
     def shard_items(self, shard: int) -> Iterator[tuple[bytes, bytes]]:
         """The (key, entry) pairs whose keys belong to one shard of the base, in their order, as `get` finds them."""
-        return merged(self.base_items(shard), self.overlay(shard))
+        return merge_rows(self.base_items(shard), self.overlay(shard))
 
     def overlay(self, shard: int) -> dict[bytes, bytes]:
         """Entries of the deltas by key, for one shard of the base; tombstones are empty entries."""
@@ -188,25 +206,27 @@ class Snapshot:
             if handle.verified:
                 continue
             total += verify_segment(self.layout, segment)
-            segments.populate(handle.paths)
+            segments.populate_page_tables(handle.paths)
             handle.verified = True
         total += verify_filter(self.layout, self.manifest)
-        if self.replaced():
+        if self.is_replaced():
             raise ConflictError(
                 f"The files of version {self.manifest.version} of {self.manifest.pipeline} are being replaced.",
                 remedy="Try again.",
             )
         return total
 
-    def distrust(self) -> None:
+    def discard_verification(self) -> None:
         """Let `warm` read and verify the files again, also for other versions that share them."""
         for handle in self._handles:
             handle.verified = False
 
-    def replaced(self) -> bool:
+    def is_replaced(self) -> bool:
         """Return whether a file or the manifest was replaced since it was opened; a missing file is not replaced."""
         files = self._inodes.items()
-        return any(handle.replaced() for handle in self._handles) or any(segments.is_another(*file) for file in files)
+        return any(handle.is_replaced() for handle in self._handles) or any(
+            segments.is_other_file(*file) for file in files
+        )
 
     def close(self) -> None:
         """Unmap the files and give up the lease; gets fail afterwards."""
@@ -225,7 +245,7 @@ def split_entry(entry: bytes) -> tuple[bytes, str]:
     return value, provenance.decode()
 
 
-def _release(handles: list[segments.SegmentHandle], lease: int | None) -> None:
+def _release_handles(handles: list[segments.SegmentHandle], lease: int | None) -> None:
     while handles:
         segments.release(handles.pop())
     if lease is not None:

@@ -25,7 +25,7 @@ class RedisSnapshot:
         if len(self._prefixes) == 1:
             found: bytes | None = self._client.get(entry_key(self._prefixes[0], key))
             return found or None
-        return _newest(self._client.mget([entry_key(prefix, key) for prefix in self._prefixes]))
+        return _newest_entry(self._client.mget([entry_key(prefix, key) for prefix in self._prefixes]))
 
     def get(self, key: bytes) -> bytes | None:
         """The JSON object of the served fields (of a packed version its numbers), None if the key is missing."""
@@ -45,16 +45,16 @@ class RedisSnapshot:
         """The entries of several keys in one round trip (one per node of a cluster)."""
         if not keys:
             return []
-        return self.newest(read_all(self._client, self.names(keys)))
+        return self.newest_entries(read_values(self._client, self.entry_names(keys)))
 
-    def names(self, keys: Sequence[bytes]) -> list[bytes]:
+    def entry_names(self, keys: Sequence[bytes]) -> list[bytes]:
         """Redis keys of the entries of several keys: one for each segment, the newest first."""
         return [entry_key(prefix, key) for key in keys for prefix in self._prefixes]
 
-    def newest(self, values: Sequence[bytes | None]) -> list[bytes | None]:
+    def newest_entries(self, values: Sequence[bytes | None]) -> list[bytes | None]:
         """The newest entry of each key from the values of `entry_names`."""
         layers = len(self._prefixes)
-        return [_newest(values[start : start + layers]) for start in range(0, len(values), layers)]
+        return [_newest_entry(values[start : start + layers]) for start in range(0, len(values), layers)]
 
     def close(self) -> None:
         """Does nothing: the client belongs to the store."""
@@ -75,14 +75,14 @@ def entry_key(prefix: bytes, key: bytes) -> bytes:
     return prefix + b"{k" + key + b"}"
 
 
-def read_all(client: Any, names: Sequence[bytes]) -> list[bytes | None]:
+def read_values(client: Any, names: Sequence[bytes]) -> list[bytes | None]:
     """The values of several Redis keys in one round trip (one per node of a cluster); None for missing ones."""
     if not is_cluster(client):
         return list(client.mget(names))
-    return in_one_trip(client, "get", [(name,) for name in names])
+    return run_pipelined(client, "get", [(name,) for name in names])
 
 
-def in_one_trip(cluster: Any, command: str, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
+def run_pipelined(cluster: Any, command: str, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
     """Run a command with each of these arguments in one round trip per node of a cluster; returns the results."""
     pipe = cluster.pipeline(transaction=False)
     for arguments in calls:
@@ -90,7 +90,7 @@ def in_one_trip(cluster: Any, command: str, calls: Iterable[tuple[Any, ...]]) ->
     return list(pipe.execute())
 
 
-def _newest(entries: Sequence[bytes | None]) -> bytes | None:
+def _newest_entry(entries: Sequence[bytes | None]) -> bytes | None:
     for entry in entries:
         if entry is not None:
             return entry or None

@@ -18,11 +18,10 @@ from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsE
 from forecache.results import Progress, no_progress
 from forecache.settings import Settings
 from forecache.store.locks import targets_lock
-from forecache.store.manifest import Manifest, SegmentInfo, now
-from forecache.store.manifest_json import manifest_from_json
+from forecache.store.manifest import Manifest, SegmentInfo, current_timestamp, manifest_from_json
 from forecache.store.read.snapshot import Snapshot
 from forecache.store.redis.client import connect, evicting_policy, is_cluster
-from forecache.store.redis.snapshot import RedisSnapshot, entry_key, in_one_trip, key_prefix, read_all
+from forecache.store.redis.snapshot import RedisSnapshot, entry_key, key_prefix, read_values, run_pipelined
 from forecache.store.store import Store
 
 _BATCH = 1000
@@ -64,7 +63,7 @@ class RedisStore:
             raise NotFoundError(f"Redis serves nothing for {self.pipeline}.", remedy="Publish first.")
         return RedisSnapshot(self.client, manifest)
 
-    def holds(self, manifest: Manifest) -> bool:
+    def holds_version(self, manifest: Manifest) -> bool:
         """Return whether Redis has all segments of a version, as of the served one and of the one before it."""
         _, state = self._state()
         needed = {segment.id for segment in manifest.segments}
@@ -117,14 +116,14 @@ class RedisStore:
             if segment.id not in complete:
                 loaded += self._load_segment(snapshot, number, segment, progress)
             elif verify:
-                loaded += self._mend_segment(snapshot, number, segment, progress)
+                loaded += self._repair_segment(snapshot, number, segment, progress)
         self._verify(snapshot, set() if verify else complete)
         after = {
             "store": manifest.store,
             "version": manifest.version,
             "manifest": json.loads(manifest.to_json()),
             "previous": state["previous"] if served else [segment.id for segment in manifest_segments(state)],
-            "compared_at": now() if verify else state.get("compared_at", ""),
+            "compared_at": current_timestamp() if verify else state.get("compared_at", ""),
         }
         if not self.client.eval(_FLIP, 1, f"forecache:{self.pipeline}:current", raw, json.dumps(after).encode()):
             raise ConflictError(
@@ -137,20 +136,20 @@ class RedisStore:
         self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)
         prefix = key_prefix(self.pipeline, segment)
         loaded = 0
-        for rows in batches(snapshot.segment_items(number), _BATCH):
+        for rows in split_batches(snapshot.segment_items(number), _BATCH):
             self._set_many({entry_key(prefix, key): entry for key, entry in rows})
             loaded += len(rows)
             progress(f"Loading {segment.id} into Redis", loaded / max(1, segment.entries))
         return loaded
 
-    def _mend_segment(self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress) -> int:
+    def _repair_segment(self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress) -> int:
         """Load again the entries of a segment that differ in Redis; returns their number."""
         self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)  # the set may have been lost, too
         prefix = key_prefix(self.pipeline, segment)
         read = mended = 0
-        for rows in batches(snapshot.segment_items(number), _BATCH):
+        for rows in split_batches(snapshot.segment_items(number), _BATCH):
             here = {entry_key(prefix, key): entry for key, entry in rows}
-            there = read_all(self.client, list(here))
+            there = read_values(self.client, list(here))
             lost = {name: entry for (name, entry), found in zip(here.items(), there, strict=True) if found != entry}
             self._set_many(lost)
             mended += len(lost)
@@ -162,7 +161,7 @@ class RedisStore:
         if not entries:
             return
         if is_cluster(self.client):
-            in_one_trip(self.client, "set", entries.items())
+            run_pipelined(self.client, "set", entries.items())
         else:
             self.client.mset(entries)
 
@@ -172,7 +171,7 @@ class RedisStore:
         for number, segment in enumerate(snapshot.manifest.segments):
             if segment.id in complete:
                 continue
-            for rows in batches(snapshot.segment_items(number), _BATCH):
+            for rows in split_batches(snapshot.segment_items(number), _BATCH):
                 keys = [key for key, _ in rows]
                 expected = snapshot.get_entries(keys)
                 found = there.get_entries(keys)
@@ -190,7 +189,7 @@ class RedisStore:
         unlinked = 0
         for segment_id in sorted(known - keep):
             pattern = f"{self.pipeline}:{segment_id}:*"
-            for keys in batches(self.client.scan_iter(match=pattern, count=_SCAN), _BATCH):
+            for keys in split_batches(self.client.scan_iter(match=pattern, count=_SCAN), _BATCH):
                 unlinked += self._unlink_many(keys)
             self.client.srem(f"forecache:{self.pipeline}:segments", segment_id)
         return unlinked
@@ -198,7 +197,7 @@ class RedisStore:
     def _unlink_many(self, keys: list[bytes]) -> int:
         if not is_cluster(self.client):
             return int(self.client.unlink(*keys))
-        return sum(in_one_trip(self.client, "unlink", [(key,) for key in keys]))
+        return sum(run_pipelined(self.client, "unlink", [(key,) for key in keys]))
 
 
 def pipelines_in_redis(client: Any) -> set[str]:
@@ -219,7 +218,7 @@ def _segment_ids(state: dict[str, Any]) -> set[str]:
     return {segment.id for segment in manifest_segments(state)}
 
 
-def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+def split_batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -14,17 +14,16 @@ from forecache.files import write_durably
 from forecache.folders import Folder
 from forecache.results import Progress, no_progress
 from forecache.steps import push_step
-from forecache.store.layout import Layout
-from forecache.store.live.catch_up import wait_until_applied
+from forecache.store.layout import StoreLayout
+from forecache.store.live.reader import wait_until_applied
 from forecache.store.locks import publisher_lock, targets_lock
-from forecache.store.manifest import Manifest
-from forecache.store.manifest_json import manifest_from_json
+from forecache.store.manifest import Manifest, manifest_from_json
 from forecache.store.pointer import Pointer, pointer_from_json, read_pointer, write_pointer
 from forecache.store.read.snapshot import Snapshot
-from forecache.store.replicas.forget import forget, remove_unfinished
-from forecache.store.replicas.layer import pull_layer, push_layer
-from forecache.store.replicas.remote_files import content_of, manifest_name, pull_quarantine, push_quarantine
-from forecache.store.replicas.remote_state import moved_by_another, require_seen
+from forecache.store.replicas.live_layer import pull_layer, push_layer
+from forecache.store.replicas.remote_files import manifest_name, pull_quarantine, push_quarantine, read_content
+from forecache.store.replicas.remote_retention import remove_retired, remove_unfinished
+from forecache.store.replicas.remote_state import moved_by_another_error, require_descendant
 from forecache.store.replicas.transfer import (
     discard_damaged,
     fetch_manifests,
@@ -32,7 +31,7 @@ from forecache.store.replicas.transfer import (
     has_version,
     upload_missing,
 )
-from forecache.store.retention import clean, retire
+from forecache.store.retention import remove_leftovers, retire_versions
 from forecache.store.store import Store
 
 _PULL_TRIES = 3
@@ -83,39 +82,39 @@ def _push(
     root = store.pipeline
     seen = remote.read(f"{root}/CURRENT")
     there = pointer_from_json(seen[0]) if seen else None
-    require_seen(root, pointer, there)
+    require_descendant(root, pointer, there)
     push_step("remote read")
     remove_unfinished(remote, root)
     for manifest in manifests:
-        _replaceable(remote, manifest, there)
+        _read_replaceable(remote, manifest, there)
     uploaded, done = upload_missing(store.layout, manifests, remote, progress)
     push_step("uploaded")
     for manifest in manifests:
-        found = _replaceable(remote, manifest, there)
-        if not _swap(remote, manifest_name(root, manifest.version), manifest.to_json(), found):
+        found = _read_replaceable(remote, manifest, there)
+        if not _swap_file(remote, manifest_name(root, manifest.version), manifest.to_json(), found):
             remote.delete(uploaded)  # no manifest names them
-            raise moved_by_another(root)
+            raise moved_by_another_error(root)
     push_step("manifest created")
     push_layer(store, remote)
     lifted = push_quarantine(store, remote)
-    if not _swap(remote, f"{root}/CURRENT", pointer.to_json(), seen):
-        raise moved_by_another(root)
+    if not _swap_file(remote, f"{root}/CURRENT", pointer.to_json(), seen):
+        raise moved_by_another_error(root)
     push_step("pointer moved")
     remote.delete(lifted)
     if keep is not None:
-        forget(store.layout, remote, pointer, keep=keep)
+        remove_retired(store.layout, remote, pointer, keep=keep)
     return {"version": manifests[0].version, "files": len(uploaded), "bytes": done}
 
 
-def _swap(remote: Folder, name: str, content: bytes, seen: tuple[bytes, Any] | None) -> bool:
+def _swap_file(remote: Folder, name: str, content: bytes, seen: tuple[bytes, Any] | None) -> bool:
     """Write a small file if it has not changed since `seen`; return whether it has the content now."""
     if seen is not None and seen[0] == content:
         return True
     is_written = remote.swap(name, content, seen[1] if seen else None) is not None
-    return is_written or content_of(remote, name) == content
+    return is_written or read_content(remote, name) == content
 
 
-def _replaceable(remote: Folder, manifest: Manifest, there: Pointer | None) -> tuple[bytes, Any] | None:
+def _read_replaceable(remote: Folder, manifest: Manifest, there: Pointer | None) -> tuple[bytes, Any] | None:
     """The remote's manifest of this version and its tag, if replaceable: equal, damaged or of a lost store.
 
     Raises:
@@ -131,7 +130,7 @@ def _replaceable(remote: Folder, manifest: Manifest, there: Pointer | None) -> t
         return found
     if other.store != manifest.store and (there is None or there.store == manifest.store):
         return found
-    raise moved_by_another(manifest.pipeline)
+    raise moved_by_another_error(manifest.pipeline)
 
 
 def pull(
@@ -167,7 +166,7 @@ def pull(
 
 def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progress) -> dict[str, Any]:
     root, layout = store.pipeline, store.layout
-    content = content_of(remote, f"{root}/CURRENT")
+    content = read_content(remote, f"{root}/CURRENT")
     if content is None:
         raise NotFoundError(f"The remote serves nothing for {root}.", remedy="Publish and push first.")
     theirs = pointer_from_json(content)
@@ -177,11 +176,11 @@ def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progr
         manifests = fetch_manifests(remote, root, theirs)
         served = manifests[0]
         is_here = all(has_version(layout, manifest) for manifest in manifests)
-        same = (pointer.store, pointer.current) == (theirs.store, theirs.current) and pointer.has_seen(theirs)
+        same = (pointer.store, pointer.current) == (theirs.store, theirs.current) and pointer.descends_from(theirs)
         if same and is_here and not verify:
-            _tidy(store, keep)  # after a pull that was killed once it had moved the pointer
+            _clean_and_retire(store, keep)  # after a pull that was killed once it had moved the pointer
             return {"version": served.version, "files": 0, "bytes": 0, "moved": False}
-        after = _follow(root, pointer, theirs)
+        after = _next_replica_pointer(root, pointer, theirs)
         files = travelled = 0
         for manifest in manifests:
             if verify:
@@ -194,16 +193,16 @@ def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progr
             if not has_version(layout, manifest):  # a replaced manifest makes readers open the version again
                 write_durably(layout.manifest(manifest.version), manifest.to_json())
         if not same:
-            pull_quarantine(layout, remote, lift=pointer.store != theirs.store or theirs.has_seen(pointer))
+            pull_quarantine(layout, remote, lift=pointer.store != theirs.store or theirs.descends_from(pointer))
             # As in a publish; if this version is an older one, the tailer first restores rows that it had removed.
             wait_until_applied(layout, served.cut)
             write_pointer(layout, after)
-        _tidy(store, keep)
+        _clean_and_retire(store, keep)
     is_served = is_here and (pointer.store, pointer.serving) == (after.store, after.serving)
     return {"version": served.version, "files": files, "bytes": travelled, "moved": not (same or is_served)}
 
 
-def _follow(root: str, pointer: Pointer, theirs: Pointer) -> Pointer:
+def _next_replica_pointer(root: str, pointer: Pointer, theirs: Pointer) -> Pointer:
     """The next pointer of a replica: the remote's, with a version that is pinned only here.
 
     Raises:
@@ -211,7 +210,7 @@ def _follow(root: str, pointer: Pointer, theirs: Pointer) -> Pointer:
     """
     last = max(pointer.last, theirs.last) if pointer.store == theirs.store else theirs.last
     after = replace(theirs, last=last, generation=max(pointer.generation, theirs.generation) + 1)
-    if pointer.pinned is None or theirs.has_seen(pointer):
+    if pointer.pinned is None or theirs.descends_from(pointer):
         return after
     if pointer.store != theirs.store:
         raise ConflictError(
@@ -219,15 +218,15 @@ def _follow(root: str, pointer: Pointer, theirs: Pointer) -> Pointer:
             "the one that it is of.",
             remedy=f"`forecache unpin {root}`, then pull again.",
         )
-    return after.moved(pinned=pointer.pinned)
+    return after.advance(pinned=pointer.pinned)
 
 
-def _tidy(store: Store, keep: int) -> None:
-    clean(store)
-    retire(store, keep=keep)
+def _clean_and_retire(store: Store, keep: int) -> None:
+    remove_leftovers(store)
+    retire_versions(store, keep=keep)
 
 
-def _replica_pointer(layout: Layout, verify: bool) -> Pointer:
+def _replica_pointer(layout: StoreLayout, verify: bool) -> Pointer:
     """The replica's pointer; an empty one if it is damaged and `verify` is set, so that it is fetched again."""
     try:
         return read_pointer(layout)

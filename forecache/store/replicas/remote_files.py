@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from forecache.files import write_durably
 from forecache.folders import Folder
-from forecache.store.layout import Layout
+from forecache.store.layout import StoreLayout
 from forecache.store.store import Store
 
 
@@ -15,7 +15,7 @@ def remote_versions(remote: Folder, name: str) -> dict[int, bool]:
     return {int(stem): f"{stem}.bad" in files for stem in numbers}
 
 
-def content_of(remote: Folder, name: str) -> bytes | None:
+def read_content(remote: Folder, name: str) -> bytes | None:
     """The bytes of a small file, None if it is not there."""
     found = remote.read(name)
     return None if found is None else found[0]
@@ -31,7 +31,7 @@ def quarantine_name(name: str, version: int) -> str:
 
 def push_quarantine(store: Store, remote: Folder) -> list[str]:
     """Copy quarantines to a remote; returns the names of those there that were lifted here."""
-    root, here = store.pipeline, store.quarantined()
+    root, here = store.pipeline, store.quarantined_versions()
     there = remote_versions(remote, root)
     for number, reason in here.items():
         if not there.get(number):
@@ -40,9 +40,9 @@ def push_quarantine(store: Store, remote: Folder) -> list[str]:
     return [quarantine_name(root, number) for number, bad in there.items() if bad and number in lifted]
 
 
-def pull_quarantine(layout: Layout, remote: Folder, *, lift: bool) -> None:
+def pull_quarantine(layout: StoreLayout, remote: Folder, *, lift: bool) -> None:
     """Copy quarantines from a remote; with `lift`, also lift those that the remote does not have."""
-    reasons = quarantined_there(remote, layout.root.name, remote_versions(remote, layout.root.name))
+    reasons = read_quarantine_reasons(remote, layout.root.name, remote_versions(remote, layout.root.name))
     for number in layout.version_numbers():
         if number in reasons:
             write_durably(layout.quarantine(number), reasons[number])
@@ -50,7 +50,7 @@ def pull_quarantine(layout: Layout, remote: Folder, *, lift: bool) -> None:
             layout.quarantine(number).unlink(missing_ok=True)
 
 
-def quarantined_there(remote: Folder, name: str, versions: Mapping[int, bool]) -> dict[int, str]:
+def read_quarantine_reasons(remote: Folder, name: str, versions: Mapping[int, bool]) -> dict[int, str]:
     """The quarantined ones of `remote_versions`, with their reasons."""
-    reasons = {number: content_of(remote, quarantine_name(name, number)) for number, bad in versions.items() if bad}
+    reasons = {number: read_content(remote, quarantine_name(name, number)) for number, bad in versions.items() if bad}
     return {number: reason.decode() for number, reason in reasons.items() if reason is not None}

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 
 from forecache.errors import ConflictError
 from forecache.settings import Settings
-from forecache.store.manifest_json import manifest_from_json
+from forecache.store.manifest import manifest_from_json
 from forecache.store.pointer import Pointer, pointer_from_json
-from forecache.store.replicas.remote_files import content_of, manifest_name, quarantined_there, remote_versions
+from forecache.store.replicas.remote_files import manifest_name, read_content, read_quarantine_reasons, remote_versions
 from forecache.store.replicas.sync import open_remote
 
 
 @dataclass(frozen=True)
-class Start:
+class PublishStart:
     """The state that a publish starts from.
 
     Attributes:
@@ -24,7 +24,7 @@ class Start:
     quarantined: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
-def start_from(settings: Settings, name: str, pointer: Pointer, *, replace_remote: bool) -> Start:
+def find_publish_start(settings: Settings, name: str, pointer: Pointer, *, replace_remote: bool) -> PublishStart:
     """Find the state to publish from, by the local pointer and the remote.
 
     A remote that cannot be read does not prevent a local publish: the push reads it again, and fails.
@@ -36,37 +36,37 @@ def start_from(settings: Settings, name: str, pointer: Pointer, *, replace_remot
         ConflictError: The remote has a store that is missing here, or another installation moved its pointer.
     """
     if not settings.store_remote:
-        return Start(pointer)
+        return PublishStart(pointer)
     remote = open_remote(settings.store_remote, settings.storage_options)
     try:
-        content = content_of(remote, f"{name}/CURRENT")
+        content = read_content(remote, f"{name}/CURRENT")
         there = None if content is None else pointer_from_json(content)
         versions = remote_versions(remote, name)
         if not replace_remote:
             quarantined = {
                 manifest_from_json(manifest, what=f"The remote's version {number} of {name}").inputs: (number, reason)
-                for number, reason in quarantined_there(remote, name, versions).items()
-                if (manifest := content_of(remote, manifest_name(name, number)))
+                for number, reason in read_quarantine_reasons(remote, name, versions).items()
+                if (manifest := read_content(remote, manifest_name(name, number)))
             }
     except Exception:  # the clients of object stores have errors of their own
         if replace_remote:
             raise
-        return Start(pointer)
+        return PublishStart(pointer)
     last = max([pointer.last, *versions] if there is None else [pointer.last, there.last, *versions])
     if replace_remote:
         moves = pointer.moves if there is None else there.moves
-        return Start(replace(pointer, last=last, moves=moves))
-    require_seen(name, pointer, there)
-    return Start(replace(pointer, last=last), quarantined)
+        return PublishStart(replace(pointer, last=last, moves=moves))
+    require_descendant(name, pointer, there)
+    return PublishStart(replace(pointer, last=last), quarantined)
 
 
-def require_seen(name: str, here: Pointer, there: Pointer | None) -> None:
+def require_descendant(name: str, here: Pointer, there: Pointer | None) -> None:
     """Refuse to move a remote's pointer to a local state that does not descend from the remote's.
 
     Raises:
         ConflictError: It does not; with the remedy.
     """
-    if there is None or here.has_seen(there):
+    if there is None or here.descends_from(there):
         return
     if not here.store:
         raise ConflictError(
@@ -74,10 +74,10 @@ def require_seen(name: str, here: Pointer, there: Pointer | None) -> None:
             remedy=f"`forecache pull {name}` continues that store here; "
             f"`forecache publish {name} --replace-remote` puts a new one in its place.",
         )
-    raise moved_by_another(name)
+    raise moved_by_another_error(name)
 
 
-def moved_by_another(name: str) -> ConflictError:
+def moved_by_another_error(name: str) -> ConflictError:
     return ConflictError(
         f"The remote's {name}/CURRENT was moved by another publisher, from a state that this home has not seen.",
         remedy=f"What is there stands. `forecache pull {name}` brings it here; then publish again. "

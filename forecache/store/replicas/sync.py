@@ -46,13 +46,13 @@ def sync_targets(
 
         done["redis"] = open_redis_store(settings, pipeline.name).load(store, progress=progress)
     if settings.store_remote:
-        from forecache.store.replicas.layer import push_streamed
+        from forecache.store.replicas.live_layer import push_stream_only_stores
         from forecache.store.replicas.push_pull import push
 
         remote = open_remote(settings.store_remote, settings.storage_options)
         keep = None if pipeline is None else pipeline.publishing.keep
         done["remote"] = push(store, remote, keep=keep, progress=progress)
-        push_streamed(settings, remote)
+        push_stream_only_stores(settings, remote)
     return done
 
 

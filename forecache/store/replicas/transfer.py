@@ -9,17 +9,16 @@ from forecache.folders import Folder
 from forecache.results import Progress
 from forecache.store.content_hash import file_checksum
 from forecache.store.integrity import segment_files, verify_filter, verify_segment, version_files
-from forecache.store.layout import Layout, remove_tree
-from forecache.store.manifest import Manifest, ShardInfo
-from forecache.store.manifest_json import manifest_from_json
+from forecache.store.layout import StoreLayout, remove_tree
+from forecache.store.manifest import Manifest, ShardInfo, manifest_from_json
 from forecache.store.pointer import Pointer
-from forecache.store.replicas.remote_files import content_of, manifest_name
+from forecache.store.replicas.remote_files import manifest_name, read_content
 
 _TRANSFERS = 4
 
 
 def upload_missing(
-    layout: Layout, manifests: list[Manifest], remote: Folder, progress: Progress
+    layout: StoreLayout, manifests: list[Manifest], remote: Folder, progress: Progress
 ) -> tuple[list[str], int]:
     """Upload the files that a remote lacks; returns (their names there, bytes)."""
     files = {
@@ -44,10 +43,10 @@ def fetch_manifests(remote: Folder, root: str, theirs: Pointer) -> list[Manifest
     assert theirs.serving is not None
     found = []
     for number in dict.fromkeys((theirs.serving, theirs.current)):
-        content = None if number is None else content_of(remote, manifest_name(root, number))
+        content = None if number is None else read_content(remote, manifest_name(root, number))
         if content is None:
             if number == theirs.serving:
-                raise missing_there(manifest_name(root, theirs.serving))
+                raise missing_file_error(manifest_name(root, theirs.serving))
             continue
         manifest = manifest_from_json(content, what=f"The remote's {manifest_name(root, theirs.serving)}")
         if manifest.store != theirs.store:
@@ -56,7 +55,7 @@ def fetch_manifests(remote: Folder, root: str, theirs: Pointer) -> list[Manifest
     return found
 
 
-def has_version(layout: Layout, manifest: Manifest) -> bool:
+def has_version(layout: StoreLayout, manifest: Manifest) -> bool:
     """Return whether a version exists here with the same content, and not only with the same number."""
     try:
         return layout.manifest(manifest.version).read_bytes() == manifest.to_json()
@@ -64,7 +63,7 @@ def has_version(layout: Layout, manifest: Manifest) -> bool:
         return False
 
 
-def discard_damaged(layout: Layout, manifest: Manifest) -> None:
+def discard_damaged(layout: StoreLayout, manifest: Manifest) -> None:
     """Delete local files of a version whose checksum differs from the manifest, so that the pull fetches them again."""
     for segment in manifest.segments:
         try:
@@ -79,7 +78,7 @@ def discard_damaged(layout: Layout, manifest: Manifest) -> None:
 
 
 def fetch_segments(
-    layout: Layout, remote: Folder, root: str, manifest: Manifest, progress: Progress
+    layout: StoreLayout, remote: Folder, root: str, manifest: Manifest, progress: Progress
 ) -> tuple[int, int]:
     """Fetch missing segments and the filter; returns (files, bytes) copied."""
     missing = [segment for segment in manifest.segments if not layout.segment(segment.id).exists()]
@@ -127,7 +126,7 @@ def fetch_file(remote: Folder, name: str, folder: Path, info: ShardInfo) -> int:
                     file.write(chunk)
                     travelled += len(chunk)
         except FileNotFoundError:
-            raise missing_there(name) from None
+            raise missing_file_error(name) from None
     sync(part)
     if part.stat().st_size != info.size_bytes or file_checksum(part) != info.checksum:
         part.unlink()
@@ -139,5 +138,5 @@ def fetch_file(remote: Folder, name: str, folder: Path, info: ShardInfo) -> int:
     return travelled
 
 
-def missing_there(name: str) -> NotFoundError:
+def missing_file_error(name: str) -> NotFoundError:
     return NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.")

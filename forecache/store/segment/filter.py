@@ -13,7 +13,7 @@ import xxhash
 
 from forecache.files import sync, write_durably
 from forecache.store.content_hash import file_checksum
-from forecache.store.layout import HASHES_FILE, Layout
+from forecache.store.layout import HASHES_FILE, StoreLayout
 from forecache.store.manifest import SegmentInfo, ShardInfo
 
 MAX_DELTAS = 64
@@ -34,7 +34,7 @@ def write_hashes(folder: Path, hashes: np.ndarray) -> ShardInfo:
     return ShardInfo(path.name, len(hashes), path.stat().st_size, file_checksum(path))
 
 
-def write_filter(layout: Layout, version: int, deltas: list[SegmentInfo]) -> ShardInfo:
+def write_filter(layout: StoreLayout, version: int, deltas: list[SegmentInfo]) -> ShardInfo:
     """Write the filter over all delta segments (oldest first) of a version; its name holds its checksum."""
     assert 0 < len(deltas) <= MAX_DELTAS
     width = slot_width(len(deltas))

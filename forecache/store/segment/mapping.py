@@ -28,7 +28,7 @@ _LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_
 _LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
-class _File:
+class _LmdbFile:
     """An LMDB file, open with the read transaction that serves every thread.
 
     It never changes, so one transaction is enough and LMDB's lock file is not needed. Gets on one read-only transaction
@@ -67,7 +67,7 @@ class SegmentHandle:
     def __init__(self, folder: Path, files: Sequence[str], *, indexed: bool) -> None:
         self.folder = folder
         self.paths = [folder / file for file in files]
-        self._files: list[_File] = []
+        self._files: list[_LmdbFile] = []
         self.index: Index | None = None
         self.references = 0
         self.transactions: list[Any] = []
@@ -78,15 +78,15 @@ class SegmentHandle:
                 self.transactions.append(self._files[-1].transaction)
             if indexed and files:
                 self.index = _open_index(self.paths)
-            if self.replaced():
+            if self.is_replaced():
                 raise ConflictError(f"The files of the segment {folder} are being replaced.", remedy="Try again.")
         except BaseException:
             self.close()
             raise
 
-    def replaced(self) -> bool:
+    def is_replaced(self) -> bool:
         """Return whether a path leads to another file than the open one; a missing file is not replaced."""
-        return any(is_another(path, file.inode) for path, file in zip(self.paths, self._files, strict=True))
+        return any(is_other_file(path, file.inode) for path, file in zip(self.paths, self._files, strict=True))
 
     def close(self) -> None:
         if self.index is not None:
@@ -102,7 +102,7 @@ def inode_of(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def is_another(path: Path, inode: tuple[int, int]) -> bool:
+def is_other_file(path: Path, inode: tuple[int, int]) -> bool:
     """Return whether a path leads to another file than the one of that inode; False if it leads to none."""
     try:
         return inode_of(path) != inode
@@ -153,21 +153,21 @@ def _map_at(address: int, path: Path, size: int) -> None:
 
 
 _open: dict[Path, SegmentHandle] = {}
-_files: dict[tuple[int, int], _File] = {}
+_files: dict[tuple[int, int], _LmdbFile] = {}
 """Open files by inode: LMDB refuses a second open of a file in one process."""
 _lock = threading.Lock()
 
 
-def _open_file(path: Path) -> _File:
+def _open_file(path: Path) -> _LmdbFile:
     inode = inode_of(path)
     file = _files.get(inode)
     if file is None:
-        file = _files[inode] = _File(path, inode)
+        file = _files[inode] = _LmdbFile(path, inode)
     file.references += 1
     return file
 
 
-def _close_file(file: _File) -> None:
+def _close_file(file: _LmdbFile) -> None:
     file.references -= 1
     if file.references == 0:
         del _files[file.inode]
@@ -183,7 +183,7 @@ def acquire(folder: Path, files: Sequence[str], *, indexed: bool) -> SegmentHand
     """
     with _lock:
         handle = _open.get(folder)
-        if handle is None or handle.replaced():
+        if handle is None or handle.is_replaced():
             handle = _open[folder] = SegmentHandle(folder, files, indexed=indexed)
         handle.references += 1
         return handle
@@ -199,7 +199,7 @@ def release(handle: SegmentHandle) -> None:
             handle.close()
 
 
-def populate(paths: Sequence[Path]) -> None:
+def populate_page_tables(paths: Sequence[Path]) -> None:
     """Enter the files into this process's page tables, so that first reads cause no page faults.
 
     Covers every mapping that the process has of them; other threads run meanwhile.

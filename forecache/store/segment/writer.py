@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.byte_windows import Words
+from forecache.byte_windows import TextWords
 from forecache.errors import InputError
 from forecache.files import sync
 from forecache.store.content_hash import file_checksum
@@ -40,7 +40,7 @@ def num_shards(rows: int, values: int = 0) -> int:
     return shards
 
 
-def suits(shards: int, rows: int, values: int) -> bool:
+def suits_num_shards(shards: int, rows: int, values: int) -> bool:
     """Return whether a base of so many rows may keep its number of shards, to be comparable with the one before."""
     wanted = num_shards(rows, values)
     return shards in (wanted // 2, wanted, wanted * 2)
@@ -111,7 +111,7 @@ def sorted_order(keys: pa.Array) -> pa.Array:
     if len(keys):
         extremes = pc.min_max(keys).as_py()
         common = len(os.path.commonprefix([extremes["min"], extremes["max"]]))
-        numbers = Words.of(keys).big(common)
+        numbers = TextWords.from_column(keys).big_endian(common)
         order = np.argsort(numbers)
         in_order = numbers[order]
         if not (in_order[1:] == in_order[:-1]).any():

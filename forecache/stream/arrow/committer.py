@@ -6,21 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from forecache.errors import ConflictError, ForecacheError, UnavailableError
-from forecache.stream.table.writer import Batch, StreamWriter
+from forecache.stream.table.writer import CommitBatch, StreamWriter
 
 logger = logging.getLogger("forecache.stream")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
 
 
 @dataclass(frozen=True)
-class Numbered:
+class NumberedBatch:
     """A batch with the number that its pending rows carry."""
 
     number: int
-    batch: Batch
+    batch: CommitBatch
 
 
-class Committer:
+class BatchCommitter:
     """A thread that commits the batches it is given.
 
     Attributes:
@@ -31,11 +31,11 @@ class Committer:
         done: Called in the thread with each committed batch and its Delta version.
     """
 
-    def __init__(self, writer: StreamWriter, done: Callable[[Numbered, int], None]) -> None:
+    def __init__(self, writer: StreamWriter, done: Callable[[NumberedBatch, int], None]) -> None:
         self._writer, self._done = writer, done
         self.error: BaseException | None = None
         self.failure = ""
-        self._given: Numbered | None = None
+        self._given: NumberedBatch | None = None
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="forecache-stream-commit", daemon=True)
@@ -46,19 +46,19 @@ class Committer:
         """True if no batch is being committed."""
         return self._given is None
 
-    def give(self, batch: Numbered) -> None:
+    def submit(self, batch: NumberedBatch) -> None:
         """Commit a batch in the thread; only allowed while `is_free`.
 
         Raises:
             The error that ended the thread.
         """
-        self.check()
+        self.raise_if_failed()
         with self._changed:
             assert self._given is None, "one batch at a time"
             self._given = batch
             self._changed.notify_all()
 
-    def check(self) -> None:
+    def raise_if_failed(self) -> None:
         """Raise the error that ended the thread, if there is one."""
         if self.error is not None:
             raise self.error
@@ -78,7 +78,7 @@ class Committer:
 
     def _run(self) -> None:
         try:
-            while (given := self._next()) is not None:
+            while (given := self._next_batch()) is not None:
                 version = self._commit(given)
                 if version is None:
                     return
@@ -91,12 +91,12 @@ class Committer:
                 self.error = error
                 self._changed.notify_all()
 
-    def _next(self) -> Numbered | None:
+    def _next_batch(self) -> NumberedBatch | None:
         with self._changed:
             self._changed.wait_for(lambda: self._given is not None or self._closing)
             return self._given
 
-    def _commit(self, given: Numbered) -> int | None:
+    def _commit(self, given: NumberedBatch) -> int | None:
         """Commit a batch and return its Delta version; None if the thread was closed before that succeeded."""
         pause = _FIRST_PAUSE_S
         while True:
@@ -105,23 +105,23 @@ class Committer:
                 self.failure = ""
                 return version
             except ConflictError as error:
-                if not self._is_ours(given):
+                if not self._has_same_offsets(given):
                     raise
-                self._tell(error)
+                self._note_failure(error)
             except (UnavailableError, OSError) as error:
-                self._tell(error)
+                self._note_failure(error)
             with self._changed:
                 if self._changed.wait_for(lambda: self._closing, pause):
                     return None
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    def _is_ours(self, given: Numbered) -> bool:
+    def _has_same_offsets(self, given: NumberedBatch) -> bool:
         """True if the table still has the offsets at which the batch begins, so that the commit can be repeated."""
         before = dict(self._writer.offsets)
-        self._writer.look()
+        self._writer.refresh()
         return self._writer.offsets == before
 
-    def _tell(self, error: Exception) -> None:
+    def _note_failure(self, error: Exception) -> None:
         text = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}"
         if text != self.failure:
             logger.error("A batch was not committed, and is tried again: %s", text)

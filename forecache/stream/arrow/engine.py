@@ -16,23 +16,21 @@ import pyarrow as pa
 
 from forecache.errors import UnavailableError
 from forecache.steps import stream_step
-from forecache.stream.arrow.committer import Committer, Numbered
-from forecache.stream.arrow.pending import PendingRows
-from forecache.stream.engine.engine import Engine
-from forecache.stream.engine.every import Every
-from forecache.stream.engine.watch import ModelWatch
+from forecache.stream.arrow.committer import BatchCommitter, NumberedBatch
+from forecache.stream.arrow.pending_rows import PendingRows
+from forecache.stream.engine.engine import StreamEngine
+from forecache.stream.engine.threads import ModelWatch, PeriodicThread
 from forecache.stream.kafka.client import client_options
 from forecache.stream.kafka.dead_letters import DeadLetters
-from forecache.stream.kafka.open_topic import opened_topic
-from forecache.stream.left_rows import LeftRows
-from forecache.stream.rebuild import rebuild
-from forecache.stream.record import KAFKA_AT
-from forecache.stream.step.answered import Answered
-from forecache.stream.step.answers import take_up_newest
-from forecache.stream.step.step import Step
-from forecache.stream.table.writer import Batch, StreamWriter
-from forecache.stream.tiles.restore import tile_saver
-from forecache.stream.topic.run import answers_sent
+from forecache.stream.kafka.open_topic import open_topic
+from forecache.stream.orphaned_pending_rows import OrphanedPendingRows
+from forecache.stream.rebuild_state import rebuild_state
+from forecache.stream.step.answerer import switch_to_newest
+from forecache.stream.step.step import StepResult, StreamStep
+from forecache.stream.table.writer import CommitBatch, StreamWriter
+from forecache.stream.table_schema import KAFKA_AT
+from forecache.stream.tiles.restore_tiles import tile_saver
+from forecache.stream.topic.send_answers import send_answers
 
 logger = logging.getLogger("forecache.stream")
 _MOST_MESSAGES = 2_000
@@ -47,32 +45,32 @@ _CLOSE_S = 30.0
 _TELL_S = 1.0
 
 
-class ArrowEngine(Engine):
+class ArrowEngine(StreamEngine):
     """See `forecache.stream.engine.engine.StreamEngine`."""
 
     name = "arrow"
 
     def _run(self, held: ExitStack) -> None:
         self._open(held)
-        self._ends = self._reader.ends()
-        with closing(Every(_TELL_S, self._tell, name="figures")):
-            self._loop()
-            self._finish()
+        self._ends = self._reader.end_offsets()
+        with closing(PeriodicThread(_TELL_S, self._write_figures, name="figures")):
+            self._run_loop()
+            self._commit_rest()
 
-    def _tell_at_end(self) -> None:
-        self._look_at_topic()
-        self._tell()
+    def _write_last_figures(self) -> None:
+        self._update_end_offsets()
+        self._write_figures()
 
     def _open(self, held: ExitStack) -> None:
         settings, stream = self._settings, self._stream
-        self._held: list[Answered] = []
+        self._held: list[StepResult] = []
         self._held_bytes, self._said = 0, ""  # what went wrong since the last commit
-        self._confirmed: deque[tuple[Numbered, int]] = deque()
-        self._step = Step(settings, stream)
+        self._confirmed: deque[tuple[NumberedBatch, int]] = deque()
+        self._step = StreamStep(settings, stream)
         held.callback(self._step.repeats.close)
-        take_up_newest(self._step.answerer)
+        switch_to_newest(self._step.answerer)
         self._writer = StreamWriter(settings, stream, send_bad=DeadLetters(settings, stream.topic.topic).send)
-        self._reader = opened_topic(
+        self._reader = open_topic(
             settings,
             stream,
             self._writer,
@@ -83,14 +81,16 @@ class ArrowEngine(Engine):
         held.callback(self._reader.close)
         self._tiles = tile_saver(settings, stream, self._step.views)
         held.callback(self._tiles.close)
-        tiles, ids = rebuild(settings, stream, self._step, self._tiles)
+        tiles, ids = rebuild_state(settings, stream, self._step, self._tiles)
         logger.info("The stream %s goes on: %d rows were read for tiles, %d for ids.", stream.name, tiles, ids)
-        self._pending = (PendingRows if stream.freshness == "event" else LeftRows)(settings, stream, self._writer)
+        self._pending = (PendingRows if stream.freshness == "event" else OrphanedPendingRows)(
+            settings, stream, self._writer
+        )
         held.callback(self._pending.close)
         if self._skip_lost:
-            self._pending.give_up_waiting()
-        held.enter_context(answers_sent(settings, stream, client_options(settings), self._not_sent))
-        self._committer = Committer(self._writer, self._committed)
+            self._pending.remove_lost_rows()
+        held.enter_context(send_answers(settings, stream, client_options(settings), self._note_unsent))
+        self._committer = BatchCommitter(self._writer, self._note_commit)
         held.callback(self._committer.close, 0.1)
         self._watch = ModelWatch(self._step.answerer)
         held.callback(self._watch.close)
@@ -102,30 +102,30 @@ class ArrowEngine(Engine):
         gc.collect()
         gc.freeze()
 
-    def _not_sent(self, sentence: str) -> None:
+    def _note_unsent(self, sentence: str) -> None:
         self._said = sentence
 
-    def _loop(self) -> None:
-        goal = self._reader.ends()
+    def _run_loop(self) -> None:
+        goal = self._reader.end_offsets()
         self._number, self._began, sweep_at = 1, 0.0, 0.0
         while not self._stop.is_set():
-            self._committer.check()
-            if self._watch.take_up():
+            self._committer.raise_if_failed()
+            if self._watch.switch_to_newer():
                 logger.info("The stream %s has taken up what is newer.", self._stream.name)
             messages = self._reader.read(self._wait_s())
             if messages is not None:
-                self._take(messages)
-            self._confirm()
-            self._hand_over()
-            self._tiles.look(holds=bool(self._held))
+                self._process_messages(messages)
+            self._confirm_commits()
+            self._submit_batch()
+            self._tiles.update(holds=bool(self._held))
             if time.monotonic() > sweep_at:
                 sweep_at = time.monotonic() + _TELL_S
-                self._look_at_topic()
+                self._update_end_offsets()
                 self._pending.sweep()
             while self._held_bytes > _MOST_HELD and not self._stop.is_set():
                 self._committer.wait(0.5)
-                self._committer.check()
-                self._hand_over()
+                self._committer.raise_if_failed()
+                self._submit_batch()
             if self._until_caught_up and self._has_reached(goal):
                 return
 
@@ -137,13 +137,13 @@ class ArrowEngine(Engine):
     def _has_reached(self, goal: dict[int, int]) -> bool:
         return all(self._reader.next[partition] >= offset for partition, offset in goal.items())
 
-    def _take(self, messages: pa.Table) -> None:
+    def _process_messages(self, messages: pa.Table) -> None:
         answered = self._step.run(messages)
         stream_step("judged")
         if not self._held:
             self._began = time.monotonic()
         if isinstance(self._pending, PendingRows):
-            self._put(self._pending, answered)
+            self._show_pending(self._pending, answered)
             stream_step("pending written")
         self._held.append(answered)
         self._held_bytes += (messages.num_rows << 10) + answered.rows.nbytes + answered.bad.nbytes
@@ -155,7 +155,7 @@ class ArrowEngine(Engine):
         if answered.failure:
             self._said = f"{answered.failed} rows have no answer: {answered.failure}"
 
-    def _put(self, pending: PendingRows, answered: Answered) -> None:
+    def _show_pending(self, pending: PendingRows, answered: StepResult) -> None:
         """Show rows before their commit; while the disk is full, try again."""
         while True:
             try:
@@ -166,7 +166,7 @@ class ArrowEngine(Engine):
                 if self._stop.wait(0.5):
                     raise
 
-    def _hand_over(self, *, now: bool = False) -> None:
+    def _submit_batch(self, *, now: bool = False) -> None:
         """Give the buffered batches to the committer once `commit_s` has passed."""
         if not self._held or not self._committer.is_free:
             return
@@ -174,55 +174,55 @@ class ArrowEngine(Engine):
             return
         rows = pa.concat_tables([each.rows for each in self._held])
         bad = pa.concat_tables([each.bad for each in self._held])
-        self._committer.give(Numbered(self._number, Batch(rows, bad, dict(self._reader.next))))
-        self._tiles.handed_over(each.live for each in self._held)
+        self._committer.submit(NumberedBatch(self._number, CommitBatch(rows, bad, dict(self._reader.next))))
+        self._tiles.note_submitted(each.live for each in self._held)
         self._held, self._held_bytes, self._number = [], 0, self._number + 1
 
-    def _committed(self, done: Numbered, version: int) -> None:
+    def _note_commit(self, done: NumberedBatch, version: int) -> None:
         """Called in the committer's thread."""
         arrived = done.batch.rows[KAFKA_AT].cast(pa.int64()).to_numpy()
-        self.figures.committed(version, self._writer.offsets, arrived)
+        self.figures.count_commit(version, self._writer.offsets, arrived)
         self._confirmed.append((done, version))
         self._said = ""
 
-    def _confirm(self) -> None:
+    def _confirm_commits(self) -> None:
         while self._confirmed:
             done, version = self._confirmed.popleft()
             self._pending.confirm(done.number, version)
-            self._step.repeats.committed(done.batch.rows, version)
-            self._tiles.confirmed(done.batch.rows, version)
+            self._step.repeats.confirm_commit(done.batch.rows, version)
+            self._tiles.confirm_commit(done.batch.rows, version)
             stream_step("confirmed")
 
-    def _look_at_topic(self) -> None:
+    def _update_end_offsets(self) -> None:
         """Update the end offsets of the topic."""
-        self._ends = self._reader.ends()
+        self._ends = self._reader.end_offsets()
         if not self._held and self._committer.is_free:
             # Transaction markers may follow the last committed message: they are read, and are no lag.
             read = {str(partition): offset for partition, offset in sorted(self._reader.next.items())}
             self.figures.state.offsets = read
 
-    def _tell(self) -> None:
+    def _write_figures(self) -> None:
         """Write the figures; called in a thread of its own, since a flush may take long."""
         state = self.figures.state
-        failing = self._committer.failure or self._reader.failure or self._watch.failure or self._step.trouble
+        failing = self._committer.failure or self._reader.failure or self._watch.failure or self._step.problem
         failing = failing or self._tiles.failure
         state.last_error = failing or self._said
         state.release = self._step.answerer.release
         self.figures.write(self._ends, now=True)
 
-    def _finish(self) -> None:
+    def _commit_rest(self) -> None:
         """Commit the buffered batches within `_CLOSE_S`."""
         deadline = time.monotonic() + _CLOSE_S
         while self._held and time.monotonic() < deadline:
-            self._committer.check()
+            self._committer.raise_if_failed()
             if self._committer.wait(0.5):
-                self._hand_over(now=True)
+                self._submit_batch(now=True)
         self._committer.wait(max(0.0, deadline - time.monotonic()))
-        self._committer.check()
+        self._committer.raise_if_failed()
         if self._held or not self._committer.is_free:
             raise UnavailableError(
                 f"The last rows of the stream {self._stream.name!r} are not committed: {self._committer.failure}",
                 remedy="They are read from the topic again when the stream starts.",
             )
-        self._confirm()
+        self._confirm_commits()
         self._tiles.finish()

@@ -13,21 +13,21 @@ from forecache.errors import InputError
 from forecache.lake.delta.log import open_if_exists
 from forecache.pipeline import FeatureView, Stream
 from forecache.settings import Settings
-from forecache.stream.backfill.landed import landed_events, not_in_table
-from forecache.stream.lock import own_stream
-from forecache.stream.rebuild import rebuild
-from forecache.stream.recompute.nights import LakeNights
-from forecache.stream.record import QUARANTINE
-from forecache.stream.step.answers import take_up_newest
-from forecache.stream.step.bases import Base
-from forecache.stream.step.step import Step
-from forecache.stream.table.writer import Batch, StreamWriter
+from forecache.stream.backfill.landed_events import drop_known_events, read_landed_events
+from forecache.stream.lock import lock_stream
+from forecache.stream.rebuild_state import rebuild_state
+from forecache.stream.recompute.lake_states import LakeStates
+from forecache.stream.step.answerer import switch_to_newest
+from forecache.stream.step.batch_states import BatchState
+from forecache.stream.step.step import StreamStep
+from forecache.stream.table.writer import CommitBatch, StreamWriter
+from forecache.stream.table_schema import QUARANTINE
 
 _ROWS_A_COMMIT = 20_000
 
 
 @dataclass(frozen=True)
-class Backfilled:
+class BackfilledDay:
     """The result of one day.
 
     Attributes:
@@ -49,8 +49,8 @@ def backfill(
     last: date,
     *,
     rows_a_commit: int = _ROWS_A_COMMIT,
-    told: Callable[[Backfilled], None] = lambda day: None,
-) -> list[Backfilled]:
+    told: Callable[[BackfilledDay], None] = lambda day: None,
+) -> list[BackfilledDay]:
     """Add landed days in ascending order, each with the newest batch state of its views before it.
 
     Args:
@@ -69,11 +69,11 @@ def backfill(
     if last < first:
         raise InputError(f"The last day {last} is before the first, {first}.", remedy="Give FROM before TO.")
     with ExitStack() as held:
-        held.enter_context(own_stream(settings, stream.name))
+        held.enter_context(lock_stream(settings, stream.name))
         work, done = _Backfill(settings, stream), []
         held.callback(work.close)
         for number in range((last - first).days + 1):
-            done.append(work.take_in(first + timedelta(days=number), rows_a_commit))
+            done.append(work.add_day(first + timedelta(days=number), rows_a_commit))
             told(done[-1])
         return done
 
@@ -81,47 +81,47 @@ def backfill(
 class _Backfill:
     def __init__(self, settings: Settings, stream: Stream) -> None:
         self._settings, self._stream = settings, stream
-        self._nights, self._day = LakeNights(settings, stream), date.min
-        self._stands_on: dict[tuple[str, date], Base] = {}
-        self._step = Step(settings, stream, bases=self._night_of)
-        take_up_newest(self._step.answerer)
+        self._nights, self._day = LakeStates(settings, stream), date.min
+        self._stands_on: dict[tuple[str, date], BatchState] = {}
+        self._step = StreamStep(settings, stream, bases=self._state_of)
+        switch_to_newest(self._step.answerer)
         self._writer = StreamWriter(settings, stream)
         self._is_rebuilt = False
 
-    def take_in(self, day: date, rows_a_commit: int) -> Backfilled:
-        events = landed_events(self._settings, self._stream, day)
-        landed, mark = events.num_rows, _application(self._stream, day)
-        if self._done_of(mark) == landed:
-            return Backfilled(day, landed, 0, 0)
+    def add_day(self, day: date, rows_a_commit: int) -> BackfilledDay:
+        events = read_landed_events(self._settings, self._stream, day)
+        landed, mark = events.num_rows, _transaction_name(self._stream, day)
+        if self._count_done(mark) == landed:
+            return BackfilledDay(day, landed, 0, 0)
         self._day = day
         if not self._is_rebuilt:
-            rebuild(self._settings, self._stream, self._step)
+            rebuild_state(self._settings, self._stream, self._step)
             self._is_rebuilt = True
-        new = not_in_table(self._settings, self._stream, day, events)
+        new = drop_known_events(self._settings, self._stream, day, events)
         late = added = 0
         for start in range(0, max(1, new.num_rows), rows_a_commit):
             answered = self._step.answer(new.slice(start, rows_a_commit).combine_chunks())
             is_last = start + rows_a_commit >= new.num_rows
             done = landed if is_last else landed - new.num_rows + start + rows_a_commit
-            batch = Batch(answered.rows, QUARANTINE.empty_table(), {}, marks={mark: done})
-            self._step.repeats.committed(answered.rows, self._writer.write(batch))
+            batch = CommitBatch(answered.rows, QUARANTINE.empty_table(), {}, marks={mark: done})
+            self._step.repeats.confirm_commit(answered.rows, self._writer.write(batch))
             added, late = added + answered.rows.num_rows, late + answered.late
-        return Backfilled(day, landed, added, late)
+        return BackfilledDay(day, landed, added, late)
 
     def close(self) -> None:
         self._step.repeats.close()
 
-    def _night_of(self, view: FeatureView) -> Base:
+    def _state_of(self, view: FeatureView) -> BatchState:
         where = view.name, self._day
         if where not in self._stands_on:
-            self._stands_on[where] = self._nights.newest_before(view, self._day)
+            self._stands_on[where] = self._nights.find_newest_before(view, self._day)
         return self._stands_on[where]
 
-    def _done_of(self, mark: str) -> int | None:
+    def _count_done(self, mark: str) -> int | None:
         delta = open_if_exists(self._settings, self._stream.table)
         return None if delta is None else delta.transaction_version(mark)
 
 
-def _application(stream: Stream, day: date) -> str:
+def _transaction_name(stream: Stream, day: date) -> str:
     """Application id of Delta's `txn` action for a backfilled day; its version counts the events that are done."""
     return f"forecache-stream-{stream.name}-landed-{day}"

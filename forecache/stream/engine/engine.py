@@ -8,13 +8,13 @@ from typing import ClassVar
 
 from forecache.pipeline import Stream
 from forecache.settings import Settings
-from forecache.stream.engine.figures import Figures
-from forecache.stream.engine.lineage import told
-from forecache.stream.layers import write_layers
-from forecache.stream.lock import own_stream
+from forecache.stream.engine.figures import StreamFigures
+from forecache.stream.engine.lineage import report_run
+from forecache.stream.live_layers import write_layers
+from forecache.stream.lock import lock_stream
 
 
-class Engine(ABC):
+class StreamEngine(ABC):
     """Runs one stream, once.
 
     Attributes:
@@ -40,7 +40,7 @@ class Engine(ABC):
         self._settings, self._stream = settings, stream
         self._until_caught_up, self._skip_lost = until_caught_up, skip_lost
         self._stop = stop or threading.Event()
-        self.figures = Figures(settings.home_path, stream.name, engine=self.name, freshness=stream.freshness)
+        self.figures = StreamFigures(settings.home_path, stream.name, engine=self.name, freshness=stream.freshness)
 
     def run(self) -> None:
         """Run until it is stopped, or has caught up.
@@ -53,8 +53,8 @@ class Engine(ABC):
         """
         # The end of the run is reported last, after the stream's lock was released.
         with ExitStack() as telling, ExitStack() as held:
-            held.enter_context(own_stream(self._settings, self._stream.name))
-            telling.enter_context(told(self._settings, self._stream, self.figures.state))
+            held.enter_context(lock_stream(self._settings, self._stream.name))
+            telling.enter_context(report_run(self._settings, self._stream, self.figures.state))
             try:
                 write_layers(self._settings, self._stream)
                 self._run(held)
@@ -63,12 +63,12 @@ class Engine(ABC):
                 self.figures.write(now=True)
                 raise
             self.figures.state.stopped_at = time.time()
-            self._tell_at_end()
+            self._write_last_figures()
 
     @abstractmethod
     def _run(self, held: ExitStack) -> None:
         """Run the stream; the resources in `held` are closed afterwards."""
 
     @abstractmethod
-    def _tell_at_end(self) -> None:
+    def _write_last_figures(self) -> None:
         """Write the last figures."""

@@ -8,8 +8,31 @@ from pathlib import Path
 
 import numpy as np
 
-from forecache.stream.engine.processor import tree_cpu_s
 from forecache.stream_state import StreamState, write_state
+
+
+def tree_cpu_s(pid: int) -> float:
+    """Return the CPU seconds (user and system) of a process and its descendants since their start.
+
+    A child that has ended still counts: the kernel adds its time to its parent's when the parent has waited for it. So
+    the difference of two calls is the time that the tree used in between.
+
+    Raises:
+        psutil.NoSuchProcess: The process has ended.
+    """
+    import psutil
+
+    root = psutil.Process(pid)
+    total = 0.0
+    # Children first: one that ends meanwhile is then missing, and not counted twice (itself and in its parent).
+    for each in (*reversed(root.children(recursive=True)), root):
+        try:
+            times = each.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return float(total)
+
 
 _WINDOW_S = 60.0
 _KEPT_DELAYS = 200
@@ -18,7 +41,7 @@ _PROCESSOR_EVERY_S = 5.0
 """Finding child processes reads every process of the machine: some milliseconds if there are hundreds."""
 
 
-class Figures:
+class StreamFigures:
     """Figures of one process; any thread may add to them.
 
     Attributes:
@@ -32,7 +55,7 @@ class Figures:
         self._commits: deque[tuple[float, int, np.ndarray]] = deque()
         self._began, self._write_at, self._look_at = time.monotonic(), 0.0, 0.0
 
-    def committed(self, version: int, offsets: Mapping[int, int], arrived_us: np.ndarray) -> None:
+    def count_commit(self, version: int, offsets: Mapping[int, int], arrived_us: np.ndarray) -> None:
         """Count a commit.
 
         Args:

@@ -15,15 +15,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from forecache.files import write_durably
-from forecache.lake.code import code_version
+from forecache.lake.code_version import code_version
 from forecache.lineage import naming
 from forecache.lineage.fact import Dataset
 from forecache.lineage.receivers import Receiver, configured_receivers
 from forecache.lineage.streaming import ABORT, COMPLETE, FAIL, RUNNING, START, StreamRun
 from forecache.pipeline import Stream
 from forecache.settings import Settings
-from forecache.stream.layers import layers_of
-from forecache.stream.record import event_fields, schema_of
+from forecache.stream.live_layers import layers_of
+from forecache.stream.table_schema import event_fields, schema_of
 from forecache.stream_state import StreamState
 
 logger = logging.getLogger("forecache.stream")
@@ -33,7 +33,7 @@ _SHOWN = ("rows", "rows_per_s", "bad", "repeats", "late", "lag_events", "offsets
 
 
 @contextmanager
-def told(settings: Settings, stream: Stream, state: StreamState) -> Iterator[None]:
+def report_run(settings: Settings, stream: Stream, state: StreamState) -> Iterator[None]:
     """Report the run while the block runs, and how it ended; do nothing if no receiver is configured.
 
     Args:
@@ -43,7 +43,7 @@ def told(settings: Settings, stream: Stream, state: StreamState) -> Iterator[Non
     if not receivers:
         yield
         return
-    teller = _Teller(settings, stream, state, receivers)
+    teller = _RunReporter(settings, stream, state, receivers)
     try:
         yield
     except BaseException as error:
@@ -53,7 +53,7 @@ def told(settings: Settings, stream: Stream, state: StreamState) -> Iterator[Non
 
 
 @dataclass
-class _Noted:
+class _RunNote:
     """A run that was reported to receivers.
 
     Attributes:
@@ -68,11 +68,11 @@ class _Noted:
     receivers: list[str] = field(default_factory=list)
 
 
-class _Teller:
+class _RunReporter:
     def __init__(self, settings: Settings, stream: Stream, state: StreamState, receivers: Sequence[Receiver]) -> None:
         self._settings, self._stream, self._state, self._receivers = settings, stream, state, receivers
         self._path = settings.home_path / "lineage" / "streams" / stream.name / f"{state.started_at}.json"
-        self._noted = _Noted(state.started_at)
+        self._noted = _RunNote(state.started_at)
         self._noting = threading.Lock()
         self._rows = dict.fromkeys((each.name for each in receivers), 0)
         self._stop = threading.Event()
@@ -82,22 +82,22 @@ class _Teller:
     def end(self, kind: str, error: str = "") -> None:
         """Report the end of the run; wait up to `_LAST_S` for the event to be sent."""
         self._noted.kind, self._noted.error, self._noted.at = kind, error, time.time()
-        self._note()  # at once: the next run may start before a slow receiver has the event
+        self._save_note()  # at once: the next run may start before a slow receiver has the event
         self._stop.set()
         self._thread.join(_LAST_S)
 
     def _run(self) -> None:
         try:
             for path in sorted(self._path.parent.glob("[!.]*.json")):  # files that are being written begin with a dot
-                self._tell_of_earlier(path)
-            self._tell_of_this()
+                self._report_earlier_run(path)
+            self._report_this_run()
         except Exception:
             logger.exception("OpenLineage events of the stream %s are not sent any more.", self._stream.name)
 
-    def _tell_of_earlier(self, path: Path) -> None:
+    def _report_earlier_run(self, path: Path) -> None:
         """Report the end of an earlier run to the receivers that do not have it."""
         try:
-            earlier = _Noted(**json.loads(path.read_bytes()))
+            earlier = _RunNote(**json.loads(path.read_bytes()))
         except FileNotFoundError:  # its receivers have its end meanwhile
             return
         except (ValueError, TypeError):
@@ -108,46 +108,49 @@ class _Teller:
         event = run.event(self._settings, earlier.kind or ABORT, earlier.at or time.time(), error=earlier.error)
         for receiver in self._receivers:
             if receiver.name in earlier.receivers:
-                self._take(receiver, event)
+                self._send(receiver, event)
         path.unlink(missing_ok=True)  # one attempt only: a receiver may be gone for good
 
-    def _tell_of_this(self) -> None:
-        run = self._declared()
+    def _report_this_run(self) -> None:
+        run = self._declare_run()
         while True:
             is_last = self._stop.is_set()
             for receiver in self._receivers:
-                self._tell(run, receiver, is_last)
+                self._report_to(run, receiver, is_last)
             if is_last:
                 return
             self._stop.wait(self._settings.openlineage_stream_every_s)
 
-    def _tell(self, run: StreamRun, receiver: Receiver, is_last: bool) -> None:
+    def _report_to(self, run: StreamRun, receiver: Receiver, is_last: bool) -> None:
         settings, noted, state = self._settings, self._noted, self._state
         if receiver.name not in noted.receivers:
-            if not self._take(receiver, run.event(settings, START, noted.started_at)):
+            if not self._send(receiver, run.event(settings, START, noted.started_at)):
                 return
             noted.receivers.append(receiver.name)
-            self._note()
+            self._save_note()
         rows = state.rows
         event = run.event(
-            settings, noted.kind if is_last else RUNNING, noted.at if is_last else time.time(),
+            settings,
+            noted.kind if is_last else RUNNING,
+            noted.at if is_last else time.time(),
             figures={name: getattr(state, name) for name in _SHOWN} | {"engine": state.engine},
-            outputs=self._made(run, rows - self._rows[receiver.name]), error=noted.error if is_last else "",
-        )  # fmt: skip
-        if self._take(receiver, event):
+            outputs=self._outputs_at_version(run, rows - self._rows[receiver.name]),
+            error=noted.error if is_last else "",
+        )
+        if self._send(receiver, event):
             self._rows[receiver.name] = rows
             if is_last:
                 noted.receivers.remove(receiver.name)
-                self._note()
+                self._save_note()
 
-    def _take(self, receiver: Receiver, event: dict[str, object]) -> bool:
+    def _send(self, receiver: Receiver, event: dict[str, object]) -> bool:
         """Send an event; False if it should be sent again later."""
         failed = receiver.send([event])
         if failed is not None:
             logger.warning("The OpenLineage %s did not take an event of a stream: %s", receiver.name, failed.reason)
         return failed is None or failed.refused
 
-    def _note(self) -> None:
+    def _save_note(self) -> None:
         # Called by both threads. If the disk is full, the end of a killed run will not be reported.
         with self._noting, suppress(OSError):
             if self._noted.receivers:
@@ -156,13 +159,13 @@ class _Teller:
             else:
                 self._path.unlink(missing_ok=True)
 
-    def _made(self, run: StreamRun, rows: int) -> list[Dataset]:
+    def _outputs_at_version(self, run: StreamRun, rows: int) -> list[Dataset]:
         """The outputs; the table with the version of the last commit and the number of rows since the last event."""
         version = self._state.committed_version
         table, *others = run.outputs
         return [replace(table, version=str(version) if version >= 0 else "", rows=rows), *others]
 
-    def _declared(self) -> StreamRun:
+    def _declare_run(self) -> StreamRun:
         settings, stream = self._settings, self._stream
         events = [{"name": each.name, "type": str(each.type)} for each in event_fields(stream.topic)]
         rows = [{"name": each.name, "type": str(each.type)} for each in schema_of(stream)]

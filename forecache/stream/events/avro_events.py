@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from forecache.errors import SettingsError
-from forecache.stream.events.decoder import NoEvent, Texts, texts_of
+from forecache.stream.events.decoder import InvalidMessageError, Texts, record_texts
 
 _HEADER = struct.Struct(">bI")
 _ANY = -1
@@ -30,43 +30,45 @@ class AvroDecoder:
         self._read = fastavro.schemaless_reader
         declared = topic.format.schema
         self._where = f"The Avro schema of topic {topic.name!r}"
-        self._schemas = {number: self._parsed(schema) for number, schema in self._declared(declared, folder).items()}
+        self._schemas = {
+            number: self._parse_schema(schema) for number, schema in self._read_schemas(declared, folder).items()
+        }
 
-    def record(self, message: bytes) -> Mapping[str, Any] | None:
+    def read_record(self, message: bytes) -> Mapping[str, Any] | None:
         try:
-            return self._decoded(message)
-        except NoEvent:
+            return self._decode(message)
+        except InvalidMessageError:
             return None
 
-    def texts(self, message: bytes) -> tuple[Texts, bool]:
-        return texts_of(self.columns, self._decoded(message), _text)
+    def read_texts(self, message: bytes) -> tuple[Texts, bool]:
+        return record_texts(self.columns, self._decode(message), _value_text)
 
-    def _decoded(self, message: bytes) -> Mapping[str, Any]:
+    def _decode(self, message: bytes) -> Mapping[str, Any]:
         schema, start = self._schema_of(message)
         stream = BytesIO(message)
         stream.seek(start)
         try:
             found = self._read(stream, schema, None)
         except Exception as error:  # noqa: BLE001  # no bytes may stop a stream
-            raise NoEvent(
+            raise InvalidMessageError(
                 f"bad Avro: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             ) from None
         if stream.tell() != len(message):
-            raise NoEvent(f"bad Avro: {len(message) - stream.tell()} bytes are left over")
+            raise InvalidMessageError(f"bad Avro: {len(message) - stream.tell()} bytes are left over")
         return cast(Mapping[str, Any], found)
 
     def _schema_of(self, message: bytes) -> tuple[Any, int]:
         if not self._has_header:
             return self._schemas[_ANY], 0
         if len(message) < _HEADER.size or message[0] != 0:
-            raise NoEvent("bad Avro: it has no header of a schema registry")
+            raise InvalidMessageError("bad Avro: it has no header of a schema registry")
         number = _HEADER.unpack_from(message)[1]
         schema = self._schemas.get(number, self._schemas.get(_ANY))
         if schema is None:
-            raise NoEvent(f"bad Avro: its schema {number} is not declared")
+            raise InvalidMessageError(f"bad Avro: its schema {number} is not declared")
         return schema, _HEADER.size
 
-    def _declared(self, declared: str, folder: Path) -> dict[int, Any]:
+    def _read_schemas(self, declared: str, folder: Path) -> dict[int, Any]:
         """The schemas by their number; one schema for all messages has the number `_ANY`."""
         try:
             content = json.loads(declared if declared.lstrip().startswith("{") else (folder / declared).read_bytes())
@@ -79,7 +81,7 @@ class AvroDecoder:
             return {int(name): schema for name, schema in content.items()}
         return {_ANY: content}
 
-    def _parsed(self, schema: Any) -> Any:
+    def _parse_schema(self, schema: Any) -> Any:
         import fastavro
 
         try:
@@ -101,7 +103,7 @@ class AvroDecoder:
         return found
 
 
-def _text(value: Any) -> str | None:
+def _value_text(value: Any) -> str | None:
     """The text that the value would have if it were read from a Parquet file."""
     if value is None or isinstance(value, str):
         return value
@@ -120,7 +122,7 @@ def _text(value: Any) -> str | None:
         try:
             return value.decode()
         except UnicodeDecodeError:
-            raise NoEvent("bad Avro: bytes are not UTF-8 text") from None
+            raise InvalidMessageError("bad Avro: bytes are not UTF-8 text") from None
     if isinstance(value, (dict, list)):
-        raise NoEvent("bad Avro: a value is nested")
+        raise InvalidMessageError("bad Avro: a value is nested")
     return str(value)

@@ -59,7 +59,7 @@ def cast(text: str, kind: str) -> Any:
     return _CASTS[kind](text)
 
 
-def _whole(text: str, bits: int) -> int | None:
+def _parse_integer(text: str, bits: int) -> int | None:
     text = text.strip(_BLANK)
     if not _WHOLE.fullmatch(text) or len(text.lstrip("+-0")) > 20:
         return None
@@ -67,28 +67,28 @@ def _whole(text: str, bits: int) -> int | None:
     return value if -(2 ** (bits - 1)) <= value < 2 ** (bits - 1) else None
 
 
-def _double(text: str) -> float | None:
+def _parse_double(text: str) -> float | None:
     text = text.strip(_JAVA_BLANK)
     if _NUMBER.fullmatch(text):
         return float(text.rstrip("fFdD"))
     if found := _HEX.fullmatch(text):
-        return _hexadecimal(found[1])
+        return _parse_hexadecimal(found[1])
     return _SPECIAL.get(text.lower())
 
 
-def _hexadecimal(text: str) -> float:
+def _parse_hexadecimal(text: str) -> float:
     try:
         return float.fromhex(text)
     except OverflowError:
         return float("-inf") if text.startswith("-") else float("inf")
 
 
-def _boolean(text: str) -> bool | None:
+def _parse_boolean(text: str) -> bool | None:
     word = text.strip(_BLANK).lower()
     return True if word in _YES else False if word in _NO else None
 
 
-def _date(text: str) -> int | None:
+def _parse_date(text: str) -> int | None:
     found = _DATE.fullmatch(text.strip(_BLANK))
     if found is None or (found[3] is None and found[4] is not None):
         return None
@@ -96,29 +96,29 @@ def _date(text: str) -> int | None:
     return days_of(-int(year) if sign == "-" else int(year), int(month or 1), int(day or 1))
 
 
-def _moment(text: str) -> int | None:
+def _parse_timestamp(text: str) -> int | None:
     trimmed = text.strip(_BLANK)
     found = _MOMENT.fullmatch(trimmed)
     if found is not None:
         sign, year, month, day = found.groups()[:4]
         days = days_of(-int(year) if sign == "-" else int(year), int(month or 1), int(day or 1))
         clock = found["hour"], found["minute"], found["second"], found["part"], found["zone"]
-        return None if days is None else _micros(days, *clock)
+        return None if days is None else _local_to_utc_us(days, *clock)
     time = _TIME.fullmatch(trimmed)
     # A time may begin with "T" only if no blank was stripped before it; without "T" it needs minutes.
     if time is None or not (text.startswith("T") or (":" in trimmed and not trimmed.startswith("T"))):
         return None
-    return _micros(None, *time.groups())
+    return _local_to_utc_us(None, *time.groups())
 
 
-def _micros(
+def _local_to_utc_us(
     days: int | None, hour: str | None, minute: str | None, second: str | None, part: str | None, zone: str | None
 ) -> int | None:
     """Microseconds since 1970 of a local time; `days` None: of today."""
     seconds = int(hour or 0) * 3600 + int(minute or 0) * 60 + int(second or 0)
     if int(hour or 0) > 23 or int(minute or 0) > 59 or int(second or 0) > 59:
         return None
-    place = _zone((zone or "").strip(_JAVA_BLANK)) if zone else timezone.utc
+    place = _parse_zone((zone or "").strip(_JAVA_BLANK)) if zone else timezone.utc
     if place is None:
         return None
     if days is None:
@@ -140,7 +140,7 @@ def _offset_us(place: tzinfo, local_us: int) -> int:
 
 
 @lru_cache(1024)
-def _zone(name: str) -> tzinfo | None:
+def _parse_zone(name: str) -> tzinfo | None:
     """Parse a zone as `ZoneId.of(name, ZoneId.SHORT_IDS)` after Spark has padded one-digit hours and minutes."""
     name = re.sub(r"([+-])([0-9]):", r"\g<1>0\2:", name, count=1)
     name = re.sub(r"([+-])([0-9][0-9]):([0-9])$", r"\1\2:0\3", name, count=1)
@@ -149,11 +149,11 @@ def _zone(name: str) -> tzinfo | None:
         return timezone.utc
     for prefix in ("UTC", "GMT", "UT", ""):
         if name.startswith(prefix) and name[len(prefix) : len(prefix) + 1] in ("+", "-"):
-            return _fixed(name[len(prefix) :])
-    return _region(name) if _REGION.fullmatch(name) else None
+            return _parse_fixed_offset(name[len(prefix) :])
+    return _find_region(name) if _REGION.fullmatch(name) else None
 
 
-def _fixed(text: str) -> tzinfo | None:
+def _parse_fixed_offset(text: str) -> tzinfo | None:
     found = _OFFSET.fullmatch(text)
     if found is None:
         return None
@@ -164,7 +164,7 @@ def _fixed(text: str) -> tzinfo | None:
     return timezone(timedelta(seconds=-size if found[1] == "-" else size))
 
 
-def _region(name: str) -> tzinfo | None:
+def _find_region(name: str) -> tzinfo | None:
     from zoneinfo import ZoneInfo, available_timezones
 
     return ZoneInfo(name) if name in available_timezones() else None
@@ -185,10 +185,10 @@ def days_of(year: int, month: int, day: int) -> int | None:
 
 _CASTS: Mapping[str, Callable[[str], Any]] = {
     "string": lambda text: text,
-    "int": lambda text: _whole(text, 32),
-    "bigint": lambda text: _whole(text, 64),
-    "double": _double,
-    "boolean": _boolean,
-    "date": _date,
-    "timestamp": _moment,
+    "int": lambda text: _parse_integer(text, 32),
+    "bigint": lambda text: _parse_integer(text, 64),
+    "double": _parse_double,
+    "boolean": _parse_boolean,
+    "date": _parse_date,
+    "timestamp": _parse_timestamp,
 }

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Texts = tuple[str | None, ...]
 
 
-class NoEvent(Exception):
+class InvalidMessageError(Exception):
     """The message cannot be decoded to an event."""
 
 
@@ -25,13 +25,13 @@ class Decoder(Protocol):
 
     columns: "Sequence[Column]"
 
-    def record(self, message: bytes) -> Mapping[str, Any] | None:
+    def read_record(self, message: bytes) -> Mapping[str, Any] | None:
         """Decode a message to values by name in the types of its format; None if `read_texts` has to judge it.
 
         Columns may be absent, and there may be members that are no columns.
         """
 
-    def texts(self, message: bytes) -> tuple[Texts, bool]:
+    def read_texts(self, message: bytes) -> tuple[Texts, bool]:
         """Decode a message to the texts of its values in the order of the columns; True if it has undeclared members.
 
         Raises:
@@ -39,7 +39,7 @@ class Decoder(Protocol):
         """
 
 
-def texts_of(
+def record_texts(
     columns: "Sequence[Column]", record: Mapping[str, Any], as_text: Callable[[Any], str | None]
 ) -> tuple[Texts, bool]:
     """Return what `Decoder.read_texts` does, from a decoded record; absent optional columns are null.

@@ -8,8 +8,8 @@ import orjson
 
 from forecache.errors import InputError
 from forecache.lake.ingest.formats.json_rows import as_text, json_record
-from forecache.lake.ingest.formats.rows import escaped
-from forecache.stream.events.decoder import NoEvent, Texts, texts_of
+from forecache.lake.ingest.formats.parsed_row import escape_surrogates
+from forecache.stream.events.decoder import InvalidMessageError, Texts, record_texts
 
 _MINUS_ZERO = re.compile(rb":\s*-0\s*[,}]")
 
@@ -20,7 +20,7 @@ class JsonDecoder:
     def __init__(self, topic: Any) -> None:
         self.columns = topic.columns
 
-    def record(self, message: bytes) -> Mapping[str, Any] | None:
+    def read_record(self, message: bytes) -> Mapping[str, Any] | None:
         try:
             found = orjson.loads(message)
         except ValueError:
@@ -33,12 +33,12 @@ class JsonDecoder:
             return None
         return found
 
-    def texts(self, message: bytes) -> tuple[Texts, bool]:
+    def read_texts(self, message: bytes) -> tuple[Texts, bool]:
         try:
-            return texts_of(self.columns, json_record(message.decode()), as_text)
+            return record_texts(self.columns, json_record(message.decode()), as_text)
         except UnicodeDecodeError:
-            raise NoEvent("bad JSON: it is not UTF-8 text") from None
+            raise InvalidMessageError("bad JSON: it is not UTF-8 text") from None
         except RecursionError:
-            raise NoEvent("bad JSON: it is nested too deeply") from None
+            raise InvalidMessageError("bad JSON: it is nested too deeply") from None
         except (InputError, ValueError) as error:
-            raise NoEvent(f"bad JSON: {escaped(str(error))}") from None
+            raise InvalidMessageError(f"bad JSON: {escape_surrogates(str(error))}") from None

@@ -17,7 +17,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def unreachable(settings: Settings, what: str, error: Any) -> ForecacheError:
+def unreachable_error(settings: Settings, what: str, error: Any) -> ForecacheError:
     """The error of a broker that does not answer.
 
     Args:
@@ -32,7 +32,7 @@ def unreachable(settings: Settings, what: str, error: Any) -> ForecacheError:
     )
 
 
-def topic_id(options: Mapping[str, Any], topic: str, *, timeout_s: float) -> str:
+def look_up_topic_id(options: Mapping[str, Any], topic: str, *, timeout_s: float) -> str:
     """Look up Kafka's id of a topic, which changes if it is deleted and created again; "" if the broker is too old.
 
     Raises:

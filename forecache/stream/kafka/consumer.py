@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from forecache.errors import DamagedError, NotFoundError
 from forecache.settings import Settings
-from forecache.stream.kafka.client import client_options, topic_id, unreachable
-from forecache.stream.record import MESSAGES
+from forecache.stream.kafka.client import client_options, look_up_topic_id, unreachable_error
+from forecache.stream.table_schema import MESSAGES
 
 _TIMEOUT_S = 15.0
 _PARTITIONS_EVERY_S = 30.0
@@ -61,37 +61,37 @@ class TopicReader:
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
-                "error_cb": self._told,
+                "error_cb": self._note_client_error,
             }
         )
         try:
-            self.topic_id = self._identity(options)
+            self.topic_id = self._look_up_topic_id(options)
             self._start = dict(start)
-            self._take_partitions()
+            self._assign_partitions()
         except BaseException:
             self._consumer.close()
             raise
 
-    def _identity(self, options: Mapping[str, Any]) -> str:
+    def _look_up_topic_id(self, options: Mapping[str, Any]) -> str:
         from confluent_kafka import KafkaError, KafkaException
 
         try:
-            return topic_id(options, self._topic, timeout_s=_TIMEOUT_S)
+            return look_up_topic_id(options, self._topic, timeout_s=_TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise self._no_topic() from None
+                raise self._no_topic_error() from None
             if error.args[0].code() == KafkaError._UNSUPPORTED_FEATURE:
                 return ""
-            raise unreachable(self._settings, f"The topic {self._topic} cannot be looked up", error) from error
+            raise unreachable_error(self._settings, f"The topic {self._topic} cannot be looked up", error) from error
 
-    def _no_topic(self) -> NotFoundError:
+    def _no_topic_error(self) -> NotFoundError:
         return NotFoundError(
             f"There is no topic {self._topic!r} at {self._settings.kafka_brokers}.",
             remedy="Create it (`forecache stream NAME --create-topic`, with the stream's name), or correct the `topic` "
             "of the declaration.",
         )
 
-    def _take_partitions(self) -> None:
+    def _assign_partitions(self) -> None:
         """Assign all partitions of the topic, including those that were added since the last call."""
         from confluent_kafka import KafkaException, TopicPartition
 
@@ -106,28 +106,28 @@ class TopicReader:
         except KafkaException as error:
             if self.next:
                 return  # the assigned partitions are read; new ones are looked for again later
-            raise unreachable(self._settings, f"The topic {self._topic} cannot be read", error) from error
+            raise unreachable_error(self._settings, f"The topic {self._topic} cannot be read", error) from error
         if not known:
-            raise self._no_topic()
+            raise self._no_topic_error()
         for partition, offset in self._start.items():
             if partition not in known and offset and not self._skip_lost:
-                raise self._recreated(f"it has no partition {partition}, of which the stream has read {offset}")
+                raise self._recreated_error(f"it has no partition {partition}, of which the stream has read {offset}")
         for partition, (low, high) in bounds.items():
             # An unknown partition of a stream that has begun is new, and is read from its first message.
             offset = self._start.get(partition, 0 if self._start else low)
             if not low <= offset <= high and self._skip_lost:
                 offset = low
             if offset < low:
-                raise self._expired(partition, offset, low)
+                raise self._expired_error(partition, offset, low)
             if offset > high:
-                raise self._recreated(
+                raise self._recreated_error(
                     f"partition {partition} ends at offset {high}, and the stream has read up to {offset}"
                 )
             self.next[partition], self._ends_at[partition] = offset, high
         if new:
             self._consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in self.next.items()])
 
-    def _expired(self, partition: int, offset: int, low: int) -> DamagedError:
+    def _expired_error(self, partition: int, offset: int, low: int) -> DamagedError:
         return DamagedError(
             f"Messages {offset} to {low - 1} of partition {partition} of the topic {self._topic} expired before the "
             "stream had read them.",
@@ -135,7 +135,7 @@ class TopicReader:
             "`forecache stream NAME --skip-lost`. Raise the topic's retention.ms.",
         )
 
-    def _recreated(self, how: str) -> DamagedError:
+    def _recreated_error(self, how: str) -> DamagedError:
         return DamagedError(
             f"The topic {self._topic} was deleted and created again after the stream had read from it: {how}.",
             remedy="Restore it, or start with the messages that it has by `forecache stream NAME --skip-lost`.",
@@ -143,7 +143,7 @@ class TopicReader:
 
     def refuse_other_topic(self) -> None:
         """Raise the error of a topic whose id shows that it was created again."""
-        raise self._recreated(f"its identity is {self.topic_id}")
+        raise self._recreated_error(f"its identity is {self.topic_id}")
 
     def read(self, wait_s: float) -> pa.Table | None:
         """Read a batch of messages, `forecache.stream.table_schema.MESSAGES`; None if there are none.
@@ -154,13 +154,13 @@ class TopicReader:
             DamagedError: Messages that were not read yet are lost.
         """
         if time.monotonic() >= self._look_again:
-            self._take_partitions()
+            self._assign_partitions()
         first = self._consumer.poll(wait_s)
         if first is None:
             return None
         received: list[Any] = [first, *self._consumer.consume(self._batch - 1, self._linger_s)]
         now_us = time.time_ns() // 1000
-        rows = [row for message in received if (row := self._row(message)) is not None]
+        rows = [row for message in received if (row := self._to_row(message)) is not None]
         if not rows:
             return None
         self._failure = ""
@@ -177,10 +177,10 @@ class TopicReader:
             schema=MESSAGES,
         )
 
-    def _row(self, message: Any) -> tuple[int, int, int, bytes | None] | None:
+    def _to_row(self, message: Any) -> tuple[int, int, int, bytes | None] | None:
         error = message.error()
         if error is not None:
-            self._take_error(message, error)
+            self._handle_error(message, error)
             return None
         partition, offset = message.partition(), message.offset()
         if offset < self.next[partition]:
@@ -188,7 +188,7 @@ class TopicReader:
         self.next[partition] = offset + 1
         return partition, offset, max(0, message.timestamp()[1]) * 1000, message.value()
 
-    def _take_error(self, message: Any, error: Any) -> None:
+    def _handle_error(self, message: Any, error: Any) -> None:
         from confluent_kafka import KafkaError
 
         if error.code() == KafkaError._PARTITION_EOF:
@@ -196,32 +196,34 @@ class TopicReader:
             partition = message.partition()
             self.next[partition] = max(self.next[partition], message.offset())
         elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise self._lost(message.partition())
+            raise self._lost_messages_error(message.partition())
         elif error.code() in (
             KafkaError.UNKNOWN_TOPIC_OR_PART,
             KafkaError._UNKNOWN_PARTITION,
             KafkaError._UNKNOWN_TOPIC,
         ):
-            raise self._no_topic()
+            raise self._no_topic_error()
         else:
-            self._fail(f"The topic {self._topic} cannot be read: {error.str()}.")
+            self._note_failure(f"The topic {self._topic} cannot be read: {error.str()}.")
 
-    def _lost(self, partition: int) -> DamagedError:
+    def _lost_messages_error(self, partition: int) -> DamagedError:
         from confluent_kafka import KafkaException, TopicPartition
 
         offset = self.next[partition]
         try:
             low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), _TIMEOUT_S)
         except KafkaException as error:
-            raise unreachable(self._settings, f"The topic {self._topic} cannot be read", error) from error
+            raise unreachable_error(self._settings, f"The topic {self._topic} cannot be read", error) from error
         if offset < low:
-            return self._expired(partition, offset, low)
-        return self._recreated(f"partition {partition} ends at offset {high}, and the stream has read up to {offset}")
+            return self._expired_error(partition, offset, low)
+        return self._recreated_error(
+            f"partition {partition} ends at offset {high}, and the stream has read up to {offset}"
+        )
 
-    def _told(self, error: Any) -> None:
-        self._fail(f"Kafka is not reachable: {error.str()}.")
+    def _note_client_error(self, error: Any) -> None:
+        self._note_failure(f"Kafka is not reachable: {error.str()}.")
 
-    def _fail(self, sentence: str) -> None:
+    def _note_failure(self, sentence: str) -> None:
         self._failure, self._failed_at = sentence, time.monotonic()
 
     @property
@@ -229,7 +231,7 @@ class TopicReader:
         """The error of the last ten seconds, "" if there was none: the client reports a lasting error repeatedly."""
         return self._failure if time.monotonic() < self._failed_at + _LASTS_S else ""
 
-    def ends(self) -> dict[int, int]:
+    def end_offsets(self) -> dict[int, int]:
         """Return by partition the offset after its last message, from the client's cache.
 
         Only for the thread that reads: another one would wait until `read` returns.
@@ -240,6 +242,43 @@ class TopicReader:
             _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
             self._ends_at[partition] = max(before, high, self.next[partition])
         return dict(self._ends_at)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+_ENDS_TIMEOUT_S = 2.0
+_ENDS_EVERY_S = 1.0
+
+
+class EndOffsets:
+    """The offset after the last message of each partition, looked up at most once a second."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        from confluent_kafka import Consumer
+
+        # A group is required, and never joined.
+        options = {**client_options(settings), "group.id": "forecache-streams", "enable.auto.commit": False}
+        self._consumer, self._topic = Consumer(options), topic
+        self._known: dict[int, int] = {}
+        self._look_at = 0.0
+
+    def read(self) -> dict[int, int]:
+        """Return the end offsets by partition; the last known ones if the broker does not answer."""
+        from confluent_kafka import KafkaException, TopicPartition
+
+        if time.monotonic() < self._look_at:
+            return self._known
+        try:
+            partitions = self._consumer.list_topics(self._topic, timeout=_ENDS_TIMEOUT_S).topics[self._topic].partitions
+            self._known = {
+                each: self._consumer.get_watermark_offsets(TopicPartition(self._topic, each), _ENDS_TIMEOUT_S)[1]
+                for each in partitions
+            }
+        except KafkaException:
+            pass  # the engine notices it too, and reports it
+        self._look_at = time.monotonic() + _ENDS_EVERY_S
+        return self._known
 
     def close(self) -> None:
         self._consumer.close()

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from forecache.settings import Settings
-from forecache.stream.kafka.client import client_options, create_topic, unreachable
-from forecache.stream.record import OFFSET, PARTITION
+from forecache.stream.kafka.client import client_options, create_topic, unreachable_error
+from forecache.stream.table_schema import OFFSET, PARTITION
 
 SUFFIX = "-dead-letters"
 _TIMEOUT_S = 30.0
@@ -34,7 +34,7 @@ class DeadLetters:
         """
         if not bad.num_rows:
             return
-        producer, failed = self._connected(), list[Any]()
+        producer, failed = self._connect(), list[Any]()
         columns = (bad[name].to_pylist() for name in (PARTITION, OFFSET, "reason", "content"))
         for partition, offset, reason, content in zip(*columns, strict=True):
             key = f"{self._source}-{partition}-{offset}".encode()
@@ -50,11 +50,11 @@ class DeadLetters:
         left = producer.flush(_TIMEOUT_S)
         if failed or left:
             producer.purge()
-            raise unreachable(
+            raise unreachable_error(
                 self._settings, f"Bad messages cannot be sent to {self.topic}", failed[0] if failed else "no answer"
             )
 
-    def _connected(self) -> Any:
+    def _connect(self) -> Any:
         from confluent_kafka import Producer
 
         if self._producer is None:

@@ -5,13 +5,13 @@ import logging
 from forecache.pipeline import Stream
 from forecache.settings import Settings
 from forecache.stream.kafka.consumer import TopicReader
-from forecache.stream.record import QUARANTINE, schema_of
-from forecache.stream.table.writer import Batch, StreamWriter
+from forecache.stream.table.writer import CommitBatch, StreamWriter
+from forecache.stream.table_schema import QUARANTINE, schema_of
 
 logger = logging.getLogger("forecache.stream")
 
 
-def opened_topic(
+def open_topic(
     settings: Settings,
     stream: Stream,
     writer: StreamWriter,
@@ -32,23 +32,23 @@ def opened_topic(
     """
     topic = stream.topic.topic
 
-    def opened(start: dict[int, int]) -> TopicReader:
+    def open_reader(start: dict[int, int]) -> TopicReader:
         return TopicReader(settings, topic, start, batch=batch, linger_s=linger_s, skip_lost=skip_lost)
 
-    reader = opened(writer.offsets)
+    reader = open_reader(writer.offsets)
     try:
         writer.topic_id = reader.topic_id
-        is_other = not writer.knows_topic()
+        is_other = not writer.is_known_topic()
         if is_other and not skip_lost:
             reader.refuse_other_topic()
         if is_other:
             reader.close()
-            reader = opened({})
+            reader = open_reader({})
         if skip_lost and writer.offsets:
             gone = {partition: 0 for partition in writer.offsets if partition not in reader.next}
             upto = {**gone, **reader.next}
             logger.warning("The stream %s goes on at %s, and was at %s.", stream.name, upto, writer.offsets)
-            writer.write(Batch(schema_of(stream).empty_table(), QUARANTINE.empty_table(), upto), resets=True)
+            writer.write(CommitBatch(schema_of(stream).empty_table(), QUARANTINE.empty_table(), upto), resets=True)
     except BaseException:
         reader.close()
         raise

@@ -16,11 +16,15 @@ import pyarrow.compute as pc
 
 from forecache.errors import NotFoundError
 from forecache.pipeline import FeatureView, Stream
-from forecache.pipeline.streams.check import FEATURES
+from forecache.pipeline.streams.check_stream import FEATURES
 from forecache.settings import Settings
-from forecache.stream.recompute.nights import GoneNight, LakeNights
-from forecache.stream.recompute.ordered import ordered_rows
-from forecache.stream.record import (
+from forecache.stream.recompute.lake_states import LakeStates, MissingState
+from forecache.stream.recompute.ordered_rows import read_ordered_rows
+from forecache.stream.step.answerer import answerer_of, switch_to_newest
+from forecache.stream.step.batch_states import BatchState
+from forecache.stream.step.step import StreamStep
+from forecache.stream.table.compare_tables import ValueDifference, first_difference
+from forecache.stream.table_schema import (
     BASE,
     EVENT_DAY,
     LATE,
@@ -32,10 +36,6 @@ from forecache.stream.record import (
     RELEASE,
     output_fields,
 )
-from forecache.stream.step.answers import answerer_of, take_up_newest
-from forecache.stream.step.bases import Base
-from forecache.stream.step.step import Step
-from forecache.stream.table.compare import Difference, first_difference
 
 _STANDS_ON = (BASE, RELEASE, MODEL_VERSION)
 _MOST_ROWS = 1 << 17
@@ -62,7 +62,7 @@ class RowDifference:
 
 
 @dataclass(frozen=True)
-class Recomputed:
+class RecomputeResult:
     """
     Attributes:
         rows: Rows of the table.
@@ -78,7 +78,9 @@ class Recomputed:
     difference: RowDifference | None = None
 
 
-def recompute(settings: Settings, stream: Stream, *, progress: Callable[[int], None] = lambda rows: None) -> Recomputed:
+def recompute(
+    settings: Settings, stream: Stream, *, progress: Callable[[int], None] = lambda rows: None
+) -> RecomputeResult:
     """Compute the rows of a stream's table again and compare every bit, up to the first difference.
 
     Args:
@@ -87,11 +89,11 @@ def recompute(settings: Settings, stream: Stream, *, progress: Callable[[int], N
     Raises:
         NotFoundError: The stream has no table.
     """
-    started, again = time.perf_counter(), _Again(settings, stream)
+    started, again = time.perf_counter(), _Recomputation(settings, stream)
     rows = compared = 0
     difference = None
     with closing(again):
-        for part in _runs(ordered_rows(settings, stream.table)):
+        for part in _split_by_state(read_ordered_rows(settings, stream.table)):
             rows += part.num_rows
             is_comparable, difference = again.compare(part)
             compared += part.num_rows if is_comparable else 0
@@ -101,17 +103,17 @@ def recompute(settings: Settings, stream: Stream, *, progress: Callable[[int], N
     if not rows:
         raise NotFoundError(f"The stream {stream.name!r} has no rows.", remedy=f"Run `forecache stream {stream.name}`.")
     seconds = time.perf_counter() - started
-    return Recomputed(rows, compared, seconds, tuple(sorted(again.gone)), difference)
+    return RecomputeResult(rows, compared, seconds, tuple(sorted(again.gone)), difference)
 
 
-class _Again:
+class _Recomputation:
     """Computes all rows with one step, each with the batch states and the release that it names."""
 
     def __init__(self, settings: Settings, stream: Stream) -> None:
         self.gone = set[str]()
         self._settings, self._stream = settings, stream
-        self._nights, self._by_view = LakeNights(settings, stream), dict[str, Base]()
-        self._step = Step(settings, stream, bases=self._night_of)
+        self._nights, self._by_view = LakeStates(settings, stream), dict[str, BatchState]()
+        self._step = StreamStep(settings, stream, bases=self._state_of)
         self._answering: dict[int | None, Any] = {}
         outputs = [each.name for each in output_fields(stream.answers)]
         self._columns = [EVENT_DAY, *outputs, MODEL_VERSION, RELEASE, BASE, LATE]
@@ -119,30 +121,32 @@ class _Again:
     def compare(self, rows: pa.Table) -> tuple[bool, RowDifference | None]:
         """Compute rows of one batch state and release again; returns whether they were compared, and a difference."""
         base, release, version = (rows[name][0].as_py() for name in _STANDS_ON)
-        self._by_view = dict(self._nights.of_rows(base or ""))
-        gone = {f"{name}={night.name}" for name, night in self._by_view.items() if isinstance(night, GoneNight)}
-        answerer = self._answerer(release if release is not None else version)
+        self._by_view = dict(self._nights.find_by_base(base or ""))
+        gone = {f"{name}={night.name}" for name, night in self._by_view.items() if isinstance(night, MissingState)}
+        answerer = self._find_answerer(release if release is not None else version)
         if answerer is None:
             gone.add(f"release {release}" if release is not None else f"model version {version}")
         else:
             self._step.answerer = answerer
         self.gone |= gone
         if answerer is None:
-            self._only_take_in(rows)
+            self._add_without_comparing(rows)
             return False, None
         answered = self._step.answer(rows)
-        self._step.repeats.committed(answered.rows, rows[POSITION][-1].as_py())
+        self._step.repeats.confirm_commit(answered.rows, rows[POSITION][-1].as_py())
         if gone:
             return False, None
         if answered.rows.num_rows != rows.num_rows:
-            return True, self._repeat(rows, answered.rows)
+            return True, self._find_dropped_row(rows, answered.rows)
         found = self._first_difference(rows, answered.rows)
-        return True, None if found is None else self._told(rows, found.row, found.column, found.there, found.here)
+        return True, None if found is None else self._row_difference(
+            rows, found.row, found.column, found.there, found.here
+        )
 
     def close(self) -> None:
         self._step.repeats.close()
 
-    def _first_difference(self, rows: pa.Table, again: pa.Table) -> Difference | None:
+    def _first_difference(self, rows: pa.Table, again: pa.Table) -> ValueDifference | None:
         if FEATURES not in again.column_names or FEATURES not in rows.column_names:
             return first_difference(rows, again, self._columns)
         # Rows from before `keep_features` was declared have no features.
@@ -150,42 +154,42 @@ class _Again:
         again = again.set_column(again.column_names.index(FEATURES), FEATURES, kept)
         return first_difference(rows, again, [*self._columns, FEATURES])
 
-    def _only_take_in(self, rows: pa.Table) -> None:
-        new = rows.take(pa.array(self._step.repeats.new(rows), pa.int64()))
-        self._step.repeats.committed(new, rows[POSITION][-1].as_py())
+    def _add_without_comparing(self, rows: pa.Table) -> None:
+        new = rows.take(pa.array(self._step.repeats.find_new(rows), pa.int64()))
+        self._step.repeats.confirm_commit(new, rows[POSITION][-1].as_py())
         for view in self._step.views.values():
-            view.take_in(rows, self._night_of(view.view))
+            view.add_events(rows, self._state_of(view.view))
 
-    def _night_of(self, view: FeatureView) -> Base:
+    def _state_of(self, view: FeatureView) -> BatchState:
         return self._by_view[view.name]
 
-    def _answerer(self, number: int | None) -> Any:
+    def _find_answerer(self, number: int | None) -> Any:
         """Return the answerer of a release or model version; None if it no longer exists."""
         if number not in self._answering:
             made = answerer_of(self._settings, self._stream.answers, number=number)
             try:
-                take_up_newest(made)
+                switch_to_newest(made)
                 self._answering[number] = made
             except NotFoundError:
                 self._answering[number] = None
         return self._answering[number]
 
-    def _repeat(self, rows: pa.Table, kept: pa.Table) -> RowDifference:
+    def _find_dropped_row(self, rows: pa.Table, kept: pa.Table) -> RowDifference:
         """The first row that the step dropped as a duplicate."""
         there, here = (
             set(zip(*(each[c].to_pylist() for c in (PARTITION, OFFSET)), strict=True)) for each in (rows, kept)
         )
         places = zip(*(rows[c].to_pylist() for c in (PARTITION, OFFSET)), strict=True)
         first = next(place for place, where in enumerate(places) if where in there - here)
-        return self._told(rows, first, "row", "present", "a repeat of an earlier row")
+        return self._row_difference(rows, first, "row", "present", "a repeat of an earlier row")
 
-    def _told(self, rows: pa.Table, row: int, column: str, there: Any, here: Any) -> RowDifference:
+    def _row_difference(self, rows: pa.Table, row: int, column: str, there: Any, here: Any) -> RowDifference:
         position, place, partition, offset = (rows[name][row].as_py() for name in (POSITION, PLACE, PARTITION, OFFSET))
         key = {name: rows[name][row].as_py() for name in self._stream.source.unique or self._stream.key}
         return RowDifference(position, place, partition, offset, key, column, there, here)
 
 
-def _runs(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _split_by_state(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Split ordered rows into parts of one batch state, release and model version each."""
     for rows in parts:
         changes = np.zeros(rows.num_rows, np.bool_)

@@ -12,21 +12,62 @@ written before a batch, `commits/<batch>`, written after it, and `sources/0/0`, 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forecache.errors import UnavailableError
 from forecache.lake.spark.session import spark_path
-from forecache.stream.spark.hadoop_files import HadoopFiles
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+class HadoopFiles:
+    """The file system of a folder or URI.
+
+    Attributes:
+        root: The folder's full URI.
+    """
+
+    def __init__(self, spark: "SparkSession", root: str) -> None:
+        context: Any = spark.sparkContext
+        self._jvm = context._jvm
+        path = self._path(root)
+        self._system = path.getFileSystem(context._jsc.hadoopConfiguration())
+        self.root = str(self._system.makeQualified(path).toString())
+
+    def numbers(self, folder: str) -> set[int]:
+        """Return the entries of a folder whose names are numbers; none if there is no folder."""
+        path = self._path(folder)
+        if not self._system.exists(path):
+            return set()
+        names = [status.getPath().getName() for status in self._system.listStatus(path)]
+        return {int(name) for name in names if name.isdigit()}
+
+    def read(self, file: str) -> bytes | None:
+        """Read a small file; None if it does not exist."""
+        path = self._path(file)
+        if not self._system.exists(path):
+            return None
+        stream = self._system.open(path)
+        try:
+            return bytes(self._jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
+        finally:
+            stream.close()
+
+    def remove(self, folder: str) -> None:
+        """Remove a folder with its content, if it exists."""
+        self._system.delete(self._path(folder), True)
+
+    def _path(self, text: str) -> Any:
+        return self._jvm.org.apache.hadoop.fs.Path(text)
+
 
 Offsets = Mapping[int, int]
 """By partition of the topic, the next offset to read."""
 
 
 @dataclass(frozen=True)
-class Span:
+class OffsetRange:
     """The offsets of a batch by partition: from `start` up to, and without, `end`."""
 
     start: Offsets
@@ -40,7 +81,7 @@ class Checkpoint:
         self.path = path
         self._files, self._topic = files, topic
 
-    def span_of(self, batch: int) -> Span:
+    def offsets_of_batch(self, batch: int) -> OffsetRange:
         """The offsets of a batch that Spark has planned.
 
         Raises:
@@ -54,9 +95,9 @@ class Checkpoint:
                 remedy="Start the stream again: it takes a new checkpoint at the offsets of its table.",
             )
         # A partition that is new to the topic is read from its beginning.
-        return Span({partition: start.get(partition, 0) for partition in end}, end)
+        return OffsetRange({partition: start.get(partition, 0) for partition in end}, end)
 
-    def resumes_at(self) -> Offsets | None:
+    def resume_offsets(self) -> Offsets | None:
         """Return the offsets at which the query resumes; None if it has not begun.
 
         Raises:
@@ -66,7 +107,7 @@ class Checkpoint:
         if not batches:
             return None
         last = max(batches)
-        span = self.span_of(last)
+        span = self.offsets_of_batch(last)
         return span.end if last in self._files.numbers(f"{self.path}/commits") else span.start
 
     def _offsets(self, name: str) -> dict[int, int] | None:
@@ -80,7 +121,7 @@ class Checkpoint:
             return None
 
 
-def checkpoint_for(
+def choose_checkpoint(
     spark: "SparkSession", root: str, topic: str, committed: Offsets, *, distrust: str = ""
 ) -> tuple[Checkpoint, str]:
     """Choose the newest checkpoint if it fits the table's offsets, else a new one; older ones are removed.
@@ -99,7 +140,7 @@ def checkpoint_for(
     checkpoint = Checkpoint(files, f"{files.root}/{newest}", topic)
     if newest not in numbers:
         return checkpoint, ""
-    reason = distrust or why_left(checkpoint, committed)
+    reason = distrust or resume_problem(checkpoint, committed)
     if not reason:
         return checkpoint, ""
     for number in numbers - {newest}:
@@ -107,15 +148,15 @@ def checkpoint_for(
     return Checkpoint(files, f"{files.root}/{newest + 1}", topic), reason
 
 
-def why_left(checkpoint: Checkpoint, committed: Offsets) -> str:
+def resume_problem(checkpoint: Checkpoint, committed: Offsets) -> str:
     """Return why a query may not resume from a checkpoint; "" if it may."""
     try:
-        resumes = checkpoint.resumes_at()
+        resumes = checkpoint.resume_offsets()
     except UnavailableError as error:
         return error.message
     if resumes is None:
         return ""
-    ahead = beyond(resumes, committed)
+    ahead = find_offset_beyond(resumes, committed)
     if not ahead:
         return ""
     partition, offset, known = ahead
@@ -125,7 +166,7 @@ def why_left(checkpoint: Checkpoint, committed: Offsets) -> str:
     )
 
 
-def beyond(start: Offsets, committed: Offsets) -> tuple[int, int, int] | None:
+def find_offset_beyond(start: Offsets, committed: Offsets) -> tuple[int, int, int] | None:
     """Return the first partition that starts beyond the table's offset, with both offsets; None if there is none."""
     for partition, offset in sorted(start.items()):
         known = committed.get(partition, 0)

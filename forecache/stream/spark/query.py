@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from forecache.errors import ForecacheError, UnavailableError
 from forecache.pipeline import Stream
 from forecache.settings import Settings
-from forecache.stream.spark.batches import Batches
+from forecache.stream.spark.batch_handler import BatchHandler
 from forecache.stream.spark.checkpoint import Checkpoint, Offsets, starting_offsets
-from forecache.stream.spark.options import java_options
-from forecache.stream.spark.source import judged_frame, read_topic
+from forecache.stream.spark.java_options import java_options
+from forecache.stream.spark.source import judge_frame, read_topic
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from forecache.stream.events.judge import Judge
+    from forecache.stream.events.event_judge import EventJudge
 
 _LOOK_EVERY_S = 0.2
 _CONF = {
@@ -26,7 +26,7 @@ _CONF = {
 }
 
 
-class Query:
+class SparkQuery:
     """
     Attributes:
         unknown: Accumulator of events with undeclared members.
@@ -36,7 +36,7 @@ class Query:
     """
 
     def __init__(
-        self, spark: "SparkSession", settings: Settings, stream: Stream, judge: "Judge", checkpoint: Checkpoint,
+        self, spark: "SparkSession", settings: Settings, stream: Stream, judge: "EventJudge", checkpoint: Checkpoint,
         starts: Offsets,
     ) -> None:  # fmt: skip
         for name, value in _CONF.items():
@@ -47,13 +47,13 @@ class Query:
         self.unknown = spark.sparkContext.accumulator(0)
         self._stream = stream
         self._writer = (
-            judged_frame(messages, judge, unknown=self.unknown.add)
+            judge_frame(messages, judge, unknown=self.unknown.add)
             .writeStream.queryName(f"forecache-{stream.name}")
             .option("checkpointLocation", checkpoint.path)
             .trigger(processingTime=f"{round(stream.commit_s * 1000)} milliseconds")
         )
 
-    def run(self, batches: Batches, stop: threading.Event, look: Callable[[], bool]) -> None:
+    def run(self, batches: BatchHandler, stop: threading.Event, look: Callable[[], bool]) -> None:
         """Run until `stop` is set or `look`, called several times a second, returns True.
 
         The batch in progress is finished.
@@ -73,10 +73,10 @@ class Query:
         if batches.failure is not None:
             raise batches.failure
         if not is_enough and (error := query.exception()) is not None:
-            raise _known(self._stream, error)
+            raise _query_error(self._stream, error)
 
 
-def _known(stream: Stream, error: Any) -> ForecacheError:
+def _query_error(stream: Stream, error: Any) -> ForecacheError:
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason was given")
     return UnavailableError(
         f"Spark's query of the stream {stream.name!r} failed: {first[:300].rstrip('.')}.",

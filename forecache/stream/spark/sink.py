@@ -6,17 +6,16 @@ import pyarrow as pa
 
 from forecache.pipeline import Stream
 from forecache.settings import Settings
-from forecache.stream.rebuild import rebuild
-from forecache.stream.step.answered import Answered
-from forecache.stream.step.answers import take_up_newest
-from forecache.stream.step.step import Step
-from forecache.stream.table.writer import Batch, StreamWriter
-from forecache.stream.tiles.restore import tile_saver
+from forecache.stream.rebuild_state import rebuild_state
+from forecache.stream.step.answerer import switch_to_newest
+from forecache.stream.step.step import StepResult, StreamStep
+from forecache.stream.table.writer import CommitBatch, StreamWriter
+from forecache.stream.tiles.restore_tiles import tile_saver
 
 Offsets = Mapping[int, int]
 
 
-class Sink:
+class SparkSink:
     """Answers and commits batch by batch.
 
     Attributes:
@@ -35,27 +34,27 @@ class Sink:
         stream: Stream,
         *,
         send_bad: Callable[[pa.Table], None],
-        done: Callable[[Answered, int], None],
+        done: Callable[[StepResult, int], None],
     ) -> None:
-        self.step = Step(settings, stream)
+        self.step = StreamStep(settings, stream)
         self.writer = StreamWriter(settings, stream, send_bad=send_bad)
         self._done = done
-        take_up_newest(self.step.answerer)
+        switch_to_newest(self.step.answerer)
         self.tiles = tile_saver(settings, stream, self.step.views)
-        rebuild(settings, stream, self.step, self.tiles)
+        rebuild_state(settings, stream, self.step, self.tiles)
 
     @property
     def offsets(self) -> Offsets:
         """The offsets that are committed."""
         return self.writer.offsets
 
-    def take(self, events: pa.Table, bad: pa.Table, upto: Offsets) -> int:
+    def process(self, events: pa.Table, bad: pa.Table, upto: Offsets) -> int:
         """Answer judged events and commit them with the offsets after them; returns the Delta version."""
         answered = self.step.answer(events, bad)
-        version = self.writer.write(Batch(answered.rows, answered.bad, upto))
-        self.step.repeats.committed(answered.rows, version)
-        self.tiles.handed_over([answered.live])
-        self.tiles.confirmed(answered.rows, version)
-        self.tiles.look()
+        version = self.writer.write(CommitBatch(answered.rows, answered.bad, upto))
+        self.step.repeats.confirm_commit(answered.rows, version)
+        self.tiles.note_submitted([answered.live])
+        self.tiles.confirm_commit(answered.rows, version)
+        self.tiles.update()
         self._done(answered, version)
         return version

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.lake.spark.python_worker import freeze_loaded
-from forecache.stream.events.judge import Judge
-from forecache.stream.record import KAFKA_AT, MESSAGES, OFFSET, PARTITION, QUARANTINE, RECEIVED_AT
+from forecache.stream.events.event_judge import EventJudge
+from forecache.stream.table_schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, QUARANTINE, RECEIVED_AT
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -34,10 +34,10 @@ def read_topic(spark: "SparkSession", topic: str, options: Mapping[str, str], *,
     reader = reader.option("subscribe", topic).option("startingOffsets", starting)
     # Expired messages are an error, not a silent gap.
     reader = reader.option("failOnDataLoss", "true").option("maxOffsetsPerTrigger", str(MESSAGES_A_BATCH))
-    return as_messages(reader.load())
+    return rename_to_messages(reader.load())
 
 
-def as_messages(frame: "DataFrame") -> "DataFrame":
+def rename_to_messages(frame: "DataFrame") -> "DataFrame":
     """Rename the columns of Spark's Kafka source to those of `MESSAGES`."""
     from pyspark.sql import functions as F
 
@@ -49,8 +49,8 @@ def as_messages(frame: "DataFrame") -> "DataFrame":
     )
 
 
-def judged_frame(
-    messages: "DataFrame", judge: Judge, *, unknown: Callable[[int], None] = lambda events: None
+def judge_frame(
+    messages: "DataFrame", judge: EventJudge, *, unknown: Callable[[int], None] = lambda events: None
 ) -> "DataFrame":
     """Judge a frame of messages on the executors; returns events and bad messages.
 
@@ -60,38 +60,38 @@ def judged_frame(
     """
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    return messages.mapInArrow(judging(judge, unknown), from_arrow_schema(judged_schema(judge)))
+    return messages.mapInArrow(judge_function(judge, unknown), from_arrow_schema(judgement_schema(judge)))
 
 
-def judged_schema(judge: Judge) -> pa.Schema:
+def judgement_schema(judge: EventJudge) -> pa.Schema:
     """The columns of an event, then the reason and the bytes of a bad message, which are null for an event."""
     return pa.schema([*judge.schema, QUARANTINE.field("reason"), QUARANTINE.field("content")])
 
 
-def judging(judge: Judge, unknown: Callable[[int], None]) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
+def judge_function(judge: EventJudge, unknown: Callable[[int], None]) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
     """Return the function that an executor runs on its batches of messages."""
 
     def run(batches: Batches) -> Iterator[pa.RecordBatch]:
-        schema = judged_schema(judge)
+        schema = judgement_schema(judge)
         for batch in batches:
-            judged = judge(_received(batch))
+            judged = judge(_add_receipt_time(batch))
             unknown(judged.unknown)
             for rows in (judged.events, judged.bad):
-                yield from _in_schema(rows, schema).to_batches()
+                yield from _cast_to_schema(rows, schema).to_batches()
         freeze_loaded()
 
     return run
 
 
-def split(judged: pa.Table, judge: Judge) -> tuple[pa.Table, pa.Table]:
+def split_judged(judged: pa.Table, judge: EventJudge) -> tuple[pa.Table, pa.Table]:
     """Split the rows that executors returned into events and bad messages, each in `reading_order`."""
-    judged = judged.take(in_order(judged))
+    judged = judged.take(reading_order(judged))
     is_bad = judged["reason"].is_valid()
     events = judged.filter(pc.invert(is_bad)).select(judge.schema.names).cast(judge.schema)
     return events, judged.filter(is_bad).select(QUARANTINE.names).cast(QUARANTINE)
 
 
-def in_order(rows: pa.Table) -> Any:
+def reading_order(rows: pa.Table) -> Any:
     """Return the order in which a batch counts as read: by offset in a partition, by Kafka's time between partitions.
 
     Times in a partition may decrease: a message counts as sent no earlier than those before it. A bad message has no
@@ -106,7 +106,7 @@ def in_order(rows: pa.Table) -> Any:
     return pa.array(by_offset[np.argsort(at, kind="stable")])
 
 
-def _received(batch: pa.RecordBatch) -> pa.Table:
+def _add_receipt_time(batch: pa.RecordBatch) -> pa.Table:
     from datetime import datetime, timezone
 
     moment = MESSAGES.field(RECEIVED_AT).type
@@ -115,7 +115,7 @@ def _received(batch: pa.RecordBatch) -> pa.Table:
     return rows.select(MESSAGES.names).cast(MESSAGES)
 
 
-def _in_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+def _cast_to_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Cast rows to a schema; missing columns are null."""
     columns = [
         rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)

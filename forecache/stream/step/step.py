@@ -5,8 +5,8 @@ not on the engine, nor on how the same messages are split into batches. A recomp
 """
 
 import importlib.util
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.pipeline import Pipeline, Stream
-from forecache.pipeline.streams.check import FEATURES
+from forecache.pipeline.streams.check_stream import FEATURES
 from forecache.settings import Settings
-from forecache.stream.events.judge import Judge
-from forecache.stream.record import (
+from forecache.stream.dedup.deduplicator import Deduplicator
+from forecache.stream.events.event_judge import EventJudge
+from forecache.stream.step.answerer import EventAnswers, answerer_of
+from forecache.stream.step.batch_states import NOTHING_YET, ServedStates
+from forecache.stream.step.event_keys import key_schema
+from forecache.stream.step.view_tiles import Bases, ViewFeatures, ViewTiles
+from forecache.stream.table_schema import (
     BASE,
     EVENT_DAY,
     HOUR,
@@ -31,17 +36,39 @@ from forecache.stream.record import (
     RELEASE,
     schema_of,
 )
-from forecache.stream.repeats.repeats import Repeats
-from forecache.stream.step.answered import Answered
-from forecache.stream.step.answers import Answers, answerer_of
-from forecache.stream.step.bases import NOTHING_YET, ServedBases
-from forecache.stream.step.keys import key_schema
-from forecache.stream.step.views import Bases, LiveView, Seen
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The rows, tiles and counts of a batch of messages.
+
+    Attributes:
+        rows: `forecache.stream.table_schema.schema_of` without duplicates, in the order of the messages; `position`,
+            `place` and `hour` are null until the commit.
+        live: By view, each key with an event in the batch, the time of its newest event there (microseconds since 1970)
+            and its encoded tiles after the batch.
+        bad: `forecache.stream.table_schema.QUARANTINE` with whole contents.
+        repeats: Number of duplicate events, which were dropped.
+        late: Number of late rows.
+        unknown: Number of events with undeclared members.
+        failed: Number of rows without an answer because the transform or the model failed on them.
+        failure: The error of the last of these.
+    """
+
+    rows: pa.Table
+    live: Mapping[str, Sequence[tuple[bytes, int, bytes]]]
+    bad: pa.Table
+    repeats: int = 0
+    late: int = 0
+    unknown: int = 0
+    failed: int = 0
+    failure: str = ""
+
 
 _EPOCH = date(1970, 1, 1)
 
 
-class Step:
+class StreamStep:
     """
     Attributes:
         judge: The judge of the stream's messages.
@@ -62,15 +89,15 @@ class Step:
         self, settings: Settings, stream: Stream, *, bases: Bases | None = None, number: int | None = None
     ) -> None:
         self._settings, self._stream = settings, stream
-        self.judge = judge_of(settings, stream)
+        self.judge = event_judge_of(settings, stream)
         self.answerer = answerer_of(settings, stream.answers, number=number)
-        self.bases: Bases = bases or ServedBases(settings)
+        self.bases: Bases = bases or ServedStates(settings)
         self.schema, self.too_old = schema_of(stream), ""
         see: Any = "after" if isinstance(stream.answers, Pipeline) else "before"
-        self.views = {view.name: LiveView(view, key_schema(stream.topic, view.key), see) for view in stream.views}
-        self.repeats = Repeats(stream.source.unique, stream.late_days)
+        self.views = {view.name: ViewTiles(view, key_schema(stream.topic, view.key), see) for view in stream.views}
+        self.repeats = Deduplicator(stream.source.unique, stream.late_days)
 
-    def run(self, messages: pa.Table) -> Answered:
+    def run(self, messages: pa.Table) -> StepResult:
         """Judge and answer messages.
 
         Args:
@@ -79,23 +106,23 @@ class Step:
         judged = self.judge(messages)
         return replace(self.answer(judged.events, judged.bad), unknown=judged.unknown)
 
-    def answer(self, events: pa.Table, bad: pa.Table | None = None) -> Answered:
+    def answer(self, events: pa.Table, bad: pa.Table | None = None) -> StepResult:
         """Answer events that have been judged.
 
         Args:
             events: `forecache.stream.events.event_judge.JudgedMessages.events`, or rows of the stream's table.
             bad: Bad messages to include in the result.
         """
-        new = self.repeats.new(events)
+        new = self.repeats.find_new(events)
         repeats = events.num_rows - len(new)
         if repeats:
             events = events.take(pa.array(new, pa.int64()))
-        seen = {name: view.take_in(events, self.bases(view.view)) for name, view in self.views.items()}
-        self.too_old = self._too_old(events, seen)
+        seen = {name: view.add_events(events, self.bases(view.view)) for name, view in self.views.items()}
+        self.too_old = self._describe_too_old(events, seen)
         answers = self.answerer.answer(events, seen)
-        late = _late(events, seen)
-        return Answered(
-            self._rows(events, seen, answers, late),
+        late = _find_late(events, seen)
+        return StepResult(
+            self._build_rows(events, seen, answers, late),
             {name: each.touched for name, each in seen.items()},
             QUARANTINE.empty_table() if bad is None else bad,
             repeats,
@@ -120,21 +147,21 @@ class Step:
             for view in self.views.values():
                 places = np.flatnonzero(days >= view.complete_from)
                 if len(places):
-                    view.take_in(rows.take(pa.array(places)), self.bases(view.view), sees=False)
+                    view.add_events(rows.take(pa.array(places)), self.bases(view.view), sees=False)
         return count
 
-    def stand_on_nights(self) -> date:
+    def use_current_states(self) -> date:
         """Merge the views with the current batch states; returns the first day whose events a view needs."""
         for view in self.views.values():
-            view.stand_on(self.bases(view.view).as_of)
+            view.move_base_to(self.bases(view.view).as_of)
         return _EPOCH + timedelta(days=min((view.complete_from for view in self.views.values()), default=0))
 
     @property
-    def trouble(self) -> str:
+    def problem(self) -> str:
         """The reason for which events lack current features or ids stay in memory; "" if there is none."""
         return self.too_old or getattr(self.bases, "failure", "") or self.repeats.failure
 
-    def _too_old(self, events: pa.Table, seen: dict[str, Seen]) -> str:
+    def _describe_too_old(self, events: pa.Table, seen: dict[str, ViewFeatures]) -> str:
         newest = pc.max(events[EVENT_DAY]).as_py()
         for name, each in seen.items() if newest is not None else ():
             nights = self.views[name].plan.nights
@@ -145,32 +172,34 @@ class Step:
                 )
         return ""
 
-    def _rows(self, events: pa.Table, seen: dict[str, Seen], answers: Answers, late: np.ndarray) -> pa.Table:
+    def _build_rows(
+        self, events: pa.Table, seen: dict[str, ViewFeatures], answers: EventAnswers, late: np.ndarray
+    ) -> pa.Table:
         n = events.num_rows
         made = {
-            MODEL_VERSION: _same(answers.model_version, n, pa.int64()),
-            RELEASE: _same(answers.release, n, pa.int64()),
-            BASE: _same(",".join(each.base for each in seen.values()), n, pa.string()),
+            MODEL_VERSION: _repeat_value(answers.model_version, n, pa.int64()),
+            RELEASE: _repeat_value(answers.release, n, pa.int64()),
+            BASE: _repeat_value(",".join(each.base for each in seen.values()), n, pa.string()),
             LATE: pa.array(late),
             **{name: pa.nulls(n, self.schema.field(name).type) for name in (POSITION, PLACE, HOUR)},
         }
         if self._stream.keep_features:
             assert answers.used is not None, "a stream without answers keeps no features"
-            made[FEATURES] = answers.used.lists()
+            made[FEATURES] = answers.used.to_lists()
         outputs = [name for name in self.schema.names if name not in made and name not in self.judge.schema.names]
         made |= dict(zip(outputs, answers.columns, strict=True))
         columns = [made[name] if name in made else events[name] for name in self.schema.names]
         return pa.table(columns, schema=self.schema)
 
 
-def judge_of(settings: Settings, stream: Stream) -> Judge:
+def event_judge_of(settings: Settings, stream: Stream) -> EventJudge:
     """Make the judge of a stream's messages; schema files are searched in the folder of the project's package."""
     found = importlib.util.find_spec(settings.project)
     folder = Path(found.origin).parent if found is not None and found.origin else Path.cwd()
-    return Judge(stream, folder)
+    return EventJudge(stream, folder)
 
 
-def _late(events: pa.Table, seen: dict[str, Seen]) -> np.ndarray:
+def _find_late(events: pa.Table, seen: dict[str, ViewFeatures]) -> np.ndarray:
     """True for each event whose day a nightly run has processed already, bool [n]."""
     nights = [each.as_of for each in seen.values()]
     days = events[EVENT_DAY].cast(pa.int32()).to_numpy()
@@ -178,5 +207,5 @@ def _late(events: pa.Table, seen: dict[str, Seen]) -> np.ndarray:
     return late
 
 
-def _same(value: Any, rows: int, kind: pa.DataType) -> pa.Array:
+def _repeat_value(value: Any, rows: int, kind: pa.DataType) -> pa.Array:
     return pa.nulls(rows, kind) if value is None else pa.repeat(pa.scalar(value, kind), rows)

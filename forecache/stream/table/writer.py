@@ -19,32 +19,32 @@ import pyarrow.compute as pc
 import xxhash
 
 from forecache.errors import ConflictError
-from forecache.lake.delta.commit import Change, State, Target, commit
+from forecache.lake.delta.commit import Change, TableState, Target, commit
 from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.files import DataFile, new_path, place_of, tried, write_file
-from forecache.lake.delta.log import Kept, open_if_exists
+from forecache.lake.delta.files import DataFile, new_path, place_of, retry_write, write_file
+from forecache.lake.delta.log import CachedTable, open_if_exists
 from forecache.lake.delta.stream_tables import STREAM_PROPERTIES, hour_of
 from forecache.lake.delta.writers import new_folder
-from forecache.lake.ingest.formats.rows import KEPT_BYTES
+from forecache.lake.ingest.formats.parsed_row import KEPT_BYTES
 from forecache.pipeline import Stream
 from forecache.settings import Settings
 from forecache.steps import stream_step
-from forecache.stream.record import (
+from forecache.stream.table_schema import (
     HOUR,
     OFFSET,
     PARTITION,
     PLACE,
     POSITION,
     QUARANTINE_TABLE,
-    application_of,
     schema_of,
+    transaction_name,
 )
 
 Offsets = Mapping[int, int]
 
 
 @dataclass(frozen=True)
-class Batch:
+class CommitBatch:
     """Rows, bad messages and offsets of one commit.
 
     Attributes:
@@ -81,23 +81,23 @@ class StreamWriter:
         self._settings, self._stream, self._send_bad = settings, stream, send_bad
         self.topic_id = ""
         self._schema = schema_of(stream)
-        self._kept = {name: Kept(settings, name) for name in (stream.table, stream.quarantine_table)}
+        self._kept = {name: CachedTable(settings, name) for name in (stream.table, stream.quarantine_table)}
         self._put_aside: set[tuple[int, int]] | None = None
-        self.look()
+        self.refresh()
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Read offsets and version from the newest version of the table."""
-        delta = self._kept[self._stream.table].newest()
+        delta = self._kept[self._stream.table].open_newest()
         self.version = -1 if delta is None else int(delta.version())
         self.offsets = {} if delta is None else offsets_of(delta, self._stream.name)
 
-    def knows_topic(self) -> bool:
+    def is_known_topic(self) -> bool:
         """True if the table's offsets belong to the topic with `topic_id`, or if one of both ids is not known."""
         delta = open_if_exists(self._settings, self._stream.table)
-        known = None if delta is None else delta.transaction_version(self._topic_application)
-        return known is None or not self.topic_id or known == _number_of(self.topic_id)
+        known = None if delta is None else delta.transaction_version(self._topic_transaction_name)
+        return known is None or not self.topic_id or known == _topic_number(self.topic_id)
 
-    def write(self, batch: Batch, *, resets: bool = False) -> int:
+    def write(self, batch: CommitBatch, *, resets: bool = False) -> int:
         """Commit a batch; returns the Delta version of its rows.
 
         Args:
@@ -110,8 +110,8 @@ class StreamWriter:
         # Not done by the caller, whose loop has to answer.
         batch = replace(batch, rows=batch.rows.combine_chunks(), bad=batch.bad.combine_chunks())
         if resets and self._is_of_another_topic(batch.upto):
-            self._leave_old_topic(batch.upto)
-        bad = self._not_put_aside(batch.bad)
+            self._reset_quarantine(batch.upto)
+        bad = self._drop_quarantined(batch.bad)
         self._send_bad(bad)
         stream_step("bad messages sent")
         if bad.num_rows:
@@ -123,66 +123,66 @@ class StreamWriter:
         stream_step("rows committed")
         return self.version
 
-    def _write_rows(self, batch: Batch, resets: bool) -> int:
+    def _write_rows(self, batch: CommitBatch, resets: bool) -> int:
         moved = {p: offset for p, offset in batch.upto.items() if self.offsets.get(p) != offset}
         written: list[DataFile] = []
 
-        def decide(state: State) -> Change:
+        def decide(state: TableState) -> Change:
             self._refuse_if_overtaken(state.delta)
             if batch.rows.num_rows:
                 # Rows contain the version of their commit, so each attempt at another version needs a new file.
-                written[:] = [self._file(batch.rows, state.version + 1)]
+                written[:] = [self._write_rows_file(batch.rows, state.version + 1)]
             stream_step("rows written")
-            numbers = {**self._applications_of(moved), **self._identity(resets), **batch.marks}
+            numbers = {**self._transactions_of(moved), **self._topic_transaction(resets), **batch.marks}
             return Change(written, transactions=numbers)
 
         if not moved and not batch.marks:
             return self.version
         return commit(self._target(self._stream.table, self._schema), decide)
 
-    def _file(self, rows: pa.Table, position: int) -> DataFile:
+    def _write_rows_file(self, rows: pa.Table, position: int) -> DataFile:
         n, hour = rows.num_rows, hour_of(datetime.now(timezone.utc))
         rows = rows.set_column(rows.schema.get_field_index(POSITION), POSITION, pa.repeat(pa.scalar(position), n))
         place = pa.array(np.arange(n, dtype=np.int32))
         rows = rows.set_column(rows.schema.get_field_index(PLACE), PLACE, place).drop_columns([HOUR])
-        return self._written(self._stream.table, rows, hour)
+        return self._write_file(self._stream.table, rows, hour)
 
     def _write_bad(self, bad: pa.Table, upto: Offsets) -> None:
         """Write bad messages to the quarantine table."""
         contents = pc.binary_slice(bad["content"], 0, KEPT_BYTES)
         bad = bad.set_column(bad.schema.get_field_index("content"), "content", contents.cast(pa.binary()))
-        file = self._written(self._stream.quarantine_table, bad, hour_of(datetime.now(timezone.utc)))
-        self._commit_bad(Change([file], transactions=self._applications_of(upto)))
+        file = self._write_file(self._stream.quarantine_table, bad, hour_of(datetime.now(timezone.utc)))
+        self._commit_bad(Change([file], transactions=self._transactions_of(upto)))
         assert self._put_aside is not None
-        self._put_aside.update(_places(bad))
+        self._put_aside.update(_message_places(bad))
         stream_step("bad messages committed")
 
     def _commit_bad(self, change: Change) -> None:
-        def decide(state: State) -> Change:
-            self._refuse_if_overtaken(self._kept[self._stream.table].newest())
+        def decide(state: TableState) -> Change:
+            self._refuse_if_overtaken(self._kept[self._stream.table].open_newest())
             return change
 
         commit(self._target(self._stream.quarantine_table, QUARANTINE_TABLE), decide)
 
     def _is_of_another_topic(self, upto: Offsets) -> bool:
-        return not self.knows_topic() or any(at < self.offsets.get(p, 0) for p, at in upto.items())
+        return not self.is_known_topic() or any(at < self.offsets.get(p, 0) for p, at in upto.items())
 
-    def _leave_old_topic(self, upto: Offsets) -> None:
+    def _reset_quarantine(self, upto: Offsets) -> None:
         """Set the quarantine's offsets to those of the new topic, whose offsets may equal those of the old one."""
         self._put_aside = None
         if open_if_exists(self._settings, self._stream.quarantine_table) is not None:
-            self._commit_bad(Change(transactions=self._applications_of(upto)))
+            self._commit_bad(Change(transactions=self._transactions_of(upto)))
 
-    def _not_put_aside(self, bad: pa.Table) -> pa.Table:
+    def _drop_quarantined(self, bad: pa.Table) -> pa.Table:
         """Leave out the bad messages that the quarantine has already."""
         if not bad.num_rows:
             return bad
         if self._put_aside is None:
-            self._put_aside = self._put_aside_since()
-        new = [place for place, where in enumerate(_places(bad)) if where not in self._put_aside]
+            self._put_aside = self._read_quarantined()
+        new = [place for place, where in enumerate(_message_places(bad)) if where not in self._put_aside]
         return bad.take(pa.array(new, pa.int64()))
 
-    def _put_aside_since(self) -> set[tuple[int, int]]:
+    def _read_quarantined(self) -> set[tuple[int, int]]:
         """Read partition and offset of messages that a killed process quarantined and that will be read again."""
         delta = open_if_exists(self._settings, self._stream.quarantine_table)
         if delta is None:
@@ -191,11 +191,13 @@ class StreamWriter:
         for partition, end in offsets_of(delta, self._stream.name).items():
             start = self.offsets.get(partition, 0)
             again |= (pc.field(PARTITION) == partition) & (pc.field(OFFSET) >= start) & (pc.field(OFFSET) < end)
-        return set(_places(open_dataset(delta).to_table([PARTITION, OFFSET], filter=again)))
+        return set(_message_places(open_dataset(delta).to_table([PARTITION, OFFSET], filter=again)))
 
-    def _written(self, table: str, rows: pa.Table, hour: str) -> DataFile:
+    def _write_file(self, table: str, rows: pa.Table, hour: str) -> DataFile:
         filesystem, path = place_of(self._settings, table).open(), new_path(new_folder(), {HOUR: hour})
-        return tried(lambda: write_file(filesystem, path, rows.schema, [rows]), is_remote=self._settings.lake_is_remote)
+        return retry_write(
+            lambda: write_file(filesystem, path, rows.schema, [rows]), is_remote=self._settings.lake_is_remote
+        )
 
     def _target(self, table: str, schema: pa.Schema) -> Target:
         from deltalake import Schema
@@ -205,17 +207,17 @@ class StreamWriter:
             kept=self._kept[table],
         )  # fmt: skip
 
-    def _applications_of(self, offsets: Offsets) -> dict[str, int]:
-        return {application_of(self._stream.name, partition): offset for partition, offset in offsets.items()}
+    def _transactions_of(self, offsets: Offsets) -> dict[str, int]:
+        return {transaction_name(self._stream.name, partition): offset for partition, offset in offsets.items()}
 
     @property
-    def _topic_application(self) -> str:
+    def _topic_transaction_name(self) -> str:
         return f"forecache-stream-{self._stream.name}-topic"
 
-    def _identity(self, resets: bool) -> dict[str, int]:
+    def _topic_transaction(self, resets: bool) -> dict[str, int]:
         """The `txn` action that records the topic's id, for the first commit and after a reset; else empty."""
         tells = self.topic_id and (resets or not self.offsets)
-        return {self._topic_application: _number_of(self.topic_id)} if tells else {}
+        return {self._topic_transaction_name: _topic_number(self.topic_id)} if tells else {}
 
     def _refuse_if_overtaken(self, delta: Any) -> None:
         """Raise ConflictError if the stream's table has other offsets than this process committed."""
@@ -234,15 +236,15 @@ def offsets_of(delta: Any, name: str) -> dict[int, int]:
     The first commit has all partitions of the topic, which are numbered from 0.
     """
     found: dict[int, int] = {}
-    while (offset := delta.transaction_version(application_of(name, len(found)))) is not None:
+    while (offset := delta.transaction_version(transaction_name(name, len(found)))) is not None:
         found[len(found)] = offset
     return found
 
 
-def _number_of(identity: str) -> int:
+def _topic_number(identity: str) -> int:
     """Hash a topic's id to a number that a `txn` action can have as its version."""
     return xxhash.xxh3_64_intdigest(identity.encode()) >> 1
 
 
-def _places(rows: pa.Table) -> list[tuple[int, int]]:
+def _message_places(rows: pa.Table) -> list[tuple[int, int]]:
     return list(zip(rows[PARTITION].to_pylist(), rows[OFFSET].to_pylist(), strict=True))

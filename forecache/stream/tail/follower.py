@@ -17,10 +17,10 @@ from forecache.store.live.layer import LiveLayer
 from forecache.store.live.tail_state import read_tail_state, write_tail_state
 from forecache.store.live.writer import LiveWriter, open_live_writer
 from forecache.store.store import Store
-from forecache.stream.tail.compare import Compared
-from forecache.stream.tail.kept import Kept, expire_before_us, first_day, kept_by
-from forecache.stream.tail.log import TableLog
-from forecache.stream.tail.values import values_of
+from forecache.stream.tail.layer_builder import layer_builder_of
+from forecache.stream.tail.retention import RetentionBounds, expire_before_us, find_retention_bounds, first_needed_day
+from forecache.stream.tail.row_comparison import ComparisonResult
+from forecache.stream.tail.table_log import TableLog
 
 logger = logging.getLogger("forecache.stream")
 _FAR_BEHIND = 300
@@ -52,55 +52,55 @@ class Follower:
             DamagedError: LMDB cannot use its file.
         """
         self.store, self.layer, self.log = store, layer, log
-        self.values = values_of(layer, self._night)
+        self.values = layer_builder_of(layer, self._oldest_as_of)
         self.writer: LiveWriter = open_live_writer(store.layout)
         self.compared_at, self.compared_all, self.rebuilt = time.monotonic(), False, 0
         self._state = read_tail_state(store.layout)
         self._state.pid, self._state.comparing_since = os.getpid(), 0.0
         self.comparison_s, self.compared_every_s = self._state.comparison_s, self._state.compared_every_s
         self._look_at = self._kept_at = self._said_at = float("-inf")
-        self._kept: Kept | None = None
+        self._kept: RetentionBounds | None = None
         self._risen_at: float | None = None
         self._rebuild_why = ""
 
-    def turn(self) -> bool:
+    def step(self) -> bool:
         """Apply the next commit, or prune if there is none; returns True if there may be more to do at once."""
-        self._look_at_versions()
-        if self.writer.values != self.layer.values:
+        self._update_retention()
+        if self.writer.values != self.layer.values_id:
             if self.writer.applied < 0:
-                self.writer.reset(values=self.layer.values)
+                self.writer.reset(values=self.layer.values_id)
             else:
                 self._rebuild_why = "its declaration has changed"
         if self._rebuild_why:
             self._rebuild(self._rebuild_why)
         if time.monotonic() >= self._look_at and self._catch_up():
             return True
-        commit = self.log.commit(self.writer.applied + 1)
+        commit = self.log.read_commit(self.writer.applied + 1)
         if commit is None:
-            self.writer.note_table(self.writer.applied)
+            self.writer.publish_table_version(self.writer.applied)
             self._state.caught_up_at = time.time()
             return self._prune()
         tail_step("commit read")
         if commit.removes:
             self._rebuild_why = f"version {commit.version} of the table takes rows away"
             return True
-        rows = [] if commit.rows is None else self.values.of_commit(commit.rows, self.writer)
+        rows = [] if commit.rows is None else self.values.rows_of_commit(commit.rows, self.writer)
         self.writer.apply(commit.version, rows)
         tail_step("applied")
         self._look_at = time.monotonic() + _IDLE_S
         return True
 
-    def compare_begins(self) -> None:
-        self.compared_all = self._state.compares_all = self.values.compares_all(self.writer)
+    def begin_comparison(self) -> None:
+        self.compared_all = self._state.compares_all = self.values.needs_full_comparison(self.writer)
         self.compared_at, self._state.comparing_since = time.monotonic(), time.time()
-        self._say(now=True)
+        self._write_state(now=True)
 
-    def compare_ended(self) -> None:
+    def end_comparison(self) -> None:
         """Record that a comparison has ended, with or without a result."""
         self._state.comparison_s, self._state.comparing_since = self.comparison_s, 0.0
-        self._say(now=True)
+        self._write_state(now=True)
 
-    def compared(self, found: Compared, began_at: float) -> None:
+    def handle_comparison(self, found: ComparisonResult, began_at: float) -> None:
         """Record the result of a comparison that began at a Unix time; rebuild the layer if it differs."""
         if not found.difference:
             if found.version > self.writer.verified_through:
@@ -108,15 +108,15 @@ class Follower:
             tail_step("verified")
             self._state.verified_at = time.time()
             self._state.unverified_since = began_at  # later commits were not compared
-            self._say(now=True)
+            self._write_state(now=True)
             return
         self._state.differed += 1
         self._state.differed_at, self._state.difference = time.time(), found.difference
         logger.error("The live layer of %s differs from its table: %s.", self.store.pipeline, found.difference)
-        self._say(now=True)
+        self._write_state(now=True)
         self._rebuild(found.difference)
 
-    def failed(self, error: Exception) -> None:
+    def note_failure(self, error: Exception) -> None:
         """Record that `step` has failed; applied commits remain, and the next call tries again."""
         if not self._state.failing_since:
             self._state.failing_since = time.time()
@@ -124,32 +124,32 @@ class Follower:
             trace = None if isinstance(error, ForecacheError) else error
             logger.error("The live layer of %s is not brought forward: %s", self.store.pipeline, error, exc_info=trace)
         self._state.failure = str(error)
-        self._say(now=True)
+        self._write_state(now=True)
 
-    def went_well(self) -> None:
+    def note_success(self) -> None:
         """Record that `step` has not failed."""
         if self._state.failing_since:
             self._state.failing_since, self._state.failure = 0.0, ""
-        self._say()
+        self._write_state()
 
     def close(self) -> None:
         with suppress(OSError):
-            self._say(now=True)
+            self._write_state(now=True)
         self.writer.close()
 
     def _catch_up(self) -> bool:
         """Look at the table's newest version; returns True if rows were read from the table instead of its log."""
-        table = self.log.newest()
+        table = self.log.open_newest()
         self._look_at = time.monotonic() + _IDLE_S
         if table.version < 0:
             return False
-        self.writer.note_table(table.version)
+        self.writer.publish_table_version(table.version)
         if table.id != self._state.table_id or table.version < self.writer.applied:
-            self._found_table(table)
+            self._check_table_identity(table)
         if table.version <= self.writer.applied:
             return False
         is_far = table.version - self.writer.applied > _FAR_BEHIND
-        if not is_far and self.log.commit(self.writer.applied + 1) is not None:
+        if not is_far and self.log.read_commit(self.writer.applied + 1) is not None:
             return False
         if not is_far:
             self._state.gaps += 1
@@ -160,35 +160,35 @@ class Follower:
         if self._kept is not None:
             self.writer.prune(self._floor(), most=0)  # a new layer need not get rows that no version needs
         above = max(self.writer.applied, self.writer.floor)
-        since, writer = first_day(self.layer, self._kept, table), self.writer
-        rows = self.values.of_table(table, above=above, up_to=table.version, since=since, writer=writer)
+        since, writer = first_needed_day(self.layer, self._kept, table), self.writer
+        rows = self.values.rows_of_table(table, above=above, up_to=table.version, since=since, writer=writer)
         self.writer.apply(table.version, rows)
         tail_step("caught up")
         return True
 
-    def _found_table(self, table: StreamTable) -> None:
+    def _check_table_identity(self, table: StreamTable) -> None:
         """Rebuild the layer if the table is not the one that it was filled from; record the table's id."""
         is_another = bool(self._state.table_id) or table.version < self.writer.applied
         if is_another and self.writer.applied >= 0:
             logger.error("The table %s was made anew: its live layer is, too.", self.log.table)
             self._rebuild("the table was made anew", table)
         self._state.table_id = table.id
-        self._say(now=True)
+        self._write_state(now=True)
 
     def _rebuild(self, why: str, table: StreamTable | None = None) -> None:
         """Replace the layer's rows by those of the table, in one transaction, so that no answer becomes older.
 
         Until it is committed, nothing is applied, and answers are those of the old rows.
         """
-        table = table or self.log.newest()
+        table = table or self.log.open_newest()
         floor = min(self.writer.floor if self._kept is None else self._floor(), table.version)
         expire = self._expire_before_us() if self.layer.kind == "tiles" else self.writer.expire_before_us
         logger.warning("The live layer of %s is made anew: %s.", self.store.pipeline, why)
-        since = first_day(self.layer, self._kept, table)
-        rows = self.values.of_table(table, above=floor, up_to=table.version, since=since)
+        since = first_needed_day(self.layer, self._kept, table)
+        rows = self.values.rows_of_table(table, above=floor, up_to=table.version, since=since)
         tail_step("rows read")
         kept = ((key, row) for key, row in rows if row.event_us >= expire)
-        values = self.layer.values
+        values = self.layer.values_id
         self.writer.replace(table.version, kept, floor=floor, expire_before_us=expire, values=values)
         tail_step("replaced")
         self.rebuilt += 1
@@ -196,20 +196,20 @@ class Follower:
         self._state.table_id = table.id
         self._look_at = time.monotonic() + _IDLE_S
 
-    def _look_at_versions(self) -> None:
+    def _update_retention(self) -> None:
         """Update the smallest cut-off of the versions; if it is below that of pruned rows, rebuild the layer."""
         if time.monotonic() < self._kept_at:
             return
         self._kept_at = time.monotonic() + _LOOK_AT_VERSIONS_S
-        self._kept = self._allowed(kept_by(self.store, self.layer))
+        self._kept = self._delay_rise(find_retention_bounds(self.store, self.layer))
         if self._kept is None:
             return
         if self._floor() < self.writer.floor:
             self._rebuild_why = f"a version with the cut {self._kept.floor} has come, and rows above it were removed"
         if self.layer.kind == "tiles" and self._expire_before_us() < self.writer.expire_before_us:
-            self._rebuild_why = f"a version of {self._night()} has come, and tiles of days after it were removed"
+            self._rebuild_why = f"a version of {self._oldest_as_of()} has come, and tiles of days after it were removed"
 
-    def _allowed(self, found: Kept | None) -> Kept | None:
+    def _delay_rise(self, found: RetentionBounds | None) -> RetentionBounds | None:
         """Apply a floor that has risen only after `RISE_S`.
 
         A reader of a store whose first version was just published may still answer from the layer alone.
@@ -219,7 +219,7 @@ class Follower:
             return found
         if self._risen_at is None:
             self._risen_at = time.monotonic()
-        return found if time.monotonic() >= self._risen_at + RISE_S else Kept(self.writer.floor, found.night)
+        return found if time.monotonic() >= self._risen_at + RISE_S else RetentionBounds(self.writer.floor, found.night)
 
     def _prune(self) -> bool:
         """Remove some of the rows that no version needs; returns True if there are more."""
@@ -229,7 +229,7 @@ class Follower:
         tail_step("pruned")
         return not self.writer.pruned
 
-    def _night(self) -> date | None:
+    def _oldest_as_of(self) -> date | None:
         """The smallest as-of date of the versions."""
         return None if self._kept is None else self._kept.night
 
@@ -240,10 +240,10 @@ class Follower:
     def _expire_before_us(self) -> int:
         return expire_before_us(self.layer, self._kept, self.writer.newest_event_us)
 
-    def _say(self, *, now: bool = False) -> None:
+    def _write_state(self, *, now: bool = False) -> None:
         if not now and time.monotonic() < self._said_at + _SAY_S:
             return
         self._said_at = time.monotonic()
         self._state.compared_every_s = self.compared_every_s
-        self._state.note(self.writer.applied, verified=self.writer.verified_through, now=time.time())
+        self._state.record_versions(self.writer.applied, verified=self.writer.verified_through, now=time.time())
         write_tail_state(self.store.layout, self._state)

@@ -1,7 +1,7 @@
 """Compares a layer of tiles with the tiles folded from the events of its table, at one version."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date
 from itertools import islice
 from typing import Any
@@ -9,10 +9,39 @@ from typing import Any
 from forecache.store import content_hash as hashing
 from forecache.store.live.rows import row_of
 from forecache.store.live.writer import LiveWriter
-from forecache.stream.tail.compare import BLOCK_ROWS, PAUSE_S, Compared, other_content
-from forecache.stream.tail.tile_changes import Changes
+from forecache.stream.tail.row_comparison import BLOCK_ROWS, PAUSE_S, ComparisonResult, content_hash_difference
 from forecache.windows.plan import DAY_US
 from forecache.windows.tiles import TileCodec
+
+
+class TileChanges:
+    """Tiles as of a version of the table, of the keys that changed since.
+
+    One thread records, another one may read.
+
+    Attributes:
+        base: The version; None: nothing is recorded, since the layer was not verified at any version.
+        before: By key, the tiles; None: the key had none.
+    """
+
+    def __init__(self, base: int | None = None) -> None:
+        self.base = base
+        self.before: dict[bytes, bytes | None] = {}
+
+    def record(self, keys: Iterable[bytes], tiles: Iterable[bytes | None]) -> None:
+        """Record the tiles of keys before a commit changes them, and before others see that commit."""
+        if self.base is not None:
+            for key, value in zip(keys, tiles, strict=True):
+                self.before.setdefault(key, value)
+
+    def merge_older(self, older: "TileChanges") -> "TileChanges":
+        """Return all changes since the version of `older`, whose changes end at the version where these begin."""
+        if self.base is None or older.base is None:
+            return TileChanges()
+        merged = TileChanges(older.base)
+        merged.before = {**self.before, **older.before}
+        return merged
+
 
 EPOCH = date(1970, 1, 1)
 _Found = dict[bytes, bytes | None]
@@ -31,21 +60,25 @@ class TileComparison:
         later: Changes by commits after this version.
     """
 
-    def __init__(self, tiles: TileCodec, night: date, writer: LiveWriter, changes: Changes, later: Changes) -> None:
+    def __init__(
+        self, tiles: TileCodec, night: date, writer: LiveWriter, changes: TileChanges, later: TileChanges
+    ) -> None:
         assert later.base is not None
         self.version, self.night, self.changes = later.base, night, changes
         self._tiles, self._writer, self._later = tiles, writer, later
 
-    def of_an_older(self, newest: int) -> Compared:
-        return Compared(self.version, f"it has version {self.version} of a table whose newest version is {newest}")
+    def older_table_result(self, newest: int) -> ComparisonResult:
+        return ComparisonResult(
+            self.version, f"it has version {self.version} of a table whose newest version is {newest}"
+        )
 
-    def before(self, keys: list[bytes]) -> list[bytes | None]:
+    def tiles_before(self, keys: list[bytes]) -> list[bytes | None]:
         """Return the tiles of keys at the base version of `changes`; those of an unchanged key are its current ones."""
         values = (None if record is None else row_of(record).value for record in self._writer.get_many(keys))
-        now = self._as_of(dict(zip(keys, values, strict=True)))
+        now = self._tiles_at_version(dict(zip(keys, values, strict=True)))
         return [self.changes.before.get(key, now[key]) for key in keys]
 
-    def compared(self, expected: Mapping[bytes, bytes | None], night: date) -> Compared:
+    def compare(self, expected: Mapping[bytes, bytes | None], night: date) -> ComparisonResult:
         """Compare expected tiles with those of the layer, all of whose rows are read.
 
         Args:
@@ -53,27 +86,30 @@ class TileComparison:
             night: The smallest as-of date now; tiles of days before it may have been removed meanwhile.
         """
         wanted = None if self.changes.base is None else expected.keys()
-        found, numbers, total = self._writer.scan(lambda numbers, rows: _read(numbers, rows, wanted))
+        found, numbers, total = self._writer.scan(lambda numbers, rows: _read_tiles(numbers, rows, wanted))
         kept, removed_before = hashing.from_hex(numbers["sum"]), numbers["expire_before_us"] // DAY_US
         first = max((max(night, self.night) - EPOCH).days, removed_before) + 1
-        ours, theirs = self._counted(self._as_of(found), first), self._counted(expected, first)
+        ours, theirs = (
+            self._tiles_that_count(self._tiles_at_version(found), first),
+            self._tiles_that_count(expected, first),
+        )
         wrong = [key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)]
         if wrong:
-            return Compared(
+            return ComparisonResult(
                 self.version,
                 f"the tiles of {len(wrong):,} of {len(theirs):,} keys are not those of its events, such as those of "
                 f"{min(wrong).decode(errors='replace')!r}",
             )
-        return Compared(self.version, "" if total == kept else other_content(total, kept))
+        return ComparisonResult(self.version, "" if total == kept else content_hash_difference(total, kept))
 
-    def _as_of(self, found: _Found) -> _Found:
+    def _tiles_at_version(self, found: _Found) -> _Found:
         """Undo the changes of later commits that were applied before the rows were read."""
         later = dict(self._later.before)
         if self.changes.base is None:
             return {**found, **later}
         return {key: later.get(key, value) for key, value in found.items()}
 
-    def _counted(self, entries: Mapping[bytes, bytes | None], first: int) -> dict[bytes, bytes]:
+    def _tiles_that_count(self, entries: Mapping[bytes, bytes | None], first: int) -> dict[bytes, bytes]:
         """The tiles of days from `first` on and those of minutes; keys without any are left out."""
         counted: dict[bytes, bytes] = {}
         there = [(key, entry) for key, entry in entries.items() if entry is not None]
@@ -84,7 +120,7 @@ class TileComparison:
         return counted
 
 
-def _read(
+def _read_tiles(
     numbers: dict[str, Any], rows: Iterator[tuple[bytes, bytes]], wanted: Collection[bytes] | None
 ) -> tuple[_Found, dict[str, Any], int]:
     """Read the tiles of some keys (None: of all), the numbers of the layer, and the content sum of all rows."""

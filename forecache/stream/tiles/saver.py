@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from forecache.files import replacing
+from forecache.files import replace_file
 from forecache.steps import tiles_step
-from forecache.stream.mark import Mark, mark_of_commit
-from forecache.stream.step.views import LiveView
-from forecache.stream.tiles.tile_file import TilesOf, TileWriter
+from forecache.stream.step.view_tiles import ViewTiles
+from forecache.stream.table_cursor import TableCursor, cursor_of_commit
+from forecache.stream.tiles.tile_file import TileFileInfo, TileWriter
 
 logger = logging.getLogger("forecache.stream")
 COMMITS, ROWS = 100, 200_000
@@ -46,17 +46,17 @@ class TileSaver:
         commits: See `COMMITS`.
     """
 
-    def __init__(self, path: Path, declaration: str, views: Mapping[str, LiveView], *, commits: int = COMMITS) -> None:
+    def __init__(self, path: Path, declaration: str, views: Mapping[str, ViewTiles], *, commits: int = COMMITS) -> None:
         self.path, self.declaration, self.failure = path, declaration, ""
         self._views, self._most_commits = views, commits
-        self._mark: Mark | None = None
+        self._mark: TableCursor | None = None
         self._up_to = 0  # rows of the table
         self._commits = self._rows = 0  # that the file lacks
         self._given = self._confirmed = 0
-        self._writing: _Writing | None = None
+        self._writing: _SaveJob | None = None
         self._not_before = 0.0
 
-    def begin(self, mark: Mark | None, *, up_to: int, commits: int, rows: int) -> None:
+    def begin(self, mark: TableCursor | None, *, up_to: int, commits: int, rows: int) -> None:
         """Set the position of the views at the start.
 
         Args:
@@ -65,19 +65,19 @@ class TileSaver:
             commits, rows: Numbers of commits and rows that the file lacks.
         """
         self._mark, self._up_to, self._commits, self._rows = mark, up_to, commits, rows
-        self.look()
+        self.update()
 
-    def handed_over(self, batches: Iterable[Touched]) -> None:
+    def note_submitted(self, batches: Iterable[Touched]) -> None:
         """Record the changed tiles of the batches that were submitted for one commit."""
         self._given += 1
         writing = self._writing
         if writing is not None and writing.last is None:
             for touched in batches:
-                writing.note(touched)
+                writing.record(touched)
             if writing.is_read:
                 writing.last = self._given
 
-    def confirmed(self, rows: pa.Table, version: int) -> None:
+    def confirm_commit(self, rows: pa.Table, version: int) -> None:
         """Note that the next submitted commit is in the table.
 
         Args:
@@ -88,11 +88,11 @@ class TileSaver:
         self._commits, self._rows = self._commits + 1, self._rows + rows.num_rows
         self._up_to += rows.num_rows
         if rows.num_rows:
-            self._mark = mark_of_commit(rows, version)
+            self._mark = cursor_of_commit(rows, version)
         if self._writing is not None and self._writing.last == self._confirmed:
             self._complete(self._writing)
 
-    def look(self, *, holds: bool = False) -> None:
+    def update(self, *, holds: bool = False) -> None:
         """Start, complete or clean up a writing of the file, if it is time.
 
         Args:
@@ -101,7 +101,7 @@ class TileSaver:
         writing = self._writing
         if writing is None:
             if self._views and self._is_due and time.monotonic() >= self._not_before:
-                self._writing = _Writing(self.path, self._views)
+                self._writing = _SaveJob(self.path, self._views)
         elif writing.has_ended:
             if writing.failure and writing.failure != self.failure:
                 logger.error("%s; a start reads the rows behind the last file, and it is tried again.", writing.failure)
@@ -116,33 +116,33 @@ class TileSaver:
     def finish(self) -> None:
         """Complete the file that is being written or is due; called at the end, when everything is committed."""
         self._not_before = 0.0
-        self.look()
+        self.update()
         writing = self._writing
         if writing is not None:
-            writing.hurry(_CLOSE_S)
-            self.look()
+            writing.read_without_pauses(_CLOSE_S)
+            self.update()
             writing.end(_CLOSE_S)
-            self.look()
+            self.update()
 
     def close(self) -> None:
         """End the thread; an incomplete file is abandoned."""
         if self._writing is not None:
-            self._writing.leave()
+            self._writing.cancel()
 
     @property
     def _is_due(self) -> bool:
         return self._commits >= self._most_commits or self._rows >= ROWS
 
-    def _complete(self, writing: "_Writing") -> None:
+    def _complete(self, writing: "_SaveJob") -> None:
         if self._mark is None:
-            writing.leave()
+            writing.cancel()
             return
         complete_from = {name: view.complete_from for name, view in self._views.items()}
         writing.commits, writing.rows, self._commits, self._rows = self._commits, self._rows, 0, 0
-        writing.complete(TilesOf(self.declaration, self._mark, self._up_to, complete_from))
+        writing.complete(TileFileInfo(self.declaration, self._mark, self._up_to, complete_from))
 
 
-class _Writing:
+class _SaveJob:
     """A file that is being written in a thread.
 
     Attributes:
@@ -152,14 +152,14 @@ class _Writing:
         commits, rows: Numbers of commits and rows that the previous file lacks.
     """
 
-    def __init__(self, path: Path, views: Mapping[str, LiveView]) -> None:
+    def __init__(self, path: Path, views: Mapping[str, ViewTiles]) -> None:
         self.last: int | None = None
         self.failure, self.cpu_s = "", 0.0
         self.commits = self.rows = 0
         self._path, self._views = path, views
         self._found = {name: (view.keys, len(view.keys)) for name, view in views.items()}
         self._over: dict[str, dict[bytes, bytes]] = {name: {} for name in views}
-        self._of: TilesOf | None = None
+        self._of: TileFileInfo | None = None
         self._read, self._hurry, self._known = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="forecache-stream-tiles", daemon=True)
         self._thread.start()
@@ -173,17 +173,17 @@ class _Writing:
     def has_ended(self) -> bool:
         return not self._thread.is_alive()
 
-    def note(self, touched: Touched) -> None:
+    def record(self, touched: Touched) -> None:
         """Record tiles of keys that replace those that were read."""
         for name, entries in touched.items():
             self._over[name].update((key, tiles) for key, _, tiles in entries)
 
-    def complete(self, of: TilesOf) -> None:
+    def complete(self, of: TileFileInfo) -> None:
         """Write the file to its end; no further changes are recorded."""
         self._of = of
         self._known.set()
 
-    def hurry(self, timeout_s: float) -> None:
+    def read_without_pauses(self, timeout_s: float) -> None:
         """Read the remaining entries without pauses, and wait for that."""
         self._hurry.set()
         self._read.wait(timeout_s)
@@ -193,7 +193,7 @@ class _Writing:
         if self._known.is_set():
             self._thread.join(timeout_s)
 
-    def leave(self) -> None:
+    def cancel(self) -> None:
         """Abandon the file; if `complete` was called, write it to its end."""
         self._hurry.set()
         self._known.set()
@@ -201,8 +201,8 @@ class _Writing:
 
     def _run(self) -> None:
         try:
-            with suppress(_LeftError):
-                with replacing(self._path) as temporary:
+            with suppress(_CancelledError):
+                with replace_file(self._path) as temporary:
                     with closing(TileWriter(temporary, list(self._views))) as writer:
                         self._write(writer)
                     tiles_step("tiles written")
@@ -222,7 +222,7 @@ class _Writing:
         self._read.set()
         self._known.wait()
         if self._of is None:
-            raise _LeftError
+            raise _CancelledError
         for name, entries in self._over.items():
             keys_over = iter(entries)
             while some := list(islice(keys_over, _PART_KEYS)):
@@ -235,8 +235,8 @@ class _Writing:
         writer.add(name, [key for key, _ in found], [tiles for _, tiles in found])
         self._hurry.wait(_PAUSE_S)
         if self._known.is_set() and self._of is None:
-            raise _LeftError
+            raise _CancelledError
 
 
-class _LeftError(Exception):
+class _CancelledError(Exception):
     """The file was abandoned."""

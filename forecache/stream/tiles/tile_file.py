@@ -20,7 +20,7 @@ import numpy as np
 import xxhash
 
 from forecache.errors import DamagedError
-from forecache.stream.mark import Mark
+from forecache.stream.table_cursor import TableCursor
 
 _MAGIC = b"FCTILES1"
 _HEAD, _SIZE, _HASH_BYTES = struct.Struct("<4q"), struct.Struct("<q"), 16
@@ -30,7 +30,7 @@ Part = tuple[str, list[bytes], list[bytes]]
 
 
 @dataclass(frozen=True)
-class TilesOf:
+class TileFileInfo:
     """Describes the tiles of a file.
 
     Attributes:
@@ -41,7 +41,7 @@ class TilesOf:
     """
 
     declaration: str
-    mark: Mark
+    mark: TableCursor
     rows: int
     complete_from: Mapping[str, int]
 
@@ -66,7 +66,7 @@ class TileWriter:
         head = _HEAD.pack(self._numbers[view], len(keys), int(key_sizes.sum()), int(tile_sizes.sum()))
         self._write(b"".join([head, key_sizes.tobytes(), tile_sizes.tobytes(), *keys, *tiles]))
 
-    def end(self, of: TilesOf) -> None:
+    def end(self, of: TileFileInfo) -> None:
         """Write the description and the hash at the end of the file."""
         about = json.dumps({**asdict(of), "views": list(self._numbers)}).encode()
         self._write(about + _SIZE.pack(len(about)))
@@ -110,7 +110,9 @@ class TileFile:
         end = len(whole) - _SIZE.size - about_bytes
         about: dict[str, Any] = json.loads(bytes(whole[end : -_SIZE.size]))
         self._views, self._parts = about["views"], whole[len(_MAGIC) : end]
-        self.of = TilesOf(about["declaration"], Mark(**about["mark"]), about["rows"], about["complete_from"])
+        self.of = TileFileInfo(
+            about["declaration"], TableCursor(**about["mark"]), about["rows"], about["complete_from"]
+        )
 
     def parts(self) -> Iterator[Part]:
         """Yield all entries in order; the last one of a key counts."""
@@ -120,12 +122,12 @@ class TileFile:
             rest = rest[_HEAD.size :]
             sizes = np.frombuffer(rest, "<u4", 2 * count)
             rest = rest[8 * count :]
-            keys = _cut(bytes(rest[:key_bytes]), sizes[:count])
+            keys = _split_bytes(bytes(rest[:key_bytes]), sizes[:count])
             rest = rest[key_bytes:]
-            yield self._views[view], keys, _cut(bytes(rest[:tile_bytes]), sizes[count:])
+            yield self._views[view], keys, _split_bytes(bytes(rest[:tile_bytes]), sizes[count:])
             rest = rest[tile_bytes:]
 
 
-def _cut(content: bytes, sizes: Any) -> list[bytes]:
+def _split_bytes(content: bytes, sizes: Any) -> list[bytes]:
     bounds = [0, *np.cumsum(sizes, dtype=np.int64).tolist()]
     return [content[start:end] for start, end in pairwise(bounds)]

@@ -7,14 +7,32 @@ there which version comes next. A second producer of the same stream fences the 
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import orjson
 import pyarrow as pa
 
 from forecache.errors import ConflictError, UnavailableError
 from forecache.steps import topic_step
-from forecache.stream.topic.messages import messages
+
+_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
+
+
+def row_messages(rows: pa.Table, key: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield key and value of each row: times in ISO 8601, NaN and infinity as null.
+
+    Args:
+        key: The columns whose texts, joined by `|`, are the message's key: messages of one key keep their order.
+    """
+    for row in rows.to_pylist():
+        yield "|".join(str(row[name]) for name in key).encode(), orjson.dumps(row, option=_OPTIONS, default=_to_text)
+
+
+def _to_text(value: object) -> str:
+    """Convert a value without a JSON type, such as bytes or a decimal."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
 
 VERSIONS = "-versions"
 _TIMEOUT_S = 30.0
@@ -44,14 +62,14 @@ class AnswersProducer:
         from confluent_kafka import KafkaException, Producer
 
         self._options, self._topic, self._stream, self._table_id, self._key = options, topic, stream, table_id, key
-        _create_versions(options, topic + VERSIONS)
+        _create_versions_topic(options, topic + VERSIONS)
         transactional_id = f"forecache-answers-{stream}-{topic}"
         self._producer: Any = Producer({**options, "transactional.id": transactional_id, "linger.ms": 5})
         try:
             # Aborts the open transaction of an earlier producer.
             self._producer.init_transactions(_TIMEOUT_S)
         except KafkaException as error:
-            raise _known(error, topic) from error
+            raise _kafka_error(error, topic) from error
         self.version = last_version(options, topic, stream, table_id)
 
     def send(self, version: int, rows: pa.Table) -> None:
@@ -68,7 +86,7 @@ class AnswersProducer:
         note = json.dumps({"version": version, "table": self._table_id})
         try:
             self._producer.begin_transaction()
-            for key, value in messages(rows, self._key):
+            for key, value in row_messages(rows, self._key):
                 self._produce(self._topic, key, value)
                 topic_step("produced")
             self._produce(self._topic + VERSIONS, self._stream.encode(), note.encode(), partition=0)
@@ -76,7 +94,7 @@ class AnswersProducer:
             topic_step("flushed")
             self._producer.commit_transaction(_TIMEOUT_S)
         except KafkaException as error:
-            raise _known(error, self._topic) from error
+            raise _kafka_error(error, self._topic) from error
         self.version = version
         topic_step("sent")
 
@@ -117,17 +135,17 @@ def last_version(options: Mapping[str, Any], topic: str, stream: str, table_id: 
         # The newest entry is near the end, unless many transactions were aborted.
         for start in sorted({max(low, high - _LOOK_BACK), low}, reverse=True):
             consumer.assign([TopicPartition(topic + VERSIONS, 0, start)])
-            found = _newest(consumer, stream, table_id)
+            found = _read_newest_version(consumer, stream, table_id)
             if found >= 0:
                 break
         return found
     except KafkaException as error:
-        raise _known(error, topic) from error
+        raise _kafka_error(error, topic) from error
     finally:
         consumer.close()
 
 
-def _newest(consumer: Any, stream: str, table_id: str) -> int:
+def _read_newest_version(consumer: Any, stream: str, table_id: str) -> int:
     """Read the rest of a consumer's topic; returns the newest version in it, or -1."""
     from confluent_kafka import KafkaError
 
@@ -150,7 +168,7 @@ def _newest(consumer: Any, stream: str, table_id: str) -> int:
             found = told["version"] if told["table"] == table_id else -1
 
 
-def _create_versions(options: Mapping[str, Any], topic: str) -> None:
+def _create_versions_topic(options: Mapping[str, Any], topic: str) -> None:
     """Create the topic of versions if it does not exist."""
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient, NewTopic
@@ -169,7 +187,7 @@ def _create_versions(options: Mapping[str, Any], topic: str) -> None:
             ) from error
 
 
-def _known(error: Any, topic: str) -> ConflictError | UnavailableError:
+def _kafka_error(error: Any, topic: str) -> ConflictError | UnavailableError:
     from confluent_kafka import KafkaError
 
     about = error.args[0]

@@ -20,9 +20,9 @@ from forecache.errors import CheckError, InputError, SettingsError
 from forecache.files import write_durably
 from forecache.inference.encoding import encoding_of
 from forecache.inference.runtimes import lightgbm, sklearn, xgboost
-from forecache.lake.training_sets.splits import training_classes
+from forecache.lake.training_sets.split_rows import training_classes
 from forecache.pipeline import EstimatorModel, Pipeline, load_pipeline
-from forecache.pipeline.models.gate import places_of
+from forecache.pipeline.models.gate import rank_cutoff
 from forecache.ranking import DEFAULT_PLACES, mean_of_requests, ndcg
 from forecache.settings import load_settings
 from forecache.statistics import class_losses, cross_entropy, pinball_losses
@@ -192,12 +192,12 @@ def _build_estimators(pipeline: Pipeline, model: EstimatorModel) -> list[Any]:
     estimators = list(built) if isinstance(built, (list, tuple)) else [built]
     if len(estimators) not in (1, len(levels) or 1):
         raise SettingsError(
-            f"{pipeline.declared} builds {len(estimators)} estimators for {len(levels) or 1} values a row.",
+            f"{pipeline.display_name} builds {len(estimators)} estimators for {len(levels) or 1} values a row.",
             remedy="Return one estimator, or for quantiles one for each level.",
         )
     if pipeline.task != "ranking" and any(map(is_ranker, estimators)):
         raise SettingsError(
-            f"{pipeline.declared} has a {pipeline.trained_label.kind} label and builds a "
+            f"{pipeline.display_name} has a {pipeline.trained_label.kind} label and builds a "
             f"{type(estimators[0]).__name__}, which ranks.",
             remedy="Return a classifier or a regressor, or declare a real-time model with a ranking as its label.",
         )
@@ -207,7 +207,7 @@ def _build_estimators(pipeline: Pipeline, model: EstimatorModel) -> list[Any]:
         missing = [name for name in wanted if not hasattr(estimator, name)]
         if missing:
             raise SettingsError(
-                f"{pipeline.declared} has a {pipeline.trained_label.kind} label and builds a "
+                f"{pipeline.display_name} has a {pipeline.trained_label.kind} label and builds a "
                 f"{type(estimator).__name__}, which has no {missing[0]!r}.",
                 remedy="Return a classifier for a binary or multiclass label, a ranker or regressor for a ranking, "
                 "otherwise a regressor, with scikit-learn's interface.",
@@ -258,7 +258,7 @@ def _check_saved_model(
 
 def _places(pipeline: Pipeline) -> int:
     """Number of first places that the gate's ranking metric is about."""
-    return places_of(pipeline.trained_gate.metric) or DEFAULT_PLACES
+    return rank_cutoff(pipeline.trained_gate.metric) or DEFAULT_PLACES
 
 
 def _loss(pipeline: Pipeline, validation: Matrix, predicted: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from forecache.errors import InputError
 from forecache.inference.encoding import MatrixEncoding
-from forecache.lake.training_sets.splits import count_split, label_numbers, split_batches
+from forecache.lake.training_sets.split_rows import count_split, label_numbers, split_batches
 from forecache.pipeline import Pipeline
 from forecache.pipeline.names import REQUEST_ID
 from forecache.ranking import sizes_of

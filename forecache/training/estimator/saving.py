@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from forecache.errors import CheckError
-from forecache.files import replacing
+from forecache.files import replace_file
 from forecache.training.estimator.libraries import FittedEstimator, library_of
 from forecache.training.estimator.matrix import Matrix
 from forecache.training.spec import MODEL_FILES
@@ -19,7 +19,7 @@ def save(fitted: FittedEstimator, folder: Path) -> Path:
         CheckError: A scikit-learn estimator contains types that cannot be loaded without trusting code in the file.
     """
     path = folder / MODEL_FILES[fitted.library]
-    with replacing(path) as unfinished:
+    with replace_file(path) as unfinished:
         if fitted.library == "sklearn":
             _save_skops(fitted.model, unfinished)
         else:

@@ -18,11 +18,11 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError, SettingsError
-from forecache.lake.stage import Done, Stage
+from forecache.lake.stage import Stage, StageOutcome
 from forecache.pipeline import Pipeline, TorchModel, Training
 from forecache.results import Progress, StageResult, no_progress
 from forecache.settings import Settings
-from forecache.tracking.client import tracking
+from forecache.tracking.client import connect_mlflow
 from forecache.tracking.runs import experiment_of
 from forecache.training.devices import num_gpus, resolve_precision
 from forecache.training.exclusive.run_lock import lock_folder
@@ -75,7 +75,7 @@ def tune(
     started = time.perf_counter()
     if not isinstance(pipeline.model, TorchModel):
         raise SettingsError(
-            f"{pipeline.declared} has an estimator, but the search tunes networks only.",
+            f"{pipeline.display_name} has an estimator, but the search tunes networks only.",
             remedy="Search its parameters with scikit-learn or Optuna, and write the best into `build`.",
         )
     version = pinned_version(settings, pipeline)
@@ -92,7 +92,9 @@ def tune(
     details = {**search.summary(), "inputs": inputs, "training_version": version}
     seconds, finished = time.perf_counter() - started, details["trials"]
     if ran:
-        Stage(settings, STAGE, pipeline.name, run_id).record({None: Done(finished, details)}, {None: inputs}, seconds)
+        Stage(settings, STAGE, pipeline.name, run_id).record(
+            {None: StageOutcome(finished, details)}, {None: inputs}, seconds
+        )
     return StageResult(STAGE, pipeline.name, finished, seconds, nights=(night,), skipped=not ran, details=details)
 
 
@@ -120,7 +122,10 @@ class _Search:
         self.settings = settings.model_copy(update={"training_workers": 1, "training_nodes": "1"})
         self.pipeline, self.night, self.study, self.folder = pipeline, night, study, folder
         self.version, self.inputs, self.trials, self.progress = version, inputs, trials, progress
-        self.vocabularies, self.client = learn_vocabularies(settings, pipeline, version=version), tracking(settings)
+        self.vocabularies, self.client = (
+            learn_vocabularies(settings, pipeline, version=version),
+            connect_mlflow(settings),
+        )
         self.experiment = experiment_of(settings, self.client, pipeline)
         self.parent = self._parent_run()
         self.remaining = trials - len(finished_trials(study))

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from forecache.files import write_durably
 from forecache.folders import open_folder
 from forecache.inference.encoding import MatrixEncoding, encoding_of
-from forecache.lake.training_sets.splits import training_classes
+from forecache.lake.training_sets.split_rows import training_classes
 from forecache.pipeline import Pipeline, Training, load_pipeline
 from forecache.settings import load_settings
 from forecache.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec

@@ -60,7 +60,7 @@ def write_contacts(settings: Settings, rows: list[dict[str, Any]], name: str = "
 
 def published_lake(spark: "SparkSession", home: Path) -> Settings:
     """A home in which the lists of the last day are published, and nobody has an address yet."""
-    from forecache.operations.publish import publish_night
+    from forecache.operations.publish_night import publish_night
     from forecache.recommend.stage import recommend
 
     settings = ingested(spark, home)

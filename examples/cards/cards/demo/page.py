@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cards.demo.watch import Seen
-from forecache.registry.report.plots import ACCENT, MUTED, SECOND, render
+from forecache.registry.report.evaluation_plots import ACCENT, MUTED, SECOND, render_svg
 from forecache.reports.page import make_page, write_page
 
 TEMPLATE = Path(__file__).with_name("day.html.j2")
@@ -55,8 +55,8 @@ def write_day_page(path: Path, shown: Plotted, values: Mapping[str, Any]) -> Non
         values: What the template names, without the plots.
     """
     plots = {
-        "delay": render("delay", _draw_delay, shown, standalone=False),
-        "lag": render("lag", _draw_lag, shown, standalone=False),
+        "delay": render_svg("delay", _draw_delay, shown, standalone=False),
+        "lag": render_svg("lag", _draw_lag, shown, standalone=False),
     }
     write_page(path, make_page(TEMPLATE, plots=plots, **values))
 

@@ -50,27 +50,29 @@ class AntiJoin(HashBuckets):
         """
         self.add(np.column_stack([hashes, (rows * _SIDES + side).astype(np.uint64)]))
 
-    def unmatched(self, threads: ThreadPoolExecutor, *, most: int) -> tuple[UnmatchedRows, UnmatchedRows]:
+    def find_unmatched(self, threads: ThreadPoolExecutor, *, most: int) -> tuple[UnmatchedRows, UnmatchedRows]:
         """Find the unmatched rows of both sides; it stops early once one side has more than `most`."""
         found: list[np.ndarray] = []
         counts = np.zeros(_SIDES, np.int64)
         for first in range(0, BUCKETS, _AT_ONCE):
-            for pairs in threads.map(lambda bucket: _single(self.bucket(bucket)), range(first, first + _AT_ONCE)):
+            for pairs in threads.map(
+                lambda bucket: _pairs_with_unique_hash(self.bucket(bucket)), range(first, first + _AT_ONCE)
+            ):
                 found.append(pairs)
                 counts += np.bincount((pairs[:, 1] % _SIDES).astype(np.int64), minlength=_SIDES)
             if counts.max() > most:
                 break
         together = np.concatenate(found)
         sides = [together[together[:, 1] % _SIDES == side] for side in range(_SIDES)]
-        old, new = map(_rows_of, sides)
+        old, new = map(_to_unmatched_rows, sides)
         return old, new
 
 
-def _rows_of(pairs: np.ndarray) -> UnmatchedRows:
+def _to_unmatched_rows(pairs: np.ndarray) -> UnmatchedRows:
     return UnmatchedRows(np.sort(pairs[:, 1] // _SIDES).astype(np.int64), int(pairs[:, 0].sum()))
 
 
-def _single(pairs: np.ndarray) -> np.ndarray:
+def _pairs_with_unique_hash(pairs: np.ndarray) -> np.ndarray:
     """The pairs whose hash occurs once."""
     order = np.argsort(pairs[:, 0])
     hashes = pairs[:, 0][order]

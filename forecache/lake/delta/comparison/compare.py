@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from forecache.lake.delta.comparison.anti_join import AntiJoin, UnmatchedRows
 from forecache.lake.delta.comparison.hashed_partition import HashedPartition, KeptRows
-from forecache.lake.delta.comparison.partition import Piece
+from forecache.lake.delta.comparison.partition import RowGroup
 
 KEPT_BYTES = 64 << 20
 """Rows that may differ are kept in memory up to this size; beyond it, those that do differ are read again."""
@@ -30,14 +30,14 @@ ALL = 1 << 62
 _NOTHING = (0, None, np.empty(0, np.uint64))
 
 
-def differing_rows(
+def find_differing_rows(
     old: HashedPartition,
     new: HashedPartition,
     threads: ThreadPoolExecutor,
     folder: Path,
     *,
     most: int = ALL,
-    look: Callable[[pa.RecordBatch, Piece], None] = lambda _, __: None,
+    look: Callable[[pa.RecordBatch, RowGroup], None] = lambda _, __: None,
 ) -> tuple[UnmatchedRows, UnmatchedRows] | None:
     """Find the rows of either side that the other one lacks; it stops early once one side has more than `most`.
 
@@ -50,7 +50,7 @@ def differing_rows(
     """
     with AntiJoin(folder) as anti_join:
         _read_side_by_side(old, new, threads, anti_join, look)
-        removed, added = anti_join.unmatched(threads, most=most)
+        removed, added = anti_join.find_unmatched(threads, most=most)
     if max(len(removed.rows), len(added.rows)) > most:
         return removed, added
     # A row that occurs twice on one side is not found, as its hash is not unique. Counts and sums of hashes show that.
@@ -65,7 +65,7 @@ def _read_side_by_side(
     new: HashedPartition,
     threads: ThreadPoolExecutor,
     anti_join: AntiJoin,
-    look: Callable[[pa.RecordBatch, Piece], None],
+    look: Callable[[pa.RecordBatch, RowGroup], None],
 ) -> None:
     """Read and hash both sides, and add the rows that are not equal at the same position to the anti-join."""
     sides, lock, kept_bytes = (old, new), threading.Lock(), 0
@@ -73,13 +73,15 @@ def _read_side_by_side(
     def compare(position: int) -> None:
         nonlocal kept_bytes
         kept, counts, sums = (KeptRows(), KeptRows()), [0, 0], [0, 0]
-        for number, pair in enumerate(zip_longest(*(side.hashed(position) for side in sides), fillvalue=_NOTHING)):
+        for number, pair in enumerate(
+            zip_longest(*(side.hash_batches(position) for side in sides), fillvalue=_NOTHING)
+        ):
             if number == 0 and pair[1][1] is not None:
                 look(pair[1][1], new.reader.pieces[position])
             for side, ((start, batch, hashes), (_, _, other)) in enumerate(zip(pair, pair[::-1], strict=True)):
                 if batch is None:
                     continue
-                rows = _unequal(hashes, other)
+                rows = _unequal_positions(hashes, other)
                 anti_join.add_rows(side, hashes[rows], rows + start)
                 more = kept[side].add(batch, rows, start, room=kept_bytes < KEPT_BYTES)
                 with lock:
@@ -97,7 +99,7 @@ def _read_side_by_side(
         pass
 
 
-def _unequal(hashes: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _unequal_positions(hashes: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Positions at which the other side has another hash, or none."""
     unequal = np.ones(len(hashes), bool)
     common = min(len(hashes), len(other))
@@ -105,7 +107,9 @@ def _unequal(hashes: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.flatnonzero(unequal)
 
 
-def first_and_last(keys: pa.ChunkedArray, moments: np.ndarray | None) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+def first_and_last_positions(
+    keys: pa.ChunkedArray, moments: np.ndarray | None
+) -> tuple[pa.Array, np.ndarray, np.ndarray]:
     """Each distinct key of some rows, and the positions of its first and of its last row.
 
     Args:

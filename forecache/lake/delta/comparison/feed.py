@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from forecache.lake.delta.comparison.partition import plain
+from forecache.lake.delta.comparison.partition import to_plain_types
 
 _REMOVED = pa.array(["delete", "update_preimage"])
 _KIND, _VERSION = "_change_type", "_commit_version"
@@ -43,14 +43,14 @@ def read_feed(
     batches: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in feed:
-        batches.append(plain(batch))
+        batches.append(to_plain_types(batch))
         rows, size = rows + len(batch), size + batch.nbytes
         if (most_rows is not None and rows > most_rows) or (most_bytes is not None and size > most_bytes):
             return None
-    return pa.Table.from_batches(batches, plain(feed.schema.empty_table()).schema)
+    return pa.Table.from_batches(batches, to_plain_types(feed.schema.empty_table()).schema)
 
 
-def feed_side(feed: pa.Table, *, added: bool) -> tuple[pa.Table, np.ndarray]:
+def select_feed_side(feed: pa.Table, *, added: bool) -> tuple[pa.Table, np.ndarray]:
     """The removed or the added rows of a feed, each with its time; an updated row is among both.
 
     Returns:

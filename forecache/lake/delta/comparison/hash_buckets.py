@@ -56,18 +56,18 @@ class HashBuckets(ExitStack):
             self._file = self.enter_context(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115 - it is one
         ends = [self._file.tell()]
         for bucket in range(BUCKETS):
-            ends.append(ends[-1] + self._file.write(self._in_memory(bucket).data))
+            ends.append(ends[-1] + self._file.write(self._rows_in_memory(bucket).data))
         self._file.flush()
         self._runs.append(np.array(ends))
         self._waiting, self._waiting_bytes = [], 0
 
-    def _in_memory(self, bucket: int) -> np.ndarray:
+    def _rows_in_memory(self, bucket: int) -> np.ndarray:
         parts = [rows[starts[bucket] : starts[bucket + 1]] for rows, starts in self._waiting]
         return np.concatenate([np.empty((0, self._numbers), np.uint64), *parts])
 
     def bucket(self, bucket: int) -> np.ndarray:
         """The rows of a bucket, uint64 [n, numbers]; call it after all rows have been added."""
-        parts = [self._in_memory(bucket)]
+        parts = [self._rows_in_memory(bucket)]
         for run in self._runs:
             assert self._file is not None
             read = os.pread(self._file.fileno(), int(run[bucket + 1] - run[bucket]), int(run[bucket]))

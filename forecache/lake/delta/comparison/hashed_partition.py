@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
-from forecache.lake.delta.comparison.partition import PartitionReader, Piece
+from forecache.lake.delta.comparison.partition import PartitionReader, RowGroup
 
 _KEPT_SHARE = 8
 """If more than one row in so many is not matched immediately, the order differs, and few of these rows do."""
@@ -29,8 +29,8 @@ class HashedPartition:
     def __init__(
         self,
         reader: PartitionReader,
-        hashed_columns: Callable[[Piece], list[str]],
-        row_hashes: Callable[[pa.RecordBatch, Piece], np.ndarray],
+        hashed_columns: Callable[[RowGroup], list[str]],
+        row_hashes: Callable[[pa.RecordBatch, RowGroup], np.ndarray],
         *,
         wanted: list[str] | None = None,
     ) -> None:
@@ -42,7 +42,7 @@ class HashedPartition:
         self._wanted = wanted
         self._starts = np.cumsum([0, *(piece.rows for piece in reader.pieces)])
 
-    def hashed(self, position: int) -> Iterator[tuple[int, pa.RecordBatch, np.ndarray]]:
+    def hash_batches(self, position: int) -> Iterator[tuple[int, pa.RecordBatch, np.ndarray]]:
         """Yield the batches of a row group, each with the number of its first row and the hashes of all its rows.
 
         Yields nothing if there is no such row group.
@@ -54,17 +54,19 @@ class HashedPartition:
             yield start, batch if self._wanted is None else batch.select(self._wanted), self._row_hashes(batch, piece)
             start += len(batch)
 
-    def rows_at(self, numbers: np.ndarray, threads: ThreadPoolExecutor) -> Iterator[tuple[pa.RecordBatch, Piece]]:
+    def read_rows_at(
+        self, numbers: np.ndarray, threads: ThreadPoolExecutor
+    ) -> Iterator[tuple[pa.RecordBatch, RowGroup]]:
         """Yield the rows with these ascending numbers, one batch for each row group."""
         ends = np.searchsorted(numbers, self._starts)
 
-        def of_piece(position: int) -> tuple[pa.RecordBatch, Piece]:
-            rows = self._rows_of(position, numbers[ends[position] : ends[position + 1]])
+        def read_piece(position: int) -> tuple[pa.RecordBatch, RowGroup]:
+            rows = self._read_piece_rows(position, numbers[ends[position] : ends[position + 1]])
             return rows, self.reader.pieces[position]
 
-        return threads.map(of_piece, np.flatnonzero(np.diff(ends)).tolist())
+        return threads.map(read_piece, np.flatnonzero(np.diff(ends)).tolist())
 
-    def _rows_of(self, position: int, numbers: np.ndarray) -> pa.RecordBatch:
+    def _read_piece_rows(self, position: int, numbers: np.ndarray) -> pa.RecordBatch:
         if position in self.kept:
             return self.kept[position].take(numbers)
         start, found, piece = int(self._starts[position]), [], self.reader.pieces[position]

@@ -1,13 +1,15 @@
 """A partition of a table at one Delta version: its data files, their digest, and its rows, read by row groups."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import xxhash
 from deltalake import DeltaTable
 
 from forecache.lake.delta.dataset import open_dataset
@@ -17,7 +19,7 @@ _Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
 
 
 @dataclass(frozen=True)
-class Piece:
+class RowGroup:
     """A row group of a data file; `values` counts those of its longest column: more than its rows if that has lists."""
 
     path: str
@@ -26,7 +28,7 @@ class Piece:
     values: int
 
     @property
-    def place(self) -> str:
+    def label(self) -> str:
         """Name for messages."""
         return f"{self.path} (row group {self.row_group})"
 
@@ -47,14 +49,14 @@ class PartitionReader:
         found = dataset.get_fragments(filter=ds.field(column) == date.fromisoformat(value))
         self._fragments = {fragment.path: fragment for fragment in sorted(found, key=lambda fragment: fragment.path)}
         self._column, self._table_schema = column, dataset.schema
-        self.schema = plain(dataset.schema.empty_table()).schema
+        self.schema = to_plain_types(dataset.schema.empty_table()).schema
         self.pieces = [
-            Piece(fragment.path, group.id, group.num_rows, _most_values(fragment.metadata.row_group(group.id)))
+            RowGroup(fragment.path, group.id, group.num_rows, _most_values(fragment.metadata.row_group(group.id)))
             for fragment in self._fragments.values()
             for group in fragment.row_groups
         ]
 
-    def batches(self, piece: Piece, columns: list[str], *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+    def batches(self, piece: RowGroup, columns: list[str], *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a row group, in batches of bounded size: about `batch_rows` rows, or items of lists."""
         if piece.values > piece.rows and self._column not in columns:
             yield from self._list_batches(piece, columns, max(1, batch_rows * piece.rows // piece.values))
@@ -65,9 +67,9 @@ class PartitionReader:
             self._table_schema,
             columns=columns, batch_size=batch_rows, use_threads=False, batch_readahead=1, fragment_readahead=1,
         ):  # fmt: skip
-            yield plain(batch)
+            yield to_plain_types(batch)
 
-    def _list_batches(self, piece: Piece, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    def _list_batches(self, piece: RowGroup, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a row group with lists, decoded batch by batch.
 
         A dataset decodes a whole row group at once, which takes gigabytes if each row has a list.
@@ -108,10 +110,34 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return _PLAIN.get(kind, kind)
 
 
-def plain(rows: _Rows) -> _Rows:
+def to_plain_types(rows: _Rows) -> _Rows:
     """The same rows with the plain types of text, binary data and lists."""
     for position, column in enumerate(rows.schema):
         kind = plain_type(column.type)
         if kind != column.type:
             rows = rows.set_column(position, pa.field(column.name, kind), rows.column(position).cast(kind))
     return rows
+
+
+def partition_files(table: DeltaTable, column: str, value: date) -> pa.Table:
+    """The add actions (columns `path`, `num_records`) of a partition at the version that the table is open at.
+
+    Args:
+        column: Partition column (date).
+    """
+    return _filter_partition(pa.table(table.get_add_actions(flatten=True)), column, value)
+
+
+def _filter_partition(actions: pa.Table, column: str, value: date) -> pa.Table:
+    return actions.filter(pc.equal(actions[f"partition.{column}"].cast(pa.date32()), value))
+
+
+def files_digest(files: pa.Table) -> str:
+    """Digest of the names of data files, 32 hex digits; equal digests mean equal rows."""
+    return xxhash.xxh3_128_hexdigest("\n".join(sorted(files["path"].to_pylist())).encode())
+
+
+def partition_digests(table: DeltaTable, column: str, values: Sequence[date]) -> dict[date, str]:
+    """The digest of each partition at the version that the table is open at; see `files_digest`."""
+    actions = pa.table(table.get_add_actions(flatten=True))
+    return {value: files_digest(_filter_partition(actions, column, value)) for value in values}

@@ -5,22 +5,22 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from forecache.errors import InputError
-from forecache.lake.ingest.formats.rows import ParsedRow, column_names, require_columns
-from forecache.lake.ingest.row_count import lines
+from forecache.lake.ingest.formats.parsed_row import ParsedRow, column_names, require_declared_columns
+from forecache.lake.ingest.row_count import read_lines
 from forecache.pipeline import Source
 
 
 def csv_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
     """Yield the rows of a CSV file, each with the number of its first line."""
-    records = _records(stream)
-    header = _header(records, source)
+    records = _read_records(stream)
+    header = _read_header(records, source)
     order = [header.index(name) for name in column_names(source)]
     nothing = (None,) * len(order)
     for line, text in records:
         if not text:
             continue
         try:
-            fields = _fields(text)
+            fields = _split_fields(text)
             if len(fields) != len(header):
                 raise InputError(f"the row has {len(fields)} fields, the header {len(header)}")
             yield ParsedRow(line, tuple(fields[i].strip() or None for i in order), text)
@@ -31,27 +31,27 @@ def csv_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
 
 def require_header(stream: BinaryIO, source: Source) -> None:
     """Raise InputError if the header is not what the source declares."""
-    _header(_records(stream), source)
+    _read_header(_read_records(stream), source)
 
 
-def _header(records: Iterator[tuple[int, str]], source: Source) -> list[str]:
+def _read_header(records: Iterator[tuple[int, str]], source: Source) -> list[str]:
     _, text = next(records, (0, ""))
     if not text:
         raise InputError("the file has no header")
-    header = [name.strip() for name in _fields(text)]
-    require_columns(header, source)
+    header = [name.strip() for name in _split_fields(text)]
+    require_declared_columns(header, source)
     return header
 
 
-def _fields(text: str) -> list[str]:
+def _split_fields(text: str) -> list[str]:
     return text.split(",") if '"' not in text else next(csv.reader([text], strict=True))
 
 
-def _records(stream: BinaryIO) -> Iterator[tuple[int, str]]:
+def _read_records(stream: BinaryIO) -> Iterator[tuple[int, str]]:
     """Yield the first line's number and the text of each record, also of blank ones; a quoted field may span lines."""
     stream.seek(0)
     first, parts = 1, list[str]()
-    for number, (line, _) in enumerate(lines(stream), start=1):
+    for number, (line, _) in enumerate(read_lines(stream), start=1):
         text = line.decode()
         if (parts or '"' in text) and _ends_in_quotes(text, in_quotes=bool(parts)):
             parts.append(text)

@@ -5,8 +5,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from forecache.errors import InputError
-from forecache.lake.ingest.formats.rows import KEPT_BYTES, ParsedRow, column_names, escaped, require_columns
-from forecache.lake.ingest.row_count import MAX_ROW_BYTES, lines
+from forecache.lake.ingest.formats.parsed_row import (
+    KEPT_BYTES,
+    ParsedRow,
+    column_names,
+    escape_surrogates,
+    require_declared_columns,
+)
+from forecache.lake.ingest.row_count import MAX_ROW_BYTES, read_lines
 from forecache.pipeline import Source
 
 
@@ -15,7 +21,7 @@ def json_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
     names = column_names(source)
     nothing = (None,) * len(names)
     stream.seek(0)
-    for number, (line, num_bytes) in enumerate(lines(stream), start=1):
+    for number, (line, num_bytes) in enumerate(read_lines(stream), start=1):
         if num_bytes > MAX_ROW_BYTES:
             text = line[:KEPT_BYTES].decode(errors="replace")
             yield ParsedRow(number, nothing, text, f"the line has {num_bytes:,} bytes, more than {MAX_ROW_BYTES:,}")
@@ -26,12 +32,12 @@ def json_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
             except RecursionError:
                 yield ParsedRow(number, nothing, text, "bad JSON line: it is nested too deeply")
             except (InputError, ValueError) as error:
-                yield ParsedRow(number, nothing, text, f"bad JSON line: {escaped(str(error))}")
+                yield ParsedRow(number, nothing, text, f"bad JSON line: {escape_surrogates(str(error))}")
 
 
 def _json_values(text: str, names: Sequence[str], source: Source) -> tuple[str | None, ...]:
     record = json_record(text)
-    require_columns(record, source)
+    require_declared_columns(record, source)
     return tuple(as_text(record[name]) for name in names)
 
 
@@ -42,7 +48,11 @@ def json_record(text: str) -> dict[str, Any]:
         InputError, ValueError, RecursionError: The text is not a JSON object, or has a member twice.
     """
     record = json.loads(
-        text, parse_float=str, parse_int=str, parse_constant=_no_constant, object_pairs_hook=_distinct_members
+        text,
+        parse_float=str,
+        parse_int=str,
+        parse_constant=_refuse_constant,
+        object_pairs_hook=_require_distinct_members,
     )
     if not isinstance(record, dict):
         raise InputError("the line is not a JSON object")
@@ -53,11 +63,11 @@ def json_record(text: str) -> dict[str, Any]:
     return record
 
 
-def _no_constant(text: str) -> None:
+def _refuse_constant(text: str) -> None:
     raise InputError(f"{text} is not JSON")
 
 
-def _distinct_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _require_distinct_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
         names = [name for name, _ in pairs]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from forecache.errors import InputError
-from forecache.lake.ingest.formats.rows import KEPT_BYTES, ParsedRow, column_names
+from forecache.lake.ingest.formats.parsed_row import KEPT_BYTES, ParsedRow, column_names
 from forecache.lake.ingest.row_count import MAX_ROW_BYTES
 from forecache.pipeline import Source
 
@@ -32,8 +32,8 @@ def text_batches(stream: BinaryIO, names: Sequence[str]) -> Iterator[list[TextRo
     for name in names:
         _require_flat(name, schema.field(name).type)
     for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), columns=list(names), use_threads=False):
-        columns = [_texts(name, batch.column(name)) for name in names]
-        yield [_row(names, values) for values in zip(*columns, strict=True)]
+        columns = [_to_texts(name, batch.column(name)) for name in names]
+        yield [_to_text_row(names, values) for values in zip(*columns, strict=True)]
 
 
 def _batch_rows(metadata: "pa.parquet.FileMetaData") -> int:
@@ -49,7 +49,7 @@ def _require_flat(name: str, kind: "pa.DataType") -> None:
         raise InputError(f"the column {name!r} is nested ({kind}), and a source's columns are not")
 
 
-def _texts(name: str, column: "pa.Array") -> "list[str | bytes | None]":
+def _to_texts(name: str, column: "pa.Array") -> "list[str | bytes | None]":
     """The values as text; as bytes if they are not UTF-8."""
     import pyarrow as pa
 
@@ -58,7 +58,7 @@ def _texts(name: str, column: "pa.Array") -> "list[str | bytes | None]":
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = column.cast(pa.large_binary())
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        return [_decoded(value) for value in column.to_pylist()]
+        return [_decode_if_utf8(value) for value in column.to_pylist()]
     try:
         return list(column.cast(pa.string()).to_pylist())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
@@ -67,20 +67,20 @@ def _texts(name: str, column: "pa.Array") -> "list[str | bytes | None]":
         ) from None
 
 
-def _decoded(value: bytes | None) -> str | bytes | None:
+def _decode_if_utf8(value: bytes | None) -> str | bytes | None:
     try:
         return None if value is None else value.decode()
     except UnicodeDecodeError:
         return value
 
 
-def _row(names: Sequence[str], values: "Sequence[str | bytes | None]") -> TextRow:
+def _to_text_row(names: Sequence[str], values: "Sequence[str | bytes | None]") -> TextRow:
     bad = [name for name, value in zip(names, values, strict=True) if isinstance(value, bytes)]
     texts = tuple(value.decode(errors="backslashreplace") if isinstance(value, bytes) else value for value in values)
     return texts, f"{bad[0]} is not UTF-8 text" if bad else None
 
 
-def parquet_names(stream: BinaryIO) -> list[str]:
+def parquet_column_names(stream: BinaryIO) -> list[str]:
     """Names of the columns of a Parquet file."""
     import pyarrow.parquet as pq
 

@@ -30,7 +30,7 @@ def text_batches(settings: Settings, source: Source, query: Query, day: date) ->
     """
     names = [column.name for column in source.columns]
     url = _url(settings, source, query)
-    with _explained(source, query, url), _connected(url, query) as connection:
+    with _translate_errors(source, query, url), _open_connection(url, query) as connection:
         statement, bounds = _statement(source, query, names), _bounds(day, url) if source.event_time else {}
         result = connection.execute(statement, bounds)
         keys = list(result.keys())
@@ -48,14 +48,14 @@ def text_batches(settings: Settings, source: Source, query: Query, day: date) ->
             )
         places = [keys.index(name) for name in names]
         for rows in result.partitions(query.batch_rows):
-            yield [tuple(_text(row[place]) for place in places) for row in rows]
+            yield [tuple(_to_text(row[place]) for place in places) for row in rows]
 
 
 def require_database(settings: Settings, source: Source) -> None:
     """Connect to the database of a source's query; raises as `text_batches`, except for errors of the query."""
     assert isinstance(source.extract, Query)
     url = _url(settings, source, source.extract)
-    with _explained(source, source.extract, url), _connected(url, source.extract):
+    with _translate_errors(source, source.extract, url), _open_connection(url, source.extract):
         pass
 
 
@@ -80,7 +80,7 @@ def _url(settings: Settings, source: Source, query: Query) -> "URL":
 
 
 @contextmanager
-def _connected(url: "URL", query: Query) -> "Iterator[Connection]":
+def _open_connection(url: "URL", query: Query) -> "Iterator[Connection]":
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
@@ -96,10 +96,10 @@ def _connected(url: "URL", query: Query) -> "Iterator[Connection]":
 
 
 @contextmanager
-def _explained(source: Source, query: Query, url: "URL") -> Iterator[None]:
+def _translate_errors(source: Source, query: Query, url: "URL") -> Iterator[None]:
     from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
-    def said(error: Exception) -> str:
+    def error_text(error: Exception) -> str:
         text = (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0]
         return text.replace(str(url.password), "***") if url.password else text
 
@@ -113,16 +113,16 @@ def _explained(source: Source, query: Query, url: "URL") -> Iterator[None]:
     except DBAPIError as error:
         if isinstance(error, OperationalError) or error.connection_invalidated:
             raise UnavailableError(
-                f"The database {query.database!r} of source {source.name!r} does not answer: {said(error)}.",
+                f"The database {query.database!r} of source {source.name!r} does not answer: {error_text(error)}.",
                 remedy="Check that it runs, and its URL in FORECACHE_DATABASES.",
             ) from None
         raise InputError(
-            f"The database {query.database!r} refuses the query of source {source.name!r}: {said(error)}.",
+            f"The database {query.database!r} refuses the query of source {source.name!r}: {error_text(error)}.",
             remedy="Correct the query, or grant what it needs.",
         ) from None
     except SQLAlchemyError as error:
         raise InputError(
-            f"The query of source {source.name!r} fails: {said(error)}.", remedy="Correct the query."
+            f"The query of source {source.name!r} fails: {error_text(error)}.", remedy="Correct the query."
         ) from None
 
 
@@ -146,7 +146,7 @@ def _bounds(day: date, url: "URL") -> dict[str, datetime]:
     return {"start": start, "end": start + timedelta(days=1)}
 
 
-def _text(value: Any) -> str | None:
+def _to_text(value: Any) -> str | None:
     """A value as text, as in any landing file; ingestion judges the types."""
     if value is None or isinstance(value, str):
         return value

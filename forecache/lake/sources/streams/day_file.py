@@ -16,7 +16,7 @@ _BATCH_ROWS = 1 << 16
 _POSITION, _DAY = "position", "event_day"
 
 
-def write_day(settings: Settings, source: Source, extract: StreamDay, day: date, path: Path) -> tuple[int, int]:
+def write_day_file(settings: Settings, source: Source, extract: StreamDay, day: date, path: Path) -> tuple[int, int]:
     """Write the events of a day; returns their number and the highest position among them (-1: none).
 
     Rows of a stream are never changed or removed, so equal numbers mean equal rows.

@@ -9,9 +9,9 @@ import pyarrow.fs
 
 from forecache.errors import UnavailableError
 from forecache.lake.delta.files import Place
-from forecache.lake.sources.tables.commits import Commit, read_commits
-from forecache.lake.sources.tables.pinned import PinnedTable, TableFile, lacks
-from forecache.lake.sources.tables.schema import require_columns
+from forecache.lake.sources.tables.commit_history import TableCommit, read_commits
+from forecache.lake.sources.tables.pinned_table import PinnedTable, TableFile, source_error
+from forecache.lake.sources.tables.schema import require_source_columns
 from forecache.pipeline import Snapshot, TableSource
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def pin_delta(source: TableSource, place: Place) -> PinnedTable:
     """
     table = open_delta(source, place)
     metadata, by_version = table.metadata(), isinstance(source.time, Snapshot) and source.time.day is None
-    require_columns(source, _types(table), where=f"version {table.version()} of {place.uri}")
-    commits = _commits(source, place, table.version()) if by_version or _marks_rows(table) else []
+    require_source_columns(source, _types(table), where=f"version {table.version()} of {place.uri}")
+    commits = _commits(source, place, table.version()) if by_version or _allows_deletion_vectors(table) else []
     return PinnedTable(
         source,
         place,
@@ -37,7 +37,7 @@ def pin_delta(source: TableSource, place: Place) -> PinnedTable:
         tuple(_files(table, source.day_column)),
         # The oldest entry that the log still has counts as a state even if it is upkeep: it has the rows of older ones.
         commits=tuple((c.version, c.at) for c in commits if c.delivers or c is commits[0]) if by_version else (),
-        mark=_last_deletion(commits) if _marks_rows(table) else "",
+        mark=_last_deletion(commits) if _allows_deletion_vectors(table) else "",
     )
 
 
@@ -54,18 +54,20 @@ def open_delta(source: TableSource, place: Place, version: int | None = None) ->
     try:
         return DeltaTable(place.uri, version=version, storage_options=dict(place.options) or None)
     except TableNotFoundError:
-        raise lacks(source, f"there is no Delta table in {place.uri}", "Correct its `uri` or `format`.") from None
+        raise source_error(
+            source, f"there is no Delta table in {place.uri}", "Correct its `uri` or `format`."
+        ) from None
     except (DeltaError, OSError) as error:
         if version is not None:
-            raise lacks(
+            raise source_error(
                 source,
                 f"{place.uri} has no version {version} any more",
                 "Score later nights, keep versions longer, or keep all states in the table: Snapshot(day=...).",
             ) from error
-        raise _closed(source, place, error) from error
+        raise _unavailable_error(source, place, error) from error
 
 
-def _closed(source: TableSource, place: Place, error: Exception) -> UnavailableError:
+def _unavailable_error(source: TableSource, place: Place, error: Exception) -> UnavailableError:
     return UnavailableError(
         f"Source {source.name!r} cannot be read: {place.uri} does not open: {str(error).splitlines()[0]}.",
         remedy="Check its `uri` and FORECACHE_STORAGE_OPTIONS.",
@@ -82,13 +84,13 @@ def require_version(pinned: PinnedTable, version: int) -> None:
     if version == pinned.version:
         return
     table = open_delta(source, place, version)
-    require_columns(source, _types(table), where=f"version {version} of {place.uri}")
+    require_source_columns(source, _types(table), where=f"version {version} of {place.uri}")
     here = {file.path for file in pinned.files}
     older = [file.path for file in _files(table, "") if file.path not in here]
     found = place.open().get_file_info(older)
     gone = [info.path for info in found if info.type == pa.fs.FileType.NotFound]
     if gone:
-        raise lacks(
+        raise source_error(
             source,
             f"of version {version} of {place.uri} {len(gone)} files were removed by a vacuum",
             "Score later nights, keep files longer, or keep all states in the table: Snapshot(day=...).",
@@ -129,18 +131,18 @@ def day_of(value: Any) -> date | None:
     return value if isinstance(value, date) else None
 
 
-def _commits(source: TableSource, place: Place, version: int) -> list[Commit]:
+def _commits(source: TableSource, place: Place, version: int) -> list[TableCommit]:
     try:
         return read_commits(place, version)
     except OSError as error:
-        raise _closed(source, place, error) from error
+        raise _unavailable_error(source, place, error) from error
 
 
-def _marks_rows(table: "DeltaTable") -> bool:
+def _allows_deletion_vectors(table: "DeltaTable") -> bool:
     """Return whether rows may be deleted by deletion vectors, which delta-rs does not show."""
     return "deletionVectors" in (table.protocol().reader_features or ())
 
 
-def _last_deletion(commits: list[Commit]) -> str:
+def _last_deletion(commits: list[TableCommit]) -> str:
     versions = [commit.version for commit in commits if commit.marks_rows]
     return f"rows deleted at {max(versions)}" if versions else ""

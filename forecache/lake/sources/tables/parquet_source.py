@@ -10,10 +10,10 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from forecache.errors import UnavailableError
-from forecache.lake.delta.files import DataFile, Place, described, list_entries
+from forecache.lake.delta.files import DataFile, Place, file_from_footer, list_entries
 from forecache.lake.sources.tables.delta_source import day_of
-from forecache.lake.sources.tables.pinned import NANOSECONDS, PinnedTable, TableFile, lacks
-from forecache.lake.sources.tables.schema import require_columns
+from forecache.lake.sources.tables.pinned_table import NANOSECONDS, PinnedTable, TableFile, source_error
+from forecache.lake.sources.tables.schema import require_source_columns
 from forecache.pipeline import TableSource
 
 _FOOTERS_AT_ONCE = 16
@@ -28,9 +28,9 @@ def pin_parquet(source: TableSource, place: Place) -> PinnedTable:
         UnavailableError: The object store does not answer.
     """
     filesystem = place.open()
-    infos = _listing(source, place, filesystem)
+    infos = _list_files(source, place, filesystem)
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="forecache-footers") as threads:
-        checked = list(threads.map(lambda info: _checked(source, place, filesystem, info), infos))
+        checked = list(threads.map(lambda info: _inspect_file(source, place, filesystem, info), infos))
     types = _read_types(source, place, [types for _, types in checked])
     return PinnedTable(source, place, "", None, tuple(file for file, _ in checked), read_types=types)
 
@@ -42,7 +42,7 @@ def _read_types(source: TableSource, place: Place, files: Sequence[Mapping[str, 
         found = {file[name] for file in files}
         read_as = {_read_type(kind) for kind in found}
         if len(read_as) > 1:
-            raise lacks(
+            raise source_error(
                 source,
                 f"in the files of {place.uri} the column {name!r} is {' or '.join(sorted(found))}",
                 "Write all files with one type.",
@@ -57,13 +57,13 @@ def _read_type(kind: str) -> str:
     return f"decimal{decimal[1]}" if decimal else NANOSECONDS if kind.startswith("timestamp[ns") else ""
 
 
-def _listing(source: TableSource, place: Place, filesystem: Any) -> list[Any]:
+def _list_files(source: TableSource, place: Place, filesystem: Any) -> list[Any]:
     try:
         found = list_entries(filesystem, "", recursive=True)
     except OSError as error:
-        raise _does_not_open(source, place.uri, error) from error
+        raise _unavailable_error(source, place.uri, error) from error
     if any(info.path.startswith("_delta_log/") for info in found):
-        raise lacks(source, f"{place.uri} is a Delta table", 'Declare format="delta".')
+        raise source_error(source, f"{place.uri} is a Delta table", 'Declare format="delta".')
     files = [
         info
         for info in found
@@ -72,41 +72,41 @@ def _listing(source: TableSource, place: Place, filesystem: Any) -> list[Any]:
         and not any(part.startswith(("_", ".")) for part in info.path.split("/"))
     ]
     if not files:
-        raise lacks(source, f"there is no Parquet file in {place.uri}", "Correct its `uri` or `format`.")
+        raise source_error(source, f"there is no Parquet file in {place.uri}", "Correct its `uri` or `format`.")
     for info in files:
         if _PATTERN & set(info.path):
             rule = f"Rename it: Spark takes {' '.join(sorted(_PATTERN))} in a name for a pattern."
-            raise lacks(source, f"there is a file {info.path!r} in {place.uri}", rule)
+            raise source_error(source, f"there is a file {info.path!r} in {place.uri}", rule)
     return sorted(files, key=lambda info: info.path)
 
 
-def _does_not_open(source: TableSource, uri: str, error: OSError) -> UnavailableError:
+def _unavailable_error(source: TableSource, uri: str, error: OSError) -> UnavailableError:
     return UnavailableError(
         f"Source {source.name!r} cannot be read: {uri} does not open: {str(error).splitlines()[0]}.",
         remedy="Check its `uri` and FORECACHE_STORAGE_OPTIONS.",
     )
 
 
-def _checked(source: TableSource, place: Place, filesystem: Any, info: Any) -> tuple[TableFile, dict[str, str]]:
+def _inspect_file(source: TableSource, place: Place, filesystem: Any, info: Any) -> tuple[TableFile, dict[str, str]]:
     """Read the footer of a file; returns the file, and its type by column."""
     try:
         with filesystem.open_input_file(info.path) as opened:
             metadata = pq.read_metadata(opened)
     except pa.ArrowInvalid as error:
-        raise lacks(source, f"{info.path} in {place.uri} is no Parquet file", "Remove or replace it.") from error
+        raise source_error(source, f"{info.path} in {place.uri} is no Parquet file", "Remove or replace it.") from error
     except FileNotFoundError as error:
         raise UnavailableError(
             f"Source {source.name!r} cannot be read: {info.path} in {place.uri} was removed while it was looked at.",
             remedy="Run again once whoever writes them has ended.",
         ) from error
     except OSError as error:
-        raise _does_not_open(source, f"{place.uri}/{info.path}", error) from error
-    file = described(info.path, info.size, metadata)
+        raise _unavailable_error(source, f"{place.uri}/{info.path}", error) from error
+    file = file_from_footer(info.path, info.size, metadata)
     schema = metadata.schema.to_arrow_schema()
     types = {field.name: str(getattr(field.type, "value_type", field.type)) for field in schema}
     # Partition values take the declared type, as a folder's name has none.
     types |= {column.name: _FOLDER[column.type] for column in source.columns if column.name in file.partition}
-    require_columns(source, types, where=f"{info.path} in {place.uri}")
+    require_source_columns(source, types, where=f"{info.path} in {place.uri}")
     first, last = _days(file, source.day_column)
     return TableFile(info.path, f"{info.path} {info.size} {info.mtime_ns}", first, last), types
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-from forecache.lake.delta.existing import place_of_uri
+from forecache.lake.delta.tables import resolve_place
 from forecache.lake.sources.tables.delta_source import pin_delta
 from forecache.lake.sources.tables.parquet_source import pin_parquet
-from forecache.lake.sources.tables.pinned import PinnedTable
+from forecache.lake.sources.tables.pinned_table import PinnedTable
 from forecache.pipeline import AnySource, TableSource
 from forecache.settings import Settings
 
@@ -18,7 +18,7 @@ class Pins:
         self._settings = settings
         self._pinned: dict[str, PinnedTable] = {}
 
-    def of(self, source: TableSource) -> PinnedTable:
+    def pin(self, source: TableSource) -> PinnedTable:
         """Pin a table, or return the state pinned by an earlier call.
 
         Raises:
@@ -27,10 +27,10 @@ class Pins:
         """
         if source.name not in self._pinned:
             pin = pin_delta if source.format == "delta" else pin_parquet
-            self._pinned[source.name] = pin(source, place_of_uri(self._settings, source.uri))
+            self._pinned[source.name] = pin(source, resolve_place(self._settings, source.uri))
         return self._pinned[source.name]
 
     def details(self, sources: Iterable[AnySource]) -> dict[str, Any]:
         """`pinned` for the ledger: URI and version, or number of files, of each existing table; {} without one."""
-        tables = {source.name: self.of(source).details() for source in sources if isinstance(source, TableSource)}
+        tables = {source.name: self.pin(source).details() for source in sources if isinstance(source, TableSource)}
         return {"pinned": tables} if tables else {}

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from forecache.lake.sources.tables.pinned import lacks
+from forecache.lake.sources.tables.pinned_table import source_error
 from forecache.pipeline import ColumnType, TableSource
 
 _FITS: dict[str, tuple[str, ...]] = {
@@ -19,7 +19,7 @@ _FITS: dict[str, tuple[str, ...]] = {
 _DECIMAL = re.compile(r"decimal\d*\((\d+), ?(-?\d+)\)")
 
 
-def require_columns(source: TableSource, types: Mapping[str, str], *, where: str) -> None:
+def require_source_columns(source: TableSource, types: Mapping[str, str], *, where: str) -> None:
     """Refuse a table that lacks a declared column, or has it with a type that does not fit.
 
     Args:
@@ -33,13 +33,13 @@ def require_columns(source: TableSource, types: Mapping[str, str], *, where: str
         found = types.get(column.name)
         if found is None:
             listed = ", ".join(types) or "none"
-            raise lacks(
+            raise source_error(
                 source,
                 f"{where} has no column {column.name!r}",
                 f"Declare the columns that it has ({listed}), or mend the table.",
             )
         if not _fits(found, column.type):
-            raise lacks(
+            raise source_error(
                 source,
                 f"in {where} the column {column.name!r} is a {found}, and it is declared as a {column.type}",
                 "Declare the type that the table has, or mend the table.",

@@ -5,10 +5,10 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from forecache.errors import InputError, UnavailableError
-from forecache.lake.delta.commit_errors import file_gone
-from forecache.lake.sources.events import cut_events
+from forecache.lake.engine_errors import as_missing_file_error
+from forecache.lake.sources.as_of_rows import cut_events
 from forecache.lake.sources.tables.delta_source import require_version
-from forecache.lake.sources.tables.pinned import NANOSECONDS, PinnedTable
+from forecache.lake.sources.tables.pinned_table import NANOSECONDS, PinnedTable
 from forecache.lake.spark.session import spark_path
 from forecache.pipeline import AS_OF, Static
 
@@ -28,10 +28,10 @@ def known_table_rows(spark: "SparkSession", pinned: PinnedTable, nights: Sequenc
     if isinstance(source.time, Static):
         rows = _rows(spark, pinned)
         _require_keys(rows, pinned, "it")
-        return _at(rows, nights)
+        return _repeat_for_nights(rows, nights)
     if pinned.is_by_version:
-        return _of_versions(spark, pinned, ((night, pinned.version_of(night), night) for night in nights))
-    return _of_days(spark, pinned, nights)
+        return _states_by_version(spark, pinned, ((night, pinned.version_of(night), night) for night in nights))
+    return _states_by_day(spark, pinned, nights)
 
 
 def horizon_table_rows(
@@ -39,12 +39,12 @@ def horizon_table_rows(
 ) -> "DataFrame":
     """As `known_table_rows`, for (night, night + horizon]: events, or the states of days that have one; else all."""
     if isinstance(pinned.source.time, Static):
-        return _at(_rows(spark, pinned), nights)
+        return _repeat_for_nights(_rows(spark, pinned), nights)
     if not pinned.is_by_version:
         return cut_events(_rows(spark, pinned), nights, after=0, until=horizon_days)
     horizon = timedelta(days=horizon_days)
     later = ((n, pinned.version_of(day), day) for n in nights for day in pinned.commit_days() if n < day <= n + horizon)
-    return _of_versions(spark, pinned, later)
+    return _states_by_version(spark, pinned, later)
 
 
 def _rows(spark: "SparkSession", pinned: PinnedTable, version: int | None = None) -> "DataFrame":
@@ -88,12 +88,12 @@ def _read_parquet(spark: "SparkSession", pinned: PinnedTable, root: str) -> "Dat
     )
 
 
-def _of_days(spark: "SparkSession", pinned: PinnedTable, nights: Sequence[date]) -> "DataFrame":
+def _states_by_day(spark: "SparkSession", pinned: PinnedTable, nights: Sequence[date]) -> "DataFrame":
     """States that are the rows of a day: for each night those of the last day up to it."""
     from pyspark.sql import functions as F
 
     rows = _rows(spark, pinned)
-    if pinned.tells_days:
+    if pinned.has_one_day_files:
         chosen = {night: pinned.day_of(night) for night in nights}
     else:
         known = rows.where(F.col("event_day") <= F.lit(max(nights))).select("event_day").distinct().collect()
@@ -105,7 +105,7 @@ def _of_days(spark: "SparkSession", pinned: PinnedTable, nights: Sequence[date])
     return states.join(F.broadcast(of_nights), "event_day").select(*rows.columns, AS_OF)
 
 
-def _of_versions(
+def _states_by_version(
     spark: "SparkSession", pinned: PinnedTable, chosen: Iterable[tuple[date, int | None, date]]
 ) -> "DataFrame":
     """States that are versions, each read once, for nights given with version and day."""
@@ -117,7 +117,7 @@ def _of_versions(
             nights.setdefault(version, []).append((night, day))
     frames = [_rows(spark, pinned).limit(0).withColumn(AS_OF, F.lit(None).cast("date"))]
     for version, pairs in sorted(nights.items()):
-        state = _state(spark, pinned, pinned.newest_like(version))
+        state = _state(spark, pinned, pinned.newest_equal_version(version))
         dated = F.explode(F.array(*(F.struct(F.lit(n).alias(AS_OF), F.lit(d).alias("day")) for n, d in pairs)))
         rows = state.withColumn("_of", dated).withColumns({"event_day": F.col("_of.day"), AS_OF: F.col(f"_of.{AS_OF}")})
         frames.append(rows.drop("_of"))
@@ -141,7 +141,7 @@ def _state(spark: "SparkSession", pinned: PinnedTable, version: int) -> "DataFra
     return state.select(*(F.col(f"`{name}`").alias(name) for name in state.columns))
 
 
-def _at(rows: "DataFrame", nights: Sequence[date]) -> "DataFrame":
+def _repeat_for_nights(rows: "DataFrame", nights: Sequence[date]) -> "DataFrame":
     from pyspark.sql import functions as F
 
     return rows.withColumn(AS_OF, F.explode(F.array(*(F.lit(night) for night in sorted(nights)))))
@@ -159,15 +159,15 @@ def _require_keys(states: "DataFrame", pinned: PinnedTable, what: str) -> None:
     try:
         found = counts.where((F.col("count") > 1) | is_null).limit(1).collect()
     except Exception as error:
-        raise file_gone(error) or error from error
+        raise as_missing_file_error(error) or error from error
     if not found:
         return
     row = found[0]
     day = f" {row['event_day']}" if row["event_day"] is not None else ""
-    raise key_twice(pinned, row.asDict(), row["count"], f"{what}{day}")
+    raise duplicate_key_error(pinned, row.asDict(), row["count"], f"{what}{day}")
 
 
-def key_twice(pinned: PinnedTable, row: Mapping[str, Any], rows: int, what: str) -> InputError:
+def duplicate_key_error(pinned: PinnedTable, row: Mapping[str, Any], rows: int, what: str) -> InputError:
     """The error for a state that has a key twice, or a null in one.
 
     Args:

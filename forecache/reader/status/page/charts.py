@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from math import floor, log10
 
-from forecache.metrics.page import from_bucket
+from forecache.metrics.page import merge_first_buckets
+from forecache.reader.status.format_text import microseconds
 from forecache.reader.status.page.markup import Markup, tag
-from forecache.reader.status.words import microseconds
 
 WIDTH, HEIGHT = 600, 120
 _ROUND = (1, 2, 5, 10)
@@ -13,7 +13,7 @@ _FIRST_BUCKET = 4
 """Durations below 16 us are one bar."""
 
 
-def ceiling(value: float) -> float:
+def round_up(value: float) -> float:
     """The next round number: 1, 2 or 5 times a power of ten."""
     if value <= 0:
         return 1.0
@@ -68,7 +68,7 @@ def _runs(xs: Sequence[float], values: Sequence[float], *, gaps: bool) -> list[l
     return [run for run in runs if run]
 
 
-def spark(values: Sequence[float], *, label: str) -> Markup:
+def sparkline(values: Sequence[float], *, label: str) -> Markup:
     """A small line without axes."""
     most, last = max(values, default=0.0) or 1.0, max(len(values) - 1, 1)
     points = " ".join(f"{place / last * 100:.1f},{23 - value / most * 21:.1f}" for place, value in enumerate(values))
@@ -78,7 +78,7 @@ def spark(values: Sequence[float], *, label: str) -> Markup:
     )  # fmt: skip
 
 
-def averaged(values: Sequence[float], every: int) -> list[float]:
+def average_every(values: Sequence[float], every: int) -> list[float]:
     """Means of `every` values each, the newest last."""
     start = len(values) % every
     return [sum(values[place : place + every]) / every for place in range(start, len(values), every)]
@@ -90,7 +90,7 @@ def histogram(buckets: Sequence[int], marks: Sequence[tuple[str, float | None]])
     Args:
         marks: (name, microseconds) of figures in its description, such as quantiles.
     """
-    counts = from_bucket(_FIRST_BUCKET, buckets)
+    counts = merge_first_buckets(_FIRST_BUCKET, buckets)
     used = [place for place, number in enumerate(counts) if number]
     first, last = max(0, used[0] - 1), min(len(counts) - 1, max(used[-1] + 1, used[0] + 7))
     shown, most = counts[first : last + 1], max(counts)
@@ -111,7 +111,7 @@ def histogram(buckets: Sequence[int], marks: Sequence[tuple[str, float | None]])
     return chart, microseconds(low), microseconds(top)
 
 
-def shares(parts: Sequence[tuple[str, float]], *, label: str) -> Markup:
+def share_bar(parts: Sequence[tuple[str, float]], *, label: str) -> Markup:
     """A bar that is divided by shares; the class of each part is given."""
     total = sum(value for _, value in parts) or 1.0
     at, shapes = 0.0, []

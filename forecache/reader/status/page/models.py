@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from forecache.reader.status import words
+from forecache.reader.status import format_text as words
 from forecache.reader.status.page import charts
 from forecache.reader.status.page.markup import Content, Markup, section, tag
 
@@ -35,9 +35,11 @@ def _card(model: Mapping[str, Any]) -> Markup:
 
 
 def _sparkline(model: Mapping[str, Any]) -> Markup | None:
-    values = charts.averaged(model["series"]["per_s"], _SPARK_STEPS)
+    values = charts.average_every(model["series"]["per_s"], _SPARK_STEPS)
     return (
-        charts.spark(values, label=f"Answers per second of {model['name']} in the last 10 minutes") if values else None
+        charts.sparkline(values, label=f"Answers per second of {model['name']} in the last 10 minutes")
+        if values
+        else None
     )
 
 
@@ -110,7 +112,7 @@ def _log(log: Mapping[str, Any]) -> list[Content]:
 def _shares(title: str, parts: Sequence[tuple[str, float, str]], shown: Any = None) -> Markup:
     total = sum(value for _, value, _ in parts) or 1.0
     texts = [f"{name} {shown(value) if shown else words.percent(value / total)}" for name, value, _ in parts]
-    bar = charts.shares([(part, value) for _, value, part in parts], label=f"{title}: {', '.join(texts)}")
+    bar = charts.share_bar([(part, value) for _, value, part in parts], label=f"{title}: {', '.join(texts)}")
     keys = [
         tag("li", tag("span", class_=f"key {part}", aria_hidden="true"), text)
         for text, (_, _, part) in zip(texts, parts, strict=True)

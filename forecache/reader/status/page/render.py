@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from forecache.reader.status import words
-from forecache.reader.status.page.markup import Markup, joined, tag, with_code
+from forecache.reader.status import format_text as words
+from forecache.reader.status.page.markup import Markup, join_content, mark_code, tag
 from forecache.reader.status.page.models import models_section
-from forecache.reader.status.page.sections import nights_section, versions_section, workers_section
-from forecache.reader.status.page.streams import streams_section
+from forecache.reader.status.page.sections import nights_section, streams_section, versions_section, workers_section
 from forecache.reader.status.page.traffic import traffic_section
 
 _HERE = Path(__file__).parent
@@ -41,7 +40,7 @@ HEADERS = [
 ]
 
 
-def page(status: Mapping[str, Any]) -> bytes:
+def render_page(status: Mapping[str, Any]) -> bytes:
     """The page of a status document."""
     now = datetime.fromisoformat(status["at"].replace("Z", "+00:00")).timestamp()
     title = f"{words.headline(status['state'], status['ready'])} – Forecache reader"
@@ -59,7 +58,7 @@ def page(status: Mapping[str, Any]) -> bytes:
     )
     main = tag(
         "main",
-        _attention(status["attention"]),
+        _attention_section(status["attention"]),
         traffic_section(status["traffic"], now=now),
         models_section(status["models"]),
         versions_section(status["versions"]),
@@ -77,7 +76,7 @@ def _header(status: Mapping[str, Any]) -> Markup:
     facts = f"{workers['alive']} of {words.plural(workers['wanted'], 'worker')} · up {words.span(reader['uptime_s'])}"
     state = "critical" if not status["ready"] else status["state"]
     moment = status["at"][11:19]
-    updated = joined(["as of ", tag("time", f"{moment} UTC", datetime=status["at"])])
+    updated = join_content(["as of ", tag("time", f"{moment} UTC", datetime=status["at"])])
     return tag(
         "header",
         tag("div", tag("h1", tag("span", class_=f"light {state}", aria_hidden="true"),
@@ -89,11 +88,11 @@ def _header(status: Mapping[str, Any]) -> Markup:
     )  # fmt: skip
 
 
-def _attention(found: Sequence[Mapping[str, Any]]) -> Markup | None:
+def _attention_section(found: Sequence[Mapping[str, Any]]) -> Markup | None:
     if not found:
         return None
     items = [
-        tag("li", tag("strong", each["what"]), " ", tag("span", with_code(each["remedy"])), class_=each["severity"])
+        tag("li", tag("strong", each["what"]), " ", tag("span", mark_code(each["remedy"])), class_=each["severity"])
         for each in found
     ]
     return tag("section", tag("h2", "Needs attention", id="attention", class_="unseen"),

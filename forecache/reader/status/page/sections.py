@@ -3,27 +3,43 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forecache.reader.status import words
-from forecache.reader.status.page.markup import Content, Markup, joined, section, tag, with_code
-from forecache.reader.status.page.table import Column, table
+from forecache.reader.status import format_text as words
+from forecache.reader.status.page.markup import (
+    Content,
+    Markup,
+    TableColumn,
+    join_content,
+    mark_code,
+    section,
+    table,
+    tag,
+)
 
 _STATES = {"served": "well", "stale": "warning", "waiting": "warning", "fallback": "warning", "refused": "critical",
            "damaged": "critical", "unreadable": "critical"}  # fmt: skip
 _VERSION_COLUMNS = (
-    Column("Name"), Column("State"), Column("Version", right=True), Column("As of"),
-    Column("Age", right=True), Column("Allowed", right=True), Column("Keys", right=True),
-    Column("Size", right=True), Column("Keys asked", right=True), Column("Found", right=True),
+    TableColumn("Name"), TableColumn("State"), TableColumn("Version", right=True), TableColumn("As of"),
+    TableColumn("Age", right=True), TableColumn("Allowed", right=True), TableColumn("Keys", right=True),
+    TableColumn("Size", right=True), TableColumn("Keys asked", right=True), TableColumn("Found", right=True),
 )  # fmt: skip
-_NIGHT_COLUMNS = (Column("As of"), Column("Done", long=True), Column("Took", right=True), Column("Ended", right=True))
+_NIGHT_COLUMNS = (
+    TableColumn("As of"),
+    TableColumn("Done", long=True),
+    TableColumn("Took", right=True),
+    TableColumn("Ended", right=True),
+)
 _WORKER_COLUMNS = (
-    Column("Process"), Column("State"), Column("Answered", right=True), Column("Memory", right=True),
-)  # fmt: skip
+    TableColumn("Process"),
+    TableColumn("State"),
+    TableColumn("Answered", right=True),
+    TableColumn("Memory", right=True),
+)
 
 
 def versions_section(rows: Sequence[Mapping[str, Any]]) -> Markup:
     if not rows:
         empty = "No pipeline or view has a store here. The first `forecache publish` makes one."
-        return section("Served from the store", "versions", tag("p", with_code(empty), class_="empty"))
+        return section("Served from the store", "versions", tag("p", mark_code(empty), class_="empty"))
     shown = table("Pipelines and feature views", _VERSION_COLUMNS, [_version(row) for row in rows])
     return section("Served from the store", "versions", tag("div", shown, class_="card"))
 
@@ -32,7 +48,9 @@ def _version(row: Mapping[str, Any]) -> list[Content]:
     about = "feature view" if row["kind"] == "view" else _model(row["model"])
     if row["stale"] and not row["overdue"]:
         about = f"{about}, the last of its sources" if about else "the last of its sources"
-    name = joined([tag("span", row["name"], class_="name"), tag("span", about, class_="about") if about else None])
+    name = join_content(
+        [tag("span", row["name"], class_="name"), tag("span", about, class_="about") if about else None]
+    )
     state = tag("span", row["state"], class_=f"chip {_STATES[row['state']]}")
     served = row["version"] is not None
     allowed = f"{row['max_age_h']:g} h" if served else "–"
@@ -52,7 +70,7 @@ def nights_section(nights: Mapping[str, Any] | None) -> Markup | None:
     if nights is None:
         return None
     if not nights["rows"]:
-        return section("Last nights", "nights", tag("p", with_code(nights["why"]), class_="empty"))
+        return section("Last nights", "nights", tag("p", mark_code(nights["why"]), class_="empty"))
     nights_of: dict[str, list[Mapping[str, Any]]] = {}
     for row in nights["rows"]:
         nights_of.setdefault(row["as_of"], []).append(row)
@@ -88,3 +106,35 @@ def workers_section(reader: Mapping[str, Any]) -> Markup:
         told.append(f"{words.plural(reader['token_file_errors'], 'failed reload')} of the token file")
     shown = table("Worker processes", _WORKER_COLUMNS, rows)
     return section("Workers", "workers", tag("div", tag("p", " · ".join(told), class_="told"), shown, class_="card"))
+
+
+_STREAM_COLUMNS = (
+    TableColumn("Name"), TableColumn("State"), TableColumn("Waiting", right=True), TableColumn("Rows", right=True),
+    TableColumn("Delay (half, 99 %)", right=True), TableColumn("Committed", right=True),
+    TableColumn("Bad", right=True), TableColumn("Late", right=True), TableColumn("Live layers", long=True),
+)  # fmt: skip
+_STREAM_STATES = {"runs": "well", "stopped": "warning", "never ran": "warning", "died": "critical"}
+
+
+def streams_section(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """The declared streams; None if there are none."""
+    if not rows:
+        return None
+    shown = table("Streams and the live layers that they feed", _STREAM_COLUMNS, [_stream(row) for row in rows])
+    return section("Streams", "streams", tag("div", shown, class_="card"))
+
+
+def _stream(row: Mapping[str, Any]) -> list[Content]:
+    about = f"topic {row['topic']}, engine {row['engine']}, {row['freshness']}"
+    name = join_content([tag("span", row["name"], class_="name"), tag("span", about, class_="about")])
+    colour = "warning" if row["state"] == "runs" and row["not_well"] else _STREAM_STATES[row["state"]]
+    layers = [
+        tag("span", tag("span", each["store"], class_="name"), " ",
+            tag("span", words.live_layer(each, row["committed_version"]), class_="what"), class_="of")
+        for each in row["layers"]
+    ]  # fmt: skip
+    return [
+        name, tag("span", row["state"], class_=f"chip {colour}"), words.count(row["lag_events"]),
+        f"{words.rate(row['rows_per_s'])} /s", words.delays(row), words.ago(row["committed_s_ago"]),
+        words.count(row["bad"]), words.count(row["late"]), layers or "–",
+    ]  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forecache.reader.status import words
+from forecache.reader.status import format_text as words
 from forecache.reader.status.history import LENGTH, STEP_S
 from forecache.reader.status.page import charts
 from forecache.reader.status.page.markup import Content, Markup, section, tag
@@ -16,9 +16,13 @@ _RATES, _LATENCIES = ("per_s", "failed_per_s"), ("p50_us", "p99_us")
 
 def traffic_section(traffic: Mapping[str, Any], *, now: float) -> Markup:
     """Three cards side by side."""
-    series = _thin(traffic["series"])
+    series = _thin_out(traffic["series"])
     span_s = _span_s(series, now)
-    cards = [_requests(traffic, series, now, span_s), _latency(traffic, series, now, span_s), _distribution(traffic)]
+    cards = [
+        _requests_card(traffic, series, now, span_s),
+        _latency_card(traffic, series, now, span_s),
+        _distribution_card(traffic),
+    ]
     return section("Traffic", "traffic", tag("div", cards, class_="cards"))
 
 
@@ -28,7 +32,7 @@ def _span_s(series: Mapping[str, Any], now: float) -> float:
     return min(max(now - first, _LEAST_S), _MOST_S)
 
 
-def _thin(series: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+def _thin_out(series: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     """At most about `_POINTS` of each series: means of rates, the largest of latencies.
 
     Samples are put together by their time, so that lines move to the left and do not change their shape.
@@ -41,9 +45,11 @@ def _thin(series: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     return {**means, **peaks, "at_s": [series["at_s"][end - 1] for end in ends]}
 
 
-def _requests(traffic: Mapping[str, Any], series: Mapping[str, Sequence[float]], now: float, span_s: float) -> Markup:
+def _requests_card(
+    traffic: Mapping[str, Any], series: Mapping[str, Sequence[float]], now: float, span_s: float
+) -> Markup:
     span = words.span(span_s)
-    top = charts.ceiling(max(series["per_s"], default=0.0))
+    top = charts.round_up(max(series["per_s"], default=0.0))
     lines = [("area", series["per_s"])]
     if any(series["failed_per_s"]):
         lines.append(("bad", series["failed_per_s"]))
@@ -65,9 +71,11 @@ def _requests(traffic: Mapping[str, Any], series: Mapping[str, Sequence[float]],
     return _card("Requests", words.rate(traffic["per_s"]), "/s", told, chart, scale, (f"{span} ago", "now"))
 
 
-def _latency(traffic: Mapping[str, Any], series: Mapping[str, Sequence[float]], now: float, span_s: float) -> Markup:
+def _latency_card(
+    traffic: Mapping[str, Any], series: Mapping[str, Sequence[float]], now: float, span_s: float
+) -> Markup:
     span = words.span(span_s)
-    top = charts.ceiling(max(series["p99_us"], default=0.0))
+    top = charts.round_up(max(series["p99_us"], default=0.0))
     lines = [("second", series["p99_us"]), ("first", series["p50_us"])]
     p50, p99 = words.microseconds(traffic["p50_us"]), words.microseconds(traffic["p99_us"])
     label = f"Latency in the last {span}: half within {p50}, 99 % within {p99}."
@@ -79,7 +87,7 @@ def _latency(traffic: Mapping[str, Any], series: Mapping[str, Sequence[float]], 
     return _card("Latency", value, unit, told, chart, words.microseconds(top), (f"{span} ago", "now"))
 
 
-def _distribution(traffic: Mapping[str, Any]) -> Markup:
+def _distribution_card(traffic: Mapping[str, Any]) -> Markup:
     marks = [(name, traffic[f"{name}_us"]) for name in ("p50", "p90", "p99", "p999")]
     if not any(traffic["buckets"]):
         empty = tag("p", "Bars appear with the first requests.", class_="empty")

@@ -18,7 +18,7 @@ MOST_BYTES = 1 << 28
 
 
 @dataclass
-class Losses:
+class SegmentLosses:
     """Losses of a segment.
 
     Attributes:
@@ -33,15 +33,15 @@ class Losses:
 HEAD_BYTES = _HEAD.size
 
 
-def head_of(content: bytes, number: int) -> bytes:
+def frame_head(content: bytes, number: int) -> bytes:
     """Encode the head of a frame, which precedes its content."""
     size = len(content)
     return _HEAD.pack(_MAGIC, size, number, xxhash.xxh3_64_intdigest(content, _seed(size, number)))
 
 
-def framed(content: bytes, number: int) -> bytes:
+def encode_frame(content: bytes, number: int) -> bytes:
     """Encode a frame."""
-    return head_of(content, number) + content
+    return frame_head(content, number) + content
 
 
 def whole_frames(data: memoryview, most: int) -> tuple[int, int]:
@@ -55,7 +55,7 @@ def whole_frames(data: memoryview, most: int) -> tuple[int, int]:
     return count, at
 
 
-def read_frames(data: bytes, losses: Losses, *, first: int | None = None) -> Iterator[tuple[int, memoryview]]:
+def read_frames(data: bytes, losses: SegmentLosses, *, first: int | None = None) -> Iterator[tuple[int, memoryview]]:
     """Read the whole frames of a segment with their numbers, in their order.
 
     Args:
@@ -64,7 +64,7 @@ def read_frames(data: bytes, losses: Losses, *, first: int | None = None) -> Ite
     """
     view, at, expected = memoryview(data), 0, first
     while at < len(data):
-        end = _end_of(view, at)
+        end = _end_of_frame(view, at)
         if end:
             number = _HEAD.unpack_from(view, at)[2]
             # A repeated number was written again after a write that failed halfway.
@@ -83,7 +83,7 @@ def read_frames(data: bytes, losses: Losses, *, first: int | None = None) -> Ite
         at = found
 
 
-def _end_of(view: memoryview, at: int) -> int:
+def _end_of_frame(view: memoryview, at: int) -> int:
     """Return the end of the whole frame at an offset; 0 if there is none."""
     if at + _HEAD.size > len(view):
         return 0

@@ -9,7 +9,7 @@ from deltalake.exceptions import DeltaError
 
 from forecache.lake.delta.comparison import feed
 from forecache.pipeline import AS_OF
-from forecache.store.publishing.changes.changes import ChangesUnavailable, RowChanges, Rows
+from forecache.store.publishing.changes.row_changes import ChangedRows, ChangesUnavailable, RowChanges
 from forecache.store.publishing.publication import Publication
 from forecache.store.publishing.worker_pool import num_cores
 
@@ -18,7 +18,7 @@ _BLOCK_ROWS = 1 << 16
 """Rows encoded at a time: larger blocks need more memory for intermediate results, smaller ones more calls."""
 
 
-def read_feed(publication: Publication, *, limit: int) -> RowChanges | None:
+def read_change_feed(publication: Publication, *, limit: int) -> RowChanges | None:
     """Read and encode the feed of the published as-of date, with the published version's encoding.
 
     Returns:
@@ -31,7 +31,7 @@ def read_feed(publication: Publication, *, limit: int) -> RowChanges | None:
     current, source = publication.current, publication.source
     assert current is not None
     encoding = replace(publication.encoding, provenance=current.provenance)
-    removed, added = Rows(encoding, keep_entries=False), Rows(encoding, keep_entries=True)
+    removed, added = ChangedRows(encoding, keep_entries=False), ChangedRows(encoding, keep_entries=True)
     start, end = current.source.delta_version + 1, source.source.delta_version
     if start > end:
         return RowChanges(removed, added, ORIGIN)
@@ -47,14 +47,14 @@ def read_feed(publication: Publication, *, limit: int) -> RowChanges | None:
         return None
     place = f"the change data feed of Delta versions {start} to {end}, row {{}}"
 
-    def encode(rows: Rows, adds: bool) -> np.ndarray:
+    def encode_side(rows: ChangedRows, adds: bool) -> np.ndarray:
         """Encode the rows that were added or removed; returns the moment of each."""
-        some, moments = feed.feed_side(table, added=adds)
+        some, moments = feed.select_feed_side(table, added=adds)
         for start_row in range(0, len(some), _BLOCK_ROWS):
             for batch in some.slice(start_row, _BLOCK_ROWS).combine_chunks().to_batches():
                 rows.add(batch, place)
         return moments
 
     with ThreadPoolExecutor(num_cores()) as threads:
-        moments = list(threads.map(encode, (removed, added), (False, True)))
+        moments = list(threads.map(encode_side, (removed, added), (False, True)))
     return RowChanges(removed, added, ORIGIN, None if start == end else np.concatenate(moments))

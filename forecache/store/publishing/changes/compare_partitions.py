@@ -13,15 +13,14 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
 from forecache.errors import InputError, NotFoundError
-from forecache.lake.delta.comparison.compare import MOST_THREADS, differing_rows
+from forecache.lake.delta.comparison.compare import MOST_THREADS, find_differing_rows
 from forecache.lake.delta.comparison.hashed_partition import HashedPartition
-from forecache.lake.delta.comparison.partition import Piece
+from forecache.lake.delta.comparison.partition import RowGroup
 from forecache.lake.delta.tables import open_table
 from forecache.store.encoding.encoder import refuse_bad_keys
-from forecache.store.encoding.entries import Encoding, encode_entries, encode_keys
-from forecache.store.encoding.entry_hashes import entry_hashes
+from forecache.store.encoding.entries import EntryEncoding, encode_entries, encode_keys, entry_hashes
 from forecache.store.encoding.prediction_source import NightReader
-from forecache.store.publishing.changes.changes import ChangesUnavailable, RowChanges, Rows
+from forecache.store.publishing.changes.row_changes import ChangedRows, ChangesUnavailable, RowChanges
 from forecache.store.publishing.publication import Publication
 from forecache.store.publishing.worker_pool import num_cores
 from forecache.store.read.snapshot import Snapshot
@@ -51,20 +50,23 @@ def compare_partitions(publication: Publication, *, limit: int) -> RowChanges:
         table = open_table(publication.settings, source.source.table, version=current.source.delta_version)
         old_reader, new_reader = NightReader(table, current.as_of), source.reader
         old_encoding = replace(publication.encoding, provenance=current.provenance)
-        old, new = _hashed(old_reader, old_encoding), _hashed(new_reader, publication.encoding)
+        old, new = _hash_partition(old_reader, old_encoding), _hash_partition(new_reader, publication.encoding)
         publication.progress("Comparing with the published night", 0.6)
         with publication.store.snapshot(current.version) as snapshot, _threads() as threads:
-            estimate = _Estimate(snapshot, new_reader, publication.encoding, limit)
-            found = differing_rows(old, new, threads, publication.staging, most=limit, look=estimate.add)
+            estimate = _ChangeEstimate(snapshot, new_reader, publication.encoding, limit)
+            found = find_differing_rows(old, new, threads, publication.staging, most=limit, look=estimate.add)
         if found is None:
             raise ChangesUnavailable("the two nights differ by more than single rows: some are there more than once")
         if max(len(side.rows) for side in found) > limit:
             raise ChangesUnavailable(f"compaction: more than {limit:,} changed keys over a base of {old.rows:,}")
-        removed, added = Rows(old_encoding, keep_entries=False), Rows(publication.encoding, keep_entries=True)
+        removed, added = (
+            ChangedRows(old_encoding, keep_entries=False),
+            ChangedRows(publication.encoding, keep_entries=True),
+        )
         sides = ((removed, old, old_reader), (added, new, new_reader))
         with _threads() as threads:
             for (rows, side, reader), unmatched in zip(sides, found, strict=True):
-                for batch, piece in side.rows_at(unmatched.rows, threads):
+                for batch, piece in side.read_rows_at(unmatched.rows, threads):
                     rows.add(batch, "changed row {}", reader.provenance(piece))
     except (DeltaError, NotFoundError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -80,7 +82,7 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(num_cores(), MOST_THREADS))
 
 
-def _hashed(reader: NightReader, encoding: Encoding) -> HashedPartition:
+def _hash_partition(reader: NightReader, encoding: EntryEncoding) -> HashedPartition:
     return HashedPartition(
         reader,
         lambda piece: encoding.columns(provenance=reader.provenance(piece) is None),
@@ -88,13 +90,13 @@ def _hashed(reader: NightReader, encoding: Encoding) -> HashedPartition:
     )
 
 
-class _Estimate:
+class _ChangeEstimate:
     """Estimates the number of changed rows from the first rows of the first new pieces.
 
     Most rows differ after most trainings; then it does not pay to compare them all.
     """
 
-    def __init__(self, snapshot: Snapshot, reader: NightReader, encoding: Encoding, limit: int) -> None:
+    def __init__(self, snapshot: Snapshot, reader: NightReader, encoding: EntryEncoding, limit: int) -> None:
         self._snapshot = snapshot
         self._reader = reader
         self._encoding = encoding
@@ -102,7 +104,7 @@ class _Estimate:
         self._limit = limit
         self._pieces = self._sampled = self._differ = 0
 
-    def add(self, batch: pa.RecordBatch, piece: Piece) -> None:
+    def add(self, batch: pa.RecordBatch, piece: RowGroup) -> None:
         """Compare some rows of the first batch of a piece, unless enough have been.
 
         Raises:

@@ -42,7 +42,7 @@ class KeySet:
             writer.write_batch(pa.RecordBatch.from_arrays([pa.array(self._hashes), self._keys], schema=_ROWS))
 
 
-def key_set(keys: pa.Array) -> KeySet:
+def make_key_set(keys: pa.Array) -> KeySet:
     """The set of some distinct keys (binary)."""
     hashes = _hashes_of(keys)
     order = np.argsort(hashes, kind="stable")

@@ -17,7 +17,7 @@ import xxhash
 from forecache.pipeline import PROVENANCE_COLUMNS
 from forecache.settings import Settings
 from forecache.store.encoding.encoder import Encoder
-from forecache.store.encoding.entries import ROW_AS_OF, Encoding, encode_keys
+from forecache.store.encoding.entries import ROW_AS_OF, EntryEncoding, encode_keys
 from forecache.store.encoding.stream_source import StreamTable, open_stream_table
 from forecache.store.encoding.streamed_rows import (
     BASE,
@@ -28,10 +28,10 @@ from forecache.store.encoding.streamed_rows import (
     POSITION,
     RECEIVED_AT,
     LatestRows,
+    cast_to_served_types,
+    drop_unanswered,
     hour_of,
     moments_of,
-    served_types,
-    with_answers,
 )
 from forecache.store.fields import Field
 from forecache.store.keys import KeySchema
@@ -80,21 +80,21 @@ class Overlay:
         """Number of rows with an offset above this one: new ones, compared with a version that has this cut-off."""
         return 0 if self.rows is None else int(pc.sum(pc.greater(self.rows.column(POSITION), position)).as_py() or 0)
 
-    def encoded(self, encoding: Encoding, *, model_name: str) -> tuple[Encoder, pa.Array, pa.Array]:
+    def encode_rows(self, encoding: EntryEncoding, *, model_name: str) -> tuple[Encoder, pa.Array, pa.Array]:
         """Encode the rows: (encoder with their figures, keys, entries)."""
         encoder = Encoder(encoding, 1)
         keys, entries = [], []
         if self.rows is None:
             return encoder, pa.array([], pa.binary()), pa.array([], pa.binary())
-        for batch in self._with_provenance(self.rows, model_name).to_batches(max_chunksize=encoding.batch_rows):
+        for batch in self._add_provenance(self.rows, model_name).to_batches(max_chunksize=encoding.batch_rows):
             some = encoder.encode(batch, "streamed row {}", encoder.rows)
             keys.append(some[0])
             entries.append(some[1])
         return encoder, pa.concat_arrays(keys), pa.concat_arrays(entries)
 
-    def _with_provenance(self, rows: pa.Table, model_name: str) -> pa.Table:
+    def _add_provenance(self, rows: pa.Table, model_name: str) -> pa.Table:
         """Add the columns of the rows' provenance."""
-        rows = served_types(rows, self.fields).combine_chunks()
+        rows = cast_to_served_types(rows, self.fields).combine_chunks()
         numbers = pc.extract_regex(rows.column(BASE), r"@(?P<version>[0-9]+)")
         base = pc.struct_field(numbers, "version").cast(pa.int64())
         # A late event is of an earlier day, but its row also includes everything in the as-of date of its base.
@@ -142,7 +142,7 @@ def unseen_rows(
     columns = list(dict.fromkeys([*names, *(field.name for field in fields), POSITION, PLACE, EVENT_DAY, LATE, BASE]))
     where = (pc.field(EVENT_DAY) > pa.scalar(night)) | pc.field(LATE)
     for batch in table.batches(columns, up_to=cut, where=where):
-        latest.add(with_answers(batch.filter(_is_unseen(batch, night)), fields))
+        latest.add(drop_unanswered(batch.filter(_is_unseen(batch, night)), fields))
     return latest.rows()
 
 

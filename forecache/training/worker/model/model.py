@@ -142,7 +142,7 @@ def require_width(pipeline: Pipeline, network: torch.nn.Module, num_features: in
     if found != (2, width):
         names = ", ".join(output.name for output in pipeline.outputs)
         raise InputError(
-            f"The network of {pipeline.called} returns {list(found)} for 2 rows, and its outputs ({names}) "
+            f"The network of {pipeline.inline_name} returns {list(found)} for 2 rows, and its outputs ({names}) "
             f"take {width} values a row.",
             remedy="Return [rows, values] from the module that `build` makes, the outputs in their order.",
         )

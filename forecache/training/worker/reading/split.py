@@ -15,7 +15,7 @@ from pyarrow import parquet as pq
 
 from forecache.errors import InputError
 from forecache.inference.encoding import MatrixEncoding
-from forecache.lake.training_sets.splits import label_numbers
+from forecache.lake.training_sets.split_rows import label_numbers
 
 SPLIT = "split"
 _BATCH_ROWS = 1 << 14

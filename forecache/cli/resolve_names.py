@@ -1,0 +1,92 @@
+"""Find a name on the command line among the project's declarations and the models released here."""
+
+from typing import TYPE_CHECKING
+
+from forecache.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from forecache.pipeline.project import Published
+    from forecache.settings import Settings
+
+
+def find_published(current: "Settings", name: str, *, or_model: bool = False) -> "Published":
+    """A pipeline, recommender or feature view by name.
+
+    Args:
+        or_model: True if the command accepts real-time models, too, and has found no release with this name.
+
+    Raises:
+        NotFoundError: Nothing has that name; the message has the kinds that were searched, and the known names.
+        InputError: It is a real-time model, declared or only released here, or a stream.
+    """
+    from forecache.pipeline.loading import load_served, read_project, realtime_name_error
+
+    if not or_model:
+        if is_released(current, name):
+            raise realtime_name_error(name)
+        return load_served(current, name)
+    if name in read_project(current).realtime:
+        raise nothing_released_error(name)
+    return load_served(current, name, models=released_models(current))
+
+
+def require_model(current: "Settings", name: str) -> None:
+    """Refuse a name that is no real-time model's, neither declared nor released here; raises `NotFoundError`."""
+    from forecache.pipeline import load_realtime
+
+    if not is_released(current, name):
+        load_realtime(current, name, released=released_models(current))
+
+
+def require_log(current: "Settings", name: str) -> None:
+    """Refuse a name that is no real-time model's and has no request log either; raises `NotFoundError`."""
+    from forecache.lake.delta.tables import table_exists
+    from forecache.realtime.log.record import table_of
+
+    if not table_exists(current, table_of(name)):
+        require_model(current, name)
+
+
+def require_spool(current: "Settings", name: str) -> None:
+    """Refuse a name that is no real-time model's and that has no spooled rows here; raises `NotFoundError`.
+
+    It does not read the lake: rows are spooled while the lake is unavailable, too.
+    """
+    from forecache.realtime.log.spool.spool_files import spooled_models
+
+    if name not in spooled_models(current.request_log_path):
+        require_model(current, name)
+
+
+def require_release(current: "Settings", name: str) -> None:
+    """Refuse a name without a release here; raises `NotFoundError`."""
+    if not is_released(current, name):
+        require_model(current, name)
+        raise nothing_released_error(name)
+
+
+def is_released(current: "Settings", name: str) -> bool:
+    """True if a real-time model with this name has a release here."""
+    from forecache.realtime.release.folder import open_releases
+
+    return bool(open_releases(current, name).numbers())
+
+
+def is_stream_only(current: "Settings", name: str) -> bool:
+    """True if a store has a live layer and no version."""
+    from forecache.store import open_store
+
+    store = open_store(current, name)
+    return store.layout.live.exists() and store.pointer().serving is None
+
+
+def released_models(current: "Settings") -> list[str]:
+    """The real-time models with a release here, in alphabetical order."""
+    from forecache.realtime.release.released_models import list_released_models
+
+    return [name for name in list_released_models(current) if is_released(current, name)]
+
+
+def nothing_released_error(name: str) -> NotFoundError:
+    """The error for a real-time model without a release here."""
+    return NotFoundError(f"Nothing is released of {name}.", remedy=f"Run `forecache release {name}`.")

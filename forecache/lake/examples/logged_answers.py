@@ -1,0 +1,166 @@
+"""A model's logged answers as training rows: the request, the order of the answer, and the fallback (rung) it used."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.errors import InputError, NotFoundError
+from forecache.lake.delta.log import active_files
+from forecache.lake.delta.tables import open_table, read_table
+from forecache.lake.engine_errors import REFUSED
+from forecache.pipeline import Candidates, Realtime, RequestField
+from forecache.pipeline.names import EVENT_TIMESTAMP, POSITION, REQUEST_ID, REQUEST_LOG
+from forecache.pipeline.realtime.log_records import order_of, read_logged_request, scores_of
+from forecache.pipeline.realtime.request_rows import RowsBuilder
+from forecache.settings import Settings
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from pyspark.sql import DataFrame, SparkSession
+
+SHOWN, SCORE, RUNG, RELEASE, ARM = "shown", "score", "rung", "release", "arm"
+_READ = (
+    REQUEST_ID, "arrived_at", "request", "items", RELEASE, ARM, "scores", "score_dtype", RUNG, "rungs", "ranking",
+    "why",
+)  # fmt: skip
+_SEEN_BY_NOBODY = "shadow"
+_UNCHECKED = ("default", "order_given")
+"""Fallbacks (rungs) that answer without checking more of a request than the names of its candidates."""
+
+
+def logged_answer_rows(
+    spark: "SparkSession", settings: Settings, realtime: Realtime, first: date, last: date
+) -> "DataFrame":
+    """The logged answers to requests that arrived from `first` to `last`, a row for each candidate.
+
+    For its columns see `forecache.pipeline.Examples`. If a client retried a request under the same id, only the last
+    answer is returned. Shadow answers are left out, as nobody saw them.
+
+    Requests that do not fit the declaration are left out if they were answered without being checked, as a client may
+    send anything.
+
+    Raises:
+        NotFoundError: Nothing of the model has been logged.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    _require_log(settings, realtime)
+    log = read_table(spark, settings, _log_table(realtime))
+    rows = log.where(F.col("day").between(first, last) & (F.col(ARM) != _SEEN_BY_NOBODY))
+    newest = Window.partitionBy(REQUEST_ID).orderBy(F.col("arrived_at").desc(), F.col(RELEASE).desc())
+    once = rows.withColumn("forecache_newest", F.row_number().over(newest)).where("forecache_newest = 1")
+    fields = ", ".join(f"`{field.name}` {field.type}" for field in realtime.all_fields)
+    how = f"{SHOWN} int, {SCORE} double, {RUNG} string, {RELEASE} bigint, {ARM} string"
+    called: Any = AnswerExpander(realtime.name, realtime.request, realtime.candidates, RowsBuilder(realtime))
+    return once.select(*_READ).mapInArrow(
+        called, f"{REQUEST_ID} string, {EVENT_TIMESTAMP} timestamp, {POSITION} int, {fields}, {how}"
+    )
+
+
+def logged_state(settings: Settings, realtime: Realtime, first: date, last: date) -> str:
+    """A text that changes if rows of these days are added or removed, but not if files are merged.
+
+    Raises:
+        NotFoundError: Nothing of the model has been logged.
+    """
+    rows: Counter[str] = Counter()
+    for file in active_files(_require_log(settings, realtime)):
+        rows[str(file.partition["day"])] += int(file.statistics["numRecords"])
+    days = [day for day in sorted(rows) if first.isoformat() <= day <= last.isoformat()]
+    return ",".join(f"{day}:{rows[day]}" for day in days)
+
+
+def _log_table(realtime: Realtime) -> str:
+    return REQUEST_LOG + realtime.name
+
+
+def _require_log(settings: Settings, realtime: Realtime) -> "DeltaTable":
+    try:
+        return open_table(settings, _log_table(realtime))
+    except NotFoundError:
+        raise NotFoundError(
+            f"Real-time model {realtime.name!r} learns from its log, and nothing of it has been logged in this lake.",
+            remedy=f"Release a first model that learned from other examples, serve it, and see `forecache log "
+            f"{realtime.name}`.",
+        ) from None
+
+
+@dataclass(frozen=True)
+class AnswerExpander:
+    """Expands records of a request log to rows, in Spark's workers."""
+
+    name: str
+    request: tuple[RequestField, ...]
+    candidates: Candidates | None
+    builder: RowsBuilder
+
+    @property
+    def lookups(self) -> tuple[()]:
+        return ()
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for record in batch.to_pylist():
+                if (rows := self._expand_record(record)) is not None:
+                    yield rows
+
+    def _expand_record(self, record: dict[str, Any]) -> pa.RecordBatch | None:
+        import orjson
+
+        try:
+            columns = self.builder.build_columns(*read_logged_request(orjson.loads(record["request"]), self))
+            if columns.length != record["items"]:
+                raise InputError(f"It had {record['items']} rows, and {columns.length} by today's declaration.")
+        except (InputError, KeyError, ValueError, AttributeError) as error:
+            if record["why"] and not record["rungs"] and record[RUNG] in _UNCHECKED:
+                return None
+            raise ValueError(
+                f"{REFUSED} The logged request {record[REQUEST_ID]!r} of {self.name!r}, which release "
+                f"{record[RELEASE]} answered, does not fit today's declaration: {error} Give new fields a default, or "
+                "learn from later days alone."
+            ) from None
+        length = columns.length
+        fields = [*self.request, *(self.candidates.fields if self.candidates else ())]
+        values = [_repeat_value(columns.values[field.name], length) for field in fields]
+        scores = scores_of(record)
+        shown = np.empty(length, np.int32)
+        shown[order_of(record)] = np.arange(1, length + 1, dtype=np.int32)
+        arrays = [
+            pa.array([record[REQUEST_ID]] * length, pa.string()),
+            pa.array([record["arrived_at"]] * length, pa.timestamp("us", tz="UTC")),
+            pa.array(np.arange(length, dtype=np.int32)),
+            *(_to_array(field, column) for field, column in zip(fields, values, strict=True)),
+            pa.array(shown),
+            pa.nulls(length, pa.float64()) if scores is None else pa.array(scores.astype(np.float64), from_pandas=True),
+            pa.array(record["rungs"] or [record[RUNG]] * length, pa.string()),
+            pa.array([record[RELEASE]] * length, pa.int64()),
+            pa.array([record[ARM]] * length, pa.string()),
+        ]
+        names = [
+            REQUEST_ID,
+            EVENT_TIMESTAMP,
+            POSITION,
+            *(field.name for field in fields),
+            SHOWN,
+            SCORE,
+            RUNG,
+            RELEASE,
+            ARM,
+        ]
+        return pa.RecordBatch.from_arrays(arrays, names=names)
+
+
+def _repeat_value(column: np.ndarray, length: int) -> np.ndarray:
+    return np.repeat(column, length) if len(column) == 1 and length != 1 else column
+
+
+def _to_array(field: RequestField, column: np.ndarray) -> pa.Array:
+    if field.type == "timestamp":
+        return pa.array(column, pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC"))
+    return pa.array(column)

@@ -1,0 +1,164 @@
+"""The table of ingested landing files, and what follows from it: delivered days, snapshots, raw table versions."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from operator import itemgetter
+
+import pyarrow as pa
+
+from forecache.errors import InputError, NotYetError
+from forecache.lake.delta.commit import Change, TableState, commit
+from forecache.lake.delta.small_tables import prepare_upsert, read_small_table, row_schema, small_table_target
+from forecache.lake.ingest.landing import list_landing, source_uri
+from forecache.pipeline import Source, Static, StreamDay
+from forecache.settings import Settings
+
+FILES_TABLE = "ingested_files"
+
+
+@dataclass(frozen=True)
+class IngestedFile:
+    """A row of `ingested_files`; a file that is quarantined as a whole has no rows.
+
+    Attributes:
+        landing_rows: Rows counted from the file's bytes (`forecache.lake.ingest.row_count`), without judging them.
+        raw_rows: Rows that were judged to be good.
+        quarantined_rows: Rows that were judged to be bad.
+        error: Why the whole file is in quarantine; None if it was read.
+        raw_version: Delta version of the raw table that holds its rows.
+    """
+
+    source: str
+    file: str
+    event_day: date | None
+    size_bytes: int
+    modified_at: datetime
+    sha256: str
+    landing_rows: int
+    raw_rows: int
+    quarantined_rows: int
+    error: str | None
+    raw_version: int
+    ingested_at: datetime
+    run_id: str
+    code_version: str
+
+
+def ingested_files(settings: Settings, source: Source) -> list[IngestedFile]:
+    """The ingested files of a source, oldest first."""
+    rows = read_small_table(settings, FILES_TABLE, [("source", "=", source.name)])
+    return [IngestedFile(**row) for row in sorted(rows, key=itemgetter("ingested_at", "file"))]
+
+
+def record_files(
+    settings: Settings, files: Sequence[IngestedFile], *, require: Callable[[], None] = lambda: None
+) -> None:
+    """Write rows to `ingested_files`, replacing those of the same files.
+
+    Args:
+        require: Called before each attempt to commit; it raises to stop it.
+    """
+    rows = pa.Table.from_pylist([vars(file) for file in files], schema=row_schema(IngestedFile))
+
+    def decide(state: TableState) -> Change:
+        require()
+        return prepare_upsert(settings, FILES_TABLE, state, rows, key=("source", "file"))
+
+    commit(small_table_target(settings, FILES_TABLE, rows.schema), decide)
+
+
+def delivered_days(files: Iterable[IngestedFile]) -> set[date]:
+    """The days with at least one landing file that was read."""
+    return {file.event_day for file in files if file.error is None and file.event_day}
+
+
+def require_days(
+    settings: Settings, source: Source, nights: Collection[date], *, files: Sequence[IngestedFile] | None = None
+) -> None:
+    """Refuse nights whose day has no readable landing file, according to the source's `missing`.
+
+    Args:
+        files: The source's ingested files; None: read here.
+
+    Raises:
+        InputError: Names the night, the state of its files, and the remedy.
+        NotYetError: The source waits, and the day has no file at all.
+    """
+    files = ingested_files(settings, source) if files is None else files
+    read = delivered_days(files)
+    if source.missing == "last" or isinstance(source.time, Static):
+        nights = [night for night in nights if not _has_substitute(source, read, night)]
+    for night in sorted(nights):
+        if night in read:
+            continue
+        broken = [file for file in files if file.event_day == night and file.error]
+        if broken:
+            remedy = f"Land a corrected file for {night} under a new name and run again."
+            if source.extract is not None:
+                remedy = f"Correct the database, and extract it again: `forecache ingest --night {night} --rebuild`."
+            raise InputError(
+                f"The landing file {broken[0].file!r} of source {source.name!r} is in quarantine: {broken[0].error}.",
+                remedy=remedy,
+            )
+        waiting = [file.name for file in list_landing(settings, source) if file.day == night]
+        if waiting:
+            raise InputError(
+                f"The landing file {waiting[0]!r} of source {source.name!r} has not been ingested.",
+                remedy=f"Run `forecache ingest`, or switch on the sensor {source.name}_landed.",
+            )
+        if source.missing == "wait":
+            raise NotYetError(
+                f"The night {night} waits: source {source.name!r} has not delivered that day yet.",
+                remedy=f"Run again when a file for it is in {source_uri(settings, source)}.",
+            )
+        if source.extract is not None:
+            raise InputError(
+                f"The night {night} is empty: source {source.name!r} was not extracted for that day.",
+                remedy=_extract_remedy(source),
+            )
+        raise InputError(
+            f"The night {night} is empty: source {source.name!r} has no landing file for that day.",
+            remedy=f"Land a file for {night} in {source_uri(settings, source)} (only a header if nothing happened).",
+        )
+
+
+def _extract_remedy(source: Source) -> str:
+    if isinstance(source.extract, StreamDay):
+        stream = source.extract.stream
+        return f"Run `forecache ingest` once the stream {stream!r} has read the day; `forecache streams` says more."
+    if source.time is not None:
+        return "Run `forecache ingest`; of a snapshot, only the day that has just ended can be."
+    return "Run `forecache ingest` once the day is over."
+
+
+def _has_substitute(source: Source, read: Collection[date], night: date) -> bool:
+    """Return whether another delivery counts for a night without one: an earlier one, or any if rows have no time."""
+    return bool(read) and (isinstance(source.time, Static) or min(read) <= night)
+
+
+def state_file(source: Source, files: Iterable[IngestedFile], night: date) -> IngestedFile | None:
+    """The file of a snapshot, or of rows without time, that is valid on a night; None if there is none.
+
+    Of several files of a day the one that was ingested last is valid, as copies have other times; among files of one
+    ingestion the one with the latest file time.
+    """
+    usable = [
+        (file.event_day, file.ingested_at, file.modified_at, file.file, file)
+        for file in files
+        if file.error is None and file.event_day and (isinstance(source.time, Static) or file.event_day <= night)
+    ]
+    return max(usable)[-1] if usable else None
+
+
+def last_raw_version(
+    settings: Settings, source: Source, night: date, *, files: list[IngestedFile] | None = None
+) -> int:
+    """The raw table's last Delta version that changed a day up to the night; -1 if there is none.
+
+    A late file for an old day raises it, by which the nights that the file changes become stale; so does a file without
+    rows, which may have replaced some.
+    """
+    files = ingested_files(settings, source) if files is None else files
+    versions = (file.raw_version for file in files if file.event_day and file.event_day <= night)
+    return max(versions, default=-1)

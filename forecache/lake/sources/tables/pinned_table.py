@@ -1,0 +1,137 @@
+"""An existing table pinned at one state for a run, whatever others write meanwhile, and the rows each night may see."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from forecache.errors import InputError
+from forecache.lake.delta.files import Place
+from forecache.pipeline import Snapshot, Static, TableSource
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+NANOSECONDS = "bigint"
+"""The type with which Spark reads a time in nanoseconds."""
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A file of a table.
+
+    Attributes:
+        path: Relative to the table.
+        identity: Text that changes if the file's rows change.
+        first, last: First and last day of its rows by the table's statistics, both included; None: not known.
+    """
+
+    path: str
+    identity: str
+    first: date | None = None
+    last: date | None = None
+
+
+@dataclass(frozen=True)
+class PinnedTable:
+    """A table at one state.
+
+    Attributes:
+        table_id: Changes if the table is created again; "" for Parquet.
+        version: The Delta version; None for Parquet.
+        files: The files of that state.
+        commits: For a snapshot by versions, each version up to this one that is a state, and its time, ascending.
+        read_types: For Parquet, by column the type that Spark reads it with if that is not the declared one.
+        mark: Text for changes that the files do not show, such as the last deletion within them.
+        states: By version, a Spark frame of its rows, whose keys were checked to be unique.
+    """
+
+    source: TableSource
+    place: Place
+    table_id: str
+    version: int | None
+    files: tuple[TableFile, ...]
+    commits: tuple[tuple[int, datetime], ...] = ()
+    mark: str = ""
+    read_types: Mapping[str, str] = field(default_factory=dict)
+    states: dict[int, "DataFrame"] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def is_by_version(self) -> bool:
+        """True if the states of a snapshot are versions of the table."""
+        return isinstance(self.source.time, Snapshot) and self.source.time.day is None
+
+    def version_of(self, night: date) -> int | None:
+        """The last version committed before a night's end; None if there is none (any more)."""
+        found = [version for version, at in self.commits if at < _end(night)]
+        return found[-1] if found else None
+
+    def newest_equal_version(self, version: int) -> int:
+        """The newest version with the same rows as a state: its files are kept the longest."""
+        later = [other for other, _ in self.commits if other > version]
+        return min(later) - 1 if later or self.version is None else self.version
+
+    def commit_days(self) -> list[date]:
+        """The days with a commit, ascending."""
+        return sorted({at.date() for _, at in self.commits})
+
+    def day_of(self, night: date) -> date | None:
+        """The day of the last state up to a night, by the files; only valid if each has rows of one known day."""
+        days = [file.first for file in self.files if file.first is not None and file.first <= night]
+        return max(days, default=None)
+
+    @property
+    def has_one_day_files(self) -> bool:
+        """True if each file is known to have rows of one day only."""
+        return all(file.first is not None and file.first == file.last for file in self.files)
+
+    def state(self, night: date) -> str:
+        """A text that changes if the rows that the night may see change."""
+        if self.is_by_version:
+            what = f"version {self.version_of(night)}"
+        else:
+            what = "\n".join(sorted(file.identity for file in self._visible_files(night)))
+        text = "\n".join([self.source.fingerprint, self.table_id, self.mark, what])
+        return f"{self.source.asset_name}@{xxhash.xxh3_128_hexdigest(text.encode())}"
+
+    def _visible_files(self, night: date) -> Iterable[TableFile]:
+        if isinstance(self.source.time, Static):
+            return self.files
+        if isinstance(self.source.time, Snapshot) and self.has_one_day_files:
+            day = self.day_of(night)
+            return [file for file in self.files if file.first == day]
+        return [file for file in self.files if file.first is None or file.first <= night]
+
+    def is_delivered(self, night: date) -> bool:
+        """Return whether the table has a version of the night's day, or by its statistics may have rows of it."""
+        if isinstance(self.source.time, Static):
+            return True
+        if self.is_by_version:
+            return night in self.commit_days()
+        return any(_may_have(file, night) for file in self.files)
+
+    def has_state(self, night: date) -> bool:
+        """Return whether there is a state, or any rows, for the night."""
+        if self.is_by_version:
+            return self.version_of(night) is not None
+        return bool(list(self._visible_files(night)))
+
+    def details(self) -> dict[str, str | int]:
+        """URI and version, or number of files, for the ledger."""
+        pinned: dict[str, str | int] = {"uri": self.place.uri}
+        return pinned | ({"files": len(self.files)} if self.version is None else {"version": self.version})
+
+
+def _may_have(file: TableFile, night: date) -> bool:
+    return (file.first is None or file.first <= night) and (file.last is None or night <= file.last)
+
+
+def _end(night: date) -> datetime:
+    return datetime.combine(night + timedelta(days=1), time(), timezone.utc)
+
+
+def source_error(source: TableSource, what: str, remedy: str) -> InputError:
+    """The error for a table that cannot be read as declared."""
+    return InputError(f"Source {source.name!r} cannot be read: {what}.", remedy=remedy)

@@ -1,1 +1,0 @@
-"""Right-sizing from measured use: trainings, scoring, replicas, and batch against real time."""

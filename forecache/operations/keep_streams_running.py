@@ -1,0 +1,92 @@
+"""Start streams that do not run, detached, each at most once, with growing pauses if one dies repeatedly."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from forecache.files import try_lock
+from forecache.monitoring.streams.starts import write_starts
+from forecache.monitoring.streams.stream_status import read_stream_status
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from forecache.stream_state import stream_folder
+
+_log = logging.getLogger(__name__)
+_START = "START"
+_LOG_BYTES = 16 << 20
+"""A longer log is renamed at the next start and replaces the previous one."""
+
+
+@dataclass(frozen=True)
+class StartResult:
+    """The result of the start of one stream.
+
+    Attributes:
+        did: "started" now; "starting": it was started before and has not reported yet; "waits": it died, and is
+            started again after a pause; "runs": nothing was done.
+        wait_s: Seconds until it is started again.
+    """
+
+    stream: str
+    did: Literal["runs", "started", "starting", "waits"]
+    wait_s: float = 0.0
+
+
+def keep_running(
+    settings: Settings, streams: Iterable[Stream], *, command: Sequence[str] | None = None
+) -> list[StartResult]:
+    """Start the streams that do not run, unless they died so recently that a pause is due.
+
+    Any number of processes may call it at the same time: the starting process holds a lock that the stream's process
+    inherits and keeps until it ends, and a stream itself runs once.
+
+    Args:
+        command: Command to start, to which the stream's name is appended; None: `forecache stream`.
+    """
+    return [_start_if_needed(settings, stream, command) for stream in streams]
+
+
+def _start_if_needed(settings: Settings, stream: Stream, command: Sequence[str] | None) -> StartResult:
+    folder, name = stream_folder(settings.home_path, stream.name), stream.name
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / _START, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        locked = try_lock(descriptor)
+        # Read under the lock: another sensor may have started it a moment ago.
+        found = read_stream_status(settings, stream)
+        if found.is_running:
+            return StartResult(name, "runs")
+        if not locked:
+            return StartResult(name, "starting")
+        now = time.time()
+        if now < found.starts.next_at:
+            return StartResult(name, "waits", found.starts.next_at - now)
+        # Recorded first: a kill in between only makes the next start wait longer than needed.
+        write_starts(settings.home_path, name, found.starts.with_start(now))
+        _start_process(settings, name, command, descriptor)
+        return StartResult(name, "started")
+    finally:
+        os.close(descriptor)
+
+
+def _start_process(settings: Settings, name: str, command: Sequence[str] | None, descriptor: int) -> None:
+    """Start a process in its own session, which outlives this one; its output is appended to the stream's log."""
+    chosen = list(command or (sys.executable, "-m", "forecache.cli.main", "stream"))
+    environment = {**os.environ, "FORECACHE_HOME": str(settings.home_path), "FORECACHE_PROJECT": settings.project}
+    path = stream_folder(settings.home_path, name) / "log"
+    if path.is_file() and path.stat().st_size > _LOG_BYTES:
+        path.replace(path.with_name("log.1"))
+    with path.open("ab") as log:
+        process = subprocess.Popen(
+            [*chosen, name], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True, pass_fds=(descriptor,),
+        )  # fmt: skip
+    # Waited for, so that it does not stay a zombie when it ends.
+    threading.Thread(target=process.wait, name=f"forecache-stream-{name}", daemon=True).start()
+    _log.warning("The stream %s did not run and was started as process %s.", name, process.pid)

@@ -1,0 +1,126 @@
+"""Publishing an as-of date only if its present rows passed their checks and its model was not rolled back.
+
+Both are checked under the publisher's lock, for the Delta version that is published, so that neither a rollback nor
+another scoring run can come between the check and the publish.
+"""
+
+import logging
+from datetime import date
+
+from forecache.errors import CheckError, ConflictError
+from forecache.lake.feature_tables.feature_rows import code_of
+from forecache.lake.feature_tables.features import STAGE as BUILT
+from forecache.lake.ledger import StageRecord, append_records, last_record
+from forecache.operations.rollback import recover_interrupted
+from forecache.pipeline import FeatureView, Pipeline, Served
+from forecache.pipeline.loading import read_project
+from forecache.pipeline.models.check_training import require_published
+from forecache.quality.verdicts import refuse_failed_date, require_passed
+from forecache.registry.promotions import find_unfinished, promotions, rolled_back_versions
+from forecache.results import Progress, StageResult, no_progress
+from forecache.settings import Settings
+from forecache.store.encoding.prediction_source import NightSource
+from forecache.store.publishing.publish import publish
+from forecache.stream.live_layers import write_layers
+
+STAGE = "publish"
+logger = logging.getLogger("forecache.publish")
+
+
+def publish_night(
+    settings: Settings,
+    pipeline: Served,
+    *,
+    night: date | None = None,
+    full: bool = False,
+    unchecked: bool = False,
+    replace_remote: bool = False,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Publish an as-of date, after checking that its rows passed their checks and its model was not rolled back.
+
+    Args:
+        night: As-of date to publish; None: the newest that was scored.
+        unchecked: Publish rows that were never checked, or that changed since; not if their last check failed.
+        replace_remote: See `forecache.store.publish`.
+
+    Raises:
+        InputError: The pipeline is not published.
+        CheckError: The rows were not checked or failed, their model was rolled back, or features were computed by
+            another declaration; also what `publish` raises.
+        ConflictError: A rollback was interrupted a moment ago.
+    """
+
+    def check_source(source: NightSource) -> None:
+        _refuse_rolled_back(settings, pipeline, source)
+        if isinstance(pipeline, FeatureView):
+            _refuse_other_features(settings, pipeline, source)
+        table, blocking = pipeline.served_table, isinstance(pipeline, Pipeline) and pipeline.drift.blocking
+        if unchecked:
+            refuse_failed_date(settings, table, source.night)
+        else:
+            # Features are checked as the Delta version that wrote them, predictions as their data files.
+            of_view = isinstance(pipeline, FeatureView)
+            state = f"{table}@{source.source.delta_version}" if of_view else source.digest
+            require_passed(settings, table, source.night, state=state, drift=blocking)
+
+    require_published(pipeline)
+    _declare_layer(settings, pipeline)
+    if isinstance(pipeline, Pipeline):
+        recover_interrupted(settings, pipeline, progress=progress)
+    result = publish(settings, pipeline, night=night, full=full, replace_remote=replace_remote, run_id=run_id,
+                     progress=progress, approve=check_source)  # fmt: skip
+    if not result.skipped:
+        _record_publish(settings, result, run_id=run_id)
+    return result
+
+
+def _record_publish(settings: Settings, result: StageResult, *, run_id: str) -> None:
+    """Record the time that a publish took; the manifest describes what it published."""
+    [night] = result.nights
+    row = StageRecord(STAGE, result.subject, night, "", "", -1, result.rows, result.seconds,
+                      {"version": result.details["version"]}, run_id=run_id)  # fmt: skip
+    try:
+        append_records(settings, [row])
+    except Exception as error:  # noqa: BLE001  # the version is served, and a failure would say that it is not
+        logger.warning("What publishing %s took was not recorded: %s", result.subject, error)
+
+
+def _declare_layer(settings: Settings, pipeline: Served) -> None:
+    """Give the store a live layer if a declared stream writes to it, even on a machine on which the stream never ran.
+
+    A publish overlays the rows of the stream that the file LIVE names.
+    """
+    for stream in read_project(settings).streams.values():
+        if pipeline.name in stream.live_names:
+            write_layers(settings, stream, only=pipeline.name)
+
+
+def _refuse_other_features(settings: Settings, view: FeatureView, source: NightSource) -> None:
+    """Refuse features that an earlier declaration of the view computed: the version would claim the present one."""
+    built = last_record(settings, BUILT, view.name, source.night)
+    code = code_of(built.inputs) if built else ""
+    if code not in ("", view.fingerprint):
+        raise CheckError(
+            f"The features of {view.name} for {source.night} were computed before its declaration or code changed.",
+            remedy=f"`forecache run --night {source.night}` computes and publishes them as they are declared now.",
+        )
+
+
+def _refuse_rolled_back(settings: Settings, pipeline: Served, source: NightSource) -> None:
+    entries = promotions(settings, pipeline.name)
+    interrupted = find_unfinished(entries)
+    if interrupted is not None:
+        raise ConflictError(
+            f"A {interrupted.action} of {pipeline.name} was interrupted a moment ago.",
+            remedy="Publish again: that finishes it first.",
+        )
+    # Versions of a model that is not trained here are numbers of another kind.
+    bad = rolled_back_versions(entries) if isinstance(pipeline, Pipeline) and pipeline.is_trained else set()
+    model = source.provenance.model_version if bad else None
+    if model in bad:
+        raise CheckError(
+            f"The predictions of {pipeline.name} for {source.night} were made by model {model}, which was rolled back.",
+            remedy=f"`forecache run {pipeline.name} --night {source.night}` scores them with the champion first.",
+        )

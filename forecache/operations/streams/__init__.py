@@ -1,1 +1,0 @@
-"""Keep streams running."""

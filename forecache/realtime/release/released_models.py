@@ -1,0 +1,13 @@
+"""List the real-time models with releases on this machine; imports little, as every reader calls it all the time."""
+
+from forecache.names import NAME
+from forecache.settings import Settings
+
+REALTIME = ".realtime"
+"""The folder of releases, beside the stores, whose names begin with a letter."""
+
+
+def list_released_models(settings: Settings) -> list[str]:
+    """Names of the real-time models that have a release folder, in alphabetical order."""
+    folder = settings.store_path / REALTIME
+    return sorted(path.name for path in folder.iterdir() if NAME.fullmatch(path.name)) if folder.is_dir() else []

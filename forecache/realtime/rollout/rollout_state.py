@@ -1,0 +1,212 @@
+"""The state of a rollout, beside the pointer of the releases: written by the controller, followed by readers.
+
+<store>/.realtime/<name>/
+    ROLLOUT          the state of the newest rollout, replaced atomically
+    ROLLOUT.seen     what the controller has counted in the running step; counted again if it is missing
+    ROLLOUT.told     the generation that was sent to the lake and the remote; sent again if it is missing
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from forecache.errors import DamagedError, ForecacheError
+from forecache.files import write_durably
+from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer
+from forecache.steps import rollout_step
+from forecache.store.checksummed_json import dump_with_checksum, load_with_checksum
+
+Stage = Literal["aa", "shadow", "canary", "done", "returned"]
+STAGES: tuple[Stage, ...] = ("aa", "shadow", "canary", "done", "returned")
+FORMAT = 3
+
+
+@dataclass(frozen=True)
+class GuardResult:
+    """Result of a guard in a step.
+
+    Attributes:
+        guard: Its name.
+        candidate, current: Means of the two arms.
+        low, high: Bounds of the difference in the harmful direction, valid at all looks together; None before there
+            are enough keys.
+        tolerated: Largest difference that is no reason to return.
+        harmful: True if a larger difference is proved.
+    """
+
+    guard: str
+    candidate: float
+    current: float
+    low: float | None
+    high: float | None
+    tolerated: float
+    harmful: bool
+
+
+@dataclass(frozen=True)
+class RolloutStep:
+    """A step of a rollout, running or ended.
+
+    Attributes:
+        share: Share of keys in the arm that is compared with the rest.
+        since, until: ISO 8601 in UTC; `until` is "" while the step is running.
+        verdict: "waits", "passed", "returned" or "paused".
+        why: Reason of the verdict, in a sentence.
+        requests: Number of requests in the arm of the current release, and in the other arm.
+        compared: Results of the guards.
+        shown: Further figures: mean times, agreement of the scores of both releases.
+    """
+
+    stage: Stage
+    share: float
+    since: str
+    until: str = ""
+    verdict: str = "waits"
+    why: str = ""
+    requests: tuple[int, int] = (0, 0)
+    compared: tuple[GuardResult, ...] = ()
+    shown: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RolloutState:
+    """A rollout.
+
+    Attributes:
+        release: The candidate.
+        current: The release that was current at the start of the rollout.
+        plan: The declared plan, as `dataclasses.asdict` returns it.
+        generation: Counts changes of the state.
+        paused: True if it stays at its step until a person resumes it.
+        why: Reason of the last change, in a sentence.
+        is_bad: True if returning marks the candidate as bad; False if another release took its place.
+        looked_at: Time of the controller's last check; "" before the first.
+        slow_us: Time from which a request counts as slow; 0 before the A/A step.
+        edges: Deciles of the scores of the current release, nine numbers; empty before the A/A step.
+        steps: All steps up to the running one, which is the last.
+        home: Identity of the installation that controls it; replicas have the states of others.
+    """
+
+    name: str
+    release: int
+    current: int
+    stage: Stage
+    share: float
+    started_at: str
+    plan: Mapping[str, Any]
+    generation: int = 0
+    paused: bool = False
+    why: str = ""
+    is_bad: bool = True
+    looked_at: str = ""
+    slow_us: float = 0.0
+    edges: tuple[float, ...] = ()
+    steps: tuple[RolloutStep, ...] = ()
+    home: str = ""
+    format: int = FORMAT
+
+    @property
+    def is_over(self) -> bool:
+        return self.stage in ("done", "returned")
+
+    @property
+    def salt(self) -> bytes:
+        """Salt of the hash that assigns keys to arms; it differs by release, so that no key is always first."""
+        return f"rollout:{self.name}:{self.release}".encode()
+
+    @property
+    def step(self) -> RolloutStep:
+        """The running step, or the last one."""
+        return self.steps[-1]
+
+    def with_step(self, **changes: Any) -> "RolloutState":
+        """Return the state with changes of the last step."""
+        return replace(self, steps=(*self.steps[:-1], replace(self.step, **changes)))
+
+
+def rollout_file(folder: ReleaseFolder) -> Path:
+    return folder.root / "ROLLOUT"
+
+
+def read_rollout(folder: ReleaseFolder) -> RolloutState | None:
+    """Read the newest rollout of a model's releases; None if there was none.
+
+    Raises:
+        DamagedError: The state is damaged, or has another format.
+    """
+    file = rollout_file(folder)
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    return rollout_from_json(content, what=f"The file {file}")
+
+
+def running_rollout(state: RolloutState | None, pointer: ReleasePointer) -> RolloutState | None:
+    """Return the state if the rollout is still running between these releases, else None."""
+    if state is None or state.is_over or pointer.current != state.current or state.release in pointer.bad:
+        return None
+    return state
+
+
+def is_reconciled(state: RolloutState, pointer: ReleasePointer) -> bool:
+    """Return True if state and pointer agree; False after a kill between writing the two, which leaves work to do."""
+    if not state.is_over:
+        return running_rollout(state, pointer) is not None
+    return state.stage == "done" or not state.is_bad or state.release in (pointer.current, *pointer.bad)
+
+
+def write_rollout(folder: ReleaseFolder, state: RolloutState) -> RolloutState:
+    """Write the state with the next generation; the caller holds the lock of the releases."""
+    state = replace(state, generation=state.generation + 1)
+    write_durably(rollout_file(folder), rollout_to_json(state))
+    rollout_step("state written")
+    return state
+
+
+def rollout_to_json(state: RolloutState) -> bytes:
+    return dump_with_checksum(asdict(state))
+
+
+def rollout_from_json(content: bytes, *, what: str) -> RolloutState:
+    """Decode a state; raises what `unsealed` raises, and `DamagedError` for another format."""
+    data = load_with_checksum(content, what=what)
+    if data.get("format") != FORMAT:
+        raise DamagedError(
+            f"{what} has the format {data.get('format')}, and this Forecache reads {FORMAT}.",
+            remedy="Remove it: the current release goes on answering, and `forecache release` starts a new rollout.",
+        )
+    steps = tuple(
+        RolloutStep(**{
+            **each,
+            "requests": tuple(each["requests"]),
+            "compared": tuple(GuardResult(**one) for one in each["compared"]),
+        })
+        for each in data["steps"]
+    )  # fmt: skip
+    return RolloutState(**{**data, "steps": steps, "edges": tuple(data["edges"])})
+
+
+def describe_rollout(folder: ReleaseFolder) -> dict[str, Any] | None:
+    """Describe the newest rollout for the status of a reader; None if there was none or its state cannot be read.
+
+    The reader logs a state that cannot be read, and answers as if there were no rollout.
+    """
+    try:
+        state = read_rollout(folder)
+    except (ForecacheError, OSError):
+        return None
+    if state is None:
+        return None
+    return {
+        "release": state.release,
+        "current": state.current,
+        "stage": state.stage,
+        "share": state.share,
+        "paused": state.paused,
+        "started_at": state.started_at,
+        "looked_at": state.looked_at,
+        "requests": list(state.step.requests) if state.steps else [0, 0],
+        "why": state.why,
+    }

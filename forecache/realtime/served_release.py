@@ -1,0 +1,106 @@
+"""A served release: loaded, warmed, with the path to its model, its look-ups, fallbacks and log."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from forecache.reader.versions.answers import VersionAnswers
+from forecache.realtime.answer.fallbacks import Fallback, open_fallbacks
+from forecache.realtime.answer.model_path import ModelPath
+from forecache.realtime.answer.render import Renderer
+from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
+from forecache.realtime.deadline.cost import CostEstimate
+from forecache.realtime.drift.watch import DriftWatch
+from forecache.realtime.log.answer_log import AnswerLog
+from forecache.realtime.lookups.lookups import ViewLookups
+from forecache.realtime.metrics import ModelCells
+from forecache.realtime.release.load import OpenRelease
+from forecache.realtime.request.request_parser import RequestParser
+
+if TYPE_CHECKING:
+    from forecache.realtime.rollout.traffic_split import TrafficSplit
+
+
+@dataclass(slots=True)
+class ServedRelease:
+    """A release and all that is needed to answer requests by it.
+
+    Attributes:
+        path: To transform and model.
+        rungs: The fallbacks, in their order.
+        costs: Of each fallback, in the same order.
+        model_cost: Of an answer by the model, from parsing to the last byte; only time on the loop's thread.
+        low_cost: Of an answer by the last fallback.
+        log: Of its answers; None if they are not logged.
+        arm: Which requests it answers: "current" are all while no release is rolled out.
+        split: Assigns requests to releases while one is being rolled out.
+        drift: Counts its answers; None if the bins of its training data are not known.
+    """
+
+    loaded: OpenRelease
+    path: ModelPath
+    parser: RequestParser
+    lookups: ViewLookups
+    rungs: tuple[Fallback, ...]
+    renderer: Renderer
+    cells: ModelCells
+    costs: tuple[CostEstimate, ...]
+    model_cost: CostEstimate = field(default_factory=lambda: CostEstimate(200_000))
+    low_cost: CostEstimate = field(default_factory=lambda: CostEstimate(50_000))
+    log: AnswerLog | None = None
+    arm: str = "current"
+    split: "TrafficSplit | None" = None
+    drift: DriftWatch | None = None
+
+    @property
+    def name(self) -> str:
+        return self.loaded.release.name
+
+    @property
+    def number(self) -> int:
+        return self.loaded.release.number
+
+    def learn(self, answered: RequestAnswer, spent_ns: int) -> bool:
+        """Update the cost estimates with the time of an answer; return True if the model gave it."""
+        if answered.why:
+            if answered.rung == self.rungs[-1].name:
+                self.low_cost.add_sample(spent_ns)
+            return False
+        if answered.scores is None:  # there were no candidates
+            return False
+        self.model_cost.add_sample(spent_ns)
+        return True
+
+    def loop_time_ns(self, times: StageTimes) -> int:
+        """Return the nanoseconds of an answer's stages that were spent on the event loop's thread."""
+        lookup = 0 if self.lookups.is_remote() else times.lookup
+        return times.parse + lookup + (times.model if self.path.in_loop else 0)
+
+
+def serve_release(
+    loaded: OpenRelease,
+    path: ModelPath,
+    versions: Mapping[str, VersionAnswers],
+    cells: ModelCells,
+    log: AnswerLog | None = None,
+    drift: DriftWatch | None = None,
+) -> ServedRelease:
+    """Make a served release of a loaded one.
+
+    Args:
+        versions: The served versions by store name, kept up to date by the reader.
+    """
+    release = loaded.release
+    rungs = open_fallbacks(release.ladder)
+    return ServedRelease(
+        loaded,
+        path,
+        RequestParser(release),
+        ViewLookups(release.lookups, versions, refuses=release.on_contract == "refuse"),
+        rungs,
+        Renderer(release),
+        cells,
+        tuple(CostEstimate(100_000) for _ in rungs),
+        log=log,
+        drift=drift,
+    )

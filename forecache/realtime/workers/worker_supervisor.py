@@ -1,0 +1,235 @@
+"""Supervisor of the model processes of a release: start them, replace those that fail, drain and end them."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from forecache.errors import UnavailableError
+from forecache.realtime.workers.model_process import ModelProcess
+from forecache.realtime.workers.path_counters import PathCounters
+from forecache.realtime.workers.slot_memory import LONGEST_NS
+from forecache.realtime.workers.template import ProcessTemplate
+from forecache.realtime.workers.worker import Worker
+from forecache.realtime.workers.worker_config import WorkerConfig
+
+logger = logging.getLogger("forecache.realtime")
+HANG_S, HANG_CALLS = 0.25, 10.0
+"""A process without progress for this time and for this many usual call times is killed."""
+LEAST_START_S = 5.0
+"""Time for a replacement to become warm, or `HANG_CALLS` times that of the last one; longer after failures.
+
+It excludes the start of the `ProcessTemplate`, which has its own limit.
+"""
+RETRY_S = 0.3
+"""Pause after a process that did not become warm; after it, one process is tried at a time."""
+_DRAIN_S = 2.0
+_JOIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class SupervisorConfig:
+    """Configuration of the supervisor.
+
+    Attributes:
+        size: Processes to keep warm.
+        start_s: Longest time until a process is warm.
+        grows_bytes: Memory that a process may take beyond that at the end of warm-up; above it, a replacement is
+            started. At twice that growth it is drained without waiting for the replacement.
+    """
+
+    size: int
+    start_s: float = 60.0
+    grows_bytes: int = 1 << 30
+
+
+class WorkerSupervisor:
+    """Supervises the processes of one pool. All methods but `open` and `close` are called on the event loop.
+
+    Args:
+        on_readable: Called on the loop when a worker's channel has something to read.
+        on_ready: Called on the loop with one more worker.
+        on_lost: Called on the loop with a worker to be replaced, and the cause; it calls `replace_worker`.
+
+    Attributes:
+        workers: Those that may get requests, the longest-running first.
+    """
+
+    def __init__(
+        self,
+        plan: SupervisorConfig,
+        orders: WorkerConfig,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        counters: PathCounters,
+        on_readable: Callable[[Worker], None],
+        on_ready: Callable[[Worker], None],
+        on_lost: Callable[[Worker, str], None],
+    ) -> None:
+        self._plan, self._orders, self._loop, self._counters = plan, orders, loop, counters
+        self._on_readable, self._on_ready, self._on_lost = on_readable, on_ready, on_lost
+        self._template = ProcessTemplate(orders, counters, start_s=plan.start_s)
+        self.workers: list[Worker] = []
+        self._draining: list[Worker] = []
+        self._processes: set[ModelProcess] = set()
+        self._starting = 0
+        self._retrying = False
+        self._start_s = self._call_s = plan.start_s
+        self._fault = ""
+        self._closing = False
+        self._loop_thread = 0
+        self._opened, self._drained = threading.Event(), threading.Event()
+
+    def open(self) -> None:
+        """Start the processes and wait until the first is warm, in any thread.
+
+        Raises:
+            UnavailableError: No process becomes warm.
+        """
+        self._template.start()
+        self._start_missing()
+        if not self._opened.wait(self._plan.start_s) or self._fault:
+            self.close()
+            raise UnavailableError(self._fault or f"No model process was warm within {self._plan.start_s:g} s.")
+
+    def replace_worker(self, worker: Worker, cause: str) -> None:
+        """Kill a worker's process and start another."""
+        if worker in self.workers:
+            self.workers.remove(worker)
+            self._counters.count_replacement(cause)
+            self._counters.add("processes", -1)
+            logger.error("Model process %d is replaced: %s.", worker.process.pid, cause)
+            self._start_missing()
+        self._end(worker, gently=False)
+
+    def end_if_drained(self, worker: Worker) -> None:
+        """End a worker that is being drained once it has answered all its calls."""
+        if not worker.calls and worker in self._draining:
+            self._end(worker, gently=True)
+
+    def close(self) -> None:
+        """End all processes, in any thread; running calls are awaited unless this is the loop's thread."""
+        self._closing = True
+        with suppress(RuntimeError):  # the loop has ended
+            if self._loop.is_running() and threading.get_ident() != self._loop_thread:
+                self._loop.call_soon_threadsafe(self._drain_all)
+                self._drained.wait(_DRAIN_S)
+                ended = threading.Event()
+                self._loop.call_soon_threadsafe(self._end_all, ended)
+                ended.wait(_DRAIN_S)
+            else:
+                self._drain_all()
+                self._end_all(threading.Event())
+        for process in list(self._processes):
+            process.end(gently=False)
+        for process in list(self._processes):
+            process.join(_JOIN_S)
+        self._template.close()
+
+    def _drain_all(self) -> None:
+        for worker in list(self.workers):
+            self._drain(worker)
+        if not self._draining:
+            self._drained.set()
+
+    def _end_all(self, ended: threading.Event) -> None:
+        for worker in list(self._draining):
+            self._end(worker, gently=False)
+        ended.set()
+
+    def _drain(self, worker: Worker) -> None:
+        """Send a worker no more requests, and end it once it has answered those that it has."""
+        self.workers.remove(worker)
+        self._counters.add("processes", -1)
+        self._draining.append(worker)
+        self.end_if_drained(worker)
+
+    def _end(self, worker: Worker, *, gently: bool) -> None:
+        self._loop.remove_reader(worker.descriptor)
+        if worker in self._draining:
+            self._draining.remove(worker)
+        worker.process.end(gently=gently)
+        if self._closing and not self._draining:
+            self._drained.set()
+
+    def _start_missing(self) -> None:
+        """Start processes until there are enough."""
+        fit = sum(not worker.overgrown for worker in self.workers)
+        while not (self._closing or self._retrying) and fit + self._starting < self._plan.size:
+            self._start()
+
+    def _start(self) -> None:
+        self._starting += 1
+        self._counters.count_start()
+        process = ModelProcess(
+            self._template,
+            self._orders.layout,
+            start_s=self._start_s,
+            call_s=self._call_s,
+            grows_bytes=self._plan.grows_bytes,
+            on_ready=partial(self._call_on_loop, self._add_worker),
+            on_unfit=partial(self._call_on_loop, self._handle_unfit),
+            on_end=self._processes.discard,
+        )
+        self._processes.add(process)
+        process.start()
+
+    def _retry(self) -> None:
+        if not self._closing:
+            self._start()
+
+    def _call_on_loop(self, action: Callable[..., None], process: ModelProcess, *told: str) -> None:
+        """Schedule an action on the loop; called in the thread of a process."""
+        if not self._opened.is_set():
+            self._fault = told[1] if told else ""
+            self._opened.set()
+        try:
+            self._loop.call_soon_threadsafe(action, process, *told)
+        except RuntimeError:  # the loop has ended
+            process.end(gently=False)
+
+    def _add_worker(self, process: ModelProcess) -> None:
+        self._loop_thread = threading.get_ident()
+        self._starting -= 1
+        self._retrying = False
+        self._fault = ""
+        if self._closing:
+            process.end(gently=False)
+            return
+        # The first process may compile code that others find compiled, so later ones get a shorter limit.
+        self._call_s = max(HANG_S, HANG_CALLS * process.memory.head[LONGEST_NS] / 1e9)
+        self._start_s = min(self._plan.start_s, max(LEAST_START_S, HANG_CALLS * process.ready_s))
+        worker = Worker(process)
+        self.workers.append(worker)
+        self._loop.add_reader(worker.descriptor, self._on_readable, worker)
+        for other in list(self.workers):
+            if other.overgrown:
+                self._drain(other)
+        self._start_missing()
+        self._counters.add("processes")
+        self._on_ready(worker)
+
+    def _handle_unfit(self, process: ModelProcess, cause: str, told: str) -> None:
+        if told != self._fault:
+            logger.error("%s", told)
+        if cause == "start":
+            self._fault = told
+            self._starting -= 1
+            self._retrying = True
+            self._start_s = min(self._plan.start_s, 2 * self._start_s)
+            self._counters.count_replacement(cause)
+            if not self._starting and not self._closing:
+                self._loop.call_later(RETRY_S, self._retry)
+            return
+        for worker in [worker for worker in self.workers if worker.process is process]:
+            if cause == "stopped":
+                self._on_lost(worker, cause)
+            elif worker.overgrown:
+                self._drain(worker)
+            else:
+                worker.overgrown = True
+                self._counters.count_replacement(cause)
+                self._start_missing()

@@ -1,0 +1,107 @@
+"""Shows the answers of a batch before their commit, in the pending layer of each store of the stream."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import orjson
+import pyarrow as pa
+
+from forecache.errors import NotFoundError
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from forecache.store import open_store
+from forecache.store.encoding.streamed_rows import drop_unanswered, streamed_rows
+from forecache.store.live.layer import LiveLayer, read_layer
+from forecache.store.live.pending import PendingWriter, open_pending_writer
+from forecache.store.live.rows import PENDING, LiveRow
+from forecache.stream.step.step import StepResult
+from forecache.stream.table.writer import Offsets, StreamWriter
+from forecache.stream.table_schema import BASE, MODEL_VERSION, POSITION, RELEASE
+
+Rows = list[tuple[bytes, LiveRow]]
+
+
+class PendingRows:
+    """The pending layers of one stream; no other process writes them.
+
+    Args:
+        table: The writer of the stream's table, which has its offsets.
+
+    Raises:
+        ConflictError: Another process writes them.
+        NotFoundError: A store has no live layer.
+    """
+
+    def __init__(self, settings: Settings, stream: Stream, table: StreamWriter) -> None:
+        self._held = ExitStack()
+        self._writers: list[tuple[PendingWriter, Callable[[StepResult, Offsets], Rows]]] = []
+        tiles = {view.name for view in stream.views}
+        try:
+            for name in stream.live_names:
+                layout = open_store(settings, name).layout
+                layer = read_layer(layout)
+                if layer is None:
+                    raise NotFoundError(f"The store of {name} has no live layer.", remedy="Start the stream again.")
+                writer = self._held.enter_context(
+                    open_pending_writer(layout, committed=table.offsets, version=table.version)
+                )
+                self._writers.append(
+                    (writer, _tile_rows_function(name) if name in tiles else _answer_rows_function(layer))
+                )
+        except BaseException:
+            self._held.close()
+            raise
+
+    def put(self, batch: int, answered: StepResult, offsets: Offsets) -> None:
+        """Show the answers to some messages of a batch that is not committed yet.
+
+        Args:
+            offsets: By partition, the next offset after these messages.
+
+        Raises:
+            UnavailableError: The disk is full.
+        """
+        for writer, rows_of in self._writers:
+            writer.put(batch, rows_of(answered, offsets), offsets)
+
+    def confirm(self, batch: int, version: int) -> None:
+        """Note that the table has a batch, and those before it, at a Delta version."""
+        for writer, _ in self._writers:
+            writer.confirm(batch, version)
+
+    def sweep(self) -> None:
+        """Remove the rows that the live layers have by now."""
+        for writer, _ in self._writers:
+            writer.remove_applied()
+
+    def remove_lost_rows(self) -> None:
+        """Remove the rows that a killed process left, if their messages are lost in Kafka."""
+        for writer, _ in self._writers:
+            writer.give_up_waiting()
+
+    def close(self) -> None:
+        self._held.close()
+
+
+def _tile_rows_function(view: str) -> Callable[[StepResult, Offsets], Rows]:
+    def rows(answered: StepResult, offsets: Offsets) -> Rows:
+        # The offsets say which events are in the tiles, whichever commit will hold them.
+        behind = orjson.dumps([offsets.get(partition, 0) for partition in range(max(offsets, default=-1) + 1)])
+        return [(key, LiveRow(PENDING, at_us, entry, behind)) for key, at_us, entry in answered.live[view]]
+
+    return rows
+
+
+def _answer_rows_function(layer: LiveLayer) -> Callable[[StepResult, Offsets], Rows]:
+    columns = [*layer.key.names, layer.event_time, *(field.name for field in layer.fields)]
+
+    def rows(answered: StepResult, offsets: Offsets) -> Rows:
+        del offsets
+        found = drop_unanswered(answered.rows, layer.fields) if layer.replaces_rows else answered.rows
+        if not found.num_rows:
+            return []
+        found = found.select(list(dict.fromkeys([*columns, MODEL_VERSION, RELEASE, BASE])))
+        found = found.append_column(POSITION, pa.repeat(pa.scalar(PENDING, pa.int64()), found.num_rows))
+        return streamed_rows(found, layer.key, layer.fields, event_time=layer.event_time)
+
+    return rows

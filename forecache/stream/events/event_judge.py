@@ -1,0 +1,217 @@
+"""Splits the messages of a topic into typed events and bad messages, by the rules of landing rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.lake.ingest.row_count import MAX_ROW_BYTES
+from forecache.pipeline import Column
+from forecache.pipeline.streams.merge_plan import build_merge_plan
+from forecache.stream.events.decoder import Decoder, InvalidMessageError, decoder_of
+from forecache.stream.events.direct_values import NOT_TAKEN, convert_values
+from forecache.stream.events.judge_texts import judge_texts
+from forecache.stream.step.event_keys import encode_event_keys, key_schema
+from forecache.stream.table_schema import (
+    ARROW_TYPES,
+    EVENT_DAY,
+    KAFKA_AT,
+    OFFSET,
+    PARTITION,
+    QUARANTINE,
+    RECEIVED_AT,
+    add_missing_columns,
+    event_fields,
+)
+from forecache.windows.fold import cannot_sum
+from forecache.windows.plan import MergePlan
+from forecache.windows.tile_columns import microseconds
+
+_DAY_US = 86_400_000_000
+_SUMMED = 2**44
+"""Exclusive limit of the absolute values that are summed exactly."""
+AHEAD_US = 600_000_000
+"""Event times may be so much later than their arrival, since clocks differ; a time in the far future would expire other
+rows."""
+
+
+@dataclass(frozen=True)
+class JudgedMessages:
+    """
+    Attributes:
+        events: kafka_partition, kafka_offset, kafka_at, event_day, received_at, and the topic's columns.
+        bad: `forecache.stream.table_schema.QUARANTINE`.
+        unknown: How many events have members that are not declared, which are left out.
+    """
+
+    events: pa.Table
+    bad: pa.Table
+    unknown: int = 0
+
+
+class EventJudge:
+    """Judges the messages of a stream's topic; it can be pickled.
+
+    Args:
+        folder: Folder that the path of a schema file is relative to.
+
+    Raises:
+        SettingsError: As `decoder_of`.
+    """
+
+    def __init__(self, stream: Any, folder: Path) -> None:
+        topic = stream.topic
+        self._decoder: Decoder = decoder_of(topic, folder)
+        self._plans = [
+            plan for plan in map(build_merge_plan, stream.views) if not _fits_exact_sums(plan, topic.columns)
+        ]
+        self._row_key = key_schema(topic, stream.key) if stream.key else None
+        self._view_keys = [key_schema(topic, view.key) for view in stream.views]
+        self._columns = self._decoder.columns
+        self._names = [column.name for column in self._columns]
+        self._time = self._names.index(topic.source.event_time)
+        self._counts_days = self._columns[self._time].type == "date"
+        self._where = [pa.field(PARTITION, pa.int32()), pa.field(OFFSET, pa.int64()), *(_MOMENTS[:1])]
+        self.schema = pa.schema([*self._where, pa.field(EVENT_DAY, pa.date32()), *_MOMENTS[1:], *event_fields(topic)])
+
+    def __call__(self, messages: pa.Table) -> JudgedMessages:
+        """
+        Args:
+            messages: `forecache.stream.table_schema.MESSAGES`.
+        """
+        values: list[bytes | None] = messages["value"].to_pylist()
+        received = microseconds(messages[RECEIVED_AT]).tolist()
+        columns, reasons, unknown = self._convert_messages(values)
+        times = columns[self._time]
+        for place, (time, arrival) in enumerate(zip(times, received, strict=True)):
+            if reasons[place] is None:
+                reasons[place] = self._time_problem(time, arrival)
+        good = [place for place, reason in enumerate(reasons) if reason is None]
+        if len(good) < len(values):
+            events = self._build_table(_take_rows(messages, good), [[column[i] for i in good] for column in columns])
+        else:
+            events = self._build_table(messages, columns)
+        unfit = self._find_unfit_events(events)
+        for place, reason in unfit.items():
+            reasons[good[place]] = reason
+        bad = [place for place, reason in enumerate(reasons) if reason is not None]
+        if not bad:
+            return JudgedMessages(events, QUARANTINE.empty_table(), unknown)
+        kept = _take_rows(events, [i for i in range(events.num_rows) if i not in unfit]) if unfit else events
+        return JudgedMessages(
+            kept, _quarantine_rows(_take_rows(messages, bad), [reasons[i] or "" for i in bad]), unknown
+        )
+
+    def _find_unfit_events(self, events: pa.Table) -> dict[int, str]:
+        """Reasons, by place, for valid events that the stream cannot hold: too large for its sums, or without a key."""
+        found: dict[int, str] = {}
+        for plan in self._plans:
+            for place in np.flatnonzero(cannot_sum(plan, add_missing_columns(events, plan.reads))).tolist():
+                found[place] = f"a value is too large for the sums of the view {plan.view}: they take less than 2**44"
+        for schema in self._view_keys:
+            known = [events[name].is_valid() for name in schema.names]
+            for place, key in enumerate(encode_event_keys(schema, events)):
+                if key is None and all(column[place].as_py() for column in known):
+                    found[place] = f"{', '.join(schema.names)} is empty or too long for a key"
+        if self._row_key is not None:
+            for place, key in enumerate(encode_event_keys(self._row_key, events)):
+                if key is None:
+                    found[place] = f"{', '.join(self._row_key.names)} is null, empty or too long for a key"
+        return found
+
+    def _convert_messages(self, values: Sequence[bytes | None]) -> tuple[list[list[Any]], list[str | None], int]:
+        """Convert all messages: values by column, the problem of each or None, the number with undeclared members."""
+        records = [None if value is None else self._decoder.read_record(value) for value in values]
+        asked = {place for place, record in enumerate(records) if record is None}
+        nothing: Mapping[str, Any] = dict.fromkeys(self._names)
+        columns = []
+        for column in self._columns:
+            found = convert_values(
+                column, [(nothing if record is None else record).get(column.name) for record in records]
+            )
+            asked.update(place for place, value in enumerate(found) if value is NOT_TAKEN)
+            columns.append(found)
+        known = set(self._names)
+        unknown = sum(
+            record is not None and place not in asked and not record.keys() <= known
+            for place, record in enumerate(records)
+        )
+        reasons: list[str | None] = [None] * len(values)
+        for place in asked:
+            typed, reasons[place], has_more = self._judge_text(values[place])
+            unknown += has_more
+            for column_values, value in zip(columns, typed, strict=True):
+                column_values[place] = value
+        return columns, reasons, unknown
+
+    def _judge_text(self, value: bytes | None) -> tuple[list[Any], str | None, bool]:
+        nothing: list[Any] = [None] * len(self._columns)
+        if not value:
+            return nothing, "the message is empty", False
+        if len(value) > MAX_ROW_BYTES:
+            return nothing, f"the message has {len(value):,} bytes, more than {MAX_ROW_BYTES:,}", False
+        try:
+            texts, has_more = self._decoder.read_texts(value)
+        except InvalidMessageError as error:
+            return nothing, str(error), False
+        typed, reason = judge_texts(self._columns, texts)
+        return typed, reason, has_more and reason is None
+
+    def _time_problem(self, time: int | None, received_us: int) -> str | None:
+        name = self._names[self._time]
+        if time is None:
+            return f"{name} is missing"
+        if (time * _DAY_US if self._counts_days else time) > received_us + AHEAD_US:
+            return f"{name} is more than {AHEAD_US // 60_000_000} minutes after the message was received"
+        return None
+
+    def _build_table(self, messages: pa.Table, columns: Sequence[Sequence[Any]]) -> pa.Table:
+        made = [_make_array(values, column.type) for column, values in zip(self._columns, columns, strict=True)]
+        times = columns[self._time]
+        days = times if self._counts_days else [time // _DAY_US for time in times]
+        return pa.table(
+            [
+                messages[PARTITION],
+                messages[OFFSET],
+                messages[KAFKA_AT],
+                _make_array(days, "date"),
+                messages[RECEIVED_AT],
+                *made,
+            ],
+            schema=self.schema,
+        )
+
+
+_MOMENTS = [pa.field(name, ARROW_TYPES["timestamp"]) for name in (KAFKA_AT, RECEIVED_AT)]
+
+
+def _fits_exact_sums(plan: MergePlan, columns: Sequence[Column]) -> bool:
+    """True if the declared limits of the summed columns exclude values that are too large for exact sums."""
+    summed = {state.column for state in (*plan.day_states, *plan.minute_states) if state.aggregate == "sum"}
+    return all(
+        column.type == "int"
+        or (column.minimum is not None and column.maximum is not None and column.minimum > -_SUMMED
+            and column.maximum < _SUMMED)
+        for column in columns
+        if column.name in summed
+    )  # fmt: skip
+
+
+def _make_array(values: Sequence[Any], kind: str) -> pa.Array:
+    if kind == "date":
+        return pa.array(values, pa.int32()).cast(pa.date32())
+    if kind == "timestamp":
+        return pa.array(values, pa.int64()).cast(ARROW_TYPES[kind])
+    return pa.array(values, ARROW_TYPES[kind])
+
+
+def _take_rows(rows: pa.Table, places: Sequence[int]) -> pa.Table:
+    return rows.take(pa.array(places, pa.int64()))
+
+
+def _quarantine_rows(messages: pa.Table, reasons: Sequence[str]) -> pa.Table:
+    where, content = [messages[PARTITION], messages[OFFSET]], [messages["value"], messages[RECEIVED_AT]]
+    return pa.table([*where, pa.array(reasons, pa.string()), *content], schema=QUARANTINE)

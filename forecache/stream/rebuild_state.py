@@ -1,0 +1,127 @@
+"""Rebuilds the state of a stream at its start: the tiles of its views and the ids for deduplication.
+
+Both are in local files, up to some row of the stream's table. Later rows are read from the table.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forecache.lake.delta.log import open_if_exists
+from forecache.lake.delta.stream_tables import hour_of
+from forecache.pipeline import Stream
+from forecache.settings import Settings
+from forecache.stream.dedup.deduplicator import Deduplicator
+from forecache.stream.step.step import StreamStep
+from forecache.stream.table.table_rows import TableRows
+from forecache.stream.table_cursor import TableCursor, has_row
+from forecache.stream.table_schema import (
+    EVENT_DAY,
+    HOUR,
+    OFFSET,
+    PARTITION,
+    PLACE,
+    POSITION,
+    RECEIVED_AT,
+    event_fields,
+)
+from forecache.stream.tiles.restore_tiles import restore_tiles
+from forecache.stream.tiles.saver import TileSaver
+from forecache.stream_state import stream_folder
+
+_PART_ROWS = 1 << 16
+_EPOCH = date(1970, 1, 1)
+
+
+def rebuild_state(
+    settings: Settings, stream: Stream, step: StreamStep, tiles: TileSaver | None = None
+) -> tuple[int, int]:
+    """Rebuild tiles and ids of a new step; returns how many rows of the table were read for tiles and for ids.
+
+    Tiles are made from the events of the days after the batch states. The process holds the stream's lock, so no other
+    one uses the files.
+
+    Args:
+        tiles: The saver of the step's views, with their file; None: all tiles are made from rows.
+    """
+    table = _open_rows(settings, stream)
+    ids = _load_ids(settings, stream, step.repeats, table)
+    return _replay_rows(stream, step, table, tiles), ids
+
+
+def load_ids(settings: Settings, stream: Stream, repeats: Deduplicator) -> int:
+    """Load the ids of the last days; returns how many rows were read from the table because no file had them."""
+    return _load_ids(settings, stream, repeats, _open_rows(settings, stream))
+
+
+def _load_ids(settings: Settings, stream: Stream, repeats: Deduplicator, table: TableRows | None) -> int:
+    unique = set(stream.source.unique)
+    if not unique:
+        return 0
+    fields = [field for field in event_fields(stream.topic) if field.name in unique]
+    since = datetime.now(timezone.utc).date() - timedelta(days=stream.late_days)
+    ids = {field.name: str(field.type) for field in sorted(fields, key=lambda field: field.name)}
+    folder = stream_folder(settings.home_path, stream.name) / "ids"
+    repeats.open(folder, ids=ids, since=(since - _EPOCH).days)
+    if repeats.cursor is not None and (table is None or not has_row(table.dataset, repeats.cursor)):
+        repeats.discard_files()
+    return (
+        0 if table is None else repeats.add_table_rows(_rows_after_cursor(table.dataset, fields, repeats.cursor, since))
+    )
+
+
+def _replay_rows(stream: Stream, step: StreamStep, table: TableRows | None, tiles: TileSaver | None) -> int:
+    since = step.use_current_states()
+    mark = None if tiles is None else restore_tiles(tiles, step.views, table)
+    if table is None or not step.views:
+        return 0
+    fields = event_fields(stream.topic)
+    columns, wanted = [EVENT_DAY, *(field.name for field in fields)], pc.field(EVENT_DAY) >= pa.scalar(since)
+    if mark is not None:
+        wanted &= pc.field(POSITION) > mark.position
+    first = last = -1 if mark is None else mark.position
+
+    def parts() -> Iterator[pa.Table]:
+        nonlocal last
+        for rows in table.read_in_order(columns, wanted):
+            last = rows[POSITION][-1].as_py()
+            yield _add_missing_columns(rows, fields)
+
+    count = step.replay(parts())
+    if tiles is not None:
+        mark = table.find_last_row(last) if last > first else mark
+        up_to = 0 if mark is None else table.count_up_to(mark.position)
+        tiles.begin(mark, up_to=up_to, commits=last - first, rows=count)
+    return count
+
+
+def _open_rows(settings: Settings, stream: Stream) -> TableRows | None:
+    """Open the rows of the stream's table at its current version; None if there is no table."""
+    delta = open_if_exists(settings, stream.table)
+    return None if delta is None else TableRows(delta)
+
+
+def _rows_after_cursor(
+    dataset: Any, fields: Sequence[pa.Field], mark: TableCursor | None, since: date
+) -> Iterator[pa.Table]:
+    """Read the rows after a cursor that were received since a day, in any order."""
+    first = datetime.combine(since, datetime.min.time(), timezone.utc)
+    wanted = (pc.field(HOUR) >= hour_of(first)) & (pc.field(RECEIVED_AT) >= pa.scalar(first, pa.timestamp("us", "UTC")))
+    if mark is not None:
+        wanted &= pc.field(POSITION) > mark.position
+    there = [field.name for field in fields if field.name in dataset.schema.names]
+    columns = [POSITION, PLACE, PARTITION, OFFSET, RECEIVED_AT, *there]
+    for batch in dataset.to_batches(columns, filter=wanted, batch_size=_PART_ROWS, fragment_readahead=2):
+        if batch.num_rows:
+            yield _add_missing_columns(pa.Table.from_batches([batch]), fields)
+
+
+def _add_missing_columns(rows: pa.Table, fields: Sequence[pa.Field]) -> pa.Table:
+    """Add columns, as nulls, that were declared after the last commit of the table."""
+    for field in fields:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows

@@ -1,0 +1,87 @@
+"""Reads the log of a stream's table: the rows that each commit added."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from forecache.errors import DamagedError
+from forecache.lake.delta.comparison.partition import to_plain_types
+from forecache.lake.delta.files import place_of
+from forecache.lake.delta.log import read_entry
+from forecache.lake.delta.read_errors import open_data_file
+from forecache.settings import Settings
+from forecache.store.encoding.stream_source import StreamTable, open_stream_table
+from forecache.store.encoding.streamed_rows import PLACE, POSITION
+
+_REMEMBERED = 8
+
+
+@dataclass(frozen=True)
+class LogCommit:
+    """One entry of the log.
+
+    Attributes:
+        rows: Added rows in the order of the stream, with all columns; None if there are none, as for a compaction.
+        removes: True if it removed rows, which no stream does: somebody has changed the table by hand.
+    """
+
+    version: int
+    rows: pa.Table | None
+    removes: bool
+
+
+class TableLog:
+    """Reads commits of the table of one stream; layers that share it read each commit once."""
+
+    def __init__(self, settings: Settings, table: str) -> None:
+        self._settings, self.table = settings, table
+        self._files = place_of(settings, table).open()
+        self._remembered: OrderedDict[int, LogCommit] = OrderedDict()
+
+    def open_newest(self) -> StreamTable:
+        """Open the table at its newest version."""
+        return open_stream_table(self._settings, self.table)
+
+    def read_commit(self, version: int) -> LogCommit | None:
+        """Read an entry with its rows; None if it does not exist (yet), or it or one of its files was cleaned up.
+
+        Raises:
+            DamagedError: A row has the position of another commit.
+        """
+        if version in self._remembered:
+            return self._remembered[version]
+        try:
+            found = self._read(version)
+        except FileNotFoundError:
+            return None
+        self._remembered[version] = found
+        while len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+        return found
+
+    def _read(self, version: int) -> LogCommit:
+        actions = read_entry(self._files, version, self.table)
+        added = [action["add"] for action in actions if "add" in action]
+        parts = [self._rows(add) for add in added if add.get("dataChange", True)]
+        removes = any(action["remove"].get("dataChange", True) for action in actions if "remove" in action)
+        rows = pa.concat_tables(parts, promote_options="default") if parts else None
+        if rows is not None:
+            rows = rows.sort_by(PLACE).combine_chunks()
+            self._check_positions(rows, version)
+        return LogCommit(version, rows if rows is not None and len(rows) else None, removes)
+
+    def _rows(self, add: dict[str, Any]) -> pa.Table:
+        with open_data_file(self._files, unquote(add["path"]), self.table) as source:
+            return to_plain_types(pq.ParquetFile(source, coerce_int96_timestamp_unit="us").read())
+
+    def _check_positions(self, rows: pa.Table, version: int) -> None:
+        wrong = set(rows.column(POSITION).unique().to_pylist()) - {version}
+        if wrong:
+            raise DamagedError(
+                f"The commit {version} of the table {self.table} has rows whose position is {min(wrong)}.",
+                remedy="No engine of streams wrote them: stop what did, and restore the table to the version before.",
+            )
