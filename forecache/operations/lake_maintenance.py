@@ -41,7 +41,7 @@ def maintain_lake(
     retention: timedelta = RETENTION,
     progress: Progress = no_progress,
 ) -> list[MaintenanceResult]:
-    """Maintain the named tables, or all of the lake; see `forecache.lake.maintenance.maintain_table`.
+    """Maintain the named tables, or all of the lake; see `forecache.lake.maintenance.maintain.maintain_table`.
 
     Raises:
         NotFoundError: The lake has no table with one of the names.

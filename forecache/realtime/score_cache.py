@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from forecache.realtime.answer.model_path import CallRefused, ModelPath, TooLate
+from forecache.realtime.answer.model_path import ModelPath, RefusedCallError, TooLate
 from forecache.realtime.answer.request_answer import StageTimes
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.workers.path_counters import PathCounters
@@ -93,7 +93,7 @@ class CachedPath:
         began = time.monotonic()
         expected_s = self.inner.expected_s()
         if expected_s == math.inf:
-            raise CallRefused("There is no way to the model.")
+            raise RefusedCallError("There is no way to the model.")
         if began + expected_s > until:
             raise TooLate
         self._count("cache_misses")

@@ -16,7 +16,7 @@ from pool_support import (
     running_path,
 )
 
-from forecache.realtime.answer.model_path import ModelFailed, WorkerLost
+from forecache.realtime.answer.model_path import ModelCallError, WorkerLost
 from forecache.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.faults
@@ -102,7 +102,7 @@ def test_an_error_of_the_model_is_told_and_keeps_it_from_nobody_else(
     pids = running.pids
     running.fail(fault)
     for _ in range(8):
-        with pytest.raises(ModelFailed, match=says):
+        with pytest.raises(ModelCallError, match=says):
             running.score()
     running.mend()
     assert np.array_equal(running.score(), EXPECTED)
@@ -119,7 +119,7 @@ def test_one_bad_request_of_a_batch_fails_alone(running: RunningPath) -> None:
         return await asyncio.gather(*asked, return_exceptions=True)
 
     first, second, failed, last = running.run(mixed())
-    assert isinstance(failed, ModelFailed)
+    assert isinstance(failed, ModelCallError)
     assert all(np.array_equal(scores, EXPECTED) for scores in (first, second, last))
 
 

@@ -20,7 +20,7 @@ from pool_support import (
     slowness,
 )
 
-from forecache.realtime.answer.model_path import CallRefused, ModelFailed, NoScores, TooLate, WorkerLost
+from forecache.realtime.answer.model_path import ModelCallError, NoScores, RefusedCallError, TooLate, WorkerLost
 from forecache.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.faults
@@ -90,7 +90,7 @@ def is_busy(running: RunningPath) -> bool:
 
 def check_back(running: RunningPath, mended: float, outcomes: list[tuple]) -> None:
     """The model answers within a second after the fault."""
-    assert all(outcome in (True, TooLate, WorkerLost, CallRefused, ModelFailed) or issubclass(outcome, TooLate)
+    assert all(outcome in (True, TooLate, WorkerLost, RefusedCallError, ModelCallError) or issubclass(outcome, TooLate)
                for _, outcome, _ in outcomes if outcome is not True)  # fmt: skip
     first = min(sent + took for sent, outcome, took in outcomes if outcome is True and sent > mended)
     assert first - mended < BACK_S * slowness() + 4 * running.lag_s
@@ -160,6 +160,6 @@ def test_a_process_that_leaks_is_replaced_without_a_failed_request(tmp_path: Pat
         running.mend()
         assert eventually(lambda: running.counters.get("replaced_memory") >= 1 and pids[0] not in running.pids)
         ended = [outcome for _, outcome, _ in outcomes]
-        assert not {WorkerLost, ModelFailed, False} & {*ended}
+        assert not {WorkerLost, ModelCallError, False} & {*ended}
         assert ended.count(True) >= 0.9 * len(ended)  # a busy machine may keep both processes from running for a moment
         assert eventually(lambda: not alive(pids[0]))

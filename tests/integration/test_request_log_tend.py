@@ -20,7 +20,7 @@ from forecache.lake.delta.tables import append_rows, open_table
 from forecache.lake.maintenance.remove import data_files
 from forecache.realtime.log.commit import log_retention as keep
 from forecache.realtime.log.commit.committer import run_committer
-from forecache.realtime.log.commit.log_retention import MergeStopped, merge_small, remove_merged
+from forecache.realtime.log.commit.log_retention import MergeStopError, merge_small, remove_merged
 from forecache.realtime.log.commit.maintenance_thread import maintain_logs
 from forecache.realtime.log.record import schema, table_of
 from forecache.settings import Settings, load_settings
@@ -77,7 +77,7 @@ def test_rows_are_committed_while_a_merge_goes_on_and_the_end_gives_it_up(
 def test_a_merge_that_is_stopped_leaves_the_table_and_the_next_one_merges(settings: Settings) -> None:
     stop, before = Event(), ids(settings)
     stop.set()
-    with pytest.raises(MergeStopped):
+    with pytest.raises(MergeStopError):
         merge_small(settings, "search", today=today(), stop=stop)
     maintain_logs(settings, ["search"], stop=stop)
     assert (files(settings), ids(settings)) == (SMALL, before)

@@ -95,7 +95,7 @@ def verified(settings: Settings, store: Store) -> StreamCheckResult:
 def test_a_slow_comparison_fails_the_check_only_where_it_comes_too_late(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A prepare_comparison that takes 40 s comes every 800 s: of the time between, the check failed for 500 s."""
+    """A comparison that takes 40 s comes every 800 s: of the time between, the check failed for 500 s."""
     store, stream, clock = live_churn(settings), StreamTable(settings), Clock(monkeypatch)
     slow_s, broken = 40.0, False
 
@@ -147,7 +147,7 @@ def test_a_slow_comparison_fails_the_check_only_where_it_comes_too_late(
         assert not any(each.passed for each in said[late[0] :])
     with Tailer(settings) as tailer:
         minutes(tailer, 4)
-        assert verified(settings, store).passed, "after a start, the first prepare_comparison comes soon"
+        assert verified(settings, store).passed, "after a start, the first comparison comes soon"
 
 
 def test_a_first_comparison_that_takes_long_does_not_put_off_the_next(

@@ -102,7 +102,7 @@ def test_a_commit_that_was_applied_wrongly_is_found_from_the_changes_alone(
 
 
 def cut_off(newest: Any, *, after: int) -> Any:
-    """The table's open_newest version, some times; then the lake is away."""
+    """The table's newest version, some times; then the lake is away."""
     calls = iter(range(after))
 
     def asked() -> Any:

@@ -19,7 +19,7 @@ from forecache.pipeline import Column, Feature, Features, FeatureView, Publish, 
 from forecache.reader.versions.answers import VersionAnswers
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.in_loop import DirectPath
-from forecache.realtime.answer.model_path import ModelFailed
+from forecache.realtime.answer.model_path import ModelCallError
 from forecache.realtime.answer.render import lowest_fallback
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
 from forecache.realtime.deadline.clock import RequestClock
@@ -111,7 +111,7 @@ class Path(DirectPath):
     def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
         scores = super().score_now(request, found, left_ns)
         if self.fails:
-            raise ModelFailed("as the test wants it")
+            raise ModelCallError("as the test wants it")
         return scores
 
 

@@ -112,7 +112,7 @@ def test_unknown_variables_are_told_with_the_setting_that_may_be_meant(
     monkeypatch.setenv("FORECACHE_HOEM", str(tmp_path))
     monkeypatch.setenv("FORECACHE_XYZZY", "1")
     monkeypatch.setenv("FORECACHE_READER_SERVICE_HOST", "10.0.0.1")  # set by Kubernetes
-    base._TOLD.clear()
+    base._WARNED.clear()
     assert main(["settings"]) == 0
     told = capsys.readouterr().err
     assert "there is no setting FORECACHE_HOEM. Did you mean FORECACHE_HOME?" in told

@@ -12,9 +12,9 @@ MODULES = sorted((PROJECT_ROOT / "forecache").rglob("*.py"))
 FOLDERS = sorted({path.parent for path in MODULES if "template" not in path.parts})
 
 
-def test_no_module_is_longer_than_250_lines() -> None:
+def test_no_module_is_longer_than_400_lines() -> None:
     lengths = {str(path.relative_to(PROJECT_ROOT)): len(path.read_text().splitlines()) for path in MODULES}
-    assert {path: lines for path, lines in lengths.items() if lines > 250} == {}
+    assert {path: lines for path, lines in lengths.items() if lines > 400} == {}
 
 
 def test_every_module_says_in_a_docstring_what_it_is_for() -> None:

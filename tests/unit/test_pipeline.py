@@ -87,7 +87,7 @@ def test_a_broken_module_is_named_with_its_error_and_the_others_go_on(
 ) -> None:
     (project / "bad.py").write_text(text)
     settings = load_settings(home=tmp_path, project="own_project")
-    loading._told.clear()
+    loading._warned.clear()
     assert list(load_pipelines(settings)) == ["mine"]
     assert load_pipeline(settings, "mine").name == "mine"
     assert [record.levelname for record in caplog.records] == ["WARNING"]

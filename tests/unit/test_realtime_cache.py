@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecache.realtime.answer.model_path import CallRefused, ModelFailed, NoScores, TooLate
+from forecache.realtime.answer.model_path import ModelCallError, NoScores, RefusedCallError, TooLate
 from forecache.realtime.answer.request_answer import StageTimes
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.score_cache import CachedPath, score_cache_key
@@ -192,7 +192,7 @@ def test_a_failure_is_not_kept() -> None:
     async def ask() -> None:
         inner = Counting()
         path, _ = cached(inner)
-        inner.error = ModelFailed("no")
+        inner.error = ModelCallError("no")
         with pytest.raises(NoScores):
             await path.score(asked(), found(), time.monotonic() + 60)
         inner.error = None
@@ -209,7 +209,7 @@ def test_a_hit_needs_no_model_and_a_miss_is_given_up_at_once_where_there_is_no_w
         inner.expects_s = float("inf")  # its circuit breaker is open
         assert path.expected_s() == 0
         assert (await path.score(asked(), found(), time.monotonic() + 60)).tolist() == [1.0, 1.0]
-        with pytest.raises(CallRefused):
+        with pytest.raises(RefusedCallError):
             await path.score(asked(household=2), found(), time.monotonic() + 60)
 
     asyncio.run(ask())

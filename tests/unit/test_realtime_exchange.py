@@ -35,8 +35,8 @@ def served(path: Any = None) -> Any:
     stub: Any = SimpleNamespace
     return ServedRelease(
         loaded=stub(release=stub(request=())), path=path or stub(in_loop=True),
-        parser=stub(of_values=lambda request, candidates: ParsedRequest(1, {}, (), b"")),
-        lookups=stub(remote=lambda: False), rungs=(stub(name="default"),), renderer=stub(), cells=stub(), costs=(),
+        parser=stub(parse_values=lambda request, candidates: ParsedRequest(1, {}, (), b"")),
+        lookups=stub(is_remote=lambda: False), rungs=(stub(name="default"),), renderer=stub(), cells=stub(), costs=(),
         model_cost=cost(MODEL_US * US), low_cost=cost(LAST_US * US),
     )  # fmt: skip
 
@@ -141,7 +141,7 @@ async def test_the_queue_learns_nothing_from_requests_that_fail_or_ask_nothing()
 class Unread:
     """Look-ups that must not be read."""
 
-    def remote(self) -> bool:
+    def is_remote(self) -> bool:
         return False
 
     def read(self, request: Any, now: float) -> Any:

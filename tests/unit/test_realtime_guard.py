@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from forecache.realtime.answer.calibrate import measure_p99_s
-from forecache.realtime.answer.cpu_guard import CpuBudgetExceeded, CpuGuard
+from forecache.realtime.answer.cpu_guard import CpuBudgetError, CpuGuard
 
 MS = 1_000_000
 
@@ -24,7 +24,7 @@ def is_ended(guard: CpuGuard, call: Callable[[], None], *, cpu_ns: int, left_ns:
     guard.arm(cpu_ns, left_ns)
     try:
         call()
-    except CpuBudgetExceeded:
+    except CpuBudgetError:
         guard.disarm()
         return True
     guard.disarm()
@@ -63,7 +63,7 @@ def test_a_loop_that_catches_everything_is_ended_all_the_same(guard: CpuGuard) -
                 caught.append(error)
 
     assert not is_ended(guard, stubborn, cpu_ns=5 * MS, left_ns=100_000 * MS)
-    assert [type(each) for each in caught] == [CpuBudgetExceeded, CpuBudgetExceeded]
+    assert [type(each) for each in caught] == [CpuBudgetError, CpuBudgetError]
 
 
 def test_code_that_returns_in_time_is_left_alone_and_what_follows_too(guard: CpuGuard) -> None:

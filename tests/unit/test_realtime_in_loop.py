@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from forecache.realtime.answer import in_loop
-from forecache.realtime.answer.cpu_guard import CpuBudgetExceeded, CpuGuard
+from forecache.realtime.answer.cpu_guard import CpuBudgetError, CpuGuard
 from forecache.realtime.answer.in_loop import InLoopPath
-from forecache.realtime.answer.model_path import ModelFailed, TooLate
+from forecache.realtime.answer.model_path import ModelCallError, TooLate
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 
 
 def path_of(scores_of: Any, *, used_ns: int = 0, guard: Any = None, p99_s: float = 0.0005) -> InLoopPath:
-    builder = SimpleNamespace(rows=lambda columns, views, known: None)
+    builder = SimpleNamespace(build_rows=lambda columns, views, known: None)
     loaded: Any = SimpleNamespace(
         builder=builder, features_of=lambda rows: np.zeros((1, 1)), scores_of=scores_of,
         release=SimpleNamespace(name="ranking", number=1),
@@ -44,14 +44,14 @@ def test_whatever_is_raised_costs_one_answer_its_model_and_is_logged_once(
 ) -> None:
     path = path_of(scores_of)
     for _ in range(3):
-        with pytest.raises(ModelFailed):
+        with pytest.raises(ModelCallError):
             path.score_now(ParsedRequest(1, {}, (), b""), LookupResult(), 10_000_000)
     assert [record.message for record in caplog.records if told in record.message] == caplog.messages
     assert len(caplog.messages) == 1
 
 
 def spin(features: np.ndarray) -> np.ndarray:
-    raise CpuBudgetExceeded
+    raise CpuBudgetError
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from forecache.cli.runner import resolve_nightly_names, resolve_pipeline_names, 
 from forecache.operations.lake_maintenance import own_tables
 from forecache.pipeline import Lookup
 from forecache.pipeline.loading import load_nightly, load_trained, read_project
-from forecache.registry.gate.loaded_model import LoadedModel, score_features
+from forecache.registry.gate.loaded_model import CandidateModel, score_features
 from forecache.settings import Settings, load_settings
 from jobs.realtime import realtime_nightly_selection
 
@@ -80,9 +80,9 @@ def test_requests_are_scored_one_after_the_other_as_they_are_asked() -> None:
             return features[:, 0]
 
     features = np.arange(12, dtype=np.float32).reshape(6, 2)
-    scores = score_features(cast(LoadedModel, Model()), features, sizes=np.array([2, 1, 3]))
+    scores = score_features(cast(CandidateModel, Model()), features, sizes=np.array([2, 1, 3]))
     assert seen == [2, 1, 3]
     assert scores.tolist() == features[:, 0].tolist()
     seen.clear()
-    score_features(cast(LoadedModel, Model()), features)
+    score_features(cast(CandidateModel, Model()), features)
     assert seen == [6]

@@ -13,7 +13,7 @@ from forecache.pipeline import Pipeline
 from forecache.registry.gate import gate_checks as checks
 from forecache.registry.gate.baselines import BaselineScores
 from forecache.registry.gate.examples import SplitExamples, slices
-from forecache.registry.gate.loaded_model import LoadedModel
+from forecache.registry.gate.loaded_model import CandidateModel
 from forecache.registry.gate.score_metrics import Array
 
 RNG = np.random.default_rng(11)
@@ -134,11 +134,11 @@ class Slow:
 def test_latency_check_holds_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_LATENCY_CALLS", 5)
     strict, lenient = (replace(returns.gate, max_latency_ms=limit) for limit in (1.0, 500.0))
-    failed = checks.check_latency(strict, cast(LoadedModel, Slow()), FEATURES)
+    failed = checks.check_latency(strict, cast(CandidateModel, Slow()), FEATURES)
     assert not failed.passed
     assert failed.value is not None
     assert failed.value >= 2.0
-    assert checks.check_latency(lenient, cast(LoadedModel, Slow()), FEATURES).passed
+    assert checks.check_latency(lenient, cast(CandidateModel, Slow()), FEATURES).passed
 
 
 def test_schema_check_names_what_changed() -> None:

@@ -112,7 +112,7 @@ def test_a_part_of_the_status_that_cannot_be_made_hides_no_other(
 
     parts: list[Any] = [SimpleNamespace(status=failing), SimpleNamespace(status=lambda history: ({"alerts": [1]}, []))]
     catalog: Any = SimpleNamespace(answers={}, waiting={"churn"}, failures={}, damaged=set())
-    readiness: Any = SimpleNamespace(reason=lambda: "")
+    readiness: Any = SimpleNamespace(not_ready_reason=lambda: "")
     build = {"version": "1", "python": "3.12", "code_version": ""}
     found = Collector(made, catalog, readiness, parts, workers=0, build=build).document(1_790_000_000.0)
     assert (found["state"], found["alerts"], found["models"]) == ("warning", [1], [])

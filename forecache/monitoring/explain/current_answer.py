@@ -14,7 +14,7 @@ from forecache.reader.http.problems import Problem
 from forecache.reader.versions.answers import VersionAnswers
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.in_loop import DirectPath
-from forecache.realtime.answer.model_path import ModelFailed, NoScores
+from forecache.realtime.answer.model_path import ModelCallError, NoScores
 from forecache.realtime.answer.render import lowest_fallback
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
 from forecache.realtime.deadline.clock import RequestClock
@@ -147,4 +147,4 @@ class _RecordingPath(DirectPath):
             return super().score_now(request, found, left_ns)
         except (Exception, SystemExit) as error:
             self.problem = f"{type(error).__name__}: {error}"
-            raise ModelFailed(self.problem) from error
+            raise ModelCallError(self.problem) from error

@@ -15,7 +15,7 @@ from forecache.monitoring.streams.stream_checks import Check, evaluate_checks
 from forecache.monitoring.streams.stream_status import StreamStatus, read_stream_status
 from forecache.pipeline.project import Project
 from forecache.pipeline.schedules.as_of import due_as_of_dates
-from forecache.realtime.answer.model_path import CallRefused
+from forecache.realtime.answer.model_path import RefusedCallError
 from forecache.realtime.log.commit.committer_state import read_state
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
@@ -199,7 +199,7 @@ def unasked_model_alerts(settings: Settings, project: Project) -> Iterator[Alert
 def _find_last_refused(rows: list[tuple[datetime, str, str]]) -> list[tuple[datetime, str, str]]:
     """The newest answers of a replica, oldest first, if all of a minute or longer came without a call of the model."""
     rows.sort()
-    newest_asked = max((place for place, (_, why, _) in enumerate(rows) if why != CallRefused.reason), default=-1)
+    newest_asked = max((place for place, (_, why, _) in enumerate(rows) if why != RefusedCallError.reason), default=-1)
     last = rows[newest_asked + 1 :]
     is_enough = len(last) >= _UNASKED_REQUESTS and last[-1][0] - last[0][0] >= _UNASKED_FOR
     return last if is_enough else []

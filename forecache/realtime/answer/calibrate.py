@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from time import perf_counter_ns, sleep, thread_time_ns
 
-from forecache.realtime.answer.cpu_guard import CpuBudgetExceeded
+from forecache.realtime.answer.cpu_guard import CpuBudgetError
 
 logger = logging.getLogger("forecache.realtime")
 CALLS, ENOUGH_NS = 300, 500_000_000
@@ -27,7 +27,7 @@ def measure_p99_s(calls: Sequence[Callable[[], object]]) -> float:
     def measure() -> None:
         try:
             found[0] = _time_calls_s(calls)
-        except CpuBudgetExceeded:
+        except CpuBudgetError:
             logger.error("A warm-up request was not answered within %g s.", _PATIENCE_S)
         except Exception:
             logger.exception("A warm-up request failed.")
@@ -36,9 +36,7 @@ def measure_p99_s(calls: Sequence[Callable[[], object]]) -> float:
     thread.start()
     thread.join(_PATIENCE_S)
     if thread.is_alive():
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(CpuBudgetExceeded)
-        )
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(CpuBudgetError))
         thread.join(_PATIENCE_S)
     return found[0]
 

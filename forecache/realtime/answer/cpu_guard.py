@@ -17,7 +17,7 @@ _AGAIN_NS = 20_000_000
 _UNKNOWN = -1
 
 
-class CpuBudgetExceeded(BaseException):
+class CpuBudgetError(BaseException):
     """Code exceeded its CPU budget. Not an `Exception`, so that code that catches those is interrupted too."""
 
 
@@ -44,7 +44,7 @@ class CpuGuard:
             signal.signal(signal.SIGALRM, self._ring)
 
     def arm(self, cpu_ns: int, left_ns: int) -> None:
-        """Raise `CpuBudgetExceeded` in this thread, unless `disarm` is called first.
+        """Raise `CpuBudgetError` in this thread, unless `disarm` is called first.
 
         Args:
             cpu_ns: CPU time after which it is raised, up to 10 ms later.
@@ -82,5 +82,5 @@ class CpuGuard:
             self._cpu_from += _AGAIN_NS
             self._until = now + _AGAIN_NS
             self._ring_in(_AGAIN_NS, now)
-            raise CpuBudgetExceeded
+            raise CpuBudgetError
         self._ring_in(min(self._cpu_ns - used, self._until - now, _LOOK_NS), now)

@@ -11,8 +11,8 @@ from time import perf_counter_ns
 import numpy as np
 
 from forecache.pipeline.realtime.request_rows import RequestArrays
-from forecache.realtime.answer.cpu_guard import CpuBudgetExceeded, CpuGuard
-from forecache.realtime.answer.model_path import CallRefused, ModelFailed, NoScores, TooLate
+from forecache.realtime.answer.cpu_guard import CpuBudgetError, CpuGuard
+from forecache.realtime.answer.model_path import ModelCallError, NoScores, RefusedCallError, TooLate
 from forecache.realtime.answer.request_answer import StageTimes
 from forecache.realtime.release.load import LoadedRelease
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
@@ -56,7 +56,7 @@ class InLoopPath:
 
     def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
         if self._spins >= _SPINS:
-            raise CallRefused(self.misbehaved)
+            raise RefusedCallError(self.misbehaved)
         loaded, guard, times = self._loaded, self._guard, self.times
         began = perf_counter_ns()
         try:
@@ -70,13 +70,13 @@ class InLoopPath:
                 scores = loaded.scores_of(features)
             finally:
                 guard.disarm()
-        except CpuBudgetExceeded:
+        except CpuBudgetError:
             guard.disarm()  # the alarm may have come while it was being switched off
             self._judge_ended_call(perf_counter_ns() - began)
             raise TooLate(self.misbehaved) from None
         except (Exception, SystemExit, CancelledError) as error:  # the latter two would end the reader, or its answer
             self._log_failure(error)
-            raise ModelFailed(str(error)) from error
+            raise ModelCallError(str(error)) from error
         self._strikes = 0
         times.transform, times.model = between - began, perf_counter_ns() - between
         return scores if scores.dtype.kind == "f" else scores.astype(np.float64)

@@ -30,13 +30,13 @@ class WorkerLost(NoScores):
     reason = "worker_lost"
 
 
-class CallRefused(NoScores):
+class RefusedCallError(NoScores):
     """The request was not given to the model: its queue is full, or its circuit breaker is open."""
 
     reason = "refused"
 
 
-class ModelFailed(NoScores):
+class ModelCallError(NoScores):
     """Transform or model raised an error, or returned something of a wrong shape."""
 
 

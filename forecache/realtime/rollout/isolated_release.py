@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forecache.realtime.answer.model_path import CallRefused, ModelPath
+from forecache.realtime.answer.model_path import ModelPath, RefusedCallError
 from forecache.realtime.answer.request_answer import StageTimes
 from forecache.realtime.release.folder import ReleaseFolder, read_release
 from forecache.realtime.release.format import Release
@@ -50,10 +50,10 @@ class UnavailablePath:
         self.times = StageTimes()
 
     def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
-        raise CallRefused("The release cannot be loaded here.")
+        raise RefusedCallError("The release cannot be loaded here.")
 
     async def score(self, request: ParsedRequest, found: LookupResult, until: float) -> np.ndarray:
-        raise CallRefused("The release cannot be loaded here.")
+        raise RefusedCallError("The release cannot be loaded here.")
 
     def expected_s(self) -> float:
         return float("inf")

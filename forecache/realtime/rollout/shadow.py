@@ -7,7 +7,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from forecache.reader.http.problems import Problem
-from forecache.realtime.answer.model_path import CallRefused
+from forecache.realtime.answer.model_path import RefusedCallError
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
 from forecache.realtime.deadline.clock import RequestClock
 from forecache.realtime.request.parsed_request import ParsedRequest
@@ -63,7 +63,7 @@ class ShadowScorer:
                 taken = parse(candidate)
             except Problem:
                 answered = RequestAnswer(
-                    request.items, None, "order_given", why=CallRefused.reason, request_id=request.request_id
+                    request.items, None, "order_given", why=RefusedCallError.reason, request_id=request.request_id
                 )
             else:
                 taken.request_id = request.request_id

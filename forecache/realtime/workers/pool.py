@@ -11,7 +11,7 @@ from collections import deque
 
 import numpy as np
 
-from forecache.realtime.answer.model_path import CallRefused, TooLate, WorkerLost
+from forecache.realtime.answer.model_path import RefusedCallError, TooLate, WorkerLost
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.workers.path_counters import PathCounters
 from forecache.realtime.workers.slot_memory import BATCH, CANCELLED, SHARE_NS, WARM_NS
@@ -31,7 +31,7 @@ _FIRST_GUESS_S, _LEAST_S = 0.005, 0.00002
 _WEIGHT, _FASTER_WEIGHT = 0.05, 0.5
 
 
-class WorkerStalled(TooLate):
+class StalledWorkerError(TooLate):
     """The deadline passed while the process made no progress."""
 
 
@@ -71,7 +71,7 @@ class ModelProcessPool:
         return self._staff.workers
 
     async def score(self, request: ParsedRequest, found: LookupResult, until: float) -> np.ndarray:
-        """Score a request; see `ModelPath.score`. Raises `WorkerStalled` if the process made no progress."""
+        """Score a request; see `ModelPath.score`. Raises `StalledWorkerError` if the process made no progress."""
         now = time.monotonic()
         left = until - _MARGIN_S - now
         if left <= 0:
@@ -130,7 +130,7 @@ class ModelProcessPool:
         elif awake:
             self._pending.append(call)
         else:
-            call.fail(CallRefused("No model process makes progress."))
+            call.fail(RefusedCallError("No model process makes progress."))
 
     def _read(self, worker: Worker) -> None:
         slots = worker.receive()
@@ -179,7 +179,7 @@ class ModelProcessPool:
         silent_s = call.worker.silent_s(now) if call.worker is not None else 0.0
         # Under load a call may expire because of others in the queue, which is no fault of the process.
         stalled = silent_s > 2 * self._call_s and silent_s > 0.5 * (now - call.sent)
-        call.fail(WorkerStalled() if stalled else TooLate())
+        call.fail(StalledWorkerError() if stalled else TooLate())
         while self._pending and self._pending[0].future.done():
             self._pending.popleft()
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from forecache.realtime.answer.model_path import ModelFailed, TooLate
+from forecache.realtime.answer.model_path import ModelCallError, TooLate
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.workers.model_process import ModelProcess
 from forecache.realtime.workers.slot_memory import BEGUN, BEGUN_NS, DONE_NS, FAILED, REQUESTS, SCORED, STATUS
@@ -68,7 +68,7 @@ class Worker:
             self.memory.write_request(slot, call.request, call.found, int(call.until * 1e9))
         except (ValueError, KeyError) as error:
             self.free.append(slot)
-            call.fail(ModelFailed(str(error)))
+            call.fail(ModelCallError(str(error)))
             return True
         if not self.calls:
             self._since = now
@@ -115,8 +115,8 @@ class Worker:
                     call.found.features = memory.read_features(slot)
                     call.future.set_result(scores)
                     return
-            call.fail(ModelFailed("The model process wrote scores that cannot be read."))
+            call.fail(ModelCallError("The model process wrote scores that cannot be read."))
         elif status == FAILED:
-            call.fail(ModelFailed(memory.read_fault(slot)))
+            call.fail(ModelCallError(memory.read_fault(slot)))
         else:
             call.fail(TooLate())

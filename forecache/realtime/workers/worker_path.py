@@ -8,20 +8,20 @@ import time
 import numpy as np
 
 from forecache.errors import UnavailableError
-from forecache.realtime.answer.model_path import CallRefused, ModelFailed, WorkerLost
+from forecache.realtime.answer.model_path import ModelCallError, RefusedCallError, WorkerLost
 from forecache.realtime.answer.request_answer import StageTimes
 from forecache.realtime.circuit_breaker import PROBE_S, CircuitBreaker
 from forecache.realtime.release.load import OpenRelease
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.workers.path_counters import PathCounters
-from forecache.realtime.workers.pool import ModelProcessPool, WorkerStalled
+from forecache.realtime.workers.pool import ModelProcessPool, StalledWorkerError
 from forecache.realtime.workers.release_scorer import LOAD, slot_layout_of
 from forecache.realtime.workers.worker_config import WorkerConfig
 from forecache.realtime.workers.worker_supervisor import SupervisorConfig
 from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.realtime")
-_FAULTS = (WorkerLost, WorkerStalled)
+_FAULTS = (WorkerLost, StalledWorkerError)
 _SLOTS = 64
 _TELL_EVERY_S = 10.0
 _BATCH_SHARE, _LONGEST_BATCH_S = 0.1, 0.005
@@ -62,7 +62,7 @@ class WorkerPath:
         self.times = StageTimes()
 
     def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
-        raise CallRefused("The model runs in processes of its own.")
+        raise RefusedCallError("The model runs in processes of its own.")
 
     async def score(self, request: ParsedRequest, found: LookupResult, until: float) -> np.ndarray:
         breaker, counters = self.breaker, self.counters
@@ -70,10 +70,10 @@ class WorkerPath:
         # A probe is useless while no process can take it.
         if breaker.is_open and not (self.pool.has_responsive_worker(now) and breaker.allow_request(now)):
             counters.add("breaker_refused")
-            raise CallRefused("The circuit breaker is open.")
+            raise RefusedCallError("The circuit breaker is open.")
         try:
             scores = await self.pool.score(request, found, until)
-        except ModelFailed as error:
+        except ModelCallError as error:
             # Not counted by the breaker: one client's bad input must not block the model for all others.
             self._log_failure(error)
             raise
@@ -89,7 +89,7 @@ class WorkerPath:
         breaker.record_success()
         return scores
 
-    def _log_failure(self, error: ModelFailed) -> None:
+    def _log_failure(self, error: ModelCallError) -> None:
         """Log a failure, at most once in ten seconds."""
         now = time.monotonic()
         if now - self._told > _TELL_EVERY_S:

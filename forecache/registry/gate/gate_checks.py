@@ -17,7 +17,7 @@ from forecache.registry.gate.baselines import BaselineScores
 from forecache.registry.gate.bootstrap import gain_interval
 from forecache.registry.gate.class_metrics import class_ece
 from forecache.registry.gate.examples import SplitExamples, slices_of
-from forecache.registry.gate.loaded_model import LoadedModel
+from forecache.registry.gate.loaded_model import CandidateModel
 from forecache.registry.gate.metric_judge import judge_of, single_values
 from forecache.registry.gate.score_metrics import LESS_IS_BETTER, Array, coverage, ece
 from forecache.statistics import bin_counts, psi, quantile_edges
@@ -178,7 +178,9 @@ def check_calibration(pipeline: Pipeline, label: Array, score: Array, weight: Ar
     yield Check("calibration", limit is None or value <= limit, value, limit, f"ECE {value:.4f}{wanted}")
 
 
-def check_latency(gate: Gate, model: LoadedModel, features: NDArray[np.float32], sizes: Sizes | None = None) -> Check:
+def check_latency(
+    gate: Gate, model: CandidateModel, features: NDArray[np.float32], sizes: Sizes | None = None
+) -> Check:
     """The median time, in milliseconds, of scoring one row, or a request of median size, on one thread."""
     together = 1 if sizes is None else int(np.median(sizes))
     rows = np.ascontiguousarray(features[:together])

@@ -24,7 +24,7 @@ _BATCH_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class CandidateModel:
     """A model that is ready to score.
 
     Attributes:
@@ -61,7 +61,7 @@ class LoadedModel:
         return returned_values(self.spec, returned, len(features), [self.output])[0]
 
 
-def open_model(folder: Path, output: OutputSpec) -> LoadedModel:
+def open_model(folder: Path, output: OutputSpec) -> CandidateModel:
     """Load the model in an MLflow model folder.
 
     Args:
@@ -78,7 +78,7 @@ def open_model(folder: Path, output: OutputSpec) -> LoadedModel:
     with tempfile.TemporaryDirectory(dir=scratch_folder()) as unpacked:
         kernel = load_kernel(spec, lambda: plan.payload, lambda: unpacked)
     (known,) = known_outputs([output], spec)
-    return LoadedModel(kernel, spec, known, len(plan.payload), encoding)
+    return CandidateModel(kernel, spec, known, len(plan.payload), encoding)
 
 
 def _spec_for_matrix(spec: KernelSpec, encoding: MatrixEncoding) -> KernelSpec:
@@ -90,7 +90,7 @@ def _spec_for_matrix(spec: KernelSpec, encoding: MatrixEncoding) -> KernelSpec:
 
 
 def score_features(
-    model: LoadedModel,
+    model: CandidateModel,
     features: NDArray[np.float32],
     classes: Sequence[str] = (),
     sizes: NDArray[np.int64] | None = None,

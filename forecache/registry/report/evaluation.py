@@ -10,7 +10,7 @@ from forecache.pipeline import Pipeline
 from forecache.ranking import mark_changes, mean_of_requests, ndcg, weight_of_requests
 from forecache.registry.gate.baselines import score_baselines
 from forecache.registry.gate.examples import SplitExamples
-from forecache.registry.gate.loaded_model import LoadedModel, score_features
+from forecache.registry.gate.loaded_model import CandidateModel, score_features
 from forecache.registry.gate.metric_judge import judge_of, single_values
 from forecache.registry.gate.score_metrics import Array, coverage
 from forecache.registry.report.calibration import fit_calibrations
@@ -24,7 +24,7 @@ _IMPORTANCE_REPEATS = 3
 
 
 def evaluate_model(
-    pipeline: Pipeline, model: LoadedModel, splits: dict[str, SplitExamples], *, seed: int
+    pipeline: Pipeline, model: CandidateModel, splits: dict[str, SplitExamples], *, seed: int
 ) -> dict[str, Any]:
     """Evaluate an exported model on each split, and in more depth on "test"; the values are JSON-serialisable.
 
@@ -150,7 +150,9 @@ def distribution(task: str, label: Array, scores: Array, classes: Sequence[str] 
     return {"edges": edges.tolist(), **counts}
 
 
-def importance(pipeline: Pipeline, model: LoadedModel, examples: SplitExamples, *, seed: int) -> list[dict[str, Any]]:
+def importance(
+    pipeline: Pipeline, model: CandidateModel, examples: SplitExamples, *, seed: int
+) -> list[dict[str, Any]]:
     """Loss of the gate's metric when a feature is shuffled (Breiman 2001), largest first."""
     rng = np.random.default_rng(seed)
     some = examples.select(_sample_rows(examples, rng))

@@ -10,7 +10,7 @@ import pyarrow.fs
 from forecache.errors import UnavailableError
 from forecache.lake.delta.files import Place
 from forecache.lake.sources.tables.commit_history import TableCommit, read_commits
-from forecache.lake.sources.tables.pinned_table import PinnedTable, TableFile, source_error
+from forecache.lake.sources.tables.pinned_table import PinnedFile, PinnedTable, source_error
 from forecache.lake.sources.tables.schema import require_source_columns
 from forecache.pipeline import Snapshot, TableSource
 
@@ -101,7 +101,7 @@ def _types(table: "DeltaTable") -> dict[str, str]:
     return {field.name: str(getattr(field.type, "type", field.type)) for field in table.schema().fields}
 
 
-def _files(table: "DeltaTable", day_column: str) -> list[TableFile]:
+def _files(table: "DeltaTable", day_column: str) -> list[PinnedFile]:
     actions = pa.table(table.get_add_actions(flatten=True))
     paths = actions["path"].to_pylist()
 
@@ -116,7 +116,7 @@ def _files(table: "DeltaTable", day_column: str) -> list[TableFile]:
         physical = (mapped or [None])[0] or day_column
         first, last = values(f"min.{physical}"), values(f"max.{physical}")
     bounds = zip(paths, first, last, strict=True)
-    return [TableFile(unquote(path), path, day_of(low), day_of(high)) for path, low, high in bounds]
+    return [PinnedFile(unquote(path), path, day_of(low), day_of(high)) for path, low, high in bounds]
 
 
 def day_of(value: Any) -> date | None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from forecache.errors import UnavailableError
 from forecache.lake.delta.files import DataFile, Place, file_from_footer, list_entries
 from forecache.lake.sources.tables.delta_source import day_of
-from forecache.lake.sources.tables.pinned_table import NANOSECONDS, PinnedTable, TableFile, source_error
+from forecache.lake.sources.tables.pinned_table import NANOSECONDS, PinnedFile, PinnedTable, source_error
 from forecache.lake.sources.tables.schema import require_source_columns
 from forecache.pipeline import TableSource
 
@@ -87,7 +87,7 @@ def _unavailable_error(source: TableSource, uri: str, error: OSError) -> Unavail
     )
 
 
-def _inspect_file(source: TableSource, place: Place, filesystem: Any, info: Any) -> tuple[TableFile, dict[str, str]]:
+def _inspect_file(source: TableSource, place: Place, filesystem: Any, info: Any) -> tuple[PinnedFile, dict[str, str]]:
     """Read the footer of a file; returns the file, and its type by column."""
     try:
         with filesystem.open_input_file(info.path) as opened:
@@ -108,7 +108,7 @@ def _inspect_file(source: TableSource, place: Place, filesystem: Any, info: Any)
     types |= {column.name: _FOLDER[column.type] for column in source.columns if column.name in file.partition}
     require_source_columns(source, types, where=f"{info.path} in {place.uri}")
     first, last = _days(file, source.day_column)
-    return TableFile(info.path, f"{info.path} {info.size} {info.mtime_ns}", first, last), types
+    return PinnedFile(info.path, f"{info.path} {info.size} {info.mtime_ns}", first, last), types
 
 
 def _days(file: DataFile, day_column: str) -> tuple[Any, Any]:

@@ -19,7 +19,7 @@ NANOSECONDS = "bigint"
 
 
 @dataclass(frozen=True)
-class TableFile:
+class PinnedFile:
     """A file of a table.
 
     Attributes:
@@ -52,7 +52,7 @@ class PinnedTable:
     place: Place
     table_id: str
     version: int | None
-    files: tuple[TableFile, ...]
+    files: tuple[PinnedFile, ...]
     commits: tuple[tuple[int, datetime], ...] = ()
     mark: str = ""
     read_types: Mapping[str, str] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class PinnedTable:
         text = "\n".join([self.source.fingerprint, self.table_id, self.mark, what])
         return f"{self.source.asset_name}@{xxhash.xxh3_128_hexdigest(text.encode())}"
 
-    def _visible_files(self, night: date) -> Iterable[TableFile]:
+    def _visible_files(self, night: date) -> Iterable[PinnedFile]:
         if isinstance(self.source.time, Static):
             return self.files
         if isinstance(self.source.time, Snapshot) and self.has_one_day_files:
@@ -124,7 +124,7 @@ class PinnedTable:
         return pinned | ({"files": len(self.files)} if self.version is None else {"version": self.version})
 
 
-def _may_have(file: TableFile, night: date) -> bool:
+def _may_have(file: PinnedFile, night: date) -> bool:
     return (file.first is None or file.first <= night) and (file.last is None or night <= file.last)
 
 

@@ -42,7 +42,7 @@ _CONFIGURATION = {
 _TRIES = 10
 
 
-class _AlreadyCommitted(Exception):
+class _OtherCommitterError(Exception):
     """Another committer has committed some of the segments meanwhile."""
 
 
@@ -74,7 +74,7 @@ def commit_ready(settings: Settings, name: str) -> LogCommitResult:
             return LogCommitResult(0, 0)
         try:
             rows = _commit_batch(settings, name, folder, batch)
-        except _AlreadyCommitted:
+        except _OtherCommitterError:
             continue
         for segment in batch:
             segment.path.unlink(missing_ok=True)
@@ -123,7 +123,7 @@ def _read_batch(segments: Sequence[SpoolSegment]) -> SegmentRows:
     try:
         return read_segments(segments)
     except FileNotFoundError:
-        raise _AlreadyCommitted from None
+        raise _OtherCommitterError from None
 
 
 def _update_figures(
@@ -159,7 +159,7 @@ def _commit_files(settings: Settings, name: str, segments: Sequence[SpoolSegment
     def choose_change(state: TableState) -> Change:
         for stream, number in first.items():
             if _last_segment_number(state.delta, stream) >= number:
-                raise _AlreadyCommitted
+                raise _OtherCommitterError
         return Change(files, transactions={_application(stream): number for stream, number in last.items()})
 
     target = Target(

@@ -36,7 +36,7 @@ largest of them; others are left until the day is over."""
 _BATCH_ROWS = 4096
 
 
-class MergeStopped(Exception):
+class MergeStopError(Exception):
     """A merge was given up because `stop` was set."""
 
 
@@ -131,5 +131,5 @@ class _MergedRows:
     def __iter__(self) -> Iterator[pa.Table]:
         for rows in read_file_rows(self.filesystem, self.table, self.files, self.stored, _BATCH_ROWS):
             if self.stop.is_set():
-                raise MergeStopped
+                raise MergeStopError
             yield rows

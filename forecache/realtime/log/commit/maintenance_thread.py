@@ -10,7 +10,7 @@ from threading import Event, Thread
 
 from forecache.errors import ForecacheError
 from forecache.realtime.log.commit.log_retention import (
-    MergeStopped,
+    MergeStopError,
     first_kept_day,
     merge_small,
     remove_merged,
@@ -74,7 +74,7 @@ def maintain_logs(settings: Settings, names: Sequence[str], *, stop: Event, is_r
                 remove_old(settings, name, before=first_kept_day(today, keep_days))
             if is_removing:
                 remove_merged(settings, name)
-        except MergeStopped:
+        except MergeStopError:
             return
         except Exception as error:  # noqa: BLE001  # it is tried again
             logger.warning("The files of the request log of %s are merged at the next try: %s", name, error)
