@@ -139,7 +139,7 @@ def test_a_take_over_that_is_killed_leaves_one_owner_and_is_finished_by_the_next
     claim_ownership(other, open_releases(other, NAME))  # as each `forecache release` does
     assert running_rollouts(other, [NAME]) == [NAME]
     for turn, stage in enumerate(("canary", "canary", "done"), start=1):
-        answered(other, first=1000 * turn)
+        answered(other, 1200, first=2000 * turn)
         assert looked(other).stage == stage, state_of(other).why
     assert read_current(open_releases(other, NAME)).current == 2
     assert [step.requests != (0, 0) for step in state_of(other).steps] == [True] * 4

@@ -109,7 +109,7 @@ from forecache.store.live.reader import LiveReader
 layout = Store(Path({str(layout.root)!r})).layout
 with LiveReader(layout) as reader:
     assert reader.get(b"a").position == 0
-    path = layout.streamed / "live.mdb"
+    path = layout.streamed_folder / "live.mdb"
     of_parent = acquire(path, is_durable=True)
     child = os.fork()
     if not child:

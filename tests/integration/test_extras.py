@@ -36,10 +36,10 @@ SURFACES = {
         "forecache.pipeline",
         "forecache.settings",
         "forecache.cli.main",
-        besides=("realtime.building", "realtime.logged", "realtime.trial"),
+        besides=("realtime.request_rows", "realtime.log_records", "realtime.try_transform"),
     ),
     "reader": every("forecache.reader", "forecache.store.read", besides=("client", "calls")),
-    "realtime": every("forecache.realtime", "forecache.pipeline", besides=("redis",)),
+    "realtime": every("forecache.realtime", "forecache.pipeline", besides=("redis_reads",)),
     "client": "from forecache.reader import Answer, AsyncClient, Client",
     "lake": every("forecache.lake", "forecache.store", "forecache.operations", "forecache.monitoring"),
     "score": every("forecache.inference", "forecache.scoring", "forecache.tracking")
@@ -129,7 +129,7 @@ def test_a_library_that_is_missing_is_named_with_the_extra_that_has_it(tmp_path:
 
 
 def test_every_library_of_an_extra_is_known_by_it() -> None:
-    modules = {"delta-spark": "delta", "scikit-learn": "sklearn"}
+    modules = {"delta-spark": "delta", "psycopg2-binary": "psycopg2", "scikit-learn": "sklearn"}
     for extra, requirements in EXTRAS.items():
         for requirement in requirements:
             distribution = re.split(r"[\[<>=]", requirement)[0]

@@ -15,7 +15,7 @@ from forecache.lake.delta import small_tables
 from forecache.lake.delta.damage import as_damaged_error, find_damaged_files
 from forecache.lake.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.registry.promotions import Promotion, record_promotion
+from forecache.registry.promotions import Promotion, last_promotion, record_promotion
 from forecache.settings import Settings
 from forecache.store import publish
 
@@ -140,7 +140,7 @@ def test_a_damaged_file_of_a_table_or_its_log_is_named_by_each_command(
 ) -> None:
     for number in range(3):
         append_records(settings, [StageRecord("score", "churn", NEXT_NIGHT, f"i{number}", "", -1, 1, 0.1)])
-        record_promotion(settings, a_promotion(number))
+        record_promotion(settings, a_promotion(number), after=last_promotion(settings, "churn"))
     monkeypatch.setenv("FORECACHE_HOME", str(settings.home_path))
     path = damaged(Path(settings.table_uri(name)))
     flip(path, path.stat().st_size - 6 if path.suffix == ".parquet" else path.stat().st_size // 2)

@@ -88,7 +88,7 @@ for _ in range(3):
         os.close(starts)
         os.read(waits, 1)  # until all have been made
         try:
-            client = tracking(settings)
+            client = connect_mlflow(settings)
             print(*[experiment_of(settings, client, SimpleNamespace(name=f"p{n}")) for n in range(20)], flush=True)
         except BaseException as error:
             print(f"{type(error).__name__}: {str(error)[:100]}", flush=True)

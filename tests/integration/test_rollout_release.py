@@ -1,6 +1,7 @@
 """`forecache release` with a rollout declared: when one begins, what the commands show, and how replicas get it."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,10 @@ def test_a_rollout_that_is_added_is_said_to_be_of_the_next_release_and_what_it_c
         return " ".join(capsys.readouterr().out.split())
 
     assert "answers now" in said(replace(FIRST, rollout=None))
-    assert said(replace(FIRST, rollout=None)).endswith("is current already: model payments 1.")
+    assert re.search(r"is current already: model payments 1 \(function [^)]*\)\.$", said(replace(FIRST, rollout=None)))
     added = said(FIRST)
-    assert "is current already: model payments 1. The next release will be rolled out in steps." in added
+    assert "is current already: model payments 1 (function" in added
+    assert "). The next release will be rolled out in steps." in added
     assert added.endswith("no shadow step: scores of noise that are distributed as usual reach all requests.")
     seeing = said(replace(FIRST, rollout=replace(ROLLOUT, outcome=Outcome("orders", "bought"))))
     assert seeing.endswith("The next release will be rolled out in steps.")

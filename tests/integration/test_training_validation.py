@@ -45,7 +45,7 @@ def session(tmp_path: Path) -> TrainingSession:
         world_size=1,
         device=torch.device("cpu"),
         asked_to_stop=False,
-        share=list,
+        copy_from_rank_0=list,
         sum=lambda *values: list(values),
         maximum=lambda *values: list(values),
     )

@@ -124,15 +124,21 @@ def write_current(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
     write_durably(folder.pointer, pointer_to_json(pointer))
 
 
-def repair_pointer_copy(folder: ReleaseFolder) -> None:
-    """Rewrite the copy if a writer was killed between copy and pointer; the caller holds the lock."""
+def repair_pointer(folder: ReleaseFolder) -> None:
+    """Write what of pointer and copy is missing, damaged or older; the caller holds the lock.
+
+    A writer may have been killed between the two. The pointer is the truth if it is whole, else the copy is.
+    """
     try:
-        content = folder.pointer.read_bytes()
-        pointer_from_json(content, what=f"The file {folder.pointer}")
-    except (FileNotFoundError, DamagedError):
-        return  # the copy is read instead, and the next move writes both
-    if not folder.pointer_copy.is_file() or folder.pointer_copy.read_bytes() != content:
-        write_durably(folder.pointer_copy, content)
+        pointer = read_current(folder)
+    except DamagedError:
+        return  # both are: a release or a pull that verifies replaces them
+    if pointer == ReleasePointer():
+        return
+    content = pointer_to_json(pointer)
+    for path in (folder.pointer_copy, folder.pointer):
+        if not path.is_file() or path.read_bytes() != content:
+            write_durably(path, content)
 
 
 def read_release(folder: ReleaseFolder, number: int) -> Release:

@@ -16,7 +16,7 @@ from forecache.realtime.release.folder import (
     ReleasePointer,
     read_current,
     release_file_of,
-    repair_pointer_copy,
+    repair_pointer,
     write_current,
 )
 from forecache.realtime.release.format import (
@@ -146,7 +146,7 @@ def lock_releases(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
     with lock(folder.lock, holder=holder, refused=conflict_error, wait_s=_WAIT_S):
         for left in folder.staging.iterdir():
             shutil.rmtree(left, ignore_errors=True)
-        repair_pointer_copy(folder)
+        repair_pointer(folder)
         release_step("locked")
         yield
 
