@@ -32,7 +32,12 @@ def test_a_day_of_payments_is_scored_once_each_and_served_live(tmp_path: Path) -
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     before, after = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"key"'))
-    assert (before["source"], after["source"]) == ("precomputed", "live")
+    assert (before["source"], after["source"]) == (
+        "live",
+        "live",
+    )  # of a live view, also without an event since the night
+    assert before["event_time"] is None
+    assert after["event_time"].startswith(str(day))
     assert after["value"]["payments_7d"] > before["value"]["payments_7d"]
     page = (home / "reports" / f"stream-{day}.html").read_text()
     assert page.count("<svg") == 2

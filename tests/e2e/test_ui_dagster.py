@@ -90,7 +90,7 @@ def test_asset_page_shows_rows_checks_owner_and_columns(base: str) -> None:
         open_asset(page, base, "raw_orders")
         page.get_by_text("Row count").first.wait_for()
         text = page.inner_text("body")
-        assert "data-platform@example.com" in text
+        assert "data@shop.example" in text
         assert "Delta Lake" in text
         assert "source_line" in text
         open_asset(page, base, "raw_orders", "checks")

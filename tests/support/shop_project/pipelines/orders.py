@@ -25,6 +25,7 @@ from forecache.pipeline import (
 ORDERS = Source(
     name="orders",
     description="Orders of a small shop.",
+    owner="data@shop.example",
     columns=(Column("customer", "string"), Column("day", "date"), Column("amount", "double", minimum=0)),
     event_time="day",
     start=date(2026, 1, 1),
