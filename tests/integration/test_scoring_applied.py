@@ -69,8 +69,7 @@ def test_an_xgboost_model_that_mlflow_logs_here_is_applied_and_one_of_another_ma
     frame = pd.DataFrame(feature_columns(lake)).fillna(0.0).astype(np.float32)
     booster = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(frame, frame["f1"] > 0), 5)
     expected = booster.predict(xgboost.DMatrix(frame))
-    mlflow.set_experiment("others")
-    with mlflow.start_run():
+    with mlflow.start_run(experiment_id=mlflow.create_experiment("others")):  # an active one would stay for later tests
         mlflow.xgboost.log_model(
             booster,
             name="model",
