@@ -67,7 +67,11 @@ def is_process_gone(tags: Mapping[str, str]) -> bool:
 def close_abandoned_runs(instance: dg.DagsterInstance) -> None:
     """Mark runs as failed whose own process was killed: they would count as running for ever."""
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_GOING_ON)):
-        if is_process_gone(run.tags):
+        if not is_process_gone(run.tags):
+            continue
+        # Its process may have ended since the runs were listed, after it recorded how the run ended.
+        latest = instance.get_run_by_id(run.run_id)
+        if latest is not None and latest.status in _GOING_ON:
             instance.report_run_failed(run, message="The process of this run was killed.")
 
 

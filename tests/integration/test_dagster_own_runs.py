@@ -98,6 +98,23 @@ def test_the_next_run_closes_those_of_other_machines_whose_heartbeat_stopped(ins
     assert sorted(run.status.value for run in instance.get_runs()) == ["FAILURE", "STARTED"]
 
 
+def test_a_run_that_ended_well_after_the_runs_were_listed_is_not_closed(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started_elsewhere(instance, silent_s=0)
+    [run] = instance.get_runs()
+
+    def ends_meanwhile(_: object) -> bool:
+        instance.report_dagster_event(
+            dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, run.job_name), run.run_id, logging.INFO
+        )
+        return True
+
+    monkeypatch.setattr(own_runs, "is_process_gone", ends_meanwhile)
+    close_abandoned_runs(instance)
+    assert instance.get_runs()[0].status == dg.DagsterRunStatus.SUCCESS
+
+
 def test_the_heartbeat_is_renewed_while_the_run_is_executed(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
